@@ -1,0 +1,312 @@
+"""The errors of the host: each has one HTTP status and one stable code.
+
+Code below the HTTP layer raises these; one middleware renders them. What is not
+a :class:`HostError` is answered with a general text and the request's number,
+so that internal details never reach a client.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Self
+
+
+class HostError(Exception):
+    """An error with a meaning for the client.
+
+    ``message`` is one sentence that names the place, the value and the remedy.
+    ``retry_after`` is in seconds, and becomes the ``Retry-After`` header.
+    ``param`` is the path to the offending field (``messages[0].role``).
+    ``details`` are further figures for programs, rendered as JSON.
+    """
+
+    status: ClassVar[int] = 500
+    code: ClassVar[str] = "internal_error"
+    retryable: ClassVar[bool] = False
+    """Whether the same request can succeed later: becomes ``x-should-retry``."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        retry_after: float | None = None,
+        param: str | None = None,
+        details: dict[str, object] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.retry_after = retry_after
+        self.param = param
+        self.details = details
+
+    def again(self, *, retry_after: float | None = None) -> Self:
+        """Return a new error of the same content: one exception object is raised once."""
+        return type(self)(
+            self.message,
+            retry_after=self.retry_after if retry_after is None else retry_after,
+            param=self.param,
+            details=self.details,
+        )
+
+
+class ConfigError(HostError):
+    """The configuration is wrong; the message names file, key, value and remedy."""
+
+    code = "invalid_config"
+
+
+class InvalidInput(HostError):
+    """The request does not fit what the operation takes; ``param`` is the field."""
+
+    status = 400
+    code = "invalid_input"
+
+
+class Unauthorized(HostError):
+    """The key is missing or wrong."""
+
+    status = 401
+    code = "invalid_key"
+
+
+class Forbidden(HostError):
+    """The key is right, but not for this."""
+
+    status = 403
+    code = "forbidden"
+
+
+class NotFound(HostError):
+    """There is no such route."""
+
+    status = 404
+    code = "not_found"
+
+
+class MethodNotAllowed(HostError):
+    """The route exists, but not with this method."""
+
+    status = 405
+    code = "method_not_allowed"
+
+
+class UnknownHandler(HostError):
+    """The catalog has no handler of this name."""
+
+    status = 404
+    code = "unknown_handler"
+
+
+class UnknownOperation(HostError):
+    """The handler has no operation of this name."""
+
+    status = 404
+    code = "unknown_operation"
+
+
+class HandlerBusy(HostError):
+    """An ``if_idle`` unload met dispatches under way (admin routes only)."""
+
+    status = 409
+    code = "handler_busy"
+
+
+class BodyTooLarge(HostError):
+    """The request body is over ``server.max_body``."""
+
+    status = 413
+    code = "body_too_large"
+
+
+class UnsupportedMediaType(HostError):
+    """The body is not ``application/json``."""
+
+    status = 415
+    code = "unsupported_media_type"
+
+
+class HeadersTooLarge(HostError):
+    """The request line or a header is over ``server.max_header``."""
+
+    status = 431
+    code = "headers_too_large"
+
+
+class QueueFull(HostError):
+    """The handler's queue has no place left."""
+
+    status = 429
+    code = "queue_full"
+    retryable = True
+
+
+class HandlerFault(HostError):
+    """The handler's own code raised; the detail is in the host's log."""
+
+    status = 500
+    code = "handler_error"
+
+
+class ActivationFailed(HostError):
+    """The handler could not be activated; the message has the reason."""
+
+    status = 502
+    code = "activation_failed"
+    retryable = True
+
+
+class HandlerCrashed(HostError):
+    """The worker ended while it had this dispatch."""
+
+    status = 502
+    code = "handler_crashed"
+    retryable = True
+
+
+class AnswerTooLarge(HostError):
+    """The handler's answer is over ``max_answer``."""
+
+    status = 502
+    code = "answer_too_large"
+
+
+class HandlerUnavailable(HostError):
+    """The handler is found, but cannot run; the message has the catalog's reason."""
+
+    status = 503
+    code = "handler_unavailable"
+
+
+class HandlerLoading(HostError):
+    """The handler was not ready within the time the client gave."""
+
+    status = 503
+    code = "handler_loading"
+    retryable = True
+
+
+class HandlerUnloaded(HostError):
+    """An operator unloaded the handler while this dispatch waited or ran."""
+
+    status = 503
+    code = "handler_unloaded"
+    retryable = True
+
+
+class MemoryBudget(HostError):
+    """There is no room for the handler within the memory budget."""
+
+    status = 503
+    code = "memory_budget"
+    retryable = True
+
+
+class CircuitOpen(HostError):
+    """The handler crashed too often in a short time and is paused."""
+
+    status = 503
+    code = "circuit_open"
+    retryable = True
+
+
+class Draining(HostError):
+    """The host is shutting down and takes no new work."""
+
+    status = 503
+    code = "draining"
+    retryable = True
+
+
+class TooManyConnections(HostError):
+    """The host has as many requests under way as ``server.max_connections``."""
+
+    status = 503
+    code = "too_many_connections"
+    retryable = True
+
+
+class OutOfResources(HostError):
+    """The system refused a process or a file descriptor."""
+
+    status = 503
+    code = "out_of_resources"
+    retryable = True
+
+
+class DeadlineExceeded(HostError):
+    """A time limit ran out; the message names which."""
+
+    status = 504
+    code = "deadline_exceeded"
+    retryable = True
+
+
+class ActivationTimeout(DeadlineExceeded):
+    """The handler was not ready within ``activate_timeout``."""
+
+    code = "activation_timeout"
+
+
+class UpstreamError(HostError):
+    """The provider behind the handler failed (5xx, broken answer)."""
+
+    status = 502
+    code = "upstream_error"
+    retryable = True
+
+
+class UpstreamUnreachable(UpstreamError):
+    """The provider could not be reached, or cut the connection."""
+
+    code = "upstream_unreachable"
+
+
+class UpstreamAuth(UpstreamError):
+    """The provider refused the handler's own key."""
+
+    code = "upstream_auth"
+    retryable = False
+
+
+class UpstreamRateLimited(UpstreamError):
+    """The provider's own limit; ``retry_after`` is the provider's."""
+
+    status = 429
+    code = "upstream_rate_limited"
+
+
+class UpstreamOverloaded(UpstreamError):
+    """The provider is overloaded."""
+
+    status = 503
+    code = "upstream_overloaded"
+
+
+class UpstreamTimeout(UpstreamError):
+    """The provider did not answer in time."""
+
+    status = 504
+    code = "upstream_timeout"
+
+
+class UpstreamBadRequest(UpstreamError):
+    """The provider refused the request; the message is the provider's own."""
+
+    status = 400
+    code = "upstream_bad_request"
+    retryable = False
+
+
+class ContentRefused(UpstreamError):
+    """The provider refused the content (its filter or safety system)."""
+
+    status = 400
+    code = "content_refused"
+    retryable = False
+
+
+def _all_subclasses(cls: type[HostError]) -> list[type[HostError]]:
+    return [cls] + [sub for child in cls.__subclasses__() for sub in _all_subclasses(child)]
+
+
+BY_CODE: dict[str, type[HostError]] = {cls.code: cls for cls in _all_subclasses(HostError)}
+"""Every error of the host by its code; what crosses the channel is looked up here."""

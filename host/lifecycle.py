@@ -1,0 +1,324 @@
+"""The life of one handler as data: its state, what can happen to it, what is to be done then.
+
+``host.transitions.step`` is the only code that makes a new state. It is pure: no
+loop, no clock, no process. The supervisor feeds it events, one at a time, and
+performs the actions it returns.
+
+Each generation of a handler's worker has a number. Whatever can arrive late (a
+timer, an exit, the outcome of an activation) carries the number it belongs to,
+and is ignored by any other generation.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import Literal
+
+import msgspec
+
+from host.errors import HostError
+
+UnloadMode = Literal["drain", "if_idle", "force"]
+
+
+class Phase(enum.Enum):
+    """Where a handler stands."""
+
+    COLD = "cold"
+    """No worker."""
+    WAITING = "waiting"
+    """To be activated, but there is no room yet; nothing was forked."""
+    ACTIVATING = "activating"
+    """A worker is being launched, or imports and opens what it needs."""
+    READY = "ready"
+    """A worker takes dispatches. With leases it is shown as active, without as idle."""
+    DRAINING = "draining"
+    """The worker takes nothing new; it ends its leases, then goes, or has gone and is not reaped yet."""
+    FAILED = "failed"
+    """The last activation failed, or the circuit is open; it is not tried again before ``retry_at``."""
+
+
+class Cause(enum.Enum):
+    """Why a worker ended, or is about to."""
+
+    IDLE = "idle"
+    OPERATOR = "operator"
+    RELOAD = "reload"
+    EVICTED = "evicted"
+    ABORTED = "aborted"
+    """It was unloaded while it activated."""
+    SHUTDOWN = "shutdown"
+    CRASH = "crash"
+    HANG = "hang"
+    OUT_OF_MEMORY = "out of memory"
+    FAILED = "activation failed"
+
+
+class Timer(enum.Enum):
+    """The timers of a handler; at most one of each runs."""
+
+    IDLE = "idle"
+    DRAIN = "drain"
+    RETRY = "retry"
+
+
+class Departure(msgspec.Struct, frozen=True, gc=False):
+    """A worker on its way out."""
+
+    cause: Cause
+    unloads: tuple[int, ...] = ()
+    """The operators' requests that are answered when the process is gone."""
+    drained: int = 0
+    """Dispatches that were under way and came to their end."""
+    killed: int = 0
+    """Dispatches that were ended by force or by the drain deadline."""
+    stopping: bool = False
+    """Whether the worker was told to stop, or is known to be gone."""
+
+
+class State(msgspec.Struct, frozen=True):
+    """Everything that decides about a handler."""
+
+    phase: Phase = Phase.COLD
+    generation: int = 0
+    """The number of the latest generation; 0 before the first."""
+    waiters: tuple[int, ...] = ()
+    """Dispatches that have no lease yet, in the order of their arrival."""
+    leases: frozenset[int] = frozenset()
+    """Dispatches that the worker has: the only in-flight counter there is."""
+    loads: tuple[int, ...] = ()
+    """Operators' requests to load that wait for the activation."""
+    departure: Departure | None = None
+    """Set in DRAINING only."""
+    closing: bool = False
+    """The host shuts down: nothing new is taken, what is under way may end."""
+    failures: int = 0
+    """Activations that failed in a row."""
+    crashes: tuple[float, ...] = ()
+    """When the worker crashed lately, oldest first."""
+    trial: bool = False
+    """The circuit was open and its pause is over: the next crash opens it again at once."""
+    retry_at: float | None = None
+    error: HostError | None = None
+    """Why the handler is in FAILED; what a dispatch is told there."""
+    tokens: tuple[tuple[Timer, int], ...] = ()
+    """The timers that run, each with the number that its expiry has to carry."""
+    serial: int = 0
+
+    def token(self, timer: Timer) -> int | None:
+        """Return the number of the running ``timer``, or None."""
+        for kind, token in self.tokens:
+            if kind is timer:
+                return token
+        return None
+
+
+class _Record(msgspec.Struct, frozen=True):
+    """Base of events and actions."""
+
+
+class Asked(_Record, gc=False):
+    """A dispatch wants a lease."""
+
+    dispatch: int
+
+
+class Withdrawn(_Record, gc=False):
+    """A dispatch does not want its lease any more, whether it had it or not."""
+
+    dispatch: int
+
+
+class Released(_Record, gc=False):
+    """A dispatch is done with its lease."""
+
+    dispatch: int
+
+
+class RoomFound(_Record):
+    """There is memory for the generation: it may be launched."""
+
+    generation: int
+
+
+class Activated(_Record):
+    """The worker is ready."""
+
+    generation: int
+
+
+class ActivationEnded(_Record):
+    """There is no worker and no process of this generation: no room, no process, or a failed activation.
+
+    ``faulty`` tells whether the handler is to blame, so that it is not tried again at once.
+    """
+
+    generation: int
+    error: HostError
+    faulty: bool = True
+
+
+class Lost(_Record):
+    """The channel to a ready worker has closed, or the worker is given up as hung."""
+
+    generation: int
+    cause: Cause
+    error: HostError
+    """What the dispatches in its queue are told."""
+
+
+class Exited(_Record):
+    """The process of a generation is gone and reaped, its group too."""
+
+    generation: int
+    out_of_memory: bool = False
+
+
+class TimerFired(_Record):
+    """A timer ran out."""
+
+    timer: Timer
+    token: int
+
+
+class LoadAsked(_Record):
+    """An operator wants the handler active."""
+
+    request: int
+
+
+class UnloadAsked(_Record):
+    """An operator wants the handler's worker gone."""
+
+    request: int
+    mode: UnloadMode
+    deadline: float
+    """Seconds that dispatches under way are given."""
+    cause: Cause = Cause.OPERATOR
+
+
+class Evicted(_Record):
+    """The budget wants this generation's memory; ignored unless it is idle."""
+
+    generation: int
+
+
+class Closing(_Record):
+    """The host shuts down."""
+
+    deadline: float
+
+
+Event = (
+    Asked
+    | Withdrawn
+    | Released
+    | RoomFound
+    | Activated
+    | ActivationEnded
+    | Lost
+    | Exited
+    | TimerFired
+    | LoadAsked
+    | UnloadAsked
+    | Evicted
+    | Closing
+)
+
+
+class Reserve(_Record):
+    """Find memory for this generation, then say RoomFound or ActivationEnded."""
+
+    generation: int
+
+
+class Launch(_Record):
+    """Launch and activate this generation, then say Activated or ActivationEnded."""
+
+    generation: int
+
+
+class Abandon(_Record):
+    """Stop looking for memory for this generation; no event follows."""
+
+    generation: int
+
+
+class Abort(_Record):
+    """Kill this generation while it activates, then say Exited."""
+
+    generation: int
+
+
+class Grant(_Record, gc=False):
+    """Give the dispatch its lease."""
+
+    dispatch: int
+    generation: int
+
+
+class Refuse(_Record):
+    """Tell a dispatch without a lease that it gets none."""
+
+    dispatch: int
+    error: HostError
+
+
+class EndLeases(_Record):
+    """End these dispatches of this generation with an error."""
+
+    generation: int
+    dispatches: frozenset[int]
+    error: HostError
+
+
+class Stop(_Record):
+    """Let this generation's worker deactivate and exit, by force in the end, then say Exited."""
+
+    generation: int
+
+
+class StartTimer(_Record):
+    """Start the timer, or start it anew; its expiry carries ``token``."""
+
+    timer: Timer
+    token: int
+    delay: float
+
+
+class StopTimer(_Record):
+    """Stop the timer."""
+
+    timer: Timer
+
+
+class AnswerLoad(_Record):
+    """Answer an operator's request to load; ``error`` None means active."""
+
+    request: int
+    error: HostError | None
+
+
+class AnswerUnload(_Record):
+    """Answer an operator's request to unload, when the process is gone (or never was)."""
+
+    request: int
+    generation: int | None
+    departure: Departure | None
+    error: HostError | None = None
+
+
+Action = (
+    Reserve
+    | Launch
+    | Abandon
+    | Abort
+    | Grant
+    | Refuse
+    | EndLeases
+    | Stop
+    | StartTimer
+    | StopTimer
+    | AnswerLoad
+    | AnswerUnload
+)

@@ -1,0 +1,151 @@
+"""What plugin authors see: hooks, operations, context, call.
+
+A handler is a class. Its *operations* are the methods marked with
+:func:`operation`; a dispatch is a plain call of one of them. Its *hooks*
+(pluggy, marked with :data:`hookimpl`) run when the worker starts and stops::
+
+    from host.plugin import Context, hookimpl, operation
+
+    class Clock:
+        @hookimpl
+        def activate(self, context: Context) -> None:
+            self.zone = context.config.get("zone", "UTC")
+
+        @operation("now")
+        async def now(self, request: dict) -> dict:
+            return {"zone": self.zone}
+
+All of this runs in the worker; the host reads metadata only.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar, overload
+
+import pluggy
+
+PROJECT = "handler_host"
+"""The name under which pluggy knows this project's hooks."""
+
+hookspec = pluggy.HookspecMarker(PROJECT)
+hookimpl = pluggy.HookimplMarker(PROJECT)
+"""Marks a method of a handler as one of the hooks of :class:`HandlerHooks`."""
+
+Method = TypeVar("Method", bound=Callable[..., Any])
+OPERATION_ATTRIBUTE = "__handler_operation__"
+
+
+class Secret:
+    """A string that does not show itself in a ``repr``, a log or a traceback."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """Return the value. Hand it to the SDK, and to nothing that prints."""
+        return self._value
+
+    def __bool__(self) -> bool:
+        return bool(self._value)
+
+    def __repr__(self) -> str:
+        return "Secret(***)"
+
+    __str__ = __repr__
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a handler is given when it is activated."""
+
+    handler: str
+    generation: int
+    config: Mapping[str, Any]
+    """The handler's own keys of ``[handlers.NAME]``, with the manifest's defaults."""
+    secrets: Mapping[str, Secret]
+    """The declared secrets that are set; an optional one may be absent."""
+    log: logging.Logger
+    data_dir: Path | None
+    """A directory of the handler's own that outlives workers, made on demand; None if the host has none."""
+    _closers: list[Callable[[], object]] = field(default_factory=list, repr=False)
+
+    def on_close(self, callback: Callable[[], Awaitable[object] | object]) -> None:
+        """Run ``callback`` (a function or coroutine function) at deactivation, last one first."""
+        self._closers.append(callback)
+
+
+@dataclass(frozen=True)
+class CallInfo:
+    """What an operation may ask to know of its dispatch, by a parameter named ``call``."""
+
+    request_id: str
+    operation: str
+    streamed: bool
+    """Whether the client takes the pieces one by one."""
+    deadline: float | None
+    """On the clock of :func:`time.monotonic`; None if there is none."""
+    log: logging.LoggerAdapter[logging.Logger]
+
+    def remaining(self) -> float | None:
+        """Return the seconds that are left (0 if none are), or None without a deadline."""
+        return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
+
+
+class HandlerHooks:
+    """The hooks of a handler. Each is optional, may be a coroutine function, and takes only the arguments it names."""
+
+    @hookspec
+    def activate(self, context: Context) -> None:
+        """Run once in a new worker, before the first dispatch: import the SDK, open the client."""
+
+    @hookspec
+    def deactivate(self, context: Context) -> None:
+        """Run when the handler is unloaded, after the last dispatch: flush and close."""
+
+    @hookspec
+    def health(self, context: Context) -> None:
+        """Raise if the handler cannot do its work."""
+
+
+@dataclass(frozen=True)
+class OperationMark:
+    """What :func:`operation` notes on a method."""
+
+    name: str
+    summary: str
+    collect: Callable[[list[Any]], Any] | None
+
+
+@overload
+def operation(name: Method, /) -> Method: ...
+@overload
+def operation(
+    name: str | None = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None
+) -> Callable[[Method], Method]: ...
+def operation(
+    name: Any = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None
+) -> Any:
+    """Mark a method as an operation, by default under the method's own name.
+
+    The method takes the request as its only argument, and ``call`` if it names
+    it (:class:`CallInfo`). The types that it is annotated with (builtins,
+    dataclasses, ``msgspec.Struct``) are checked, and shown as JSON Schema. It may be a
+    function, which is then run in a thread, a coroutine function, or an async
+    generator, which streams. ``collect`` makes one answer of a stream's pieces
+    for a client that asked for no stream; the default is a list of them.
+    """
+
+    def mark(method: Method) -> Method:
+        doc = (method.__doc__ or "").strip().partition("\n")[0]
+        title = name if isinstance(name, str) else method.__name__
+        setattr(method, OPERATION_ATTRIBUTE, OperationMark(title, summary or doc, collect))
+        return method
+
+    return mark(name) if callable(name) else mark

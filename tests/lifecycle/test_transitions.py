@@ -1,0 +1,357 @@
+"""The rules of a handler's life, one by one: pure, without a loop, a clock or a process."""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import pytest
+
+from host import lifecycle as life
+from host.config import HandlerPolicy
+from host.errors import (
+    ActivationFailed,
+    CircuitOpen,
+    Draining,
+    HandlerBusy,
+    HandlerCrashed,
+    HandlerUnloaded,
+    MemoryBudget,
+    QueueFull,
+)
+from host.lifecycle import Cause, Phase, State, Timer
+from host.transitions import step
+
+Found = TypeVar("Found")
+
+
+class Life:
+    """A handler's state, the actions of its last event, and all dispatches that were granted or refused."""
+
+    def __init__(self, **policy: Any) -> None:
+        self.policy = HandlerPolicy(**policy)
+        self.state = State()
+        self.now = 1000.0
+        self.actions: list[life.Action] = []
+
+    def happens(self, *events: life.Event) -> Life:
+        for event in events:
+            self.state, self.actions = step(self.state, event, self.policy, self.now)
+        return self
+
+    def did(self, kind: type[Found]) -> list[Found]:
+        return [action for action in self.actions if isinstance(action, kind)]
+
+    def warm(self) -> Life:
+        """Bring it to an idle worker of generation 1, the way an operator's load does."""
+        return self.happens(life.LoadAsked(900), life.RoomFound(1), life.Activated(1))
+
+    def timer_runs_out(self, timer: Timer) -> Life:
+        token = self.state.token(timer)
+        assert token is not None, f"{timer} does not run"
+        return self.happens(life.TimerFired(timer, token))
+
+
+def granted(handler: Life) -> list[int]:
+    return [action.dispatch for action in handler.did(life.Grant)]
+
+
+def refused(handler: Life) -> dict[int, str]:
+    return {action.dispatch: action.error.code for action in handler.did(life.Refuse)}
+
+
+class TestActivation:
+    def test_first_dispatch_on_a_cold_handler_looks_for_room_before_anything_is_launched(self) -> None:
+        handler = Life().happens(life.Asked(1))
+        assert handler.state.phase is Phase.WAITING
+        assert handler.actions == [life.Reserve(1)]
+        assert handler.happens(life.RoomFound(1)).actions == [life.Launch(1)]
+
+    def test_hundred_dispatches_on_a_cold_handler_make_one_generation_that_answers_all(self) -> None:
+        handler = Life(max_queue=100, max_concurrency=100)
+        launches = 0
+        for dispatch in range(100):
+            handler.happens(life.Asked(dispatch))
+            launches += len(handler.did(life.Reserve))
+        handler.happens(life.RoomFound(1), life.Activated(1))
+        assert launches == 1
+        assert granted(handler) == list(range(100))
+
+    def test_activation_goes_on_when_all_who_waited_have_left_and_then_idles_a_full_time(self) -> None:
+        handler = Life(idle_after=300.0).happens(life.Asked(1), life.RoomFound(1), life.Withdrawn(1))
+        assert handler.state.phase is Phase.ACTIVATING
+        handler.happens(life.Activated(1))
+        assert handler.did(life.StartTimer) == [life.StartTimer(Timer.IDLE, 1, 300.0)]
+
+    def test_nothing_is_launched_when_all_leave_while_it_waits_for_memory(self) -> None:
+        handler = Life().happens(life.Asked(1), life.Asked(2), life.Withdrawn(1))
+        assert handler.state.phase is Phase.WAITING
+        handler.happens(life.Withdrawn(2))
+        assert handler.actions == [life.Abandon(1)]
+        assert handler.happens(life.RoomFound(1)).actions == []
+        assert handler.state.phase is Phase.COLD
+
+    def test_no_room_refuses_all_and_does_not_count_against_the_handler(self) -> None:
+        handler = Life().happens(life.Asked(1), life.Asked(2))
+        handler.happens(life.ActivationEnded(1, MemoryBudget("no room"), faulty=False))
+        assert refused(handler) == {1: "memory_budget", 2: "memory_budget"}
+        assert handler.state.phase is Phase.COLD
+        assert handler.state.failures == 0
+
+    def test_a_failed_activation_refuses_all_and_is_tried_again_only_after_a_pause(self) -> None:
+        handler = Life(backoff=2.0, backoff_max=60.0).happens(life.Asked(1), life.RoomFound(1))
+        handler.happens(life.ActivationEnded(1, ActivationFailed("no module named x")))
+        assert refused(handler) == {1: "activation_failed"}
+        assert handler.did(life.StartTimer)[0].delay == 2.0
+        handler.now += 0.5
+        handler.happens(life.Asked(2))
+        error = handler.did(life.Refuse)[0].error
+        assert (error.code, error.message, error.retry_after) == ("activation_failed", "no module named x", 1.5)
+        handler.timer_runs_out(Timer.RETRY).happens(life.Asked(3))
+        assert handler.did(life.Reserve) == [life.Reserve(2)]
+
+    def test_pauses_between_failed_activations_double_up_to_a_bound_and_start_over_after_a_success(self) -> None:
+        handler = Life(backoff=1.0, backoff_max=3.0)
+        delays = []
+        for generation in range(1, 5):
+            handler.happens(life.LoadAsked(generation), life.RoomFound(generation))
+            handler.state = handler.state if generation == 1 else handler.state
+            handler.happens(life.ActivationEnded(generation, ActivationFailed("broken")))
+            delays.append(handler.did(life.StartTimer)[0].delay)
+            handler.timer_runs_out(Timer.RETRY)
+        assert delays == [1.0, 2.0, 3.0, 3.0]
+        handler.happens(life.Asked(1), life.RoomFound(5), life.Activated(5))
+        assert handler.state.failures == 0
+
+    def test_an_operators_load_tries_at_once_what_would_be_paused(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1))
+        handler.happens(life.ActivationEnded(1, ActivationFailed("broken")), life.LoadAsked(1))
+        assert handler.did(life.Reserve) == [life.Reserve(2)]
+        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.RETRY)]
+
+
+class TestAdmission:
+    def test_dispatches_over_the_concurrency_wait_in_order(self) -> None:
+        handler = Life(max_concurrency=2).warm().happens(*(life.Asked(n) for n in range(1, 5)))
+        assert handler.state.leases == {1, 2}
+        assert granted(handler.happens(life.Released(1))) == [3]
+        assert granted(handler.happens(life.Withdrawn(2))) == [4]
+
+    def test_nobody_overtakes_who_waits(self) -> None:
+        handler = Life(max_concurrency=1).warm().happens(life.Asked(1), life.Asked(2), life.Released(1), life.Asked(3))
+        assert handler.state.leases == {2}
+        assert handler.state.waiters == (3,)
+
+    @pytest.mark.parametrize("warm", [True, False])
+    def test_a_full_queue_refuses_on_warm_and_cold_handlers_alike(self, warm: bool) -> None:
+        handler = Life(max_concurrency=1, max_queue=2)
+        if warm:
+            handler.warm().happens(life.Asked(90))
+        handler.happens(life.Asked(1), life.Asked(2), life.Asked(3))
+        assert isinstance(handler.did(life.Refuse)[0].error, QueueFull)
+        assert handler.state.waiters == (1, 2)
+
+    def test_a_lease_given_back_twice_counts_once(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.Asked(2), life.Released(1), life.Released(1))
+        assert handler.state.leases == {2}
+
+
+class TestIdle:
+    def test_idle_clock_starts_at_the_end_of_the_last_lease_and_stops_at_the_next(self) -> None:
+        handler = Life(idle_after=5.0).warm().happens(life.Asked(1), life.Asked(2), life.Released(1))
+        assert handler.state.token(Timer.IDLE) is None
+        handler.happens(life.Released(2))
+        assert handler.did(life.StartTimer)[0].delay == 5.0
+        handler.happens(life.Asked(3))
+        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.IDLE)]
+
+    def test_a_late_idle_expiry_does_not_touch_a_dispatch_that_came_before_it(self) -> None:
+        handler = Life().warm()
+        token = handler.state.token(Timer.IDLE)
+        assert token is not None
+        handler.happens(life.Asked(1), life.TimerFired(Timer.IDLE, token))
+        assert handler.state.phase is Phase.READY
+        assert handler.actions == []
+
+    def test_idle_expiry_stops_the_worker(self) -> None:
+        handler = Life().warm().timer_runs_out(Timer.IDLE)
+        assert handler.did(life.Stop) == [life.Stop(1)]
+        assert handler.state.departure is not None
+        assert handler.state.departure.cause is Cause.IDLE
+
+    def test_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_generation(self) -> None:
+        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(life.Asked(7))
+        assert handler.actions == []
+        handler.happens(life.Exited(1))
+        assert handler.did(life.Reserve) == [life.Reserve(2)]
+        assert granted(handler.happens(life.RoomFound(2), life.Activated(2))) == [7]
+
+    @pytest.mark.parametrize("policy", [{"pin": True}, {"idle_after": None}])
+    def test_a_pinned_handler_and_one_that_never_expires_have_no_idle_clock(self, policy: dict[str, Any]) -> None:
+        assert Life(**policy).warm().state.token(Timer.IDLE) is None
+
+
+class TestUnload:
+    def test_unload_of_a_cold_handler_is_answered_at_once(self) -> None:
+        handler = Life().happens(life.UnloadAsked(1, "drain", 30.0))
+        assert handler.actions == [life.AnswerUnload(1, None, None)]
+
+    def test_unload_while_activating_aborts_and_tells_who_waited(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1), life.UnloadAsked(5, "drain", 30.0))
+        assert refused(handler) == {1: "handler_unloaded"}
+        assert handler.did(life.Abort) == [life.Abort(1)]
+        handler.happens(life.Exited(1))
+        assert [answer.request for answer in handler.did(life.AnswerUnload)] == [5]
+        assert handler.state.phase is Phase.COLD
+
+    def test_an_activation_that_ends_after_its_abort_changes_nothing(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1), life.UnloadAsked(5, "force", 0.0))
+        assert handler.happens(life.Activated(1)).actions == []
+        assert handler.state.phase is Phase.DRAINING
+
+    def test_drain_waits_for_the_last_lease_and_says_how_many_came_to_their_end(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.Asked(2), life.UnloadAsked(5, "drain", 30.0))
+        assert handler.did(life.Stop) == []
+        assert handler.did(life.StartTimer)[0] == life.StartTimer(Timer.DRAIN, handler.state.serial, 30.0)
+        handler.happens(life.Released(1))
+        assert handler.did(life.Stop) == []
+        handler.happens(life.Released(2))
+        assert handler.did(life.Stop) == [life.Stop(1)]
+        departure = handler.happens(life.Exited(1)).did(life.AnswerUnload)[0].departure
+        assert departure is not None
+        assert (departure.drained, departure.killed) == (2, 0)
+
+    def test_the_drain_deadline_ends_what_is_still_under_way(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.Asked(2), life.UnloadAsked(5, "drain", 30.0))
+        handler.happens(life.Released(1)).timer_runs_out(Timer.DRAIN)
+        assert handler.did(life.EndLeases)[0].dispatches == {2}
+        departure = handler.happens(life.Exited(1)).did(life.AnswerUnload)[0].departure
+        assert departure is not None
+        assert (departure.drained, departure.killed) == (1, 1)
+
+    def test_if_idle_on_a_busy_handler_is_refused_and_kills_nothing(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.UnloadAsked(5, "if_idle", 0.0))
+        answer = handler.did(life.AnswerUnload)[0]
+        assert isinstance(answer.error, HandlerBusy)
+        assert handler.state.phase is Phase.READY
+
+    def test_force_ends_leases_and_queue_with_an_error_and_stops_at_once(self) -> None:
+        handler = Life(max_concurrency=1).warm().happens(life.Asked(1), life.Asked(2))
+        handler.happens(life.UnloadAsked(5, "force", 0.0))
+        assert refused(handler) == {2: "handler_unloaded"}
+        assert isinstance(handler.did(life.EndLeases)[0].error, HandlerUnloaded)
+        assert handler.did(life.Stop) == [life.Stop(1)]
+
+    def test_two_unloads_and_an_idle_expiry_are_one_teardown_with_an_answer_each(self) -> None:
+        handler = Life().warm()
+        token = handler.state.token(Timer.IDLE)
+        assert token is not None
+        handler.happens(life.UnloadAsked(1, "drain", 30.0))
+        assert handler.did(life.Stop) == [life.Stop(1)]
+        handler.happens(life.UnloadAsked(2, "drain", 30.0))
+        assert handler.did(life.Stop) == []
+        assert handler.happens(life.TimerFired(Timer.IDLE, token)).actions == []
+        handler.happens(life.Exited(1))
+        assert [answer.request for answer in handler.did(life.AnswerUnload)] == [1, 2]
+
+    def test_force_after_drain_ends_the_wait(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.UnloadAsked(5, "drain", 30.0))
+        handler.happens(life.UnloadAsked(6, "force", 0.0))
+        assert handler.did(life.EndLeases)[0].dispatches == {1}
+        assert handler.did(life.Stop) == [life.Stop(1)]
+
+    def test_exit_and_timers_of_an_old_generation_never_touch_a_new_one(self) -> None:
+        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(life.Exited(1))
+        handler.happens(life.Asked(1), life.RoomFound(2), life.Activated(2))
+        before = handler.state
+        crash = life.Lost(1, Cause.CRASH, HandlerCrashed("late"))
+        for late in (life.Exited(1), crash, life.Activated(1), life.RoomFound(1), life.Evicted(1)):
+            assert handler.happens(late).actions == []
+        assert handler.state == before
+
+
+class TestCrash:
+    def test_who_is_queued_shares_the_crash_and_the_next_one_activates_anew(self) -> None:
+        handler = Life(max_concurrency=1).warm().happens(life.Asked(1), life.Asked(2))
+        handler.happens(life.Lost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
+        assert refused(handler) == {2: "handler_crashed"}
+        assert handler.state.leases == frozenset()
+        handler.happens(life.Asked(3), life.Exited(1))
+        assert handler.did(life.Reserve) == [life.Reserve(2)]
+
+    def crash(self, handler: Life) -> Life:
+        generation = handler.state.generation + 1
+        handler.happens(life.LoadAsked(generation), life.RoomFound(generation), life.Activated(generation))
+        handler.happens(life.Lost(generation, Cause.CRASH, HandlerCrashed("exit code 3")))
+        return handler.happens(life.Exited(generation))
+
+    def test_crashes_within_the_window_open_the_circuit_and_one_trial_decides(self) -> None:
+        handler = Life(crash_limit=3, crash_window=60.0, circuit_pause=30.0)
+        for _ in range(3):
+            self.crash(handler)
+        assert handler.state.phase is Phase.FAILED
+        refusal = handler.happens(life.Asked(1)).did(life.Refuse)[0].error
+        assert isinstance(refusal, CircuitOpen)
+        assert refusal.retry_after == 30.0
+        handler.timer_runs_out(Timer.RETRY)
+        self.crash(handler)
+        assert handler.state.phase is Phase.FAILED
+        handler.timer_runs_out(Timer.RETRY)
+        generation = handler.state.generation + 1
+        handler.happens(life.Asked(9), life.RoomFound(generation), life.Activated(generation), life.Released(9))
+        assert handler.state.crashes == ()
+
+    def test_crashes_far_apart_do_not_open_the_circuit(self) -> None:
+        handler = Life(crash_limit=2, crash_window=60.0)
+        for _ in range(4):
+            self.crash(handler)
+            handler.now += 61.0
+        assert handler.state.phase is Phase.COLD
+
+    def test_out_of_memory_is_told_from_a_crash(self) -> None:
+        handler = Life().warm().happens(life.UnloadAsked(5, "drain", 1.0))
+        assert handler.did(life.Stop)
+        crashed = Life().warm().happens(life.Asked(1), life.UnloadAsked(5, "drain", 1.0))
+        crashed.happens(life.Lost(1, Cause.CRASH, HandlerCrashed("signal 9")), life.Exited(1, out_of_memory=True))
+        departure = crashed.did(life.AnswerUnload)[0].departure
+        assert departure is not None
+        assert departure.cause is Cause.OUT_OF_MEMORY
+        assert departure.killed == 1
+
+
+class TestEviction:
+    def test_only_an_idle_worker_of_that_generation_is_evicted(self) -> None:
+        handler = Life().warm().happens(life.Asked(1), life.Evicted(1))
+        assert handler.state.phase is Phase.READY
+        handler.happens(life.Released(1), life.Evicted(1))
+        assert handler.did(life.Stop) == [life.Stop(1)]
+
+    def test_a_pinned_handler_is_never_evicted(self) -> None:
+        assert Life(pin=True).warm().happens(life.Evicted(1)).state.phase is Phase.READY
+
+    def test_a_worker_that_has_just_become_ready_serves_before_it_can_be_evicted(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1), life.Activated(1), life.Evicted(1))
+        assert handler.state.leases == {1}
+        assert handler.state.phase is Phase.READY
+
+
+class TestShutdown:
+    def test_new_work_is_refused_and_what_was_admitted_is_served(self) -> None:
+        handler = Life(max_concurrency=1).warm().happens(life.Asked(1), life.Asked(2), life.Closing(10.0))
+        assert isinstance(handler.happens(life.Asked(3)).did(life.Refuse)[0].error, Draining)
+        assert granted(handler.happens(life.Released(1))) == [2]
+        assert handler.happens(life.Released(2)).did(life.Stop) == [life.Stop(1)]
+
+    def test_the_deadline_ends_the_rest(self) -> None:
+        handler = Life(max_concurrency=1).warm().happens(life.Asked(1), life.Asked(2), life.Closing(10.0))
+        handler.timer_runs_out(Timer.DRAIN)
+        assert refused(handler) == {2: "draining"}
+        assert handler.did(life.EndLeases)[0].dispatches == {1}
+        assert handler.did(life.Stop) == [life.Stop(1)]
+
+    def test_an_activation_is_aborted_and_nothing_starts_again(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1), life.Closing(10.0))
+        assert refused(handler) == {1: "draining"}
+        assert handler.did(life.Abort) == [life.Abort(1)]
+        handler.happens(life.Exited(1), life.LoadAsked(4))
+        assert isinstance(handler.did(life.AnswerLoad)[0].error, Draining)
+        assert handler.state.phase is Phase.COLD
