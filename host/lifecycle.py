@@ -117,37 +117,37 @@ class _Record(msgspec.Struct, frozen=True):
     """Base of events and actions."""
 
 
-class Asked(_Record, gc=False):
+class Asked(_Record, frozen=True, gc=False):
     """A dispatch wants a lease."""
 
     dispatch: int
 
 
-class Withdrawn(_Record, gc=False):
+class Withdrawn(_Record, frozen=True, gc=False):
     """A dispatch does not want its lease any more, whether it had it or not."""
 
     dispatch: int
 
 
-class Released(_Record, gc=False):
+class Released(_Record, frozen=True, gc=False):
     """A dispatch is done with its lease."""
 
     dispatch: int
 
 
-class RoomFound(_Record):
+class RoomFound(_Record, frozen=True):
     """There is memory for the generation: it may be launched."""
 
     generation: int
 
 
-class Activated(_Record):
+class Activated(_Record, frozen=True):
     """The worker is ready."""
 
     generation: int
 
 
-class ActivationEnded(_Record):
+class ActivationEnded(_Record, frozen=True):
     """There is no worker and no process of this generation: no room, no process, or a failed activation.
 
     ``faulty`` tells whether the handler is to blame, so that it is not tried again at once.
@@ -158,7 +158,7 @@ class ActivationEnded(_Record):
     faulty: bool = True
 
 
-class Lost(_Record):
+class Lost(_Record, frozen=True):
     """The channel to a ready worker has closed, or the worker is given up as hung."""
 
     generation: int
@@ -167,27 +167,27 @@ class Lost(_Record):
     """What the dispatches in its queue are told."""
 
 
-class Exited(_Record):
+class Exited(_Record, frozen=True):
     """The process of a generation is gone and reaped, its group too."""
 
     generation: int
     out_of_memory: bool = False
 
 
-class TimerFired(_Record):
+class TimerFired(_Record, frozen=True):
     """A timer ran out."""
 
     timer: Timer
     token: int
 
 
-class LoadAsked(_Record):
+class LoadAsked(_Record, frozen=True):
     """An operator wants the handler active."""
 
     request: int
 
 
-class UnloadAsked(_Record):
+class UnloadAsked(_Record, frozen=True):
     """An operator wants the handler's worker gone."""
 
     request: int
@@ -197,13 +197,13 @@ class UnloadAsked(_Record):
     cause: Cause = Cause.OPERATOR
 
 
-class Evicted(_Record):
+class Evicted(_Record, frozen=True):
     """The budget wants this generation's memory; ignored unless it is idle."""
 
     generation: int
 
 
-class Closing(_Record):
+class Closing(_Record, frozen=True):
     """The host shuts down."""
 
     deadline: float
@@ -226,45 +226,45 @@ Event = (
 )
 
 
-class Reserve(_Record):
+class Reserve(_Record, frozen=True):
     """Find memory for this generation, then say RoomFound or ActivationEnded."""
 
     generation: int
 
 
-class Launch(_Record):
+class Launch(_Record, frozen=True):
     """Launch and activate this generation, then say Activated or ActivationEnded."""
 
     generation: int
 
 
-class Abandon(_Record):
+class Abandon(_Record, frozen=True):
     """Stop looking for memory for this generation; no event follows."""
 
     generation: int
 
 
-class Abort(_Record):
+class Abort(_Record, frozen=True):
     """Kill this generation while it activates, then say Exited."""
 
     generation: int
 
 
-class Grant(_Record, gc=False):
+class Grant(_Record, frozen=True, gc=False):
     """Give the dispatch its lease."""
 
     dispatch: int
     generation: int
 
 
-class Refuse(_Record):
+class Refuse(_Record, frozen=True):
     """Tell a dispatch without a lease that it gets none."""
 
     dispatch: int
     error: HostError
 
 
-class EndLeases(_Record):
+class EndLeases(_Record, frozen=True):
     """End these dispatches of this generation with an error."""
 
     generation: int
@@ -272,13 +272,13 @@ class EndLeases(_Record):
     error: HostError
 
 
-class Stop(_Record):
+class Stop(_Record, frozen=True):
     """Let this generation's worker deactivate and exit, by force in the end, then say Exited."""
 
     generation: int
 
 
-class StartTimer(_Record):
+class StartTimer(_Record, frozen=True):
     """Start the timer, or start it anew; its expiry carries ``token``."""
 
     timer: Timer
@@ -286,20 +286,20 @@ class StartTimer(_Record):
     delay: float
 
 
-class StopTimer(_Record):
+class StopTimer(_Record, frozen=True):
     """Stop the timer."""
 
     timer: Timer
 
 
-class AnswerLoad(_Record):
+class AnswerLoad(_Record, frozen=True):
     """Answer an operator's request to load; ``error`` None means active."""
 
     request: int
     error: HostError | None
 
 
-class AnswerUnload(_Record):
+class AnswerUnload(_Record, frozen=True):
     """Answer an operator's request to unload, when the process is gone (or never was)."""
 
     request: int

@@ -20,6 +20,7 @@ All of this runs in the worker; the host reads metadata only.
 
 from __future__ import annotations
 
+import inspect
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -80,6 +81,17 @@ class Context:
         """Run ``callback`` (a function or coroutine function) at deactivation, last one first."""
         self._closers.append(callback)
 
+    async def close(self) -> None:
+        """Run the callbacks of :meth:`on_close`; one that fails is logged and keeps none of the others back."""
+        while self._closers:
+            callback = self._closers.pop()
+            try:
+                result = callback()
+                if inspect.isawaitable(result):
+                    await result
+            except Exception:
+                self.log.exception("closing failed in %s", getattr(callback, "__qualname__", callback))
+
 
 @dataclass(frozen=True)
 class CallInfo:
@@ -129,9 +141,7 @@ def operation(name: Method, /) -> Method: ...
 def operation(
     name: str | None = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None
 ) -> Callable[[Method], Method]: ...
-def operation(
-    name: Any = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None
-) -> Any:
+def operation(name: Any = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None) -> Any:
     """Mark a method as an operation, by default under the method's own name.
 
     The method takes the request as its only argument, and ``call`` if it names

@@ -129,9 +129,7 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
     departure = state.departure
     if event.out_of_memory and departure.cause is Cause.CRASH:
         departure = replace(departure, cause=Cause.OUT_OF_MEMORY)
-    actions: list[Action] = [
-        life.AnswerUnload(request, event.generation, departure) for request in departure.unloads
-    ]
+    actions: list[Action] = [life.AnswerUnload(request, event.generation, departure) for request in departure.unloads]
     state, more = _stop_timer(state, Timer.DRAIN)
     actions += more
     state = replace(state, phase=Phase.COLD, departure=None, leases=frozenset())

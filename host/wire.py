@@ -77,7 +77,7 @@ class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
     """Base of all frames: arrays, so that field names do not travel."""
 
 
-class Start(_Frame, tag=1):
+class Start(_Frame, frozen=True, tag=1):
     """Host to worker, first and once: load this handler."""
 
     protocol: int
@@ -85,7 +85,7 @@ class Start(_Frame, tag=1):
     spec: WorkerSpec
 
 
-class Call(_Frame, tag=2):
+class Call(_Frame, frozen=True, tag=2):
     """Host to worker: run an operation."""
 
     number: int
@@ -100,32 +100,32 @@ class Call(_Frame, tag=2):
     request_id: str
 
 
-class Cancel(_Frame, tag=3):
+class Cancel(_Frame, frozen=True, tag=3):
     """Host to worker: nobody waits for this dispatch any more."""
 
     number: int
 
 
-class Credit(_Frame, tag=4):
+class Credit(_Frame, frozen=True, tag=4):
     """Host to worker: so many bytes of this dispatch were taken."""
 
     number: int
     amount: int
 
 
-class Ping(_Frame, tag=5):
+class Ping(_Frame, frozen=True, tag=5):
     """Host to worker: heartbeat."""
 
     sequence: int
 
 
-class Stop(_Frame, tag=6):
+class Stop(_Frame, frozen=True, tag=6):
     """Host to worker: deactivate and exit within ``grace`` seconds; no call follows."""
 
     grace: float
 
 
-class Ready(_Frame, tag=16):
+class Ready(_Frame, frozen=True, tag=16):
     """Worker to host: the handler is activated."""
 
     protocol: int
@@ -134,7 +134,7 @@ class Ready(_Frame, tag=16):
     activate_seconds: float
 
 
-class Failed(_Frame, tag=17):
+class Failed(_Frame, frozen=True, tag=17):
     """Worker to host: the handler could not be activated; the worker exits."""
 
     reason: str
@@ -143,21 +143,21 @@ class Failed(_Frame, tag=17):
     """The plugin author's traceback, for the log."""
 
 
-class Piece(_Frame, tag=18):
+class Piece(_Frame, frozen=True, tag=18):
     """Worker to host: one item of a stream, or one fragment of an answer."""
 
     number: int
     data: bytes
 
 
-class End(_Frame, tag=19):
+class End(_Frame, frozen=True, tag=19):
     """Worker to host: the dispatch is done. ``data`` is the last fragment of an answer; a stream has none."""
 
     number: int
     data: bytes | None
 
 
-class Error(_Frame, tag=20):
+class Error(_Frame, frozen=True, tag=20):
     """Worker to host: the dispatch failed. ``code`` is one of ``host.errors.BY_CODE``."""
 
     number: int
@@ -167,14 +167,14 @@ class Error(_Frame, tag=20):
     retry_after: float | None = None
 
 
-class Pong(_Frame, tag=21):
+class Pong(_Frame, frozen=True, tag=21):
     """Worker to host: heartbeat, with the worker's own count of dispatches that it runs."""
 
     sequence: int
     running: int
 
 
-class Log(_Frame, tag=22):
+class Log(_Frame, frozen=True, tag=22):
     """Worker to host: a log record of the handler."""
 
     level: int

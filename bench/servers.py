@@ -1,0 +1,171 @@
+"""Servers that benchmarks measure, each in a process of its own on a free loopback port."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+TOKEN = "benchmark-admin-token"
+BARE = """\
+import asyncio, json, sys
+from aiohttp import web
+
+async def live(request):
+    return web.Response(text="ok")
+
+async def echo(request):
+    return web.json_response(await request.json())
+
+async def stream(request):
+    message = await request.json()
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    for number in range(message["pieces"]):
+        await response.write(b"data: " + json.dumps({"number": number}).encode() + b"\\n\\n")
+    await response.write_eof()
+    return response
+
+async def main():
+    app = web.Application()
+    app.router.add_get("/health/live", live)
+    app.router.add_post("/echo", echo)
+    app.router.add_post("/stream", stream)
+    runner = web.AppRunner(app, handler_cancellation=True, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    print("ready http://127.0.0.1:%d" % runner.addresses[0][1], flush=True)
+    await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+"""A server as anybody would write it on aiohttp alone: what the host is compared with."""
+
+
+class Server:
+    """A server process that has said it is ready, and its tree of processes."""
+
+    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+        self.process = process
+        self.url = url
+
+    @property
+    def pids(self) -> list[int]:
+        """The process and all its descendants."""
+        found, look = [], [self.process.pid]
+        while look:
+            pid = look.pop()
+            found.append(pid)
+            with contextlib.suppress(OSError):
+                for task in os.listdir(f"/proc/{pid}/task"):
+                    look += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        return found
+
+    def pss(self) -> int:
+        """Return the PSS of the whole tree, in bytes."""
+        return sum(map(pss_of, self.pids))
+
+    def cpu(self) -> float:
+        """Return the seconds of processor time that the tree has used, children that ended included."""
+        ticks = 0
+        for pid in self.pids:
+            with contextlib.suppress(OSError):
+                fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+                ticks += sum(map(int, fields[11:15]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def admin(self, path: str, method: str = "GET") -> Any:
+        """Call an admin route; return its JSON."""
+        return self.call(path, method, {"Authorization": f"Bearer {TOKEN}"})
+
+    def post(self, path: str, body: object) -> Any:
+        """Post JSON; return the JSON of the answer."""
+        return self.call(path, "POST", {"Content-Type": "application/json"}, json.dumps(body).encode())
+
+    def call(self, path: str, method: str, headers: dict[str, str], data: bytes | None = None) -> Any:
+        """Send a request without any proxy; return the JSON of the answer. Raises ``urllib.error.HTTPError``."""
+        request = urllib.request.Request(self.url + path, method=method, headers=headers, data=data)
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=120) as answer:
+            return json.loads(answer.read())
+
+
+def pss_of(pid: int) -> int:
+    """Return the PSS of one process in bytes, or 0 if it is gone."""
+    with contextlib.suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return int(line.split()[1]) * 1024
+    return 0
+
+
+@contextlib.contextmanager
+def bare() -> Iterator[Server]:
+    """Run the bare aiohttp server."""
+    with _running([sys.executable, "-c", BARE], {}) as server:
+        yield server
+
+
+@contextlib.contextmanager
+def host(config: str = "", environment: dict[str, str] | None = None) -> Iterator[Server]:
+    """Run the host with ``config``, the text of a ``host.toml``."""
+    with tempfile.TemporaryDirectory(prefix="bench-host-") as directory:
+        path = Path(directory, "host.toml")
+        path.write_text(config)
+        command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
+        with _running(command, {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, **(environment or {})}) as server:
+            yield server
+
+
+@contextlib.contextmanager
+def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server]:
+    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+    with tempfile.TemporaryFile("w+") as errors:
+        process = subprocess.Popen(
+            command, env=inherited | environment, stdout=subprocess.PIPE, stderr=errors, text=True
+        )
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.startswith("ready "):
+                errors.seek(0)
+                raise RuntimeError(f"{' '.join(command)} did not start: {line!r}\n{errors.read()}")
+            yield Server(process, line.split()[1])
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(30)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def settle(server: Server, rounds: int = 20) -> int:
+    """Return the tree's PSS once it has stopped changing by more than 64 KiB, in bytes."""
+    last = server.pss()
+    for _ in range(rounds):
+        time.sleep(0.2)
+        now = server.pss()
+        if abs(now - last) < 64 * 1024:
+            return now
+        last = now
+    return last
+
+
+def install(root: Path, name: str, source: str) -> None:
+    """Lay a plugin of one module into ``root``, as pip would: the module and its metadata."""
+    (root / f"{name}.py").write_text(source)
+    info = root / f"{name}-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[handler_host.v1]\n{name} = {name}:Handler\n")
+    (info / "RECORD").write_text(f"{name}.py,,\n{info.name}/METADATA,,\n{info.name}/entry_points.txt,,\n")

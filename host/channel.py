@@ -1,0 +1,381 @@
+"""The host's end of the channel to one worker: many calls at a time over one socket.
+
+One asyncio protocol reads and writes the frames of ``host.wire``. A call costs no
+task and no queue: its consumer waits on one future at most. What is buffered for a
+slow consumer is bounded by the call's window, so that it stops its own stream and
+no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from host import wire
+from host.errors import (
+    BY_CODE,
+    ActivationFailed,
+    ActivationTimeout,
+    AnswerTooLarge,
+    DeadlineExceeded,
+    HandlerCrashed,
+    HandlerFault,
+    HostError,
+)
+
+
+@dataclass(frozen=True)
+class ChannelLimits:
+    """Bounds of a channel; sizes in bytes, times in seconds."""
+
+    max_frame: int = wire.DEFAULT_MAX_FRAME
+    window: int = 256 * 1024
+    heartbeat_interval: float = 5.0
+    hang_after: float = 30.0
+    max_answer: int = 16 * 1024 * 1024
+
+
+class CallTimeouts(NamedTuple):
+    """Limits of one call in seconds; None means none.
+
+    ``total`` bounds an answer that is no stream; a stream is bounded by
+    ``first_byte`` up to its first piece, and by ``gap`` between two pieces.
+    """
+
+    total: float | None
+    first_byte: float | None
+    gap: float | None
+
+
+@dataclass(frozen=True)
+class Closed:
+    """Why a channel has closed."""
+
+    text: str
+    broken: bool = False
+    """The worker did not go by itself: it hangs, or speaks no protocol."""
+    hang: bool = False
+
+
+class Call:
+    """One dispatch on its way: wait for :meth:`answer`, or iterate over the pieces of a stream."""
+
+    __slots__ = (
+        "_channel",
+        "_consumed",
+        "_ended",
+        "_error",
+        "_number",
+        "_pieces",
+        "_received",
+        "_size",
+        "_streamed",
+        "_timeouts",
+        "_waiter",
+    )
+
+    def __init__(self, channel: Channel, number: int, streamed: bool, timeouts: CallTimeouts) -> None:
+        self._channel = channel
+        self._number = number
+        self._streamed = streamed
+        self._timeouts = timeouts
+        self._pieces: deque[bytes] = deque()
+        self._size = 0
+        self._consumed = 0
+        self._received = 0
+        self._ended = False
+        self._error: HostError | None = None
+        self._waiter: asyncio.Future[None] | None = None
+
+    async def answer(self) -> bytes:
+        """Return the whole answer.
+
+        Raises the :class:`HostError` that the handler answered with, ``HandlerCrashed``,
+        ``DeadlineExceeded`` or ``AnswerTooLarge``. Being cancelled cancels the call.
+        """
+        if not self._ended:
+            await self._wait(self._timeouts.total, "request_timeout")
+        if self._error is not None:
+            raise self._error
+        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+
+    def __aiter__(self) -> Call:
+        return self
+
+    async def __anext__(self) -> bytes:
+        """Return the next piece; asking for it gives the worker credit for the last one."""
+        if self._consumed and self._consumed >= self._channel.limits.window // 2 and not self._ended:
+            self._channel.send(wire.Credit(self._number, self._consumed))
+            self._consumed = 0
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._ended:
+                raise StopAsyncIteration
+            if self._received:
+                await self._wait(self._timeouts.gap, "gap_timeout")
+            else:
+                await self._wait(self._timeouts.first_byte, "first_byte_timeout")
+        piece = self._pieces.popleft()
+        self._consumed += len(piece)
+        return piece
+
+    def cancel(self) -> None:
+        """Tell the worker that nobody waits any more; without effect on a call that has ended."""
+        if not self._ended:
+            self._ended = True
+            self._channel.forget(self._number)
+
+    def abort(self, error: HostError) -> None:
+        """End the call with ``error``, for the worker and for the consumer."""
+        if not self._ended:
+            self._channel.forget(self._number)
+            self.ended(error)
+
+    def piece(self, data: bytes) -> None:
+        """Take a piece or fragment; called by the channel."""
+        self._received += 1
+        self._pieces.append(data)
+        if self._streamed:
+            self._wake()
+            return
+        self._size += len(data)
+        limit = self._channel.limits.max_answer
+        if self._size > limit:
+            self._pieces.clear()
+            self.abort(AnswerTooLarge(f"the handler's answer is longer than {limit} bytes (server.max_answer)"))
+        else:
+            # Nobody reads fragments before the last one: what bounds them is the answer's limit.
+            self._channel.send(wire.Credit(self._number, len(data)))
+
+    def ended(self, error: HostError | None, data: bytes | None = None) -> None:
+        """Take the end; called by the channel."""
+        if data is not None:
+            self._pieces.append(data)
+        self._ended = True
+        self._error = error
+        self._wake()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    async def _wait(self, limit: float | None, name: str) -> None:
+        """Wait for the channel to bring something, at most ``limit`` seconds."""
+        loop = asyncio.get_running_loop()
+        self._waiter = loop.create_future()
+        timer = loop.call_later(limit, self._expire, limit, name) if limit is not None else None
+        try:
+            await self._waiter
+        except asyncio.CancelledError:
+            self.cancel()
+            raise
+        finally:
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _expire(self, limit: float, name: str) -> None:
+        what = "no answer" if not self._received else "nothing more of the answer"
+        self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
+
+
+class Channel(asyncio.Protocol):
+    """The connection to one worker, from its start to its end.
+
+    ``closed`` is set once, when no frame can come any more. Calls that are under
+    way then wait for :meth:`fail`, so that they can be told how the worker ended.
+    """
+
+    def __init__(
+        self, handler: str, generation: int, limits: ChannelLimits, on_log: Callable[[wire.Log], None]
+    ) -> None:
+        self.limits = limits
+        self.running = 0
+        """Dispatches that the worker has, by its own last count."""
+        self._loop = asyncio.get_running_loop()
+        self.closed: asyncio.Future[Closed] = self._loop.create_future()
+        self._handler = handler
+        self._generation = generation
+        self._on_log = on_log
+        self._decoder = wire.worker_frames(limits.max_frame)
+        self._transport: asyncio.Transport | None = None
+        self._calls: dict[int, Call] = {}
+        self._number = 0
+        self._failure: HostError | None = None
+        self._started: asyncio.Future[wire.Ready] | None = None
+        self._ready = False
+        self._seen = time.monotonic()
+        self._sequence = 0
+        self._heartbeat: asyncio.TimerHandle | None = None
+        self._take: dict[type[Any], Callable[[Any], None]] = {
+            wire.Piece: self._take_piece,
+            wire.End: self._take_end,
+            wire.Error: self._take_error,
+            wire.Pong: self._take_pong,
+            wire.Log: on_log,
+            wire.Ready: self._take_ready,
+            wire.Failed: self._take_failed,
+        }
+
+    @classmethod
+    async def open(
+        cls,
+        sock: socket.socket,
+        *,
+        handler: str,
+        generation: int,
+        limits: ChannelLimits,
+        on_log: Callable[[wire.Log], None],
+    ) -> Channel:
+        """Return the channel over ``sock``, which it owns from now on."""
+        loop = asyncio.get_running_loop()
+        _, channel = await loop.create_unix_connection(lambda: cls(handler, generation, limits, on_log), sock=sock)
+        return channel
+
+    @property
+    def in_flight(self) -> int:
+        """Calls that have not ended."""
+        return len(self._calls)
+
+    async def start(self, spec: wire.WorkerSpec, timeout: float) -> wire.Ready:
+        """Let the worker load its handler; return what it tells when it is ready.
+
+        Raises ``ActivationFailed`` with the handler's reason, ``ActivationTimeout``, or
+        ``HandlerCrashed`` if the worker ends before it is ready.
+        """
+        self._started = self._loop.create_future()
+        self.send(wire.Start(wire.PROTOCOL_VERSION, self._generation, spec))
+        if self.closed.done():
+            self._started.cancel()
+            raise HandlerCrashed(self.closed.result().text)
+        try:
+            async with asyncio.timeout(timeout):
+                ready = await self._started
+        except TimeoutError:
+            raise ActivationTimeout(
+                f"{self._handler} was not ready within {timeout:g} s (activate_timeout)", retry_after=timeout
+            ) from None
+        if ready.protocol != wire.PROTOCOL_VERSION:
+            raise ActivationFailed(
+                f"the worker of {self._handler} speaks protocol {ready.protocol}, the host {wire.PROTOCOL_VERSION}: "
+                "install the host's own version of handler-host in the worker's environment"
+            )
+        self._ready = True
+        self._seen = time.monotonic()
+        self._beat()
+        return ready
+
+    def call(self, operation: str, body: bytes, *, streamed: bool, request_id: str, timeouts: CallTimeouts) -> Call:
+        """Send a dispatch; the answer is had from the :class:`Call`."""
+        self._number = number = self._number + 1
+        call = Call(self, number, streamed, timeouts)
+        if self._failure is not None:
+            call.ended(self._failure.again())
+            return call
+        self._calls[number] = call
+        timeout = timeouts.first_byte if streamed else timeouts.total
+        self.send(wire.Call(number, operation, body, streamed, self.limits.window, timeout, request_id))
+        return call
+
+    def stop(self, grace: float) -> None:
+        """Ask the worker to deactivate and exit within ``grace`` seconds."""
+        self.send(wire.Stop(grace))
+
+    def fail(self, error: HostError) -> None:
+        """End all calls, and those that are still to come, with ``error``."""
+        self._failure = error
+        calls, self._calls = self._calls, {}
+        for call in calls.values():
+            call.ended(error.again())
+
+    def close(self) -> None:
+        """Close the socket; calls that are left end with ``HandlerCrashed``."""
+        self._end(Closed("closed by the host"))
+        if self._failure is None:
+            self.fail(HandlerCrashed(f"the worker of {self._handler} is gone"))
+
+    def forget(self, number: int) -> None:
+        """Drop a call and tell the worker; what still comes of it is ignored."""
+        if self._calls.pop(number, None) is not None:
+            self.send(wire.Cancel(number))
+
+    def send(self, frame: wire.HostFrame) -> None:
+        """Write a frame, unless the channel has closed."""
+        if self._transport is not None and not self.closed.done():
+            self._transport.write(wire.encode(frame))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take the frames that ``data`` completes (asyncio)."""
+        self._seen = time.monotonic()
+        try:
+            for frame in self._decoder.feed(data):
+                self._take[type(frame)](frame)
+        except wire.ProtocolError as error:
+            self._end(Closed(f"it broke the protocol: {error}", broken=True))
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note the end (asyncio)."""
+        if self._decoder.pending:
+            self._end(Closed(f"its last frame was cut off after {self._decoder.pending} bytes"))
+        self._end(Closed("it closed its channel"))
+
+    def _end(self, closed: Closed) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.cancel()
+        if self._transport is not None:
+            self._transport.abort()
+        if not self.closed.done():
+            self.closed.set_result(closed)
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(HandlerCrashed(f"the worker of {self._handler} ended: {closed.text}"))
+
+    def _beat(self) -> None:
+        """Ask for a sign of life; give the worker up that has given none for too long."""
+        silent = time.monotonic() - self._seen
+        if silent > self.limits.hang_after:
+            text = f"it gave no sign of life for {silent:.0f} s (workers.hang_after)"
+            self._end(Closed(text, broken=True, hang=True))
+            return
+        self._sequence += 1
+        self.send(wire.Ping(self._sequence))
+        self._heartbeat = self._loop.call_later(self.limits.heartbeat_interval, self._beat)
+
+    def _take_piece(self, frame: wire.Piece) -> None:
+        call = self._calls.get(frame.number)
+        if call is not None:
+            call.piece(frame.data)
+
+    def _take_end(self, frame: wire.End) -> None:
+        call = self._calls.pop(frame.number, None)
+        if call is not None:
+            call.ended(None, frame.data)
+
+    def _take_error(self, frame: wire.Error) -> None:
+        call = self._calls.pop(frame.number, None)
+        if call is not None:
+            kind = BY_CODE.get(frame.code, HandlerFault)
+            call.ended(kind(frame.message, param=frame.param, retry_after=frame.retry_after))
+
+    def _take_pong(self, frame: wire.Pong) -> None:
+        self.running = frame.running
+
+    def _take_ready(self, frame: wire.Ready) -> None:
+        if self._started is not None and not self._started.done():
+            self._started.set_result(frame)
+
+    def _take_failed(self, frame: wire.Failed) -> None:
+        if frame.trace:
+            self._on_log(wire.Log(40, "activation", frame.trace))
+        if self._started is not None and not self._started.done():
+            self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {frame.reason}"))

@@ -1,0 +1,180 @@
+"""The configuration in force, as frozen types: decoded once, at the start.
+
+Durations are seconds and sizes are bytes. Where the values come from, and what is
+said of a wrong one, is the matter of ``host.config_loader``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+Isolation = Literal["process", "exec", "inline"]
+MB = 1024**2
+
+
+class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the sections."""
+
+
+class ServerConfig(_Section, frozen=True, kw_only=True):
+    """``[server]``: the address, and what a client may ask of it."""
+
+    host: str = "127.0.0.1"
+    port: int = 8080
+    """0 chooses a free one."""
+    max_body: int = 4 * MB
+    """Longest request body."""
+    max_header: int = 16 * 1024
+    """Longest request line, and longest header."""
+    max_connections: int = 1024
+    """Requests under way at a time, of all clients."""
+    max_answer: int = 16 * MB
+    """Longest answer that is no stream."""
+    request_timeout: float = 120.0
+    """From admission to the last byte of an answer that is no stream; to the first byte of one that is."""
+    body_timeout: float = 10.0
+    """For the client to send its body."""
+    keepalive_timeout: float = 75.0
+    """For the client to send its next request."""
+    drain_timeout: float = 30.0
+    """What dispatches under way get at shutdown."""
+
+
+class AuthConfig(_Section, frozen=True, kw_only=True):
+    """``[auth]``: who may ask. Keys are kept as ``sha256:HEX``, never in clear."""
+
+    api_keys: tuple[str, ...] = ()
+    """Consumer keys; with none the host serves loopback only."""
+    admin_token: str | None = None
+    """The operators' token; with none one is made at start."""
+
+    def __repr__(self) -> str:
+        return f"AuthConfig(api_keys=<{len(self.api_keys)}>, admin_token=<{'set' if self.admin_token else 'unset'}>)"
+
+
+class MemoryConfig(_Section, frozen=True, kw_only=True):
+    """``[memory]``: the budget of the host and all its processes."""
+
+    limit: int | None = None
+    """None (``auto``): the smallest of the control groups' limits, else the machine's memory."""
+    headroom: float | int = 0.1
+    """Kept free of the limit: a share (``10%``) or bytes."""
+    default_estimate: int = 64 * MB
+    """Reserved for a handler of which nothing is known."""
+    wait: float = 30.0
+    """How long an activation waits for room."""
+    sample_interval: float = 2.0
+    """Between two measurements while there are workers."""
+
+
+class WorkersConfig(_Section, frozen=True, kw_only=True):
+    """``[workers]``: the processes, and the channel to them."""
+
+    linger: float = 60.0
+    """The fork server goes when it has had no worker for so long."""
+    max_frame: int = 1 * MB
+    """Longest piece of a stream."""
+    window: int = 256 * 1024
+    """Bytes of a stream under way between worker and client."""
+    heartbeat_interval: float = 5.0
+    hang_after: float = 30.0
+    """A worker that gives no sign of life for so long is replaced."""
+    output_lines_per_second: int = 200
+    """Lines of a worker's standard output that are logged; more are counted."""
+
+
+class HandlerPolicy(_Section, frozen=True, kw_only=True):
+    """``[defaults]``, and the same keys in ``[handlers.NAME]``: how the host treats a handler."""
+
+    enabled: bool = True
+    idle_after: float | None = 300.0
+    """Unload after so long without a dispatch; None: never."""
+    max_queue: int = 128
+    """Dispatches that may wait for the handler; further ones get 429."""
+    max_concurrency: int = 32
+    """Dispatches that its worker runs at a time."""
+    isolation: Isolation = "process"
+    python: Path | None = None
+    """The interpreter of ``exec``; None: the host's own."""
+    preload: tuple[str, ...] = ("pydantic",)
+    """Modules that the fork server imports before it forks."""
+    pin: bool = False
+    """Never unload it for idleness or for another's memory."""
+    activate_timeout: float = 60.0
+    first_byte_timeout: float = 60.0
+    """From the dispatch to the first piece of a stream."""
+    gap_timeout: float = 60.0
+    """Between two pieces of a stream."""
+    drain_timeout: float = 30.0
+    """What dispatches under way get at an unload."""
+    stop_grace: float = 5.0
+    """For a worker to deactivate and go, before it is killed."""
+    backoff: float = 1.0
+    """Pause after a failed activation; doubles with each further one."""
+    backoff_max: float = 60.0
+    crash_limit: int = 3
+    """So many crashes within ``crash_window`` open the circuit."""
+    crash_window: float = 60.0
+    circuit_pause: float = 30.0
+    memory_estimate: int | None = None
+    """What an activation is expected to take, before it is known."""
+
+
+class CatalogConfig(_Section, frozen=True, kw_only=True):
+    """``[catalog]``: where handlers are looked for."""
+
+    roots: tuple[Path, ...] = ()
+    """Directories of installed distributions, beside ``sys.path``."""
+    include_sys_path: bool = True
+    pins: dict[str, str] = {}
+    """Which distribution's handler to take where two claim one name."""
+
+
+class LogConfig(_Section, frozen=True, kw_only=True):
+    """``[log]``: one line for each event, on standard error."""
+
+    format: Literal["text", "json"] = "text"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Config(_Section, frozen=True, kw_only=True):
+    """All of it."""
+
+    server: ServerConfig = ServerConfig()
+    auth: AuthConfig = AuthConfig()
+    memory: MemoryConfig = MemoryConfig()
+    workers: WorkersConfig = WorkersConfig()
+    defaults: HandlerPolicy = HandlerPolicy()
+    catalog: CatalogConfig = CatalogConfig()
+    log: LogConfig = LogConfig()
+    data_dir: Path | None = None
+    """Where handlers keep what outlives their workers."""
+    handlers: dict[str, dict[str, Any]] = {}
+    """``[handlers.NAME]``: the handler's own keys, and those of its policy, already decoded."""
+    source: Path | None = None
+    """The file that was read."""
+
+    def policy(self, name: str) -> HandlerPolicy:
+        """Return how the host treats a handler: the defaults, and what is set for it."""
+        own = self.handlers.get(name, {})
+        changes = {key: value for key, value in own.items() if key in POLICY_KEYS}
+        return msgspec.structs.replace(self.defaults, **changes) if changes else self.defaults
+
+    def settings(self, name: str) -> dict[str, Any]:
+        """Return the handler's own keys of ``[handlers.NAME]``."""
+        return {key: value for key, value in self.handlers.get(name, {}).items() if key not in POLICY_KEYS}
+
+    def preload(self) -> tuple[str, ...]:
+        """Return what the fork server imports: the modules of the defaults and of all handlers."""
+        wanted: Mapping[str, None] = dict.fromkeys(self.defaults.preload)
+        for name in self.handlers:
+            wanted = {**wanted, **dict.fromkeys(self.policy(name).preload)}
+        return tuple(wanted)
+
+
+POLICY_KEYS = frozenset(HandlerPolicy.__struct_fields__)
+"""The keys of ``[handlers.NAME]`` that are the host's own."""

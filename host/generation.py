@@ -1,0 +1,190 @@
+"""One generation of a handler's worker: from its launch to its reaped process.
+
+One task runs it, :meth:`Generation.run`, and owns all of it: the process, the
+channel, the output pipe. It tells what happens as lifecycle events, and when it
+returns, nothing of the generation is left.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from host import lifecycle as life
+from host.channel import Channel, ChannelLimits
+from host.config import HandlerPolicy
+from host.errors import ActivationFailed, HandlerCrashed, HostError, OutOfResources
+from host.launcher import Exit, Launcher, WorkerProcess
+from host.lifecycle import Cause
+from host.output import Output
+from host.wire import Log, Ready, WorkerSpec
+
+EXIT_GRACE = 1.0
+"""Seconds that a worker whose channel has closed gets to be gone, so that its own exit status is seen."""
+
+TERM_GRACE = 2.0
+"""Seconds between SIGTERM and SIGKILL for a worker that did not go by itself."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a generation is launched with."""
+
+    number: int
+    spec: WorkerSpec
+    policy: HandlerPolicy
+    launcher: Launcher
+    limits: ChannelLimits
+    output_lines_per_second: int
+    on_log: Callable[[Log], None]
+
+
+class Generation:
+    """The worker of one generation.
+
+    ``post`` takes the events: ``Activated`` or ``ActivationEnded``, then, after an
+    activation, ``Lost`` if it ends unasked, and last ``Exited``.
+    """
+
+    def __init__(self, plan: Plan, post: Callable[[life.Event], None]) -> None:
+        self.number = plan.number
+        self.launched_at = time.monotonic()
+        self.ready_at: float | None = None
+        self.process: WorkerProcess | None = None
+        self.channel: Channel | None = None
+        self.ready: Ready | None = None
+        self.exit: Exit | None = None
+        self.peak = 0
+        self.pss: int | None = None
+        self._plan = plan
+        self._post = post
+        self._stopping = asyncio.Event()
+        self._aborted = False
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process number, while it has one."""
+        return self.process.pid if self.process is not None and self.exit is None else None
+
+    def abort(self) -> None:
+        """Kill it while it activates; ``Exited`` follows."""
+        self._aborted = True
+        if self.process is not None:
+            self.process.kill(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """Let it deactivate and go, by force in the end; ``Exited`` follows."""
+        self._stopping.set()
+
+    async def run(self) -> None:
+        """Launch, activate, watch and end the worker."""
+        plan = self._plan
+        try:
+            self.process = await plan.launcher.launch(plan.spec.handler, self.number, plan.spec.environment)
+        except HostError as error:
+            self._never_ready(error)
+            return
+        if self._aborted:
+            self.process.kill(signal.SIGKILL)
+        exiting = asyncio.create_task(self._wait(self.process), name=f"exit of {self._name}")
+        output = Output(self.process.output, plan.spec.handler, plan.output_lines_per_second)
+        try:
+            self.channel = await Channel.open(
+                self.process.socket,
+                handler=plan.spec.handler,
+                generation=self.number,
+                limits=plan.limits,
+                on_log=plan.on_log,
+            )
+            failure = await self._activate(self.channel, exiting)
+            if failure is None:
+                self.ready_at = time.monotonic()
+                self._post(life.Activated(self.number))
+                await self._watch(self.channel, exiting)
+        finally:
+            # Also when the host's own loop is torn down: no worker outlives its generation.
+            if not exiting.done():
+                self.process.kill(signal.SIGKILL)
+            await exiting
+            if self.channel is not None:
+                self.channel.close()
+            output.close()
+        if failure is not None:
+            self._never_ready(failure)
+        else:
+            self._post(life.Exited(self.number))
+
+    @property
+    def _name(self) -> str:
+        return f"{self._plan.spec.handler} generation {self.number}"
+
+    async def _wait(self, process: WorkerProcess) -> Exit:
+        self.exit = await process.wait()
+        return self.exit
+
+    def _never_ready(self, error: HostError) -> None:
+        if self._aborted:
+            self._post(life.Exited(self.number))
+        else:
+            self._post(life.ActivationEnded(self.number, error, faulty=not isinstance(error, OutOfResources)))
+
+    async def _activate(self, channel: Channel, exiting: asyncio.Task[Exit]) -> HostError | None:
+        """Return None when the worker is ready; else why it is not, with the worker's end explained."""
+        plan = self._plan
+        try:
+            self.ready = await channel.start(plan.spec, plan.policy.activate_timeout)
+        except HandlerCrashed:
+            closed = channel.closed.result()
+            exit = None if closed.broken else await self._gone(exiting, EXIT_GRACE)
+            how = exit.describe() if exit is not None else closed.text
+            return ActivationFailed(f"the worker of {plan.spec.handler} ended before it was ready: {how}")
+        except HostError as error:
+            return error
+        return None
+
+    async def _watch(self, channel: Channel, exiting: asyncio.Task[Exit]) -> None:
+        """Wait until the worker is told to stop or is lost, and see it out."""
+        stopping = asyncio.create_task(self._stopping.wait(), name=f"stop of {self._name}")
+        try:
+            ends: set[asyncio.Future[Any]] = {stopping, exiting, channel.closed}
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        process = self.process
+        assert process is not None, "a generation that is watched was launched"
+        if not self._stopping.is_set():
+            await self._lose(channel, exiting, process)
+            return
+        policy = self._plan.policy
+        channel.stop(policy.stop_grace)
+        if await self._gone(exiting, policy.stop_grace) is None:
+            process.kill(signal.SIGTERM)
+            if await self._gone(exiting, TERM_GRACE) is None:
+                process.kill(signal.SIGKILL)
+                await exiting
+
+    async def _lose(self, channel: Channel, exiting: asyncio.Task[Exit], process: WorkerProcess) -> None:
+        """Tell that the worker ended unasked, or is given up; its process is gone before anybody is told."""
+        reason = channel.closed.result() if channel.closed.done() else None
+        if reason is not None and reason.broken:
+            # A hang or a broken protocol: the worker is there, but of no use.
+            process.kill(signal.SIGKILL)
+            text = reason.text
+        else:
+            if await self._gone(exiting, EXIT_GRACE) is None:
+                process.kill(signal.SIGKILL)
+            text = (await exiting).describe()
+        await exiting
+        cause = Cause.HANG if reason is not None and reason.hang else Cause.CRASH
+        error = HandlerCrashed(f"the worker of {self._plan.spec.handler} ended: {text}")
+        channel.fail(error)
+        self._post(life.Lost(self.number, cause, error))
+
+    async def _gone(self, exiting: asyncio.Task[Exit], seconds: float) -> Exit | None:
+        """Return how the process ended, or None if it is still there after ``seconds``."""
+        await asyncio.wait({exiting}, timeout=seconds)
+        return exiting.result() if exiting.done() else None

@@ -1,0 +1,156 @@
+"""Reads memory from the system: what a process uses, and what there is to use.
+
+All functions are synchronous and take up to a few milliseconds; the event loop
+runs them in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import msgspec
+
+from host.config import MemoryConfig
+
+Measure = Literal["pss", "uss", "rss"]
+UNLIMITED = 2**60
+"""A limit of more than this is none: control groups v1 write the largest page count."""
+
+
+class Memory(msgspec.Struct, frozen=True):
+    """What one process uses, in bytes. ``pss`` is what ``measure`` says, where there is no PSS."""
+
+    pss: int
+    uss: int
+    rss: int
+    measure: Measure = "pss"
+
+
+class MemoryLimit(msgspec.Struct, frozen=True):
+    """What the host and all its processes may use together."""
+
+    bytes: int
+    usable: int
+    """The limit less the headroom."""
+    source: str
+    """``configured``, ``cgroup v2``, ``cgroup v1`` or ``machine``."""
+    path: str | None = None
+    """The file that it was read from."""
+
+
+def read_memory(pid: int) -> Memory | None:
+    """Return what a process uses, or None if it is gone."""
+    try:
+        text = Path(f"/proc/{pid}/smaps_rollup").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None if Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists() else _other_measure(pid)
+    except OSError:
+        return _other_measure(pid)
+    sizes = {"Pss": 0, "Rss": 0, "Private_Clean": 0, "Private_Dirty": 0, "Private_Hugetlb": 0}
+    for line in text.splitlines():
+        name, _, rest = line.partition(":")
+        if name in sizes:
+            sizes[name] = int(rest.split()[0]) * 1024
+    uss = sizes["Private_Clean"] + sizes["Private_Dirty"] + sizes["Private_Hugetlb"]
+    return Memory(sizes["Pss"], uss, sizes["Rss"]) if sizes["Rss"] else None
+
+
+def _other_measure(pid: int) -> Memory | None:
+    import psutil  # only where the system has no PSS to read
+
+    try:
+        process = psutil.Process(pid)
+        try:
+            full = process.memory_full_info()
+            return Memory(full.uss, full.uss, full.rss, "uss")
+        except psutil.AccessDenied:
+            rss = process.memory_info().rss
+            return Memory(rss, rss, rss, "rss")
+    except psutil.NoSuchProcess:
+        return None
+
+
+def read_limit(config: MemoryConfig, root: Path = Path("/")) -> MemoryLimit:
+    """Return the limit in force; ``root`` is where ``proc`` and ``sys`` are."""
+    if config.limit is not None:
+        return _with_headroom(config.limit, config.headroom, "configured", None)
+    found = [(_machine(root), "machine", None), *_control_groups(root)]
+    size, source, path = min(found, key=lambda entry: entry[0])
+    return _with_headroom(size, config.headroom, source, path)
+
+
+def _with_headroom(size: int, headroom: float | int, source: str, path: str | None) -> MemoryLimit:
+    free = int(size * headroom) if isinstance(headroom, float) else headroom
+    return MemoryLimit(size, max(0, size - free), source, path)
+
+
+def _machine(root: Path) -> int:
+    try:
+        for line in (root / "proc/meminfo").read_text().splitlines():
+            if line.startswith("MemTotal:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def _control_groups(root: Path) -> list[tuple[int, str, str | None]]:
+    """Return the limits of the control groups that this process is in, and of all that contain them."""
+    mounts = _mounts(root)
+    found: list[tuple[int, str, str | None]] = []
+    for line in _lines(root / "proc/self/cgroup"):
+        _, _, rest = line.partition(":")
+        controllers, _, group = rest.partition(":")
+        if controllers == "":
+            kind, source = "cgroup2", "cgroup v2"
+            files: tuple[str, ...] = ("memory.max", "memory.high")
+        elif "memory" in controllers.split(","):
+            kind, source = "cgroup", "cgroup v1"
+            files = ("memory.limit_in_bytes",)
+        else:
+            continue
+        for mounted_group, directory in mounts.get(kind, ()):
+            # In a container the mount shows a part of the hierarchy, named by its own root.
+            below = os.path.relpath(group, mounted_group) if group.startswith(mounted_group) else "."
+            place = root / directory.lstrip("/")
+            steps = [] if below == "." else below.split("/")
+            for depth in range(len(steps), -1, -1):
+                for name in files:
+                    path = place.joinpath(*steps[:depth], name)
+                    size = _limit_in(path)
+                    if size is not None:
+                        found.append((size, source, str(path)))
+    return found
+
+
+def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:
+    """Return where memory control groups are mounted: kind -> (group shown, directory)."""
+    mounts: dict[str, list[tuple[str, str]]] = {}
+    for line in _lines(root / "proc/self/mountinfo"):
+        before, _, after = line.partition(" - ")
+        fields, kinds = before.split(), after.split()
+        if len(fields) < 5 or len(kinds) < 3:
+            continue
+        if kinds[0] == "cgroup2" or (kinds[0] == "cgroup" and "memory" in kinds[2].split(",")):
+            mounts.setdefault(kinds[0], []).append((fields[3], fields[4]))
+    return mounts
+
+
+def _limit_in(path: Path) -> int | None:
+    try:
+        text = path.read_text().strip()
+    except OSError:
+        return None
+    if not text.isdigit():
+        return None
+    size = int(text)
+    return size if 0 < size < UNLIMITED else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text().splitlines()
+    except OSError:
+        return []

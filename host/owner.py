@@ -1,0 +1,337 @@
+"""The one owner of one handler: takes events, decides by ``transitions.step``, performs the actions.
+
+Every decision about a handler is made in :meth:`Owner.post`, in the event loop's
+thread, from beginning to end without a pause: an event that comes up while
+another is worked on waits in the mailbox. So a dispatch to a warm handler is
+admitted without a task switch, and nothing is ever decided from a state that
+somebody else has changed meanwhile. What takes time (finding room, launching,
+watching and ending a worker) runs in one task for each generation, which tells
+its outcome as events.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from host import lifecycle as life
+from host.budget import Budget, Candidate
+from host.catalog import CatalogEntry
+from host.config import HandlerPolicy
+from host.errors import ActivationFailed, HandlerCrashed, HandlerUnavailable, HostError
+from host.generation import Generation, Plan
+from host.lease import Lease
+from host.lifecycle import Departure, Phase, State, Timer
+from host.reports import ExitReport
+from host.timers import LazyTimer
+from host.transitions import step
+
+log = logging.getLogger(__name__)
+
+
+class Services(Protocol):
+    """What an owner needs of the supervisor."""
+
+    budget: Budget
+
+    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+        """Return what to launch a generation with; raises :class:`HostError`."""
+
+    def expected_bytes(self, entry: CatalogEntry) -> int:
+        """Return what an activation of the handler is expected to take."""
+
+    def changed(self, owner: Owner, what: str) -> None:
+        """Take note of a step in the handler's life: ``activated``, ``unloaded``, ``failed``, ``lost``."""
+
+
+@dataclass(frozen=True)
+class Unloaded:
+    """The outcome of an unload, before the supervisor has measured what it gave back."""
+
+    generation: int | None
+    departure: Departure | None
+    exit: str | None
+
+
+class Owner:
+    """Owns one handler: its state, its generation, its timers, its waiters."""
+
+    def __init__(self, entry: CatalogEntry, policy: HandlerPolicy, services: Services) -> None:
+        self.entry = entry
+        self.policy = policy
+        self.removed = False
+        """The catalog has it no more; the owner goes when its worker has gone."""
+        self.dispatches = 0
+        self.idle_since: float | None = None
+        self.last_exit: ExitReport | None = None
+        self._services = services
+        self._state = State()
+        self._mailbox: deque[life.Event] = deque()
+        self._deciding = False
+        self._generation: Generation | None = None
+        self._reserving: asyncio.Task[None] | None = None
+        self._running: asyncio.Task[None] | None = None
+        self._leases: dict[int, Lease] = {}
+        self._loads: dict[int, asyncio.Future[None]] = {}
+        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
+        self._requests = 0
+        self._timers: dict[Timer, LazyTimer] = {}
+        self._perform: dict[type[Any], Callable[[Any], None]] = {
+            life.Reserve: self._reserve,
+            life.Launch: self._launch,
+            life.Abandon: self._abandon,
+            life.Abort: self._abort,
+            life.Grant: self._grant,
+            life.Refuse: self._refuse,
+            life.EndLeases: self._end_leases,
+            life.Stop: self._stop,
+            life.StartTimer: self._start_timer,
+            life.StopTimer: self._stop_timer,
+            life.AnswerLoad: self._answer_load,
+            life.AnswerUnload: self._answer_unload,
+        }
+
+    @property
+    def name(self) -> str:
+        """The handler's name."""
+        return self.entry.name
+
+    @property
+    def state(self) -> State:
+        """The state, to be shown. Nothing may be decided from it outside :meth:`post`."""
+        return self._state
+
+    @property
+    def generation(self) -> Generation | None:
+        """The generation that has a process, or is about to have one."""
+        return self._generation
+
+    @property
+    def inline(self) -> bool:
+        """Whether the handler runs in the host's own process."""
+        return self.policy.isolation == "inline"
+
+    @property
+    def at_rest(self) -> bool:
+        """Whether there is no worker, and none under way."""
+        return self._state.phase in (Phase.COLD, Phase.FAILED) and self._running is None
+
+    def post(self, event: life.Event) -> None:
+        """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
+        self._mailbox.append(event)
+        if self._deciding:
+            return
+        self._deciding = True
+        try:
+            while self._mailbox:
+                self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
+                for action in actions:
+                    self._perform[type(action)](action)
+        finally:
+            self._deciding = False
+
+    async def admit(self, dispatch: int) -> Lease:
+        """Return a lease for the dispatch, activating the handler if it takes that.
+
+        Raises the :class:`HostError` of a refusal. Who is given a lease has to
+        :meth:`release` it.
+        """
+        if self.entry.problem is not None and self._state.phase in (Phase.COLD, Phase.FAILED):
+            problem = self.entry.problem
+            raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
+        lease = Lease(self.name, self.policy)
+        self._leases[dispatch] = lease
+        self.post(life.Asked(dispatch))
+        try:
+            await lease.decided()
+        except HostError:
+            self._leases.pop(dispatch, None)
+            raise
+        except asyncio.CancelledError:
+            self._leases.pop(dispatch, None)
+            self.post(life.Withdrawn(dispatch))
+            raise
+        self.dispatches += 1
+        return lease
+
+    def release(self, dispatch: int) -> None:
+        """Take the lease of a dispatch back."""
+        self._leases.pop(dispatch, None)
+        self.post(life.Released(dispatch))
+
+    async def load(self) -> None:
+        """Activate the handler, or return at once if it is; raises the :class:`HostError` of a failure."""
+        if self.entry.problem is not None:
+            problem = self.entry.problem
+            raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
+        self._requests += 1
+        self._loads[self._requests] = answer = asyncio.get_running_loop().create_future()
+        self.post(life.LoadAsked(self._requests))
+        await answer
+
+    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> Unloaded:
+        """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
+        self._requests += 1
+        answer: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
+        self._unloads[self._requests] = answer
+        self.post(life.UnloadAsked(self._requests, mode, deadline, cause))
+        return await answer
+
+    async def close(self, deadline: float) -> None:
+        """Shut down: dispatches under way get ``deadline`` seconds; returns when no process is left."""
+        self.post(life.Closing(deadline))
+        while tasks := {task for task in (self._reserving, self._running) if task is not None and not task.done()}:
+            await asyncio.wait(tasks)
+        for timer in self._timers.values():
+            timer.stop()
+
+    def candidate(self) -> Candidate | None:
+        """Return what an eviction would give, or None while the handler may not be evicted."""
+        state, generation = self._state, self._generation
+        if state.phase is not Phase.READY or state.leases or state.waiters or self.policy.pin or generation is None:
+            return None
+        return Candidate(self.name, generation.number, self.idle_since or 0.0, generation.pss or 0)
+
+    def expires_in(self) -> float | None:
+        """Return the seconds until the idle clock runs out, or None while it does not run."""
+        timer = self._timers.get(Timer.IDLE)
+        return timer.remaining() if timer is not None else None
+
+    def _reserve(self, action: life.Reserve) -> None:
+        self._reserving = asyncio.create_task(self._find_room(action.generation), name=f"room for {self.name}")
+
+    async def _find_room(self, generation: int) -> None:
+        try:
+            amount = self._services.expected_bytes(self.entry)
+            await self._services.budget.reserve(self.name, generation, amount)
+        except HostError as error:
+            self.post(life.ActivationEnded(generation, error, faulty=False))
+        else:
+            self.post(life.RoomFound(generation))
+
+    def _abandon(self, action: life.Abandon) -> None:
+        if self._reserving is not None:
+            self._reserving.cancel()
+        self._services.budget.release(self.name, action.generation)
+
+    def _launch(self, action: life.Launch) -> None:
+        self._running = asyncio.create_task(
+            self._run(action.generation), name=f"{self.name} generation {action.generation}"
+        )
+
+    async def _run(self, number: int) -> None:
+        """Own one generation, from its plan to its end."""
+        outcome: list[life.Event] = []
+
+        def post(event: life.Event) -> None:
+            # The last event is told when nothing of the generation is left, this task included.
+            if isinstance(event, life.Exited | life.ActivationEnded):
+                outcome.append(event)
+                return
+            self.post(event)
+            if isinstance(event, life.Activated):
+                self._services.changed(self, "activated")
+
+        try:
+            plan = await self._services.plan(self.entry, number)
+            self._generation = generation = Generation(plan, post)
+            if self._state.phase is not Phase.ACTIVATING:
+                generation.abort()
+            await generation.run()
+        except HostError as error:
+            outcome.append(life.ActivationEnded(number, error))
+        except Exception:
+            log.exception("a defect of the host ended %s generation %d", self.name, number)
+            outcome += self._after_defect(number)
+        finally:
+            self._services.budget.release(self.name, number)
+            self._running = None
+        for event in outcome:
+            self._note_end(event)
+            self.post(event)
+            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed")
+
+    def _after_defect(self, number: int) -> list[life.Event]:
+        """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
+        if self._state.phase is Phase.ACTIVATING:
+            return [life.ActivationEnded(number, ActivationFailed(f"a defect of the host kept {self.name} from it"))]
+        error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
+        return [life.Lost(number, life.Cause.CRASH, error), life.Exited(number)]
+
+    def _note_end(self, event: life.Event) -> None:
+        generation, departure = self._generation, self._state.departure
+        self._generation = None
+        self.idle_since = None
+        if generation is None or generation.exit is None:
+            return
+        cause = departure.cause if departure is not None else life.Cause.FAILED
+        self.last_exit = ExitReport(
+            kind=cause.value,
+            text=event.error.message if isinstance(event, life.ActivationEnded) else generation.exit.describe(),
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            generation=generation.number,
+            code=generation.exit.code,
+            signal=generation.exit.signal,
+        )
+
+    def _abort(self, action: life.Abort) -> None:
+        if self._generation is not None:
+            self._generation.abort()
+
+    def _stop(self, action: life.Stop) -> None:
+        self._services.budget.leaving(self.name, action.generation)
+        if self._generation is not None:
+            self._generation.stop()
+
+    def _grant(self, action: life.Grant) -> None:
+        assert self._generation is not None, "only a ready generation grants"
+        self._leases[action.dispatch].granted(self._generation)
+
+    def _refuse(self, action: life.Refuse) -> None:
+        lease = self._leases.pop(action.dispatch, None)
+        if lease is not None:
+            lease.refused(action.error)
+
+    def _end_leases(self, action: life.EndLeases) -> None:
+        for dispatch in action.dispatches:
+            lease = self._leases.pop(dispatch, None)
+            if lease is not None:
+                lease.ended(action.error)
+
+    def _start_timer(self, action: life.StartTimer) -> None:
+        timer = self._timers.get(action.timer)
+        if timer is None:
+            timer = self._timers[action.timer] = LazyTimer(action.timer, self.post)
+        timer.start(action.token, action.delay)
+        if action.timer is Timer.IDLE:
+            self.idle_since = time.monotonic()
+
+    def _stop_timer(self, action: life.StopTimer) -> None:
+        self._timers[action.timer].stop()
+        if action.timer is Timer.IDLE:
+            self.idle_since = None
+
+    def _answer_load(self, action: life.AnswerLoad) -> None:
+        answer = self._loads.pop(action.request)
+        if answer.done():
+            return
+        if action.error is None:
+            answer.set_result(None)
+        else:
+            answer.set_exception(action.error.again())
+
+    def _answer_unload(self, action: life.AnswerUnload) -> None:
+        answer = self._unloads.pop(action.request)
+        if answer.done():
+            return
+        if action.error is not None:
+            answer.set_exception(action.error)
+            return
+        exit = self.last_exit.text if self.last_exit is not None and action.departure is not None else None
+        answer.set_result(Unloaded(action.generation, action.departure, exit))

@@ -1,0 +1,106 @@
+"""What a generation is launched with: its launcher, its specification, its limits."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Mapping
+
+from host import catalog as catalogs
+from host.catalog import CatalogEntry
+from host.channel import ChannelLimits
+from host.config import Config, HandlerPolicy
+from host.generation import Plan
+from host.launcher import Launcher, worker_environment
+from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
+from host.log import redact
+from host.manifest import check_settings
+from host.wire import Log, WorkerSpec
+
+
+class Planner:
+    """Owns the launchers, and knows which one a handler needs and what its worker may see.
+
+    ``environ`` is where secrets come from.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._environ = environ
+        self._environment = worker_environment(environ)
+        self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
+        self._inline = InlineLauncher()
+        self._exec: dict[str | None, Launcher] = {}
+
+    @property
+    def fork_servers(self) -> list[int]:
+        """The process numbers of the fork servers: none, one, or more after a rescan."""
+        return self._fork.pids
+
+    def retire(self) -> None:
+        """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
+        self._fork.retire()
+
+    async def close(self) -> None:
+        """End the launchers, and what they have started."""
+        launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
+        for launcher in launchers:
+            await launcher.close()
+
+    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+        """Return what to launch generation ``generation`` of the handler with.
+
+        Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest.
+        """
+        policy = self._config.policy(entry.name)
+        secrets = catalogs.secret_values(entry, self._environ)
+        redact(secrets.values())
+        settings = check_settings(entry.manifest, self._config.settings(entry.name), f"[handlers.{entry.name}]")
+        data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
+        if data_dir is not None:
+            await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
+        workers = self._config.workers
+        return Plan(
+            number=generation,
+            spec=WorkerSpec(
+                handler=entry.name,
+                entry_point=entry.entry_point,
+                distribution=entry.distribution,
+                version=entry.version,
+                paths=entry.paths,
+                config=settings,
+                secrets=secrets,
+                environment=self._environment,
+                data_dir=str(data_dir) if data_dir is not None else None,
+                max_frame=workers.max_frame,
+            ),
+            policy=policy,
+            launcher=self._launcher(policy),
+            limits=ChannelLimits(
+                max_frame=workers.max_frame,
+                window=workers.window,
+                heartbeat_interval=workers.heartbeat_interval,
+                hang_after=workers.hang_after,
+                max_answer=self._config.server.max_answer,
+            ),
+            output_lines_per_second=workers.output_lines_per_second,
+            on_log=lambda record: _log_of_worker(entry.name, generation, record),
+        )
+
+    def _launcher(self, policy: HandlerPolicy) -> Launcher:
+        if policy.isolation == "inline":
+            return self._inline
+        python = str(policy.python) if policy.python is not None else None
+        if policy.isolation == "process" and python is None and sys.platform == "linux":
+            return self._fork
+        if python not in self._exec:
+            self._exec[python] = ExecLauncher(python)
+        return self._exec[python]
+
+
+def _log_of_worker(handler: str, generation: int, record: Log) -> None:
+    fields: dict[str, object] = {"handler": handler, "generation": generation, "logger": record.logger}
+    if record.request_id is not None:
+        fields["request_id"] = record.request_id
+    logging.getLogger(f"handler.{handler}").log(record.level, "%s", record.message, extra={"fields": fields})

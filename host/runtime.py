@@ -1,0 +1,313 @@
+"""The worker's end of the channel: takes calls, runs operations, sends what they answer.
+
+Each call is a task. What it may send ahead of its consumer is bounded by the
+window of the call; frames that are written within one turn of the event loop
+leave in one write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextvars
+import logging
+import threading
+import time
+from collections.abc import Callable
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from host import wire
+from host.errors import AnswerTooLarge, HandlerFault, HostError, InvalidInput, UnknownOperation
+from host.loading import Handler, Operation, trace_of
+from host.plugin import CallInfo
+
+request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
+
+LOG_RECORDS_PER_SECOND = 500
+"""Log records of a handler that reach the host; more are counted."""
+
+MAX_LOG_MESSAGE = 16 * 1024
+"""Characters at which a log message is cut."""
+
+_DONE = object()
+
+
+class _Running:
+    """A call under way: its task, and what it may still send."""
+
+    __slots__ = ("credit", "task", "waiter")
+
+    def __init__(self, credit: int) -> None:
+        self.credit = credit
+        self.waiter: asyncio.Future[None] | None = None
+        self.task: asyncio.Task[None] | None = None
+
+
+class Runtime(asyncio.Protocol):
+    """Speaks the protocol for one worker.
+
+    ``started`` gets the ``Start`` frame, ``stopping`` the seconds that a ``Stop`` (or
+    :meth:`stop`) gives, ``lost`` is set when the host is gone.
+    """
+
+    def __init__(self, max_frame: int = 2**31) -> None:
+        loop = asyncio.get_running_loop()
+        self.started: asyncio.Future[wire.Start] = loop.create_future()
+        self.stopping: asyncio.Future[float] = loop.create_future()
+        self.lost = asyncio.Event()
+        self.max_frame = wire.DEFAULT_MAX_FRAME
+        self._loop = loop
+        # The host is trusted; its frames are as long as the bodies that it has admitted.
+        self._decoder = wire.host_frames(max_frame)
+        self._transport: asyncio.Transport | None = None
+        self._handler: Handler | None = None
+        self._running: dict[int, _Running] = {}
+        self._out: list[bytes] = []
+        self._drained: asyncio.Future[None] | None = None
+        self._log = logging.getLogger("handler")
+        self._take: dict[type[Any], Callable[[Any], None]] = {
+            wire.Start: self._take_start,
+            wire.Call: self._take_call,
+            wire.Cancel: self._take_cancel,
+            wire.Credit: self._take_credit,
+            wire.Ping: self._take_ping,
+            wire.Stop: self._take_stop,
+        }
+
+    def serve(self, handler: Handler) -> None:
+        """Run the calls that come from now on."""
+        self._handler = handler
+
+    def send(self, frame: wire.WorkerFrame) -> None:
+        """Send a frame with all others of this turn of the event loop."""
+        self._out.append(wire.encode(frame))
+        if len(self._out) == 1:
+            self._loop.call_soon(self.flush)
+
+    def flush(self) -> None:
+        """Write what was sent."""
+        out, self._out = self._out, []
+        if out and self._transport is not None:
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+
+    def stop(self, grace: float) -> None:
+        """Stop as if the host had asked for it."""
+        if not self.stopping.done():
+            self.stopping.set_result(grace)
+
+    async def end_calls(self) -> None:
+        """Cancel the calls that are under way, and wait until they have closed what they opened."""
+        tasks = [running.task for running in self._running.values() if running.task is not None]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def written(self) -> None:
+        """Wait until all that was sent has left the process, or nobody is there to read it."""
+        self.flush()
+        transport = self._transport
+        if transport is None or transport.is_closing() or not transport.get_write_buffer_size():
+            return
+        self._drained = self._loop.create_future()
+        transport.set_write_buffer_limits(high=0)
+        await self._drained
+
+    def resume_writing(self) -> None:
+        """Note that nothing is left to write (asyncio)."""
+        if self._drained is not None and not self._drained.done():
+            self._drained.set_result(None)
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Keep the transport (asyncio)."""
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        """Take the frames that ``data`` completes (asyncio)."""
+        for frame in self._decoder.feed(data):
+            self._take[type(frame)](frame)
+
+    def connection_lost(self, error: Exception | None) -> None:
+        """Note that the host is gone (asyncio)."""
+        self.lost.set()
+        self.resume_writing()
+        if not self.started.done():
+            self.started.cancel()
+        if not self.stopping.done():
+            self.stopping.cancel()
+
+    def _take_start(self, frame: wire.Start) -> None:
+        self.max_frame = frame.spec.max_frame
+        self.started.set_result(frame)
+
+    def _take_call(self, frame: wire.Call) -> None:
+        running = self._running[frame.number] = _Running(frame.window)
+        running.task = self._loop.create_task(self._run(frame, running))
+
+    def _take_cancel(self, frame: wire.Cancel) -> None:
+        running = self._running.get(frame.number)
+        if running is not None and running.task is not None:
+            running.task.cancel()
+
+    def _take_credit(self, frame: wire.Credit) -> None:
+        running = self._running.get(frame.number)
+        if running is not None:
+            running.credit += frame.amount
+            if running.waiter is not None and not running.waiter.done():
+                running.waiter.set_result(None)
+
+    def _take_ping(self, frame: wire.Ping) -> None:
+        self.send(wire.Pong(frame.sequence, len(self._running)))
+
+    def _take_stop(self, frame: wire.Stop) -> None:
+        self.stop(frame.grace)
+
+    async def _run(self, frame: wire.Call, running: _Running) -> None:
+        """Run one call to its end; whatever it raises becomes one Error frame."""
+        request_id.set(frame.request_id)
+        try:
+            await self._answer(frame, running)
+        except HostError as error:
+            self._fail(frame, error)
+        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+            self._log.error("%s failed:\n%s", frame.operation, trace_of(error))
+            text = f"{frame.operation} failed with {type(error).__name__}; the log has it under {frame.request_id}"
+            self._fail(frame, HandlerFault(text))
+        finally:
+            del self._running[frame.number]
+
+    def _fail(self, frame: wire.Call, error: HostError) -> None:
+        self.send(wire.Error(frame.number, error.code, error.message, error.param, error.retry_after))
+
+    async def _answer(self, frame: wire.Call, running: _Running) -> None:
+        assert self._handler is not None, "calls come after Ready"
+        operation = self._handler.operations.get(frame.operation)
+        if operation is None:
+            known = ", ".join(sorted(self._handler.operations))
+            raise UnknownOperation(f"there is no operation {frame.operation!r}; there are: {known}", param="operation")
+        arguments: list[Any] = [_decode(operation, frame.body)] if operation.takes_request else []
+        named = {"call": self._info(frame)} if operation.takes_call else {}
+        if operation.kind in ("stream", "iterator"):
+            await self._stream(frame, running, operation, operation.method(*arguments, **named))
+            return
+        if operation.kind == "coroutine":
+            value = await operation.method(*arguments, **named)
+        else:
+            value = await asyncio.to_thread(operation.method, *arguments, **named)
+        await self._send_answer(frame, running, _encode(operation, value))
+
+    async def _stream(self, frame: wire.Call, running: _Running, operation: Operation, source: Any) -> None:
+        pieces: list[Any] = []
+        async with aclosing(source if operation.kind == "stream" else _in_thread(source)) as items:
+            async for item in items:
+                if frame.streamed:
+                    await self._send_piece(frame, running, _encode(operation, item))
+                else:
+                    pieces.append(item)
+        if frame.streamed:
+            self.send(wire.End(frame.number, None))
+        else:
+            await self._send_answer(frame, running, _encode(operation, operation.collect(pieces)))
+
+    async def _send_answer(self, frame: wire.Call, running: _Running, data: bytes) -> None:
+        if frame.streamed:
+            await self._send_piece(frame, running, data)
+            self.send(wire.End(frame.number, None))
+            return
+        start = 0
+        while len(data) - start > wire.FRAGMENT:
+            await self._room(running)
+            running.credit -= wire.FRAGMENT
+            self.send(wire.Piece(frame.number, data[start : start + wire.FRAGMENT]))
+            start += wire.FRAGMENT
+        self.send(wire.End(frame.number, data[start:]))
+
+    async def _send_piece(self, frame: wire.Call, running: _Running, data: bytes) -> None:
+        if len(data) > self.max_frame - 64:
+            raise AnswerTooLarge(
+                f"a piece of {len(data)} bytes, where at most {self.max_frame - 64} are allowed (workers.max_frame)"
+            )
+        await self._room(running)
+        running.credit -= len(data)
+        self.send(wire.Piece(frame.number, data))
+
+    async def _room(self, running: _Running) -> None:
+        """Wait until the call may send: its consumer has taken enough of what was sent."""
+        while running.credit <= 0:
+            running.waiter = self._loop.create_future()
+            await running.waiter
+
+    def _info(self, frame: wire.Call) -> CallInfo:
+        return CallInfo(
+            request_id=frame.request_id,
+            operation=frame.operation,
+            streamed=frame.streamed,
+            deadline=time.monotonic() + frame.timeout if frame.timeout is not None else None,
+            log=logging.LoggerAdapter(self._log, {}),
+        )
+
+
+class LogBridge(logging.Handler):
+    """Sends log records to the host, a bounded number in a second."""
+
+    def __init__(self, runtime: Runtime) -> None:
+        super().__init__()
+        self._runtime = runtime
+        self._loop = asyncio.get_running_loop()
+        self._thread = threading.get_ident()
+        self._second = 0
+        self._left = LOG_RECORDS_PER_SECOND
+        self._dropped = 0
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Send one record, from whatever thread it comes."""
+        second = int(time.monotonic())
+        if second != self._second:
+            if self._dropped:
+                self._send(wire.Log(logging.WARNING, "handler", f"{self._dropped} more log records suppressed"))
+            self._second, self._left, self._dropped = second, LOG_RECORDS_PER_SECOND, 0
+        if self._left <= 0:
+            self._dropped += 1
+            return
+        self._left -= 1
+        try:
+            message = self.format(record)[:MAX_LOG_MESSAGE]
+        except Exception:  # noqa: BLE001 - a record may hold anything
+            self.handleError(record)
+            return
+        self._send(wire.Log(record.levelno, record.name, message, request_id.get()))
+
+    def _send(self, frame: wire.Log) -> None:
+        if threading.get_ident() == self._thread:
+            self._runtime.send(frame)
+        else:
+            self._loop.call_soon_threadsafe(self._runtime.send, frame)
+
+
+def _decode(operation: Operation, body: bytes) -> Any:
+    try:
+        return operation.decode(body or b"{}")
+    except msgspec.ValidationError as error:
+        text, _, path = str(error).partition(" - at `$")
+        param = path.rstrip("`").lstrip(".") or None
+        raise InvalidInput(f"{param}: {text}" if param else text, param=param) from None
+    except msgspec.DecodeError as error:
+        raise InvalidInput(f"the body is not JSON: {error}") from None
+
+
+def _encode(operation: Operation, value: Any) -> bytes:
+    try:
+        return operation.encode(value)
+    except (TypeError, msgspec.EncodeError) as error:
+        raise HandlerFault(f"{operation.info.name} answered with what is no JSON: {error}") from error
+
+
+async def _in_thread(iterator: Any) -> Any:
+    """Iterate over a generator in threads, so that it does not block the loop."""
+    try:
+        while (item := await asyncio.to_thread(next, iterator, _DONE)) is not _DONE:
+            yield item
+    finally:
+        await asyncio.to_thread(iterator.close)

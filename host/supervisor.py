@@ -1,0 +1,344 @@
+"""All handlers together: catalog, owners, launchers, budget, and what is told of them.
+
+The supervisor wires; it decides nothing about a single handler. That is its
+owner's (``host.owner``), and by it the lifecycle's (``host.transitions``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from types import TracebackType
+
+from host import catalog as catalogs
+from host import lifecycle as life
+from host.budget import Budget, Candidate
+from host.catalog import Catalog, CatalogEntry
+from host.config import Config, HandlerPolicy
+from host.errors import Draining, UnknownHandler, UnknownOperation
+from host.generation import Plan
+from host.lease import Lease
+from host.lifecycle import Cause, UnloadMode
+from host.measurement import Meter, Reading
+from host.owner import Owner
+from host.planner import Planner
+from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
+from host.status import OperationsMemory, handler_status
+
+log = logging.getLogger(__name__)
+
+Observer = Callable[[str, Mapping[str, object]], None]
+"""Is told of each step: its name, and its figures."""
+
+
+class Supervisor:
+    """Offers the handlers of a catalog: leases to dispatches, loads and unloads to operators.
+
+    ``environ`` is where secrets come from; the default is the host's own environment.
+    """
+
+    def __init__(
+        self, config: Config, *, environ: Mapping[str, str] | None = None, observer: Observer | None = None
+    ) -> None:
+        self.config = config
+        self.draining = False
+        self._environ = dict(os.environ if environ is None else environ)
+        self._observer = observer
+        self._catalog = Catalog.empty()
+        self._owners: dict[str, Owner] = {}
+        self._dispatches = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._learned: dict[str, int] = {}
+        self._operations = OperationsMemory()
+        self._meter = Meter(config.memory)
+        self.budget = Budget(
+            self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
+        )
+        self._planner = Planner(config, self._environ)
+        self._rescanning = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Read the catalog, and begin to measure. Nothing is launched."""
+        await self._note("startup")
+        await self.rescan()
+        self._spawn(self._sample(), "memory sampler")
+
+    async def ready(self) -> None:
+        """Log that the host answers now, with what it takes."""
+        await self._note("ready", handlers=len(self._owners))
+
+    async def close(self, deadline: float | None = None) -> None:
+        """Shut down: who was admitted gets ``deadline`` seconds; returns when no process is left."""
+        self.draining = True
+        await self._note("stopping")
+        seconds = self.config.server.drain_timeout if deadline is None else deadline
+        await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await self._planner.close()
+
+    def begin_drain(self) -> None:
+        """Refuse new work from now on; what was admitted goes on."""
+        self.draining = True
+
+    @property
+    def in_flight(self) -> int:
+        """Dispatches that have a lease or wait for one."""
+        return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
+
+    def lease(self, name: str, operation: str | None = None) -> Admission:
+        """Return a context manager that gives a :class:`Lease` on the handler's worker, activating it if need be.
+
+        Entering it raises the :class:`host.errors.HostError` of a refusal, before
+        anything was sent to the handler.
+        """
+        if self.draining:
+            raise Draining("the host is shutting down; ask another instance")
+        owner = self._owner(name)
+        known = self._operations.names(owner.entry)
+        if operation is not None and known is not None and operation not in known:
+            raise UnknownOperation(
+                f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
+            )
+        return Admission(owner, next(self._dispatches))
+
+    def statuses(self) -> list[HandlerStatus]:
+        """Return what there is to tell of every handler, by name."""
+        return [self._status(self._owners[name]) for name in sorted(self._owners)]
+
+    def status(self, name: str) -> HandlerStatus:
+        """Return what there is to tell of one handler; raises ``UnknownHandler``."""
+        return self._status(self._owner(name))
+
+    async def load(self, name: str) -> LoadReceipt:
+        """Activate a handler; returns when it is ready."""
+        owner = self._owner(name)
+        before = await self._measure()
+        already = owner.state.phase is life.Phase.READY
+        await owner.load()
+        after = before if already else await self._measure()
+        generation = owner.generation
+        ready_at = generation.ready_at if generation is not None else None
+        return LoadReceipt(
+            handler=name,
+            generation=owner.state.generation,
+            pid=(generation.pid if generation is not None else None) or 0,
+            already=already,
+            activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
+            pss_before=before.total,
+            pss_after=after.total,
+        )
+
+    async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
+        """Take a handler's worker away; returns when its process is gone and its memory is back."""
+        return await self._unload(self._owner(name), mode, deadline, Cause.OPERATOR)
+
+    async def reload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
+        """Unload a handler so that its next dispatch runs what is installed by then."""
+        self._owner(name)
+        await self.rescan()
+        return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
+
+    async def rescan(self) -> RescanReport:
+        """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
+        async with self._rescanning:
+            found = await asyncio.to_thread(self._scan)
+            changes = catalogs.diff(self._catalog, found)
+            self._catalog = found
+            if changes.added or changes.removed or changes.changed:
+                # What the fork server has preloaded may be of yesterday.
+                self._planner.retire()
+            for name, owner in list(self._owners.items()):
+                owner.removed = name not in found.entries
+                if owner.removed and owner.at_rest:
+                    del self._owners[name]
+            for name, entry in found.entries.items():
+                if name in changes.changed:
+                    self._operations.forget(name)
+                if name in self._owners:
+                    self._owners[name].entry = entry
+                else:
+                    self._owners[name] = Owner(entry, self._policy(entry), self)
+        problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
+        for name, reason in problems.items():
+            log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
+        for warning in found.warnings:
+            log.warning(warning)
+        return RescanReport(
+            added=sorted(changes.added),
+            removed=sorted(changes.removed),
+            changed=sorted(changes.changed),
+            problems=problems,
+            warnings=list(found.warnings),
+        )
+
+    async def memory(self) -> MemoryReport:
+        """Measure the host and all its processes now."""
+        reading = await self._measure()
+        limit = self._meter.limit
+        workers: dict[str, WorkerMemory] = {}
+        for (name, number), memory in reading.workers.items():
+            generation = self._owners[name].generation if name in self._owners else None
+            if generation is not None and generation.number == number and generation.pid is not None:
+                workers[name] = WorkerMemory(
+                    pid=generation.pid,
+                    generation=number,
+                    pss=memory.pss,
+                    uss=memory.uss,
+                    rss=memory.rss,
+                    peak=generation.peak,
+                )
+        return MemoryReport(
+            limit=limit.bytes,
+            limit_source=limit.source,
+            usable=limit.usable,
+            used=reading.total,
+            reserved=self.budget.reserved,
+            host=reading.host,
+            fork_server=reading.fork_server,
+            fork_server_pids=self._planner.fork_servers,
+            workers=workers,
+            learned=dict(self._learned),
+            measure=reading.measure,
+        )
+
+    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+        """Return what to launch a generation with (for the owners)."""
+        return await self._planner.plan(entry, generation)
+
+    def expected_bytes(self, entry: CatalogEntry) -> int:
+        """Return what an activation is expected to take: learned, else estimated, else the default."""
+        policy = self._policy(entry)
+        if policy.isolation == "inline":
+            return 0
+        estimate = entry.manifest.memory_estimate if entry.manifest is not None else None
+        return (
+            self._learned.get(entry.name) or policy.memory_estimate or estimate or self.config.memory.default_estimate
+        )
+
+    def changed(self, owner: Owner, what: str) -> None:
+        """Take note of a step in a handler's life (for the owners)."""
+        if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
+            del self._owners[owner.name]
+        fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
+        if what == "activated":
+            self._operations.learn(owner)
+        elif owner.last_exit is not None:
+            fields |= {"cause": owner.last_exit.kind, "exit": owner.last_exit.text}
+        self._spawn(self._note(what, **fields), f"note of {what}")
+
+    def _owner(self, name: str) -> Owner:
+        owner = self._owners.get(name)
+        if owner is None:
+            known = ", ".join(sorted(self._owners)) or "none"
+            raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
+        return owner
+
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        return self.config.policy(entry.name)
+
+    def _scan(self) -> Catalog:
+        blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
+        return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
+
+    def _status(self, owner: Owner) -> HandlerStatus:
+        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))
+
+    async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
+        started = time.monotonic()
+        before = await self._measure()
+        was = self._status(owner).state
+        seconds = owner.policy.drain_timeout if deadline is None else deadline
+        outcome = await owner.unload(mode, seconds, cause)
+        after = await self._measure() if outcome.generation is not None else before
+        departure = outcome.departure
+        return UnloadReceipt(
+            handler=owner.name,
+            generation=outcome.generation,
+            was=was,
+            bytes_given_back=before.total - after.total,
+            pss_before=before.total,
+            pss_after=after.total,
+            drained=departure.drained if departure is not None else 0,
+            killed=departure.killed if departure is not None else 0,
+            seconds=time.monotonic() - started,
+            exit=outcome.exit,
+        )
+
+    def _candidates(self) -> list[Candidate]:
+        found = (owner.candidate() for owner in self._owners.values())
+        return [candidate for candidate in found if candidate is not None]
+
+    def _evict(self, name: str, generation: int) -> None:
+        self._owners[name].post(life.Evicted(generation))
+
+    async def _measure(self) -> Reading:
+        """Measure all processes, and tell the budget and the generations."""
+        generations = {
+            (name, owner.generation.number): owner.generation
+            for name, owner in self._owners.items()
+            if owner.generation is not None and owner.generation.pid is not None and not owner.inline
+        }
+        pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
+        reading = await self._meter.read(self._planner.fork_servers, pids)
+        for key, memory in reading.workers.items():
+            generation = generations[key]
+            generation.pss = memory.pss
+            generation.peak = max(generation.peak, memory.pss)
+            self._learned[key[0]] = max(self._learned.get(key[0], 0), generation.peak)
+            if generation.ready_at is not None and generation.exit is None:
+                self.budget.settle(*key, memory.pss)
+        self.budget.measured(
+            reading.host + (reading.fork_server or 0), {key: memory.pss for key, memory in reading.workers.items()}
+        )
+        return reading
+
+    async def _sample(self) -> None:
+        while True:
+            await asyncio.sleep(self.config.memory.sample_interval)
+            if any(owner.generation is not None for owner in self._owners.values()):
+                await self._measure()
+
+    async def _note(self, stage: str, **fields: object) -> None:
+        """Log a stage with the memory of all processes, and tell the observer."""
+        reading = await self._measure()
+        limit = self._meter.limit
+        fields |= {
+            "pss": reading.total,
+            "host": reading.host,
+            "fork_server": reading.fork_server,
+            "workers": {name: memory.pss for (name, _), memory in reading.workers.items()},
+            "limit": limit.bytes,
+            "limit_source": limit.source,
+        }
+        log.info(stage, extra={"fields": fields})
+        if self._observer is not None:
+            self._observer(stage, fields)
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+class Admission:
+    """Gives a lease to the block it is entered for, and takes it back at its end."""
+
+    __slots__ = ("_dispatch", "_owner")
+
+    def __init__(self, owner: Owner, dispatch: int) -> None:
+        self._owner = owner
+        self._dispatch = dispatch
+
+    async def __aenter__(self) -> Lease:
+        return await self._owner.admit(self._dispatch)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owner.release(self._dispatch)

@@ -1,0 +1,51 @@
+"""Ranges of versions that a plugin demands of the host."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from packaging.specifiers import SpecifierSet
+
+from host.version import __version__, parse_range, satisfies
+
+
+@pytest.mark.parametrize("symbol", ["==", "!=", "<", "<=", ">", ">=", "~="])
+def test_an_operator_means_what_it_means_to_packaging_tools(symbol: str) -> None:
+    numbers = ["0.1", "0.1.0", "0.1.5", "1.0", "1.0.0", "1.2", "1.10", "2.0"]
+    for version, bound in itertools.product(numbers, numbers):
+        text = f"{symbol}{bound}"
+        assert satisfies(version, parse_range(text)) == (version in SpecifierSet(text)), (version, text)
+
+
+@pytest.mark.parametrize("symbol", ["==", "!="])
+def test_a_star_stands_for_any_end(symbol: str) -> None:
+    for version, bound in itertools.product(["1", "1.0", "1.0.3", "1.1", "2"], ["1", "1.0", "1.1", "1.0.0"]):
+        text = f"{symbol}{bound}.*"
+        assert satisfies(version, parse_range(text)) == (version in SpecifierSet(text)), (version, text)
+
+
+releases = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda numbers: ".".join(map(str, numbers)))
+clauses = st.tuples(st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), releases).map("".join)
+
+
+@given(releases, st.lists(clauses, min_size=1, max_size=3))
+def test_all_clauses_count(version: str, parts: list[str]) -> None:
+    text = ", ".join(parts)
+    assert satisfies(version, parse_range(text)) == (version in SpecifierSet(text))
+
+
+@pytest.mark.parametrize("text", ["", "1.0", ">=", ">=x", ">=1,", "=>1", "~=1", ">=1.*", "^1.0", ">=1.0rc1"])
+def test_what_is_no_range_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match=r"version range|goes with|needs two"):
+        parse_range(text)
+
+
+def test_of_a_pre_release_the_numbers_count() -> None:
+    assert satisfies("1.2.0.dev3+local", parse_range(">=1.2,<1.3"))
+
+
+def test_the_hosts_own_version_is_one() -> None:
+    assert satisfies(__version__, parse_range(f"=={__version__}"))

@@ -1,0 +1,18 @@
+"""What holds for every test of the project."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _environment_of_the_caller() -> Iterator[None]:
+    """Hide what the caller's environment would change: the host's own settings, and proxies between loopback ends."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith("HANDLER_HOST_") or name.lower().endswith("_proxy"):
+                patch.delenv(name)
+        yield

@@ -1,0 +1,127 @@
+"""The modules of the host import down their layers only, import no more than is declared, and stay small."""
+
+from __future__ import annotations
+
+import ast
+import graphlib
+import re
+import sys
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+HOST = ROOT / "host"
+DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+
+LAYERS: list[set[str]] = [
+    # 0: meaning without I/O; what authors see; one look at the machine
+    {"errors", "wire", "plugin", "chat", "lifecycle", "transitions", "units", "config", "memory", "log", "manifest"}
+    | {"reports", "timers", "suggest", "version"},
+    # 1: one source of handlers, one worker, one end of a channel
+    {"catalog", "entry_points", "forkserver", "launcher", "worker", "output", "channel"},
+    # 2: who decides
+    {"supervisor", "budget", "generation", "lease", "measurement", "owner", "status"},
+    # 3: HTTP
+    {"auth", "dispatch", "openai_api", "admin", "health", "http_errors"},
+    # 4: the composition root
+    {"app"},
+    # 5: the command line, and the package's face
+    {"cli", "__main__", "__init__"},
+]
+"""Each module (or package) of ``host/`` by its layer."""
+
+AIOHTTP_TYPES = {"multidict", "yarl"}
+"""What aiohttp's own interface hands out, and therefore comes with it."""
+
+
+def module_name(path: Path) -> str:
+    """Return ``cli.table`` for ``host/cli/table.py`` and ``cli`` for ``host/cli/__init__.py``."""
+    parts = path.relative_to(HOST).with_suffix("").parts
+    return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in sorted(HOST.rglob("*.py"))}
+
+
+def layer_of(module: str) -> int | None:
+    top = module.partition(".")[0]
+    return next((number for number, names in enumerate(LAYERS) if top in names), None)
+
+
+def imports_of(path: Path, package: str = "") -> Iterator[tuple[int, str]]:
+    """Yield each import of a file as its line and absolute dotted name, wherever it stands: lazy and for types too."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package.split(".")[: -(node.level - 1) or None] if node.level else []
+            base += [node.module] if node.module else []
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def host_imports(module: str) -> Iterator[tuple[int, str]]:
+    """Yield each import of another module of the host as its line and the module's name."""
+    path = MODULES[module]
+    package = ".".join(["host", *path.relative_to(HOST).parts[:-1]])
+    for line, name in imports_of(path, package):
+        if name.partition(".")[0] != "host":
+            continue
+        parts = name.split(".")[1:]
+        while parts and ".".join(parts) not in MODULES:
+            parts.pop()
+        # What is no module is a name of the package itself, unless it is a module that is not there (yet).
+        target = ".".join(parts) or ("__init__" if name.count(".") < 2 else name.split(".")[1])
+        if target != module:
+            yield line, target
+
+
+def test_every_module_has_a_layer() -> None:
+    missing = [name for name in MODULES if layer_of(name) is None]
+    assert not missing, f"give {', '.join(missing)} a layer in LAYERS of {Path(__file__).name}"
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_point_down(module: str) -> None:
+    layer = layer_of(module)
+    upward = [
+        f"{MODULES[module].relative_to(ROOT)}:{line} (layer {layer}) imports {target} (layer {layer_of(target)})"
+        for line, target in host_imports(module)
+        if layer is not None and (layer_of(target) or 0) > layer
+    ]
+    assert not upward, "\n".join(upward)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module: {target for _, target in host_imports(module)} for module in MODULES}
+    try:
+        graphlib.TopologicalSorter(graph).prepare()
+    except graphlib.CycleError as error:
+        pytest.fail(f"imports go in a circle: {' <- '.join(error.args[1])}")
+
+
+@pytest.mark.parametrize("root", DISTRIBUTIONS, ids=lambda path: path.name)
+def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
+    """What else happens to be installed for the tests would be missing elsewhere."""
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    declared = {re.split(r"[^\w.-]", name)[0] for name in project["project"]["dependencies"]}
+    (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
+    allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
+    if "aiohttp" in declared:
+        allowed |= AIOHTTP_TYPES
+    foreign = [
+        f"{path.relative_to(ROOT)}:{line} imports {name}"
+        for path in sorted(package.rglob("*.py"))
+        for line, name in imports_of(path, package.name)
+        if name.partition(".")[0] not in allowed
+    ]
+    assert not foreign, f"neither of the standard library nor a dependency in {root.name}/pyproject.toml: {foreign}"
+
+
+def test_modules_are_small() -> None:
+    lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
+    long = {name: lines for name, lines in lengths.items() if lines > 300}
+    assert len(long) <= 3, f"more than 3 modules are longer than 300 lines: {long}"
+    assert all(lines <= 400 for lines in long.values()), f"longer than 400 lines: {long}"
