@@ -12,7 +12,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -63,7 +63,7 @@ class Closed:
 
 
 class Call:
-    """One dispatch on its way: wait for :meth:`answer`, or iterate over the pieces of a stream."""
+    """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`pieces` of a stream."""
 
     __slots__ = (
         "_channel",
@@ -104,11 +104,11 @@ class Call:
             raise self._error
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    def __aiter__(self) -> Call:
-        return self
+    async def pieces(self) -> list[bytes]:
+        """Return the next pieces of a stream, all that have come; none at its end.
 
-    async def __anext__(self) -> bytes:
-        """Return the next piece; asking for it gives the worker credit for the last one."""
+        Asking for the next ones gives the worker credit for the last ones.
+        """
         if self._consumed and self._consumed >= self._channel.limits.window // 2 and not self._ended:
             self._channel.send(wire.Credit(self._number, self._consumed))
             self._consumed = 0
@@ -116,14 +116,21 @@ class Call:
             if self._error is not None:
                 raise self._error
             if self._ended:
-                raise StopAsyncIteration
+                return []
             if self._received:
                 await self._wait(self._timeouts.gap, "gap_timeout")
             else:
                 await self._wait(self._timeouts.first_byte, "first_byte_timeout")
-        piece = self._pieces.popleft()
-        self._consumed += len(piece)
-        return piece
+        taken = list(self._pieces)
+        self._pieces.clear()
+        self._consumed += sum(map(len, taken))
+        return taken
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Iterate over the pieces of a stream, one by one."""
+        while taken := await self.pieces():
+            for piece in taken:
+                yield piece
 
     def cancel(self) -> None:
         """Tell the worker that nobody waits any more; without effect on a call that has ended."""

@@ -89,6 +89,13 @@ class MethodNotAllowed(HostError):
     code = "method_not_allowed"
 
 
+class BadRequest(HostError):
+    """What came is no HTTP request that can be read."""
+
+    status = 400
+    code = "bad_request"
+
+
 class UnknownHandler(HostError):
     """The catalog has no handler of this name."""
 
@@ -101,6 +108,20 @@ class UnknownOperation(HostError):
 
     status = 404
     code = "unknown_operation"
+
+
+class RequestTimeout(HostError):
+    """The client did not send its body in time."""
+
+    status = 408
+    code = "request_timeout"
+
+
+class ModelNotFound(HostError):
+    """No handler answers chats under this model's name (OpenAI's code for it)."""
+
+    status = 404
+    code = "model_not_found"
 
 
 class HandlerBusy(HostError):

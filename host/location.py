@@ -11,7 +11,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from importlib.machinery import PathFinder, all_suffixes
-from typing import Any
 
 import msgspec
 
@@ -168,7 +167,7 @@ def _mapping(path: str) -> dict[str, str]:
     """
     import ast
 
-    mapping: dict[str, Any] = {}
+    mapping: dict[object, object] = {}
     try:
         tree = ast.parse(read_bytes(path))
         for node in tree.body:

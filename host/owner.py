@@ -122,6 +122,11 @@ class Owner:
         """Whether there is no worker, and none under way."""
         return self._state.phase in (Phase.COLD, Phase.FAILED) and self._running is None
 
+    def update(self, entry: CatalogEntry, policy: HandlerPolicy) -> None:
+        """Take what the catalog says now; a worker that runs is not touched."""
+        self.entry = entry
+        self.policy = policy
+
     def post(self, event: life.Event) -> None:
         """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
         self._mailbox.append(event)

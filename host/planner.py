@@ -7,6 +7,8 @@ import logging
 import sys
 from collections.abc import Mapping
 
+import msgspec
+
 from host import catalog as catalogs
 from host.catalog import CatalogEntry
 from host.channel import ChannelLimits
@@ -17,6 +19,24 @@ from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
 from host.log import redact
 from host.manifest import check_settings
 from host.wire import Log, WorkerSpec
+
+
+def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
+    """Return how the host treats a handler: what is configured for it, else its manifest's word, else the defaults."""
+    policy, manifest = config.policy(entry.name), entry.manifest
+    if manifest is None:
+        return policy
+    timeouts = manifest.timeouts
+    wishes = {
+        "activate_timeout": timeouts.activate,
+        "first_byte_timeout": timeouts.first_byte,
+        "gap_timeout": timeouts.gap,
+        "drain_timeout": timeouts.drain,
+        "memory_estimate": manifest.memory_estimate,
+    }
+    own = config.handlers.get(entry.name, {})
+    changes = {key: value for key, value in wishes.items() if value is not None and key not in own}
+    return msgspec.structs.replace(policy, **changes) if changes else policy
 
 
 class Planner:
@@ -53,7 +73,7 @@ class Planner:
 
         Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest.
         """
-        policy = self._config.policy(entry.name)
+        policy = policy_of(self._config, entry)
         secrets = catalogs.secret_values(entry, self._environ)
         redact(secrets.values())
         settings = check_settings(entry.manifest, self._config.settings(entry.name), f"[handlers.{entry.name}]")

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from host.errors import ConfigError
-from host.suggest import did_you_mean
+from host.suggest import did_you_mean, nearest
 
 _TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "string": ("a text", (str,)),
@@ -60,8 +60,13 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
         if text is not None:
             return text
         if self.enum is not None and value not in self.enum:
-            hint = did_you_mean(value, (item for item in self.enum if isinstance(item, str)))
-            return f"{value!r} is none of {', '.join(map(repr, self.enum))}{hint if '?' in hint else ''}"
+            meant = (
+                nearest(value, (item for item in self.enum if isinstance(item, str)))
+                if isinstance(value, str)
+                else None
+            )
+            hint = f"; did you mean {meant!r}?" if meant is not None else ""
+            return f"{value!r} is none of {', '.join(map(repr, self.enum))}{hint}"
         if isinstance(value, int | float):
             if self.minimum is not None and value < self.minimum:
                 return f"{value!r} is less than {self.minimum}"

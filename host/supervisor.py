@@ -18,14 +18,14 @@ from host import catalog as catalogs
 from host import lifecycle as life
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
-from host.config import Config, HandlerPolicy
+from host.config import Config
 from host.errors import Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
 from host.measurement import Meter, Reading
 from host.owner import Owner
-from host.planner import Planner
+from host.planner import Planner, policy_of
 from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
 from host.status import OperationsMemory, handler_status
 
@@ -46,6 +46,7 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
+        self._closed = False
         self._environ = dict(os.environ if environ is None else environ)
         self._observer = observer
         self._catalog = Catalog.empty()
@@ -71,16 +72,23 @@ class Supervisor:
         """Log that the host answers now, with what it takes."""
         await self._note("ready", handlers=len(self._owners))
 
-    async def close(self, deadline: float | None = None) -> None:
-        """Shut down: who was admitted gets ``deadline`` seconds; returns when no process is left."""
-        self.draining = True
+    async def close(self) -> None:
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left."""
+        if self._closed:
+            return
+        self.draining = self._closed = True
         await self._note("stopping")
-        seconds = self.config.server.drain_timeout if deadline is None else deadline
+        seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._planner.close()
+
+    def hurry(self) -> None:
+        """End at once what a shutdown still waits for."""
+        for owner in self._owners.values():
+            owner.post(life.Closing(0.0))
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
@@ -161,9 +169,9 @@ class Supervisor:
                 if name in changes.changed:
                     self._operations.forget(name)
                 if name in self._owners:
-                    self._owners[name].entry = entry
+                    self._owners[name].update(entry, policy_of(self.config, entry))
                 else:
-                    self._owners[name] = Owner(entry, self._policy(entry), self)
+                    self._owners[name] = Owner(entry, policy_of(self.config, entry), self)
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
@@ -213,13 +221,10 @@ class Supervisor:
 
     def expected_bytes(self, entry: CatalogEntry) -> int:
         """Return what an activation is expected to take: learned, else estimated, else the default."""
-        policy = self._policy(entry)
+        policy = policy_of(self.config, entry)
         if policy.isolation == "inline":
             return 0
-        estimate = entry.manifest.memory_estimate if entry.manifest is not None else None
-        return (
-            self._learned.get(entry.name) or policy.memory_estimate or estimate or self.config.memory.default_estimate
-        )
+        return self._learned.get(entry.name) or policy.memory_estimate or self.config.memory.default_estimate
 
     def changed(self, owner: Owner, what: str) -> None:
         """Take note of a step in a handler's life (for the owners)."""
@@ -238,9 +243,6 @@ class Supervisor:
             known = ", ".join(sorted(self._owners)) or "none"
             raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
         return owner
-
-    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
-        return self.config.policy(entry.name)
 
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]

@@ -88,6 +88,8 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         if not inline:
             loop.add_signal_handler(signal.SIGTERM, runtime.stop, TERM_GRACE)
             _settle_in(start.spec, runtime)
+        # Inline, what the host itself imports stays stronger than what a plugin brings.
+        _add_paths(start.spec.paths, first=not inline)
         context = _context(start)
         try:
             await _activate(start.spec, context, runtime)
@@ -101,23 +103,26 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
 
 
 def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
-    """Take on the environment, the import path and the log of the handler."""
+    """Take on the environment and the log of the handler."""
     os.environ.clear()
     os.environ.update(spec.environment)
     os.environ.update(spec.secrets)
     if hasattr(time, "tzset"):
         time.tzset()
-    for path in reversed(spec.paths):
-        before = list(sys.path)
-        # As a site directory, so that editable installs in it are found.
-        site.addsitedir(path)
-        added = [entry for entry in sys.path if entry not in before]
-        sys.path[:] = [*added, *before]
     if spec.oom_score_adj != 500:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(spec.oom_score_adj))
     logging.basicConfig(level=logging.INFO, handlers=[LogBridge(runtime)], format="%(message)s", force=True)
     logging.captureWarnings(True)
+
+
+def _add_paths(paths: tuple[str, ...], *, first: bool) -> None:
+    """Add directories to the import path, as site directories, so that editable installs in them are found."""
+    for path in reversed(paths):
+        before = list(sys.path)
+        site.addsitedir(path)
+        added = [entry for entry in sys.path if entry not in before]
+        sys.path[:] = [*added, *before] if first else [*before, *added]
 
 
 def _context(start: wire.Start) -> Context:

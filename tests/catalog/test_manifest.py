@@ -46,6 +46,9 @@ type = "object"
 type = "boolean"
 [config.retries]
 type = "integer"
+[config.level]
+type = "integer"
+enum = [1, 2]
 
 [memory]
 estimate = "80MB"
@@ -190,7 +193,7 @@ def test_defaults_of_two_generations_are_not_the_same_object() -> None:
     [
         ({"modle": "small"}, ["'modle'", "'model'?"]),
         ({"idle_aftr": "5m"}, ["'idle_aftr'", "'idle_after'?"]),
-        ({"zzz": 1}, ["'zzz'", "model, retries"]),
+        ({"zzz": 1}, ["'zzz'", "level, model, retries"]),
         ({"model": 5}, ["model", "5 is not a text"]),
         ({"model": "smal"}, ["model", "'smal'", "'small'?"]),
         ({"temperature": 3}, ["temperature", "3 is more than 2"]),
@@ -198,6 +201,7 @@ def test_defaults_of_two_generations_are_not_the_same_object() -> None:
         ({"temperature": True}, ["temperature", "True is not a number"]),
         ({"tags": ["a", 1]}, ["tags", "item 1", "1 is not a text"]),
         ({"extra": []}, ["extra", "not a table"]),
+        ({"level": 5}, ["level", "5 is none of 1, 2"]),
         ({"verbose": 1}, ["verbose", "not true or false"]),
         ({"retries": 1.5}, ["retries", "not a whole number"]),
         ({}, ["sheet is missing"]),

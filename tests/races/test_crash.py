@@ -1,0 +1,185 @@
+"""Race cases 27 to 33: crashes, hangs, late answers, slow and leaving clients, huge answers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from host.errors import AnswerTooLarge, CircuitOpen, DeadlineExceeded, HandlerCrashed
+from tests.support import bench, error_of, gone, install_puppet, until, within
+
+MB = 1024**2
+
+
+async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error_and_the_next_one_a_new_worker(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"max_concurrency": 25}) as host:
+        asked = [host.begin(error_of(host.ask("puppet", "script", steps=["forever"]))) for _ in range(50)]
+        await until(lambda: host.supervisor.status("puppet").in_flight == 25)
+        assert host.supervisor.status("puppet").queued == 25
+        os.kill(host.pid(), signal.SIGSEGV)
+        errors = await within(asyncio.gather(*asked))
+        assert {type(error) for error in errors} == {HandlerCrashed}
+        assert all("SIGSEGV" in error.message for error in errors)
+        assert (await host.ask())["generation"] == 2
+        last = host.supervisor.status("puppet").last_exit
+        assert last is not None
+        assert (last.kind, last.signal, last.generation) == ("crash", signal.SIGSEGV, 1)
+
+
+async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        late = await error_of(host.ask("puppet", "script", timeout=0.1, steps=["wait:go"]))
+        assert isinstance(late, DeadlineExceeded)
+        assert "request_timeout" in late.message
+        asked = [host.begin(host.ask(number=number)) for number in range(20)]
+        await host.control.say("go")
+        answers = await within(asyncio.gather(*asked))
+        assert [answer["number"] for answer in answers] == list(range(20))
+
+
+async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
+        for _ in range(3):
+            assert isinstance(await error_of(host.ask("puppet", "script", steps=["exit:3"])), HandlerCrashed)
+        await until(lambda: host.state() == "failed")
+        error = await error_of(host.ask())
+        assert isinstance(error, CircuitOpen)
+        assert error.retry_after is not None
+        assert (await host.ask("other", number=1))["number"] == 1
+        await until(lambda: host.state() == "cold")
+        assert (await host.ask(number=2))["number"] == 2
+
+
+@pytest.mark.parametrize("how", ["SIGSTOP", "block"])
+async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Path, how: str) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 0.5}) as host:
+        await host.ask()
+        pid = host.pid()
+        steps = ["forever"] if how == "SIGSTOP" else ["block"]
+        asked = host.begin(error_of(host.ask("puppet", "script", steps=steps)))
+        await until(lambda: host.state() == "active")
+        if how == "SIGSTOP":
+            os.kill(pid, signal.SIGSTOP)
+        error = await within(asked)
+        assert isinstance(error, HandlerCrashed)
+        assert "sign of life" in error.message
+        await until(lambda: gone(pid))
+        assert (await host.ask())["generation"] == 2
+        last = host.supervisor.status("puppet").last_exit
+        assert last is not None
+        assert last.kind == "hang"
+
+
+async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_it(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("closed")
+        other = host.begin(host.ask("puppet", "script", steps=["forever"]))
+        numbers: list[int] = []
+
+        async def read() -> None:
+            async for piece in host.pieces(steps=["", "forever"], at_close="closed"):
+                numbers.append(piece["number"])
+
+        stream = host.begin(read())
+        await until(lambda: bool(numbers) and host.supervisor.status("puppet").in_flight == 2)
+        stream.cancel()
+        await asyncio.wait({stream})
+        assert host.supervisor.status("puppet").in_flight == 1
+        assert await host.control.heard("closed") == "now"
+        other.cancel()
+        await asyncio.wait({other})
+
+
+async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    window = 64 * 1024
+    async with bench(tmp_path, workers={"window": window}) as host:
+        size = 8 * 1024
+        flooded = host.control.directory / "flooded"
+        async with host.supervisor.lease("puppet", "flood") as lease:
+            call = lease.call("flood", b'{"size": %d}' % size, streamed=True, request_id="slow", timeout=None)
+            assert await call.pieces()
+            # It has sent what the window allows, and waits; others go on meanwhile.
+            for number in range(50):
+                assert (await host.ask(number=number))["number"] == number
+            produced = int(flooded.read_text())
+            assert produced <= window // size + 3
+            for number in range(50):
+                assert (await host.ask(number=number))["number"] == number
+            assert int(flooded.read_text()) == produced
+            taken = 0
+            while taken < 4 * window:
+                taken += sum(map(len, await call.pieces()))
+            assert int(flooded.read_text()) > produced
+
+
+async def test_case_33_an_answer_of_64_mb_is_delivered_where_that_is_allowed(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, server={"max_answer": 65 * MB}) as host:
+        answer = await within(host.ask("puppet", "big", size=64 * MB))
+        assert len(answer) == 64 * MB
+
+
+async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, server={"max_answer": 1 * MB}) as host:
+        error = await error_of(host.ask("puppet", "big", size=64 * MB))
+        assert isinstance(error, AnswerTooLarge)
+        assert "server.max_answer" in error.message
+        assert (await host.ask())["generation"] == 1
+
+
+async def test_a_piece_that_fits_no_frame_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, workers={"max_frame": 64 * 1024}) as host:
+
+        async def read() -> None:
+            async for _ in host.pieces(operation="flood", size=100_000):
+                pass
+
+        error = await error_of(read())
+        assert isinstance(error, AnswerTooLarge)
+        assert "workers.max_frame" in error.message
+        assert (await host.ask())["generation"] == 1
+
+
+@pytest.mark.parametrize(
+    ("sent", "told"),
+    [("ffffffff", "4294967295 bytes"), ("00000003c1c1c1", "malformed"), ("00000002917f", "malformed")],
+)
+async def test_garbage_in_the_channel_ends_that_worker_with_a_clear_error_and_nothing_else(
+    tmp_path: Path, sent: str, told: str
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path) as host:
+        await host.ask("other")
+        error = await error_of(host.ask("puppet", "garbage", hex=sent))
+        assert isinstance(error, HandlerCrashed)
+        assert told in error.message
+        assert (await host.ask("other"))["generation"] == 1
+        assert (await host.ask())["generation"] == 2
+
+
+async def test_a_frame_cut_off_by_the_workers_end_is_told(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        await host.ask()
+        pid = host.pid()
+        error = host.begin(error_of(host.ask("puppet", "garbage", hex="000000ff01")))
+        await until(lambda: host.state() == "active")
+        os.kill(pid, signal.SIGKILL)
+        assert "SIGKILL" in (await within(error)).message

@@ -1,0 +1,211 @@
+"""Race cases 34 to 39 and 45: the host itself, its fork server, and what is left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import resource
+import signal
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from host.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
+from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
+
+
+async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refuses_new_work(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    control = f"{tmp_path}/control"
+    handlers = {"other": {"control": control, "at_activation": "tell:begun block"}}
+    async with bench(tmp_path, handlers=handlers) as host:
+        host.control.make("go", "begun")
+        numbers: list[int] = []
+
+        async def read() -> None:
+            async for piece in host.pieces(steps=["", "wait:go"]):
+                numbers.append(piece["number"])
+
+        stream = host.begin(read())
+        activating = host.begin(error_of(host.ask("other")))
+        await host.control.heard("begun")
+        await until(lambda: bool(numbers))
+        closing = host.begin(host.supervisor.close())
+        assert isinstance(await within(activating), Draining)
+        assert isinstance(await error_of(host.ask()), Draining)
+        assert host.supervisor.draining
+        await host.control.say("go")
+        await within(stream)
+        assert numbers == [0, 1]
+        await within(closing)
+
+
+async def test_case_34_the_deadline_ends_what_does_not_end_by_itself(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, server={"drain_timeout": 0.1}) as host:
+        asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
+        await until(lambda: host.state() == "active")
+        await within(host.supervisor.close())
+        assert isinstance(await within(asked), Draining)
+
+
+async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispatch_hangs(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("child")
+        await host.ask()
+        pid = host.pid()
+        script = host.begin(error_of(host.ask("puppet", "script", steps=["children", "forever"])))
+        child = int(await host.control.heard("child"))
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGKILL)
+        error = await within(script)
+        assert isinstance(error, HandlerCrashed)
+        assert "fork server" in error.message
+        await until(lambda: gone(pid) and gone(server) and gone(child))
+        assert (await host.ask())["generation"] == 2
+
+
+async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+
+        async def cycle() -> None:
+            await host.ask()
+            await host.supervisor.unload("puppet")
+
+        for _ in range(3):
+            await cycle()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+
+        def held() -> tuple[int, int, int, int]:
+            return (
+                len(os.listdir("/proc/self/fd")),
+                len(os.listdir(f"/proc/{server}/fd")),
+                threading.active_count(),
+                len(children_of(server)),
+            )
+
+        before = held()
+        for _ in range(100):
+            await within(cycle())
+        assert held() == before
+        assert host.supervisor.status("puppet").generation == 103
+
+
+async def test_case_37_generation_and_state_never_run_backwards_for_who_reads_the_list_all_the_time(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        seen: list[int] = []
+        done = asyncio.Event()
+
+        async def watch() -> None:
+            while not done.is_set():
+                (status,) = host.supervisor.statuses()
+                seen.append(status.generation)
+                if status.state in ("cold", "waiting"):
+                    assert status.pid is None
+                await asyncio.sleep(0)
+
+        watching = host.begin(watch())
+        for _ in range(50):
+            await host.ask()
+            await host.supervisor.unload("puppet")
+        done.set()
+        await within(watching)
+        assert seen == sorted(seen)
+        assert seen[-1] == 50
+
+
+async def test_case_38_a_jump_of_the_wall_clock_disturbs_no_timer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"idle_after": 300.0}) as host:
+        await host.ask()
+        real = time.time
+        monkeypatch.setattr(time, "time", lambda: real() + 3600)
+        await host.ask()
+        status = host.supervisor.status("puppet")
+        assert status.state == "idle"
+        assert status.expires_in is not None
+        assert 290 < status.expires_in <= 300
+        assert status.idle_for is not None
+        assert status.idle_for < 60
+
+
+async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clearly_and_works_again_after(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path) as host:
+        await host.ask("other")
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        taken = []
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 4, hard))
+            with pytest.raises(OSError, match="Too many open files"):
+                while True:
+                    taken.append(os.open(os.devnull, os.O_RDONLY))
+            error = await error_of(host.ask())
+            assert isinstance(error, OutOfResources)
+            assert error.status == 503
+            assert "ulimit -n" in error.message
+            assert error.retry_after is not None
+            assert (await host.ask("other", number=1))["number"] == 1
+        finally:
+            for fd in taken:
+                os.close(fd)
+            resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await host.ask())["generation"] == 2
+
+
+async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_removed_until_it_is_unloaded(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        await host.ask()
+        for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
+            file.unlink()
+        report = await host.supervisor.rescan()
+        assert report.removed == ["puppet"]
+        assert (await host.ask())["generation"] == 1
+        status = host.supervisor.status("puppet")
+        assert status.reason is not None
+        assert "removed" in status.reason
+        await host.supervisor.unload("puppet")
+        assert isinstance(await error_of(host.ask()), UnknownHandler)
+        assert host.supervisor.statuses() == []
+
+
+async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_after_a_rescan(tmp_path: Path) -> None:
+    async with bench(tmp_path) as host:
+        assert isinstance(await error_of(host.ask()), UnknownHandler)
+        install_puppet(tmp_path)
+        assert (await host.supervisor.rescan()).added == ["puppet"]
+        assert (await host.ask())["generation"] == 1
+        source = (WORKERS / "puppet.py").read_text()
+        install_plugin(tmp_path, "puppet", source, attribute="Puppet", version="2.0")
+        assert (await host.supervisor.rescan()).changed == ["puppet"]
+        assert (await host.ask())["generation"] == 1
+        await host.supervisor.unload("puppet")
+        assert (await host.ask())["generation"] == 2
+        assert host.supervisor.status("puppet").version == "2.0"
+
+
+async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, workers={"linger": 0.05}) as host:
+        await host.ask()
+        await host.supervisor.unload("puppet")
+        await until(lambda: not children_of(os.getpid()))
+        memory = await host.supervisor.memory()
+        assert memory.fork_server is None
+        assert (await host.ask())["generation"] == 2

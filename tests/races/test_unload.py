@@ -1,0 +1,200 @@
+"""Race cases 10 to 19: unloading, with a real fork server and real workers."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from host.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded
+from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+
+
+def told_at(step: str, tmp_path: Path, when: str = "at_deactivation") -> dict[str, dict[str, object]]:
+    return {"puppet": {"control": f"{tmp_path}/control", when: step}}
+
+
+async def test_case_10_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_one(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = told_at("tell:leaving wait:go", tmp_path)
+    async with bench(tmp_path, handlers=handlers, policy={"idle_after": 0.05}) as host:
+        host.control.make("leaving", "go")
+        assert (await host.ask())["generation"] == 1
+        await host.control.heard("leaving")
+        assert host.state() == "draining"
+        asked = [host.begin(host.ask()) for _ in range(3)]
+        await asyncio.sleep(0)
+        await host.control.say("go")
+        assert [answer["generation"] for answer in await within(asyncio.gather(*asked))] == [2, 2, 2]
+        serve_later = host.begin(host.ask())
+        assert (await within(serve_later))["generation"] == 2
+        await host.control.heard("leaving")
+        await host.control.say("go")
+
+
+async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes_through_whole(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"idle_after": 0.05}) as host:
+        host.control.make("more")
+        numbers = []
+        async for piece in host.pieces(steps=["", "wait:more", "wait:more"]):
+            numbers.append(piece["number"])
+            status = host.supervisor.status("puppet")
+            assert (status.state, status.in_flight, status.idle_for) == ("active", 1, None)
+            if piece["number"] < 2:
+                # Longer than the idle time, seen from the loop's own clock.
+                await asyncio.sleep(0.15)
+                assert host.state() == "active"
+                await host.control.say("more")
+        assert numbers == [0, 1, 2]
+        await until(lambda: host.state() == "cold")
+        last = host.supervisor.status("puppet").last_exit
+        assert last is not None
+        assert last.kind == "idle"
+
+
+async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, handlers=told_at("tell:begun block", tmp_path, "at_activation")) as host:
+        host.control.make("begun")
+        waiting = [host.begin(error_of(host.ask())) for _ in range(2)]
+        await host.control.heard("begun")
+        pid = host.pid()
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert {type(error) for error in await within(asyncio.gather(*waiting))} == {HandlerUnloaded}
+        assert receipt.generation == 1
+        assert gone(pid)
+        assert host.state() == "cold"
+
+
+async def test_case_14_two_unloads_and_an_idle_expiry_at_once_are_one_teardown(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"idle_after": 0.02}) as host:
+        for generation in range(1, 6):
+            assert (await host.ask())["generation"] == generation
+            receipts = await within(
+                asyncio.gather(host.supervisor.unload("puppet"), host.supervisor.unload("puppet"), asyncio.sleep(0.02))
+            )
+            assert {receipt.generation for receipt in receipts[:2]} <= {generation, None}
+            assert host.state() == "cold"
+
+
+async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_the_last_byte(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        stream = host.begin(collect(host, ["", "wait:go"]))
+        await until(lambda: host.state() == "active")
+        assert isinstance(await error_of(host.supervisor.unload("puppet", "if_idle")), HandlerBusy)
+        assert host.state() == "active"
+        drained = host.begin(host.supervisor.unload("puppet", "drain"))
+        await until(lambda: host.state() == "draining")
+        await host.control.say("go")
+        assert await within(stream) == [0, 1]
+        receipt = await within(drained)
+        assert (receipt.drained, receipt.killed) == (1, 0)
+
+
+async def collect(host: Bench, steps: list[str]) -> list[int]:
+    return [piece["number"] async for piece in host.pieces(steps=steps)]
+
+
+@pytest.mark.parametrize("how", ["force", "deadline"])
+async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(tmp_path: Path, how: str) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("never")
+        numbers: list[int] = []
+
+        async def read() -> None:
+            async for piece in host.pieces(steps=["", "forever"]):
+                numbers.append(piece["number"])
+
+        stream = host.begin(error_of(read()))
+        await until(lambda: bool(numbers))
+        if how == "force":
+            receipt = await within(host.supervisor.unload("puppet", "force"))
+        else:
+            receipt = await within(host.supervisor.unload("puppet", "drain", 0.05))
+        assert isinstance(await within(stream), HandlerUnloaded)
+        assert numbers == [0]
+        assert (receipt.drained, receipt.killed) == (0, 1)
+
+
+async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_memory_is_back(tmp_path: Path) -> None:
+    source = "ballast = bytearray(b'x' * (64 * 1024**2))\n" + (WORKERS / "puppet.py").read_text()
+    install_plugin(tmp_path, "puppet", source, attribute="Puppet")
+    async with bench(tmp_path) as host:
+        await host.ask()
+        await host.supervisor.unload("puppet")
+        before = await host.supervisor.memory()
+        loaded = await host.supervisor.load("puppet")
+        pid = loaded.pid
+        took = loaded.pss_after - before.used
+        assert took > 64 * 1024**2
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert gone(pid)
+        assert receipt.bytes_given_back > 0.95 * took
+        assert receipt.exit == "exit code 0"
+
+
+async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = told_at("deaf block", tmp_path)
+    async with bench(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:
+        await host.ask()
+        pid = host.pid()
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert gone(pid)
+        assert receipt.exit == "killed by SIGKILL"
+
+
+async def test_case_18_grandchildren_that_hold_the_pipes_are_gone_and_hold_up_nobody(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("child")
+        script = host.begin(host.ask("puppet", "script", steps=["children"]))
+        child = int(await host.control.heard("child"))
+        await within(script)
+        assert not gone(child)
+        await within(host.supervisor.unload("puppet"), 5.0)
+        await until(lambda: gone(child))
+
+
+async def test_case_19_after_an_upgrade_reload_lets_old_dispatches_end_on_old_code_and_runs_new_code(
+    tmp_path: Path,
+) -> None:
+    puppet = (WORKERS / "puppet.py").read_text()
+    install_plugin(tmp_path, "puppet", puppet, attribute="Puppet")
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        stream = host.begin(collect(host, ["", "wait:go"]))
+        await until(lambda: host.state() == "active")
+        new = puppet.replace('return {**request, "pid"', 'return {"new": True, "pid"')
+        install_plugin(tmp_path, "puppet", new, attribute="Puppet", version="2.0")
+        reloaded = host.begin(host.supervisor.reload("puppet"))
+        await until(lambda: host.state() == "draining")
+        asked = host.begin(host.ask())
+        await host.control.say("go")
+        assert await within(stream) == [0, 1]
+        await within(reloaded)
+        answer = await within(asked)
+        assert (answer["new"], answer["generation"]) == (True, 2)
+        assert host.supervisor.status("puppet").version == "2.0"
+
+
+async def test_a_crash_while_draining_answers_the_unload_and_the_dispatch(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        asked = host.begin(error_of(host.ask("puppet", "script", steps=["wait:go", "exit:5"])))
+        await until(lambda: host.state() == "active")
+        unloaded = host.begin(host.supervisor.unload("puppet"))
+        await until(lambda: host.state() == "draining")
+        await host.control.say("go")
+        error = await within(asked)
+        assert isinstance(error, HandlerCrashed)
+        assert "exit code 5" in error.message
+        receipt = await within(unloaded)
+        assert (receipt.drained, receipt.killed) == (0, 1)

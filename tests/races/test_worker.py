@@ -1,0 +1,235 @@
+"""What a worker is: its process, its environment, its secrets, its errors; by all three launchers."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from host.errors import HandlerFault, HandlerUnavailable, InvalidInput, UnknownOperation, UpstreamRateLimited
+from tests.support import WORKERS, bench, children_of, error_of, install_plugin, install_puppet, within
+
+MANIFEST = """
+title = "Puppet"
+[secrets.PUPPET_KEY]
+required = true
+description = "a key"
+[secrets.SPARE_KEY]
+required = false
+[config.control]
+type = "string"
+"""
+ENVIRON = {**os.environ, "PUPPET_KEY": "puppet-secret-value", "OTHER_KEY": "other-secret-value", "LC_ALL": "C.UTF-8"}
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_a_worker_sees_its_own_secrets_and_nothing_else_of_the_hosts_environment(
+    tmp_path: Path, isolation: str
+) -> None:
+    install_plugin(tmp_path, "puppet", (WORKERS / "puppet.py").read_text(), attribute="Puppet", manifest=MANIFEST)
+    async with bench(tmp_path, environ=ENVIRON, policy={"isolation": isolation}) as host:
+        seen = await host.ask("puppet", "environment")
+        assert seen["secrets"] == {"PUPPET_KEY": "puppet-secret-value"}
+        assert seen["environ"]["PUPPET_KEY"] == "puppet-secret-value"
+        assert seen["environ"]["LC_ALL"] == "C.UTF-8"
+        assert seen["environ"]["PYDANTIC_DISABLE_PLUGINS"] == "__all__"
+        assert "OTHER_KEY" not in seen["environ"]
+        assert "secret-value" not in seen["initial"]
+        assert "secret-value" not in seen["shown"]
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(tmp_path: Path, isolation: str) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+        seen = await host.ask("puppet", "environment")
+        assert seen["group"] == seen["pid"] == host.pid()
+        assert seen["oom_score_adj"] >= 500
+        parent = host.pid() in children_of(os.getpid())
+        assert parent is (isolation == "exec")
+
+
+@pytest.mark.parametrize("isolation", ["exec", "inline"])
+async def test_the_other_launchers_speak_the_same_channel(
+    tmp_path: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An inline handler is imported into this very process: under a name of its own, and taken out again.
+    name = f"puppet_{isolation}"
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    install_puppet(tmp_path, name)
+    try:
+        async with bench(tmp_path, policy={"isolation": isolation}) as host:
+            answers = await within(asyncio.gather(*(host.ask(name, number=number) for number in range(20))))
+            assert [answer["number"] for answer in answers] == list(range(20))
+            assert [piece["number"] async for piece in host.pieces(name, steps=["", "", ""])] == [0, 1, 2]
+            receipt = await within(host.supervisor.unload(name))
+            assert receipt.exit == "exit code 0"
+            assert (await host.ask(name))["generation"] == 2
+            assert (name in sys.modules) is (isolation == "inline")
+    finally:
+        sys.modules.pop(name, None)
+
+
+async def test_an_interpreter_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    policy = {"isolation": "exec", "python": Path("/nowhere/python")}
+    async with bench(tmp_path, policy=policy) as host:
+        error = await error_of(host.ask())
+        assert error.code == "activation_failed"
+        assert "/nowhere/python" in error.message
+
+
+async def test_case_44_a_missing_secret_is_named_and_nothing_is_forked(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "puppet", (WORKERS / "puppet.py").read_text(), attribute="Puppet", manifest=MANIFEST)
+    before = children_of(os.getpid())
+    async with bench(tmp_path, environ={"PATH": os.environ["PATH"]}) as host:
+        assert host.state() == "missing-secret"
+        error = await error_of(host.ask())
+        assert isinstance(error, HandlerUnavailable)
+        assert "PUPPET_KEY" in error.message
+        assert children_of(os.getpid()) == before
+
+
+async def test_case_44_a_plugin_of_another_api_major_is_incompatible_and_not_imported(tmp_path: Path) -> None:
+    marker = tmp_path / "imported"
+    install_plugin(tmp_path, "puppet", f"open({str(marker)!r}, 'w')\n", group="handler_host.v2")
+    async with bench(tmp_path) as host:
+        assert host.state() == "incompatible"
+        assert isinstance(await error_of(host.ask()), HandlerUnavailable)
+        assert not marker.exists()
+
+
+async def test_errors_of_a_handler_keep_their_meaning_and_others_show_no_detail(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        refused = await error_of(host.ask("puppet", "refuse"))
+        assert isinstance(refused, InvalidInput)
+        assert (refused.message, refused.param) == ("no good", "field")
+        limited = await error_of(host.ask("puppet", "refuse", limit=True))
+        assert isinstance(limited, UpstreamRateLimited)
+        assert limited.retry_after == 7.0
+        with caplog.at_level(logging.ERROR):
+            failed = await error_of(host.ask("puppet", "fail"))
+        assert isinstance(failed, HandlerFault)
+        assert "secret detail" not in failed.message
+        assert "ValueError: a secret detail" in caplog.text
+        assert f"{os.sep}host{os.sep}runtime.py" not in caplog.text
+        unknown = await error_of(host.ask("puppet", "ehco"))
+        assert isinstance(unknown, UnknownOperation)
+        assert (await host.ask("puppet", "in_thread", number=1))["answer"] == 2
+        assert host.supervisor.status("puppet").generation == 1
+
+
+TYPED = """
+import msgspec
+from host.plugin import hookimpl, operation
+
+class Item(msgspec.Struct):
+    count: int
+
+class Request(msgspec.Struct, forbid_unknown_fields=True):
+    items: list[Item]
+
+class Handler:
+    @operation("sum.all", summary="Add them up.")
+    async def add(self, request: Request) -> int:
+        return sum(item.count for item in request.items)
+"""
+
+
+async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_are_shown(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "puppet", TYPED)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        assert await host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": 2}]) == 3
+        error = await error_of(host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": "two"}]))
+        assert isinstance(error, InvalidInput)
+        assert error.param == "items[1].count"
+        unknown = await error_of(host.ask("puppet", "sum.all", items=[], itmes=1))
+        assert "itmes" in unknown.message
+        operations = host.supervisor.status("puppet").operations
+        assert operations is not None
+        assert operations[0].input_schema is not None
+        assert (operations[0].name, operations[0].summary) == ("sum.all", "Add them up.")
+
+
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        (
+            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+            "    @hookimpl\n    def activte(self): ...\n",
+            "did you mean 'activate'?",
+        ),
+        (
+            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+            "    @hookimpl\n    def activate(self, contxt): ...\n",
+            "contxt",
+        ),
+        (
+            "from host.plugin import operation\nclass Handler:\n    @operation\n    def a(self, one, two): ...\n",
+            "takes one, two",
+        ),
+        ("class Handler:\n    def __init__(self): 1 / 0\n", "ZeroDivisionError"),
+        (
+            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+            "    @hookimpl\n    async def activate(self): raise OSError('no disk')\n",
+            "OSError: no disk",
+        ),
+    ],
+)
+async def test_what_an_author_got_wrong_is_told_in_one_sentence(tmp_path: Path, source: str, told: str) -> None:
+    install_plugin(tmp_path, "puppet", source)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        error = await error_of(host.ask())
+        assert error.code in ("activation_failed", "unknown_operation")
+        assert told in error.message
+        assert "\n" not in error.message
+
+
+async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_the_requests_number(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = (
+        "import logging, warnings\nfrom host.plugin import operation\nclass Handler:\n"
+        "    @operation\n    async def say(self, request: dict) -> dict:\n"
+        "        logging.getLogger('mine').warning('said %s', request['text'])\n"
+        "        warnings.warn('careful', UserWarning)\n        return {}\n"
+    )
+    install_plugin(tmp_path, "puppet", source)
+    with caplog.at_level(logging.INFO):
+        async with bench(tmp_path, handlers={"puppet": {}}) as host:
+            await host.ask("puppet", "say", text="hello")
+    (record,) = [record for record in caplog.records if record.getMessage() == "said hello"]
+    assert record.name == "handler.puppet"
+    assert record.levelno == logging.WARNING
+    fields = record.__dict__["fields"]
+    assert fields == {"handler": "puppet", "generation": 1, "logger": "mine", "request_id": "test"}
+    assert any("careful" in record.getMessage() for record in caplog.records)
+
+
+async def test_a_flood_of_output_is_bounded_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    source = (
+        "from host.plugin import operation\nclass Handler:\n    @operation\n    def flood(self) -> int:\n"
+        "        for number in range(20000):\n            print('line', number)\n        return 1\n"
+    )
+    install_plugin(tmp_path, "puppet", source)
+    with caplog.at_level(logging.INFO, "handler.puppet"):
+        async with bench(tmp_path, handlers={"puppet": {}}, workers={"output_lines_per_second": 10}) as host:
+            assert await host.ask("puppet", "flood") == 1
+            await host.supervisor.unload("puppet")
+    lines = [record.getMessage() for record in caplog.records if record.name == "handler.puppet"]
+    assert len(lines) < 200
+    assert any("more lines of output suppressed" in line for line in lines)
+
+
+async def test_the_host_never_imports_a_plugin_or_what_it_needs(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        await host.ask()
+        assert "puppet" not in sys.modules
