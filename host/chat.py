@@ -27,7 +27,7 @@ from typing import Any, Literal
 
 import msgspec
 
-from host.errors import UpstreamError
+from host.errors import InvalidInput, UpstreamError
 from host.plugin import CallInfo, Context, hookimpl, operation
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
@@ -217,6 +217,9 @@ class ChatPiece(_Model):
     """The model that answers, as the provider names it."""
 
 
+_NOTHING = ChatPiece()
+
+
 class ChatAnswer(_Model):
     """A whole answer: the pieces of a stream, joined."""
 
@@ -260,6 +263,27 @@ def join(pieces: list[ChatPiece]) -> ChatAnswer:
     return answer
 
 
+def check(request: ChatRequest) -> None:
+    """Raise ``InvalidInput`` for what no provider can make sense of, with the path to the field."""
+    if not request.messages:
+        raise InvalidInput("messages: has to have at least one message", param="messages")
+    called: set[str] = set()
+    for number, message in enumerate(request.messages):
+        place = f"messages[{number}]"
+        if isinstance(message, AssistantMessage):
+            called.update(call.id for call in message.tool_calls or ())
+            if message.content is None and message.refusal is None and not message.tool_calls:
+                raise InvalidInput(f"{place}: has neither content nor tool_calls", param=f"{place}.content")
+        elif isinstance(message, ToolMessage) and message.tool_call_id not in called:
+            field = f"{place}.tool_call_id"
+            raise InvalidInput(f"{field}: no earlier message has a tool call {message.tool_call_id!r}", param=field)
+        elif isinstance(message, UserMessage) and isinstance(message.content, list):
+            for part_number, part in enumerate(message.content):
+                if isinstance(part, ImagePart) and not part.image_url.url.startswith(("https://", "http://", "data:")):
+                    field = f"{place}.content[{part_number}].image_url.url"
+                    raise InvalidInput(f"{field}: has to be an https: or a data: URL", param=field)
+
+
 class ChatHandler:
     """Base of a chat handler: write :meth:`stream`, and :meth:`open` if there is a client to make.
 
@@ -285,6 +309,7 @@ class ChatHandler:
     @operation("chat", summary="Answer a chat, at once or as a stream.", collect=join)
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatPiece]:
         """Run :meth:`stream` and see to it that the stream ends as a whole one does."""
+        check(request)
         method: Callable[..., AsyncIterator[ChatPiece | str]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
@@ -292,7 +317,8 @@ class ChatHandler:
             async for item in pieces:
                 piece = ChatPiece(text=item) if isinstance(item, str) else item
                 finished = finished or piece.finish_reason is not None
-                yield piece
+                if piece != _NOTHING:
+                    yield piece
         if not finished:
             yield ChatPiece(finish_reason=self.unfinished())
 

@@ -20,6 +20,7 @@ from typing import Any
 import msgspec
 import pluggy
 
+from host.errors import HostError
 from host.plugin import OPERATION_ATTRIBUTE, PROJECT, Context, HandlerHooks, OperationMark
 from host.suggest import nearest
 from host.wire import OperationInfo, WorkerSpec
@@ -88,6 +89,9 @@ def load(spec: WorkerSpec) -> Handler:
 
 def failed(what: str, error: BaseException) -> LoadError:
     """Return the error for an exception of the plugin's own, its place named and the host's frames cut away."""
+    if isinstance(error, HostError):
+        # Said by the handler for its users: nothing is to be added.
+        return LoadError(error.message)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, SystemExit):

@@ -1,0 +1,138 @@
+"""Who may ask: consumer keys for the handlers, the admin token for the operators.
+
+Neither opens the other's routes. Keys are known as SHA-256 digests only; what a
+client sends is compared with all of them in constant time.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import hmac
+from collections.abc import Awaitable, Callable
+
+from aiohttp import hdrs, web
+
+from host.config import AuthConfig
+from host.errors import Forbidden, Unauthorized
+
+KEY_HEADERS = ("x-api-key", "x-goog-api-key")
+"""Where clients of other providers send a key, beside ``Authorization: Bearer``."""
+
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class KeyRing:
+    """The digests of the consumer keys and of the admin token."""
+
+    def __init__(self, config: AuthConfig) -> None:
+        self._consumers = tuple(_digest_of(key) for key in config.api_keys)
+        self._admin = _digest_of(config.admin_token) if config.admin_token is not None else None
+
+    @property
+    def open(self) -> bool:
+        """Whether there are no consumer keys, so that everybody on this machine is a consumer."""
+        return not self._consumers
+
+    def is_consumer(self, key: str) -> bool:
+        """Tell whether ``key`` is one of the consumers'."""
+        digest = hashlib.sha256(key.encode()).digest()
+        found = False
+        for known in self._consumers:
+            found |= hmac.compare_digest(digest, known)
+        return found
+
+    def is_admin(self, key: str) -> bool:
+        """Tell whether ``key`` is the admin token."""
+        digest = hashlib.sha256(key.encode()).digest()
+        return self._admin is not None and hmac.compare_digest(digest, self._admin)
+
+    @property
+    def has_admin(self) -> bool:
+        """Whether there is an admin token at all."""
+        return self._admin is not None
+
+
+def _digest_of(key: str) -> bytes:
+    return bytes.fromhex(key.removeprefix("sha256:"))
+
+
+def presented_key(request: web.Request) -> str | None:
+    """Return the key that came with a request, or None."""
+    headers = request.headers
+    authorization = headers.get(hdrs.AUTHORIZATION)
+    if authorization is not None:
+        scheme, _, key = authorization.partition(" ")
+        return key.strip() or None if scheme.lower() == "bearer" else None
+    return next((headers[name] for name in KEY_HEADERS if name in headers), None)
+
+
+def for_consumers(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
+    """Return ``endpoint`` for consumers only.
+
+    Without consumer keys it is for everybody on this machine, but not for web
+    pages: a page whose name was made to point to 127.0.0.1 (DNS rebinding), or
+    that posts across sites, must not spend the keys of the handlers.
+    """
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if keys.open:
+            _refuse_strangers(request)
+            return await endpoint(request)
+        key = presented_key(request)
+        if key is None:
+            raise Unauthorized("this route needs an API key: send it as 'Authorization: Bearer KEY'")
+        if not keys.is_consumer(key):
+            if keys.is_admin(key):
+                raise Forbidden("the admin token is no API key: handlers are called with a key of their consumers")
+            raise Unauthorized("the API key is not one of this host's: see HANDLER_HOST_API_KEYS")
+        return await endpoint(request)
+
+    return guarded
+
+
+def for_operators(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
+    """Return ``endpoint`` for who has the admin token only."""
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        if not keys.has_admin:
+            raise Forbidden("the admin routes are closed, as there is no admin token: set HANDLER_HOST_ADMIN_TOKEN")
+        key = presented_key(request)
+        if key is None:
+            raise Unauthorized("this route needs the admin token: send it as 'Authorization: Bearer TOKEN'")
+        if not keys.is_admin(key):
+            if keys.is_consumer(key):
+                raise Forbidden("an API key opens no admin route: send the admin token")
+            raise Unauthorized("this is not the admin token: see HANDLER_HOST_ADMIN_TOKEN")
+        return await endpoint(request)
+
+    return guarded
+
+
+@functools.lru_cache(maxsize=256)
+def _names_this_machine(address: str) -> bool:
+    name, colon, port = address.rpartition(":")
+    return is_loopback(name if colon and port.isdigit() else address)
+
+
+def is_loopback(host: str) -> bool:
+    """Tell whether a host name (without port) is this machine's loopback interface, whatever a resolver says."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost") or name in ("::1", "[::1]"):
+        return True
+    parts = name.split(".")
+    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
+
+
+def _refuse_strangers(request: web.Request) -> None:
+    host = request.headers.get(hdrs.HOST)
+    if host is not None and not _names_this_machine(host):
+        raise Forbidden(
+            f"the host has no API keys, so it answers to names of this machine only, not to {host[:100]!r}: "
+            "set HANDLER_HOST_API_KEYS"
+        )
+    origin = request.headers.get(hdrs.ORIGIN)
+    if origin is not None and not _names_this_machine(origin.partition("://")[2]):
+        raise Forbidden(
+            f"the host has no API keys, so it does not answer the web page {origin[:100]!r}: set HANDLER_HOST_API_KEYS"
+        )

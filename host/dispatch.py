@@ -1,0 +1,143 @@
+"""From a request to a call of a handler, and back: leases, deadlines, streams; and the native routes.
+
+The native routes are ``GET /v1/handlers``, ``GET /v1/handlers/{name}`` and
+``POST /v1/handlers/{name}/{operation}``, which answers with JSON, or with
+server-sent events for a client that accepts ``text/event-stream``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import msgspec
+from aiohttp import hdrs, web
+
+from host import exchange
+from host.auth import Endpoint
+from host.channel import Call
+from host.errors import DeadlineExceeded
+from host.event_stream import EventStream
+from host.exchange import Exchange
+from host.http_errors import JSON, envelope, foreseen
+from host.lease import Lease
+from host.request_limits import RequestLimits
+from host.supervisor import Supervisor
+
+EVENT_STREAM = "text/event-stream"
+JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
+END = b"{}"
+"""The data of the event that ends a whole stream."""
+
+
+class Dispatcher:
+    """Runs dispatches: one request to one operation of one handler, from admission to the last byte.
+
+    ``timeout`` is ``server.request_timeout`` in seconds.
+    """
+
+    def __init__(self, supervisor: Supervisor, timeout: float) -> None:
+        self._supervisor = supervisor
+        self._timeout = timeout
+
+    async def answer(self, name: str, operation: str, body: bytes) -> bytes:
+        """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
+        admission = self._supervisor.lease(name, operation)
+        current = exchange.current.get()
+        current.asked(name)
+        try:
+            async with asyncio.timeout(self._timeout) as limit, admission as lease:
+                limit.reschedule(None)  # from here on the call keeps the time
+                return await self._call(lease, operation, body, current, streamed=False).answer()
+        except TimeoutError:
+            raise self._too_late() from None
+
+    @asynccontextmanager
+    async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
+        """Give the first pieces of a stream (none: it is empty) and the call, which has those that follow.
+
+        They are there when the block is entered: what goes wrong before
+        is raised, and can be an answer with a status of its own.
+        """
+        admission = self._supervisor.lease(name, operation)
+        current = exchange.current.get()
+        current.asked(name)
+        try:
+            async with asyncio.timeout(self._timeout) as limit, admission as lease:
+                call = self._call(lease, operation, body, current, streamed=True)
+                try:
+                    first = await call.pieces()
+                    limit.reschedule(None)
+                    yield first, call
+                finally:
+                    call.cancel()
+        except TimeoutError:
+            raise self._too_late() from None
+
+    def _call(self, lease: Lease, operation: str, body: bytes, current: Exchange, *, streamed: bool) -> Call:
+        current.dispatched(lease.queue_seconds, lease.activate_seconds)
+        left = max(0.0, self._timeout - (time.monotonic() - lease.asked_at))
+        return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
+
+    def _too_late(self) -> DeadlineExceeded:
+        return DeadlineExceeded(f"there was no answer within {self._timeout:g} s (server.request_timeout)")
+
+
+def json_answer(content: object, status: int = 200) -> web.Response:
+    """Return ``content`` as JSON; it is made of msgspec's structs and of what JSON knows."""
+    return web.Response(status=status, body=msgspec.json.encode(content), headers=JSON_HEADERS)
+
+
+class NativeRoutes:
+    """The routes of this project's own shape."""
+
+    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher, limits: RequestLimits) -> None:
+        self._supervisor = supervisor
+        self._dispatcher = dispatcher
+        self._limits = limits
+
+    def routes(self) -> list[tuple[str, str, Endpoint]]:
+        """Return method, path and endpoint of each."""
+        return [
+            # First what is asked most: aiohttp tries routes of one prefix in their order.
+            ("POST", "/v1/handlers/{name}/{operation}", self.dispatch),
+            ("GET", "/v1/handlers", self.list_handlers),
+            ("GET", "/v1/handlers/{name}", self.show_handler),
+        ]
+
+    async def list_handlers(self, request: web.Request) -> web.StreamResponse:
+        """All handlers, active or not."""
+        return json_answer({"handlers": self._supervisor.statuses()})
+
+    async def show_handler(self, request: web.Request) -> web.StreamResponse:
+        """One handler."""
+        return json_answer(self._supervisor.status(request.match_info["name"]))
+
+    async def dispatch(self, request: web.Request) -> web.StreamResponse:
+        """Run one operation: JSON in; JSON or a stream of events out."""
+        match = request.match_info
+        body = await self._limits.json_body(request)
+        if EVENT_STREAM in request.headers.get(hdrs.ACCEPT, ""):
+            return await self._stream(request, match["name"], match["operation"], body)
+        answer = await self._dispatcher.answer(match["name"], match["operation"], body)
+        return web.Response(body=answer, headers=JSON_HEADERS)
+
+    async def _stream(self, request: web.Request, name: str, operation: str, body: bytes) -> web.StreamResponse:
+        current = exchange.current.get()
+        async with self._dispatcher.stream(name, operation, body) as (first, rest):
+            async with EventStream(request, current) as events:
+                try:
+                    pieces = first
+                    while pieces:
+                        await events.send(pieces)
+                        pieces = await rest.pieces()
+                except ConnectionError:
+                    raise  # the client has gone
+                except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
+                    shown = foreseen(error, current.request_id)
+                    await events.end(envelope(shown, current.request_id), "error")
+                else:
+                    await events.end(END, "end")
+            return events.response

@@ -1,0 +1,87 @@
+"""What is noted of one HTTP request while it is answered, and told in the headers of its answer."""
+
+from __future__ import annotations
+
+import itertools
+import secrets
+import string
+import time
+from collections.abc import MutableMapping
+from contextvars import ContextVar
+
+from aiohttp import web
+from multidict import istr
+
+REQUEST_ID = istr("X-Request-ID")
+HANDLER = istr("X-Handler")
+SERVER_TIMING = istr("Server-Timing")
+
+MAX_ID = 128
+"""Longest request number that is taken over from a client."""
+_ALLOWED = frozenset(string.ascii_letters + string.digits + "._-")
+_PREFIX = secrets.token_hex(6)
+_numbers = itertools.count(1)
+
+
+class Exchange:
+    """One request and its answer; times are seconds."""
+
+    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "handler", "request_id")
+
+    def __init__(self, request_id: str) -> None:
+        self.request_id = request_id
+        self.handler: str | None = None
+        """The handler that was asked, once it is known that there is one."""
+        self._asked_at = 0.0
+        self._queue = 0.0
+        self._activate = 0.0
+        self._dispatched_at: float | None = None
+
+    def asked(self, handler: str) -> None:
+        """Note that the handler is asked now."""
+        self.handler = handler
+        self._asked_at = time.monotonic()
+
+    def dispatched(self, queue: float, activate: float) -> None:
+        """Note that the worker gets the dispatch now, after so long in the queue and so long for its activation."""
+        self._queue = queue
+        self._activate = activate
+        self._dispatched_at = time.monotonic()
+
+    def stamp(self, headers: MutableMapping[str, str]) -> None:
+        """Write the headers that every answer has; the handler's time ends now, for a stream with its first piece."""
+        headers[REQUEST_ID] = self.request_id
+        if self.handler is None:
+            return
+        headers[HANDLER] = self.handler
+        now = time.monotonic()
+        queue, taken = self._queue, 0.0
+        if self._dispatched_at is not None:
+            taken = now - self._dispatched_at
+        else:
+            queue = now - self._asked_at  # refused: all that it did was to wait
+        headers[SERVER_TIMING] = (
+            f"queue;dur={queue * 1000:.2f}, activate;dur={self._activate * 1000:.2f}, handler;dur={taken * 1000:.2f}"
+        )
+
+
+current: ContextVar[Exchange] = ContextVar("exchange")
+"""The exchange of the running request: aiohttp gives each request a task, and so a context, of its own."""
+
+
+def begin(request: web.Request) -> Exchange:
+    """Return the new exchange of a request, and make it the current one."""
+    given = request.headers.get(REQUEST_ID)
+    exchange = Exchange(given if given is not None and _is_sane(given) else new_request_id())
+    current.set(exchange)
+    return exchange
+
+
+def new_request_id() -> str:
+    """Return a number that no other request has."""
+    return f"{_PREFIX}-{next(_numbers)}"
+
+
+def _is_sane(request_id: str) -> bool:
+    """Tell whether a client's number may stand in headers and in the log."""
+    return 0 < len(request_id) <= MAX_ID and _ALLOWED.issuperset(request_id)

@@ -1,0 +1,33 @@
+"""Whether the host lives, and whether it takes work. A cold or loading handler never makes it unready."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from aiohttp import web
+
+from host.auth import Endpoint
+from host.dispatch import json_answer
+from host.supervisor import Supervisor
+
+
+class HealthRoutes:
+    """The routes of probes, which need no key."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def routes(self) -> list[tuple[str, str, Endpoint]]:
+        """Return method, path and endpoint of each."""
+        return [("GET", "/health/live", self.live), ("GET", "/health/ready", self.ready)]
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        """200 as long as the event loop turns."""
+        return json_answer({"live": True})
+
+    async def ready(self, request: web.Request) -> web.StreamResponse:
+        """200, or 503 with the reasons."""
+        reasons = ["draining: new work is refused"] if self._supervisor.draining else []
+        handlers = Counter(status.state for status in self._supervisor.statuses())
+        answer = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        return json_answer(answer, status=503 if reasons else 200)

@@ -1,0 +1,230 @@
+"""What clients of OpenAI's chat completions send, checked and translated to ``host.chat``. Pure.
+
+What is asked for and cannot be given is refused by name, not ignored: a client
+that sets ``n`` or ``logprobs`` relies on them. Ignored is only what changes
+nothing of an answer (:data:`IGNORED`).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from host import chat
+from host.errors import InvalidInput
+from host.request_limits import not_json
+
+IGNORED = frozenset(
+    {
+        "metadata",
+        "prompt_cache_key",
+        "prompt_cache_retention",
+        "safety_identifier",
+        "service_tier",
+        "store",
+    }
+)
+"""Fields of a request that are taken and have no effect: book-keeping between a client and OpenAI."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "audio": (),
+    "function_call": (),
+    "functions": (),
+    "logit_bias": ({},),
+    "logprobs": (False,),
+    "modalities": (["text"],),
+    "n": (1,),
+    "prediction": (),
+    "reasoning_effort": (),
+    "top_logprobs": (0,),
+    "verbosity": (),
+    "web_search_options": (),
+}
+"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+
+REMEDIES = {
+    "function_call": "use tool_choice instead",
+    "functions": "use tools instead",
+    "n": "send one request for each choice",
+}
+
+CHOICES = {
+    "messages[].role": "system, developer, user, assistant or tool",
+    "messages[].content[].type": "text or image_url",
+    "messages[].content[].image_url.detail": "auto, low or high",
+    "messages[].tool_calls[].type": "function",
+    "response_format.type": "text, json_object or json_schema",
+    "tool_choice": "none, auto, required or a function",
+    "tool_choice.type": "function",
+    "tools[].type": "function",
+}
+"""What is possible where one of a few words has to stand."""
+
+
+class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of what clients send."""
+
+
+class DeveloperMessage(chat.SystemMessage, tag_field="role", tag="developer", kw_only=True):
+    """Instructions, in the newer word."""
+
+
+class EchoedMessage(chat.AssistantMessage, tag_field="role", tag="assistant", kw_only=True):
+    """An answer that the client sends back with the whole history, as its SDK has given it."""
+
+    annotations: Any = None
+    audio: None = None
+    function_call: None = None
+
+
+Message = chat.SystemMessage | DeveloperMessage | chat.UserMessage | EchoedMessage | chat.ToolMessage
+
+
+class StreamOptions(_Request):
+    """How to stream."""
+
+    include_usage: bool | None = None
+    include_obfuscation: bool | None = None
+    """Padding against observers of the network; there is none."""
+
+
+class CompletionRequest(_Request):
+    """The body of ``POST /v1/chat/completions``."""
+
+    model: Annotated[str, Meta(min_length=1)]
+    messages: Annotated[list[Message], Meta(min_length=1)]
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_tokens: Annotated[int, Meta(ge=1)] | None = None
+    max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop: str | list[str] | None = None
+    seed: int | None = None
+    tools: list[chat.Tool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | chat.NamedToolChoice | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: chat.TextFormat | chat.JsonObjectFormat | chat.JsonSchemaFormat | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    user: str | None = None
+
+    @property
+    def include_usage(self) -> bool:
+        """Whether a stream is to end with a chunk of usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def handler(self) -> str:
+        """The handler that ``model`` names: all of it, or what stands before the first slash."""
+        return self.model.partition("/")[0]
+
+    def to_chat(self) -> chat.ChatRequest:
+        """Return the request as handlers take it."""
+        return chat.ChatRequest(
+            messages=[_to_chat_message(message) for message in self.messages],
+            model=self.model.partition("/")[2] or None,
+            temperature=self.temperature,
+            top_p=self.top_p,
+            max_tokens=self.max_completion_tokens if self.max_tokens is None else self.max_tokens,
+            stop=[self.stop] if isinstance(self.stop, str) else self.stop,
+            seed=self.seed,
+            tools=self.tools,
+            tool_choice=self.tool_choice,
+            parallel_tool_calls=self.parallel_tool_calls,
+            response_format=self.response_format,
+            presence_penalty=self.presence_penalty,
+            frequency_penalty=self.frequency_penalty,
+            user=self.user,
+        )
+
+
+def _to_chat_message(message: Message) -> chat.Message:
+    if isinstance(message, DeveloperMessage):
+        return chat.SystemMessage(content=message.content, name=message.name)
+    if isinstance(message, EchoedMessage):
+        return chat.AssistantMessage(
+            content=message.content, refusal=message.refusal, tool_calls=message.tool_calls or None, name=message.name
+        )
+    return message
+
+
+_decoder = msgspec.json.Decoder(CompletionRequest)
+
+
+def decode_request(body: bytes) -> CompletionRequest:
+    """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+    try:
+        request = _decoder.decode(body)
+    except msgspec.ValidationError as error:
+        request = _decode_leniently(body, error)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+    if request.stream_options is not None and not request.stream:
+        raise InvalidInput("stream_options goes with stream: true only", param="stream_options")
+    if request.max_tokens is not None and request.max_completion_tokens is not None:
+        raise InvalidInput(
+            "max_tokens is the older name of max_completion_tokens: give one of them", param="max_completion_tokens"
+        )
+    if request.handler == "" or request.model.endswith("/"):
+        raise InvalidInput(f"model {request.model!r} has to be HANDLER or HANDLER/MODEL", param="model")
+    return request
+
+
+def _decode_leniently(body: bytes, first: msgspec.ValidationError) -> CompletionRequest:
+    """Decode what has fields that the strict way does not know; ``first`` is what it said."""
+    try:
+        fields = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise not_json(error) from None
+    if not isinstance(fields, dict):
+        raise invalid(first) from None
+    known = CompletionRequest.__struct_fields__
+    for name in [name for name in fields if name not in known]:
+        value = fields.pop(name)
+        if name in IGNORED or (name in NEUTRAL and (value is None or value in NEUTRAL[name])):
+            continue
+        if name in NEUTRAL:
+            remedy = f": {REMEDIES[name]}" if name in REMEDIES else "; leave it out"
+            raise InvalidInput(f"{name} is not supported{remedy}", param=name)
+        raise InvalidInput(f"unknown field {name!r}{_meant(name)}", param=name)
+    try:
+        return msgspec.convert(fields, CompletionRequest)
+    except msgspec.ValidationError as error:
+        raise invalid(error) from None
+
+
+def _meant(name: str) -> str:
+    from host.suggest import nearest  # needed only where somebody has made a mistake
+
+    found = nearest(name, CompletionRequest.__struct_fields__)
+    return f"; did you mean {found!r}?" if found is not None else "; leave it out"
+
+
+def invalid(error: msgspec.ValidationError) -> InvalidInput:
+    """Return msgspec's word on a wrong value, with the path as clients write it: ``messages[0].role``."""
+    text, _, place = str(error).partition(" - at `")
+    path = place.rstrip("`").removeprefix("$").lstrip(".")
+    if text.startswith(_MISSING):
+        path = _inside(path, text.removeprefix(_MISSING))
+        return InvalidInput(f"{path} is missing", param=path)
+    if text.startswith(_UNKNOWN):
+        path = _inside(path, text.removeprefix(_UNKNOWN))
+        return InvalidInput(f"{path} is not known or not supported; leave it out", param=path)
+    text = text[:1].lower() + text[1:].replace("`", "'")
+    choices = CHOICES.get(re.sub(r"\[\d+\]", "[]", path))
+    if text.startswith("invalid ") and choices is not None:
+        text += f"; it has to be {choices}"
+    return InvalidInput(f"{path or 'the body'}: {text}", param=path or None)
+
+
+_MISSING = "Object missing required field `"
+_UNKNOWN = "Object contains unknown field `"
+
+
+def _inside(path: str, quoted: str) -> str:
+    field = quoted.rstrip("`")
+    return f"{path}.{field}" if path else field

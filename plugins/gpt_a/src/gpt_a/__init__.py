@@ -1,0 +1,139 @@
+"""A chat handler on the OpenAI SDK: OpenAI itself, and every server that speaks its protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ToolCallDelta, Usage, cut_off
+from host.errors import ConfigError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from host.plugin import CallInfo
+from host.upstream import Retries, from_status, retried, retry_after_of
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.chat import ChatCompletionChunk
+
+_FINISHES: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+
+class GptA(ChatHandler):
+    """``[handlers.gpt_a]``: see ``handler.toml`` for its keys."""
+
+    _client: AsyncOpenAI
+
+    async def open(self) -> None:
+        """Import the SDK and make the one client that all dispatches share."""
+        config, key = self.context.config, self.context.secrets.get("OPENAI_API_KEY")
+        base_url = config.get("base_url")
+        if not key and not base_url:
+            raise ConfigError(
+                "neither a key nor another server: set OPENAI_API_KEY, or base_url in [handlers.gpt_a] "
+                "for a compatible server that takes no key"
+            )
+        # Here, and not at the top: the module is imported to look at it, the SDK only to be used.
+        from openai import AsyncOpenAI
+
+        self._client = AsyncOpenAI(
+            api_key=key.reveal() if key else "no-key",
+            base_url=base_url,
+            organization=config.get("organization"),
+            project=config.get("project"),
+            timeout=config["timeout"],
+            max_retries=0,
+            default_headers=config.get("headers"),
+        )
+        self.context.on_close(self._client.close)
+        self._retries = Retries(times=config["retries"])
+        # The SDK imports its resources at their first use: now, and not in the first dispatch.
+        _ = self._client.chat.completions
+
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+        """Pass the request on, and what comes back."""
+        body = msgspec.to_builtins(request)
+        body["model"] = request.model or self.context.config["model"]
+        deadline = call.deadline if call is not None else None
+        async for piece in retried(lambda: self._attempt(body), self._retries, deadline=deadline):
+            yield piece
+
+    def unfinished(self) -> FinishReason:
+        """Refuse a stream without a finish reason: the SDK does not tell one that was cut off from a whole one."""
+        return cut_off()
+
+    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+        import httpx
+        import openai
+
+        try:
+            chunks = await self._client.chat.completions.create(
+                **body, stream=True, stream_options={"include_usage": True}
+            )
+            async with chunks:
+                async for chunk in chunks:
+                    piece = _piece(chunk)
+                    if piece is not None:
+                        yield piece
+        except openai.APIStatusError as error:
+            raise _status_error(error) from error
+        except (openai.APITimeoutError, httpx.TimeoutException) as error:
+            raise UpstreamTimeout(f"no answer from the provider within {self.context.config['timeout']:g} s") from error
+        except (openai.APIConnectionError, httpx.HTTPError) as error:
+            cause = error.__cause__ or error
+            raise UpstreamUnreachable(f"the connection to the provider failed: {type(cause).__name__}") from error
+        except json.JSONDecodeError as error:
+            raise UpstreamError("the provider sent a chunk that is not JSON") from error
+        except openai.APIError as error:
+            raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
+
+
+def _piece(chunk: ChatCompletionChunk) -> ChatPiece | None:
+    """Return what a chunk carries, or None if that is nothing."""
+    piece = ChatPiece()
+    if chunk.usage is not None:
+        piece.usage = Usage(
+            prompt_tokens=chunk.usage.prompt_tokens,
+            completion_tokens=chunk.usage.completion_tokens,
+            total_tokens=chunk.usage.total_tokens,
+        )
+    for choice in chunk.choices or ():
+        delta = choice.delta
+        if delta is not None:
+            piece.text = delta.content or None
+            piece.refusal = delta.refusal or None
+            piece.tool_calls = [
+                ToolCallDelta(
+                    index=call.index,
+                    id=call.id,
+                    name=call.function.name if call.function else None,
+                    arguments=(call.function.arguments or "") if call.function else "",
+                )
+                for call in delta.tool_calls or ()
+            ] or None
+        if choice.finish_reason is not None:
+            piece.finish_reason = _FINISHES.get(choice.finish_reason, "stop")
+    if piece == ChatPiece():
+        return None
+    piece.model = chunk.model or None
+    return piece
+
+
+def _status_error(error: Any) -> UpstreamError:
+    body = error.body if isinstance(error.body, dict) else {}
+    # Not the whole of an answer that is no JSON: it may be a proxy's page.
+    message = body.get("message") or f"an answer that is not OpenAI's ({error.response.headers.get('content-type')})"
+    return from_status(
+        error.status_code,
+        str(message),
+        retry_after=retry_after_of(error.response.headers),
+        param=body.get("param"),
+        code=body.get("code"),
+    )

