@@ -71,11 +71,11 @@ benches := memory cycles dispatch activation discovery
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
-	@for name in $(benches); do $(python) bench/$$name.py $(ARGS) || exit 1; done
+	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
 .PHONY: $(addprefix bench-,$(benches))
 $(addprefix bench-,$(benches)): bench-%: setup
-	@$(python) bench/$*.py $(ARGS)
+	@$(python) -m bench.$* $(ARGS)
 
 .PHONY: clean
 clean: ## remove what the other commands made

@@ -38,7 +38,7 @@ linger = "{linger}"            # the fork server goes so soon after its last wor
 base_url = "http://127.0.0.1:{port}/v1"
 model = "gpt_e"
 """
-QUESTION = "What is the capital of France?"
+QUESTION = "What is the capital of France? Answer in one sentence."
 TIME_LIMIT = 180
 """Seconds after which the demo gives up."""
 WIDTH = 30

@@ -14,7 +14,6 @@ import msgspec
 from aiohttp import web
 
 from host import exchange
-from host.auth import Endpoint
 from host.dispatch import json_answer
 from host.errors import HostError, InvalidInput
 from host.request_limits import RequestLimits
@@ -24,6 +23,14 @@ log = logging.getLogger(__name__)
 
 LONGEST_DEADLINE = 24 * 3600.0
 """Seconds; whoever waits longer does not mean it."""
+
+
+MEANINGS = {
+    "wait": "true or false",
+    "mode": "drain, if_idle or force",
+    "deadline_s": f"seconds, from 0 to {LONGEST_DEADLINE:g}",
+}
+"""What the options have to be."""
 
 
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
@@ -56,17 +63,17 @@ class AdminRoutes:
         self._limits = limits
         self._tasks: set[asyncio.Task[Any]] = set()
 
-    def routes(self) -> list[tuple[str, str, Endpoint]]:
-        """Return method, path and endpoint of each."""
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
         return [
-            ("GET", "/admin/handlers", self.list_handlers),
-            ("GET", "/admin/handlers/{name}", self.show_handler),
-            ("POST", "/admin/handlers/{name}/load", self.load),
-            ("POST", "/admin/handlers/{name}/unload", self.unload),
-            ("POST", "/admin/handlers/{name}/reload", self.reload),
-            ("POST", "/admin/rescan", self.rescan),
-            ("GET", "/admin/memory", self.memory),
-            ("POST", "/admin/drain", self.drain),
+            web.get("/admin/handlers", self.list_handlers),
+            web.get("/admin/handlers/{name}", self.show_handler),
+            web.post("/admin/handlers/{name}/load", self.load),
+            web.post("/admin/handlers/{name}/unload", self.unload),
+            web.post("/admin/handlers/{name}/reload", self.reload),
+            web.post("/admin/rescan", self.rescan),
+            web.get("/admin/memory", self.memory),
+            web.post("/admin/drain", self.drain),
         ]
 
     async def close(self) -> None:
@@ -140,9 +147,8 @@ class AdminRoutes:
         try:
             return msgspec.convert(given, kind, strict=False)
         except msgspec.ValidationError as error:
-            text, _, path = str(error).partition(" - at `$.")
-            name = path.rstrip("`")
-            raise InvalidInput(f"{name} = {given.get(name)!r}: {text.replace('`', chr(39))}", param=name) from None
+            name = str(error).rpartition("$.")[2].rstrip("`")
+            raise InvalidInput(f"{name} = {given.get(name)!r}: has to be {MEANINGS[name]}", param=name) from None
 
     async def _do(self, work: Coroutine[Any, Any, object], title: str, options: LoadOptions) -> web.StreamResponse:
         """Begin the work; answer with its receipt, or at once."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 from aiohttp import web
 
 from host.admin import AdminRoutes
-from host.auth import KeyRing, for_consumers, for_operators
+from host.auth import Endpoint, KeyRing, for_consumers, for_operators
 from host.config import Config
 from host.dispatch import Dispatcher, NativeRoutes
 from host.health import HealthRoutes
@@ -40,12 +40,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-    for method, path, endpoint in HealthRoutes(supervisor).routes():
-        app.router.add_route(method, path, endpoint)
-    for method, path, endpoint in [*native.routes(), *openai.routes()]:
-        app.router.add_route(method, path, limits.counted(for_consumers(keys, endpoint)))
-    for method, path, endpoint in admin.routes():
-        app.router.add_route(method, path, for_operators(keys, endpoint))
+    app.add_routes(HealthRoutes(supervisor).routes())
+    app.add_routes(_behind(lambda endpoint: limits.counted(for_consumers(keys, endpoint)), native.routes()))
+    app.add_routes(_behind(lambda endpoint: limits.counted(for_consumers(keys, endpoint)), openai.routes()))
+    app.add_routes(_behind(lambda endpoint: for_operators(keys, endpoint), admin.routes()))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
@@ -55,3 +53,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
 
     app.cleanup_ctx.append(supervise)
     return app
+
+
+def _behind(guard: Callable[[Endpoint], Endpoint], routes: list[web.RouteDef]) -> list[web.RouteDef]:
+    """Return the routes with the guard before each of them."""
+    return [web.route(route.method, route.path, guard(route.handler), **route.kwargs) for route in routes]

@@ -11,45 +11,20 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections import deque
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 from host import wire
+from host.call import Call, CallTimeouts, ChannelLimits
 from host.errors import (
     BY_CODE,
     ActivationFailed,
     ActivationTimeout,
-    AnswerTooLarge,
-    DeadlineExceeded,
     HandlerCrashed,
     HandlerFault,
     HostError,
 )
-
-
-@dataclass(frozen=True)
-class ChannelLimits:
-    """Bounds of a channel; sizes in bytes, times in seconds."""
-
-    max_frame: int = wire.DEFAULT_MAX_FRAME
-    window: int = 256 * 1024
-    heartbeat_interval: float = 5.0
-    hang_after: float = 30.0
-    max_answer: int = 16 * 1024 * 1024
-
-
-class CallTimeouts(NamedTuple):
-    """Limits of one call in seconds; None means none.
-
-    ``total`` bounds an answer that is no stream; a stream is bounded by
-    ``first_byte`` up to its first piece, and by ``gap`` between two pieces.
-    """
-
-    total: float | None
-    first_byte: float | None
-    gap: float | None
 
 
 @dataclass(frozen=True)
@@ -60,136 +35,6 @@ class Closed:
     broken: bool = False
     """The worker did not go by itself: it hangs, or speaks no protocol."""
     hang: bool = False
-
-
-class Call:
-    """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`pieces` of a stream."""
-
-    __slots__ = (
-        "_channel",
-        "_consumed",
-        "_ended",
-        "_error",
-        "_number",
-        "_pieces",
-        "_received",
-        "_size",
-        "_streamed",
-        "_timeouts",
-        "_waiter",
-    )
-
-    def __init__(self, channel: Channel, number: int, streamed: bool, timeouts: CallTimeouts) -> None:
-        self._channel = channel
-        self._number = number
-        self._streamed = streamed
-        self._timeouts = timeouts
-        self._pieces: deque[bytes] = deque()
-        self._size = 0
-        self._consumed = 0
-        self._received = 0
-        self._ended = False
-        self._error: HostError | None = None
-        self._waiter: asyncio.Future[None] | None = None
-
-    async def answer(self) -> bytes:
-        """Return the whole answer.
-
-        Raises the :class:`HostError` that the handler answered with, ``HandlerCrashed``,
-        ``DeadlineExceeded`` or ``AnswerTooLarge``. Being cancelled cancels the call.
-        """
-        if not self._ended:
-            await self._wait(self._timeouts.total, "request_timeout")
-        if self._error is not None:
-            raise self._error
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
-
-    async def pieces(self) -> list[bytes]:
-        """Return the next pieces of a stream, all that have come; none at its end.
-
-        Asking for the next ones gives the worker credit for the last ones.
-        """
-        if self._consumed and self._consumed >= self._channel.limits.window // 2 and not self._ended:
-            self._channel.send(wire.Credit(self._number, self._consumed))
-            self._consumed = 0
-        while not self._pieces:
-            if self._error is not None:
-                raise self._error
-            if self._ended:
-                return []
-            if self._received:
-                await self._wait(self._timeouts.gap, "gap_timeout")
-            else:
-                await self._wait(self._timeouts.first_byte, "first_byte_timeout")
-        taken = list(self._pieces)
-        self._pieces.clear()
-        self._consumed += sum(map(len, taken))
-        return taken
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over the pieces of a stream, one by one."""
-        while taken := await self.pieces():
-            for piece in taken:
-                yield piece
-
-    def cancel(self) -> None:
-        """Tell the worker that nobody waits any more; without effect on a call that has ended."""
-        if not self._ended:
-            self._ended = True
-            self._channel.forget(self._number)
-
-    def abort(self, error: HostError) -> None:
-        """End the call with ``error``, for the worker and for the consumer."""
-        if not self._ended:
-            self._channel.forget(self._number)
-            self.ended(error)
-
-    def piece(self, data: bytes) -> None:
-        """Take a piece or fragment; called by the channel."""
-        self._received += 1
-        self._pieces.append(data)
-        if self._streamed:
-            self._wake()
-            return
-        self._size += len(data)
-        limit = self._channel.limits.max_answer
-        if self._size > limit:
-            self._pieces.clear()
-            self.abort(AnswerTooLarge(f"the handler's answer is longer than {limit} bytes (server.max_answer)"))
-        else:
-            # Nobody reads fragments before the last one: what bounds them is the answer's limit.
-            self._channel.send(wire.Credit(self._number, len(data)))
-
-    def ended(self, error: HostError | None, data: bytes | None = None) -> None:
-        """Take the end; called by the channel."""
-        if data is not None:
-            self._pieces.append(data)
-        self._ended = True
-        self._error = error
-        self._wake()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    async def _wait(self, limit: float | None, name: str) -> None:
-        """Wait for the channel to bring something, at most ``limit`` seconds."""
-        loop = asyncio.get_running_loop()
-        self._waiter = loop.create_future()
-        timer = loop.call_later(limit, self._expire, limit, name) if limit is not None else None
-        try:
-            await self._waiter
-        except asyncio.CancelledError:
-            self.cancel()
-            raise
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _expire(self, limit: float, name: str) -> None:
-        what = "no answer" if not self._received else "nothing more of the answer"
-        self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
 
 
 class Channel(asyncio.Protocol):
@@ -212,6 +57,7 @@ class Channel(asyncio.Protocol):
         self._on_log = on_log
         self._decoder = wire.worker_frames(limits.max_frame)
         self._transport: asyncio.Transport | None = None
+        self._out: list[bytes] = []
         self._calls: dict[int, Call] = {}
         self._number = 0
         self._failure: HostError | None = None
@@ -313,9 +159,10 @@ class Channel(asyncio.Protocol):
             self.send(wire.Cancel(number))
 
     def send(self, frame: wire.HostFrame) -> None:
-        """Write a frame, unless the channel has closed."""
-        if self._transport is not None and not self.closed.done():
-            self._transport.write(wire.encode(frame))
+        """Write a frame, together with all others of this turn of the event loop."""
+        self._out.append(wire.encode(frame))
+        if len(self._out) == 1:
+            self._loop.call_soon(self._flush)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport (asyncio)."""
@@ -336,6 +183,11 @@ class Channel(asyncio.Protocol):
         if self._decoder.pending:
             self._end(Closed(f"its last frame was cut off after {self._decoder.pending} bytes"))
         self._end(Closed("it closed its channel"))
+
+    def _flush(self) -> None:
+        out, self._out = self._out, []
+        if self._transport is not None and not self.closed.done():
+            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _end(self, closed: Closed) -> None:
         if self._heartbeat is not None:

@@ -16,8 +16,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from host import exchange
-from host.auth import Endpoint
-from host.channel import Call
+from host.call import Call
 from host.errors import DeadlineExceeded
 from host.event_stream import EventStream
 from host.exchange import Exchange
@@ -98,13 +97,13 @@ class NativeRoutes:
         self._dispatcher = dispatcher
         self._limits = limits
 
-    def routes(self) -> list[tuple[str, str, Endpoint]]:
-        """Return method, path and endpoint of each."""
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
         return [
             # First what is asked most: aiohttp tries routes of one prefix in their order.
-            ("POST", "/v1/handlers/{name}/{operation}", self.dispatch),
-            ("GET", "/v1/handlers", self.list_handlers),
-            ("GET", "/v1/handlers/{name}", self.show_handler),
+            web.post("/v1/handlers/{name}/{operation}", self.dispatch),
+            web.get("/v1/handlers", self.list_handlers),
+            web.get("/v1/handlers/{name}", self.show_handler),
         ]
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:

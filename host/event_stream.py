@@ -15,6 +15,8 @@ KEEP_ALIVE_INTERVAL = 15.0
 KEEP_ALIVE = b": keep-alive\n\n"
 CLIENT_STALL = 60.0
 """Seconds after which a client that takes nothing of what is written is given up."""
+SHORTEST_LOOK = 1.0
+"""Seconds between two looks at a client that is behind."""
 
 
 class EventStream:
@@ -91,7 +93,7 @@ class EventStream:
             self._written_at = self._loop.time()
             self._comment = asyncio.create_task(self._write_comment(), name="keep-alive comment")
             silent = 0.0
-        self._timer = self._loop.call_later(max(1.0, KEEP_ALIVE_INTERVAL - silent), self._look)
+        self._timer = self._loop.call_later(max(SHORTEST_LOOK, KEEP_ALIVE_INTERVAL - silent), self._look)
 
     async def _write_comment(self) -> None:
         try:

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from host import lifecycle as life
-from host.channel import Channel, ChannelLimits
+from host.call import ChannelLimits
+from host.channel import Channel
 from host.config import HandlerPolicy
 from host.errors import ActivationFailed, HandlerCrashed, HostError, OutOfResources
 from host.launcher import Exit, Launcher, WorkerProcess

@@ -6,7 +6,6 @@ from collections import Counter
 
 from aiohttp import web
 
-from host.auth import Endpoint
 from host.dispatch import json_answer
 from host.supervisor import Supervisor
 
@@ -17,9 +16,9 @@ class HealthRoutes:
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
 
-    def routes(self) -> list[tuple[str, str, Endpoint]]:
-        """Return method, path and endpoint of each."""
-        return [("GET", "/health/live", self.live), ("GET", "/health/ready", self.ready)]
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [web.get("/health/live", self.live), web.get("/health/ready", self.ready)]
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """200 as long as the event loop turns."""

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 
-from host.channel import Call, CallTimeouts, Channel
+from host.call import Call, CallTimeouts
+from host.channel import Channel
 from host.config import HandlerPolicy
 from host.errors import HostError
 from host.generation import Generation

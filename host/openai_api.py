@@ -13,9 +13,8 @@ import msgspec
 from aiohttp import web
 
 from host import chat, exchange
-from host.auth import Endpoint
+from host.call import Call
 from host.catalog import ProblemState
-from host.channel import Call
 from host.dispatch import Dispatcher, json_answer
 from host.errors import HandlerFault, ModelNotFound, UnknownHandler, UnknownOperation
 from host.event_stream import EventStream
@@ -47,12 +46,12 @@ class OpenAIRoutes:
         self._limits = limits
         self._created = int(time.time())
 
-    def routes(self) -> list[tuple[str, str, Endpoint]]:
-        """Return method, path and endpoint of each."""
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
         return [
-            ("GET", "/v1/models", self.list_models),
-            ("GET", "/v1/models/{model:.+}", self.show_model),
-            ("POST", "/v1/chat/completions", self.complete),
+            web.get("/v1/models", self.list_models),
+            web.get("/v1/models/{model:.+}", self.show_model),
+            web.post("/v1/chat/completions", self.complete),
         ]
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:

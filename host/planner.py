@@ -10,8 +10,8 @@ from collections.abc import Mapping
 import msgspec
 
 from host import catalog as catalogs
+from host.call import ChannelLimits
 from host.catalog import CatalogEntry
-from host.channel import ChannelLimits
 from host.config import Config, HandlerPolicy
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment

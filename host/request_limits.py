@@ -43,6 +43,8 @@ class RequestLimits:
 
         Raises ``UnsupportedMediaType``, ``BodyTooLarge``, ``RequestTimeout`` and ``InvalidInput``.
         """
+        if not request.can_read_body:
+            return EMPTY_OBJECT
         kind = request.headers.get(hdrs.CONTENT_TYPE)
         if kind is not None and kind != "application/json" and not _is_json(kind):
             raise UnsupportedMediaType(f"the body has to be application/json, and is said to be {kind[:100]!r}")
@@ -57,7 +59,7 @@ class RequestLimits:
         limit = self._config.max_body
         content = request.content
         if content.is_eof():  # it has arrived with the head, as most do
-            body = content.read_nowait() if not content.at_eof() else b""
+            body = content.read_nowait()
         else:
             if (request.content_length or 0) > limit:
                 raise self._too_large()

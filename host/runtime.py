@@ -8,9 +8,7 @@ leave in one write.
 from __future__ import annotations
 
 import asyncio
-import contextvars
 import logging
-import threading
 import time
 from collections.abc import Callable
 from contextlib import aclosing
@@ -21,15 +19,8 @@ import msgspec
 from host import wire
 from host.errors import AnswerTooLarge, HandlerFault, HostError, InvalidInput, UnknownOperation
 from host.loading import Handler, Operation, trace_of
+from host.log_bridge import request_id
 from host.plugin import CallInfo
-
-request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
-
-LOG_RECORDS_PER_SECOND = 500
-"""Log records of a handler that reach the host; more are counted."""
-
-MAX_LOG_MESSAGE = 16 * 1024
-"""Characters at which a log message is cut."""
 
 _DONE = object()
 
@@ -247,43 +238,6 @@ class Runtime(asyncio.Protocol):
             deadline=time.monotonic() + frame.timeout if frame.timeout is not None else None,
             log=logging.LoggerAdapter(self._log, {}),
         )
-
-
-class LogBridge(logging.Handler):
-    """Sends log records to the host, a bounded number in a second."""
-
-    def __init__(self, runtime: Runtime) -> None:
-        super().__init__()
-        self._runtime = runtime
-        self._loop = asyncio.get_running_loop()
-        self._thread = threading.get_ident()
-        self._second = 0
-        self._left = LOG_RECORDS_PER_SECOND
-        self._dropped = 0
-
-    def emit(self, record: logging.LogRecord) -> None:
-        """Send one record, from whatever thread it comes."""
-        second = int(time.monotonic())
-        if second != self._second:
-            if self._dropped:
-                self._send(wire.Log(logging.WARNING, "handler", f"{self._dropped} more log records suppressed"))
-            self._second, self._left, self._dropped = second, LOG_RECORDS_PER_SECOND, 0
-        if self._left <= 0:
-            self._dropped += 1
-            return
-        self._left -= 1
-        try:
-            message = self.format(record)[:MAX_LOG_MESSAGE]
-        except Exception:  # noqa: BLE001 - a record may hold anything
-            self.handleError(record)
-            return
-        self._send(wire.Log(record.levelno, record.name, message, request_id.get()))
-
-    def _send(self, frame: wire.Log) -> None:
-        if threading.get_ident() == self._thread:
-            self._runtime.send(frame)
-        else:
-            self._loop.call_soon_threadsafe(self._runtime.send, frame)
 
 
 def _decode(operation: Operation, body: bytes) -> Any:

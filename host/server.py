@@ -7,6 +7,8 @@ import logging
 import secrets
 import signal
 import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import msgspec
 from aiohttp import web
@@ -54,6 +56,22 @@ def _with_admin_token(config: Config) -> Config:
 
 
 async def _serve(config: Config) -> int:
+    async with serving(config) as (supervisor, url):
+        signals = _signals()
+        _announce(url, config)
+        await supervisor.ready()
+        await signals.get()
+        await _drain(supervisor, signals)
+    return 0
+
+
+@asynccontextmanager
+async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
+    """Serve while the block runs; give the supervisor and the URL.
+
+    Raises :class:`ConfigError` if the address cannot be had. At the end of the
+    block what is still under way gets ``server.drain_timeout``.
+    """
     app = create_app(config)
     # Without handler_cancellation aiohttp does not tell a handler that its client has left.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_BYTES)
@@ -62,16 +80,11 @@ async def _serve(config: Config) -> int:
         assert runner.server is not None
         listening = await _listen(Listener(runner.server, config.server), config.server)
         try:
-            signals = _signals()
-            _announce(listening, config)
-            await app[SUPERVISOR].ready()
-            await signals.get()
-            await _drain(app[SUPERVISOR], signals)
+            yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()
     finally:
         await runner.cleanup()
-    return 0
 
 
 async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
@@ -86,11 +99,19 @@ async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
         ) from error
 
 
-def _announce(listening: asyncio.Server, config: Config) -> None:
-    """Say where the host is: the first line on standard output, for programs to wait for."""
+def _url_of(listening: asyncio.Server) -> str:
+    """Return where the host is found on this machine."""
     host, port = listening.sockets[0].getsockname()[:2]
-    shown = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)  # noqa: S104 - told apart, not bound
-    sys.stdout.write(f"ready http://{shown}:{port}\n")
+    name = _LOOPBACK_OF.get(host, host)
+    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+
+
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
+
+
+def _announce(url: str, config: Config) -> None:
+    """Say where the host is: the first line on standard output, for programs to wait for."""
+    sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
     if not config.auth.api_keys:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)

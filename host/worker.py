@@ -21,8 +21,9 @@ from pathlib import Path
 
 from host import wire
 from host.loading import LoadError, failed, load
+from host.log_bridge import LogBridge
 from host.plugin import Context, Secret
-from host.runtime import LogBridge, Runtime
+from host.runtime import Runtime
 
 TERM_GRACE = 1.0
 """Seconds that a worker takes to deactivate on SIGTERM."""
@@ -112,7 +113,7 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
     if spec.oom_score_adj != 500:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(spec.oom_score_adj))
-    logging.basicConfig(level=logging.INFO, handlers=[LogBridge(runtime)], format="%(message)s", force=True)
+    logging.basicConfig(level=logging.INFO, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
 
 

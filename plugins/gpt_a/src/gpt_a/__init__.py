@@ -70,7 +70,6 @@ class GptA(ChatHandler):
         return cut_off()
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
-        import httpx
         import openai
 
         try:
@@ -84,15 +83,28 @@ class GptA(ChatHandler):
                         yield piece
         except openai.APIStatusError as error:
             raise _status_error(error) from error
-        except (openai.APITimeoutError, httpx.TimeoutException) as error:
-            raise UpstreamTimeout(f"no answer from the provider within {self.context.config['timeout']:g} s") from error
-        except (openai.APIConnectionError, httpx.HTTPError) as error:
-            cause = error.__cause__ or error
-            raise UpstreamUnreachable(f"the connection to the provider failed: {type(cause).__name__}") from error
+        except openai.APITimeoutError as error:
+            raise self._timed_out() from error
+        except openai.APIConnectionError as error:
+            raise _unreachable(error.__cause__ or error) from error
         except json.JSONDecodeError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
         except openai.APIError as error:
             raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
+        except Exception as error:
+            # In the middle of a stream, version 2 of the SDK lets the errors of its transport through, httpx or httpx2.
+            if not type(error).__module__.startswith("httpx"):
+                raise
+            if "Timeout" in type(error).__name__:
+                raise self._timed_out() from error
+            raise _unreachable(error) from error
+
+    def _timed_out(self) -> UpstreamTimeout:
+        return UpstreamTimeout(f"no answer from the provider within {self.context.config['timeout']:g} s")
+
+
+def _unreachable(error: BaseException) -> UpstreamUnreachable:
+    return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
 
 
 def _piece(chunk: ChatCompletionChunk) -> ChatPiece | None:
