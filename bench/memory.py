@@ -43,7 +43,8 @@ os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
 warnings.simplefilter("ignore")
 from aiohttp import web
 def pss():
-    return next(int(l.split()[1]) * 1024 for l in Path("/proc/self/smaps_rollup").read_text().splitlines() if l.startswith("Pss:"))
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
 start = pss()
 for name in sys.argv[1:]:
     importlib.import_module(name)

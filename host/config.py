@@ -6,14 +6,41 @@ said of a wrong one, is the matter of ``host.config_loader``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 
 Isolation = Literal["process", "exec", "inline"]
 MB = 1024**2
+
+
+class Number(NamedTuple):
+    """How the number of a key is written, and what it may be."""
+
+    written: Literal["count", "size", "duration", "share"]
+    """``share``: a percentage, kept as a float, or a size, kept as an int."""
+    least: float = 0
+    most: float = 2**50
+    none: str | None = None
+    """The word for None."""
+
+
+Count = Annotated[int, Number("count", most=2**31 - 1)]
+AtLeastOne = Annotated[int, Number("count", least=1, most=2**31 - 1)]
+Size = Annotated[int, Number("size")]
+Duration = Annotated[float, Number("duration")]
+Timeout = Annotated[float, Number("duration", least=0.001)]
+"""Of 0 seconds nothing would ever come through, or a loop would never rest."""
+
+_SECRET_WORDS = frozenset("key keys token secret secrets password passwords passwd passphrase credentials".split())
+
+
+def looks_secret(key: str) -> bool:
+    """Return whether a key's name says that its value is not to be shown: ``api_key``, not ``max_tokens``."""
+    return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -24,23 +51,23 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     """``[server]``: the address, and what a client may ask of it."""
 
     host: str = "127.0.0.1"
-    port: int = 8080
+    port: Annotated[int, Number("count", most=65535)] = 8080
     """0 chooses a free one."""
-    max_body: int = 4 * MB
+    max_body: Annotated[int, Number("size", least=1)] = 4 * MB
     """Longest request body."""
-    max_header: int = 16 * 1024
+    max_header: Annotated[int, Number("size", least=512)] = 16 * 1024
     """Longest request line, and longest header."""
-    max_connections: int = 1024
+    max_connections: AtLeastOne = 1024
     """Requests under way at a time, of all clients."""
-    max_answer: int = 16 * MB
+    max_answer: Annotated[int, Number("size", least=1)] = 16 * MB
     """Longest answer that is no stream."""
-    request_timeout: float = 120.0
+    request_timeout: Timeout = 120.0
     """From admission to the last byte of an answer that is no stream; to the first byte of one that is."""
-    body_timeout: float = 10.0
+    body_timeout: Timeout = 10.0
     """For the client to send its body."""
-    keepalive_timeout: float = 75.0
+    keepalive_timeout: Duration = 75.0
     """For the client to send its next request."""
-    drain_timeout: float = 30.0
+    drain_timeout: Duration = 30.0
     """What dispatches under way get at shutdown."""
 
 
@@ -59,31 +86,31 @@ class AuthConfig(_Section, frozen=True, kw_only=True):
 class MemoryConfig(_Section, frozen=True, kw_only=True):
     """``[memory]``: the budget of the host and all its processes."""
 
-    limit: int | None = None
+    limit: Annotated[int | None, Number("size", least=16 * MB, none="auto")] = None
     """None (``auto``): the smallest of the control groups' limits, else the machine's memory."""
-    headroom: float | int = 0.1
+    headroom: Annotated[float | int, Number("share")] = 0.1
     """Kept free of the limit: a share (``10%``) or bytes."""
-    default_estimate: int = 64 * MB
+    default_estimate: Size = 64 * MB
     """Reserved for a handler of which nothing is known."""
-    wait: float = 30.0
+    wait: Duration = 30.0
     """How long an activation waits for room."""
-    sample_interval: float = 2.0
+    sample_interval: Annotated[float, Number("duration", least=0.1)] = 2.0
     """Between two measurements while there are workers."""
 
 
 class WorkersConfig(_Section, frozen=True, kw_only=True):
     """``[workers]``: the processes, and the channel to them."""
 
-    linger: float = 60.0
+    linger: Duration = 60.0
     """The fork server goes when it has had no worker for so long."""
-    max_frame: int = 1 * MB
+    max_frame: Annotated[int, Number("size", least=4096, most=1024**3)] = 1 * MB
     """Longest piece of a stream."""
-    window: int = 256 * 1024
+    window: Annotated[int, Number("size", least=1024, most=1024**3)] = 256 * 1024
     """Bytes of a stream under way between worker and client."""
-    heartbeat_interval: float = 5.0
-    hang_after: float = 30.0
+    heartbeat_interval: Annotated[float, Number("duration", least=0.1)] = 5.0
+    hang_after: Annotated[float, Number("duration", least=0.2)] = 30.0
     """A worker that gives no sign of life for so long is replaced."""
-    output_lines_per_second: int = 200
+    output_lines_per_second: Count = 200
     """Lines of a worker's standard output that are logged; more are counted."""
 
 
@@ -91,11 +118,12 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     """``[defaults]``, and the same keys in ``[handlers.NAME]``: how the host treats a handler."""
 
     enabled: bool = True
-    idle_after: float | None = 300.0
+    """False: the handler is listed as ``blocked``, and never runs."""
+    idle_after: Annotated[float | None, Number("duration", none="never")] = 300.0
     """Unload after so long without a dispatch; None: never."""
-    max_queue: int = 128
+    max_queue: Count = 128
     """Dispatches that may wait for the handler; further ones get 429."""
-    max_concurrency: int = 32
+    max_concurrency: AtLeastOne = 32
     """Dispatches that its worker runs at a time."""
     isolation: Isolation = "process"
     python: Path | None = None
@@ -104,23 +132,23 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     """Modules that the fork server imports before it forks."""
     pin: bool = False
     """Never unload it for idleness or for another's memory."""
-    activate_timeout: float = 60.0
-    first_byte_timeout: float = 60.0
+    activate_timeout: Timeout = 60.0
+    first_byte_timeout: Timeout = 60.0
     """From the dispatch to the first piece of a stream."""
-    gap_timeout: float = 60.0
+    gap_timeout: Timeout = 60.0
     """Between two pieces of a stream."""
-    drain_timeout: float = 30.0
+    drain_timeout: Duration = 30.0
     """What dispatches under way get at an unload."""
-    stop_grace: float = 5.0
+    stop_grace: Duration = 5.0
     """For a worker to deactivate and go, before it is killed."""
-    backoff: float = 1.0
+    backoff: Duration = 1.0
     """Pause after a failed activation; doubles with each further one."""
-    backoff_max: float = 60.0
-    crash_limit: int = 3
+    backoff_max: Duration = 60.0
+    crash_limit: AtLeastOne = 3
     """So many crashes within ``crash_window`` open the circuit."""
-    crash_window: float = 60.0
-    circuit_pause: float = 30.0
-    memory_estimate: int | None = None
+    crash_window: Timeout = 60.0
+    circuit_pause: Duration = 30.0
+    memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
 
 
@@ -157,6 +185,16 @@ class Config(_Section, frozen=True, kw_only=True):
     """``[handlers.NAME]``: the handler's own keys, and those of its policy, already decoded."""
     source: Path | None = None
     """The file that was read."""
+
+    def __repr__(self) -> str:
+        shown = {
+            name: {key: "***" if looks_secret(key) else value for key, value in keys.items()}
+            for name, keys in self.handlers.items()
+        }
+        fields = (
+            f"{name}={shown if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__
+        )
+        return f"Config({', '.join(fields)})"
 
     def policy(self, name: str) -> HandlerPolicy:
         """Return how the host treats a handler: the defaults, and what is set for it."""

@@ -9,29 +9,43 @@ from __future__ import annotations
 import math
 import re
 
+DURATION_FORMS = "30s, 5m, 1h30m or 250ms"
+"""How a duration may be written: for messages."""
+SIZE_FORMS = "512MB, 1.5GB or a whole number of bytes"
+"""How a size may be written: for messages."""
+
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_BYTES = {"": 1, "b": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\s*")
-_SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)i?b?", re.IGNORECASE)
+_BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
+_NUMBER = r"\d+(?:\.\d+)?"
+_STEP = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d)\s*", re.ASCII)
+_DURATION = re.compile(rf"(?:{_STEP.pattern})+", re.ASCII)
+_SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
 
 
 def parse_duration(value: object) -> float:
     """Return seconds from ``"1h30m"``, ``"250ms"`` or a number of seconds; raises ``ValueError``."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
-    elif isinstance(value, str) and value.strip():
-        text = value.strip()
-        if re.fullmatch(r"\d+(\.\d+)?", text):
-            seconds = float(text)
-        elif re.fullmatch(f"(?:{_DURATION.pattern})+", text):
-            seconds = sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
-        else:
-            raise ValueError(f"{value!r} is no duration; write it as 30s, 5m, 1h30m or 250ms")
-    else:
-        raise ValueError(f"{value!r} is no duration; write it as 30s, 5m, 1h30m or 250ms")
+    try:
+        seconds = _seconds(value)
+    except OverflowError:
+        seconds = math.inf
+    if seconds is None:
+        raise ValueError(f"{value!r} is no duration; write it as {DURATION_FORMS}")
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is no duration: it has to be 0 or more, and finite")
     return seconds
+
+
+def _seconds(value: object) -> float | None:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if not isinstance(value, str):
+        return None
+    text = value.strip()
+    if re.fullmatch(_NUMBER, text, re.ASCII):
+        return float(text)
+    if _DURATION.fullmatch(text) is None:
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _STEP.findall(text))
 
 
 def parse_size(value: object) -> int:
@@ -40,23 +54,29 @@ def parse_size(value: object) -> int:
         return value
     found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
     if found is None:
-        raise ValueError(f"{value!r} is no size; write it as 512MB, 1.5GB or a whole number of bytes")
-    return int(float(found[1]) * _BYTES[found[2].lower()])
+        raise ValueError(f"{value!r} is no size; write it as {SIZE_FORMS}")
+    number, unit = found[1], _BYTES[(found[2] or "").lower()]
+    try:
+        # Whole numbers keep all their digits.
+        return round(float(number) * unit) if "." in number else int(number) * unit
+    except (OverflowError, ValueError):
+        raise ValueError("a size of so many digits is none") from None
 
 
 def format_size(size: float) -> str:
     """Return a size for people: ``41.2 MB``."""
     for unit, factor in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
-        if abs(size) >= factor:
+        # What rounds to 1024.0 of one unit is 1.0 of the next.
+        if abs(size) >= factor * (1 - 0.05 / 1024):
             return f"{size / factor:.1f} {unit}"
     return f"{size:.0f} B"
 
 
 def format_duration(seconds: float) -> str:
     """Return a duration for people: ``250 ms``, ``4.2 s``, ``5m``, ``1h30m``."""
-    if seconds < 1:
+    if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)

@@ -79,7 +79,7 @@ class Control:
 async def until(condition: Callable[[], bool]) -> None:
     """Wait until something that no event tells has come about."""
     async with asyncio.timeout(LIMIT):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a process's end is told by nobody here
             await asyncio.sleep(0.005)
 
 

@@ -8,6 +8,7 @@ import resource
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -150,7 +151,7 @@ async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clea
         taken = []
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (max(map(int, os.listdir("/proc/self/fd"))) + 4, hard))
-            with pytest.raises(OSError, match="Too many open files"):
+            with suppress(OSError):
                 while True:
                     taken.append(os.open(os.devnull, os.O_RDONLY))
             error = await error_of(host.ask())

@@ -162,13 +162,17 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
     ("source", "told"),
     [
         (
-            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
-            "    @hookimpl\n    def activte(self): ...\n",
+            (
+                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "    @hookimpl\n    def activte(self): ...\n"
+            ),
             "did you mean 'activate'?",
         ),
         (
-            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
-            "    @hookimpl\n    def activate(self, contxt): ...\n",
+            (
+                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "    @hookimpl\n    def activate(self, contxt): ...\n"
+            ),
             "contxt",
         ),
         (
@@ -177,8 +181,10 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
         ),
         ("class Handler:\n    def __init__(self): 1 / 0\n", "ZeroDivisionError"),
         (
-            "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
-            "    @hookimpl\n    async def activate(self): raise OSError('no disk')\n",
+            (
+                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "    @hookimpl\n    async def activate(self): raise OSError('no disk')\n"
+            ),
             "OSError: no disk",
         ),
     ],
