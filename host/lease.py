@@ -47,7 +47,8 @@ class Lease:
         """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds."""
         assert self.channel is not None, "a lease that was not granted has no worker"
         policy = self.policy
-        timeouts = CallTimeouts(total=timeout, first_byte=policy.first_byte_timeout, gap=policy.gap_timeout)
+        first_byte = policy.first_byte_timeout if timeout is None else min(policy.first_byte_timeout, timeout)
+        timeouts = CallTimeouts(total=timeout, first_byte=first_byte, gap=policy.gap_timeout)
         call = self.channel.call(operation, body, streamed=streamed, request_id=request_id, timeouts=timeouts)
         self._calls.append(call)
         if self.error is not None:
@@ -77,13 +78,26 @@ class Lease:
         for call in self._calls:
             call.abort(error.again())
 
-    async def decided(self) -> None:
-        """Wait until the lease is granted or refused."""
+    def left(self) -> None:
+        """Cancel what has not ended; called by the owner."""
+        for call in self._calls:
+            call.cancel()
+
+    async def decided(self, patience: float | None) -> bool:
+        """Wait until the lease is granted, at most ``patience`` seconds; return whether it is. Raises its refusal."""
         if self.channel is None and self.error is None:
-            self._outcome = asyncio.get_running_loop().create_future()
-            await self._outcome
+            loop = asyncio.get_running_loop()
+            self._outcome = loop.create_future()
+            # A handle of its own, and only for who waits: asyncio.timeout costs a warm dispatch several percent.
+            timer = loop.call_later(patience, self._wake) if patience is not None else None
+            try:
+                await self._outcome
+            finally:
+                if timer is not None:
+                    timer.cancel()
         if self.channel is None and self.error is not None:
             raise self.error
+        return self.channel is not None
 
     def _wake(self) -> None:
         if self._outcome is not None and not self._outcome.done():

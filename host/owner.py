@@ -24,7 +24,14 @@ from host import lifecycle as life
 from host.budget import Budget, Candidate
 from host.catalog import CatalogEntry
 from host.config import HandlerPolicy
-from host.errors import ActivationFailed, HandlerCrashed, HandlerUnavailable, HostError
+from host.errors import (
+    ActivationFailed,
+    DeadlineExceeded,
+    HandlerCrashed,
+    HandlerLoading,
+    HandlerUnavailable,
+    HostError,
+)
 from host.generation import Generation, Plan
 from host.lease import Lease
 from host.lifecycle import Departure, Phase, State, Timer
@@ -68,6 +75,8 @@ class Owner:
         self.removed = False
         """The catalog has it no more; the owner goes when its worker has gone."""
         self.dispatches = 0
+        self.activate_seconds: float | None = None
+        """What the last activation took."""
         self.idle_since: float | None = None
         self.last_exit: ExitReport | None = None
         self._services = services
@@ -141,10 +150,11 @@ class Owner:
         finally:
             self._deciding = False
 
-    async def admit(self, dispatch: int) -> Lease:
+    async def admit(self, dispatch: int, patience: float | None) -> Lease:
         """Return a lease for the dispatch, activating the handler if it takes that.
 
-        Raises the :class:`HostError` of a refusal. Who is given a lease has to
+        Raises the :class:`HostError` of a refusal, and ``HandlerLoading`` or
+        ``DeadlineExceeded`` after ``patience`` seconds. Who is given a lease has to
         :meth:`release` it.
         """
         if self.entry.problem is not None and self._state.phase in (Phase.COLD, Phase.FAILED):
@@ -154,20 +164,32 @@ class Owner:
         self._leases[dispatch] = lease
         self.post(life.Asked(dispatch))
         try:
-            await lease.decided()
-        except HostError:
-            self._leases.pop(dispatch, None)
-            raise
-        except asyncio.CancelledError:
+            if not await lease.decided(patience):
+                raise self._too_slow(patience or 0.0)
+        except BaseException:
+            # Refused, out of patience, or cancelled: in the very moment of the grant, too.
             self._leases.pop(dispatch, None)
             self.post(life.Withdrawn(dispatch))
             raise
         self.dispatches += 1
         return lease
 
+    def _too_slow(self, patience: float) -> HostError:
+        if self._state.phase is Phase.READY:
+            return DeadlineExceeded(
+                f"{self.name} had no place free within {patience:g} s: {len(self._state.leases)} dispatches under way, "
+                f"{len(self._state.waiters)} waiting (max_concurrency)"
+            )
+        return HandlerLoading(
+            f"{self.name} was not ready within {patience:g} s; it goes on loading",
+            retry_after=self.activate_seconds or 1.0,
+        )
+
     def release(self, dispatch: int) -> None:
-        """Take the lease of a dispatch back."""
-        self._leases.pop(dispatch, None)
+        """Take the lease of a dispatch back; what it has not waited for is cancelled."""
+        lease = self._leases.pop(dispatch, None)
+        if lease is not None:
+            lease.left()
         self.post(life.Released(dispatch))
 
     async def load(self) -> None:
@@ -241,6 +263,7 @@ class Owner:
                 return
             self.post(event)
             if isinstance(event, life.Activated):
+                self.activate_seconds = time.monotonic() - generation.launched_at
                 self._services.changed(self, "activated")
 
         try:

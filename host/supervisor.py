@@ -99,8 +99,10 @@ class Supervisor:
         """Dispatches that have a lease or wait for one."""
         return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
 
-    def lease(self, name: str, operation: str | None = None) -> Admission:
+    def lease(self, name: str, operation: str | None = None, patience: float | None = None) -> Admission:
         """Return a context manager that gives a :class:`Lease` on the handler's worker, activating it if need be.
+
+        ``patience`` is how many seconds it may be waited for.
 
         Entering it raises the :class:`host.errors.HostError` of a refusal, before
         anything was sent to the handler.
@@ -113,7 +115,7 @@ class Supervisor:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return Admission(owner, next(self._dispatches))
+        return Admission(owner, next(self._dispatches), patience)
 
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
@@ -331,14 +333,15 @@ class Supervisor:
 class Admission:
     """Gives a lease to the block it is entered for, and takes it back at its end."""
 
-    __slots__ = ("_dispatch", "_owner")
+    __slots__ = ("_dispatch", "_owner", "_patience")
 
-    def __init__(self, owner: Owner, dispatch: int) -> None:
+    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
         self._owner = owner
         self._dispatch = dispatch
+        self._patience = patience
 
     async def __aenter__(self) -> Lease:
-        return await self._owner.admit(self._dispatch)
+        return await self._owner.admit(self._dispatch, self._patience)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
