@@ -11,7 +11,7 @@ from host.auth import Endpoint, KeyRing, for_consumers, for_operators
 from host.config import Config
 from host.dispatch import Dispatcher, NativeRoutes
 from host.health import HealthRoutes
-from host.http_errors import error_middleware
+from host.http_errors import error_middleware, expectation
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
 from host.supervisor import Observer, Supervisor
@@ -40,10 +40,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-    app.add_routes(HealthRoutes(supervisor).routes())
-    app.add_routes(_behind(lambda endpoint: limits.counted(for_consumers(keys, endpoint)), native.routes()))
-    app.add_routes(_behind(lambda endpoint: limits.counted(for_consumers(keys, endpoint)), openai.routes()))
-    app.add_routes(_behind(lambda endpoint: for_operators(keys, endpoint), admin.routes()))
+    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
+    for consumers in (native.routes(), openai.routes()):
+        app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
+    app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
@@ -55,6 +55,9 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     return app
 
 
-def _behind(guard: Callable[[Endpoint], Endpoint], routes: list[web.RouteDef]) -> list[web.RouteDef]:
+def _guarded(routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
     """Return the routes with the guard before each of them."""
-    return [web.route(route.method, route.path, guard(route.handler), **route.kwargs) for route in routes]
+    return [
+        web.route(route.method, route.path, guard(route.handler), expect_handler=expectation, **route.kwargs)
+        for route in routes
+    ]

@@ -35,7 +35,9 @@ Duration = Annotated[float, Number("duration")]
 Timeout = Annotated[float, Number("duration", least=0.001)]
 """Of 0 seconds nothing would ever come through, or a loop would never rest."""
 
-_SECRET_WORDS = frozenset("key keys token secret secrets password passwords passwd passphrase credentials".split())
+_SECRET_WORDS = frozenset(
+    {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "credentials"}
+)
 
 
 def looks_secret(key: str) -> bool:
@@ -191,9 +193,7 @@ class Config(_Section, frozen=True, kw_only=True):
             name: {key: "***" if looks_secret(key) else value for key, value in keys.items()}
             for name, keys in self.handlers.items()
         }
-        fields = (
-            f"{name}={shown if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__
-        )
+        fields = (f"{name}={shown if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__)
         return f"Config({', '.join(fields)})"
 
     def policy(self, name: str) -> HandlerPolicy:

@@ -1,24 +1,24 @@
 """Reads the configuration: a TOML file, then the environment, then flags, the later one stronger.
 
-Whatever is wrong ends in one :class:`host.errors.ConfigError` that names the place
-(file, variable or flag), the key, the value, and the nearest right one.
+Whatever is wrong ends in one :class:`host.errors.ConfigError`, with a line for each
+problem: the place (file, variable or flag), the key, the value, and the nearest right one.
 """
 
 from __future__ import annotations
 
 import hashlib
-import types
-import typing
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgspec
 
-from host.config import POLICY_KEYS, AuthConfig, Config, HandlerPolicy
+from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, looks_secret
+from host.config_values import SECTIONS, WrongValue, convert, keys_of, shown
 from host.errors import ConfigError
-from host.suggest import did_you_mean
-from host.units import parse_duration, parse_size
+from host.suggest import did_you_mean, nearest
+from host.units import format_duration, format_size
 
 PREFIX = "HANDLER_HOST_"
 KEYS_VARIABLE = PREFIX + "API_KEYS"
@@ -26,30 +26,9 @@ TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
 OTHER_VARIABLES = frozenset(PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "URL", "CONFIG"))
 """Variables of the project that are no configuration keys."""
 
-SIZES = frozenset(
-    {
-        "server.max_body",
-        "server.max_header",
-        "server.max_answer",
-        "memory.limit",
-        "memory.default_estimate",
-        "workers.max_frame",
-        "workers.window",
-        "handler.memory_estimate",
-    }
-)
-MINIMA = {
-    "server.max_connections": 1,
-    "server.max_header": 512,
-    "server.max_body": 1,
-    "workers.max_frame": 4096,
-    "workers.window": 1024,
-    "handler.max_concurrency": 1,
-    "handler.crash_limit": 1,
-}
-SECTIONS: dict[str, Any] = {
-    name: kind for name, kind in typing.get_type_hints(Config).items() if name not in ("data_dir", "handlers", "source")
-}
+_HASH = re.compile(r"sha256:[0-9a-f]{64}")
+_SERVICE_LINK = re.compile(r"(SERVICE_HOST|(SERVICE_)?PORT(_[A-Z0-9_]+)?)")
+"""What Kubernetes adds to the environment where a Service is called handler-host."""
 
 
 class Origin(NamedTuple):
@@ -57,6 +36,9 @@ class Origin(NamedTuple):
 
     kind: str
     name: str
+
+    def __str__(self) -> str:
+        return f"environment variable {self.name}" if self.kind == "environment" else self.name
 
 
 class Loaded(NamedTuple):
@@ -66,233 +48,238 @@ class Loaded(NamedTuple):
     origins: Mapping[str, Origin]
 
 
-def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Loaded:
+def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Loaded:
     """Return what is in force.
 
-    ``overrides`` are flags, by key (``server.port``). Raises :class:`ConfigError`.
+    ``overrides`` are flags, by key (``server.port``), as texts or as values.
+    Raises :class:`ConfigError`.
     """
-    builder = _Builder()
+    reader = _Reader()
     if path is not None:
-        builder.add_file(path)
-    builder.add_environment(environ)
-    for key, value in (overrides or {}).items():
-        builder.set(key.split("."), value, Origin("flag", f"--{key.rpartition('.')[2].replace('_', '-')}"))
-    return Loaded(builder.build(path), builder.origins)
+        reader.add_file(path)
+    reader.add_environment(environ)
+    reader.add_flags(overrides or {})
+    return Loaded(reader.build(path), reader.origins)
 
 
 def hash_key(key: str) -> str:
     """Return how a key is kept in a file: it is long and random, so that a plain digest is enough."""
-    return "sha256:" + hashlib.sha256(key.encode()).hexdigest()
+    return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
-class _Builder:
-    """Collects decoded values, section by section."""
+class _Problem(Exception):
+    """What is wrong with one value."""
+
+
+class _Reader:
+    """Collects values from weak to strong, and what is wrong with them."""
 
     def __init__(self) -> None:
         self.origins: dict[str, Origin] = {}
-        self._sections: dict[str, dict[str, Any]] = {}
+        self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
         self._data_dir: Path | None = None
-
-    def build(self, path: Path | None) -> Config:
-        sections = {name: kind(**self._sections.get(name, {})) for name, kind in SECTIONS.items()}
-        return Config(**sections, data_dir=self._data_dir, handlers=self._handlers, source=path)
+        self._base = Path()
+        self._problems: list[str] = []
 
     def add_file(self, path: Path) -> None:
-        import tomllib  # only where there is a file
-
-        try:
-            table = tomllib.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise ConfigError(f"{path}: cannot be read: {error.strerror}; name another file with --config") from error
-        except UnicodeDecodeError as error:
-            raise ConfigError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
-        except tomllib.TOMLDecodeError as error:
-            raise ConfigError(f"{path}: is no TOML: {error}") from error
-        for section, value in table.items():
-            if section == "data_dir":
-                self.set([section], value, Origin("file", str(path)))
-            elif not isinstance(value, dict):
-                hint = did_you_mean(section, [*SECTIONS, "handlers", "data_dir"])
-                raise ConfigError(f"{path}: {section} = {value!r}: unknown key{hint}")
-            elif section == "handlers":
+        """Read the file; raises :class:`ConfigError` if it cannot be read as TOML."""
+        origin = Origin("file", str(path))
+        self._base = path.parent
+        for section, value in _read_toml(path).items():
+            if section == "handlers" and isinstance(value, dict):
                 for name, keys in value.items():
-                    if not isinstance(keys, dict):
-                        raise ConfigError(f"{path}: handlers.{name} = {keys!r}: has to be a table, [handlers.{name}]")
-                    for key, entry in keys.items():
-                        self.set([section, name, key], entry, Origin("file", str(path)))
+                    if isinstance(keys, dict):
+                        self._handlers.setdefault(name, {})
+                        self._add_table(("handlers", name), keys, origin)
+                    else:
+                        self._add(("handlers", name), keys, origin)
+            elif section in SECTIONS and isinstance(value, dict):
+                self._add_table((section,), value, origin)
             else:
-                for key, entry in value.items() or ():
-                    self.set([section, key], entry, Origin("file", str(path)))
-                self._known_section(section, Origin("file", str(path)))
+                self._add((section,), value, origin)
+        self._base = Path()
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
+        """Take the variables of the host from the environment."""
         for variable, value in sorted(environ.items()):
-            if not variable.startswith(PREFIX) or variable.startswith(PREFIX + "SECRET_"):
+            name = variable.removeprefix(PREFIX)
+            if name == variable or name.startswith("SECRET_"):
                 continue
             origin = Origin("environment", variable)
+            # An empty variable is as good as none: it must not open what the file locks.
             if variable == KEYS_VARIABLE:
                 keys = tuple(hash_key(key.strip()) for key in value.split(",") if key.strip())
-                self._store("auth", "api_keys", keys, origin)
+                if keys:
+                    self._store("auth", "api_keys", keys, origin)
             elif variable == TOKEN_VARIABLE:
-                if value:
-                    self._store("auth", "admin_token", hash_key(value), origin)
-            elif variable == PREFIX + "DATA_DIR":
-                self.set(["data_dir"], value, origin)
-            elif variable not in OTHER_VARIABLES:
-                parts = variable.removeprefix(PREFIX).lower().split("__")
-                if len(parts) < 2:
-                    known = [*OTHER_VARIABLES, *(f"{PREFIX}{section.upper()}__" for section in SECTIONS)]
-                    raise ConfigError(f"environment variable {variable}: unknown{did_you_mean(variable, known)}")
-                self.set(parts, value, origin)
+                if value.strip():
+                    self._store("auth", "admin_token", hash_key(value.strip()), origin)
+            elif name == "DATA_DIR":
+                self._add(("data_dir",), value, origin)
+            elif "__" in name:
+                self._add(self._path_of(name.lower().split("__")), value, origin)
+            elif variable not in OTHER_VARIABLES and not _is_service_link(name, value):
+                self._problems.append(f"{origin}: unknown variable{_nearest_variable(name)}")
 
-    def set(self, keys: list[str], value: Any, origin: Origin) -> None:
-        """Decode one value and keep it."""
-        if keys == ["data_dir"]:
-            self._data_dir = Path(_text(value, "data_dir", origin)).expanduser()
-            self.origins["data_dir"] = origin
-            return
-        section, *rest = keys
-        if section == "handlers" and len(rest) == 2:
-            self._set_handlers_key(rest[0], rest[1], value, origin)
-            return
-        self._known_section(section, origin)
-        if section == "catalog" and len(rest) == 2 and rest[0] == "pins":
-            pins = {**self._sections.get("catalog", {}).get("pins", {}), rest[1]: _text(value, rest[1], origin)}
-            self._store("catalog", "pins", pins, origin)
-            return
-        hints = typing.get_type_hints(SECTIONS[section])
-        if len(rest) != 1 or rest[0] not in hints:
-            key = ".".join(rest)
-            raise _wrong(origin, f"{section}.{key}", value, f"unknown key{did_you_mean(key, hints)}")
-        name = "handler" if section == "defaults" else section
-        decoded = _decode(hints[rest[0]], value, f"{name}.{rest[0]}", f"{section}.{rest[0]}", origin)
-        if SECTIONS[section] is AuthConfig:
-            _check_hashes(rest[0], decoded, origin)
-        self._store(section, rest[0], decoded, origin)
+    def add_flags(self, flags: Mapping[str, Any]) -> None:
+        """Take flags by key."""
+        for key, value in flags.items():
+            name = key.removeprefix("server.").replace(".", "-").replace("_", "-")
+            self._add(tuple(key.split(".")), value, Origin("flag", f"--{name}"))
 
-    def _set_handlers_key(self, name: str, key: str, value: Any, origin: Origin) -> None:
-        shown = f"handlers.{name}.{key}"
+    def build(self, path: Path | None) -> Config:
+        """Return the configuration; raises :class:`ConfigError` with all that was wrong."""
+        if not self._problems:
+            self._check_together()
+        if self._problems:
+            raise ConfigError("\n".join(self._problems))
+        sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
+        return Config(**sections, data_dir=self._data_dir, handlers=self._handlers, source=path)
+
+    def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
+        for key, value in table.items():
+            self._add((*place, key), value, origin)
+
+    def _add(self, path: tuple[str, ...], value: Any, origin: Origin) -> None:
+        """Decode one value and keep it, or note what is wrong with it."""
+        try:
+            self._take(path, value, origin)
+        except _Problem as problem:
+            key = ".".join(path)
+            hidden = path[0] == "auth" or any(map(looks_secret, path)) or isinstance(value, dict)
+            self._problems.append(f"{origin}: {key}{'' if hidden else f' = {shown(value)}'}: {problem}")
+
+    def _take(self, path: tuple[str, ...], value: Any, origin: Origin) -> None:
+        match path:
+            case ("data_dir",):
+                self._data_dir = self._convert(Path, value, origin)
+                self.origins["data_dir"] = origin
+            case ("handlers", name, key):
+                self._take_of_handler(name, key, value, origin)
+            case ("handlers",):
+                raise _Problem("has to be tables, [handlers.NAME]")
+            case ("handlers", name, *_):
+                wanted = (
+                    f"{PREFIX}HANDLERS__NAME__KEY" if origin.kind == "environment" else f"a table, [handlers.{name}]"
+                )
+                raise _Problem(f"has to be {wanted}")
+            case ("catalog", "pins", handler):
+                pins = self._values["catalog"].get("pins", {})
+                pinned = self._convert(dict[str, str], {handler: value}, origin)
+                self._store("catalog", "pins", {**pins, **pinned}, origin)
+            case (section, key) if section in SECTIONS and key in keys_of(SECTIONS[section]):
+                decoded = self._convert(keys_of(SECTIONS[section])[key], value, origin)
+                if section == "auth":
+                    _check_hashes(key, decoded)
+                self._store(section, key, decoded, origin)
+            case (section, *rest) if section in SECTIONS:
+                raise _Problem(_unknown_key(".".join(rest), section) if rest else f"has to be a table, [{section}]")
+            case (key,) if not isinstance(value, dict):
+                raise _Problem(f"unknown key{_home_of(key)}")
+            case (word, *_):
+                raise _Problem(f"unknown section{did_you_mean(word, [*SECTIONS, 'handlers'])}")
+
+    def _take_of_handler(self, name: str, key: str, value: Any, origin: Origin) -> None:
         if key in POLICY_KEYS:
-            value = _decode(typing.get_type_hints(HandlerPolicy)[key], value, f"handler.{key}", shown, origin)
-        elif origin.kind != "file":
+            value = self._convert(keys_of(HandlerPolicy)[key], value, origin)
+        elif origin.kind == "environment":
             value = _loosely(value)
         self._handlers.setdefault(name, {})[key] = value
-        self.origins[shown] = origin
+        self.origins[f"handlers.{name}.{key}"] = origin
+
+    def _convert(self, annotation: Any, value: Any, origin: Origin) -> Any:
+        try:
+            return convert(annotation, value, text=origin.kind != "file", base=self._base)
+        except WrongValue as error:
+            raise _Problem(str(error)) from None
 
     def _store(self, section: str, key: str, value: Any, origin: Origin) -> None:
-        self._sections.setdefault(section, {})[key] = value
+        self._values[section][key] = value
         self.origins[f"{section}.{key}"] = origin
 
-    def _known_section(self, section: str, origin: Origin) -> None:
-        if section not in SECTIONS:
-            hint = did_you_mean(section, [*SECTIONS, "handlers", "data_dir"])
-            raise ConfigError(f"{_place(origin)}: [{section}]: unknown section{hint}")
+    def _path_of(self, parts: list[str]) -> tuple[str, ...]:
+        """Return the path that a variable means; ``MY_GPT`` is also how ``my-gpt`` of the file is written there."""
+        if len(parts) == 3 and (parts[0] == "handlers" or parts[:2] == ["catalog", "pins"]):
+            index = 1 if parts[0] == "handlers" else 2
+            known = {re.sub(r"[^a-z0-9]", "_", name.lower()): name for name in self._handlers}
+            parts[index] = known.get(parts[index], parts[index])
+        return tuple(parts)
 
-
-def _decode(kind: Any, value: Any, key: str, shown: str, origin: Origin) -> Any:
-    """Return ``value`` as the type of its key; texts come from the environment and from flags as well."""
-    try:
-        return _convert(kind, value, key)
-    except (ValueError, TypeError) as error:
-        raise _wrong(origin, shown, value, str(error)) from None
-
-
-def _convert(kind: Any, value: Any, key: str) -> Any:
-    if key == "memory.headroom":
-        return _headroom(value)
-    if key == "memory.limit" and value == "auto":
-        return None
-    if key in SIZES:
-        return _at_least(parse_size(int(value) if isinstance(value, str) and value.isdigit() else value), key)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin is types.UnionType:
-        if value == "never" and float in arguments:
-            return None
-        return _convert(next(argument for argument in arguments if argument is not type(None)), value, key)
-    if origin is typing.Literal:
-        if value not in arguments:
-            hint = did_you_mean(value, arguments) if isinstance(value, str) else ""
-            raise ValueError(f"has to be one of {', '.join(arguments)}{hint if '?' in hint else ''}")
-        return value
-    if origin is tuple:
-        items = [item.strip() for item in value.split(",") if item.strip()] if isinstance(value, str) else value
-        if not isinstance(items, list):
-            raise ValueError("has to be a list")
-        return tuple(_convert(arguments[0], item, key) for item in items)
-    if origin is dict:
-        if not isinstance(value, dict) or not all(isinstance(item, str) for item in value.values()):
-            raise ValueError("has to be a table of texts")
-        return dict(value)
-    return _CONVERTERS[kind](value, key)
-
-
-def _boolean(value: Any, key: str) -> bool:
-    words = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
-    if isinstance(value, str) and value.lower() in words:
-        return words[value.lower()]
-    if not isinstance(value, bool):
-        raise TypeError("has to be true or false")
-    return value
-
-
-def _integer(value: Any, key: str) -> int:
-    if isinstance(value, str) and value.strip().lstrip("-").isdigit():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise TypeError("has to be a whole number")
-    if key == "server.port" and not 0 <= value <= 65535:
-        raise ValueError("has to be a port, from 0 to 65535")
-    return _at_least(value, key)
-
-
-def _at_least(value: int, key: str) -> int:
-    least = MINIMA.get(key, 0)
-    if value < least:
-        raise ValueError(f"has to be {least} or more")
-    return value
-
-
-def _path(value: Any, key: str) -> Path:
-    return Path(_plain(value, key)).expanduser()
-
-
-def _plain(value: Any, key: str) -> str:
-    if not isinstance(value, str) or not value:
-        raise ValueError("has to be a text")
-    return value
-
-
-def _seconds(value: Any, key: str) -> float:
-    return parse_duration(value)
-
-
-_CONVERTERS: dict[Any, Callable[[Any, str], Any]] = {
-    bool: _boolean,
-    int: _integer,
-    float: _seconds,
-    str: _plain,
-    Path: _path,
-}
-
-
-def _headroom(value: Any) -> float | int:
-    if isinstance(value, str) and value.strip().endswith("%"):
-        share = float(value.strip().rstrip("%")) / 100
-        if not 0 <= share < 1:
-            raise ValueError("has to be from 0% to less than 100%")
-        return share
-    return parse_size(int(value) if isinstance(value, str) and value.isdigit() else value)
-
-
-def _check_hashes(key: str, value: Any, origin: Origin) -> None:
-    for entry in value if isinstance(value, tuple) else (value,):
-        if entry is not None and not (entry.startswith("sha256:") and len(entry) == 71):
-            raise ConfigError(
-                f"{_place(origin)}: auth.{key} has a value that is no hash; keys stand in a file only as "
-                "sha256:HEX (`handler-host config hash` makes one), or in clear in "
-                f"{KEYS_VARIABLE if key == 'api_keys' else TOKEN_VARIABLE}"
+    def _check_together(self) -> None:
+        """Check the keys that bound each other."""
+        workers = WorkersConfig(**self._values["workers"])
+        interval, patience = workers.heartbeat_interval, workers.hang_after
+        if patience < 2 * interval:
+            place = self.origins.get("workers.hang_after") or self.origins["workers.heartbeat_interval"]
+            self._problems.append(
+                f"{place}: workers.hang_after is {format_duration(patience)}: has to be at least twice "
+                f"workers.heartbeat_interval ({format_duration(interval)}), or every worker is taken for hung"
             )
+        limit, headroom = self._values["memory"].get("limit"), self._values["memory"].get("headroom")
+        if limit is not None and isinstance(headroom, int) and headroom >= limit:
+            self._problems.append(
+                f"{self.origins['memory.headroom']}: memory.headroom is {format_size(headroom)}: has to be less than "
+                f"memory.limit ({format_size(limit)})"
+            )
+
+
+def _read_toml(path: Path) -> dict[str, Any]:
+    import tomllib  # only where there is a file
+
+    try:
+        # An editor's byte order mark is no mistake of the user.
+        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}; name another file with --config") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path}: is not UTF-8 text: {error.reason} at byte {error.start}") from error
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is no TOML: {error}") from error
+    except (RecursionError, ValueError) as error:
+        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def _check_hashes(key: str, value: str | tuple[str, ...]) -> None:
+    for entry in (value,) if isinstance(value, str) else value:
+        if _HASH.fullmatch(entry) is None:
+            raise _Problem(
+                "a value is no hash; keys stand here only as sha256:HEX (`handler-host config hash` makes one); "
+                f"in clear they belong into {KEYS_VARIABLE if key == 'api_keys' else TOKEN_VARIABLE}"
+            )
+
+
+def _unknown_key(key: str, section: str) -> str:
+    keys = keys_of(SECTIONS[section])
+    hint = _home_of(key) if nearest(key, keys) is None else ""
+    return f"unknown key{hint or did_you_mean(key, keys)}"
+
+
+def _home_of(key: str) -> str:
+    """Return the end of a sentence on a key that stands in the wrong section, or nothing."""
+    meant = nearest(key, [known for kind in SECTIONS.values() for known in keys_of(kind)])
+    homes = [f"[{section}]" for section, kind in SECTIONS.items() if meant in keys_of(kind)]
+    if "[defaults]" in homes:
+        homes.append("[handlers.NAME]")
+    return f"; did you mean {meant!r} in {' or '.join(homes)}?" if meant is not None else ""
+
+
+def _nearest_variable(name: str) -> str:
+    candidates = {variable.removeprefix(PREFIX): variable for variable in (*OTHER_VARIABLES, PREFIX + "DATA_DIR")}
+    for section, kind in SECTIONS.items():
+        for key in keys_of(kind):
+            variable = f"{PREFIX}{section}__{key}".upper()
+            candidates[f"{section}_{key}".upper()] = variable
+            candidates.setdefault(key.upper(), variable)
+    meant = nearest(name, candidates)
+    if meant is None:
+        return f"; keys are written as {PREFIX}SERVER__PORT, with two underscores after the section"
+    return f"; did you mean {candidates[meant]!r}?"
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    linked = name != "PORT" or value.startswith(("tcp://", "udp://", "sctp://"))
+    return linked and _SERVICE_LINK.fullmatch(name) is not None
 
 
 def _loosely(text: Any) -> Any:
@@ -301,18 +288,3 @@ def _loosely(text: Any) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, TypeError):
         return text
-
-
-def _text(value: Any, key: str, origin: Origin) -> str:
-    if not isinstance(value, str) or not value:
-        raise _wrong(origin, key, value, "has to be a text")
-    return value
-
-
-def _wrong(origin: Origin, key: str, value: Any, text: str) -> ConfigError:
-    shown = "(hidden)" if key.startswith("auth.") else repr(value)
-    return ConfigError(f"{_place(origin)}: {key} = {shown}: {text}")
-
-
-def _place(origin: Origin) -> str:
-    return f"environment variable {origin.name}" if origin.kind == "environment" else origin.name

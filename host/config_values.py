@@ -24,6 +24,11 @@ from host.units import (
 MAX_SHOWN = 80
 """Characters of a wrong value that a message shows."""
 
+
+class WrongValue(ValueError):
+    """A value is not what its key has to be; the text begins with "has to be"."""
+
+
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _FORMS = {
     "count": "a whole number",
@@ -47,7 +52,7 @@ SECTIONS: dict[str, type[msgspec.Struct]] = {
 
 
 def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
-    """Return ``value`` as its key's type; raises ``ValueError`` with what it has to be.
+    """Return ``value`` as its key's type; raises :class:`WrongValue`.
 
     ``text``: it comes from a variable or a flag, where everything is one. Relative
     paths are taken from ``base``.
@@ -61,7 +66,7 @@ def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
         return _items(arguments[0], value, text, base)
     if origin is dict:
         if not isinstance(value, dict):
-            raise ValueError("has to be a table")
+            raise WrongValue("has to be a table")
         return {key: _plain(item) for key, item in value.items()}
     if annotation is bool:
         return _boolean(value, text)
@@ -86,12 +91,13 @@ def _number(number: Number, value: Any, text: bool) -> int | float | None:
         amount = _amount(number.written, value, text)
     except (ValueError, TypeError):
         quoted = isinstance(value, str) and value.strip().isdecimal() and not text
-        raise ValueError(f"has to be {form}{', without quotes' if quoted else ''}") from None
+        raise WrongValue(f"has to be {form}{', without quotes' if quoted else ''}") from None
     show = _SHOW.get(number.written, str)
     if amount < number.least:
-        raise ValueError(f"has to be {show(number.least)} or more")
+        hint = "; without a unit it is bytes" if number.written == "size" and str(value).isdecimal() else ""
+        raise WrongValue(f"has to be {show(number.least)} or more{hint}")
     if amount > number.most:
-        raise ValueError(f"has to be {show(number.most)} or less")
+        raise WrongValue(f"has to be {show(number.most)} or less")
     return amount
 
 
@@ -119,7 +125,7 @@ def _boolean(value: Any, text: bool) -> bool:
         value = _WORDS.get(value.strip().lower(), value)
     if not isinstance(value, bool):
         quoted = isinstance(value, str) and value.lower() in ("true", "false")
-        raise ValueError(f"has to be true or false{', without quotes' if quoted else ''}")
+        raise WrongValue(f"has to be true or false{', without quotes' if quoted else ''}")
     return value
 
 
@@ -128,7 +134,7 @@ def _choice(choices: tuple[str, ...], value: Any) -> str:
         if value == choice:
             return choice
     meant = nearest(value, choices) if isinstance(value, str) else None
-    raise ValueError(f"has to be one of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else ""))
+    raise WrongValue(f"has to be one of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else ""))
 
 
 def _items(annotation: Any, value: Any, text: bool, base: Path) -> tuple[Any, ...]:
@@ -136,21 +142,21 @@ def _items(annotation: Any, value: Any, text: bool, base: Path) -> tuple[Any, ..
         value = [item.strip() for item in value.removeprefix("[").removesuffix("]").split(",") if item.strip()]
         value = [item.strip("\"'") for item in value]
     if not isinstance(value, list | tuple):
-        raise ValueError(f"has to be a list{', with brackets' if isinstance(value, str) else ''}")
+        raise WrongValue(f"has to be a list{', with brackets' if isinstance(value, str) else ''}")
     return tuple(convert(annotation, item, text=text, base=base) for item in value)
 
 
 def _plain(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise ValueError("has to be a text, not empty and of one line")
+        raise WrongValue("has to be a text, not empty and of one line")
     return value
 
 
 def _path(value: Any, base: Path) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise ValueError("has to be a path")
+        raise WrongValue("has to be a path")
     try:
         # Not resolved: the interpreter of a virtual environment is a link, and has to stay one.
-        return base / Path(value).expanduser()
-    except RuntimeError as error:
-        raise ValueError(f"has to be a path of this machine: {error}") from None
+        return (base / Path(value).expanduser()).absolute()
+    except (RuntimeError, OSError) as error:
+        raise WrongValue(f"has to be a path of this machine: {error}") from None

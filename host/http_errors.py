@@ -91,6 +91,18 @@ def error_middleware() -> Middleware:
     return answer
 
 
+async def expectation(request: web.Request) -> web.StreamResponse | None:
+    """Answer an ``Expect`` header, which aiohttp does before any middleware."""
+    if request.headers[hdrs.EXPECT].lower() == "100-continue":
+        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
+        return None
+    current = exchange.begin(request)
+    response = error_response(BadRequest("Expect takes 100-continue only"), current.request_id)
+    response.set_status(417)
+    current.stamp(response.headers)
+    return response
+
+
 def _refusal(request: web.Request, refusal: web.HTTPException, request_id: str) -> web.StreamResponse:
     """Return the answer for what aiohttp itself refuses."""
     error: HostError

@@ -14,6 +14,7 @@ from host.http_errors import error_response, foreseen
 
 IDLE_SHARE = 2
 """Connections for each request that may be under way: clients keep some open for their next request."""
+MAX_HEADERS = 128
 LINGERING = 2.0
 """Seconds that a client may still send what is not read any more, before the connection is closed."""
 
@@ -58,6 +59,8 @@ class Connection(web.RequestHandler):
         if isinstance(exc, http_exceptions.LineTooLong):
             limit = self._listener.config.max_header
             error = HeadersTooLarge(f"the request line or a header is longer than {limit} bytes (server.max_header)")
+        elif isinstance(exc, http_exceptions.BadHttpMessage) and exc.message.startswith("Too many headers"):
+            error = HeadersTooLarge(f"the request has more than {MAX_HEADERS} headers")
         elif status == 400:
             error = BadRequest("this is no HTTP request that can be read")
         else:
@@ -107,5 +110,6 @@ class Listener:
             keepalive_timeout=config.keepalive_timeout,
             max_line_size=config.max_header,
             max_field_size=config.max_header,
+            max_headers=MAX_HEADERS,
             lingering_time=LINGERING,
         )

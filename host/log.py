@@ -1,15 +1,16 @@
 """One line for each event, on standard error: for people, or as JSON.
 
 Events carry figures in ``extra={"fields": {...}}``. Secrets that were registered
-with :func:`redact` are masked wherever they turn up.
+with :func:`redact` are masked wherever they turn up: message, figures, traceback.
 """
 
 from __future__ import annotations
 
 import datetime
 import logging
+import re
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgspec
@@ -19,13 +20,26 @@ from host.config import LogConfig
 MASK = "***"
 MIN_SECRET = 6
 """Shorter secrets are not masked: they would be found everywhere."""
+MIN_LINE = 16
+"""Shorter lines of a secret of several lines are not masked by themselves."""
 
-_secrets: set[str] = set()
+_secrets: tuple[str, ...] = ()
 
 
 def redact(secrets: Iterable[str]) -> None:
-    """Mask these values in every line from now on."""
-    _secrets.update(secret for secret in secrets if len(secret) >= MIN_SECRET)
+    """Mask these values in every line from now on, also as they stand in JSON, in a ``repr`` and in a URL."""
+    global _secrets
+    from urllib.parse import quote  # the web server has it already
+
+    forms = set(_secrets)
+    for secret in secrets:
+        lines = [line.strip() for line in secret.splitlines()]
+        for text in (secret, secret.strip(), *(line for line in lines if len(line) >= MIN_LINE)):
+            if len(text) >= MIN_SECRET:
+                url = quote(text, safe="", errors="backslashreplace")
+                forms |= {text, ascii(text)[1:-1], repr(text)[1:-1], _json(text)[1:-1], url}
+    # The longest first: a secret may contain another. Replaced as a whole: other threads log meanwhile.
+    _secrets = tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
 def setup(config: LogConfig) -> None:
@@ -36,9 +50,63 @@ def setup(config: LogConfig) -> None:
     logging.captureWarnings(True)
 
 
-def _fields(record: logging.LogRecord) -> dict[str, Any]:
+class JsonFormatter(logging.Formatter):
+    """A JSON object a line: time, level, logger, event, and the event's figures."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; never raises, whatever the figures are."""
+        line: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "event": _masked(_message(record)),
+        }
+        for name, value in _fields(record).items():
+            # A worker's line names the logger in the worker; the rest of the frame is the host's own.
+            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = _figure(value)
+        trace = _trace(self, record)
+        if trace:
+            line["traceback"] = _masked(trace)
+        return _json(line)
+
+
+class TextFormatter(logging.Formatter):
+    """A line for people; what has several lines is indented below it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return the line; never raises, whatever the figures are."""
+        first, *more = _masked(_message(record)).splitlines() or [""]
+        figures = "".join(f" {name}={_shown(name, _figure(value))}" for name, value in _fields(record).items())
+        more += _masked(_trace(self, record)).splitlines()
+        lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
+        # A terminal must not obey what a plugin or a client has sent.
+        return "\n    ".join(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines)
+
+
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+_SIZES = frozenset(
+    {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved", "bytes_given_back"}
+    | {"pss_before", "pss_after"}
+)
+"""The figures that are bytes."""
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception as error:  # noqa: BLE001 - a wrong format or an odd argument must not lose the event
+        text = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
+        return f"{text} (arguments that cannot be shown: {type(error).__name__})"
+
+
+def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
+    parts = [formatter.formatException(record.exc_info)] if record.exc_info and record.exc_info[0] else []
+    return "\n".join([*parts, *([record.stack_info] if record.stack_info else [])])
+
+
+def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     fields = getattr(record, "fields", None)
-    return fields if isinstance(fields, dict) else {}
+    return {_masked(str(name)): value for name, value in fields.items()} if isinstance(fields, dict) else {}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -52,45 +120,43 @@ def _masked(text: str) -> str:
     return text
 
 
-class JsonFormatter(logging.Formatter):
-    """A JSON object a line: time, level, logger, event, and the event's figures."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line; never raises for a figure that is no JSON."""
-        line = {
-            "time": _time(record),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "event": record.getMessage(),
-            **_fields(record),
-        }
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return _masked(msgspec.json.encode(line, enc_hook=repr).decode())
+def _figure(value: object) -> Any:
+    """Return what JSON knows, without secrets; what it does not know as text."""
+    try:
+        return _plain(value, depth=4)
+    except Exception as error:  # noqa: BLE001 - whatever the object does, the event is logged
+        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
 
 
-class TextFormatter(logging.Formatter):
-    """A line for people; what has several lines is indented below it."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        """Return the line."""
-        first, *more = record.getMessage().splitlines() or [""]
-        figures = "".join(f" {name}={_shown(name, value)}" for name, value in _fields(record).items())
-        line = f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}"
-        if record.exc_info:
-            more += self.formatException(record.exc_info).splitlines()
-        return _masked("\n    ".join([line, *more]))
-
-
-_SIZES = frozenset({"pss", "host", "fork_server", "limit", "bytes_given_back"})
+def _plain(value: object, depth: int) -> Any:
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, float):
+        return float(value)
+    if isinstance(value, int) and -(2**63) <= value < 2**64:
+        return int(value)
+    if depth and isinstance(value, dict):
+        return {_masked(str(name)): _plain(item, depth - 1) for name, item in value.items()}
+    if depth and isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item, depth - 1) for item in value]
+    return _masked(str(value))
 
 
-def _shown(name: str, value: object) -> str:
+def _json(value: object) -> str:
+    try:
+        return msgspec.json.encode(value).decode()
+    except UnicodeEncodeError:
+        import json  # has an escape for half a character, which UTF-8 cannot carry
+
+        return json.dumps(value)
+
+
+def _shown(name: str, value: Any) -> str:
     if name in _SIZES and isinstance(value, int):
         return f"{value / 1024**2:.1f}MB"
-    if name == "workers" and isinstance(value, dict):
+    if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = str(value)
+    text = value if isinstance(value, str) else _json(value)
     return repr(text) if not text or any(character.isspace() for character in text) else text

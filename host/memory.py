@@ -7,6 +7,8 @@ runs them in a thread.
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
@@ -41,13 +43,17 @@ class MemoryLimit(msgspec.Struct, frozen=True):
 
 
 def read_memory(pid: int) -> Memory | None:
-    """Return what a process uses, or None if it is gone."""
+    """Return what a process uses, or None if it has ended (a zombie uses nothing)."""
     try:
         text = Path(f"/proc/{pid}/smaps_rollup").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return None if Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists() else _other_measure(pid)
+    except ProcessLookupError:
+        return None
+    except FileNotFoundError:
+        # The process is gone, or the kernel is older than the file, or there is no /proc at all.
+        gone = Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists()
+        return None if gone else read_other_memory(pid)
     except OSError:
-        return _other_measure(pid)
+        return read_other_memory(pid)
     sizes = {"Pss": 0, "Rss": 0, "Private_Clean": 0, "Private_Dirty": 0, "Private_Hugetlb": 0}
     for line in text.splitlines():
         name, _, rest = line.partition(":")
@@ -57,7 +63,8 @@ def read_memory(pid: int) -> Memory | None:
     return Memory(sizes["Pss"], uss, sizes["Rss"]) if sizes["Rss"] else None
 
 
-def _other_measure(pid: int) -> Memory | None:
+def read_other_memory(pid: int) -> Memory | None:
+    """Return what a process uses by the next best measure: USS, or where that is not allowed, RSS."""
     import psutil  # only where the system has no PSS to read
 
     try:
@@ -104,24 +111,17 @@ def _control_groups(root: Path) -> list[tuple[int, str, str | None]]:
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":
-            kind, source = "cgroup2", "cgroup v2"
-            files: tuple[str, ...] = ("memory.max", "memory.high")
+            kind, source, files = "cgroup2", "cgroup v2", ("memory.max", "memory.high")
         elif "memory" in controllers.split(","):
-            kind, source = "cgroup", "cgroup v1"
-            files = ("memory.limit_in_bytes",)
+            kind, source, files = "cgroup", "cgroup v1", ("memory.limit_in_bytes", "memory.stat")
         else:
             continue
         for mounted_group, directory in mounts.get(kind, ()):
-            # In a container the mount shows a part of the hierarchy, named by its own root.
-            below = os.path.relpath(group, mounted_group) if group.startswith(mounted_group) else "."
-            place = root / directory.lstrip("/")
-            steps = [] if below == "." else below.split("/")
-            for depth in range(len(steps), -1, -1):
+            for place in _upwards(root / directory.lstrip("/"), mounted_group, group):
                 for name in files:
-                    path = place.joinpath(*steps[:depth], name)
-                    size = _limit_in(path)
+                    size = _limit_in(place / name)
                     if size is not None:
-                        found.append((size, source, str(path)))
+                        found.append((size, source, str(place / name)))
     return found
 
 
@@ -134,23 +134,41 @@ def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:
         if len(fields) < 5 or len(kinds) < 3:
             continue
         if kinds[0] == "cgroup2" or (kinds[0] == "cgroup" and "memory" in kinds[2].split(",")):
-            mounts.setdefault(kinds[0], []).append((fields[3], fields[4]))
+            mounts.setdefault(kinds[0], []).append((_unescaped(fields[3]), _unescaped(fields[4])))
     return mounts
 
 
+def _unescaped(path: str) -> str:
+    """Undo how the kernel writes spaces in a list of mounts: by their octal number."""
+    return re.sub(r"\\([0-7]{3})", lambda found: chr(int(found[1], 8)), path)
+
+
+def _upwards(mount: Path, mounted_group: str, group: str) -> Iterator[Path]:
+    """Yield the directory of the group, then of each group that contains it, up to the mount.
+
+    In a container the mount shows a part of the hierarchy, named by its own root; a
+    group that is no part of it (``/../other``) is not to be seen, and the mount has to do.
+    """
+    inside = [part for part in mounted_group.split("/") if part]
+    steps = [part for part in group.split("/") if part]
+    steps = steps[len(inside) :] if steps[: len(inside)] == inside and ".." not in steps else []
+    for depth in range(len(steps), -1, -1):
+        yield mount.joinpath(*steps[:depth])
+
+
 def _limit_in(path: Path) -> int | None:
-    try:
-        text = path.read_text().strip()
-    except OSError:
+    lines = _lines(path)
+    if path.name == "memory.stat":
+        # Holds what groups above the mount, which a container does not see, allow.
+        lines = [line.split()[1] for line in lines if line.startswith("hierarchical_memory_limit ")]
+    if len(lines) != 1 or not lines[0].strip().isdecimal():
         return None
-    if not text.isdigit():
-        return None
-    size = int(text)
+    size = int(lines[0])
     return size if 0 < size < UNLIMITED else None
 
 
 def _lines(path: Path) -> list[str]:
     try:
         return path.read_text().splitlines()
-    except OSError:
+    except (OSError, ValueError):
         return []

@@ -7,40 +7,53 @@ does not carry the tools, and ``--help`` does not wait for the server.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
+from types import SimpleNamespace
 
-OK, REFUSED, USAGE, UNREACHABLE, INTERRUPTED = 0, 1, 2, 3, 130
+from host.cli.failure import INTERRUPTED, OK, USAGE, Failure
+from host.errors import ConfigError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command; return the exit status.
-
-    0: done; 1: the host said no; 2: wrong usage or configuration; 3: no host there;
-    130: interrupted.
-    """
-    from host.cli.parser import make_parser
-
-    arguments = make_parser().parse_args(argv)
-    module = importlib.import_module(f"host.cli.{arguments.module}")
+    """Run a command; return the exit status: see ``host.cli.failure``."""
     try:
-        status: int = getattr(module, arguments.function)(arguments)
+        arguments = _parsed(sys.argv[1:] if argv is None else argv)
+        status = _run(arguments)
         sys.stdout.flush()
+    except SystemExit as end:  # argparse has said what there is to say
+        return end.code if isinstance(end.code, int) else USAGE
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # Who reads has seen enough (`| head`); nothing more is to be flushed at exit.
-        sys.stdout = None
+        # Who reads has seen enough (`| head`); what is still buffered must not fail once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
-    except Exception as error:
-        from host.cli.failure import Failure
-        from host.errors import ConfigError
+    return status
 
-        if isinstance(error, ConfigError):
-            sys.stderr.write(f"handler-host: {error.message}\n")
-            return USAGE
-        if isinstance(error, Failure):
-            sys.stderr.write(f"handler-host: {error}\n")
-            return error.status
-        raise
+
+def _parsed(argv: Sequence[str]) -> SimpleNamespace:
+    """Return the arguments, as an object that keeps nothing of the parser alive."""
+    from host.cli.parser import make_parser
+
+    parser = make_parser()
+    if not argv:
+        parser.print_help(sys.stderr)
+        raise SystemExit(USAGE)
+    return SimpleNamespace(**vars(parser.parse_args(argv)))
+
+
+def _run(arguments: SimpleNamespace) -> int:
+    module = importlib.import_module(f"host.cli.{arguments.module}")
+    try:
+        status: int = getattr(module, arguments.command)(arguments)
+    except ConfigError as error:
+        sys.stderr.write(f"handler-host: {error.message}\n")
+        return USAGE
+    except Failure as failure:
+        from host.cli.render import put_failure
+
+        put_failure(failure, as_json=getattr(arguments, "json", False))
+        return failure.status
     return status

@@ -74,14 +74,14 @@ class Host:
         """Send a request as an operator."""
         return await self.json(method, f"/admin{path}", headers={"Authorization": f"Bearer {ADMIN}"}, **options)
 
-    async def raw(self, request: bytes, *, end: bool = False) -> tuple[int, dict[str, str], bytes]:
-        """Send bytes; return status, headers and body of all that comes until the connection ends."""
+    async def raw(self, request: bytes) -> tuple[int, dict[str, str], bytes]:
+        """Send bytes; return status, headers and body of the answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         try:
             writer.write(request)
-            if end:
-                writer.write_eof()
-            return parsed(await within(reader.read()))
+            head = await within(reader.readuntil(b"\r\n\r\n"))
+            status, headers, _ = parsed(head)
+            return status, headers, await within(reader.readexactly(int(headers["content-length"])))
         finally:
             writer.close()
             with contextlib.suppress(ConnectionError):

