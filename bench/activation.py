@@ -1,8 +1,6 @@
 """How long the first dispatch on a cold handler takes: ``python -m bench.activation``.
 
-Against a plain ``import`` of the same SDK in a fresh interpreter, alternating. The
-handler is loaded by the admin route, which answers when the worker is ready: that
-is what a first dispatch waits for before its own work begins.
+Against a plain ``import`` of the same SDK in a fresh interpreter, alternating.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import statistics
 import subprocess
 import sys
 import time
+import urllib.error
 
 from bench import servers, tables
 from bench.memory import CONFIG, SDKS
@@ -19,17 +18,40 @@ from bench.memory import CONFIG, SDKS
 ALLOWED_MS = 50
 
 
-def import_alone(module: str) -> float:
-    """Return the seconds that a fresh interpreter takes to import ``module``, start and end included."""
+LOAD_MODEL = """\
+from gpt_e import find_model
+from xllamacpp import CommonParams, Server
+parameters = CommonParams()
+parameters.model.path = str(find_model(None))
+parameters.n_ctx, parameters.n_parallel, parameters.cache_ram_mib = 2048, 1, 0
+parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
+parameters.fit_params = parameters.warmup = parameters.ui = False
+parameters.offline = True
+server = Server(parameters)
+"""
+"""What gpt_e does at its activation, without any host."""
+
+
+def alone(name: str) -> float:
+    """Return the seconds of a fresh interpreter, start and end included, for an SDK's import (gpt_e: and its model)."""
+    work = LOAD_MODEL if name == "gpt_e" else f"import {SDKS[name]}"
     started = time.perf_counter()
-    subprocess.run([sys.executable, "-c", f"import {module}, os; os._exit(0)"], check=True, capture_output=True)
+    subprocess.run([sys.executable, "-c", f"{work}\nimport os; os._exit(0)"], check=True, capture_output=True)
     return time.perf_counter() - started
 
 
 def activate(host: servers.Server, name: str) -> float:
-    """Return the seconds from the request to a ready worker; the handler is cold before and after."""
+    """Return the seconds of a first dispatch; the handler is cold before and after.
+
+    The dispatch is a chat without messages: the handler itself refuses it, once it
+    is active, so that nothing of a provider's or a model's own time is in the figure.
+    """
     started = time.perf_counter()
-    host.admin(f"/admin/handlers/{name}/load", "POST")
+    try:
+        host.post(f"/v1/handlers/{name}/chat", {"messages": []})
+    except urllib.error.HTTPError as error:
+        if error.code != 400:
+            raise SystemExit(f"{name} could not be activated: {error.read().decode()}") from error
     taken = time.perf_counter() - started
     host.admin(f"/admin/handlers/{name}/unload", "POST")
     return taken
@@ -51,15 +73,15 @@ def main() -> None:
         for name in handlers:
             if name not in SDKS:
                 continue
-            alone, first, again = [], [], []
+            plain, first, again = [], [], []
             activate(warm, name)
             for _ in range(options.runs):
-                alone.append(import_alone(SDKS[name]) * 1000)
+                plain.append(alone(name) * 1000)
                 while len(cold.pids) > 1:
                     time.sleep(0.01)
                 first.append(activate(cold, name) * 1000)
                 again.append(activate(warm, name) * 1000)
-            base, cold_ms, warm_ms = map(statistics.median, (alone, first, again))
+            base, cold_ms, warm_ms = map(statistics.median, (plain, first, again))
             rows.append(
                 (
                     name,
@@ -87,7 +109,7 @@ def main() -> None:
             f"<= import + {ALLOWED_MS} ms",
         ],
         rows,
-        ["gpt_e loads a model beside its SDK; the import alone does not."],
+        ["gpt_e alone: import and loading the model.", "A fork server goes after `workers.linger` without a worker."],
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from host.config import MemoryConfig
@@ -33,12 +34,16 @@ class Meter:
     def __init__(self, config: MemoryConfig) -> None:
         self._config = config
         self.limit: MemoryLimit = read_limit(config)
-        self._reading = asyncio.Lock()
+        # One thread of its own, for readings one after the other: the loop's default pool would grow to many.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
 
     async def read(self, fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:
         """Measure the host, the fork servers and the workers, given by process number."""
-        async with self._reading:
-            return await asyncio.to_thread(_read, fork_servers, workers)
+        return await asyncio.get_running_loop().run_in_executor(self._thread, _read, fork_servers, workers)
+
+    def close(self) -> None:
+        """End the thread."""
+        self._thread.shutdown(wait=False)
 
 
 def _read(fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:

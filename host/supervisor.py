@@ -84,6 +84,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._planner.close()
+        self._meter.close()
 
     def hurry(self) -> None:
         """End at once what a shutdown still waits for."""
