@@ -36,7 +36,7 @@ class KeyRing:
 
     def is_consumer(self, key: str) -> bool:
         """Tell whether ``key`` is one of the consumers'."""
-        digest = hashlib.sha256(key.encode()).digest()
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         found = False
         for known in self._consumers:
             found |= hmac.compare_digest(digest, known)
@@ -44,7 +44,7 @@ class KeyRing:
 
     def is_admin(self, key: str) -> bool:
         """Tell whether ``key`` is the admin token."""
-        digest = hashlib.sha256(key.encode()).digest()
+        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
         return self._admin is not None and hmac.compare_digest(digest, self._admin)
 
     @property

@@ -164,6 +164,8 @@ class _Reader:
                     f"{PREFIX}HANDLERS__NAME__KEY" if origin.kind == "environment" else f"a table, [handlers.{name}]"
                 )
                 raise _Problem(f"has to be {wanted}")
+            case ("catalog", "pins") if isinstance(value, dict):
+                self._add_table(path, value, origin)
             case ("catalog", "pins", handler):
                 pins = self._values["catalog"].get("pins", {})
                 pinned = self._convert(dict[str, str], {handler: value}, origin)

@@ -7,7 +7,6 @@ server-sent events for a client that accepts ``text/event-stream``.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,13 +16,11 @@ from aiohttp import hdrs, web
 
 from host import exchange
 from host.call import Call
-from host.errors import DeadlineExceeded
 from host.event_stream import EventStream
-from host.exchange import Exchange
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
-from host.supervisor import Supervisor
+from host.supervisor import Admission, Supervisor
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
@@ -43,45 +40,31 @@ class Dispatcher:
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
-        admission = self._supervisor.lease(name, operation)
-        current = exchange.current.get()
-        current.asked(name)
-        try:
-            async with asyncio.timeout(self._timeout) as limit, admission as lease:
-                limit.reschedule(None)  # from here on the call keeps the time
-                return await self._call(lease, operation, body, current, streamed=False).answer()
-        except TimeoutError:
-            raise self._too_late() from None
+        async with self._admission(name, operation) as lease:
+            return await self._call(lease, operation, body, streamed=False).answer()
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
         """Give the first pieces of a stream (none: it is empty) and the call, which has those that follow.
 
-        They are there when the block is entered: what goes wrong before
-        is raised, and can be an answer with a status of its own.
+        They are there when the block is entered: what goes wrong before is raised,
+        and can be an answer with a status of its own. What has not come when the
+        block is left is cancelled.
         """
-        admission = self._supervisor.lease(name, operation)
-        current = exchange.current.get()
-        current.asked(name)
-        try:
-            async with asyncio.timeout(self._timeout) as limit, admission as lease:
-                call = self._call(lease, operation, body, current, streamed=True)
-                try:
-                    first = await call.pieces()
-                    limit.reschedule(None)
-                    yield first, call
-                finally:
-                    call.cancel()
-        except TimeoutError:
-            raise self._too_late() from None
+        async with self._admission(name, operation) as lease:
+            call = self._call(lease, operation, body, streamed=True)
+            yield await call.pieces(), call
 
-    def _call(self, lease: Lease, operation: str, body: bytes, current: Exchange, *, streamed: bool) -> Call:
+    def _admission(self, name: str, operation: str) -> Admission:
+        admission = self._supervisor.lease(name, operation, self._timeout)
+        exchange.current.get().asked(name)
+        return admission
+
+    def _call(self, lease: Lease, operation: str, body: bytes, *, streamed: bool) -> Call:
+        current = exchange.current.get()
         current.dispatched(lease.queue_seconds, lease.activate_seconds)
         left = max(0.0, self._timeout - (time.monotonic() - lease.asked_at))
         return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
-
-    def _too_late(self) -> DeadlineExceeded:
-        return DeadlineExceeded(f"there was no answer within {self._timeout:g} s (server.request_timeout)")
 
 
 def json_answer(content: object, status: int = 200) -> web.Response:

@@ -81,7 +81,7 @@ def error_middleware() -> Middleware:
         except web.HTTPException as refusal:
             response = _refusal(request, refusal, current.request_id)
         except Exception as error:
-            if request.transport is None:
+            if request.transport is None or request.transport.is_closing():
                 raise  # the client has gone, and nobody reads an answer
             response = error_response(foreseen(error, current.request_id), current.request_id)
         if not response.prepared:

@@ -2,116 +2,201 @@
 
 from __future__ import annotations
 
-import argparse
 import http.client
 import json
 import os
+import socket
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote, urlencode, urlsplit
 
-from host.cli import REFUSED, UNREACHABLE, USAGE
-from host.cli.failure import Failure
+from host.cli.failure import REFUSED, UNREACHABLE, USAGE, Failure
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT = 10.0
+"""Seconds to reach the host."""
+SILENCE = 600.0
+"""Seconds without a byte after which the host is given up: a drain or a cold start may take its time."""
+LONGEST_REFUSAL = 1024 * 1024
+EVENT_STREAM = "text/event-stream"
 
 
 class Client:
-    """The host at a URL; raises :class:`Failure` for whatever goes wrong."""
+    """The host at the URL of the arguments; raises :class:`Failure` for whatever goes wrong."""
 
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self.url = (arguments.url or os.environ.get("HANDLER_HOST_URL") or DEFAULT_URL).rstrip("/")
-        self._parts = urlsplit(self.url)
-        if self._parts.scheme not in ("http", "https") or not self._parts.hostname:
-            raise Failure(f"{self.url!r} is no URL of a host; write it as {DEFAULT_URL}", USAGE)
-        self._token_file: str | None = arguments.token_file
+    def __init__(self, arguments: SimpleNamespace) -> None:
+        given: str = arguments.url or os.environ.get("HANDLER_HOST_URL") or DEFAULT_URL
+        self.url = given.rstrip("/")
+        try:
+            parts = urlsplit(self.url)
+            port = parts.port
+        except ValueError:
+            parts, port = urlsplit(""), None
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+            raise Failure(f"{given!r} is no URL of a host; write it as {DEFAULT_URL}", USAGE)
+        if parts.username is not None:
+            raise Failure("keys do not belong in the URL; set HANDLER_HOST_ADMIN_TOKEN or HANDLER_HOST_API_KEY", USAGE)
+        self._kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        self._hostname, self._port, self._prefix = parts.hostname, port, parts.path
+        self._token_file: str | None = getattr(arguments, "token_file", None)
 
     def admin(self, method: str, *path: str, **query: object) -> Any:
         """Call an admin route; return its JSON."""
-        token = self._admin_token()
-        return self._json(self._send(method, "/admin/" + "/".join(map(_quoted, path)), query, None, token))
+        return self._json(self._send(method, _path("admin", *path), token=self._admin_token(), query=query))
 
-    def ask(self, *path: str, body: object) -> Any:
-        """Post to a consumer route; return its JSON."""
-        return self._json(self._send("POST", "/v1/" + "/".join(map(_quoted, path)), {}, body, _consumer_key()))
+    def ask(self, *path: str, body: bytes) -> Any:
+        """Post JSON to a consumer route; return the JSON of the answer."""
+        return self._json(self._send("POST", _path("v1", *path), token=_consumer_key(), body=body))
 
-    def events(self, *path: str, body: object) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-        """Post to a consumer route; yield name, data and the answer's headers for each event."""
-        answer = self._send(
-            "POST", "/v1/" + "/".join(map(_quoted, path)), {}, body, _consumer_key(), accept="text/event-stream"
-        )
-        headers = {name.lower(): value for name, value in answer.getheaders()}
-        name = "message"
-        for raw in answer:
-            line = raw.decode("utf-8", "replace").rstrip("\r\n")
-            if line.startswith("event:"):
-                name = line[6:].strip()
-            elif line.startswith("data:"):
-                yield name, line[5:].strip(), headers
-                name = "message"
+    def events(self, *path: str, body: bytes) -> Events:
+        """Post JSON to a consumer route; return the answer's events."""
+        answer = self._send("POST", _path("v1", *path), token=_consumer_key(), body=body, accept=EVENT_STREAM)
+        if not (answer.getheader("Content-Type") or "").startswith(EVENT_STREAM):
+            answer.close()
+            raise self._stranger(f"answered with {answer.getheader('Content-Type')!r} instead of a stream")
+        return Events(answer, self.url)
 
     def _send(
         self,
         method: str,
         path: str,
-        query: Mapping[str, object],
-        body: object,
-        token: str | None,
+        *,
+        token: tuple[str, str],
+        query: Mapping[str, object] | None = None,
+        body: bytes | None = None,
         accept: str = "application/json",
     ) -> http.client.HTTPResponse:
-        kind = http.client.HTTPSConnection if self._parts.scheme == "https" else http.client.HTTPConnection
-        assert self._parts.hostname is not None, "checked when the client was made"
-        connection = kind(self._parts.hostname, self._parts.port, timeout=600)
-        headers = {"Accept": accept}
-        if token:
-            headers["Authorization"] = f"Bearer {token}"
+        """Send a request; return the answer if it is no refusal."""
+        variable, secret = token
+        if not (secret.isascii() and secret.isprintable()):
+            raise Failure(f"{variable} has characters that no key has: is it the right text?", USAGE)
+        headers = {"Accept": accept, "Connection": "close"}
+        if secret:
+            headers["Authorization"] = f"Bearer {secret}"
         if body is not None:
             headers["Content-Type"] = "application/json"
-        target = self._parts.path + path + (f"?{urlencode(query)}" if query else "")
+        target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        connection = self._kind(self._hostname, self._port, timeout=CONNECT_TIMEOUT)
         try:
-            connection.request(method, target, json.dumps(body) if body is not None else None, headers)
+            connection.connect()
+            connection.sock.settimeout(SILENCE)
+            connection.request(method, target, body, headers)
             answer = connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
+            if connection.sock is not None:
+                # From here on the answer alone holds the connection, and closes it at its end.
+                connection.sock.close()
+        except http.client.HTTPException as error:
+            connection.close()
+            raise self._stranger(f"did not answer with HTTP ({type(error).__name__})") from error
+        except (OSError, UnicodeError) as error:
+            connection.close()
             raise Failure(
-                f"no host at {self.url} ({error}); start one with `handler-host serve`, or name it with --url "
-                "or HANDLER_HOST_URL",
+                f"no host at {self.url}: {_reason(error)}; start one with `handler-host serve`, "
+                "or say where it is with --url or HANDLER_HOST_URL",
                 UNREACHABLE,
             ) from error
-        if answer.status >= 400:
-            raise Failure(self._refusal(answer), REFUSED)
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer, variable if not secret else "")
         return answer
 
-    def _refusal(self, answer: http.client.HTTPResponse) -> str:
-        number = answer.getheader("X-Request-ID", "?")
-        text = answer.read(64 * 1024).decode("utf-8", "replace")
+    def _refusal(self, answer: http.client.HTTPResponse, missing: str) -> Failure:
+        """Return what the host said when it said no; ``missing`` is the variable of the key that was not sent."""
         try:
-            error = json.loads(text)["error"]
-            message, code = error["message"], error["code"]
-        except (ValueError, KeyError, TypeError):
-            return f"{self.url} answered {answer.status} {answer.reason}, and not as a handler host does: is it one?"
-        hint = "; set HANDLER_HOST_ADMIN_TOKEN or HANDLER_HOST_API_KEY" if answer.status == 401 else ""
-        return f"{message}{hint} ({answer.status} {code}, request {number})"
+            with answer:
+                envelope = json.loads(answer.read(LONGEST_REFUSAL))
+            error = envelope["error"]
+            message, code, number = error["message"], error["code"], error["request_id"]
+        except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
+            return self._stranger(f"answered {answer.status} {answer.reason}")
+        hint = f"; set {missing}" if answer.status == 401 and missing else ""
+        wait = answer.getheader("Retry-After")
+        again = f", try again in {wait} s" if wait is not None else ""
+        return Failure(f"{message}{hint} ({code}, request {number}{again})", REFUSED, envelope)
 
     def _json(self, answer: http.client.HTTPResponse) -> Any:
-        text = answer.read()
         try:
-            return json.loads(text)
+            with answer:
+                return json.loads(answer.read())
         except ValueError:
-            raise Failure(f"{self.url} did not answer with JSON: is it a handler host?") from None
+            raise self._stranger("answered with something else than JSON") from None
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken_off(self.url, error) from error
 
-    def _admin_token(self) -> str | None:
+    def _stranger(self, what: str) -> Failure:
+        return Failure(f"{self.url} {what}: it is no handler host, or a proxy is before it; see --url", UNREACHABLE)
+
+    def _admin_token(self) -> tuple[str, str]:
+        """Return the token, and the name of where it is from."""
         if self._token_file is None:
-            return os.environ.get("HANDLER_HOST_ADMIN_TOKEN")
+            return "HANDLER_HOST_ADMIN_TOKEN", os.environ.get("HANDLER_HOST_ADMIN_TOKEN", "").strip()
         try:
-            return Path(self._token_file).read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise Failure(f"--token-file {self._token_file}: {error.strerror}", USAGE) from error
+            return self._token_file, Path(self._token_file).read_text(encoding="utf-8").strip()
+        except (OSError, ValueError) as error:
+            raise Failure(f"--token-file {self._token_file}: cannot be read: {_reason(error)}", USAGE) from error
 
 
-def _consumer_key() -> str | None:
-    return os.environ.get("HANDLER_HOST_API_KEY")
+class Events:
+    """The events of one answer, as they come; ``headers`` has the answer's, with names in lower case."""
+
+    def __init__(self, answer: http.client.HTTPResponse, url: str) -> None:
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in answer.getheaders()}
+        self._answer = answer
+        self._url = url
+
+    def __iter__(self) -> Iterator[tuple[str, str]]:
+        """Yield the name and the data of each event; raises :class:`Failure` if the connection breaks."""
+        name, data = "message", list[str]()
+        try:
+            for raw in self._answer:
+                field, _, value = raw.decode("utf-8", "replace").rstrip("\r\n").partition(":")
+                if field == "event":
+                    name = value.strip()
+                elif field == "data":
+                    data.append(value.removeprefix(" "))
+                elif not field and not value and data:
+                    yield name, "\n".join(data)
+                    name, data = "message", []
+        except (OSError, http.client.HTTPException) as error:
+            raise _broken_off(self._url, error) from error
+        finally:
+            self.close()
+
+    def broken_off(self) -> Failure:
+        """Return the failure of a stream without its last event."""
+        return _broken_off(self._url)
+
+    def close(self) -> None:
+        """Leave: the host ends what it does for this answer."""
+        self._answer.close()
 
 
-def _quoted(part: str) -> str:
-    return quote(part, safe="")
+def refused(data: str) -> Failure:
+    """Return the failure that an event of a stream tells of."""
+    try:
+        envelope = json.loads(data)
+        error = envelope["error"]
+        return Failure(f"{error['message']} ({error['code']}, request {error['request_id']})", REFUSED, envelope)
+    except (ValueError, KeyError, TypeError):
+        return Failure(f"the stream ended with an error: {data}", REFUSED)
+
+
+def _broken_off(url: str, error: Exception | None = None) -> Failure:
+    return Failure(f"the answer of {url} broke off{f': {_reason(error)}' if error else ''}", UNREACHABLE)
+
+
+def _path(*parts: str) -> str:
+    return "".join(f"/{quote(part, safe='')}" for part in parts)
+
+
+def _consumer_key() -> tuple[str, str]:
+    return "HANDLER_HOST_API_KEY", os.environ.get("HANDLER_HOST_API_KEY", "").strip()
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, socket.gaierror):
+        return "its name is not known"
+    if isinstance(error, TimeoutError):
+        return "no answer in time"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
+from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
-from host.cli import OK, USAGE
 from host.cli.client import Client
-from host.cli.failure import Failure
-from host.cli.render import duration, put, put_json, put_table, size
+from host.cli.failure import OK, UNREACHABLE, USAGE, Failure
+from host.cli.render import duration, note, put, put_failure, put_fields, put_json, put_json_line, put_table, size
+from host.units import parse_duration
 
-_WITHOUT_WORKER = frozenset({"cold", "failed", "invalid", "incompatible", "conflict", "blocked", "missing-secret"})
+WITHOUT_WORKER = frozenset({"cold", "failed", "invalid", "incompatible", "conflict", "blocked", "missing-secret"})
 
 
-def ps(arguments: argparse.Namespace) -> int:
-    """List the handlers."""
-    answer = Client(arguments).admin("GET", "handlers")
+def ps(arguments: SimpleNamespace) -> int:
+    """List the handlers; of those that are named tell all there is."""
+    client = Client(arguments)
+    if arguments.handlers:
+        return _each(arguments, lambda name: client.admin("GET", "handlers", name), arguments.handlers, _put_handler)
+    answer = client.admin("GET", "handlers")
     if arguments.json:
         put_json(answer)
         return OK
@@ -37,95 +40,165 @@ def ps(arguments: argparse.Namespace) -> int:
         for handler in answer["handlers"]
     ]
     columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
-    put_table(columns, rows, right=(2, 3, 4, 5, 6, 7, 8, 9))
+    put_table(columns, rows, left=("NAME", "STATE", "REASON"))
     if not rows:
-        put("no handlers: install a plugin and run `handler-host rescan`")
+        note("there are no handlers: install a plugin, then run `handler-host rescan`")
     return OK
 
 
-def load(arguments: argparse.Namespace) -> int:
+def _put_handler(handler: dict[str, Any]) -> None:
+    last = handler["last_exit"]
+    operations = handler["operations"]
+    fields = {
+        "name": handler["name"],
+        "state": handler["state"],
+        "reason": handler["reason"] or "",
+        "plugin": f"{handler['distribution']} {handler['version']}",
+        "title": handler["title"],
+        "description": handler["description"],
+        "operations": "known once it was active"
+        if operations is None
+        else ", ".join(one["name"] for one in operations),
+        "isolation": handler["isolation"],
+        "pinned": "yes" if handler["pin"] else "",
+        "generation": str(handler["generation"] or "-"),
+        "pid": str(handler["pid"] or "-"),
+        "PSS": size(handler["pss"]),
+        "learned": size(handler["learned_pss"]),
+        "in flight": str(handler["in_flight"]),
+        "queued": str(handler["queued"]),
+        "dispatches": str(handler["dispatches"]),
+        "idle for": duration(handler["idle_for"]),
+        "expires in": duration(handler["expires_in"]),
+        "retry in": duration(handler["retry_in"]),
+        "last exit": f"{last['text']} ({last['kind']}, generation {last['generation']}, {last['at']})" if last else "",
+    }
+    put_fields(fields)
+    put()
+
+
+def load(arguments: SimpleNamespace) -> int:
     """Activate handlers."""
-    client = Client(arguments)
-    receipts = [client.admin("POST", "handlers", name, "load") for name in arguments.handlers]
-    if arguments.json:
-        put_json(receipts)
-        return OK
-    for receipt in receipts:
-        if receipt["already"]:
-            put(f"{receipt['handler']}: active already, generation {receipt['generation']}")
-            continue
-        grown = receipt["pss_after"] - receipt["pss_before"]
-        put(
-            f"{receipt['handler']}: active, generation {receipt['generation']}, pid {receipt['pid']}, "
-            f"{size(grown)} taken in {duration(receipt['activate_seconds'])}"
-        )
-    return OK
+    client, query = Client(arguments), _options(arguments)
+    return _each(
+        arguments,
+        lambda name: {"handler": name} | client.admin("POST", "handlers", name, "load", **query),
+        arguments.handlers,
+        lambda receipt: put(_of_load(receipt)),
+    )
 
 
-def unload(arguments: argparse.Namespace) -> int:
-    """Take workers away."""
-    return _take_away(arguments, "unload")
-
-
-def reload(arguments: argparse.Namespace) -> int:
-    """Take workers away, so that new ones run what is installed now."""
-    return _take_away(arguments, "reload")
-
-
-def _take_away(arguments: argparse.Namespace, action: str) -> int:
-    client = Client(arguments)
-    names = list(arguments.handlers)
-    if arguments.all:
-        handlers = client.admin("GET", "handlers")["handlers"]
-        names += [handler["name"] for handler in handlers if handler["state"] not in _WITHOUT_WORKER]
-    elif not names:
-        raise Failure(f"name a handler, or all that have a worker: handler-host {action} --all", USAGE)
-    query: dict[str, object] = {"mode": arguments.mode}
-    if arguments.deadline is not None:
-        query["deadline_s"] = arguments.deadline
-    if arguments.no_wait:
-        query["wait"] = "false"
-    receipts = [client.admin("POST", "handlers", name, action, **query) for name in dict.fromkeys(names)]
-    if arguments.json:
-        put_json(receipts)
-        return OK
-    for name, receipt in zip(dict.fromkeys(names), receipts, strict=True):
-        put(f"{name}: {_sentence(receipt)}")
-    if not receipts:
-        put("no handler has a worker")
-    return OK
-
-
-def _sentence(receipt: dict[str, Any]) -> str:
+def _of_load(receipt: dict[str, Any]) -> str:
+    name = receipt["handler"]
     if receipt.get("accepted"):
-        return "accepted, not waited for"
-    if receipt["generation"] is None:
-        return f"nothing to unload, it was {receipt['was']}"
+        return f"{name}: is being activated"
+    if receipt["already"]:
+        return f"{name}: was active already, generation {receipt['generation']}, pid {receipt['pid']}"
+    grown = max(0, receipt["pss_after"] - receipt["pss_before"])
     return (
-        f"unloaded generation {receipt['generation']}, {size(receipt['bytes_given_back'])} given back "
+        f"{name}: activated generation {receipt['generation']}, pid {receipt['pid']}, "
+        f"{size(grown)} taken in {duration(receipt['activate_seconds'])}"
+    )
+
+
+def unload(arguments: SimpleNamespace) -> int:
+    """Take workers away."""
+    return _take_away(arguments)
+
+
+def reload(arguments: SimpleNamespace) -> int:
+    """Take workers away, so that new ones run what is installed now."""
+    return _take_away(arguments)
+
+
+def _take_away(arguments: SimpleNamespace) -> int:
+    client, query = Client(arguments), _options(arguments)
+    names: Iterable[str] = arguments.handlers
+    if arguments.all:
+        if names:
+            raise Failure("--all means all handlers: name none beside it", USAGE)
+        handlers = client.admin("GET", "handlers")["handlers"]
+        names = [handler["name"] for handler in handlers if handler["state"] not in WITHOUT_WORKER]
+        if not names:
+            note("no handler has a worker")
+    elif not names:
+        raise Failure(f"name handlers, or all that have a worker: handler-host {arguments.command} --all", USAGE)
+    return _each(
+        arguments,
+        lambda name: {"handler": name} | client.admin("POST", "handlers", name, arguments.command, **query),
+        names,
+        lambda receipt: put(_of_unload(receipt)),
+    )
+
+
+def _of_unload(receipt: dict[str, Any]) -> str:
+    name = receipt["handler"]
+    if receipt.get("accepted"):
+        return f"{name}: is being unloaded"
+    if receipt["generation"] is None:
+        return f"{name}: had no worker, it is {receipt['was']}"
+    return (
+        f"{name}: unloaded generation {receipt['generation']}, {size(receipt['bytes_given_back'])} given back "
         f"in {duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
     )
 
 
-def rescan(arguments: argparse.Namespace) -> int:
-    """Read what is installed anew."""
+def _options(arguments: SimpleNamespace) -> dict[str, object]:
+    """Return the query of a load, an unload or a reload."""
+    query: dict[str, object] = {}
+    if arguments.no_wait:
+        query["wait"] = "false"
+    if arguments.command == "load":
+        return query
+    query["mode"] = arguments.mode
+    if arguments.deadline is not None:
+        try:
+            query["deadline_s"] = parse_duration(arguments.deadline)
+        except ValueError as error:
+            raise Failure(f"--deadline: {error}", USAGE) from None
+    return query
+
+
+def _each(
+    arguments: SimpleNamespace, ask: Callable[[str], Any], names: Iterable[str], show: Callable[[Any], None]
+) -> int:
+    """Ask for each handler and show its answer; a refusal of one is told, and the others get their turn."""
+    status = OK
+    for name in dict.fromkeys(names):
+        try:
+            answer = ask(name)
+        except Failure as failure:
+            if failure.status in (USAGE, UNREACHABLE):
+                raise
+            put_failure(failure, as_json=arguments.json)
+            status = failure.status
+            continue
+        if arguments.json:
+            put_json_line(answer)
+        else:
+            show(answer)
+    return status
+
+
+def rescan(arguments: SimpleNamespace) -> int:
+    """Read anew what is installed."""
     report = Client(arguments).admin("POST", "rescan")
     if arguments.json:
         put_json(report)
         return OK
-    for what in ("added", "removed", "changed"):
-        if report[what]:
-            put(f"{what}: {', '.join(report[what])}")
-    if not any(report[what] for what in ("added", "removed", "changed")):
+    changes = [(what, report[what]) for what in ("added", "removed", "changed") if report[what]]
+    for what, names in changes:
+        put(f"{what}: {', '.join(names)}")
+    if not changes:
         put("nothing has changed")
     for name, reason in report["problems"].items():
         put(f"cannot run: {name}: {reason}")
     for warning in report["warnings"]:
-        sys.stderr.write(f"warning: {warning}\n")
+        note(f"warning: {warning}")
     return OK
 
 
-def memory(arguments: argparse.Namespace) -> int:
+def memory(arguments: SimpleNamespace) -> int:
     """Show the memory of the host and its processes."""
     report = Client(arguments).admin("GET", "memory")
     if arguments.json:
@@ -137,18 +210,18 @@ def memory(arguments: argparse.Namespace) -> int:
     for name, worker in sorted(report["workers"].items()):
         rows.append((name, str(worker["generation"]), size(worker["pss"]), size(worker["peak"])))
     rows.append(("together", "", size(report["used"]), ""))
-    put_table(("PROCESS", "GEN", report["measure"].upper(), "PEAK"), rows, right=(1, 2, 3))
-    put(f"limit {size(report['limit'])} ({report['limit_source']}), {size(report['usable'])} of it to be used")
+    put_table(("PROCESS", "GEN", report["measure"].upper(), "PEAK"), rows, left=("PROCESS",))
+    put(f"limit {size(report['limit'])} ({report['limit_source']}), of which {size(report['usable'])} may be used")
     if report["reserved"]:
         put(f"reserved for activations under way: {size(report['reserved'])}")
     return OK
 
 
-def drain(arguments: argparse.Namespace) -> int:
+def drain(arguments: SimpleNamespace) -> int:
     """Let the host take no new work."""
     answer = Client(arguments).admin("POST", "drain")
     if arguments.json:
         put_json(answer)
     else:
-        put(f"the host takes no new work; {answer['in_flight']} dispatches are under way")
+        put(f"the host takes no new work; dispatches under way: {answer['in_flight']}")
     return OK

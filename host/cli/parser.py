@@ -1,146 +1,250 @@
-"""The commands and their options, and what ``--help`` says of them."""
+"""The commands and their options, and what ``--help`` teaches of them."""
 
 from __future__ import annotations
 
 import argparse
+import textwrap
 from typing import Any
 
-EPILOG = """\
+from host.cli.flags import FLAGS
+from host.version import __version__
+
+OVERVIEW = """\
 examples:
   handler-host serve --config host.toml        run the host
-  handler-host chat gpt_e "Who are you?"       talk to a handler
-  handler-host ps                              see who holds the memory
-  handler-host unload gpt_d                    get it back
+  handler-host ps                              see the handlers, and who holds the memory
+  handler-host chat gpt_e "Who are you?"       talk to one: it is activated if it is cold
+  handler-host unload gpt_e                    get its memory back
 
-Commands other than serve find the host by --url or HANDLER_HOST_URL, and the admin
-token by --token-file or HANDLER_HOST_ADMIN_TOKEN, a consumer key by HANDLER_HOST_API_KEY.
-exit status: 0 done, 1 the host said no, 2 wrong usage or configuration, 3 no host there
+All commands but serve, config and version talk to a running host:
+  where it is    --url or HANDLER_HOST_URL (http://127.0.0.1:8080)
+  admin token    HANDLER_HOST_ADMIN_TOKEN or --token-file, for operators' commands
+  API key        HANDLER_HOST_API_KEY, for chat and dispatch, if the host wants one
+
+exit status:
+  0 done   1 the host said no   2 wrong usage or configuration   3 no host there   130 Ctrl-C
 """
 
 
+WIDTH = 78
+"""Characters of a line of explanation."""
+
+
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of all commands; each names its ``module`` and ``function``."""
+    """Return the parser of all commands; each sets the ``module`` of ``host.cli`` that has its function."""
     parser = argparse.ArgumentParser(
         prog="handler-host",
-        description="Offers many heavy handlers on a small machine: loaded when needed, unloaded for good.",
-        epilog=EPILOG,
+        description="Many heavy handlers on a small machine: each loaded when it is needed, unloaded for good.",
+        epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-
-    serve = _command(commands, "serve", "serve", "run the host", "handler-host serve --config host.toml --port 8080")
-    _config_options(serve)
-
-    ps = _command(commands, "ps", "operate", "list the handlers, and what each one takes", "handler-host ps --json")
-    _client_options(ps, json=True)
-
-    load = _command(commands, "load", "operate", "activate handlers", "handler-host load gpt_a gpt_b")
-    load.add_argument("handlers", nargs="+", metavar="HANDLER")
-    _client_options(load, json=True)
-
-    for name, what, example in (
-        ("unload", "take handlers' workers away and get their memory back", "handler-host unload gpt_d --mode if_idle"),
-        (
-            "reload",
-            "unload handlers, so that the next dispatch runs what is installed now",
-            "handler-host reload gpt_a",
-        ),
-    ):
-        command = _command(commands, name, "operate", what, example)
-        command.add_argument("handlers", nargs="*", metavar="HANDLER")
-        command.add_argument("--all", action="store_true", help="all handlers that have a worker")
-        command.add_argument(
-            "--mode",
-            choices=("drain", "if_idle", "force"),
-            default="drain",
-            help="drain: let end what is under way (default); if_idle: only if nothing is; force: end it with an error",
-        )
-        command.add_argument("--deadline", metavar="10s", help="what dispatches under way get")
-        command.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
-        _client_options(command, json=True)
-
-    rescan = _command(
-        commands, "rescan", "operate", "find newly installed, upgraded and removed plugins", "handler-host rescan"
-    )
-    _client_options(rescan, json=True)
-
-    memory = _command(commands, "memory", "operate", "show what the host and its processes take", "handler-host memory")
-    _client_options(memory, json=True)
-
-    drain = _command(commands, "drain", "operate", "let the host take no new work", "handler-host drain")
-    _client_options(drain, json=True)
-
-    dispatch = _command(
-        commands,
-        "dispatch",
-        "ask",
-        "run an operation of a handler",
-        """handler-host dispatch echo say '{"text": "hello"}'   (JSON, @FILE, or - for standard input)
-  handler-host dispatch echo say --text hello --times 3""",
-    )
-    dispatch.add_argument("handler", metavar="HANDLER")
-    dispatch.add_argument("operation", metavar="OPERATION")
-    dispatch.add_argument("request", nargs=argparse.REMAINDER, metavar="JSON | --FIELD VALUE ...")
-    dispatch.add_argument("--stream", action="store_true", help="show the pieces as they come (before HANDLER)")
-    _client_options(dispatch)
-
-    chat = _command(
-        commands,
-        "chat",
-        "ask",
-        "talk to a handler",
-        'handler-host chat gpt_e "Who are you?"   (without a message: a dialogue)',
-    )
-    chat.add_argument("model", metavar="MODEL", help="a handler, or handler/model")
-    chat.add_argument("message", nargs="?", metavar="MESSAGE")
-    chat.add_argument("--system", metavar="TEXT", help="instructions")
-    chat.add_argument("-v", "--verbose", action="store_true", help="show what the time went into")
-    _client_options(chat)
-
-    config = _command(
-        commands,
-        "config",
-        "settings",
-        "show the configuration in force, secrets masked",
-        "handler-host config --config host.toml",
-    )
-    config.add_argument(
-        "action",
-        nargs="?",
-        choices=("show", "check", "hash"),
-        default="show",
-        help="show it (default), only check it, or hash a key from standard input",
-    )
-    config.add_argument("--json", action="store_true", help="as JSON")
-    _config_options(config)
-
-    _command(commands, "version", "settings", "print the version", "handler-host version")
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", dest="command", required=True)
+    _add_serve(commands)
+    _add_operators(commands)
+    _add_consumers(commands)
+    _add_config(commands)
+    _add(commands, "version", "version", "print the version", "", "handler-host version")
     return parser
 
 
-def _command(commands: Any, name: str, module: str, what: str, example: str) -> argparse.ArgumentParser:
+def _add_serve(commands: Any) -> None:
+    serve = _add(
+        commands,
+        "serve",
+        "serve",
+        "run the host",
+        "The first line on standard output is `ready URL`; the log goes to standard error. SIGTERM and Ctrl-C "
+        "let dispatches under way come to their end. Flags are stronger than the environment "
+        "(HANDLER_HOST_SERVER__PORT), and that is stronger than the file.",
+        "handler-host serve --config host.toml --port 8080",
+        "HANDLER_HOST_ADMIN_TOKEN=... handler-host serve --port 0 --memory-limit 512MB",
+    )
+    _config_options(serve)
+
+
+def _add_operators(commands: Any) -> None:
+    ps = _add(
+        commands,
+        "ps",
+        "operate",
+        "list the handlers, and what each one takes",
+        "STATE is cold without a worker, then activating, idle or active, and draining. LEARNED is the most that "
+        "the handler was seen to take. BUSY are dispatches under way, EXPIRES tells when it is unloaded unless "
+        "it is used. With names: all there is to tell of those handlers.",
+        "handler-host ps",
+        "handler-host ps gpt_e",
+        "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
+    )
+    ps.add_argument("handlers", nargs="*", metavar="HANDLER")
+    _client_options(ps, json=True)
+
+    load = _add(
+        commands,
+        "load",
+        "operate",
+        "activate handlers before somebody waits for them",
+        "A dispatch to a cold handler activates it, too; this is for those that must answer at once.",
+        "handler-host load gpt_a gpt_e",
+    )
+    load.add_argument("handlers", nargs="+", metavar="HANDLER")
+    load.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
+    _client_options(load, json=True)
+
+    unload = _add(
+        commands,
+        "unload",
+        "operate",
+        "take handlers' workers away, and get the memory back",
+        "Each handler stays in the list, cold, and is activated by its next dispatch. The answer is a receipt: "
+        "it comes when the process is gone, and says what was given back.",
+        "handler-host unload gpt_e",
+        "handler-host unload --all --mode if_idle",
+        "handler-host unload gpt_e --mode drain --deadline 10s",
+    )
+    _unload_options(unload)
+
+    reload = _add(
+        commands,
+        "reload",
+        "operate",
+        "unload handlers, so that the next dispatch runs what is installed now",
+        "For a plugin that was upgraded; `rescan` finds those that are new.",
+        "handler-host reload gpt_a",
+    )
+    _unload_options(reload)
+
+    rescan = _add(
+        commands,
+        "rescan",
+        "operate",
+        "find newly installed, upgraded and removed plugins",
+        "No restart is needed, and no dispatch is disturbed.",
+        "pip install my-plugin && handler-host rescan",
+    )
+    _client_options(rescan, json=True)
+
+    memory = _add(
+        commands,
+        "memory",
+        "operate",
+        "show what the host and its processes take, against the limit",
+        "PSS counts shared pages once in all, so that the figures add up. PEAK is the most of this generation.",
+        "handler-host memory",
+        "handler-host memory --json | jq .used",
+    )
+    _client_options(memory, json=True)
+
+    drain = _add(
+        commands,
+        "drain",
+        "operate",
+        "let the host take no new work",
+        "New dispatches get 503 and /health/ready says no, so that a balancer looks elsewhere. What is under "
+        "way goes on. Only a restart ends this.",
+        "handler-host drain",
+    )
+    _client_options(drain, json=True)
+
+
+def _add_consumers(commands: Any) -> None:
+    dispatch = _add(
+        commands,
+        "dispatch",
+        "dispatch",
+        "run an operation of a handler, and print its answer as JSON",
+        "What comes after OPERATION is the request: one JSON document, @FILE, or - for standard input; or fields "
+        "of an object as --field value, --field (true) or field=value. A value is JSON where it is JSON, else "
+        "text; quote a text that looks like JSON ('\"42\"'); a field that comes again makes a list. Options of "
+        "this command stand before HANDLER; only --stream may also stand after it.",
+        'handler-host dispatch gpt_e chat \'{"messages": [{"role": "user", "content": "Hello"}]}\'',
+        "handler-host dispatch gpt_e chat @request.json --stream",
+        "handler-host dispatch sheets sync --to google --dry-run",
+    )
+    dispatch.add_argument("--stream", action="store_true", help="print the pieces as they come, a line each")
+    dispatch.add_argument("handler", metavar="HANDLER")
+    dispatch.add_argument("operation", metavar="OPERATION")
+    dispatch.add_argument("request", nargs=argparse.REMAINDER, metavar="REQUEST", help="JSON, @FILE, - or fields")
+    _client_options(dispatch)
+
+    chat = _add(
+        commands,
+        "chat",
+        "chat",
+        "talk to a handler",
+        "The answer is printed as it comes. Without MESSAGE a dialogue begins, which remembers what was said and "
+        "ends with Ctrl-D; from a pipe, all that comes is one message.",
+        'handler-host chat gpt_e "Who are you?"',
+        "handler-host chat -v gpt_e",
+        'git diff | handler-host chat gpt_a --system "Write a commit message for this."',
+    )
+    chat.add_argument("model", metavar="MODEL", help="a handler, or handler/model")
+    chat.add_argument("message", nargs="?", metavar="MESSAGE", help="what to say; - for standard input")
+    chat.add_argument("--system", metavar="TEXT", help="instructions for the model")
+    chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
+    chat.add_argument("--temperature", type=float, metavar="T", help="0 for the likeliest answer")
+    chat.add_argument("-v", "--verbose", action="store_true", help="tell what the time went into: a cold start, tokens")
+    _client_options(chat)
+
+
+def _add_config(commands: Any) -> None:
+    config = _add(
+        commands,
+        "config",
+        "config",
+        "show the configuration in force, and where each value is from",
+        "What is shown can be used as a file; secrets are masked. `check` also checks what is set for handlers "
+        "against their manifests. `hash` reads a key and prints the form in which a file may have it.",
+        "handler-host config --config host.toml",
+        "handler-host config check --config host.toml",
+        "openssl rand -hex 24 | tee key | handler-host config hash",
+    )
+    config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
+    config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
+    _config_options(config)
+
+
+def _add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:
+    """Add a command, and say what it is for, the small print, and how it is used."""
     command: argparse.ArgumentParser = commands.add_parser(
         name,
         help=what,
-        description=what[0].upper() + what[1:] + ".",
-        epilog=f"example:\n  {example}",
+        description=f"{what[0].upper()}{what[1:]}.\n\n{textwrap.fill(more, WIDTH)}".rstrip(),
+        epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
-    command.set_defaults(module=module, function=name)
+    command.set_defaults(module=module)
     return command
+
+
+def _unload_options(command: argparse.ArgumentParser) -> None:
+    command.add_argument("handlers", nargs="*", metavar="HANDLER")
+    command.add_argument("--all", action="store_true", help="all handlers that have a worker")
+    command.add_argument(
+        "--mode",
+        choices=("drain", "if_idle", "force"),
+        default="drain",
+        help="drain: let what is under way come to its end (default); if_idle: only if nothing is under way; "
+        "force: end it with an error",
+    )
+    command.add_argument("--deadline", metavar="10s", help="what dispatches under way get before they are ended")
+    command.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
+    _client_options(command, json=True)
 
 
 def _client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
     command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    command.add_argument("--token-file", metavar="FILE", help="file with the admin token (or HANDLER_HOST_ADMIN_TOKEN)")
+    if command.get_default("module") == "operate":
+        command.add_argument(
+            "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
+        )
     if json:
-        command.add_argument("--json", action="store_true", help="print the host's own JSON")
+        command.add_argument("--json", action="store_true", help="print the host's own JSON; errors, too")
 
 
 def _config_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", metavar="FILE", help="a TOML file (default: HANDLER_HOST_CONFIG)")
-    command.add_argument("--host", dest="server_host", metavar="ADDRESS", help="address to listen on")
-    command.add_argument("--port", dest="server_port", metavar="PORT", help="port to listen on; 0 takes a free one")
-    command.add_argument("--log-format", dest="log_format", metavar="text|json")
-    command.add_argument("--log-level", dest="log_level", metavar="debug|info|warning|error")
-    command.add_argument("--memory-limit", dest="memory_limit", metavar="512MB", help="what all processes may take")
+    command.add_argument("--config", metavar="FILE", help="the TOML file (default: HANDLER_HOST_CONFIG, or none)")
+    for flag in FLAGS:
+        command.add_argument(flag.name, dest=flag.attribute, metavar=flag.metavar, help=flag.meaning)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -30,9 +29,8 @@ COLOURS = {
 
 
 def put(text: str = "", end: str = "\n") -> None:
-    """Print to standard output."""
-    sys.stdout.write(text + end)
-    sys.stdout.flush()
+    """Print to standard output: as it is to a pipe, harmless to a terminal."""
+    _write((visible(text) if sys.stdout.isatty() else text) + end)
 
 
 def note(text: str) -> None:
@@ -60,23 +58,24 @@ def put_failure(failure: Failure, *, as_json: bool = False) -> None:
 def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str]) -> None:
     """Print an aligned table; the columns of ``left`` stand to the left, figures to the right.
 
-    A ``STATE`` is coloured. A terminal's width cuts the last column, a pipe cuts nothing.
+    A ``STATE`` is coloured. A terminal cuts what is wider than itself, a pipe cuts nothing.
     """
     shown = [[visible(cell).replace("\n", " ") for cell in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
-    room = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-    for number, row in enumerate([columns, *shown]):
-        cells = [
+    room = _room()
+    place = columns.index("STATE") if "STATE" in columns else None
+    for row in [columns, *shown]:
+        line = "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)
             for column, cell, width in zip(columns, row, widths, strict=True)
-        ]
-        line = "  ".join(cells).rstrip()
-        if room is not None and len(line) > room:
+        ).rstrip()
+        if len(line) > room:
             line = line[: room - 1] + "…"
-        if number and "STATE" in columns:
-            cell = cells[columns.index("STATE")]
-            line = line.replace(cell, _coloured(cell, COLOURS.get(cell.strip(), RED)), 1)
-        put(line)
+        if place is not None and row is not columns:
+            start = sum(widths[:place]) + 2 * place
+            end = start + len(row[place])
+            line = line[:start] + _coloured(line[start:end], COLOURS.get(row[place], RED)) + line[end:]
+        _write(f"{line}\n")
 
 
 def put_fields(fields: Mapping[str, str]) -> None:
@@ -99,12 +98,27 @@ def duration(value: float | None) -> str:
 
 def visible(text: str) -> str:
     """Return ``text`` without the characters that command a terminal; lines and tabs stay."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() or char in "\n\t" else "\N{REPLACEMENT CHARACTER}" for char in text)
+    return text if text.isprintable() else text.translate(_HARMLESS)
+
+
+_HARMLESS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
+
+
+def _room() -> int:
+    """Return the width of the terminal; a pipe has all that is needed."""
+    if not sys.stdout.isatty():
+        return sys.maxsize
+    import shutil  # for terminals only: it brings the compression modules along
+
+    return shutil.get_terminal_size().columns
 
 
 def _coloured(text: str, colour: str) -> str:
     if not sys.stdout.isatty() or os.environ.get("NO_COLOR") or os.environ.get("TERM") == "dumb":
         return text
     return f"\033[{colour}m{text}\033[0m"
+
+
+def _write(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()

@@ -60,6 +60,21 @@ async def test_a_consumers_key_is_taken_where_clients_send_it(tmp_path: Path, he
         assert answer.status == 200
 
 
+@pytest.mark.parametrize("path", ["/v1/handlers", "/admin/handlers"])
+@pytest.mark.parametrize("header", [b"Authorization: Bearer \xff\xfe", b"X-Api-Key: \xff", b"Authorization: \xff"])
+async def test_a_key_that_is_no_text_is_a_wrong_key(tmp_path: Path, path: str, header: bytes) -> None:
+    async with running(tmp_path, keys=(CONSUMER,)) as host:
+        status, _, body = await host.raw(b"GET %s HTTP/1.1\r\nHost: \xff\r\n%s\r\n\r\n" % (path.encode(), header))
+        assert status == 401
+        assert b"invalid_key" in body
+
+
+async def test_an_open_host_is_not_confused_by_a_name_that_is_no_text(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        status, _, body = await host.raw(b"GET /v1/handlers HTTP/1.1\r\nHost: \xff\xfe\r\n\r\n")
+        assert (status, b"forbidden" in body) == (403, True)
+
+
 async def test_probes_need_no_key(tmp_path: Path) -> None:
     async with running(tmp_path, keys=(CONSUMER,)) as host:
         assert (await host.json("GET", "/health/live"))[0] == 200
