@@ -46,6 +46,9 @@ class Link(Protocol):
     def forget(self, number: int) -> None:
         """Drop a call and tell the worker."""
 
+    def watch(self, due: float) -> None:
+        """Let the calls that are due at this time of the event loop expire then."""
+
 
 class Call:
     """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`pieces` of a stream."""
@@ -55,6 +58,7 @@ class Call:
         "_consumed",
         "_ended",
         "_error",
+        "_limit",
         "_number",
         "_pieces",
         "_received",
@@ -62,6 +66,7 @@ class Call:
         "_streamed",
         "_timeouts",
         "_waiter",
+        "due",
     )
 
     def __init__(self, channel: Link, number: int, streamed: bool, timeouts: CallTimeouts) -> None:
@@ -76,6 +81,9 @@ class Call:
         self._ended = False
         self._error: HostError | None = None
         self._waiter: asyncio.Future[None] | None = None
+        self._limit = (0.0, "")
+        self.due: float | None = None
+        """When it expires, on the event loop's clock; None while nobody waits."""
 
     async def answer(self) -> bytes:
         """Return the whole answer.
@@ -161,17 +169,19 @@ class Call:
         """Wait for the channel to bring something, at most ``limit`` seconds."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
-        timer = loop.call_later(limit, self._expire, limit, name) if limit is not None else None
+        if limit is not None:
+            self.due, self._limit = loop.time() + limit, (limit, name)
+            self._channel.watch(self.due)
         try:
             await self._waiter
         except asyncio.CancelledError:
             self.cancel()
             raise
         finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
+            self._waiter = self.due = None
 
-    def _expire(self, limit: float, name: str) -> None:
+    def expire(self) -> None:
+        """End the call, as its time has run out; called by the channel."""
+        limit, name = self._limit
         what = "no answer" if not self._received else "nothing more of the answer"
         self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))

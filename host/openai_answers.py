@@ -1,11 +1,11 @@
-"""What clients of OpenAI's chat completions get, made of the types of ``host.chat``. Pure."""
+"""What clients of OpenAI's chat completions get, made of the types of ``host.chat_types``. Pure."""
 
 from __future__ import annotations
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from host import chat
+from host import chat_types as chat
 
 
 class _Answer(msgspec.Struct, kw_only=True):

@@ -12,7 +12,8 @@ from typing import TypeVar
 import msgspec
 from aiohttp import web
 
-from host import chat, exchange
+from host import chat_types as chat
+from host import exchange
 from host.call import Call
 from host.catalog import ProblemState
 from host.dispatch import Dispatcher, json_answer

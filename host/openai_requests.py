@@ -1,4 +1,4 @@
-"""What clients of OpenAI's chat completions send, checked and translated to ``host.chat``. Pure.
+"""What clients of OpenAI's chat completions send, checked and translated to ``host.chat_types``. Pure.
 
 What is asked for and cannot be given is refused by name, not ignored: a client
 that sets ``n`` or ``logprobs`` relies on them. Ignored is only what changes
@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from host import chat
+from host import chat_types as chat
 from host.errors import InvalidInput
 from host.request_limits import not_json
 

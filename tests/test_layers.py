@@ -18,7 +18,19 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {"errors", "wire", "plugin", "chat", "upstream", "lifecycle", "transitions", "reports", "timers", "units"}
+    {
+        "errors",
+        "wire",
+        "plugin",
+        "chat_types",
+        "chat",
+        "upstream",
+        "lifecycle",
+        "transitions",
+        "reports",
+        "timers",
+        "units",
+    }
     | {
         "config",
         "config_values",

@@ -78,28 +78,35 @@ class Client:
         if body is not None:
             headers["Content-Type"] = "application/json"
         target = self._prefix + path + (f"?{urlencode(query)}" if query else "")
+        connection = self._connected()
+        try:
+            connection.request(method, target, body, headers)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            connection.close()
+            if isinstance(error, OSError):
+                raise _broken_off(self.url, error) from error
+            raise self._stranger(f"did not answer with HTTP ({type(error).__name__})") from error
+        if connection.sock is not None:
+            # From here on the answer alone holds the connection, and closes it at its end.
+            connection.sock.close()
+        if not 200 <= answer.status < 300:
+            raise self._refusal(answer, variable if not secret else "")
+        return answer
+
+    def _connected(self) -> http.client.HTTPConnection:
         connection = self._kind(self._hostname, self._port, timeout=CONNECT_TIMEOUT)
         try:
             connection.connect()
-            connection.sock.settimeout(SILENCE)
-            connection.request(method, target, body, headers)
-            answer = connection.getresponse()
-            if connection.sock is not None:
-                # From here on the answer alone holds the connection, and closes it at its end.
-                connection.sock.close()
-        except http.client.HTTPException as error:
-            connection.close()
-            raise self._stranger(f"did not answer with HTTP ({type(error).__name__})") from error
-        except (OSError, UnicodeError) as error:
+        except (OSError, UnicodeError, http.client.HTTPException) as error:
             connection.close()
             raise Failure(
                 f"no host at {self.url}: {_reason(error)}; start one with `handler-host serve`, "
                 "or say where it is with --url or HANDLER_HOST_URL",
                 UNREACHABLE,
             ) from error
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer, variable if not secret else "")
-        return answer
+        connection.sock.settimeout(SILENCE)
+        return connection
 
     def _refusal(self, answer: http.client.HTTPResponse, missing: str) -> Failure:
         """Return what the host said when it said no; ``missing`` is the variable of the key that was not sent."""
@@ -107,7 +114,7 @@ class Client:
             with answer:
                 envelope = json.loads(answer.read(LONGEST_REFUSAL))
             error = envelope["error"]
-            message, code, number = error["message"], error["code"], error["request_id"]
+            message, code, number = error["message"], error["code"], error.get("request_id", "without a number")
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
             return self._stranger(f"answered {answer.status} {answer.reason}")
         hint = f"; set {missing}" if answer.status == 401 and missing else ""
@@ -177,7 +184,8 @@ def refused(data: str) -> Failure:
     try:
         envelope = json.loads(data)
         error = envelope["error"]
-        return Failure(f"{error['message']} ({error['code']}, request {error['request_id']})", REFUSED, envelope)
+        number = error.get("request_id", "without a number")
+        return Failure(f"{error['message']} ({error['code']}, request {number})", REFUSED, envelope)
     except (ValueError, KeyError, TypeError):
         return Failure(f"the stream ended with an error: {data}", REFUSED)
 

@@ -66,20 +66,21 @@ def test_a_token_that_cannot_be_one_is_refused_and_not_shown(run: Run, monkeypat
         (answer("<html>", "502 Bad Gateway", "text/html"), "answered 502 Bad Gateway"),
         (answer("", "302 Found"), "answered 302 Found"),
         (answer('{"error": "no"}', "404 Not Found"), "answered 404 Not Found"),
-        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "did not answer with HTTP"),
-        ([], "did not answer with HTTP"),
+        ([b"SSH-2.0-OpenSSH_9.2\r\n"], "did not answer with HTTP (BadStatusLine)"),
     ],
 )
 def test_another_server_is_told_from_a_host(told: list[bytes], what: str, run: Run, stranger: Start) -> None:
     url = stranger(told).url
     result = run("ps", "--url", url)
     assert (result.status, result.out) == (3, "")
-    assert (
-        result.err
-        == f"handler-host: {url} {what}: it is no handler host, or a proxy is before it; see --url\n".replace(
-            "HTTP:", f"HTTP ({'BadStatusLine' if told else 'RemoteDisconnected'}):"
-        )
-    )
+    assert result.err == f"handler-host: {url} {what}: it is no handler host, or a proxy is before it; see --url\n"
+
+
+def test_a_host_that_ends_before_it_answers(run: Run, stranger: Start) -> None:
+    url = stranger([]).url
+    result = run("ps", "--url", url)
+    assert result.status == 3
+    assert result.err.startswith(f"handler-host: the answer of {url} broke off: ")
 
 
 def test_an_answer_that_is_cut_off(run: Run, stranger: Start) -> None:
