@@ -28,6 +28,7 @@ from host.owner import Owner
 from host.planner import Planner, policy_of
 from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
 from host.status import OperationsMemory, handler_status
+from host.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -178,14 +179,15 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        for warning in found.warnings:
+        warnings = [*found.warnings, *self._strangers(found)]
+        for warning in warnings:
             log.warning(warning)
         return RescanReport(
             added=sorted(changes.added),
             removed=sorted(changes.removed),
             changed=sorted(changes.changed),
             problems=problems,
-            warnings=list(found.warnings),
+            warnings=warnings,
         )
 
     async def memory(self) -> MemoryReport:
@@ -250,6 +252,14 @@ class Supervisor:
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
+
+    def _strangers(self, found: Catalog) -> list[str]:
+        """Return a sentence for each handler that is configured, but not installed."""
+        return [
+            f"[handlers.{name}]: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+            for name in self.config.handlers
+            if name not in found.entries
+        ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
         return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))

@@ -18,31 +18,9 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {
-        "errors",
-        "wire",
-        "plugin",
-        "chat_types",
-        "chat",
-        "upstream",
-        "lifecycle",
-        "transitions",
-        "reports",
-        "timers",
-        "units",
-    }
-    | {
-        "config",
-        "config_values",
-        "config_loader",
-        "settings",
-        "manifest",
-        "memory",
-        "log",
-        "suggest",
-        "version",
-        "entry_points",
-    },
+    {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
+    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
+    | {"units", "entry_points"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import re
 import tomllib
 from pathlib import Path
@@ -57,8 +58,8 @@ def test_every_route_is_documented() -> None:
 
 
 def test_every_command_is_documented() -> None:
-    (commands,) = (action.choices for action in make_parser()._actions if action.dest != "help")
-    assert commands is not None
+    subparsers = argparse._SubParsersAction
+    (commands,) = (action.choices for action in make_parser()._actions if isinstance(action, subparsers))
     documented = set(re.findall(r"^\| `(\w+)` \|", text("reference/command-line.md"), re.MULTILINE))
     assert documented == set(commands)
 
