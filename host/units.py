@@ -22,6 +22,10 @@ _DURATION = re.compile(rf"(?:{_STEP.pattern})+", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
 
 
+MAX_SIZE = 2**63 - 1
+"""Bytes; what the kernel's own counters can hold."""
+
+
 def parse_duration(value: object) -> float:
     """Return seconds from ``"1h30m"``, ``"250ms"`` or a number of seconds; raises ``ValueError``."""
     try:
@@ -51,16 +55,20 @@ def _seconds(value: object) -> float | None:
 def parse_size(value: object) -> int:
     """Return bytes from ``"512MB"`` or a number of bytes; raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
-        return value
-    found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if found is None:
-        raise ValueError(f"{value!r} is no size; write it as {SIZE_FORMS}")
-    number, unit = found[1], _BYTES[(found[2] or "").lower()]
-    try:
-        # Whole numbers keep all their digits.
-        return round(float(number) * unit) if "." in number else int(number) * unit
-    except (OverflowError, ValueError):
-        raise ValueError("a size of so many digits is none") from None
+        size = value
+    else:
+        found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if found is None:
+            raise ValueError(f"{value!r} is no size; write it as {SIZE_FORMS}")
+        number, unit = found[1], _BYTES[(found[2] or "").lower()]
+        try:
+            # Whole numbers keep all their digits.
+            size = round(float(number) * unit) if "." in number else int(number) * unit
+        except (OverflowError, ValueError):
+            size = MAX_SIZE + 1
+    if size > MAX_SIZE:
+        raise ValueError("a size of so many digits is none")
+    return size
 
 
 def format_size(size: float) -> str:

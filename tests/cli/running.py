@@ -112,7 +112,7 @@ class Terminal:
             env=os.environ | {"TERM": "xterm", "COLUMNS": str(WIDTH), **environment},
         )
         os.close(side)
-        self._read = ""
+        self._read = b""
 
     def __enter__(self) -> Self:
         return self
@@ -129,16 +129,28 @@ class Terminal:
     def until(self, text: str) -> str:
         """Read until ``text`` comes; return what came before it."""
         limit = time.monotonic() + 20
-        while text not in self._read:
-            assert select.select([self._end], [], [], limit - time.monotonic())[0], f"no {text!r} in {self._read!r}"
-            self._read += os.read(self._end, 4096).decode()
-        before, _, self._read = self._read.partition(text)
-        return before
+        while text.encode() not in self._read:
+            left = max(0.0, limit - time.monotonic())
+            assert select.select([self._end], [], [], left)[0], f"no {text!r} in {self._read.decode()!r}"
+            self._read += os.read(self._end, 4096)
+        before, _, self._read = self._read.partition(text.encode())
+        return before.decode()
+
+    def interrupted(self) -> int:
+        """Type Ctrl-C until the process has ended; return its exit status.
+
+        Python's `input` misses a signal that comes between its prompt and its waiting.
+        """
+        for _ in range(20):
+            self.type("\x03")
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                return self.process.wait(1)
+        raise AssertionError("Ctrl-C does not end it")
 
     def rest(self) -> str:
         """Return what comes until the end."""
         while True:
             try:
-                self._read += os.read(self._end, 4096).decode()
+                self._read += os.read(self._end, 4096)
             except OSError:  # nobody has the other end any more
-                return self._read
+                return self._read.decode()

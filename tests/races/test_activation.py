@@ -63,8 +63,8 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wai
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     control = str(tmp_path / "control")
-    keys = {"control": control, "memory_estimate": 300 * MB}
-    memory = {"limit": 400 * MB, "headroom": 0, "wait": 600.0}
+    keys = {"control": control, "memory_estimate": 2000 * MB}
+    memory = {"limit": 3000 * MB, "headroom": 0, "wait": 600.0}
     handlers = {"puppet": keys, "other": {**keys, "at_activation": "wait:go"}}
     async with bench(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
