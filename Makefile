@@ -84,7 +84,7 @@ clean: ## remove what the other commands made
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.
 
-compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
 	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(LOCKFLAGS)
 of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))

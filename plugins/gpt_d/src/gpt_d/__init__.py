@@ -1,0 +1,1 @@
+"""A chat handler on the LiteLLM SDK."""

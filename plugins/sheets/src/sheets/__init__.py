@@ -1,0 +1,1 @@
+"""Users, log and states in Google Sheets, or in a local workbook."""
