@@ -8,6 +8,7 @@ from aiohttp import web
 
 from host.admin import AdminRoutes
 from host.auth import Endpoint, KeyRing, for_consumers, for_operators
+from host.chat_api import ChatApi
 from host.config import Config
 from host.dispatch import Dispatcher, NativeRoutes
 from host.health import HealthRoutes
@@ -35,7 +36,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     limits = RequestLimits(config.server)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
-    openai = OpenAIRoutes(supervisor, dispatcher, limits)
+    openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
     admin = AdminRoutes(supervisor, limits)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 
 from host import exchange
 from host.call import Call
-from host.event_stream import EventStream
+from host.event_stream import EventStream, event
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
@@ -24,7 +24,7 @@ from host.supervisor import Admission, Supervisor
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
-END = b"{}"
+END = event(b"{}", "end")
 """The data of the event that ends a whole stream."""
 
 
@@ -119,7 +119,7 @@ class NativeRoutes:
                     raise  # the client has gone
                 except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
                     shown = foreseen(error, current.request_id)
-                    await events.end(envelope(shown, current.request_id), "error")
+                    await events.send_events([event(envelope(shown, current.request_id), "error")])
                 else:
-                    await events.end(END, "end")
+                    await events.send_events([END])
             return events.response

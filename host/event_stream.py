@@ -19,6 +19,11 @@ SHORTEST_LOOK = 1.0
 """Seconds between two looks at a client that is behind."""
 
 
+def event(data: bytes, name: str | None = None) -> bytes:
+    """Return one event for :meth:`EventStream.send_events`; ``data`` is one line."""
+    return b"data: " + data if name is None else b"event: " + name.encode() + b"\ndata: " + data
+
+
 class EventStream:
     """A stream of events to one client; enter it to send the head.
 
@@ -72,9 +77,10 @@ class EventStream:
         """
         await self._write(b"data: " + b"\n\ndata: ".join(pieces) + b"\n\n")
 
-    async def end(self, data: bytes, event: str) -> None:
-        """Write the last event, which has a name."""
-        await self._write(f"event: {event}\ndata: ".encode() + data + b"\n\n")
+    async def send_events(self, events: list[bytes]) -> None:
+        """Write what :func:`event` has made, as :meth:`send` does; nothing for an empty list."""
+        if events:
+            await self._write(b"\n\n".join(events) + b"\n\n")
 
     async def _write(self, data: bytes) -> None:
         self._writing = True

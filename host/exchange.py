@@ -6,11 +6,13 @@ import itertools
 import secrets
 import string
 import time
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
 
 from aiohttp import web
 from multidict import istr
+
+from host.errors import HostError
 
 REQUEST_ID = istr("X-Request-ID")
 HANDLER = istr("X-Handler")
@@ -23,15 +25,21 @@ _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
+Envelope = Callable[[HostError, str], bytes]
+"""The JSON of an error, of the error and the request's number."""
+
+
 class Exchange:
     """One request and its answer; times are seconds."""
 
-    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "handler", "request_id")
+    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "envelope", "handler", "request_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
+        self.envelope: Envelope | None = None
+        """How the protocol of this route shows errors; None: as most routes do."""
         self._asked_at = 0.0
         self._queue = 0.0
         self._activate = 0.0

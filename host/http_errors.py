@@ -1,4 +1,4 @@
-"""Errors as answers: one envelope for all routes, which clients of OpenAI understand as well.
+"""Errors as answers: one envelope, which clients of OpenAI understand as well, unless a route's protocol has its own.
 
 ``{"error": {"message", "type", "param", "code", "request_id"}}`` has the fields of
 OpenAI's envelope with their meaning, and adds the request's number, ``retry_after``
@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
 from host import exchange
+from host.auth import Endpoint
 from host.errors import BadRequest, HostError, MethodNotAllowed, NotFound
 
 log = logging.getLogger(__name__)
@@ -48,8 +49,18 @@ def envelope(error: HostError, request_id: str) -> bytes:
     return msgspec.json.encode({"error": content})
 
 
-def error_response(error: HostError, request_id: str) -> web.Response:
-    """Return the whole answer for an error."""
+def speaking(own: exchange.Envelope, endpoint: Endpoint) -> Endpoint:
+    """Return ``endpoint`` with the errors of its protocol; this goes before all that may refuse a request."""
+
+    async def run(request: web.Request) -> web.StreamResponse:
+        exchange.current.get().envelope = own
+        return await endpoint(request)
+
+    return run
+
+
+def error_response(error: HostError, request_id: str, own: exchange.Envelope | None = None) -> web.Response:
+    """Return the whole answer for an error, in the protocol's ``own`` envelope where it has one."""
     headers = {hdrs.CONTENT_TYPE: JSON, "x-should-retry": "true" if error.retryable else "false"}
     if error.retry_after is not None:
         headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(error.retry_after)))
@@ -57,7 +68,7 @@ def error_response(error: HostError, request_id: str) -> web.Response:
         headers[hdrs.RETRY_AFTER] = "1"
     if error.status == 401:
         headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    return web.Response(status=error.status, body=envelope(error, request_id), headers=headers)
+    return web.Response(status=error.status, body=(own or envelope)(error, request_id), headers=headers)
 
 
 def foreseen(error: Exception, request_id: str) -> HostError:
@@ -83,7 +94,8 @@ def error_middleware() -> Middleware:
         except Exception as error:
             if request.transport is None or request.transport.is_closing():
                 raise  # the client has gone, and nobody reads an answer
-            response = error_response(foreseen(error, current.request_id), current.request_id)
+            shown = foreseen(error, current.request_id)
+            response = error_response(shown, current.request_id, current.envelope)
         if not response.prepared:
             current.stamp(response.headers)
         return response

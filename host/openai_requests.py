@@ -1,13 +1,7 @@
-"""What clients of OpenAI's chat completions send, checked and translated to ``host.chat_types``. Pure.
-
-What is asked for and cannot be given is refused by name, not ignored: a client
-that sets ``n`` or ``logprobs`` relies on them. Ignored is only what changes
-nothing of an answer (:data:`IGNORED`).
-"""
+"""What clients of OpenAI's chat completions send, checked and translated to ``host.chat_types``. Pure."""
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +9,7 @@ from msgspec import Meta
 
 from host import chat_types as chat
 from host.errors import InvalidInput
-from host.request_limits import not_json
+from host.request_body import BodyDecoder
 
 IGNORED = frozenset(
     {
@@ -117,11 +111,6 @@ class CompletionRequest(_Request):
         """Whether a stream is to end with a chunk of usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    @property
-    def handler(self) -> str:
-        """The handler that ``model`` names: all of it, or what stands before the first slash."""
-        return self.model.partition("/")[0]
-
     def to_chat(self) -> chat.ChatRequest:
         """Return the request as handlers take it."""
         return chat.ChatRequest(
@@ -152,79 +141,18 @@ def _to_chat_message(message: Message) -> chat.Message:
     return message
 
 
-_decoder = msgspec.json.Decoder(CompletionRequest)
+_decoder = BodyDecoder(CompletionRequest, ignored=IGNORED, neutral=NEUTRAL, remedies=REMEDIES, choices=CHOICES)
 
 
 def decode_request(body: bytes) -> CompletionRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
-    try:
-        request = _decoder.decode(body)
-    except msgspec.ValidationError as error:
-        request = _decode_leniently(body, error)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise not_json(error) from None
+    request = _decoder.decode(body)
     if request.stream_options is not None and not request.stream:
         raise InvalidInput("stream_options goes with stream: true only", param="stream_options")
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         raise InvalidInput(
             "max_tokens is the older name of max_completion_tokens: give one of them", param="max_completion_tokens"
         )
-    if request.handler == "" or request.model.endswith("/"):
+    if not request.model.partition("/")[0] or request.model.endswith("/"):
         raise InvalidInput(f"model {request.model!r} has to be HANDLER or HANDLER/MODEL", param="model")
     return request
-
-
-def _decode_leniently(body: bytes, first: msgspec.ValidationError) -> CompletionRequest:
-    """Decode what has fields that the strict way does not know; ``first`` is what it said."""
-    try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise not_json(error) from None
-    if not isinstance(fields, dict):
-        raise invalid(first) from None
-    known = CompletionRequest.__struct_fields__
-    for name in [name for name in fields if name not in known]:
-        value = fields.pop(name)
-        if name in IGNORED or (name in NEUTRAL and (value is None or value in NEUTRAL[name])):
-            continue
-        if name in NEUTRAL:
-            remedy = f": {REMEDIES[name]}" if name in REMEDIES else "; leave it out"
-            raise InvalidInput(f"{name} is not supported{remedy}", param=name)
-        raise InvalidInput(f"unknown field {name!r}{_meant(name)}", param=name)
-    try:
-        return msgspec.convert(fields, CompletionRequest)
-    except msgspec.ValidationError as error:
-        raise invalid(error) from None
-
-
-def _meant(name: str) -> str:
-    from host.suggest import nearest  # needed only where somebody has made a mistake
-
-    found = nearest(name, CompletionRequest.__struct_fields__)
-    return f"; did you mean {found!r}?" if found is not None else "; leave it out"
-
-
-def invalid(error: msgspec.ValidationError) -> InvalidInput:
-    """Return msgspec's word on a wrong value, with the path as clients write it: ``messages[0].role``."""
-    text, _, place = str(error).partition(" - at `")
-    path = place.rstrip("`").removeprefix("$").lstrip(".")
-    if text.startswith(_MISSING):
-        path = _inside(path, text.removeprefix(_MISSING))
-        return InvalidInput(f"{path} is missing", param=path)
-    if text.startswith(_UNKNOWN):
-        path = _inside(path, text.removeprefix(_UNKNOWN))
-        return InvalidInput(f"{path} is not known or not supported; leave it out", param=path)
-    text = text[:1].lower() + text[1:].replace("`", "'")
-    choices = CHOICES.get(re.sub(r"\[\d+\]", "[]", path))
-    if text.startswith("invalid ") and choices is not None:
-        text += f"; it has to be {choices}"
-    return InvalidInput(f"{path or 'the body'}: {text}", param=path or None)
-
-
-_MISSING = "Object missing required field `"
-_UNKNOWN = "Object contains unknown field `"
-
-
-def _inside(path: str, quoted: str) -> str:
-    field = quoted.rstrip("`")
-    return f"{path}.{field}" if path else field

@@ -38,7 +38,7 @@ LAYERS: list[set[str]] = [
     {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
-    | {"openai_requests", "openai_answers", "openai_api", "admin", "health"},
+    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
     # 4: the composition root
     {"app", "server"},
     # 5: the command line, and the package's face

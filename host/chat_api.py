@@ -1,0 +1,128 @@
+"""What the chat routes of all protocols share: a translated request to a handler, its answer or stream back.
+
+Each protocol brings its decoder, its answers, a :class:`Translation` for streams
+and its envelope of errors; everything else is here, so that any client reaches any
+handler.
+"""
+
+from __future__ import annotations
+
+import typing
+from typing import Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from host import chat_types as chat
+from host import exchange
+from host.catalog import ProblemState
+from host.dispatch import Dispatcher
+from host.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
+from host.event_stream import EventStream
+from host.http_errors import foreseen
+from host.reports import HandlerStatus
+from host.supervisor import Supervisor
+
+CHAT = "chat"
+"""The operation that answers chats."""
+CANNOT_RUN = frozenset(typing.get_args(ProblemState))
+
+Shape = TypeVar("Shape")
+
+_encode = msgspec.json.encode
+_pieces = msgspec.json.Decoder(chat.ChatPiece)
+_answers = msgspec.json.Decoder(chat.ChatAnswer)
+
+
+class Translation(Protocol):
+    """One stream in the events of a protocol, each as :func:`host.event_stream.event` makes it."""
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return what to send for one piece, which may be nothing."""
+
+    def last(self) -> list[bytes]:
+        """Return what to send when the pieces have ended."""
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return what to send for an error, when the status has been sent already."""
+
+
+class ChatApi:
+    """Chats with handlers, for the routes of a protocol."""
+
+    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
+        self._supervisor = supervisor
+        self._dispatcher = dispatcher
+
+    def models(self) -> list[HandlerStatus]:
+        """Return all handlers that chat, or of which it is not known yet."""
+        return [status for status in self._supervisor.statuses() if _may_chat(status)]
+
+    def model(self, name: str) -> HandlerStatus:
+        """Return the handler of a model; raises ``ModelNotFound``."""
+        try:
+            status = self._supervisor.status(handler_of(name))
+        except UnknownHandler as error:
+            raise _model_not_found(error) from None
+        if not _may_chat(status):
+            raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
+        return status
+
+    async def answer(self, model: str, asked: chat.ChatRequest) -> chat.ChatAnswer:
+        """Return the whole answer of a model's handler."""
+        try:
+            answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
+        except (UnknownHandler, UnknownOperation) as error:
+            raise _model_not_found(error) from None
+        return _decode(_answers, answer)
+
+    async def stream(
+        self, request: web.Request, model: str, asked: chat.ChatRequest, translation: Translation
+    ) -> web.StreamResponse:
+        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised."""
+        current = exchange.current.get()
+        try:
+            async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
+                # What cannot be translated is to fail before the head is sent, too.
+                translated = _translate(translation, pieces)
+                async with EventStream(request, current) as events:
+                    try:
+                        while pieces:
+                            await events.send_events(translated)
+                            pieces = await rest.pieces()
+                            translated = _translate(translation, pieces)
+                        await events.send_events(translation.last())
+                    except ConnectionError:
+                        raise  # the client has gone
+                    except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
+                        shown = foreseen(error, current.request_id)
+                        await events.send_events(translation.failed(shown, current.request_id))
+                return events.response
+        except (UnknownHandler, UnknownOperation) as error:
+            raise _model_not_found(error) from None
+
+
+def handler_of(model: str) -> str:
+    """Return the handler that a model names: all of it, or what stands before the first slash."""
+    return model.partition("/")[0]
+
+
+def _translate(translation: Translation, pieces: list[bytes]) -> list[bytes]:
+    return [event for piece in pieces for event in translation.events(_decode(_pieces, piece))]
+
+
+def _decode(decoder: msgspec.json.Decoder[Shape], data: bytes) -> Shape:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HandlerFault(f"the handler's chat operation gave what is no part of a chat: {error}") from None
+
+
+def _may_chat(status: HandlerStatus) -> bool:
+    if status.state in CANNOT_RUN:
+        return False
+    return status.operations is None or any(operation.name == CHAT for operation in status.operations)
+
+
+def _model_not_found(error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+    return ModelNotFound(f"{error.message} (GET /v1/models lists the models)", param="model")
