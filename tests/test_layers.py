@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
     | {"units", "entry_points"},
     # 1: one source of handlers, one worker, one end of a channel
-    {"roots", "dist_info", "location", "catalog", "call", "channel", "output"}
+    {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
         "launcher",
         "launchers",
