@@ -119,7 +119,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     """What else happens to be installed for the tests would be missing elsewhere."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    declared = {re.split(r"[^\w.-]", name)[0] for name in project["project"]["dependencies"]}
+    extras = project["project"].get("optional-dependencies", {}).values()
+    named = [*project["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    declared = {re.split(r"[^\w.-]", name)[0] for name in named}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
     if "aiohttp" in declared:

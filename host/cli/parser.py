@@ -46,6 +46,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_consumers(commands)
     _add_config(commands)
     _add_env(commands)
+    _add_doctor(commands)
     _add(commands, "version", "version", "print the version", "", "handler-host version")
     return parser
 
@@ -230,6 +231,26 @@ def _add_env(commands: Any) -> None:
     env.add_argument("--python", metavar="PATH", help="the interpreter (default: the one that runs this command)")
     env.add_argument("--replace", action="store_true", help="make it anew if it is there")
     _config_options(env)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = _add(
+        commands,
+        "doctor",
+        "doctor",
+        "say what is installed, what is wrong, and which plan it needs",
+        "Nothing of a plugin is imported, unless --measure is given: then each is activated once, in a host of its "
+        "own, and its true memory and cold start are shown and learned. Ends with 1 if there is a problem.",
+        "handler-host doctor --config host.toml",
+        "handler-host doctor --measure --expect gpt_a,sheets",
+        "handler-host doctor --json | jq '.findings[] | select(.level == \"problem\")'",
+    )
+    doctor.add_argument("--measure", action="store_true", help="activate each handler once, and measure it")
+    doctor.add_argument(
+        "--expect", metavar="A,B", help="handlers that are busy at the same time (default: two largest)"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    _config_options(doctor)
 
 
 def _add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:
