@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_authors(commands)
     _add_env(commands)
     _add_doctor(commands)
     _add(commands, "version", "version", "print the version", "", "handler-host version")
@@ -205,6 +206,22 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_authors(commands: Any) -> None:
+    new = _add(
+        commands,
+        "new",
+        "new",
+        "write a plugin's project: sources, manifest, tests",
+        "chat is a variant for another provider that speaks OpenAI's protocol, operations a handler with typed "
+        "operations, local-model one that runs a GGUF file in its worker. What is written passes its own tests.",
+        "handler-host new my_gpt",
+        "handler-host new weather --kind operations",
+    )
+    new.add_argument("name", metavar="NAME", help="the handler's name")
+    new.add_argument("--kind", choices=("chat", "operations", "local-model"), default="chat")
+    new.add_argument("--directory", metavar="DIR", help="where to write it (default: NAME)")
 
 
 def _add_env(commands: Any) -> None:
