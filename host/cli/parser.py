@@ -221,6 +221,22 @@ def _add_authors(commands: Any) -> None:
     )
     new.add_argument("name", metavar="NAME", help="the handler's name")
     new.add_argument("--kind", choices=("chat", "operations", "local-model"), default="chat")
+    check = _add(
+        commands,
+        "check",
+        "check",
+        "say whether a plugin is fit for others",
+        "Builds its wheel, finds it as the host does, looks at what it does to its process, activates it in a real "
+        "worker, and runs its tests. Ends with 1 if there is a problem. --protocol lets it talk to a scripted "
+        "provider, whose address becomes its base_url.",
+        "handler-host check .",
+        "handler-host check plugins/gpt_a --protocol openai",
+        "handler-host check . --json | jq '.rows[] | select(.mark != \"ok\")'",
+    )
+    check.add_argument("path", nargs="?", default=".", metavar="PATH", help="the plugin's project (default: here)")
+    check.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="what its provider speaks")
+    check.add_argument("--installer", action="append", metavar="OPTION", help="an option of `pip wheel`")
+    check.add_argument("--json", action="store_true", help="as JSON")
     new.add_argument("--directory", metavar="DIR", help="where to write it (default: NAME)")
 
 
