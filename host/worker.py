@@ -144,7 +144,10 @@ async def _activate(spec: wire.WorkerSpec, context: Context, runtime: Runtime) -
     imported = time.monotonic()
     try:
         await handler.run_hook("activate", context)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # an inline worker is ended; any other is the plugin's own
         raise failed("activate failed", error) from error
     runtime.serve(handler)
     context.on_close(lambda: handler.run_hook("deactivate", context))
