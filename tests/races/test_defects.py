@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from host.errors import ActivationFailed, ConfigError
+from host import fork_client, generation
+from host.errors import ActivationFailed, ActivationTimeout, ConfigError
 from host.generation import Generation
 from host.lease import Lease
-from tests.support import bench, error_of, install_puppet, within
+from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
 
 
 async def test_a_defect_while_room_is_found_is_told_to_all_who_wait(
@@ -63,11 +67,11 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
         granted = Lease.granted
         failed: list[Lease] = []
 
-        def broken(lease: Lease, generation: Generation) -> None:
+        def broken(lease: Lease, worker: Generation) -> None:
             if not failed:
                 failed.append(lease)
                 raise RuntimeError("a defect")
-            granted(lease, generation)
+            granted(lease, worker)
 
         monkeypatch.setattr(Lease, "granted", broken)
         first = host.begin(host.ask(number=1))
@@ -87,3 +91,97 @@ async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> 
         error = await error_of(host.ask())
         assert isinstance(error, ConfigError)
         assert str(tmp_path / "file") in error.message
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a hung fork server up sooner."""
+    monkeypatch.setattr(fork_client, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(fork_client, "END_TIMEOUT", 0.5)
+    monkeypatch.setattr(generation, "LAUNCH_GRACE", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replaced(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    handlers = {"other": {"activate_timeout": 0.5}}
+    async with bench(tmp_path, handlers=handlers, policy={"backoff": 0.01}) as host:
+        await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        error = await error_of(host.ask("other"))
+        assert isinstance(error, ActivationTimeout)
+        assert "fork server" in error.message
+        await until(lambda: gone(server) and host.state() == "cold")
+        assert (await host.ask(number=1))["number"] == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("when", ["ready", "launching"])
+async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path, when: str) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+        await host.ask("other")
+        if when == "ready":
+            await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        if when == "launching":
+            asked = host.begin(error_of(host.ask()))
+            await until(lambda: host.state() == "activating")
+        await within(host.supervisor.unload("puppet"))
+        if when == "launching":
+            assert (await within(asked)).code == "handler_unloaded"
+        assert host.state() == "cold"
+        await until(lambda: gone(server))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_host_ends_though_the_fork_server_hangs(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+        await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        await within(host.supervisor.close())
+        assert gone(server)
+
+
+async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, policy={"backoff": 0.01}) as host:
+        await host.ask("other")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        workers = children_of(server)
+        sockets = open_channels()
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise RuntimeError("a defect")
+
+        for target, name in ((generation.Channel, "open"), (generation, "Output")):
+            with monkeypatch.context() as patch:
+                patch.setattr(target, name, broken if name == "open" else raises)
+                assert isinstance(await error_of(host.ask()), ActivationFailed)
+            assert children_of(server) == workers
+            assert open_channels() == sockets
+            await within(host.supervisor.load("puppet"))
+            await within(host.supervisor.unload("puppet"))
+        assert (await host.ask(number=1))["number"] == 1
+
+
+def raises(*_: Any) -> None:
+    raise RuntimeError("a defect")
+
+
+def open_channels() -> int:
+    """Return how many sockets and pipes this process has."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{fd}").startswith(("socket:", "pipe:"))
+    return found
