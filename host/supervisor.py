@@ -47,7 +47,7 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._observer = observer
         self._catalog = Catalog.empty()
@@ -74,10 +74,16 @@ class Supervisor:
         await self._note("ready", handlers=len(self._owners))
 
     async def close(self) -> None:
-        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left."""
-        if self._closed:
-            return
-        self.draining = self._closed = True
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
+
+        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
+        """
+        self.draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 from contextlib import suppress
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from host import fork_client, generation
+from host import fork_client, generation, measurement
 from host.errors import ActivationFailed, ActivationTimeout, ConfigError
 from host.generation import Generation
 from host.lease import Lease
@@ -185,3 +186,44 @@ def open_channels() -> int:
         with suppress(OSError):
             found += os.readlink(f"/proc/self/fd/{fd}").startswith(("socket:", "pipe:"))
     return found
+
+
+async def test_whoever_closes_the_host_waits_until_no_process_is_left(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        asked = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
+        await until(lambda: host.state() == "active")
+        pid = host.pid()
+        first = host.begin(host.supervisor.close())
+        await until(lambda: host.state() == "draining" or host.supervisor.draining)
+        second = host.begin(host.supervisor.close())
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})
+        assert not second.done()
+        await host.control.say("go")
+        await within(asyncio.gather(asked, second))
+        assert gone(pid)
+
+
+async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an_unload_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, memory={"sample_interval": 0.01}) as host:
+        await host.ask()
+        read = measurement.read_memory
+        failed: list[int] = []
+
+        def refused(pid: int) -> None:
+            failed.append(pid)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(measurement, "read_memory", refused)
+        await until(lambda: len(failed) >= 3)
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert receipt.generation == 1
+        monkeypatch.setattr(measurement, "read_memory", read)
+        await host.ask()
+        await until(lambda: host.supervisor.status("puppet").pss is not None)
