@@ -38,6 +38,8 @@ def main(fd: int, parent: int | None = None) -> None:
     code = 1
     try:
         guard(parent)
+        # What a plugin starts must not be able to write into the channel, nor hold it open.
+        os.set_inheritable(fd, False)
         random.seed()
         code = asyncio.run(serve(socket.socket(fileno=fd)))
     except BaseException:

@@ -175,6 +175,23 @@ async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clea
         assert (await host.ask())["generation"] == 2
 
 
+async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_workers_go_on(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path) as host:
+        pid = (await host.ask("other"))["pid"]
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
+        # No number is left for what it is sent with the request.
+        resource.prlimit(server, resource.RLIMIT_NOFILE, (1, limits[1]))
+        error = await error_of(host.ask())
+        assert isinstance(error, OutOfResources)
+        assert "ulimit -n" in error.message
+        assert (await host.ask("other"))["pid"] == pid
+        resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
+        assert (await host.ask())["generation"] == 2
+
+
 async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_removed_until_it_is_unloaded(
     tmp_path: Path,
 ) -> None:
