@@ -135,8 +135,10 @@ class Supervisor:
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
-        owner = self._owner(name)
+        self._owner(name)
         before = await self._measure()
+        # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
+        owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._measure()

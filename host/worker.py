@@ -16,6 +16,7 @@ import site
 import socket
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -43,7 +44,8 @@ def main(fd: int, parent: int | None = None) -> None:
         random.seed()
         code = asyncio.run(serve(socket.socket(fileno=fd)))
     except BaseException:
-        logging.getLogger(__name__).exception("a defect of the worker")
+        # Not by the log: it goes over the loop, which has ended.
+        traceback.print_exc()
         raise
     finally:
         with suppress(Exception):

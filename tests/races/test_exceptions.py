@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from pathlib import Path
 
 import pytest
 
-from host.errors import ActivationFailed, HandlerFault, InvalidInput
-from tests.support import bench, error_of, install_plugin, within
+from host.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
+from tests.support import bench, error_of, install_plugin, until, within
 
 RAISING = """
 import asyncio, sys
@@ -63,6 +64,11 @@ class Handler:
         asyncio.current_task().cancel()
         await asyncio.sleep(0)
         return {}
+
+    @operation
+    async def ends_the_loop(self, request: dict) -> dict:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.Event().wait()
 
     @operation
     async def odd_error(self, request: dict) -> dict:
@@ -151,3 +157,15 @@ async def test_a_client_that_leaves_is_no_error_of_the_handler(
         await asyncio.wait({asked})
         await host.ask("puppet", "wait", seconds=0)
     assert "failed" not in caplog.text
+
+
+async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    with caplog.at_level(logging.INFO):
+        async with bench(tmp_path, handlers={"puppet": {}}) as host:
+            assert isinstance(await error_of(host.ask("puppet", "ends_the_loop")), HandlerCrashed)
+            await until(lambda: host.state() == "cold")
+            assert await host.ask("puppet", "wait", seconds=0) == {"waited": True}
+    assert "SystemExit: 3" in caplog.text

@@ -10,10 +10,12 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from host.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
+from host.measurement import Meter, Reading
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 
@@ -209,6 +211,25 @@ async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_remov
         await host.supervisor.unload("puppet")
         assert isinstance(await error_of(host.ask()), UnknownHandler)
         assert host.supervisor.statuses() == []
+
+
+async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobody_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        read = Meter.read
+
+        async def removed_meanwhile(*arguments: Any) -> Reading:
+            monkeypatch.undo()
+            for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
+                file.unlink()
+            await host.supervisor.rescan()
+            return await read(*arguments)
+
+        monkeypatch.setattr(Meter, "read", removed_meanwhile)
+        assert isinstance(await error_of(host.supervisor.load("puppet")), UnknownHandler)
+        assert (await host.supervisor.memory()).fork_server_pids == []
 
 
 async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_after_a_rescan(tmp_path: Path) -> None:
