@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import os
 import resource
 import signal
@@ -257,3 +258,39 @@ async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path
         memory = await host.supervisor.memory()
         assert memory.fork_server is None
         assert (await host.ask())["generation"] == 2
+
+
+async def test_without_lingering_each_worker_may_get_a_fork_server_of_its_own(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, workers={"linger": 0.0}) as host:
+        for generation in range(1, 6):
+            unloaded = host.begin(host.supervisor.unload("other"))
+            assert (await host.ask())["generation"] == generation
+            await within(unloaded)
+            assert (await host.ask("other"))["generation"] == generation
+            await within(host.supervisor.unload("puppet"))
+
+
+async def test_case_35_a_fork_server_that_dies_during_a_fork_is_told_and_replaced(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path) as host:
+        await host.ask("other")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        waiting = [host.begin(error_of(host.ask())) for _ in range(3)]
+        await until(lambda: host.state() == "activating")
+        leaving = host.begin(host.ask("other", "script", steps=["forever"]))
+        await asyncio.sleep(0)
+        os.kill(server, signal.SIGKILL)
+        errors = await within(asyncio.gather(*waiting))
+        assert {type(error) for error in errors} == {OutOfResources}
+        assert {error.status for error in errors} == {503}
+        assert isinstance(await error_of(leaving), HandlerCrashed)
+        # Nobody is to blame: it is tried again at once.
+        assert (await host.ask())["generation"] == 2
+        gc.collect()
+    assert "never retrieved" not in caplog.text
