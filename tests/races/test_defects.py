@@ -227,3 +227,14 @@ async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an
         monkeypatch.setattr(measurement, "read_memory", read)
         await host.ask()
         await until(lambda: host.supervisor.status("puppet").pss is not None)
+
+
+async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        monkeypatch.setattr(host.supervisor, "_observer", raises)
+        assert (await host.ask(number=1))["number"] == 1
+        await until(lambda: "a defect of the host: note of activated failed" in caplog.text)
+        monkeypatch.undo()
