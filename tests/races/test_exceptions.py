@@ -169,3 +169,34 @@ async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_tr
             await until(lambda: host.state() == "cold")
             assert await host.ask("puppet", "wait", seconds=0) == {"waited": True}
     assert "SystemExit: 3" in caplog.text
+
+
+CLOSING = """
+import asyncio
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    async def activate(self, context):
+        context.on_close(lambda: context.log.warning("the first is closed"))
+        context.on_close(self.fail)
+
+    async def fail(self):
+        raise KIND()
+
+    @operation
+    def nothing(self) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "asyncio.CancelledError"])
+async def test_whatever_a_closing_callback_raises_keeps_none_of_the_others_back(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(tmp_path, "puppet", CLOSING.replace("KIND", kind))
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        await host.ask("puppet", "nothing")
+        receipt = await within(host.supervisor.unload("puppet"))
+    assert receipt.exit == "exit code 0"
+    assert "the first is closed" in caplog.text
+    assert "closing failed in Handler.fail" in caplog.text
