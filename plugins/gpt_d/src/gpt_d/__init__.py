@@ -32,6 +32,8 @@ FIELDS = (
     *("response_format", "presence_penalty", "frequency_penalty", "user"),
 )
 """Fields of a request that some provider lacks."""
+DROPPED = {"gemini": {"parallel_tool_calls"}, "vertex_ai": {"parallel_tool_calls"}}
+"""Fields that LiteLLM says a provider has, and then drops in silence."""
 
 FIRST_CALL = 10.0
 """Seconds that LiteLLM may take beside the provider for what it loads at a first call; 0.5 to 0.7 were seen."""
@@ -117,6 +119,9 @@ class GptD(ChatHandler):
         import litellm
 
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        if "tools" in body:
+            # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
+            asked["_skip_mcp_handler"] = True
         if body["model"] in self._groups:
             return await self._router.acompletion(**asked)
         return await litellm.acompletion(**asked, **self._parameters(body["model"]))
@@ -158,6 +163,7 @@ class GptD(ChatHandler):
             taken = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
             if provider == "openai":
                 taken.add("user")
+            taken -= DROPPED.get(provider, set())
             refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
 
 

@@ -51,7 +51,8 @@ def piece_of(chunk: Any) -> ChatPiece | None:
             piece.finish_reason = _FINISHES.get(choice.finish_reason, "stop")
     if piece == _NOTHING:
         return None
-    piece.model = chunk.model or None
+    # `chunk.model` is what was asked for.
+    piece.model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
     return piece
 
 
@@ -67,8 +68,10 @@ class Watch:
         self._stream = stream
         self._lines: _Lines | None = None
         source = getattr(stream, "completion_stream", None)
-        if getattr(stream, "custom_llm_provider", None) in GEMINI and hasattr(source, "streaming_response"):
-            self._lines = source.streaming_response = _Lines(source.streaming_response)
+        if source is not None and getattr(stream, "custom_llm_provider", None) in GEMINI:
+            lines = getattr(source, "streaming_response", None)
+            if lines is not None:
+                self._lines = source.streaming_response = _Lines(lines)
 
     def is_whole(self) -> bool:
         """Tell whether the provider has said that the answer is at its end, as far as that can be known."""
