@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
@@ -17,6 +21,7 @@ from host.errors import (
     UpstreamBadRequest,
     UpstreamError,
     UpstreamOverloaded,
+    UpstreamRateLimited,
     UpstreamTimeout,
 )
 from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
@@ -154,9 +159,9 @@ def test_a_model_of_no_provider_is_refused_by_name(worker: WorkerUnderTest, prov
 
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
-    provider.say(Reply((), refusal="I will not", finish="content_filter"))
+    provider.say(Reply((), refusal="I will not", finish="stop"))
     answer = worker.chat("Hi")
-    assert (answer.get("refusal"), answer["finish_reason"]) == ("I will not", "content_filter")
+    assert (answer["refusal"], answer["finish_reason"], answer["text"]) == ("I will not", "stop", None)
 
 
 def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -212,3 +217,180 @@ def test_retries_are_made_in_one_place_within_bounds(
     provider.say(Reply().breaking("cut"))
     assert isinstance(worker.error_of("chat", {**ASK, "model": MODELS[protocol]}), UpstreamError)
     assert len(provider.requests) == 7
+
+
+def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> dict[str, Any]:
+    protocol: Any = model.partition("/")[0]
+    return {"name": name, "model": model, "api_base": bases(upstream)[protocol], **more}
+
+
+@contextmanager
+def routed(
+    *deployments: tuple[str, str, Upstream], secrets: Mapping[str, str] = SECRETS, **settings: Any
+) -> Iterator[WorkerUnderTest]:
+    """Run the handler with deployments, the first of which it asks by default."""
+    listed = [deployment(*each) for each in deployments]
+    keys = {"deployments": listed, "model": deployments[0][0], "retries": 0, **settings}
+    with worker_under_test("gpt_d", keys, secrets=secrets) as worker:
+        yield worker
+
+
+def test_deployments_of_a_name_share_its_requests_and_stand_in_for_one_that_fails() -> None:
+    with Upstream().running() as one, Upstream().running() as two, Upstream().running() as three:
+        group = (
+            ("fast", "openai/gpt-4o", one),
+            ("fast", "anthropic/claude-sonnet-4-5", two),
+            ("safe", "gemini/gemini-2.5-flash", three),
+        )
+        with routed(*group, fallbacks={"fast": ["safe"]}, cooldown=0) as worker:
+            one.say(Reply(("one",)))
+            two.say(Reply(("two",)))
+            three.say(Reply(("three",)))
+            for _ in range(30):
+                assert worker.chat("Hi")["text"] in ("one", "two")
+            assert one.requests
+            assert two.requests
+            assert not three.requests
+            # When: one of them fails. Then: the other answers, and nothing is asked twice.
+            one.say(Status(500))
+            asked = len(one.requests) + len(two.requests)
+            for _ in range(8):
+                assert worker.chat("Hi")["text"] == "two"
+            assert asked + 8 <= len(one.requests) + len(two.requests) <= asked + 16
+            # When: the whole group fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
+            two.say(Status(529))
+            assert worker.chat("Hi")["text"] == "three"
+            assert "".join(piece.get("text") or "" for piece in worker.chat_pieces("Hi")) == "three"
+            two.say(Status(401))
+            assert worker.chat("Hi")["text"] == "three"
+            # When: nobody answers. Then: the error is a provider's, and each was asked once.
+            three.say(Status(503, "closed today", retry_after=37))
+            before = [len(each.requests) for each in (one, two, three)]
+            assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+            assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
+            # And: a name or a model string can be asked for.
+            three.say(Reply(("three",)))
+            assert worker.chat("Hi", model="safe")["text"] == "three"
+            error = worker.error_of("chat", {**ASK, "model": "slow"})
+            assert (error.param, "fast, safe" in error.message) == ("model", True)
+
+
+def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_over() -> None:
+    with Upstream().running() as one, Upstream().running() as two:
+        group = (("fast", "openai/gpt-4o", one), ("safe", "anthropic/claude-sonnet-4-5", two))
+        with routed(*group, fallbacks={"fast": ["safe"]}, retries=2) as worker:
+            for how in ("truncated", "cut"):
+                one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
+                assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+            one.say(Reply().breaking("stalled", after=1))
+            pieces = worker.chat_pieces("Hi")
+            assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
+            pieces.close()  # type: ignore[attr-defined]
+            one.left.result(30)
+            assert len(one.requests) == 3
+            assert not two.requests
+
+
+def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_that_is_told() -> None:
+    with Upstream().running() as one, Upstream().running() as two:
+        group = (("fast", "openai/gpt-4o", one), ("fast", "openai/gpt-4o", two))
+        with routed(*group, cooldown=3600) as worker:
+            one.say(Status(401))
+            for _ in range(20):
+                assert worker.chat("Hi")["text"] == "Hello you"
+            assert len(one.requests) == 1
+            two.say(Status(401))
+            assert type(worker.error_of("chat", ASK)) is UpstreamAuth
+            error = worker.error_of("chat", ASK)
+            assert isinstance(error, UpstreamRateLimited)
+            assert error.retry_after is not None
+            assert "left out" in error.message
+            assert len(two.requests) == 21
+
+
+def test_a_deployment_may_have_a_key_of_its_own() -> None:
+    with Upstream().running() as one:
+        keys = {"model": "a", "deployments": [deployment("a", "openai/x", one, secret="OPENAI_API_KEY_2")]}
+        with worker_under_test("gpt_d", keys, secrets={**SECRETS, "OPENAI_API_KEY_2": "the second"}) as worker:
+            worker.chat("Hi")
+            assert one.last.key == "the second"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"model": "nonsense"}, ["model", "'nonsense'", "PROVIDER/MODEL"]),
+        ({"api_base": {"openai": 7}}, ["api_base", "got `int`"]),
+        ({"deployments": [{"name": "a"}]}, ["deployments[0]", "`model`"]),
+        ({"deployments": [{"name": "a", "model": "openai/x", "modle": 1}]}, ["deployments[0]", "`modle`"]),
+        ({"deployments": [{"name": "a", "model": "x"}]}, ["deployments", "'x'"]),
+        (
+            {"deployments": [{"name": "a", "model": "openai/x", "secret": "NO_KEY"}]},
+            ["deployments", "'NO_KEY'", "not set"],
+        ),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["b"]}}, ["fallbacks", "'b'", "a"]),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["a"]}}, ["fallbacks", "its own"]),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "model": "b"}, ["model", "'b'", "deployments: a"]),
+        ({"modle": "x"}, ["did you mean 'model'?"]),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_place_value_and_remedy(settings: dict[str, Any], told: list[str]) -> None:
+    with worker_under_test("gpt_d", settings) as worker:
+        message = worker.error_of("chat", ASK).message
+        assert [part for part in told if part not in message] == [], message
+
+
+ACTIVATE = """\
+import asyncio, json, logging, sys
+
+events = []
+
+def look(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        events.append(f"{event}: {arguments[1:] if event != 'socket.getaddrinfo' else arguments}")
+        raise PermissionError("no network in this test")
+
+sys.addaudithook(look)
+from gpt_d import GptD
+from host.plugin import Context, Secret
+
+assert "litellm" not in sys.modules, "looking at the plugin imports LiteLLM"
+config = {"timeout": 5.0, "retries": 0, "cooldown": 5.0, **json.loads(sys.argv[1])}
+context = Context("gpt_d", 1, config, {}, logging.getLogger("x"), None)
+
+async def main():
+    handler = GptD()
+    await handler.activate(context)
+    import litellm, threading
+
+    found = {
+        "events": list(events),
+        "callbacks": [len(names) for names in (litellm.callbacks, litellm.success_callback, litellm.failure_callback)],
+        "telemetry": litellm.telemetry,
+        "threads": threading.active_count(),
+        "router": handler._router is not None,
+        "from .env": __import__("os").environ.get("OTHER_HANDLERS_KEY"),
+    }
+    await context.close()
+    print(json.dumps(found))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_activation_goes_to_no_network_reads_no_env_file_and_calls_nobody_back(tmp_path: Path, routed: bool) -> None:
+    (tmp_path / ".env").write_text("OTHER_HANDLERS_KEY=leaked\n")
+    settings = {"deployments": [{"name": "a", "model": "openai/x"}]} if routed else {}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
+    command = [sys.executable, "-W", "ignore", "-c", ACTIVATE, json.dumps(settings)]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["events"] == []
+    assert found["threads"] == 1
+    assert found["telemetry"] is False
+    assert found["from .env"] is None
+    assert found["router"] is routed
+    # The Router's own counting of failures is all that is ever called back.
+    assert found["callbacks"][0] == 0 if routed else found["callbacks"] == [0, 0, 0]

@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from gpt_d.deployments import Deployment, key_of, make_router, read
+from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
 from gpt_d.pieces import Watch, piece_of
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
@@ -17,12 +17,15 @@ from host.errors import ConfigError, HostError, InvalidInput
 from host.plugin import CallInfo
 from host.upstream import Retries, refuse_fields, retried
 
+MODEL = "openai/gpt-4o-mini"
+"""What is asked where neither the request nor the configuration names a model."""
+
 SWITCHES = {
     # No look-ups on the network, neither at import nor later.
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
     "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
     "LITELLM_LOCAL_BLOG_POSTS": "True",
-    # Else it loads the `.env` of the directory that the host was started in, and other handlers' keys with it.
+    # Else it loads the next `.env` above its environment, and with it what other handlers' keys may stand there.
     "LITELLM_MODE": "PRODUCTION",
 }
 """Variables that LiteLLM reads when it is imported."""
@@ -69,15 +72,17 @@ class GptD(ChatHandler):
             calls = [(each, self._parameters(each.model, each)) for each in self._settings.deployments]
             self._router = make_router(calls, self._settings, config["cooldown"])
             self.context.on_close(self._router.discard)
-        elif provider_of(config["model"]) is None:
+        self._model: str = config.get("model") or next(iter(self._groups), MODEL)
+        if self._model not in self._groups and provider_of(self._model) is None:
+            names = f", or name one of the deployments: {', '.join(self._groups)}" if self._groups else ""
             raise ConfigError(
-                f"[handlers.gpt_d]: model: LiteLLM knows no provider of {config['model']!r}; "
-                "write PROVIDER/MODEL, like openai/gpt-4o-mini"
+                f"{PLACE}: model: LiteLLM knows no provider of {self._model!r}; "
+                f"write PROVIDER/MODEL, like {MODEL}{names}"
             )
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
         """Pass the request on, and what comes back."""
-        model = request.model or self.context.config["model"]
+        model = request.model or self._model
         self._refuse_what_is_lacking(request, model)
         body = {**msgspec.to_builtins(request), "model": model}
         deadline = call.deadline if call is not None else None
@@ -102,6 +107,9 @@ class GptD(ChatHandler):
                     chunk = await anext(stream, None)
                 if chunk is None:
                     return
+                refusal = watch.refusal()
+                if refusal is not None:
+                    yield ChatPiece(refusal=refusal)
                 piece = piece_of(chunk)
                 if piece is not None:
                     if piece.finish_reason is not None and not watch.is_whole():
@@ -135,7 +143,7 @@ class GptD(ChatHandler):
         """Return what the calls of a model have beside the request: where, with which key, how long."""
         provider = provider_of(model)
         if provider is None:
-            raise ConfigError(f"[handlers.gpt_d]: deployments: LiteLLM knows no provider of {model!r}")
+            raise ConfigError(f"{PLACE}: deployments: LiteLLM knows no provider of {model!r}")
         secret, base = (deployment.secret, deployment.api_base) if deployment is not None else (None, None)
         parameters = {
             "api_key": key_of(provider, secret, self.context.secrets),

@@ -80,15 +80,24 @@ def make_router(parameters: list[tuple[Deployment, dict[str, Any]]], settings: S
     """
     import litellm
 
-    return litellm.Router(
-        model_list=[
-            {"model_name": deployment.name, "litellm_params": {**call, "weight": deployment.weight}}
-            for deployment, call in parameters
-        ],
-        fallbacks=[{name: others} for name, others in settings.fallbacks.items()],
-        max_fallbacks=len(parameters),
-        num_retries=0,
-        enable_weighted_failover=True,
-        cooldown_time=cooldown,
-        disable_cooldowns=cooldown == 0,
-    )
+    try:
+        return litellm.Router(
+            model_list=[
+                {
+                    "model_name": deployment.name,
+                    "litellm_params": {**call, "model": deployment.model, "weight": deployment.weight},
+                }
+                for deployment, call in parameters
+            ],
+            fallbacks=[{name: others} for name, others in settings.fallbacks.items()],
+            # A turn to another deployment of the name counts as one, too, and would end in fallbacks of its
+            # own: with more than one level of them, who comes last is asked once by each.
+            max_fallbacks=1 if settings.fallbacks else len(parameters),
+            num_retries=0,
+            enable_weighted_failover=True,
+            cooldown_time=cooldown,
+            disable_cooldowns=cooldown == 0,
+        )
+    except ValueError as error:
+        # Not its text, nor its traceback: it shows the parameters, with the key among them.
+        raise ConfigError(f"{PLACE}: deployments: LiteLLM's Router refuses them ({type(error).__name__})") from None
