@@ -15,6 +15,7 @@ from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
+from host.responses_api import ResponsesRoutes
 from host.supervisor import Observer, Supervisor
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
@@ -36,13 +37,15 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     limits = RequestLimits(config.server)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
-    openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
+    chats = ChatApi(supervisor, dispatcher)
+    openai = OpenAIRoutes(chats, limits)
+    responses = ResponsesRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
     app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
-    for consumers in (native.routes(), openai.routes()):
+    for consumers in (native.routes(), openai.routes(), responses.routes()):
         app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
     app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
 
