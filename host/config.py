@@ -150,6 +150,8 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     """So many crashes within ``crash_window`` open the circuit."""
     crash_window: Timeout = 60.0
     circuit_pause: Duration = 30.0
+    fallback: tuple[str, ...] = ()
+    """Handlers that are asked instead, in this order, when this one fails before its answer has begun."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
 
@@ -160,6 +162,8 @@ class CatalogConfig(_Section, frozen=True, kw_only=True):
     roots: tuple[Path, ...] = ()
     """Directories of installed distributions, beside ``sys.path``."""
     include_sys_path: bool = True
+    environments: Path | None = None
+    """Directory of the handlers' own virtual environments; None: that of ``host.environments``."""
     pins: dict[str, str] = {}
     """Which distribution's handler to take where two claim one name."""
 
