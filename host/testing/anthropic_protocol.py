@@ -22,8 +22,9 @@ STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings."""
-    return headers.get("x-api-key") or None
+    """Return the key that a request brings: the SDKs send it as a bearer since API version 2026-10-21."""
+    scheme, _, key = headers.get("Authorization", "").partition(" ")
+    return headers.get("x-api-key") or (key if scheme.lower() == "bearer" else None) or None
 
 
 def read(body: dict[str, Any]) -> Asked:
