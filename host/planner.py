@@ -96,7 +96,7 @@ class Planner:
                 max_frame=workers.max_frame,
             ),
             policy=policy,
-            launcher=self._launcher(policy),
+            launcher=self._launcher(policy, entry.python),
             limits=ChannelLimits(
                 max_frame=workers.max_frame,
                 window=workers.window,
@@ -108,10 +108,11 @@ class Planner:
             on_log=lambda record: _log_of_worker(entry.name, generation, record),
         )
 
-    def _launcher(self, policy: HandlerPolicy) -> Launcher:
+    def _launcher(self, policy: HandlerPolicy, own: str | None) -> Launcher:
+        """Return what launches a handler; ``own`` is the interpreter of its own environment, if it has one."""
         if policy.isolation == "inline":
             return self._inline
-        python = str(policy.python) if policy.python is not None else None
+        python = str(policy.python) if policy.python is not None else own
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork
         if python not in self._exec:

@@ -7,7 +7,10 @@ import sys
 from pathlib import Path
 
 SERVE_AND_LIST = """
-import asyncio, sys
+import sys
+at_start = set(sys.modules)  # with what .pth files of installed packages make: `google`, an empty namespace
+
+import asyncio
 from host.config import Config, LogConfig, ServerConfig
 from host.server import serving
 
@@ -15,7 +18,7 @@ async def main():
     async with serving(Config(server=ServerConfig(port=0), log=LogConfig(level="error"))) as (supervisor, url):
         names = [status.name for status in supervisor.statuses()]
         assert {"gpt_a", "gpt_e"} <= set(names), names
-        print(*sorted(sys.modules), sep="\\n")
+        print(*sorted(sys.modules.keys() - at_start), sep="\\n")
 
 asyncio.run(main())
 """

@@ -45,6 +45,8 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_env(commands)
+    _add_doctor(commands)
     _add(commands, "version", "version", "print the version", "", "handler-host version")
     return parser
 
@@ -203,6 +205,52 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_env(commands: Any) -> None:
+    env = _add(
+        commands,
+        "env",
+        "env",
+        "give a handler a virtual environment of its own",
+        "For a plugin whose dependencies do not fit the others': its worker is launched by that environment's "
+        "interpreter. `create` installs the plugin there as it is installed here, or the PACKAGE that is named, "
+        "with uv where it is there, else with venv and pip. The host that runs takes it by `rescan`.",
+        "handler-host env create gpt_a",
+        "handler-host env create gpt_a -r requirements/openai3.txt --installer=--no-build-isolation",
+        "handler-host env list",
+        "handler-host env remove gpt_a",
+    )
+    env.add_argument("action", choices=("create", "list", "remove"))
+    env.add_argument("handler", nargs="?", metavar="HANDLER")
+    env.add_argument("package", nargs="*", metavar="PACKAGE", help="what to install, as pip takes it")
+    env.add_argument("-r", "--requirements", action="append", metavar="FILE", help="locked versions, installed first")
+    env.add_argument(
+        "--installer", action="append", metavar="OPTION", help="an option of pip install or uv pip install"
+    )
+    env.add_argument("--python", metavar="PATH", help="the interpreter (default: the one that runs this command)")
+    env.add_argument("--replace", action="store_true", help="make it anew if it is there")
+    _config_options(env)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = _add(
+        commands,
+        "doctor",
+        "doctor",
+        "say what is installed, what is wrong, and which plan it needs",
+        "Nothing of a plugin is imported, unless --measure is given: then each is activated once, in a host of its "
+        "own, and its true memory and cold start are shown and learned. Ends with 1 if there is a problem.",
+        "handler-host doctor --config host.toml",
+        "handler-host doctor --measure --expect gpt_a,sheets",
+        "handler-host doctor --json | jq '.findings[] | select(.level == \"problem\")'",
+    )
+    doctor.add_argument("--measure", action="store_true", help="activate each handler once, and measure it")
+    doctor.add_argument(
+        "--expect", metavar="A,B", help="handlers that are busy at the same time (default: two largest)"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    _config_options(doctor)
 
 
 def _add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:
