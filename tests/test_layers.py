@@ -38,7 +38,8 @@ LAYERS: list[set[str]] = [
     {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
-    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
+    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"},
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it
