@@ -39,7 +39,8 @@ LAYERS: list[set[str]] = [
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
-    | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"},
+    | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
+    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"},
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it
