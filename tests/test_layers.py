@@ -41,7 +41,9 @@ LAYERS: list[set[str]] = [
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
     # 4: the composition root
     {"app", "server"},
-    # 5: the command line, and the package's face
+    # 5: what plugins are tested with; the server never imports it
+    {"testing"},
+    # 6: the command line, and the package's face
     {"cli", "__main__", "__init__"},
 ]
 """Each module (or package) of ``host/`` by its layer."""
@@ -122,13 +124,18 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     declared = {re.split(r"[^\w.-]", name)[0] for name in project["project"]["dependencies"]}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
+    extras = {
+        extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
+        for extra, names in project["project"].get("optional-dependencies", {}).items()
+    }
     if "aiohttp" in declared:
         allowed |= AIOHTTP_TYPES
     foreign = [
         f"{path.relative_to(ROOT)}:{line} imports {name}"
         for path in sorted(package.rglob("*.py"))
         for line, name in imports_of(path, package.name)
-        if name.partition(".")[0] not in allowed
+        # A package that an extra is named for may import what the extra brings.
+        if name.partition(".")[0] not in allowed | extras.get(path.parent.name, set())
     ]
     assert not foreign, f"neither of the standard library nor a dependency in {root.name}/pyproject.toml: {foreign}"
 

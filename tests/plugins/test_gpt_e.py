@@ -16,7 +16,15 @@ import pytest
 import gpt_e.__main__ as fetching
 from gpt_e import find_model
 from host.errors import ActivationFailed, ConfigError, InvalidInput
+from host.testing import ChatConformance
 from tests.support import Bench, bench, error_of, until, within
+
+
+class TestConformance(ChatConformance):
+    handler = "gpt_e"
+    settings = {"context": 512, "max_tokens": 8}
+    refuses = frozenset({"tools", "tool_choice", "parallel_tool_calls", "images"})
+    ignores = frozenset({"user", "model"})
 
 
 @asynccontextmanager
@@ -56,23 +64,12 @@ async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
         assert list(json.loads(answer["text"])) == ["city"]
 
 
-async def test_what_it_cannot_do_is_refused_with_the_field_and_it_lives_on(tmp_path: Path) -> None:
-    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}
-    tool = {"type": "function", "function": {"name": "look"}}
+async def test_a_request_beyond_the_context_is_refused_with_both_sizes(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        for request, param in (
-            (asking("word " * 1000), "messages"),
-            (asking("Hi", tools=[tool]), "tools"),
-            ({"messages": [{"role": "user", "content": [image]}]}, "messages[0].content[0]"),
-            ({"messages": []}, "messages"),
-            ({"messages": [{"role": "usr", "content": "Hi"}]}, "messages[0].role"),
-            ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c9"}]}, "messages[0].tool_call_id"),
-        ):
-            error = await error_of(host.ask("gpt_e", "chat", **request))
-            assert isinstance(error, InvalidInput), error
-            assert error.param == param
-        assert (await within(host.ask("gpt_e", "chat", **asking("Hi"))))["text"]
-        assert host.supervisor.status("gpt_e").generation == 1
+        error = await error_of(host.ask("gpt_e", "chat", **asking("word " * 1000)))
+        assert isinstance(error, InvalidInput)
+        assert error.param == "messages"
+        assert "the context has 512" in error.message
 
 
 async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_their_turn(tmp_path: Path) -> None:
