@@ -11,8 +11,10 @@ from host.auth import Endpoint, KeyRing, for_consumers, for_operators
 from host.chat_api import ChatApi
 from host.config import Config
 from host.dispatch import Dispatcher, NativeRoutes
+from host.gemini_api import GeminiRoutes
+from host.gemini_api import envelope as gemini_envelope
 from host.health import HealthRoutes
-from host.http_errors import error_middleware, expectation
+from host.http_errors import error_middleware, expectation, speaking
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
 from host.supervisor import Observer, Supervisor
@@ -36,7 +38,9 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     limits = RequestLimits(config.server)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
-    openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
+    chats = ChatApi(supervisor, dispatcher)
+    openai = OpenAIRoutes(chats, limits)
+    gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
@@ -44,6 +48,12 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
     for consumers in (native.routes(), openai.routes()):
         app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
+    app.add_routes(
+        _guarded(
+            gemini.routes(),
+            lambda endpoint: speaking(gemini_envelope, limits.counted(for_consumers(keys, endpoint, parameter="key"))),
+        )
+    )
     app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:

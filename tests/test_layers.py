@@ -38,7 +38,8 @@ LAYERS: list[set[str]] = [
     {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
-    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
+    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it
@@ -124,6 +125,7 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     declared = {re.split(r"[^\w.-]", name)[0] for name in project["project"]["dependencies"]}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
+    allowed |= {"google" for name in declared if name.startswith("google-")}
     extras = {
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()
