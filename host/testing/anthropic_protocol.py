@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
+from host.testing import openai_protocol
 from host.testing.script import Asked, Called, Reply, Status, Turn
 
 TYPES = {
@@ -22,8 +23,8 @@ STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "
 
 
 def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings."""
-    return headers.get("x-api-key") or None
+    """Return the key that a request brings: in its own header, or as newer SDKs (2.12) send it, like OpenAI's."""
+    return headers.get("x-api-key") or openai_protocol.key_of(headers)
 
 
 def read(body: dict[str, Any]) -> Asked:

@@ -164,7 +164,7 @@ class Upstream:
             raise AssertionError("an event that nobody sets has been set")
         except (asyncio.CancelledError, ConnectionError):
             if not self._closing:
-                for left in (received.left, self._left):
+                for left in (self._left, received.left):
                     if not left.done():
                         left.set_result(None)
             raise
