@@ -66,7 +66,8 @@ class GenAi:
             raise from_error(error.code, getattr(error.response, "headers", {}), error.details) from error
         except errors.UnknownApiResponseError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
-        except ValueError as error:
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # What the SDK itself does with JSON that has not the shape of an answer.
             raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
 
 
