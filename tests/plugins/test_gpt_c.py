@@ -125,7 +125,10 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
         frequency_penalty=0.25,
     )
     received = provider.last
-    body = json.loads(json.dumps(received.body))
+    sent = json.dumps(received.body)
+    for spelt, name in (("mime_type", "mimeType"), ("parameters_json_schema", "parametersJsonSchema")):
+        sent = sent.replace(spelt, name)  # google-genai spells these so, and Google takes both
+    body = json.loads(sent)
     config, (declared,) = body["generationConfig"], body["tools"][0]["functionDeclarations"]
     if "responseSchema" in config:
         assert config.pop("responseSchema") == {"type": "OBJECT", "properties": {"a": {"type": "BOOLEAN"}}}
@@ -136,10 +139,12 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
         }
     else:
         assert config.pop("responseJsonSchema") == {"type": "object", "properties": {"a": {"type": "boolean"}}}
-        assert declared.pop("parameters_json_schema") == parameters  # the SDK spells it so
+        assert declared.pop("parametersJsonSchema") == parameters
     signature = body["contents"][1]["parts"][1].pop("thoughtSignature")
     assert signature == "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
     assert body["systemInstruction"].pop("role", "user") == "user"
+    image = body["contents"][0]["parts"][1]["inlineData"]
+    image["data"] = image["data"].replace("-", "+").replace("_", "/")  # base64's other alphabet, which Google takes too
     assert body == {
         "systemInstruction": {"parts": [{"text": "Be brief."}]},
         "contents": [
