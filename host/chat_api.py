@@ -90,15 +90,23 @@ class ChatApi:
         return _decode(_counts, answer)
 
     async def stream(
-        self, request: web.Request, model: str, asked: chat.ChatRequest, translation: Translation
+        self,
+        request: web.Request,
+        model: str,
+        asked: chat.ChatRequest,
+        translation: Translation,
+        stream: type[EventStream] = EventStream,
     ) -> web.StreamResponse:
-        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised."""
+        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised.
+
+        ``stream`` is the form in which the protocol sends its events.
+        """
         current = exchange.current.get()
         try:
             async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
                 # What cannot be translated is to fail before the head is sent, too.
                 translated = _translate(translation, pieces, _stand_in(model))
-                async with EventStream(request, current) as events:
+                async with stream(request, current) as events:
                     try:
                         while pieces:
                             await events.send_events(translated)

@@ -40,7 +40,8 @@ LAYERS: list[set[str]] = [
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
-    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"},
+    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
+    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it
@@ -128,6 +129,7 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     declared = {re.split(r"[^\w.-]", name)[0] for name in named}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
+    allowed |= {"google" for name in declared if name.startswith("google-")}
     extras = {
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()
