@@ -8,6 +8,7 @@ provider's own code is still in the chain, and is believed first.
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -126,8 +127,13 @@ def _unsupported(error: Any) -> InvalidInput:
 
 
 def _said(message: str | bytes) -> dict[str, Any]:
-    """Return the ``error`` of the JSON in what a provider has answered."""
-    text = message.decode(errors="replace") if isinstance(message, bytes) else message
+    """Return the ``error`` of the JSON in what a provider has answered: as bytes, as text, or as bytes written out."""
+    if isinstance(message, str) and message.startswith(("b'", 'b"')):
+        try:
+            message = ast.literal_eval(message)
+        except (ValueError, SyntaxError):
+            return {}
+    text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
     start = text.find("{")
     try:
         body = json.loads(text[start : text.rfind("}") + 1]) if start >= 0 else None
