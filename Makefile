@@ -96,6 +96,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt pyproject.toml -o requirements/host.txt
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(compile) requirements/uv.in -o requirements/uv.txt
+	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt
 	$(PYTHON) -m venv --clear $(VENV)-uv

@@ -17,6 +17,7 @@ import msgspec
 from host.config import CatalogConfig
 from host.dist_info import Distribution, normalised, read_installed
 from host.entry_points import Claim, parse
+from host.environments import HandlerEnvironment, default_directory, find_environments
 from host.location import has_own_manifest, locate
 from host.manifest import API_MAJOR, GROUP, Manifest, ManifestError, read_manifest
 from host.roots import find_roots
@@ -47,6 +48,8 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """The directory in which the distribution is installed."""
     paths: tuple[str, ...] = ()
     """Site directories that a worker must add; none where the host's own path has the handler."""
+    python: str | None = None
+    """The interpreter of the handler's own environment; None: it is installed in the host's."""
     manifest: Manifest | None = None
     manifest_path: str | None = None
     problem: Problem | None = None
@@ -105,6 +108,14 @@ def scan(
         warnings += [f"{distribution.entry_points_path}: {complaint}" for complaint in advertised.complaints]
         for claim in advertised.claims:
             offers.setdefault(claim.name, []).append(Offer(distribution, claim))
+    environments, flaws = find_environments(settings.environments or default_directory(environ))
+    warnings += flaws
+    for environment in environments:
+        own, flaws = _offers_of(environment)
+        warnings += flaws
+        if own:
+            # Somebody has made it for this handler: what else claims the name stands back.
+            offers[environment.handler] = own
     for name in settings.pins:
         if name not in offers:
             meant = nearest(name, offers)
@@ -176,6 +187,8 @@ class Offer(msgspec.Struct, frozen=True):
 
     distribution: Distribution
     claim: Claim
+    python: str | None = None
+    """The interpreter of the environment that it is in, if that is the handler's own."""
 
     def entry(self, problem: Problem | None = None) -> CatalogEntry:
         """Return the entry as far as the claim alone tells."""
@@ -185,9 +198,31 @@ class Offer(msgspec.Struct, frozen=True):
             version=self.distribution.version,
             entry_point=self.claim.value,
             root=self.distribution.root.path,
+            python=self.python,
             problem=problem,
             stamp=self.distribution.stamp,
         )
+
+
+def _offers_of(environment: HandlerEnvironment) -> tuple[list[Offer], list[str]]:
+    """Return what claims the handler's name in its own environment, and what is wrong there."""
+    installed = read_installed([environment.root])
+    complaints = list(installed.complaints)
+    offers: list[Offer] = []
+    for distribution in installed.plugins:
+        advertised = parse(distribution.entry_points)
+        complaints += [f"{distribution.entry_points_path}: {complaint}" for complaint in advertised.complaints]
+        offers += [
+            Offer(distribution, claim, environment.python)
+            for claim in advertised.claims
+            if claim.name == environment.handler
+        ]
+    if not offers:
+        complaints.append(
+            f"{environment.path} has no plugin with a handler {environment.handler!r}: install it there with "
+            f"`handler-host env create {environment.handler}`, or remove the environment"
+        )
+    return offers, complaints
 
 
 def _choose(name: str, offers: Sequence[Offer], pin: str | None) -> Offer | CatalogEntry:
@@ -245,7 +280,8 @@ class _Examiner:
         if claim.flaw is not None:
             return offer.entry(Problem("invalid", f"{distribution.entry_points_path}: {claim.name!r}: {claim.flaw}"))
         module = claim.value.partition(":")[0]
-        location = locate(module, distribution, self._search_path)
+        search_path = self._search_path if offer.python is None else [distribution.root.path]
+        location = locate(module, distribution, search_path)
         if location is None:
             reason = (
                 f"module {module!r} of entry point {claim.value!r} is not installed: "
@@ -254,7 +290,7 @@ class _Examiner:
             return offer.entry(Problem("invalid", reason))
         entry = offer.entry()
         root = distribution.root
-        if not root.on_path or (not root.is_site and not location.on_path):
+        if offer.python is None and (not root.on_path or (not root.is_site and not location.on_path)):
             entry = msgspec.structs.replace(entry, paths=(root.path,))
         if not has_own_manifest(location, distribution):
             return entry

@@ -160,6 +160,8 @@ class CatalogConfig(_Section, frozen=True, kw_only=True):
     roots: tuple[Path, ...] = ()
     """Directories of installed distributions, beside ``sys.path``."""
     include_sys_path: bool = True
+    environments: Path | None = None
+    """Directory of the handlers' own virtual environments; None: that of ``host.environments``."""
     pins: dict[str, str] = {}
     """Which distribution's handler to take where two claim one name."""
 

@@ -72,7 +72,7 @@ def load(spec: WorkerSpec) -> Handler:
     if inspect.isclass(target):
         try:
             target = target()
-        except Exception as error:
+        except BaseException as error:
             raise failed(f"{spec.entry_point} could not be made", error) from error
     operations = {}
     for name in dir(type(target)):
@@ -97,8 +97,15 @@ def failed(what: str, error: BaseException) -> LoadError:
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        text = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
     return LoadError(f"{what}: {text}{where}", trace_of(error))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a plugin's exception may have any __str__
+        return "its text cannot be had"
 
 
 def trace_of(error: BaseException) -> str:
@@ -114,7 +121,7 @@ def _import(entry_point: str) -> Any:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise LoadError(f"the module {error.name!r} of entry point {entry_point!r} is not installed") from error
         raise failed(f"{module_name} could not be imported", error) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise failed(f"{module_name} could not be imported", error) from error
     for attribute in filter(None, attributes.split(".")):
         if not hasattr(found, attribute):

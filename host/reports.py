@@ -50,6 +50,8 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     operations: list[OperationReport] | None
     """None: not known before the first activation, as the handler has no manifest."""
     isolation: str
+    python: str | None
+    """The interpreter of the handler's own environment; None: it runs in the host's."""
     pin: bool
     generation: int = 0
     pid: int | None = None

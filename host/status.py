@@ -67,6 +67,7 @@ def handler_status(owner: Owner, operations: list[OperationReport] | None, learn
         description=entry.manifest.description if entry.manifest is not None else "",
         operations=operations,
         isolation=owner.policy.isolation,
+        python=str(owner.policy.python) if owner.policy.python is not None else entry.python,
         pin=owner.policy.pin,
         generation=state.generation,
         pid=generation.pid if generation is not None else None,

@@ -22,7 +22,7 @@ LAYERS: list[set[str]] = [
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
     | {"units", "entry_points"},
     # 1: one source of handlers, one worker, one end of a channel
-    {"roots", "dist_info", "location", "catalog", "call", "channel", "output"}
+    {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
         "launcher",
         "launchers",
@@ -122,7 +122,9 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     """What else happens to be installed for the tests would be missing elsewhere."""
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
-    declared = {re.split(r"[^\w.-]", name)[0] for name in project["project"]["dependencies"]}
+    extras = project["project"].get("optional-dependencies", {}).values()
+    named = [*project["project"]["dependencies"], *(name for extra in extras for name in extra)]
+    declared = {re.split(r"[^\w.-]", name)[0] for name in named}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
     allowed |= {"google" for name in declared if name.startswith("google-")}

@@ -24,9 +24,13 @@ EVENT_STREAM = "text/event-stream"
 
 
 class Client:
-    """The host at the URL of the arguments; raises :class:`Failure` for whatever goes wrong."""
+    """The host at the URL of the arguments; raises :class:`Failure` for whatever goes wrong.
 
-    def __init__(self, arguments: SimpleNamespace) -> None:
+    ``token`` is the admin token of a host that the command itself has started.
+    """
+
+    def __init__(self, arguments: SimpleNamespace, *, token: str | None = None) -> None:
+        self._token = token
         given: str = arguments.url or os.environ.get("HANDLER_HOST_URL") or DEFAULT_URL
         self.url = given.rstrip("/")
         try:
@@ -133,6 +137,8 @@ class Client:
 
     def _admin_token(self) -> tuple[str, str]:
         """Return the token, and the name of where it is from."""
+        if self._token is not None:
+            return "the admin token", self._token
         if self._token_file is None:
             return "HANDLER_HOST_ADMIN_TOKEN", os.environ.get("HANDLER_HOST_ADMIN_TOKEN", "").strip()
         try:

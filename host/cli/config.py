@@ -18,7 +18,6 @@ from host.config import POLICY_KEYS, Config, HandlerPolicy, Number, looks_secret
 from host.config_loader import Loaded, hash_key
 from host.config_values import SECTIONS, keys_of
 from host.errors import ConfigError
-from host.suggest import did_you_mean
 from host.units import parse_duration
 
 SHORTEST_KEY = 16
@@ -61,18 +60,15 @@ def _hash() -> int:
 def _check(config: Config) -> int:
     """Check what is set for handlers against their manifests as well; no plugin is imported."""
     from host.catalog import scan
-    from host.manifest import check_settings
+    from host.cli.diagnosis import of_settings
 
     entries = scan(config.catalog, os.environ).entries
     problems = []
-    for name in config.handlers:
-        if name not in entries:
-            note(f"warning: [handlers.{name}]: no such handler is installed{did_you_mean(name, entries)}")
-            continue
-        try:
-            check_settings(entries[name].manifest, config.settings(name), f"[handlers.{name}]")
-        except ConfigError as error:
-            problems.append(error.message)
+    for finding in of_settings(config, entries):
+        if finding.level == "problem":
+            problems.append(finding.text)
+        else:
+            note(f"warning: {finding.place}: {finding.text}")
     for entry in entries.values():
         if entry.problem is not None:
             note(f"warning: {entry.name} cannot run: {entry.problem.state}: {entry.problem.reason}")

@@ -45,6 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_authors(commands)
+    _add_env(commands)
+    _add_doctor(commands)
     _add(commands, "version", "version", "print the version", "", "handler-host version")
     return parser
 
@@ -203,6 +206,99 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_authors(commands: Any) -> None:
+    new = _add(
+        commands,
+        "new",
+        "new",
+        "write a plugin's project: sources, manifest, tests",
+        "chat is a variant for another provider that speaks OpenAI's protocol, operations a handler with typed "
+        "operations, local-model one that runs a GGUF file in its worker. What is written passes its own tests.",
+        "handler-host new my_gpt",
+        "handler-host new weather --kind operations",
+    )
+    new.add_argument("name", metavar="NAME", help="the handler's name")
+    new.add_argument("--kind", choices=("chat", "operations", "local-model"), default="chat")
+    check = _add(
+        commands,
+        "check",
+        "check",
+        "say whether a plugin is fit for others",
+        "Builds its wheel, finds it as the host does, looks at what it does to its process, activates it in a real "
+        "worker, and runs its tests. Ends with 1 if there is a problem. --protocol lets it talk to a scripted "
+        "provider, whose address becomes its base_url.",
+        "handler-host check .",
+        "handler-host check plugins/gpt_a --protocol openai",
+        "handler-host check . --json | jq '.rows[] | select(.mark != \"ok\")'",
+    )
+    check.add_argument("path", nargs="?", default=".", metavar="PATH", help="the plugin's project (default: here)")
+    check.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="what its provider speaks")
+    check.add_argument("--installer", action="append", metavar="OPTION", help="an option of `pip wheel`")
+    check.add_argument("--json", action="store_true", help="as JSON")
+    dev = _add(
+        commands,
+        "dev",
+        "dev",
+        "serve a plugin from its source, and reload it when a file changes",
+        "The host stays; the worker is replaced, so that the next dispatch runs what was saved. Its log is shown, "
+        "and a prompt to chat with it. Needs an installed environment for what the plugin imports, not the plugin.",
+        "handler-host dev .",
+        "handler-host dev my_gpt --config host.toml --port 8080",
+    )
+    dev.add_argument("path", nargs="?", default=".", metavar="PATH", help="the plugin's project (default: here)")
+    dev.add_argument("--handler", metavar="NAME", help="whom to talk to, if the project has several handlers")
+    dev.add_argument("--port", type=int, default=0, metavar="PORT", help="port to listen on (default: a free one)")
+    dev.add_argument("--config", metavar="FILE", help="a host.toml, for the handler's settings")
+    dev.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    new.add_argument("--directory", metavar="DIR", help="where to write it (default: NAME)")
+
+
+def _add_env(commands: Any) -> None:
+    env = _add(
+        commands,
+        "env",
+        "env",
+        "give a handler a virtual environment of its own",
+        "For a plugin whose dependencies do not fit the others': its worker is launched by that environment's "
+        "interpreter. `create` installs the plugin there as it is installed here, or the PACKAGE that is named, "
+        "with uv where it is there, else with venv and pip. The host that runs takes it by `rescan`.",
+        "handler-host env create gpt_a",
+        "handler-host env create gpt_a -r requirements/openai3.txt --installer=--no-build-isolation",
+        "handler-host env list",
+        "handler-host env remove gpt_a",
+    )
+    env.add_argument("action", choices=("create", "list", "remove"))
+    env.add_argument("handler", nargs="?", metavar="HANDLER")
+    env.add_argument("package", nargs="*", metavar="PACKAGE", help="what to install, as pip takes it")
+    env.add_argument("-r", "--requirements", action="append", metavar="FILE", help="locked versions, installed first")
+    env.add_argument(
+        "--installer", action="append", metavar="OPTION", help="an option of pip install or uv pip install"
+    )
+    env.add_argument("--python", metavar="PATH", help="the interpreter (default: the one that runs this command)")
+    env.add_argument("--replace", action="store_true", help="make it anew if it is there")
+    _config_options(env)
+
+
+def _add_doctor(commands: Any) -> None:
+    doctor = _add(
+        commands,
+        "doctor",
+        "doctor",
+        "say what is installed, what is wrong, and which plan it needs",
+        "Nothing of a plugin is imported, unless --measure is given: then each is activated once, in a host of its "
+        "own, and its true memory and cold start are shown and learned. Ends with 1 if there is a problem.",
+        "handler-host doctor --config host.toml",
+        "handler-host doctor --measure --expect gpt_a,sheets",
+        "handler-host doctor --json | jq '.findings[] | select(.level == \"problem\")'",
+    )
+    doctor.add_argument("--measure", action="store_true", help="activate each handler once, and measure it")
+    doctor.add_argument(
+        "--expect", metavar="A,B", help="handlers that are busy at the same time (default: two largest)"
+    )
+    doctor.add_argument("--json", action="store_true", help="as JSON")
+    _config_options(doctor)
 
 
 def _add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:

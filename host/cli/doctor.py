@@ -1,0 +1,181 @@
+"""``handler-host doctor``: what is installed, what is wrong and what to do about it, and which plan it needs."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from host.catalog import CatalogEntry, scan
+from host.cli import diagnosis
+from host.cli.client import Client
+from host.cli.dependencies import of_dependencies
+from host.cli.diagnosis import Finding
+from host.cli.failure import OK, REFUSED, USAGE, Failure
+from host.cli.flags import loaded
+from host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
+from host.cli.render import note, put, put_json, put_table, size
+from host.config import Config
+from host.memory import MemoryLimit, read_limit
+from host.planner import policy_of
+from host.suggest import did_you_mean
+from host.units import format_size
+
+START_LIMIT = 60
+"""Seconds for the host of ``--measure`` to start, and to end."""
+MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "problem": "PROBLEM"}
+
+
+def doctor(arguments: SimpleNamespace) -> int:
+    """Look, print, and end with 1 if there is a problem."""
+    config = loaded(arguments).config
+    blocked = [name for name in config.handlers if not config.policy(name).enabled]
+    catalog = scan(config.catalog, os.environ, blocked=blocked)
+    limit = read_limit(config.memory)
+    findings = [
+        *diagnosis.of_machine(limit),
+        *diagnosis.of_access(config),
+        *diagnosis.of_handlers(catalog),
+        *diagnosis.of_settings(config, catalog.entries),
+        *of_dependencies(catalog.entries.values()),
+    ]
+    runnable = {name: entry for name, entry in catalog.entries.items() if entry.problem is None}
+    measured: dict[str, Measured] = {}
+    if arguments.measure:
+        for name, outcome in _measure(arguments, list(runnable)):
+            if isinstance(outcome, Finding):
+                findings.append(outcome)
+            else:
+                measured[name] = outcome
+    footprints = [_footprint(config, entry, measured) for entry in runnable.values()]
+    expected = _expected(arguments, footprints)
+    found = needs(footprints, expected)
+    if arguments.json:
+        put_json(_as_json(config, limit, findings, footprints, found, measured))
+    else:
+        _put(findings)
+        put()
+        _put_plan(config, limit, footprints, found, measured)
+    return REFUSED if any(finding.level == "problem" for finding in findings) else OK
+
+
+Measured = tuple[int, float]
+"""What an activation took: bytes of PSS, and seconds."""
+
+
+def _put(findings: Sequence[Finding]) -> None:
+    width = max(len(finding.place) for finding in findings)
+    for finding in findings:
+        put(f"{MARKS[finding.level].ljust(8)} {finding.place.ljust(width)}  {finding.text}")
+
+
+def _put_plan(
+    config: Config,
+    limit: MemoryLimit,
+    footprints: Sequence[Footprint],
+    found: Sequence[Need],
+    measured: Mapping[str, Measured],
+) -> None:
+    known = {one.handler: one.known for one in footprints}
+    columns = ("NEED", "MEMORY", *(format_size(plan) for plan in PLANS), "KNOWN", "COLD START")
+    rows = [
+        (
+            need.name if need.name in known else f"{need.name} ({len(need.handlers)})",
+            size(need.bytes),
+            *("fits" if need.fits(config, plan) else "no" for plan in PLANS),
+            known.get(need.name, ""),
+            f"{measured[need.name][1]:.2f} s" if need.name in measured else "",
+        )
+        for need in found
+    ]
+    put_table(columns, rows, left=("NEED", "KNOWN"))
+    headroom = format_size(PLANS[0] - budget_of(config, PLANS[0]))
+    put(f"Each with host and fork server; a plan keeps its headroom free ({headroom} of {format_size(PLANS[0])}).")
+    put()
+    for sentence in advice(config, limit, footprints, found):
+        put(f"- {sentence}")
+
+
+def _as_json(
+    config: Config,
+    limit: MemoryLimit,
+    findings: Sequence[Finding],
+    footprints: Sequence[Footprint],
+    found: Sequence[Need],
+    measured: Mapping[str, Measured],
+) -> dict[str, Any]:
+    return {
+        "findings": [finding._asdict() for finding in findings],
+        "limit": {"bytes": limit.bytes, "usable": limit.usable, "source": limit.source, "path": limit.path},
+        "footprints": [
+            one._asdict() | {"activate_seconds": measured[one.handler][1] if one.handler in measured else None}
+            for one in footprints
+        ],
+        "needs": [need._asdict() | {"fits": [plan for plan in PLANS if need.fits(config, plan)]} for need in found],
+        "advice": list(advice(config, limit, footprints, found)),
+    }
+
+
+def _footprint(config: Config, entry: CatalogEntry, measured: Mapping[str, Measured]) -> Footprint:
+    policy = policy_of(config, entry)
+    if entry.name in measured:
+        return Footprint(entry.name, measured[entry.name][0], "measured", policy.pin)
+    if policy.memory_estimate is not None:
+        return Footprint(entry.name, policy.memory_estimate, "estimated", policy.pin)
+    return Footprint(entry.name, config.memory.default_estimate, "assumed", policy.pin)
+
+
+def _expected(arguments: SimpleNamespace, footprints: Sequence[Footprint]) -> list[str]:
+    if arguments.expect is None:
+        return expected_of(footprints)
+    names = [one.handler for one in footprints]
+    wanted = [name.strip() for name in arguments.expect.split(",") if name.strip()]
+    for name in wanted:
+        if name not in names:
+            raise Failure(f"--expect: there is no handler {name!r} that can run{did_you_mean(name, names)}", USAGE)
+    return wanted
+
+
+def _measure(arguments: SimpleNamespace, names: Sequence[str]) -> Iterator[tuple[str, Measured | Finding]]:
+    """Activate each handler once, in a host of its own; yield what it took, or why it could not be."""
+    with _host(arguments) as client:
+        for name in names:
+            note(f"measuring {name} …")
+            try:
+                receipt = client.admin("POST", "handlers", name, "load")
+                worker = client.admin("GET", "memory")["workers"][name]
+                client.admin("POST", "handlers", name, "unload")
+            except Failure as failure:
+                yield name, Finding("problem", name, f"cannot be activated: {failure}")
+                continue
+            yield name, (worker["peak"] or worker["pss"], receipt["activate_seconds"])
+
+
+@contextlib.contextmanager
+def _host(arguments: SimpleNamespace) -> Iterator[Client]:
+    """Run a host with the same configuration, for this command alone."""
+    token = secrets.token_urlsafe(24)
+    command = [sys.executable, "-m", "host", "serve", "--host", "127.0.0.1", "--port", "0", "--log-level", "error"]
+    file = arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
+    command += ["--config", str(Path(file).absolute())] if file else []
+    environment = os.environ | {"HANDLER_HOST_ADMIN_TOKEN": token}
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout is not None
+            line = process.stdout.readline()
+            if not line.startswith("ready "):
+                raise Failure("the host of --measure did not start: see above", USAGE)
+            yield Client(SimpleNamespace(url=line.removeprefix("ready ").strip()), token=token)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(START_LIMIT)
+            except subprocess.TimeoutExpired:
+                process.kill()
