@@ -25,6 +25,8 @@ from host.supervisor import Supervisor
 
 CHAT = "chat"
 """The operation that answers chats."""
+COUNT_TOKENS = "count_tokens"
+"""The operation that counts the tokens of a chat request; not every handler has it."""
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
 Shape = TypeVar("Shape")
@@ -32,6 +34,7 @@ Shape = TypeVar("Shape")
 _encode = msgspec.json.encode
 _pieces = msgspec.json.Decoder(chat.ChatPiece)
 _answers = msgspec.json.Decoder(chat.ChatAnswer)
+_counts = msgspec.json.Decoder(chat.TokenCount)
 
 
 class Translation(Protocol):
@@ -75,6 +78,14 @@ class ChatApi:
         except (UnknownHandler, UnknownOperation) as error:
             raise _model_not_found(error) from None
         return _decode(_answers, answer)
+
+    async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
+        """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
+        try:
+            answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
+        except UnknownHandler as error:
+            raise _model_not_found(error) from None
+        return _decode(_counts, answer)
 
     async def stream(
         self,

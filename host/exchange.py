@@ -32,7 +32,7 @@ Envelope = Callable[[HostError, str], bytes]
 class Exchange:
     """One request and its answer; times are seconds."""
 
-    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "envelope", "handler", "request_id")
+    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "also", "envelope", "handler", "request_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
@@ -40,6 +40,8 @@ class Exchange:
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None
         """How the protocol of this route shows errors; None: as most routes do."""
+        self.also: istr | None = None
+        """Another header for the request's number, where this protocol's clients look for one."""
         self._asked_at = 0.0
         self._queue = 0.0
         self._activate = 0.0
@@ -59,6 +61,8 @@ class Exchange:
     def stamp(self, headers: MutableMapping[str, str]) -> None:
         """Write the headers that every answer has; the handler's time ends now, for a stream with its first piece."""
         headers[REQUEST_ID] = self.request_id
+        if self.also is not None:
+            headers[self.also] = self.request_id
         if self.handler is None:
             return
         headers[HANDLER] = self.handler

@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
     | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
     # 4: the composition root
     {"app", "server"},
