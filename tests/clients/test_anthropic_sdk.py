@@ -13,7 +13,17 @@ from typing import Any
 import anthropic
 import pytest
 
-from host.testing import Called, HostUnderTest, Received, Reply, Status, Upstream, host_under_test
+from host.errors import UpstreamAuth, UpstreamBadRequest
+from host.testing import (
+    Called,
+    HostUnderTest,
+    Received,
+    Reply,
+    Status,
+    Upstream,
+    host_under_test,
+    worker_under_test,
+)
 
 KEY = "a-consumer-key-of-some-length"
 QUESTION: Any = [{"role": "user", "content": "Hello!"}]
@@ -175,6 +185,24 @@ async def test_a_client_that_leaves_a_stream_closes_the_providers_connection(
             await asyncio.wrap_future(upstream.left)
     finally:
         upstream.say(answer)
+
+
+def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
+    settings = {"base_url": host.url, "model": "gpt_e", "retries": 0}
+    request = {"messages": QUESTION}
+    with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
+        answer = worker.chat(QUESTION, max_tokens=8, temperature=0)
+        assert answer["text"]
+        assert answer["usage"]["completion_tokens"] > 0
+        assert (
+            "".join(piece.get("text") or "" for piece in worker.chat_pieces(QUESTION, max_tokens=8, temperature=0))
+            == (answer["text"])
+        )
+        missing = worker.error_of("chat", {**request, "model": "nobody"})
+        assert isinstance(missing, UpstreamBadRequest)
+        assert "there is no handler 'nobody'" in missing.message
+    with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": "wrong"}) as worker:
+        assert isinstance(worker.error_of("chat", request), UpstreamAuth)
 
 
 @pytest.mark.parametrize("model", HANDLERS)
