@@ -26,6 +26,7 @@ from host.suggest import nearest
 from host.wire import OperationInfo, WorkerSpec
 
 HOST = os.path.dirname(os.path.abspath(__file__)) + os.sep
+IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 
 class LoadError(Exception):
@@ -94,6 +95,8 @@ def failed(what: str, error: BaseException) -> LoadError:
         return LoadError(error.message)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):  # is in a module that has never run, and so has no frame
+        where = f" ({error.filename}:{error.lineno})"
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
@@ -207,12 +210,11 @@ def _schema(kind: Any) -> dict[str, Any] | None:
 
 
 def _is_foreign(filename: str) -> bool:
-    return not filename.startswith((HOST, "<frozen ")) and f"{os.sep}pluggy{os.sep}" not in filename
+    return not filename.startswith((HOST, IMPORTLIB, "<frozen ")) and f"{os.sep}pluggy{os.sep}" not in filename
 
 
 def _skip(trace: TracebackType | None) -> TracebackType | None:
-    """Return the first part of a traceback that is not the host's own."""
-    found = trace
-    while found is not None and not _is_foreign(found.tb_frame.f_code.co_filename):
-        found = found.tb_next
-    return found or trace
+    """Return the first part of a traceback that is not the host's own, or None if all of it is."""
+    while trace is not None and not _is_foreign(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace
