@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -267,10 +269,42 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
     text = "ä" * 3_000_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
     assert worker.chat("Hi")["text"] == text
-    for chunk in ({"candidates": 5}, {"candidates": [{"content": {"parts": [7]}}]}, [1], "x", 7):
+    for chunk in (
+        {"candidates": 5},
+        {"candidates": {"x": 1}},
+        {"candidates": [{"content": {"parts": [7]}}]},
+        [1],
+        "x",
+        7,
+    ):
         provider.say(streamed(chunk))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
     assert worker.status.generation == 1
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_the_key_follows_no_server_to_another(sdk: str, provider: Upstream) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307)
+            self.send_header("Location", provider.url + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"sdk": sdk, "base_url": f"http://127.0.0.1:{server.server_port}", "retries": 0}
+        try:
+            with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
+                error = worker.error_of("chat", ASK)
+        finally:
+            server.shutdown()
+    assert (type(error), provider.requests) == (UpstreamError, [])
+    assert "base_url" in error.message
 
 
 @pytest.mark.parametrize("sdk", SDKS)
