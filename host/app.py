@@ -19,6 +19,7 @@ from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation, speaking
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
+from host.responses_api import ResponsesRoutes
 from host.supervisor import Observer, Supervisor
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
@@ -42,6 +43,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     native = NativeRoutes(supervisor, dispatcher, limits)
     chats = ChatApi(supervisor, dispatcher)
     openai = OpenAIRoutes(chats, limits)
+    responses = ResponsesRoutes(chats, limits)
     anthropic = AnthropicRoutes(chats, limits)
     gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
@@ -61,6 +63,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.add_routes(_guarded(native.routes(), consumers))
     app.add_routes(anthropic.beside(_guarded(openai.routes(), consumers), anthropic_consumers))
     app.add_routes(_guarded(anthropic.routes(), anthropic_consumers))
+    app.add_routes(_guarded(responses.routes(), consumers))
     app.add_routes(_guarded(gemini.routes(), gemini_consumers))
     app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
 

@@ -77,7 +77,9 @@ class ChatApi:
             answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
         except (UnknownHandler, UnknownOperation) as error:
             raise _model_not_found(error) from None
-        return _decode(_answers, answer)
+        decoded = _decode(_answers, answer)
+        decoded.model = decoded.model or _stand_in(model)
+        return decoded
 
     async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
@@ -103,7 +105,7 @@ class ChatApi:
         try:
             async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
                 # What cannot be translated is to fail before the head is sent, too.
-                translated = _translate(translation, pieces)
+                translated = _translate(translation, pieces, _stand_in(model))
                 async with stream(request, current) as events:
                     try:
                         while pieces:
@@ -126,8 +128,18 @@ def handler_of(model: str) -> str:
     return model.partition("/")[0]
 
 
-def _translate(translation: Translation, pieces: list[bytes]) -> list[bytes]:
-    return [event for piece in pieces for event in translation.events(_decode(_pieces, piece))]
+def _translate(translation: Translation, pieces: list[bytes], model: str | None = None) -> list[bytes]:
+    """Return the events of the pieces; ``model`` is for the first one, if it names none."""
+    decoded = [_decode(_pieces, piece) for piece in pieces]
+    if model is not None and decoded:
+        decoded[0].model = decoded[0].model or model
+    return [event for piece in decoded for event in translation.events(piece)]
+
+
+def _stand_in(model: str) -> str | None:
+    """Return the handler that answers instead of the one that was asked, if there is one: it may not name its model."""
+    handler = exchange.current.get().handler
+    return handler if handler != handler_of(model) else None
 
 
 def _decode(decoder: msgspec.json.Decoder[Shape], data: bytes) -> Shape:

@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 
 from host import catalog as catalogs
+from host import fallback
 from host import lifecycle as life
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config
-from host.errors import Draining, UnknownHandler, UnknownOperation
+from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
@@ -64,9 +65,16 @@ class Supervisor:
         self._rescanning = asyncio.Lock()
 
     async def start(self) -> None:
-        """Read the catalog, and begin to measure. Nothing is launched."""
+        """Read the catalog, and begin to measure. Nothing is launched.
+
+        Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
+        """
         await self._note("startup")
         await self.rescan()
+        flaws = list(fallback.unknown(self.config, self._catalog.entries))
+        if flaws:
+            await self.close()
+            raise ConfigError("\n".join(flaws))
         self._spawn(self._sample(), "memory sampler")
 
     async def ready(self) -> None:
@@ -187,7 +195,7 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *self._strangers(found)]
+        warnings = [*found.warnings, *self._strangers(found), *fallback.unknown(self.config, found.entries)]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(
@@ -370,4 +378,8 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Take the lease back; for who has entered this without a block."""
         self._owner.release(self._dispatch)

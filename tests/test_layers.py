@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
     {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points"},
+    | {"units", "entry_points", "fallback"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
     | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
     # 4: the composition root
