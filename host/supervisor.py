@@ -48,7 +48,7 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._observer = observer
         self._catalog = Catalog.empty()
@@ -82,10 +82,16 @@ class Supervisor:
         await self._note("ready", handlers=len(self._owners))
 
     async def close(self) -> None:
-        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left."""
-        if self._closed:
-            return
-        self.draining = self._closed = True
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
+
+        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
+        """
+        self.draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
@@ -137,8 +143,10 @@ class Supervisor:
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
-        owner = self._owner(name)
+        self._owner(name)
         before = await self._measure()
+        # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
+        owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._measure()
@@ -346,7 +354,12 @@ class Supervisor:
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)
 
 
 class Admission:

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 LIMIT = 60.0
 _direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -58,23 +58,22 @@ def llmock() -> Iterator[Llmock]:
         *(str(Path(sys.executable).with_name("llmock")), "serve", "--host", "127.0.0.1", "--port", str(port)),
         *("--response-style", "static", "--log-level", "warning"),
     ]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=dict(os.environ))
-    try:
-        server = Llmock(f"http://127.0.0.1:{port}")
-        _wait(server, process)
-        yield server
-    finally:
-        process.send_signal(signal.SIGTERM)
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
         try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        assert process.stderr is not None
-        process.stderr.close()
+            server = Llmock(f"http://127.0.0.1:{port}")
+            _wait(server, process, log)
+            yield server
+        finally:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
-def _wait(server: Llmock, process: subprocess.Popen[bytes]) -> None:
+def _wait(server: Llmock, process: subprocess.Popen[bytes], log: IO[bytes]) -> None:
     """Return when it answers: it says nowhere that it is ready."""
     deadline = time.monotonic() + LIMIT
     while process.poll() is None and time.monotonic() < deadline:
@@ -82,6 +81,5 @@ def _wait(server: Llmock, process: subprocess.Popen[bytes]) -> None:
             server.fail()
             return
         time.sleep(0.05)
-    process.kill()
-    assert process.stderr is not None
-    raise AssertionError(f"llmock did not start: {process.stderr.read().decode()}")
+    log.seek(0)
+    raise AssertionError(f"llmock did not start: {log.read().decode(errors='replace')}")

@@ -112,6 +112,14 @@ async def test_the_tutorials_plugin_runs_and_is_a_dozen_lines(tmp_path: Path) ->
         assert pieces[-1]["finish_reason"] == "stop"
 
 
+async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
+    (source,) = blocks(DOCS / "reference/plugins.md", "python")
+    install_plugin(tmp_path, "counting", source, attribute="Counting")
+    async with bench(tmp_path) as running:
+        messages = [{"role": "user", "content": "Polly wants a cracker"}]
+        assert await within(running.ask("counting", "count_tokens", messages=messages)) == {"input_tokens": 4}
+
+
 def test_everything_of_host_testing_is_documented() -> None:
     page = text("reference/testing.md")
     missing = [name for name in testing.__all__ if not re.search(rf"`{name}\b", page)]
