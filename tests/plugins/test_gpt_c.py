@@ -185,6 +185,19 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
     assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
 
 
+def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    messages = [{"role": "system", "content": "Be very brief."}, {"role": "user", "content": "Who am I?"}]
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    assert worker.ask("count_tokens", {"messages": messages, "tools": tools}) == {"input_tokens": 6}
+    assert provider.last.path == "/v1beta/models/gemini-2.5-flash:countTokens"
+    counted = provider.last.body["generateContentRequest"]
+    assert counted["model"] == "models/gemini-2.5-flash"
+    assert counted["tools"] == [{"functionDeclarations": [{"name": "look"}]}]
+    assert worker.error_of("count_tokens", {"messages": []}).param == "messages"
+
+
 def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: Upstream) -> None:
     usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "totalTokenCount": 9}
     provider.say(

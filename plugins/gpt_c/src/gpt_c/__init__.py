@@ -9,9 +9,19 @@ from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ToolCallDelta, Usage, cut_off
+from host.chat import (
+    ChatHandler,
+    ChatPiece,
+    ChatRequest,
+    FinishReason,
+    TokenCount,
+    ToolCallDelta,
+    Usage,
+    check,
+    cut_off,
+)
 from host.errors import ConfigError, ContentRefused, UpstreamError
-from host.plugin import CallInfo
+from host.plugin import CallInfo, operation
 from host.upstream import Retries, retried
 
 if TYPE_CHECKING:
@@ -65,10 +75,7 @@ class GptC(ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
         """Pass the request on, and what comes back."""
-        from gpt_c.questions import question
-
-        config = self.context.config
-        asked = question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
+        asked = self._question(request)
         deadline = call.deadline if call is not None else None
         async with aclosing(
             retried(lambda: self._attempt(asked), self._retries, deadline=deadline)  # type: ignore[type-var]
@@ -76,9 +83,27 @@ class GptC(ChatHandler):
             async for piece in pieces:
                 yield piece
 
+    @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
+    async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
+        """Let the provider count, which generates nothing."""
+        check(request)
+        asked = self._question(request)
+
+        async def attempt() -> AsyncIterator[int]:
+            yield await self._backend.count(asked)
+
+        (tokens,) = [count async for count in retried(attempt, self._retries, deadline=call.deadline)]
+        return TokenCount(input_tokens=tokens)
+
     def unfinished(self) -> FinishReason:
         """Refuse a stream without a finish reason: the SDKs do not tell one that was cut off from a whole one."""
         return cut_off()
+
+    def _question(self, request: ChatRequest) -> Question:
+        from gpt_c.questions import question
+
+        config = self.context.config
+        return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
 
     async def _attempt(self, asked: Question) -> AsyncIterator[ChatPiece]:
         finish, called, last = None, 0, ChatPiece()

@@ -70,6 +70,9 @@ class Backend(Protocol):
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask once; raises the errors of ``host.errors``. To close the iterator closes the request."""
 
+    async def count(self, question: Question) -> int:
+        """Return the tokens of a question; raises as ``stream`` does."""
+
     async def close(self) -> None:
         """Close the connections."""
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
-from contextlib import aclosing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from typing import Any
 
 import aiohttp
@@ -49,19 +49,47 @@ class GenAi:
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
         config, contents = _config(question), _contents(question)
+        with self._telling():
+            async with asyncio.timeout(self._timeout):
+                answer = await self._client.aio.models.generate_content_stream(
+                    model=question.model, contents=list(contents), config=config
+                )
+            async with aclosing(answer):  # type: ignore[type-var]
+                while True:
+                    async with asyncio.timeout(self._timeout):
+                        message = await anext(answer, None)
+                    if message is None:
+                        return
+                    yield _chunk(message)
+
+    async def count(self, question: Question) -> int:
+        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        config, contents = _config(question), _contents(question)
+        # The SDK's own arguments for instructions and tools are refused for the Gemini API, which counts them here.
+        whole = types.GenerateContentConfig(system_instruction=config.system_instruction, tools=config.tools)
+        asked = {
+            "model": question.model,
+            "contents": [content.model_dump(mode="json", by_alias=True, exclude_none=True) for content in contents],
+            **whole.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        if question.system is not None:
+            asked["systemInstruction"] = {"parts": [{"text": question.system}]}
+        options = types.HttpOptions(extra_body={"generateContentRequest": asked})
+        with self._telling():
+            async with asyncio.timeout(self._timeout):
+                counted = await self._client.aio.models.count_tokens(
+                    model=question.model, contents=list(contents), config=types.CountTokensConfig(http_options=options)
+                )
+        if counted.total_tokens is None:
+            raise UpstreamError("the provider's count of tokens is none")
+        return counted.total_tokens
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise the host's errors for those of the SDK and of its transport."""
         try:
             with connection(self._timeout):
-                async with asyncio.timeout(self._timeout):
-                    answer = await self._client.aio.models.generate_content_stream(
-                        model=question.model, contents=contents, config=config
-                    )
-                async with aclosing(answer):  # type: ignore[type-var]
-                    while True:
-                        async with asyncio.timeout(self._timeout):
-                            message = await anext(answer, None)
-                        if message is None:
-                            return
-                        yield _chunk(message)
+                yield
         except errors.APIError as error:
             raise from_error(error.code, getattr(error.response, "headers", {}), error.details) from error
         except errors.UnknownApiResponseError as error:
@@ -71,14 +99,14 @@ class GenAi:
             raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
 
 
-def _contents(question: Question) -> types.ContentListUnion:
+def _contents(question: Question) -> list[types.Content]:
     contents = [types.Content.model_validate(content) for content in question.contents]
     if wants_signatures(question.model):
         for content in contents:
             call = next((part for part in content.parts or () if part.function_call is not None), None)
             if call is not None:
                 call.thought_signature = ANY_SIGNATURE
-    return list(contents)
+    return contents
 
 
 def _config(question: Question) -> types.GenerateContentConfig:

@@ -57,16 +57,35 @@ class GenerativeAi:
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
         body = _body(question)
-        url = f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:streamGenerateContent"
         with connection(self._settings.timeout):
+            url = self._url(question, "streamGenerateContent")
             async with self._session.post(url, params={"alt": "sse"}, json=body) as answer:
-                if answer.status >= 300:
-                    raise from_answer(answer.status, answer.headers, await answer.text(errors="replace"))
+                await _check(answer)
                 if answer.content_type != "text/event-stream":
                     raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
                 async with aclosing(_events(answer.content)) as events:  # type: ignore[type-var]
                     async for event in events:
                         yield _chunk(event)
+
+    async def count(self, question: Question) -> int:
+        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        body = {"generateContentRequest": {**_body(question), "model": question.model}}
+        with connection(self._settings.timeout):
+            async with self._session.post(self._url(question, "countTokens"), json=body) as answer:
+                await _check(answer)
+                text = await answer.text(errors="replace")
+        try:
+            return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
+        except ParseError as error:
+            raise UpstreamError("the provider's count of tokens is none") from error
+
+    def _url(self, question: Question, method: str) -> str:
+        return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"
+
+
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= 300:
+        raise from_answer(answer.status, answer.headers, await answer.text(errors="replace"))
 
 
 def _body(question: Question) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int) -> 
 def _word(word: str, value: Any, place: str) -> dict[str, Any]:
     """Return what one word of JSON Schema is in Google's."""
     if word == "type":
-        if value not in _TYPES:
+        if not isinstance(value, str) or value not in _TYPES:
             raise InvalidInput(f"{place}: has to be one of {', '.join(sorted(_TYPES))}", param=place)
         return {"type_": value.upper()}
     if word in ("enum", "const"):
@@ -84,17 +84,23 @@ def _plain(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> tu
     for _ in range(_DEEPEST):
         if "$ref" in plain:
             plain = _found(plain.pop("$ref"), place, root) | plain
-        elif len(plain.get("allOf") or ()) == 1:
-            plain = dict(_of(Mapping, plain.pop("allOf")[0], f"{place}.allOf[0]")) | plain
-        elif isinstance(plain.get("anyOf"), list) and {"type": "null"} in plain["anyOf"] and len(plain["anyOf"]) == 2:
-            (other,) = (part for part in plain.pop("anyOf") if part != {"type": "null"})
-            plain, nullable = dict(_of(Mapping, other, f"{place}.anyOf")) | plain, True
-        elif isinstance(plain.get("type"), list) and len([kind for kind in plain["type"] if kind != "null"]) == 1:
-            nullable = nullable or "null" in plain["type"]
-            (plain["type"],) = (kind for kind in plain["type"] if kind != "null")
+            continue
+        for word, null in (("allOf", None), ("anyOf", {"type": "null"}), ("type", "null")):
+            only = _only(plain.get(word), null)
+            if only is not None:
+                nullable = nullable or null in plain[word]
+                rest = {name: value for name, value in plain.items() if name != word}
+                plain = {**rest, "type": only} if word == "type" else {**_of(dict, only, f"{place}.{word}"), **rest}
+                break
         else:
             return plain, nullable
     raise InvalidInput(f"{place}: refers to itself", param=place)
+
+
+def _only(options: Any, null: Any) -> Any:
+    """Return the one among ``options`` that is not ``null``, or None if it is no list with just one of them."""
+    others = [option for option in options if option != null] if isinstance(options, list) else []
+    return others[0] if len(others) == 1 else None
 
 
 def _found(reference: object, place: str, root: Mapping[str, Any]) -> dict[str, Any]:
