@@ -139,6 +139,23 @@ def _add_operators(commands: Any) -> None:
     )
     _client_options(memory, json=True)
 
+    top = _add(
+        commands,
+        "top",
+        "top",
+        "watch the handlers and the memory, and steer them by keys",
+        "Arrows or j and k select a handler, l loads it, u unloads it when its dispatches have ended, U at once, "
+        "r reloads it, q quits. The line of bars is the memory since the start of this command, against the "
+        "limit. A narrow terminal has fewer columns. Needs the extra: pip install 'handler-host[tools]'. On a "
+        "terminal that cannot move its cursor (TERM=dumb), and with --plain, tables follow each other.",
+        "handler-host top",
+        "handler-host top --interval 5s",
+        "handler-host top --plain --interval 10s",
+    )
+    top.add_argument("--interval", metavar="2s", default="2s", help="between two looks at the host (default: 2s)")
+    top.add_argument("--plain", action="store_true", help="tables one after the other, without colours and keys")
+    _client_options(top)
+
     drain = _add(
         commands,
         "drain",
@@ -332,7 +349,7 @@ def _unload_options(command: argparse.ArgumentParser) -> None:
 
 def _client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
     command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    if command.get_default("module") == "operate":
+    if command.get_default("module") in ("operate", "top"):
         command.add_argument(
             "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
         )
