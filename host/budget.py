@@ -118,6 +118,11 @@ class Budget:
                 self._queue.remove(request)
             self._admit()
 
+    def resize(self, usable: int, wait: float) -> None:
+        """Take another limit; who has memory keeps it, who waits is looked at again."""
+        self.usable, self._wait = usable, wait
+        self._admit()
+
     def measured(self, base: int, workers: dict[tuple[str, int], int]) -> None:
         """Take a new measurement: bytes of host and fork server, and of each worker by handler and generation."""
         self._base = base

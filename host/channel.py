@@ -24,6 +24,7 @@ from host.errors import (
     HandlerFault,
     HostError,
 )
+from host.log import without_secrets
 
 
 @dataclass(frozen=True)
@@ -251,7 +252,7 @@ class Channel(asyncio.Protocol):
         call = self._calls.pop(frame.number, None)
         if call is not None:
             kind = BY_CODE.get(frame.code, HandlerFault)
-            call.ended(kind(frame.message, param=frame.param, retry_after=frame.retry_after))
+            call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
 
     def _take_pong(self, frame: wire.Pong) -> None:
         self.running = frame.running
@@ -264,4 +265,5 @@ class Channel(asyncio.Protocol):
         if frame.trace:
             self._on_log(wire.Log(40, "activation", frame.trace))
         if self._started is not None and not self._started.done():
-            self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {frame.reason}"))
+            reason = without_secrets(frame.reason)
+            self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))

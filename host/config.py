@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 Isolation = Literal["process", "exec", "inline"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 MB = 1024**2
 
 
@@ -172,7 +173,9 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     """``[log]``: one line for each event, on standard error."""
 
     format: Literal["text", "json"] = "text"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: LogLevel = "info"
+    levels: dict[str, LogLevel] = {}
+    """Of single handlers: of what their workers log and print."""
 
 
 class Config(_Section, frozen=True, kw_only=True):

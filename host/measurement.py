@@ -35,7 +35,6 @@ class Meter:
     """Reads the memory of processes, one reading at a time; readers that ask meanwhile wait their turn."""
 
     def __init__(self, config: MemoryConfig) -> None:
-        self._config = config
         self.limit: MemoryLimit = read_limit(config)
         # One thread of its own, for readings one after the other: the loop's default pool would grow to many.
         self._last = Reading(0, None, {}, "pss")
@@ -55,6 +54,10 @@ class Meter:
             known = {key: memory for key, memory in self._last.workers.items() if key in workers}
             return replace(self._last, workers=known)
         return self._last
+
+    def reconfigure(self, config: MemoryConfig) -> None:
+        """Find the limit anew."""
+        self.limit = read_limit(config)
 
     def close(self) -> None:
         """End the thread."""

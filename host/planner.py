@@ -17,7 +17,7 @@ from host.errors import ConfigError
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment
 from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
-from host.log import redact
+from host.log import level_of, redact
 from host.manifest import check_settings
 from host.wire import Log, WorkerSpec
 
@@ -63,6 +63,11 @@ class Planner:
         """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
         self._fork.retire()
 
+    def reconfigure(self, config: Config) -> None:
+        """Plan with this configuration from now on."""
+        self._config = config
+        self._fork.reconfigure(config.preload(), config.workers.linger)
+
     async def close(self) -> None:
         """End the launchers, and what they have started."""
         launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
@@ -101,6 +106,7 @@ class Planner:
                 secrets=secrets,
                 environment=self._environment,
                 data_dir=str(data_dir) if data_dir is not None else None,
+                log_level=level_of(self._config.log, entry.name),
                 max_frame=workers.max_frame,
             ),
             policy=policy,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -20,9 +22,10 @@ from host import log as logs
 from host.app import SUPERVISOR, create_app
 from host.auth import is_loopback
 from host.config import Config, ServerConfig
-from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key
+from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
 from host.errors import ConfigError
 from host.listener import Listener
+from host.signals import Reread, Signals
 from host.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -31,16 +34,25 @@ LAST_BYTES = 1.0
 """Seconds that answers get to be sent when all handlers have ended."""
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves."""
+def run(config: Config, reread: Reread | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves.
+
+    ``reread`` returns the configuration as it stands now, for SIGHUP; the default is that of the
+    file of ``config`` and the environment.
+    """
     logs.setup(config.log)
+    reread = reread or functools.partial(_again, config.source)
     _check_address(config)
     made = None
     if config.auth.admin_token is None:
         made = secrets.token_urlsafe(32)
         logs.redact([made])
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
-    return asyncio.run(_serve(config, made))
+    return asyncio.run(_serve(config, made, reread))
+
+
+def _again(source: Path | None) -> Config:
+    return load_config(source, os.environ).config
 
 
 def _check_address(config: Config) -> None:
@@ -52,17 +64,20 @@ def _check_address(config: Config) -> None:
         )
 
 
-async def _serve(config: Config, made_token: str | None) -> int:
+async def _serve(config: Config, made_token: str | None, reread: Reread) -> int:
     async with serving(config) as (supervisor, url):
-        signals = _signals()
+        signals = Signals(supervisor, reread)
+        obeying = asyncio.create_task(signals.obey(), name="signals")
         _announce(url, config, made_token)
         await supervisor.ready()
         # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
         # Python puts full ones off until a quarter of all that lives is new (measured: 1 MB more at 1,000 cycles).
         gc.collect()
         gc.freeze()
-        await signals.get()
-        await _drain(supervisor, signals)
+        await signals.stops.get()
+        obeying.cancel()
+        await _drain(supervisor, signals.stops)
+        await asyncio.gather(obeying, return_exceptions=True)
     return 0
 
 
@@ -124,14 +139,6 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
     sys.stdout.flush()
     if not config.auth.api_keys:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
-
-
-def _signals() -> asyncio.Queue[signal.Signals]:
-    """Return the queue of the signals that ask the host to stop."""
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-    return signals
 
 
 async def _drain(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:

@@ -24,6 +24,7 @@ from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
+from host.manifest import check_settings
 from host.measurement import Meter, Reading
 from host.owner import Owner
 from host.planner import Planner, policy_of
@@ -206,6 +207,20 @@ class Supervisor:
             warnings=warnings,
         )
 
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration; what has a worker keeps what it was launched with.
+
+        Raises :class:`host.errors.ConfigError`, and goes on with the old one, for settings that do
+        not fit a handler's manifest.
+        """
+        for name, entry in self._catalog.entries.items():
+            check_settings(entry.manifest, config.settings(name), f"[handlers.{name}]")
+        self._meter.reconfigure(config.memory)
+        self._planner.reconfigure(config)
+        self.config = config
+        self.budget.resize(self._meter.limit.usable, config.memory.wait)
+        await self.rescan()
+
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
         reading = await self._measure()
@@ -272,8 +287,11 @@ class Supervisor:
     def _strangers(self, found: Catalog) -> list[str]:
         """Return a sentence for each handler that is configured, but not installed."""
         return [
-            f"[handlers.{name}]: there is no handler {name!r}{did_you_mean(name, found.entries)}"
-            for name in self.config.handlers
+            f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+            for name, place in (
+                *((name, f"[handlers.{name}]") for name in self.config.handlers),
+                *((name, "log.levels") for name in self.config.log.levels),
+            )
             if name not in found.entries
         ]
 

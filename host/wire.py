@@ -55,6 +55,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     """The whole environment of the worker, secrets not included."""
     data_dir: str | None = None
+    log_level: int = 20
+    """The least level, as ``logging`` numbers them, of what is sent to the host's log."""
     oom_score_adj: int = 500
     """Added to what the kernel reckons, so that it takes the worker before the host."""
     max_frame: int = DEFAULT_MAX_FRAME

@@ -117,7 +117,7 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
     if spec.oom_score_adj != 500:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(spec.oom_score_adj))
-    logging.basicConfig(level=logging.INFO, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
+    logging.basicConfig(level=spec.log_level, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
 
 

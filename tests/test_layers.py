@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
     {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points", "fallback"},
+    | {"units", "entry_points", "reconfigure", "fallback"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -43,7 +43,7 @@ LAYERS: list[set[str]] = [
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
     | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
     # 4: the composition root
-    {"app", "server"},
+    {"app", "server", "signals"},
     # 5: what plugins are tested with; the server never imports it
     {"testing"},
     # 6: the command line, and the package's face
