@@ -11,7 +11,7 @@ import msgspec
 
 from host import catalog as catalogs
 from host.call import ChannelLimits
-from host.catalog import CatalogEntry
+from host.catalog import Catalog, CatalogEntry
 from host.config import Config, HandlerPolicy
 from host.errors import ConfigError
 from host.generation import Plan
@@ -19,6 +19,7 @@ from host.launcher import Launcher, worker_environment
 from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
 from host.log import level_of, redact
 from host.manifest import check_settings
+from host.suggest import did_you_mean
 from host.wire import Log, WorkerSpec
 
 
@@ -38,6 +39,23 @@ def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
     own = config.handlers.get(entry.name, {})
     changes = {key: value for key, value in wishes.items() if value is not None and key not in own}
     return msgspec.structs.replace(policy, **changes) if changes else policy
+
+
+def strangers(config: Config, found: Catalog) -> list[str]:
+    """Return a sentence for each handler that is configured, but not installed."""
+    places = [(name, f"[handlers.{name}]") for name in config.handlers]
+    places += [(name, "log.levels") for name in config.log.levels]
+    return [
+        f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+        for name, place in places
+        if name not in found.entries
+    ]
+
+
+def check_all_settings(config: Config, found: Catalog) -> None:
+    """Check what is set for each handler against its manifest; raises :class:`host.errors.ConfigError`."""
+    for name, entry in found.entries.items():
+        check_settings(entry.manifest, config.settings(name), f"[handlers.{name}]")
 
 
 class Planner:

@@ -24,13 +24,11 @@ from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
-from host.manifest import check_settings
 from host.measurement import Meter, Reading
 from host.owner import Owner
-from host.planner import Planner, policy_of
+from host.planner import Planner, check_all_settings, policy_of, strangers
 from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
 from host.status import OperationsMemory, handler_status
-from host.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
@@ -196,7 +194,7 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *self._strangers(found), *fallback.unknown(self.config, found.entries)]
+        warnings = [*found.warnings, *strangers(self.config, found), *fallback.unknown(self.config, found.entries)]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(
@@ -213,8 +211,7 @@ class Supervisor:
         Raises :class:`host.errors.ConfigError`, and goes on with the old one, for settings that do
         not fit a handler's manifest.
         """
-        for name, entry in self._catalog.entries.items():
-            check_settings(entry.manifest, config.settings(name), f"[handlers.{name}]")
+        check_all_settings(config, self._catalog)
         self._meter.reconfigure(config.memory)
         self._planner.reconfigure(config)
         self.config = config
@@ -283,17 +280,6 @@ class Supervisor:
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
-
-    def _strangers(self, found: Catalog) -> list[str]:
-        """Return a sentence for each handler that is configured, but not installed."""
-        return [
-            f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
-            for name, place in (
-                *((name, f"[handlers.{name}]") for name in self.config.handlers),
-                *((name, "log.levels") for name in self.config.log.levels),
-            )
-            if name not in found.entries
-        ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
         return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))
