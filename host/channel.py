@@ -136,6 +136,17 @@ class Channel(asyncio.Protocol):
         self.send(wire.Call(number, operation, body, streamed, self.limits.window, timeout, request_id))
         return call
 
+    def health(self, *, request_id: str, timeout: float) -> Call:
+        """Ask the handler for its health; the answer is empty, or the error that the hook has raised."""
+        self._number = number = self._number + 1
+        call = Call(self, number, False, CallTimeouts(total=timeout, first_byte=None, gap=None))
+        if self._failure is not None:
+            call.ended(self._failure.again())
+            return call
+        self._calls[number] = call
+        self.send(wire.Health(number, request_id))
+        return call
+
     def stop(self, grace: float) -> None:
         """Ask the worker to deactivate and exit within ``grace`` seconds."""
         self.send(wire.Stop(grace))

@@ -153,6 +153,8 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     circuit_pause: Duration = 30.0
     fallback: tuple[str, ...] = ()
     """Handlers that are asked instead, in this order, when this one fails before its answer has begun."""
+    verify: bool = False
+    """The check of a new deploy activates it, and asks it for its health."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
 
@@ -178,6 +180,20 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     """Of single handlers: of what their workers log and print."""
 
 
+class VerifyConfig(_Section, frozen=True, kw_only=True):
+    """``[verify]``: the check that the host runs of itself after a new deploy."""
+
+    when: Literal["deploy", "start", "never"] = "deploy"
+    """``deploy``: where a variable names a commit that is not verified yet; ``start``: without one as well."""
+    commit_variables: tuple[str, ...] = ("RENDER_GIT_COMMIT", "RAILWAY_GIT_COMMIT_SHA")
+    """The first one that is set names the commit."""
+    flag: Path | None = None
+    """The file that has the last verified commit; None: that of ``host.verification``."""
+    on_failure: Literal["continue", "exit"] = "continue"
+    timeout: Timeout = 120.0
+    """For all of it."""
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All of it."""
 
@@ -188,6 +204,7 @@ class Config(_Section, frozen=True, kw_only=True):
     defaults: HandlerPolicy = HandlerPolicy()
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
+    verify: VerifyConfig = VerifyConfig()
     data_dir: Path | None = None
     """Where handlers keep what outlives their workers."""
     handlers: dict[str, dict[str, Any]] = {}

@@ -55,6 +55,11 @@ class ForkLauncher:
             self._preload = tuple(preload)
             self.retire()
 
+    def rest(self) -> None:
+        """Let the fork server go at once if it has no worker: it lingers for dispatches, not for a check."""
+        if self._current is not None and not self._current.users:
+            self.retire()
+
     def retire(self) -> None:
         """Use a fresh fork server from now on; this one goes with its last worker."""
         server, self._current = self._current, None

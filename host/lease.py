@@ -55,6 +55,13 @@ class Lease:
             call.abort(self.error.again())
         return call
 
+    async def health(self, *, request_id: str, timeout: float) -> None:
+        """Let the handler's health hook run; raises the :class:`HostError` of what it raises, or of its end."""
+        assert self.channel is not None, "a lease that was not granted has no worker"
+        call = self.channel.health(request_id=request_id, timeout=timeout)
+        self._calls.append(call)
+        await call.answer()
+
     def granted(self, generation: Generation) -> None:
         """Take the worker; called by the owner."""
         now = time.monotonic()

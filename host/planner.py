@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import signal
 import sys
 from collections.abc import Mapping
 
@@ -80,6 +82,19 @@ class Planner:
     def retire(self) -> None:
         """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
         self._fork.retire()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises what the fork server raises."""
+        worker = await self._fork.launch("verify", 0, self._environment)
+        worker.kill(signal.SIGKILL)
+        worker.socket.close()
+        os.close(worker.output)
+        await worker.wait()
+        return worker.pid
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._fork.rest()
 
     def reconfigure(self, config: Config) -> None:
         """Plan with this configuration from now on."""

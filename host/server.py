@@ -74,11 +74,38 @@ async def _serve(config: Config, made_token: str | None, reread: Reread) -> int:
         # Python puts full ones off until a quarter of all that lives is new (measured: 1 MB more at 1,000 cycles).
         gc.collect()
         gc.freeze()
+        verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
         await signals.stops.get()
         obeying.cancel()
+        failed = verifying.done() and not verifying.cancelled() and verifying.result() is False
+        verifying.cancel()
         await _drain(supervisor, signals.stops)
-        await asyncio.gather(obeying, return_exceptions=True)
-    return 0
+        await asyncio.gather(obeying, verifying, return_exceptions=True)
+    return 1 if failed else 0
+
+
+async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]) -> bool:
+    """Check this deploy, if it is a new one; return False, and end the host, if it failed and is configured to."""
+    config = supervisor.config
+    if config.verify.when == "never" or (
+        config.verify.when == "deploy" and not any(map(os.environ.get, config.verify.commit_variables))
+    ):
+        return True
+    from host import verification  # nothing of it is in memory where there is nothing to verify
+
+    commit = verification.commit_of(config.verify, os.environ)
+    if commit is None:
+        return True
+    try:
+        report = await verification.verify(supervisor, commit, verification.flag_file(config, os.environ))
+        passed = report.state != "failed"
+    except Exception:
+        log.exception("a defect of the host: this deploy could not be checked")
+        passed = False
+    if passed or config.verify.on_failure == "continue":
+        return True
+    stops.put_nowait(signal.SIGTERM)
+    return False
 
 
 @asynccontextmanager

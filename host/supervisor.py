@@ -27,8 +27,16 @@ from host.lifecycle import Cause, UnloadMode
 from host.measurement import Meter, Reading
 from host.owner import Owner
 from host.planner import Planner, check_all_settings, policy_of, strangers
-from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
-from host.status import OperationsMemory, handler_status
+from host.reports import (
+    HandlerStatus,
+    LoadReceipt,
+    MemoryReport,
+    RescanReport,
+    UnloadReceipt,
+    VerifyReport,
+    WorkerMemory,
+)
+from host.status import OperationsMemory, handler_status, load_receipt, unload_receipt
 
 log = logging.getLogger(__name__)
 
@@ -47,6 +55,8 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
+        self.verified: VerifyReport | None = None
+        """The check of this deploy, which ``host.verification`` runs; None: none was asked for."""
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._observer = observer
@@ -149,17 +159,7 @@ class Supervisor:
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._measure()
-        generation = owner.generation
-        ready_at = generation.ready_at if generation is not None else None
-        return LoadReceipt(
-            handler=name,
-            generation=owner.state.generation,
-            pid=(generation.pid if generation is not None else None) or 0,
-            already=already,
-            activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
-            pss_before=before.total,
-            pss_after=after.total,
-        )
+        return load_receipt(owner, already, before.total, after.total)
 
     async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Take a handler's worker away; returns when its process is gone and its memory is back."""
@@ -217,6 +217,14 @@ class Supervisor:
         self.config = config
         self.budget.resize(self._meter.limit.usable, config.memory.wait)
         await self.rescan()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises :class:`host.errors.HostError`."""
+        return await self._planner.try_fork()
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._planner.rest()
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
@@ -291,19 +299,7 @@ class Supervisor:
         seconds = owner.policy.drain_timeout if deadline is None else deadline
         outcome = await owner.unload(mode, seconds, cause)
         after = await self._measure() if outcome.generation is not None else before
-        departure = outcome.departure
-        return UnloadReceipt(
-            handler=owner.name,
-            generation=outcome.generation,
-            was=was,
-            bytes_given_back=before.total - after.total,
-            pss_before=before.total,
-            pss_after=after.total,
-            drained=departure.drained if departure is not None else 0,
-            killed=departure.killed if departure is not None else 0,
-            seconds=time.monotonic() - started,
-            exit=outcome.exit,
-        )
+        return unload_receipt(owner, was, outcome, before.total, after.total, time.monotonic() - started)
 
     def _candidates(self) -> list[Candidate]:
         found = (owner.candidate() for owner in self._owners.values())

@@ -21,7 +21,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Checked when a worker reports ready: a worker of an environment of its own may be older."""
 
 HEADER = struct.Struct(">I")
@@ -127,6 +127,13 @@ class Stop(_Frame, frozen=True, tag=6):
     grace: float
 
 
+class Health(_Frame, frozen=True, tag=7):
+    """Host to worker: run the health hook; answered as a call is, by ``End`` or ``Error``."""
+
+    number: int
+    request_id: str
+
+
 class Ready(_Frame, frozen=True, tag=16):
     """Worker to host: the handler is activated."""
 
@@ -185,7 +192,7 @@ class Log(_Frame, frozen=True, tag=22):
     request_id: str | None = None
 
 
-HostFrame = Start | Call | Cancel | Credit | Ping | Stop
+HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health
 WorkerFrame = Ready | Failed | Piece | End | Error | Pong | Log
 
 _encoder = msgspec.msgpack.Encoder()

@@ -153,7 +153,7 @@ async def _activate(spec: wire.WorkerSpec, context: Context, runtime: Runtime) -
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # an inline worker is ended; any other is the plugin's own
         raise failed("activate failed", error) from error
-    runtime.serve(handler)
+    runtime.serve(handler, lambda: handler.run_hook("health", context))
     context.on_close(lambda: handler.run_hook("deactivate", context))
     runtime.send(
         wire.Ready(

@@ -10,7 +10,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from host.config import CatalogConfig, Config, HandlerPolicy, LogConfig, MemoryConfig, ServerConfig, WorkersConfig
+from host.config import (
+    CatalogConfig,
+    Config,
+    HandlerPolicy,
+    LogConfig,
+    MemoryConfig,
+    ServerConfig,
+    VerifyConfig,
+    WorkersConfig,
+)
 from host.errors import HostError
 from host.lease import Lease
 from host.supervisor import Supervisor
@@ -162,6 +171,7 @@ async def bench(
     installed: bool = False,
     data_dir: Path | None = None,
     log: LogConfig | None = None,
+    verify: VerifyConfig | None = None,
 ) -> AsyncIterator[Bench]:
     """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
 
@@ -176,6 +186,7 @@ async def bench(
         catalog=CatalogConfig(roots=(root,), include_sys_path=installed),
         data_dir=data_dir,
         log=log or LogConfig(),
+        verify=verify or VerifyConfig(),
         handlers={"puppet": {"control": control}, **{name: dict(keys) for name, keys in (handlers or {}).items()}},
     )
     before = set(children_of(os.getpid()))
