@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -21,6 +22,9 @@ from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
 from host.responses_api import ResponsesRoutes
 from host.supervisor import Observer, Supervisor
+
+if TYPE_CHECKING:
+    from host.tracing import Tracing
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Where an application has its supervisor."""
@@ -48,14 +52,17 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
 
+    tracing = _tracing(config)
+    traced = tracing.traced if tracing is not None else _as_it_is
+
     def consumers(endpoint: Endpoint) -> Endpoint:
-        return limits.counted(for_consumers(keys, endpoint))
+        return traced(limits.counted(for_consumers(keys, endpoint)))
 
     def anthropic_consumers(endpoint: Endpoint) -> Endpoint:
         return speaking(anthropic_envelope, consumers(endpoint), request_id=REQUEST_ID)
 
     def gemini_consumers(endpoint: Endpoint) -> Endpoint:
-        return speaking(gemini_envelope, limits.counted(for_consumers(keys, endpoint, parameter="key")))
+        return speaking(gemini_envelope, traced(limits.counted(for_consumers(keys, endpoint, parameter="key"))))
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
@@ -72,9 +79,23 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         yield
         await supervisor.close()
         await admin.close()
+        if tracing is not None:
+            await tracing.close()
 
     app.cleanup_ctx.append(supervise)
     return app
+
+
+def _tracing(config: Config) -> Tracing | None:
+    if not config.tracing.enabled:
+        return None
+    from host.tracing import Tracing  # with OpenTelemetry's SDK, which the host else does without
+
+    return Tracing(config.tracing)
+
+
+def _as_it_is(endpoint: Endpoint) -> Endpoint:
+    return endpoint
 
 
 def _guarded(routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:

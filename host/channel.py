@@ -124,7 +124,16 @@ class Channel(asyncio.Protocol):
         self._beat()
         return ready
 
-    def call(self, operation: str, body: bytes, *, streamed: bool, request_id: str, timeouts: CallTimeouts) -> Call:
+    def call(
+        self,
+        operation: str,
+        body: bytes,
+        *,
+        streamed: bool,
+        request_id: str,
+        timeouts: CallTimeouts,
+        traceparent: str | None = None,
+    ) -> Call:
         """Send a dispatch; the answer is had from the :class:`Call`."""
         self._number = number = self._number + 1
         call = Call(self, number, streamed, timeouts)
@@ -133,7 +142,8 @@ class Channel(asyncio.Protocol):
             return call
         self._calls[number] = call
         timeout = timeouts.first_byte if streamed else timeouts.total
-        self.send(wire.Call(number, operation, body, streamed, self.limits.window, timeout, request_id))
+        window = self.limits.window
+        self.send(wire.Call(number, operation, body, streamed, window, timeout, request_id, traceparent))
         return call
 
     def health(self, *, request_id: str, timeout: float) -> Call:

@@ -194,6 +194,14 @@ class VerifyConfig(_Section, frozen=True, kw_only=True):
     """For all of it."""
 
 
+class TracingConfig(_Section, frozen=True, kw_only=True):
+    """``[tracing]``: spans of dispatches, by OpenTelemetry (the extra ``otel``)."""
+
+    enabled: bool = False
+    exporter: str = "otlp_proto_http"
+    """The name under which an installed exporter is registered with OpenTelemetry; ``console`` prints."""
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All of it."""
 
@@ -205,6 +213,7 @@ class Config(_Section, frozen=True, kw_only=True):
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
     verify: VerifyConfig = VerifyConfig()
+    tracing: TracingConfig = TracingConfig()
     data_dir: Path | None = None
     """Where handlers keep what outlives their workers."""
     handlers: dict[str, dict[str, Any]] = {}

@@ -34,11 +34,13 @@ class Exchange:
 
     __slots__ = (
         *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
-        *("also", "envelope", "handler", "request_id"),
+        *("also", "envelope", "handler", "request_id", "traceparent"),
     )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.traceparent: str | None = None
+        """The span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None

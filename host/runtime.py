@@ -20,7 +20,7 @@ from host import wire
 from host.errors import AnswerTooLarge, HandlerFault, HostError, InvalidInput, UnknownOperation
 from host.loading import Handler, Operation, failed, trace_of
 from host.log_bridge import request_id
-from host.plugin import CallInfo
+from host.plugin import CallInfo, traceparent
 
 _DONE = object()
 
@@ -172,6 +172,7 @@ class Runtime(asyncio.Protocol):
     async def _run(self, frame: wire.Call, running: _Running) -> None:
         """Run one call to its end; whatever it raises becomes one Error frame."""
         request_id.set(frame.request_id)
+        traceparent.set(frame.traceparent)
         try:
             await self._answer(frame, running)
         except HostError as error:
@@ -273,6 +274,7 @@ class Runtime(asyncio.Protocol):
             streamed=frame.streamed,
             deadline=time.monotonic() + frame.timeout if frame.timeout is not None else None,
             log=logging.LoggerAdapter(self._log, {}),
+            traceparent=frame.traceparent,
         )
 
 

@@ -100,6 +100,8 @@ class Call(_Frame, frozen=True, tag=2):
     timeout: float | None
     """Seconds that the dispatch has left."""
     request_id: str
+    traceparent: str | None = None
+    """The trace that the dispatch is a part of (W3C Trace Context); None: it is not traced."""
 
 
 class Cancel(_Frame, frozen=True, tag=3):

@@ -37,7 +37,7 @@ LAYERS: list[set[str]] = [
     # 2: who decides
     {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor", "verification"},
     # 3: HTTP
-    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
+    {"exchange", "tracing", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
@@ -134,6 +134,8 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()
     }
+    if "opentelemetry-sdk" in declared:
+        allowed.add("opentelemetry")  # a namespace of several distributions
     if "aiohttp" in declared:
         allowed |= AIOHTTP_TYPES
     foreign = [
