@@ -45,6 +45,14 @@ def looks_secret(key: str) -> bool:
     return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
+def default_data_dir(environ: Mapping[str, str]) -> Path | None:
+    """Return where the XDG base directory specification has a user's data; None where there is no home."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    if not base.is_absolute():
+        base = Path(environ.get("HOME", "")) / ".local" / "share"
+    return base / "handler-host" if base.is_absolute() else None
+
+
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Base of the sections."""
 

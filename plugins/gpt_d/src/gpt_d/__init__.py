@@ -143,9 +143,12 @@ class GptD(ChatHandler):
         if provider is None:
             raise ConfigError(f"{PLACE}: deployments: LiteLLM knows no provider of {model!r}")
         secret, base = (deployment.secret, deployment.api_base) if deployment is not None else (None, None)
+        base = base or self._settings.api_base.get(provider)
+        key = key_of(provider, secret, self.context.secrets)
         parameters = {
-            "api_key": key_of(provider, secret, self.context.secrets),
-            "api_base": base or self._settings.api_base.get(provider),
+            # A server of one's own may take none, but without any LiteLLM asks nobody.
+            "api_key": key or ("no-key" if base is not None else None),
+            "api_base": base,
             "extra_headers": self._settings.headers or None,
             # It is OpenAI's own, but LiteLLM passes it on to models only that it knows.
             "allowed_openai_params": ["user"] if provider == "openai" else None,
