@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TypeVar
 
 import msgspec
@@ -62,27 +62,24 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        admission, pieces, call = await self._somewhere(self._begin, name, operation, body)
-        try:
-            yield pieces, call
-        finally:
-            admission.release()
+        async with AsyncExitStack() as stack:
+
+            async def begin(name: str, operation: str, body: bytes, deadline: float) -> tuple[list[bytes], Call]:
+                return await stack.enter_async_context(self._stream(name, operation, body, deadline))
+
+            yield await self._somewhere(begin, name, operation, body)
 
     async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
         async with self._admission(name, operation, deadline) as lease:
             return await self._call(lease, operation, body, deadline, streamed=False).answer()
 
-    async def _begin(
+    @asynccontextmanager
+    async def _stream(
         self, name: str, operation: str, body: bytes, deadline: float
-    ) -> tuple[Admission, list[bytes], Call]:
-        admission = self._admission(name, operation, deadline)
-        lease = await admission.__aenter__()
-        try:
+    ) -> AsyncIterator[tuple[list[bytes], Call]]:
+        async with self._admission(name, operation, deadline) as lease:
             call = self._call(lease, operation, body, deadline, streamed=True)
-            return admission, await call.pieces(), call
-        except BaseException:
-            admission.release()
-            raise
+            yield await call.pieces(), call
 
     async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
         """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""

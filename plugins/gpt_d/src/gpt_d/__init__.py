@@ -52,7 +52,7 @@ class GptD(ChatHandler):
         self._settings = read(config)
         self._timeout: float = config["timeout"]
         self._retries = Retries(times=config["retries"])
-        litellm = _import()
+        litellm = import_litellm()
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         litellm.drop_params = False
@@ -176,7 +176,7 @@ class GptD(ChatHandler):
             refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
 
 
-def _import() -> Any:
+def import_litellm() -> Any:
     """Import LiteLLM: here, and not at the top, as the module is imported to look at it, the SDK only to be used."""
     os.environ.update(SWITCHES)
     # Of 2.7 s of CPU the collector takes 0.4 to 0.9, and finds nothing: an import leaves no garbage.
