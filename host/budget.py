@@ -79,11 +79,13 @@ class Budget:
         """Bytes that can still be promised; negative if the tree is over the budget."""
         return self.usable - self.used - self.reserved
 
-    async def reserve(self, handler: str, generation: int, amount: int) -> None:
+    async def reserve(self, handler: str, generation: int, amount: int, *, patient: bool = True) -> None:
         """Promise ``amount`` bytes to this generation, when there is room.
 
         Raises :class:`MemoryBudget` if that can never be, or is not within the time
-        that an activation may wait. Being cancelled gives the place in the queue up.
+        that an activation may wait; without ``patient``, if there is no room at once:
+        then nobody is evicted for it, nor held up behind it. Being cancelled gives the
+        place in the queue up.
         """
         possible = self.usable - self._base
         if amount > possible:
@@ -93,6 +95,8 @@ class Budget:
                 "raise memory.limit, or the plan of the machine",
                 details={"needed": amount, "usable": self.usable, "host": self._base},
             )
+        if not patient and (self._queue or amount > self.room):
+            raise MemoryBudget(f"no room for {handler} without an eviction", retry_after=self._wait)
         granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         request = _Request(handler, generation, amount, granted)
         self._queue.append(request)

@@ -79,6 +79,7 @@ class _Reader:
         self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
         self._data_dir: Path | None = None
+        self._default_data_dir: Path | None = None
         self._base = Path()
         self._problems: list[str] = []
 
@@ -102,6 +103,7 @@ class _Reader:
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Take the variables of the host from the environment."""
+        self._default_data_dir = _default_data_dir(environ)
         for variable, value in sorted(environ.items()):
             name = variable.removeprefix(PREFIX)
             if name == variable or name.startswith("SECRET_"):
@@ -135,7 +137,9 @@ class _Reader:
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
-        return Config(**sections, data_dir=self._data_dir, handlers=self._handlers, source=path)
+        return Config(
+            **sections, data_dir=self._data_dir or self._default_data_dir, handlers=self._handlers, source=path
+        )
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():
@@ -273,6 +277,14 @@ def _home_of(key: str) -> str:
     if "[defaults]" in homes:
         homes.append("[handlers.NAME]")
     return f"; did you mean {meant!r} in {' or '.join(homes)}?" if meant is not None else ""
+
+
+def _default_data_dir(environ: Mapping[str, str]) -> Path | None:
+    """Return where the XDG base directory specification has a user's data; None where there is no home."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    if not base.is_absolute():
+        base = Path(environ.get("HOME", "")) / ".local" / "share"
+    return base / "handler-host" if base.is_absolute() else None
 
 
 def _nearest_variable(name: str) -> str:

@@ -187,6 +187,10 @@ class LoadAsked(_Record, frozen=True):
     request: int
 
 
+class Woken(_Record, frozen=True):
+    """The handler has work pending (``host.pending``) that no dispatch asks for."""
+
+
 class UnloadAsked(_Record, frozen=True):
     """An operator wants the handler's worker gone."""
 
@@ -220,6 +224,7 @@ Event = (
     | Exited
     | TimerFired
     | LoadAsked
+    | Woken
     | UnloadAsked
     | Evicted
     | Closing

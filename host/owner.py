@@ -243,7 +243,9 @@ class Owner:
     async def _find_room(self, generation: int) -> None:
         try:
             amount = self._services.expected_bytes(self.entry)
-            await self._services.budget.reserve(self.name, generation, amount)
+            # Woken for its pending work, it takes room only if there is some: nobody waits for it.
+            wanted = bool(self._state.waiters or self._state.loads)
+            await self._services.budget.reserve(self.name, generation, amount, patient=wanted)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
         except Exception:

@@ -17,6 +17,7 @@ from types import TracebackType
 from host import catalog as catalogs
 from host import fallback
 from host import lifecycle as life
+from host import pending
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config
@@ -76,6 +77,8 @@ class Supervisor:
             await self.close()
             raise ConfigError("\n".join(flaws))
         self._spawn(self._sample(), "memory sampler")
+        if self.config.data_dir is not None:
+            self._spawn(pending.watch(self.config.data_dir, self._wake), "pending work")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -206,6 +209,13 @@ class Supervisor:
             warnings=warnings,
         )
 
+    async def pending(self) -> dict[str, int]:
+        """Return how many things each handler still has to deliver, active or not; those without any are left out."""
+        if self.config.data_dir is None:
+            return {}
+        notes = await asyncio.to_thread(pending.read, self.config.data_dir)
+        return {name: notes[name].count for name in sorted(notes) if name in self._owners}
+
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
         reading = await self._measure()
@@ -300,6 +310,12 @@ class Supervisor:
             seconds=time.monotonic() - started,
             exit=outcome.exit,
         )
+
+    def _wake(self, name: str) -> None:
+        """Activate a handler that has pending work, as far as there is room for it."""
+        owner = self._owners.get(name)
+        if owner is not None and owner.entry.problem is None and not self.draining:
+            owner.post(life.Woken())
 
     def _candidates(self) -> list[Candidate]:
         found = (owner.candidate() for owner in self._owners.values())

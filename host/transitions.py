@@ -191,6 +191,11 @@ def _load_asked(state: State, event: life.LoadAsked, policy: HandlerPolicy, now:
     return state, actions + more
 
 
+def _woken(state: State, event: life.Woken, policy: HandlerPolicy, now: float) -> Result:
+    # After a failure its pause is kept: nobody waits for this activation.
+    return _start(state) if state.phase is Phase.COLD and not state.closing else (state, [])
+
+
 def _unload_asked(state: State, event: life.UnloadAsked, policy: HandlerPolicy, now: float) -> Result:
     if state.phase in (Phase.COLD, Phase.FAILED):
         state, actions = _forgive(state)
@@ -379,6 +384,7 @@ _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] 
     life.Exited: _exited,
     life.TimerFired: _timer_fired,
     life.LoadAsked: _load_asked,
+    life.Woken: _woken,
     life.UnloadAsked: _unload_asked,
     life.Evicted: _evicted,
     life.Closing: _closing,

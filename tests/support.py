@@ -159,8 +159,8 @@ async def bench(
     memory: Mapping[str, Any] | None = None,
     server: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
-    installed: bool = False,
     data_dir: Path | None = None,
+    installed: bool = False,
 ) -> AsyncIterator[Bench]:
     """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
 
