@@ -32,7 +32,7 @@ class Quota:
 
     async def take(self, kind: Kind) -> None:
         """Return when one more call may be made, and count it."""
-        while self.used(kind) >= self.limits[kind]:
+        while self.used(kind) >= self.limits[kind]:  # noqa: ASYNC110 - it is time that is waited for
             await asyncio.sleep(max(0.0, self._times[kind][0] + WINDOW - time.monotonic()))
         self._times[kind].append(time.monotonic())
         self.calls[kind] += 1
