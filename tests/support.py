@@ -119,7 +119,9 @@ class Bench:
         self.supervisor = supervisor
         self.control = Control(root / "control")
 
-    async def ask(self, name: str = "puppet", operation: str = "echo", timeout: float = LIMIT, **request: Any) -> Any:
+    async def ask(
+        self, name: str = "puppet", operation: str = "echo", /, timeout: float = LIMIT, **request: Any
+    ) -> Any:
         """Run an operation; return its answer."""
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()

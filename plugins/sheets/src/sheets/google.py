@@ -103,6 +103,10 @@ class GoogleBook:
             return await self.tail(limit)
         return [row for row in map(layout.cells, table) if row["row_key"] or any(row.values())][-limit:]
 
+    async def check(self) -> None:
+        """See whether the spreadsheet can be read; nothing in it is touched."""
+        await self._call("read", self._metadata)
+
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
         """Add rows; Google finds the end of the table, and inserts, so that two writers never meet in one row."""
         size = self._width(tab) * len(rows)
@@ -167,12 +171,7 @@ class GoogleBook:
         """Find the worksheets, and make those that are missing; their data is not read."""
         if self._ids:
             return
-        answer = await self._call(
-            "read",
-            lambda client: client.fetch_sheet_metadata(
-                self._number, {"includeGridData": "false", "fields": "properties.title,sheets.properties"}
-            ),
-        )
+        answer = await self._call("read", self._metadata)
         sheets = [sheet["properties"] for sheet in answer.get("sheets", ())]
         ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
         tabs = self._settings.tabs
@@ -213,6 +212,10 @@ class GoogleBook:
         )
         self._last_row = None
         self._ids = ids
+
+    def _metadata(self, client: Client) -> Any:
+        fields = "properties.title,sheets.properties"
+        return client.fetch_sheet_metadata(self._number, {"includeGridData": "false", "fields": fields})
 
     def _learn(self, headers: Mapping[str, Sequence[object]]) -> dict[str, Layout | Drift]:
         """Take first rows that were read."""

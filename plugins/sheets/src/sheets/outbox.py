@@ -3,8 +3,9 @@
 An entry is a row to append, or a change of a row, or its deletion. ``sent_at`` tells
 what is known of it: None, it was never sent, or was certainly refused; a time, it was
 sent then and its answer is not there; 0, it was answered with an error that does not
-say whether it took effect. What was sent is looked for by its key before it is sent
-again.
+say whether it took effect; -1, it is in a batch that is being made up, and no later
+change may be taken up into it. What was sent is looked for by its key before it is
+sent again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from sheets.schema import Cells
 Kind = Literal["append", "put", "delete"]
 ANSWERED = 0.0
 """``sent_at`` of an entry that was answered with an error: whether it took effect is seen at once."""
+TAKEN = -1.0
+"""``sent_at`` of an entry that was taken into a batch, and not sent yet."""
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,11 @@ class Entry:
     cells: Cells
     """Of an append the row, of a put the changed cells."""
     sent_at: float | None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be in the spreadsheet already."""
+        return self.sent_at is not None and self.sent_at != TAKEN
 
 
 @dataclass(frozen=True)
@@ -80,7 +88,14 @@ def batch(connection: sqlite3.Connection, rows: int, size: int) -> list[Entry]:
         if found and taken > size:
             break
         found.append(entry)
-    return [*found, *_select(connection, "tab != 'log' ORDER BY seq LIMIT ?", rows)]
+    changes = _select(connection, "tab != 'log' ORDER BY seq LIMIT ?", rows)
+    mark(connection, [entry.seq for entry in changes if entry.sent_at is None], TAKEN)
+    return [*found, *changes]
+
+
+def put_back(connection: sqlite3.Connection) -> None:
+    """Undo what :func:`batch` noted of entries that were not sent."""
+    connection.execute("UPDATE outbox SET sent_at = NULL WHERE sent_at = ?", (TAKEN,))
 
 
 def collapse(entries: Iterable[Entry]) -> list[Change]:
@@ -99,16 +114,8 @@ def collapse(entries: Iterable[Entry]) -> list[Change]:
     return list(changes.values())
 
 
-def begin(connection: sqlite3.Connection, seqs: Iterable[int], now: float) -> list[Entry]:
-    """Note that these entries are sent now, and return them as they are by now."""
-    wanted = [(seq,) for seq in seqs]
-    connection.executemany(f"UPDATE outbox SET sent_at = {now!r} WHERE seq = ?", wanted)  # noqa: S608 - a number
-    marks = ",".join(str(seq) for (seq,) in wanted)
-    return _select(connection, f"seq IN ({marks}) ORDER BY seq")
-
-
 def mark(connection: sqlite3.Connection, seqs: Iterable[int], sent_at: float | None) -> None:
-    """Note what is known of these entries now: None, never sent; :data:`ANSWERED`."""
+    """Note what is known of these entries now: a time, sent then; None, never sent; or one of the constants."""
     connection.executemany("UPDATE outbox SET sent_at = ? WHERE seq = ?", [(sent_at, seq) for seq in seqs])
 
 

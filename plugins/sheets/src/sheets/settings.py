@@ -51,8 +51,8 @@ class Settings:
     timeout: float
     reads_per_minute: int
     writes_per_minute: int
-    backoff: float
-    backoff_max: float
+    retry_first: float
+    retry_longest: float
     log_cache: int
 
     @property
@@ -78,7 +78,7 @@ def read_settings(config: Mapping[str, Any], secrets: Mapping[str, Secret]) -> S
     except ValueError as error:
         raise ConfigError(f"[handlers.sheets] {error}") from None
     same = ("endpoint", "new_users", "cache_age", "flush_after", "batch_rows", "settle", "timeout")
-    more = ("reads_per_minute", "writes_per_minute", "backoff", "backoff_max", "log_cache", "backend")
+    more = ("reads_per_minute", "writes_per_minute", "retry_first", "retry_longest", "log_cache", "backend")
     return Settings(
         spreadsheet=_spreadsheet(config.get("spreadsheet")),
         credentials=_credentials(config, secrets),

@@ -62,6 +62,7 @@ class Store:
         self._loop = asyncio.get_running_loop()
         self._thread: threading.Thread | None = None
         self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
 
     async def open(self) -> None:
         """Open the file, or make it; raises ``ConfigError`` if it is another's or broken."""
@@ -76,6 +77,8 @@ class Store:
         Raises what ``work`` raises, with nothing of it written, and ``OutOfResources``
         if the disk does not take it.
         """
+        if self._closing:
+            raise OutOfResources("the handler is being unloaded; nothing of this request was taken", retry_after=1.0)
         answer: asyncio.Future[Result] = self._loop.create_future()
         self._jobs.put((work, answer))
         try:
@@ -85,9 +88,15 @@ class Store:
                 f"{self.path} cannot be used: {error}; nothing of this request was taken", retry_after=5.0
             ) from error
 
+    def end(self) -> None:
+        """Take nothing more; what was asked before is still done."""
+        if not self._closing:
+            self._closing = True
+            self._jobs.put(None)
+
     async def close(self) -> None:
-        """End the thread, after what was asked before."""
-        self._jobs.put(None)
+        """End the thread; returns when the file is closed."""
+        self.end()
         await self._ended
 
     def _run(self, opened: asyncio.Future[None]) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +20,7 @@ from sheets import outbox
 from sheets.book import Book, BookError, Effect, Look
 from sheets.outbox import Change, Entry
 from sheets.quota import backoff
-from sheets.schema import Cells, Drift, Layout
+from sheets.schema import Cells, Drift
 from sheets.settings import Settings
 from sheets.store import Store
 from sheets.workbook import Workbook, timestamp
@@ -102,6 +102,12 @@ class Writer:
             self._full.clear()
 
     @property
+    def retry_in(self) -> float | None:
+        """Return the seconds until the next try after a failure, or None."""
+        retry_at = self.progress.retry_at
+        return None if retry_at is None else max(0.0, retry_at - time.monotonic())
+
+    @property
     def wake_after(self) -> float:
         """Return the seconds after which a new worker should go on, if this one goes."""
         retry_at = self.progress.retry_at
@@ -112,6 +118,7 @@ class Writer:
         while not (self._draining and not self._waiting):
             await self._work_or_hurry()
             if not self._waiting:
+                self._hurry.clear()
                 continue
             if not self.progress.failures:
                 await self._pause(self._settings.flush_after, self._full)
@@ -146,22 +153,29 @@ class Writer:
             entries = await self._store.run(
                 lambda connection: outbox.batch(connection, self._settings.batch_rows, BATCH_BYTES)
             )
-            log = [entry for entry in entries if entry.tab == "log"]
-            changes = [entry for entry in entries if entry.tab != "log"]
-            keys = {entry.tab: True for entry in changes}
-            if log:
-                keys["log"] = any(entry.sent_at is not None for entry in log)
-            if not keys:
-                return
-            looks = await self._book.look(keys)
-            troubles: list[Exception] = []
-            for work in (self._append_log(log, looks), self._write_changes(changes, looks)):
-                try:
-                    await work
-                except (BookError, Drift, Unsettled) as error:
-                    troubles.append(error)
-            if troubles:
-                raise troubles[0]
+            try:
+                await self._write_batch(entries)
+            finally:
+                if any(entry.tab != "log" for entry in entries):
+                    await self._store.run(outbox.put_back)
+
+    async def _write_batch(self, entries: list[Entry]) -> None:
+        log = [entry for entry in entries if entry.tab == "log"]
+        changes = [entry for entry in entries if entry.tab != "log"]
+        keys = {entry.tab: True for entry in changes}
+        if log:
+            keys["log"] = any(entry.doubtful for entry in log)
+        if not keys:
+            return
+        looks = await self._book.look(keys)
+        troubles: list[Exception] = []
+        for write, part in ((self._append_log, log), (self._write_changes, changes)):
+            try:
+                await write(part, looks)
+            except (BookError, Drift, Unsettled) as error:
+                troubles.append(error)
+        if troubles:
+            raise troubles[0]
 
     async def _append_log(self, entries: list[Entry], looks: dict[str, Look | Drift]) -> None:
         if not entries:
@@ -177,7 +191,7 @@ class Writer:
         if entries:
             tab = self._workbook.tabs["log"]
             rows = [entry.cells for entry in entries]
-            await self._send(entries, lambda _: self._book.append(tab, look.layout, rows))
+            await self._send(entries, self._book.append(tab, look.layout, rows))
             await self._arrived(entries, log=rows)
 
     async def _write_changes(self, entries: list[Entry], looks: dict[str, Look | Drift]) -> None:
@@ -201,16 +215,9 @@ class Writer:
             raise drifts[0]
 
     async def _update(self, updates: list[tuple[Change, int]], looks: dict[str, Look | Drift]) -> None:
-        numbers = {(change.tab, change.key): row for change, row in updates}
-
-        def send(entries: Sequence[Entry]) -> Awaitable[None]:
-            # As they are by now: a change may have been taken up since the batch was made.
-            changes = outbox.collapse(entries)
-            return self._book.update(
-                [(_seen(looks[change.tab]).layout, numbers[change.tab, change.key], change.cells) for change in changes]
-            )
-
-        await self._write([change for change, _ in updates], send)
+        rows = [(_seen(looks[change.tab]).layout, row, change.cells) for change, row in updates]
+        if rows:
+            await self._write([change for change, _ in updates], self._book.update(rows))
 
     async def _delete(self, deletes: list[tuple[Change, int | None]]) -> None:
         absent = [change for change, row in deletes if row is None]
@@ -218,34 +225,35 @@ class Writer:
             await self._arrived(absent)
         tabs = self._workbook.tabs
         rows = [(tabs[change.tab], row) for change, row in deletes if row is not None]
-        await self._write([change for change, row in deletes if row is not None], lambda _: self._book.delete(rows))
+        if rows:
+            await self._write([change for change, row in deletes if row is not None], self._book.delete(rows))
 
     async def _add(self, name: str, changes: list[Change], looks: dict[str, Look | Drift]) -> None:
         if not changes:
             return
         keys = [change.key for change in changes]
-        # Whole rows: a row that a person has deleted is changed by being written again.
+        # Whole rows: one that a person has deleted is changed by being written again.
         whole = await self._store.run(lambda connection: [self._workbook.get(connection, name, key) for key in keys])
         rows = [row if row is not None else change.cells for row, change in zip(whole, changes, strict=True)]
-        layout: Layout = _seen(looks[name]).layout
-        await self._write(changes, lambda _: self._book.append(self._workbook.tabs[name], layout, rows))
+        await self._write(changes, self._book.append(self._workbook.tabs[name], _seen(looks[name]).layout, rows))
 
-    async def _write(self, changes: list[Change], send: Callable[[Sequence[Entry]], Awaitable[None]]) -> None:
-        if changes:
-            await self._send(changes, send)
-            await self._arrived(changes)
+    async def _write(self, changes: list[Change], call: Coroutine[Any, Any, None]) -> None:
+        await self._send(changes, call)
+        await self._arrived(changes)
 
-    async def _send(self, items: Sequence[Entry | Change], send: Callable[[Sequence[Entry]], Awaitable[None]]) -> None:
+    async def _send(self, items: Sequence[Entry | Change], call: Coroutine[Any, Any, None]) -> None:
         """Note that it is sent, and send it; what is known after a failure is noted, too."""
         seqs = _seqs(items)
-        entries = await self._store.run(lambda connection: outbox.begin(connection, seqs, time.time()))
         try:
-            await send(entries)
+            await self._store.run(lambda connection: outbox.mark(connection, seqs, time.time()))
+            await call
         except BookError as error:
             if error.effect is not Effect.UNKNOWN:
                 known = None if error.effect is Effect.NONE else outbox.ANSWERED
                 await self._store.run(lambda connection: outbox.mark(connection, seqs, known))
             raise
+        finally:
+            call.close()
 
     async def _arrived(self, items: Sequence[Entry | Change], log: list[Cells] | None = None) -> None:
         seqs = _seqs(items)
@@ -257,9 +265,9 @@ class Writer:
 
     def _check_settled(self, entries: Sequence[Entry]) -> None:
         now = time.time()
-        waits = [entry.sent_at + self._settings.settle - now for entry in entries if entry.sent_at]
+        sent = [entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0]
         # A clock that was set back must not hold the rows up for longer than that.
-        wait = min(max(waits, default=0.0), self._settings.settle)
+        wait = min(max(sent, default=0.0) + self._settings.settle - now, self._settings.settle)
         if wait > 0:
             raise Unsettled(wait)
 
@@ -276,9 +284,9 @@ class Writer:
         except BookError as error:
             self._note(error.message)
             progress.failures += 1
-            wait = backoff(progress.failures, self._settings.backoff, self._settings.backoff_max)
+            wait = backoff(progress.failures, self._settings.retry_first, self._settings.retry_longest)
             return max(wait, error.retry_after or 0.0)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - as the next line says
             # A defect, or a full disk: the rows are safe, and the writer must not be the one to end.
             self._log.exception("writing failed")
             self._note(f"{type(error).__name__}: {error}")
@@ -286,7 +294,7 @@ class Writer:
             progress.failures = 0
             return None
         progress.failures += 1
-        return backoff(progress.failures, self._settings.backoff, self._settings.backoff_max)
+        return backoff(progress.failures, self._settings.retry_first, self._settings.retry_longest)
 
     def _note(self, text: str, level: int = logging.WARNING) -> None:
         if text != self.progress.last_error or not self.progress.failures:
