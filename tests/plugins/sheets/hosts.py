@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.plugins.sheets.google import BOOK, Google
-from tests.support import Bench, bench, until
+from tests.support import LIMIT, Bench, bench
 
 QUICK = {"flush_after": 0, "retry_first": 0.02, "retry_longest": 0.1, "settle": 0.3, "timeout": 5, "cache_age": 0}
 """Impatient, where the defaults are for Google's real pace."""
@@ -25,23 +26,12 @@ class Client:
     async def __call__(self, operation: str, **request: Any) -> Any:
         return await self.host.ask("sheets", operation, **request)
 
-    async def written(self) -> None:
-        """Wait until nothing is pending."""
-
-        async def pending() -> int:
-            return (await self("status"))["pending"]
-
-        left = -1
-
-        async def look() -> None:
-            nonlocal left
-            while left:
-                left = await pending()
-
-        import asyncio
-
-        async with asyncio.timeout(30):
-            await look()
+    async def written(self) -> dict[str, Any]:
+        """Wait until nothing is pending; return the status then."""
+        async with asyncio.timeout(LIMIT):
+            while (status := await self("status"))["pending"]:  # noqa: ASYNC110 - nobody tells
+                await asyncio.sleep(0.01)
+        return dict(status)
 
 
 @asynccontextmanager
@@ -62,4 +52,4 @@ async def at_google(root: Path, google: Google, private_key: str, **settings: An
         yield client
 
 
-__all__ = ["PLENTY", "QUICK", "Client", "at_google", "local", "until"]
+__all__ = ["PLENTY", "QUICK", "Client", "at_google", "local"]
