@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from host.errors import InvalidInput
-from host.suggest import did_you_mean
+from host.suggest import did_you_mean, nearest
 
 Cell = str | int | float | bool
 Cells = dict[str, Cell]
@@ -69,9 +69,11 @@ class Layout:
         places: dict[str, int] = {}
         for column in tab.columns:
             if column not in names:
+                like = nearest(column, filter(None, names))
+                hint = f" (there is a {like!r})" if like is not None else ""
                 raise Drift(
-                    f"worksheet {tab.title!r} has no column {column!r}{did_you_mean(column, filter(None, names))}; "
-                    f"write {column!r} into its first row again. Nothing is lost meanwhile: rows wait"
+                    f"worksheet {tab.title!r} has no column {column!r}{hint}; write the name into its first row "
+                    "again. Nothing is lost meanwhile: rows wait"
                 )
             if names.count(column) > 1:
                 raise Drift(f"worksheet {tab.title!r} has two columns {column!r}; rename one of them")
