@@ -30,7 +30,7 @@ BOOK = "the-book"
 GRANT = "urn:ietf:params:oauth:grant-type:jwt-bearer"
 MAX_CELL = 50_000
 
-Act = Literal["status", "cut", "hang"]
+Act = Literal["status", "cut", "hang", "late"]
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Fault:
     """What goes wrong with the next calls that match.
 
     ``when`` is before or after the call takes effect; ``act`` is an answer with a status,
-    a connection that is cut, or none at all for ``seconds``.
+    a connection that is cut, or none at all for ``seconds``; late is a call that takes effect after so long.
     """
 
     match: str = ""
@@ -187,6 +187,9 @@ class Google:
         fault = self._fault(name)
         if self.latency:
             await asyncio.sleep(self.latency)
+        if fault is not None and fault.act == "late":
+            await asyncio.sleep(fault.seconds)
+            fault = None
         if fault is not None and fault.when == "before":
             return await self._act(fault, request)
         try:
