@@ -84,7 +84,7 @@ async def test_a_failure_of_any_other_call_keeps_nothing_back_for_good(
 async def test_a_write_that_takes_effect_long_after_its_answer_was_given_up_is_not_repeated(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
-    async with at_google(tmp_path, google, private_key, timeout=0.5, settle=3.0) as sheets:
+    async with at_google(tmp_path, google, private_key, timeout=0.5, settle=20.0) as sheets:
         await sheets("log.append", event="first")
         await sheets.written()
         # It waits at Google for longer than the worker does, and is then done.

@@ -10,6 +10,7 @@ from typing import Any, Literal, TypeVar
 
 from host.errors import ConfigError, InvalidInput, UpstreamBadRequest
 from host.plugin import Context
+from sheets import outbox
 from sheets.book import BookError
 from sheets.google import GoogleBook
 from sheets.mirror import Mirror
@@ -161,6 +162,7 @@ class Engine:
 
     def _decide(self, connection: sqlite3.Connection) -> bool:
         """Return whether the tabs are at Google, by the configuration and by where they were."""
+        outbox.put_back(connection)
         settings, was = self.settings, meta(connection, "mode")
         has_rows = any(self.workbook.count(connection).values())
         if settings.backend == "local":

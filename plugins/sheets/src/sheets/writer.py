@@ -59,7 +59,8 @@ class Writer:
 
     ``remote`` is held over each exchange with Google together with what is done to the
     store after it, so that nothing older is ever put over something newer. ``written``
-    is called with the rows of the log that have arrived.
+    is called with the rows of the log that have arrived. ``clock`` is the wall clock:
+    what it says of a sending outlives the worker.
     """
 
     def __init__(
@@ -71,6 +72,7 @@ class Writer:
         remote: asyncio.Lock,
         log: logging.Logger,
         written: Callable[[list[Cells]], None],
+        clock: Callable[[], float] = time.time,
     ) -> None:
         self.progress = Progress()
         self._settings = settings
@@ -80,6 +82,7 @@ class Writer:
         self._remote = remote
         self._log = log
         self._written = written
+        self._clock = clock
         self._waiting = 0
         self._work = asyncio.Event()
         self._full = asyncio.Event()
@@ -245,7 +248,7 @@ class Writer:
         """Note that it is sent, and send it; what is known after a failure is noted, too."""
         seqs = _seqs(items)
         try:
-            await self._store.run(lambda connection: outbox.mark(connection, seqs, time.time()))
+            await self._store.run(lambda connection: outbox.mark(connection, seqs, self._clock()))
             await call
         except BookError as error:
             if error.effect is not Effect.UNKNOWN:
@@ -264,7 +267,7 @@ class Writer:
             self._written(log)
 
     def _check_settled(self, entries: Sequence[Entry]) -> None:
-        now = time.time()
+        now = self._clock()
         sent = [entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0]
         # A clock that was set back must not hold the rows up for longer than that.
         wait = min(max(sent, default=0.0) + self._settings.settle - now, self._settings.settle)
@@ -277,15 +280,16 @@ class Writer:
         try:
             await self.cycle()
         except Unsettled as error:
+            # It is looked for again before that, ever less often.
             self._note(str(error), logging.INFO)
-            return error.wait
+            progress.failures += 1
+            return min(error.wait, self._backoff())
         except Drift as error:
             self._note(str(error))
         except BookError as error:
             self._note(error.message)
             progress.failures += 1
-            wait = backoff(progress.failures, self._settings.retry_first, self._settings.retry_longest)
-            return max(wait, error.retry_after or 0.0)
+            return max(self._backoff(), error.retry_after or 0.0)
         except Exception as error:  # noqa: BLE001 - as the next line says
             # A defect, or a full disk: the rows are safe, and the writer must not be the one to end.
             self._log.exception("writing failed")
@@ -294,7 +298,10 @@ class Writer:
             progress.failures = 0
             return None
         progress.failures += 1
-        return backoff(progress.failures, self._settings.retry_first, self._settings.retry_longest)
+        return self._backoff()
+
+    def _backoff(self) -> float:
+        return backoff(self.progress.failures, self._settings.retry_first, self._settings.retry_longest)
 
     def _note(self, text: str, level: int = logging.WARNING) -> None:
         if text != self.progress.last_error or not self.progress.failures:
