@@ -267,12 +267,13 @@ class Writer:
             self._written(log)
 
     def _check_settled(self, entries: Sequence[Entry]) -> None:
-        now = self._clock()
+        """Raise :class:`Unsettled` while one of them may still take effect."""
         sent = [entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0]
-        # A clock that was set back must not hold the rows up for longer than that.
-        wait = min(max(sent, default=0.0) + self._settings.settle - now, self._settings.settle)
-        if wait > 0:
-            raise Unsettled(wait)
+        if sent:
+            # A clock that was set back must not hold the rows up for longer than that.
+            wait = min(max(sent) + self._settings.settle - self._clock(), self._settings.settle)
+            if wait > 0:
+                raise Unsettled(wait)
 
     async def _try(self) -> float | None:
         """Write one batch; return None, or after a failure the seconds to wait."""
