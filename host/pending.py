@@ -9,6 +9,7 @@ again by itself, and to tell in ``/health/ready`` how much waits.
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import time
 from collections.abc import Callable
@@ -59,11 +60,15 @@ def read(root: Path) -> dict[str, Note]:
 
 
 async def watch(root: Path, wake: Callable[[str], None]) -> None:
-    """Call ``wake`` with the name of each handler whose work is due, again and again."""
+    """Call ``wake`` with the name of each handler whose work is due, again and again.
+
+    At first all are: why an earlier host was to wait may have passed with it.
+    """
+    now = math.inf
     while True:
         notes = await asyncio.to_thread(read, root)
-        now = time.time()
         for name, note in notes.items():
             if note.due <= now:
                 wake(name)
         await asyncio.sleep(INTERVAL)
+        now = time.time()

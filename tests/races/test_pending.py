@@ -60,7 +60,7 @@ async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_with
 async def test_a_new_host_activates_what_the_old_one_left_with_work_pending(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
-        await host.ask("postman", "take", count=2)
+        await host.ask("postman", "take", count=2, wake_after=3600)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.supervisor.pending() == {"postman": 2}
         await until(lambda: host.state("postman") == "idle")
