@@ -320,9 +320,7 @@ def main() -> None:
         f"Acknowledged appends, one row each, {CLIENTS} clients, {options.rows} rows",
         ["tabs", "appends a second", "all written s", "API calls for 1,000 rows", f"<= {CALLS_TARGET}"],
         speeds,
-        [
-            f"1,000 reads: {read_calls:.0f} API calls, {read_rate:.0f} reads a second (stand-in; one call in 30 s at most)."
-        ],
+        [f"1,000 reads at the stand-in: {read_calls:.0f} API calls (at most one in 30 s), {read_rate:.0f} a second."],
     )
     tables.print_table(
         "Under Google's quota of 60 writes a minute, as many rows as go",

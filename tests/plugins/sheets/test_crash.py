@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import os
 import random
 import signal
-import subprocess
-import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +15,9 @@ import aiohttp
 import pytest
 
 from host.errors import HostError
-from tests.plugins.sheets.google import BOOK, Google
-from tests.plugins.sheets.hosts import PLENTY, QUICK, at_google
-from tests.support import LIMIT, gone, until, within
+from tests.plugins.sheets.google import Google
+from tests.plugins.sheets.hosts import at_google, served
+from tests.support import LIMIT, until, within
 
 Append = Callable[[str, str], Awaitable[bool]]
 """Append an event of a user; whether it was acknowledged."""
@@ -96,52 +92,6 @@ async def killing_workers(root: Path, google: Google, private_key: str, *, seed:
         await sheets.written()
         users.check(google.rows("log"))
         assert sheets.host.supervisor.status("sheets").generation > kills // 2
-
-
-class ServedHost:
-    """A host in a process of its own, that can be killed and started again on the same data."""
-
-    def __init__(self, root: Path, google: Google, private_key: str, port: int = 0) -> None:
-        settings = {"spreadsheet": BOOK, "endpoint": google.url, **QUICK, **PLENTY, "batch_rows": 60}
-        lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
-        self._config = root / "host.toml"
-        self._config.write_text("\n".join([f'data_dir = "{root}/data"', "[handlers.sheets]", *lines]))
-        self._environ = {
-            "PATH": os.environ["PATH"],
-            "HOME": str(root),
-            "GOOGLE_SERVICE_ACCOUNT_JSON": json.dumps(google.key(private_key)),
-        }
-        self._process: subprocess.Popen[str] | None = None
-        self.url = ""
-
-    async def start(self) -> None:
-        command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(self._config)]
-        process = self._process = subprocess.Popen(
-            command, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-        )
-        assert process.stdout is not None
-        line = await within(asyncio.to_thread(process.stdout.readline))
-        self.url = line.split()[1]
-
-    async def kill(self) -> None:
-        """End it by SIGKILL; returns when it is gone."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            await within(asyncio.to_thread(process.wait))
-            assert process.stdout is not None
-            process.stdout.close()
-            assert gone(process.pid)
-
-
-@asynccontextmanager
-async def served(root: Path, google: Google, private_key: str) -> AsyncIterator[ServedHost]:
-    host = ServedHost(root, google, private_key)
-    await host.start()
-    try:
-        yield host
-    finally:
-        await host.kill()
 
 
 async def test_hosts_that_are_killed_lose_and_repeat_nothing_and_go_on_by_themselves(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import pytest
 
 from host.errors import UpstreamBadRequest, UpstreamError
 from tests.plugins.sheets.google import BOOK, Fault, Google, Sheet
-from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local
+from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local, served
 from tests.support import error_of, until, within
 
 
@@ -287,6 +289,18 @@ async def test_a_local_workbook_moves_to_google_by_sync(tmp_path: Path, google: 
         assert "the tabs are in the spreadsheet the-book" in (await error_of(sheets("status"))).message
     async with local(tmp_path, backend="local") as sheets:
         assert (await sheets("users.get", user_id="1"))["user"]["name"] == "One"
+
+
+async def test_the_command_line_moves_a_local_workbook(tmp_path: Path, google: Google, private_key: str) -> None:
+    async with local(tmp_path) as sheets:
+        await sheets("log.append", event="one")
+    async with served(tmp_path, google, private_key) as host:
+        command = [sys.executable, "-m", "host", "dispatch", "--url", host.url, "sheets", "sync", "--to", "google"]
+        done = await within(asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60))
+        assert done.returncode == 0, done.stderr
+        answer = json.loads(done.stdout)
+        assert (answer["mode"], answer["moved"], answer["complete"]) == ("google", 1, True)
+        assert [row["event"] for row in google.rows("log")] == ["one"]
 
 
 async def test_backend_google_moves_what_is_local_at_activation(
