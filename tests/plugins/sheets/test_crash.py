@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import random
 import signal
@@ -86,8 +85,10 @@ async def killing_workers(root: Path, google: Google, private_key: str, *, seed:
             if dice.random() < 0.5:
                 await until(lambda calls=calls: len(google.calls) > calls or work.done())  # type: ignore[misc]
             await asyncio.sleep(dice.random() * 0.02)
-            with contextlib.suppress(AssertionError, ProcessLookupError):
-                os.kill(sheets.host.pid("sheets"), signal.SIGKILL)
+            pid = sheets.host.supervisor.status("sheets").pid
+            if pid is not None:
+                os.kill(pid, signal.SIGKILL)
+                await until(lambda pid=pid: sheets.host.supervisor.status("sheets").pid != pid)  # type: ignore[misc]
         await within(work, 2 * LIMIT)
         await sheets.written()
         users.check(google.rows("log"))
