@@ -1,8 +1,9 @@
-"""The main job, told in six steps: ``make demo``. It needs no key, no account and no network.
+"""The main job, told in seven steps: ``make demo``. It needs no key, no account and no network.
 
 Starts the host on a free loopback port and watches its memory while handlers are
 activated, used and unloaded. ``gpt_e`` runs a small model in its own worker; the
-OpenAI SDK inside ``gpt_a`` is pointed at the host itself, and served by ``gpt_e``.
+OpenAI SDK inside ``gpt_a`` is pointed at the host itself, and served by ``gpt_e``;
+``sheets`` keeps what was asked in a local workbook.
 ``make serve`` (``--serve``) leaves the same host running.
 """
 
@@ -27,7 +28,7 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 CONFIG = Path(__file__).with_name("demo.toml")
-HANDLERS = ("gpt_a", "gpt_e")
+HANDLERS = ("gpt_a", "gpt_e", "sheets")
 QUESTION = "What is the capital of France? Answer in one sentence."
 TIME_LIMIT = 180
 """Seconds after which the demo gives up."""
@@ -35,7 +36,7 @@ STOP_LIMIT, LEAVE_LIMIT = 20, 2
 """Seconds for the host to stop, and for the last of its processes to be gone then."""
 TOLERANCE = 4
 """MB by which the memory at the end may differ from that at the start."""
-BAR = 20
+BAR = 13
 """Characters of the longest bar."""
 MB = 1024**2
 
@@ -66,6 +67,10 @@ class Host:
     def call(self, method: str, path: str) -> Any:
         """Send a request; return the JSON of its answer."""
         return json.loads(self.send(method, path).read())
+
+    def ask(self, handler: str, operation: str, **request: object) -> Any:
+        """Run an operation of a handler; return its answer."""
+        return json.loads(self.send("POST", f"/v1/handlers/{handler}/{operation}", request).read())
 
     def chat(self, model: str) -> tuple[float, float]:
         """Ask, and print the answer as it comes; return the seconds of its cold start, and to the first piece."""
@@ -120,10 +125,11 @@ def free_port() -> int:
         return port
 
 
-def environment(port: int, token: str) -> dict[str, str]:
+def environment(port: int, token: str, data: str) -> dict[str, str]:
     """Return the environment of the host: what the caller has set for other hosts is left out."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
     own["HANDLER_HOST_ADMIN_TOKEN"] = token
+    own["HANDLER_HOST_DATA_DIR"] = data
     own["HANDLER_HOST_HANDLERS__GPT_A__BASE_URL"] = f"http://127.0.0.1:{port}/v1"
     # Where there is a proxy, it is not to be asked for the host itself.
     for name in ("NO_PROXY", "no_proxy"):
@@ -139,20 +145,20 @@ def command(port: int, *more: str) -> list[str]:
 @contextlib.contextmanager
 def running_host() -> Iterator[Host]:
     """Start a host, and end it whatever happens; nothing of it is left then."""
-    with tempfile.TemporaryFile("w+") as log:
-        host = start(log)
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="handler-host-demo-") as data:
+        host = start(log, data)
         try:
             yield host
         finally:
             end(host)
 
 
-def start(log: IO[str]) -> Host:
-    """Start a host; once more if somebody has taken the port meanwhile."""
+def start(log: IO[str], data: str) -> Host:
+    """Start a host that keeps its data in ``data``; once more if somebody has taken the port meanwhile."""
     reason = ""
     for _ in range(3):
         port, token = free_port(), secrets.token_urlsafe(24)
-        settings = environment(port, token) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
+        settings = environment(port, token, data) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
         process = subprocess.Popen(
             command(port, "--log-level", "warning"), env=settings, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -223,6 +229,18 @@ class Story:
             fail(f"{model} was not cold")
         print(f"   ({cold:.2f} s cold start, and {first:.2f} s to the first piece of the answer)")
 
+    def keep(self) -> None:
+        """Put what was asked into the log, and read it again."""
+        host = self._host
+        rows = [{"user_id": "demo", "event": "question", "text": QUESTION, "data": name} for name in HANDLERS[:2]]
+        host.ask("sheets", "log.append", rows=rows)
+        count = host.ask("sheets", "states.increment", name="questions", by=len(rows))["value"]
+        tail = host.ask("sheets", "log.tail", user_id="demo")["rows"]
+        mode = host.ask("sheets", "status")["mode"]
+        if (mode, count, [row["data"] for row in tail]) != ("local", len(rows), [row["data"] for row in rows]):
+            fail(f"sheets has not kept what was asked: {mode}, {count}, {tail}")
+        print(f"   {mode} workbook: {len(tail)} rows in the log, {count} questions counted")
+
     def remember(self, what: str) -> None:
         """Measure, and keep it for the table."""
         memory = self._host.memory()
@@ -257,13 +275,13 @@ class Story:
         """Print the memory of all steps; fail if it is not back where it was."""
         full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
         most = max(memory["used"] for _, memory in self._rows)
-        print(f"\n   {'PSS in MB':<20} {'host':>4} {'fork server':>11} {'gpt_a':>5} {'gpt_e':>5} {'all':>4}\n")
+        print(f"\n   {'PSS in MB':<20} host fork server gpt_a gpt_e sheets  all\n")
         for number, (what, memory) in enumerate(self._rows, 1):
             workers = [memory["workers"].get(name, {}).get("pss") for name in HANDLERS]
             figures = [memory["host"], memory["fork_server"], *workers, memory["used"]]
             cells = (
                 (f"{figure / MB:.0f}" if figure is not None else "-").rjust(width)
-                for figure, width in zip(figures, (4, 11, 5, 5, 4), strict=True)
+                for figure, width in zip(figures, (4, 11, 5, 5, 6, 4), strict=True)
             )
             bar = full * max(1, round(BAR * memory["used"] / most))
             print(f"{number}. {what:<20} {' '.join(cells)}  {bar}")
@@ -291,13 +309,17 @@ def tell() -> None:
         story.chat("gpt_a")
         story.remember("gpt_a has answered")
 
-        story.step("Both are idle now. Left alone, they are unloaded after `idle_after`.")
+        story.step("sheets keeps what was asked: log.append, states.increment, log.tail")
+        story.keep()
+        story.remember("sheets has kept it")
+
+        story.step("All are idle now. Left alone, they are unloaded after `idle_after`.")
         story.states()
-        story.remember("both idle")
+        story.remember("all idle")
 
         story.step("An operator does not wait: POST /admin/handlers/NAME/unload")
         story.unload()
-        story.remember("both unloaded")
+        story.remember("all unloaded")
 
         story.step("The fork server has nothing more to do, and goes too.")
         story.wait_for_the_fork_server_to_go()
@@ -334,7 +356,8 @@ def serve() -> None:
 """
     )
     sys.stderr.flush()
-    os.execve(sys.executable, command(port), environment(port, token))
+    data = tempfile.mkdtemp(prefix="handler-host-demo-")
+    os.execve(sys.executable, command(port), environment(port, token, data))
 
 
 def stop(number: int, _: object) -> None:

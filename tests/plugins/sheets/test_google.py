@@ -423,3 +423,15 @@ async def test_a_spreadsheet_that_is_not_there_is_told(
         synced = await sheets("sync")
         assert f"there is no spreadsheet '{number}'" in synced["error"]
         assert synced["pending"] == 1
+
+
+@pytest.mark.parametrize("isolation", ["inline", "exec"])
+async def test_it_is_the_same_in_the_hosts_process_and_in_a_fresh_interpreter(
+    isolation: str, tmp_path: Path, google: Google, private_key: str
+) -> None:
+    async with at_google(tmp_path, google, private_key, isolation=isolation) as sheets:
+        for number in range(3):
+            await sheets("log.append", event=str(number))
+            await sheets.host.supervisor.unload("sheets")
+        assert [row["event"] for row in google.rows("log")] == ["0", "1", "2"]
+        assert sheets.host.supervisor.status("sheets").generation == 3

@@ -6,7 +6,7 @@ import asyncio
 import sqlite3
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 from host.errors import ConfigError, InvalidInput, UpstreamBadRequest
 from host.plugin import Context
@@ -39,7 +39,7 @@ class Engine:
     """One workbook, local or at Google, from activation to unload."""
 
     def __init__(self, context: Context, settings: Settings) -> None:
-        directory: Any = context.data_dir
+        directory = context.data_dir
         if directory is None:
             raise ConfigError("sheets keeps its rows in a file, and the host has no data_dir; set data_dir")
         self.settings = settings
@@ -226,7 +226,11 @@ class Engine:
         wake_after = 86_400.0 if self.settings.backend == "local" else 0.0
         if self.remote is not None:
             wake_after = self.remote.writer.wake_after
-        self._context.pending(count, wake_after=wake_after)
+        try:
+            self._context.pending(count, wake_after=wake_after)
+        except OSError as error:
+            # The rows are safe; only the host does not know of them until the next dispatch.
+            self._context.log.warning("the host cannot be told that %d rows wait: %s", count, error)
         self._loop.call_soon_threadsafe(self._take_count, count)
 
     def _take_count(self, count: int) -> None:
