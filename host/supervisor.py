@@ -15,9 +15,8 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 
 from host import catalog as catalogs
-from host import fallback
+from host import fallback, pending
 from host import lifecycle as life
-from host import pending
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config
