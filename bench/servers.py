@@ -122,7 +122,9 @@ def host(config: str = "", environment: dict[str, str] | None = None) -> Iterato
         path = Path(directory, "host.toml")
         path.write_text(config)
         command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
-        with _running(command, {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, **(environment or {})}) as server:
+        # What handlers have kept elsewhere is not to be taken up here.
+        own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory}
+        with _running(command, own | (environment or {})) as server:
             yield server
 
 
