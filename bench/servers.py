@@ -122,7 +122,8 @@ def host(config: str = "", environment: dict[str, str] | None = None) -> Iterato
         path = Path(directory, "host.toml")
         path.write_text(config)
         command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
-        with _running(command, {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, **(environment or {})}) as server:
+        own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_STATE_HOME": directory}
+        with _running(command, {**own, **(environment or {})}) as server:
             yield server
 
 

@@ -124,6 +124,8 @@ def environment(port: int, token: str) -> dict[str, str]:
     """Return the environment of the host: what the caller has set for other hosts is left out."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
     own["HANDLER_HOST_ADMIN_TOKEN"] = token
+    # The story begins with nothing learned, and leaves nothing behind.
+    own["HANDLER_HOST_MEMORY__STATE_FILE"] = os.devnull
     own["HANDLER_HOST_HANDLERS__GPT_A__BASE_URL"] = f"http://127.0.0.1:{port}/v1"
     # Where there is a proxy, it is not to be asked for the host itself.
     for name in ("NO_PROXY", "no_proxy"):

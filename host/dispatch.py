@@ -16,6 +16,7 @@ from aiohttp import hdrs, web
 
 from host import exchange
 from host.call import Call
+from host.errors import HandlerCrashed
 from host.event_stream import EventStream, event
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
@@ -31,6 +32,8 @@ END = event(b"{}", "end")
 class Dispatcher:
     """Runs dispatches: one request to one operation of one handler, from admission to the last byte.
 
+    None is run twice, unless its operation is marked ``retry_on_crash`` in the manifest:
+    then once more, if its worker ended before anything of the answer was there.
     ``timeout`` is ``server.request_timeout`` in seconds.
     """
 
@@ -40,8 +43,15 @@ class Dispatcher:
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
-        async with self._admission(name, operation) as lease:
-            return await self._call(lease, operation, body, streamed=False).answer()
+        begun, again = time.monotonic(), True
+        while True:
+            try:
+                async with self._admission(name, operation, begun) as lease:
+                    return await self._call(lease, operation, body, begun, streamed=False).answer()
+            except HandlerCrashed:
+                if not again or not self._supervisor.may_run_again(name, operation):
+                    raise
+                again = False
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
@@ -51,19 +61,31 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        async with self._admission(name, operation) as lease:
-            call = self._call(lease, operation, body, streamed=True)
-            yield await call.pieces(), call
+        begun, again = time.monotonic(), True
+        while True:
+            try:
+                async with self._admission(name, operation, begun) as lease:
+                    call = self._call(lease, operation, body, begun, streamed=True)
+                    first = await call.pieces()
+                    # From now on something of the answer may be with the client.
+                    again = False
+                    yield first, call
+                    return
+            except HandlerCrashed:
+                if not again or not self._supervisor.may_run_again(name, operation):
+                    raise
+                again = False
 
-    def _admission(self, name: str, operation: str) -> Admission:
-        admission = self._supervisor.lease(name, operation, self._timeout)
+    def _admission(self, name: str, operation: str, begun: float) -> Admission:
+        left = max(0.0, self._timeout - (time.monotonic() - begun))
+        admission = self._supervisor.lease(name, operation, left)
         exchange.current.get().asked(name)
         return admission
 
-    def _call(self, lease: Lease, operation: str, body: bytes, *, streamed: bool) -> Call:
+    def _call(self, lease: Lease, operation: str, body: bytes, begun: float, *, streamed: bool) -> Call:
         current = exchange.current.get()
         current.dispatched(lease.queue_seconds, lease.activate_seconds)
-        left = max(0.0, self._timeout - (time.monotonic() - lease.asked_at))
+        left = max(0.0, self._timeout - (time.monotonic() - begun))
         return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
 
 

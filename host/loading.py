@@ -31,10 +31,11 @@ HOST = os.path.dirname(os.path.abspath(__file__)) + os.sep
 class LoadError(Exception):
     """The handler cannot be loaded or activated."""
 
-    def __init__(self, reason: str, trace: str = "") -> None:
+    def __init__(self, reason: str, trace: str = "", *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.trace = trace
+        self.out_of_memory = out_of_memory
 
 
 @dataclass(frozen=True)
@@ -98,7 +99,7 @@ def failed(what: str, error: BaseException) -> LoadError:
         text = f"it called sys.exit({error.code!r})"
     else:
         text = f"{type(error).__name__}: {error}".rstrip(": ")
-    return LoadError(f"{what}: {text}{where}", trace_of(error))
+    return LoadError(f"{what}: {text}{where}", trace_of(error), out_of_memory=isinstance(error, MemoryError))
 
 
 def trace_of(error: BaseException) -> str:

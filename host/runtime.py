@@ -17,7 +17,14 @@ from typing import Any
 import msgspec
 
 from host import wire
-from host.errors import AnswerTooLarge, HandlerFault, HostError, InvalidInput, UnknownOperation
+from host.errors import (
+    AnswerTooLarge,
+    HandlerFault,
+    HandlerOutOfMemory,
+    HostError,
+    InvalidInput,
+    UnknownOperation,
+)
 from host.loading import Handler, Operation, trace_of
 from host.log_bridge import request_id
 from host.plugin import CallInfo
@@ -162,6 +169,9 @@ class Runtime(asyncio.Protocol):
             await self._answer(frame, running)
         except HostError as error:
             self._fail(frame, error)
+        except MemoryError as error:
+            self._log.error("%s ran out of memory:\n%s", frame.operation, trace_of(error))
+            self._fail(frame, HandlerOutOfMemory(f"{frame.operation} could get no more memory (memory_hard_limit)"))
         except Exception as error:  # noqa: BLE001 - a plugin may raise anything
             self._log.error("%s failed:\n%s", frame.operation, trace_of(error))
             text = f"{frame.operation} failed with {type(error).__name__}; the log has it under {frame.request_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
 import sys
@@ -17,7 +18,7 @@ from aiohttp import web
 from host import log as logs
 from host.app import SUPERVISOR, create_app
 from host.auth import is_loopback
-from host.config import Config, ServerConfig
+from host.config import Config, ServerConfig, with_state_file
 from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key
 from host.errors import ConfigError
 from host.listener import Listener
@@ -33,7 +34,7 @@ def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves."""
     logs.setup(config.log)
     _check_address(config)
-    return asyncio.run(_serve(_with_admin_token(config)))
+    return asyncio.run(_serve(with_state_file(_with_admin_token(config), os.environ)))
 
 
 def _check_address(config: Config) -> None:
