@@ -41,6 +41,8 @@ class Footprint(msgspec.Struct):
     """The most that a worker took, its activation included: reserved before a fork."""
     steady: int = 0
     """The most that a ready worker took: what it counts with while it is there."""
+    raised: int = 0
+    """What a worker may need that was killed for memory: a guess, which fades when the next ones need less."""
     activate_seconds: float | None = None
     stop_seconds: float | None = None
     out_of_memory: int = 0
@@ -95,13 +97,12 @@ class Learned:
         found = self._footprint(subject)
         found.peak = max(peak, (found.peak + peak) // 2)
         found.steady = max(steady, (found.steady + steady) // 2)
+        found.raised = max(0, (found.raised + peak) // 2) if found.raised > found.peak + STEP else 0
 
     def killed(self, subject: Subject, size: int, at_most: int) -> None:
         """Learn that a worker of at least ``size`` bytes was killed for memory: the next one gets more room."""
         found = self._footprint(subject)
-        raised = min(int(max(found.peak, size) * RAISE), at_most)
-        found.peak = max(found.peak, raised)
-        found.steady = max(found.steady, raised)
+        found.raised = max(found.raised, min(int(max(found.peak, size) * RAISE), at_most))
         found.out_of_memory += 1
         self.changed = True
 
@@ -162,7 +163,8 @@ def _read(path: Path) -> _File:
         raise ValueError(f"it is of format {found.format}, where {FORMAT} is known")
     for footprint in found.footprints:
         durations = (footprint.activate_seconds or 0.0, footprint.stop_seconds or 0.0)
-        if not (0 <= footprint.peak < 2**50 and 0 <= footprint.steady < 2**50 and min(durations) >= 0):
+        sizes = (footprint.peak, footprint.steady, footprint.raised)
+        if not (all(0 <= size < 2**50 for size in sizes) and min(durations) >= 0):
             raise ValueError(f"no worker of {footprint.handler} can have taken that")
     return found
 

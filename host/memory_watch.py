@@ -180,7 +180,8 @@ class MemoryWatch:
         """Return what a worker of the handler is expected to take."""
         found = self.footprint(entry)
         if found is not None and found.peak:
-            return Expectation(found.peak, found.steady or found.peak, "learned")
+            # What was raised is a guess: no reason to refuse for ever.
+            return Expectation(max(found.peak, found.raised), found.steady or found.peak, "learned")
         if policy.memory_estimate is not None:
             manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
             source = "manifest" if policy.memory_estimate == manifest else "configured"
@@ -235,7 +236,7 @@ class MemoryWatch:
             sizes[key] = memory.pss
             footprint = self.learned.of(generation.subject)
             if ready and footprint is not None:
-                promises[key] = footprint.steady
+                promises[key] = max(footprint.steady, footprint.raised)
         if reading.fork_server is not None:
             self.learned.seen(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
         if ledger.usable != reading.limit.usable:

@@ -22,6 +22,7 @@ class Puppet:
     @hookimpl
     async def activate(self, context):
         self.context = context
+        self.held = []
         self.control = Path(context.config["control"]) if "control" in context.config else None
         for step in context.config.get("at_activation", "").split():
             await self.do(step)
@@ -52,6 +53,11 @@ class Puppet:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case ["forever"]:
                 await asyncio.Event().wait()
+            case ["allocate", megabytes]:
+                # Written to, so that it is there.
+                self.held.append(b"x" * (int(megabytes) * 1024**2))
+            case ["free"]:
+                self.held.clear()
             case ["children"]:
                 # They hold the output pipe, and ignore what is asked of them politely.
                 command = "trap '' TERM; while :; do sleep 1000; done"
