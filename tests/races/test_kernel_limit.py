@@ -176,6 +176,6 @@ async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: P
             neighbour.communicate()
         async with asyncio.timeout(30):
             # The kernel sums its counters up every two seconds.
-            while (await host.memory())["others"] > 100 * MB:
+            while (await host.memory())["others"] > 100 * MB:  # noqa: ASYNC110 - nobody tells when
                 await asyncio.sleep(0.1)
         assert (await host.ask("POST", "/v1/handlers/puppet/echo", {}))[0] == 200
