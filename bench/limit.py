@@ -12,11 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import subprocess
+import sysconfig
 import tempfile
 import threading
 import urllib.error
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from bench import cgroups, servers, tables, traffic
 from bench.memory import megabytes
@@ -67,10 +70,18 @@ class Result:
     ended: str
 
 
+def forget_models() -> None:
+    """Drop cached model files: the kernel charges a cached page to the group that read it first, and to no other."""
+    for path in Path(sysconfig.get_path("purelib")).rglob("*.gguf"):
+        with path.open("rb") as file:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+
+
 def run(kind: str, limit: int, names: list[str], upstream: str, options: argparse.Namespace) -> Result:
     """Load the host (or the one process) under a limit in megabytes."""
     with tempfile.TemporaryDirectory(prefix="bench-limit-") as directory, cgroups.limited(limit * MB) as group:
         traffic.make_data_dir(directory)
+        forget_models()
         if kind == "host":
             told = "auto" if group is not None else f"{limit}MB"
             text = traffic.config(directory, upstream, limit=told, defaults=f'idle_after = "{options.idle_after}"')

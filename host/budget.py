@@ -51,13 +51,14 @@ class Budget:
         self,
         usable: int,
         *,
+        limit: int | None = None,
         wait: float,
         candidates: Callable[[], Iterable[Candidate]],
         evict: Callable[[str, int], None],
         pinned: Callable[[], Iterable[Key]] = tuple,
         chance: Callable[[], float] | None = None,
     ) -> None:
-        self.ledger = Ledger(usable, candidates=candidates, evict=evict, pinned=pinned)
+        self.ledger = Ledger(usable, candidates=candidates, evict=evict, pinned=pinned, limit=limit)
         self.refused = 0
         """Activations that got no room."""
         self._wait = wait
@@ -96,17 +97,18 @@ class Budget:
     def _never(self, handler: str, expected: Expectation) -> MemoryBudget:
         ledger = self.ledger
         possible = max(0, ledger.possible)
-        pinned = ledger.usable - ledger.base - ledger.possible
+        pinned = ledger.limit - ledger.base - ledger.possible
         held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
         return NeverFits(
-            f"{handler} needs {_shown(expected.least, expected)}, and the whole budget has "
-            f"{format_size(possible)} for it ({format_size(ledger.usable)} usable, {format_size(ledger.base)} of it "
-            f"used by the host{held}); raise memory.limit, or the plan of the machine",
+            f"{handler} needs {_shown(expected.least, expected)}, and the limit of {format_size(ledger.limit)} leaves "
+            f"{format_size(possible)} for it, alone and with the headroom ({format_size(ledger.base)} are used by the "
+            f"host{held}); raise memory.limit, or the plan of the machine",
             details={
                 "needed": expected.least - expected.fork_server,
                 "fork_server": expected.fork_server,
                 "needed_source": expected.source,
                 "possible": possible,
+                "limit": ledger.limit,
                 "usable": ledger.usable,
                 "host": ledger.base,
                 "pinned": pinned,

@@ -63,7 +63,9 @@ class _Account:
 class Ledger:
     """The bytes that host, fork server and workers may use together.
 
-    ``usable`` is the limit less the headroom. ``candidates`` names the handlers that
+    ``usable`` is the limit less the headroom. Who fits beside nobody even so may have
+    the headroom as well, alone: it is kept for what estimates get wrong, and a refusal
+    for ever is worse than to try. ``candidates`` names the handlers that
     are idle now, ``pinned`` the generations that no eviction takes; ``evict`` begins
     to unload one, which is told back by :meth:`leaving` and :meth:`release`.
     """
@@ -75,8 +77,10 @@ class Ledger:
         candidates: Callable[[], Iterable[Candidate]],
         evict: Callable[[str, int], None],
         pinned: Callable[[], Iterable[Key]] = tuple,
+        limit: int | None = None,
     ) -> None:
         self.usable = usable
+        self.limit = usable if limit is None else limit
         self.base = 0
         """Bytes of host and fork server."""
         self.others = 0
@@ -106,8 +110,8 @@ class Ledger:
 
     @property
     def possible(self) -> int:
-        """Bytes that a handler can have at most: when all have gone that can be evicted."""
-        return self.usable - self.base - sum(self.size_of(*key) for key in self._pinned())
+        """Bytes that a handler can have at most: when all have gone that can be evicted, and with the headroom."""
+        return self.limit - self.base - sum(self.size_of(*key) for key in self._pinned())
 
     def size_of(self, handler: str, generation: int) -> int:
         """Return the bytes that a generation counts with: the larger of promised and measured."""
@@ -168,13 +172,13 @@ class Ledger:
                 request.outcome(False)
             elif self.held_back:
                 continue
-            elif amount <= self.room:
+            elif amount <= self._room_for(amount):
                 self.queue.remove(request)
                 self._accounts[request.handler, request.generation] = _Account(promised=amount)
                 request.outcome(True)
             elif not first_waits:
                 first_waits = True
-                victims = self.victims(amount - self.room)
+                victims = self.victims(amount - self._room_for(amount))
                 for victim in victims or ():
                     self._evict(victim.handler, victim.generation)
                 if victims is not None:
@@ -208,11 +212,17 @@ class Ledger:
 
     def _amount(self, request: Request) -> int | None:
         """Return what the request gets, or None if it can never be given enough."""
-        possible = self.possible
-        if request.least > possible:
+        if request.least > self.possible:
             return None
-        # Others may go; what they hold is no reason to refuse for ever.
-        return min(request.amount, max(request.least, possible - self.others))
+        return min(request.amount, max(request.least, self._comfortable))
+
+    @property
+    def _comfortable(self) -> int:
+        """Bytes that a handler can have alone without the headroom, and without what others may give back."""
+        return self.possible - (self.limit - self.usable) - self.others
+
+    def _room_for(self, amount: int) -> int:
+        return self.room if amount <= self._comfortable else self.room + self.limit - self.usable
 
 
 def fewest(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:

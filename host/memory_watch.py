@@ -41,8 +41,8 @@ SAVE_INTERVAL = 10.0
 """Seconds between two writings of the state file while workers run."""
 FORK_SERVER: Subject = ("fork server", "handler-host", "")
 """Where its footprint is kept: no handler can have this name."""
-FORK_SERVER_ESTIMATE = 20 * 1024**2
-"""Bytes of PSS, with pydantic preloaded, measured on Python 3.11."""
+FORK_SERVER_ESTIMATE = 12 * 1024**2
+"""Bytes of PSS beside a worker, which shares the rest; with pydantic preloaded, measured on Python 3.11."""
 NORMAL = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
 """Ends after which a footprint tells what a worker usually takes."""
 
@@ -108,6 +108,7 @@ class MemoryWatch:
         self.meter = Meter(config.memory)
         self.budget = Budget(
             self.meter.limit.usable,
+            limit=self.meter.limit.bytes,
             wait=config.memory.wait,
             candidates=self.candidates,
             evict=self._evict,
@@ -239,12 +240,12 @@ class MemoryWatch:
                 promises[key] = max(footprint.steady, footprint.raised)
         if reading.fork_server is not None:
             self.learned.seen(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
-        if ledger.usable != reading.limit.usable:
+        if (ledger.limit, ledger.usable) != (reading.limit.bytes, reading.limit.usable):
             log.info(
                 "the memory limit has changed",
                 extra={"fields": {"limit": reading.limit.bytes, "limit_source": reading.limit.source}},
             )
-            ledger.usable = reading.limit.usable
+            ledger.limit, ledger.usable = reading.limit.bytes, reading.limit.usable
         pressed = self._is_pressed(reading.kernel, reading.at)
         if pressed is not ledger.held_back:
             told = "memory is short: activations wait" if pressed else "memory is not short any more"

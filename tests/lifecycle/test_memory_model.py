@@ -129,6 +129,8 @@ class House(RuleBasedStateMachine):
             if granted:
                 taken = self.ledger.used + self.ledger.reserved + self.ledger.others
                 assert taken <= USABLE, f"{taken} of {USABLE} promised"
+            else:
+                assert SIZES[handler.name] > self.ledger.possible, "refused for ever, and it would fit"
 
         size = SIZES[handler.name]
         handler.request = Request(handler.name, generation, size, size, decide)
@@ -184,7 +186,6 @@ class House(RuleBasedStateMachine):
         if granted:
             self.happens(handler, life.RoomFound(request.generation))
         else:
-            assert SIZES[handler.name] > self.ledger.possible, "refused for ever, and it would fit"
             self.happens(handler, life.ActivationEnded(request.generation, MemoryBudget("never"), faulty=False))
 
     @precondition(lambda self: any(one.outcome is None for one in self.having("request")))
@@ -326,4 +327,4 @@ class House(RuleBasedStateMachine):
 
 
 TestHouse = House.TestCase
-TestHouse.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestHouse.settings = settings(max_examples=45, stateful_step_count=50, deadline=None)

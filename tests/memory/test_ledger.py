@@ -132,12 +132,36 @@ def test_what_ran_with_less_than_its_peak_gets_the_whole_budget_rather_than_a_re
     assert world.ledger.room == 0
 
 
+def test_who_fits_only_alone_and_with_the_headroom_may_have_it() -> None:
+    world = World()
+    world.ledger.usable = 800
+    world.resident("idle", 300, idle_since=1.0)
+    world.ask("large", 850)
+    assert world.evicted == ["idle"]
+    assert world.outcomes == {}
+    world.ledger.release("idle", 1)
+    assert world.outcomes == {"large": True}
+    assert (world.ledger.room, world.ledger.used + world.ledger.reserved) == (-150, 950)
+    # Nobody else touches the headroom.
+    world.ask("small", 10)
+    assert "small" not in world.outcomes
+    world.ledger.release("large", 1)
+    assert world.outcomes["small"]
+
+
+def test_what_does_not_fit_with_the_headroom_either_is_refused() -> None:
+    world = World()
+    world.ledger.usable = 800
+    world.ask("huge", 901)
+    assert world.outcomes == {"huge": False}
+
+
 def test_a_request_that_waits_is_refused_when_the_limit_falls_below_it() -> None:
     world = World()
     world.resident("busy", 500)
     world.ask("waits", 800)
     assert world.outcomes == {}
-    world.ledger.usable = 600
+    world.ledger.limit = world.ledger.usable = 600
     world.ledger.look()
     assert world.outcomes == {"waits": False}
 
