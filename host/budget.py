@@ -27,8 +27,6 @@ class Expectation(NamedTuple):
     """Bytes that it has run with; where nothing was learned, the same."""
     source: str
     """``learned``, ``configured``, ``manifest`` or ``default``."""
-    fork_server: int = 0
-    """Bytes of ``amount`` that are for the fork server, which is not there yet."""
 
 
 class Waiting(NamedTuple):
@@ -100,12 +98,11 @@ class Budget:
         pinned = ledger.limit - ledger.base - ledger.possible
         held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
         return NeverFits(
-            f"{handler} needs {_shown(expected.least, expected)}, and the limit of {format_size(ledger.limit)} leaves "
-            f"{format_size(possible)} for it, alone and with the headroom ({format_size(ledger.base)} are used by the "
+            f"{handler} needs {format_size(expected.least)} ({expected.source}), and the limit of "
+            f"{format_size(ledger.limit)} leaves {format_size(possible)} for it, alone and with the headroom ({format_size(ledger.base)} are used by the "
             f"host{held}); raise memory.limit, or the plan of the machine",
             details={
-                "needed": expected.least - expected.fork_server,
-                "fork_server": expected.fork_server,
+                "needed": expected.least,
                 "needed_source": expected.source,
                 "possible": possible,
                 "limit": ledger.limit,
@@ -120,12 +117,11 @@ class Budget:
         free = max(0, ledger.room)
         reason = "the kernel reports that memory is short" if ledger.held_back else "no idle handler could be unloaded"
         return MemoryBudget(
-            f"no room for {handler}: it needs {_shown(expected.amount, expected)}, {format_size(free)} "
+            f"no room for {handler}: it needs {format_size(expected.amount)} ({expected.source}), {format_size(free)} "
             f"are free of {format_size(ledger.usable)}, and {reason} within {self._wait:g} s",
             retry_after=self._chance(),
             details={
-                "needed": expected.amount - expected.fork_server,
-                "fork_server": expected.fork_server,
+                "needed": expected.amount,
                 "needed_source": expected.source,
                 "free": free,
                 "usable": ledger.usable,
@@ -139,8 +135,3 @@ class NeverFits(MemoryBudget):
     """A handler needs more than the whole budget: asking again is of no use."""
 
     retryable = False
-
-
-def _shown(size: int, expected: Expectation) -> str:
-    shown = f"{format_size(size - expected.fork_server)} ({expected.source})"
-    return f"{shown} and {format_size(expected.fork_server)} for the fork server" if expected.fork_server else shown

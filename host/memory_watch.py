@@ -123,6 +123,8 @@ class MemoryWatch:
         """Seconds between the last two samples."""
         self.owners = owners
         self._planner = planner
+        self._fork_server = 0
+        """Bytes that the fork server is expected to take, while its first worker activates."""
         self._measured_at: float | None = None
         self._saved_at = 0.0
 
@@ -170,12 +172,12 @@ class MemoryWatch:
         """Return what an activation of the handler is expected to take; nothing of it is older than a sample."""
         if self._measured_at is None or time.monotonic() - self._measured_at >= self.config.sample_interval:
             await self.measure()
-        expected = self.expected(owner.entry, owner.policy)
-        if owner.policy.isolation != "process" or self._planner.fork_servers:
-            return expected
-        found = self.learned.of(FORK_SERVER)
-        extra = found.steady if found is not None else FORK_SERVER_ESTIMATE
-        return Expectation(expected.amount + extra, expected.least + extra, expected.source, extra)
+        if owner.policy.isolation == "process" and not self._planner.fork_servers and not self._fork_server:
+            # It is started for the first worker, and is nobody's own.
+            found = self.learned.of(FORK_SERVER)
+            self._fork_server = found.steady if found is not None else FORK_SERVER_ESTIMATE
+            self.budget.ledger.base += self._fork_server
+        return self.expected(owner.entry, owner.policy)
 
     def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> Expectation:
         """Return what a worker of the handler is expected to take."""
@@ -253,11 +255,18 @@ class MemoryWatch:
                 logging.WARNING if pressed else logging.INFO, told, extra={"fields": {"stalled": self.stalls.share}}
             )
             ledger.held_back = pressed
-        ledger.measure(reading.host + (reading.fork_server or 0), reading.others, sizes, promises)
+        ledger.measure(reading.host + self._of_fork_server(reading), reading.others, sizes, promises)
         if pressed:
             ledger.relieve_by_one()
         ledger.relieve()
         self._recycle(sizes)
+
+    def _of_fork_server(self, reading: Reading) -> int:
+        """Return the bytes that the fork server counts with: while it starts, at least what it is expected to take."""
+        activating = any(owner.state.phase in (Phase.WAITING, Phase.ACTIVATING) for owner in self.owners.values())
+        if not activating:
+            self._fork_server = 0
+        return max(reading.fork_server or 0, self._fork_server)
 
     def _is_pressed(self, kernel: KernelView, now: float) -> bool:
         self.stalls.note(kernel.stalled, now)
