@@ -99,8 +99,8 @@ class Budget:
         held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
         return NeverFits(
             f"{handler} needs {format_size(expected.least)} ({expected.source}), and the limit of "
-            f"{format_size(ledger.limit)} leaves {format_size(possible)} for it, alone and with the headroom ({format_size(ledger.base)} are used by the "
-            f"host{held}); raise memory.limit, or the plan of the machine",
+            f"{format_size(ledger.limit)} leaves {format_size(possible)} for it, alone and with the headroom "
+            f"({format_size(ledger.base)} are used by the host{held}); raise memory.limit, or the plan of the machine",
             details={
                 "needed": expected.least,
                 "needed_source": expected.source,

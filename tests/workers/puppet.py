@@ -45,9 +45,8 @@ class Puppet:
                 os._exit(int(code))
             case ["sys_exit"]:
                 sys.exit(0)
-            case ["block"]:
-                while True:
-                    time.sleep(3600)  # noqa: ASYNC251 - that is what it is told to do
+            case ["block", *seconds]:
+                time.sleep(float(seconds[0]) if seconds else 86400)  # noqa: ASYNC251 - that is what it is told to do
             case ["deaf"]:
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
