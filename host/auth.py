@@ -57,18 +57,21 @@ def _digest_of(key: str) -> bytes:
     return bytes.fromhex(key.removeprefix("sha256:"))
 
 
-def presented_key(request: web.Request) -> str | None:
-    """Return the key that came with a request, or None."""
+def presented_key(request: web.Request, parameter: str | None = None) -> str | None:
+    """Return the key that came with a request, or None; ``parameter`` is where it may stand in the query."""
     headers = request.headers
     authorization = headers.get(hdrs.AUTHORIZATION)
     if authorization is not None:
         scheme, _, key = authorization.partition(" ")
         return key.strip() or None if scheme.lower() == "bearer" else None
-    return next((headers[name] for name in KEY_HEADERS if name in headers), None)
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name]
+    return request.query.get(parameter) if parameter is not None else None
 
 
-def for_consumers(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
-    """Return ``endpoint`` for consumers only.
+def for_consumers(keys: KeyRing, endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
+    """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, where a protocol has that.
 
     Without consumer keys it is for everybody on this machine, but not for web
     pages: a page whose name was made to point to 127.0.0.1 (DNS rebinding), or
@@ -79,7 +82,7 @@ def for_consumers(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
         if keys.open:
             _refuse_strangers(request)
             return await endpoint(request)
-        key = presented_key(request)
+        key = presented_key(request, parameter)
         if key is None:
             raise Unauthorized("this route needs an API key: send it as 'Authorization: Bearer KEY'")
         if not keys.is_consumer(key):

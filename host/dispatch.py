@@ -7,21 +7,30 @@ server-sent events for a client that accepts ``text/event-stream``.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 
 from host import exchange
 from host.call import Call
-from host.errors import HandlerCrashed
+from host.errors import HandlerCrashed, HostError
 from host.event_stream import EventStream, event
+from host.fallback import Fallbacks, for_another, goes_on, turns, with_failures
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
 from host.supervisor import Admission, Supervisor
+
+log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+Attempt = Callable[[str, str, bytes, float], Awaitable[Outcome]]
+"""Asks one handler: its name, the operation, the body, and the deadline on the clock of ``time.monotonic``."""
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
@@ -34,24 +43,18 @@ class Dispatcher:
 
     None is run twice, unless its operation is marked ``retry_on_crash`` in the manifest:
     then once more, if its worker ended before anything of the answer was there.
-    ``timeout`` is ``server.request_timeout`` in seconds.
+    ``timeout`` is ``server.request_timeout`` in seconds: for the handler that is asked and
+    its fallbacks together.
     """
 
     def __init__(self, supervisor: Supervisor, timeout: float) -> None:
         self._supervisor = supervisor
         self._timeout = timeout
+        self._fallbacks = Fallbacks(supervisor.config)
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
-        begun, again = time.monotonic(), True
-        while True:
-            try:
-                async with self._admission(name, operation, begun) as lease:
-                    return await self._call(lease, operation, body, begun, streamed=False).answer()
-            except HandlerCrashed:
-                if not again or not self._supervisor.may_run_again(name, operation):
-                    raise
-                again = False
+        return await self._somewhere(self._answer, name, operation, body)
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
@@ -61,31 +64,87 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        begun, again = time.monotonic(), True
-        while True:
-            try:
-                async with self._admission(name, operation, begun) as lease:
-                    call = self._call(lease, operation, body, begun, streamed=True)
-                    first = await call.pieces()
-                    # From now on something of the answer may be with the client.
-                    again = False
-                    yield first, call
-                    return
-            except HandlerCrashed:
-                if not again or not self._supervisor.may_run_again(name, operation):
-                    raise
-                again = False
+        admission, pieces, call = await self._somewhere(self._begin, name, operation, body)
+        try:
+            yield pieces, call
+        finally:
+            admission.release()
 
-    def _admission(self, name: str, operation: str, begun: float) -> Admission:
-        left = max(0.0, self._timeout - (time.monotonic() - begun))
-        admission = self._supervisor.lease(name, operation, left)
+    async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
+        async with self._admission(name, operation, deadline) as lease:
+            return await self._call(lease, operation, body, deadline, streamed=False).answer()
+
+    async def _begin(
+        self, name: str, operation: str, body: bytes, deadline: float
+    ) -> tuple[Admission, list[bytes], Call]:
+        admission = self._admission(name, operation, deadline)
+        lease = await admission.__aenter__()
+        try:
+            call = self._call(lease, operation, body, deadline, streamed=True)
+            return admission, await call.pieces(), call
+        except BaseException:
+            admission.release()
+            raise
+
+    async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
+        """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
+        deadline = time.monotonic() + self._timeout
+        try:
+            return await self._once_or_twice(attempt, name, operation, body, deadline)
+        except HostError as error:
+            others = self._fallbacks.of(name) if turns(error) else []
+            if not others:
+                raise
+            first = error
+        return await self._elsewhere(attempt, name, others, operation, for_another(operation, body), deadline, first)
+
+    async def _elsewhere(
+        self,
+        attempt: Attempt[Outcome],
+        name: str,
+        others: list[str],
+        operation: str,
+        body: bytes,
+        deadline: float,
+        first: HostError,
+    ) -> Outcome:
+        current = exchange.current.get()
+        failures: dict[str, HostError] = {}
+        last = first
+        for other in others:
+            if time.monotonic() >= deadline:
+                break
+            fields = {"handler": name, "error": last.code, "fallback": other, "request_id": current.request_id}
+            log.warning("fallback", extra={"fields": fields})
+            try:
+                return await self._once_or_twice(attempt, other, operation, body, deadline)
+            except HostError as error:
+                failures[other] = last = error
+                if not goes_on(error):
+                    break
+        # It was this one that was asked; who else was is told in the message.
+        current.handler = name
+        raise with_failures(first, failures) if failures else first
+
+    async def _once_or_twice(
+        self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float
+    ) -> Outcome:
+        try:
+            return await attempt(name, operation, body, deadline)
+        except HandlerCrashed:
+            if not self._supervisor.may_run_again(name, operation):
+                raise
+        return await attempt(name, operation, body, deadline)
+
+    def _admission(self, name: str, operation: str, deadline: float) -> Admission:
+        admission = self._supervisor.lease(name, operation, max(0.0, deadline - time.monotonic()))
         exchange.current.get().asked(name)
         return admission
 
-    def _call(self, lease: Lease, operation: str, body: bytes, begun: float, *, streamed: bool) -> Call:
+    def _call(self, lease: Lease, operation: str, body: bytes, deadline: float, *, streamed: bool) -> Call:
         current = exchange.current.get()
         current.dispatched(lease.queue_seconds, lease.activate_seconds)
-        left = max(0.0, self._timeout - (time.monotonic() - begun))
+        left = max(0.0, deadline - time.monotonic())
         return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
 
 

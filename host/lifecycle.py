@@ -59,6 +59,10 @@ class Cause(enum.Enum):
     FAILED = "activation failed"
 
 
+FAULTS = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
+"""Ends that count for the circuit."""
+
+
 class Timer(enum.Enum):
     """The timers of a handler; at most one of each runs."""
 

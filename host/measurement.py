@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from host.config import MemoryConfig
@@ -15,6 +16,8 @@ from host.memory import Memory, MemoryLimit, read_limit, read_memory
 from host.shortage import KernelView, read_kernel_view
 
 Result = TypeVar("Result")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -49,14 +52,26 @@ class Meter:
         self._config = config
         self.limit: MemoryLimit = read_limit(config)
         """As it was read last."""
+        self._last = Reading(
+            0, None, {}, "pss", limit=self.limit, kernel=KernelView(), others=0, at=time.monotonic(), cost=0.0
+        )
         # One thread of its own, for readings one after the other: the loop's default pool would grow to many.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
 
     async def read(self, fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:
-        """Measure the host, the fork servers and the workers, given by process number."""
-        reading = await self.run(lambda: _read(self._config, fork_servers, workers))
-        self.limit = reading.limit
-        return reading
+        """Measure the host, the fork servers and the workers, given by process number.
+
+        Where the system refuses (no descriptor is left), what was last measured has to do: unloads,
+        which give descriptors back, must not fail for want of a figure.
+        """
+        try:
+            self._last = await self.run(lambda: _read(self._config, fork_servers, workers))
+        except OSError as error:
+            log.warning("memory cannot be measured: %s", error)
+            known = {key: memory for key, memory in self._last.workers.items() if key in workers}
+            return replace(self._last, workers=known)
+        self.limit = self._last.limit
+        return self._last
 
     async def run(self, work: Callable[[], Result]) -> Result:
         """Return what ``work`` returns, run after the readings that were asked for before."""

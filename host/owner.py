@@ -155,13 +155,20 @@ class Owner:
             while self._mailbox:
                 self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
                 for action in actions:
-                    self._perform[type(action)](action)
+                    self._act(action)
         finally:
             self._deciding = False
         ready, busy = self._state.phase is Phase.READY, bool(self._state.leases)
         if self.spells.note(busy=busy, idle=ready and not busy):
             # Somebody may wait for just this handler to be idle (case 22).
             self._services.budget.ledger.look()
+
+    def _act(self, action: life.Action) -> None:
+        try:
+            self._perform[type(action)](action)
+        except Exception:
+            # The state says that all actions are done: those behind this one are other people's.
+            log.exception("a defect of the host: %s of %s failed", type(action).__name__, self.name)
 
     async def admit(self, dispatch: int, patience: float | None) -> Lease:
         """Return a lease for the dispatch, activating the handler if it takes that.
@@ -255,6 +262,9 @@ class Owner:
             await self._services.budget.reserve(self.name, generation, expected)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
+        except Exception:
+            log.exception("a defect of the host kept %s generation %d from its memory", self.name, generation)
+            self.post(life.ActivationEnded(generation, self._defect()))
         else:
             self.post(life.RoomFound(generation))
 
@@ -304,9 +314,12 @@ class Owner:
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
         if self._state.phase is Phase.ACTIVATING:
-            return [life.ActivationEnded(number, ActivationFailed(f"a defect of the host kept {self.name} from it"))]
+            return [life.ActivationEnded(number, self._defect())]
         error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
         return [life.Lost(number, life.Cause.CRASH, error), life.Exited(number)]
+
+    def _defect(self) -> ActivationFailed:
+        return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
     def _note_end(self, event: life.Event) -> None:
         generation, departure = self._generation, self._state.departure

@@ -15,11 +15,12 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 
 from host import catalog as catalogs
+from host import fallback
 from host import lifecycle as life
 from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config
-from host.errors import Draining, UnknownHandler, UnknownOperation
+from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Generation, Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
@@ -48,7 +49,7 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self._observer = observer
         self._catalog = Catalog.empty()
@@ -61,10 +62,17 @@ class Supervisor:
         self._rescanning = asyncio.Lock()
 
     async def start(self) -> None:
-        """Read the catalog, and begin to measure. Nothing is launched."""
+        """Read the catalog, and begin to measure. Nothing is launched.
+
+        Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
+        """
         await self._watch.start()
         await self._note("startup")
         await self.rescan()
+        flaws = list(fallback.unknown(self.config, self._catalog.entries))
+        if flaws:
+            await self.close()
+            raise ConfigError("\n".join(flaws))
         self._spawn(self._watch.sample(), "memory sampler")
 
     async def ready(self) -> None:
@@ -72,10 +80,16 @@ class Supervisor:
         await self._note("ready", handlers=len(self._owners))
 
     async def close(self) -> None:
-        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left."""
-        if self._closed:
-            return
-        self.draining = self._closed = True
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
+
+        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
+        """
+        self.draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
@@ -132,8 +146,10 @@ class Supervisor:
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
-        owner = self._owner(name)
+        self._owner(name)
         before = await self._watch.measure()
+        # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
+        owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._watch.measure()
@@ -182,7 +198,7 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *self._strangers(found)]
+        warnings = [*found.warnings, *self._strangers(found), *fallback.unknown(self.config, found.entries)]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(
@@ -300,7 +316,12 @@ class Supervisor:
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)
 
 
 class Admission:
@@ -319,4 +340,8 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Take the lease back; for who has entered this without a block."""
         self._owner.release(self._dispatch)

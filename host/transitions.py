@@ -20,8 +20,6 @@ Result = tuple[State, list[Action]]
 
 SPREAD = 0.25
 """By how much of themselves pauses may be longer than they are configured."""
-FAULTS = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
-"""Ends that count for the circuit."""
 
 
 def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Result:
@@ -96,6 +94,9 @@ def _activated(state: State, event: life.Activated, policy: HandlerPolicy, now: 
 
 
 def _activation_ended(state: State, event: life.ActivationEnded, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is Phase.DRAINING:
+        # It failed by itself while it was being aborted: it is gone all the same (case 13).
+        return _exited(state, life.Exited(event.generation), policy, now)
     if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
         return state, []
     actions = _refuse_all(state, event.error)
@@ -137,7 +138,7 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
     state, more = _stop_timer(state, Timer.DRAIN)
     actions += more
     state = replace(state, phase=Phase.COLD, departure=None, leases=frozenset())
-    if departure.cause in FAULTS:
+    if departure.cause in life.FAULTS:
         pause = policy.circuit_pause * (1 + SPREAD * event.chance)
         state, opened = _count_crash(state, departure.cause, policy, pause, now)
         if opened:
