@@ -318,3 +318,16 @@ async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
         os.kill(pid, signal.SIGSEGV)
         await until(lambda: gone(pid))
         assert (await host.ask("two"))["generation"] == 1
+
+
+async def test_who_can_never_fit_is_told_not_to_come_again(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path, handlers={"puppet": control(tmp_path, memory_estimate=2**48)}) as host:
+        async with host.ask("POST", "/v1/handlers/puppet/echo", data="{}") as answer:
+            assert answer.status == 503
+            assert answer.headers["x-should-retry"] == "false"
+            error = (await answer.json())["error"]
+        assert error["code"] == "memory_budget"
+        assert error["details"]["needed"] == 2**48
+        assert error["details"]["needed_source"] == "configured"
+        assert error["details"]["limit"] < 2**48
