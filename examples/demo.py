@@ -136,6 +136,8 @@ def environment(token: str, data: str) -> dict[str, str]:
     own = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
     own["HANDLER_HOST_ADMIN_TOKEN"] = token
     own["HANDLER_HOST_DATA_DIR"] = data
+    # The story begins with nothing learned, and leaves nothing behind.
+    own["HANDLER_HOST_MEMORY__STATE_FILE"] = os.devnull
     # Where there is a proxy, it is not to be asked for the host itself.
     for name in ("NO_PROXY", "no_proxy"):
         own[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))

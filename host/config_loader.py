@@ -279,14 +279,6 @@ def _home_of(key: str) -> str:
     return f"; did you mean {meant!r} in {' or '.join(homes)}?" if meant is not None else ""
 
 
-def _default_data_dir(environ: Mapping[str, str]) -> Path | None:
-    """Return where the XDG base directory specification has a user's data; None where there is no home."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    if not base.is_absolute():
-        base = Path(environ.get("HOME", "")) / ".local" / "share"
-    return base / "handler-host" if base.is_absolute() else None
-
-
 def _nearest_variable(name: str) -> str:
     candidates = {variable.removeprefix(PREFIX): variable for variable in (*OTHER_VARIABLES, PREFIX + "DATA_DIR")}
     for section, kind in SECTIONS.items():

@@ -51,7 +51,16 @@ class Cause(enum.Enum):
     CRASH = "crash"
     HANG = "hang"
     OUT_OF_MEMORY = "out of memory"
+    """The kernel killed it for memory, or it could get no more of it."""
+    KILLED = "killed"
+    """Somebody else than the host killed it, and not for memory."""
+    RECYCLED = "recycled"
+    """It outgrew ``memory_soft_limit``."""
     FAILED = "activation failed"
+
+
+FAULTS = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
+"""Ends that count for the circuit."""
 
 
 class Timer(enum.Enum):
@@ -156,6 +165,8 @@ class ActivationEnded(_Record, frozen=True):
     generation: int
     error: HostError
     faulty: bool = True
+    chance: float = 0.0
+    """By which share of their spread the pauses are longer, from 0 to 1, so that not all handlers retry at once."""
 
 
 class Lost(_Record, frozen=True):
@@ -171,7 +182,8 @@ class Exited(_Record, frozen=True):
     """The process of a generation is gone and reaped, its group too."""
 
     generation: int
-    out_of_memory: bool = False
+    chance: float = 0.0
+    """As in ``ActivationEnded``."""
 
 
 class TimerFired(_Record, frozen=True):
@@ -207,6 +219,13 @@ class Evicted(_Record, frozen=True):
     generation: int
 
 
+class Overgrown(_Record, frozen=True):
+    """The worker has taken too much memory, or could get no more: it goes when it has ended what it does."""
+
+    generation: int
+    cause: Cause
+
+
 class Closing(_Record, frozen=True):
     """The host shuts down."""
 
@@ -227,6 +246,7 @@ Event = (
     | Woken
     | UnloadAsked
     | Evicted
+    | Overgrown
     | Closing
 )
 

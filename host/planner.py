@@ -90,6 +90,7 @@ class Planner:
                 secrets=secrets,
                 environment=self._environment,
                 data_dir=str(data_dir) if data_dir is not None else None,
+                memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
             ),
             policy=policy,

@@ -56,7 +56,7 @@ def handler_status(owner: Owner, operations: list[OperationReport] | None, learn
     """Return what there is to tell of a handler now."""
     entry, state, generation = owner.entry, owner.state, owner.generation
     now = time.monotonic()
-    idle_since = owner.idle_since
+    idle_since = owner.spells.idle_since
     return HandlerStatus(
         name=entry.name,
         state=_shown_state(owner),

@@ -17,17 +17,18 @@ from types import TracebackType
 from host import catalog as catalogs
 from host import fallback, pending
 from host import lifecycle as life
-from host.budget import Budget, Candidate
+from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config
 from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
-from host.generation import Plan
+from host.generation import Generation, Plan
 from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
-from host.measurement import Meter, Reading
+from host.memory_report import handler_memory, memory_report
+from host.memory_watch import MemoryWatch
 from host.owner import Owner
 from host.planner import Planner, policy_of
-from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
+from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
 from host.status import OperationsMemory, handler_status
 from host.suggest import did_you_mean
 
@@ -55,13 +56,9 @@ class Supervisor:
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._learned: dict[str, int] = {}
         self._operations = OperationsMemory()
-        self._meter = Meter(config.memory)
-        self.budget = Budget(
-            self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
-        )
         self._planner = Planner(config, self._environ)
+        self._watch = MemoryWatch(config, self._owners, self._planner)
         self._rescanning = asyncio.Lock()
 
     async def start(self) -> None:
@@ -69,13 +66,14 @@ class Supervisor:
 
         Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
         """
+        await self._watch.start()
         await self._note("startup")
         await self.rescan()
         flaws = list(fallback.unknown(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._spawn(self._sample(), "memory sampler")
+        self._spawn(self._watch.sample(), "memory sampler")
         if self.config.data_dir is not None:
             self._spawn(pending.watch(self.config.data_dir, self._wake), "pending work")
 
@@ -101,7 +99,7 @@ class Supervisor:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._planner.close()
-        self._meter.close()
+        await self._watch.close()
 
     def hurry(self) -> None:
         """End at once what a shutdown still waits for."""
@@ -111,6 +109,11 @@ class Supervisor:
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
         self.draining = True
+
+    @property
+    def budget(self) -> Budget:
+        """The bytes that host, fork server and workers may use together."""
+        return self._watch.budget
 
     @property
     def in_flight(self) -> int:
@@ -146,12 +149,12 @@ class Supervisor:
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
         self._owner(name)
-        before = await self._measure()
+        before = await self._watch.measure()
         # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
         owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
-        after = before if already else await self._measure()
+        after = before if already else await self._watch.measure()
         generation = owner.generation
         ready_at = generation.ready_at if generation is not None else None
         return LoadReceipt(
@@ -217,44 +220,34 @@ class Supervisor:
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        reading = await self._measure()
-        limit = self._meter.limit
-        workers: dict[str, WorkerMemory] = {}
-        for (name, number), memory in reading.workers.items():
-            generation = self._owners[name].generation if name in self._owners else None
-            if generation is not None and generation.number == number and generation.pid is not None:
-                workers[name] = WorkerMemory(
-                    pid=generation.pid,
-                    generation=number,
-                    pss=memory.pss,
-                    uss=memory.uss,
-                    rss=memory.rss,
-                    peak=generation.peak,
-                )
-        return MemoryReport(
-            limit=limit.bytes,
-            limit_source=limit.source,
-            usable=limit.usable,
-            used=reading.total,
-            reserved=self.budget.reserved,
-            host=reading.host,
-            fork_server=reading.fork_server,
-            fork_server_pids=self._planner.fork_servers,
-            workers=workers,
-            learned=dict(self._learned),
-            measure=reading.measure,
-        )
+        reading = await self._watch.measure()
+        handlers = {
+            name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
+        }
+        return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
+
+    def may_run_again(self, name: str, operation: str) -> bool:
+        """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
+        owner = self._owners.get(name)
+        manifest = owner.entry.manifest if owner is not None else None
+        note = (manifest.operations or {}).get(operation) if manifest is not None else None
+        return note is not None and note.retry_on_crash
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with (for the owners)."""
         return await self._planner.plan(entry, generation)
 
-    def expected_bytes(self, entry: CatalogEntry) -> int:
-        """Return what an activation is expected to take: learned, else estimated, else the default."""
-        policy = policy_of(self.config, entry)
-        if policy.isolation == "inline":
-            return 0
-        return self._learned.get(entry.name) or policy.memory_estimate or self.config.memory.default_estimate
+    async def expectation(self, owner: Owner) -> Expectation:
+        """Return what an activation is expected to take (for the owners)."""
+        return await self._watch.expectation(owner)
+
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory (for the owners)."""
+        return await self._watch.killed_for_memory()
+
+    def ended(self, generation: Generation, cause: Cause) -> None:
+        """Learn from the end of a worker (for the owners)."""
+        self._watch.ended(generation, cause)
 
     def changed(self, owner: Owner, what: str) -> None:
         """Take note of a step in a handler's life (for the owners)."""
@@ -263,6 +256,7 @@ class Supervisor:
         fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
         if what == "activated":
             self._operations.learn(owner)
+            self._watch.activated(owner)
         elif owner.last_exit is not None:
             fields |= {"cause": owner.last_exit.kind, "exit": owner.last_exit.text}
         self._spawn(self._note(what, **fields), f"note of {what}")
@@ -287,15 +281,16 @@ class Supervisor:
         ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
-        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))
+        found = self._watch.footprint(owner.entry)
+        return handler_status(owner, self._operations.reports(owner.entry), (found.peak or None) if found else None)
 
     async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
         started = time.monotonic()
-        before = await self._measure()
+        before = await self._watch.measure()
         was = self._status(owner).state
         seconds = owner.policy.drain_timeout if deadline is None else deadline
         outcome = await owner.unload(mode, seconds, cause)
-        after = await self._measure() if outcome.generation is not None else before
+        after = await self._watch.measure() if outcome.generation is not None else before
         departure = outcome.departure
         return UnloadReceipt(
             handler=owner.name,
@@ -316,44 +311,10 @@ class Supervisor:
         if owner is not None and owner.entry.problem is None and not self.draining:
             owner.post(life.Woken())
 
-    def _candidates(self) -> list[Candidate]:
-        found = (owner.candidate() for owner in self._owners.values())
-        return [candidate for candidate in found if candidate is not None]
-
-    def _evict(self, name: str, generation: int) -> None:
-        self._owners[name].post(life.Evicted(generation))
-
-    async def _measure(self) -> Reading:
-        """Measure all processes, and tell the budget and the generations."""
-        generations = {
-            (name, owner.generation.number): owner.generation
-            for name, owner in self._owners.items()
-            if owner.generation is not None and owner.generation.pid is not None and not owner.inline
-        }
-        pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
-        reading = await self._meter.read(self._planner.fork_servers, pids)
-        for key, memory in reading.workers.items():
-            generation = generations[key]
-            generation.pss = memory.pss
-            generation.peak = max(generation.peak, memory.pss)
-            self._learned[key[0]] = max(self._learned.get(key[0], 0), generation.peak)
-            if generation.ready_at is not None and generation.exit is None:
-                self.budget.settle(*key, memory.pss)
-        self.budget.measured(
-            reading.host + (reading.fork_server or 0), {key: memory.pss for key, memory in reading.workers.items()}
-        )
-        return reading
-
-    async def _sample(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.memory.sample_interval)
-            if any(owner.generation is not None for owner in self._owners.values()):
-                await self._measure()
-
     async def _note(self, stage: str, **fields: object) -> None:
         """Log a stage with the memory of all processes, and tell the observer."""
-        reading = await self._measure()
-        limit = self._meter.limit
+        reading = await self._watch.measure()
+        limit = reading.limit
         fields |= {
             "pss": reading.total,
             "host": reading.host,
@@ -363,6 +324,7 @@ class Supervisor:
             "limit_source": limit.source,
         }
         log.info(stage, extra={"fields": fields})
+        await self._watch.save()
         if self._observer is not None:
             self._observer(stage, fields)
 

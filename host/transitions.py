@@ -18,6 +18,9 @@ from host.lifecycle import Action, Cause, Departure, Event, Phase, State, Timer
 
 Result = tuple[State, list[Action]]
 
+SPREAD = 0.25
+"""By how much of themselves pauses may be longer than they are configured."""
+
 
 def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Result:
     """Return the state after ``event``, and what is to be done, in this order.
@@ -101,7 +104,8 @@ def _activation_ended(state: State, event: life.ActivationEnded, policy: Handler
     if not event.faulty or state.closing:
         return state, actions
     failures = state.failures + 1
-    pause = min(policy.backoff * 2 ** (failures - 1), policy.backoff_max)
+    # No power of two that is too large for a float: a handler may fail for days.
+    pause = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + SPREAD * event.chance)
     state, more = _fail(replace(state, failures=failures), event.error, pause, now)
     return state, actions + more
 
@@ -130,14 +134,13 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
     if state.phase is not Phase.DRAINING or event.generation != state.generation or state.departure is None:
         return state, []
     departure = state.departure
-    if event.out_of_memory and departure.cause is Cause.CRASH:
-        departure = replace(departure, cause=Cause.OUT_OF_MEMORY)
     actions: list[Action] = [life.AnswerUnload(request, event.generation, departure) for request in departure.unloads]
     state, more = _stop_timer(state, Timer.DRAIN)
     actions += more
     state = replace(state, phase=Phase.COLD, departure=None, leases=frozenset())
-    if departure.cause in (Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY):
-        state, opened = _count_crash(state, departure.cause, policy, now)
+    if departure.cause in life.FAULTS:
+        pause = policy.circuit_pause * (1 + SPREAD * event.chance)
+        state, opened = _count_crash(state, departure.cause, policy, pause, now)
         if opened:
             return state, actions + opened
     if state.closing:
@@ -150,7 +153,7 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
     return state, actions
 
 
-def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, now: float) -> Result:
+def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, pause: float, now: float) -> Result:
     crashes = (*(at for at in state.crashes if now - at < policy.crash_window), now)
     state = replace(state, crashes=crashes)
     if state.closing or not (state.trial or len(crashes) >= policy.crash_limit):
@@ -160,7 +163,7 @@ def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, now: float) 
         f"within {policy.crash_window:g} s"
     )
     actions = _refuse_all(state, error)
-    state, more = _fail(replace(state, waiters=(), loads=()), error, policy.circuit_pause, now)
+    state, more = _fail(replace(state, waiters=(), loads=()), error, pause, now)
     return state, actions + more
 
 
@@ -241,6 +244,16 @@ def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: floa
     if state.leases or state.waiters or policy.pin:
         return state, []
     return _depart(state, Departure(Cause.EVICTED))
+
+
+def _overgrown(state: State, event: life.Overgrown, policy: HandlerPolicy, now: float) -> Result:
+    if event.generation != state.generation or state.phase is not Phase.READY:
+        return state, []
+    state, actions = _depart(state, Departure(event.cause))
+    if not state.leases:
+        return state, actions
+    state, more = _start_timer(state, Timer.DRAIN, policy.drain_timeout)
+    return state, actions + more
 
 
 def _closing(state: State, event: life.Closing, policy: HandlerPolicy, now: float) -> Result:
@@ -387,5 +400,6 @@ _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] 
     life.Woken: _woken,
     life.UnloadAsked: _unload_asked,
     life.Evicted: _evicted,
+    life.Overgrown: _overgrown,
     life.Closing: _closing,
 }

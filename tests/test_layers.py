@@ -19,8 +19,8 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
     {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
-    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points", "fallback", "pending"},
+    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
+    | {"version", "units", "entry_points", "fallback", "pending"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -35,7 +35,8 @@ LAYERS: list[set[str]] = [
         "log_bridge",
     },
     # 2: who decides
-    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
+    {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
+    | {"memory_report", "status", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
