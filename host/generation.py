@@ -222,6 +222,9 @@ class Generation:
         except HandlerCrashed:
             closed = channel.closed.result()
             exit = None if closed.broken else await self._gone(exiting, EXIT_GRACE)
+            if exit is not None and exit.lost:
+                # No fault of the handler, which is not paused for it.
+                return OutOfResources(f"{plan.spec.handler}: {exit.describe()}; ask again", retry_after=1.0)
             how = (await self._explain(exit))[1] if exit is not None else closed.text
             return ActivationFailed(f"the worker of {plan.spec.handler} ended before it was ready: {how}")
         except HostError as error:

@@ -98,7 +98,8 @@ def _read(config: MemoryConfig, fork_servers: Sequence[int], workers: Mapping[tu
         measure=host.measure if host is not None else "pss",
         limit=limit,
         kernel=kernel,
-        others=max(0, kernel.held - own) if kernel.held is not None else 0,
+        # Older kernels do not tell what of a process is anonymous: then nobody knows what is others'.
+        others=max(0, kernel.held - own) if kernel.held is not None and own else 0,
         at=time.monotonic(),
         cost=time.thread_time() - begun,
     )

@@ -75,6 +75,25 @@ async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispa
         assert (await host.ask())["generation"] == 2
 
 
+async def test_case_35_an_activation_that_loses_its_fork_server_is_no_fault_of_the_handler(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    async with bench(tmp_path, handlers=handlers) as host:
+        host.control.make("begun", "go")
+        asked = host.begin(error_of(host.ask()))
+        await host.control.heard("begun")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGKILL)
+        error = await within(asked)
+        assert isinstance(error, OutOfResources)
+        assert error.retry_after is not None
+        # It is not paused: the next one is activated at once.
+        again = host.begin(host.ask(number=1))
+        await host.control.heard("begun")
+        await host.control.say("go")
+        assert (await within(again))["number"] == 1
+
+
 async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,8 @@ import pytest
 from host.budget import NeverFits
 from host.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from host.learned import Learned
-from host.memory import read_memory
+from host.memory import MemoryLimit, read_memory
+from host.shortage import KernelView
 from tests.http.serving import running
 from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
@@ -308,6 +310,42 @@ async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_i
         else:
             assert (status, answer["error"]["code"]) == (502, "handler_crashed")
         assert runs.read_text() == "x" * (2 if retried else 1)
+
+
+async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The kernel's counter is made up here: a real shortage would be everybody's on this machine."""
+    short, stalled = True, 0.0
+
+    def view(limit: MemoryLimit) -> KernelView:
+        nonlocal stalled
+        if short:
+            stalled = time.monotonic()  # all the time
+        return KernelView(stalled=stalled, stalled_source="/proc/pressure/memory")
+
+    monkeypatch.setattr("host.measurement.read_kernel_view", view)
+    for name in ("one", "two", "three"):
+        install_puppet(tmp_path, name)
+    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:
+        await host.ask("one")
+        await host.ask("two")
+        assert host.state("one") == host.state("two") == "idle"
+    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0}) as host:
+        short = False
+        await host.ask("one")
+        await host.ask("two")
+        short = True
+        await until(lambda: host.state("one") == "cold" and host.state("two") == "cold")
+        assert [exit_of(host, name) for name in ("one", "two")] == ["evicted", "evicted"]
+        third = host.begin(host.ask("three", number=3))
+        await until(lambda: host.state("three") == "waiting")
+        report = await host.supervisor.memory()
+        assert report.pressure.short
+        assert report.pressure.stalled_share > 0.1
+        assert [one.handler for one in report.waiting] == ["three"]
+        short = False
+        assert (await within(third))["number"] == 3
 
 
 async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
