@@ -18,7 +18,19 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
+    {
+        "errors",
+        "wire",
+        "plugin",
+        "chat_types",
+        "chat",
+        "upstream",
+        "lifecycle",
+        "transitions",
+        "moves",
+        "reports",
+        "timers",
+    }
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
     | {"version", "units", "entry_points", "fallback", "pending"},
     # 1: one source of handlers, one worker, one end of a channel

@@ -75,7 +75,7 @@ async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited
     with (root / "log").open("w") as log:
         process = subprocess.Popen(
             ["sh", "-c", enter, "sh", *command],
-            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": ADMIN, "XDG_STATE_HOME": str(root / "state")},
+            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": ADMIN, "HANDLER_HOST_DATA_DIR": str(root / "data")},
             stdout=subprocess.PIPE,
             stderr=log,
             text=True,

@@ -10,11 +10,12 @@ import pytest
 
 from host import lifecycle as life
 from host import pending
-from host.budget import Budget, Candidate
+from host.budget import Budget, Expectation
 from host.config import HandlerPolicy
 from host.config_loader import load_config
 from host.errors import ConfigError, HandlerCrashed, MemoryBudget
 from host.health import HealthRoutes
+from host.ledger import Candidate
 from host.lifecycle import Phase, State
 from host.transitions import step
 from tests.support import bench, error_of, install_plugin, until, within
@@ -94,14 +95,14 @@ async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
 
 async def test_room_for_pending_work_is_taken_from_nobody() -> None:
     evicted: list[str] = []
-    idle = Candidate("idle", 1, 0.0, 80)
+    idle = Candidate("idle", 1, 0.0)
     budget = Budget(100, wait=30, candidates=lambda: [idle], evict=lambda name, _: evicted.append(name))
-    budget.settle("idle", 1, 80)
-    with pytest.raises(MemoryBudget, match="without an eviction"):
-        await budget.reserve("postman", 1, 40, patient=False)
+    await within(budget.reserve("idle", 1, Expectation(80, 80, "default")))
+    with pytest.raises(MemoryBudget):
+        await within(budget.reserve("postman", 1, Expectation(40, 40, "default"), patient=False))
     assert evicted == []
-    await budget.reserve("postman", 2, 20, patient=False)
-    assert budget.room == 0
+    await within(budget.reserve("postman", 2, Expectation(20, 20, "default"), patient=False))
+    assert budget.ledger.room == 0
 
 
 async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
