@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import TypeVar
 
 import msgspec
@@ -64,24 +64,27 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        async with AsyncExitStack() as stack:
-
-            async def begin(name: str, operation: str, body: bytes, deadline: float) -> tuple[list[bytes], Call]:
-                return await stack.enter_async_context(self._stream(name, operation, body, deadline))
-
-            yield await self._somewhere(begin, name, operation, body)
+        admission, pieces, call = await self._somewhere(self._begin, name, operation, body)
+        try:
+            yield pieces, call
+        finally:
+            admission.release()
 
     async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
         async with self._admission(name, operation, deadline) as lease:
             return await self._call(lease, operation, body, deadline, streamed=False).answer()
 
-    @asynccontextmanager
-    async def _stream(
+    async def _begin(
         self, name: str, operation: str, body: bytes, deadline: float
-    ) -> AsyncIterator[tuple[list[bytes], Call]]:
-        async with self._admission(name, operation, deadline) as lease:
+    ) -> tuple[Admission, list[bytes], Call]:
+        admission = self._admission(name, operation, deadline)
+        lease = await admission.__aenter__()
+        try:
             call = self._call(lease, operation, body, deadline, streamed=True)
-            yield await call.pieces(), call
+            return admission, await call.pieces(), call
+        except BaseException:
+            admission.release()
+            raise
 
     async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
         """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
