@@ -18,6 +18,8 @@ from tests.plugins.sheets.google import Google
 from tests.plugins.sheets.hosts import at_google, served
 from tests.support import LIMIT, until, within
 
+pytestmark = pytest.mark.slow
+
 Append = Callable[[str, str], Awaitable[bool]]
 """Append an event of a user; whether it was acknowledged."""
 
