@@ -35,7 +35,7 @@ LAYERS: list[set[str]] = [
         "log_bridge",
     },
     # 2: who decides
-    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
+    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "waking", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
