@@ -15,7 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from types import TracebackType
 
 from host import catalog as catalogs
-from host import fallback, pending
+from host import fallback
 from host import lifecycle as life
 from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
@@ -31,6 +31,7 @@ from host.planner import Planner, policy_of
 from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
 from host.status import OperationsMemory, handler_status
 from host.suggest import did_you_mean
+from host.waking import Waking
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +61,7 @@ class Supervisor:
         self._planner = Planner(config, self._environ)
         self._watch = MemoryWatch(config, self._owners, self._planner)
         self._rescanning = asyncio.Lock()
+        self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
 
     async def start(self) -> None:
         """Read the catalog, and begin to measure. Nothing is launched.
@@ -74,8 +76,7 @@ class Supervisor:
             await self.close()
             raise ConfigError("\n".join(flaws))
         self._spawn(self._watch.sample(), "memory sampler")
-        if self.config.data_dir is not None:
-            self._spawn(pending.watch(self.config.data_dir, self._wake), "pending work")
+        self._spawn(self.waking.run(), "pending work")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -211,13 +212,6 @@ class Supervisor:
             warnings=warnings,
         )
 
-    async def pending(self) -> dict[str, int]:
-        """Return how many things each handler still has to deliver, active or not; those without any are left out."""
-        if self.config.data_dir is None:
-            return {}
-        notes = await asyncio.to_thread(pending.read, self.config.data_dir)
-        return {name: notes[name].count for name in sorted(notes) if name in self._owners}
-
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
         reading = await self._watch.measure()
@@ -304,12 +298,6 @@ class Supervisor:
             seconds=time.monotonic() - started,
             exit=outcome.exit,
         )
-
-    def _wake(self, name: str) -> None:
-        """Activate a handler that has pending work, as far as there is room for it."""
-        owner = self._owners.get(name)
-        if owner is not None and owner.entry.problem is None and not self.draining:
-            owner.post(life.Woken())
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Log a stage with the memory of all processes, and tell the observer."""

@@ -48,7 +48,7 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "supervisor"},
+    | {"memory_report", "status", "waking", "supervisor"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
