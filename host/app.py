@@ -11,11 +11,13 @@ from host.auth import Endpoint, KeyRing, for_consumers, for_operators
 from host.chat_api import ChatApi
 from host.config import Config
 from host.dispatch import Dispatcher, NativeRoutes
+from host.event_routes import EventRoutes
 from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation
+from host.observation import Observer
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
-from host.supervisor import Observer, Supervisor
+from host.supervisor import Supervisor
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Where an application has its supervisor."""
@@ -44,7 +46,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
     for consumers in (native.routes(), openai.routes()):
         app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
-    app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
+    for operators in (admin.routes(), EventRoutes(supervisor).routes()):
+        app.add_routes(_guarded(operators, lambda endpoint: for_operators(keys, endpoint)))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
@@ -52,6 +55,11 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         await supervisor.close()
         await admin.close()
 
+    async def end_events(_: web.Application) -> None:
+        supervisor.observation.events.close()
+
+    # A server that ends the host as a part of it waits for its answers first: these would never end.
+    app.on_shutdown.append(end_events)
     app.cleanup_ctx.append(supervise)
     return app
 

@@ -15,12 +15,13 @@ import msgspec
 from aiohttp import hdrs, web
 
 from host import exchange
+from host.admission import Admission
 from host.call import Call
 from host.event_stream import EventStream, event
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
-from host.supervisor import Admission, Supervisor
+from host.supervisor import Supervisor
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}

@@ -203,6 +203,10 @@ class Evicted(_Record, frozen=True):
     generation: int
 
 
+class PolicyChanged(_Record, frozen=True):
+    """The handler may be idle for another time than before: it was pinned, or is not any more."""
+
+
 class Closing(_Record, frozen=True):
     """The host shuts down."""
 
@@ -222,6 +226,7 @@ Event = (
     | LoadAsked
     | UnloadAsked
     | Evicted
+    | PolicyChanged
     | Closing
 )
 

@@ -41,6 +41,9 @@ from host.transitions import step
 
 log = logging.getLogger(__name__)
 
+_TOLD = {Phase.ACTIVATING: "activating", Phase.DRAINING: "draining"}
+"""The phases whose beginning is told at once; of the others the outcome is told."""
+
 
 class Services(Protocol):
     """What an owner needs of the supervisor."""
@@ -53,8 +56,8 @@ class Services(Protocol):
     def expected_bytes(self, entry: CatalogEntry) -> int:
         """Return what an activation of the handler is expected to take."""
 
-    def changed(self, owner: Owner, what: str) -> None:
-        """Take note of a step in the handler's life: ``activated``, ``unloaded``, ``failed``, ``lost``."""
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+        """Take note of a step in the handler's life, one of ``host.events.KINDS``; ``exit`` is how its worker ended."""
 
 
 @dataclass(frozen=True)
@@ -132,9 +135,12 @@ class Owner:
         return self._state.phase in (Phase.COLD, Phase.FAILED) and self._running is None
 
     def update(self, entry: CatalogEntry, policy: HandlerPolicy) -> None:
-        """Take what the catalog says now; a worker that runs is not touched."""
+        """Take what the catalog and the operators say now; a worker that runs is not touched."""
+        stays = (policy.pin, policy.idle_after) == (self.policy.pin, self.policy.idle_after)
         self.entry = entry
         self.policy = policy
+        if not stays:
+            self.post(life.PolicyChanged())
 
     def post(self, event: life.Event) -> None:
         """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
@@ -144,9 +150,12 @@ class Owner:
         self._deciding = True
         try:
             while self._mailbox:
+                phase = self._state.phase
                 self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
                 for action in actions:
                     self._perform[type(action)](action)
+                if self._state.phase is not phase and self._state.phase in _TOLD:
+                    self._services.changed(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
 
@@ -236,6 +245,8 @@ class Owner:
     async def _find_room(self, generation: int) -> None:
         try:
             amount = self._services.expected_bytes(self.entry)
+            if amount > self._services.budget.room:
+                self._services.changed(self, "waiting")
             await self._services.budget.reserve(self.name, generation, amount)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
@@ -281,9 +292,9 @@ class Owner:
             self._services.budget.release(self.name, number)
             self._running = None
         for event in outcome:
-            self._note_end(event)
+            report = self._note_end(event)
             self.post(event)
-            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed")
+            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed", report)
 
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
@@ -292,12 +303,12 @@ class Owner:
         error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
         return [life.Lost(number, life.Cause.CRASH, error), life.Exited(number)]
 
-    def _note_end(self, event: life.Event) -> None:
+    def _note_end(self, event: life.Event) -> ExitReport | None:
         generation, departure = self._generation, self._state.departure
         self._generation = None
         self.idle_since = None
         if generation is None or generation.exit is None:
-            return
+            return None
         cause = departure.cause if departure is not None else life.Cause.FAILED
         self.last_exit = ExitReport(
             kind=cause.value,
@@ -306,7 +317,9 @@ class Owner:
             generation=generation.number,
             code=generation.exit.code,
             signal=generation.exit.signal,
+            pss=generation.pss,
         )
+        return self.last_exit
 
     def _abort(self, action: life.Abort) -> None:
         if self._generation is not None:

@@ -11,29 +11,33 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
+from collections.abc import Coroutine, Mapping
+
+import msgspec
 
 from host import catalog as catalogs
 from host import lifecycle as life
+from host.admission import Admission
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
-from host.config import Config
+from host.config import Config, HandlerPolicy
 from host.errors import Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
-from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
 from host.measurement import Meter, Reading
+from host.observation import Observation, Observer
 from host.owner import Owner
 from host.planner import Planner, policy_of
-from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
-from host.status import OperationsMemory, handler_status
+from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
+from host.status import OperationsMemory, handler_status, step_fields
 from host.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
 
-Observer = Callable[[str, Mapping[str, object]], None]
-"""Is told of each step: its name, and its figures."""
+REST = 60.0
+"""Seconds between two measurements while there is no worker and nobody looks."""
+LOOK = 10.0
+"""Seconds that somebody who has asked for figures is taken to look at them."""
 
 
 class Supervisor:
@@ -49,7 +53,7 @@ class Supervisor:
         self.draining = False
         self._closed = False
         self._environ = dict(os.environ if environ is None else environ)
-        self._observer = observer
+        self.observation = Observation(observer)
         self._catalog = Catalog.empty()
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
@@ -57,6 +61,8 @@ class Supervisor:
         self._learned: dict[str, int] = {}
         self._operations = OperationsMemory()
         self._meter = Meter(config.memory)
+        self._measured_at = self._looked_at = 0.0
+        self._pins: dict[str, bool] = {}
         self.budget = Budget(
             self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
         )
@@ -66,7 +72,7 @@ class Supervisor:
     async def start(self) -> None:
         """Read the catalog, and begin to measure. Nothing is launched."""
         await self._note("startup")
-        await self.rescan()
+        await self._rescan()
         self._spawn(self._sample(), "memory sampler")
 
     async def ready(self) -> None:
@@ -86,6 +92,7 @@ class Supervisor:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await self._planner.close()
         self._meter.close()
+        self.observation.events.close()
 
     def hurry(self) -> None:
         """End at once what a shutdown still waits for."""
@@ -94,7 +101,9 @@ class Supervisor:
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._spawn(self._note("drain", in_flight=self.in_flight), "note of drain")
 
     @property
     def in_flight(self) -> int:
@@ -102,7 +111,7 @@ class Supervisor:
         return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
 
     def lease(self, name: str, operation: str | None = None, patience: float | None = None) -> Admission:
-        """Return a context manager that gives a :class:`Lease` on the handler's worker, activating it if need be.
+        """Return a context manager that gives a lease on the handler's worker, activating it if need be.
 
         ``patience`` is how many seconds it may be waited for.
 
@@ -156,8 +165,27 @@ class Supervisor:
         await self.rescan()
         return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
 
+    async def pin(self, name: str, *, pinned: bool) -> HandlerStatus:
+        """Keep a handler's worker from idleness and eviction, or let it go again, until the host's next start."""
+        owner = self._owner(name)
+        changed = owner.policy.pin != pinned
+        self._pins[name] = pinned
+        owner.update(owner.entry, self._policy(owner.entry))
+        if changed:
+            await self._note("pinned", handler=name, pin=pinned)
+        return self._status(owner)
+
+    def look(self) -> None:
+        """Measure every ``memory.sample_interval`` for a while: somebody looks at the figures."""
+        self._looked_at = time.monotonic()
+
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
+        report = await self._rescan()
+        await self._note("rescan", added=report.added, removed=report.removed, changed=report.changed)
+        return report
+
+    async def _rescan(self) -> RescanReport:
         async with self._rescanning:
             found = await asyncio.to_thread(self._scan)
             changes = catalogs.diff(self._catalog, found)
@@ -173,9 +201,9 @@ class Supervisor:
                 if name in changes.changed:
                     self._operations.forget(name)
                 if name in self._owners:
-                    self._owners[name].update(entry, policy_of(self.config, entry))
+                    self._owners[name].update(entry, self._policy(entry))
                 else:
-                    self._owners[name] = Owner(entry, policy_of(self.config, entry), self)
+                    self._owners[name] = Owner(entry, self._policy(entry), self)
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
@@ -226,20 +254,18 @@ class Supervisor:
 
     def expected_bytes(self, entry: CatalogEntry) -> int:
         """Return what an activation is expected to take: learned, else estimated, else the default."""
-        policy = policy_of(self.config, entry)
+        policy = self._policy(entry)
         if policy.isolation == "inline":
             return 0
         return self._learned.get(entry.name) or policy.memory_estimate or self.config.memory.default_estimate
 
-    def changed(self, owner: Owner, what: str) -> None:
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in a handler's life (for the owners)."""
         if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
             del self._owners[owner.name]
-        fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
         if what == "activated":
             self._operations.learn(owner)
-        elif owner.last_exit is not None:
-            fields |= {"cause": owner.last_exit.kind, "exit": owner.last_exit.text}
+        fields = step_fields(owner, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
     def _owner(self, name: str) -> Owner:
@@ -248,6 +274,11 @@ class Supervisor:
             known = ", ".join(sorted(self._owners)) or "none"
             raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
         return owner
+
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        policy = policy_of(self.config, entry)
+        pinned = self._pins.get(entry.name, policy.pin)
+        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
 
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
@@ -262,7 +293,8 @@ class Supervisor:
         ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
-        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))
+        recent = self.observation.counters.of(owner.name).recent
+        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name), recent)
 
     async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
         started = time.monotonic()
@@ -301,6 +333,8 @@ class Supervisor:
         }
         pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
         reading = await self._meter.read(self._planner.fork_servers, pids)
+        self._measured_at = time.monotonic()
+        self.observation.history.add(reading, self._measured_at)
         for key, memory in reading.workers.items():
             generation = generations[key]
             generation.pss = memory.pss
@@ -316,11 +350,14 @@ class Supervisor:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(self.config.memory.sample_interval)
-            if any(owner.generation is not None for owner in self._owners.values()):
+            now = time.monotonic()
+            looked_at = now - self._looked_at < LOOK
+            at_work = any(owner.generation is not None for owner in self._owners.values())
+            if at_work or looked_at or now - self._measured_at >= REST:
                 await self._measure()
 
     async def _note(self, stage: str, **fields: object) -> None:
-        """Log a stage with the memory of all processes, and tell the observer."""
+        """Tell a stage with the memory of all processes."""
         reading = await self._measure()
         limit = self._meter.limit
         fields |= {
@@ -331,30 +368,9 @@ class Supervisor:
             "limit": limit.bytes,
             "limit_source": limit.source,
         }
-        log.info(stage, extra={"fields": fields})
-        if self._observer is not None:
-            self._observer(stage, fields)
+        self.observation.step(stage, fields)
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-class Admission:
-    """Gives a lease to the block it is entered for, and takes it back at its end."""
-
-    __slots__ = ("_dispatch", "_owner", "_patience")
-
-    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
-        self._owner = owner
-        self._dispatch = dispatch
-        self._patience = patience
-
-    async def __aenter__(self) -> Lease:
-        return await self._owner.admit(self._dispatch, self._patience)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._owner.release(self._dispatch)

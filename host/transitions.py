@@ -235,6 +235,14 @@ def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: floa
     return _depart(state, Departure(Cause.EVICTED))
 
 
+def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is not Phase.READY or state.leases:
+        return state, []
+    state, actions = _stop_timer(state, Timer.IDLE)
+    state, more = _settle(state, policy)
+    return state, actions + more
+
+
 def _closing(state: State, event: life.Closing, policy: HandlerPolicy, now: float) -> Result:
     error = Draining("the host is shutting down; ask another instance")
     state = replace(state, closing=True)
@@ -378,5 +386,6 @@ _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] 
     life.LoadAsked: _load_asked,
     life.UnloadAsked: _unload_asked,
     life.Evicted: _evicted,
+    life.PolicyChanged: _policy_changed,
     life.Closing: _closing,
 }

@@ -35,9 +35,10 @@ LAYERS: list[set[str]] = [
         "log_bridge",
     },
     # 2: who decides
-    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor"},
+    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor", "admission"}
+    | {"events", "counters", "history", "observation"},
     # 3: HTTP
-    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
+    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
     # 4: the composition root
     {"app", "server"},

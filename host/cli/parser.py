@@ -117,6 +117,35 @@ def _add_operators(commands: Any) -> None:
     )
     _unload_options(reload)
 
+    for name, what, more in (
+        (
+            "pin",
+            "keep handlers active, whatever is idle or short of memory",
+            "Until the host's next start, or `unpin`.",
+        ),
+        ("unpin", "let handlers be unloaded again", "For those that `pin` or the configuration has pinned."),
+    ):
+        command = _add(commands, name, "operate", what, more, f"handler-host {name} gpt_a")
+        command.add_argument("handlers", nargs="+", metavar="HANDLER")
+        _client_options(command, json=True)
+
+    events = _add(
+        commands,
+        "events",
+        "events",
+        "show what has happened in the host, and what happens",
+        "One line for each step in a handler's life and for each thing that an operator has done. A host that "
+        "goes away is waited for, and asked for what was missed meanwhile. --json prints an event a line.",
+        "handler-host events",
+        "handler-host events --follow --handler gpt_a",
+        "handler-host events --follow --kind unloaded --json | jq .cause",
+    )
+    events.add_argument("--follow", "-f", action="store_true", help="go on with what happens, until Ctrl-C")
+    events.add_argument("--last", metavar="N", type=int, help="so many of the last events first (default: all; 10)")
+    events.add_argument("--handler", action="append", metavar="HANDLER", help="of this handler only; may be repeated")
+    events.add_argument("--kind", action="append", metavar="KIND", help="of this kind only; may be repeated")
+    _client_options(events, json=True)
+
     rescan = _add(
         commands,
         "rescan",
@@ -284,7 +313,7 @@ def _unload_options(command: argparse.ArgumentParser) -> None:
 
 def _client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
     command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    if command.get_default("module") == "operate":
+    if command.get_default("module") in ("operate", "events"):
         command.add_argument(
             "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
         )

@@ -16,12 +16,16 @@ COMMANDS = [
     "load",
     "unload",
     "reload",
+    "pin",
+    "unpin",
+    "events",
     "rescan",
     "memory",
     "drain",
     "dispatch",
     "chat",
     "config",
+    "env",
     "version",
 ]
 HEAVY = {"aiohttp", "msgspec", "psutil", "pluggy", "http.client", "asyncio", "pydantic", "ssl"}

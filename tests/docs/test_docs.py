@@ -16,6 +16,7 @@ from host.cli.parser import make_parser
 from host.config import Config
 from host.config_loader import SECTIONS, load_config
 from host.errors import BY_CODE
+from host.events import KINDS
 from host.plugin import HandlerHooks
 from tests.support import bench, install_plugin, within
 
@@ -55,6 +56,11 @@ def test_every_route_is_documented() -> None:
     }
     documented = set(re.findall(r"^\| `((?:GET|POST) /[^`]*)` \|", text("reference/http.md"), re.MULTILINE))
     assert documented == routes
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    part = text("reference/http.md").partition("### Events")[2].partition("\n## ")[0].partition("| kind |")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", part, re.MULTILINE)) == KINDS
 
 
 def test_every_command_is_documented() -> None:

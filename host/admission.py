@@ -1,0 +1,27 @@
+"""Gives a lease to a block of code, and takes it back at its end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from host.lease import Lease
+from host.owner import Owner
+
+
+class Admission:
+    """Gives a lease to the block it is entered for, and takes it back at its end."""
+
+    __slots__ = ("_dispatch", "_owner", "_patience")
+
+    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
+        self._owner = owner
+        self._dispatch = dispatch
+        self._patience = patience
+
+    async def __aenter__(self) -> Lease:
+        return await self._owner.admit(self._dispatch, self._patience)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._owner.release(self._dispatch)
