@@ -11,9 +11,11 @@ from host.owner import Owner
 class Admission:
     """Gives a lease to the block it is entered for, and takes it back at its end."""
 
-    __slots__ = ("_dispatch", "_owner", "_patience")
+    __slots__ = ("_dispatch", "_owner", "_patience", "operation")
 
-    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
+    def __init__(self, owner: Owner, dispatch: int, patience: float | None, operation: str | None) -> None:
+        self.operation = operation
+        """The operation that is asked for, if the handler is known to have it."""
         self._owner = owner
         self._dispatch = dispatch
         self._patience = patience

@@ -14,6 +14,7 @@ from host.dispatch import Dispatcher, NativeRoutes
 from host.event_routes import EventRoutes
 from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation
+from host.metrics import MetricsRoutes
 from host.observation import Observer
 from host.openai_api import OpenAIRoutes
 from host.request_limits import RequestLimits
@@ -40,6 +41,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     native = NativeRoutes(supervisor, dispatcher, limits)
     openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
     admin = AdminRoutes(supervisor, limits)
+    metrics = MetricsRoutes(supervisor)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
@@ -48,11 +50,15 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
     for operators in (admin.routes(), EventRoutes(supervisor).routes()):
         app.add_routes(_guarded(operators, lambda endpoint: for_operators(keys, endpoint)))
+    public = config.metrics.public
+    watched = _guarded(metrics.routes(), lambda endpoint: endpoint if public else for_operators(keys, endpoint))
+    app.add_routes(watched)
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
         yield
         await supervisor.close()
+        metrics.close()
         await admin.close()
 
     async def end_events(_: web.Application) -> None:

@@ -173,6 +173,13 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class MetricsConfig(_Section, frozen=True, kw_only=True):
+    """``[metrics]``: who may read ``/metrics``."""
+
+    public: bool = False
+    """True: everybody; else who has the admin token."""
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All of it."""
 
@@ -183,6 +190,7 @@ class Config(_Section, frozen=True, kw_only=True):
     defaults: HandlerPolicy = HandlerPolicy()
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
     data_dir: Path | None = None
     """Where handlers keep what outlives their workers."""
     handlers: dict[str, dict[str, Any]] = {}

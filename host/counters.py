@@ -101,8 +101,8 @@ class HandlerCounters:
         """What dispatches have waited for an activation; those that have not are not in it."""
         self.handle = Histogram()
         self.first_piece = Histogram()
-        self.activations: Counter[str] = Counter()
-        """By result: ``ok``, ``failed``."""
+        self.activations: Counter[tuple[str, str]] = Counter()
+        """By who has caused it (``dispatch``, ``operator``) and result (``ok``, ``failed``)."""
         self.unloads: Counter[str] = Counter()
         """By cause, see ``host.lifecycle.Cause``."""
         self.given_back = 0
@@ -152,10 +152,9 @@ class Counters:
         handler = fields.get("handler")
         if not isinstance(handler, str):
             return
-        if what == "activated":
-            self.of(handler).activations["ok"] += 1
-        elif what == "failed":
-            self.of(handler).activations["failed"] += 1
+        if what in ("activated", "failed"):
+            result = "ok" if what == "activated" else "failed"
+            self.of(handler).activations[str(fields.get("for")), result] += 1
         elif what == "unloaded":
             own = self.of(handler)
             own.unloads[str(fields.get("cause", "unknown"))] += 1

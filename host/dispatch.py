@@ -22,6 +22,7 @@ from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
 from host.supervisor import Supervisor
+from host.tally import Tally
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
@@ -38,11 +39,19 @@ class Dispatcher:
     def __init__(self, supervisor: Supervisor, timeout: float) -> None:
         self._supervisor = supervisor
         self._timeout = timeout
+        self._counters = supervisor.observation.counters
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
-        async with self._admission(name, operation) as lease:
-            return await self._call(lease, operation, body, streamed=False).answer()
+        admission = self._admission(name, operation)
+        with Tally(self._counters, name, admission.operation) as tally:
+            async with admission as lease:
+                call = self._call(lease, operation, body, streamed=False)
+                tally.begin(lease, call, operation)
+                try:
+                    return await call.answer()
+                finally:
+                    tally.end()
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
@@ -52,9 +61,17 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        async with self._admission(name, operation) as lease:
-            call = self._call(lease, operation, body, streamed=True)
-            yield await call.pieces(), call
+        admission = self._admission(name, operation)
+        with Tally(self._counters, name, admission.operation) as tally:
+            async with admission as lease:
+                call = self._call(lease, operation, body, streamed=True)
+                tally.begin(lease, call, operation)
+                try:
+                    first = await call.pieces()
+                    tally.first_piece()
+                    yield first, call
+                finally:
+                    tally.end()
 
     def _admission(self, name: str, operation: str) -> Admission:
         admission = self._supervisor.lease(name, operation, self._timeout)

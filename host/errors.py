@@ -89,6 +89,13 @@ class MethodNotAllowed(HostError):
     code = "method_not_allowed"
 
 
+class NotInstalled(HostError):
+    """An optional package that this needs is not installed."""
+
+    status = 501
+    code = "not_installed"
+
+
 class BadRequest(HostError):
     """What came is no HTTP request that can be read."""
 

@@ -32,10 +32,12 @@ Envelope = Callable[[HostError, str], bytes]
 class Exchange:
     """One request and its answer; times are seconds."""
 
-    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "envelope", "handler", "request_id")
+    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "consumer", "envelope", "handler", "request_id")
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.consumer: str | None = None
+        """The name of the key that the client has sent; None without one."""
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None

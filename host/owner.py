@@ -78,6 +78,8 @@ class Owner:
         self.removed = False
         """The catalog has it no more; the owner goes when its worker has gone."""
         self.dispatches = 0
+        self.activated_for = "dispatch"
+        """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
         self.idle_since: float | None = None
@@ -240,6 +242,7 @@ class Owner:
         return timer.remaining() if timer is not None else None
 
     def _reserve(self, action: life.Reserve) -> None:
+        self.activated_for = "operator" if self._state.loads else "dispatch"
         self._reserving = asyncio.create_task(self._find_room(action.generation), name=f"room for {self.name}")
 
     async def _find_room(self, generation: int) -> None:

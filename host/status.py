@@ -57,6 +57,8 @@ def step_fields(owner: Owner, what: str, exit: ExitReport | None) -> dict[str, o
     """Return the figures of a step in a handler's life, for log and events; ``exit`` is how a worker ended."""
     fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
     departure = owner.state.departure
+    if what in ("activating", "activated", "failed"):
+        fields["for"] = owner.activated_for
     if what == "activated":
         fields["seconds"] = owner.activate_seconds
     elif what == "draining" and departure is not None:

@@ -35,9 +35,7 @@ from host.suggest import did_you_mean
 log = logging.getLogger(__name__)
 
 REST = 60.0
-"""Seconds between two measurements while there is no worker and nobody looks."""
-LOOK = 10.0
-"""Seconds that somebody who has asked for figures is taken to look at them."""
+"""Seconds between two measurements while there is no worker."""
 
 
 class Supervisor:
@@ -61,7 +59,9 @@ class Supervisor:
         self._learned: dict[str, int] = {}
         self._operations = OperationsMemory()
         self._meter = Meter(config.memory)
-        self._measured_at = self._looked_at = 0.0
+        self._measured_at = 0.0
+        self._reading: Reading | None = None
+        self._refreshing = asyncio.Lock()
         self._pins: dict[str, bool] = {}
         self.budget = Budget(
             self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
@@ -126,7 +126,7 @@ class Supervisor:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return Admission(owner, next(self._dispatches), patience)
+        return Admission(owner, next(self._dispatches), patience, operation if known is not None else None)
 
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
@@ -175,9 +175,11 @@ class Supervisor:
             await self._note("pinned", handler=name, pin=pinned)
         return self._status(owner)
 
-    def look(self) -> None:
-        """Measure every ``memory.sample_interval`` for a while: somebody looks at the figures."""
-        self._looked_at = time.monotonic()
+    async def refresh(self) -> None:
+        """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
+        async with self._refreshing:
+            if time.monotonic() - self._measured_at >= self.config.memory.sample_interval and not self._closed:
+                await self._measure()
 
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
@@ -220,7 +222,14 @@ class Supervisor:
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        reading = await self._measure()
+        return self._memory_report(await self._measure())
+
+    def last_memory(self) -> MemoryReport:
+        """Return what the last measurement has brought; the host has measured when it has started."""
+        assert self._reading is not None, "nothing is told before the start"
+        return self._memory_report(self._reading)
+
+    def _memory_report(self, reading: Reading) -> MemoryReport:
         limit = self._meter.limit
         workers: dict[str, WorkerMemory] = {}
         for (name, number), memory in reading.workers.items():
@@ -333,7 +342,7 @@ class Supervisor:
         }
         pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
         reading = await self._meter.read(self._planner.fork_servers, pids)
-        self._measured_at = time.monotonic()
+        self._measured_at, self._reading = time.monotonic(), reading
         self.observation.history.add(reading, self._measured_at)
         for key, memory in reading.workers.items():
             generation = generations[key]
@@ -350,10 +359,8 @@ class Supervisor:
     async def _sample(self) -> None:
         while True:
             await asyncio.sleep(self.config.memory.sample_interval)
-            now = time.monotonic()
-            looked_at = now - self._looked_at < LOOK
             at_work = any(owner.generation is not None for owner in self._owners.values())
-            if at_work or looked_at or now - self._measured_at >= REST:
+            if at_work or time.monotonic() - self._measured_at >= REST:
                 await self._measure()
 
     async def _note(self, stage: str, **fields: object) -> None:

@@ -39,7 +39,19 @@ LAYERS: list[set[str]] = [
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
-    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"},
+    | {
+        "tally",
+        "loop_lag",
+        "metrics",
+        "metric_families",
+        "request_body",
+        "chat_api",
+        "openai_requests",
+        "openai_answers",
+        "openai_api",
+        "admin",
+        "health",
+    },
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it

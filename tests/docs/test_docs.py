@@ -17,6 +17,7 @@ from host.config import Config
 from host.config_loader import SECTIONS, load_config
 from host.errors import BY_CODE
 from host.events import KINDS
+from host.metric_families import MEANINGS
 from host.plugin import HandlerHooks
 from tests.support import bench, install_plugin, within
 
@@ -61,6 +62,11 @@ def test_every_route_is_documented() -> None:
 def test_every_kind_of_event_is_documented() -> None:
     part = text("reference/http.md").partition("### Events")[2].partition("\n## ")[0].partition("| kind |")[2]
     assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", part, re.MULTILINE)) == KINDS
+
+
+def test_every_metric_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .*\| (.*) \|$", text("reference/metrics.md"), re.MULTILINE)
+    assert dict(rows) == MEANINGS
 
 
 def test_every_command_is_documented() -> None:

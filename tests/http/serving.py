@@ -115,6 +115,7 @@ def configured(
     admin: str | None = ADMIN,
     policy: Mapping[str, Any] | None = None,
     handlers: Mapping[str, Mapping[str, Any]] | None = None,
+    **sections: Any,
 ) -> Config:
     """Return a configuration for the plugins in ``root`` alone."""
     own = {"puppet": {"control": f"{root}/control"}, **(handlers or {})}
@@ -126,6 +127,7 @@ def configured(
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=False),
         handlers={name: dict(settings) for name, settings in own.items()},
+        **sections,
     )
 
 

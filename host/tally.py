@@ -1,0 +1,80 @@
+"""Counts one dispatch: how it ended, and what its time went into."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from host import exchange
+from host.call import Call
+from host.counters import CANCELLED, OTHER, Counters, Dispatch
+from host.errors import HostError, UnknownOperation
+from host.lease import Lease
+
+
+class Tally:
+    """Counts what happens in its block as one dispatch of a handler."""
+
+    __slots__ = (
+        "_began",
+        "_call",
+        "_counters",
+        "_first_piece",
+        "_handle",
+        "_handler",
+        "_lease",
+        "_operation",
+        "_result",
+    )
+
+    def __init__(self, counters: Counters, handler: str, operation: str | None) -> None:
+        self._counters = counters
+        self._handler = handler
+        self._operation = operation
+        self._began = time.monotonic()
+        self._lease: Lease | None = None
+        self._call: Call | None = None
+        self._handle: float | None = None
+        self._first_piece: float | None = None
+        self._result: str | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def begin(self, lease: Lease, call: Call, operation: str) -> None:
+        """Note that the worker gets the dispatch now."""
+        self._lease, self._call, self._operation = lease, call, operation
+        self._began = time.monotonic()
+
+    def first_piece(self) -> None:
+        """Note that a stream begins."""
+        self._first_piece = time.monotonic() - self._began
+
+    def end(self) -> None:
+        """Note that the worker is done with it, or nobody waits any more; before the lease is given back."""
+        assert self._call is not None, "what has not begun does not end"
+        self._handle = time.monotonic() - self._began
+        self._result = self._call.outcome or CANCELLED
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        result = self._result
+        if isinstance(error, HostError):
+            result = error.code
+        elif result is None:
+            result = HostError.code if isinstance(error, Exception) else CANCELLED
+        lease = self._lease
+        self._counters.dispatched(
+            Dispatch(
+                handler=self._handler,
+                operation=OTHER if self._operation is None or result == UnknownOperation.code else self._operation,
+                result=result,
+                queue=lease.queue_seconds if lease is not None else time.monotonic() - self._began,
+                activate=lease.activate_seconds if lease is not None else 0.0,
+                handle=self._handle,
+                first_piece=self._first_piece,
+                consumer=exchange.current.get().consumer,
+            )
+        )
