@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 
 from host.admin import AdminRoutes
-from host.auth import Endpoint, KeyRing, for_consumers, for_operators
+from host.audit import Audit
+from host.auth import Endpoint, KeyRing, for_consumers
 from host.chat_api import ChatApi
 from host.config import Config
+from host.dashboard import DashboardRoutes
 from host.dispatch import Dispatcher, NativeRoutes
 from host.event_routes import EventRoutes
 from host.health import HealthRoutes
@@ -17,6 +19,7 @@ from host.http_errors import error_middleware, expectation
 from host.metrics import MetricsRoutes
 from host.observation import Observer
 from host.openai_api import OpenAIRoutes
+from host.operators import Operators
 from host.request_limits import RequestLimits
 from host.supervisor import Supervisor
 
@@ -42,17 +45,20 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
     admin = AdminRoutes(supervisor, limits)
     metrics = MetricsRoutes(supervisor)
+    dashboard = DashboardRoutes(supervisor, native)
+    audit = Audit(supervisor.observation.events)
+    operators = Operators(keys, audit, supervisor.observation.counters, limits)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
+
     for consumers in (native.routes(), openai.routes()):
         app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
-    for operators in (admin.routes(), EventRoutes(supervisor).routes()):
-        app.add_routes(_guarded(operators, lambda endpoint: for_operators(keys, endpoint)))
-    public = config.metrics.public
-    watched = _guarded(metrics.routes(), lambda endpoint: endpoint if public else for_operators(keys, endpoint))
-    app.add_routes(watched)
+    for steering in (admin.routes(), EventRoutes(supervisor).routes(), dashboard.routes()):
+        app.add_routes(_guarded(steering, operators.only))
+    for unguarded in (HealthRoutes(supervisor).routes(), operators.routes(), dashboard.public_routes()):
+        app.add_routes(_guarded(unguarded, _unchanged))
+    app.add_routes(_guarded(metrics.routes(), _unchanged if config.metrics.public else operators.only))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
@@ -68,6 +74,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.on_shutdown.append(end_events)
     app.cleanup_ctx.append(supervise)
     return app
+
+
+def _unchanged(endpoint: Endpoint) -> Endpoint:
+    return endpoint
 
 
 def _guarded(routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:

@@ -91,24 +91,6 @@ def for_consumers(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
     return guarded
 
 
-def for_operators(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
-    """Return ``endpoint`` for who has the admin token only."""
-
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        if not keys.has_admin:
-            raise Forbidden("the admin routes are closed, as there is no admin token: set HANDLER_HOST_ADMIN_TOKEN")
-        key = presented_key(request)
-        if key is None:
-            raise Unauthorized("this route needs the admin token: send it as 'Authorization: Bearer TOKEN'")
-        if not keys.is_admin(key):
-            if keys.is_consumer(key):
-                raise Forbidden("an API key opens no admin route: send the admin token")
-            raise Unauthorized("this is not the admin token: see HANDLER_HOST_ADMIN_TOKEN")
-        return await endpoint(request)
-
-    return guarded
-
-
 @functools.lru_cache(maxsize=256)
 def _names_this_machine(address: str) -> bool:
     name, colon, port = address.rpartition(":")

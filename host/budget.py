@@ -150,7 +150,7 @@ class Budget:
         """Return whom to evict for ``amount`` bytes: least recently used first, none that is not needed."""
         missing = amount - self.room - sum(self._measured.get(key, 0) for key in self._leaving)
         victims: list[Candidate] = []
-        for candidate in sorted(self._candidates(), key=lambda c: c.idle_since):
+        for candidate in self.eviction_order():
             if missing <= 0:
                 break
             victims.append(candidate)
@@ -163,6 +163,10 @@ class Budget:
                 victims.remove(candidate)
                 missing += candidate.pss
         return victims
+
+    def eviction_order(self) -> list[Candidate]:
+        """Return who is idle, in the order in which they would be evicted."""
+        return sorted(self._candidates(), key=lambda candidate: candidate.idle_since)
 
     def _admit(self) -> None:
         """Give room to the requests in the order they came; evict for the first that has none."""

@@ -32,12 +32,24 @@ Envelope = Callable[[HostError, str], bytes]
 class Exchange:
     """One request and its answer; times are seconds."""
 
-    __slots__ = ("_activate", "_asked_at", "_dispatched_at", "_queue", "consumer", "envelope", "handler", "request_id")
+    __slots__ = (
+        "_activate",
+        "_asked_at",
+        "_dispatched_at",
+        "_queue",
+        "consumer",
+        "envelope",
+        "handler",
+        "operator",
+        "request_id",
+    )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.consumer: str | None = None
         """The name of the key that the client has sent; None without one."""
+        self.operator: str | None = None
+        """Who of the operators has asked: ``token``, or the name of a session."""
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None

@@ -149,5 +149,7 @@ class MemoryReport(_Report, frozen=True, kw_only=True):
     workers: dict[str, WorkerMemory]
     learned: dict[str, int]
     """The highest PSS ever seen of each handler."""
+    evictable: list[str]
+    """The handlers that are idle, in the order in which they would be unloaded for another one's memory."""
     measure: str
     """What the figures are: ``pss``, or ``uss`` or ``rss`` where the system has no PSS."""

@@ -254,6 +254,7 @@ class Supervisor:
             fork_server_pids=self._planner.fork_servers,
             workers=workers,
             learned=dict(self._learned),
+            evictable=[candidate.handler for candidate in self.budget.eviction_order()],
             measure=reading.measure,
         )
 

@@ -39,6 +39,7 @@ LAYERS: list[set[str]] = [
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
+    | {"throttle", "sessions", "audit", "operators", "dashboard"}
     | {
         "tally",
         "loop_lag",
