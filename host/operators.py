@@ -63,11 +63,9 @@ class Operators:
         ]
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """Tell a page that was loaded anew what it needs: the CSRF token of its session."""
+        """Tell a page that was loaded anew whether it is signed in, and the CSRF token of its session."""
         session = self._session(request)
-        if session is None:
-            raise Unauthorized("not signed in")
-        return _told(session)
+        return _told(session) if session is not None else json_answer({"signed_in": False})
 
     async def sign_in(self, request: web.Request) -> web.StreamResponse:
         """Give a cookie for the admin token."""

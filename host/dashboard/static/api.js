@@ -53,7 +53,9 @@ async function refusal(answer) {
 }
 
 export async function restore() {
-  csrf = (await call("GET", "session")).csrf;
+  const session = await call("GET", "session");
+  csrf = session.csrf ?? null;
+  return session.signed_in;
 }
 
 export async function signIn(token) {

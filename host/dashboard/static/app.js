@@ -1,6 +1,6 @@
 // Ties it together: signs in, asks for the overview every two seconds while somebody looks, follows the events.
 
-import { call, Refused, restore, signIn, signOut } from "./api.js";
+import { call, Refused, restore, signIn, signOut, Unreachable } from "./api.js";
 import { Chart } from "./chart.js";
 import { Events } from "./events.js";
 import { put, size } from "./format.js";
@@ -26,6 +26,11 @@ function connection(state, text) {
   const shown = find("connection");
   shown.dataset.state = state;
   put(shown, text);
+}
+
+function away(error) {
+  if (!(error instanceof Unreachable || error instanceof Refused)) throw error; // a defect of this page
+  connection("away", `${error.message}; trying again`);
 }
 
 function showSignIn(reason) {
@@ -75,9 +80,8 @@ async function ask() {
     if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
       showSignIn("Your session has ended, or the host was started anew.");
     } else {
-      connection("away", "the host does not answer; trying again");
+      away(error);
       pause = Math.min(LONGEST_PAUSE, pause * 1.5);
-      if (!(error instanceof Error && error.message)) throw error;
     }
   }
 }
@@ -158,15 +162,11 @@ document.addEventListener("visibilitychange", () => {
 
 async function begin() {
   try {
-    await restore();
-    await showDashboard();
+    if (await restore()) await showDashboard();
+    else showSignIn();
   } catch (error) {
-    if (error instanceof Refused) {
-      showSignIn();
-    } else {
-      connection("away", "the host does not answer; trying again");
-      setTimeout(begin, INTERVAL);
-    }
+    away(error);
+    setTimeout(begin, INTERVAL);
   }
 }
 

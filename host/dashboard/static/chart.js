@@ -4,9 +4,11 @@
 import { element, put, size } from "./format.js";
 
 const PALETTE = 8;
+const SHORTEST = 20; // seconds
+const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1024, 2048, 5120, 10240, 20480, 51200, 102400].map((mb) => mb * 1048576);
 const HOST = "host";
 const FORK_SERVER = "fork server";
-const FAR = 4; // a line so many times above the memory would flatten the steps
+const FAR = 5; // a line so many times above the memory would flatten the steps
 
 export class Chart {
   constructor(target, legend) {
@@ -58,7 +60,8 @@ export class Chart {
 
   table() {
     const now = Date.now() / 1000;
-    const start = now - this.seconds;
+    // A young host's chart begins with the host: the first steps are to be seen as well.
+    const start = Math.max(now - this.seconds, Math.min(this.samples[0]?.time ?? now, now - SHORTEST));
     let first = this.samples.findIndex((sample) => sample.time >= start);
     if (first < 0) first = this.samples.length;
     const shown = this.samples.slice(Math.max(0, first - 1));
@@ -133,8 +136,8 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { x: { range: () => this.bounds }, y: { range: () => [0, this.top] } },
       axes: [
-        { ...axis, space: 70 },
-        { ...axis, size: 64, values: (_, ticks) => ticks.map((tick) => (tick ? size(tick) : "0")) },
+        { ...axis, space: 80, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step < 60)) },
+        { ...axis, size: 64, incrs: STEPS, values: (_, ticks) => ticks.map((tick) => (tick ? size(tick) : "0")) },
       ],
       series: [{}, ...series],
       hooks: { setCursor: [() => this.fill()] },
@@ -174,7 +177,7 @@ export class Chart {
       if (this.series.includes(name)) swatch.dataset.colour = this.colour(name).slice(2);
       else if (name === "limit" || name === "budget") swatch.dataset.line = name;
       this.rows.set(name, value);
-      return element("li", { data: { series: name } }, swatch, `${name} `, value);
+      return element("li", { data: { series: name } }, ...(name === "together" ? [] : [swatch]), `${name} `, value);
     });
     this.legend.replaceChildren(...rows);
   }
@@ -189,7 +192,7 @@ export class Chart {
     put(this.rows.get("budget"), size(this.usable) + (this.lines.budget ? "" : " (above the chart)"));
     put(this.rows.get("limit"), size(this.limit) + (this.lines.limit ? "" : " (above the chart)"));
     const at = this.plot?.data[0][index];
-    this.legend.dataset.at = under === null || under === undefined ? "now" : new Date(at * 1000).toLocaleTimeString();
+    this.legend.dataset.at = under === null || under === undefined ? "now" : clock(at, true);
   }
 
   describe() {
@@ -209,4 +212,9 @@ export class Chart {
     const index = Math.min(last, Math.max(0, (this.plot.cursor.idx ?? last) + step));
     this.plot.setCursor({ left: this.plot.valToPos(this.plot.data[0][index], "x"), top: 10 });
   }
+}
+
+function clock(time, seconds) {
+  const parts = { hour: "2-digit", minute: "2-digit", hour12: false, ...(seconds ? { second: "2-digit" } : {}) };
+  return new Date(time * 1000).toLocaleTimeString([], parts);
 }

@@ -20,6 +20,7 @@ export class Events {
   start(onEvent) {
     if (this.source && this.source.readyState !== EventSource.CLOSED) return;
     this.events = [];
+    this.list.replaceChildren();
     this.source = new EventSource("events?replay=200");
     const take = (message) => {
       const event = JSON.parse(message.data);
@@ -82,5 +83,6 @@ function row(event) {
 function shown(name, value) {
   if (SIZES.has(name)) return size(value);
   if (typeof value === "number" && !Number.isInteger(value)) return value.toFixed(3);
-  return typeof value === "object" ? JSON.stringify(value) : String(value);
+  if (typeof value === "object" || /\s/.test(value)) return JSON.stringify(value);
+  return String(value);
 }
