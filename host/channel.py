@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -62,8 +61,8 @@ class Channel(asyncio.Protocol):
         self._number = 0
         self._failure: HostError | None = None
         self._started: asyncio.Future[wire.Ready] | None = None
-        self._ready = False
-        self._seen = time.monotonic()
+        self._silent = 0
+        """Heartbeats in a row that nothing has answered."""
         self._sequence = 0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -120,8 +119,7 @@ class Channel(asyncio.Protocol):
                 f"the worker of {self._handler} speaks protocol {ready.protocol}, the host {wire.PROTOCOL_VERSION}: "
                 "install the host's own version of handler-host in the worker's environment"
             )
-        self._ready = True
-        self._seen = time.monotonic()
+        self._silent = 0
         self._beat()
         return ready
 
@@ -193,7 +191,7 @@ class Channel(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Take the frames that ``data`` completes (asyncio)."""
-        self._seen = time.monotonic()
+        self._silent = 0
         try:
             for frame in self._decoder.feed(data):
                 self._take[type(frame)](frame)
@@ -223,15 +221,21 @@ class Channel(asyncio.Protocol):
             self._started.set_exception(HandlerCrashed(f"the worker of {self._handler} ended: {closed.text}"))
 
     def _beat(self) -> None:
-        """Ask for a sign of life; give the worker up that has given none for too long."""
-        silent = time.monotonic() - self._seen
-        if silent > self.limits.hang_after:
+        """Ask for a sign of life; give the worker up that has given none for too long.
+
+        The time is counted in heartbeats, not by the clock: while the host itself stood still
+        (a paused container, a stopped process) nobody was asked, and nobody failed to answer.
+        """
+        interval = self.limits.heartbeat_interval
+        silent = self._silent * interval
+        if silent >= max(self.limits.hang_after, interval):
             text = f"it gave no sign of life for {silent:.0f} s (workers.hang_after)"
             self._end(Closed(text, broken=True, hang=True))
             return
+        self._silent += 1
         self._sequence += 1
         self.send(wire.Ping(self._sequence))
-        self._heartbeat = self._loop.call_later(self.limits.heartbeat_interval, self._beat)
+        self._heartbeat = self._loop.call_later(interval, self._beat)
 
     def _take_piece(self, frame: wire.Piece) -> None:
         call = self._calls.get(frame.number)

@@ -85,8 +85,10 @@ class EventStream:
     async def _write(self, data: bytes) -> None:
         self._writing = True
         self._written_at = self._loop.time()
-        await self._response.write(data)
-        self._writing = False
+        try:
+            await self._response.write(data)
+        finally:
+            self._writing = False
 
     def _look(self) -> None:
         """Break a long silence with a comment, and end a stall."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import os
 import signal
 import socket
@@ -11,11 +12,21 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from typing import Any
 
 from host.errors import OutOfResources
 from host.fork_messages import MAX_MESSAGE, Exited, Fork, Forked, Refused, Signal, encode, notices
 from host.launcher import Ends, Exit, ended, reap, shortage
 from host.output import Output
+
+log = logging.getLogger(__name__)
+
+
+ANSWER_TIMEOUT = 30.0
+"""Seconds after which a fork server that does not do what it was asked is given up, and its workers with it."""
+
+END_TIMEOUT = 5.0
+"""Seconds that a fork server gets to end by itself."""
 
 
 class ForkedWorker:
@@ -35,6 +46,9 @@ class ForkedWorker:
         """Send a signal to its process group; without effect once it is reaped."""
         if not self.exit.done():
             self._server.signal(self._number, number)
+            if number == signal.SIGKILL:
+                # Who is killed ends at once: else it is the fork server that neither kills nor tells.
+                self._server.expect(self.exit)
 
     async def wait(self) -> Exit:
         """Return when it is reaped and its process group is killed."""
@@ -59,9 +73,14 @@ class ForkServerProcess:
         self._pids: dict[int, int] = {}
         try:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            read, write = os.pipe()
         except OSError as error:
             raise shortage("a socket for the fork server", error) from error
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            self._control.close()
+            theirs.close()
+            raise shortage("a pipe for the fork server", error) from error
         command = [sys.executable, "-P", "-m", "host.forkserver", str(theirs.fileno()), str(os.getpid()), *preload]
         try:
             # From the loop's own thread: the kernel ends the fork server with the thread that has started it.
@@ -99,9 +118,12 @@ class ForkServerProcess:
             pid = await asyncio.shield(forked)
         except asyncio.CancelledError:
             forked.add_done_callback(lambda _: self.signal(number, signal.SIGKILL))
+            self.expect(forked)
             ends.close_ours()
             raise
         except OutOfResources:
+            # Refused, or not even asked.
+            self._forks.pop(number, None)
             self._exits.pop(number, None)
             ends.close_ours()
             raise
@@ -115,10 +137,27 @@ class ForkServerProcess:
             with suppress(OutOfResources):
                 self._ask(Signal(number, signum), [])
 
+    def expect(self, answer: asyncio.Future[Any]) -> None:
+        """Give the fork server up if it has not given this answer in time."""
+        timer = self._loop.call_later(ANSWER_TIMEOUT, self._give_up)
+        answer.add_done_callback(lambda _: timer.cancel())
+
     def close(self) -> None:
         """Let it end, and its workers with it; ``gone`` tells when."""
         if not self.lost:
             self._lose()
+            timer = self._loop.call_later(END_TIMEOUT, self._kill)
+            self.gone.add_done_callback(lambda _: timer.cancel())
+
+    def _give_up(self) -> None:
+        log.error("the fork server hangs: it is ended, and its workers with it", extra={"fields": {"pid": self.pid}})
+        if not self.lost:
+            self._lose()
+        self._kill()
+
+    def _kill(self) -> None:
+        if self._process.returncode is None:
+            os.kill(self.pid, signal.SIGKILL)
 
     def _ask(self, request: Fork | Signal, fds: list[int]) -> None:
         if self.lost:
@@ -153,6 +192,7 @@ class ForkServerProcess:
             self._pids[notice.number] = notice.pid
             forked.set_result(notice.pid)
         else:
+            self._exits.pop(notice.number, None)
             forked.set_exception(shortage("a process for a worker", OSError(notice.errno, "")))
 
     def _lose(self) -> None:

@@ -72,6 +72,12 @@ class ForkServer:
             self._fork(request, fds)
 
     def _fork(self, request: Fork, fds: list[int]) -> None:
+        if len(fds) != 2:
+            # The kernel drops descriptors for which this process has no number left.
+            for fd in fds:
+                os.close(fd)
+            self._tell(Refused(request.number, errno.EMFILE))
+            return
         channel, output = fds
         try:
             parent = os.getpid()

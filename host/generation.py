@@ -8,6 +8,7 @@ returns, nothing of the generation is left.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from host import lifecycle as life
 from host.call import ChannelLimits
 from host.channel import Channel
 from host.config import HandlerPolicy
-from host.errors import ActivationFailed, HandlerCrashed, HostError, OutOfResources
+from host.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
 from host.launcher import Exit, Launcher, WorkerProcess
 from host.lifecycle import Cause
 from host.output import Output
@@ -26,6 +27,9 @@ from host.wire import Log, Ready, WorkerSpec
 
 EXIT_GRACE = 1.0
 """Seconds that a worker whose channel has closed gets to be gone, so that its own exit status is seen."""
+
+LAUNCH_GRACE = 10.0
+"""Seconds that a launch may still take when nobody wants the worker any more."""
 
 TERM_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a worker that did not go by itself."""
@@ -65,6 +69,7 @@ class Generation:
         self._post = post
         self._stopping = asyncio.Event()
         self._aborted = False
+        self._launching: asyncio.Task[WorkerProcess] | None = None
 
     @property
     def pid(self) -> int | None:
@@ -76,6 +81,9 @@ class Generation:
         self._aborted = True
         if self.process is not None:
             self.process.kill(signal.SIGKILL)
+        elif self._launching is not None:
+            # Not at once: the process may be there already, and it has to be gone when the unload is answered.
+            asyncio.get_running_loop().call_later(LAUNCH_GRACE, self._launching.cancel)
 
     def stop(self) -> None:
         """Let it deactivate and go, by force in the end; ``Exited`` follows."""
@@ -85,15 +93,16 @@ class Generation:
         """Launch, activate, watch and end the worker."""
         plan = self._plan
         try:
-            self.process = await plan.launcher.launch(plan.spec.handler, self.number, plan.spec.environment)
+            self.process = await self._launch()
         except HostError as error:
             self._never_ready(error)
             return
         if self._aborted:
             self.process.kill(signal.SIGKILL)
         exiting = asyncio.create_task(self._wait(self.process), name=f"exit of {self._name}")
-        output = Output(self.process.output, plan.spec.handler, plan.output_lines_per_second)
+        output: Output | None = None
         try:
+            output = Output(self.process.output, plan.spec.handler, plan.output_lines_per_second)
             self.channel = await Channel.open(
                 self.process.socket,
                 handler=plan.spec.handler,
@@ -110,10 +119,10 @@ class Generation:
             # Also when the host's own loop is torn down: no worker outlives its generation.
             if not exiting.done():
                 self.process.kill(signal.SIGKILL)
-            await exiting
-            if self.channel is not None:
-                self.channel.close()
-            output.close()
+            try:
+                await exiting
+            finally:
+                self._close(self.process, output)
         if failure is not None:
             self._never_ready(failure)
         else:
@@ -122,6 +131,38 @@ class Generation:
     @property
     def _name(self) -> str:
         return f"{self._plan.spec.handler} generation {self.number}"
+
+    async def _launch(self) -> WorkerProcess:
+        """Return the process; raises what the launcher raises, and ``ActivationTimeout`` if it does not answer."""
+        plan = self._plan
+        if self._aborted:
+            raise ActivationFailed(f"{plan.spec.handler} was aborted before its launch")
+        work = plan.launcher.launch(plan.spec.handler, self.number, plan.spec.environment)
+        self._launching = launching = asyncio.create_task(work, name=f"launch of {self._name}")
+        limit = plan.policy.activate_timeout
+        try:
+            await asyncio.wait({launching}, timeout=limit)
+        finally:
+            launching.cancel()
+        await asyncio.wait({launching})
+        if launching.cancelled():
+            raise ActivationTimeout(
+                f"no process for {plan.spec.handler} within {limit:g} s (activate_timeout): the fork server hangs, "
+                "perhaps in what it preloads",
+                retry_after=limit,
+            )
+        return launching.result()
+
+    def _close(self, process: WorkerProcess, output: Output | None) -> None:
+        """Close the host's ends."""
+        if self.channel is not None:
+            self.channel.close()
+        else:
+            process.socket.close()
+        if output is not None:
+            output.close()
+        elif process.output >= 0:
+            os.close(process.output)
 
     async def _wait(self, process: WorkerProcess) -> Exit:
         self.exit = await process.wait()

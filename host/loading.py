@@ -26,6 +26,7 @@ from host.suggest import nearest
 from host.wire import OperationInfo, WorkerSpec
 
 HOST = os.path.dirname(os.path.abspath(__file__)) + os.sep
+IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 
 class LoadError(Exception):
@@ -72,7 +73,7 @@ def load(spec: WorkerSpec) -> Handler:
     if inspect.isclass(target):
         try:
             target = target()
-        except Exception as error:
+        except BaseException as error:
             raise failed(f"{spec.entry_point} could not be made", error) from error
     operations = {}
     for name in dir(type(target)):
@@ -94,11 +95,20 @@ def failed(what: str, error: BaseException) -> LoadError:
         return LoadError(error.message)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
+    if isinstance(error, SyntaxError):  # is in a module that has never run, and so has no frame
+        where = f" ({error.filename}:{error.lineno})"
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
-        text = f"{type(error).__name__}: {error}".rstrip(": ")
+        text = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
     return LoadError(f"{what}: {text}{where}", trace_of(error))
+
+
+def _text_of(error: BaseException) -> str:
+    try:
+        return str(error)
+    except Exception:  # noqa: BLE001 - a plugin's exception may have any __str__
+        return "its text cannot be had"
 
 
 def trace_of(error: BaseException) -> str:
@@ -114,7 +124,7 @@ def _import(entry_point: str) -> Any:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise LoadError(f"the module {error.name!r} of entry point {entry_point!r} is not installed") from error
         raise failed(f"{module_name} could not be imported", error) from error
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
         raise failed(f"{module_name} could not be imported", error) from error
     for attribute in filter(None, attributes.split(".")):
         if not hasattr(found, attribute):
@@ -200,12 +210,11 @@ def _schema(kind: Any) -> dict[str, Any] | None:
 
 
 def _is_foreign(filename: str) -> bool:
-    return not filename.startswith((HOST, "<frozen ")) and f"{os.sep}pluggy{os.sep}" not in filename
+    return not filename.startswith((HOST, IMPORTLIB, "<frozen ")) and f"{os.sep}pluggy{os.sep}" not in filename
 
 
 def _skip(trace: TracebackType | None) -> TracebackType | None:
-    """Return the first part of a traceback that is not the host's own."""
-    found = trace
-    while found is not None and not _is_foreign(found.tb_frame.f_code.co_filename):
-        found = found.tb_next
-    return found or trace
+    """Return the first part of a traceback that is not the host's own, or None if all of it is."""
+    while trace is not None and not _is_foreign(trace.tb_frame.f_code.co_filename):
+        trace = trace.tb_next
+    return trace

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from host.config import MemoryConfig
 from host.memory import Memory, MemoryLimit, read_limit, read_memory
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,23 @@ class Meter:
         self._config = config
         self.limit: MemoryLimit = read_limit(config)
         # One thread of its own, for readings one after the other: the loop's default pool would grow to many.
+        self._last = Reading(0, None, {}, "pss")
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
 
     async def read(self, fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:
-        """Measure the host, the fork servers and the workers, given by process number."""
-        return await asyncio.get_running_loop().run_in_executor(self._thread, _read, fork_servers, workers)
+        """Measure the host, the fork servers and the workers, given by process number.
+
+        Where the system refuses (no descriptor is left), what was last measured has to do: unloads,
+        which give descriptors back, must not fail for want of a figure.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            self._last = await loop.run_in_executor(self._thread, _read, fork_servers, workers)
+        except OSError as error:
+            log.warning("memory cannot be measured: %s", error)
+            known = {key: memory for key, memory in self._last.workers.items() if key in workers}
+            return replace(self._last, workers=known)
+        return self._last
 
     def close(self) -> None:
         """End the thread."""

@@ -155,11 +155,18 @@ class Owner:
                 phase = self._state.phase
                 self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
                 for action in actions:
-                    self._perform[type(action)](action)
+                    self._act(action)
                 if self._state.phase is not phase and self._state.phase in _TOLD:
                     self._services.changed(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
+
+    def _act(self, action: life.Action) -> None:
+        try:
+            self._perform[type(action)](action)
+        except Exception:
+            # The state says that all actions are done: those behind this one are other people's.
+            log.exception("a defect of the host: %s of %s failed", type(action).__name__, self.name)
 
     async def admit(self, dispatch: int, patience: float | None) -> Lease:
         """Return a lease for the dispatch, activating the handler if it takes that.
@@ -253,6 +260,9 @@ class Owner:
             await self._services.budget.reserve(self.name, generation, amount)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
+        except Exception:
+            log.exception("a defect of the host kept %s generation %d from its memory", self.name, generation)
+            self.post(life.ActivationEnded(generation, self._defect()))
         else:
             self.post(life.RoomFound(generation))
 
@@ -295,6 +305,9 @@ class Owner:
             self._services.budget.release(self.name, number)
             self._running = None
         for event in outcome:
+            if isinstance(event, life.Lost):
+                self.post(event)
+                continue
             report = self._note_end(event)
             self.post(event)
             self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed", report)
@@ -302,9 +315,12 @@ class Owner:
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
         if self._state.phase is Phase.ACTIVATING:
-            return [life.ActivationEnded(number, ActivationFailed(f"a defect of the host kept {self.name} from it"))]
+            return [life.ActivationEnded(number, self._defect())]
         error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
         return [life.Lost(number, life.Cause.CRASH, error), life.Exited(number)]
+
+    def _defect(self) -> ActivationFailed:
+        return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
     def _note_end(self, event: life.Event) -> ExitReport | None:
         generation, departure = self._generation, self._state.departure

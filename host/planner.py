@@ -13,6 +13,7 @@ from host import catalog as catalogs
 from host.call import ChannelLimits
 from host.catalog import CatalogEntry
 from host.config import Config, HandlerPolicy
+from host.errors import ConfigError
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment
 from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
@@ -71,7 +72,8 @@ class Planner:
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch generation ``generation`` of the handler with.
 
-        Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest.
+        Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest, and for a
+        data directory that cannot be made.
         """
         policy = policy_of(self._config, entry)
         secrets = catalogs.secret_values(entry, self._environ)
@@ -79,7 +81,13 @@ class Planner:
         settings = check_settings(entry.manifest, self._config.settings(entry.name), f"[handlers.{entry.name}]")
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         if data_dir is not None:
-            await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
+            try:
+                await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
+            except OSError as error:
+                raise ConfigError(
+                    f"data_dir: {str(data_dir)!r} cannot be made for {entry.name}: {error.strerror}; "
+                    "choose a directory that the host may write to"
+                ) from error
         workers = self._config.workers
         return Plan(
             number=generation,

@@ -20,6 +20,7 @@ All of this runs in the worker; the host reads metadata only.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 import logging
 import time
@@ -89,7 +90,10 @@ class Context:
                 result = callback()
                 if inspect.isawaitable(result):
                     await result
-            except Exception:
+            except BaseException as error:
+                task = asyncio.current_task()
+                if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                    raise  # its time is over
                 self.log.exception("closing failed in %s", getattr(callback, "__qualname__", callback))
 
 

@@ -28,12 +28,20 @@ _DONE = object()
 class _Running:
     """A call under way: its task, and what it may still send."""
 
-    __slots__ = ("credit", "task", "waiter")
+    __slots__ = ("cancelled", "credit", "task", "waiter")
 
     def __init__(self, credit: int) -> None:
+        self.cancelled = False
+        """Nobody waits for its answer. A call that is cancelled otherwise has cancelled itself."""
         self.credit = credit
         self.waiter: asyncio.Future[None] | None = None
         self.task: asyncio.Task[None] | None = None
+
+    def cancel(self) -> None:
+        """End it; it is not answered."""
+        self.cancelled = True
+        if self.task is not None:
+            self.task.cancel()
 
 
 class Runtime(asyncio.Protocol):
@@ -91,8 +99,8 @@ class Runtime(asyncio.Protocol):
     async def end_calls(self) -> None:
         """Cancel the calls that are under way, and wait until they have closed what they opened."""
         tasks = [running.task for running in self._running.values() if running.task is not None]
-        for task in tasks:
-            task.cancel()
+        for running in self._running.values():
+            running.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def written(self) -> None:
@@ -139,8 +147,8 @@ class Runtime(asyncio.Protocol):
 
     def _take_cancel(self, frame: wire.Cancel) -> None:
         running = self._running.get(frame.number)
-        if running is not None and running.task is not None:
-            running.task.cancel()
+        if running is not None:
+            running.cancel()
 
     def _take_credit(self, frame: wire.Credit) -> None:
         running = self._running.get(frame.number)
@@ -162,7 +170,11 @@ class Runtime(asyncio.Protocol):
             await self._answer(frame, running)
         except HostError as error:
             self._fail(frame, error)
-        except Exception as error:  # noqa: BLE001 - a plugin may raise anything
+        except BaseException as error:
+            # A plugin may raise anything: sys.exit() in one call is no reason to end the others, and a
+            # CancelledError that nobody has asked for is an answer that somebody waits for.
+            if running.cancelled and isinstance(error, asyncio.CancelledError):
+                raise
             self._log.error("%s failed:\n%s", frame.operation, trace_of(error))
             text = f"{frame.operation} failed with {type(error).__name__}; the log has it under {frame.request_id}"
             self._fail(frame, HandlerFault(text))
@@ -170,7 +182,10 @@ class Runtime(asyncio.Protocol):
             del self._running[frame.number]
 
     def _fail(self, frame: wire.Call, error: HostError) -> None:
-        self.send(wire.Error(frame.number, error.code, error.message, error.param, error.retry_after))
+        # Whatever a plugin has put into it: a frame of other types would break the channel for all calls.
+        param = None if error.param is None else str(error.param)
+        retry_after = error.retry_after if isinstance(error.retry_after, int | float) else None
+        self.send(wire.Error(frame.number, error.code, str(error.message), param, retry_after))
 
     async def _answer(self, frame: wire.Call, running: _Running) -> None:
         assert self._handler is not None, "calls come after Ready"
@@ -186,12 +201,12 @@ class Runtime(asyncio.Protocol):
         if operation.kind == "coroutine":
             value = await operation.method(*arguments, **named)
         else:
-            value = await asyncio.to_thread(operation.method, *arguments, **named)
+            value = await _in_thread(operation.method, *arguments, **named)
         await self._send_answer(frame, running, _encode(operation, value))
 
     async def _stream(self, frame: wire.Call, running: _Running, operation: Operation, source: Any) -> None:
         pieces: list[Any] = []
-        async with aclosing(source if operation.kind == "stream" else _in_thread(source)) as items:
+        async with aclosing(source if operation.kind == "stream" else _iterate(source)) as items:
             async for item in items:
                 if frame.streamed:
                     await self._send_piece(frame, running, _encode(operation, item))
@@ -258,8 +273,21 @@ def _encode(operation: Operation, value: Any) -> bytes:
         raise HandlerFault(f"{operation.info.name} answered with what is no JSON: {error}") from error
 
 
-async def _in_thread(iterator: Any) -> Any:
-    """Iterate over a generator in threads, so that it does not block the loop."""
+async def _in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
+    """Return what the function returns in a thread, so that it does not block the loop."""
+
+    def run() -> Any:
+        try:
+            return function(*arguments, **named)
+        except StopIteration as error:
+            # No future takes it: who waits for the thread would wait for ever.
+            raise RuntimeError("the operation raised StopIteration") from error
+
+    return await asyncio.to_thread(run)
+
+
+async def _iterate(iterator: Any) -> Any:
+    """Iterate over a generator in threads."""
     try:
         while (item := await asyncio.to_thread(next, iterator, _DONE)) is not _DONE:
             yield item

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 import secrets
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -33,7 +35,12 @@ def run(config: Config) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves."""
     logs.setup(config.log)
     _check_address(config)
-    return asyncio.run(_serve(_with_admin_token(config)))
+    made = None
+    if config.auth.admin_token is None:
+        made = secrets.token_urlsafe(32)
+        logs.redact([made])
+        config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
+    return asyncio.run(_serve(config, made))
 
 
 def _check_address(config: Config) -> None:
@@ -45,21 +52,10 @@ def _check_address(config: Config) -> None:
         )
 
 
-def _with_admin_token(config: Config) -> Config:
-    """Return the configuration with an admin token; one that is made here is shown once, and not in the log."""
-    if config.auth.admin_token is not None:
-        return config
-    token = secrets.token_urlsafe(32)
-    logs.redact([token])
-    sys.stderr.write(f"admin token of this run: {token}  (set {TOKEN_VARIABLE} to choose your own)\n")
-    sys.stderr.flush()
-    return msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(token)))
-
-
-async def _serve(config: Config) -> int:
+async def _serve(config: Config, made_token: str | None) -> int:
     async with serving(config) as (supervisor, url):
         signals = _signals()
-        _announce(url, config)
+        _announce(url, config, made_token)
         await supervisor.ready()
         # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
         # Python puts full ones off until a quarter of all that lives is new (measured: 1 MB more at 1,000 cycles).
@@ -98,8 +94,10 @@ async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
             listener, config.host, config.port, backlog=min(config.max_connections, 1024), reuse_address=True
         )
     except OSError as error:
+        # asyncio's own text has the address once more; that of a name that nobody knows has a number of its own.
+        reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"server.host, server.port: cannot listen on {config.host}:{config.port}: {error.strerror or error}; "
+            f"server.host, server.port: cannot listen on {config.host}:{config.port}: {reason}; "
             "stop who is there, or choose another port (0 takes a free one)"
         ) from error
 
@@ -114,8 +112,14 @@ def _url_of(listening: asyncio.Server) -> str:
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
 
 
-def _announce(url: str, config: Config) -> None:
-    """Say where the host is: the first line on standard output, for programs to wait for."""
+def _announce(url: str, config: Config, made_token: str | None) -> None:
+    """Say where the host is: the first line on standard output, for programs to wait for.
+
+    An admin token that was made for this run is shown before, once, and not in the log.
+    """
+    if made_token is not None:
+        sys.stderr.write(f"admin token of this run: {made_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
+        sys.stderr.flush()
     sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
     if not config.auth.api_keys:

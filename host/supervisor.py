@@ -28,8 +28,8 @@ from host.measurement import Meter, Reading
 from host.observation import Observation, Observer
 from host.owner import Owner
 from host.planner import Planner, policy_of
-from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt, WorkerMemory
-from host.status import OperationsMemory, handler_status, step_fields
+from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
+from host.status import OperationsMemory, handler_status, memory_report, step_fields
 from host.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
@@ -49,13 +49,14 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
-        self._closed = False
+        self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self.observation = Observation(observer)
         self._catalog = Catalog.empty()
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sampler: asyncio.Task[None] | None = None
         self._learned: dict[str, int] = {}
         self._operations = OperationsMemory()
         self._meter = Meter(config.memory)
@@ -73,23 +74,30 @@ class Supervisor:
         """Read the catalog, and begin to measure. Nothing is launched."""
         await self._note("startup")
         await self._rescan()
-        self._spawn(self._sample(), "memory sampler")
+        self._sampler = self._spawn(self._sample(), "memory sampler")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
         await self._note("ready", handlers=len(self._owners))
 
     async def close(self) -> None:
-        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left."""
-        if self._closed:
-            return
-        self.draining = self._closed = True
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
+
+        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
+        """
+        self.draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._sampler is not None:
+            self._sampler.cancel()
+        while self._tasks:  # what is left are the last words on workers, for log and events
+            await asyncio.wait(self._tasks)
         await self._planner.close()
         self._meter.close()
         self.observation.events.close()
@@ -138,8 +146,10 @@ class Supervisor:
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
-        owner = self._owner(name)
+        self._owner(name)
         before = await self._measure()
+        # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
+        owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._measure()
@@ -178,7 +188,7 @@ class Supervisor:
     async def refresh(self) -> None:
         """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
         async with self._refreshing:
-            if time.monotonic() - self._measured_at >= self.config.memory.sample_interval and not self._closed:
+            if time.monotonic() - self._measured_at >= self.config.memory.sample_interval and self._closing is None:
                 await self._measure()
 
     async def rescan(self) -> RescanReport:
@@ -230,33 +240,9 @@ class Supervisor:
         return self._memory_report(self._reading)
 
     def _memory_report(self, reading: Reading) -> MemoryReport:
-        limit = self._meter.limit
-        workers: dict[str, WorkerMemory] = {}
-        for (name, number), memory in reading.workers.items():
-            generation = self._owners[name].generation if name in self._owners else None
-            if generation is not None and generation.number == number and generation.pid is not None:
-                workers[name] = WorkerMemory(
-                    pid=generation.pid,
-                    generation=number,
-                    pss=memory.pss,
-                    uss=memory.uss,
-                    rss=memory.rss,
-                    peak=generation.peak,
-                )
-        return MemoryReport(
-            limit=limit.bytes,
-            limit_source=limit.source,
-            usable=limit.usable,
-            used=reading.total,
-            reserved=self.budget.reserved,
-            host=reading.host,
-            fork_server=reading.fork_server,
-            fork_server_pids=self._planner.fork_servers,
-            workers=workers,
-            learned=dict(self._learned),
-            evictable=[candidate.handler for candidate in self.budget.eviction_order()],
-            measure=reading.measure,
-        )
+        generations = {name: owner.generation for name, owner in self._owners.items()}
+        servers = self._planner.fork_servers
+        return memory_report(reading, self._meter.limit, self.budget, generations, servers, dict(self._learned))
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with (for the owners)."""
@@ -378,7 +364,13 @@ class Supervisor:
         }
         self.observation.step(stage, fields)
 
-    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)

@@ -91,6 +91,9 @@ def _activated(state: State, event: life.Activated, policy: HandlerPolicy, now: 
 
 
 def _activation_ended(state: State, event: life.ActivationEnded, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is Phase.DRAINING:
+        # It failed by itself while it was being aborted: it is gone all the same (case 13).
+        return _exited(state, life.Exited(event.generation), policy, now)
     if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
         return state, []
     actions = _refuse_all(state, event.error)

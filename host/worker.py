@@ -16,6 +16,7 @@ import site
 import socket
 import sys
 import time
+import traceback
 from contextlib import suppress
 from pathlib import Path
 
@@ -38,10 +39,13 @@ def main(fd: int, parent: int | None = None) -> None:
     code = 1
     try:
         guard(parent)
+        # What a plugin starts must not be able to write into the channel, nor hold it open.
+        os.set_inheritable(fd, False)
         random.seed()
         code = asyncio.run(serve(socket.socket(fileno=fd)))
     except BaseException:
-        logging.getLogger(__name__).exception("a defect of the worker")
+        # Not by the log: it goes over the loop, which has ended.
+        traceback.print_exc()
         raise
     finally:
         with suppress(Exception):
@@ -144,7 +148,10 @@ async def _activate(spec: wire.WorkerSpec, context: Context, runtime: Runtime) -
     imported = time.monotonic()
     try:
         await handler.run_hook("activate", context)
-    except (Exception, SystemExit) as error:
+    except BaseException as error:
+        task = asyncio.current_task()
+        if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+            raise  # an inline worker is ended; any other is the plugin's own
         raise failed("activate failed", error) from error
     runtime.serve(handler)
     context.on_close(lambda: handler.run_hook("deactivate", context))

@@ -152,6 +152,7 @@ async def bench(
     server: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
     installed: bool = False,
+    data_dir: Path | None = None,
 ) -> AsyncIterator[Bench]:
     """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
 
@@ -164,6 +165,7 @@ async def bench(
         workers=WorkersConfig(**(workers or {})),
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=installed),
+        data_dir=data_dir,
         handlers={"puppet": {"control": control}, **{name: dict(keys) for name, keys in (handlers or {}).items()}},
     )
     before = set(children_of(os.getpid()))

@@ -23,7 +23,7 @@ def chat(arguments: SimpleNamespace) -> int:
     """Say something and print the answer as it comes; without a message, go on until the end of input."""
     dialogue = Dialogue(Client(arguments), arguments)
     if arguments.message is None and sys.stdin.isatty():
-        return _converse(dialogue)
+        return converse(dialogue)
     message = arguments.message if arguments.message not in (None, "-") else sys.stdin.read()
     if not message.strip():
         raise Failure(f'there is no message; write one: handler-host chat {arguments.model} "Who are you?"', USAGE)
@@ -108,7 +108,7 @@ class Answer:
         return told
 
 
-def _converse(dialogue: Dialogue) -> int:
+def converse(dialogue: Dialogue) -> int:
     """Read and answer line by line; Ctrl-C ends an answer, and at the prompt the dialogue, as Ctrl-D does."""
     with contextlib.suppress(ImportError):
         import readline  # noqa: F401 - gives `input` the arrow keys and a history

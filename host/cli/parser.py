@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_authors(commands)
     _add_env(commands)
     _add_doctor(commands)
     _add(commands, "version", "version", "print the version", "", "handler-host version")
@@ -234,6 +235,53 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_authors(commands: Any) -> None:
+    new = _add(
+        commands,
+        "new",
+        "new",
+        "write a plugin's project: sources, manifest, tests",
+        "chat is a variant for another provider that speaks OpenAI's protocol, operations a handler with typed "
+        "operations, local-model one that runs a GGUF file in its worker. What is written passes its own tests.",
+        "handler-host new my_gpt",
+        "handler-host new weather --kind operations",
+    )
+    new.add_argument("name", metavar="NAME", help="the handler's name")
+    new.add_argument("--kind", choices=("chat", "operations", "local-model"), default="chat")
+    check = _add(
+        commands,
+        "check",
+        "check",
+        "say whether a plugin is fit for others",
+        "Builds its wheel, finds it as the host does, looks at what it does to its process, activates it in a real "
+        "worker, and runs its tests. Ends with 1 if there is a problem. --protocol lets it talk to a scripted "
+        "provider, whose address becomes its base_url.",
+        "handler-host check .",
+        "handler-host check plugins/gpt_a --protocol openai",
+        "handler-host check . --json | jq '.rows[] | select(.mark != \"ok\")'",
+    )
+    check.add_argument("path", nargs="?", default=".", metavar="PATH", help="the plugin's project (default: here)")
+    check.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="what its provider speaks")
+    check.add_argument("--installer", action="append", metavar="OPTION", help="an option of `pip wheel`")
+    check.add_argument("--json", action="store_true", help="as JSON")
+    dev = _add(
+        commands,
+        "dev",
+        "dev",
+        "serve a plugin from its source, and reload it when a file changes",
+        "The host stays; the worker is replaced, so that the next dispatch runs what was saved. Its log is shown, "
+        "and a prompt to chat with it. Needs an installed environment for what the plugin imports, not the plugin.",
+        "handler-host dev .",
+        "handler-host dev my_gpt --config host.toml --port 8080",
+    )
+    dev.add_argument("path", nargs="?", default=".", metavar="PATH", help="the plugin's project (default: here)")
+    dev.add_argument("--handler", metavar="NAME", help="whom to talk to, if the project has several handlers")
+    dev.add_argument("--port", type=int, default=0, metavar="PORT", help="port to listen on (default: a free one)")
+    dev.add_argument("--config", metavar="FILE", help="a host.toml, for the handler's settings")
+    dev.add_argument("--log-level", metavar="LEVEL", help="debug, info, warning or error")
+    new.add_argument("--directory", metavar="DIR", help="where to write it (default: NAME)")
 
 
 def _add_env(commands: Any) -> None:

@@ -46,6 +46,10 @@ class WorkerUnderTest:
         """What the host tells of it: state, generation, pid, last exit."""
         return self._supervisor.status(self.name)
 
+    def pss(self) -> int:
+        """Return what its worker takes, in bytes."""
+        return self._background.run(self._supervisor.memory()).workers[self.name].pss
+
     def activate(self) -> LoadReceipt:
         """Activate it; returns when it is ready."""
         return self._background.run(self._supervisor.load(self.name))
@@ -118,6 +122,7 @@ def worker_under_test(
     secrets: Mapping[str, str] | None = None,
     policy: Mapping[str, Any] | None = None,
     roots: Sequence[Path] = (),
+    include_sys_path: bool = True,
     data_dir: Path | None = None,
 ) -> Iterator[WorkerUnderTest]:
     """Give a handler that is installed (an editable install will do), or lies in one of ``roots`` as installed.
@@ -127,7 +132,7 @@ def worker_under_test(
     """
     config = Config(
         defaults=HandlerPolicy(**{"preload": (), **(policy or {})}),
-        catalog=CatalogConfig(roots=tuple(roots)),
+        catalog=CatalogConfig(roots=tuple(roots), include_sys_path=include_sys_path),
         data_dir=data_dir,
         handlers={name: dict(settings or {})},
     )

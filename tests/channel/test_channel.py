@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -202,6 +203,23 @@ async def test_start_tells_why_there_is_no_handler() -> None:
         await peer.sent()
         await peer.send(wire.Ready(wire.PROTOCOL_VERSION + 1, (), 0.0, 0.0))
         assert "protocol" in (await within(starting)).message
+
+
+async def test_a_host_that_stood_still_does_not_take_its_workers_for_hung() -> None:
+    """Given a host that was stopped for longer than hang_after, as a container is paused with all its workers."""
+    async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
+        starting = asyncio.ensure_future(opened.start(SPEC, 30.0))
+        await peer.sent()
+        await peer.send(wire.Ready(wire.PROTOCOL_VERSION, (), 0.0, 0.0))
+        await within(starting)
+        ping = await peer.sent()
+        time.sleep(0.5)  # noqa: ASYNC251 - the loop stands still: that is what is tested
+        for _ in range(3):
+            await asyncio.sleep(0)  # the host's timers come first, then the worker's answer
+        while isinstance(ping, wire.Ping) and ping.sequence < 5:
+            await peer.send(wire.Pong(ping.sequence, 0))
+            ping = await peer.sent()
+        assert not opened.closed.done()
 
 
 async def test_any_frame_is_a_sign_of_life_and_silence_is_a_hang() -> None:

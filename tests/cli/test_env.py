@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from host.cli import main
+from host.testing import Reply, Upstream, worker_under_test
 from tests.cli.running import Run
-from tests.plugins.upstream import WHOLE, upstream
-from tests.support import bench, within
 
 ROOT = Path(__file__).parents[2]
 OPENAI_3 = [
@@ -39,18 +37,13 @@ def own(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.mark.slow
-async def test_a_handler_in_its_own_environment_runs_another_version_of_an_sdk_than_the_rest(
-    own: Path, tmp_path: Path
-) -> None:
-    async with upstream() as provider:
-        provider.script = [provider.chunks(*WHOLE)]
-        settings = {"gpt_a": {"base_url": provider.url}}
-        async with bench(tmp_path, handlers=settings, environ=dict(os.environ), installed=True) as host:
-            answer = await within(host.ask("gpt_a", "chat", messages=[{"role": "user", "content": "Hi"}]))
-            assert answer["text"] == "Hello you"
-            assert host.supervisor.status("gpt_a").python == str(own / "bin" / "python")
-        sent = {name.lower(): value for name, value in provider.headers[0].items()}
-        assert sent["x-stainless-package-version"].startswith("3.")
+def test_a_handler_in_its_own_environment_runs_another_version_of_an_sdk_than_the_rest(own: Path) -> None:
+    with Upstream().running() as provider:
+        settings = {"base_url": provider.base_url("openai")}
+        with worker_under_test("gpt_a", settings) as worker:
+            assert worker.chat("Hi")["text"] == Reply().text
+            assert worker.status.python == str(own / "bin" / "python")
+        assert provider.last.headers["x-stainless-package-version"].startswith("3.")
 
 
 @pytest.mark.slow

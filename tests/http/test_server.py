@@ -15,7 +15,7 @@ import aiohttp
 import pytest
 
 from tests.http.serving import events
-from tests.support import Control, children_of, gone, install_puppet, until, within
+from tests.support import LIMIT, Control, children_of, gone, install_puppet, until, within
 
 PROGRAM = """
 import os, sys
@@ -92,7 +92,7 @@ async def ready(root: Path, *lines: str, environment: dict[str, str] | None = No
 
 async def not_ready(session: aiohttp.ClientSession, host: Process) -> None:
     """Wait until the host says that it is not ready."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT):
         while True:
             async with session.get(f"{host.url}/health/ready") as answer:
                 if answer.status == 503:
@@ -104,7 +104,10 @@ async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown
         async with aiohttp.ClientSession() as session, session.get(f"{host.url}/health/ready") as answer:
             assert answer.status == 200
         assert host.process.stderr is not None
-        line = (await within(host.process.stderr.readline())).decode()
+        line = ""
+        while not line.startswith("admin token of this run: "):
+            line = (await within(host.process.stderr.readline())).decode()
+            assert line, "the made token is not shown"
         token = line.removeprefix("admin token of this run: ").split()[0]
         headers = {"Authorization": f"Bearer {token}"}
         async with (
@@ -158,8 +161,12 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
             out, errors = await host.output()
             assert host.process.returncode == 1
             assert out == ""
+            assert errors.count(str(port)) == 1
             assert f"127.0.0.1:{port}" in errors
+            assert errors.lower().count("address already in use") == 1
             assert "Traceback" not in errors
+            # A host that never served has no token to show.
+            assert "admin token" not in errors
 
 
 async def test_case_34_sigterm_refuses_new_work_and_lets_a_stream_end(tmp_path: Path) -> None:

@@ -60,6 +60,15 @@ def refused(handler: Life) -> dict[int, str]:
 
 
 class TestActivation:
+    def test_an_activation_that_fails_by_itself_while_it_is_aborted_answers_the_unload(self) -> None:
+        handler = Life().happens(life.Asked(1), life.RoomFound(1), life.UnloadAsked(2, "drain", 1.0))
+        assert handler.did(life.Abort) == [life.Abort(1)]
+        handler.happens(life.Asked(3), life.ActivationEnded(1, ActivationFailed("broken")))
+        assert [answer.request for answer in handler.did(life.AnswerUnload)] == [2]
+        # Who came meanwhile is served by a new generation.
+        assert handler.actions[-1] == life.Reserve(2)
+        assert handler.happens(life.ActivationEnded(1, ActivationFailed("late"))).actions == []
+
     def test_first_dispatch_on_a_cold_handler_looks_for_room_before_anything_is_launched(self) -> None:
         handler = Life().happens(life.Asked(1))
         assert handler.state.phase is Phase.WAITING

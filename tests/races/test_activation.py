@@ -170,7 +170,7 @@ async def test_case_8_and_9_a_slow_activation_holds_up_nobody_else(tmp_path: Pat
         host.control.make("begun")
         slow = host.begin(host.ask())
         await host.control.heard("begun")
-        assert (await within(host.ask("other", number=1), 5.0))["number"] == 1
+        assert (await within(host.ask("other", number=1)))["number"] == 1
         assert host.state() == "activating"
         slow.cancel()
         await asyncio.wait({slow})
@@ -181,7 +181,7 @@ async def test_what_can_never_fit_is_refused_at_once_with_the_numbers(tmp_path: 
     keys = {"control": "", "memory_estimate": 900 * MB}
     before = children_of(1)
     async with bench(tmp_path, handlers={"puppet": keys}, memory={"limit": 512 * MB, "wait": 600.0}) as host:
-        error = await within(error_of(host.ask()), 5.0)
+        error = await error_of(host.ask())
         assert isinstance(error, MemoryBudget)
         assert not error.retryable
         assert error.details is not None

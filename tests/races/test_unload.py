@@ -158,7 +158,7 @@ async def test_case_18_grandchildren_that_hold_the_pipes_are_gone_and_hold_up_no
         child = int(await host.control.heard("child"))
         await within(script)
         assert not gone(child)
-        await within(host.supervisor.unload("puppet"), 5.0)
+        await within(host.supervisor.unload("puppet"))
         await until(lambda: gone(child))
 
 

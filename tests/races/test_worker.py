@@ -53,6 +53,26 @@ async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(
         assert parent is (isolation == "exec")
 
 
+SPAWNING = """
+import subprocess
+from host.plugin import operation
+
+class Handler:
+    @operation
+    def descriptors(self) -> str:
+        return subprocess.run(["ls", "-l", "/proc/self/fd"], close_fds=False, capture_output=True, text=True).stdout
+"""
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_the_channel_is_not_handed_on_to_what_a_plugin_starts(tmp_path: Path, isolation: str) -> None:
+    install_plugin(tmp_path, "puppet", SPAWNING)
+    async with bench(tmp_path, handlers={"puppet": {}}, policy={"isolation": isolation}) as host:
+        shown = await host.ask("puppet", "descriptors")
+        assert "pipe:" in shown
+        assert "socket:" not in shown
+
+
 @pytest.mark.parametrize("isolation", ["exec", "inline"])
 async def test_the_other_launchers_speak_the_same_channel(
     tmp_path: Path, isolation: str, monkeypatch: pytest.MonkeyPatch

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
@@ -27,18 +27,24 @@ _FINISHES: dict[str, FinishReason] = {
 
 
 class GptA(ChatHandler):
-    """``[handlers.gpt_a]``: see ``handler.toml`` for its keys."""
+    """``[handlers.gpt_a]``: see ``handler.toml`` for its keys.
 
+    A variant for another provider derives from it: it names its own secret, and its
+    manifest has the keys of this one's with defaults of its own.
+    """
+
+    key_variable: ClassVar[str] = "OPENAI_API_KEY"
+    """The declared secret that has the provider's key."""
     _client: AsyncOpenAI
 
     async def open(self) -> None:
         """Import the SDK and make the one client that all dispatches share."""
-        config, key = self.context.config, self.context.secrets.get("OPENAI_API_KEY")
+        config, key = self.context.config, self.context.secrets.get(self.key_variable)
         base_url = config.get("base_url")
         if not key and not base_url:
             raise ConfigError(
-                "neither a key nor another server: set OPENAI_API_KEY, or base_url in [handlers.gpt_a] "
-                "for a compatible server that takes no key"
+                f"neither a key nor another server: set {self.key_variable}, or base_url in "
+                f"[handlers.{self.context.handler}] for a compatible server that takes no key"
             )
         # Here, and not at the top: the module is imported to look at it, the SDK only to be used.
         from openai import AsyncOpenAI

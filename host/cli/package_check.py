@@ -1,0 +1,95 @@
+"""Whether a plugin's package is right: its wheel, its metadata, and what the catalog makes of it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import zipfile
+from collections.abc import Generator, Iterator, Sequence
+from email.parser import HeaderParser
+from pathlib import Path
+from typing import NamedTuple
+
+from host.catalog import CatalogEntry, scan, secret_variable
+from host.cli.report_card import Mark, Row
+from host.config import CatalogConfig
+from host.manifest import FILE_NAME, GROUP
+
+NOT_SOURCES = {"build", "dist", "tests", "node_modules"}
+"""Directories of a project in which a manifest is none of the plugin's own; hidden ones are left out as well."""
+A_SECRET = "made-up-for-handler-host-check"  # noqa: S105 - that is what it says
+
+
+class Built(NamedTuple):
+    """A plugin's wheel, and where it is installed for the checks."""
+
+    wheel: Path
+    site: Path
+
+
+def build(path: Path, directory: Path, options: Sequence[str]) -> Built | Row:
+    """Build the wheel of a project and unpack it into a site directory of its own; return it, or the problem."""
+    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
+    command = [*pip, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), str(path.absolute())]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    wheels = list((directory / "wheel").glob("*.whl"))
+    if done.returncode or len(wheels) != 1:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        return Row(Mark.PROBLEM, "wheel", f"cannot be built: {' / '.join(said[-5:])}; try: {' '.join(command)}")
+    site = directory / "site"
+    with zipfile.ZipFile(wheels[0]) as wheel:
+        wheel.extractall(site)
+    return Built(wheels[0], site)
+
+
+def of_wheel(path: Path, built: Built) -> Iterator[Row]:
+    """Yield what is said of the wheel's contents: metadata, manifest, markers."""
+    (info,) = built.site.glob("*.dist-info")
+    metadata = HeaderParser().parsestr((info / "METADATA").read_text(encoding="utf-8", errors="replace"))
+    if not any(name.lower().startswith("handler-host") for name in metadata.get_all("Requires-Dist") or ()):
+        yield Row(Mark.PROBLEM, "wheel", 'does not depend on handler-host: add dependencies = ["handler-host>=0.1,<1"]')
+    if not str(metadata.get_payload() or "").strip() and not metadata.get("Description"):
+        yield Row(Mark.WARNING, "wheel", 'has no description: write a README.md, and add readme = "README.md"')
+    if metadata.get("Requires-Python") is None:
+        yield Row(Mark.WARNING, "wheel", 'does not say which Python it needs: add requires-python = ">=3.11"')
+    inside = {file.relative_to(built.site) for file in built.site.rglob(FILE_NAME)}
+    for manifest in _manifests(path):
+        if not any(file.parts[-2:] == manifest.parts[-2:] for file in inside):
+            place = manifest.relative_to(path)
+            yield Row(Mark.PROBLEM, "wheel", f"{place} is not in it: let your build backend take it as package data")
+    if not inside:
+        text = f"has no {FILE_NAME}: without one its operations, settings and memory are not known before it runs"
+        yield Row(Mark.WARNING, "wheel", text)
+
+
+def _manifests(path: Path) -> Iterator[Path]:
+    for manifest in path.rglob(FILE_NAME):
+        folders = manifest.relative_to(path).parts[:-1]
+        if not any(folder.startswith(".") or folder in NOT_SOURCES for folder in folders):
+            yield manifest
+
+
+def runnable(built: Built) -> Generator[Row, None, list[CatalogEntry]]:
+    """Yield what the catalog says of the wheel's handlers; return those that can be activated."""
+    settings = CatalogConfig(roots=(built.site,), include_sys_path=False, environments=built.site / "none")
+    declared = [name for entry in scan(settings, {}).entries.values() for name in entry.secrets]
+    catalog = scan(settings, dict.fromkeys(declared, A_SECRET))
+    for warning in catalog.warnings:
+        yield Row(Mark.WARNING, "discovery", warning)
+    if not catalog.entries:
+        text = f'no handler is found: add [project.entry-points."{GROUP}"] with my_handler = "my_package:MyHandler"'
+        yield Row(Mark.PROBLEM, "discovery", text)
+    found: list[CatalogEntry] = []
+    for entry in catalog.entries.values():
+        if entry.problem is not None:
+            yield Row(Mark.PROBLEM, entry.name, f"{entry.problem.state}: {entry.problem.reason}")
+            continue
+        found.append(entry)
+        package = entry.entry_point.partition(":")[0].partition(".")[0]
+        if package in sys.modules:
+            yield Row(Mark.PROBLEM, entry.name, f"{package} was imported while it was only looked for")
+        else:
+            yield Row(Mark.OK, entry.name, f"is found as {entry.entry_point}, with nothing imported")
+        for name in entry.secrets:
+            yield Row(Mark.NOTE, entry.name, f"its secret {name} can be given as {secret_variable(entry.name, name)}")
+    return found

@@ -1,0 +1,140 @@
+"""`handler-host check`: a report card on a real wheel, in real processes; each sin has its row and its remedy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from host.cli import main
+
+pytestmark = pytest.mark.slow
+
+PYPROJECT = """\
+[build-system]
+requires = ["hatchling"]
+build-backend = "hatchling.build"
+
+[project]
+name = "sinner"
+version = "0.1.0"
+dependencies = {dependencies}
+
+[project.entry-points."{group}"]
+sinner = "sinner:{attribute}"
+
+[tool.hatch.build.targets.wheel]
+packages = ["src/sinner"]
+exclude = {exclude}
+"""
+SINNER = """
+import socket
+import threading
+import time
+
+from host.chat import ChatHandler
+
+SOCKET = socket.socket()
+threading.Thread(target=threading.Event().wait, daemon=True).start()
+print("{}")
+
+
+class Sinner(ChatHandler):
+    async def open(self):
+        threading.Thread(target=threading.Event().wait, daemon=True).start()
+
+    async def stream(self, request):
+        time.sleep(2)
+        yield "Hi"
+"""
+
+
+def write(directory: Path, source: str, manifest: str | None = None, tests: str | None = None, **fields: str) -> Path:
+    """Write a project; ``fields`` are those of its pyproject.toml."""
+    defaults = {"dependencies": '["handler-host"]', "group": "handler_host.v1", "attribute": "Sinner", "exclude": "[]"}
+    package = directory / "src" / "sinner"
+    package.mkdir(parents=True)
+    (directory / "pyproject.toml").write_text(PYPROJECT.format(**{**defaults, **fields}))
+    (package / "__init__.py").write_text(source)
+    if manifest is not None:
+        (package / "handler.toml").write_text(manifest)
+    if tests is not None:
+        (directory / "tests").mkdir()
+        (directory / "tests" / "test_sinner.py").write_text(tests)
+    return directory
+
+
+def checked(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[dict[str, Any]]]:
+    capsys.readouterr()
+    status = main(["check", str(path), "--json", "--installer=--no-build-isolation", "--installer=--no-index", *words])
+    answer = json.loads(capsys.readouterr().out)
+    assert answer["fit"] is (status == 0)
+    return status, answer["rows"]
+
+
+def texts(rows: list[dict[str, Any]], *marks: str) -> str:
+    return "\n".join(row["text"] for row in rows if row["mark"] in marks)
+
+
+@pytest.mark.parametrize(("kind", "words"), [("chat", ["--protocol", "openai"]), ("operations", [])])
+def test_what_new_writes_is_fit(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str, words: list[str]
+) -> None:
+    assert main(["new", "my_gpt", "--kind", kind, "--directory", str(tmp_path / "project")]) == 0
+    status, rows = checked(tmp_path / "project", capsys, *words)
+    assert status == 0, rows
+    assert texts(rows, "warning", "problem") == ""
+    said = texts(rows, "ok")
+    assert "is found as my_gpt:MyGpt, with nothing imported" in said
+    assert "and opens nothing" in said
+    assert "is active after" in said
+    assert "ConformanceV1 is among them" in said
+
+
+def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    manifest = '[operations.talk]\n[memory]\nestimate = "900MB"\n'
+    project = write(tmp_path, SINNER, manifest, "def test_it() -> None:\n    assert False\n")
+    status, rows = checked(project, capsys)
+    assert status == 1
+    problems, warnings = texts(rows, "problem"), texts(rows, "warning")
+    assert "opens 1 thread, 1 socket at import" in problems
+    assert "kept its event loop busy for" in problems
+    assert "the manifest names the operations talk, and it has chat" in problems
+    assert "1 of 1 fail: test_it" in problems
+    assert "after deactivate there is left: 1 thread" in warnings
+    assert "the manifest estimates 900.0 MB" in warnings
+    assert "no conformance class is among them" in warnings
+
+
+def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    project = write(tmp_path, SINNER, "", attribute="Saint", dependencies="[]", exclude='["*.toml"]')
+    status, rows = checked(project, capsys)
+    problems = texts(rows, "problem")
+    assert status == 1
+    assert "does not depend on handler-host" in problems
+    assert "src/sinner/handler.toml is not in it" in problems
+    assert "cannot be activated: sinner could not be activated: sinner has no 'Saint'" in problems
+    assert "there is no tests/" in texts(rows, "warning")
+
+
+def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, rows = checked(write(tmp_path / "other", SINNER, group="other.group"), capsys)
+    assert 'add [project.entry-points."handler_host.v1"]' in texts(rows, "problem")
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "pyproject.toml").write_text("[project]\nname = 7\n")
+    _, rows = checked(tmp_path / "broken", capsys)
+    assert "cannot be built" in texts(rows, "problem")
+
+
+def test_a_plugin_that_ends_its_process_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _, rows = checked(write(tmp_path, "import os\nos._exit(3)\n"), capsys)
+    assert "it ended the process that looked at it (exit status 3)" in texts(rows, "problem")
+
+
+def test_a_directory_without_a_project_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", str(tmp_path)]) == 2
+    assert "has no pyproject.toml" in capsys.readouterr().err

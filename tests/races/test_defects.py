@@ -1,0 +1,240 @@
+"""Whatever goes wrong in the host itself or beside it: who waits is told, and the host works on."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from host import fork_client, generation, measurement
+from host.errors import ActivationFailed, ActivationTimeout, ConfigError
+from host.generation import Generation
+from host.lease import Lease
+from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
+
+
+async def test_a_defect_while_room_is_found_is_told_to_all_who_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"backoff": 0.01}) as host:
+
+        async def broken(*_: Any) -> None:
+            raise RuntimeError("a defect")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host.supervisor.budget, "reserve", broken)
+            errors = await within(asyncio.gather(*(error_of(host.ask()) for _ in range(3))))
+        assert {type(error) for error in errors} == {ActivationFailed}
+        await within(host.supervisor.load("puppet"))
+        assert (await host.ask(number=1))["number"] == 1
+
+
+async def test_an_unload_is_answered_though_the_activation_fails_before_there_is_a_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        planning, go = asyncio.Event(), asyncio.Event()
+
+        async def misfit(*_: Any) -> None:
+            planning.set()
+            await go.wait()
+            raise ConfigError("[handlers.puppet] does not fit")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(host.supervisor, "plan", misfit)
+            asked = host.begin(error_of(host.ask()))
+            await within(planning.wait())
+            unloaded = host.begin(host.supervisor.unload("puppet"))
+            assert (await within(asked)).code == "handler_unloaded"
+            go.set()
+            await within(unloaded)
+        assert host.state() == "cold"
+        assert (await host.ask(number=1))["number"] == 1
+
+
+async def test_a_failed_action_keeps_nobody_else_from_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        granted = Lease.granted
+        failed: list[Lease] = []
+
+        def broken(lease: Lease, worker: Generation) -> None:
+            if not failed:
+                failed.append(lease)
+                raise RuntimeError("a defect")
+            granted(lease, worker)
+
+        monkeypatch.setattr(Lease, "granted", broken)
+        first = host.begin(host.ask(number=1))
+        await asyncio.sleep(0)
+        second = host.begin(host.ask(number=2))
+        assert (await within(second))["number"] == 2
+        assert "a defect of the host: Grant of puppet failed" in caplog.text
+        first.cancel()
+        await asyncio.wait({first})
+        assert host.supervisor.status("puppet").in_flight == 0
+
+
+async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    (tmp_path / "file").write_text("in the way")
+    async with bench(tmp_path, data_dir=tmp_path / "file") as host:
+        error = await error_of(host.ask())
+        assert isinstance(error, ConfigError)
+        assert str(tmp_path / "file") in error.message
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Give a hung fork server up sooner."""
+    monkeypatch.setattr(fork_client, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(fork_client, "END_TIMEOUT", 0.5)
+    monkeypatch.setattr(generation, "LAUNCH_GRACE", 0.2)
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replaced(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    handlers = {"other": {"activate_timeout": 0.5}}
+    async with bench(tmp_path, handlers=handlers, policy={"backoff": 0.01}) as host:
+        await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        error = await error_of(host.ask("other"))
+        assert isinstance(error, ActivationTimeout)
+        assert "fork server" in error.message
+        await until(lambda: gone(server) and host.state() == "cold")
+        assert (await host.ask(number=1))["number"] == 1
+
+
+@pytest.mark.usefixtures("impatient")
+@pytest.mark.parametrize("when", ["ready", "launching"])
+async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path, when: str) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+        await host.ask("other")
+        if when == "ready":
+            await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        if when == "launching":
+            asked = host.begin(error_of(host.ask()))
+            await until(lambda: host.state() == "activating")
+        await within(host.supervisor.unload("puppet"))
+        if when == "launching":
+            assert (await within(asked)).code == "handler_unloaded"
+        assert host.state() == "cold"
+        await until(lambda: gone(server))
+
+
+@pytest.mark.usefixtures("impatient")
+async def test_the_host_ends_though_the_fork_server_hangs(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+        await host.ask()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        await within(host.supervisor.close())
+        assert gone(server)
+
+
+async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_descriptor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path, policy={"backoff": 0.01}) as host:
+        await host.ask("other")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        workers = children_of(server)
+        sockets = open_channels()
+
+        async def broken(*_: Any, **__: Any) -> None:
+            raise RuntimeError("a defect")
+
+        for target, name in ((generation.Channel, "open"), (generation, "Output")):
+            with monkeypatch.context() as patch:
+                patch.setattr(target, name, broken if name == "open" else raises)
+                assert isinstance(await error_of(host.ask()), ActivationFailed)
+            assert children_of(server) == workers
+            assert open_channels() == sockets
+            await within(host.supervisor.load("puppet"))
+            await within(host.supervisor.unload("puppet"))
+        assert (await host.ask(number=1))["number"] == 1
+
+
+def raises(*_: Any) -> None:
+    raise RuntimeError("a defect")
+
+
+def open_channels() -> int:
+    """Return how many sockets and pipes this process has."""
+    found = 0
+    for fd in os.listdir("/proc/self/fd"):
+        with suppress(OSError):
+            found += os.readlink(f"/proc/self/fd/{fd}").startswith(("socket:", "pipe:"))
+    return found
+
+
+async def test_whoever_closes_the_host_waits_until_no_process_is_left(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        asked = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
+        await until(lambda: host.state() == "active")
+        pid = host.pid()
+        first = host.begin(host.supervisor.close())
+        await until(lambda: host.state() == "draining" or host.supervisor.draining)
+        second = host.begin(host.supervisor.close())
+        await asyncio.sleep(0)
+        first.cancel()
+        await asyncio.wait({first})
+        assert not second.done()
+        await host.control.say("go")
+        await within(asyncio.gather(asked, second))
+        assert gone(pid)
+
+
+async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an_unload_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, memory={"sample_interval": 0.01}) as host:
+        await host.ask()
+        read = measurement.read_memory
+        failed: list[int] = []
+
+        def refused(pid: int) -> None:
+            failed.append(pid)
+            raise OSError(errno.EMFILE, "Too many open files")
+
+        monkeypatch.setattr(measurement, "read_memory", refused)
+        await until(lambda: len(failed) >= 3)
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert receipt.generation == 1
+        monkeypatch.setattr(measurement, "read_memory", read)
+        await host.ask()
+        await until(lambda: host.supervisor.status("puppet").pss is not None)
+
+
+async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
+        assert (await host.ask(number=1))["number"] == 1
+        await until(lambda: "the observer of the application failed at 'activated'" in caplog.text)
+        monkeypatch.undo()

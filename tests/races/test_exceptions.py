@@ -1,0 +1,202 @@
+"""What a plugin raises that is no ``Exception``: one answer to that dispatch, and nothing else is disturbed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from pathlib import Path
+
+import pytest
+
+from host.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
+from tests.support import bench, error_of, install_plugin, until, within
+
+RAISING = """
+import asyncio, sys
+from host.errors import InvalidInput
+from host.plugin import hookimpl, operation
+
+KINDS = {
+    kind.__name__: kind
+    for kind in (
+        KeyboardInterrupt, SystemExit, GeneratorExit, asyncio.CancelledError, StopIteration, StopAsyncIteration
+    )
+}
+
+class Unspeakable(Exception):
+    def __str__(self):
+        raise RuntimeError("no text")
+
+KINDS["Unspeakable"] = Unspeakable
+
+class Handler:
+    @hookimpl
+    async def activate(self, context):
+        if "at_activation" in context.config:
+            raise KINDS[context.config["at_activation"]]()
+
+    @operation
+    async def wait(self, request: dict) -> dict:
+        await asyncio.sleep(request["seconds"])
+        return {"waited": True}
+
+    @operation
+    async def coroutine(self, request: dict) -> dict:
+        raise KINDS[request["kind"]]()
+
+    @operation
+    async def stream(self, request: dict):
+        yield 1
+        raise KINDS[request["kind"]]()
+
+    @operation
+    def thread(self, request: dict) -> dict:
+        raise KINDS[request["kind"]]()
+
+    @operation
+    def iterator(self, request: dict):
+        yield 1
+        raise KINDS[request["kind"]]()
+
+    @operation
+    async def cancels_itself(self, request: dict) -> dict:
+        asyncio.current_task().cancel()
+        await asyncio.sleep(0)
+        return {}
+
+    @operation
+    async def ends_the_loop(self, request: dict) -> dict:
+        asyncio.get_running_loop().call_soon(sys.exit, 3)
+        await asyncio.Event().wait()
+
+    @operation
+    async def odd_error(self, request: dict) -> dict:
+        raise InvalidInput({"not": "a text"}, param=7, retry_after="soon")
+"""
+KINDS = (
+    "KeyboardInterrupt",
+    "SystemExit",
+    "GeneratorExit",
+    "CancelledError",
+    "StopIteration",
+    "StopAsyncIteration",
+    "Unspeakable",
+)
+
+
+@pytest.mark.parametrize("operation", ["coroutine", "stream", "thread", "iterator"])
+async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tmp_path: Path, operation: str) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        other = host.begin(host.ask("puppet", "wait", seconds=0.1))
+        for kind in KINDS:
+            pieces = []
+
+            async def read(kind: str = kind, pieces: list[object] = pieces) -> None:
+                async for piece in host.pieces("puppet", operation, kind=kind):
+                    pieces.append(piece)
+
+            error = await error_of(read())
+            assert isinstance(error, HandlerFault), kind
+            assert operation in error.message
+            assert pieces == ([1] if operation in ("stream", "iterator") else [])
+            assert isinstance(await error_of(host.ask("puppet", operation, kind=kind)), HandlerFault)
+        assert await within(other) == {"waited": True}
+        status = host.supervisor.status("puppet")
+        assert (status.generation, status.in_flight) == (1, 0)
+
+
+async def test_an_operation_that_cancels_itself_is_answered(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        assert isinstance(await error_of(host.ask("puppet", "cancels_itself")), HandlerFault)
+
+
+async def test_an_error_of_odd_content_does_not_break_the_channel(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        assert isinstance(await error_of(host.ask("puppet", "odd_error")), InvalidInput)
+        assert host.supervisor.status("puppet").generation == 1
+
+
+@pytest.mark.parametrize("kind", ["KeyboardInterrupt", "GeneratorExit", "CancelledError", "Unspeakable"])
+@pytest.mark.parametrize("isolation", ["process", "inline"])
+async def test_whatever_activate_raises_is_told_as_the_reason(
+    tmp_path: Path, kind: str, isolation: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = f"raising_{isolation}_{kind.lower()}"
+    install_plugin(tmp_path, name, RAISING)
+    handlers = {name: {"at_activation": kind}}
+    async with bench(tmp_path, handlers=handlers, policy={"isolation": isolation}) as host:
+        error = await error_of(host.ask(name, "wait"))
+        assert isinstance(error, ActivationFailed)
+        assert "activate failed" in error.message
+        assert kind in error.message
+
+
+@pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "asyncio.CancelledError"])
+async def test_whatever_an_import_raises_is_told_as_the_reason(tmp_path: Path, raised: str) -> None:
+    install_plugin(tmp_path, "puppet", f"import asyncio\nraise {raised}\n")
+    async with bench(tmp_path) as host:
+        error = await error_of(host.ask())
+        assert isinstance(error, ActivationFailed)
+        assert raised.rpartition(".")[2] in error.message
+
+
+async def test_a_client_that_leaves_is_no_error_of_the_handler(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        await host.ask("puppet", "wait", seconds=0)
+        asked = host.begin(host.ask("puppet", "wait", seconds=60))
+        await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.wait({asked})
+        await host.ask("puppet", "wait", seconds=0)
+    assert "failed" not in caplog.text
+
+
+async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_traceback(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(tmp_path, "puppet", RAISING)
+    with caplog.at_level(logging.INFO):
+        async with bench(tmp_path, handlers={"puppet": {}}) as host:
+            assert isinstance(await error_of(host.ask("puppet", "ends_the_loop")), HandlerCrashed)
+            await until(lambda: host.state() == "cold")
+            assert await host.ask("puppet", "wait", seconds=0) == {"waited": True}
+    assert "SystemExit: 3" in caplog.text
+
+
+CLOSING = """
+import asyncio
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    async def activate(self, context):
+        context.on_close(lambda: context.log.warning("the first is closed"))
+        context.on_close(self.fail)
+
+    async def fail(self):
+        raise KIND()
+
+    @operation
+    def nothing(self) -> None: ...
+"""
+
+
+@pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "asyncio.CancelledError"])
+async def test_whatever_a_closing_callback_raises_keeps_none_of_the_others_back(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_plugin(tmp_path, "puppet", CLOSING.replace("KIND", kind))
+    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        await host.ask("puppet", "nothing")
+        receipt = await within(host.supervisor.unload("puppet"))
+    assert receipt.exit == "exit code 0"
+    assert "the first is closed" in caplog.text
+    assert "closing failed in Handler.fail" in caplog.text
