@@ -8,11 +8,13 @@ from aiohttp import web
 
 from host.admin import AdminRoutes
 from host.audit import Audit
-from host.auth import Endpoint, KeyRing, for_consumers
+from host.auth import ConsumerGate, Endpoint, KeyRing
 from host.chat_api import ChatApi
 from host.config import Config
+from host.cors import Cors
 from host.dashboard import DashboardRoutes
 from host.dispatch import Dispatcher, NativeRoutes
+from host.errors import NotFound
 from host.event_routes import EventRoutes
 from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation
@@ -20,8 +22,12 @@ from host.metrics import MetricsRoutes
 from host.observation import Observer
 from host.openai_api import OpenAIRoutes
 from host.operators import Operators
+from host.peer import is_admin_connection
 from host.request_limits import RequestLimits
 from host.supervisor import Supervisor
+
+Gate = Callable[[Endpoint], Endpoint]
+"""Stands before an endpoint."""
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Where an application has its supervisor."""
@@ -38,8 +44,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     """
     config = config or Config()
     supervisor = Supervisor(config, observer=observer)
+    counters = supervisor.observation.counters
     keys = KeyRing(config.auth)
     limits = RequestLimits(config.server)
+    cors = Cors(config.server.cors_origins)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
     openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
@@ -47,18 +55,28 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     metrics = MetricsRoutes(supervisor)
     dashboard = DashboardRoutes(supervisor, native)
     audit = Audit(supervisor.observation.events)
-    operators = Operators(keys, audit, supervisor.observation.counters, limits)
+    consumers = ConsumerGate(keys, counters, cors.allows)
+    operators = Operators(keys, audit, counters, limits)
+    # With an address of their own, what operators do is found nowhere else, and nothing else there.
+    for_all = _unchanged
+    for_consumers = _only_where(admin=False) if config.admin.listen is not None else _unchanged
+    for_operators = _only_where(admin=True) if config.admin.listen is not None else _unchanged
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-
-    for consumers in (native.routes(), openai.routes()):
-        app.add_routes(_guarded(consumers, lambda endpoint: limits.counted(for_consumers(keys, endpoint))))
+    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), for_all))
+    for asked in (native.routes(), openai.routes()):
+        gates = (consumers.only, limits.counted, cors.crossed, for_consumers)
+        app.add_routes(_guarded(asked, *gates))
     for steering in (admin.routes(), EventRoutes(supervisor).routes(), dashboard.routes()):
-        app.add_routes(_guarded(steering, operators.only))
-    for unguarded in (HealthRoutes(supervisor).routes(), operators.routes(), dashboard.public_routes()):
-        app.add_routes(_guarded(unguarded, _unchanged))
-    app.add_routes(_guarded(metrics.routes(), _unchanged if config.metrics.public else operators.only))
+        app.add_routes(_guarded(steering, operators.only, for_operators))
+    for page in (operators.routes(), dashboard.public_routes()):
+        app.add_routes(_guarded(page, for_operators))
+    watched = (for_all,) if config.metrics.public else (operators.only, for_operators)
+    app.add_routes(_guarded(metrics.routes(), *watched))
+    if config.server.cors_origins:
+        app.add_routes(_guarded(cors.routes(), for_consumers))
+        app.on_response_prepare.append(cors.stamp)
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
@@ -80,9 +98,26 @@ def _unchanged(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def _guarded(routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
-    """Return the routes with the guard before each of them."""
-    return [
-        web.route(route.method, route.path, guard(route.handler), expect_handler=expectation, **route.kwargs)
-        for route in routes
-    ]
+def _only_where(*, admin: bool) -> Gate:
+    """Return what leaves an endpoint to the connections of the operators' own address, or to all others."""
+
+    def only(endpoint: Endpoint) -> Endpoint:
+        async def run(request: web.Request) -> web.StreamResponse:
+            if is_admin_connection(request) != admin:
+                raise NotFound(f"there is nothing at {request.path} of this address")
+            return await endpoint(request)
+
+        return run
+
+    return only
+
+
+def _guarded(routes: list[web.RouteDef], *gates: Gate) -> list[web.RouteDef]:
+    """Return the routes with the gates before each of them; the last one is the outermost."""
+    guarded = []
+    for route in routes:
+        endpoint: Endpoint = route.handler
+        for gate in gates:
+            endpoint = gate(endpoint)
+        guarded.append(web.route(route.method, route.path, endpoint, expect_handler=expectation, **route.kwargs))
+    return guarded

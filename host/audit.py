@@ -6,8 +6,6 @@ One line of the log each (logger ``host.audit``), and an event ``audit``.
 from __future__ import annotations
 
 import logging
-import socket
-import struct
 import time
 
 from aiohttp import web
@@ -16,23 +14,11 @@ from host import exchange
 from host.auth import Endpoint
 from host.errors import HostError
 from host.events import EventHub
+from host.peer import address_of
 
 log = logging.getLogger(__name__)
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
-
-
-def address_of(request: web.Request) -> str:
-    """Return where a request comes from: an address, or for a Unix socket the user of the other end."""
-    transport = request.transport
-    connection = transport.get_extra_info("socket") if transport is not None else None
-    if connection is not None and connection.family == socket.AF_UNIX:
-        try:
-            credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i"))
-        except OSError:
-            return "unix socket"
-        return f"uid {struct.unpack('3i', credentials)[1]}"
-    return request.remote or "unknown"
 
 
 class Audit:

@@ -17,6 +17,7 @@ from aiohttp import hdrs, web
 from host import exchange
 from host.admission import Admission
 from host.call import Call
+from host.errors import Forbidden
 from host.event_stream import EventStream, event
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
@@ -74,6 +75,10 @@ class Dispatcher:
                     tally.end()
 
     def _admission(self, name: str, operation: str) -> Admission:
+        consumer = exchange.current.get().consumer
+        if consumer is not None and not consumer.allows(name):
+            self._counters.refused[consumer.name, "handler"] += 1
+            raise Forbidden(f"the key {consumer.name!r} is not for the handler {name[:100]!r}", param="handler")
         admission = self._supervisor.lease(name, operation, self._timeout)
         exchange.current.get().asked(name)
         return admission
@@ -109,11 +114,15 @@ class NativeRoutes:
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
         """All handlers, active or not."""
-        return json_answer({"handlers": self._supervisor.statuses()})
+        allows = exchange.current.get().allows
+        return json_answer({"handlers": [one for one in self._supervisor.statuses() if allows(one.name)]})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
         """One handler."""
-        return json_answer(self._supervisor.status(request.match_info["name"]))
+        status = self._supervisor.status(request.match_info["name"])
+        if not exchange.current.get().allows(status.name):
+            raise Forbidden(f"this key is not for the handler {status.name!r}", param="handler")
+        return json_answer(status)
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Run one operation: JSON in; JSON or a stream of events out."""

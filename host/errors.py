@@ -167,6 +167,14 @@ class QueueFull(HostError):
     retryable = True
 
 
+class RateLimited(HostError):
+    """The consumer's key has asked for as much as it may."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
+
+
 class HandlerFault(HostError):
     """The handler's own code raised; the detail is in the host's log."""
 

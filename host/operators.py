@@ -12,11 +12,12 @@ import msgspec
 from aiohttp import hdrs, web
 
 from host import exchange
-from host.audit import READING, Audit, address_of
+from host.audit import READING, Audit
 from host.auth import Endpoint, KeyRing, presented_key
 from host.counters import Counters
 from host.dispatch import json_answer
 from host.errors import Forbidden, InvalidInput, Unauthorized
+from host.peer import address_of
 from host.request_limits import RequestLimits
 from host.sessions import LIFETIME, Session, Sessions, same
 from host.throttle import Throttle

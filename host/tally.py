@@ -9,16 +9,17 @@ from typing import Self
 from host import exchange
 from host.call import Call
 from host.counters import CANCELLED, OTHER, Counters, Dispatch
-from host.errors import HostError, UnknownOperation
+from host.errors import HostError, RateLimited, UnknownOperation
 from host.lease import Lease
 
 
 class Tally:
-    """Counts what happens in its block as one dispatch of a handler."""
+    """Counts what happens in its block as one dispatch; entering it raises ``RateLimited`` for a consumer with too many."""
 
     __slots__ = (
         "_began",
         "_call",
+        "_consumer",
         "_counters",
         "_first_piece",
         "_handle",
@@ -33,6 +34,7 @@ class Tally:
         self._handler = handler
         self._operation = operation
         self._began = time.monotonic()
+        self._consumer = exchange.current.get().consumer
         self._lease: Lease | None = None
         self._call: Call | None = None
         self._handle: float | None = None
@@ -40,6 +42,12 @@ class Tally:
         self._result: str | None = None
 
     def __enter__(self) -> Self:
+        if self._consumer is not None:
+            try:
+                self._consumer.begin()
+            except RateLimited:
+                self._counters.refused[self._consumer.name, "concurrency"] += 1
+                raise
         return self
 
     def begin(self, lease: Lease, call: Call, operation: str) -> None:
@@ -60,6 +68,8 @@ class Tally:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._consumer is not None:
+            self._consumer.end()
         result = self._result
         if isinstance(error, HostError):
             result = error.code
@@ -75,6 +85,6 @@ class Tally:
                 activate=lease.activate_seconds if lease is not None else 0.0,
                 handle=self._handle,
                 first_piece=self._first_piece,
-                consumer=exchange.current.get().consumer,
+                consumer=self._consumer.name if self._consumer is not None else None,
             )
         )

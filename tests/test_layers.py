@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
     {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points"},
+    | {"units", "entry_points", "listen"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -39,7 +39,8 @@ LAYERS: list[set[str]] = [
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
-    | {"throttle", "sessions", "audit", "operators", "dashboard"}
+    | {"throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
+    | {"consumers", "consumer_file", "rate_limits"}
     | {
         "tally",
         "loop_lag",
