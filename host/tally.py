@@ -14,7 +14,10 @@ from host.lease import Lease
 
 
 class Tally:
-    """Counts what happens in its block as one dispatch; entering it raises ``RateLimited`` for a consumer with too many."""
+    """Counts what happens in its block as one dispatch.
+
+    Entering it raises ``RateLimited`` for a consumer with too many under way.
+    """
 
     __slots__ = (
         "_began",

@@ -34,7 +34,8 @@ class Client:
         given: str = arguments.url or os.environ.get("HANDLER_HOST_URL") or DEFAULT_URL
         self.url = given.rstrip("/")
         try:
-            parts = urlsplit(self.url)
+            self._socket = given.removeprefix("unix:").removeprefix("//") if given.startswith("unix:") else None
+            parts = urlsplit(self.url if self._socket is None else DEFAULT_URL)
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
@@ -119,7 +120,12 @@ class Client:
     def _connected(self) -> http.client.HTTPConnection:
         connection = self._kind(self._hostname, self._port, timeout=CONNECT_TIMEOUT)
         try:
-            connection.connect()
+            if self._socket is None:
+                connection.connect()
+            else:
+                connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                connection.sock.settimeout(CONNECT_TIMEOUT)
+                connection.sock.connect(self._socket)
         except (OSError, UnicodeError, http.client.HTTPException) as error:
             connection.close()
             raise Failure(

@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_keys(commands)
     _add_authors(commands)
     _add_env(commands)
     _add_doctor(commands)
@@ -235,6 +236,29 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_keys(commands: Any) -> None:
+    keys = _add(
+        commands,
+        "keys",
+        "keys",
+        "make, list and revoke the keys of consumers",
+        "They stand as hashes in the consumers' file (auth.consumers_file, or --file). `new` prints a key, once. "
+        "A running host reads the file anew when it has changed.",
+        "handler-host keys new team-a --handlers gpt_a,gpt_e --expires 90d",
+        "handler-host keys list",
+        "handler-host keys revoke team-a --file consumers.toml",
+    )
+    keys.add_argument("action", choices=("new", "list", "revoke"))
+    keys.add_argument("name", nargs="?", metavar="NAME", help="of the consumer")
+    keys.add_argument("--file", metavar="FILE", help="the consumers' file (default: that of the configuration)")
+    keys.add_argument("--handlers", metavar="A,B", help="what the key is for (default: all handlers)")
+    keys.add_argument("--requests-per-minute", metavar="N", type=int, help="requests in any minute (default: no limit)")
+    keys.add_argument("--concurrency", metavar="N", type=int, help="dispatches at a time (default: no limit)")
+    keys.add_argument("--expires", metavar="WHEN", help="a day (2027-01-01), a moment, or a time from now (90d)")
+    keys.add_argument("--json", action="store_true", help="list as JSON")
+    _config_options(keys)
 
 
 def _add_authors(commands: Any) -> None:

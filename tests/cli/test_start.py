@@ -25,6 +25,7 @@ COMMANDS = [
     "dispatch",
     "chat",
     "config",
+    "keys",
     "env",
     "version",
 ]
