@@ -62,7 +62,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
-    print(*tables.header("openai", "xllamacpp"), f"runs: {options.runs} of each, alternating; medians", sep="\n")
+    print(
+        *tables.header("openai", "anthropic", "xllamacpp"),
+        f"runs: {options.runs} of each, alternating; medians",
+        sep="\n",
+    )
     rows = []
     warm_config = CONFIG.format(linger="10m", url="http://127.0.0.1:9")
     cold_config = CONFIG.format(linger="0s", url="http://127.0.0.1:9")

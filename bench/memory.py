@@ -35,6 +35,8 @@ linger = "{linger}"
 [handlers.gpt_a]
 base_url = "{url}/v1"
 model = "gpt_e"
+[handlers.gpt_b]
+base_url = "{url}"
 """
 ONE_PROCESS = """\
 import importlib, os, sys, warnings

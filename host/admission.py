@@ -26,4 +26,8 @@ class Admission:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Take the lease back; for who has entered this without a block."""
         self._owner.release(self._dispatch)

@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Callable
 from aiohttp import web
 
 from host.admin import AdminRoutes
+from host.anthropic_api import REQUEST_ID, AnthropicRoutes
+from host.anthropic_api import envelope as anthropic_envelope
 from host.audit import Audit
 from host.auth import ConsumerGate, Endpoint, KeyRing
 from host.chat_api import ChatApi
@@ -16,14 +18,17 @@ from host.dashboard import DashboardRoutes
 from host.dispatch import Dispatcher, NativeRoutes
 from host.errors import NotFound
 from host.event_routes import EventRoutes
+from host.gemini_api import GeminiRoutes
+from host.gemini_api import envelope as gemini_envelope
 from host.health import HealthRoutes
-from host.http_errors import error_middleware, expectation
+from host.http_errors import error_middleware, expectation, speaking
 from host.metrics import MetricsRoutes
 from host.observation import Observer
 from host.openai_api import OpenAIRoutes
 from host.operators import Operators
 from host.peer import is_admin_connection
 from host.request_limits import RequestLimits
+from host.responses_api import ResponsesRoutes
 from host.supervisor import Supervisor
 
 Gate = Callable[[Endpoint], Endpoint]
@@ -50,7 +55,11 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     cors = Cors(config.server.cors_origins)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
-    openai = OpenAIRoutes(ChatApi(supervisor, dispatcher), limits)
+    chats = ChatApi(supervisor, dispatcher)
+    openai = OpenAIRoutes(chats, limits)
+    responses = ResponsesRoutes(chats, limits)
+    anthropic = AnthropicRoutes(chats, limits)
+    gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
     metrics = MetricsRoutes(supervisor)
     dashboard = DashboardRoutes(supervisor, native)
@@ -58,24 +67,37 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     consumers = ConsumerGate(keys, counters, cors.allows)
     operators = Operators(keys, audit, counters, limits)
     # With an address of their own, what operators do is found nowhere else, and nothing else there.
-    for_all = _unchanged
-    for_consumers = _only_where(admin=False) if config.admin.listen is not None else _unchanged
-    for_operators = _only_where(admin=True) if config.admin.listen is not None else _unchanged
+    apart = config.admin.listen is not None
+    operators_address = _only_at(operators=True) if apart else _unchanged
+    not_operators = _only_at(operators=False) if apart else _unchanged
+
+    def for_consumers(endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
+        return not_operators(cors.crossed(limits.counted(consumers.only(endpoint, parameter))))
+
+    def for_anthropics_clients(endpoint: Endpoint) -> Endpoint:
+        return speaking(anthropic_envelope, for_consumers(endpoint), request_id=REQUEST_ID)
+
+    def for_geminis_clients(endpoint: Endpoint) -> Endpoint:
+        return speaking(gemini_envelope, for_consumers(endpoint, parameter="key"))
+
+    def for_operators(endpoint: Endpoint) -> Endpoint:
+        return operators_address(operators.only(endpoint))
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), for_all))
-    for asked in (native.routes(), openai.routes()):
-        gates = (consumers.only, limits.counted, cors.crossed, for_consumers)
-        app.add_routes(_guarded(asked, *gates))
+    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), _unchanged))
+    app.add_routes(_guarded(native.routes(), for_consumers))
+    app.add_routes(anthropic.beside(_guarded(openai.routes(), for_consumers), for_anthropics_clients))
+    app.add_routes(_guarded(anthropic.routes(), for_anthropics_clients))
+    app.add_routes(_guarded(responses.routes(), for_consumers))
+    app.add_routes(_guarded(gemini.routes(), for_geminis_clients))
     for steering in (admin.routes(), EventRoutes(supervisor).routes(), dashboard.routes()):
-        app.add_routes(_guarded(steering, operators.only, for_operators))
+        app.add_routes(_guarded(steering, for_operators))
     for page in (operators.routes(), dashboard.public_routes()):
-        app.add_routes(_guarded(page, for_operators))
-    watched = (for_all,) if config.metrics.public else (operators.only, for_operators)
-    app.add_routes(_guarded(metrics.routes(), *watched))
+        app.add_routes(_guarded(page, operators_address))
+    app.add_routes(_guarded(metrics.routes(), _unchanged if config.metrics.public else for_operators))
     if config.server.cors_origins:
-        app.add_routes(_guarded(cors.routes(), for_consumers))
+        app.add_routes(_guarded(cors.routes(), not_operators))
         app.on_response_prepare.append(cors.stamp)
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
@@ -98,12 +120,12 @@ def _unchanged(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def _only_where(*, admin: bool) -> Gate:
+def _only_at(*, operators: bool) -> Gate:
     """Return what leaves an endpoint to the connections of the operators' own address, or to all others."""
 
     def only(endpoint: Endpoint) -> Endpoint:
         async def run(request: web.Request) -> web.StreamResponse:
-            if is_admin_connection(request) != admin:
+            if is_admin_connection(request) != operators:
                 raise NotFound(f"there is nothing at {request.path} of this address")
             return await endpoint(request)
 
@@ -112,12 +134,9 @@ def _only_where(*, admin: bool) -> Gate:
     return only
 
 
-def _guarded(routes: list[web.RouteDef], *gates: Gate) -> list[web.RouteDef]:
-    """Return the routes with the gates before each of them; the last one is the outermost."""
-    guarded = []
-    for route in routes:
-        endpoint: Endpoint = route.handler
-        for gate in gates:
-            endpoint = gate(endpoint)
-        guarded.append(web.route(route.method, route.path, endpoint, expect_handler=expectation, **route.kwargs))
-    return guarded
+def _guarded(routes: list[web.RouteDef], gate: Gate) -> list[web.RouteDef]:
+    """Return the routes with the gate before each of them."""
+    return [
+        web.route(route.method, route.path, gate(route.handler), expect_handler=expectation, **route.kwargs)
+        for route in routes
+    ]

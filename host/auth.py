@@ -54,14 +54,17 @@ class KeyRing:
         return self._admin is not None
 
 
-def presented_key(request: web.Request) -> str | None:
-    """Return the key that came with a request, or None."""
+def presented_key(request: web.Request, parameter: str | None = None) -> str | None:
+    """Return the key that came with a request, or None; ``parameter`` is where it may stand in the query."""
     headers = request.headers
     authorization = headers.get(hdrs.AUTHORIZATION)
     if authorization is not None:
         scheme, _, key = authorization.partition(" ")
         return key.strip() or None if scheme.lower() == "bearer" else None
-    return next((headers[name] for name in KEY_HEADERS if name in headers), None)
+    for name in KEY_HEADERS:
+        if name in headers:
+            return headers[name]
+    return request.query.get(parameter) if parameter is not None else None
 
 
 class ConsumerGate:
@@ -79,21 +82,21 @@ class ConsumerGate:
         self._allows = allows
         self._throttle = Throttle()
 
-    def only(self, endpoint: Endpoint) -> Endpoint:
-        """Return ``endpoint`` for consumers only."""
+    def only(self, endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
+        """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, if the protocol knows it."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if self._keys.open:
                 _refuse_strangers(request, self._allows)
             else:
-                await self._admit(request)
+                await self._admit(request, parameter)
             return await endpoint(request)
 
         return guarded
 
-    async def _admit(self, request: web.Request) -> None:
+    async def _admit(self, request: web.Request, parameter: str | None) -> None:
         """Find out who asks; raises ``Unauthorized``, ``Forbidden`` and ``RateLimited``."""
-        key = presented_key(request)
+        key = presented_key(request, parameter)
         if key is None:
             raise Unauthorized("this route needs an API key: send it as 'Authorization: Bearer KEY'")
         await self._keys.consumers.refresh()

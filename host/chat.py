@@ -14,6 +14,9 @@ else). The base class makes the ``chat`` operation of it: it counts what is
 missing, keeps the finish reason right, and joins the pieces for a client that
 asked for no stream.
 
+A handler that can count the tokens of a request before it is answered adds the
+operation ``count_tokens``, from a :class:`ChatRequest` to a :class:`TokenCount`.
+
 The types are those of ``host.chat_types``, and can be imported from here.
 """
 
@@ -43,6 +46,7 @@ from host.chat_types import (
     SystemMessage,
     TextFormat,
     TextPart,
+    TokenCount,
     Tool,
     ToolCall,
     ToolCallDelta,
@@ -77,6 +81,7 @@ __all__ = [
     "SystemMessage",
     "TextFormat",
     "TextPart",
+    "TokenCount",
     "Tool",
     "ToolCall",
     "ToolCallDelta",

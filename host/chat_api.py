@@ -25,6 +25,8 @@ from host.supervisor import Supervisor
 
 CHAT = "chat"
 """The operation that answers chats."""
+COUNT_TOKENS = "count_tokens"
+"""The operation that counts the tokens of a chat request; not every handler has it."""
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
 Shape = TypeVar("Shape")
@@ -32,6 +34,7 @@ Shape = TypeVar("Shape")
 _encode = msgspec.json.encode
 _pieces = msgspec.json.Decoder(chat.ChatPiece)
 _answers = msgspec.json.Decoder(chat.ChatAnswer)
+_counts = msgspec.json.Decoder(chat.TokenCount)
 
 
 class Translation(Protocol):
@@ -77,18 +80,36 @@ class ChatApi:
             answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
         except (UnknownHandler, UnknownOperation) as error:
             raise _model_not_found(error) from None
-        return _decode(_answers, answer)
+        decoded = _decode(_answers, answer)
+        decoded.model = decoded.model or _stand_in(model)
+        return decoded
+
+    async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
+        """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
+        try:
+            answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
+        except UnknownHandler as error:
+            raise _model_not_found(error) from None
+        return _decode(_counts, answer)
 
     async def stream(
-        self, request: web.Request, model: str, asked: chat.ChatRequest, translation: Translation
+        self,
+        request: web.Request,
+        model: str,
+        asked: chat.ChatRequest,
+        translation: Translation,
+        stream: type[EventStream] = EventStream,
     ) -> web.StreamResponse:
-        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised."""
+        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised.
+
+        ``stream`` is the form in which the protocol sends its events.
+        """
         current = exchange.current.get()
         try:
             async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
                 # What cannot be translated is to fail before the head is sent, too.
-                translated = _translate(translation, pieces)
-                async with EventStream(request, current) as events:
+                translated = _translate(translation, pieces, _stand_in(model))
+                async with stream(request, current) as events:
                     try:
                         while pieces:
                             await events.send_events(translated)
@@ -110,8 +131,18 @@ def handler_of(model: str) -> str:
     return model.partition("/")[0]
 
 
-def _translate(translation: Translation, pieces: list[bytes]) -> list[bytes]:
-    return [event for piece in pieces for event in translation.events(_decode(_pieces, piece))]
+def _translate(translation: Translation, pieces: list[bytes], model: str | None = None) -> list[bytes]:
+    """Return the events of the pieces; ``model`` is for the first one, if it names none."""
+    decoded = [_decode(_pieces, piece) for piece in pieces]
+    if model is not None and decoded:
+        decoded[0].model = decoded[0].model or model
+    return [event for piece in decoded for event in translation.events(piece)]
+
+
+def _stand_in(model: str) -> str | None:
+    """Return the handler that answers instead of the one that was asked, if there is one: it may not name its model."""
+    handler = exchange.current.get().handler
+    return handler if handler != handler_of(model) else None
 
 
 def _decode(decoder: msgspec.json.Decoder[Shape], data: bytes) -> Shape:

@@ -179,6 +179,12 @@ class Usage(_Model):
     total_tokens: int = 0
 
 
+class TokenCount(_Model, omit_defaults=False):
+    """What the optional operation ``count_tokens`` of a chat handler answers to a :class:`ChatRequest`."""
+
+    input_tokens: int
+
+
 class ToolCallDelta(_Model):
     """A part of a tool call: the first one of an ``index`` has ``id`` and ``name``."""
 

@@ -164,6 +164,8 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     """So many crashes within ``crash_window`` open the circuit."""
     crash_window: Timeout = 60.0
     circuit_pause: Duration = 30.0
+    fallback: tuple[str, ...] = ()
+    """Handlers that are asked instead, in this order, when this one fails before its answer has begun."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
 

@@ -192,6 +192,8 @@ class _Reader:
     def _take_of_handler(self, name: str, key: str, value: Any, origin: Origin) -> None:
         if key in POLICY_KEYS:
             value = self._convert(keys_of(HandlerPolicy)[key], value, origin)
+            if key == "fallback":
+                _check_fallback(name, value)
         elif origin.kind == "environment":
             value = _loosely(value)
         self._handlers.setdefault(name, {})[key] = value
@@ -261,6 +263,13 @@ def _check_hashes(key: str, value: str | tuple[str, ...]) -> None:
                 "a value is no hash; keys stand here only as sha256:HEX (`handler-host config hash` makes one); "
                 f"in clear they belong into {KEYS_VARIABLE if key == 'api_keys' else TOKEN_VARIABLE}"
             )
+
+
+def _check_fallback(name: str, others: tuple[str, ...]) -> None:
+    if name in others:
+        raise _Problem(f"{name} cannot stand in for itself; name other handlers")
+    if len(set(others)) < len(others):
+        raise _Problem("names a handler twice; each is asked once")
 
 
 def _unknown_key(key: str, section: str) -> str:

@@ -66,5 +66,5 @@ class Cors:
         return web.Response(status=204, headers=headers)
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the route of preflights; none where no page may ask."""
-        return [web.options("/v1/{tail:.*}", self.preflight)] if self._origins else []
+        """Return the routes of preflights."""
+        return [web.options(f"/{version}/{{tail:.*}}", self.preflight) for version in ("v1", "v1beta")]

@@ -7,9 +7,11 @@ server-sent events for a client that accepts ``text/event-stream``.
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -17,13 +19,20 @@ from aiohttp import hdrs, web
 from host import exchange
 from host.admission import Admission
 from host.call import Call
-from host.errors import Forbidden
+from host.errors import Forbidden, HostError
 from host.event_stream import EventStream, event
+from host.fallback import Fallbacks, for_another, goes_on, turns, with_failures
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
 from host.supervisor import Supervisor
 from host.tally import Tally
+
+log = logging.getLogger(__name__)
+
+Outcome = TypeVar("Outcome")
+Attempt = Callable[[str, str, bytes, float], Awaitable[Outcome]]
+"""Asks one handler: its name, the operation, the body, and the deadline on the clock of ``time.monotonic``."""
 
 EVENT_STREAM = "text/event-stream"
 JSON_HEADERS = {hdrs.CONTENT_TYPE: JSON}
@@ -31,28 +40,31 @@ END = event(b"{}", "end")
 """The data of the event that ends a whole stream."""
 
 
+class _Begun(NamedTuple):
+    """A stream whose first pieces have come."""
+
+    admission: Admission
+    tally: Tally
+    pieces: list[bytes]
+    call: Call
+
+
 class Dispatcher:
     """Runs dispatches: one request to one operation of one handler, from admission to the last byte.
 
-    ``timeout`` is ``server.request_timeout`` in seconds.
+    ``timeout`` is ``server.request_timeout`` in seconds: for the handler that is asked and
+    its fallbacks together.
     """
 
     def __init__(self, supervisor: Supervisor, timeout: float) -> None:
         self._supervisor = supervisor
         self._timeout = timeout
         self._counters = supervisor.observation.counters
+        self._fallbacks = Fallbacks(supervisor.config)
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
-        admission = self._admission(name, operation)
-        with Tally(self._counters, name, admission.operation) as tally:
-            async with admission as lease:
-                call = self._call(lease, operation, body, streamed=False)
-                tally.begin(lease, call, operation)
-                try:
-                    return await call.answer()
-                finally:
-                    tally.end()
+        return await self._somewhere(self._answer, name, operation, body)
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
@@ -62,31 +74,102 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        admission = self._admission(name, operation)
+        begun = await self._somewhere(self._begin, name, operation, body)
+        failure: HostError | None = None
+        try:
+            yield begun.pieces, begun.call
+        except HostError as error:
+            failure = error
+            raise
+        finally:
+            begun.tally.end()
+            begun.admission.release()
+            begun.tally.close(failure)
+
+    async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
+        admission = self._admission(name, operation, deadline)
         with Tally(self._counters, name, admission.operation) as tally:
             async with admission as lease:
-                call = self._call(lease, operation, body, streamed=True)
+                call = self._call(lease, operation, body, deadline, streamed=False)
                 tally.begin(lease, call, operation)
                 try:
-                    first = await call.pieces()
-                    tally.first_piece()
-                    yield first, call
+                    return await call.answer()
                 finally:
                     tally.end()
 
-    def _admission(self, name: str, operation: str) -> Admission:
+    async def _begin(self, name: str, operation: str, body: bytes, deadline: float) -> _Begun:
+        admission = self._admission(name, operation, deadline)
+        tally = Tally(self._counters, name, admission.operation)
+        tally.open()
+        try:
+            lease = await admission.__aenter__()
+            try:
+                call = self._call(lease, operation, body, deadline, streamed=True)
+                tally.begin(lease, call, operation)
+                pieces = await call.pieces()
+                tally.first_piece()
+            except BaseException:
+                tally.end()
+                admission.release()
+                raise
+        except BaseException as error:
+            tally.close(error)
+            raise
+        return _Begun(admission, tally, pieces, call)
+
+    async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
+        """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
+        deadline = time.monotonic() + self._timeout
+        try:
+            return await attempt(name, operation, body, deadline)
+        except HostError as error:
+            others = self._fallbacks.of(name) if turns(error) else []
+            if not others:
+                raise
+            first = error
+        return await self._elsewhere(attempt, name, others, operation, for_another(operation, body), deadline, first)
+
+    async def _elsewhere(
+        self,
+        attempt: Attempt[Outcome],
+        name: str,
+        others: list[str],
+        operation: str,
+        body: bytes,
+        deadline: float,
+        first: HostError,
+    ) -> Outcome:
+        current = exchange.current.get()
+        failures: dict[str, HostError] = {}
+        last = first
+        for other in others:
+            if time.monotonic() >= deadline:
+                break
+            fields = {"handler": name, "error": last.code, "fallback": other, "request_id": current.request_id}
+            log.warning("fallback", extra={"fields": fields})
+            try:
+                return await attempt(other, operation, body, deadline)
+            except HostError as error:
+                failures[other] = last = error
+                if not goes_on(error):
+                    break
+        # It was this one that was asked; who else was is told in the message.
+        current.handler = name
+        raise with_failures(first, failures) if failures else first
+
+    def _admission(self, name: str, operation: str, deadline: float) -> Admission:
         consumer = exchange.current.get().consumer
         if consumer is not None and not consumer.allows(name):
             self._counters.refused[consumer.name, "handler"] += 1
             raise Forbidden(f"the key {consumer.name!r} is not for the handler {name[:100]!r}", param="handler")
-        admission = self._supervisor.lease(name, operation, self._timeout)
+        admission = self._supervisor.lease(name, operation, max(0.0, deadline - time.monotonic()))
         exchange.current.get().asked(name)
         return admission
 
-    def _call(self, lease: Lease, operation: str, body: bytes, *, streamed: bool) -> Call:
+    def _call(self, lease: Lease, operation: str, body: bytes, deadline: float, *, streamed: bool) -> Call:
         current = exchange.current.get()
         current.dispatched(lease.queue_seconds, lease.activate_seconds)
-        left = max(0.0, self._timeout - (time.monotonic() - lease.asked_at))
+        left = max(0.0, deadline - time.monotonic())
         return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
 
 

@@ -31,6 +31,12 @@ class EventStream:
     reading is disconnected in the end, as it would keep the handler busy for ever.
     """
 
+    content_type = "text/event-stream; charset=utf-8"
+    separator = b"\n\n"
+    """What ends an event."""
+    comment = KEEP_ALIVE
+    """What says nothing, between two events."""
+
     def __init__(self, request: web.Request, exchange: Exchange) -> None:
         self._request = request
         self._exchange = exchange
@@ -44,7 +50,7 @@ class EventStream:
     async def __aenter__(self) -> Self:
         """Send the head."""
         headers = self._response.headers
-        headers[hdrs.CONTENT_TYPE] = "text/event-stream; charset=utf-8"
+        headers[hdrs.CONTENT_TYPE] = self.content_type
         headers[hdrs.CACHE_CONTROL] = "no-cache"
         headers["X-Accel-Buffering"] = "no"
         self._exchange.stamp(headers)
@@ -80,7 +86,7 @@ class EventStream:
     async def send_events(self, events: list[bytes]) -> None:
         """Write what :func:`event` has made, as :meth:`send` does; nothing for an empty list."""
         if events:
-            await self._write(b"\n\n".join(events) + b"\n\n")
+            await self._write(self.separator.join(events) + self.separator)
 
     async def _write(self, data: bytes) -> None:
         self._writing = True
@@ -105,6 +111,6 @@ class EventStream:
 
     async def _write_comment(self) -> None:
         try:
-            await self._response.write(KEEP_ALIVE)
+            await self._response.write(self.comment)
         except ConnectionError:
             return  # who sends the next event finds out

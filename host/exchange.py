@@ -37,16 +37,8 @@ class Exchange:
     """One request and its answer; times are seconds."""
 
     __slots__ = (
-        "_activate",
-        "_asked_at",
-        "_dispatched_at",
-        "_queue",
-        "consumer",
-        "envelope",
-        "handler",
-        "operator",
-        "origin",
-        "request_id",
+        *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
+        *("also", "consumer", "envelope", "handler", "operator", "origin", "request_id"),
     )
 
     def __init__(self, request_id: str) -> None:
@@ -61,7 +53,10 @@ class Exchange:
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None
         """How the protocol of this route shows errors; None: as most routes do."""
+        self.also: istr | None = None
+        """Another header for the request's number, where this protocol's clients look for one."""
         self._asked_at = 0.0
+        self._others = 0.0
         self._queue = 0.0
         self._activate = 0.0
         self._dispatched_at: float | None = None
@@ -71,9 +66,14 @@ class Exchange:
         return self.consumer is None or self.consumer.allows(handler)
 
     def asked(self, handler: str) -> None:
-        """Note that the handler is asked now."""
+        """Note that the handler is asked now; if there was another one before, that has failed."""
+        now = time.monotonic()
+        if self.handler is not None:
+            self._others += now - self._asked_at
         self.handler = handler
-        self._asked_at = time.monotonic()
+        self._asked_at = now
+        self._queue = self._activate = 0.0
+        self._dispatched_at = None
 
     def dispatched(self, queue: float, activate: float) -> None:
         """Note that the worker gets the dispatch now, after so long in the queue and so long for its activation."""
@@ -84,6 +84,8 @@ class Exchange:
     def stamp(self, headers: MutableMapping[str, str]) -> None:
         """Write the headers that every answer has; the handler's time ends now, for a stream with its first piece."""
         headers[REQUEST_ID] = self.request_id
+        if self.also is not None:
+            headers[self.also] = self.request_id
         if self.handler is None:
             return
         headers[HANDLER] = self.handler
@@ -93,9 +95,12 @@ class Exchange:
             taken = now - self._dispatched_at
         else:
             queue = now - self._asked_at  # refused: all that it did was to wait
-        headers[SERVER_TIMING] = (
+        timing = (
             f"queue;dur={queue * 1000:.2f}, activate;dur={self._activate * 1000:.2f}, handler;dur={taken * 1000:.2f}"
         )
+        if self._others:
+            timing = f"failed;dur={self._others * 1000:.2f}, {timing}"
+        headers[SERVER_TIMING] = timing
 
 
 current: ContextVar[Exchange] = ContextVar("exchange")

@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
+from multidict import istr
 
 from host import exchange
 from host.auth import Endpoint
@@ -49,11 +50,16 @@ def envelope(error: HostError, request_id: str) -> bytes:
     return msgspec.json.encode({"error": content})
 
 
-def speaking(own: exchange.Envelope, endpoint: Endpoint) -> Endpoint:
-    """Return ``endpoint`` with the errors of its protocol; this goes before all that may refuse a request."""
+def speaking(own: exchange.Envelope, endpoint: Endpoint, *, request_id: istr | None = None) -> Endpoint:
+    """Return ``endpoint`` with the errors of its protocol; this goes before all that may refuse a request.
+
+    ``request_id`` is the header that the protocol has for the request's number, beside ``X-Request-ID``.
+    """
 
     async def run(request: web.Request) -> web.StreamResponse:
-        exchange.current.get().envelope = own
+        current = exchange.current.get()
+        current.envelope = own
+        current.also = request_id
         return await endpoint(request)
 
     return run

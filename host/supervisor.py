@@ -16,12 +16,13 @@ from collections.abc import Coroutine, Mapping
 import msgspec
 
 from host import catalog as catalogs
+from host import fallback
 from host import lifecycle as life
 from host.admission import Admission
 from host.budget import Budget, Candidate
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config, HandlerPolicy
-from host.errors import Draining, UnknownHandler, UnknownOperation
+from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Plan
 from host.lifecycle import Cause, UnloadMode
 from host.measurement import Meter, Reading
@@ -71,9 +72,16 @@ class Supervisor:
         self._rescanning = asyncio.Lock()
 
     async def start(self) -> None:
-        """Read the catalog, and begin to measure. Nothing is launched."""
+        """Read the catalog, and begin to measure. Nothing is launched.
+
+        Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
+        """
         await self._note("startup")
         await self._rescan()
+        flaws = list(fallback.unknown(self.config, self._catalog.entries))
+        if flaws:
+            await self.close()
+            raise ConfigError("\n".join(flaws))
         self._sampler = self._spawn(self._sample(), "memory sampler")
 
     async def ready(self) -> None:
@@ -219,7 +227,7 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *self._strangers(found)]
+        warnings = [*found.warnings, *self._strangers(found), *fallback.unknown(self.config, found.entries)]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(

@@ -45,13 +45,17 @@ class Tally:
         self._result: str | None = None
 
     def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def open(self) -> None:
+        """Begin; whoever gets through has to :meth:`close`."""
         if self._consumer is not None:
             try:
                 self._consumer.begin()
             except RateLimited:
                 self._counters.refused[self._consumer.name, "concurrency"] += 1
                 raise
-        return self
 
     def begin(self, lease: Lease, call: Call, operation: str) -> None:
         """Note that the worker gets the dispatch now."""
@@ -64,13 +68,18 @@ class Tally:
 
     def end(self) -> None:
         """Note that the worker is done with it, or nobody waits any more; before the lease is given back."""
-        assert self._call is not None, "what has not begun does not end"
+        if self._call is None:
+            return
         self._handle = time.monotonic() - self._began
         self._result = self._call.outcome or CANCELLED
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close(error)
+
+    def close(self, error: BaseException | None) -> None:
+        """Count the dispatch; ``error`` is what has ended it, if not its worker's answer has."""
         if self._consumer is not None:
             self._consumer.end()
         result = self._result

@@ -88,6 +88,14 @@ def gone(pid: int) -> bool:
     return not Path(f"/proc/{pid}").exists()
 
 
+def ended(pid: int) -> bool:
+    """Return whether a process runs no more; who should reap it may be gone as well, and init takes its time."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
 def children_of(pid: int) -> list[int]:
     """Return the processes that a process has started and not reaped."""
     found: list[int] = []

@@ -17,7 +17,7 @@ from host.server import serving
 async def main():
     async with serving(Config(server=ServerConfig(port=0), log=LogConfig(level="error"))) as (supervisor, url):
         names = [status.name for status in supervisor.statuses()]
-        assert {"gpt_a", "gpt_e"} <= set(names), names
+        assert {"gpt_a", "gpt_b", "gpt_e"} <= set(names), names
         print(*sorted(sys.modules.keys() - at_start), sep="\\n")
 
 asyncio.run(main())
@@ -26,6 +26,9 @@ FOREIGN = {"pydantic", "openai", "anthropic", "google", "litellm", "gspread", "x
 PLUGINS = {path.parent.name for path in Path(__file__).parents[1].glob("plugins/*/pyproject.toml")}
 FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.runtime", "host.loading"}
 FOR_TOOLS = {"host.cli", "host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
+
+FOR_REQUESTS = {"host.anthropic_messages", "host.anthropic_requests", "host.anthropic_answers"}
+"""What the first request of a protocol imports."""
 
 
 def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_need() -> None:
@@ -36,4 +39,4 @@ def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_n
     assert "host.supervisor" in loaded
     found = {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS}
     assert not found
-    assert not loaded & (FOR_WORKERS | FOR_TOOLS)
+    assert not loaded & (FOR_WORKERS | FOR_TOOLS | FOR_REQUESTS)

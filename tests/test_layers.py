@@ -20,7 +20,7 @@ LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
     {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points", "listen"},
+    | {"units", "entry_points", "listen", "fallback"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -40,6 +40,9 @@ LAYERS: list[set[str]] = [
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
     | {"throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
+    | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
+    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
+    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"}
     | {"consumers", "consumer_file", "rate_limits"}
     | {
         "tally",
@@ -141,6 +144,7 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     declared = {re.split(r"[^\w.-]", name)[0] for name in named}
     (package,) = (root / name for name in project["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"])
     allowed = {name.replace("-", "_") for name in declared} | {package.name, "host"} | set(sys.stdlib_module_names)
+    allowed |= {"google" for name in declared if name.startswith("google-")}
     extras = {
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()

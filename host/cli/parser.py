@@ -318,7 +318,7 @@ def _add_env(commands: Any) -> None:
         "interpreter. `create` installs the plugin there as it is installed here, or the PACKAGE that is named, "
         "with uv where it is there, else with venv and pip. The host that runs takes it by `rescan`.",
         "handler-host env create gpt_a",
-        "handler-host env create gpt_a -r requirements/openai3.txt --installer=--no-build-isolation",
+        "handler-host env create gpt_a -r openai3.txt --installer=--no-deps",
         "handler-host env list",
         "handler-host env remove gpt_a",
     )

@@ -27,6 +27,8 @@ from host.testing.upstream import Upstream
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 PATIENCE = 37.0
 """Seconds that the provider asks for: more than a retry waits (``host.upstream.Retries``)."""
+AT_ONCE = 30.0
+"""Seconds within which a provider's connection is closed when the client has left: the patience of a busy machine."""
 PAGE = "<html><body>Bad Gateway, from a proxy</body></html>"
 LOOK = Called("look", {"at": 'the ☀ "sun"', "for": 2}, parts=3)
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
@@ -168,7 +170,7 @@ class ProviderConformance(Conformance):
         assert first["text"] == Reply().pieces[0]
         assert not self.upstream.left.done()
         pieces.close()  # type: ignore[attr-defined]
-        self.upstream.left.result(30)
+        self.upstream.left.result(AT_ONCE)
         self._lives()
 
     @pytest.mark.parametrize("step", [Silence(), Reply().breaking("stalled")], ids=["silent", "stalled"])
@@ -176,9 +178,9 @@ class ProviderConformance(Conformance):
         """It asked for no stream, and has nothing yet."""
         self.upstream.say(step)
         asking = self.worker.begin("chat", HI)
-        self.upstream.asked.result(30)
+        self.upstream.asked.result(AT_ONCE)
         asking.cancel()
-        self.upstream.left.result(30)
+        self.upstream.left.result(AT_ONCE)
         self._lives()
 
     def test_the_dispatchs_deadline_ends_the_call_of_the_provider(self) -> None:
@@ -186,7 +188,7 @@ class ProviderConformance(Conformance):
         self.upstream.say(Silence())
         with pytest.raises((DeadlineExceeded, UpstreamTimeout)):
             self.worker.ask("chat", HI, timeout=0.3)
-        self.upstream.left.result(30)
+        self.upstream.left.result(AT_ONCE)
         self._lives()
 
     def test_a_wrong_key_is_told_without_the_key(self, caplog: pytest.LogCaptureFixture) -> None:
@@ -269,7 +271,7 @@ class ProviderConformance(Conformance):
                 with pytest.raises(UpstreamTimeout):
                     work()
             assert worker.status.generation == 1
-        self.upstream.left.result(30)
+        self.upstream.left.result(AT_ONCE)
 
     def test_a_provider_that_is_not_there_is_told(self) -> None:
         """Nobody listens on the address."""

@@ -32,6 +32,18 @@ def message(path: Path | None, environ: Mapping[str, str] | None = None, flags: 
             '[server]\nidle_after = "5m"',
             "server.idle_after = \"5m\": unknown key; did you mean 'idle_after' in [defaults] or [handlers.NAME]?",
         ),
+        (
+            '[handlers.gpt_a]\nfallback = ["gpt_e", "gpt_a"]',
+            'handlers.gpt_a.fallback = ["gpt_e","gpt_a"]: gpt_a cannot stand in for itself; name other handlers',
+        ),
+        (
+            '[handlers.gpt_a]\nfallback = ["gpt_e", "gpt_e"]',
+            'handlers.gpt_a.fallback = ["gpt_e","gpt_e"]: names a handler twice; each is asked once',
+        ),
+        (
+            '[handlers.gpt_a]\nfallback = "gpt_e"',
+            'handlers.gpt_a.fallback = "gpt_e": has to be a list, with brackets',
+        ),
         ('[server]\nport = "8080"', 'server.port = "8080": has to be a whole number, without quotes'),
         ("[server]\nport = 80800", "server.port = 80800: has to be 65535 or less"),
         ("[server]\nport = -1", "server.port = -1: has to be 0 or more"),

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import re
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -11,6 +14,7 @@ import pytest
 from aiohttp import web
 
 import host
+from host import testing
 from host.app import create_app
 from host.cli.parser import make_parser
 from host.config import Config
@@ -19,6 +23,7 @@ from host.errors import BY_CODE
 from host.events import KINDS
 from host.metric_families import MEANINGS
 from host.plugin import HandlerHooks
+from host.testing import ChatConformance, OperationsConformance
 from tests.support import bench, install_plugin, within
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -51,7 +56,7 @@ def test_every_error_code_is_documented_with_its_status() -> None:
 def test_every_route_is_documented() -> None:
     app = create_app(Config())
     routes = {
-        f"{route.method} {re.sub(r':[^}]*', '', route.resource.canonical)}"
+        f"{route.method} {route.resource.canonical}"
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
@@ -117,3 +122,38 @@ async def test_the_tutorials_plugin_runs_and_is_a_dozen_lines(tmp_path: Path) ->
         pieces = [piece async for piece in running.pieces("parrot", "chat", messages=messages)]
         assert [piece.get("text") for piece in pieces] == ["Polly ", "wants ", "a ", "cracker ", None]
         assert pieces[-1]["finish_reason"] == "stop"
+
+
+async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
+    (source,) = blocks(DOCS / "reference/plugins.md", "python")
+    install_plugin(tmp_path, "counting", source, attribute="Counting")
+    async with bench(tmp_path) as running:
+        messages = [{"role": "user", "content": "Polly wants a cracker"}]
+        assert await within(running.ask("counting", "count_tokens", messages=messages)) == {"input_tokens": 4}
+
+
+def test_everything_of_host_testing_is_documented() -> None:
+    page = text("reference/testing.md")
+    missing = [name for name in testing.__all__ if not re.search(rf"`{name}\b", page)]
+    assert not missing
+    for attributes in (ChatConformance, OperationsConformance):
+        own = {name for kind in attributes.__mro__[:-1] for name in vars(kind).get("__annotations__", {})}
+        assert not [name for name in own if not name.startswith("_") and f"`{name}`" not in page]
+    for name in ("upstream", "worker", "handler_host"):
+        assert f"| `{name}` |" in page
+
+
+@pytest.mark.slow
+def test_the_how_tos_tests_pass_for_the_tutorials_plugin(tmp_path: Path) -> None:
+    (source,) = blocks(DOCS / "tutorial/first-plugin.md", "python")
+    root = tmp_path / "site"
+    install_plugin(root, "parrot", source, attribute="Parrot")
+    python = blocks(DOCS / "how-to/test-a-handler.md", "python")
+    of_gpt_a = [block for block in blocks(DOCS / "how-to/test-a-handler.md", "text") if "def test_" in block]
+    head = "from host.testing import Reply, Status\n"
+    for number, block in enumerate([*python, *(python[1] + head + block for block in of_gpt_a)]):
+        (tmp_path / f"test_{number}.py").write_text(block)
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:llmock", str(tmp_path)]
+    environ = {**os.environ, "PYTHONPATH": str(root), "OPENAI_API_KEY": "a-key"}
+    run = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
+    assert run.returncode == 0, run.stdout

@@ -291,9 +291,11 @@ async def ask(upstream: Upstream, protocol: str, *, stream: bool) -> str:
     if stream:
         body = body if protocol == "gemini" else {**body, "stream": True}
         path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
-    async with aiohttp.ClientSession() as session:
-        async with session.post(upstream.url + path, json=body, headers=HEADERS) as answer:
-            return await answer.text()
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(upstream.url + path, json=body, headers=HEADERS) as answer,
+    ):
+        return await answer.text()
 
 
 @pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])

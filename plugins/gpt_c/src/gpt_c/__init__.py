@@ -1,1 +1,160 @@
-"""A chat handler on the google-generativeai SDK."""
+"""A chat handler on Google's SDKs: google-generativeai, and its successor google-genai by configuration."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from importlib.util import find_spec
+from typing import TYPE_CHECKING
+
+from host.chat import (
+    ChatHandler,
+    ChatPiece,
+    ChatRequest,
+    FinishReason,
+    TokenCount,
+    ToolCallDelta,
+    Usage,
+    check,
+    cut_off,
+)
+from host.errors import ConfigError, ContentRefused, UpstreamError
+from host.plugin import CallInfo, operation
+from host.upstream import Retries, retried
+
+if TYPE_CHECKING:
+    from gpt_c.backend import Backend, Call, Question, Settings
+
+GOOGLE = "https://generativelanguage.googleapis.com"
+GENAI = "google-genai"
+
+_FINISHES: dict[str, FinishReason] = {
+    "STOP": "stop",
+    "MAX_TOKENS": "length",
+    "SAFETY": "content_filter",
+    "RECITATION": "content_filter",
+    "LANGUAGE": "content_filter",
+    "BLOCKLIST": "content_filter",
+    "PROHIBITED_CONTENT": "content_filter",
+    "SPII": "content_filter",
+    "IMAGE_SAFETY": "content_filter",
+}
+"""Google's reasons for the end of a whole answer; each other one is that of an answer that is none."""
+
+
+class GptC(ChatHandler):
+    """``[handlers.gpt_c]``: see ``handler.toml`` for its keys."""
+
+    _backend: Backend
+
+    async def open(self) -> None:
+        """Import the chosen SDK, and make the one client that all dispatches share."""
+        config, secrets = self.context.config, self.context.secrets
+        key = secrets.get("GEMINI_API_KEY") or secrets.get("GOOGLE_API_KEY")
+        base_url = config.get("base_url")
+        if not key and not base_url:
+            raise ConfigError(
+                "neither a key nor another server: set GEMINI_API_KEY, or base_url in [handlers.gpt_c] "
+                "for a server that takes no key"
+            )
+        # Here, and not at the top: the module is imported to look at it, an SDK only to be used.
+        from gpt_c.backend import Settings
+
+        settings = Settings(
+            key=key.reveal() if key else "",
+            base_url=(base_url or GOOGLE).rstrip("/"),
+            api_version=config["api_version"],
+            timeout=config["timeout"],
+            headers=config.get("headers") or {},
+        )
+        self._backend = _backend(config["sdk"], settings)
+        self.context.on_close(self._backend.close)
+        self._retries = Retries(times=config["retries"])
+
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+        """Pass the request on, and what comes back."""
+        asked = self._question(request)
+        deadline = call.deadline if call is not None else None
+        async with aclosing(
+            retried(lambda: self._attempt(asked), self._retries, deadline=deadline)  # type: ignore[type-var]
+        ) as pieces:
+            async for piece in pieces:
+                yield piece
+
+    @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
+    async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
+        """Let the provider count, which generates nothing."""
+        check(request)
+        asked = self._question(request)
+
+        async def attempt() -> AsyncIterator[int]:
+            yield await self._backend.count(asked)
+
+        (tokens,) = [count async for count in retried(attempt, self._retries, deadline=call.deadline)]
+        return TokenCount(input_tokens=tokens)
+
+    def unfinished(self) -> FinishReason:
+        """Refuse a stream without a finish reason: the SDKs do not tell one that was cut off from a whole one."""
+        return cut_off()
+
+    def _question(self, request: ChatRequest) -> Question:
+        from gpt_c.questions import question
+
+        config = self.context.config
+        return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
+
+    async def _attempt(self, asked: Question) -> AsyncIterator[ChatPiece]:
+        finish, called, last = None, 0, ChatPiece()
+        async with aclosing(self._backend.stream(asked)) as chunks:  # type: ignore[type-var]
+            async for chunk in chunks:
+                if chunk.blocked is not None:
+                    raise ContentRefused(f"the provider refused the prompt: {chunk.blocked}")
+                if chunk.total_tokens:
+                    # Each chunk counts all that was before it: the last one has the sums.
+                    last.usage = Usage(
+                        prompt_tokens=chunk.prompt_tokens,
+                        completion_tokens=chunk.answer_tokens,
+                        total_tokens=chunk.total_tokens,
+                    )
+                last.model = chunk.model or last.model
+                finish = chunk.finish or finish
+                if chunk.text or chunk.calls:
+                    yield ChatPiece(
+                        text=chunk.text or None,
+                        tool_calls=[_delta(called + n, one) for n, one in enumerate(chunk.calls)] or None,
+                        model=chunk.model,
+                    )
+                    called += len(chunk.calls)
+        if finish is None:
+            cut_off()
+        reason = _FINISHES.get(finish or "")
+        if reason is None:
+            raise UpstreamError(f"the provider ended the answer before it was whole: {finish}")
+        last.finish_reason = "tool_calls" if called and reason == "stop" else reason
+        yield last
+
+
+def _backend(sdk: str, settings: Settings) -> Backend:
+    if sdk != GENAI:
+        from gpt_c.generativeai import GenerativeAi
+
+        return GenerativeAi(settings)
+    if find_spec("google.genai") is None:
+        raise ConfigError(
+            f'sdk = "{GENAI}" in [handlers.gpt_c], but it is not installed: pip install "handler-host-gpt-c[{GENAI}]"'
+        )
+    from gpt_c.genai import GenAi
+
+    return GenAi(settings)
+
+
+def _delta(index: int, call: Call) -> ToolCallDelta:
+    """Return a call, with an identity where Google gave it none: clients answer by it."""
+    return ToolCallDelta(
+        index=index,
+        id=call.id or f"call_{uuid.uuid4().hex[:24]}",
+        name=call.name,
+        arguments=json.dumps(call.arguments, ensure_ascii=False),
+    )

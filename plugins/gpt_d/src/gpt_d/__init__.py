@@ -1,1 +1,186 @@
-"""A chat handler on the LiteLLM SDK."""
+"""A chat handler on LiteLLM: whatever it reaches by a model string."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+
+from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
+from gpt_d.failures import translate
+from gpt_d.pieces import Watch, piece_of
+from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
+from host.errors import ConfigError, HostError, InvalidInput
+from host.plugin import CallInfo
+from host.upstream import Retries, refuse_fields, retried
+
+MODEL = "openai/gpt-4o-mini"
+"""What is asked where neither the request nor the configuration names a model."""
+
+SWITCHES = {
+    # No look-ups on the network, neither at import nor later.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    # Else it loads the next `.env` above its environment, and with it what other handlers' keys may stand there.
+    "LITELLM_MODE": "PRODUCTION",
+}
+"""Variables that LiteLLM reads when it is imported."""
+
+FIELDS = (
+    *("temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "parallel_tool_calls"),
+    *("response_format", "presence_penalty", "frequency_penalty", "user"),
+)
+"""Fields of a request that some provider lacks."""
+DROPPED = {"gemini": {"parallel_tool_calls"}, "vertex_ai": {"parallel_tool_calls"}}
+"""Fields that LiteLLM says a provider has, and then drops in silence."""
+
+FIRST_CALL = 10.0
+"""Seconds that LiteLLM may take beside the provider for what it loads at a first call; 0.5 to 0.7 were seen."""
+
+
+class GptD(ChatHandler):
+    """``[handlers.gpt_d]``: see ``handler.toml`` for its keys."""
+
+    async def open(self) -> None:
+        """Import LiteLLM, quietly; make a Router if there are deployments."""
+        config = self.context.config
+        self._settings = read(config)
+        self._timeout: float = config["timeout"]
+        self._retries = Retries(times=config["retries"])
+        os.environ.update(SWITCHES)
+        # Here, and not at the top: the module is imported to look at it, the SDK only to be used.
+        import litellm
+
+        litellm.telemetry = False
+        litellm.suppress_debug_info = True
+        litellm.drop_params = False
+        litellm.modify_params = False
+        # What a provider does not count LiteLLM would estimate, with a tokenizer of 38 MB.
+        litellm.disable_token_counter = True
+        litellm.disable_streaming_logging = True
+        litellm.expose_router_debug_in_errors = False
+        self.context.on_close(litellm.close_litellm_async_clients)
+        self._groups: dict[str, list[Deployment]] = {}
+        for deployment in self._settings.deployments:
+            self._groups.setdefault(deployment.name, []).append(deployment)
+        self._router: Any = None
+        if self._groups:
+            calls = [(each, self._parameters(each.model, each)) for each in self._settings.deployments]
+            self._router = make_router(calls, self._settings, config["cooldown"])
+            self.context.on_close(self._router.discard)
+        self._model: str = config.get("model") or next(iter(self._groups), MODEL)
+        if self._model not in self._groups and provider_of(self._model) is None:
+            names = f", or name one of the deployments: {', '.join(self._groups)}" if self._groups else ""
+            raise ConfigError(
+                f"{PLACE}: model: LiteLLM knows no provider of {self._model!r}; "
+                f"write PROVIDER/MODEL, like {MODEL}{names}"
+            )
+
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+        """Pass the request on, and what comes back."""
+        model = request.model or self._model
+        self._refuse_what_is_lacking(request, model)
+        body = {**msgspec.to_builtins(request), "model": model}
+        deadline = call.deadline if call is not None else None
+        async for piece in retried(lambda: self._attempt(body), self._retries, deadline=deadline):
+            yield piece
+
+    def unfinished(self) -> FinishReason:
+        """Refuse a stream without a finish reason: it was cut off on its way."""
+        return cut_off()
+
+    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+        stream: Any = None
+        try:
+            # A limit of our own for each step: LiteLLM's does not bind all providers once they stream.
+            async with asyncio.timeout(self._patience(body["model"])):
+                stream = await self._begin(body)
+                if stream.completion_stream is None:
+                    await stream.fetch_stream()  # Gemini's request is made by the first reading only
+            watch = Watch(stream)
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    chunk = await anext(stream, None)
+                if chunk is None:
+                    return
+                refusal = watch.refusal()
+                if refusal is not None:
+                    yield ChatPiece(refusal=refusal)
+                piece = piece_of(chunk)
+                if piece is not None:
+                    if piece.finish_reason is not None and not watch.is_whole():
+                        cut_off()
+                    yield piece
+        except HostError:
+            raise
+        except Exception as error:
+            raise translate(error, self._timeout) from error
+        finally:
+            if stream is not None:
+                await stream.aclose()
+
+    async def _begin(self, body: dict[str, Any]) -> Any:
+        import litellm
+
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        if "tools" in body:
+            # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
+            asked["_skip_mcp_handler"] = True
+        if body["model"] in self._groups:
+            return await self._router.acompletion(**asked)
+        return await litellm.acompletion(**asked, **self._parameters(body["model"]))
+
+    def _patience(self, model: str) -> float:
+        """Return the seconds for a stream to begin: a Router may ask all deployments, one after the other."""
+        calls = len(self._settings.deployments) if model in self._groups else 1
+        return self._timeout * calls + FIRST_CALL
+
+    def _parameters(self, model: str, deployment: Deployment | None = None) -> dict[str, Any]:
+        """Return what the calls of a model have beside the request: where, with which key, how long."""
+        provider = provider_of(model)
+        if provider is None:
+            raise ConfigError(f"{PLACE}: deployments: LiteLLM knows no provider of {model!r}")
+        secret, base = (deployment.secret, deployment.api_base) if deployment is not None else (None, None)
+        parameters = {
+            "api_key": key_of(provider, secret, self.context.secrets),
+            "api_base": base or self._settings.api_base.get(provider),
+            "extra_headers": self._settings.headers or None,
+            # It is OpenAI's own, but LiteLLM passes it on to models only that it knows.
+            "allowed_openai_params": ["user"] if provider == "openai" else None,
+            "timeout": self._timeout,
+            "num_retries": 0,
+            "max_retries": 0,
+        }
+        return {name: value for name, value in parameters.items() if value is not None}
+
+    def _refuse_what_is_lacking(self, request: ChatRequest, model: str) -> None:
+        """Raise ``InvalidInput`` for what LiteLLM would refuse with its own words, or drop in silence."""
+        import litellm
+
+        for name in [deployment.model for deployment in self._groups.get(model, ())] or [model]:
+            provider = provider_of(name)
+            if provider is None:
+                known = f" or one of {', '.join(sorted(self._groups))}" if self._groups else ""
+                raise InvalidInput(
+                    f"model: LiteLLM knows no provider of {name!r}; it has to be PROVIDER/MODEL{known}", param="model"
+                )
+            taken = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
+            if provider == "openai":
+                taken.add("user")
+            taken -= DROPPED.get(provider, set())
+            refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
+
+
+def provider_of(model: str) -> str | None:
+    """Return LiteLLM's name for the provider of a model string, or None if it knows none."""
+    import litellm
+
+    try:
+        provider: str = litellm.get_llm_provider(model)[1]
+    except litellm.BadRequestError:
+        return None
+    return provider

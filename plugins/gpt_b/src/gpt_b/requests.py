@@ -1,0 +1,200 @@
+"""From a chat request to the body that Anthropic's messages take."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Any
+
+import msgspec
+
+from host.chat import (
+    AssistantMessage,
+    ChatRequest,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedToolChoice,
+    SystemMessage,
+    TextPart,
+    Tool,
+    ToolMessage,
+    text_of,
+)
+from host.errors import InvalidInput
+from host.upstream import refuse_fields
+
+SAMPLING_VERSION = "2023-06-01"
+"""The API's version whose models take ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all."""
+MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+HIGHEST_TEMPERATURE = 1.0
+
+Json = dict[str, Any]
+
+
+def headers_for(request: ChatRequest) -> dict[str, str]:
+    """Return the headers that this request needs beside the client's own."""
+    sampling = request.temperature is not None or request.top_p is not None
+    return {"anthropic-version": SAMPLING_VERSION} if sampling else {}
+
+
+def message_body(request: ChatRequest, model: str, max_tokens: int) -> Json:
+    """Return the body of a message to be generated; raises ``InvalidInput`` with the field that has no counterpart."""
+    body = prompt_body(request, model)
+    refuse_fields(request, "Anthropic", "seed", "presence_penalty", "frequency_penalty")
+    if request.temperature is not None and not 0 <= request.temperature <= HIGHEST_TEMPERATURE:
+        raise InvalidInput(
+            f"temperature: Anthropic takes 0 to {HIGHEST_TEMPERATURE:g}, not {request.temperature:g}",
+            param="temperature",
+        )
+    body["max_tokens"] = max_tokens if request.max_tokens is None else request.max_tokens
+    optional = {
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "stop_sequences": request.stop or None,
+        "metadata": {"user_id": request.user} if request.user else None,
+    }
+    return body | {name: value for name, value in optional.items() if value is not None}
+
+
+def prompt_body(request: ChatRequest, model: str) -> Json:
+    """Return what the tokens of a request are counted of."""
+    body: Json = {"model": request.model or model, "messages": _messages(request.messages)}
+    system = [block for message in request.messages for block in _system_blocks(message)]
+    if system:
+        body["system"] = system
+    if request.tools:
+        body["tools"] = [_tool(tool) for tool in request.tools]
+    choice = _tool_choice(request)
+    if choice is not None:
+        body["tool_choice"] = choice
+    output = _output_format(request)
+    if output is not None:
+        body["output_config"] = {"format": output}
+    return body
+
+
+def _system_blocks(message: Message) -> list[Json]:
+    """Return the instructions of a message: wherever it stands, they go to the top, where all models take them."""
+    if not isinstance(message, SystemMessage):
+        return []
+    texts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
+    return [_text(text) for text in texts if text]
+
+
+def _messages(messages: list[Message]) -> list[Json]:
+    made: list[Json] = []
+    results: list[Json] | None = None
+    for number, message in enumerate(messages):
+        if isinstance(message, SystemMessage):
+            continue
+        if isinstance(message, ToolMessage):
+            # The results of calls that were made together have to come together, in one user's message.
+            if results is None:
+                results = []
+                made.append({"role": "user", "content": results})
+            results.append(_tool_result(message))
+            continue
+        results = None
+        place = f"messages[{number}]"
+        if isinstance(message, AssistantMessage):
+            made.append({"role": "assistant", "content": _assistant_content(message, place)})
+        elif isinstance(message.content, str):
+            made.append({"role": "user", "content": message.content})
+        else:
+            blocks = [_part(part, f"{place}.content[{index}]") for index, part in enumerate(message.content)]
+            made.append({"role": "user", "content": blocks})
+    return made
+
+
+def _text(text: str) -> Json:
+    return {"type": "text", "text": text}
+
+
+def _part(part: TextPart | ImagePart, place: str) -> Json:
+    return _text(part.text) if isinstance(part, TextPart) else _image(part.image_url.url, f"{place}.image_url.url")
+
+
+def _image(url: str, place: str) -> Json:
+    if not url.startswith("data:"):
+        return {"type": "image", "source": {"type": "url", "url": url}}
+    kind, comma, data = url.removeprefix("data:").partition(",")
+    media_type, *parameters = kind.split(";")
+    if not comma or "base64" not in parameters or media_type not in MEDIA_TYPES:
+        raise InvalidInput(
+            f"{place}: Anthropic takes data:TYPE;base64,DATA with TYPE one of {', '.join(MEDIA_TYPES)}", param=place
+        )
+    try:
+        whole = base64.b64decode(data, validate=True)
+    except binascii.Error as error:
+        raise InvalidInput(f"{place}: the data is no base64: {error}", param=place) from None
+    if not whole:
+        raise InvalidInput(f"{place}: the image is empty", param=place)
+    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+
+
+def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
+    # Anthropic has no place for a refusal as such; what the model said was that.
+    text = text_of(message.content) or message.refusal or ""
+    if not message.tool_calls:
+        return text
+    blocks = [_text(text)] if text else []
+    for number, call in enumerate(message.tool_calls):
+        field = f"{place}.tool_calls[{number}].function.arguments"
+        try:
+            arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+        except (msgspec.MsgspecError, UnicodeError) as error:
+            raise InvalidInput(f"{field}: has to be a JSON object: {error}", param=field) from None
+        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
+    return blocks
+
+
+def _tool_result(message: ToolMessage) -> Json:
+    content = message.content if isinstance(message.content, str) else [_text(part.text) for part in message.content]
+    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
+
+
+def _tool(tool: Tool) -> Json:
+    function = tool.function
+    made: Json = {"name": function.name, "input_schema": {"type": "object", **(function.parameters or {})}}
+    if function.description is not None:
+        made["description"] = function.description
+    if function.strict is not None:
+        made["strict"] = function.strict
+    return made
+
+
+def _tool_choice(request: ChatRequest) -> Json | None:
+    choice = request.tool_choice
+    if isinstance(choice, NamedToolChoice):
+        made: Json = {"type": "tool", "name": choice.function.name}
+    elif choice is not None:
+        made = {"type": {"none": "none", "auto": "auto", "required": "any"}[choice]}
+    elif request.tools and request.parallel_tool_calls is False:
+        made = {"type": "auto"}
+    else:
+        return None
+    if request.parallel_tool_calls is False and made["type"] != "none":
+        made["disable_parallel_tool_use"] = True
+    return made
+
+
+def _output_format(request: ChatRequest) -> Json | None:
+    form = request.response_format
+    if isinstance(form, JsonObjectFormat):
+        raise InvalidInput(
+            "response_format: Anthropic gives JSON by a schema only: use the type json_schema", param="response_format"
+        )
+    if not isinstance(form, JsonSchemaFormat):
+        return None
+    from anthropic import transform_schema
+
+    try:
+        # As the SDK does it for its own users: Anthropic takes a part of JSON Schema only.
+        schema = transform_schema(form.json_schema.schema)
+    except Exception as error:  # noqa: BLE001 - whatever it stumbles over is in the client's schema
+        field = "response_format.json_schema.schema"
+        told = str(error) or type(error).__name__
+        raise InvalidInput(f"{field}: Anthropic takes no such schema: {told}", param=field) from None
+    return {"type": "json_schema", "schema": schema}

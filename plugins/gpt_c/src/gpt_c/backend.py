@@ -1,0 +1,92 @@
+"""What the two SDKs have in common: one question in Google's terms, one answer in chunks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+
+@dataclass(frozen=True)
+class Question:
+    """A chat in Google's terms; all but ``model`` as both SDKs take it, in dictionaries with names in snake case."""
+
+    model: str
+    """With its prefix: ``models/gemini-2.5-flash``."""
+    contents: list[dict[str, Any]]
+    system: str | None
+    functions: list[dict[str, Any]]
+    """Function declarations; ``parameters`` is a JSON Schema."""
+    tool_config: dict[str, Any] | None
+    config: dict[str, Any]
+    """Of a ``GenerationConfig``, without its schema."""
+    schema: dict[str, Any] | None
+    """The JSON Schema of the answer."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A function call of the model; Google sends it whole, and often without an ``id``."""
+
+    name: str
+    arguments: Mapping[str, Any]
+    id: str | None = None
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """What one message of the provider's stream carries."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+    finish: str | None = None
+    """Google's word for the reason of the end, in capitals."""
+    blocked: str | None = None
+    """Google's word for why the prompt was refused."""
+    prompt_tokens: int = 0
+    answer_tokens: int = 0
+    total_tokens: int = 0
+    model: str | None = None
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Where the provider is, and how it is asked; ``timeout`` in seconds, for each part of an answer."""
+
+    key: str = field(repr=False)
+    base_url: str
+    api_version: str
+    timeout: float
+    headers: Mapping[str, str] = field(repr=False)
+
+
+class Backend(Protocol):
+    """One SDK. Its module is imported when it is chosen, and imports the SDK then."""
+
+    lacks: tuple[str, ...]
+    """Fields of a chat request that this SDK cannot pass on."""
+
+    def stream(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask once; raises the errors of ``host.errors``. To close the iterator closes the request."""
+
+    async def count(self, question: Question) -> int:
+        """Return the tokens of a question; raises as ``stream`` does."""
+
+    async def close(self) -> None:
+        """Close the connections."""
+
+
+ANY_SIGNATURE = b"skip_thought_signature_validator"
+"""Stands for the signature of a thought that is not at hand.
+
+From version 3 on Gemini wants the first function call of each step back with the
+signature that it came with, for which a chat has no field; this value is what Google
+names for histories that come from elsewhere (ai.google.dev/gemini-api/docs/thought-signatures).
+"""
+
+
+def wants_signatures(model: str) -> bool:
+    """Tell whether a model wants signatures on its earlier function calls."""
+    found = re.match(r"models/gemini-(\d+)", model)
+    return found is not None and int(found[1]) >= 3

@@ -1,0 +1,159 @@
+"""The backend on google-genai, the successor of google-generativeai: the plugin's extra ``google-genai``."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
+from typing import Any
+
+import aiohttp
+from google import genai
+from google.genai import errors, types
+
+from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
+from gpt_c.failures import connection, from_error
+from host.errors import InvalidInput, UpstreamError
+
+
+class GenAi:
+    """``sdk = "google-genai"``."""
+
+    lacks: tuple[str, ...] = ()
+
+    def __init__(self, settings: Settings) -> None:
+        self._timeout = settings.timeout
+        # A session of our own: the SDK's has a total timeout, and none for a stream that stalls.
+        self._session = aiohttp.ClientSession()
+        self._client = genai.Client(
+            vertexai=False,
+            api_key=settings.key or "no-key",
+            http_options=types.HttpOptions(
+                base_url=settings.base_url,
+                api_version=settings.api_version,
+                headers=dict(settings.headers),
+                aiohttp_client=self._session,
+                # One attempt: else a refused connection is tried again after a hidden wait of 1 to 10 s.
+                retry_options=types.HttpRetryOptions(attempts=1),
+                # For the synchronous client, which is made, too, and never used: not to read all certificates for it.
+                client_args={"verify": ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)},
+            ),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+        self._client.close()
+
+    async def stream(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
+        config, contents = _config(question), _contents(question)
+        with self._telling():
+            async with asyncio.timeout(self._timeout):
+                answer = await self._client.aio.models.generate_content_stream(
+                    model=question.model, contents=list(contents), config=config
+                )
+            async with aclosing(answer):  # type: ignore[type-var]
+                while True:
+                    async with asyncio.timeout(self._timeout):
+                        message = await anext(answer, None)
+                    if message is None:
+                        return
+                    yield _chunk(message)
+
+    async def count(self, question: Question) -> int:
+        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        config, contents = _config(question), _contents(question)
+        # The SDK's own arguments for instructions and tools are refused for the Gemini API, which counts them here.
+        whole = types.GenerateContentConfig(system_instruction=config.system_instruction, tools=config.tools)
+        asked = {
+            "model": question.model,
+            "contents": [content.model_dump(mode="json", by_alias=True, exclude_none=True) for content in contents],
+            **whole.model_dump(mode="json", by_alias=True, exclude_none=True),
+        }
+        if question.system is not None:
+            asked["systemInstruction"] = {"parts": [{"text": question.system}]}
+        options = types.HttpOptions(extra_body={"generateContentRequest": asked})
+        with self._telling():
+            async with asyncio.timeout(self._timeout):
+                counted = await self._client.aio.models.count_tokens(
+                    model=question.model, contents=list(contents), config=types.CountTokensConfig(http_options=options)
+                )
+        if counted.total_tokens is None:
+            raise UpstreamError("the provider's count of tokens is none")
+        return counted.total_tokens
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        """Raise the host's errors for those of the SDK and of its transport."""
+        try:
+            with connection(self._timeout):
+                yield
+        except errors.APIError as error:
+            raise from_error(error.code, getattr(error.response, "headers", {}), error.details) from error
+        except errors.UnknownApiResponseError as error:
+            raise UpstreamError("the provider sent a chunk that is not JSON") from error
+        except (AttributeError, LookupError, TypeError, ValueError) as error:
+            # What the SDK itself does with JSON that has not the shape of an answer.
+            raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
+
+
+def _contents(question: Question) -> list[types.Content]:
+    contents = [types.Content.model_validate(content) for content in question.contents]
+    if wants_signatures(question.model):
+        for content in contents:
+            call = next((part for part in content.parts or () if part.function_call is not None), None)
+            if call is not None:
+                call.thought_signature = ANY_SIGNATURE
+    return contents
+
+
+def _config(question: Question) -> types.GenerateContentConfig:
+    config: dict[str, Any] = {
+        **question.config,
+        "system_instruction": question.system,
+        "tool_config": question.tool_config,
+        "response_json_schema": question.schema,
+        "automatic_function_calling": {"disable": True},
+    }
+    if question.functions:
+        declarations = [
+            {("parameters_json_schema" if name == "parameters" else name): value for name, value in function.items()}
+            for function in question.functions
+        ]
+        config["tools"] = [{"function_declarations": declarations}]
+    try:
+        return types.GenerateContentConfig.model_validate(config)
+    except ValueError as error:
+        raise InvalidInput(f"the request does not fit google-genai: {error}") from error
+
+
+def _chunk(message: types.GenerateContentResponse) -> Chunk:
+    text, calls, finish = "", [], None
+    for candidate in (message.candidates or ())[:1]:
+        reason = candidate.finish_reason
+        if reason is not None and reason != types.FinishReason.FINISH_REASON_UNSPECIFIED:
+            finish = reason.value
+        for part in (candidate.content.parts if candidate.content else None) or ():
+            if part.thought:
+                continue
+            if part.function_call is not None:
+                call = part.function_call
+                calls.append(Call(name=call.name or "", arguments=call.args or {}, id=call.id))
+            text += part.text or ""
+    usage, feedback = message.usage_metadata, message.prompt_feedback
+    blocked = feedback.block_reason if feedback is not None else None
+    prompt = (usage.prompt_token_count if usage else None) or 0
+    total = (usage.total_token_count if usage else None) or 0
+    answered = ((usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)) if usage else 0
+    return Chunk(
+        text=text,
+        calls=tuple(calls),
+        finish=finish,
+        blocked=blocked.value if blocked is not None else None,
+        prompt_tokens=prompt,
+        answer_tokens=answered,
+        total_tokens=total,
+        model=message.model_version,
+    )

@@ -1,0 +1,184 @@
+"""The backend on google-generativeai 0.8.6, whose support has ended.
+
+The request is made, and the answer read, by the SDK; what lies between is aiohttp.
+Of the SDK's own ways to the network none does: its asynchronous REST is a TypeError,
+its gRPC takes no address without TLS, and its synchronous REST would sit in a thread
+that nobody can cancel, so that a provider went on answering a client who has left.
+Its asynchronous stream holds each piece back until the next one has come. As there
+will be no further release, the one private method that is used here will not change.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import warnings
+from collections.abc import AsyncIterator
+from contextlib import aclosing
+from typing import Any, cast
+
+import aiohttp
+
+from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
+from gpt_c.failures import connection, from_answer, in_stream
+from gpt_c.schemas import to_google
+from host.errors import InvalidInput, UpstreamError
+
+with warnings.catch_warnings():
+    # Two of them: that the SDK's support has ended, which README.md says, and one on the version of Python.
+    warnings.simplefilter("ignore", FutureWarning)
+    from google.generativeai import protos
+    from google.generativeai.generative_models import GenerativeModel
+    from google.protobuf.json_format import ParseDict, ParseError
+
+_REASONS = {member.value: name for name, member in protos.Candidate.FinishReason.__members__.items() if member.value}
+_JSON = {"including_default_value_fields": False, "use_integers_for_enums": False}
+
+
+class GenerativeAi:
+    """``sdk = "google-generativeai"``."""
+
+    lacks: tuple[str, ...] = ("seed",)
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        headers = {**settings.headers, "x-goog-api-client": "google-generativeai"}
+        if settings.key:
+            headers["x-goog-api-key"] = settings.key
+        self._session = aiohttp.ClientSession(
+            headers=headers,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=settings.timeout),
+        )
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+
+    async def stream(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
+        body = _body(question)
+        with connection(self._settings.timeout):
+            url = self._url(question, "streamGenerateContent")
+            async with self._session.post(url, params={"alt": "sse"}, json=body) as answer:
+                await _check(answer)
+                if answer.content_type != "text/event-stream":
+                    raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
+                async with aclosing(_events(answer.content)) as events:  # type: ignore[type-var]
+                    async for event in events:
+                        yield _chunk(event)
+
+    async def count(self, question: Question) -> int:
+        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        body = {"generateContentRequest": {**_body(question), "model": question.model}}
+        with connection(self._settings.timeout):
+            async with self._session.post(self._url(question, "countTokens"), json=body) as answer:
+                await _check(answer)
+                text = await answer.text(errors="replace")
+        try:
+            return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
+        except ParseError as error:
+            raise UpstreamError("the provider's count of tokens is none") from error
+
+    def _url(self, question: Question, method: str) -> str:
+        return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"
+
+
+async def _check(answer: aiohttp.ClientResponse) -> None:
+    if answer.status >= 300:
+        raise from_answer(answer.status, answer.headers, await answer.text(errors="replace"))
+
+
+def _body(question: Question) -> dict[str, Any]:
+    """Return the JSON of the request that the SDK makes of a question."""
+    config = dict(question.config)
+    if question.schema is not None:
+        config["response_schema"] = protos.Schema(to_google(question.schema, "response_format.json_schema.schema"))
+    functions = [
+        {**function, "parameters": to_google(function["parameters"], f"tools[{number}].function.parameters")}
+        if "parameters" in function
+        else function
+        for number, function in enumerate(question.functions)
+    ]
+    tools = [protos.Tool(function_declarations=functions)] if functions else None
+    try:
+        model = GenerativeModel(question.model, system_instruction=question.system)
+        request = model._prepare_request(
+            contents=[protos.Content(content) for content in question.contents],
+            generation_config=cast(Any, config),
+            tools=tools,
+            tool_config=protos.ToolConfig(question.tool_config) if question.tool_config else None,
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"the request does not fit google-generativeai: {error}") from error
+    body: dict[str, Any] = json.loads(protos.GenerateContentRequest.to_json(request, **_JSON))
+    del body["model"]
+    signature = base64.b64encode(ANY_SIGNATURE).decode() if wants_signatures(question.model) else None
+    for content, original in zip(body["contents"], question.contents, strict=True):
+        unsigned = signature is not None
+        for part, given in zip(content["parts"], original["parts"], strict=True):
+            # The SDK's messages know numbers with a fraction only (1 becomes 1.0), and no signatures.
+            if "functionCall" in part:
+                part["functionCall"]["args"] = given["function_call"]["args"]
+                if unsigned:
+                    part["thoughtSignature"], unsigned = signature, False
+            elif "functionResponse" in part:
+                part["functionResponse"]["response"] = given["function_response"]["response"]
+    return body
+
+
+async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    """Yield the data of each event; an event may be of any length, which aiohttp's lines may not."""
+    rest = b""
+    async for part in content.iter_any():
+        *lines, rest = (rest + part).split(b"\n")
+        for line in lines:
+            if line.startswith(b"data:"):
+                yield line[5:].strip()
+    if rest.startswith(b"data:"):
+        yield rest[5:].strip()
+
+
+def _chunk(event: bytes) -> Chunk:
+    try:
+        content = json.loads(event)
+        if isinstance(content, dict) and "error" in content:
+            raise in_stream(content)
+        parts, finish = _beyond(content)
+        message: Any = protos.GenerateContentResponse.pb(protos.GenerateContentResponse())
+        ParseDict(content, message, ignore_unknown_fields=True)
+    except (ValueError, TypeError, AttributeError, ParseError) as error:
+        raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
+    text, calls = "", []
+    for candidate in message.candidates[:1]:
+        finish = finish or _REASONS.get(candidate.finish_reason)
+        for part, raw in zip(candidate.content.parts, parts, strict=True):
+            if raw.get("thought"):
+                continue
+            if part.WhichOneof("data") == "function_call":
+                call = raw.get("functionCall") or raw["function_call"]
+                calls.append(Call(name=part.function_call.name, arguments=call.get("args") or {}, id=call.get("id")))
+            text += part.text
+    usage, blocked = message.usage_metadata, message.prompt_feedback.block_reason
+    return Chunk(
+        text=text,
+        calls=tuple(calls),
+        finish=finish,
+        blocked=protos.GenerateContentResponse.PromptFeedback.BlockReason(blocked).name if blocked else None,
+        prompt_tokens=usage.prompt_token_count,
+        # Thinking is counted in the total alone, as far as these messages know.
+        answer_tokens=max(usage.candidates_token_count, usage.total_token_count - usage.prompt_token_count),
+        total_tokens=usage.total_token_count,
+        model=message.model_version or None,
+    )
+
+
+def _beyond(content: Any) -> tuple[list[dict[str, Any]], str | None]:
+    """Return what of the first candidate the SDK's messages cannot hold: its parts, and a reason newer than they.
+
+    The arguments of a call would lose whole numbers, a thought would be text, and the
+    reason would be none at all, as for a stream that was cut off.
+    """
+    candidates = content.get("candidates") or [{}]
+    parts = (candidates[0].get("content") or {}).get("parts") or []
+    reason = candidates[0].get("finishReason")
+    return parts, reason if isinstance(reason, str) and reason not in _REASONS.values() else None

@@ -1,0 +1,179 @@
+"""A chat request in Google's terms. Pure."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from typing import Any
+from urllib.parse import unquote_to_bytes
+
+from gpt_c.backend import Question
+from host.chat import (
+    AssistantMessage,
+    ChatRequest,
+    Content,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    NamedToolChoice,
+    SystemMessage,
+    TextPart,
+    ToolCall,
+    ToolMessage,
+    UserMessage,
+    text_of,
+)
+from host.errors import InvalidInput
+from host.upstream import refuse_fields
+
+_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?P<options>(?:;[^;,]*)*),(?P<data>.*)", re.DOTALL)
+_MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
+_NUMBERS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+
+
+def question(request: ChatRequest, model: str, *, sdk: str, lacks: tuple[str, ...]) -> Question:
+    """Return the request as a question to ``model``; raises ``InvalidInput`` for what cannot be asked.
+
+    ``lacks`` are the fields that ``sdk`` has not.
+    """
+    refuse_fields(request, sdk, *lacks)
+    if request.parallel_tool_calls is False:
+        raise InvalidInput("parallel_tool_calls: Gemini cannot be kept from several calls", param="parallel_tool_calls")
+    if request.tool_choice not in (None, "none", "auto") and not request.tools:
+        raise InvalidInput("tool_choice: there are no tools to choose from", param="tool_choice")
+    contents = _contents(request)
+    if not contents:
+        raise InvalidInput("messages: Gemini wants a message beside the instructions", param="messages")
+    config = {name: value for name in _NUMBERS if (value := getattr(request, name)) is not None}
+    if request.max_tokens is not None:
+        config["max_output_tokens"] = request.max_tokens
+    if request.stop:
+        config["stop_sequences"] = request.stop
+    schema = None
+    if isinstance(request.response_format, JsonObjectFormat | JsonSchemaFormat):
+        config["response_mime_type"] = "application/json"
+    if isinstance(request.response_format, JsonSchemaFormat):
+        schema = request.response_format.json_schema.schema
+    instructions = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
+    return Question(
+        model=model if model.startswith(("models/", "tunedModels/")) else f"models/{model}",
+        contents=contents,
+        system="\n\n".join(instructions) if instructions else None,
+        functions=[_function(tool.function) for tool in request.tools or ()],
+        tool_config=_tool_config(request) if request.tools else None,
+        config=config,
+        schema=schema,
+    )
+
+
+def _contents(request: ChatRequest) -> list[dict[str, Any]]:
+    contents: list[dict[str, Any]] = []
+    called: dict[str, str] = {}
+    results: list[dict[str, Any]] | None = None
+    for number, message in enumerate(request.messages):
+        place = f"messages[{number}]"
+        if message.name if not isinstance(message, ToolMessage) else None:
+            raise InvalidInput(f"{place}.name: Gemini has nothing of the kind; leave it out", param=f"{place}.name")
+        if isinstance(message, SystemMessage):
+            continue
+        if isinstance(message, ToolMessage):
+            # The results of one turn's calls belong into one content.
+            if results is None:
+                results = []
+                contents.append({"role": "user", "parts": results})
+            results.append({"function_response": _result(message, called)})
+            continue
+        results = None
+        if isinstance(message, UserMessage):
+            contents.append({"role": "user", "parts": _parts(message.content, f"{place}.content")})
+        else:
+            called |= {call.id: call.function.name for call in message.tool_calls or ()}
+            contents.append({"role": "model", "parts": _said(message, place)})
+    return contents
+
+
+def _parts(content: Content, place: str) -> list[dict[str, Any]]:
+    if isinstance(content, str):
+        return [{"text": content}]
+    if not content:
+        raise InvalidInput(f"{place}: is empty", param=place)
+    return [
+        {"text": part.text} if isinstance(part, TextPart) else {"inline_data": _image(part, f"{place}[{number}]")}
+        for number, part in enumerate(content)
+    ]
+
+
+def _image(part: ImagePart, place: str) -> dict[str, Any]:
+    field = f"{place}.image_url.url"
+    url = part.image_url.url
+    if not url.startswith("data:"):
+        raise InvalidInput(f"{field}: Gemini does not fetch images; send the image itself, as a data: URL", param=field)
+    found = _DATA_URL.fullmatch(url)
+    kind = found["kind"] if found is not None else None
+    if found is None or kind is None or not kind.startswith("image/"):
+        raise InvalidInput(f"{field}: is no data: URL of an image (data:image/png;base64,...)", param=field)
+    try:
+        if "base64" in found["options"].split(";"):
+            data = base64.b64decode("".join(found["data"].split()), validate=True)
+        else:
+            data = unquote_to_bytes(found["data"])
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"{field}: its base64 cannot be read: {error}", param=field) from None
+    if not data:
+        raise InvalidInput(f"{field}: has no data", param=field)
+    return {"mime_type": kind, "data": data}
+
+
+def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = [{"text": text} for text in (text_of(message.content), message.refusal) if text]
+    for number, call in enumerate(message.tool_calls or ()):
+        parts.append({"function_call": _call(call, f"{place}.tool_calls[{number}]")})
+    return parts or [{"text": ""}]
+
+
+def _call(call: ToolCall, place: str) -> dict[str, Any]:
+    field = f"{place}.function.arguments"
+    try:
+        arguments = json.loads(call.function.arguments or "{}")
+    except ValueError:
+        arguments = None
+    if not isinstance(arguments, dict):
+        raise InvalidInput(f"{field}: has to be a JSON object", param=field)
+    return {"id": call.id, "name": call.function.name, "args": arguments}
+
+
+def _result(message: ToolMessage, called: dict[str, str]) -> dict[str, Any]:
+    """Return a tool's result; Google takes objects only, and reads what is no object under ``output``."""
+    text = text_of(message.content)
+    try:
+        response = json.loads(text)
+    except ValueError:
+        response = None
+    if not isinstance(response, dict):
+        response = {"output": text}
+    return {"id": message.tool_call_id, "name": called[message.tool_call_id], "response": response}
+
+
+def _function(spec: Any) -> dict[str, Any]:
+    declaration: dict[str, Any] = {"name": spec.name}
+    if spec.description is not None:
+        declaration["description"] = spec.description
+    # Google refuses the schema of an object without properties; without one it takes no arguments either.
+    if spec.parameters and spec.parameters.get("properties"):
+        declaration["parameters"] = spec.parameters
+    return declaration
+
+
+def _tool_config(request: ChatRequest) -> dict[str, Any] | None:
+    choice = request.tool_choice
+    if choice is None:
+        return None
+    if isinstance(choice, NamedToolChoice):
+        names = [tool.function.name for tool in request.tools or ()]
+        if choice.function.name not in names:
+            field = "tool_choice.function.name"
+            raise InvalidInput(f"{field}: there is no tool {choice.function.name!r}", param=field)
+        return {"function_calling_config": {"mode": "ANY", "allowed_function_names": [choice.function.name]}}
+    return {"function_calling_config": {"mode": _MODES[choice]}}

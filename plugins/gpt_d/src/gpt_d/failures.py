@@ -1,0 +1,156 @@
+"""What LiteLLM raises, as the errors of the host.
+
+LiteLLM wraps a failure once or twice, and on the way loses what matters: of
+``anthropic/`` a 529 becomes a 500, of ``gemini/`` a rate limit in a stream loses its
+``Retry-After``, a proxy's page becomes a connection error. The exception of the
+provider's own code is still in the chain, and is believed first.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from host.errors import (
+    HostError,
+    InvalidInput,
+    UpstreamError,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from host.upstream import from_status, retry_after_of
+
+TRANSPORTS = ("httpx", "httpcore", "aiohttp")
+"""Packages whose errors mean that the connection failed; none of them is imported here."""
+ANSWERS = frozenset({"HTTPStatusError", "ClientResponseError"})
+"""Errors of theirs that are no failed connections, but statuses."""
+
+_NAMED = re.compile(r"does not support parameters: \[(.*?)\]")
+
+
+def translate(error: Exception, timeout: float) -> HostError:
+    """Return the host's error for what a call of LiteLLM or the reading of its stream has raised."""
+    chain = list(_chain(error))
+    return _of_litellm(chain) or _of_connection(chain, timeout) or _of_provider(chain, error)
+
+
+def _of_litellm(chain: list[BaseException]) -> HostError | None:
+    """Return the error for what no provider has said."""
+    import litellm
+    from litellm.types.router import RouterRateLimitError
+
+    for link in chain:
+        if isinstance(link, HostError):
+            return link
+        if isinstance(link, litellm.UnsupportedParamsError):
+            return _unsupported(link)
+        if isinstance(link, RouterRateLimitError):
+            return UpstreamRateLimited(
+                f"all deployments of {link.model!r} have failed a moment ago and are left out for a while",
+                retry_after=link.cooldown_time,
+            )
+    return None
+
+
+def _of_connection(chain: list[BaseException], timeout: float) -> HostError | None:
+    """Return the error for an answer that did not come, or not whole."""
+    if any("Timeout" in type(link).__name__ for link in chain):
+        if any(getattr(link, "status_code", None) == 408 for link in chain if _is_of_provider(link)):
+            return None  # the provider's own time-out
+        return UpstreamTimeout(f"no answer from the provider within {timeout:g} s")
+    for link in chain:
+        if type(link).__module__.partition(".")[0] in TRANSPORTS and type(link).__name__ not in ANSWERS:
+            return UpstreamUnreachable(f"the connection to the provider failed: {type(link).__name__}")
+    if any(isinstance(link, json.JSONDecodeError) for link in chain):
+        return UpstreamError("the provider sent a chunk that is not JSON")
+    return None
+
+
+def _of_provider(chain: list[BaseException], error: Exception) -> HostError:
+    """Return the error for what the provider has said, by the status that it has given."""
+    import litellm
+
+    mapped = getattr(error, "original_exception", None) or error
+    source = next((link for link in chain if _is_of_provider(link)), mapped)
+    status = getattr(source, "status_code", None)
+    if not isinstance(status, int):
+        return UpstreamError(f"LiteLLM could not read the provider's answer: {type(mapped).__name__}")
+    said = _said(getattr(source, "message", None) or str(mapped))
+    for link in chain:
+        body = getattr(link, "body", None)
+        if isinstance(body, dict):
+            said = {**body, **said}
+    message = str(said.get("message") or "an answer that is not the provider's own")
+    if status < 400:
+        return UpstreamError(f"the provider ended the stream with an error: {message}")
+    code, param = said.get("code"), said.get("param")
+    if isinstance(mapped, litellm.ContentPolicyViolationError):
+        code = "content_policy_violation"
+    return from_status(
+        status,
+        message,
+        retry_after=_retry_after(chain),
+        param=param if isinstance(param, str) else None,
+        code=code if isinstance(code, str) else None,
+    )
+
+
+def _is_of_provider(link: BaseException) -> bool:
+    from litellm.llms.base_llm.chat.transformation import BaseLLMException
+
+    return isinstance(link, BaseLLMException)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield the exception, what it wraps, and what was being handled when it was raised."""
+    seen: set[int] = set()
+    waiting = [error]
+    while waiting:
+        link = waiting.pop(0)
+        if link is None or id(link) in seen:
+            continue
+        seen.add(id(link))
+        yield link
+        waiting += [getattr(link, "original_exception", None), link.__cause__, link.__context__]
+
+
+def _unsupported(error: Any) -> InvalidInput:
+    found = _NAMED.search(error.message)
+    if found is None:
+        return InvalidInput(f"the model's provider refuses a part of the request: {error.message.partition(': ')[2]}")
+    name = found[1].split(",")[0].strip("'\" ")
+    return InvalidInput(f"{name}: the model's provider has nothing of the kind; leave it out", param=name)
+
+
+def _said(message: str | bytes) -> dict[str, Any]:
+    """Return the ``error`` of the JSON in what a provider has answered: as bytes, as text, or as bytes written out."""
+    if isinstance(message, str) and message.startswith(("b'", 'b"')):
+        try:
+            message = ast.literal_eval(message)
+        except (ValueError, SyntaxError):
+            return {}
+    text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
+    start = text.find("{")
+    try:
+        body = json.loads(text[start : text.rfind("}") + 1]) if start >= 0 else None
+    except ValueError:
+        body = None
+    if isinstance(body, dict):
+        said = body.get("error", body)
+        return said if isinstance(said, dict) else {"message": str(said)}
+    # Not the whole of an answer that is no JSON: it may be a proxy's page.
+    return {} if "<" in text or start >= 0 else {"message": text}
+
+
+def _retry_after(chain: list[BaseException]) -> float | None:
+    for link in chain:
+        for headers in (getattr(link, "litellm_response_headers", None), getattr(link, "headers", None)):
+            if isinstance(headers, Mapping):
+                found = retry_after_of({name.lower(): value for name, value in headers.items()})
+                if found is not None:
+                    return found
+    return None

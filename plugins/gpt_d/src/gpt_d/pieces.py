@@ -1,0 +1,144 @@
+"""The chunks of LiteLLM's streams as pieces of an answer, and whether a stream is a whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+
+_FINISHES: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+}
+
+GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
+"""LiteLLM's names for the providers of Gemini's streams."""
+
+_NOTHING = ChatPiece()
+
+
+def piece_of(chunk: Any) -> ChatPiece | None:
+    """Return what a chunk carries, or None if that is nothing."""
+    piece = ChatPiece()
+    usage = getattr(chunk, "usage", None)
+    # Zeros are LiteLLM's, for a provider that does not count.
+    if usage is not None and usage.total_tokens:
+        piece.usage = Usage(
+            prompt_tokens=usage.prompt_tokens,
+            completion_tokens=usage.completion_tokens,
+            total_tokens=usage.total_tokens,
+        )
+    for choice in chunk.choices or ():
+        delta = choice.delta
+        if delta is not None:
+            piece.text = delta.content or None
+            piece.tool_calls = [
+                ToolCallDelta(
+                    index=call.index,
+                    id=call.id,
+                    name=call.function.name if call.function else None,
+                    arguments=(call.function.arguments or "") if call.function else "",
+                )
+                for call in delta.tool_calls or ()
+            ] or None
+        if choice.finish_reason is not None:
+            piece.finish_reason = _FINISHES.get(choice.finish_reason, "stop")
+    if piece == _NOTHING:
+        return None
+    # `chunk.model` is what was asked for.
+    piece.model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
+    return piece
+
+
+class Watch:
+    """Sees of a stream what LiteLLM does not hand on: that it was cut off, and a refusal in words.
+
+    A stream that was cut off gets the finish reason "stop" from LiteLLM. It keeps all
+    chunks that came from the provider, though, and those that it invents are not
+    among them. Of Gemini it gives each chunk a "stop": there the lines themselves
+    are looked at, and of OpenAI's refusals the chunks before LiteLLM has them. A
+    Router hides both.
+    """
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+        self._lines: _Lines | None = None
+        self._chunks: _Chunks | None = None
+        source = getattr(stream, "completion_stream", None)
+        provider = getattr(stream, "custom_llm_provider", None)
+        if provider == "openai" and hasattr(source, "close"):
+            self._chunks = stream.completion_stream = _Chunks(source)
+        lines = getattr(source, "streaming_response", None)
+        if source is not None and provider in GEMINI and lines is not None:
+            self._lines = source.streaming_response = _Lines(lines)
+
+    def is_whole(self) -> bool:
+        """Tell whether the provider has said that the answer is at its end, as far as that can be known."""
+        if self._lines is not None:
+            return self._lines.finished
+        if getattr(self._stream, "fallback_headers_adopted", False):
+            return True  # another deployment took over inside of the Router; nothing of its stream is seen
+        return any(choice.finish_reason for chunk in self._stream.chunks for choice in chunk.choices)
+
+    def refusal(self) -> str | None:
+        """Return what has come of a refusal since this was last asked."""
+        if self._chunks is None or not self._chunks.refusals:
+            return None
+        said, self._chunks.refusals = "".join(self._chunks.refusals), []
+        return said
+
+
+class _Chunks:
+    """The chunks of OpenAI's SDK, on their way to LiteLLM."""
+
+    def __init__(self, source: Any) -> None:
+        self._source = source
+        self.refusals: list[str] = []
+
+    def __aiter__(self) -> _Chunks:
+        return self
+
+    async def __anext__(self) -> Any:
+        chunk = await anext(self._source)
+        for choice in chunk.choices or ():
+            said = getattr(choice.delta, "refusal", None)
+            if said:
+                self.refusals.append(said)
+        return chunk
+
+    async def aclose(self) -> None:
+        await self._source.close()
+
+
+class _Lines:
+    """The lines of Gemini's stream, on their way to LiteLLM."""
+
+    def __init__(self, lines: Any) -> None:
+        self._lines = lines
+        self.finished = False
+        """A reason to finish came, and all lines before it were JSON."""
+
+    async def __aiter__(self) -> AsyncIterator[str]:
+        broken = False
+        async for line in self._lines:
+            data = line.removeprefix("data:").strip()
+            if data.startswith("{"):
+                try:
+                    chunk = json.loads(data)
+                except ValueError:
+                    broken = True
+                else:
+                    self.finished = not broken and (self.finished or _ends(chunk))
+            yield line
+
+
+def _ends(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk of Gemini's has the reason why the answer, or its prompt, is at an end."""
+    candidates = chunk.get("candidates") or ()
+    blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
+    return bool(blocked) or any(candidate.get("finishReason") for candidate in candidates)

@@ -1,0 +1,229 @@
+"""Anthropic's SDKs, for Python and for Node, as clients of a host that runs as users run it: its own process.
+
+Behind ``gpt_a`` and ``gpt_b`` is the scripted upstream, so that tools and failures are certain; ``gpt_e`` has its
+own model.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anthropic
+import pytest
+
+from host.errors import UpstreamAuth, UpstreamBadRequest
+from host.testing import (
+    Called,
+    HostUnderTest,
+    Received,
+    Reply,
+    Status,
+    Upstream,
+    host_under_test,
+    worker_under_test,
+)
+
+KEY = "a-consumer-key-of-some-length"
+QUESTION: Any = [{"role": "user", "content": "Hello!"}]
+TOOLS: Any = [{"name": "look", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}]
+CONFIG = """\
+[handlers.gpt_a]
+base_url = "{openai}"
+model = "served-model"
+retries = 0
+[handlers.gpt_b]
+base_url = "{anthropic}"
+model = "served-model"
+retries = 0
+"""
+HANDLERS = ["gpt_a", "gpt_b"]
+
+
+def answer(received: Received) -> Reply | Status:
+    """Do what the model's name says, and call a tool where one has to be called."""
+    asked = received.asked
+    if asked.model == "limited":
+        return Status(429, "slow down", retry_after=37)
+    if asked.model == "broken":
+        return Reply().breaking("error")
+    if asked.tool_choice == "required":
+        return Reply((), finish="tool_calls", calls=(Called("look", {"at": "x"}),))
+    if asked.turns[-1].role == "tool":
+        return Reply((f"I see {asked.turns[-1].text}",))
+    return Reply()
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Upstream]:
+    with Upstream().running() as provider:
+        provider.say(answer)
+        yield provider
+
+
+@pytest.fixture(scope="module")
+def host(upstream: Upstream) -> Iterator[HostUnderTest]:
+    config = CONFIG.format(openai=upstream.base_url("openai"), anthropic=upstream.base_url("anthropic"))
+    with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as running:
+        yield running
+
+
+@pytest.fixture
+def client(host: HostUnderTest) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=host.url, api_key=KEY, max_retries=0, timeout=60) as made:
+        yield made
+
+
+def text_of(message: Any) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
+
+
+@pytest.mark.parametrize("model", HANDLERS)
+def test_it_chats_with_any_handler_streamed_and_not(
+    client: anthropic.Anthropic, upstream: Upstream, model: str
+) -> None:
+    whole = client.messages.create(model=model, max_tokens=64, messages=QUESTION, system="Be brief.")
+    assert upstream.last.asked.system == "Be brief."
+    with client.messages.stream(model=model, max_tokens=64, messages=QUESTION) as stream:
+        texts = list(stream.text_stream)
+        streamed = stream.get_final_message()
+    assert texts == ["Hello", " you"]
+    for message in (whole, streamed):
+        assert text_of(message) == "Hello you"
+        assert (message.model, message.stop_reason) == ("served-model", "end_turn")
+        assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 2)
+    assert upstream.last.asked.max_tokens == 64
+
+
+def test_it_chats_with_a_local_model(client: anthropic.Anthropic) -> None:
+    """Whose text nobody foresees: both ways give the same, in more than one piece."""
+    question: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
+    ask = {"model": "gpt_e", "max_tokens": 16, "messages": question, "extra_body": {"temperature": 0}}
+    whole = client.messages.create(**ask)
+    assert text_of(whole)
+    assert whole.stop_reason in ("end_turn", "max_tokens")
+    assert whole.usage.output_tokens > 0
+    with client.messages.stream(**ask) as stream:
+        texts = list(stream.text_stream)
+        assert stream.get_final_message().usage == whole.usage
+    assert "".join(texts) == text_of(whole)
+    assert len(texts) > 3
+
+
+@pytest.mark.parametrize("model", HANDLERS)
+def test_a_tool_is_called_and_its_result_goes_back(client: anthropic.Anthropic, upstream: Upstream, model: str) -> None:
+    ask: Any = {"model": model, "max_tokens": 64, "tools": TOOLS}
+    with client.messages.stream(**ask, messages=QUESTION, tool_choice={"type": "any"}) as stream:
+        streamed = stream.get_final_message()
+    whole = client.messages.create(**ask, messages=QUESTION, tool_choice={"type": "any"})
+    for message in (whole, streamed):
+        (call,) = message.content
+        assert (call.type, call.name, call.input, message.stop_reason) == ("tool_use", "look", {"at": "x"}, "tool_use")
+    result = {"type": "tool_result", "tool_use_id": streamed.content[0].id, "content": "a cat"}
+    messages = [
+        *QUESTION,
+        {"role": "assistant", "content": streamed.content},
+        {"role": "user", "content": [result]},
+    ]
+    assert text_of(client.messages.create(**ask, messages=messages)) == "I see a cat"
+    assert upstream.last.asked.tools == ("look",)
+
+
+@pytest.mark.parametrize("model", HANDLERS)
+def test_errors_become_the_sdks_own_exceptions(client: anthropic.Anthropic, model: str) -> None:
+    def ask(**changes: Any) -> None:
+        client.messages.create(**{"model": model, "max_tokens": 64, "messages": QUESTION, **changes})
+
+    with pytest.raises(anthropic.NotFoundError) as missing:
+        ask(model="nobody")
+    assert missing.value.error_code == "model_not_found"
+    with pytest.raises(anthropic.BadRequestError) as unsupported:
+        ask(thinking={"type": "adaptive"})
+    assert unsupported.value.request_id is not None
+    with pytest.raises(anthropic.RateLimitError) as limited:
+        ask(model=f"{model}/limited")
+    assert limited.value.response.headers["retry-after"] == "37"
+    assert limited.value.type == "rate_limit_error"
+    with pytest.raises(anthropic.AuthenticationError):
+        client.with_options(api_key="wrong").models.list()
+    with (
+        pytest.raises(anthropic.APIStatusError) as broken,
+        client.messages.stream(model=f"{model}/broken", max_tokens=64, messages=QUESTION) as stream,
+    ):
+        stream.get_final_message()
+    assert broken.value.error_code == "upstream_error"
+
+
+def test_tokens_are_counted_by_who_can(client: anthropic.Anthropic) -> None:
+    messages: Any = [{"role": "user", "content": "one two three"}]
+    assert client.messages.count_tokens(model="gpt_b", messages=messages).input_tokens == 3
+    with pytest.raises(anthropic.NotFoundError) as raised:
+        client.messages.count_tokens(model="gpt_a", messages=messages)
+    assert raised.value.error_code == "unknown_operation"
+
+
+def test_models_are_the_handlers_that_can_chat(client: anthropic.Anthropic) -> None:
+    assert {"gpt_a", "gpt_b", "gpt_e"} <= {model.id for model in client.models.list()}
+    assert client.models.retrieve("gpt_b").display_name == "GPT B: Anthropic"
+
+
+async def test_a_client_that_leaves_a_stream_closes_the_providers_connection(
+    host: HostUnderTest, upstream: Upstream
+) -> None:
+    upstream.reset()
+    upstream.say(Reply().breaking("stalled"))
+    try:
+        async with (
+            anthropic.AsyncAnthropic(base_url=host.url, api_key=KEY, max_retries=0, timeout=60) as client,
+            client.messages.stream(model="gpt_b", max_tokens=9, messages=QUESTION) as stream,
+        ):
+            async for text in stream.text_stream:
+                assert text == "Hello"
+                break
+        async with asyncio.timeout(30):
+            await asyncio.wrap_future(upstream.left)
+    finally:
+        upstream.say(answer)
+
+
+def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
+    settings = {"base_url": host.url, "model": "gpt_e", "retries": 0}
+    request = {"messages": QUESTION}
+    with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
+        answer = worker.chat(QUESTION, max_tokens=8, temperature=0)
+        assert answer["text"]
+        assert answer["usage"]["completion_tokens"] > 0
+        assert (
+            "".join(piece.get("text") or "" for piece in worker.chat_pieces(QUESTION, max_tokens=8, temperature=0))
+            == (answer["text"])
+        )
+        missing = worker.error_of("chat", {**request, "model": "nobody"})
+        assert isinstance(missing, UpstreamBadRequest)
+        assert "there is no handler 'nobody'" in missing.message
+    with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": "wrong"}) as worker:
+        assert isinstance(worker.error_of("chat", request), UpstreamAuth)
+
+
+@pytest.mark.parametrize("model", HANDLERS)
+def test_the_sdk_for_node_does_all_of_it_too(host: HostUnderTest, node: Callable[..., Any], model: str) -> None:
+    seen = node("anthropic", host.url, KEY, model)
+    for message in (seen["whole"], seen["streamed"]):
+        assert [block["text"] for block in message["content"]] == ["Hello you"]
+        assert message["stop_reason"] == "end_turn"
+        assert message["usage"]["input_tokens"] == 5
+        assert message["usage"]["output_tokens"] == 2
+    assert seen["texts"] == ["Hello", " you"]
+    (call,) = seen["called"]["content"]
+    assert (call["type"], call["name"], call["input"]) == ("tool_use", "look", {"at": "x"})
+    assert {"gpt_a", "gpt_b", "gpt_e"} <= set(seen["models"])
+    errors = seen["errors"]
+    assert [(errors[name]["name"], errors[name]["status"]) for name in ("model", "input", "key", "upstream")] == [
+        ("NotFoundError", 404),
+        ("BadRequestError", 400),
+        ("AuthenticationError", 401),
+        ("RateLimitError", 429),
+    ]
+    assert errors["model"]["code"] == "model_not_found"
+    assert all(errors[name]["id"] for name in ("model", "input", "key", "upstream"))
+    assert (errors["stream"]["type"], errors["stream"]["code"]) == ("api_error", "upstream_error")

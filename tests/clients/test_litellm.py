@@ -1,0 +1,118 @@
+"""LiteLLM, in gpt_d, as a client of the host's own three APIs; behind these gpt_a and a scripted provider."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from host.errors import UpstreamAuth, UpstreamBadRequest, UpstreamError, UpstreamOverloaded, UpstreamRateLimited
+from host.testing import Called, Reply, Status, Upstream, WorkerUnderTest, host_under_test, worker_under_test
+
+KEY = "a-consumer-key-of-some-length"
+APIS = {"openai": "/v1", "anthropic": "", "gemini": "/v1beta"}
+"""The host's APIs as LiteLLM knows them, and where it looks for each."""
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+TOOL = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    with Upstream().running() as upstream:
+        config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
+        with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
+            settings = {"api_base": {api: f"{host.url}{path}" for api, path in APIS.items()}, "retries": 0}
+            secrets = {f"{api.upper()}_API_KEY": KEY for api in APIS}
+            wrong = {"OPENAI_API_KEY_2": "wrong"}
+            settings["deployments"] = [
+                {
+                    "name": "locked-out",
+                    "model": "openai/gpt_a",
+                    "secret": "OPENAI_API_KEY_2",
+                    "api_base": f"{host.url}/v1",
+                }
+            ]
+            with worker_under_test("gpt_d", settings, secrets={**secrets, **wrong}) as worker:
+                yield worker, upstream
+
+
+@pytest.fixture
+def client(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
+    return running[0]
+
+
+@pytest.fixture
+def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
+    running[1].reset()
+    return running[1]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_it_chats_whole_and_streamed(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
+    answer = client.chat("Hi", model=f"{api}/gpt_a", max_tokens=9)
+    assert (answer["text"], answer["finish_reason"]) == ("Hello you", "stop")
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert (provider.last.asked.turns[-1].text, provider.last.asked.max_tokens) == ("Hi", 9)
+    pieces = [piece["text"] for piece in client.chat_pieces("Hi", model=f"{api}/gpt_a") if piece.get("text")]
+    assert pieces == ["Hello", " you"]
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_tool_is_called_and_its_result_goes_back(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
+    look = Called("look", {"at": "the sun"}, parts=3)
+    provider.say(Reply((), finish="tool_calls", calls=(look,)), Reply(("It is bright.",)))
+    messages: list[dict[str, Any]] = [{"role": "user", "content": "What is there?"}]
+    answer = client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])
+    assert answer["finish_reason"] == "tool_calls"
+    (call,) = answer["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "the sun"})
+    assert provider.last.asked.tools == ("look",)
+    messages += [
+        {"role": "assistant", "tool_calls": answer["tool_calls"]},
+        {"role": "tool", "tool_call_id": call["id"], "content": "a star"},
+    ]
+    assert client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])["text"] == "It is bright."
+    user, assistant, tool = provider.last.asked.turns
+    assert (user.text, assistant.calls[0].arguments, tool.role) == ("What is there?", {"at": "the sun"}, "tool")
+    assert "a star" in tool.text
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_errors_keep_their_meaning_through_the_host(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
+    asked = {**ASK, "model": f"{api}/gpt_a"}
+    provider.say(Status(429, "slow down", retry_after=37))
+    limited = client.error_of("chat", asked)
+    assert (type(limited), limited.retry_after) == (UpstreamRateLimited, 37)
+    provider.say(Status(503, "closed"))
+    assert type(client.error_of("chat", asked)) is UpstreamOverloaded
+    provider.say(Status(400, "the moon is not full"))
+    refused = client.error_of("chat", asked)
+    assert type(refused) is UpstreamBadRequest
+    assert "the moon is not full" in refused.message
+    unknown = client.error_of("chat", {**ASK, "model": f"{api}/gpt_z"})
+    assert type(unknown) is UpstreamBadRequest
+    assert "gpt_z" in unknown.message
+    provider.say(Reply().breaking("cut", after=1))
+    assert isinstance(client.error_of("chat", asked), UpstreamError)
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_when_the_client_leaves_it_is_told_all_the_way(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
+    provider.say(Reply().breaking("stalled", after=1))
+    pieces = client.chat_pieces("Hi", model=f"{api}/gpt_a")
+    assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
+    pieces.close()  # type: ignore[attr-defined]
+    provider.left.result(30)
+
+
+def test_a_wrong_key_of_the_host_is_a_wrong_key(client: WorkerUnderTest, provider: Upstream) -> None:
+    assert type(client.error_of("chat", {**ASK, "model": "locked-out"})) is UpstreamAuth
+    assert provider.requests == []

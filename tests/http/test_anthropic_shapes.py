@@ -1,0 +1,327 @@
+"""Anthropic's shapes to the host's and back, without a host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host import chat
+from host.anthropic_answers import EventMaker, message
+from host.anthropic_api import envelope
+from host.anthropic_messages import IGNORED, NEUTRAL
+from host.anthropic_requests import decode_count, decode_message
+from host.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+
+USER = {"role": "user", "content": "hello"}
+CALL = {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "x"}}
+RESULT = {"type": "tool_result", "tool_use_id": "call_1", "content": "a cat"}
+PIXEL = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "AAAA"}}
+
+
+def request(**fields: Any) -> bytes:
+    """Return the body of a request that is right, but for ``fields``."""
+    whole = {"model": "gpt_b", "max_tokens": 9, "messages": [USER], **fields}
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def asked(**fields: Any) -> chat.ChatRequest:
+    """Return the chat request as the worker decodes it."""
+    _, found = decode_message(request(**fields))
+    return msgspec.json.decode(msgspec.json.encode(found.chat), type=chat.ChatRequest)
+
+
+def said(content: Any, role: str = "user") -> dict[str, Any]:
+    return {"role": role, "content": content}
+
+
+def events_of(*pieces: chat.ChatPiece) -> list[Any]:
+    """Return the data of a stream's events, having seen that each has its type as its name."""
+    maker = EventMaker(number="msg_1", model="asked")
+    made = []
+    for lines in [event for piece in pieces for event in maker.events(piece)] + maker.last():
+        name, data = lines.decode().split("\n")
+        made.append(json.loads(data.removeprefix("data: ")))
+        assert name == f"event: {made[-1]['type']}"
+    return made
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "told"),
+    [
+        ({"messages": ...}, "messages", "is missing"),
+        ({"model": ...}, "model", "is missing"),
+        ({"max_tokens": ...}, "max_tokens", "is missing"),
+        ({"max_tokens": 0}, "max_tokens", ">= 1"),
+        ({"messages": []}, "messages", "length >= 1"),
+        ({"messages": [said("x", "robot")]}, "messages[0].role", "user, assistant or system"),
+        ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
+        ({"messages": [said(5)]}, "messages[0].content", "got 'int'"),
+        ({"messages": [said([{"type": "document"}])]}, "messages[0].content[0].type", "text, image"),
+        ({"messages": [said([{"type": "thinking"}], "assistant")]}, "messages[0].content[0].type", "tool_use"),
+        ({"messages": [said([CALL])]}, "messages[0].content[0].type", "in the message of its role"),
+        ({"messages": [said([RESULT])]}, "messages[0].content[0].tool_use_id", "no earlier message"),
+        (
+            {"messages": [USER, said([CALL], "assistant"), said([{**RESULT, "content": [PIXEL]}])]},
+            "messages[2].content[0].content[0].type",
+            "has to be text",
+        ),
+        (
+            {"messages": [said([{"type": "text", "text": "x", "citations": [{"type": "page_location"}]}])]},
+            "messages[0].content[0].citations",
+            "length <= 0",
+        ),
+        (
+            {"messages": [said([{"type": "image", "source": {"type": "file", "file_id": "f"}}])]},
+            "messages[0].content[0].source.type",
+            "base64 or url",
+        ),
+        (
+            {"messages": [said([{"type": "image", "source": {"type": "url", "url": "a cat"}}])]},
+            "messages[0].content[0].source.url",
+            "https?",
+        ),
+        (
+            {"messages": [said([PIXEL | {"source": PIXEL["source"] | {"media_type": "image/tiff"}}])]},  # type: ignore[operator]
+            "messages[0].content[0].source.media_type",
+            "image/webp",
+        ),
+        ({"temperature": 1.5}, "temperature", "<= 1"),
+        ({"top_p": "much"}, "top_p", "got 'str'"),
+        ({"top_k": 5}, "top_k", "not supported"),
+        ({"thinking": {"type": "adaptive"}}, "thinking", "not supported"),
+        ({"output_config": {"effort": "low"}}, "output_config.effort", "not known or not supported"),
+        ({"output_config": {"format": {"type": "regex"}}}, "output_config.format.type", "json_schema"),
+        ({"output_format": {"type": "json_schema"}}, "output_format", "output_config.format"),
+        ({"mcp_servers": [{"url": "x"}]}, "mcp_servers", "not supported"),
+        ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0].type", "custom"),
+        ({"tools": [{"type": "bash", "name": "x", "input_schema": {}}]}, "tools[0].type", "no tools that run at the"),
+        ({"tools": [{"name": "x", "input_schema": {}, "defer_loading": True}]}, "tools[0].defer_loading", "leave it"),
+        ({"tool_choice": {"type": "some"}}, "tool_choice.type", "auto, any, tool or none"),
+        ({"tool_choice": {"type": "tool"}}, "tool_choice.name", "is missing"),
+        ({"system": [{"type": "image"}]}, "system[0].type", "text"),
+        ({"model": "gpt_b/"}, "model", "HANDLER/MODEL"),
+        ({"max_tokns": 3}, "max_tokns", "did you mean 'max_tokens'?"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_path_to_it(fields: dict[str, Any], param: str, told: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        decode_message(request(**fields))
+    assert raised.value.param == param
+    assert told in raised.value.message
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"{", b'{"model": "\xff"}', b"[" * 100_000])
+def test_what_is_no_request_at_all_is_invalid_input_too(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        decode_message(body)
+
+
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
+def test_no_value_of_any_field_is_answered_with_anything_else(value: Any) -> None:
+    """Given any JSON in any place, a request is decoded or refused as invalid, and nothing else happens."""
+    for name in ("messages", "system", "tools", "tool_choice", "stop_sequences", "thinking", "metadata", "other"):
+        try:
+            decode_message(request(**{name: value}))
+        except InvalidInput as error:
+            assert error.param  # noqa: PT017 - both outcomes are right
+
+
+def test_fields_that_change_nothing_are_taken() -> None:
+    neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
+    assert asked(**dict.fromkeys(IGNORED, "x"), **neutral, system="", tools=[], stop_sequences=[]) == chat.ChatRequest(
+        messages=[chat.UserMessage(content="hello")], max_tokens=9
+    )
+
+
+def test_a_request_is_translated_whole() -> None:
+    schema = {"type": "object", "properties": {"at": {"type": "string"}}}
+    cached = {"cache_control": {"type": "ephemeral"}}
+    assert asked(
+        model="gpt_b/claude/x",
+        system=[{"type": "text", "text": "Be brief.", **cached}],
+        messages=[
+            said([{"type": "text", "text": "see", "citations": None}, PIXEL]),
+            said([{"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}]),
+            said("And be kind.", "system"),
+        ],
+        tools=[{"name": "look", "description": "d", "input_schema": schema, "strict": True, **cached}],
+        tool_choice={"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+        output_config={"format": {"type": "json_schema", "schema": schema}},
+        stop_sequences=["END"],
+        temperature=0.5,
+        top_p=0.9,
+        stream=True,
+    ) == chat.ChatRequest(
+        model="claude/x",
+        messages=[
+            chat.SystemMessage(content=[chat.TextPart(text="Be brief.")]),
+            chat.UserMessage(
+                content=[
+                    chat.TextPart(text="see"),
+                    chat.ImagePart(image_url=chat.ImageUrl(url="data:image/png;base64,AAAA")),
+                ]
+            ),
+            chat.UserMessage(content=[chat.ImagePart(image_url=chat.ImageUrl(url="https://x/y.png"))]),
+            chat.SystemMessage(content="And be kind."),
+        ],
+        tools=[
+            chat.Tool(function=chat.FunctionSpec(name="look", description="d", parameters=schema, strict=True)),
+        ],
+        tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
+        parallel_tool_calls=False,
+        response_format=chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=schema)),
+        max_tokens=9,
+        stop=["END"],
+        temperature=0.5,
+        top_p=0.9,
+    )
+
+
+@pytest.mark.parametrize(("theirs", "ours"), [("auto", "auto"), ("any", "required"), ("none", "none")])
+def test_each_tool_choice_has_its_word(theirs: str, ours: str) -> None:
+    assert asked(tool_choice={"type": theirs}).tool_choice == ours
+
+
+def test_an_answer_comes_back_with_the_results_of_its_calls() -> None:
+    """As the SDK gives the answer, and as it wants the results: in the user's next message, before its text."""
+    answer = [{"type": "text", "text": "I look.", "citations": None}, {**CALL, "caller": None, "toolset_name": None}]
+    results = [{**RESULT, "is_error": False}, {"type": "text", "text": "And?"}]
+    call = chat.ToolCall(id="call_1", function=chat.FunctionCall(name="look", arguments='{"at":"x"}'))
+    assert asked(messages=[USER, said(answer, "assistant"), said(results)]).messages[1:] == [
+        chat.AssistantMessage(content=[chat.TextPart(text="I look.")], tool_calls=[call]),
+        chat.ToolMessage(content="a cat", tool_call_id="call_1"),
+        chat.UserMessage(content=[chat.TextPart(text="And?")]),
+    ]
+
+
+def test_a_handlers_complaint_names_the_clients_own_field() -> None:
+    messages = [USER, said([CALL], "assistant"), said([RESULT, PIXEL])]
+    _, found = decode_message(request(system="Be brief.", messages=messages))
+    for theirs, ours in [
+        ("messages[0].content", "system"),
+        ("messages[1].content", "messages[0]"),
+        ("messages[3].content", "messages[2].content[0]"),
+        ("messages[4].content[0].image_url.url", "messages[2]"),
+        ("stop", "stop_sequences"),
+        ("response_format", "output_config.format"),
+        ("tools", "tools"),
+    ]:
+        error = found.located(InvalidInput(f"{theirs}: cannot be", param=theirs))
+        assert (error.param, error.message) == (ours, f"{ours}: cannot be")
+
+
+def test_a_count_takes_no_more_than_what_is_counted() -> None:
+    body, found = decode_count(request(max_tokens=..., system="Be brief."))
+    assert body.model == "gpt_b"
+    assert len(found.chat.messages) == 2
+    with pytest.raises(InvalidInput) as raised:
+        decode_count(request())
+    assert raised.value.param == "max_tokens"
+
+
+def whole(**fields: Any) -> Any:
+    answer = chat.ChatAnswer(**{"text": None, "finish_reason": "stop", "usage": None, **fields})
+    return json.loads(msgspec.json.encode(message(answer, number="msg_1", model="asked")))
+
+
+def test_a_whole_answer_is_a_message() -> None:
+    call = chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments='{"a": 1}'))
+    usage = chat.Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
+    assert whole(text="hi", tool_calls=[call], finish_reason="tool_calls", usage=usage, model="real") == {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": "real",
+        "content": [
+            {"type": "text", "text": "hi", "citations": None},
+            {"type": "tool_use", "id": "c1", "name": "look", "input": {"a": 1}},
+        ],
+        "stop_reason": "tool_use",
+        "stop_sequence": None,
+        "stop_details": None,
+        "usage": {"input_tokens": 3, "output_tokens": 2},
+    }
+
+
+@pytest.mark.parametrize(
+    ("finish", "reason"),
+    [("stop", "end_turn"), ("length", "max_tokens"), ("tool_calls", "tool_use"), ("content_filter", "refusal")],
+)
+def test_each_finish_reason_has_its_word(finish: Any, reason: str) -> None:
+    assert whole(finish_reason=finish)["stop_reason"] == reason
+    assert events_of(chat.ChatPiece(finish_reason=finish))[-2]["delta"]["stop_reason"] == reason
+
+
+def test_a_refusal_in_words_is_one_at_once_and_streamed() -> None:
+    refused = {"stop_reason": "refusal", "stop_sequence": None}
+    details = {"type": "refusal", "category": None, "explanation": "I will not"}
+    answer = whole(refusal="I will not")
+    assert {name: answer[name] for name in refused} == refused
+    assert (answer["content"], answer["stop_details"]) == ([], details)
+    made = events_of(chat.ChatPiece(refusal="I will"), chat.ChatPiece(refusal=" not", finish_reason="stop"))
+    assert made[-2]["delta"] == {**refused, "stop_details": details}
+
+
+def test_arguments_that_are_no_object_are_an_error_and_no_empty_call() -> None:
+    call = chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments='{"a"'))
+    with pytest.raises(UpstreamError, match="'look'"):
+        whole(tool_calls=[call])
+
+
+def test_a_stream_has_anthropics_events_in_anthropics_order() -> None:
+    usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
+    made = events_of(
+        chat.ChatPiece(text="a", model="real"),
+        chat.ChatPiece(text="b"),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=1, id="c2", name="smell")]),
+        chat.ChatPiece(finish_reason="tool_calls"),
+        chat.ChatPiece(usage=usage),
+    )
+    assert [(event["type"], event.get("index")) for event in made] == [
+        ("message_start", None),
+        ("ping", None),
+        ("content_block_start", 0),
+        ("content_block_delta", 0),
+        ("content_block_delta", 0),
+        ("content_block_stop", 0),
+        ("content_block_start", 1),
+        ("content_block_delta", 1),
+        ("content_block_delta", 1),
+        ("content_block_stop", 1),
+        ("content_block_start", 2),
+        ("content_block_stop", 2),
+        ("message_delta", None),
+        ("message_stop", None),
+    ]
+    assert made[0]["message"]["model"] == "real"
+    assert made[0]["message"]["content"] == []
+    assert made[3]["delta"] == {"type": "text_delta", "text": "a"}
+    assert made[6]["content_block"] == {"type": "tool_use", "id": "c1", "name": "look", "input": {}}
+    assert made[7]["delta"] == {"type": "input_json_delta", "partial_json": "{"}
+    assert made[-2]["delta"] == {"stop_reason": "tool_use", "stop_sequence": None}
+    assert made[-2]["usage"] == {"input_tokens": 3, "output_tokens": 2}
+
+
+def test_a_stream_without_a_piece_still_ends_as_one() -> None:
+    assert [event["type"] for event in events_of()] == ["message_start", "ping", "message_delta", "message_stop"]
+
+
+@pytest.mark.parametrize("code", BY_CODE)
+def test_every_error_has_anthropics_envelope(code: str) -> None:
+    error = json.loads(envelope(BY_CODE[code]("no", param="x"), "r1"))
+    assert (error["type"], error["request_id"], error["error"]["message"]) == ("error", "r1", "no")
+    assert error["error"]["details"] == {"error_code": code, "param": "x"}
+    assert error["error"]["type"].endswith(("_error", "_too_large"))
+
+
+def test_a_rate_limit_says_when_to_come_again() -> None:
+    error = json.loads(envelope(UpstreamRateLimited("slow down", retry_after=7.0), "r1"))["error"]
+    assert error["type"] == "rate_limit_error"
+    assert error["details"]["retry_after"] == 7.0

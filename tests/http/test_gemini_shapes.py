@@ -1,0 +1,350 @@
+"""Gemini's shapes to the host's and back, without a host."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from host import chat
+from host.errors import InvalidInput, QueueFull
+from host.gemini_answers import ChunkMaker, envelope, response
+from host.gemini_requests import IGNORED, NEUTRAL, decode_request
+from host.gemini_schemas import json_schema
+from host.testing.chat_conformance import PIXEL
+
+USER = {"role": "user", "parts": [{"text": "hello"}]}
+LOOK = {"name": "look", "description": "Look.", "parameters": {"type": "OBJECT"}}
+CALL = {"functionCall": {"name": "look", "args": {"at": 1}}}
+RESULT = {"functionResponse": {"name": "look", "response": {"seen": "a cat"}}}
+
+
+def request(**fields: Any) -> bytes:
+    """Return the body of a request that is right, but for ``fields``."""
+    whole = {"contents": [USER], **fields}
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def asked(model: str = "gpt_a", **fields: Any) -> chat.ChatRequest:
+    """Return a request as the worker gets it."""
+    made = decode_request(request(**fields)).to_chat(model)
+    return msgspec.json.decode(msgspec.json.encode(made), type=chat.ChatRequest)
+
+
+def shown(value: object) -> Any:
+    return json.loads(msgspec.json.encode(value))
+
+
+def chunks_of(*pieces: chat.ChatPiece) -> list[Any]:
+    maker = ChunkMaker(number="r1", model="asked")
+    return [shown(chunk) for piece in pieces for chunk in maker.chunks(piece)] + [shown(maker.last())]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"contents": ...}, "contents", "is missing"),
+        ({"contents": []}, "contents", "length >= 1"),
+        ({"contents": "hello"}, "contents", "expected 'array'"),
+        ({"contents": [{"role": "robot", "parts": [{"text": "x"}]}]}, "contents[0].role", "user, model or function"),
+        ({"contents": [{"role": "system", "parts": [{"text": "x"}]}]}, "contents[0].role", "systemInstruction"),
+        ({"contents": [{"role": "user", "parts": []}]}, "contents[0].parts", "at least one"),
+        ({"contents": [{"role": "user", "parts": [{}]}]}, "contents[0].parts[0]", "functionResponse"),
+        ({"contents": [{"role": "user", "parts": [{"text": 5}]}]}, "contents[0].parts[0].text", "got 'int'"),
+        ({"contents": [{"parts": [{"executableCode": {}}]}]}, "contents[0].parts[0].executableCode", "not supported"),
+        ({"contents": [{"role": "user", "parts": [RESULT]}]}, "contents[0].parts[0].functionResponse", "'look'"),
+        (
+            {"contents": [USER, {"role": "model", "parts": [{"inlineData": {"mimeType": "image/png", "data": "AA"}}]}]},
+            "contents[1].parts[0]",
+            "of the model",
+        ),
+        (
+            {"contents": [{"parts": [{"inlineData": {"mimeType": "audio/wav", "data": "AAAA"}}]}]},
+            "contents[0].parts[0].inlineData.mimeType",
+            "images only",
+        ),
+        (
+            {"contents": [{"parts": [{"inlineData": {"mimeType": "image/png", "data": "&&"}}]}]},
+            "contents[0].parts[0].inlineData.data",
+            "base64",
+        ),
+        (
+            {"contents": [{"parts": [{"fileData": {"fileUri": "gs://bucket/x"}}]}]},
+            "contents[0].parts[0].fileData.fileUri",
+            "https",
+        ),
+        ({"systemInstruction": {"parts": [RESULT]}}, "systemInstruction.parts[0]", "text"),
+        ({"generationConfig": {"temperature": "hot"}}, "generationConfig.temperature", "got 'str'"),
+        ({"generationConfig": {"temperature": 3}}, "generationConfig.temperature", "<= 2"),
+        ({"generation_config": {"max_output_tokens": 0}}, "generationConfig.maxOutputTokens", ">= 1"),
+        ({"generationConfig": {"topK": 5}}, "generationConfig.topK", "not supported"),
+        ({"generationConfig": {"thinkingConfig": {}}}, "generationConfig.thinkingConfig", "not supported"),
+        ({"generationConfig": {"candidateCount": 2}}, "generationConfig.candidateCount", "one request for each"),
+        ({"generationConfig": {"responseLogprobs": True}}, "generationConfig.responseLogprobs", "not supported"),
+        ({"generationConfig": {"responseMimeType": "text/x.enum"}}, "generationConfig.responseMimeType", "text/plain"),
+        ({"generationConfig": {"responseModalities": ["AUDIO"]}}, "generationConfig.responseModalities[0]", "TEXT"),
+        (
+            {"generationConfig": {"responseSchema": {"type": "STRING"}}},
+            "generationConfig.responseSchema",
+            "application/json",
+        ),
+        ({"tools": [{"googleSearch": {}}]}, "tools[0].googleSearch", "not supported"),
+        ({"tools": [{"functionDeclarations": [{}]}]}, "tools[0].functionDeclarations[0].name", "is missing"),
+        (
+            {"tools": [{"functionDeclarations": [{"name": "f", "parameters": {"type": "THING"}}]}]},
+            "tools[0].functionDeclarations[0].parameters.type",
+            "OBJECT",
+        ),
+        ({"toolConfig": {"functionCallingConfig": {"mode": "MUST"}}}, "toolConfig.functionCallingConfig.mode", "ANY"),
+        (
+            {"toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["f"]}}},
+            "toolConfig.functionCallingConfig.allowedFunctionNames",
+            "no function 'f'",
+        ),
+        ({"cachedContent": "cachedContents/1"}, "cachedContent", "not supported"),
+        ({"generatonConfig": {}}, "generatonConfig", "did you mean 'generationConfig'?"),
+    ],
+)
+def test_what_is_wrong_is_said_with_the_path_to_it(fields: dict[str, Any], param: str, said: str) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        asked(**fields)
+    assert raised.value.param == param
+    assert said in raised.value.message
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"5", b"{", b'{"model": "\xff"}', b"[" * 100_000])
+def test_what_is_no_request_at_all_is_invalid_input_too(body: bytes) -> None:
+    with pytest.raises(InvalidInput):
+        decode_request(body)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.sampled_from(["parts", "text", "type", "args", "x_y"]), inner),
+    max_leaves=6,
+)
+
+
+@given(JSON)
+def test_no_value_of_any_field_is_answered_with_anything_else(value: Any) -> None:
+    """Given any JSON in any place, a request is decoded or refused as invalid, and nothing else happens."""
+    declared = [{"functionDeclarations": [{"name": "f", "parameters": value}]}]
+    places: list[dict[str, Any]] = [{name: value} for name in ("contents", "tools", "generationConfig", "other")]
+    for fields in [*places, {"tools": declared}, {"contents": [{"parts": value}]}, {"system_instruction": value}]:
+        try:
+            asked(**fields)
+        except InvalidInput as error:
+            assert error.param  # noqa: PT017 - both outcomes are right
+
+
+def test_fields_that_change_nothing_are_taken() -> None:
+    neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
+    config = {"candidateCount": 1, "responseMimeType": "text/plain", "responseModalities": ["TEXT"]}
+    made = asked(**dict.fromkeys(IGNORED, "x"), **neutral, generationConfig=config, tools=[])
+    assert made == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
+
+
+WHOLE: dict[str, Any] = {
+    "systemInstruction": {"role": "user", "parts": [{"text": "be "}, {"text": "brief"}]},
+    "contents": [
+        {"role": "user", "parts": [{"text": "see"}, {"inlineData": {"mimeType": "image/png", "data": PIXEL}}]},
+        {
+            "role": "model",
+            "parts": [{"text": "hm", "thought": True}, {"text": "I look."}, CALL | {"thoughtSignature": "AA"}],
+        },
+        {"role": "function", "parts": [RESULT]},
+    ],
+    "tools": [{"functionDeclarations": [LOOK]}],
+    "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
+    "generationConfig": {
+        "temperature": 1,
+        "topP": 0.5,
+        "maxOutputTokens": 7,
+        "stopSequences": ["END"],
+        "seed": 3,
+        "presencePenalty": 0.1,
+        "frequencyPenalty": 0.2,
+        "responseMimeType": "application/json",
+    },
+}
+
+
+def in_snake_case(value: Any) -> Any:
+    if isinstance(value, list):
+        return [in_snake_case(item) for item in value]
+    if isinstance(value, dict):
+        spelt = {name: "".join(f"_{c.lower()}" if c.isupper() else c for c in name) for name in value}
+        return {spelt[name]: in_snake_case(item) for name, item in value.items()}
+    return value
+
+
+@pytest.mark.parametrize("fields", [WHOLE, in_snake_case(WHOLE)], ids=["camelCase", "snake_case"])
+def test_a_request_is_translated_whole(fields: dict[str, Any]) -> None:
+    call = chat.ToolCall(id="call_1", function=chat.FunctionCall(name="look", arguments='{"at":1}'))
+    assert asked("gpt_a/openai/gpt-4o", **fields) == chat.ChatRequest(
+        model="openai/gpt-4o",
+        messages=[
+            chat.SystemMessage(content="be brief"),
+            chat.UserMessage(
+                content=[
+                    chat.TextPart(text="see"),
+                    chat.ImagePart(image_url=chat.ImageUrl(url=f"data:image/png;base64,{PIXEL}")),
+                ]
+            ),
+            chat.AssistantMessage(content="I look.", tool_calls=[call]),
+            chat.ToolMessage(content='{"seen":"a cat"}', tool_call_id="call_1"),
+        ],
+        temperature=1.0,
+        top_p=0.5,
+        max_tokens=7,
+        stop=["END"],
+        seed=3,
+        tools=[chat.Tool(function=chat.FunctionSpec(name="look", description="Look.", parameters={"type": "object"}))],
+        tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
+        response_format=chat.JsonObjectFormat(),
+        presence_penalty=0.1,
+        frequency_penalty=0.2,
+    )
+
+
+def test_names_of_the_clients_own_are_left_as_they_are() -> None:
+    """Given snake case around them, the arguments of a call and the properties of a schema keep their names."""
+    made = asked(
+        contents=[
+            USER,
+            {"role": "model", "parts": [{"function_call": {"name": "f", "args": {"user_name": {"first_name": 1}}}}]},
+        ],
+        tools=[
+            {
+                "function_declarations": [
+                    {"name": "f", "parameters": {"type": "OBJECT", "properties": {"user_name": {"type": "STRING"}}}}
+                ]
+            }
+        ],
+    )
+    assert made.messages[1].tool_calls[0].function.arguments == '{"user_name":{"first_name":1}}'  # type: ignore[union-attr, index]
+    assert made.tools[0].function.parameters["properties"] == {"user_name": {"type": "string"}}  # type: ignore[index]
+
+
+@pytest.mark.parametrize(
+    ("config", "choice", "offered"),
+    [
+        ({"mode": "AUTO"}, "auto", ["a", "b", "c"]),
+        ({"mode": 3}, "none", ["a", "b", "c"]),
+        ({"mode": "ANY"}, "required", ["a", "b", "c"]),
+        ({"mode": 2, "allowedFunctionNames": ["a", "c"]}, "required", ["a", "c"]),
+        ({}, None, ["a", "b", "c"]),
+    ],
+)
+def test_functions_are_chosen_as_the_client_says(config: dict[str, Any], choice: str, offered: list[str]) -> None:
+    tools = [{"functionDeclarations": [{"name": "a"}, {"name": "b"}]}, {"functionDeclarations": [{"name": "c"}]}]
+    made = asked(tools=tools, toolConfig={"functionCallingConfig": config})
+    assert made.tool_choice == choice
+    assert [tool.function.name for tool in made.tools or ()] == offered
+
+
+def test_results_find_their_calls_by_id_or_else_by_name_in_order() -> None:
+    def call(**fields: Any) -> dict[str, Any]:
+        return {"functionCall": {"name": "f", **fields}}
+
+    def result(name: str, value: int, **fields: Any) -> dict[str, Any]:
+        return {"functionResponse": {"name": name, "response": {"v": value}, **fields}}
+
+    made = asked(
+        contents=[
+            USER,
+            {"role": "model", "parts": [call(), call(id="x"), call(name="g")]},
+            {"role": "user", "parts": [result("g", 3), result("f", 2, id="x"), result("f", 1), {"text": "and?"}]},
+        ]
+    )
+    calls = made.messages[1].tool_calls or []  # type: ignore[union-attr]
+    results = {message.tool_call_id: message.content for message in made.messages[2:5]}  # type: ignore[union-attr]
+    assert [results[made_call.id] for made_call in calls] == ['{"v":1}', '{"v":2}', '{"v":3}']
+    assert made.messages[5] == chat.UserMessage(content="and?")
+
+
+def test_googles_schemas_become_json_schema() -> None:
+    schema = {
+        "type": 6,
+        "title": "T",
+        "properties": {
+            "kind": {"type": "STRING", "format": "enum", "enum": ["a"], "nullable": True},
+            "list": {"type": "array", "items": {"type": "INTEGER", "format": "int64"}, "maxItems": "3", "min_items": 1},
+            "either": {"anyOf": [{"type": "STRING"}, {"type": "NUMBER"}], "nullable": True},
+        },
+        "required": ["kind"],
+        "propertyOrdering": ["kind", "list"],
+    }
+    assert json_schema(schema, "s") == {
+        "type": "object",
+        "title": "T",
+        "properties": {
+            "kind": {"type": ["string", "null"], "enum": ["a", None]},
+            "list": {"type": "array", "items": {"type": "integer", "format": "int64"}, "maxItems": 3, "minItems": 1},
+            "either": {"anyOf": [{"type": "string"}, {"type": "number"}, {"type": "null"}]},
+        },
+        "required": ["kind"],
+    }
+
+
+def test_a_stream_is_text_as_it_comes_and_one_last_chunk_with_all_else() -> None:
+    usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
+    made = chunks_of(
+        chat.ChatPiece(text="a", model="real"),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at"')]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
+        chat.ChatPiece(finish_reason="tool_calls"),
+        chat.ChatPiece(usage=usage),
+    )
+    call = {"functionCall": {"id": "c1", "name": "look", "args": {"at": 1}}}
+    ids = {"modelVersion": "real", "responseId": "r1"}
+    assert made == [
+        {"candidates": [{"content": {"parts": [{"text": "a"}], "role": "model"}, "index": 0}], **ids},
+        {
+            "candidates": [{"content": {"parts": [call], "role": "model"}, "finishReason": "STOP", "index": 0}],
+            "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5},
+            **ids,
+        },
+    ]
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [("stop", "STOP"), ("length", "MAX_TOKENS"), ("tool_calls", "STOP"), ("content_filter", "SAFETY")],
+)
+def test_a_whole_answer_is_a_stream_of_one_chunk(reason: Any, finish: str) -> None:
+    answer = chat.ChatAnswer(text="a", refusal="I will not", finish_reason=reason, usage=None)
+    whole = shown(response(answer, number="r1", model="m"))
+    assert whole == {
+        "candidates": [
+            {
+                "content": {"parts": [{"text": "a"}, {"text": "I will not"}], "role": "model"},
+                "finishReason": finish,
+                "index": 0,
+            }
+        ],
+        "modelVersion": "m",
+        "responseId": "r1",
+    }
+
+
+def test_a_call_whose_arguments_are_no_object_is_no_call() -> None:
+    made = chunks_of(
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at": ')]),
+        chat.ChatPiece(finish_reason="tool_calls"),
+    )
+    (candidate,) = made[-1]["candidates"]
+    assert (candidate["content"]["parts"], candidate["finishReason"]) == ([], "MALFORMED_FUNCTION_CALL")
+
+
+def test_errors_have_googles_words_and_details() -> None:
+    shape = json.loads(envelope(QueueFull("no place", retry_after=1.5, param="contents[0]"), "req-1"))["error"]
+    assert (shape["code"], shape["message"], shape["status"]) == (429, "no place", "RESOURCE_EXHAUSTED")
+    info, bad, retry = shape["details"]
+    assert (info["reason"], info["metadata"]) == ("QUEUE_FULL", {"request_id": "req-1"})
+    assert bad["fieldViolations"] == [{"field": "contents[0]", "description": "no place"}]
+    assert retry == {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.500s"}

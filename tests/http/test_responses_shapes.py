@@ -1,0 +1,328 @@
+"""The shapes of OpenAI's Responses API to the host's and back; the answers are read by OpenAI's own types."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from openai.types.responses import Response, ResponseStreamEvent
+from pydantic import TypeAdapter
+
+from host import chat_types as chat
+from host.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
+from host.responses_api import ResponseStream
+from host.responses_maker import ResponseMaker
+from host.responses_requests import IGNORED, NEUTRAL, decode_request
+
+EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
+USER = {"role": "user", "content": "hello"}
+CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
+RESULT = {"type": "function_call_output", "call_id": "c1", "output": "a cat"}
+TOOL = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}
+
+
+def request(**fields: Any) -> bytes:
+    """Return the body of a request that is right, but for ``fields``."""
+    whole = {"model": "gpt_a", "input": "hello", **fields}
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def messages_of(*items: Any, **fields: Any) -> list[Any]:
+    """Return the conversation that items make."""
+    found: list[Any] = msgspec.to_builtins(decode_request(request(input=list(items), **fields)).to_chat().messages)
+    return found
+
+
+def maker(**fields: Any) -> ResponseMaker:
+    return ResponseMaker(request_id="r1", created=1, asked=decode_request(request(**fields)))
+
+
+def events_of(*pieces: chat.ChatPiece, **fields: Any) -> list[dict[str, Any]]:
+    """Return the events of a stream, as a client reads them."""
+    stream = ResponseStream(maker(**fields))
+    return read([event for piece in pieces for event in stream.events(piece)] + stream.last())
+
+
+def read(lines: list[bytes]) -> list[dict[str, Any]]:
+    """Return events after OpenAI's own types have read them."""
+    found = []
+    for line in lines:
+        name, _, data = line.decode().partition("\ndata: ")
+        carried = json.loads(data)
+        assert name == f"event: {carried['type']}"
+        EVENTS.validate_python(carried)
+        found.append(carried)
+    assert [event["sequence_number"] for event in found] == list(range(len(found)))
+    return found
+
+
+def names(events: list[dict[str, Any]]) -> list[str]:
+    return [event["type"].removeprefix("response.") for event in events]
+
+
+@pytest.mark.parametrize(
+    ("fields", "param", "said"),
+    [
+        ({"input": ...}, "input", "is missing"),
+        ({"input": ""}, "input", "at least one"),
+        ({"input": []}, "input", "at least one"),
+        ({"input": 5}, "input", "got 'int'"),
+        ({"model": ...}, "model", "is missing"),
+        ({"model": "gpt_a/"}, "model", "HANDLER/MODEL"),
+        ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role", "user, assistant, system"),
+        ({"input": [USER, {"content": "x"}]}, "input[1].role", "is missing"),
+        ({"input": [{"role": "user"}]}, "input[0].content", "is missing"),
+        ({"input": [{**USER, "mood": "good"}]}, "input[0].mood", "not known"),
+        ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "function_call_output"),
+        ({"input": [{"type": "reasoning", "summary": []}]}, "input[0].type", "function_call_output"),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
+            "input[0].content[0].type",
+            "input_text",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "a cat"}]}]},
+            "input[0].content[0].image_url",
+            "data: URL",
+        ),
+        (
+            {"input": [{"role": "user", "content": [{"type": "output_text", "text": "x"}]}]},
+            "input[0].content[0].type",
+            "user's message",
+        ),
+        (
+            {"input": [{"role": "system", "content": [{"type": "input_image", "image_url": "https://x"}]}]},
+            "input[0].content[0].type",
+            "text only",
+        ),
+        ({"input": [{"type": "function_call", "call_id": "c"}]}, "input[0].name", "is missing"),
+        ({"input": [USER, RESULT]}, "input[1].call_id", "no function_call before it"),
+        ({"input": [CALL, {**RESULT, "output": None}]}, "input[1].output", "is missing"),
+        ({"previous_response_id": "resp_1"}, "previous_response_id", "nothing is stored"),
+        ({"conversation": "conv_1"}, "conversation", "nothing is stored"),
+        ({"prompt": {"id": "x"}}, "prompt", "nothing is stored"),
+        ({"background": True}, "background", "stream"),
+        ({"include": ["reasoning.encrypted_content"]}, "include", "not supported"),
+        ({"reasoning": {"effort": "high"}}, "reasoning", "not supported"),
+        ({"truncation": "auto"}, "truncation", "not supported"),
+        ({"top_logprobs": 3}, "top_logprobs", "not supported"),
+        ({"max_tool_calls": 3}, "max_tool_calls", "not supported"),
+        ({"tools": [{"type": "web_search"}]}, "tools[0].type", "no built-in tools"),
+        ({"tools": [TOOL], "tool_choice": {"type": "file_search"}}, "tool_choice.type", "no built-in tools"),
+        ({"tool_choice": "sometimes"}, "tool_choice", "none, auto, required"),
+        ({"text": {"format": {"type": "xml"}}}, "text.format.type", "json_schema"),
+        ({"text": {"verbosity": "low"}}, "text.verbosity", "low"),
+        ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
+        ({"temperature": 3}, "temperature", "<= 2"),
+        ({"stream_options": {"include_obfuscation": False}}, "stream_options", "stream: true"),
+        ({"max_tokens": 5}, "max_tokens", "max_output_tokens"),
+        ({"messages": [USER]}, "messages", "unknown field"),
+    ],
+)
+def test_what_is_wrong_or_not_supported_is_said_with_the_path_to_it(
+    fields: dict[str, Any], param: str, said: str
+) -> None:
+    with pytest.raises(InvalidInput) as raised:
+        decode_request(request(**fields)).to_chat()
+    assert raised.value.param == param
+    assert said in raised.value.message
+
+
+def test_what_asks_for_nothing_is_taken() -> None:
+    neutral = {name: values[-1] if values else None for name, values in NEUTRAL.items()}
+    asked = decode_request(request(**neutral, **dict.fromkeys(IGNORED, "x"), text={"verbosity": "medium"})).to_chat()
+    assert asked == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
+
+
+def test_every_supported_field_reaches_the_handler() -> None:
+    schema = {"type": "object"}
+    asked = decode_request(
+        request(
+            model="gpt_a/some-model",
+            instructions="Be brief.",
+            temperature=0.5,
+            top_p=0.9,
+            max_output_tokens=7,
+            tools=[TOOL],
+            tool_choice={"type": "function", "name": "look"},
+            parallel_tool_calls=False,
+            text={"format": {"type": "json_schema", "name": "s", "schema": schema, "strict": True}},
+            user="u",
+        )
+    ).to_chat()
+    assert asked == chat.ChatRequest(
+        messages=[chat.SystemMessage(content="Be brief."), chat.UserMessage(content="hello")],
+        model="some-model",
+        temperature=0.5,
+        top_p=0.9,
+        max_tokens=7,
+        tools=[chat.Tool(function=chat.FunctionSpec(name="look", parameters={"type": "object"}, strict=True))],
+        tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
+        parallel_tool_calls=False,
+        response_format=chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="s", schema=schema, strict=True)),
+        user="u",
+    )
+
+
+def test_items_become_a_conversation() -> None:
+    image = {"type": "input_image", "image_url": "data:image/png;base64,AAAA", "detail": "low"}
+    assert messages_of(
+        {"role": "developer", "content": [{"type": "input_text", "text": "Be kind."}]},
+        {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Look."}, image]},
+        CALL,
+        {**CALL, "call_id": "c2", "arguments": '{"a": 1}'},
+        RESULT,
+        {**RESULT, "call_id": "c2", "output": [{"type": "input_text", "text": "a dog"}]},
+        {"role": "assistant", "content": "A cat and a dog."},
+        USER,
+    ) == [
+        {"role": "system", "content": "Be kind."},
+        {
+            "role": "user",
+            "content": [
+                {"type": "text", "text": "Look."},
+                {"type": "image_url", "image_url": {"url": image["image_url"], "detail": "low"}},
+            ],
+        },
+        {
+            "role": "assistant",
+            "tool_calls": [
+                {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}},
+                {"id": "c2", "type": "function", "function": {"name": "look", "arguments": '{"a": 1}'}},
+            ],
+        },
+        {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
+        {"role": "tool", "content": "a dog", "tool_call_id": "c2"},
+        {"role": "assistant", "content": "A cat and a dog."},
+        {"role": "user", "content": "hello"},
+    ]
+
+
+@pytest.mark.parametrize("calls_first", [False, True])
+def test_an_answer_that_is_sent_back_is_one_message_again(calls_first: bool) -> None:
+    answer = chat.ChatAnswer(
+        text="I look.",
+        finish_reason="tool_calls",
+        usage=None,
+        tool_calls=[chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments="{}"))],
+    )
+    output = json.loads(msgspec.json.encode(maker().whole(answer)))["output"]
+    if calls_first:
+        output.reverse()
+    said, called = messages_of(USER, *output, RESULT)[1:]
+    assert said["content"] == "I look."
+    assert [call["id"] for call in said["tool_calls"]] == ["c1"]
+    assert called["content"] == "a cat"
+
+
+def test_a_whole_answer_is_one_of_openais() -> None:
+    answer = chat.ChatAnswer(
+        text="Hello",
+        finish_reason="stop",
+        usage=chat.Usage(prompt_tokens=5, completion_tokens=2),
+        model="served",
+    )
+    shown = Response.model_validate_json(
+        msgspec.json.encode(maker(instructions="Be brief.", tools=[TOOL], store=True).whole(answer)), strict=True
+    )
+    assert (shown.status, shown.output_text, shown.model) == ("completed", "Hello", "served")
+    assert shown.usage is not None
+    assert (shown.usage.input_tokens, shown.usage.output_tokens, shown.usage.total_tokens) == (5, 2, 7)
+    assert (shown.instructions, shown.error, shown.incomplete_details) == ("Be brief.", None, None)
+    assert json.loads(msgspec.json.encode(maker(store=True).whole(answer)))["store"] is False
+
+
+@pytest.mark.parametrize(
+    ("finish", "status", "reason"),
+    [
+        ("stop", "completed", None),
+        ("tool_calls", "completed", None),
+        ("length", "incomplete", "max_output_tokens"),
+        ("content_filter", "incomplete", "content_filter"),
+    ],
+)
+def test_a_finish_reason_becomes_a_status(finish: Any, status: str, reason: str | None) -> None:
+    shown = maker().whole(chat.ChatAnswer(text="He", finish_reason=finish, usage=None))
+    assert shown.status == shown.output[0].status == status
+    assert (shown.incomplete_details.reason if shown.incomplete_details else None) == reason
+    *_, last = events_of(chat.ChatPiece(text="He"), chat.ChatPiece(finish_reason=finish))
+    assert last["type"] == f"response.{status}"
+    assert last["response"]["status"] == status
+
+
+def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
+    events = events_of(
+        chat.ChatPiece(text="Hel", model="served"),
+        chat.ChatPiece(text="lo"),
+        chat.ChatPiece(finish_reason="stop"),
+        chat.ChatPiece(usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)),
+    )
+    assert names(events) == [
+        "created",
+        "in_progress",
+        "output_item.added",
+        "content_part.added",
+        "output_text.delta",
+        "output_text.delta",
+        "output_text.done",
+        "content_part.done",
+        "output_item.done",
+        "completed",
+    ]
+    assert (events[0]["response"]["status"], events[0]["response"]["output"]) == ("in_progress", [])
+    assert [event["delta"] for event in events if "delta" in event] == ["Hel", "lo"]
+    assert events[6]["text"] == events[7]["part"]["text"] == events[8]["item"]["content"][0]["text"] == "Hello"
+    assert events[2]["item"]["id"] == events[4]["item_id"] == events[8]["item"]["id"]
+    assert events[2]["item"]["content"] == []
+    whole = chat.ChatAnswer(
+        text="Hello",
+        finish_reason="stop",
+        usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7),
+        model="served",
+    )
+    assert events[-1]["response"] == json.loads(msgspec.json.encode(maker().whole(whole)))
+
+
+def test_a_stream_of_text_refusal_and_two_tool_calls_keeps_them_apart() -> None:
+    first, second = chat.ToolCallDelta(index=0, id="c1", name="look"), chat.ToolCallDelta(index=1, id="c2", name="go")
+    events = events_of(
+        chat.ChatPiece(text="I"),
+        chat.ChatPiece(refusal="No"),
+        chat.ChatPiece(tool_calls=[first]),
+        chat.ChatPiece(tool_calls=[second]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments='{"a"')]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=1, arguments="{}")]),
+        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
+        chat.ChatPiece(text=" see"),
+        chat.ChatPiece(finish_reason="tool_calls"),
+    )
+    deltas = [(event["output_index"], event["delta"]) for event in events if "delta" in event]
+    assert deltas == [(0, "I"), (0, "No"), (1, '{"a"'), (2, "{}"), (1, ": 1}"), (0, " see")]
+    done = [event["item"] for event in events if event["type"] == "response.output_item.done"]
+    assert [item["type"] for item in done] == ["message", "function_call", "function_call"]
+    assert [part.get("text") or part["refusal"] for part in done[0]["content"]] == ["I see", "No"]
+    assert [(item["call_id"], item["name"], item["arguments"]) for item in done[1:]] == [
+        ("c1", "look", '{"a": 1}'),
+        ("c2", "go", "{}"),
+    ]
+    arguments = [event for event in events if event["type"] == "response.function_call_arguments.done"]
+    assert [(event["name"], event["arguments"]) for event in arguments] == [("look", '{"a": 1}'), ("go", "{}")]
+    assert events[-1]["response"]["output"] == done
+
+
+def test_an_empty_stream_is_a_whole_one() -> None:
+    assert names(events_of()) == ["created", "in_progress", "completed"]
+
+
+def test_an_error_in_a_stream_is_a_failed_response_with_what_came_before_it() -> None:
+    stream = ResponseStream(maker())
+    lines = stream.events(chat.ChatPiece(text="Hel"))
+    *_, last = read(lines + stream.failed(HandlerCrashed("it has died"), "r1"))
+    assert last["type"] == "response.failed"
+    assert last["response"]["status"] == "failed"
+    assert last["response"]["error"] == {"code": "server_error", "message": "it has died (handler_crashed, request r1)"}
+    assert last["response"]["output"][0]["content"][0]["text"] == "Hel"
+    (*_, failed) = read(ResponseStream(maker()).failed(UpstreamRateLimited("slow down"), "r1"))
+    assert failed["response"]["error"]["code"] == "rate_limit_exceeded"

@@ -1,0 +1,464 @@
+"""gpt_b: the real Anthropic SDK in a real worker, over real HTTP, against a provider on loopback."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from host.errors import (
+    ActivationFailed,
+    ContentRefused,
+    HostError,
+    InvalidInput,
+    UpstreamAuth,
+    UpstreamBadRequest,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+    UpstreamUnreachable,
+)
+from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from tests.llmock import Llmock, llmock
+
+KEY = "sk-ant-a-very-secret-key"
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+SCHEMA = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
+TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": SCHEMA}}
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+
+
+class TestConformance(ChatConformance):
+    handler = "gpt_b"
+    protocol = "anthropic"
+    settings = {"retries": 0}
+    secrets = {"ANTHROPIC_API_KEY": KEY}
+    refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
+
+
+@contextmanager
+def gpt_b(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    """Run the handler in front of a provider."""
+    with Upstream().running() as provider:
+        keys = {"base_url": provider.base_url("anthropic"), "retries": 0, **settings}
+        with worker_under_test("gpt_b", keys, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
+            yield worker, provider
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    with gpt_b(model="configured", max_tokens=77, headers={"X-Team": "blue"}) as found:
+        yield found
+
+
+@pytest.fixture
+def worker(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
+    return running[0]
+
+
+@pytest.fixture
+def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
+    running[1].reset()
+    return running[1]
+
+
+def user(content: Any) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": content}]}
+
+
+def stream(*events: dict[str, Any]) -> Raw:
+    """A stream of events as Anthropic sends them."""
+    return Raw(tuple(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n".encode() for event in events))
+
+
+START = {"type": "message_start", "message": {"model": "m", "usage": {"input_tokens": 5, "output_tokens": 1}}}
+
+
+def stop(reason: str, **delta: Any) -> dict[str, Any]:
+    return {"type": "message_delta", "delta": {"stop_reason": reason, **delta}, "usage": {"output_tokens": 3}}
+
+
+def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    calls = [
+        {"id": f"c{number}", "type": "function", "function": {"name": "look", "arguments": arguments}}
+        for number, arguments in enumerate(('{"at": "x"}', ""))
+    ]
+    request = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
+                    {"type": "image_url", "image_url": {"url": "https://example.invalid/cat.png"}},
+                ],
+            },
+            {"role": "assistant", "content": "I look.", "tool_calls": calls},
+            {"role": "tool", "content": "a cat", "tool_call_id": "c0"},
+            {"role": "tool", "content": [{"type": "text", "text": "a dog"}], "tool_call_id": "c1"},
+            {"role": "assistant", "refusal": "I will not say."},
+            {"role": "system", "content": [{"type": "text", "text": "Be kind."}]},
+            {"role": "user", "content": "Why?"},
+        ],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 10,
+        "stop": ["x"],
+        "tools": [TOOL, {"type": "function", "function": {"name": "now", "strict": True}}],
+        "tool_choice": "required",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
+        "user": "u",
+    }
+    worker.ask("chat", request)
+    assert provider.last.body == {
+        "model": "configured",
+        "stream": True,
+        "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],
+        "messages": [
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": PIXEL}},
+                    {"type": "image", "source": {"type": "url", "url": "https://example.invalid/cat.png"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "content": [
+                    {"type": "text", "text": "I look."},
+                    {"type": "tool_use", "id": "c0", "name": "look", "input": {"at": "x"}},
+                    {"type": "tool_use", "id": "c1", "name": "look", "input": {}},
+                ],
+            },
+            {
+                "role": "user",
+                "content": [
+                    {"type": "tool_result", "tool_use_id": "c0", "content": "a cat"},
+                    {"type": "tool_result", "tool_use_id": "c1", "content": [{"type": "text", "text": "a dog"}]},
+                ],
+            },
+            {"role": "assistant", "content": "I will not say."},
+            {"role": "user", "content": "Why?"},
+        ],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 10,
+        "stop_sequences": ["x"],
+        "tools": [
+            {"name": "look", "description": "Look.", "input_schema": SCHEMA},
+            {"name": "now", "strict": True, "input_schema": {"type": "object"}},
+        ],
+        "tool_choice": {"type": "any", "disable_parallel_tool_use": True},
+        "output_config": {"format": {"type": "json_schema", "schema": {**SCHEMA, "additionalProperties": False}}},
+        "metadata": {"user_id": "u"},
+    }
+    assert provider.last.key == KEY
+    assert provider.last.headers["X-Team"] == "blue"
+
+
+def test_a_short_request_has_the_configured_model_and_limit_and_nothing_else(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    worker.ask("chat", ASK)
+    assert provider.last.body == {"model": "configured", "max_tokens": 77, "stream": True, **ASK}
+
+
+def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    """The newer one, which the SDK asks for, refuses them for every model."""
+    for fields in ({}, {"temperature": 0.5}, {"top_p": 0.5}):
+        worker.ask("chat", {**ASK, **fields})
+    versions = [received.headers["anthropic-version"] for received in provider.requests]
+    assert versions[1:] == ["2023-06-01"] * 2
+    assert versions[0] > "2023-06-01"
+
+
+@pytest.mark.parametrize(
+    ("fields", "sent"),
+    [
+        ({"tool_choice": "auto"}, {"type": "auto"}),
+        ({"tool_choice": "none", "parallel_tool_calls": False}, {"type": "none"}),
+        (
+            {"tool_choice": {"type": "function", "function": {"name": "look"}}, "parallel_tool_calls": True},
+            {"type": "tool", "name": "look"},
+        ),
+        ({"parallel_tool_calls": False}, {"type": "auto", "disable_parallel_tool_use": True}),
+        ({"parallel_tool_calls": True}, None),
+    ],
+)
+def test_each_tool_choice_has_its_word(
+    worker: WorkerUnderTest, provider: Upstream, fields: dict[str, Any], sent: dict[str, Any] | None
+) -> None:
+    worker.ask("chat", {**ASK, "tools": [TOOL], **fields})
+    assert provider.last.body.get("tool_choice") == sent
+
+
+@pytest.mark.parametrize(
+    ("request_", "field", "told"),
+    [
+        ({**ASK, "temperature": 1.5}, "temperature", "0 to 1"),
+        ({**ASK, "seed": 1}, "seed", "leave it out"),
+        ({**ASK, "response_format": {"type": "json_object"}}, "response_format", "json_schema"),
+        (
+            {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": 5}}}},
+            "response_format.json_schema.schema",
+            "no such schema",
+        ),
+        (
+            user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,no image!"}}]),
+            "messages[0].content[0].image_url.url",
+            "no base64",
+        ),
+        (
+            user([{"type": "image_url", "image_url": {"url": "data:text/plain;base64,AAAA"}}]),
+            "messages[0].content[0].image_url.url",
+            "image/png",
+        ),
+        (
+            user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]),
+            "messages[0].content[0].image_url.url",
+            "empty",
+        ),
+        (
+            {
+                "messages": [
+                    {
+                        "role": "assistant",
+                        "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}}],
+                    }
+                ]
+            },
+            "messages[0].tool_calls[0].function.arguments",
+            "JSON object",
+        ),
+    ],
+)
+def test_what_has_no_counterpart_is_refused_by_name(
+    worker: WorkerUnderTest, provider: Upstream, request_: dict[str, Any], field: str, told: str
+) -> None:
+    error = worker.error_of("chat", request_)
+    assert isinstance(error, InvalidInput)
+    assert error.param == field
+    assert told in error.message
+    assert provider.requests == []
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [
+        ("end_turn", "stop"),
+        ("stop_sequence", "stop"),
+        ("max_tokens", "length"),
+        ("model_context_window_exceeded", "length"),
+        ("tool_use", "tool_calls"),
+        ("refusal", "content_filter"),
+        ("something_new", "stop"),
+    ],
+)
+def test_each_stop_reason_has_its_finish_reason(
+    worker: WorkerUnderTest, provider: Upstream, reason: str, finish: str
+) -> None:
+    provider.say(stream(START, stop(reason)))
+    answer = worker.chat("Hi")
+    assert answer["finish_reason"] == finish
+    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+
+
+def test_a_refusal_comes_with_what_is_said_about_it(worker: WorkerUnderTest, provider: Upstream) -> None:
+    details = {"type": "refusal", "category": "bio", "explanation": "I will not"}
+    provider.say(stream(START, stop("refusal", stop_details=details)))
+    answer = worker.chat("Hi")
+    assert (answer["refusal"], answer["finish_reason"]) == ("I will not", "content_filter")
+
+
+def test_cached_tokens_count_as_tokens_of_the_prompt(worker: WorkerUnderTest, provider: Upstream) -> None:
+    """Anthropic counts them apart from the others."""
+    usage = {"input_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 300, "output_tokens": 1}
+    provider.say(stream({"type": "message_start", "message": {"model": "m", "usage": usage}}, stop("end_turn")))
+    assert worker.chat("Hi")["usage"] == {"prompt_tokens": 321, "completion_tokens": 3, "total_tokens": 324}
+
+
+def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, provider: Upstream) -> None:
+    """Pings, thinking with its signature, and kinds of events that come one day."""
+    provider.say(
+        stream(
+            START,
+            {"type": "ping"},
+            {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "signature_delta", "signature": "s"}},
+            {"type": "content_block_stop", "index": 0},
+            {"type": "something_new", "delta": {"text": "no"}},
+            {"type": "content_block_start", "index": 1, "content_block": {"type": "text", "text": "He"}},
+            {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "llo"}},
+            {"type": "content_block_stop", "index": 1},
+            stop("end_turn"),
+            {"type": "message_stop"},
+        )
+    )
+    assert worker.chat("Hi")["text"] == "Hello"
+
+
+def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, provider: Upstream) -> None:
+    block = {"type": "tool_use", "id": "c1", "name": "now", "input": {}}
+    empty = {"type": "input_json_delta", "partial_json": ""}
+    provider.say(
+        stream(
+            START,
+            {"type": "content_block_start", "index": 0, "content_block": block},
+            {"type": "content_block_delta", "index": 0, "delta": empty},
+            {"type": "content_block_stop", "index": 0},
+            stop("tool_use"),
+        )
+    )
+    (call,) = worker.chat("Hi")["tool_calls"]
+    assert call["function"] == {"name": "now", "arguments": "{}"}
+
+
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (Status(403), UpstreamAuth, "check the handler's secret"),
+        (Status(404, "no such model"), UpstreamBadRequest, "no such model"),
+        (Status(413, "too long"), UpstreamBadRequest, "too long"),
+        (Status(400, "Output blocked by content filtering policy"), ContentRefused, "Output blocked"),
+        (Status(529), UpstreamOverloaded, "529"),
+        (Status(502, html="<html>Bad Gateway</html>"), UpstreamError, "text/html"),
+        (Status(200, html="<html>Welcome</html>"), UpstreamError, "text/html"),
+    ],
+)
+def test_a_providers_refusal_becomes_the_hosts_error(
+    worker: WorkerUnderTest, provider: Upstream, status: Status, kind: type[HostError], told: str
+) -> None:
+    provider.say(status)
+    error = worker.error_of("chat", ASK)
+    assert type(error) is kind
+    assert told in error.message
+    assert len(provider.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("type_", "kind"),
+    [
+        ("overloaded_error", UpstreamOverloaded),
+        ("rate_limit_error", UpstreamRateLimited),
+        ("authentication_error", UpstreamAuth),
+        ("invalid_request_error", UpstreamBadRequest),
+        ("timeout_error", UpstreamTimeout),
+        ("api_error", UpstreamError),
+        ("something_new", UpstreamError),
+    ],
+)
+def test_an_error_within_a_stream_is_the_same_as_with_a_status(
+    worker: WorkerUnderTest, provider: Upstream, type_: str, kind: type[HostError]
+) -> None:
+    provider.say(stream(START, {"type": "error", "error": {"type": type_, "message": "no"}}))
+    assert type(worker.error_of("chat", ASK)) is kind
+
+
+def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
+    with gpt_b(retries=2) as (worker, provider):
+        soon = Status(529, retry_after=0)
+        provider.say(soon, soon, Reply())
+        assert worker.chat("Hi")["text"] == "Hello you"
+        assert len(provider.requests) == 3
+        provider.say(soon)
+        assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
+        assert len(provider.requests) == 6
+        # It begins, and then says that it is overloaded: nothing of an answer has been passed on.
+        overloaded = stream(START, {"type": "error", "error": {"type": "overloaded_error", "message": "no"}})
+        provider.say(overloaded, Reply())
+        assert worker.chat("Hi")["text"] == "Hello you"
+        assert len(provider.requests) == 8
+        provider.say(Reply().breaking("cut"))
+        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        assert len(provider.requests) == 9
+
+
+def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
+    request = {**user("one two three"), "tools": [TOOL], "max_tokens": 5, "temperature": 0.5}
+    assert worker.ask("count_tokens", request) == {"input_tokens": 3}
+    assert provider.last.path == "/v1/messages/count_tokens"
+    assert set(provider.last.body) == {"model", "messages", "tools"}
+    assert isinstance(worker.error_of("count_tokens", {"messages": []}), InvalidInput)
+    provider.key = "another"
+    try:
+        assert isinstance(worker.error_of("count_tokens", request), UpstreamAuth)
+    finally:
+        provider.key = None
+
+
+def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    assert "ANTHROPIC_API_KEY" not in os.environ
+    with worker_under_test("gpt_b") as worker:
+        error = worker.error_of("chat", ASK)
+        assert isinstance(error, ActivationFailed)
+        assert "ANTHROPIC_API_KEY" in error.message
+        assert "base_url" in error.message
+
+
+def test_a_server_without_a_key_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
+    with Upstream().running() as provider, worker_under_test("gpt_b", {"base_url": provider.url}) as worker:
+        assert worker.chat("Hi")["text"] == "Hello you"
+        assert provider.last.key == "no-key"
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[Llmock]:
+    with llmock() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def mocked(mock: Llmock) -> Iterator[WorkerUnderTest]:
+    keys = {"base_url": f"{mock.url}/anthropic", "retries": 0}
+    with worker_under_test("gpt_b", keys, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
+        yield worker
+
+
+def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
+    mock.fail()
+    answer = mocked.chat("Hello!")
+    assert answer["text"]
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] > 0
+    assert "".join(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == answer["text"]
+
+
+@pytest.mark.parametrize(
+    ("behavior", "kind"),
+    [
+        ({"type": "fail", "status": 401}, UpstreamAuth),
+        ({"type": "fail", "status": 429, "retry_after": 30}, UpstreamRateLimited),
+        ({"type": "fail", "status": 529}, UpstreamOverloaded),
+        ({"type": "fail", "status": 500}, UpstreamError),
+        ({"type": "stream_fault", "kind": "disconnect", "after_chunks": 3}, UpstreamUnreachable),
+        ({"type": "stream_fault", "kind": "truncate", "after_chunks": 3}, UpstreamError),
+        ({"type": "stream_fault", "kind": "malformed", "after_chunks": 3}, UpstreamError),
+    ],
+    ids=lambda value: str(value.get("kind") or value["status"]) if isinstance(value, dict) else "",
+)
+def test_its_faults_are_told_as_ours(
+    mock: Llmock, mocked: WorkerUnderTest, behavior: dict[str, Any], kind: type[HostError]
+) -> None:
+    mock.fail(behavior)
+    error = mocked.error_of("chat", ASK)
+    assert type(error) is kind
+    assert len(mock.requests) == 1
+    if kind is UpstreamRateLimited:
+        assert error.retry_after == 30

@@ -1,0 +1,339 @@
+"""gpt_c: the real SDKs of Google in real workers, over real HTTP, against a provider on loopback."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+import gpt_c
+from gpt_c.backend import Settings
+from host.errors import (
+    ActivationFailed,
+    ConfigError,
+    ContentRefused,
+    UpstreamAuth,
+    UpstreamBadRequest,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+)
+from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from host.testing.chat_conformance import IMAGE, PIXEL
+
+KEY = "AIza-a-very-secret-key"
+SDKS = ["google-generativeai", "google-genai"]
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+QUICK = {"timeout": 0.5, "retries": 0}
+
+
+class TestGoogleGenerativeAi(ChatConformance):
+    """The SDK whose support has ended."""
+
+    handler = "gpt_c"
+    protocol = "gemini"
+    settings = {"retries": 1}
+    impatient = QUICK
+    secrets = {"GEMINI_API_KEY": KEY}
+    refuses = frozenset({"seed", "parallel_tool_calls"})
+    ignores = frozenset({"user"})
+
+
+class TestGoogleGenAi(ChatConformance):
+    """Its successor."""
+
+    handler = "gpt_c"
+    protocol = "gemini"
+    settings = {"retries": 1, "sdk": "google-genai"}
+    impatient = QUICK
+    secrets = {"GOOGLE_API_KEY": KEY}
+    refuses = frozenset({"parallel_tool_calls"})
+    ignores = frozenset({"user"})
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Upstream]:
+    with Upstream().running() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=SDKS)
+def worker(request: pytest.FixtureRequest, provider: Upstream) -> Iterator[WorkerUnderTest]:
+    settings = {"sdk": request.param, "base_url": provider.url, "retries": 0, "headers": {"X-Team": "blue"}}
+    with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _reset(provider: Upstream) -> None:
+    provider.reset()
+
+
+def streamed(*answers: Any) -> Raw:
+    """Return a stream of answers as Google sends them."""
+    return Raw(tuple(f"data: {json.dumps(answer)}\r\n\r\n".encode() for answer in answers))
+
+
+def refused(code: int, message: str, *details: dict[str, Any]) -> Raw:
+    """Return an error as Google sends it, which is without ``Retry-After``."""
+    content = {"code": code, "message": message, "status": "X", "details": list(details)}
+    return Raw((json.dumps({"error": content}).encode(),), code, "application/json")
+
+
+def said(*parts: Any, **candidate: Any) -> dict[str, Any]:
+    """Return an answer with one candidate."""
+    return {"candidates": [{"content": {"parts": list(parts), "role": "model"}, **candidate}]}
+
+
+def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
+    parameters = {
+        "type": "object",
+        "properties": {"at": {"type": "string", "description": "Where."}, "n": {"type": "integer"}},
+        "required": ["at"],
+    }
+    worker.chat(
+        [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]},
+            {
+                "role": "assistant",
+                "content": "I look.",
+                "tool_calls": [
+                    {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "x", "n": 1}'}},
+                    {"id": "c2", "type": "function", "function": {"name": "look", "arguments": ""}},
+                ],
+            },
+            {"role": "tool", "content": '{"seen": 1}', "tool_call_id": "c1"},
+            {"role": "tool", "content": "a cat", "tool_call_id": "c2"},
+        ],
+        model="gemini-3-pro",
+        temperature=0.5,
+        top_p=0.25,
+        max_tokens=10,
+        stop=["x"],
+        tools=[{"type": "function", "function": {"name": "look", "description": "Look.", "parameters": parameters}}],
+        tool_choice={"type": "function", "function": {"name": "look"}},
+        response_format={
+            "type": "json_schema",
+            "json_schema": {"name": "s", "schema": {"type": "object", "properties": {"a": {"type": "boolean"}}}},
+        },
+        presence_penalty=0.5,
+        frequency_penalty=0.25,
+    )
+    received = provider.last
+    sent = json.dumps(received.body)
+    for spelt, name in (("mime_type", "mimeType"), ("parameters_json_schema", "parametersJsonSchema")):
+        sent = sent.replace(spelt, name)  # google-genai spells these so, and Google takes both
+    body = json.loads(sent)
+    config, (declared,) = body["generationConfig"], body["tools"][0]["functionDeclarations"]
+    if "responseSchema" in config:
+        assert config.pop("responseSchema") == {"type": "OBJECT", "properties": {"a": {"type": "BOOLEAN"}}}
+        assert declared.pop("parameters") == {
+            "type": "OBJECT",
+            "properties": {"at": {"type": "STRING", "description": "Where."}, "n": {"type": "INTEGER"}},
+            "required": ["at"],
+        }
+    else:
+        assert config.pop("responseJsonSchema") == {"type": "object", "properties": {"a": {"type": "boolean"}}}
+        assert declared.pop("parametersJsonSchema") == parameters
+    signature = body["contents"][1]["parts"][1].pop("thoughtSignature")
+    assert signature == "c2tpcF90aG91Z2h0X3NpZ25hdHVyZV92YWxpZGF0b3I="
+    assert body["systemInstruction"].pop("role", "user") == "user"
+    image = body["contents"][0]["parts"][1]["inlineData"]
+    image["data"] = image["data"].replace("-", "+").replace("_", "/")  # base64's other alphabet, which Google takes too
+    assert body == {
+        "systemInstruction": {"parts": [{"text": "Be brief."}]},
+        "contents": [
+            {
+                "role": "user",
+                "parts": [{"text": "What is this?"}, {"inlineData": {"mimeType": "image/png", "data": PIXEL}}],
+            },
+            {
+                "role": "model",
+                "parts": [
+                    {"text": "I look."},
+                    {"functionCall": {"id": "c1", "name": "look", "args": {"at": "x", "n": 1}}},
+                    {"functionCall": {"id": "c2", "name": "look", "args": {}}},
+                ],
+            },
+            {
+                "role": "user",
+                "parts": [
+                    {"functionResponse": {"id": "c1", "name": "look", "response": {"seen": 1}}},
+                    {"functionResponse": {"id": "c2", "name": "look", "response": {"output": "a cat"}}},
+                ],
+            },
+        ],
+        "tools": [{"functionDeclarations": [{"name": "look", "description": "Look."}]}],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["look"]}},
+        "generationConfig": {
+            "temperature": 0.5,
+            "topP": 0.25,
+            "maxOutputTokens": 10,
+            "stopSequences": ["x"],
+            "presencePenalty": 0.5,
+            "frequencyPenalty": 0.25,
+            "responseMimeType": "application/json",
+        },
+    }
+    assert "1.0" not in json.dumps(body), "a whole number has become a fraction"
+    assert received.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
+    assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
+
+
+def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    messages = [{"role": "system", "content": "Be very brief."}, {"role": "user", "content": "Who am I?"}]
+    tools = [{"type": "function", "function": {"name": "look"}}]
+    assert worker.ask("count_tokens", {"messages": messages, "tools": tools}) == {"input_tokens": 6}
+    assert provider.last.path == "/v1beta/models/gemini-2.5-flash:countTokens"
+    counted = provider.last.body["generateContentRequest"]
+    assert counted["model"] == "models/gemini-2.5-flash"
+    assert counted["tools"] == [{"functionDeclarations": [{"name": "look"}]}]
+    assert worker.error_of("count_tokens", {"messages": []}).param == "messages"
+
+
+def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: Upstream) -> None:
+    usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "totalTokenCount": 9}
+    provider.say(
+        streamed(
+            said({"text": "hm", "thought": True}),
+            said({"text": "Hi", "thoughtSignature": "AA=="}),
+            said(finishReason="STOP") | {"usageMetadata": usage, "modelVersion": "gemini-x"},
+        )
+    )
+    assert worker.chat("Hi") == {
+        "text": "Hi",
+        "finish_reason": "stop",
+        "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
+        "model": "gemini-x",
+    }
+
+
+@pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"])
+def test_what_the_provider_cuts_short_for_its_content_says_so(
+    worker: WorkerUnderTest, provider: Upstream, reason: str
+) -> None:
+    provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
+    answer = worker.chat("Hi")
+    assert (answer["text"], answer["finish_reason"]) == ("Once", "content_filter")
+
+
+def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTest, provider: Upstream) -> None:
+    provider.say(streamed({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}))
+    error = worker.error_of("chat", ASK)
+    assert type(error) is ContentRefused
+    assert "PROHIBITED_CONTENT" in error.message
+
+
+@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "OTHER", "A_REASON_OF_2031"])
+def test_an_answer_that_ended_before_it_was_whole_is_an_error(
+    worker: WorkerUnderTest, provider: Upstream, reason: str
+) -> None:
+    provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
+    error = worker.error_of("chat", ASK)
+    assert type(error) is UpstreamError
+    assert reason in error.message
+
+
+def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstream) -> None:
+    info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
+    provider.say(refused(400, f"API key not valid: {KEY}", info))
+    error = worker.error_of("chat", ASK)
+    assert type(error) is UpstreamAuth
+    assert KEY not in error.message
+    violation = {"field": "generation_config.top_p", "description": "too high"}
+    bad = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
+    provider.say(refused(400, "Invalid value", bad))
+    error = worker.error_of("chat", ASK)
+    assert (type(error), error.param) == (UpstreamBadRequest, "generation_config.top_p")
+    retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}
+    provider.say(refused(429, "Quota exceeded", retry))
+    error = worker.error_of("chat", ASK)
+    assert (type(error), error.retry_after) == (UpstreamRateLimited, 17.5)
+    provider.say(streamed(said({"text": "Once"}), {"error": {"code": 503, "message": "overloaded"}}))
+    assert type(worker.error_of("chat", ASK)) is UpstreamOverloaded
+
+
+def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderTest, provider: Upstream) -> None:
+    text = "ä" * 3_000_000
+    provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
+    assert worker.chat("Hi")["text"] == text
+    for chunk in ({"candidates": 5}, {"candidates": [{"content": {"parts": [7]}}]}, [1], "x", 7):
+        provider.say(streamed(chunk))
+        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+    assert worker.status.generation == 1
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece(
+    sdk: str, provider: Upstream
+) -> None:
+    settings = {"sdk": sdk, "base_url": provider.url, "retries": 2}
+    soon = Status(503, retry_after=0)
+    with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
+        provider.say(soon, soon, Reply())
+        assert worker.chat("Hi")["text"] == Reply().text
+        assert len(provider.requests) == 3
+        provider.say(soon)
+        assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
+        assert len(provider.requests) == 6
+        provider.say(Reply().breaking("cut", after=1))
+        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        assert len(provider.requests) == 7
+
+
+def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    with worker_under_test("gpt_c") as worker:
+        error = worker.error_of("chat", ASK)
+    assert isinstance(error, ActivationFailed)
+    assert "GEMINI_API_KEY" in error.message
+    assert "base_url" in error.message
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_a_server_that_takes_no_key_gets_none_of_ours(
+    sdk: str, provider: Upstream, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GEMINI_API_KEY", raising=False)
+    monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
+    with worker_under_test("gpt_c", {"sdk": sdk, "base_url": provider.url, "api_version": "v1"}) as worker:
+        assert worker.chat("Hi")["text"] == Reply().text
+    assert provider.last.key in (None, "no-key")
+    assert provider.last.path.startswith("/v1/models/gemini-")
+
+
+def test_an_sdk_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpt_c, "find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r"pip install \"handler-host-gpt-c\[google-genai\]\""):
+        gpt_c._backend("google-genai", Settings("", "http://127.0.0.1:9", "v1beta", 1.0, {}))
+
+
+def test_an_sdk_that_does_not_exist_is_refused_with_those_that_do() -> None:
+    with worker_under_test("gpt_c", {"sdk": "google-palm"}) as worker:
+        assert "google-genai" in worker.error_of("chat", ASK).message
+
+
+@pytest.mark.parametrize(
+    ("module", "absent"),
+    [
+        ("gpt_c", {"google.generativeai", "google.genai", "grpc", "aiohttp"}),
+        ("gpt_c.questions", {"google.generativeai", "google.genai", "grpc"}),
+        ("gpt_c.generativeai", {"google.genai"}),
+        ("gpt_c.genai", {"google.generativeai", "grpc"}),
+    ],
+)
+def test_only_what_is_used_is_imported_and_nothing_is_said(module: str, absent: set[str]) -> None:
+    """Both of the old SDK's warnings are kept away, also from who wants warnings to be errors."""
+    script = f"import sys, {module}; print(*sorted({absent!r} & sys.modules.keys()))"
+    done = subprocess.run([sys.executable, "-W", "error::FutureWarning", "-c", script], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("\n", "")

@@ -1,0 +1,396 @@
+"""gpt_d: the real LiteLLM in a real worker, over real HTTP, against a provider on loopback in three protocols."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+
+from host.errors import (
+    ContentRefused,
+    HostError,
+    InvalidInput,
+    UpstreamAuth,
+    UpstreamBadRequest,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+    UpstreamTimeout,
+)
+from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+
+SECRETS = {
+    "OPENAI_API_KEY": "sk-a-very-secret-key",
+    "ANTHROPIC_API_KEY": "sk-ant-another-secret-key",
+    "GEMINI_API_KEY": "AIza-a-third-secret-key",
+}
+MODELS: dict[Any, str] = {
+    "openai": "openai/gpt-4o",
+    "anthropic": "anthropic/claude-sonnet-4-5",
+    "gemini": "gemini/gemini-2.5-flash",
+}
+ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+
+
+def bases(upstream: Upstream) -> dict[str, str]:
+    """Return the provider's addresses as LiteLLM takes them: Gemini's with the version of its API."""
+    return {
+        "openai": upstream.base_url("openai"),
+        "anthropic": upstream.base_url("anthropic"),
+        "gemini": f"{upstream.base_url('gemini')}/v1beta",
+    }
+
+
+class OverLiteLLM(ChatConformance):
+    handler = "gpt_d"
+    secrets = SECRETS
+
+    @classmethod
+    def configure(cls, upstream: Upstream) -> Mapping[str, Any]:
+        assert cls.protocol is not None
+        return {"api_base": bases(upstream), "model": MODELS[cls.protocol], "retries": 0}
+
+    def test_the_requests_model_is_the_one_that_is_asked(self) -> None:
+        """A model string of LiteLLM's: its first part is the provider, and not sent."""
+        self.worker.chat("Hi", model=f"{self.protocol}/another-model")
+        assert self.upstream.last.asked.model == "another-model"
+
+
+class TestOpenAI(OverLiteLLM):
+    protocol = "openai"
+
+
+class TestAnthropic(OverLiteLLM):
+    protocol = "anthropic"
+    refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
+    impatient: ClassVar[Mapping[str, Any]] = {}
+
+
+class TestGemini(OverLiteLLM):
+    protocol = "gemini"
+    refuses = frozenset({"user", "parallel_tool_calls"})
+
+
+@contextmanager
+def gpt_d(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    """Run the handler in front of a provider."""
+    with Upstream().running() as provider:
+        keys = {"api_base": bases(provider), "retries": 0, **settings}
+        with worker_under_test("gpt_d", keys, secrets=SECRETS) as worker:
+            yield worker, provider
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
+    with gpt_d(model="openai/configured", headers={"X-Team": "blue"}, retries=2) as found:
+        yield found
+
+
+@pytest.fixture
+def worker(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
+    return running[0]
+
+
+@pytest.fixture
+def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
+    running[1].reset()
+    return running[1]
+
+
+def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTest, provider: Upstream) -> None:
+    request = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {
+                "role": "user",
+                "content": [
+                    {"type": "text", "text": "What is this?"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                ],
+            },
+            {
+                "role": "assistant",
+                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+            },
+            {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
+        ],
+        "temperature": 0.5,
+        "top_p": 0.9,
+        "max_tokens": 10,
+        "stop": ["x"],
+        "seed": 1,
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
+        "tool_choice": "auto",
+        "parallel_tool_calls": False,
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
+        "presence_penalty": 0.1,
+        "frequency_penalty": 0.2,
+        "user": "u",
+    }
+    worker.ask("chat", request)
+    assert provider.last.body == {
+        **request,
+        "model": "configured",
+        "stream": True,
+        "stream_options": {"include_usage": True},
+    }
+    assert provider.last.key == SECRETS["OPENAI_API_KEY"]
+    assert provider.last.headers["X-Team"] == "blue"
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+def test_each_provider_gets_its_own_key(worker: WorkerUnderTest, provider: Upstream, protocol: Any) -> None:
+    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert (provider.last.protocol, provider.last.key) == (protocol, SECRETS[f"{protocol.upper()}_API_KEY"])
+
+
+def test_a_model_of_no_provider_is_refused_by_name(worker: WorkerUnderTest, provider: Upstream) -> None:
+    error = worker.error_of("chat", {**ASK, "model": "nonsense"})
+    assert (type(error), error.param) == (InvalidInput, "model")
+    assert "PROVIDER/MODEL" in error.message
+    assert provider.requests == []
+
+
+def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
+    provider.say(Reply((), refusal="I will not", finish="stop"))
+    answer = worker.chat("Hi")
+    assert (answer["refusal"], answer["finish_reason"], answer["text"]) == ("I will not", "stop", None)
+
+
+def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerUnderTest, provider: Upstream) -> None:
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
+    events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
+    provider.say(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
+    assert worker.chat("Hi") == {"text": "Hello", "finish_reason": "stop", "usage": None, "model": "m"}
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+@pytest.mark.parametrize(
+    ("status", "kind", "told"),
+    [
+        (Status(403, "your key sk-a-very is wrong"), UpstreamAuth, "check the handler's secret"),
+        (Status(404, "no such model"), UpstreamBadRequest, "no such model"),
+        (Status(408, "too slow"), UpstreamTimeout, "too slow"),
+        (Status(529, "too much", retry_after=37), UpstreamOverloaded, "too much"),
+    ],
+    ids=lambda value: str(value.status) if isinstance(value, Status) else None,
+)
+def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any, status: Status, kind: type[HostError], told: str
+) -> None:
+    provider.say(status)
+    error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
+    assert type(error) is kind
+    assert told in error.message
+    assert "sk-a-very" not in error.message
+    assert error.retry_after == status.retry_after
+
+
+def test_content_that_openai_refuses_and_the_field_it_names_are_told(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    provider.say(Status(400, "not this", code="content_filter"))
+    assert type(worker.error_of("chat", ASK)) is ContentRefused
+    provider.say(Status(400, "too long", param="messages[0]"))
+    assert worker.error_of("chat", ASK).param == "messages[0]"
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+def test_retries_are_made_in_one_place_within_bounds(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any
+) -> None:
+    soon = Status(503, retry_after=0)
+    provider.say(soon, soon, Reply())
+    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert len(provider.requests) == 3
+    provider.say(soon)
+    assert type(worker.error_of("chat", {**ASK, "model": MODELS[protocol]})) is UpstreamOverloaded
+    assert len(provider.requests) == 6
+    provider.say(Reply().breaking("cut"))
+    assert isinstance(worker.error_of("chat", {**ASK, "model": MODELS[protocol]}), UpstreamError)
+    assert len(provider.requests) == 7
+
+
+def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> dict[str, Any]:
+    protocol: Any = model.partition("/")[0]
+    return {"name": name, "model": model, "api_base": bases(upstream)[protocol], **more}
+
+
+@contextmanager
+def routed(
+    *deployments: tuple[str, str, Upstream], secrets: Mapping[str, str] = SECRETS, **settings: Any
+) -> Iterator[WorkerUnderTest]:
+    """Run the handler with deployments, the first of which it asks by default."""
+    listed = [deployment(*each) for each in deployments]
+    keys = {"deployments": listed, "model": deployments[0][0], "retries": 0, **settings}
+    with worker_under_test("gpt_d", keys, secrets=secrets) as worker:
+        yield worker
+
+
+def test_deployments_of_a_name_share_its_requests_and_stand_in_for_one_that_fails() -> None:
+    with Upstream().running() as one, Upstream().running() as two, Upstream().running() as three:
+        group = (
+            ("fast", "openai/gpt-4o", one),
+            ("fast", "anthropic/claude-sonnet-4-5", two),
+            ("safe", "gemini/gemini-2.5-flash", three),
+        )
+        with routed(*group, fallbacks={"fast": ["safe"]}, cooldown=0) as worker:
+            one.say(Reply(("one",)))
+            two.say(Reply(("two",)))
+            three.say(Reply(("three",)))
+            for _ in range(30):
+                assert worker.chat("Hi")["text"] in ("one", "two")
+            assert one.requests
+            assert two.requests
+            assert not three.requests
+            # When: one of them fails. Then: the other answers, and nothing is asked twice.
+            one.say(Status(500))
+            asked = len(one.requests) + len(two.requests)
+            for _ in range(8):
+                assert worker.chat("Hi")["text"] == "two"
+            assert asked + 8 <= len(one.requests) + len(two.requests) <= asked + 16
+            # When: the whole group fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
+            two.say(Status(529))
+            assert worker.chat("Hi")["text"] == "three"
+            assert "".join(piece.get("text") or "" for piece in worker.chat_pieces("Hi")) == "three"
+            two.say(Status(401))
+            assert worker.chat("Hi")["text"] == "three"
+            # When: nobody answers. Then: the error is a provider's, and each was asked once.
+            three.say(Status(503, "closed today", retry_after=37))
+            before = [len(each.requests) for each in (one, two, three)]
+            assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+            assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
+            # And: a name or a model string can be asked for.
+            three.say(Reply(("three",)))
+            assert worker.chat("Hi", model="safe")["text"] == "three"
+            error = worker.error_of("chat", {**ASK, "model": "slow"})
+            assert (error.param, "fast, safe" in error.message) == ("model", True)
+
+
+def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_over() -> None:
+    with Upstream().running() as one, Upstream().running() as two:
+        group = (("fast", "openai/gpt-4o", one), ("safe", "anthropic/claude-sonnet-4-5", two))
+        with routed(*group, fallbacks={"fast": ["safe"]}, retries=2) as worker:
+            for how in ("truncated", "cut"):
+                one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
+                assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+            one.say(Reply().breaking("stalled", after=1))
+            pieces = worker.chat_pieces("Hi")
+            assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
+            pieces.close()  # type: ignore[attr-defined]
+            one.left.result(30)
+            assert len(one.requests) == 3
+            assert not two.requests
+
+
+def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_that_is_told() -> None:
+    with Upstream().running() as one, Upstream().running() as two:
+        group = (("fast", "openai/gpt-4o", one), ("fast", "openai/gpt-4o", two))
+        with routed(*group, cooldown=3600) as worker:
+            one.say(Status(401))
+            for _ in range(20):
+                assert worker.chat("Hi")["text"] == "Hello you"
+            assert len(one.requests) == 1
+            two.say(Status(401))
+            assert type(worker.error_of("chat", ASK)) is UpstreamAuth
+            error = worker.error_of("chat", ASK)
+            assert isinstance(error, UpstreamRateLimited)
+            assert error.retry_after is not None
+            assert "left out" in error.message
+            assert len(two.requests) == 21
+
+
+def test_a_deployment_may_have_a_key_of_its_own() -> None:
+    with Upstream().running() as one:
+        keys = {"model": "a", "deployments": [deployment("a", "openai/x", one, secret="OPENAI_API_KEY_2")]}
+        with worker_under_test("gpt_d", keys, secrets={**SECRETS, "OPENAI_API_KEY_2": "the second"}) as worker:
+            worker.chat("Hi")
+            assert one.last.key == "the second"
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"model": "nonsense"}, ["model", "'nonsense'", "PROVIDER/MODEL"]),
+        ({"api_base": {"openai": 7}}, ["api_base", "got `int`"]),
+        ({"deployments": [{"name": "a"}]}, ["deployments[0]", "`model`"]),
+        ({"deployments": [{"name": "a", "model": "openai/x", "modle": 1}]}, ["deployments[0]", "`modle`"]),
+        ({"deployments": [{"name": "a", "model": "x"}]}, ["deployments", "'x'"]),
+        (
+            {"deployments": [{"name": "a", "model": "openai/x", "secret": "NO_KEY"}]},
+            ["deployments", "'NO_KEY'", "not set"],
+        ),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["b"]}}, ["fallbacks", "'b'", "a"]),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["a"]}}, ["fallbacks", "its own"]),
+        ({"deployments": [{"name": "a", "model": "openai/x"}], "model": "b"}, ["model", "'b'", "deployments: a"]),
+        ({"modle": "x"}, ["did you mean 'model'?"]),
+    ],
+)
+def test_a_wrong_configuration_is_told_with_place_value_and_remedy(settings: dict[str, Any], told: list[str]) -> None:
+    with worker_under_test("gpt_d", settings) as worker:
+        message = worker.error_of("chat", ASK).message
+        assert [part for part in told if part not in message] == [], message
+
+
+ACTIVATE = """\
+import asyncio, json, logging, sys
+
+events = []
+
+def look(event, arguments):
+    if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
+        events.append(f"{event}: {arguments[1:] if event != 'socket.getaddrinfo' else arguments}")
+        raise PermissionError("no network in this test")
+
+sys.addaudithook(look)
+from gpt_d import GptD
+from host.plugin import Context, Secret
+
+assert "litellm" not in sys.modules, "looking at the plugin imports LiteLLM"
+config = {"timeout": 5.0, "retries": 0, "cooldown": 5.0, **json.loads(sys.argv[1])}
+context = Context("gpt_d", 1, config, {}, logging.getLogger("x"), None)
+
+async def main():
+    handler = GptD()
+    await handler.activate(context)
+    import litellm, threading
+
+    found = {
+        "events": list(events),
+        "callbacks": [len(names) for names in (litellm.callbacks, litellm.success_callback, litellm.failure_callback)],
+        "telemetry": litellm.telemetry,
+        "threads": threading.active_count(),
+        "router": handler._router is not None,
+        "from .env": __import__("os").environ.get("OTHER_HANDLERS_KEY"),
+    }
+    await context.close()
+    print(json.dumps(found))
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("routed", [False, True])
+def test_activation_goes_to_no_network_reads_no_env_file_and_calls_nobody_back(tmp_path: Path, routed: bool) -> None:
+    (tmp_path / ".env").write_text("OTHER_HANDLERS_KEY=leaked\n")
+    settings = {"deployments": [{"name": "a", "model": "openai/x"}]} if routed else {}
+    environ = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
+    command = [sys.executable, "-W", "ignore", "-c", ACTIVATE, json.dumps(settings)]
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["events"] == []
+    assert found["threads"] == 1
+    assert found["telemetry"] is False
+    assert found["from .env"] is None
+    assert found["router"] is routed
+    # The Router's own counting of failures is all that is ever called back.
+    assert found["callbacks"][0] == 0 if routed else found["callbacks"] == [0, 0, 0]

@@ -1,0 +1,119 @@
+"""The conformance classes find what they are there for, in handlers that do one thing wrong each."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from host.testing import ChatConformance, Example, OperationsConformance
+from tests.support import install_plugin
+
+FLAWED = Path(__file__).with_name("flawed.py")
+HEADER = """
+from pathlib import Path
+import host.testing.provider_conformance
+from host.testing import ChatConformance, Example, OperationsConformance
+
+host.testing.provider_conformance.AT_ONCE = 1.0
+"""
+OF_GPT_A = """
+class Test{name}(ChatConformance):
+    handler = "{handler}"
+    roots = (Path({root!r}),)
+    protocol = "openai"
+    settings = {{"retries": 0, "timeout": 1.0}}
+    secrets = {{"OPENAI_API_KEY": "sk-a-secret"}}
+"""
+OF_PARROTS = """
+class Test{name}(ChatConformance):
+    handler = "{handler}"
+    roots = (Path({root!r}),)
+"""
+OF_ADDERS = """
+class Test{name}(OperationsConformance):
+    handler = "{handler}"
+    roots = (Path({root!r}),)
+    examples = {{"add": [Example({{"left": 1, "right": 2}}, 3)]}}
+    slow = {{"slow": {{"left": 1}}}}
+"""
+TEMPLATES = {"Endless": OF_PARROTS, "Dying": OF_PARROTS, "Miscounting": OF_ADDERS}
+FOUND = {
+    "Truncated": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[truncated]",),
+    "Dropping": ("test_no_field_is_dropped_in_silence[seed]",),
+    "Telling": ("test_a_wrong_key_is_told_without_the_key",),
+    "Hoarding": ("test_the_first_piece_comes_before_the_provider_has_said_the_second",),
+    "Deaf": ("test_a_client_that_leaves_before_its_answer_closes_the_providers_connection[stalled]",),
+    "Insisting": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[cut]",),
+    "Mixing": ("test_many_at_a_time_are_not_mixed_up",),
+    "Endless": (
+        "test_an_answer_comes_in_pieces_that_join_to_the_same",
+        "test_usage_comes_with_every_answer",
+        "test_max_tokens_ends_an_answer_for_its_length",
+    ),
+    "Dying": ("test_empty_content_is_answered_or_refused",),
+    "Miscounting": (
+        "test_an_example_is_answered[add-0]",
+        "test_every_operation_has_an_example",
+        "test_a_client_that_leaves_frees_its_place[slow]",
+    ),
+}
+"""By which tests each flaw has to be found."""
+
+
+def lay_out(root: Path, name: str) -> str:
+    """Install a flawed handler; return its name."""
+    handler = f"flawed_{name.lower()}"
+    manifest = (FLAWED.parents[2] / "plugins/gpt_a/src/gpt_a/handler.toml").read_text()
+    of_gpt_a = "(GptA)" in FLAWED.read_text().partition(f"class {name}")[2].partition("\n")[0]
+    install_plugin(root, handler, FLAWED.read_text(), attribute=name, manifest=manifest if of_gpt_a else None)
+    return handler
+
+
+@pytest.mark.slow
+def test_each_flaw_is_found(tmp_path: Path) -> None:
+    """One run of pytest as a plugin's author has it, of the tests that have to fail."""
+    root = tmp_path / "plugins"
+    source = HEADER
+    for name in FOUND:
+        source += TEMPLATES.get(name, OF_GPT_A).format(name=name, handler=lay_out(root, name), root=str(root))
+    module = tmp_path / "test_flawed.py"
+    module.write_text(source)
+    wanted = [f"{module.name}::Test{name}::{test}" for name, tests in FOUND.items() for test in tests]
+    command = [sys.executable, "-m", "pytest", "-q", "-rfEp", "-p", "no:cacheprovider", "-p", "no:llmock", *wanted]
+    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    failed = set(re.findall(r"^(?:FAILED|ERROR) (\S+)", run.stdout, re.MULTILINE))
+    assert failed == set(wanted), run.stdout
+    # The assertions of the classes are rewritten, so that an author sees the values.
+    assert "assert 'stop' == 'length'" in run.stdout, run.stdout
+
+
+@pytest.fixture(scope="class", autouse=True)
+def _installed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Lay a handler into a directory before the class's own set-up looks for it."""
+    if request.cls is not None:
+        root = tmp_path_factory.mktemp("plugins")
+        lay_out(root, request.cls.flawed)
+        request.cls.roots = (root,)
+
+
+class TestParrot(ChatConformance):
+    """A dozen-line handler conforms, if it says what it does not do."""
+
+    flawed = "Parrot"
+    handler = "flawed_parrot"
+    ignores = frozenset({"usage", "max_tokens", "finish_reason", "images"})
+
+
+class TestAdder(OperationsConformance):
+    flawed = "Adder"
+    handler = "flawed_adder"
+    examples = {
+        "add": [Example({"left": 1, "right": 2}, 3), Example({"left": 1}, 1)],
+        "loose": [Example({"left": 1}, 1)],
+        "total": [Example({"all": [{"left": 1}, {"left": 2, "right": 2}]}, [1, 4])],
+    }
+    slow = {"slow": {"left": 1}}

@@ -1,0 +1,103 @@
+"""The fixtures, as the tests of a plugin's author use them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import openai
+import pytest
+
+from host.errors import HandlerFault, InvalidInput
+from host.testing import HostUnderTest, Reply, Status, Upstream, WorkerUnderTest
+from tests.support import gone, install_plugin, install_puppet
+
+pytest_plugins = ["host.testing.fixtures"]
+
+Worker = Callable[..., WorkerUnderTest]
+Host = Callable[..., HostUnderTest]
+
+
+def test_a_worker_answers_streams_and_goes(worker: Worker, tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    puppet = worker("puppet", roots=[tmp_path])
+    assert puppet.status.state == "cold"
+    answer = puppet.ask("echo", {"a": 1})
+    assert (answer["a"], answer["generation"]) == (1, 1)
+    assert answer["pid"] == puppet.status.pid != os.getpid()
+    assert list(puppet.stream("stream", {"steps": ["", ""]})) == [{"number": 0}, {"number": 1}]
+    assert isinstance(puppet.error_of("refuse", {}), InvalidInput)
+    assert isinstance(puppet.error_of("fail", {}), HandlerFault)
+    with pytest.raises(AssertionError, match="no error, but"):
+        puppet.error_of("echo", {})
+    assert puppet.unload().generation == 1
+    assert gone(answer["pid"])
+    assert puppet.activate().generation == 2
+
+
+def test_two_workers_and_their_settings_are_apart(worker: Worker, tmp_path: Path) -> None:
+    install_plugin(tmp_path, "teller", TELLER, manifest=TELLER_MANIFEST)
+    one = worker("teller", {"word": "one"}, roots=[tmp_path], secrets={"TELLER_KEY": "k1"})
+    two = worker("teller", {"word": "two"}, roots=[tmp_path], data_dir=tmp_path / "data")
+    assert one.ask("tell", {}) == ["one", "k1", False]
+    assert two.ask("tell", {}) == ["two", None, True]
+
+
+def test_no_process_is_left_when_the_test_is_over(tmp_path: Path) -> None:
+    from host.testing import worker_under_test
+
+    install_puppet(tmp_path)
+    with worker_under_test("puppet", roots=[tmp_path]) as puppet:
+        pid = puppet.ask("echo", {})["pid"]
+        hanging = puppet.begin("script", {"steps": ["forever"]})
+        puppet.until(lambda status: status.in_flight == 1)
+    assert gone(pid)
+    assert hanging.done()
+
+
+def test_a_host_is_the_real_one_with_the_configuration_of_the_test(handler_host: Host, upstream: Upstream) -> None:
+    upstream.say(Reply(("Bon", "jour")))
+    config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
+    host = handler_host(config, environ={"HANDLER_HOST_API_KEYS": "a-consumer", "OPENAI_API_KEY": "a-key"})
+    with openai.OpenAI(base_url=f"{host.url}/v1", api_key="a-consumer", max_retries=0) as client:
+        answer = client.chat.completions.create(model="gpt_a", messages=[{"role": "user", "content": "Hi"}])
+    assert answer.choices[0].message.content == "Bonjour"
+    assert upstream.last.key == "a-key"
+    assert host.json("GET", "/v1/handlers")[0] == 401
+    status, content = host.json("GET", "/v1/handlers", Authorization="Bearer a-consumer")
+    assert status == 200
+    assert {"gpt_a", "gpt_e"} <= {handler["name"] for handler in content["handlers"]}
+    assert host.admin("POST", "/handlers/gpt_a/unload")[0] == 200
+    upstream.say(Status(429, "slow down", retry_after=37))
+    body: Any = {"messages": [{"role": "user", "content": "Hi"}]}
+    status, content = host.json("POST", "/v1/handlers/gpt_a/chat", body, Authorization="Bearer a-consumer")
+    assert (status, content["error"]["code"]) == (429, "upstream_rate_limited")
+    assert "activated" in host.log
+
+
+def test_a_host_that_does_not_start_says_why(handler_host: Host) -> None:
+    with pytest.raises(AssertionError, match=r"unknown key.*did you mean"):
+        handler_host("[server]\nprot = 1\n")
+
+
+TELLER = """
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    def activate(self, context):
+        self.context = context
+
+    @operation
+    async def tell(self, request: dict) -> list:
+        secret = self.context.secrets.get("TELLER_KEY")
+        return [self.context.config["word"], secret and secret.reveal(), self.context.data_dir is not None]
+"""
+TELLER_MANIFEST = """
+[config.word]
+type = "string"
+[secrets.TELLER_KEY]
+required = false
+"""
