@@ -67,7 +67,7 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
-benches := memory cycles dispatch activation discovery
+benches := memory cycles dispatch activation discovery upstream peer
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
@@ -90,7 +90,7 @@ vendor: ## fetch the chart library of the dashboard again (with npm), and check 
 
 .PHONY: clean
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-uv build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.
@@ -106,6 +106,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt
 	$(compile) -c requirements/dev.txt pyproject.toml -o requirements/host.txt
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(compile) requirements/peer.in -o requirements/peer.txt
 	$(compile) requirements/uv.in -o requirements/uv.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 

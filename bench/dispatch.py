@@ -36,11 +36,14 @@ MESSAGE = {"text": "What is the capital of France?", "numbers": [1, 2, 3], "nest
 PIECES = 20
 
 
-def load(url: str, connections: int, requests: int, body: object, streamed: bool) -> dict[str, float]:
+def load(
+    url: str, connections: int, requests: int, body: object, streamed: bool, key: str | None = None
+) -> dict[str, float]:
     """Run the load generator in a process of its own; return its figures."""
     command = [sys.executable, "-m", "bench.load", url, "--connections", str(connections)]
     command += ["--requests", str(requests), "--body", json.dumps(body)]
     command += ["--header", "Accept=text/event-stream" if streamed else "Accept=application/json"]
+    command += ["--header", f"Authorization=Bearer {key}"] if key is not None else []
     figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if figures["failed"]:
         raise SystemExit(f"{figures['failed']:.0f} of {requests} requests to {url} failed: no figures from that")

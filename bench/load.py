@@ -40,9 +40,10 @@ class Connection(asyncio.Protocol):
             head, data, self._buffer = self._buffer[:end].lower(), self._buffer[end + 4 :], b""
             if b" 200 " not in head[:20]:
                 self._load.failed += 1
-            self._chunked = b"transfer-encoding: chunked" in head
-            length = head.find(b"content-length:")
-            self._missing = int(head[length + 15 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
+            self._chunked = b"\r\ntransfer-encoding: chunked" in head
+            # With the line's begin: a proxy may repeat its provider's headers under longer names.
+            length = head.find(b"\r\ncontent-length:")
+            self._missing = int(head[length + 17 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
         if self._chunked:
             self._buffer = (self._buffer + data)[-5:]
             complete = self._buffer == b"0\r\n\r\n"

@@ -37,6 +37,8 @@ base_url = "{url}/v1"
 model = "gpt_e"
 [handlers.gpt_b]
 base_url = "{url}"
+[handlers.gpt_c]
+base_url = "{url}"
 """
 ONE_PROCESS = """\
 import importlib, os, sys, warnings

@@ -87,9 +87,9 @@ class Server:
         """Call an admin route; return its JSON."""
         return self.call(path, method, {"Authorization": f"Bearer {TOKEN}"})
 
-    def post(self, path: str, body: object) -> Any:
+    def post(self, path: str, body: object, **headers: str) -> Any:
         """Post JSON; return the JSON of the answer."""
-        return self.call(path, "POST", {"Content-Type": "application/json"}, json.dumps(body).encode())
+        return self.call(path, "POST", {"Content-Type": "application/json", **headers}, json.dumps(body).encode())
 
     def call(self, path: str, method: str, headers: dict[str, str], data: bytes | None = None) -> Any:
         """Send a request without any proxy; return the JSON of the answer. Raises ``urllib.error.HTTPError``."""
@@ -128,10 +128,9 @@ def host(config: str = "", environment: dict[str, str] | None = None) -> Iterato
 
 @contextlib.contextmanager
 def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server]:
-    inherited = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
-            command, env=inherited | environment, stdout=subprocess.PIPE, stderr=errors, text=True
+            command, env=inherited() | environment, stdout=subprocess.PIPE, stderr=errors, text=True
         )
         try:
             assert process.stdout is not None
@@ -141,12 +140,22 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server
                 raise RuntimeError(f"{' '.join(command)} did not start: {line!r}\n{errors.read()}")
             yield Server(process, line.split()[1])
         finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            stop(process)
+
+
+def inherited() -> dict[str, str]:
+    """Return the environment for a server: the caller's, but with bytecode written."""
+    return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
+
+
+def stop(process: subprocess.Popen[str]) -> None:
+    """End a server, politely first."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(30)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
 
 
 def settle(server: Server, rounds: int = 20) -> int:

@@ -31,8 +31,8 @@ from host.errors import (
 )
 from host.suggest import did_you_mean
 
-CHAT = "chat"
-"""The operation whose requests name a model, which is the asked handler's and no other's."""
+WITH_A_MODEL = frozenset({"chat", "count_tokens"})
+"""The operations whose requests name a model, which is the asked handler's and no other's."""
 
 OF_THE_HANDLER = (
     UpstreamError,
@@ -77,7 +77,7 @@ def goes_on(error: HostError) -> bool:
 
 def for_another(operation: str, body: bytes) -> bytes:
     """Return the request as it goes to a fallback: a chat without its model, which would be that of the first one."""
-    if operation != CHAT:
+    if operation not in WITH_A_MODEL:
         return body
     try:
         request = msgspec.json.decode(body)

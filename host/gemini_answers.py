@@ -83,6 +83,12 @@ class GenerateContentResponse(_Answer, kw_only=True):
     response_id: str
 
 
+class CountTokensResponse(_Answer, kw_only=True):
+    """The tokens of a request."""
+
+    total_tokens: int
+
+
 class Model(_Answer, kw_only=True):
     """A handler, as a client of Gemini sees it."""
 

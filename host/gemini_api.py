@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 VERSIONS = ("v1beta", "v1")
 """Under both: google-genai asks ``v1`` where it is not told otherwise."""
-METHODS = ["generateContent", "streamGenerateContent"]
+METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 
 _encode = msgspec.json.encode
 
@@ -38,7 +38,7 @@ def envelope(error: HostError, request_id: str) -> bytes:
 
 
 class GeminiRoutes:
-    """Generate content, at once and streamed; and models."""
+    """Generate content, at once and streamed; count tokens; and models."""
 
     def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
         self._chats = chats
@@ -52,6 +52,7 @@ class GeminiRoutes:
             for route in (
                 web.post(f"/{version}/models/{{model:.+}}:generateContent", self.generate),
                 web.post(f"/{version}/models/{{model:.+}}:streamGenerateContent", self.generate_streamed),
+                web.post(f"/{version}/models/{{model:.+}}:countTokens", self.count),
                 web.post(f"/{version}/models/{{model:.+}}:{{method}}", self.refuse),
             )
         ]
@@ -81,7 +82,10 @@ class GeminiRoutes:
 
         model = _model(request)
         asked = decode_request(await self._limits.json_body(request)).to_chat(model)
-        answer = await self._chats.answer(model, asked)
+        try:
+            answer = await self._chats.answer(model, asked.chat)
+        except InvalidInput as error:
+            raise asked.located(error) from None
         return json_answer(response(answer, number=exchange.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
@@ -92,9 +96,25 @@ class GeminiRoutes:
         model = _model(request)
         asked = decode_request(await self._limits.json_body(request)).to_chat(model)
         maker = ChunkMaker(number=exchange.current.get().request_id, model=model)
-        if request.query.get("alt") == "sse":
-            return await self._chats.stream(request, model, asked, Events(maker))
-        return await self._chats.stream(request, model, asked, Elements(maker), JsonArray)
+        try:
+            if request.query.get("alt") == "sse":
+                return await self._chats.stream(request, model, asked.chat, Events(maker))
+            return await self._chats.stream(request, model, asked.chat, Elements(maker), JsonArray)
+        except InvalidInput as error:
+            raise asked.located(error) from None
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """Count the tokens of a request, if its handler can."""
+        from host.gemini_answers import CountTokensResponse
+        from host.gemini_requests import decode_count
+
+        model = _model(request)
+        asked = decode_count(await self._limits.json_body(request)).to_chat(model)
+        try:
+            counted = await self._chats.count(model, asked.chat)
+        except InvalidInput as error:
+            raise asked.located(error) from None
+        return json_answer(CountTokensResponse(total_tokens=counted.input_tokens))
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
         """Say that another method of a model (embedContent, predict, ...) is not there."""

@@ -78,9 +78,10 @@ def text_of_system(content: Content) -> str:
     return "".join(part.text or "" for part in content.parts)
 
 
-def messages(contents: list[Content]) -> list[chat.Message]:
-    """Return the contents as messages; raises ``InvalidInput`` with the path to what is wrong."""
+def messages(contents: list[Content]) -> tuple[list[chat.Message], list[str]]:
+    """Return the messages, and the place of each; raises ``InvalidInput`` with the path to what is wrong."""
     made: list[chat.Message] = []
+    places: list[str] = []
     calls = _Calls()
     for number, content in enumerate(contents):
         place = f"contents[{number}]"
@@ -92,7 +93,8 @@ def messages(contents: list[Content]) -> list[chat.Message]:
             made.append(_said(content, place, calls))
         else:
             made += _asked(content, place, calls)
-    return made
+        places += [place] * (len(made) - len(places))
+    return made, places
 
 
 class _Calls:

@@ -6,6 +6,8 @@ As everywhere in Google's JSON a field's name may be written ``inlineData`` or
 
 from __future__ import annotations
 
+import re
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -15,7 +17,7 @@ from host import chat_types as chat
 from host.errors import InvalidInput
 from host.gemini_contents import Content, messages, text_of_system
 from host.gemini_schemas import json_schema
-from host.request_body import BodyDecoder
+from host.request_body import Body, BodyDecoder
 
 IGNORED = frozenset({"labels", "model", "safetySettings", "serviceTier", "store"})
 """Fields of a request that are taken and have no effect: a handler's provider has its own settings for safety."""
@@ -35,6 +37,41 @@ CHOICES = {
 OPAQUE = frozenset({"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"})
 """Fields whose content is the client's own, with names of its own."""
 MODES: dict[str | int, str] = {0: "auto", 1: "auto", 2: "any", 3: "none", "MODE_UNSPECIFIED": "auto"}
+
+
+PLACES = {
+    "temperature": "generationConfig.temperature",
+    "top_p": "generationConfig.topP",
+    "max_tokens": "generationConfig.maxOutputTokens",
+    "stop": "generationConfig.stopSequences",
+    "seed": "generationConfig.seed",
+    "presence_penalty": "generationConfig.presencePenalty",
+    "frequency_penalty": "generationConfig.frequencyPenalty",
+    "response_format": "generationConfig.responseMimeType",
+    "tool_choice": "toolConfig.functionCallingConfig",
+}
+"""Where a client has written what a chat request calls so."""
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A request as handlers take it, and where its messages stand in the client's."""
+
+    chat: chat.ChatRequest
+    places: list[str]
+
+    def located(self, error: InvalidInput) -> InvalidInput:
+        """Return a handler's complaint with the client's own name of the field."""
+        param = error.param or ""
+        found = re.match(r"messages\[(\d+)\]", param)
+        if found is not None and int(found[1]) < len(self.places):
+            # What follows counts parts where the client has others: the content is as far as it is sure.
+            mine = self.places[int(found[1])]
+        elif param in PLACES:
+            mine = PLACES[param]
+        else:
+            return error
+        return InvalidInput(error.message.replace(param, mine), param=mine, details=error.details)
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -99,17 +136,18 @@ class GenerateContentRequest(_Request):
     tool_config: ToolConfig | None = None
     generation_config: GenerationConfig | None = None
 
-    def to_chat(self, model: str) -> chat.ChatRequest:
+    def to_chat(self, model: str) -> Asked:
         """Return the request as handlers take it; ``model`` is ``handler`` or ``handler/model``."""
         config = self.generation_config or GenerationConfig()
         if config.response_logprobs:
             field = "generationConfig.responseLogprobs"
             raise InvalidInput(f"{field} is not supported; leave it out", param=field)
         tools, choice = self._tools()
-        said: list[chat.Message] = messages(self.contents)
+        said, places = messages(self.contents)
         if self.system_instruction is not None and (text := text_of_system(self.system_instruction)):
             said.insert(0, chat.SystemMessage(content=text))
-        return chat.ChatRequest(
+            places.insert(0, "systemInstruction")
+        made = chat.ChatRequest(
             messages=said,
             model=model.partition("/")[2] or None,
             temperature=config.temperature,
@@ -123,6 +161,7 @@ class GenerateContentRequest(_Request):
             presence_penalty=config.presence_penalty,
             frequency_penalty=config.frequency_penalty,
         )
+        return Asked(made, places)
 
     def _tools(self) -> tuple[list[chat.Tool], Any]:
         """Return the functions that may be called, and how they are to be chosen."""
@@ -176,19 +215,41 @@ def _format(config: GenerationConfig) -> chat.JsonObjectFormat | chat.JsonSchema
     return chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=schema))
 
 
+class CountTokensRequest(_Request):
+    """The body of ``:countTokens``: contents, or a whole request."""
+
+    contents: list[Content] | None = None
+    generate_content_request: dict[str, Any] | None = None
+
+
+_counted = BodyDecoder(CountTokensRequest)
 _decoder = BodyDecoder(GenerateContentRequest, ignored=IGNORED, neutral=NEUTRAL, choices=CHOICES)
 
 
 def decode_request(body: bytes) -> GenerateContentRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+    return _decoded(_decoder, body)
+
+
+def decode_count(body: bytes) -> GenerateContentRequest:
+    """Return the request whose tokens are to be counted; raises ``InvalidInput``, too."""
+    count = _decoded(_counted, body)
+    if count.generate_content_request is not None:
+        return decode_request(msgspec.json.encode(count.generate_content_request))
+    if not count.contents:
+        raise InvalidInput("contents is missing", param="contents")
+    return GenerateContentRequest(contents=count.contents)
+
+
+def _decoded(decoder: BodyDecoder[Body], body: bytes) -> Body:
     try:
-        return _decoder.decode(body)
+        return decoder.decode(body)
     except InvalidInput:
         # Most clients write one spelling: only who does not is asked for the time to look at all names.
         renamed = _in_camel_case(body)
         if renamed is None:
             raise
-    return _decoder.decode(renamed)
+    return decoder.decode(renamed)
 
 
 def _in_camel_case(body: bytes) -> bytes | None:

@@ -170,6 +170,17 @@ def test_models_are_the_handlers_that_can_chat(client: genai.Client) -> None:
     assert client.models.get(model="gpt_a").display_name == "GPT A: OpenAI"
 
 
+def test_tokens_are_counted_where_the_handler_can(client: genai.Client) -> None:
+    with pytest.raises(errors.ClientError) as cannot:
+        client.models.count_tokens(model="gpt_a", contents="Hi")
+    assert (cannot.value.code, cannot.value.status) == (404, "NOT_FOUND")
+    assert "count_tokens" in str(cannot.value.message)
+    with Upstream().running() as google:
+        config = f'[handlers.gpt_c]\nbase_url = "{google.url}"\n'
+        with host_under_test(config) as counting, client_of(counting) as asking:
+            assert asking.models.count_tokens(model="gpt_c", contents="How many?").total_tokens == 2
+
+
 def test_errors_are_the_sdks_own(client: genai.Client, host: HostUnderTest, provider: Upstream) -> None:
     def error_of(model: str = "gpt_a", **config: object) -> errors.APIError:
         with pytest.raises(errors.APIError) as caught:

@@ -311,3 +311,31 @@ async def test_the_defaults_list_is_for_all_and_means_nobody_itself(tmp_path: Pa
         assert content["error"]["details"]["fallbacks"] == {"third": "upstream_error"}
         _, _, content = await complete(host, "third")
         assert "details" not in content["error"]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "named"),
+    [
+        ("/v1/chat/completions", {"model": "first/some-model", "messages": ASK}, '"model":"second"'),
+        ("/v1/messages", {"model": "first/some-model", "max_tokens": 9, "messages": ASK}, '"model":"second"'),
+        ("/v1/responses", {"model": "first/some-model", "input": "Hi"}, '"model":"second"'),
+        (
+            "/v1beta/models/first/some-model:generateContent",
+            {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]},
+            '"modelVersion":"second"',
+        ),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True], ids=["whole", "streamed"])
+async def test_every_protocol_turns_and_names_who_answers(
+    tmp_path: Path, path: str, body: dict[str, Any], named: str, stream: bool
+) -> None:
+    if stream:
+        of_gemini = "generateContent" in path
+        path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
+        body = body if of_gemini else {**body, "stream": True}
+    async with hosted(tmp_path, "upstream_overloaded") as host, host.ask("POST", path, json=body) as answer:
+        text = await answer.text()
+        assert (answer.status, answer.headers["X-Handler"]) == (200, "second"), text
+        assert named in text.replace('": ', '":')
+        assert "second says None" in text

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from host import chat
 from host.errors import InvalidInput, QueueFull
 from host.gemini_answers import ChunkMaker, envelope, response
-from host.gemini_requests import IGNORED, NEUTRAL, decode_request
+from host.gemini_requests import IGNORED, NEUTRAL, decode_count, decode_request
 from host.gemini_schemas import json_schema
 from host.testing.chat_conformance import PIXEL
 
@@ -31,7 +31,7 @@ def request(**fields: Any) -> bytes:
 
 def asked(model: str = "gpt_a", **fields: Any) -> chat.ChatRequest:
     """Return a request as the worker gets it."""
-    made = decode_request(request(**fields)).to_chat(model)
+    made = decode_request(request(**fields)).to_chat(model).chat
     return msgspec.json.decode(msgspec.json.encode(made), type=chat.ChatRequest)
 
 
@@ -265,6 +265,37 @@ def test_results_find_their_calls_by_id_or_else_by_name_in_order() -> None:
     results = {message.tool_call_id: message.content for message in made.messages[2:5]}  # type: ignore[union-attr]
     assert [results[made_call.id] for made_call in calls] == ['{"v":1}', '{"v":2}', '{"v":3}']
     assert made.messages[5] == chat.UserMessage(content="and?")
+
+
+def test_a_handlers_complaint_names_the_clients_own_field() -> None:
+    """Given a handler that knows chats only, its words for the fields are turned into Gemini's."""
+    model = {"role": "model", "parts": [CALL]}
+    body = request(systemInstruction={"parts": [{"text": "x"}]}, contents=[USER, model, {"parts": [RESULT]}, USER])
+    made = decode_request(body).to_chat("gpt_a")
+    for param, own in (
+        ("messages[0].content", "systemInstruction"),
+        ("messages[3].content", "contents[2]"),
+        ("messages[4].content[0].image_url.url", "contents[3]"),
+        ("seed", "generationConfig.seed"),
+        ("tools[0].function.parameters.x", "tools[0].function.parameters.x"),
+    ):
+        error = made.located(InvalidInput(f"{param}: is not wanted", param=param))
+        assert (error.param, error.message) == (own, f"{own}: is not wanted")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"contents": [USER]},
+        {"generateContentRequest": {"model": "models/x", "contents": [USER]}},
+        {"generate_content_request": {"contents": [USER]}},
+    ],
+)
+def test_tokens_are_counted_of_contents_or_of_a_whole_request(body: dict[str, Any]) -> None:
+    made = decode_count(json.dumps(body).encode()).to_chat("gpt_a")
+    assert made.chat == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
+    with pytest.raises(InvalidInput, match="contents is missing"):
+        decode_count(b"{}")
 
 
 def test_googles_schemas_become_json_schema() -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
@@ -16,14 +18,17 @@ from host.errors import (
     ActivationFailed,
     ConfigError,
     ContentRefused,
+    HostError,
     UpstreamAuth,
     UpstreamBadRequest,
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
+    UpstreamUnreachable,
 )
 from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
 from host.testing.chat_conformance import IMAGE, PIXEL
+from tests.llmock import Llmock, llmock
 
 KEY = "AIza-a-very-secret-key"
 SDKS = ["google-generativeai", "google-genai"]
@@ -264,10 +269,42 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
     text = "ä" * 3_000_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
     assert worker.chat("Hi")["text"] == text
-    for chunk in ({"candidates": 5}, {"candidates": [{"content": {"parts": [7]}}]}, [1], "x", 7):
+    for chunk in (
+        {"candidates": 5},
+        {"candidates": {"x": 1}},
+        {"candidates": [{"content": {"parts": [7]}}]},
+        [1],
+        "x",
+        7,
+    ):
         provider.say(streamed(chunk))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
     assert worker.status.generation == 1
+
+
+@pytest.mark.parametrize("sdk", SDKS)
+def test_the_key_follows_no_server_to_another(sdk: str, provider: Upstream) -> None:
+    class Elsewhere(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["Content-Length"]))
+            self.send_response(307)
+            self.send_header("Location", provider.url + self.path)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            """Say nothing."""
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        settings = {"sdk": sdk, "base_url": f"http://127.0.0.1:{server.server_port}", "retries": 0}
+        try:
+            with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
+                error = worker.error_of("chat", ASK)
+        finally:
+            server.shutdown()
+    assert (type(error), provider.requests) == (UpstreamError, [])
+    assert "base_url" in error.message
 
 
 @pytest.mark.parametrize("sdk", SDKS)
@@ -286,6 +323,59 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         provider.say(Reply().breaking("cut", after=1))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
         assert len(provider.requests) == 7
+
+
+@pytest.fixture(scope="module")
+def mock() -> Iterator[Llmock]:
+    with llmock() as server:
+        yield server
+
+
+@pytest.fixture(scope="module", params=SDKS)
+def mocked(request: pytest.FixtureRequest, mock: Llmock) -> Iterator[WorkerUnderTest]:
+    settings = {"sdk": request.param, "base_url": f"{mock.url}/gemini", "retries": 0}
+    with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as running:
+        yield running
+
+
+def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
+    mock.fail()
+    answer = mocked.chat("Hello!")
+    assert answer["text"]
+    assert answer["finish_reason"] == "stop"
+    assert answer["usage"]["completion_tokens"] > 0
+    assert "".join(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == answer["text"]
+
+
+def test_its_tool_calls_are_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
+    mock.fail({"type": "reply", "tool_calls": [{"name": "look", "arguments": {"at": "x"}}]})
+    answer = mocked.chat("Look!", tools=[{"type": "function", "function": {"name": "look"}}])
+    (call,) = answer["tool_calls"]
+    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "x"})
+    assert (bool(call["id"]), answer["finish_reason"]) == (True, "tool_calls")
+
+
+@pytest.mark.parametrize(
+    ("behavior", "kind"),
+    [
+        ({"type": "fail", "status": 401}, UpstreamAuth),
+        ({"type": "fail", "status": 429, "retry_after": 30}, UpstreamRateLimited),
+        ({"type": "fail", "status": 503}, UpstreamOverloaded),
+        ({"type": "fail", "status": 500}, UpstreamError),
+        ({"type": "stream_fault", "kind": "disconnect", "after_chunks": 2}, UpstreamUnreachable),
+        ({"type": "stream_fault", "kind": "truncate", "after_chunks": 2}, UpstreamError),
+        ({"type": "stream_fault", "kind": "malformed", "after_chunks": 2}, UpstreamError),
+    ],
+    ids=lambda value: str(value.get("kind") or value["status"]) if isinstance(value, dict) else "",
+)
+def test_its_faults_are_told_as_ours(
+    mock: Llmock, mocked: WorkerUnderTest, behavior: dict[str, Any], kind: type[HostError]
+) -> None:
+    mock.fail(behavior)
+    error = mocked.error_of("chat", ASK)
+    assert type(error) is kind
+    assert len(mock.requests) == 1
+    assert error.retry_after == behavior.get("retry_after", error.retry_after)
 
 
 def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(

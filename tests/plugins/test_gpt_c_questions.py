@@ -41,7 +41,6 @@ def calling(arguments: str) -> list[dict[str, Any]]:
         ({"messages": image("data:image/png;base64,%%%")}, "messages[0].content[0].image_url.url", "base64"),
         ({"messages": image("data:image/png;base64,")}, "messages[0].content[0].image_url.url", "no data"),
         ({"messages": [{"role": "user", "content": []}]}, "messages[0].content", "empty"),
-        ({"messages": [{**USER, "name": "ann"}]}, "messages[0].name", "leave it out"),
         ({"messages": [{"role": "system", "content": "Be brief."}]}, "messages", "beside the instructions"),
         ({"messages": calling("[1]")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
         ({"messages": calling("{")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
@@ -67,6 +66,15 @@ def test_images_are_sent_as_they_are() -> None:
     assert made.contents[0]["parts"] == [{"inline_data": {"mime_type": "image/png", "data": b"ABC"}}]
     made = asked(messages=image("data:image/svg+xml;charset=utf-8,%3Csvg%2F%3E"))
     assert made.contents[0]["parts"] == [{"inline_data": {"mime_type": "image/svg+xml", "data": b"<svg/>"}}]
+
+
+def test_what_is_documented_as_ignored_is_taken() -> None:
+    detailed = image("data:image/png;base64,QUJD")
+    detailed[0]["content"][0]["image_url"]["detail"] = "low"
+    strict = {**TOOL, "function": {**TOOL["function"], "strict": True}}
+    plain = asked(messages=[USER, *image("data:image/png;base64,QUJD")], tools=[TOOL])
+    assert asked(messages=[{**USER, "name": "ann"}, *detailed], tools=[strict], user="u1") == plain
+    assert asked(parallel_tool_calls=True) == asked()
 
 
 def test_all_instructions_are_one_wherever_they_stand() -> None:

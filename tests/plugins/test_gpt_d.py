@@ -13,7 +13,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from gpt_d.deployments import read
 from host.errors import (
+    ConfigError,
     ContentRefused,
     HostError,
     InvalidInput,
@@ -23,6 +25,7 @@ from host.errors import (
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamTimeout,
+    UpstreamUnreachable,
 )
 from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
 
@@ -65,16 +68,20 @@ class OverLiteLLM(ChatConformance):
 
 class TestOpenAI(OverLiteLLM):
     protocol = "openai"
+    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
+    impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestAnthropic(OverLiteLLM):
     protocol = "anthropic"
+    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
     refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestGemini(OverLiteLLM):
     protocol = "gemini"
+    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
     refuses = frozenset({"user", "parallel_tool_calls"})
 
 
@@ -224,173 +231,202 @@ def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> dict[s
     return {"name": name, "model": model, "api_base": bases(upstream)[protocol], **more}
 
 
-@contextmanager
-def routed(
-    *deployments: tuple[str, str, Upstream], secrets: Mapping[str, str] = SECRETS, **settings: Any
-) -> Iterator[WorkerUnderTest]:
-    """Run the handler with deployments, the first of which it asks by default."""
-    listed = [deployment(*each) for each in deployments]
-    keys = {"deployments": listed, "model": deployments[0][0], "retries": 0, **settings}
-    with worker_under_test("gpt_d", keys, secrets=secrets) as worker:
-        yield worker
-
-
-def test_deployments_of_a_name_share_its_requests_and_stand_in_for_one_that_fails() -> None:
+@pytest.fixture(scope="module")
+def routed() -> Iterator[tuple[WorkerUnderTest, list[Upstream]]]:
+    """Run the handler with deployments at three providers, and two at which nobody listens."""
     with Upstream().running() as one, Upstream().running() as two, Upstream().running() as three:
-        group = (
-            ("fast", "openai/gpt-4o", one),
-            ("fast", "anthropic/claude-sonnet-4-5", two),
-            ("safe", "gemini/gemini-2.5-flash", three),
-        )
-        with routed(*group, fallbacks={"fast": ["safe"]}, cooldown=0) as worker:
-            one.say(Reply(("one",)))
-            two.say(Reply(("two",)))
-            three.say(Reply(("three",)))
-            for _ in range(30):
-                assert worker.chat("Hi")["text"] in ("one", "two")
-            assert one.requests
-            assert two.requests
-            assert not three.requests
-            # When: one of them fails. Then: the other answers, and nothing is asked twice.
-            one.say(Status(500))
-            asked = len(one.requests) + len(two.requests)
-            for _ in range(8):
-                assert worker.chat("Hi")["text"] == "two"
-            assert asked + 8 <= len(one.requests) + len(two.requests) <= asked + 16
-            # When: the whole group fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
-            two.say(Status(529))
-            assert worker.chat("Hi")["text"] == "three"
-            assert "".join(piece.get("text") or "" for piece in worker.chat_pieces("Hi")) == "three"
-            two.say(Status(401))
-            assert worker.chat("Hi")["text"] == "three"
-            # When: nobody answers. Then: the error is a provider's, and each was asked once.
-            three.say(Status(503, "closed today", retry_after=37))
-            before = [len(each.requests) for each in (one, two, three)]
-            assert isinstance(worker.error_of("chat", ASK), UpstreamError)
-            assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
-            # And: a name or a model string can be asked for.
-            three.say(Reply(("three",)))
-            assert worker.chat("Hi", model="safe")["text"] == "three"
-            error = worker.error_of("chat", {**ASK, "model": "slow"})
-            assert (error.param, "fast, safe" in error.message) == ("model", True)
+        with Upstream().running() as gone:
+            deployments = [
+                deployment("fast", MODELS["openai"], one),
+                deployment("fast", MODELS["anthropic"], two, secret="ANTHROPIC_API_KEY_2"),
+                deployment("safe", MODELS["gemini"], three),
+                deployment("alone", MODELS["openai"], one),
+                *(deployment(f"gone-{protocol}", model, gone) for protocol, model in MODELS.items()),
+            ]
+        settings = {
+            "deployments": deployments,
+            "fallbacks": {"fast": ["safe"], "alone": ["safe"]},
+            "cooldown": 0,
+            "retries": 0,
+        }
+        secrets = {**SECRETS, "ANTHROPIC_API_KEY_2": "the-second-key"}
+        with worker_under_test("gpt_d", settings, secrets=secrets) as worker:
+            yield worker, [one, two, three]
 
 
-def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_over() -> None:
-    with Upstream().running() as one, Upstream().running() as two:
-        group = (("fast", "openai/gpt-4o", one), ("safe", "anthropic/claude-sonnet-4-5", two))
-        with routed(*group, fallbacks={"fast": ["safe"]}, retries=2) as worker:
-            for how in ("truncated", "cut"):
-                one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
-                assert isinstance(worker.error_of("chat", ASK), UpstreamError)
-            one.say(Reply().breaking("stalled", after=1))
-            pieces = worker.chat_pieces("Hi")
-            assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
-            pieces.close()  # type: ignore[attr-defined]
-            one.left.result(30)
-            assert len(one.requests) == 3
-            assert not two.requests
+@pytest.fixture
+def router(routed: tuple[WorkerUnderTest, list[Upstream]]) -> tuple[WorkerUnderTest, list[Upstream]]:
+    for number, each in enumerate(routed[1], 1):
+        each.reset()
+        each.say(Reply((str(number),)))
+    return routed
+
+
+def test_deployments_of_a_name_share_its_requests(router: tuple[WorkerUnderTest, list[Upstream]]) -> None:
+    worker, (one, two, three) = router
+    for _ in range(30):
+        assert worker.chat("Hi")["text"] in ("1", "2")
+    assert one.last.key == SECRETS["OPENAI_API_KEY"]
+    assert two.last.key == "the-second-key"
+    assert not three.requests
+    assert worker.chat("Hi", model="safe")["text"] == "3"
+    error = worker.error_of("chat", {**ASK, "model": "slow"})
+    assert (error.param, "fast" in error.message) == ("model", True)
+
+
+def test_another_deployment_stands_in_then_the_fallback_and_nobody_is_asked_twice(
+    router: tuple[WorkerUnderTest, list[Upstream]],
+) -> None:
+    worker, (one, two, three) = router
+    # When: one of them fails. Then: the other answers.
+    one.say(Status(500))
+    for _ in range(8):
+        assert worker.chat("Hi")["text"] == "2"
+    assert len(two.requests) == 8
+    assert len(one.requests) <= 8
+    # When: the whole name fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
+    two.say(Status(529))
+    assert worker.chat("Hi")["text"] == "3"
+    assert "".join(piece.get("text") or "" for piece in worker.chat_pieces("Hi")) == "3"
+    two.say(Status(401))
+    assert worker.chat("Hi")["text"] == "3"
+    # When: nobody answers. Then: the error is a provider's, and each was asked once.
+    three.say(Status(503, "closed today", retry_after=37))
+    before = [len(each.requests) for each in (one, two, three)]
+    assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+    assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
+
+
+def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_over(
+    router: tuple[WorkerUnderTest, list[Upstream]],
+) -> None:
+    worker, (one, _, three) = router
+    for how in ("truncated", "cut"):
+        one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
+        assert isinstance(worker.error_of("chat", {**ASK, "model": "alone"}), UpstreamError)
+    one.say(Reply().breaking("stalled", after=1))
+    pieces = worker.chat_pieces("Hi", model="alone")
+    assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
+    pieces.close()  # type: ignore[attr-defined]
+    one.left.result(30)
+    assert len(one.requests) == 3
+    assert not three.requests
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+def test_a_provider_that_is_not_there_is_told(router: tuple[WorkerUnderTest, list[Upstream]], protocol: str) -> None:
+    error = router[0].error_of("chat", {**ASK, "model": f"gone-{protocol}"})
+    assert type(error) is UpstreamUnreachable
 
 
 def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_that_is_told() -> None:
     with Upstream().running() as one, Upstream().running() as two:
-        group = (("fast", "openai/gpt-4o", one), ("fast", "openai/gpt-4o", two))
-        with routed(*group, cooldown=3600) as worker:
+        listed = [deployment("fast", "openai/gpt-4o", each) for each in (one, two)]
+        settings = {"deployments": listed, "cooldown": 3600, "retries": 0}
+        with worker_under_test("gpt_d", settings, secrets=SECRETS) as worker:
             one.say(Status(401))
-            for _ in range(20):
+            for _ in range(30):
                 assert worker.chat("Hi")["text"] == "Hello you"
-            assert len(one.requests) == 1
+            # The Router notes a failure a little after it.
+            asked = len(one.requests)
+            assert 1 <= asked < 10
+            for _ in range(30):
+                worker.chat("Hi")
+            assert len(one.requests) == asked
             two.say(Status(401))
-            assert type(worker.error_of("chat", ASK)) is UpstreamAuth
-            error = worker.error_of("chat", ASK)
-            assert isinstance(error, UpstreamRateLimited)
-            assert error.retry_after is not None
-            assert "left out" in error.message
-            assert len(two.requests) == 21
-
-
-def test_a_deployment_may_have_a_key_of_its_own() -> None:
-    with Upstream().running() as one:
-        keys = {"model": "a", "deployments": [deployment("a", "openai/x", one, secret="OPENAI_API_KEY_2")]}
-        with worker_under_test("gpt_d", keys, secrets={**SECRETS, "OPENAI_API_KEY_2": "the second"}) as worker:
-            worker.chat("Hi")
-            assert one.last.key == "the second"
+            errors = [worker.error_of("chat", ASK) for _ in range(30)]
+            assert type(errors[0]) is UpstreamAuth
+            assert isinstance(errors[-1], UpstreamRateLimited)
+            assert errors[-1].retry_after is not None
+            assert "left out" in errors[-1].message
 
 
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({"model": "nonsense"}, ["model", "'nonsense'", "PROVIDER/MODEL"]),
         ({"api_base": {"openai": 7}}, ["api_base", "got `int`"]),
         ({"deployments": [{"name": "a"}]}, ["deployments[0]", "`model`"]),
         ({"deployments": [{"name": "a", "model": "openai/x", "modle": 1}]}, ["deployments[0]", "`modle`"]),
-        ({"deployments": [{"name": "a", "model": "x"}]}, ["deployments", "'x'"]),
-        (
-            {"deployments": [{"name": "a", "model": "openai/x", "secret": "NO_KEY"}]},
-            ["deployments", "'NO_KEY'", "not set"],
-        ),
         ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["b"]}}, ["fallbacks", "'b'", "a"]),
         ({"deployments": [{"name": "a", "model": "openai/x"}], "fallbacks": {"a": ["a"]}}, ["fallbacks", "its own"]),
-        ({"deployments": [{"name": "a", "model": "openai/x"}], "model": "b"}, ["model", "'b'", "deployments: a"]),
-        ({"modle": "x"}, ["did you mean 'model'?"]),
     ],
 )
-def test_a_wrong_configuration_is_told_with_place_value_and_remedy(settings: dict[str, Any], told: list[str]) -> None:
-    with worker_under_test("gpt_d", settings) as worker:
-        message = worker.error_of("chat", ASK).message
-        assert [part for part in told if part not in message] == [], message
+def test_settings_that_do_not_fit_are_told_with_their_place(settings: dict[str, Any], told: list[str]) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        read(settings)
+    assert [part for part in ["[handlers.gpt_d]", *told] if part not in wrong.value.message] == []
+
+
+def test_a_setting_that_the_manifest_does_not_know_is_told() -> None:
+    with worker_under_test("gpt_d", {"modle": "x"}) as worker:
+        assert "did you mean 'model'?" in worker.error_of("chat", ASK).message
 
 
 ACTIVATE = """\
-import asyncio, json, logging, sys
+import asyncio, json, logging, os, sys, threading
 
 events = []
 
 def look(event, arguments):
     if event in ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "socket.sendto"):
-        events.append(f"{event}: {arguments[1:] if event != 'socket.getaddrinfo' else arguments}")
+        events.append(f"{event}: {arguments}")
         raise PermissionError("no network in this test")
 
 sys.addaudithook(look)
 from gpt_d import GptD
-from host.plugin import Context, Secret
+from host.errors import ConfigError
+from host.plugin import Context
 
 assert "litellm" not in sys.modules, "looking at the plugin imports LiteLLM"
-config = {"timeout": 5.0, "retries": 0, "cooldown": 5.0, **json.loads(sys.argv[1])}
-context = Context("gpt_d", 1, config, {}, logging.getLogger("x"), None)
 
-async def main():
-    handler = GptD()
-    await handler.activate(context)
-    import litellm, threading
+async def activate(settings):
+    config = {"timeout": 5.0, "retries": 0, "cooldown": 5.0, **settings}
+    context = Context("gpt_d", 1, config, {}, logging.getLogger("x"), None)
+    try:
+        await GptD().activate(context)
+    except ConfigError as error:
+        return {"error": error.message}
+    import litellm
 
     found = {
-        "events": list(events),
         "callbacks": [len(names) for names in (litellm.callbacks, litellm.success_callback, litellm.failure_callback)],
         "telemetry": litellm.telemetry,
         "threads": threading.active_count(),
-        "router": handler._router is not None,
-        "from .env": __import__("os").environ.get("OTHER_HANDLERS_KEY"),
+        "from .env": os.environ.get("OTHER_HANDLERS_KEY"),
     }
     await context.close()
-    print(json.dumps(found))
+    return found
+
+async def main():
+    found = [await activate(settings) for settings in json.loads(sys.argv[1])]
+    print(json.dumps([found, events]))
 
 asyncio.run(main())
 """
 
 
-@pytest.mark.parametrize("routed", [False, True])
-def test_activation_goes_to_no_network_reads_no_env_file_and_calls_nobody_back(tmp_path: Path, routed: bool) -> None:
+def test_activation_goes_to_no_network_reads_no_env_file_calls_nobody_back_and_tells_what_is_wrong(
+    tmp_path: Path,
+) -> None:
     (tmp_path / ".env").write_text("OTHER_HANDLERS_KEY=leaked\n")
-    settings = {"deployments": [{"name": "a", "model": "openai/x"}]} if routed else {}
+    deployment = {"name": "a", "model": "openai/x"}
+    settings: list[Any] = [
+        {},
+        {"deployments": [deployment]},
+        {"model": "nonsense"},
+        {"deployments": [{"name": "a", "model": "x"}]},
+        {"deployments": [{**deployment, "secret": "NO_KEY"}]},
+        {"deployments": [deployment], "model": "b"},
+    ]
     environ = {name: value for name, value in os.environ.items() if not name.startswith("LITELLM_")}
     command = [sys.executable, "-W", "ignore", "-c", ACTIVATE, json.dumps(settings)]
-    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
-    assert found["events"] == []
-    assert found["threads"] == 1
-    assert found["telemetry"] is False
-    assert found["from .env"] is None
-    assert found["router"] is routed
-    # The Router's own counting of failures is all that is ever called back.
-    assert found["callbacks"][0] == 0 if routed else found["callbacks"] == [0, 0, 0]
+    (plain, routed, *wrong), events = json.loads(done.stdout)
+    assert events == []
+    assert plain == {"callbacks": [0, 0, 0], "telemetry": False, "threads": 1, "from .env": None}
+    # The Router counts successes and failures by callbacks of its own.
+    assert (routed["callbacks"][0], routed["threads"]) == (0, 1)
+    told = [("model", "'nonsense'", "PROVIDER/MODEL"), ("deployments", "'x'"), ("'NO_KEY'", "not set"), ("'b'", ": a")]
+    for error, parts in zip(wrong, told, strict=True):
+        assert [part for part in parts if part not in error["error"]] == [], error

@@ -34,6 +34,8 @@ class GenAi:
                 api_version=settings.api_version,
                 headers=dict(settings.headers),
                 aiohttp_client=self._session,
+                # The key is for this server, and for none that it points to.
+                async_client_args={"allow_redirects": False},
                 # One attempt: else a refused connection is tried again after a hidden wait of 1 to 10 s.
                 retry_options=types.HttpRetryOptions(attempts=1),
                 # For the synchronous client, which is made, too, and never used: not to read all certificates for it.

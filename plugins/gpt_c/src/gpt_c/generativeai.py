@@ -32,6 +32,7 @@ with warnings.catch_warnings():
     from google.protobuf.json_format import ParseDict, ParseError
 
 _REASONS = {member.value: name for name, member in protos.Candidate.FinishReason.__members__.items() if member.value}
+_EVENTS = {"alt": "sse"}
 _JSON = {"including_default_value_fields": False, "use_integers_for_enums": False}
 
 
@@ -42,9 +43,7 @@ class GenerativeAi:
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
-        headers = {**settings.headers, "x-goog-api-client": "google-generativeai"}
-        if settings.key:
-            headers["x-goog-api-key"] = settings.key
+        headers = {**settings.headers, "x-goog-api-key": settings.key} if settings.key else settings.headers
         self._session = aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=settings.timeout),
@@ -57,9 +56,9 @@ class GenerativeAi:
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
         body = _body(question)
+        url = self._url(question, "streamGenerateContent")
         with connection(self._settings.timeout):
-            url = self._url(question, "streamGenerateContent")
-            async with self._session.post(url, params={"alt": "sse"}, json=body) as answer:
+            async with self._session.post(url, params=_EVENTS, json=body, allow_redirects=False) as answer:
                 await _check(answer)
                 if answer.content_type != "text/event-stream":
                     raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
@@ -70,8 +69,9 @@ class GenerativeAi:
     async def count(self, question: Question) -> int:
         """Let the provider count; see :class:`gpt_c.backend.Backend`."""
         body = {"generateContentRequest": {**_body(question), "model": question.model}}
+        url = self._url(question, "countTokens")
         with connection(self._settings.timeout):
-            async with self._session.post(self._url(question, "countTokens"), json=body) as answer:
+            async with self._session.post(url, json=body, allow_redirects=False) as answer:
                 await _check(answer)
                 text = await answer.text(errors="replace")
         try:
@@ -146,7 +146,7 @@ def _chunk(event: bytes) -> Chunk:
         parts, finish = _beyond(content)
         message: Any = protos.GenerateContentResponse.pb(protos.GenerateContentResponse())
         ParseDict(content, message, ignore_unknown_fields=True)
-    except (ValueError, TypeError, AttributeError, ParseError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, ParseError) as error:
         raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
     text, calls = "", []
     for candidate in message.candidates[:1]:

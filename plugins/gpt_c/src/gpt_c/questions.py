@@ -74,8 +74,6 @@ def _contents(request: ChatRequest) -> list[dict[str, Any]]:
     results: list[dict[str, Any]] | None = None
     for number, message in enumerate(request.messages):
         place = f"messages[{number}]"
-        if message.name if not isinstance(message, ToolMessage) else None:
-            raise InvalidInput(f"{place}.name: Gemini has nothing of the kind; leave it out", param=f"{place}.name")
         if isinstance(message, SystemMessage):
             continue
         if isinstance(message, ToolMessage):
