@@ -83,7 +83,7 @@ class ConsumerGate:
         self._throttle = Throttle()
 
     def only(self, endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
-        """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, if the protocol knows it."""
+        """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, if it is given."""
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if self._keys.open:
