@@ -67,7 +67,7 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
-benches := memory cycles dispatch activation discovery upstream peer
+benches := memory cycles dispatch activation discovery upstream peer ops
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)

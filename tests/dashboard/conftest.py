@@ -88,9 +88,9 @@ def host(tmp_path: Path) -> Iterator[Host]:
     host.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start Chromium."""
+    """Start Chromium; not for the whole session, as its event loop would be in the way of the other modules' own."""
     chromium = shutil.which("chromium")
     if chromium is None:
         pytest.skip("no Chromium here: apt-get install chromium")

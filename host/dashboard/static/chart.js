@@ -187,7 +187,7 @@ export class Chart {
     if (!this.raw?.length) return;
     const under = this.plot?.cursor.idx;
     const index = under === null || under === undefined ? this.totals.length - 1 : under;
-    this.series.forEach((name, row) => put(this.rows.get(name), size(this.raw[row][index])));
+    this.series.forEach((name, row) => put(this.rows.get(name), size(this.raw[row][index] || null)));
     put(this.rows.get("together"), size(this.totals[index]));
     put(this.rows.get("budget"), size(this.usable) + (this.lines.budget ? "" : " (above the chart)"));
     put(this.rows.get("limit"), size(this.limit) + (this.lines.limit ? "" : " (above the chart)"));

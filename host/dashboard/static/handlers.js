@@ -69,9 +69,9 @@ export class Handlers {
       { data: { handler: name } },
       element("td", { className: "name" }, element("b", {}, name), title),
       element("td", { className: "state" }, state, reason),
+      element("td", { className: "actions" }, element("div", {}, load, unload, mode, reload, pin)),
       ...figures,
       exit,
-      element("td", { className: "actions" }, element("div", {}, load, unload, mode, reload, pin)),
     );
     const known = { row, title, state, reason, figures, exit, load, unload, reload, mode, pin, busy: false };
     this.rows.set(name, known);
