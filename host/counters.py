@@ -131,21 +131,22 @@ class Counters:
 
     def dispatched(self, dispatch: Dispatch) -> None:
         """Count a dispatch that has ended."""
-        own = self.of(dispatch.handler)
-        result = dispatch.result
-        own.dispatches[dispatch.operation, result] += 1
-        own.queue.observe(dispatch.queue)
-        if dispatch.activate:
-            own.activate.observe(dispatch.activate)
-        if dispatch.first_piece is not None:
-            own.first_piece.observe(dispatch.first_piece)
-        if dispatch.handle is not None:
-            own.handle.observe(dispatch.handle)
-            own.recent.add(dispatch.queue + dispatch.activate + dispatch.handle, is_failure(result))
-        elif is_failure(result):
-            own.recent.add(dispatch.queue + dispatch.activate, True)
-        if dispatch.consumer is not None:
-            self.by_consumer[dispatch.consumer, dispatch.handler, result] += 1
+        handler, operation, result, queue, activate, handle, first_piece, consumer = dispatch
+        own = self.of(handler)
+        own.dispatches[operation, result] += 1
+        own.queue.observe(queue)
+        if activate:
+            own.activate.observe(activate)
+        if first_piece is not None:
+            own.first_piece.observe(first_piece)
+        failed = result != OK and is_failure(result)
+        if handle is not None:
+            own.handle.observe(handle)
+            own.recent.add(queue + activate + handle, failed)
+        elif failed:
+            own.recent.add(queue + activate, failed)
+        if consumer is not None:
+            self.by_consumer[consumer, handler, result] += 1
 
     def step(self, what: str, fields: Mapping[str, object]) -> None:
         """Count a step in a handler's life."""

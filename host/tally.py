@@ -88,15 +88,10 @@ class Tally:
         elif result is None:
             result = HostError.code if isinstance(error, Exception) else CANCELLED
         lease = self._lease
+        operation = OTHER if self._operation is None or result == UnknownOperation.code else self._operation
+        queue = lease.queue_seconds if lease is not None else time.monotonic() - self._began
+        activate = lease.activate_seconds if lease is not None else 0.0
+        consumer = self._consumer.name if self._consumer is not None else None
         self._counters.dispatched(
-            Dispatch(
-                handler=self._handler,
-                operation=OTHER if self._operation is None or result == UnknownOperation.code else self._operation,
-                result=result,
-                queue=lease.queue_seconds if lease is not None else time.monotonic() - self._began,
-                activate=lease.activate_seconds if lease is not None else 0.0,
-                handle=self._handle,
-                first_piece=self._first_piece,
-                consumer=self._consumer.name if self._consumer is not None else None,
-            )
+            Dispatch(self._handler, operation, result, queue, activate, self._handle, self._first_piece, consumer)
         )
