@@ -67,14 +67,17 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
-benches := memory cycles dispatch activation discovery upstream peer ops
+benches := memory cycles dispatch activation discovery upstream sheets peer ops
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
-.PHONY: $(addprefix bench-,$(benches))
-$(addprefix bench-,$(benches)): bench-%: setup
+# Of many minutes, and therefore no part of `make bench`: limit (40; ARGS="--seconds 30" for less), soak (10).
+long_benches := limit soak
+
+.PHONY: $(addprefix bench-,$(benches) $(long_benches))
+$(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
 	@$(python) -m bench.$* $(ARGS)
 
 uplot := uplot-1.6.32

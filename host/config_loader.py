@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, looks_secret
+from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
 from host.config_values import SECTIONS, WrongValue, convert, keys_of, shown
 from host.errors import ConfigError
 from host.listen import parse_listen
@@ -83,6 +83,7 @@ class _Reader:
         self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
         self._data_dir: Path | None = None
+        self._default_data_dir: Path | None = None
         self._base = Path()
         self._problems: list[str] = []
 
@@ -106,6 +107,7 @@ class _Reader:
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Take the variables of the host from the environment."""
+        self._default_data_dir = default_data_dir(environ)
         for variable, value in sorted(environ.items()):
             name = variable.removeprefix(PREFIX)
             if name == variable or name.startswith("SECRET_"):
@@ -142,7 +144,9 @@ class _Reader:
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
-        return Config(**sections, data_dir=self._data_dir, handlers=self._handlers, source=path)
+        return Config(
+            **sections, data_dir=self._data_dir or self._default_data_dir, handlers=self._handlers, source=path
+        )
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():

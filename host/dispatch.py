@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from host import exchange
 from host.admission import Admission
 from host.call import Call
-from host.errors import Forbidden, HostError
+from host.errors import Forbidden, HandlerCrashed, HostError
 from host.event_stream import EventStream, event
 from host.fallback import Fallbacks, for_another, goes_on, turns, with_failures
 from host.http_errors import JSON, envelope, foreseen
@@ -52,6 +52,8 @@ class _Begun(NamedTuple):
 class Dispatcher:
     """Runs dispatches: one request to one operation of one handler, from admission to the last byte.
 
+    None is run twice, unless its operation is marked ``retry_on_crash`` in the manifest:
+    then once more, if its worker ended before anything of the answer was there.
     ``timeout`` is ``server.request_timeout`` in seconds: for the handler that is asked and
     its fallbacks together.
     """
@@ -121,7 +123,7 @@ class Dispatcher:
         """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
         deadline = time.monotonic() + self._timeout
         try:
-            return await attempt(name, operation, body, deadline)
+            return await self._once_or_twice(attempt, name, operation, body, deadline)
         except HostError as error:
             others = self._fallbacks.of(name) if turns(error) else []
             if not others:
@@ -148,7 +150,7 @@ class Dispatcher:
             fields = {"handler": name, "error": last.code, "fallback": other, "request_id": current.request_id}
             log.warning("fallback", extra={"fields": fields})
             try:
-                return await attempt(other, operation, body, deadline)
+                return await self._once_or_twice(attempt, other, operation, body, deadline)
             except HostError as error:
                 failures[other] = last = error
                 if not goes_on(error):
@@ -156,6 +158,16 @@ class Dispatcher:
         # It was this one that was asked; who else was is told in the message.
         current.handler = name
         raise with_failures(first, failures) if failures else first
+
+    async def _once_or_twice(
+        self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float
+    ) -> Outcome:
+        try:
+            return await attempt(name, operation, body, deadline)
+        except HandlerCrashed:
+            if not self._supervisor.may_run_again(name, operation):
+                raise
+        return await attempt(name, operation, body, deadline)
 
     def _admission(self, name: str, operation: str, deadline: float) -> Admission:
         consumer = exchange.current.get().consumer

@@ -198,6 +198,14 @@ class HandlerCrashed(HostError):
     retryable = True
 
 
+class HandlerOutOfMemory(HostError):
+    """The worker could get no more memory for this dispatch; it goes when it has ended its others."""
+
+    status = 502
+    code = "handler_out_of_memory"
+    retryable = True
+
+
 class AnswerTooLarge(HostError):
     """The handler's answer is over ``max_answer``."""
 

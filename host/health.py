@@ -28,5 +28,10 @@ class HealthRoutes:
         """200, or 503 with the reasons."""
         reasons = ["draining: new work is refused"] if self._supervisor.draining else []
         handlers = Counter(status.state for status in self._supervisor.statuses())
-        answer = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        answer = {
+            "ready": not reasons,
+            "reasons": reasons,
+            "handlers": handlers,
+            "pending": await self._supervisor.pending(),
+        }
         return json_answer(answer, status=503 if reasons else 200)

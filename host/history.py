@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from typing import Any, NamedTuple
 
@@ -40,7 +39,7 @@ class History:
 
     def add(self, reading: Reading, now: float | None = None) -> None:
         """Keep a measurement, unless it says what the last one said."""
-        at = time.monotonic() if now is None else now
+        at = reading.at if now is None else now
         shape = _shape(reading)
         if self._samples and at - self._samples[-1].at < LONGEST_GAP and _same(shape, self._shape):
             self._skipped = at, reading

@@ -12,16 +12,14 @@ its outcome as events.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from host import lifecycle as life
-from host.budget import Budget, Candidate
+from host.budget import Budget, Expectation
 from host.catalog import CatalogEntry
 from host.config import HandlerPolicy
 from host.errors import (
@@ -34,9 +32,10 @@ from host.errors import (
 )
 from host.generation import Generation, Plan
 from host.lease import Lease
-from host.lifecycle import Departure, Phase, State, Timer
+from host.ledger import Candidate
+from host.lifecycle import Phase, State, Timer
 from host.reports import ExitReport
-from host.timers import LazyTimer
+from host.timers import LazyTimer, Spells
 from host.transitions import step
 
 log = logging.getLogger(__name__)
@@ -48,25 +47,24 @@ _TOLD = {Phase.ACTIVATING: "activating", Phase.DRAINING: "draining"}
 class Services(Protocol):
     """What an owner needs of the supervisor."""
 
-    budget: Budget
+    @property
+    def budget(self) -> Budget:
+        """The bytes that may be used."""
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with; raises :class:`HostError`."""
 
-    def expected_bytes(self, entry: CatalogEntry) -> int:
+    async def expectation(self, owner: Owner) -> Expectation:
         """Return what an activation of the handler is expected to take."""
+
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory."""
+
+    def ended(self, generation: Generation, cause: life.Cause) -> None:
+        """Learn from the end of a worker."""
 
     def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in the handler's life, one of ``host.events.KINDS``; ``exit`` is how its worker ended."""
-
-
-@dataclass(frozen=True)
-class Unloaded:
-    """The outcome of an unload, before the supervisor has measured what it gave back."""
-
-    generation: int | None
-    departure: Departure | None
-    exit: str | None
 
 
 class Owner:
@@ -82,7 +80,7 @@ class Owner:
         """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
-        self.idle_since: float | None = None
+        self.spells = Spells()
         self.last_exit: ExitReport | None = None
         self._services = services
         self._state = State()
@@ -93,7 +91,7 @@ class Owner:
         self._running: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
         self._loads: dict[int, asyncio.Future[None]] = {}
-        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
+        self._unloads: dict[int, asyncio.Future[life.Unloaded]] = {}
         self._requests = 0
         self._timers: dict[Timer, LazyTimer] = {}
         self._perform: dict[type[Any], Callable[[Any], None]] = {
@@ -160,6 +158,10 @@ class Owner:
                     self._services.changed(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
+        ready, busy = self._state.phase is Phase.READY, bool(self._state.leases)
+        if self.spells.note(busy=busy, idle=ready and not busy):
+            # Somebody may wait for just this handler to be idle (case 22).
+            self._services.budget.ledger.look()
 
     def _act(self, action: life.Action) -> None:
         try:
@@ -220,10 +222,10 @@ class Owner:
         self.post(life.LoadAsked(self._requests))
         await answer
 
-    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> Unloaded:
+    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> life.Unloaded:
         """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
         self._requests += 1
-        answer: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
         self._unloads[self._requests] = answer
         self.post(life.UnloadAsked(self._requests, mode, deadline, cause))
         return await answer
@@ -241,7 +243,10 @@ class Owner:
         state, generation = self._state, self._generation
         if state.phase is not Phase.READY or state.leases or state.waiters or self.policy.pin or generation is None:
             return None
-        return Candidate(self.name, generation.number, self.idle_since or 0.0, generation.pss or 0)
+        if self.inline:
+            # It would give nothing back.
+            return None
+        return Candidate(self.name, generation.number, self.spells.idle_since or time.monotonic())
 
     def expires_in(self) -> float | None:
         """Return the seconds until the idle clock runs out, or None while it does not run."""
@@ -254,10 +259,12 @@ class Owner:
 
     async def _find_room(self, generation: int) -> None:
         try:
-            amount = self._services.expected_bytes(self.entry)
-            if amount > self._services.budget.room:
+            expected = await self._services.expectation(self)
+            # Woken for its pending work, it takes room only if there is some: nobody waits for it.
+            wanted = bool(self._state.waiters or self._state.loads)
+            if expected.amount > self._services.budget.ledger.room:
                 self._services.changed(self, "waiting")
-            await self._services.budget.reserve(self.name, generation, amount)
+            await self._services.budget.reserve(self.name, generation, expected, patient=wanted)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
         except Exception:
@@ -269,7 +276,7 @@ class Owner:
     def _abandon(self, action: life.Abandon) -> None:
         if self._reserving is not None:
             self._reserving.cancel()
-        self._services.budget.release(self.name, action.generation)
+        self._services.budget.ledger.release(self.name, action.generation)
 
     def _launch(self, action: life.Launch) -> None:
         self._running = asyncio.create_task(
@@ -292,7 +299,7 @@ class Owner:
 
         try:
             plan = await self._services.plan(self.entry, number)
-            self._generation = generation = Generation(plan, post)
+            self._generation = generation = Generation(plan, post, self._services.killed_for_memory)
             if self._state.phase is not Phase.ACTIVATING:
                 generation.abort()
             await generation.run()
@@ -302,7 +309,7 @@ class Owner:
             log.exception("a defect of the host ended %s generation %d", self.name, number)
             outcome += self._after_defect(number)
         finally:
-            self._services.budget.release(self.name, number)
+            self._services.budget.ledger.release(self.name, number)
             self._running = None
         for event in outcome:
             if isinstance(event, life.Lost):
@@ -325,19 +332,14 @@ class Owner:
     def _note_end(self, event: life.Event) -> ExitReport | None:
         generation, departure = self._generation, self._state.departure
         self._generation = None
-        self.idle_since = None
         if generation is None or generation.exit is None:
             return None
         cause = departure.cause if departure is not None else life.Cause.FAILED
-        self.last_exit = ExitReport(
-            kind=cause.value,
-            text=event.error.message if isinstance(event, life.ActivationEnded) else generation.exit.describe(),
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            generation=generation.number,
-            code=generation.exit.code,
-            signal=generation.exit.signal,
-            pss=generation.pss,
-        )
+        if generation.out_of_memory:
+            cause = life.Cause.OUT_OF_MEMORY
+        self._services.ended(generation, cause)
+        reason = event.error.message if isinstance(event, life.ActivationEnded) else None
+        self.last_exit = generation.report(cause, reason)
         return self.last_exit
 
     def _abort(self, action: life.Abort) -> None:
@@ -345,12 +347,13 @@ class Owner:
             self._generation.abort()
 
     def _stop(self, action: life.Stop) -> None:
-        self._services.budget.leaving(self.name, action.generation)
+        self._services.budget.ledger.leaving(self.name, action.generation)
         if self._generation is not None:
             self._generation.stop()
 
     def _grant(self, action: life.Grant) -> None:
         assert self._generation is not None, "only a ready generation grants"
+        self._generation.served += 1
         self._leases[action.dispatch].granted(self._generation)
 
     def _refuse(self, action: life.Refuse) -> None:
@@ -369,13 +372,9 @@ class Owner:
         if timer is None:
             timer = self._timers[action.timer] = LazyTimer(action.timer, self.post)
         timer.start(action.token, action.delay)
-        if action.timer is Timer.IDLE:
-            self.idle_since = time.monotonic()
 
     def _stop_timer(self, action: life.StopTimer) -> None:
         self._timers[action.timer].stop()
-        if action.timer is Timer.IDLE:
-            self.idle_since = None
 
     def _answer_load(self, action: life.AnswerLoad) -> None:
         answer = self._loads.pop(action.request)
@@ -394,4 +393,4 @@ class Owner:
             answer.set_exception(action.error)
             return
         exit = self.last_exit.text if self.last_exit is not None and action.departure is not None else None
-        answer.set_result(Unloaded(action.generation, action.departure, exit))
+        answer.set_result(life.Unloaded(action.generation, action.departure, exit))

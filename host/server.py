@@ -19,7 +19,7 @@ from aiohttp import web
 from host import log as logs
 from host.app import SUPERVISOR, create_app
 from host.auth import is_loopback
-from host.config import Config, ServerConfig
+from host.config import Config, ServerConfig, with_state_file
 from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key
 from host.errors import ConfigError
 from host.listener import Listener
@@ -40,7 +40,7 @@ def run(config: Config) -> int:
         made = secrets.token_urlsafe(32)
         logs.redact([made])
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
-    return asyncio.run(_serve(config, made))
+    return asyncio.run(_serve(with_state_file(config, os.environ), made))
 
 
 def _check_address(config: Config) -> None:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
 
-from host.budget import Budget
 from host.catalog import CatalogEntry
 from host.counters import Recent
-from host.generation import Generation
 from host.lifecycle import Phase
-from host.measurement import Reading
-from host.memory import MemoryLimit
 from host.owner import Owner
-from host.reports import ExitReport, HandlerStatus, MemoryReport, OperationReport, WorkerMemory
+from host.reports import ExitReport, HandlerStatus, OperationReport
 
 
 class OperationsMemory:
@@ -82,7 +77,7 @@ def handler_status(
     """Return what there is to tell of a handler now."""
     entry, state, generation = owner.entry, owner.state, owner.generation
     now = time.monotonic()
-    idle_since = owner.idle_since
+    idle_since = owner.spells.idle_since
     return HandlerStatus(
         name=entry.name,
         state=_shown_state(owner),
@@ -109,43 +104,6 @@ def handler_status(
         median_seconds=recent.quantile(0.5),
         p99_seconds=recent.quantile(0.99),
         last_exit=owner.last_exit,
-    )
-
-
-def memory_report(
-    reading: Reading,
-    limit: MemoryLimit,
-    budget: Budget,
-    generations: Mapping[str, Generation | None],
-    fork_servers: list[int],
-    learned: dict[str, int],
-) -> MemoryReport:
-    """Return what there is to tell of a measurement; what was measured of workers that are gone is in its sum only."""
-    workers: dict[str, WorkerMemory] = {}
-    for (name, number), memory in reading.workers.items():
-        generation = generations.get(name)
-        if generation is not None and generation.number == number and generation.pid is not None:
-            workers[name] = WorkerMemory(
-                pid=generation.pid,
-                generation=number,
-                pss=memory.pss,
-                uss=memory.uss,
-                rss=memory.rss,
-                peak=generation.peak,
-            )
-    return MemoryReport(
-        limit=limit.bytes,
-        limit_source=limit.source,
-        usable=limit.usable,
-        used=reading.total,
-        reserved=budget.reserved,
-        host=reading.host,
-        fork_server=reading.fork_server,
-        fork_server_pids=fork_servers,
-        workers=workers,
-        learned=learned,
-        evictable=[candidate.handler for candidate in budget.eviction_order()],
-        measure=reading.measure,
     )
 
 

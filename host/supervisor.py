@@ -16,27 +16,26 @@ from collections.abc import Coroutine, Mapping
 import msgspec
 
 from host import catalog as catalogs
-from host import fallback
+from host import fallback, pending
 from host import lifecycle as life
 from host.admission import Admission
-from host.budget import Budget, Candidate
+from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config, HandlerPolicy
 from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
-from host.generation import Plan
+from host.generation import Generation, Plan
 from host.lifecycle import Cause, UnloadMode
-from host.measurement import Meter, Reading
+from host.measurement import Reading
+from host.memory_report import handler_memory, memory_report
+from host.memory_watch import MemoryWatch
 from host.observation import Observation, Observer
 from host.owner import Owner
 from host.planner import Planner, policy_of
 from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
-from host.status import OperationsMemory, handler_status, memory_report, step_fields
+from host.status import OperationsMemory, handler_status, step_fields
 from host.suggest import did_you_mean
 
 log = logging.getLogger(__name__)
-
-REST = 60.0
-"""Seconds between two measurements while there is no worker."""
 
 
 class Supervisor:
@@ -58,17 +57,11 @@ class Supervisor:
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._sampler: asyncio.Task[None] | None = None
-        self._learned: dict[str, int] = {}
+        self._pending: asyncio.Task[None] | None = None
         self._operations = OperationsMemory()
-        self._meter = Meter(config.memory)
-        self._measured_at = 0.0
-        self._reading: Reading | None = None
-        self._refreshing = asyncio.Lock()
         self._pins: dict[str, bool] = {}
-        self.budget = Budget(
-            self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
-        )
         self._planner = Planner(config, self._environ)
+        self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
 
     async def start(self) -> None:
@@ -76,13 +69,16 @@ class Supervisor:
 
         Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
         """
+        await self._watch.start()
         await self._note("startup")
         await self._rescan()
         flaws = list(fallback.unknown(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._sampler = self._spawn(self._sample(), "memory sampler")
+        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
+        if self.config.data_dir is not None:
+            self._pending = self._spawn(pending.watch(self.config.data_dir, self._wake), "pending work")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -102,12 +98,13 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        if self._sampler is not None:
-            self._sampler.cancel()
+        for endless in (self._sampler, self._pending):
+            if endless is not None:
+                endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
             await asyncio.wait(self._tasks)
         await self._planner.close()
-        self._meter.close()
+        await self._watch.close()
         self.observation.events.close()
 
     def hurry(self) -> None:
@@ -120,6 +117,11 @@ class Supervisor:
         if not self.draining:
             self.draining = True
             self._spawn(self._note("drain", in_flight=self.in_flight), "note of drain")
+
+    @property
+    def budget(self) -> Budget:
+        """The bytes that host, fork server and workers may use together."""
+        return self._watch.budget
 
     @property
     def in_flight(self) -> int:
@@ -155,12 +157,12 @@ class Supervisor:
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
         self._owner(name)
-        before = await self._measure()
+        before = await self._watch.measure()
         # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
         owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
-        after = before if already else await self._measure()
+        after = before if already else await self._watch.measure()
         generation = owner.generation
         ready_at = generation.ready_at if generation is not None else None
         return LoadReceipt(
@@ -195,9 +197,8 @@ class Supervisor:
 
     async def refresh(self) -> None:
         """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
-        async with self._refreshing:
-            if time.monotonic() - self._measured_at >= self.config.memory.sample_interval and self._closing is None:
-                await self._measure()
+        if self._closing is None:
+            await self._watch.refresh()
 
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
@@ -238,30 +239,50 @@ class Supervisor:
             warnings=warnings,
         )
 
+    async def pending(self) -> dict[str, int]:
+        """Return how many things each handler still has to deliver, active or not; those without any are left out."""
+        if self.config.data_dir is None:
+            return {}
+        notes = await asyncio.to_thread(pending.read, self.config.data_dir)
+        return {name: notes[name].count for name in sorted(notes) if name in self._owners}
+
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        return self._memory_report(await self._measure())
+        return self._memory_report(await self._watch.measure())
 
     def last_memory(self) -> MemoryReport:
         """Return what the last measurement has brought; the host has measured when it has started."""
-        assert self._reading is not None, "nothing is told before the start"
-        return self._memory_report(self._reading)
+        assert self._watch.last is not None, "nothing is told before the start"
+        return self._memory_report(self._watch.last)
 
     def _memory_report(self, reading: Reading) -> MemoryReport:
-        generations = {name: owner.generation for name, owner in self._owners.items()}
-        servers = self._planner.fork_servers
-        return memory_report(reading, self._meter.limit, self.budget, generations, servers, dict(self._learned))
+        handlers = {
+            name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
+        }
+        return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
+
+    def may_run_again(self, name: str, operation: str) -> bool:
+        """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
+        owner = self._owners.get(name)
+        manifest = owner.entry.manifest if owner is not None else None
+        note = (manifest.operations or {}).get(operation) if manifest is not None else None
+        return note is not None and note.retry_on_crash
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with (for the owners)."""
         return await self._planner.plan(entry, generation)
 
-    def expected_bytes(self, entry: CatalogEntry) -> int:
-        """Return what an activation is expected to take: learned, else estimated, else the default."""
-        policy = self._policy(entry)
-        if policy.isolation == "inline":
-            return 0
-        return self._learned.get(entry.name) or policy.memory_estimate or self.config.memory.default_estimate
+    async def expectation(self, owner: Owner) -> Expectation:
+        """Return what an activation is expected to take (for the owners)."""
+        return await self._watch.expectation(owner)
+
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory (for the owners)."""
+        return await self._watch.killed_for_memory()
+
+    def ended(self, generation: Generation, cause: Cause) -> None:
+        """Learn from the end of a worker (for the owners)."""
+        self._watch.ended(generation, cause)
 
     def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in a handler's life (for the owners)."""
@@ -269,6 +290,7 @@ class Supervisor:
             del self._owners[owner.name]
         if what == "activated":
             self._operations.learn(owner)
+            self._watch.activated(owner)
         fields = step_fields(owner, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
@@ -297,16 +319,17 @@ class Supervisor:
         ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
-        recent = self.observation.counters.of(owner.name).recent
-        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name), recent)
+        found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
+        learned = (found.peak or None) if found is not None else None
+        return handler_status(owner, self._operations.reports(owner.entry), learned, recent)
 
     async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
         started = time.monotonic()
-        before = await self._measure()
+        before = await self._watch.measure()
         was = self._status(owner).state
         seconds = owner.policy.drain_timeout if deadline is None else deadline
         outcome = await owner.unload(mode, seconds, cause)
-        after = await self._measure() if outcome.generation is not None else before
+        after = await self._watch.measure() if outcome.generation is not None else before
         departure = outcome.departure
         return UnloadReceipt(
             handler=owner.name,
@@ -321,47 +344,16 @@ class Supervisor:
             exit=outcome.exit,
         )
 
-    def _candidates(self) -> list[Candidate]:
-        found = (owner.candidate() for owner in self._owners.values())
-        return [candidate for candidate in found if candidate is not None]
-
-    def _evict(self, name: str, generation: int) -> None:
-        self._owners[name].post(life.Evicted(generation))
-
-    async def _measure(self) -> Reading:
-        """Measure all processes, and tell the budget and the generations."""
-        generations = {
-            (name, owner.generation.number): owner.generation
-            for name, owner in self._owners.items()
-            if owner.generation is not None and owner.generation.pid is not None and not owner.inline
-        }
-        pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
-        reading = await self._meter.read(self._planner.fork_servers, pids)
-        self._measured_at, self._reading = time.monotonic(), reading
-        self.observation.history.add(reading, self._measured_at)
-        for key, memory in reading.workers.items():
-            generation = generations[key]
-            generation.pss = memory.pss
-            generation.peak = max(generation.peak, memory.pss)
-            self._learned[key[0]] = max(self._learned.get(key[0], 0), generation.peak)
-            if generation.ready_at is not None and generation.exit is None:
-                self.budget.settle(*key, memory.pss)
-        self.budget.measured(
-            reading.host + (reading.fork_server or 0), {key: memory.pss for key, memory in reading.workers.items()}
-        )
-        return reading
-
-    async def _sample(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.memory.sample_interval)
-            at_work = any(owner.generation is not None for owner in self._owners.values())
-            if at_work or time.monotonic() - self._measured_at >= REST:
-                await self._measure()
+    def _wake(self, name: str) -> None:
+        """Activate a handler that has pending work, as far as there is room for it."""
+        owner = self._owners.get(name)
+        if owner is not None and owner.entry.problem is None and not self.draining:
+            owner.post(life.Woken())
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Tell a stage with the memory of all processes."""
-        reading = await self._measure()
-        limit = self._meter.limit
+        reading = await self._watch.measure()
+        limit = reading.limit
         fields |= {
             "pss": reading.total,
             "host": reading.host,
@@ -371,6 +363,7 @@ class Supervisor:
             "limit_source": limit.source,
         }
         self.observation.step(stage, fields)
+        await self._watch.save()
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

@@ -18,9 +18,21 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {"errors", "wire", "plugin", "chat_types", "chat", "upstream", "lifecycle", "transitions", "reports", "timers"}
-    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "log", "suggest", "version"}
-    | {"units", "entry_points", "listen", "fallback"},
+    {
+        "errors",
+        "wire",
+        "plugin",
+        "chat_types",
+        "chat",
+        "upstream",
+        "lifecycle",
+        "transitions",
+        "moves",
+        "reports",
+        "timers",
+    }
+    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
+    | {"version", "units", "entry_points", "fallback", "listen", "pending"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -35,7 +47,8 @@ LAYERS: list[set[str]] = [
         "log_bridge",
     },
     # 2: who decides
-    {"generation", "lease", "owner", "planner", "budget", "measurement", "status", "supervisor", "admission"}
+    {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
+    | {"memory_report", "status", "supervisor", "admission"}
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
@@ -149,6 +162,9 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()
     }
+    if any(name.startswith("google-") for name in declared):
+        # Google's distributions share this namespace.
+        allowed.add("google")
     if "aiohttp" in declared:
         allowed |= AIOHTTP_TYPES
     foreign = [

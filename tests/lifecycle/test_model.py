@@ -90,6 +90,12 @@ class Handler(RuleBasedStateMachine):
         self.asked.add(dispatch)
         self.happens(life.Asked(dispatch))
 
+    @rule()
+    def work_is_pending(self) -> None:
+        before = self.state
+        self.happens(life.Woken())
+        assert self.state == before or before.phase is Phase.COLD
+
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
     def one_who_waits_leaves(self, data: st.DataObject) -> None:

@@ -319,7 +319,7 @@ class TestCrash:
         handler = Life().warm().happens(life.UnloadAsked(5, "drain", 1.0))
         assert handler.did(life.Stop)
         crashed = Life().warm().happens(life.Asked(1), life.UnloadAsked(5, "drain", 1.0))
-        crashed.happens(life.Lost(1, Cause.CRASH, HandlerCrashed("signal 9")), life.Exited(1, out_of_memory=True))
+        crashed.happens(life.Lost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), life.Exited(1))
         departure = crashed.did(life.AnswerUnload)[0].departure
         assert departure is not None
         assert departure.cause is Cause.OUT_OF_MEMORY

@@ -16,8 +16,9 @@ from host import sessions, throttle
 from host.dashboard import FILES, STATIC
 from host.history import MOST, History
 from host.measurement import Reading
-from host.memory import Memory
+from host.memory import Memory, MemoryLimit
 from host.sessions import Sessions
+from host.shortage import KernelView
 from host.throttle import Throttle
 from tests.http.serving import ADMIN, Host, running
 from tests.support import LIMIT, install_puppet, until, within
@@ -224,14 +225,24 @@ async def test_the_overview_brings_what_is_new_since_the_last_sample(tmp_path: P
         await host.supervisor.load("puppet")
         _, second = await host.admin("GET", f"/overview?since={first['history'][-1][0]}")
         assert "puppet" in second["history"][-1][4]
-        assert second["memory"]["evictable"] == ["puppet"]
+        assert [one["handler"] for one in second["memory"]["evict_next"]] == ["puppet"]
         assert second["run"] == first["run"]
         assert (await host.admin("GET", "/overview?since=x"))[0] == 400
 
 
 def reading(host: int, **workers: int) -> Reading:
     found = {(name, 1): Memory(size, size, size) for name, size in workers.items()}
-    return Reading(host=host, fork_server=None, workers=found, measure="pss")
+    return Reading(
+        host=host,
+        fork_server=None,
+        workers=found,
+        measure="pss",
+        limit=MemoryLimit(2**29, 2**28, "configured"),
+        kernel=KernelView(),
+        others=0,
+        at=0.0,
+        cost=0.0,
+    )
 
 
 def samples(history: History, since: int = 0) -> list[list[Any]]:

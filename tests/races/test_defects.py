@@ -85,15 +85,6 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
         assert host.supervisor.status("puppet").in_flight == 0
 
 
-async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    install_puppet(tmp_path)
-    (tmp_path / "file").write_text("in the way")
-    async with bench(tmp_path, data_dir=tmp_path / "file") as host:
-        error = await error_of(host.ask())
-        assert isinstance(error, ConfigError)
-        assert str(tmp_path / "file") in error.message
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a hung fork server up sooner."""

@@ -95,7 +95,7 @@ function show(overview) {
   tryIt.show(overview.handlers);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
   put(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
-  const next = memory.evictable;
+  const next = memory.evict_next.map((one) => one.handler);
   put(
     find("next-eviction"),
     next.length ? `Unloaded next, if memory is short: ${next.join(", then ")}.` : "No handler is idle: none could be unloaded for another.",

@@ -75,7 +75,9 @@ class GptA(ChatHandler):
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
         import openai
-        from openai.types.chat import ChatCompletion, ChatCompletionChunk
+        from openai.types.chat import ChatCompletion
+
+        from gpt_a.streams import WholeStream
 
         try:
             # The SDK's way for any path. `client.chat.completions` would import the resources of all its
@@ -85,7 +87,7 @@ class GptA(ChatHandler):
                 body={**body, "stream": True, "stream_options": {"include_usage": True}},
                 cast_to=ChatCompletion,
                 stream=True,
-                stream_cls=openai.AsyncStream[ChatCompletionChunk],
+                stream_cls=WholeStream,
             )
             async with chunks:
                 async for chunk in chunks:
