@@ -79,6 +79,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     """For the client to send its next request."""
     drain_timeout: Duration = 30.0
     """What dispatches under way get at shutdown."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of these origins (``https://chat.example``) may ask the consumers' routes; none: no page may."""
 
 
 class AuthConfig(_Section, frozen=True, kw_only=True):
@@ -88,9 +90,21 @@ class AuthConfig(_Section, frozen=True, kw_only=True):
     """Consumer keys; with none the host serves loopback only."""
     admin_token: str | None = None
     """The operators' token; with none one is made at start."""
+    consumers_file: Path | None = None
+    """Consumers with names, limits and an end; read anew when it changes."""
+    consumers: str | None = None
+    """The same from the environment, as the text of such a file, or as JSON."""
+
+    @property
+    def open(self) -> bool:
+        """Whether no consumer is configured, so that everybody on this machine is one."""
+        return not self.api_keys and self.consumers_file is None and self.consumers is None
 
     def __repr__(self) -> str:
-        return f"AuthConfig(api_keys=<{len(self.api_keys)}>, admin_token=<{'set' if self.admin_token else 'unset'}>)"
+        return (
+            f"AuthConfig(api_keys=<{len(self.api_keys)}>, admin_token=<{'set' if self.admin_token else 'unset'}>, "
+            f"consumers_file={self.consumers_file!r}, consumers=<{'set' if self.consumers else 'unset'}>)"
+        )
 
 
 class MemoryConfig(_Section, frozen=True, kw_only=True):
@@ -191,6 +205,20 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+class AdminConfig(_Section, frozen=True, kw_only=True):
+    """``[admin]``: the operators' routes."""
+
+    listen: str | None = None
+    """An address of their own: ``127.0.0.1:9090``, or ``unix:/run/handler-host.sock``; None: that of the others."""
+
+
+class MetricsConfig(_Section, frozen=True, kw_only=True):
+    """``[metrics]``: who may read ``/metrics``."""
+
+    public: bool = False
+    """True: everybody; else who has the admin token."""
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All of it."""
 
@@ -201,6 +229,8 @@ class Config(_Section, frozen=True, kw_only=True):
     defaults: HandlerPolicy = HandlerPolicy()
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    admin: AdminConfig = AdminConfig()
     data_dir: Path | None = None
     """Where handlers keep what outlives their workers."""
     handlers: dict[str, dict[str, Any]] = {}

@@ -17,13 +17,17 @@ import msgspec
 from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
 from host.config_values import SECTIONS, WrongValue, convert, keys_of, shown
 from host.errors import ConfigError
+from host.listen import parse_listen
 from host.suggest import did_you_mean, nearest
 from host.units import format_duration, format_size
 
 PREFIX = "HANDLER_HOST_"
 KEYS_VARIABLE = PREFIX + "API_KEYS"
 TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
-OTHER_VARIABLES = frozenset(PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "URL", "CONFIG"))
+CONSUMERS_VARIABLE = PREFIX + "CONSUMERS"
+OTHER_VARIABLES = frozenset(
+    PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "CONSUMERS", "URL", "CONFIG")
+)
 """Variables of the project that are no configuration keys."""
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -117,6 +121,9 @@ class _Reader:
             elif variable == TOKEN_VARIABLE:
                 if value.strip():
                     self._store("auth", "admin_token", hash_key(value.strip()), origin)
+            elif variable == CONSUMERS_VARIABLE:
+                if value.strip():
+                    self._store("auth", "consumers", value, origin)
             elif name == "DATA_DIR":
                 self._add(("data_dir",), value, origin)
             elif "__" in name:
@@ -176,7 +183,7 @@ class _Reader:
                 self._store("catalog", "pins", {**pins, **pinned}, origin)
             case (section, key) if section in SECTIONS and key in keys_of(SECTIONS[section]):
                 decoded = self._convert(keys_of(SECTIONS[section])[key], value, origin)
-                if section == "auth":
+                if key in ("api_keys", "admin_token"):
                     _check_hashes(key, decoded)
                 self._store(section, key, decoded, origin)
             case (section, *rest) if section in SECTIONS:
@@ -224,6 +231,11 @@ class _Reader:
                 f"{place}: workers.hang_after is {format_duration(patience)}: has to be at least twice "
                 f"workers.heartbeat_interval ({format_duration(interval)}), or every worker is taken for hung"
             )
+        try:
+            parse_listen(self._values["admin"].get("listen") or "127.0.0.1:0")
+        except ValueError as error:
+            listen = self._values["admin"]["listen"]
+            self._problems.append(f"{self.origins['admin.listen']}: admin.listen = {shown(listen)}: {error}")
         limit, headroom = self._values["memory"].get("limit"), self._values["memory"].get("headroom")
         if limit is not None and isinstance(headroom, int) and headroom >= limit:
             self._problems.append(

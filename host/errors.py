@@ -89,6 +89,13 @@ class MethodNotAllowed(HostError):
     code = "method_not_allowed"
 
 
+class NotInstalled(HostError):
+    """An optional package that this needs is not installed."""
+
+    status = 501
+    code = "not_installed"
+
+
 class BadRequest(HostError):
     """What came is no HTTP request that can be read."""
 
@@ -157,6 +164,14 @@ class QueueFull(HostError):
 
     status = 429
     code = "queue_full"
+    retryable = True
+
+
+class RateLimited(HostError):
+    """The consumer's key has asked for as much as it may."""
+
+    status = 429
+    code = "rate_limited"
     retryable = True
 
 

@@ -8,6 +8,7 @@ returns, nothing of the generation is left.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
 import random
 import signal
@@ -25,6 +26,7 @@ from host.launcher import Exit, Launcher, WorkerProcess
 from host.lifecycle import Cause
 from host.memory import Memory
 from host.output import Output
+from host.reports import ExitReport
 from host.wire import Log, Ready, WorkerSpec
 
 EXIT_GRACE = 1.0
@@ -103,6 +105,19 @@ class Generation:
         self.shared = max(0, memory.rss - memory.pss)
         if self.ready_at is not None:
             self.steady = max(self.steady, memory.pss)
+
+    def report(self, cause: Cause, reason: str | None) -> ExitReport:
+        """Return how and why it ended; ``reason`` says it better than the process's end does."""
+        assert self.exit is not None, "what has not ended is not reported"
+        return ExitReport(
+            kind=cause.value,
+            text=reason if reason is not None else self.exit.describe(),
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            generation=self.number,
+            code=self.exit.code,
+            signal=self.exit.signal,
+            pss=self.pss,
+        )
 
     def abort(self) -> None:
         """Kill it while it activates; ``Exited`` follows."""

@@ -85,6 +85,14 @@ class Departure(msgspec.Struct, frozen=True, gc=False):
     """Whether the worker was told to stop, or is known to be gone."""
 
 
+class Unloaded(msgspec.Struct, frozen=True):
+    """The outcome of an unload, before anybody has measured what it gave back."""
+
+    generation: int | None
+    departure: Departure | None
+    exit: str | None
+
+
 class State(msgspec.Struct, frozen=True):
     """Everything that decides about a handler."""
 
@@ -219,6 +227,10 @@ class Evicted(_Record, frozen=True):
     generation: int
 
 
+class PolicyChanged(_Record, frozen=True):
+    """The handler may be idle for another time than before: it was pinned, or is not any more."""
+
+
 class Overgrown(_Record, frozen=True):
     """The worker has taken too much memory, or could get no more: it goes when it has ended what it does."""
 
@@ -246,6 +258,7 @@ Event = (
     | Woken
     | UnloadAsked
     | Evicted
+    | PolicyChanged
     | Overgrown
     | Closing
 )

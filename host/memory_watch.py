@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from host import lifecycle as life
 from host.budget import Budget, Expectation
@@ -37,6 +37,8 @@ SHORTEST_LOOK = 0.2
 """Seconds over which waits for memory are looked at, at least: shorter ones tell nothing."""
 KILL_AGE = 10.0
 """Seconds for which a kill that the kernel has counted can explain the end of a worker."""
+REST = 60.0
+"""Seconds between two measurements while there is no worker."""
 SAVE_INTERVAL = 10.0
 """Seconds between two writings of the state file while workers run."""
 FORK_SERVER: Subject = ("fork server", "handler-host", "")
@@ -102,7 +104,13 @@ class Kills:
 class MemoryWatch:
     """Measures the processes of ``owners`` and of ``planner``'s launchers; has the budget, and what is learned."""
 
-    def __init__(self, config: Config, owners: Mapping[str, Owner], planner: Planner) -> None:
+    def __init__(
+        self,
+        config: Config,
+        owners: Mapping[str, Owner],
+        planner: Planner,
+        on_reading: Callable[[Reading], None] = lambda reading: None,
+    ) -> None:
         self.config = config.memory
         self.learned = Learned(config.memory.state_file)
         self.meter = Meter(config.memory)
@@ -126,6 +134,10 @@ class MemoryWatch:
         self._fork_server = 0
         """Bytes that the fork server is expected to take, while its first worker activates."""
         self._measured_at: float | None = None
+        self.last: Reading | None = None
+        """The last measurement."""
+        self._on_reading = on_reading
+        self._refreshing = asyncio.Lock()
         self._saved_at = 0.0
 
     async def start(self) -> None:
@@ -143,7 +155,8 @@ class MemoryWatch:
         """Measure again and again while there are workers or activations that wait; for a task of its own."""
         while True:
             await asyncio.sleep(self.pause)
-            if self.budget.ledger.queue or any(owner.generation is not None for owner in self.owners.values()):
+            at_work = self.budget.ledger.queue or any(owner.generation is not None for owner in self.owners.values())
+            if at_work or self._age() >= REST:
                 try:
                     await self.measure()
                     if time.monotonic() - self._saved_at > SAVE_INTERVAL:
@@ -159,7 +172,19 @@ class MemoryWatch:
         pids = {key: generation.pid for key, generation in workers.items() if generation.pid is not None}
         reading = await self.meter.read(self._planner.fork_servers, pids)
         self._apply(reading, workers)
+        self.last = reading
+        self._on_reading(reading)
         return reading
+
+    async def refresh(self) -> None:
+        """Measure, unless that was done within ``memory.sample_interval``; who asks meanwhile waits for the same."""
+        async with self._refreshing:
+            if self._age() >= self.config.sample_interval:
+                await self.measure()
+
+    def _age(self) -> float:
+        """Return the seconds since the last measurement."""
+        return time.monotonic() - self._measured_at if self._measured_at is not None else float("inf")
 
     async def save(self) -> None:
         """Write the state file if there is something new in it."""
@@ -170,7 +195,7 @@ class MemoryWatch:
 
     async def expectation(self, owner: Owner) -> Expectation:
         """Return what an activation of the handler is expected to take; nothing of it is older than a sample."""
-        if self._measured_at is None or time.monotonic() - self._measured_at >= self.config.sample_interval:
+        if self._age() >= self.config.sample_interval:
             await self.measure()
         if owner.policy.isolation == "process" and not self._planner.fork_servers and not self._fork_server:
             # It is started for the first worker, and is nobody's own.

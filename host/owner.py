@@ -12,12 +12,10 @@ its outcome as events.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from host import lifecycle as life
@@ -35,12 +33,15 @@ from host.errors import (
 from host.generation import Generation, Plan
 from host.lease import Lease
 from host.ledger import Candidate
-from host.lifecycle import Departure, Phase, State, Timer
+from host.lifecycle import Phase, State, Timer
 from host.reports import ExitReport
 from host.timers import LazyTimer, Spells
 from host.transitions import step
 
 log = logging.getLogger(__name__)
+
+_TOLD = {Phase.ACTIVATING: "activating", Phase.DRAINING: "draining"}
+"""The phases whose beginning is told at once; of the others the outcome is told."""
 
 
 class Services(Protocol):
@@ -62,17 +63,8 @@ class Services(Protocol):
     def ended(self, generation: Generation, cause: life.Cause) -> None:
         """Learn from the end of a worker."""
 
-    def changed(self, owner: Owner, what: str) -> None:
-        """Take note of a step in the handler's life: ``activated``, ``unloaded``, ``failed``, ``lost``."""
-
-
-@dataclass(frozen=True)
-class Unloaded:
-    """The outcome of an unload, before the supervisor has measured what it gave back."""
-
-    generation: int | None
-    departure: Departure | None
-    exit: str | None
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+        """Take note of a step in the handler's life, one of ``host.events.KINDS``; ``exit`` is how its worker ended."""
 
 
 class Owner:
@@ -84,6 +76,8 @@ class Owner:
         self.removed = False
         """The catalog has it no more; the owner goes when its worker has gone."""
         self.dispatches = 0
+        self.activated_for = "dispatch"
+        """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
         self.spells = Spells()
@@ -97,7 +91,7 @@ class Owner:
         self._running: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
         self._loads: dict[int, asyncio.Future[None]] = {}
-        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
+        self._unloads: dict[int, asyncio.Future[life.Unloaded]] = {}
         self._requests = 0
         self._timers: dict[Timer, LazyTimer] = {}
         self._perform: dict[type[Any], Callable[[Any], None]] = {
@@ -141,9 +135,12 @@ class Owner:
         return self._state.phase in (Phase.COLD, Phase.FAILED) and self._running is None
 
     def update(self, entry: CatalogEntry, policy: HandlerPolicy) -> None:
-        """Take what the catalog says now; a worker that runs is not touched."""
+        """Take what the catalog and the operators say now; a worker that runs is not touched."""
+        stays = (policy.pin, policy.idle_after) == (self.policy.pin, self.policy.idle_after)
         self.entry = entry
         self.policy = policy
+        if not stays:
+            self.post(life.PolicyChanged())
 
     def post(self, event: life.Event) -> None:
         """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
@@ -153,9 +150,12 @@ class Owner:
         self._deciding = True
         try:
             while self._mailbox:
+                phase = self._state.phase
                 self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
                 for action in actions:
                     self._act(action)
+                if self._state.phase is not phase and self._state.phase in _TOLD:
+                    self._services.changed(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
         ready, busy = self._state.phase is Phase.READY, bool(self._state.leases)
@@ -222,10 +222,10 @@ class Owner:
         self.post(life.LoadAsked(self._requests))
         await answer
 
-    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> Unloaded:
+    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> life.Unloaded:
         """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
         self._requests += 1
-        answer: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
         self._unloads[self._requests] = answer
         self.post(life.UnloadAsked(self._requests, mode, deadline, cause))
         return await answer
@@ -254,6 +254,7 @@ class Owner:
         return timer.remaining() if timer is not None else None
 
     def _reserve(self, action: life.Reserve) -> None:
+        self.activated_for = "operator" if self._state.loads else "dispatch"
         self._reserving = asyncio.create_task(self._find_room(action.generation), name=f"room for {self.name}")
 
     async def _find_room(self, generation: int) -> None:
@@ -261,6 +262,8 @@ class Owner:
             expected = await self._services.expectation(self)
             # Woken for its pending work, it takes room only if there is some: nobody waits for it.
             wanted = bool(self._state.waiters or self._state.loads)
+            if expected.amount > self._services.budget.ledger.room:
+                self._services.changed(self, "waiting")
             await self._services.budget.reserve(self.name, generation, expected, patient=wanted)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
@@ -309,9 +312,12 @@ class Owner:
             self._services.budget.ledger.release(self.name, number)
             self._running = None
         for event in outcome:
-            self._note_end(event)
+            if isinstance(event, life.Lost):
+                self.post(event)
+                continue
+            report = self._note_end(event)
             self.post(event)
-            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed")
+            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed", report)
 
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
@@ -323,23 +329,18 @@ class Owner:
     def _defect(self) -> ActivationFailed:
         return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
-    def _note_end(self, event: life.Event) -> None:
+    def _note_end(self, event: life.Event) -> ExitReport | None:
         generation, departure = self._generation, self._state.departure
         self._generation = None
         if generation is None or generation.exit is None:
-            return
+            return None
         cause = departure.cause if departure is not None else life.Cause.FAILED
         if generation.out_of_memory:
             cause = life.Cause.OUT_OF_MEMORY
         self._services.ended(generation, cause)
-        self.last_exit = ExitReport(
-            kind=cause.value,
-            text=event.error.message if isinstance(event, life.ActivationEnded) else generation.exit.describe(),
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            generation=generation.number,
-            code=generation.exit.code,
-            signal=generation.exit.signal,
-        )
+        reason = event.error.message if isinstance(event, life.ActivationEnded) else None
+        self.last_exit = generation.report(cause, reason)
+        return self.last_exit
 
     def _abort(self, action: life.Abort) -> None:
         if self._generation is not None:
@@ -392,4 +393,4 @@ class Owner:
             answer.set_exception(action.error)
             return
         exit = self.last_exit.text if self.last_exit is not None and action.departure is not None else None
-        answer.set_result(Unloaded(action.generation, action.departure, exit))
+        answer.set_result(life.Unloaded(action.generation, action.departure, exit))

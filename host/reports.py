@@ -34,6 +34,8 @@ class ExitReport(_Report, frozen=True, kw_only=True):
     generation: int
     code: int | None = None
     signal: int | None = None
+    pss: int | None = None
+    """What it took when it was last measured: the bytes that its end gave back."""
 
 
 class HandlerStatus(_Report, frozen=True, kw_only=True):
@@ -63,6 +65,12 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     expires_in: float | None = None
     retry_in: float | None = None
     dispatches: int = 0
+    """Admitted since the host's start."""
+    error_rate: float | None = None
+    """Which share of the last 256 dispatches failed, without those that were the client's fault."""
+    median_seconds: float | None = None
+    """Of the last 256 dispatches, from the request to the last byte; ``p99_seconds``: the 99th percentile."""
+    p99_seconds: float | None = None
     last_exit: ExitReport | None = None
 
 

@@ -11,7 +11,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 from aiohttp import web
@@ -45,10 +45,10 @@ def run(config: Config) -> int:
 
 def _check_address(config: Config) -> None:
     """Refuse to serve other machines without keys."""
-    if not config.auth.api_keys and not is_loopback(config.server.host):
+    if config.auth.open and not is_loopback(config.server.host):
         raise ConfigError(
             f"server.host = {config.server.host!r}: without API keys the host serves 127.0.0.1 only; "
-            f"set {KEYS_VARIABLE}, or auth.api_keys in the file"
+            f"set {KEYS_VARIABLE}, or auth.consumers_file in the file"
         )
 
 
@@ -81,7 +81,13 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         assert runner.server is not None
         listening = await _listen(Listener(runner.server, config.server), config.server)
         try:
-            yield app[SUPERVISOR], _url_of(listening)
+            async with AsyncExitStack() as stack:
+                if config.admin.listen is not None:
+                    from host.admin_address import listening_for_operators  # few have one
+
+                    listener = Listener(runner.server, config.server, admin=True)
+                    await stack.enter_async_context(listening_for_operators(config.admin.listen, listener))
+                yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()
     finally:
@@ -122,7 +128,7 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
         sys.stderr.flush()
     sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
-    if not config.auth.api_keys:
+    if config.auth.open:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
 
 

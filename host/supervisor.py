@@ -11,32 +11,32 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
+from collections.abc import Coroutine, Mapping
+
+import msgspec
 
 from host import catalog as catalogs
 from host import fallback
 from host import lifecycle as life
+from host.admission import Admission
 from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
-from host.config import Config
+from host.config import Config, HandlerPolicy
 from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Generation, Plan
-from host.lease import Lease
 from host.lifecycle import Cause, UnloadMode
+from host.measurement import Reading
 from host.memory_report import handler_memory, memory_report
 from host.memory_watch import MemoryWatch
+from host.observation import Observation, Observer
 from host.owner import Owner
 from host.planner import Planner, policy_of
-from host.reports import HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
-from host.status import OperationsMemory, handler_status
+from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
+from host.status import OperationsMemory, handler_status, step_fields
 from host.suggest import did_you_mean
 from host.waking import Waking
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[[str, Mapping[str, object]], None]
-"""Is told of each step: its name, and its figures."""
 
 
 class Supervisor:
@@ -52,14 +52,17 @@ class Supervisor:
         self.draining = False
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
-        self._observer = observer
+        self.observation = Observation(observer)
         self._catalog = Catalog.empty()
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sampler: asyncio.Task[None] | None = None
+        self._pending: asyncio.Task[None] | None = None
         self._operations = OperationsMemory()
+        self._pins: dict[str, bool] = {}
         self._planner = Planner(config, self._environ)
-        self._watch = MemoryWatch(config, self._owners, self._planner)
+        self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
         self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
 
@@ -70,13 +73,13 @@ class Supervisor:
         """
         await self._watch.start()
         await self._note("startup")
-        await self.rescan()
+        await self._rescan()
         flaws = list(fallback.unknown(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._spawn(self._watch.sample(), "memory sampler")
-        self._spawn(self.waking.run(), "pending work")
+        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
+        self._pending = self._spawn(self.waking.run(), "pending work")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -96,11 +99,14 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for endless in (self._sampler, self._pending):
+            if endless is not None:
+                endless.cancel()
+        while self._tasks:  # what is left are the last words on workers, for log and events
+            await asyncio.wait(self._tasks)
         await self._planner.close()
         await self._watch.close()
+        self.observation.events.close()
 
     def hurry(self) -> None:
         """End at once what a shutdown still waits for."""
@@ -109,7 +115,9 @@ class Supervisor:
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._spawn(self._note("drain", in_flight=self.in_flight), "note of drain")
 
     @property
     def budget(self) -> Budget:
@@ -122,7 +130,7 @@ class Supervisor:
         return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
 
     def lease(self, name: str, operation: str | None = None, patience: float | None = None) -> Admission:
-        """Return a context manager that gives a :class:`Lease` on the handler's worker, activating it if need be.
+        """Return a context manager that gives a lease on the handler's worker, activating it if need be.
 
         ``patience`` is how many seconds it may be waited for.
 
@@ -137,7 +145,7 @@ class Supervisor:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return Admission(owner, next(self._dispatches), patience)
+        return Admission(owner, next(self._dispatches), patience, operation if known is not None else None)
 
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
@@ -178,8 +186,28 @@ class Supervisor:
         await self.rescan()
         return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
 
+    async def pin(self, name: str, *, pinned: bool) -> HandlerStatus:
+        """Keep a handler's worker from idleness and eviction, or let it go again, until the host's next start."""
+        owner = self._owner(name)
+        changed = owner.policy.pin != pinned
+        self._pins[name] = pinned
+        owner.update(owner.entry, self._policy(owner.entry))
+        if changed:
+            await self._note("pinned", handler=name, pin=pinned)
+        return self._status(owner)
+
+    async def refresh(self) -> None:
+        """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
+        if self._closing is None:
+            await self._watch.refresh()
+
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
+        report = await self._rescan()
+        await self._note("rescan", added=report.added, removed=report.removed, changed=report.changed)
+        return report
+
+    async def _rescan(self) -> RescanReport:
         async with self._rescanning:
             found = await asyncio.to_thread(self._scan)
             changes = catalogs.diff(self._catalog, found)
@@ -195,9 +223,9 @@ class Supervisor:
                 if name in changes.changed:
                     self._operations.forget(name)
                 if name in self._owners:
-                    self._owners[name].update(entry, policy_of(self.config, entry))
+                    self._owners[name].update(entry, self._policy(entry))
                 else:
-                    self._owners[name] = Owner(entry, policy_of(self.config, entry), self)
+                    self._owners[name] = Owner(entry, self._policy(entry), self)
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
@@ -214,7 +242,14 @@ class Supervisor:
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        reading = await self._watch.measure()
+        return self._memory_report(await self._watch.measure())
+
+    def last_memory(self) -> MemoryReport:
+        """Return what the last measurement has brought; the host has measured when it has started."""
+        assert self._watch.last is not None, "nothing is told before the start"
+        return self._memory_report(self._watch.last)
+
+    def _memory_report(self, reading: Reading) -> MemoryReport:
         handlers = {
             name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
         }
@@ -243,16 +278,14 @@ class Supervisor:
         """Learn from the end of a worker (for the owners)."""
         self._watch.ended(generation, cause)
 
-    def changed(self, owner: Owner, what: str) -> None:
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in a handler's life (for the owners)."""
         if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
             del self._owners[owner.name]
-        fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
         if what == "activated":
             self._operations.learn(owner)
             self._watch.activated(owner)
-        elif owner.last_exit is not None:
-            fields |= {"cause": owner.last_exit.kind, "exit": owner.last_exit.text}
+        fields = step_fields(owner, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
     def _owner(self, name: str) -> Owner:
@@ -261,6 +294,11 @@ class Supervisor:
             known = ", ".join(sorted(self._owners)) or "none"
             raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
         return owner
+
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        policy = policy_of(self.config, entry)
+        pinned = self._pins.get(entry.name, policy.pin)
+        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
 
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
@@ -275,8 +313,9 @@ class Supervisor:
         ]
 
     def _status(self, owner: Owner) -> HandlerStatus:
-        found = self._watch.footprint(owner.entry)
-        return handler_status(owner, self._operations.reports(owner.entry), (found.peak or None) if found else None)
+        found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
+        learned = (found.peak or None) if found is not None else None
+        return handler_status(owner, self._operations.reports(owner.entry), learned, recent)
 
     async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
         started = time.monotonic()
@@ -300,7 +339,7 @@ class Supervisor:
         )
 
     async def _note(self, stage: str, **fields: object) -> None:
-        """Log a stage with the memory of all processes, and tell the observer."""
+        """Tell a stage with the memory of all processes."""
         reading = await self._watch.measure()
         limit = reading.limit
         fields |= {
@@ -311,40 +350,16 @@ class Supervisor:
             "limit": limit.bytes,
             "limit_source": limit.source,
         }
-        log.info(stage, extra={"fields": fields})
+        self.observation.step(stage, fields)
         await self._watch.save()
-        if self._observer is not None:
-            self._observer(stage, fields)
 
-    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)
-
-
-class Admission:
-    """Gives a lease to the block it is entered for, and takes it back at its end."""
-
-    __slots__ = ("_dispatch", "_owner", "_patience")
-
-    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
-        self._owner = owner
-        self._dispatch = dispatch
-        self._patience = patience
-
-    async def __aenter__(self) -> Lease:
-        return await self._owner.admit(self._dispatch, self._patience)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Take the lease back; for who has entered this without a block."""
-        self._owner.release(self._dispatch)

@@ -256,6 +256,14 @@ def _overgrown(state: State, event: life.Overgrown, policy: HandlerPolicy, now: 
     return state, actions + more
 
 
+def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is not Phase.READY or state.leases:
+        return state, []
+    state, actions = moves.stop_timer(state, Timer.IDLE)
+    state, more = moves.settle(state, policy)
+    return state, actions + more
+
+
 def _closing(state: State, event: life.Closing, policy: HandlerPolicy, now: float) -> Result:
     error = Draining("the host is shutting down; ask another instance")
     state = replace(state, closing=True)
@@ -297,6 +305,7 @@ _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] 
     life.Woken: _woken,
     life.UnloadAsked: _unload_asked,
     life.Evicted: _evicted,
+    life.PolicyChanged: _policy_changed,
     life.Overgrown: _overgrown,
     life.Closing: _closing,
 }

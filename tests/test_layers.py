@@ -32,7 +32,7 @@ LAYERS: list[set[str]] = [
         "timers",
     }
     | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
-    | {"version", "units", "entry_points", "fallback", "pending"},
+    | {"version", "units", "entry_points", "fallback", "listen", "pending"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -48,13 +48,28 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "waking", "supervisor"},
+    | {"memory_report", "status", "waking", "supervisor", "admission"}
+    | {"events", "counters", "history", "observation"},
     # 3: HTTP
-    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
-    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
+    | {"throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
-    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
+    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"}
+    | {"consumers", "consumer_file", "rate_limits"}
+    | {
+        "tally",
+        "loop_lag",
+        "metrics",
+        "metric_families",
+        "request_body",
+        "chat_api",
+        "openai_requests",
+        "openai_answers",
+        "openai_api",
+        "admin",
+        "health",
+    },
     # 4: the composition root
     {"app", "server"},
     # 5: what plugins are tested with; the server never imports it

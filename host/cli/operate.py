@@ -1,4 +1,4 @@
-"""The operators' commands: ``ps``, ``load``, ``unload``, ``reload``, ``rescan``, ``memory``, ``drain``."""
+"""The operators' commands: ``ps``, ``load``, ``unload``, ``reload``, ``pin``, ``rescan``, ``memory``, ``drain``."""
 
 from __future__ import annotations
 
@@ -110,6 +110,26 @@ def unload(arguments: SimpleNamespace) -> int:
 def reload(arguments: SimpleNamespace) -> int:
     """Take workers away, so that new ones run what is installed now."""
     return _take_away(arguments)
+
+
+def pin(arguments: SimpleNamespace) -> int:
+    """Keep handlers from idleness and eviction, until the host's next start."""
+    return _pin(arguments)
+
+
+def unpin(arguments: SimpleNamespace) -> int:
+    """Let them go again."""
+    return _pin(arguments)
+
+
+def _pin(arguments: SimpleNamespace) -> int:
+    client = Client(arguments)
+    return _each(
+        arguments,
+        lambda name: client.admin("POST", "handlers", name, arguments.command),
+        arguments.handlers,
+        lambda handler: put(f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"),
+    )
 
 
 def _take_away(arguments: SimpleNamespace) -> int:

@@ -45,6 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
     _add_operators(commands)
     _add_consumers(commands)
     _add_config(commands)
+    _add_keys(commands)
     _add_authors(commands)
     _add_env(commands)
     _add_doctor(commands)
@@ -117,6 +118,35 @@ def _add_operators(commands: Any) -> None:
         "handler-host reload gpt_a",
     )
     _unload_options(reload)
+
+    for name, what, more in (
+        (
+            "pin",
+            "keep handlers active, whatever is idle or short of memory",
+            "Until the host's next start, or `unpin`.",
+        ),
+        ("unpin", "let handlers be unloaded again", "For those that `pin` or the configuration has pinned."),
+    ):
+        command = _add(commands, name, "operate", what, more, f"handler-host {name} gpt_a")
+        command.add_argument("handlers", nargs="+", metavar="HANDLER")
+        _client_options(command, json=True)
+
+    events = _add(
+        commands,
+        "events",
+        "events",
+        "show what has happened in the host, and what happens",
+        "One line for each step in a handler's life and for each thing that an operator has done. A host that "
+        "goes away is waited for, and asked for what was missed meanwhile. --json prints an event a line.",
+        "handler-host events",
+        "handler-host events --follow --handler gpt_a",
+        "handler-host events --follow --kind unloaded --json | jq .cause",
+    )
+    events.add_argument("--follow", "-f", action="store_true", help="go on with what happens, until Ctrl-C")
+    events.add_argument("--last", metavar="N", type=int, help="so many of the last events first (default: all; 10)")
+    events.add_argument("--handler", action="append", metavar="HANDLER", help="of this handler only; may be repeated")
+    events.add_argument("--kind", action="append", metavar="KIND", help="of this kind only; may be repeated")
+    _client_options(events, json=True)
 
     rescan = _add(
         commands,
@@ -206,6 +236,29 @@ def _add_config(commands: Any) -> None:
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
     _config_options(config)
+
+
+def _add_keys(commands: Any) -> None:
+    keys = _add(
+        commands,
+        "keys",
+        "keys",
+        "make, list and revoke the keys of consumers",
+        "They stand as hashes in the consumers' file (auth.consumers_file, or --file). `new` prints a key, once. "
+        "A running host reads the file anew when it has changed.",
+        "handler-host keys new team-a --handlers gpt_a,gpt_e --expires 90d",
+        "handler-host keys list",
+        "handler-host keys revoke team-a --file consumers.toml",
+    )
+    keys.add_argument("action", choices=("new", "list", "revoke"))
+    keys.add_argument("name", nargs="?", metavar="NAME", help="of the consumer")
+    keys.add_argument("--file", metavar="FILE", help="the consumers' file (default: that of the configuration)")
+    keys.add_argument("--handlers", metavar="A,B", help="what the key is for (default: all handlers)")
+    keys.add_argument("--requests-per-minute", metavar="N", type=int, help="requests in any minute (default: no limit)")
+    keys.add_argument("--concurrency", metavar="N", type=int, help="dispatches at a time (default: no limit)")
+    keys.add_argument("--expires", metavar="WHEN", help="a day (2027-01-01), a moment, or a time from now (90d)")
+    keys.add_argument("--json", action="store_true", help="list as JSON")
+    _config_options(keys)
 
 
 def _add_authors(commands: Any) -> None:
@@ -332,7 +385,7 @@ def _unload_options(command: argparse.ArgumentParser) -> None:
 
 def _client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
     command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    if command.get_default("module") == "operate":
+    if command.get_default("module") in ("operate", "events"):
         command.add_argument(
             "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
         )

@@ -225,7 +225,7 @@ async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_no
 ) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:
-        monkeypatch.setattr(host.supervisor, "_observer", raises)
+        monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
         assert (await host.ask(number=1))["number"] == 1
-        await until(lambda: "a defect of the host: note of activated failed" in caplog.text)
+        await until(lambda: "the observer of the application failed at 'activated'" in caplog.text)
         monkeypatch.undo()
