@@ -67,15 +67,29 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
-benches := memory cycles dispatch activation discovery upstream peer
+benches := memory cycles dispatch activation discovery upstream sheets peer ops
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
-.PHONY: $(addprefix bench-,$(benches))
-$(addprefix bench-,$(benches)): bench-%: setup
+# Of many minutes, and therefore no part of `make bench`: limit (40; ARGS="--seconds 30" for less), soak (10).
+long_benches := limit soak
+
+.PHONY: $(addprefix bench-,$(benches) $(long_benches))
+$(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
 	@$(python) -m bench.$* $(ARGS)
+
+uplot := uplot-1.6.32
+uplot_sha512 := 2883159c6ebccefbb95d751b0b82d010f9e1c0ec41b8bc96d401eda66e882935c89a46cb824332fa369b8cb8122cc6ac36e186cd09bf7a9ded3a4c93c6989023
+
+.PHONY: vendor
+vendor: ## fetch the chart library of the dashboard again (with npm), and check its hash
+	npm pack --silent $(subst -,@,$(uplot))
+	echo "$(uplot_sha512)  $(uplot).tgz" | sha512sum --check --quiet
+	tar -xzf $(uplot).tgz -C host/dashboard/static/uplot --strip-components=1 package/LICENSE
+	tar -xzf $(uplot).tgz -C host/dashboard/static/uplot --strip-components=2 package/dist/uPlot.iife.min.js package/dist/uPlot.min.css
+	rm $(uplot).tgz
 
 .PHONY: clean
 clean: ## remove what the other commands made

@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=7)
     options = parser.parse_args()
     print(
-        *tables.header("openai", "anthropic", "google-generativeai", "xllamacpp"),
+        *tables.header("openai", "anthropic", "google-generativeai", "litellm", "xllamacpp"),
         f"runs: {options.runs} of each, alternating; medians",
         sep="\n",
     )

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import hashlib
 import secrets
 import statistics
 import subprocess
@@ -64,13 +65,16 @@ CASES = ((1, False), (32, False), (1, True), (32, True))
 def environment() -> tuple[Path, str]:
     """Return the interpreter of the proxy's environment, made if need be, and the version of litellm in it."""
     python = ENVIRONMENT / "bin" / "python"
-    done = ENVIRONMENT / ".installed"
-    if not done.exists() or done.stat().st_mtime < LOCK.stat().st_mtime:
+    done, wanted = ENVIRONMENT / ".installed", hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not done.exists() or done.read_text() != wanted:
         print(f"making {ENVIRONMENT} from {LOCK.relative_to(ROOT)} …", file=sys.stderr)
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--compile", "--require-hashes"]
-        subprocess.run([*command, "--only-binary=:all:", "-r", str(LOCK)], check=True)
-        done.touch()
+        command += ["--only-binary=:all:", "-r", str(LOCK)]
+        installed = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
+        if installed.returncode != 0:
+            raise SystemExit(f"the peer could not be installed:\n{installed.stderr[-2000:]}")
+        done.write_text(wanted)
     ask = "from importlib.metadata import version; print(version('litellm'))"
     found = subprocess.run([str(python), "-c", ask], check=True, capture_output=True, text=True).stdout.strip()
     if found in FORBIDDEN:

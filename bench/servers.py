@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TOKEN = "benchmark-admin-token"
 BARE = """\
@@ -54,9 +54,14 @@ asyncio.run(main())
 class Server:
     """A server process that has said it is ready, and its tree of processes."""
 
-    def __init__(self, process: subprocess.Popen[str], url: str) -> None:
+    def __init__(self, process: subprocess.Popen[str], url: str, errors: IO[str]) -> None:
         self.process = process
         self.url = url
+        self._errors = errors
+
+    def log(self) -> str:
+        """Return what it has written to standard error so far."""
+        return os.pread(self._errors.fileno(), 2**30, 0).decode(errors="replace")
 
     @property
     def pids(self) -> list[int]:
@@ -116,14 +121,24 @@ def bare() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def host(config: str = "", environment: dict[str, str] | None = None) -> Iterator[Server]:
-    """Run the host with ``config``, the text of a ``host.toml``."""
+def host(config: str = "", environment: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Iterator[Server]:
+    """Run the host with ``config``, the text of a ``host.toml``; ``prefix`` is a command that runs it."""
     with tempfile.TemporaryDirectory(prefix="bench-host-") as directory:
         path = Path(directory, "host.toml")
         path.write_text(config)
-        command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
-        with _running(command, {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, **(environment or {})}) as server:
+        command = [*prefix, sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
+        # What hosts and handlers have kept elsewhere is not to be taken up here.
+        own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
+        with _running(command, own | (environment or {})) as server:
             yield server
+
+
+@contextlib.contextmanager
+def upstream(pieces: int, pause: float) -> Iterator[Server]:
+    """Run the scripted provider: answers of so many pieces, so many seconds before each of them."""
+    command = [sys.executable, "-m", "host.testing", "--pieces", str(pieces), "--pause", str(pause)]
+    with _running(command, {}) as server:
+        yield server
 
 
 @contextlib.contextmanager
@@ -138,7 +153,7 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server
             if not line.startswith("ready "):
                 errors.seek(0)
                 raise RuntimeError(f"{' '.join(command)} did not start: {line!r}\n{errors.read()}")
-            yield Server(process, line.split()[1])
+            yield Server(process, line.split()[1], errors)
         finally:
             stop(process)
 

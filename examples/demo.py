@@ -1,8 +1,9 @@
 """The main job, told in six steps: ``make demo``. It needs no key, no account and no network.
 
 Starts the host on a free loopback port and watches its memory while handlers are
-activated, used and unloaded. ``gpt_e`` runs a small model in its own worker; the
-OpenAI SDK inside ``gpt_a`` is pointed at the host itself, and served by ``gpt_e``.
+activated, used and unloaded. ``gpt_e`` runs a small model in its own worker. The SDKs of
+the other four are pointed at the host itself, which speaks OpenAI's, Anthropic's and
+Gemini's protocols, and served by ``gpt_e``. ``sheets`` keeps it in a local workbook.
 ``make serve`` (``--serve``) leaves the same host running.
 """
 
@@ -27,15 +28,21 @@ from pathlib import Path
 from typing import IO, Any, NoReturn
 
 CONFIG = Path(__file__).with_name("demo.toml")
-HANDLERS = ("gpt_a", "gpt_e")
+SDKS = {
+    "gpt_a": "the OpenAI SDK",
+    "gpt_b": "the Anthropic SDK",
+    "gpt_c": "google-generativeai",
+    "gpt_d": "LiteLLM",
+}
+HANDLERS = ("gpt_e", *SDKS, "sheets")
 QUESTION = "What is the capital of France? Answer in one sentence."
-TIME_LIMIT = 180
+TIME_LIMIT = 240
 """Seconds after which the demo gives up."""
 STOP_LIMIT, LEAVE_LIMIT = 20, 2
 """Seconds for the host to stop, and for the last of its processes to be gone then."""
 TOLERANCE = 4
 """MB by which the memory at the end may differ from that at the start."""
-BAR = 20
+BAR = 10
 """Characters of the longest bar."""
 MB = 1024**2
 
@@ -66,6 +73,10 @@ class Host:
     def call(self, method: str, path: str) -> Any:
         """Send a request; return the JSON of its answer."""
         return json.loads(self.send(method, path).read())
+
+    def ask(self, handler: str, operation: str, **request: object) -> Any:
+        """Run an operation of a handler; return its answer."""
+        return json.loads(self.send("POST", f"/v1/handlers/{handler}/{operation}", request).read())
 
     def chat(self, model: str) -> tuple[float, float]:
         """Ask, and print the answer as it comes; return the seconds of its cold start, and to the first piece."""
@@ -120,41 +131,45 @@ def free_port() -> int:
         return port
 
 
-def environment(port: int, token: str) -> dict[str, str]:
+def environment(token: str, data: str) -> dict[str, str]:
     """Return the environment of the host: what the caller has set for other hosts is left out."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
     own["HANDLER_HOST_ADMIN_TOKEN"] = token
-    own["HANDLER_HOST_HANDLERS__GPT_A__BASE_URL"] = f"http://127.0.0.1:{port}/v1"
+    own["HANDLER_HOST_DATA_DIR"] = data
+    # The story begins with nothing learned, and leaves nothing behind.
+    own["HANDLER_HOST_MEMORY__STATE_FILE"] = os.devnull
     # Where there is a proxy, it is not to be asked for the host itself.
     for name in ("NO_PROXY", "no_proxy"):
         own[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
     return own
 
 
-def command(port: int, *more: str) -> list[str]:
-    """Return how the host is started."""
-    return [sys.executable, "-m", "host", "serve", "--config", str(CONFIG), "--port", str(port), *more]
+def command(port: int, data: str, *more: str) -> list[str]:
+    """Return how the host is started; its configuration names the port of this run wherever it means the host."""
+    config = Path(data, "host.toml")
+    config.write_text(CONFIG.read_text().replace("8080", str(port)))
+    return [sys.executable, "-m", "host", "serve", "--config", str(config), *more]
 
 
 @contextlib.contextmanager
 def running_host() -> Iterator[Host]:
     """Start a host, and end it whatever happens; nothing of it is left then."""
-    with tempfile.TemporaryFile("w+") as log:
-        host = start(log)
+    with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="handler-host-demo-") as data:
+        host = start(log, data)
         try:
             yield host
         finally:
             end(host)
 
 
-def start(log: IO[str]) -> Host:
-    """Start a host; once more if somebody has taken the port meanwhile."""
+def start(log: IO[str], data: str) -> Host:
+    """Start a host that keeps its data in ``data``; once more if somebody has taken the port meanwhile."""
     reason = ""
     for _ in range(3):
         port, token = free_port(), secrets.token_urlsafe(24)
-        settings = environment(port, token) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
+        settings = environment(token, data) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
         process = subprocess.Popen(
-            command(port, "--log-level", "warning"), env=settings, stdout=subprocess.PIPE, stderr=log, text=True
+            command(port, data, "--log-level", "error"), env=settings, stdout=subprocess.PIPE, stderr=log, text=True
         )
         host = Host(process, port, token)
         assert process.stdout is not None
@@ -207,14 +222,21 @@ class Story:
     def __init__(self, host: Host) -> None:
         self._host = host
         self._rows: list[tuple[str, dict[str, Any]]] = []
+        self._steps = 0
 
     def step(self, *title: str) -> None:
         """Begin the next step."""
-        print(f"\n{len(self._rows) + 1}. " + "\n   ".join(title))
+        self._steps += 1
+        print(f"\n{self._steps}. " + "\n   ".join(title))
 
     def states(self) -> None:
         """Print the handlers' states."""
-        print("   " + ", ".join(f"{name} is {state}" for name, state in self._host.states().items()))
+        states = self._host.states()
+        alike = set(states.values())
+        if len(alike) == 1:
+            print(f"   {', '.join(states)} are {alike.pop()}")
+        else:
+            print("   " + ", ".join(f"{name} is {state}" for name, state in states.items()))
 
     def chat(self, model: str) -> None:
         """Ask the model, and tell of its cold start."""
@@ -222,11 +244,26 @@ class Story:
         if not cold:
             fail(f"{model} was not cold")
         print(f"   ({cold:.2f} s cold start, and {first:.2f} s to the first piece of the answer)")
+        self.remember(f"{model} has answered")
 
-    def remember(self, what: str) -> None:
+    def keep(self) -> None:
+        """Put what was asked into the log, and read it again."""
+        host = self._host
+        rows = [{"user_id": "demo", "event": "question", "text": QUESTION, "data": name} for name in HANDLERS[:-1]]
+        host.ask("sheets", "log.append", rows=rows)
+        count = host.ask("sheets", "states.increment", name="questions", by=len(rows))["value"]
+        tail = host.ask("sheets", "log.tail", user_id="demo")["rows"]
+        mode = host.ask("sheets", "status")["mode"]
+        if (mode, count, [row["data"] for row in tail]) != ("local", len(rows), [row["data"] for row in rows]):
+            fail(f"sheets has not kept what was asked: {mode}, {count}, {tail}")
+        print(f"   {mode} workbook: {len(tail)} rows in the log, {count} questions counted")
+
+    def remember(self, what: str, *, quiet: bool = False) -> None:
         """Measure, and keep it for the table."""
         memory = self._host.memory()
         self._rows.append((what, memory))
+        if quiet:
+            return
         parts = [f"host {memory['host'] / MB:.0f}"]
         if memory["fork_server"] is not None:
             parts.append(f"fork server {memory['fork_server'] / MB:.0f}")
@@ -235,7 +272,7 @@ class Story:
 
     def unload(self) -> None:
         """Unload the handlers, and print the receipts."""
-        for name in HANDLERS:
+        for name in reversed(HANDLERS):
             receipt = self._host.call("POST", f"/admin/handlers/{name}/unload")
             given_back = receipt["bytes_given_back"] / MB
             if receipt["generation"] is None or given_back < 1:
@@ -244,6 +281,7 @@ class Story:
                 f"   {name}: generation {receipt['generation']} gone in {receipt['seconds'] * 1000:.0f} ms, "
                 f"{given_back:.0f} MB given back, {receipt['killed']} dispatches killed"
             )
+            self.remember(f"{name} is unloaded", quiet=True)
 
     def wait_for_the_fork_server_to_go(self) -> None:
         """Wait until the host is alone."""
@@ -257,16 +295,18 @@ class Story:
         """Print the memory of all steps; fail if it is not back where it was."""
         full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
         most = max(memory["used"] for _, memory in self._rows)
-        print(f"\n   {'PSS in MB':<20} {'host':>4} {'fork server':>11} {'gpt_a':>5} {'gpt_e':>5} {'all':>4}\n")
-        for number, (what, memory) in enumerate(self._rows, 1):
+        heads = ("host", "fork", *HANDLERS, "all")
+        widths = [max(4, len(head)) for head in heads]
+        print(f"\n{'PSS in MB':<20} " + " ".join(head.rjust(width) for head, width in zip(heads, widths, strict=True)))
+        for what, memory in self._rows:
             workers = [memory["workers"].get(name, {}).get("pss") for name in HANDLERS]
             figures = [memory["host"], memory["fork_server"], *workers, memory["used"]]
             cells = (
                 (f"{figure / MB:.0f}" if figure is not None else "-").rjust(width)
-                for figure, width in zip(figures, (4, 11, 5, 5, 4), strict=True)
+                for figure, width in zip(figures, widths, strict=True)
             )
             bar = full * max(1, round(BAR * memory["used"] / most))
-            print(f"{number}. {what:<20} {' '.join(cells)}  {bar}")
+            print(f"{what:<20} {' '.join(cells)} {bar}")
         grown = (self._rows[-1][1]["used"] - self._rows[0][1]["used"]) / MB
         if grown > TOLERANCE:
             fail(f"the memory is not back where it was: {grown:.1f} MB more than at the start")
@@ -282,26 +322,24 @@ def tell() -> None:
 
         story.step("A first chat with gpt_e, a small local model in a worker of its own:", f'"{QUESTION}"')
         story.chat("gpt_e")
-        story.remember("gpt_e has answered")
 
         story.step(
-            "The same to gpt_a: the real OpenAI SDK, in a worker of its own. Its provider",
-            "is this very host, where gpt_e answers.",
+            "The same to four real SDKs, each in a worker of its own. Their providers are",
+            "this very host, which speaks all their protocols; gpt_e answers behind it.",
         )
-        story.chat("gpt_a")
-        story.remember("gpt_a has answered")
+        for name in SDKS:
+            story.chat(name)
 
-        story.step("Both are idle now. Left alone, they are unloaded after `idle_after`.")
+        story.step("sheets keeps what was asked, in a local workbook. Then all are idle:")
+        story.keep()
         story.states()
-        story.remember("both idle")
+        story.remember("sheets has kept it")
 
         story.step("An operator does not wait: POST /admin/handlers/NAME/unload")
         story.unload()
-        story.remember("both unloaded")
 
         story.step("The fork server has nothing more to do, and goes too.")
         story.wait_for_the_fork_server_to_go()
-        story.states()
         story.remember("memory is back")
         story.table()
     print("\nThe host has ended and no process of it is left. `make serve` leaves it running.")
@@ -334,7 +372,8 @@ def serve() -> None:
 """
     )
     sys.stderr.flush()
-    os.execve(sys.executable, command(port), environment(port, token))
+    data = tempfile.mkdtemp(prefix="handler-host-demo-")
+    os.execve(sys.executable, command(port, data), environment(token, data))
 
 
 def stop(number: int, _: object) -> None:

@@ -71,6 +71,8 @@ class AdminRoutes:
             web.post("/admin/handlers/{name}/load", self.load),
             web.post("/admin/handlers/{name}/unload", self.unload),
             web.post("/admin/handlers/{name}/reload", self.reload),
+            web.post("/admin/handlers/{name}/pin", self.pin),
+            web.post("/admin/handlers/{name}/unpin", self.unpin),
             web.post("/admin/rescan", self.rescan),
             web.get("/admin/memory", self.memory),
             web.post("/admin/drain", self.drain),
@@ -109,6 +111,16 @@ class AdminRoutes:
         options = await self._options(request, UnloadOptions)
         work = self._supervisor.reload(name, options.mode, options.deadline_s)
         return await self._do(work, f"reload of {name}", options)
+
+    async def pin(self, request: web.Request) -> web.StreamResponse:
+        """Keep a handler from idleness and eviction, until the host's next start."""
+        await self._options(request, NoOptions)
+        return json_answer(await self._supervisor.pin(self._known(request), pinned=True))
+
+    async def unpin(self, request: web.Request) -> web.StreamResponse:
+        """Let it go again."""
+        await self._options(request, NoOptions)
+        return json_answer(await self._supervisor.pin(self._known(request), pinned=False))
 
     async def rescan(self, request: web.Request) -> web.StreamResponse:
         """Read anew what is installed."""

@@ -10,18 +10,30 @@ from aiohttp import web
 from host.admin import AdminRoutes
 from host.anthropic_api import REQUEST_ID, AnthropicRoutes
 from host.anthropic_api import envelope as anthropic_envelope
-from host.auth import Endpoint, KeyRing, for_consumers, for_operators
+from host.audit import Audit
+from host.auth import ConsumerGate, Endpoint, KeyRing
 from host.chat_api import ChatApi
 from host.config import Config
+from host.cors import Cors
+from host.dashboard import DashboardRoutes
 from host.dispatch import Dispatcher, NativeRoutes
+from host.errors import NotFound
+from host.event_routes import EventRoutes
 from host.gemini_api import GeminiRoutes
 from host.gemini_api import envelope as gemini_envelope
 from host.health import HealthRoutes
 from host.http_errors import error_middleware, expectation, speaking
+from host.metrics import MetricsRoutes
+from host.observation import Observer
 from host.openai_api import OpenAIRoutes
+from host.operators import Operators
+from host.peer import is_admin_connection
 from host.request_limits import RequestLimits
 from host.responses_api import ResponsesRoutes
-from host.supervisor import Observer, Supervisor
+from host.supervisor import Supervisor
+
+Gate = Callable[[Endpoint], Endpoint]
+"""Stands before an endpoint."""
 
 if TYPE_CHECKING:
     from host.tracing import Tracing
@@ -41,8 +53,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     """
     config = config or Config()
     supervisor = Supervisor(config, observer=observer)
+    counters = supervisor.observation.counters
     keys = KeyRing(config.auth)
     limits = RequestLimits(config.server)
+    cors = Cors(config.server.cors_origins)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
     chats = ChatApi(supervisor, dispatcher)
@@ -51,37 +65,62 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     anthropic = AnthropicRoutes(chats, limits)
     gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
+    metrics = MetricsRoutes(supervisor)
+    dashboard = DashboardRoutes(supervisor, native)
+    audit = Audit(supervisor.observation.events)
+    consumers = ConsumerGate(keys, counters, cors.allows)
+    operators = Operators(keys, audit, counters, limits)
+    # With an address of their own, what operators do is found nowhere else, and nothing else there.
+    apart = config.admin.listen is not None
+    operators_address = _only_at(operators=True) if apart else _unchanged
+    not_operators = _only_at(operators=False) if apart else _unchanged
 
     tracing = _tracing(config)
-    traced = tracing.traced if tracing is not None else _as_it_is
+    traced = tracing.traced if tracing is not None else _unchanged
 
-    def consumers(endpoint: Endpoint) -> Endpoint:
-        return traced(limits.counted(for_consumers(keys, endpoint)))
+    def for_consumers(endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
+        return not_operators(cors.crossed(traced(limits.counted(consumers.only(endpoint, parameter)))))
 
-    def anthropic_consumers(endpoint: Endpoint) -> Endpoint:
-        return speaking(anthropic_envelope, consumers(endpoint), request_id=REQUEST_ID)
+    def for_anthropics_clients(endpoint: Endpoint) -> Endpoint:
+        return speaking(anthropic_envelope, for_consumers(endpoint), request_id=REQUEST_ID)
 
-    def gemini_consumers(endpoint: Endpoint) -> Endpoint:
-        return speaking(gemini_envelope, traced(limits.counted(for_consumers(keys, endpoint, parameter="key"))))
+    def for_geminis_clients(endpoint: Endpoint) -> Endpoint:
+        return speaking(gemini_envelope, for_consumers(endpoint, parameter="key"))
+
+    def for_operators(endpoint: Endpoint) -> Endpoint:
+        return operators_address(operators.only(endpoint))
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
-    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), lambda endpoint: endpoint))
-    app.add_routes(_guarded(native.routes(), consumers))
-    app.add_routes(anthropic.beside(_guarded(openai.routes(), consumers), anthropic_consumers))
-    app.add_routes(_guarded(anthropic.routes(), anthropic_consumers))
-    app.add_routes(_guarded(responses.routes(), consumers))
-    app.add_routes(_guarded(gemini.routes(), gemini_consumers))
-    app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
+    app.add_routes(_guarded(HealthRoutes(supervisor).routes(), _unchanged))
+    app.add_routes(_guarded(native.routes(), for_consumers))
+    app.add_routes(anthropic.beside(_guarded(openai.routes(), for_consumers), for_anthropics_clients))
+    app.add_routes(_guarded(anthropic.routes(), for_anthropics_clients))
+    app.add_routes(_guarded(responses.routes(), for_consumers))
+    app.add_routes(_guarded(gemini.routes(), for_geminis_clients))
+    for steering in (admin.routes(), EventRoutes(supervisor).routes(), dashboard.routes()):
+        app.add_routes(_guarded(steering, for_operators))
+    for page in (operators.routes(), dashboard.public_routes()):
+        app.add_routes(_guarded(page, operators_address))
+    app.add_routes(_guarded(metrics.routes(), _unchanged if config.metrics.public else for_operators))
+    if config.server.cors_origins:
+        app.add_routes(_guarded(cors.routes(), not_operators))
+        app.on_response_prepare.append(cors.stamp)
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start()
         yield
         await supervisor.close()
+        metrics.close()
         await admin.close()
         if tracing is not None:
             await tracing.close()
 
+    async def end_events(_: web.Application) -> None:
+        supervisor.observation.events.close()
+
+    # A server that ends the host as a part of it waits for its answers first: these would never end.
+    app.on_shutdown.append(end_events)
     app.cleanup_ctx.append(supervise)
     return app
 
@@ -94,13 +133,27 @@ def _tracing(config: Config) -> Tracing | None:
     return Tracing(config.tracing)
 
 
-def _as_it_is(endpoint: Endpoint) -> Endpoint:
+def _unchanged(endpoint: Endpoint) -> Endpoint:
     return endpoint
 
 
-def _guarded(routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
-    """Return the routes with the guard before each of them."""
+def _only_at(*, operators: bool) -> Gate:
+    """Return what leaves an endpoint to the connections of the operators' own address, or to all others."""
+
+    def only(endpoint: Endpoint) -> Endpoint:
+        async def run(request: web.Request) -> web.StreamResponse:
+            if is_admin_connection(request) != operators:
+                raise NotFound(f"there is nothing at {request.path} of this address")
+            return await endpoint(request)
+
+        return run
+
+    return only
+
+
+def _guarded(routes: list[web.RouteDef], gate: Gate) -> list[web.RouteDef]:
+    """Return the routes with the gate before each of them."""
     return [
-        web.route(route.method, route.path, guard(route.handler), expect_handler=expectation, **route.kwargs)
+        web.route(route.method, route.path, gate(route.handler), expect_handler=expectation, **route.kwargs)
         for route in routes
     ]

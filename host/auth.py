@@ -13,8 +13,13 @@ from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
 
+from host import exchange
 from host.config import AuthConfig
-from host.errors import Forbidden, Unauthorized
+from host.consumers import Consumers
+from host.counters import Counters
+from host.errors import Forbidden, RateLimited, Unauthorized
+from host.peer import address_of
+from host.throttle import Throttle
 
 KEY_HEADERS = ("x-api-key", "x-goog-api-key")
 """Where clients of other providers send a key, beside ``Authorization: Bearer``."""
@@ -23,24 +28,20 @@ Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class KeyRing:
-    """The digests of the consumer keys and of the admin token."""
+    """The consumers with the digests of their keys, and the digest of the admin token."""
 
     def __init__(self, config: AuthConfig) -> None:
-        self._consumers = tuple(_digest_of(key) for key in config.api_keys)
-        self._admin = _digest_of(config.admin_token) if config.admin_token is not None else None
+        self.consumers = Consumers(config)
+        self._admin = bytes.fromhex(config.admin_token.removeprefix("sha256:")) if config.admin_token else None
 
     @property
     def open(self) -> bool:
         """Whether there are no consumer keys, so that everybody on this machine is a consumer."""
-        return not self._consumers
+        return self.consumers.open
 
     def is_consumer(self, key: str) -> bool:
         """Tell whether ``key`` is one of the consumers'."""
-        digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-        found = False
-        for known in self._consumers:
-            found |= hmac.compare_digest(digest, known)
-        return found
+        return self.consumers.find(key) is not None
 
     def is_admin(self, key: str) -> bool:
         """Tell whether ``key`` is the admin token."""
@@ -51,10 +52,6 @@ class KeyRing:
     def has_admin(self) -> bool:
         """Whether there is an admin token at all."""
         return self._admin is not None
-
-
-def _digest_of(key: str) -> bytes:
-    return bytes.fromhex(key.removeprefix("sha256:"))
 
 
 def presented_key(request: web.Request, parameter: str | None = None) -> str | None:
@@ -70,46 +67,56 @@ def presented_key(request: web.Request, parameter: str | None = None) -> str | N
     return request.query.get(parameter) if parameter is not None else None
 
 
-def for_consumers(keys: KeyRing, endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
-    """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, where a protocol has that.
+class ConsumerGate:
+    """The gate of the consumers' routes.
 
-    Without consumer keys it is for everybody on this machine, but not for web
+    Without consumer keys it is open for everybody on this machine, but not for web
     pages: a page whose name was made to point to 127.0.0.1 (DNS rebinding), or
-    that posts across sites, must not spend the keys of the handlers.
+    that posts across sites, must not spend the keys of the handlers. ``allows``
+    tells which origins of pages are let in.
     """
 
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        if keys.open:
-            _refuse_strangers(request)
+    def __init__(self, keys: KeyRing, counters: Counters, allows: Callable[[str], bool]) -> None:
+        self._keys = keys
+        self._counters = counters
+        self._allows = allows
+        self._throttle = Throttle()
+
+    def only(self, endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
+        """Return ``endpoint`` for consumers only; ``parameter`` of the query may have the key, if it is given."""
+
+        async def guarded(request: web.Request) -> web.StreamResponse:
+            if self._keys.open:
+                _refuse_strangers(request, self._allows)
+            else:
+                await self._admit(request, parameter)
             return await endpoint(request)
+
+        return guarded
+
+    async def _admit(self, request: web.Request, parameter: str | None) -> None:
+        """Find out who asks; raises ``Unauthorized``, ``Forbidden`` and ``RateLimited``."""
         key = presented_key(request, parameter)
         if key is None:
             raise Unauthorized("this route needs an API key: send it as 'Authorization: Bearer KEY'")
-        if not keys.is_consumer(key):
-            if keys.is_admin(key):
+        await self._keys.consumers.refresh()
+        consumer = self._keys.consumers.find(key)
+        if consumer is None:
+            if self._keys.is_admin(key):
                 raise Forbidden("the admin token is no API key: handlers are called with a key of their consumers")
+            self._counters.wrong_keys["consumer"] += 1
+            await self._throttle.failed(address_of(request))
             raise Unauthorized("the API key is not one of this host's: see HANDLER_HOST_API_KEYS")
-        return await endpoint(request)
-
-    return guarded
-
-
-def for_operators(keys: KeyRing, endpoint: Endpoint) -> Endpoint:
-    """Return ``endpoint`` for who has the admin token only."""
-
-    async def guarded(request: web.Request) -> web.StreamResponse:
-        if not keys.has_admin:
-            raise Forbidden("the admin routes are closed, as there is no admin token: set HANDLER_HOST_ADMIN_TOKEN")
-        key = presented_key(request)
-        if key is None:
-            raise Unauthorized("this route needs the admin token: send it as 'Authorization: Bearer TOKEN'")
-        if not keys.is_admin(key):
-            if keys.is_consumer(key):
-                raise Forbidden("an API key opens no admin route: send the admin token")
-            raise Unauthorized("this is not the admin token: see HANDLER_HOST_ADMIN_TOKEN")
-        return await endpoint(request)
-
-    return guarded
+        fault = consumer.fault()
+        if fault is not None:
+            self._counters.refused[consumer.name, fault] += 1
+            raise Unauthorized(f"this API key was of use once, but is {fault}")
+        try:
+            consumer.request()
+        except RateLimited:
+            self._counters.refused[consumer.name, "rate"] += 1
+            raise
+        exchange.current.get().consumer = consumer
 
 
 @functools.lru_cache(maxsize=256)
@@ -127,7 +134,7 @@ def is_loopback(host: str) -> bool:
     return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
 
 
-def _refuse_strangers(request: web.Request) -> None:
+def _refuse_strangers(request: web.Request, allows: Callable[[str], bool]) -> None:
     host = request.headers.get(hdrs.HOST)
     if host is not None and not _names_this_machine(host):
         raise Forbidden(
@@ -135,7 +142,7 @@ def _refuse_strangers(request: web.Request) -> None:
             "set HANDLER_HOST_API_KEYS"
         )
     origin = request.headers.get(hdrs.ORIGIN)
-    if origin is not None and not _names_this_machine(origin.partition("://")[2]):
+    if origin is not None and not allows(origin) and not _names_this_machine(origin.partition("://")[2]):
         raise Forbidden(
             f"the host has no API keys, so it does not answer the web page {origin[:100]!r}: set HANDLER_HOST_API_KEYS"
         )

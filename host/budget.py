@@ -1,189 +1,142 @@
 """The memory budget: bytes promised before a fork, bytes measured after it.
 
-An activation reserves what its handler is expected to take: the most it ever
-took, else its manifest's estimate, else a default. While there is no room, idle
-handlers are evicted, least recently used first, and no more of them than it
-takes; then the activation waits, for a bounded time. All decisions are made in
-the event loop's thread, in :meth:`Budget._admit`.
+An activation reserves what its handler is expected to take. While there is no
+room, idle handlers are evicted, least recently used first, by the fewest evictions
+that suffice; then the activation waits, for a bounded time. The accounts are
+``host.ledger``'s; all decisions are made in the event loop's thread.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import deque
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
 
 from host.errors import MemoryBudget
+from host.ledger import Candidate, Key, Ledger, Request
 from host.units import format_size
 
 
-@dataclass(frozen=True)
-class Candidate:
-    """An idle handler that could be evicted."""
+class Expectation(NamedTuple):
+    """What an activation is expected to take."""
 
-    handler: str
-    generation: int
-    idle_since: float
-    pss: int
+    amount: int
+    """Bytes."""
+    least: int
+    """Bytes that it has run with; where nothing was learned, the same."""
+    source: str
+    """``learned``, ``configured``, ``manifest`` or ``default``."""
 
 
-@dataclass(eq=False)
-class _Request:
+class Waiting(NamedTuple):
     """An activation that waits for room."""
 
     handler: str
-    generation: int
     amount: int
-    granted: asyncio.Future[None] = field(repr=False)
+    since: float
+    """On the monotonic clock."""
 
 
 class Budget:
     """Hands out the bytes that host, fork server and workers may use together.
 
-    ``usable`` is the limit less the headroom, in bytes. ``candidates`` names the
-    handlers that are idle now; ``evict`` begins to unload one of them, which is
-    told back by :meth:`leaving`.
+    ``wait`` is how many seconds an activation may wait; ``chance`` tells after how
+    many seconds there may be room, as measured, for who has waited in vain.
     """
 
     def __init__(
         self,
         usable: int,
         *,
+        limit: int | None = None,
         wait: float,
-        candidates: Callable[[], list[Candidate]],
+        candidates: Callable[[], Iterable[Candidate]],
         evict: Callable[[str, int], None],
+        pinned: Callable[[], Iterable[Key]] = tuple,
+        chance: Callable[[], float] | None = None,
     ) -> None:
-        self.usable = usable
+        self.ledger = Ledger(usable, candidates=candidates, evict=evict, pinned=pinned, limit=limit)
+        self.refused = 0
+        """Activations that got no room."""
         self._wait = wait
-        self._candidates = candidates
-        self._evict = evict
-        self._base = 0
-        self._measured: dict[tuple[str, int], int] = {}
-        self._reserved: dict[tuple[str, int], int] = {}
-        self._leaving: set[tuple[str, int]] = set()
-        self._queue: deque[_Request] = deque()
+        self._chance = chance or (lambda: wait)
+        self._waiting: dict[Request, float] = {}
 
     @property
-    def reserved(self) -> int:
-        """Bytes promised beyond what is measured."""
-        return sum(max(0, amount - self._measured.get(key, 0)) for key, amount in self._reserved.items())
+    def waiting(self) -> list[Waiting]:
+        """The activations that wait for room, the first one first."""
+        return [Waiting(one.handler, one.amount, since) for one, since in self._waiting.items()]
 
-    @property
-    def used(self) -> int:
-        """Bytes measured: host, fork server and workers."""
-        return self._base + sum(self._measured.values())
+    async def reserve(self, handler: str, generation: int, expected: Expectation, *, patient: bool = True) -> None:
+        """Promise this generation what it is expected to take, when there is room.
 
-    @property
-    def room(self) -> int:
-        """Bytes that can still be promised; negative if the tree is over the budget."""
-        return self.usable - self.used - self.reserved
-
-    async def reserve(self, handler: str, generation: int, amount: int) -> None:
-        """Promise ``amount`` bytes to this generation, when there is room.
-
-        Raises :class:`MemoryBudget` if that can never be, or is not within the time
-        that an activation may wait. Being cancelled gives the place in the queue up.
+        Without ``patient`` it is now or never: nobody is evicted for it, nor held up behind it.
+        Raises :class:`MemoryBudget` if there is none within the time that an activation
+        may wait, :class:`NeverFits` if there can never be. Being cancelled gives the
+        place in the queue up.
         """
-        possible = self.usable - self._base
-        if amount > possible:
-            raise NeverFits(
-                f"{handler} needs {format_size(amount)}, and the whole budget has {format_size(max(0, possible))} "
-                f"for handlers ({format_size(self.usable)} usable, {format_size(self._base)} of it used by the host); "
-                "raise memory.limit, or the plan of the machine",
-                details={"needed": amount, "usable": self.usable, "host": self._base},
-            )
-        granted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        request = _Request(handler, generation, amount, granted)
-        self._queue.append(request)
-        self._admit()
+        ledger = self.ledger
+        if not patient and (self._waiting or ledger.held_back or expected.amount > ledger.room):
+            raise self._no_room(handler, expected)
+        outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+        request = Request(handler, generation, expected.amount, expected.least, outcome.set_result)
+        self._waiting[request] = time.monotonic()
+        granted = False
         try:
-            async with asyncio.timeout(self._wait):
-                await granted
-        except TimeoutError:
-            if granted.done() and not granted.cancelled():
-                return  # granted in the very moment the time ran out
-            raise MemoryBudget(
-                f"no room for {handler}: it needs {format_size(amount)}, {format_size(max(0, self.room))} are free of "
-                f"{format_size(self.usable)}, and no idle handler could be unloaded within {self._wait:g} s",
-                retry_after=self._wait,
-                details={"needed": amount, "free": max(0, self.room), "usable": self.usable},
-            ) from None
-        except asyncio.CancelledError:
-            # Cancelled in the very moment it was granted: the promise is taken back.
-            self._reserved.pop((handler, generation), None)
-            raise
+            self.ledger.ask(request)
+            await asyncio.wait({outcome}, timeout=self._wait)
+            granted = outcome.done() and outcome.result()
         finally:
-            if request in self._queue:
-                self._queue.remove(request)
-            self._admit()
+            del self._waiting[request]
+            if not granted:
+                # Also when it was cancelled in the very moment it was granted.
+                self.ledger.withdraw(request)
+        if not granted:
+            self.refused += 1
+            raise self._never(handler, expected) if outcome.done() else self._no_room(handler, expected)
 
-    def resize(self, usable: int, wait: float) -> None:
-        """Take another limit; who has memory keeps it, who waits is looked at again."""
-        self.usable, self._wait = usable, wait
-        self._admit()
+    def resize(self, usable: int, limit: int, wait: float) -> None:
+        """Take another limit; who has memory keeps it, who waits is looked at again by the next measurement."""
+        self.ledger.usable, self.ledger.limit, self._wait = usable, limit, wait
 
-    def measured(self, base: int, workers: dict[tuple[str, int], int]) -> None:
-        """Take a new measurement: bytes of host and fork server, and of each worker by handler and generation."""
-        self._base = base
-        for key, size in workers.items():
-            # A worker may have ended, and been released, while the measurement was taken.
-            if key in self._measured or key in self._reserved:
-                self._measured[key] = size
-        self._admit()
+    def _never(self, handler: str, expected: Expectation) -> MemoryBudget:
+        ledger = self.ledger
+        possible = max(0, ledger.possible)
+        pinned = ledger.limit - ledger.base - ledger.possible
+        held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
+        return NeverFits(
+            f"{handler} needs {format_size(expected.least)} ({expected.source}), and the limit of "
+            f"{format_size(ledger.limit)} leaves {format_size(possible)} for it, alone and with the headroom "
+            f"({format_size(ledger.base)} are used by the host{held}); raise memory.limit, or the plan of the machine",
+            details={
+                "needed": expected.least,
+                "needed_source": expected.source,
+                "possible": possible,
+                "limit": ledger.limit,
+                "usable": ledger.usable,
+                "host": ledger.base,
+                "pinned": pinned,
+            },
+        )
 
-    def settle(self, handler: str, generation: int, size: int) -> None:
-        """Replace the promise to an activation by what its worker really uses."""
-        key = (handler, generation)
-        self._reserved.pop(key, None)
-        self._measured[key] = size
-        self._admit()
-
-    def leaving(self, handler: str, generation: int) -> None:
-        """Note that a worker is on its way out: its bytes count as used, but come back without an eviction."""
-        self._leaving.add((handler, generation))
-
-    def release(self, handler: str, generation: int) -> None:
-        """Forget a generation: its process is gone, or was never there."""
-        key = (handler, generation)
-        self._reserved.pop(key, None)
-        self._measured.pop(key, None)
-        self._leaving.discard(key)
-        self._admit()
-
-    def next_victims(self, amount: int) -> list[Candidate]:
-        """Return whom to evict for ``amount`` bytes: least recently used first, none that is not needed."""
-        missing = amount - self.room - sum(self._measured.get(key, 0) for key in self._leaving)
-        victims: list[Candidate] = []
-        for candidate in sorted(self._candidates(), key=lambda c: c.idle_since):
-            if missing <= 0:
-                break
-            victims.append(candidate)
-            missing -= candidate.pss
-        if missing > 0:
-            return victims
-        for candidate in list(victims):
-            # The oldest may have become unnecessary by a larger one behind it.
-            if missing + candidate.pss <= 0:
-                victims.remove(candidate)
-                missing += candidate.pss
-        return victims
-
-    def _admit(self) -> None:
-        """Give room to the requests in the order they came; evict for the first that has none."""
-        while self._queue:
-            request = self._queue[0]
-            if request.granted.done():
-                self._queue.popleft()
-                continue
-            if request.amount > self.room:
-                break
-            self._queue.popleft()
-            self._reserved[request.handler, request.generation] = request.amount
-            request.granted.set_result(None)
-        if self._queue:
-            for victim in self.next_victims(self._queue[0].amount):
-                self._evict(victim.handler, victim.generation)
+    def _no_room(self, handler: str, expected: Expectation) -> MemoryBudget:
+        ledger = self.ledger
+        free = max(0, ledger.room)
+        reason = "the kernel reports that memory is short" if ledger.held_back else "no idle handler could be unloaded"
+        return MemoryBudget(
+            f"no room for {handler}: it needs {format_size(expected.amount)} ({expected.source}), {format_size(free)} "
+            f"are free of {format_size(ledger.usable)}, and {reason} within {self._wait:g} s",
+            retry_after=self._chance(),
+            details={
+                "needed": expected.amount,
+                "needed_source": expected.source,
+                "free": free,
+                "usable": ledger.usable,
+                "used": ledger.used,
+                "reserved": ledger.reserved,
+            },
+        )
 
 
 class NeverFits(MemoryBudget):

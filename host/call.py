@@ -58,6 +58,7 @@ class Call:
         "_consumed",
         "_ended",
         "_error",
+        "_left",
         "_limit",
         "_number",
         "_pieces",
@@ -80,6 +81,7 @@ class Call:
         self._received = 0
         self._ended = False
         self._error: HostError | None = None
+        self._left = False
         self._waiter: asyncio.Future[None] | None = None
         self._limit = (0.0, "")
         self.due: float | None = None
@@ -125,10 +127,17 @@ class Call:
             for piece in taken:
                 yield piece
 
+    @property
+    def outcome(self) -> str | None:
+        """``ok``, or the code of the error that ended it; None while it is under way, and when nobody waited for it."""
+        if not self._ended or self._left:
+            return None
+        return "ok" if self._error is None else self._error.code
+
     def cancel(self) -> None:
         """Tell the worker that nobody waits any more; without effect on a call that has ended."""
         if not self._ended:
-            self._ended = True
+            self._ended = self._left = True
             self._channel.forget(self._number)
 
     def abort(self, error: HostError) -> None:

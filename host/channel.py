@@ -22,6 +22,7 @@ from host.errors import (
     ActivationTimeout,
     HandlerCrashed,
     HandlerFault,
+    HandlerOutOfMemory,
     HostError,
 )
 from host.log import without_secrets
@@ -42,10 +43,16 @@ class Channel(asyncio.Protocol):
 
     ``closed`` is set once, when no frame can come any more. Calls that are under
     way then wait for :meth:`fail`, so that they can be told how the worker ended.
+    ``on_exhausted`` is called when the worker tells that it could get no more memory.
     """
 
     def __init__(
-        self, handler: str, generation: int, limits: ChannelLimits, on_log: Callable[[wire.Log], None]
+        self,
+        handler: str,
+        generation: int,
+        limits: ChannelLimits,
+        on_log: Callable[[wire.Log], None],
+        on_exhausted: Callable[[], None] | None = None,
     ) -> None:
         self.limits = limits
         self.running = 0
@@ -55,6 +62,7 @@ class Channel(asyncio.Protocol):
         self._handler = handler
         self._generation = generation
         self._on_log = on_log
+        self._on_exhausted = on_exhausted or (lambda: None)
         self._decoder = wire.worker_frames(limits.max_frame)
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -86,10 +94,13 @@ class Channel(asyncio.Protocol):
         generation: int,
         limits: ChannelLimits,
         on_log: Callable[[wire.Log], None],
+        on_exhausted: Callable[[], None] | None = None,
     ) -> Channel:
         """Return the channel over ``sock``, which it owns from now on."""
         loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(lambda: cls(handler, generation, limits, on_log), sock=sock)
+        _, channel = await loop.create_unix_connection(
+            lambda: cls(handler, generation, limits, on_log, on_exhausted), sock=sock
+        )
         return channel
 
     @property
@@ -273,6 +284,8 @@ class Channel(asyncio.Protocol):
         call = self._calls.pop(frame.number, None)
         if call is not None:
             kind = BY_CODE.get(frame.code, HandlerFault)
+            if kind is HandlerOutOfMemory:
+                self._on_exhausted()
             call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
 
     def _take_pong(self, frame: wire.Pong) -> None:
@@ -285,6 +298,8 @@ class Channel(asyncio.Protocol):
     def _take_failed(self, frame: wire.Failed) -> None:
         if frame.trace:
             self._on_log(wire.Log(40, "activation", frame.trace))
+        if frame.out_of_memory:
+            self._on_exhausted()
         if self._started is not None and not self._started.done():
             reason = without_secrets(frame.reason)
             self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))

@@ -59,7 +59,8 @@ class ChatApi:
 
     def models(self) -> list[HandlerStatus]:
         """Return all handlers that chat, or of which it is not known yet."""
-        return [status for status in self._supervisor.statuses() if _may_chat(status)]
+        allows = exchange.current.get().allows
+        return [status for status in self._supervisor.statuses() if _may_chat(status) and allows(status.name)]
 
     def model(self, name: str) -> HandlerStatus:
         """Return the handler of a model; raises ``ModelNotFound``."""
@@ -67,6 +68,8 @@ class ChatApi:
             status = self._supervisor.status(handler_of(name))
         except UnknownHandler as error:
             raise _model_not_found(error) from None
+        if not exchange.current.get().allows(status.name):
+            raise ModelNotFound(f"this key is not for the handler {status.name!r}", param="model")
         if not _may_chat(status):
             raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
         return status

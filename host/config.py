@@ -21,7 +21,7 @@ MB = 1024**2
 class Number(NamedTuple):
     """How the number of a key is written, and what it may be."""
 
-    written: Literal["count", "size", "duration", "share"]
+    written: Literal["count", "size", "duration", "share", "percentage"]
     """``share``: a percentage, kept as a float, or a size, kept as an int."""
     least: float = 0
     most: float = 2**50
@@ -44,6 +44,14 @@ _SECRET_WORDS = frozenset(
 def looks_secret(key: str) -> bool:
     """Return whether a key's name says that its value is not to be shown: ``api_key``, not ``max_tokens``."""
     return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
+
+
+def default_data_dir(environ: Mapping[str, str]) -> Path | None:
+    """Return where the XDG base directory specification has a user's data; None where there is no home."""
+    base = Path(environ.get("XDG_DATA_HOME", ""))
+    if not base.is_absolute():
+        base = Path(environ.get("HOME", "")) / ".local" / "share"
+    return base / "handler-host" if base.is_absolute() else None
 
 
 class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -72,6 +80,8 @@ class ServerConfig(_Section, frozen=True, kw_only=True):
     """For the client to send its next request."""
     drain_timeout: Duration = 30.0
     """What dispatches under way get at shutdown."""
+    cors_origins: tuple[str, ...] = ()
+    """Web pages of these origins (``https://chat.example``) may ask the consumers' routes; none: no page may."""
 
 
 class AuthConfig(_Section, frozen=True, kw_only=True):
@@ -81,9 +91,21 @@ class AuthConfig(_Section, frozen=True, kw_only=True):
     """Consumer keys; with none the host serves loopback only."""
     admin_token: str | None = None
     """The operators' token; with none one is made at start."""
+    consumers_file: Path | None = None
+    """Consumers with names, limits and an end; read anew when it changes."""
+    consumers: str | None = None
+    """The same from the environment, as the text of such a file, or as JSON."""
+
+    @property
+    def open(self) -> bool:
+        """Whether no consumer is configured, so that everybody on this machine is one."""
+        return not self.api_keys and self.consumers_file is None and self.consumers is None
 
     def __repr__(self) -> str:
-        return f"AuthConfig(api_keys=<{len(self.api_keys)}>, admin_token=<{'set' if self.admin_token else 'unset'}>)"
+        return (
+            f"AuthConfig(api_keys=<{len(self.api_keys)}>, admin_token=<{'set' if self.admin_token else 'unset'}>, "
+            f"consumers_file={self.consumers_file!r}, consumers=<{'set' if self.consumers else 'unset'}>)"
+        )
 
 
 class MemoryConfig(_Section, frozen=True, kw_only=True):
@@ -99,6 +121,10 @@ class MemoryConfig(_Section, frozen=True, kw_only=True):
     """How long an activation waits for room."""
     sample_interval: Annotated[float, Number("duration", least=0.1)] = 2.0
     """Between two measurements while there are workers."""
+    pressure: Annotated[float | None, Number("percentage", none="off")] = 0.1
+    """Share of time that tasks wait for memory, by the kernel, from which on idle handlers go and activations wait."""
+    state_file: Path | None = None
+    """Where is kept what was learned of handlers' memory; None: as :func:`with_state_file` finds, else nowhere."""
 
 
 class WorkersConfig(_Section, frozen=True, kw_only=True):
@@ -157,6 +183,10 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     """The check of a new deploy activates it, and asks it for its health."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
+    memory_soft_limit: Annotated[int | None, Number("size", least=1 * MB, none="none")] = None
+    """A worker that takes more is recycled: it ends what it does, and the next dispatch gets a new one."""
+    memory_hard_limit: Annotated[int | None, Number("size", least=16 * MB, none="none")] = None
+    """Data that a worker's process may have (``RLIMIT_DATA``); beyond it gets no more memory."""
 
 
 class CatalogConfig(_Section, frozen=True, kw_only=True):
@@ -202,6 +232,20 @@ class TracingConfig(_Section, frozen=True, kw_only=True):
     """The name under which an installed exporter is registered with OpenTelemetry; ``console`` prints."""
 
 
+class AdminConfig(_Section, frozen=True, kw_only=True):
+    """``[admin]``: the operators' routes."""
+
+    listen: str | None = None
+    """An address of their own: ``127.0.0.1:9090``, or ``unix:/run/handler-host.sock``; None: that of the others."""
+
+
+class MetricsConfig(_Section, frozen=True, kw_only=True):
+    """``[metrics]``: who may read ``/metrics``."""
+
+    public: bool = False
+    """True: everybody; else who has the admin token."""
+
+
 class Config(_Section, frozen=True, kw_only=True):
     """All of it."""
 
@@ -212,6 +256,8 @@ class Config(_Section, frozen=True, kw_only=True):
     defaults: HandlerPolicy = HandlerPolicy()
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    admin: AdminConfig = AdminConfig()
     verify: VerifyConfig = VerifyConfig()
     tracing: TracingConfig = TracingConfig()
     data_dir: Path | None = None
@@ -249,3 +295,25 @@ class Config(_Section, frozen=True, kw_only=True):
 
 POLICY_KEYS = frozenset(HandlerPolicy.__struct_fields__)
 """The keys of ``[handlers.NAME]`` that are the host's own."""
+
+
+def with_state_file(config: Config, environ: Mapping[str, str]) -> Config:
+    """Return the configuration with a place for what is learned, where none is configured.
+
+    It is ``DATA_DIR/.handler-host/memory.json``, else ``handler-host/memory.json`` in
+    ``XDG_STATE_HOME`` or ``~/.local/state`` (XDG Base Directory Specification 0.8).
+    """
+    if config.memory.state_file is not None:
+        return config
+    if config.data_dir is not None:
+        directory = config.data_dir / ".handler-host"
+    else:
+        # The specification has relative paths ignored.
+        state, home = Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", ""))
+        if not state.is_absolute():
+            state = home / ".local" / "state"
+        if not state.is_absolute():
+            return config
+        directory = state / "handler-host"
+    memory = msgspec.structs.replace(config.memory, state_file=directory / "memory.json")
+    return msgspec.structs.replace(config, memory=memory)

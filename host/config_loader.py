@@ -14,16 +14,20 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, looks_secret
+from host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
 from host.config_values import SECTIONS, WrongValue, convert, keys_of, shown
 from host.errors import ConfigError
+from host.listen import parse_listen
 from host.suggest import did_you_mean, nearest
 from host.units import format_duration, format_size
 
 PREFIX = "HANDLER_HOST_"
 KEYS_VARIABLE = PREFIX + "API_KEYS"
 TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
-OTHER_VARIABLES = frozenset(PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "URL", "CONFIG"))
+CONSUMERS_VARIABLE = PREFIX + "CONSUMERS"
+OTHER_VARIABLES = frozenset(
+    PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "CONSUMERS", "URL", "CONFIG")
+)
 """Variables of the project that are no configuration keys."""
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -79,6 +83,7 @@ class _Reader:
         self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
         self._data_dir: Path | None = None
+        self._default_data_dir: Path | None = None
         self._base = Path()
         self._problems: list[str] = []
 
@@ -102,6 +107,7 @@ class _Reader:
 
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Take the variables of the host from the environment."""
+        self._default_data_dir = default_data_dir(environ)
         for variable, value in sorted(environ.items()):
             name = variable.removeprefix(PREFIX)
             if name == variable or name.startswith("SECRET_"):
@@ -115,6 +121,9 @@ class _Reader:
             elif variable == TOKEN_VARIABLE:
                 if value.strip():
                     self._store("auth", "admin_token", hash_key(value.strip()), origin)
+            elif variable == CONSUMERS_VARIABLE:
+                if value.strip():
+                    self._store("auth", "consumers", value, origin)
             elif name == "DATA_DIR":
                 self._add(("data_dir",), value, origin)
             elif "__" in name:
@@ -135,7 +144,9 @@ class _Reader:
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
-        return Config(**sections, data_dir=self._data_dir, handlers=self._handlers, source=path)
+        return Config(
+            **sections, data_dir=self._data_dir or self._default_data_dir, handlers=self._handlers, source=path
+        )
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():
@@ -172,7 +183,7 @@ class _Reader:
                 self._store(section, key, {**of_others, **own}, origin)
             case (section, key) if section in SECTIONS and key in keys_of(SECTIONS[section]):
                 decoded = self._convert(keys_of(SECTIONS[section])[key], value, origin)
-                if section == "auth":
+                if key in ("api_keys", "admin_token"):
                     _check_hashes(key, decoded)
                 self._store(section, key, decoded, origin)
             case (section, *rest) if section in SECTIONS:
@@ -220,6 +231,11 @@ class _Reader:
                 f"{place}: workers.hang_after is {format_duration(patience)}: has to be at least twice "
                 f"workers.heartbeat_interval ({format_duration(interval)}), or every worker is taken for hung"
             )
+        try:
+            parse_listen(self._values["admin"].get("listen") or "127.0.0.1:0")
+        except ValueError as error:
+            listen = self._values["admin"]["listen"]
+            self._problems.append(f"{self.origins['admin.listen']}: admin.listen = {shown(listen)}: {error}")
         limit, headroom = self._values["memory"].get("limit"), self._values["memory"].get("headroom")
         if limit is not None and isinstance(headroom, int) and headroom >= limit:
             self._problems.append(

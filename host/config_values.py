@@ -35,6 +35,7 @@ _FORMS = {
     "size": f"a size: {SIZE_FORMS}",
     "duration": f"a duration: {DURATION_FORMS}",
     "share": f'a share such as "10%", or a size: {SIZE_FORMS}',
+    "percentage": 'a share such as "10%"',
 }
 _SHOW: dict[str, Callable[[float], str]] = {"size": format_size, "duration": format_duration}
 
@@ -106,8 +107,10 @@ def _amount(written: str, value: Any, text: bool) -> int | float:
         return parse_size(value)
     if written == "duration":
         return parse_duration(value)
-    if written == "share":
+    if written in ("share", "percentage"):
         if not isinstance(value, str) or not value.rstrip().endswith("%"):
+            if written == "percentage":
+                raise ValueError("no percentage")
             return parse_size(value)
         share = float(value.rstrip().removesuffix("%")) / 100
         if not 0 <= share < 1:

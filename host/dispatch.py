@@ -11,20 +11,22 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 
 from host import exchange
+from host.admission import Admission
 from host.call import Call
-from host.errors import HostError
+from host.errors import Forbidden, HandlerCrashed, HostError
 from host.event_stream import EventStream, event
 from host.fallback import Fallbacks, for_another, goes_on, turns, with_failures
 from host.http_errors import JSON, envelope, foreseen
 from host.lease import Lease
 from host.request_limits import RequestLimits
-from host.supervisor import Admission, Supervisor
+from host.supervisor import Supervisor
+from host.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +40,20 @@ END = event(b"{}", "end")
 """The data of the event that ends a whole stream."""
 
 
+class _Begun(NamedTuple):
+    """A stream whose first pieces have come."""
+
+    admission: Admission
+    tally: Tally
+    pieces: list[bytes]
+    call: Call
+
+
 class Dispatcher:
     """Runs dispatches: one request to one operation of one handler, from admission to the last byte.
 
+    None is run twice, unless its operation is marked ``retry_on_crash`` in the manifest:
+    then once more, if its worker ended before anything of the answer was there.
     ``timeout`` is ``server.request_timeout`` in seconds: for the handler that is asked and
     its fallbacks together.
     """
@@ -48,6 +61,7 @@ class Dispatcher:
     def __init__(self, supervisor: Supervisor, timeout: float) -> None:
         self._supervisor = supervisor
         self._timeout = timeout
+        self._counters = supervisor.observation.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
@@ -62,33 +76,54 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        admission, pieces, call = await self._somewhere(self._begin, name, operation, body)
+        begun = await self._somewhere(self._begin, name, operation, body)
+        failure: HostError | None = None
         try:
-            yield pieces, call
+            yield begun.pieces, begun.call
+        except HostError as error:
+            failure = error
+            raise
         finally:
-            admission.release()
+            begun.tally.end()
+            begun.admission.release()
+            begun.tally.close(failure)
 
     async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
-        async with self._admission(name, operation, deadline) as lease:
-            return await self._call(lease, operation, body, deadline, streamed=False).answer()
-
-    async def _begin(
-        self, name: str, operation: str, body: bytes, deadline: float
-    ) -> tuple[Admission, list[bytes], Call]:
         admission = self._admission(name, operation, deadline)
-        lease = await admission.__aenter__()
+        with Tally(self._counters, name, admission.operation) as tally:
+            async with admission as lease:
+                call = self._call(lease, operation, body, deadline, streamed=False)
+                tally.begin(lease, call, operation)
+                try:
+                    return await call.answer()
+                finally:
+                    tally.end()
+
+    async def _begin(self, name: str, operation: str, body: bytes, deadline: float) -> _Begun:
+        admission = self._admission(name, operation, deadline)
+        tally = Tally(self._counters, name, admission.operation)
+        tally.open()
         try:
-            call = self._call(lease, operation, body, deadline, streamed=True)
-            return admission, await call.pieces(), call
-        except BaseException:
-            admission.release()
+            lease = await admission.__aenter__()
+            try:
+                call = self._call(lease, operation, body, deadline, streamed=True)
+                tally.begin(lease, call, operation)
+                pieces = await call.pieces()
+                tally.first_piece()
+            except BaseException:
+                tally.end()
+                admission.release()
+                raise
+        except BaseException as error:
+            tally.close(error)
             raise
+        return _Begun(admission, tally, pieces, call)
 
     async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
         """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
         deadline = time.monotonic() + self._timeout
         try:
-            return await attempt(name, operation, body, deadline)
+            return await self._once_or_twice(attempt, name, operation, body, deadline)
         except HostError as error:
             others = self._fallbacks.of(name) if turns(error) else []
             if not others:
@@ -115,7 +150,7 @@ class Dispatcher:
             fields = {"handler": name, "error": last.code, "fallback": other, "request_id": current.request_id}
             log.warning("fallback", extra={"fields": fields})
             try:
-                return await attempt(other, operation, body, deadline)
+                return await self._once_or_twice(attempt, other, operation, body, deadline)
             except HostError as error:
                 failures[other] = last = error
                 if not goes_on(error):
@@ -124,7 +159,21 @@ class Dispatcher:
         current.handler = name
         raise with_failures(first, failures) if failures else first
 
+    async def _once_or_twice(
+        self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float
+    ) -> Outcome:
+        try:
+            return await attempt(name, operation, body, deadline)
+        except HandlerCrashed:
+            if not self._supervisor.may_run_again(name, operation):
+                raise
+        return await attempt(name, operation, body, deadline)
+
     def _admission(self, name: str, operation: str, deadline: float) -> Admission:
+        consumer = exchange.current.get().consumer
+        if consumer is not None and not consumer.allows(name):
+            self._counters.refused[consumer.name, "handler"] += 1
+            raise Forbidden(f"the key {consumer.name!r} is not for the handler {name[:100]!r}", param="handler")
         admission = self._supervisor.lease(name, operation, max(0.0, deadline - time.monotonic()))
         exchange.current.get().asked(name)
         return admission
@@ -167,11 +216,15 @@ class NativeRoutes:
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
         """All handlers, active or not."""
-        return json_answer({"handlers": self._supervisor.statuses()})
+        allows = exchange.current.get().allows
+        return json_answer({"handlers": [one for one in self._supervisor.statuses() if allows(one.name)]})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
         """One handler."""
-        return json_answer(self._supervisor.status(request.match_info["name"]))
+        status = self._supervisor.status(request.match_info["name"])
+        if not exchange.current.get().allows(status.name):
+            raise Forbidden(f"this key is not for the handler {status.name!r}", param="handler")
+        return json_answer(status)
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Run one operation: JSON in; JSON or a stream of events out."""

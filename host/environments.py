@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from host.config import default_data_dir
 from host.roots import Root
 
 
@@ -27,10 +28,8 @@ class HandlerEnvironment(msgspec.Struct, frozen=True):
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
-    """Return where environments are kept unless ``catalog.environments`` says otherwise (XDG base directories)."""
-    data = environ.get("XDG_DATA_HOME", "")
-    base = Path(data) if data.startswith("/") else Path(environ.get("HOME", "/")) / ".local" / "share"
-    return base / "handler-host" / "environments"
+    """Return where environments are kept unless ``catalog.environments`` says otherwise: with the user's data."""
+    return (default_data_dir(environ) or Path("/var/lib/handler-host")) / "environments"
 
 
 def find_environments(directory: Path) -> tuple[list[HandlerEnvironment], list[str]]:

@@ -89,6 +89,13 @@ class MethodNotAllowed(HostError):
     code = "method_not_allowed"
 
 
+class NotInstalled(HostError):
+    """An optional package that this needs is not installed."""
+
+    status = 501
+    code = "not_installed"
+
+
 class BadRequest(HostError):
     """What came is no HTTP request that can be read."""
 
@@ -160,6 +167,14 @@ class QueueFull(HostError):
     retryable = True
 
 
+class RateLimited(HostError):
+    """The consumer's key has asked for as much as it may."""
+
+    status = 429
+    code = "rate_limited"
+    retryable = True
+
+
 class HandlerFault(HostError):
     """The handler's own code raised; the detail is in the host's log."""
 
@@ -180,6 +195,14 @@ class HandlerCrashed(HostError):
 
     status = 502
     code = "handler_crashed"
+    retryable = True
+
+
+class HandlerOutOfMemory(HostError):
+    """The worker could get no more memory for this dispatch; it goes when it has ended its others."""
+
+    status = 502
+    code = "handler_out_of_memory"
     retryable = True
 
 

@@ -8,11 +8,15 @@ import string
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import istr
 
 from host.errors import HostError
+
+if TYPE_CHECKING:
+    from host.consumers import Consumer
 
 REQUEST_ID = istr("X-Request-ID")
 HANDLER = istr("X-Handler")
@@ -34,11 +38,17 @@ class Exchange:
 
     __slots__ = (
         *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
-        *("also", "envelope", "handler", "request_id", "traceparent"),
+        *("also", "consumer", "envelope", "handler", "operator", "origin", "request_id", "traceparent"),
     )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
+        self.consumer: Consumer | None = None
+        """Who has asked; None where there are no keys, and for operators."""
+        self.origin: str | None = None
+        """The origin of the web page that has asked, if it may read the answer."""
+        self.operator: str | None = None
+        """Who of the operators has asked: ``token``, or the name of a session."""
         self.traceparent: str | None = None
         """The span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
@@ -52,6 +62,10 @@ class Exchange:
         self._queue = 0.0
         self._activate = 0.0
         self._dispatched_at: float | None = None
+
+    def allows(self, handler: str) -> bool:
+        """Tell whether who asks may ask for this handler."""
+        return self.consumer is None or self.consumer.allows(handler)
 
     def asked(self, handler: str) -> None:
         """Note that the handler is asked now; if there was another one before, that has failed."""

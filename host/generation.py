@@ -8,10 +8,12 @@ returns, nothing of the generation is left.
 from __future__ import annotations
 
 import asyncio
+import datetime
 import os
+import random
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,7 +24,9 @@ from host.config import HandlerPolicy
 from host.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
 from host.launcher import Exit, Launcher, WorkerProcess
 from host.lifecycle import Cause
+from host.memory import Memory
 from host.output import Output
+from host.reports import ExitReport
 from host.wire import Log, Ready, WorkerSpec
 
 EXIT_GRACE = 1.0
@@ -52,10 +56,13 @@ class Generation:
     """The worker of one generation.
 
     ``post`` takes the events: ``Activated`` or ``ActivationEnded``, then, after an
-    activation, ``Lost`` if it ends unasked, and last ``Exited``.
+    activation, ``Lost`` if it ends unasked, and last ``Exited``. ``killed_for_memory``
+    tells whether the kernel has just killed a worker, when nobody else is known to.
     """
 
-    def __init__(self, plan: Plan, post: Callable[[life.Event], None]) -> None:
+    def __init__(
+        self, plan: Plan, post: Callable[[life.Event], None], killed_for_memory: Callable[[], Awaitable[bool]]
+    ) -> None:
         self.number = plan.number
         self.launched_at = time.monotonic()
         self.ready_at: float | None = None
@@ -63,10 +70,25 @@ class Generation:
         self.channel: Channel | None = None
         self.ready: Ready | None = None
         self.exit: Exit | None = None
-        self.peak = 0
+        self.subject = (plan.spec.handler, plan.spec.distribution, plan.spec.version)
+        """What is learned of it belongs to this version of the handler."""
         self.pss: int | None = None
+        self.peak = 0
+        """The most that it took, in bytes of PSS."""
+        self.steady = 0
+        """The most that it took since it was ready."""
+        self.shared = 0
+        """What of its resident memory is others' share, in bytes."""
+        self.served = 0
+        """Dispatches that it was given."""
+        self.stop_at: float | None = None
+        self.out_of_memory = False
+        """It was killed for memory, or could get no more."""
         self._plan = plan
         self._post = post
+        self._killed_for_memory = killed_for_memory
+        self._killed = False
+        """The host has sent it a signal that ends it."""
         self._stopping = asyncio.Event()
         self._aborted = False
         self._launching: asyncio.Task[WorkerProcess] | None = None
@@ -81,17 +103,39 @@ class Generation:
         """The worker's process number, while it has one."""
         return self.process.pid if self.process is not None and self.exit is None else None
 
+    def note_memory(self, memory: Memory) -> None:
+        """Take a measurement of its process."""
+        self.pss = memory.pss
+        self.peak = max(self.peak, memory.peak, memory.pss)
+        self.shared = max(0, memory.rss - memory.pss)
+        if self.ready_at is not None:
+            self.steady = max(self.steady, memory.pss)
+
+    def report(self, cause: Cause, reason: str | None) -> ExitReport:
+        """Return how and why it ended; ``reason`` says it better than the process's end does."""
+        assert self.exit is not None, "what has not ended is not reported"
+        return ExitReport(
+            kind=cause.value,
+            text=reason if reason is not None else self.exit.describe(),
+            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            generation=self.number,
+            code=self.exit.code,
+            signal=self.exit.signal,
+            pss=self.pss,
+        )
+
     def abort(self) -> None:
         """Kill it while it activates; ``Exited`` follows."""
         self._aborted = True
         if self.process is not None:
-            self.process.kill(signal.SIGKILL)
+            self._kill(self.process)
         elif self._launching is not None:
             # Not at once: the process may be there already, and it has to be gone when the unload is answered.
             asyncio.get_running_loop().call_later(LAUNCH_GRACE, self._launching.cancel)
 
     def stop(self) -> None:
         """Let it deactivate and go, by force in the end; ``Exited`` follows."""
+        self.stop_at = time.monotonic()
         self._stopping.set()
 
     async def run(self) -> None:
@@ -103,7 +147,7 @@ class Generation:
             self._never_ready(error)
             return
         if self._aborted:
-            self.process.kill(signal.SIGKILL)
+            self._kill(self.process)
         exiting = asyncio.create_task(self._wait(self.process), name=f"exit of {self._name}")
         output: Output | None = None
         try:
@@ -114,6 +158,7 @@ class Generation:
                 generation=self.number,
                 limits=plan.limits,
                 on_log=plan.on_log,
+                on_exhausted=self._exhausted,
             )
             failure = await self._activate(self.channel, exiting)
             if failure is None:
@@ -123,7 +168,7 @@ class Generation:
         finally:
             # Also when the host's own loop is torn down: no worker outlives its generation.
             if not exiting.done():
-                self.process.kill(signal.SIGKILL)
+                self._kill(self.process)
             try:
                 await exiting
             finally:
@@ -131,7 +176,16 @@ class Generation:
         if failure is not None:
             self._never_ready(failure)
         else:
-            self._post(life.Exited(self.number))
+            self._post(life.Exited(self.number, random.random()))
+
+    def _kill(self, process: WorkerProcess) -> None:
+        self._killed = True
+        process.kill(signal.SIGKILL)
+
+    def _exhausted(self) -> None:
+        """Take note that the worker could get no more memory: what it is in after that, nobody knows."""
+        self.out_of_memory = True
+        self._post(life.Overgrown(self.number, Cause.OUT_OF_MEMORY))
 
     @property
     def _name(self) -> str:
@@ -177,7 +231,8 @@ class Generation:
         if self._aborted:
             self._post(life.Exited(self.number))
         else:
-            self._post(life.ActivationEnded(self.number, error, faulty=not isinstance(error, OutOfResources)))
+            faulty = not isinstance(error, OutOfResources)
+            self._post(life.ActivationEnded(self.number, error, faulty, random.random()))
 
     async def _activate(self, channel: Channel, exiting: asyncio.Task[Exit]) -> HostError | None:
         """Return None when the worker is ready; else why it is not, with the worker's end explained."""
@@ -187,7 +242,10 @@ class Generation:
         except HandlerCrashed:
             closed = channel.closed.result()
             exit = None if closed.broken else await self._gone(exiting, EXIT_GRACE)
-            how = exit.describe() if exit is not None else closed.text
+            if exit is not None and exit.lost:
+                # No fault of the handler, which is not paused for it.
+                return OutOfResources(f"{plan.spec.handler}: {exit.describe()}; ask again", retry_after=1.0)
+            how = (await self._explain(exit))[1] if exit is not None else closed.text
             return ActivationFailed(f"the worker of {plan.spec.handler} ended before it was ready: {how}")
         except HostError as error:
             return error
@@ -211,7 +269,7 @@ class Generation:
         if await self._gone(exiting, policy.stop_grace) is None:
             process.kill(signal.SIGTERM)
             if await self._gone(exiting, TERM_GRACE) is None:
-                process.kill(signal.SIGKILL)
+                self._kill(process)
                 await exiting
 
     async def _lose(self, channel: Channel, exiting: asyncio.Task[Exit], process: WorkerProcess) -> None:
@@ -219,17 +277,27 @@ class Generation:
         reason = channel.closed.result() if channel.closed.done() else None
         if reason is not None and reason.broken:
             # A hang or a broken protocol: the worker is there, but of no use.
-            process.kill(signal.SIGKILL)
+            self._kill(process)
             text = reason.text
+            cause = Cause.HANG if reason.hang else Cause.CRASH
+            await exiting
         else:
             if await self._gone(exiting, EXIT_GRACE) is None:
-                process.kill(signal.SIGKILL)
-            text = (await exiting).describe()
-        await exiting
-        cause = Cause.HANG if reason is not None and reason.hang else Cause.CRASH
+                self._kill(process)
+            cause, text = await self._explain(await exiting)
         error = HandlerCrashed(f"the worker of {self._plan.spec.handler} ended: {text}")
         channel.fail(error)
         self._post(life.Lost(self.number, cause, error))
+
+    async def _explain(self, exit: Exit) -> tuple[Cause, str]:
+        """Return why and how a worker ended that nobody has told to."""
+        text = exit.describe()
+        if exit.signal != signal.SIGKILL or self._killed:
+            return Cause.CRASH, text
+        if await self._killed_for_memory():
+            self.out_of_memory = True
+            return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
+        return Cause.KILLED, f"{text}, which neither the host has sent nor the kernel for want of memory"
 
     async def _gone(self, exiting: asyncio.Task[Exit], seconds: float) -> Exit | None:
         """Return how the process ended, or None if it is still there after ``seconds``."""

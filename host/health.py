@@ -30,6 +30,7 @@ class HealthRoutes:
         handlers = Counter(status.state for status in self._supervisor.statuses())
         verified = self._supervisor.verified
         answer: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        answer["pending"] = await self._supervisor.waking.counts()
         if verified is not None:
             answer["verify"] = verified
             if self._supervisor.config.verify.on_failure == "exit" and verified.state in ("running", "failed"):

@@ -51,7 +51,16 @@ class Cause(enum.Enum):
     CRASH = "crash"
     HANG = "hang"
     OUT_OF_MEMORY = "out of memory"
+    """The kernel killed it for memory, or it could get no more of it."""
+    KILLED = "killed"
+    """Somebody else than the host killed it, and not for memory."""
+    RECYCLED = "recycled"
+    """It outgrew ``memory_soft_limit``."""
     FAILED = "activation failed"
+
+
+FAULTS = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
+"""Ends that count for the circuit."""
 
 
 class Timer(enum.Enum):
@@ -74,6 +83,14 @@ class Departure(msgspec.Struct, frozen=True, gc=False):
     """Dispatches that were ended by force or by the drain deadline."""
     stopping: bool = False
     """Whether the worker was told to stop, or is known to be gone."""
+
+
+class Unloaded(msgspec.Struct, frozen=True):
+    """The outcome of an unload, before anybody has measured what it gave back."""
+
+    generation: int | None
+    departure: Departure | None
+    exit: str | None
 
 
 class State(msgspec.Struct, frozen=True):
@@ -156,6 +173,8 @@ class ActivationEnded(_Record, frozen=True):
     generation: int
     error: HostError
     faulty: bool = True
+    chance: float = 0.0
+    """By which share of their spread the pauses are longer, from 0 to 1, so that not all handlers retry at once."""
 
 
 class Lost(_Record, frozen=True):
@@ -171,7 +190,8 @@ class Exited(_Record, frozen=True):
     """The process of a generation is gone and reaped, its group too."""
 
     generation: int
-    out_of_memory: bool = False
+    chance: float = 0.0
+    """As in ``ActivationEnded``."""
 
 
 class TimerFired(_Record, frozen=True):
@@ -185,6 +205,10 @@ class LoadAsked(_Record, frozen=True):
     """An operator wants the handler active."""
 
     request: int
+
+
+class Woken(_Record, frozen=True):
+    """The handler has work pending (``host.pending``) that no dispatch asks for."""
 
 
 class UnloadAsked(_Record, frozen=True):
@@ -201,6 +225,17 @@ class Evicted(_Record, frozen=True):
     """The budget wants this generation's memory; ignored unless it is idle."""
 
     generation: int
+
+
+class PolicyChanged(_Record, frozen=True):
+    """The handler may be idle for another time than before: it was pinned, or is not any more."""
+
+
+class Overgrown(_Record, frozen=True):
+    """The worker has taken too much memory, or could get no more: it goes when it has ended what it does."""
+
+    generation: int
+    cause: Cause
 
 
 class Closing(_Record, frozen=True):
@@ -220,8 +255,11 @@ Event = (
     | Exited
     | TimerFired
     | LoadAsked
+    | Woken
     | UnloadAsked
     | Evicted
+    | PolicyChanged
+    | Overgrown
     | Closing
 )
 

@@ -22,12 +22,14 @@ LINGERING = 2.0
 class Connection(web.RequestHandler):
     """One connection. It differs from aiohttp's in what it answers to what is not a request."""
 
-    __slots__ = ("_listener", "_refused")
+    __slots__ = ("_listener", "_refused", "admin")
 
     def __init__(self, listener: Listener, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._listener = listener
         self._refused = False
+        self.admin = listener.admin
+        """Whether it has come to the operators' own address."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Take the connection, or refuse one too many (asyncio)."""
@@ -74,8 +76,9 @@ class Connection(web.RequestHandler):
 class Listener:
     """Makes the connections of one server, which ``loop.create_server`` calls for each client."""
 
-    def __init__(self, server: web.Server, config: ServerConfig) -> None:
+    def __init__(self, server: web.Server, config: ServerConfig, *, admin: bool = False) -> None:
         self.config = config
+        self.admin = admin
         self._server = server
         self._open = 0
         limit = config.max_connections

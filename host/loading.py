@@ -32,10 +32,11 @@ IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 class LoadError(Exception):
     """The handler cannot be loaded or activated."""
 
-    def __init__(self, reason: str, trace: str = "") -> None:
+    def __init__(self, reason: str, trace: str = "", *, out_of_memory: bool = False) -> None:
         super().__init__(reason)
         self.reason = reason
         self.trace = trace
+        self.out_of_memory = out_of_memory
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,7 @@ def failed(what: str, error: BaseException) -> LoadError:
         text = f"it called sys.exit({error.code!r})"
     else:
         text = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
-    return LoadError(f"{what}: {text}{where}", trace_of(error))
+    return LoadError(f"{what}: {text}{where}", trace_of(error), out_of_memory=isinstance(error, MemoryError))
 
 
 def _text_of(error: BaseException) -> str:

@@ -39,7 +39,7 @@ def redact(secrets: Iterable[str]) -> None:
         for text in (secret, secret.strip(), *(line for line in lines if len(line) >= MIN_LINE)):
             if len(text) >= MIN_SECRET:
                 url = quote(text, safe="", errors="backslashreplace")
-                forms |= {text, ascii(text)[1:-1], repr(text)[1:-1], _json(text)[1:-1], url}
+                forms |= {text, ascii(text)[1:-1], repr(text)[1:-1], as_json(text)[1:-1], url}
     # The longest first: a secret may contain another. Replaced as a whole: other threads log meanwhile.
     _secrets = tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
@@ -80,11 +80,11 @@ class JsonFormatter(logging.Formatter):
         }
         for name, value in _fields(record).items():
             # A worker's line names the logger in the worker; the rest of the frame is the host's own.
-            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = _figure(value)
+            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = plain(value)
         trace = _trace(self, record)
         if trace:
             line["traceback"] = _masked(trace)
-        return _json(line)
+        return as_json(line)
 
 
 class TextFormatter(logging.Formatter):
@@ -93,7 +93,7 @@ class TextFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; never raises, whatever the figures are."""
         first, *more = _masked(_message(record)).splitlines() or [""]
-        figures = "".join(f" {name}={_shown(name, _figure(value))}" for name, value in _fields(record).items())
+        figures = "".join(f" {name}={_shown(name, plain(value))}" for name, value in _fields(record).items())
         more += _masked(_trace(self, record)).splitlines()
         lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
         # A terminal must not obey what a plugin or a client has sent.
@@ -137,8 +137,8 @@ def _masked(text: str) -> str:
     return text
 
 
-def _figure(value: object) -> Any:
-    """Return what JSON knows, without secrets; what it does not know as text."""
+def plain(value: object) -> Any:
+    """Return what JSON knows, without secrets; what it does not know as text. Never raises."""
     try:
         return _plain(value, depth=4)
     except Exception as error:  # noqa: BLE001 - whatever the object does, the event is logged
@@ -159,7 +159,8 @@ def _plain(value: object, depth: int) -> Any:
     return _masked(str(value))
 
 
-def _json(value: object) -> str:
+def as_json(value: object) -> str:
+    """Return JSON, whatever characters are in it."""
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
@@ -175,5 +176,5 @@ def _shown(name: str, value: Any) -> str:
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = value if isinstance(value, str) else _json(value)
+    text = value if isinstance(value, str) else as_json(value)
     return repr(text) if not text or any(character.isspace() for character in text) else text

@@ -42,6 +42,8 @@ class OperationNote(msgspec.Struct, frozen=True):
     """What a manifest says of an operation."""
 
     summary: str = ""
+    retry_on_crash: bool = False
+    """Whether it may be run a second time, when its worker ended before anything of the answer was there."""
 
 
 class SecretNote(msgspec.Struct, frozen=True):
@@ -151,15 +153,14 @@ class _Reader:
 
     def _operation(self, key: str, table: dict[str, Any]) -> OperationNote:
         self._known(key, table, OperationNote.__struct_fields__)
-        return OperationNote(self._text(f"{key}.summary", table.get("summary", "")))
+        summary = self._text(f"{key}.summary", table.get("summary", ""))
+        return OperationNote(summary, self._yes_or_no(f"{key}.retry_on_crash", table.get("retry_on_crash", False)))
 
     def _secret(self, key: str, table: dict[str, Any]) -> SecretNote:
         self._known(key, table, SecretNote.__struct_fields__)
         if key.removeprefix("secrets.").startswith(_OWN_VARIABLES):
             raise self._error(key, f"names that begin with {_OWN_VARIABLES} are the host's own; take another")
-        required = table.get("required", True)
-        if not isinstance(required, bool):
-            raise self._error(f"{key}.required", f"{required!r} is neither true nor false")
+        required = self._yes_or_no(f"{key}.required", table.get("required", True))
         return SecretNote(required, self._text(f"{key}.description", table.get("description", "")))
 
     def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
@@ -191,6 +192,11 @@ class _Reader:
     def _table(self, key: str, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
             raise self._error(key, f"{value!r} is no table; write a section [{key}]")
+        return value
+
+    def _yes_or_no(self, key: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise self._error(key, f"{value!r} is neither true nor false")
         return value
 
     def _text(self, key: str, value: object) -> str:

@@ -28,6 +28,10 @@ class Memory(msgspec.Struct, frozen=True):
     uss: int
     rss: int
     measure: Measure = "pss"
+    peak: int = 0
+    """The most it ever took: ``pss``, and what its resident memory was more at its highest."""
+    anonymous: int = 0
+    """Its share of what no file is behind, which the kernel cannot drop; 0 where that is not told."""
 
 
 class MemoryLimit(msgspec.Struct, frozen=True):
@@ -54,13 +58,31 @@ def read_memory(pid: int) -> Memory | None:
         return None if gone else read_other_memory(pid)
     except OSError:
         return read_other_memory(pid)
-    sizes = {"Pss": 0, "Rss": 0, "Private_Clean": 0, "Private_Dirty": 0, "Private_Hugetlb": 0}
+    sizes = dict.fromkeys(_ROLLUP, 0)
     for line in text.splitlines():
         name, _, rest = line.partition(":")
         if name in sizes:
             sizes[name] = int(rest.split()[0]) * 1024
-    uss = sizes["Private_Clean"] + sizes["Private_Dirty"] + sizes["Private_Hugetlb"]
-    return Memory(sizes["Pss"], uss, sizes["Rss"]) if sizes["Rss"] else None
+    if not sizes["Rss"]:
+        return None
+    return Memory(
+        pss=sizes["Pss"],
+        uss=sizes["Private_Clean"] + sizes["Private_Dirty"] + sizes["Private_Hugetlb"],
+        rss=sizes["Rss"],
+        # What came and went since is its own: pages that it shares were there when it was forked.
+        peak=sizes["Pss"] + max(0, _highest_resident(pid) - sizes["Rss"]),
+        anonymous=sizes["Pss_Anon"] + sizes["Pss_Shmem"],
+    )
+
+
+_ROLLUP = ("Pss", "Rss", "Pss_Anon", "Pss_Shmem", "Private_Clean", "Private_Dirty", "Private_Hugetlb")
+
+
+def _highest_resident(pid: int) -> int:
+    for line in _lines(Path(f"/proc/{pid}/status")):
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return 0
 
 
 def read_other_memory(pid: int) -> Memory | None:
@@ -71,10 +93,10 @@ def read_other_memory(pid: int) -> Memory | None:
         process = psutil.Process(pid)
         try:
             full = process.memory_full_info()
-            return Memory(full.uss, full.uss, full.rss, "uss")
+            return Memory(full.uss, full.uss, full.rss, "uss", peak=full.uss)
         except psutil.AccessDenied:
             rss = process.memory_info().rss
-            return Memory(rss, rss, rss, "rss")
+            return Memory(rss, rss, rss, "rss", peak=rss)
     except psutil.NoSuchProcess:
         return None
 
@@ -105,24 +127,35 @@ def _machine(root: Path) -> int:
 
 def _control_groups(root: Path) -> list[tuple[int, str, str | None]]:
     """Return the limits of the control groups that this process is in, and of all that contain them."""
+    return [
+        (size, source, str(place / name))
+        for source, places in control_groups(root)
+        for place in places
+        for name in _LIMITS[source]
+        if (size := _limit_in(place / name)) is not None
+    ]
+
+
+_LIMITS = {"cgroup v2": ("memory.max", "memory.high"), "cgroup v1": ("memory.limit_in_bytes", "memory.stat")}
+
+
+def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
+    """Yield where this process's memory is accounted: ``cgroup v2`` or ``cgroup v1``, and directories, its own first.
+
+    After the directory of its own group come those of the groups that contain it.
+    """
     mounts = _mounts(root)
-    found: list[tuple[int, str, str | None]] = []
     for line in _lines(root / "proc/self/cgroup"):
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
         if controllers == "":
-            kind, source, files = "cgroup2", "cgroup v2", ("memory.max", "memory.high")
+            kind, source = "cgroup2", "cgroup v2"
         elif "memory" in controllers.split(","):
-            kind, source, files = "cgroup", "cgroup v1", ("memory.limit_in_bytes", "memory.stat")
+            kind, source = "cgroup", "cgroup v1"
         else:
             continue
         for mounted_group, directory in mounts.get(kind, ()):
-            for place in _upwards(root / directory.lstrip("/"), mounted_group, group):
-                for name in files:
-                    size = _limit_in(place / name)
-                    if size is not None:
-                        found.append((size, source, str(place / name)))
-    return found
+            yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, group))
 
 
 def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:

@@ -12,16 +12,14 @@ its outcome as events.
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 from host import lifecycle as life
-from host.budget import Budget, Candidate
+from host.budget import Budget, Expectation
 from host.catalog import CatalogEntry
 from host.config import HandlerPolicy
 from host.errors import (
@@ -34,36 +32,39 @@ from host.errors import (
 )
 from host.generation import Generation, Plan
 from host.lease import Lease
-from host.lifecycle import Departure, Phase, State, Timer
+from host.ledger import Candidate
+from host.lifecycle import Phase, State, Timer
 from host.reports import ExitReport
-from host.timers import LazyTimer
+from host.timers import LazyTimer, Spells
 from host.transitions import step
 
 log = logging.getLogger(__name__)
+
+_TOLD = {Phase.ACTIVATING: "activating", Phase.DRAINING: "draining"}
+"""The phases whose beginning is told at once; of the others the outcome is told."""
 
 
 class Services(Protocol):
     """What an owner needs of the supervisor."""
 
-    budget: Budget
+    @property
+    def budget(self) -> Budget:
+        """The bytes that may be used."""
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with; raises :class:`HostError`."""
 
-    def expected_bytes(self, entry: CatalogEntry) -> int:
+    async def expectation(self, owner: Owner) -> Expectation:
         """Return what an activation of the handler is expected to take."""
 
-    def changed(self, owner: Owner, what: str) -> None:
-        """Take note of a step in the handler's life: ``activated``, ``unloaded``, ``failed``, ``lost``."""
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory."""
 
+    def ended(self, generation: Generation, cause: life.Cause) -> None:
+        """Learn from the end of a worker."""
 
-@dataclass(frozen=True)
-class Unloaded:
-    """The outcome of an unload, before the supervisor has measured what it gave back."""
-
-    generation: int | None
-    departure: Departure | None
-    exit: str | None
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+        """Take note of a step in the handler's life, one of ``host.events.KINDS``; ``exit`` is how its worker ended."""
 
 
 class Owner:
@@ -75,9 +76,11 @@ class Owner:
         self.removed = False
         """The catalog has it no more; the owner goes when its worker has gone."""
         self.dispatches = 0
+        self.activated_for = "dispatch"
+        """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
-        self.idle_since: float | None = None
+        self.spells = Spells()
         self.last_exit: ExitReport | None = None
         self._services = services
         self._state = State()
@@ -88,7 +91,7 @@ class Owner:
         self._running: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
         self._loads: dict[int, asyncio.Future[None]] = {}
-        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
+        self._unloads: dict[int, asyncio.Future[life.Unloaded]] = {}
         self._requests = 0
         self._timers: dict[Timer, LazyTimer] = {}
         self._perform: dict[type[Any], Callable[[Any], None]] = {
@@ -132,9 +135,12 @@ class Owner:
         return self._state.phase in (Phase.COLD, Phase.FAILED) and self._running is None
 
     def update(self, entry: CatalogEntry, policy: HandlerPolicy) -> None:
-        """Take what the catalog says now; a worker that runs is not touched."""
+        """Take what the catalog and the operators say now; a worker that runs is not touched."""
+        stays = (policy.pin, policy.idle_after) == (self.policy.pin, self.policy.idle_after)
         self.entry = entry
         self.policy = policy
+        if not stays:
+            self.post(life.PolicyChanged())
 
     def post(self, event: life.Event) -> None:
         """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
@@ -144,11 +150,18 @@ class Owner:
         self._deciding = True
         try:
             while self._mailbox:
+                phase = self._state.phase
                 self._state, actions = step(self._state, self._mailbox.popleft(), self.policy, time.monotonic())
                 for action in actions:
                     self._act(action)
+                if self._state.phase is not phase and self._state.phase in _TOLD:
+                    self._services.changed(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
+        ready, busy = self._state.phase is Phase.READY, bool(self._state.leases)
+        if self.spells.note(busy=busy, idle=ready and not busy):
+            # Somebody may wait for just this handler to be idle (case 22).
+            self._services.budget.ledger.look()
 
     def _act(self, action: life.Action) -> None:
         try:
@@ -209,10 +222,10 @@ class Owner:
         self.post(life.LoadAsked(self._requests))
         await answer
 
-    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> Unloaded:
+    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> life.Unloaded:
         """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
         self._requests += 1
-        answer: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
         self._unloads[self._requests] = answer
         self.post(life.UnloadAsked(self._requests, mode, deadline, cause))
         return await answer
@@ -230,7 +243,10 @@ class Owner:
         state, generation = self._state, self._generation
         if state.phase is not Phase.READY or state.leases or state.waiters or self.policy.pin or generation is None:
             return None
-        return Candidate(self.name, generation.number, self.idle_since or 0.0, generation.pss or 0)
+        if self.inline:
+            # It would give nothing back.
+            return None
+        return Candidate(self.name, generation.number, self.spells.idle_since or time.monotonic())
 
     def expires_in(self) -> float | None:
         """Return the seconds until the idle clock runs out, or None while it does not run."""
@@ -238,12 +254,17 @@ class Owner:
         return timer.remaining() if timer is not None else None
 
     def _reserve(self, action: life.Reserve) -> None:
+        self.activated_for = "operator" if self._state.loads else "dispatch"
         self._reserving = asyncio.create_task(self._find_room(action.generation), name=f"room for {self.name}")
 
     async def _find_room(self, generation: int) -> None:
         try:
-            amount = self._services.expected_bytes(self.entry)
-            await self._services.budget.reserve(self.name, generation, amount)
+            expected = await self._services.expectation(self)
+            # Woken for its pending work, it takes room only if there is some: nobody waits for it.
+            wanted = bool(self._state.waiters or self._state.loads)
+            if expected.amount > self._services.budget.ledger.room:
+                self._services.changed(self, "waiting")
+            await self._services.budget.reserve(self.name, generation, expected, patient=wanted)
         except HostError as error:
             self.post(life.ActivationEnded(generation, error, faulty=False))
         except Exception:
@@ -255,7 +276,7 @@ class Owner:
     def _abandon(self, action: life.Abandon) -> None:
         if self._reserving is not None:
             self._reserving.cancel()
-        self._services.budget.release(self.name, action.generation)
+        self._services.budget.ledger.release(self.name, action.generation)
 
     def _launch(self, action: life.Launch) -> None:
         self._running = asyncio.create_task(
@@ -278,7 +299,7 @@ class Owner:
 
         try:
             plan = await self._services.plan(self.entry, number)
-            self._generation = generation = Generation(plan, post)
+            self._generation = generation = Generation(plan, post, self._services.killed_for_memory)
             if self._state.phase is not Phase.ACTIVATING:
                 generation.abort()
             await generation.run()
@@ -288,12 +309,15 @@ class Owner:
             log.exception("a defect of the host ended %s generation %d", self.name, number)
             outcome += self._after_defect(number)
         finally:
-            self._services.budget.release(self.name, number)
+            self._services.budget.ledger.release(self.name, number)
             self._running = None
         for event in outcome:
-            self._note_end(event)
+            if isinstance(event, life.Lost):
+                self.post(event)
+                continue
+            report = self._note_end(event)
             self.post(event)
-            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed")
+            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed", report)
 
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
@@ -305,33 +329,31 @@ class Owner:
     def _defect(self) -> ActivationFailed:
         return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
-    def _note_end(self, event: life.Event) -> None:
+    def _note_end(self, event: life.Event) -> ExitReport | None:
         generation, departure = self._generation, self._state.departure
         self._generation = None
-        self.idle_since = None
         if generation is None or generation.exit is None:
-            return
+            return None
         cause = departure.cause if departure is not None else life.Cause.FAILED
-        self.last_exit = ExitReport(
-            kind=cause.value,
-            text=event.error.message if isinstance(event, life.ActivationEnded) else generation.exit.describe(),
-            at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            generation=generation.number,
-            code=generation.exit.code,
-            signal=generation.exit.signal,
-        )
+        if generation.out_of_memory:
+            cause = life.Cause.OUT_OF_MEMORY
+        self._services.ended(generation, cause)
+        reason = event.error.message if isinstance(event, life.ActivationEnded) else None
+        self.last_exit = generation.report(cause, reason)
+        return self.last_exit
 
     def _abort(self, action: life.Abort) -> None:
         if self._generation is not None:
             self._generation.abort()
 
     def _stop(self, action: life.Stop) -> None:
-        self._services.budget.leaving(self.name, action.generation)
+        self._services.budget.ledger.leaving(self.name, action.generation)
         if self._generation is not None:
             self._generation.stop()
 
     def _grant(self, action: life.Grant) -> None:
         assert self._generation is not None, "only a ready generation grants"
+        self._generation.served += 1
         self._leases[action.dispatch].granted(self._generation)
 
     def _refuse(self, action: life.Refuse) -> None:
@@ -350,13 +372,9 @@ class Owner:
         if timer is None:
             timer = self._timers[action.timer] = LazyTimer(action.timer, self.post)
         timer.start(action.token, action.delay)
-        if action.timer is Timer.IDLE:
-            self.idle_since = time.monotonic()
 
     def _stop_timer(self, action: life.StopTimer) -> None:
         self._timers[action.timer].stop()
-        if action.timer is Timer.IDLE:
-            self.idle_since = None
 
     def _answer_load(self, action: life.AnswerLoad) -> None:
         answer = self._loads.pop(action.request)
@@ -375,4 +393,4 @@ class Owner:
             answer.set_exception(action.error)
             return
         exit = self.last_exit.text if self.last_exit is not None and action.departure is not None else None
-        answer.set_result(Unloaded(action.generation, action.departure, exit))
+        answer.set_result(life.Unloaded(action.generation, action.departure, exit))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import os
 import signal
@@ -15,7 +14,6 @@ from host import catalog as catalogs
 from host.call import ChannelLimits
 from host.catalog import Catalog, CatalogEntry
 from host.config import Config, HandlerPolicy
-from host.errors import ConfigError
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment
 from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
@@ -110,22 +108,13 @@ class Planner:
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch generation ``generation`` of the handler with.
 
-        Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest, and for a
-        data directory that cannot be made.
+        Raises :class:`host.errors.ConfigError` for settings that do not fit the manifest.
         """
         policy = policy_of(self._config, entry)
         secrets = catalogs.secret_values(entry, self._environ)
         redact(secrets.values())
         settings = check_settings(entry.manifest, self._config.settings(entry.name), f"[handlers.{entry.name}]")
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
-        if data_dir is not None:
-            try:
-                await asyncio.to_thread(data_dir.mkdir, parents=True, exist_ok=True)
-            except OSError as error:
-                raise ConfigError(
-                    f"data_dir: {str(data_dir)!r} cannot be made for {entry.name}: {error.strerror}; "
-                    "choose a directory that the host may write to"
-                ) from error
         workers = self._config.workers
         return Plan(
             number=generation,
@@ -140,6 +129,7 @@ class Planner:
                 environment=self._environment,
                 data_dir=str(data_dir) if data_dir is not None else None,
                 log_level=level_of(self._config.log, entry.name),
+                memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
             ),
             policy=policy,

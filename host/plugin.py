@@ -32,6 +32,9 @@ from typing import Any, TypeVar, overload
 
 import pluggy
 
+from host import pending
+from host.errors import ConfigError
+
 PROJECT = "handler_host"
 """The name under which pluggy knows this project's hooks."""
 
@@ -67,7 +70,28 @@ class Secret:
     __str__ = __repr__
 
 
-@dataclass(frozen=True)
+class _MadeOnDemand:
+    """``Context.data_dir``: the path that the host has given, made a directory when it is first asked for."""
+
+    def __get__(self, context: Context | None, owner: type | None = None) -> Path | None:
+        if context is None:
+            raise AttributeError("no default: the field is required")
+        path: Path | None = context.__dict__["data_dir"]
+        if path is not None:
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise ConfigError(
+                    f"data_dir: {str(path)!r} cannot be made: {error.strerror}; "
+                    "choose a directory that the host may write to"
+                ) from error
+        return path
+
+    def __set__(self, context: Context, path: Path | None) -> None:
+        context.__dict__["data_dir"] = path
+
+
+@dataclass(frozen=True, repr=False, eq=False)
 class Context:
     """What a handler is given when it is activated."""
 
@@ -78,13 +102,29 @@ class Context:
     secrets: Mapping[str, Secret]
     """The declared secrets that are set; an optional one may be absent."""
     log: logging.Logger
-    data_dir: Path | None
-    """A directory of the handler's own that outlives workers, made on demand; None if the host has none."""
-    _closers: list[Callable[[], object]] = field(default_factory=list, repr=False)
+    data_dir: _MadeOnDemand = _MadeOnDemand()
+    """A directory of the handler's own (a ``Path``) that outlives workers, made when it is first asked for; None if
+    the host has none. Raises ``ConfigError`` if it cannot be made."""
+    _closers: list[Callable[[], object]] = field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"Context(handler={self.handler!r}, generation={self.generation})"
 
     def on_close(self, callback: Callable[[], Awaitable[object] | object]) -> None:
         """Run ``callback`` (a function or coroutine function) at deactivation, last one first."""
         self._closers.append(callback)
+
+    def pending(self, count: int, *, wake_after: float = 60.0) -> None:
+        """Tell the host how many things the handler has taken and not delivered yet.
+
+        The host shows it in ``/health/ready``, and if there is no worker after
+        ``wake_after`` seconds, it activates the handler again, as soon as there is
+        memory for it without unloading another. The note is a small file in
+        :attr:`data_dir`: it outlives the worker and the host, and may be written from
+        any thread. 0 takes it back. Does nothing without a data directory.
+        """
+        if self.data_dir is not None:
+            pending.write(self.data_dir, count, wake_after)
 
     async def close(self) -> None:
         """Run the callbacks of :meth:`on_close`; one that fails is logged and keeps none of the others back."""

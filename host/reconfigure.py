@@ -13,10 +13,12 @@ import msgspec
 
 from host.config import Config
 
-_WHOLE = frozenset({"memory", "workers", "defaults", "catalog", "log", "handlers", "data_dir"})
+_WHOLE = frozenset({"memory", "workers", "defaults", "catalog", "log", "handlers"})
 """Sections that a running host takes on."""
 _KEYS = frozenset({"server.drain_timeout", "server.max_answer"})
 """Keys of other sections that it takes on, too."""
+_AT_THE_START = frozenset({"memory.state_file"})
+"""Keys of those sections that it does not."""
 _OF_NO_MEANING = frozenset({"source"})
 _ABSENT = object()
 
@@ -46,11 +48,13 @@ def merged(old: Config, new: Config) -> Config:
     server = msgspec.structs.replace(
         old.server, drain_timeout=new.server.drain_timeout, max_answer=new.server.max_answer
     )
-    return msgspec.structs.replace(old, server=server, **{name: getattr(new, name) for name in _WHOLE})
+    sections = {name: getattr(new, name) for name in _WHOLE}
+    sections["memory"] = msgspec.structs.replace(new.memory, state_file=old.memory.state_file)
+    return msgspec.structs.replace(old, server=server, **sections)
 
 
 def _can_be_applied(key: str) -> bool:
-    return key.partition(".")[0] in _WHOLE or key in _KEYS
+    return key in _KEYS or (key.partition(".")[0] in _WHOLE and key not in _AT_THE_START)
 
 
 def _flat(config: Config) -> dict[str, Any]:

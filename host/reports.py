@@ -34,6 +34,8 @@ class ExitReport(_Report, frozen=True, kw_only=True):
     generation: int
     code: int | None = None
     signal: int | None = None
+    pss: int | None = None
+    """What it took when it was last measured: the bytes that its end gave back."""
 
 
 class HandlerStatus(_Report, frozen=True, kw_only=True):
@@ -63,6 +65,12 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     expires_in: float | None = None
     retry_in: float | None = None
     dispatches: int = 0
+    """Admitted since the host's start."""
+    error_rate: float | None = None
+    """Which share of the last 256 dispatches failed, without those that were the client's fault."""
+    median_seconds: float | None = None
+    """Of the last 256 dispatches, from the request to the last byte; ``p99_seconds``: the 99th percentile."""
+    p99_seconds: float | None = None
     last_exit: ExitReport | None = None
 
 
@@ -145,22 +153,109 @@ class WorkerMemory(_Report, frozen=True, kw_only=True):
     """The highest PSS seen of this generation."""
 
 
+class HandlerMemory(_Report, frozen=True, kw_only=True):
+    """What is known of one handler's memory, active or not."""
+
+    state: str
+    pin: bool
+    pss: int | None
+    """Now; None without a worker."""
+    peak: int | None
+    """The most that this generation took."""
+    counted: int
+    """What the budget counts for it: the larger of what it takes and what it was promised."""
+    expected: int
+    """What its next activation reserves."""
+    expected_source: str
+    """``learned``, ``configured``, ``manifest`` or ``default``."""
+    learned_peak: int | None
+    """The most that a worker of this version took, its activation included."""
+    learned_steady: int | None
+    """The most that a ready one took."""
+    activate_seconds: float | None
+    stop_seconds: float | None
+    out_of_memory: int
+    """How often a worker of this version was killed for memory."""
+    soft_limit: int | None
+    hard_limit: int | None
+    last_exit: ExitReport | None
+
+
+class Eviction(_Report, frozen=True, kw_only=True):
+    """An idle handler that may be unloaded for another."""
+
+    handler: str
+    generation: int
+    size: int
+    """What that makes free."""
+    idle_for: float
+
+
+class WaitingForMemory(_Report, frozen=True, kw_only=True):
+    """An activation that waits for room."""
+
+    handler: str
+    amount: int
+    waited: float
+
+
+class Pressure(_Report, frozen=True, kw_only=True):
+    """What the kernel tells of a shortage."""
+
+    short: bool
+    """Idle handlers are being unloaded, and activations wait."""
+    stalled_share: float
+    """Share of the time between the last two looks in which tasks waited for memory."""
+    threshold: float | None
+    stalled_source: str | None
+    kills: int | None
+    """Processes killed for memory since the kernel counts."""
+    kills_source: str | None
+
+
+class Sampling(_Report, frozen=True, kw_only=True):
+    """What measuring costs."""
+
+    cost: float
+    """Seconds of processor time for one measurement."""
+    every: float
+    share: float
+    """Of one processor."""
+
+
 class MemoryReport(_Report, frozen=True, kw_only=True):
     """Memory of the host and all its processes, against the limit."""
 
     limit: int
     limit_source: str
+    limit_path: str | None
+    """The file that it was read from."""
+    headroom: int
     usable: int
     """The limit less the headroom."""
     used: int
     reserved: int
-    """Promised to activations under way, beyond what they use already."""
+    """Promised beyond what is used already: to activations, and to workers that took more before."""
+    others: int
+    """Held by others in the limiting control group, or by the kernel for these processes."""
+    room: int
+    """What can still be promised; negative where there is too much already."""
     host: int
     fork_server: int | None
     """None while there is no fork server."""
     fork_server_pids: list[int]
     workers: dict[str, WorkerMemory]
+    handlers: dict[str, HandlerMemory]
     learned: dict[str, int]
-    """The highest PSS ever seen of each handler."""
+    """The most that a worker of each handler took."""
+    evict_next: list[Eviction]
+    """Who may go for another, least recently used first."""
+    waiting: list[WaitingForMemory]
+    refused: int
+    """Activations that got no room since the start."""
+    pressure: Pressure
+    sampling: Sampling
+    state_file: str | None
+    """Where is kept what was learned."""
     measure: str
     """What the figures are: ``pss``, or ``uss`` or ``rss`` where the system has no PSS."""

@@ -17,7 +17,14 @@ from typing import Any
 import msgspec
 
 from host import wire
-from host.errors import AnswerTooLarge, HandlerFault, HostError, InvalidInput, UnknownOperation
+from host.errors import (
+    AnswerTooLarge,
+    HandlerFault,
+    HandlerOutOfMemory,
+    HostError,
+    InvalidInput,
+    UnknownOperation,
+)
 from host.loading import Handler, Operation, failed, trace_of
 from host.log_bridge import request_id
 from host.plugin import CallInfo, traceparent
@@ -177,6 +184,9 @@ class Runtime(asyncio.Protocol):
             await self._answer(frame, running)
         except HostError as error:
             self._fail(frame, error)
+        except MemoryError as error:
+            self._log.error("%s ran out of memory:\n%s", frame.operation, trace_of(error))
+            self._fail(frame, HandlerOutOfMemory(f"{frame.operation} could get no more memory (memory_hard_limit)"))
         except BaseException as error:
             # A plugin may raise anything: sys.exit() in one call is no reason to end the others, and a
             # CancelledError that nobody has asked for is an answer that somebody waits for.

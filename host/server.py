@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import msgspec
@@ -21,7 +21,7 @@ from aiohttp import web
 from host import log as logs
 from host.app import SUPERVISOR, create_app
 from host.auth import is_loopback
-from host.config import Config, ServerConfig
+from host.config import Config, ServerConfig, with_state_file
 from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
 from host.errors import ConfigError
 from host.listener import Listener
@@ -48,19 +48,24 @@ def run(config: Config, reread: Reread | None = None) -> int:
         made = secrets.token_urlsafe(32)
         logs.redact([made])
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
-    return asyncio.run(_serve(config, made, reread))
+    again = functools.partial(_with_state_file, reread)
+    return asyncio.run(_serve(with_state_file(config, os.environ), made, again))
 
 
 def _again(source: Path | None) -> Config:
     return load_config(source, os.environ).config
 
 
+def _with_state_file(reread: Reread) -> Config:
+    return with_state_file(reread(), os.environ)
+
+
 def _check_address(config: Config) -> None:
     """Refuse to serve other machines without keys."""
-    if not config.auth.api_keys and not is_loopback(config.server.host):
+    if config.auth.open and not is_loopback(config.server.host):
         raise ConfigError(
             f"server.host = {config.server.host!r}: without API keys the host serves 127.0.0.1 only; "
-            f"set {KEYS_VARIABLE}, or auth.api_keys in the file"
+            f"set {KEYS_VARIABLE}, or auth.consumers_file in the file"
         )
 
 
@@ -123,7 +128,13 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         assert runner.server is not None
         listening = await _listen(Listener(runner.server, config.server), config.server)
         try:
-            yield app[SUPERVISOR], _url_of(listening)
+            async with AsyncExitStack() as stack:
+                if config.admin.listen is not None:
+                    from host.admin_address import listening_for_operators  # few have one
+
+                    listener = Listener(runner.server, config.server, admin=True)
+                    await stack.enter_async_context(listening_for_operators(config.admin.listen, listener))
+                yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()
     finally:
@@ -164,7 +175,7 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
         sys.stderr.flush()
     sys.stdout.write(f"ready {url}\n")
     sys.stdout.flush()
-    if not config.auth.api_keys:
+    if config.auth.open:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import time
 
 from host.catalog import CatalogEntry
-from host.lifecycle import Phase
-from host.owner import Owner, Unloaded
-from host.reports import HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
+from host.counters import Recent
+from host.lifecycle import Phase, Unloaded
+from host.owner import Owner
+from host.reports import ExitReport, HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
 
 
 class OperationsMemory:
@@ -52,11 +53,31 @@ class OperationsMemory:
         return None if reports is None else {report.name for report in reports}
 
 
-def handler_status(owner: Owner, operations: list[OperationReport] | None, learned: int | None) -> HandlerStatus:
+def step_fields(owner: Owner, what: str, exit: ExitReport | None) -> dict[str, object]:
+    """Return the figures of a step in a handler's life, for log and events; ``exit`` is how a worker ended."""
+    fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
+    departure = owner.state.departure
+    if what in ("activating", "activated", "failed"):
+        fields["for"] = owner.activated_for
+    if what == "activated":
+        fields["seconds"] = owner.activate_seconds
+    elif what == "draining" and departure is not None:
+        fields |= {"cause": departure.cause.value, "in_flight": len(owner.state.leases)}
+    elif exit is not None:
+        # Its successor may have begun already.
+        fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.pss}
+    elif what == "failed" and owner.state.error is not None:
+        fields["error"] = owner.state.error.message
+    return fields
+
+
+def handler_status(
+    owner: Owner, operations: list[OperationReport] | None, learned: int | None, recent: Recent
+) -> HandlerStatus:
     """Return what there is to tell of a handler now."""
     entry, state, generation = owner.entry, owner.state, owner.generation
     now = time.monotonic()
-    idle_since = owner.idle_since
+    idle_since = owner.spells.idle_since
     return HandlerStatus(
         name=entry.name,
         state=_shown_state(owner),
@@ -79,6 +100,9 @@ def handler_status(owner: Owner, operations: list[OperationReport] | None, learn
         expires_in=owner.expires_in(),
         retry_in=max(0.0, state.retry_at - now) if state.retry_at is not None else None,
         dispatches=owner.dispatches,
+        error_rate=recent.error_rate(),
+        median_seconds=recent.quantile(0.5),
+        p99_seconds=recent.quantile(0.99),
         last_exit=owner.last_exit,
     )
 

@@ -11,37 +11,39 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Callable, Coroutine, Mapping
-from types import TracebackType
+from collections.abc import Coroutine, Mapping
+
+import msgspec
 
 from host import catalog as catalogs
 from host import fallback
 from host import lifecycle as life
-from host.budget import Budget, Candidate
+from host.admission import Admission
+from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
-from host.config import Config
+from host.config import Config, HandlerPolicy
 from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
-from host.generation import Plan
-from host.lease import Lease
+from host.generation import Generation, Plan
 from host.lifecycle import Cause, UnloadMode
-from host.measurement import Meter, Reading
+from host.measurement import Reading
+from host.memory_report import handler_memory, memory_report
+from host.memory_watch import MemoryWatch
+from host.observation import Observation, Observer
 from host.owner import Owner
 from host.planner import Planner, check_all_settings, policy_of, strangers
 from host.reports import (
+    ExitReport,
     HandlerStatus,
     LoadReceipt,
     MemoryReport,
     RescanReport,
     UnloadReceipt,
     VerifyReport,
-    WorkerMemory,
 )
-from host.status import OperationsMemory, handler_status, load_receipt, unload_receipt
+from host.status import OperationsMemory, handler_status, load_receipt, step_fields, unload_receipt
+from host.waking import Waking
 
 log = logging.getLogger(__name__)
-
-Observer = Callable[[str, Mapping[str, object]], None]
-"""Is told of each step: its name, and its figures."""
 
 
 class Supervisor:
@@ -59,32 +61,34 @@ class Supervisor:
         """The check of this deploy, which ``host.verification`` runs; None: none was asked for."""
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
-        self._observer = observer
+        self.observation = Observation(observer)
         self._catalog = Catalog.empty()
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._learned: dict[str, int] = {}
+        self._sampler: asyncio.Task[None] | None = None
+        self._pending: asyncio.Task[None] | None = None
         self._operations = OperationsMemory()
-        self._meter = Meter(config.memory)
-        self.budget = Budget(
-            self._meter.limit.usable, wait=config.memory.wait, candidates=self._candidates, evict=self._evict
-        )
+        self._pins: dict[str, bool] = {}
         self._planner = Planner(config, self._environ)
+        self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
+        self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
 
     async def start(self) -> None:
         """Read the catalog, and begin to measure. Nothing is launched.
 
         Raises :class:`host.errors.ConfigError` for a fallback that is no handler.
         """
+        await self._watch.start()
         await self._note("startup")
-        await self.rescan()
+        await self._rescan()
         flaws = list(fallback.unknown(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._spawn(self._sample(), "memory sampler")
+        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
+        self._pending = self._spawn(self.waking.run(), "pending work")
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -104,11 +108,14 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        for endless in (self._sampler, self._pending):
+            if endless is not None:
+                endless.cancel()
+        while self._tasks:  # what is left are the last words on workers, for log and events
+            await asyncio.wait(self._tasks)
         await self._planner.close()
-        self._meter.close()
+        await self._watch.close()
+        self.observation.events.close()
 
     def hurry(self) -> None:
         """End at once what a shutdown still waits for."""
@@ -117,7 +124,14 @@ class Supervisor:
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
-        self.draining = True
+        if not self.draining:
+            self.draining = True
+            self._spawn(self._note("drain", in_flight=self.in_flight), "note of drain")
+
+    @property
+    def budget(self) -> Budget:
+        """The bytes that host, fork server and workers may use together."""
+        return self._watch.budget
 
     @property
     def in_flight(self) -> int:
@@ -125,7 +139,7 @@ class Supervisor:
         return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
 
     def lease(self, name: str, operation: str | None = None, patience: float | None = None) -> Admission:
-        """Return a context manager that gives a :class:`Lease` on the handler's worker, activating it if need be.
+        """Return a context manager that gives a lease on the handler's worker, activating it if need be.
 
         ``patience`` is how many seconds it may be waited for.
 
@@ -140,7 +154,7 @@ class Supervisor:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return Admission(owner, next(self._dispatches), patience)
+        return Admission(owner, next(self._dispatches), patience, operation if known is not None else None)
 
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
@@ -153,12 +167,12 @@ class Supervisor:
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
         self._owner(name)
-        before = await self._measure()
+        before = await self._watch.measure()
         # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
         owner = self._owner(name)
         already = owner.state.phase is life.Phase.READY
         await owner.load()
-        after = before if already else await self._measure()
+        after = before if already else await self._watch.measure()
         return load_receipt(owner, already, before.total, after.total)
 
     async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
@@ -171,8 +185,28 @@ class Supervisor:
         await self.rescan()
         return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
 
+    async def pin(self, name: str, *, pinned: bool) -> HandlerStatus:
+        """Keep a handler's worker from idleness and eviction, or let it go again, until the host's next start."""
+        owner = self._owner(name)
+        changed = owner.policy.pin != pinned
+        self._pins[name] = pinned
+        owner.update(owner.entry, self._policy(owner.entry))
+        if changed:
+            await self._note("pinned", handler=name, pin=pinned)
+        return self._status(owner)
+
+    async def refresh(self) -> None:
+        """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
+        if self._closing is None:
+            await self._watch.refresh()
+
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
+        report = await self._rescan()
+        await self._note("rescan", added=report.added, removed=report.removed, changed=report.changed)
+        return report
+
+    async def _rescan(self) -> RescanReport:
         async with self._rescanning:
             found = await asyncio.to_thread(self._scan)
             changes = catalogs.diff(self._catalog, found)
@@ -188,9 +222,9 @@ class Supervisor:
                 if name in changes.changed:
                     self._operations.forget(name)
                 if name in self._owners:
-                    self._owners[name].update(entry, policy_of(self.config, entry))
+                    self._owners[name].update(entry, self._policy(entry))
                 else:
-                    self._owners[name] = Owner(entry, policy_of(self.config, entry), self)
+                    self._owners[name] = Owner(entry, self._policy(entry), self)
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
@@ -212,10 +246,9 @@ class Supervisor:
         not fit a handler's manifest.
         """
         check_all_settings(config, self._catalog)
-        self._meter.reconfigure(config.memory)
         self._planner.reconfigure(config)
         self.config = config
-        self.budget.resize(self._meter.limit.usable, config.memory.wait)
+        await self._watch.reconfigure(config)
         await self.rescan()
 
     async def try_fork(self) -> int:
@@ -228,54 +261,50 @@ class Supervisor:
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        reading = await self._measure()
-        limit = self._meter.limit
-        workers: dict[str, WorkerMemory] = {}
-        for (name, number), memory in reading.workers.items():
-            generation = self._owners[name].generation if name in self._owners else None
-            if generation is not None and generation.number == number and generation.pid is not None:
-                workers[name] = WorkerMemory(
-                    pid=generation.pid,
-                    generation=number,
-                    pss=memory.pss,
-                    uss=memory.uss,
-                    rss=memory.rss,
-                    peak=generation.peak,
-                )
-        return MemoryReport(
-            limit=limit.bytes,
-            limit_source=limit.source,
-            usable=limit.usable,
-            used=reading.total,
-            reserved=self.budget.reserved,
-            host=reading.host,
-            fork_server=reading.fork_server,
-            fork_server_pids=self._planner.fork_servers,
-            workers=workers,
-            learned=dict(self._learned),
-            measure=reading.measure,
-        )
+        return self._memory_report(await self._watch.measure())
+
+    def last_memory(self) -> MemoryReport:
+        """Return what the last measurement has brought; the host has measured when it has started."""
+        assert self._watch.last is not None, "nothing is told before the start"
+        return self._memory_report(self._watch.last)
+
+    def _memory_report(self, reading: Reading) -> MemoryReport:
+        handlers = {
+            name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
+        }
+        return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
+
+    def may_run_again(self, name: str, operation: str) -> bool:
+        """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
+        owner = self._owners.get(name)
+        manifest = owner.entry.manifest if owner is not None else None
+        note = (manifest.operations or {}).get(operation) if manifest is not None else None
+        return note is not None and note.retry_on_crash
 
     async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
         """Return what to launch a generation with (for the owners)."""
         return await self._planner.plan(entry, generation)
 
-    def expected_bytes(self, entry: CatalogEntry) -> int:
-        """Return what an activation is expected to take: learned, else estimated, else the default."""
-        policy = policy_of(self.config, entry)
-        if policy.isolation == "inline":
-            return 0
-        return self._learned.get(entry.name) or policy.memory_estimate or self.config.memory.default_estimate
+    async def expectation(self, owner: Owner) -> Expectation:
+        """Return what an activation is expected to take (for the owners)."""
+        return await self._watch.expectation(owner)
 
-    def changed(self, owner: Owner, what: str) -> None:
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory (for the owners)."""
+        return await self._watch.killed_for_memory()
+
+    def ended(self, generation: Generation, cause: Cause) -> None:
+        """Learn from the end of a worker (for the owners)."""
+        self._watch.ended(generation, cause)
+
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in a handler's life (for the owners)."""
         if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
             del self._owners[owner.name]
-        fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
         if what == "activated":
             self._operations.learn(owner)
-        elif owner.last_exit is not None:
-            fields |= {"cause": owner.last_exit.kind, "exit": owner.last_exit.text}
+            self._watch.activated(owner)
+        fields = step_fields(owner, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
     def _owner(self, name: str) -> Owner:
@@ -285,60 +314,33 @@ class Supervisor:
             raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
         return owner
 
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        policy = policy_of(self.config, entry)
+        pinned = self._pins.get(entry.name, policy.pin)
+        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
+
     def _scan(self) -> Catalog:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
 
     def _status(self, owner: Owner) -> HandlerStatus:
-        return handler_status(owner, self._operations.reports(owner.entry), self._learned.get(owner.name))
+        found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
+        learned = (found.peak or None) if found is not None else None
+        return handler_status(owner, self._operations.reports(owner.entry), learned, recent)
 
     async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
         started = time.monotonic()
-        before = await self._measure()
+        before = await self._watch.measure()
         was = self._status(owner).state
         seconds = owner.policy.drain_timeout if deadline is None else deadline
         outcome = await owner.unload(mode, seconds, cause)
-        after = await self._measure() if outcome.generation is not None else before
+        after = await self._watch.measure() if outcome.generation is not None else before
         return unload_receipt(owner, was, outcome, before.total, after.total, time.monotonic() - started)
 
-    def _candidates(self) -> list[Candidate]:
-        found = (owner.candidate() for owner in self._owners.values())
-        return [candidate for candidate in found if candidate is not None]
-
-    def _evict(self, name: str, generation: int) -> None:
-        self._owners[name].post(life.Evicted(generation))
-
-    async def _measure(self) -> Reading:
-        """Measure all processes, and tell the budget and the generations."""
-        generations = {
-            (name, owner.generation.number): owner.generation
-            for name, owner in self._owners.items()
-            if owner.generation is not None and owner.generation.pid is not None and not owner.inline
-        }
-        pids = {key: generation.pid for key, generation in generations.items() if generation.pid is not None}
-        reading = await self._meter.read(self._planner.fork_servers, pids)
-        for key, memory in reading.workers.items():
-            generation = generations[key]
-            generation.pss = memory.pss
-            generation.peak = max(generation.peak, memory.pss)
-            self._learned[key[0]] = max(self._learned.get(key[0], 0), generation.peak)
-            if generation.ready_at is not None and generation.exit is None:
-                self.budget.settle(*key, memory.pss)
-        self.budget.measured(
-            reading.host + (reading.fork_server or 0), {key: memory.pss for key, memory in reading.workers.items()}
-        )
-        return reading
-
-    async def _sample(self) -> None:
-        while True:
-            await asyncio.sleep(self.config.memory.sample_interval)
-            if any(owner.generation is not None for owner in self._owners.values()):
-                await self._measure()
-
     async def _note(self, stage: str, **fields: object) -> None:
-        """Log a stage with the memory of all processes, and tell the observer."""
-        reading = await self._measure()
-        limit = self._meter.limit
+        """Tell a stage with the memory of all processes."""
+        reading = await self._watch.measure()
+        limit = reading.limit
         fields |= {
             "pss": reading.total,
             "host": reading.host,
@@ -347,39 +349,16 @@ class Supervisor:
             "limit": limit.bytes,
             "limit_source": limit.source,
         }
-        log.info(stage, extra={"fields": fields})
-        if self._observer is not None:
-            self._observer(stage, fields)
+        self.observation.step(stage, fields)
+        await self._watch.save()
 
-    def _spawn(self, work: Coroutine[object, object, None], name: str) -> None:
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)
-
-
-class Admission:
-    """Gives a lease to the block it is entered for, and takes it back at its end."""
-
-    __slots__ = ("_dispatch", "_owner", "_patience")
-
-    def __init__(self, owner: Owner, dispatch: int, patience: float | None) -> None:
-        self._owner = owner
-        self._dispatch = dispatch
-        self._patience = patience
-
-    async def __aenter__(self) -> Lease:
-        return await self._owner.admit(self._dispatch, self._patience)
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
-    def release(self) -> None:
-        """Take the lease back; for who has entered this without a block."""
-        self._owner.release(self._dispatch)

@@ -12,11 +12,14 @@ from typing import Any
 from msgspec.structs import replace
 
 from host import lifecycle as life
+from host import moves
 from host.config import HandlerPolicy
-from host.errors import CircuitOpen, Draining, HandlerBusy, HandlerUnloaded, HostError, QueueFull
+from host.errors import CircuitOpen, Draining, HandlerBusy, HandlerUnloaded, QueueFull
 from host.lifecycle import Action, Cause, Departure, Event, Phase, State, Timer
+from host.moves import Result
 
-Result = tuple[State, list[Action]]
+SPREAD = 0.25
+"""By how much of themselves pauses may be longer than they are configured."""
 
 
 def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Result:
@@ -33,11 +36,11 @@ def _asked(state: State, event: life.Asked, policy: HandlerPolicy, now: float) -
         return state, [life.Refuse(event.dispatch, Draining("the host is shutting down; ask another instance"))]
     if state.phase is Phase.READY and not state.waiters and len(state.leases) < policy.max_concurrency:
         state = replace(state, leases=state.leases | {event.dispatch})
-        state, actions = _stop_timer(state, Timer.IDLE)
+        state, actions = moves.stop_timer(state, Timer.IDLE)
         actions.append(life.Grant(event.dispatch, state.generation))
         return state, actions
     if state.phase is Phase.FAILED:
-        return state, [life.Refuse(event.dispatch, _still_failed(state, now))]
+        return state, [life.Refuse(event.dispatch, moves.still_failed(state, now))]
     if len(state.waiters) >= policy.max_queue:
         error = QueueFull(
             f"the queue is full: {len(state.waiters)} dispatches wait and {len(state.leases)} are under way "
@@ -45,7 +48,7 @@ def _asked(state: State, event: life.Asked, policy: HandlerPolicy, now: float) -
         )
         return state, [life.Refuse(event.dispatch, error)]
     state = replace(state, waiters=(*state.waiters, event.dispatch))
-    return _start(state) if state.phase is Phase.COLD else (state, [])
+    return moves.start(state) if state.phase is Phase.COLD else (state, [])
 
 
 def _released(state: State, event: life.Released, policy: HandlerPolicy, now: float) -> Result:
@@ -56,10 +59,10 @@ def _released(state: State, event: life.Released, policy: HandlerPolicy, now: fl
         # The worker lived through a dispatch: the trial has decided for it (case 29).
         state = replace(state, trial=False, crashes=())
     if state.phase is Phase.READY:
-        return _settle(state, policy)
+        return moves.settle(state, policy)
     if state.departure is None or state.leases or state.departure.stopping:
         return state, []
-    return _stop(state)
+    return moves.stop(state)
 
 
 def _withdrawn(state: State, event: life.Withdrawn, policy: HandlerPolicy, now: float) -> Result:
@@ -71,7 +74,7 @@ def _withdrawn(state: State, event: life.Withdrawn, policy: HandlerPolicy, now: 
     if state.phase is Phase.WAITING and not state.waiters and not state.loads:
         # Nothing is forked for those who have all left (case 3). Once it is forked, it goes on (case 2).
         return replace(state, phase=Phase.COLD), [life.Abandon(state.generation)]
-    return _settle(state, policy) if state.phase is Phase.READY else (state, [])
+    return moves.settle(state, policy) if state.phase is Phase.READY else (state, [])
 
 
 def _room_found(state: State, event: life.RoomFound, policy: HandlerPolicy, now: float) -> Result:
@@ -86,7 +89,7 @@ def _activated(state: State, event: life.Activated, policy: HandlerPolicy, now: 
     actions: list[Action] = [life.AnswerLoad(request, None) for request in state.loads]
     state = replace(state, phase=Phase.READY, loads=(), failures=0, error=None, retry_at=None)
     # Who waits is served in the same step, so that nobody takes the worker for idle in between (cases 11, 21).
-    state, more = _settle(state, policy)
+    state, more = moves.settle(state, policy)
     return state, actions + more
 
 
@@ -96,13 +99,14 @@ def _activation_ended(state: State, event: life.ActivationEnded, policy: Handler
         return _exited(state, life.Exited(event.generation), policy, now)
     if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
         return state, []
-    actions = _refuse_all(state, event.error)
+    actions = moves.refuse_all(state, event.error)
     state = replace(state, phase=Phase.COLD, waiters=(), loads=())
     if not event.faulty or state.closing:
         return state, actions
     failures = state.failures + 1
-    pause = min(policy.backoff * 2 ** (failures - 1), policy.backoff_max)
-    state, more = _fail(replace(state, failures=failures), event.error, pause, now)
+    # No power of two that is too large for a float: a handler may fail for days.
+    pause = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + SPREAD * event.chance)
+    state, more = moves.fail(replace(state, failures=failures), event.error, pause, now)
     return state, actions + more
 
 
@@ -122,7 +126,7 @@ def _lost(state: State, event: life.Lost, policy: HandlerPolicy, now: float) -> 
         departure, cause=event.cause, drained=max(0, departure.drained - lost), killed=departure.killed + lost
     )
     state = replace(state, phase=Phase.DRAINING, leases=frozenset(), departure=departure)
-    state, more = _stop(state)
+    state, more = moves.stop(state)
     return state, actions + more
 
 
@@ -130,27 +134,26 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
     if state.phase is not Phase.DRAINING or event.generation != state.generation or state.departure is None:
         return state, []
     departure = state.departure
-    if event.out_of_memory and departure.cause is Cause.CRASH:
-        departure = replace(departure, cause=Cause.OUT_OF_MEMORY)
     actions: list[Action] = [life.AnswerUnload(request, event.generation, departure) for request in departure.unloads]
-    state, more = _stop_timer(state, Timer.DRAIN)
+    state, more = moves.stop_timer(state, Timer.DRAIN)
     actions += more
     state = replace(state, phase=Phase.COLD, departure=None, leases=frozenset())
-    if departure.cause in (Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY):
-        state, opened = _count_crash(state, departure.cause, policy, now)
+    if departure.cause in life.FAULTS:
+        pause = policy.circuit_pause * (1 + SPREAD * event.chance)
+        state, opened = _count_crash(state, departure.cause, policy, pause, now)
         if opened:
             return state, actions + opened
     if state.closing:
-        actions += _refuse_all(state, Draining("the host is shutting down; ask another instance"))
+        actions += moves.refuse_all(state, Draining("the host is shutting down; ask another instance"))
         return replace(state, waiters=(), loads=()), actions
     if state.waiters or state.loads:
         # A new generation answers who came while the old one was leaving (case 10).
-        state, more = _start(state)
+        state, more = moves.start(state)
         actions += more
     return state, actions
 
 
-def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, now: float) -> Result:
+def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, pause: float, now: float) -> Result:
     crashes = (*(at for at in state.crashes if now - at < policy.crash_window), now)
     state = replace(state, crashes=crashes)
     if state.closing or not (state.trial or len(crashes) >= policy.crash_limit):
@@ -159,21 +162,21 @@ def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, now: float) 
         f"the handler is paused: its worker ended by {cause.value} {len(crashes)} times "
         f"within {policy.crash_window:g} s"
     )
-    actions = _refuse_all(state, error)
-    state, more = _fail(replace(state, waiters=(), loads=()), error, policy.circuit_pause, now)
+    actions = moves.refuse_all(state, error)
+    state, more = moves.fail(replace(state, waiters=(), loads=()), error, pause, now)
     return state, actions + more
 
 
 def _timer_fired(state: State, event: life.TimerFired, policy: HandlerPolicy, now: float) -> Result:
     if state.token(event.timer) != event.token:
         return state, []
-    state, _ = _stop_timer(state, event.timer)
+    state, _ = moves.stop_timer(state, event.timer)
     if event.timer is Timer.RETRY:
         trial = isinstance(state.error, CircuitOpen)
         return replace(state, phase=Phase.COLD, retry_at=None, trial=trial), []
     if event.timer is Timer.IDLE:
-        return _depart(state, Departure(Cause.IDLE))
-    return _force(state)
+        return moves.depart(state, Departure(Cause.IDLE))
+    return moves.force(state)
 
 
 def _load_asked(state: State, event: life.LoadAsked, policy: HandlerPolicy, now: float) -> Result:
@@ -183,17 +186,22 @@ def _load_asked(state: State, event: life.LoadAsked, policy: HandlerPolicy, now:
         return state, [life.AnswerLoad(event.request, None)]
     actions: list[Action] = []
     if state.phase is Phase.FAILED:
-        state, actions = _forgive(state)
+        state, actions = moves.forgive(state)
     state = replace(state, loads=(*state.loads, event.request))
     if state.phase is not Phase.COLD:
         return state, actions
-    state, more = _start(state)
+    state, more = moves.start(state)
     return state, actions + more
+
+
+def _woken(state: State, event: life.Woken, policy: HandlerPolicy, now: float) -> Result:
+    # After a failure its pause is kept: nobody waits for this activation.
+    return moves.start(state) if state.phase is Phase.COLD and not state.closing else (state, [])
 
 
 def _unload_asked(state: State, event: life.UnloadAsked, policy: HandlerPolicy, now: float) -> Result:
     if state.phase in (Phase.COLD, Phase.FAILED):
-        state, actions = _forgive(state)
+        state, actions = moves.forgive(state)
         return state, [*actions, life.AnswerUnload(event.request, None, None)]
     busy = state.leases or state.waiters or state.loads
     if event.mode == "if_idle" and busy and state.phase is not Phase.DRAINING:
@@ -204,12 +212,12 @@ def _unload_asked(state: State, event: life.UnloadAsked, policy: HandlerPolicy, 
         return state, [life.AnswerUnload(event.request, state.generation, None, error)]
     unloaded = HandlerUnloaded("the handler was unloaded by an operator; ask again")
     if state.phase is Phase.WAITING:
-        actions = [*_refuse_all(state, unloaded), life.Abandon(state.generation)]
+        actions = [*moves.refuse_all(state, unloaded), life.Abandon(state.generation)]
         state = replace(state, phase=Phase.COLD, waiters=(), loads=())
         return state, [*actions, life.AnswerUnload(event.request, None, None)]
     if state.phase is Phase.ACTIVATING:
         departure = Departure(Cause.ABORTED, unloads=(event.request,), stopping=True)
-        actions = [*_refuse_all(state, unloaded), life.Abort(state.generation)]
+        actions = [*moves.refuse_all(state, unloaded), life.Abort(state.generation)]
         return replace(state, phase=Phase.DRAINING, departure=departure, waiters=(), loads=()), actions
     actions = []
     if event.mode == "force":
@@ -219,14 +227,14 @@ def _unload_asked(state: State, event: life.UnloadAsked, policy: HandlerPolicy, 
         departure = replace(state.departure, unloads=(*state.departure.unloads, event.request))
         state = replace(state, departure=departure)
     else:
-        state, more = _depart(state, Departure(event.cause, unloads=(event.request,)))
+        state, more = moves.depart(state, Departure(event.cause, unloads=(event.request,)))
         actions += more
     if state.departure is None or state.departure.stopping:
         return state, actions
     if event.mode == "force":
-        state, more = _force(state)
+        state, more = moves.force(state)
     else:
-        state, more = _start_timer(state, Timer.DRAIN, event.deadline)
+        state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
     return state, actions + more
 
 
@@ -235,137 +243,52 @@ def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: floa
         return state, []
     if state.leases or state.waiters or policy.pin:
         return state, []
-    return _depart(state, Departure(Cause.EVICTED))
+    return moves.depart(state, Departure(Cause.EVICTED))
+
+
+def _overgrown(state: State, event: life.Overgrown, policy: HandlerPolicy, now: float) -> Result:
+    if event.generation != state.generation or state.phase is not Phase.READY:
+        return state, []
+    state, actions = moves.depart(state, Departure(event.cause))
+    if not state.leases:
+        return state, actions
+    state, more = moves.start_timer(state, Timer.DRAIN, policy.drain_timeout)
+    return state, actions + more
+
+
+def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is not Phase.READY or state.leases:
+        return state, []
+    state, actions = moves.stop_timer(state, Timer.IDLE)
+    state, more = moves.settle(state, policy)
+    return state, actions + more
 
 
 def _closing(state: State, event: life.Closing, policy: HandlerPolicy, now: float) -> Result:
     error = Draining("the host is shutting down; ask another instance")
     state = replace(state, closing=True)
     if state.phase in (Phase.COLD, Phase.FAILED):
-        return _forgive(state)
+        return moves.forgive(state)
     if state.phase is Phase.WAITING:
-        actions = [*_refuse_all(state, error), life.Abandon(state.generation)]
+        actions = [*moves.refuse_all(state, error), life.Abandon(state.generation)]
         return replace(state, phase=Phase.COLD, waiters=(), loads=()), actions
     if state.phase is Phase.ACTIVATING:
-        actions = [*_refuse_all(state, error), life.Abort(state.generation)]
+        actions = [*moves.refuse_all(state, error), life.Abort(state.generation)]
         departure = Departure(Cause.SHUTDOWN, stopping=True)
         return replace(state, phase=Phase.DRAINING, departure=departure, waiters=(), loads=()), actions
     if state.phase is Phase.READY:
         # Who was admitted is served: the queue goes on until it is empty or the deadline comes.
         if not state.leases and not state.waiters:
-            return _depart(state, Departure(Cause.SHUTDOWN))
-        state, actions = _stop_timer(state, Timer.IDLE)
-        state, more = _start_timer(state, Timer.DRAIN, event.deadline)
+            return moves.depart(state, Departure(Cause.SHUTDOWN))
+        state, actions = moves.stop_timer(state, Timer.IDLE)
+        state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
         return state, actions + more
-    actions = _refuse_all(state, error)
+    actions = moves.refuse_all(state, error)
     state = replace(state, waiters=(), loads=())
     if state.departure is None or state.departure.stopping:
         return state, actions
-    state, more = _start_timer(state, Timer.DRAIN, event.deadline)
+    state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
     return state, actions + more
-
-
-def _start(state: State) -> Result:
-    """Begin a new generation, by looking for room."""
-    generation = state.generation + 1
-    return replace(state, phase=Phase.WAITING, generation=generation), [life.Reserve(generation)]
-
-
-def _settle(state: State, policy: HandlerPolicy) -> Result:
-    """Give free places of a ready worker to who waits; without anybody, start the idle clock."""
-    free = policy.max_concurrency - len(state.leases)
-    granted, waiters = state.waiters[:free], state.waiters[free:]
-    actions: list[Action] = [life.Grant(dispatch, state.generation) for dispatch in granted]
-    if granted:
-        state = replace(state, waiters=waiters, leases=state.leases.union(granted))
-    if state.leases:
-        return state, actions
-    if state.closing:
-        return _depart(state, Departure(Cause.SHUTDOWN))
-    if policy.pin or policy.idle_after is None:
-        return state, actions
-    state, more = _start_timer(state, Timer.IDLE, policy.idle_after)
-    return state, actions + more
-
-
-def _depart(state: State, departure: Departure) -> Result:
-    """Take nothing new; stop at once if nothing is under way."""
-    state, actions = _stop_timer(state, Timer.IDLE)
-    departure = replace(departure, drained=len(state.leases))
-    state = replace(state, phase=Phase.DRAINING, departure=departure)
-    if state.leases:
-        return state, actions
-    state, more = _stop(state)
-    return state, actions + more
-
-
-def _stop(state: State) -> Result:
-    """Tell the worker to go: nothing of it is needed any more."""
-    assert state.departure is not None, "only a departing worker is stopped"
-    state = replace(state, departure=replace(state.departure, stopping=True))
-    actions: list[Action] = []
-    for timer in (Timer.IDLE, Timer.DRAIN):
-        state, more = _stop_timer(state, timer)
-        actions += more
-    return state, [*actions, life.Stop(state.generation)]
-
-
-def _force(state: State) -> Result:
-    """End what is under way with an error, and stop."""
-    if state.closing:
-        error: HostError = Draining("the host shut down before the answer was complete")
-    else:
-        error = HandlerUnloaded("the handler was unloaded before the answer was complete")
-    departure = state.departure or Departure(Cause.SHUTDOWN, drained=len(state.leases))
-    ended = len(state.leases)
-    departure = replace(departure, drained=max(0, departure.drained - ended), killed=departure.killed + ended)
-    actions: list[Action] = []
-    if state.phase is Phase.READY:
-        actions += [life.Refuse(dispatch, error) for dispatch in state.waiters]
-        state = replace(state, waiters=())
-    if state.leases:
-        actions.append(life.EndLeases(state.generation, state.leases, error))
-    state = replace(state, phase=Phase.DRAINING, departure=departure, leases=frozenset())
-    state, more = _stop(state)
-    return state, actions + more
-
-
-def _fail(state: State, error: HostError, pause: float, now: float) -> Result:
-    state = replace(state, phase=Phase.FAILED, error=error, retry_at=now + pause)
-    return _start_timer(state, Timer.RETRY, pause)
-
-
-def _forgive(state: State) -> Result:
-    """Leave FAILED: the next dispatch tries again at once."""
-    state, actions = _stop_timer(state, Timer.RETRY)
-    return replace(state, phase=Phase.COLD, error=None, retry_at=None, failures=0, crashes=(), trial=False), actions
-
-
-def _still_failed(state: State, now: float) -> HostError:
-    """Return what a dispatch is told while the handler is not tried."""
-    assert state.error is not None, "FAILED has an error"
-    assert state.retry_at is not None, "FAILED has an end"
-    return state.error.again(retry_after=max(0.0, state.retry_at - now))
-
-
-def _refuse_all(state: State, error: HostError) -> list[Action]:
-    refusals: list[Action] = [life.Refuse(dispatch, error) for dispatch in state.waiters]
-    return refusals + [life.AnswerLoad(request, error) for request in state.loads]
-
-
-def _start_timer(state: State, timer: Timer, delay: float) -> Result:
-    serial = state.serial + 1
-    others = tuple(entry for entry in state.tokens if entry[0] is not timer)
-    state = replace(state, serial=serial, tokens=(*others, (timer, serial)))
-    return state, [life.StartTimer(timer, serial, delay)]
-
-
-def _stop_timer(state: State, timer: Timer) -> Result:
-    if state.token(timer) is None:
-        return state, []
-    return replace(state, tokens=tuple(entry for entry in state.tokens if entry[0] is not timer)), [
-        life.StopTimer(timer)
-    ]
 
 
 _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] = {
@@ -379,7 +302,10 @@ _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] 
     life.Exited: _exited,
     life.TimerFired: _timer_fired,
     life.LoadAsked: _load_asked,
+    life.Woken: _woken,
     life.UnloadAsked: _unload_asked,
     life.Evicted: _evicted,
+    life.PolicyChanged: _policy_changed,
+    life.Overgrown: _overgrown,
     life.Closing: _closing,
 }

@@ -57,6 +57,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     data_dir: str | None = None
     log_level: int = 20
     """The least level, as ``logging`` numbers them, of what is sent to the host's log."""
+    memory_hard_limit: int | None = None
+    """Bytes of data that the process may have (``RLIMIT_DATA``)."""
     oom_score_adj: int = 500
     """Added to what the kernel reckons, so that it takes the worker before the host."""
     max_frame: int = DEFAULT_MAX_FRAME
@@ -152,6 +154,8 @@ class Failed(_Frame, frozen=True, tag=17):
     """One sentence for the client and the list."""
     trace: str
     """The plugin author's traceback, for the log."""
+    out_of_memory: bool = False
+    """It could get no more memory."""
 
 
 class Piece(_Frame, frozen=True, tag=18):

@@ -99,7 +99,7 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         try:
             await _activate(start.spec, context, runtime)
         except LoadError as error:
-            runtime.send(wire.Failed(error.reason, error.trace))
+            runtime.send(wire.Failed(error.reason, error.trace, error.out_of_memory))
             await runtime.written()
             return 1
         return await _until_stopped(runtime, context, inline)
@@ -117,6 +117,10 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
     if spec.oom_score_adj != 500:
         with suppress(OSError):
             Path("/proc/self/oom_score_adj").write_text(str(spec.oom_score_adj))
+    if spec.memory_hard_limit is not None:
+        import resource  # only where there is a limit
+
+        resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_hard_limit, spec.memory_hard_limit))
     logging.basicConfig(level=spec.log_level, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
 

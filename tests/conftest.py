@@ -9,10 +9,15 @@ import pytest
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _environment_of_the_caller() -> Iterator[None]:
-    """Hide what the caller's environment would change: the host's own settings, and proxies between loopback ends."""
+def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Hide what the caller's environment would change: the host's own settings, proxies between loopback ends, data.
+
+    What a host learns, and what handlers keep, is not to be found by the caller's own.
+    """
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith("HANDLER_HOST_") or name.lower().endswith("_proxy"):
                 patch.delenv(name)
+        patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("xdg-data")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield

@@ -128,7 +128,9 @@ class Bench:
         self.supervisor = supervisor
         self.control = Control(root / "control")
 
-    async def ask(self, name: str = "puppet", operation: str = "echo", timeout: float = LIMIT, **request: Any) -> Any:
+    async def ask(
+        self, name: str = "puppet", operation: str = "echo", /, timeout: float = LIMIT, **request: Any
+    ) -> Any:
         """Run an operation; return its answer."""
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()
@@ -168,8 +170,8 @@ async def bench(
     memory: Mapping[str, Any] | None = None,
     server: Mapping[str, Any] | None = None,
     environ: Mapping[str, str] | None = None,
-    installed: bool = False,
     data_dir: Path | None = None,
+    installed: bool = False,
     log: LogConfig | None = None,
     verify: VerifyConfig | None = None,
 ) -> AsyncIterator[Bench]:

@@ -28,6 +28,7 @@ FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.runtim
 FOR_TOOLS = {"host.cli", "host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
 FOR_REQUESTS = {"host.anthropic_messages", "host.anthropic_requests", "host.anthropic_answers"}
+FOR_REQUESTS |= {"host.responses_input", "host.responses_requests", "host.responses_answers", "host.responses_maker"}
 """What the first request of a protocol imports."""
 
 

@@ -1,10 +1,11 @@
 """A chat assistant of five roles, each played by whatever handler of the host ``roles.toml`` names.
 
 A answers the user. Behind it B summarises the exchange, C extracts facts about the
-user, D merges them into a profile, and E analyses the conversation now and then.
-Start the host first (``handler-host serve --config examples/assistant/host.toml``), then::
+user, D merges them into a profile, and E analyses the conversation now and then. The
+handler ``sheets`` remembers all of it: what was said in its log, what was found in its
+states. Start the host first (``handler-host serve --config examples/assistant/host.toml``), then::
 
-    python examples/assistant/assistant.py --url http://127.0.0.1:8080 --state ~/.assistant
+    python examples/assistant/assistant.py --url http://127.0.0.1:8080 --user ann
 """
 
 from __future__ import annotations
@@ -22,6 +23,8 @@ from typing import Any
 import aiohttp
 
 ROLES = Path(__file__).with_name("roles.toml")
+KEPT = {"summary": "", "profile": [], "analyses": []}
+"""What is kept of a user beside the conversation, with what it is at first."""
 FACT = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 30}, "value": {"type": "string", "maxLength": 80}},
@@ -38,25 +41,32 @@ AS_FACTS = {"type": "json_schema", "json_schema": {"name": "facts", "schema": FA
 
 
 class RoleFailed(Exception):
-    """A role has given no answer that is of use; the message says why."""
+    """A role, or what remembers, has given no answer that is of use; the message says why."""
 
 
 class Assistant:
-    """One user's conversation, and what is remembered of it in the directory ``state``."""
+    """One user's conversation, and what is remembered of it."""
 
-    def __init__(self, session: aiohttp.ClientSession, url: str, roles: dict[str, Any], state: Path) -> None:
+    def __init__(self, session: aiohttp.ClientSession, url: str, roles: dict[str, Any], user: str) -> None:
         self._session = session
-        self._url = f"{url.rstrip('/')}/v1/chat/completions"
+        self._url = f"{url.rstrip('/')}/v1"
         self._roles = roles
-        self._file = state / "state.json"
-        state.mkdir(parents=True, exist_ok=True)
-        known = json.loads(self._file.read_text()) if self._file.exists() else {}
-        self.messages: list[dict[str, str]] = known.get("messages", [])
-        self.summary: str = known.get("summary", "")
-        self.profile: list[dict[str, str]] = known.get("profile", [])
-        self.analyses: list[str] = known.get("analyses", [])
+        self._user = user
+        self.messages: list[dict[str, str]] = []
+        self.summary: str = ""
+        self.profile: list[dict[str, str]] = []
+        self.analyses: list[str] = []
         self.played_by: dict[str, str] = {}
         """Which handler has answered for each role last: the one that it names, or a fallback of that."""
+
+    async def recall(self) -> None:
+        """Take up what is known of the user."""
+        await self._sheets("users.register")
+        for row in (await self._sheets("log.tail", limit=100))["rows"]:
+            self.messages.append({"role": row["event"], "content": row.get("text", "")})
+        for name, at_first in KEPT.items():
+            state = await self._sheets("states.get", name=name)
+            setattr(self, name, state["value"] if state["found"] else at_first)
 
     async def say(self, text: str) -> AsyncIterator[str]:
         """Yield A's answer as it comes, and remember it when it is whole."""
@@ -69,6 +79,11 @@ class Assistant:
         finally:
             if answer:
                 self.messages.append({"role": "assistant", "content": answer})
+                said = [
+                    {"user_id": self._user, "event": message["role"], "text": message["content"]}
+                    for message in self.messages[-2:]
+                ]
+                await self._ask_sheets("log.append", {"rows": said})
             else:
                 self.messages.pop()
 
@@ -81,7 +96,8 @@ class Assistant:
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, RoleFailed):
                 raise outcome
-        self._save()
+        for name in KEPT:
+            await self._sheets("states.set", name=name, value=getattr(self, name))
         return [str(outcome) for outcome in outcomes if outcome is not None]
 
     async def _summarise(self) -> None:
@@ -118,13 +134,14 @@ class Assistant:
     async def _ask(self, role: str, text: str, **more: Any) -> str:
         """Return a role's whole answer."""
         body = self._request(role, [{"role": "user", "content": text}], **more)
-        async with self._session.post(self._url, json=body) as answer:
+        async with self._session.post(f"{self._url}/chat/completions", json=body) as answer:
             content = await self._checked(role, answer)
             return str(content["choices"][0]["message"]["content"] or "").strip()
 
     async def _stream(self, role: str, messages: list[dict[str, str]]) -> AsyncIterator[str]:
         """Yield a role's answer as it comes."""
-        async with self._session.post(self._url, json=self._request(role, messages, stream=True)) as answer:
+        body = self._request(role, messages, stream=True)
+        async with self._session.post(f"{self._url}/chat/completions", json=body) as answer:
             if answer.status != 200:
                 await self._checked(role, answer)
             self.played_by[role] = answer.headers["X-Handler"]
@@ -144,11 +161,16 @@ class Assistant:
         self.played_by[role] = answer.headers["X-Handler"]
         return content
 
-    def _save(self) -> None:
-        state = {key: getattr(self, key) for key in ("messages", "summary", "profile", "analyses")}
-        draft = self._file.with_suffix(".new")
-        draft.write_text(json.dumps(state, ensure_ascii=False, indent=2))
-        draft.replace(self._file)
+    async def _sheets(self, operation: str, **request: Any) -> Any:
+        """Ask for an operation of ``sheets`` on what is this user's."""
+        return await self._ask_sheets(operation, {"user_id": self._user, **request})
+
+    async def _ask_sheets(self, operation: str, request: dict[str, Any]) -> Any:
+        async with self._session.post(f"{self._url}/handlers/sheets/{operation}", json=request) as answer:
+            content = await answer.json()
+            if answer.status != 200:
+                raise RoleFailed(f"{operation}: {content['error']['message']} ({answer.status})")
+            return content
 
 
 def _facts(text: str, role: str) -> list[dict[str, str]]:
@@ -188,7 +210,12 @@ async def talk(arguments: argparse.Namespace) -> int:
     failed = False
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
-        assistant = Assistant(session, arguments.url, roles, arguments.state)
+        assistant = Assistant(session, arguments.url, roles, arguments.user)
+        try:
+            await assistant.recall()
+        except (RoleFailed, aiohttp.ClientError) as error:
+            print(f"  !! {error}", file=sys.stderr)
+            return 1
         async for text in lines(arguments.say):
             print("  A> ", end="", flush=True)
             try:
@@ -215,7 +242,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=os.environ.get("HANDLER_HOST_URL", "http://127.0.0.1:8080"))
     parser.add_argument("--roles", type=Path, default=ROLES, help="who plays which role (default: roles.toml)")
-    parser.add_argument("--state", type=Path, default=Path("assistant-state"), help="directory of what is remembered")
+    parser.add_argument("--user", default="somebody", help="who talks (default: somebody)")
     parser.add_argument("--say", action="append", default=[], metavar="TEXT", help="say this instead of asking for it")
     try:
         return asyncio.run(talk(parser.parse_args()))

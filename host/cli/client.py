@@ -34,7 +34,8 @@ class Client:
         given: str = arguments.url or os.environ.get("HANDLER_HOST_URL") or DEFAULT_URL
         self.url = given.rstrip("/")
         try:
-            parts = urlsplit(self.url)
+            self._socket = given.removeprefix("unix:").removeprefix("//") if given.startswith("unix:") else None
+            parts = urlsplit(self.url if self._socket is None else DEFAULT_URL)
             port = parts.port
         except ValueError:
             parts, port = urlsplit(""), None
@@ -57,6 +58,23 @@ class Client:
     def events(self, *path: str, body: bytes) -> Events:
         """Post JSON to a consumer route; return the answer's events."""
         answer = self._send("POST", _path("v1", *path), token=_consumer_key(), body=body, accept=EVENT_STREAM)
+        return self._stream(answer)
+
+    def happenings(self, *, after: str | None, **query: object) -> Events:
+        """Ask for the host's events, those after the one of this id; return them as they come."""
+        further = {"Last-Event-ID": after} if after is not None else {}
+        return self._stream(
+            self._send(
+                "GET",
+                _path("admin", "events"),
+                token=self._admin_token(),
+                query=query,
+                accept=EVENT_STREAM,
+                further=further,
+            )
+        )
+
+    def _stream(self, answer: http.client.HTTPResponse) -> Events:
         if not (answer.getheader("Content-Type") or "").startswith(EVENT_STREAM):
             answer.close()
             raise self._stranger(f"answered with {answer.getheader('Content-Type')!r} instead of a stream")
@@ -71,12 +89,13 @@ class Client:
         query: Mapping[str, object] | None = None,
         body: bytes | None = None,
         accept: str = "application/json",
+        further: Mapping[str, str] | None = None,
     ) -> http.client.HTTPResponse:
         """Send a request; return the answer if it is no refusal."""
         variable, secret = token
         if not (secret.isascii() and secret.isprintable()):
             raise Failure(f"{variable} has characters that no key has: is it the right text?", USAGE)
-        headers = {"Accept": accept, "Connection": "close"}
+        headers = {"Accept": accept, "Connection": "close", **(further or {})}
         if secret:
             headers["Authorization"] = f"Bearer {secret}"
         if body is not None:
@@ -101,7 +120,12 @@ class Client:
     def _connected(self) -> http.client.HTTPConnection:
         connection = self._kind(self._hostname, self._port, timeout=CONNECT_TIMEOUT)
         try:
-            connection.connect()
+            if self._socket is None:
+                connection.connect()
+            else:
+                connection.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+                connection.sock.settimeout(CONNECT_TIMEOUT)
+                connection.sock.connect(self._socket)
         except (OSError, UnicodeError, http.client.HTTPException) as error:
             connection.close()
             raise Failure(

@@ -131,7 +131,7 @@ def _written(value: Any, annotation: Any) -> str | None:
 
 
 def _number(value: float, written: str) -> str:
-    if written == "share" and isinstance(value, float):
+    if written in ("share", "percentage") and isinstance(value, float):
         return f'"{value * 100:.12g}%"'
     if written in ("size", "share"):
         unit, factor = next(((unit, factor) for unit, factor in _UNITS if value and value % factor == 0), ("", 1))

@@ -63,7 +63,7 @@ def of_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator
 
 def of_access(config: Config) -> Iterator[Finding]:
     """Yield who may call the host."""
-    if not config.auth.api_keys:
+    if config.auth.open:
         yield Finding("note", "[auth]", "no API keys: the host serves this machine only; set HANDLER_HOST_API_KEYS")
     if config.auth.admin_token is None:
         yield Finding("note", "[auth]", "no admin token: each start makes another one; set HANDLER_HOST_ADMIN_TOKEN")

@@ -1,4 +1,4 @@
-"""The operators' commands: ``ps``, ``load``, ``unload``, ``reload``, ``rescan``, ``memory``, ``drain``."""
+"""The operators' commands: ``ps``, ``load``, ``unload``, ``reload``, ``pin``, ``rescan``, ``memory``, ``drain``."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 
 from host.cli.client import Client
 from host.cli.failure import OK, UNREACHABLE, USAGE, Failure
+from host.cli.memory import put_memory
 from host.cli.receipts import of_load, of_unload
 from host.cli.render import duration, note, put, put_failure, put_fields, put_json, put_json_line, put_table, size
 from host.units import parse_duration
@@ -99,6 +100,26 @@ def reload(arguments: SimpleNamespace) -> int:
     return _take_away(arguments)
 
 
+def pin(arguments: SimpleNamespace) -> int:
+    """Keep handlers from idleness and eviction, until the host's next start."""
+    return _pin(arguments)
+
+
+def unpin(arguments: SimpleNamespace) -> int:
+    """Let them go again."""
+    return _pin(arguments)
+
+
+def _pin(arguments: SimpleNamespace) -> int:
+    client = Client(arguments)
+    return _each(
+        arguments,
+        lambda name: client.admin("POST", "handlers", name, arguments.command),
+        arguments.handlers,
+        lambda handler: put(f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"),
+    )
+
+
 def _take_away(arguments: SimpleNamespace) -> int:
     client, query = Client(arguments), _options(arguments)
     names: Iterable[str] = arguments.handlers
@@ -175,21 +196,12 @@ def rescan(arguments: SimpleNamespace) -> int:
 
 
 def memory(arguments: SimpleNamespace) -> int:
-    """Show the memory of the host and its processes."""
+    """Show the memory of the host and its processes, and who would have to go next."""
     report = Client(arguments).admin("GET", "memory")
     if arguments.json:
         put_json(report)
-        return OK
-    rows = [("host", "-", size(report["host"]), "-")]
-    if report["fork_server"] is not None:
-        rows.append(("fork server", "-", size(report["fork_server"]), "-"))
-    for name, worker in sorted(report["workers"].items()):
-        rows.append((name, str(worker["generation"]), size(worker["pss"]), size(worker["peak"])))
-    rows.append(("together", "", size(report["used"]), ""))
-    put_table(("PROCESS", "GEN", report["measure"].upper(), "PEAK"), rows, left=("PROCESS",))
-    put(f"limit {size(report['limit'])} ({report['limit_source']}), of which {size(report['usable'])} may be used")
-    if report["reserved"]:
-        put(f"reserved for activations under way: {size(report['reserved'])}")
+    else:
+        put_memory(report)
     return OK
 
 

@@ -95,6 +95,14 @@ class ProviderConformance(Conformance):
         assert received.key in self.secrets.values()
         assert not any(secret in str(received.body) for secret in self.secrets.values())
 
+    def test_calls_one_after_the_other_share_their_connection(self) -> None:
+        """Each new one costs a handshake; an answer has to be read to its end for that."""
+        for _ in range(3):
+            self.worker.chat("Hi")
+            list(self.worker.chat_pieces("Hi"))
+        connections = {received.connection for received in self.upstream.requests}
+        assert len(connections) <= 2, f"{len(connections)} connections for {len(self.upstream.requests)} calls"
+
     def test_the_requests_model_is_the_one_that_is_asked(self) -> None:
         """``handler/model`` of the OpenAI routes ends up here."""
         self.worker.chat("Hi", model="another-model")

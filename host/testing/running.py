@@ -199,6 +199,8 @@ def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = Non
     with tempfile.TemporaryDirectory(prefix="handler-host-") as directory:
         file, log = Path(directory, "host.toml"), Path(directory, "log")
         file.write_text(config)
+        # What handlers keep goes with the host, and what others have kept is not looked at.
+        variables["XDG_DATA_HOME"] = directory
         command = [sys.executable, "-m", "host", "serve", "--config", str(file), "--port", "0"]
         with log.open("w") as sink:
             process = subprocess.Popen(

@@ -102,6 +102,8 @@ class Raw:
     parts: tuple[bytes, ...]
     status: int = 200
     content_type: str = "text/event-stream"
+    held: bool = False
+    """The answer does not end after them."""
 
 
 @dataclass(frozen=True)
@@ -153,6 +155,8 @@ class Received:
     """From the protocol's own header."""
     body: dict[str, Any]
     asked: Asked
+    connection: int = 0
+    """The client's port: it is the same for requests that share a connection."""
     left: Future[None] = field(default_factory=Future)
     """Done when the client has closed the connection before it had the whole answer.
 

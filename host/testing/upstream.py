@@ -128,7 +128,8 @@ class Upstream:
 
     def _receive(self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked) -> Received:
         key = PROTOCOLS[name].key_of(request.headers) or (request.query.get("key") if name == "gemini" else None)
-        received = Received(name, request.path_qs, request.headers, key, body, asked)
+        port = request.transport.get_extra_info("peername")[1] if request.transport is not None else 0
+        received = Received(name, request.path_qs, request.headers, key, body, asked, port)
         if self._record:
             self.requests.append(received)
             if not self._asked.done():
@@ -182,6 +183,8 @@ async def _raw(request: web.Request, raw: Raw) -> web.StreamResponse:
     await response.prepare(request)
     for part in raw.parts:
         await response.write(part)
+    if raw.held:
+        await asyncio.Event().wait()
     return response
 
 

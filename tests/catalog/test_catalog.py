@@ -49,7 +49,7 @@ def test_a_plugin_without_a_manifest_can_run(site: Site, look: Look) -> None:
     "broken",
     [b"\xff\xfe\x00[[[", b"[console_scripts\nx = = y\n", b"no section = x:y\n", b"[a]\n[a]\nx\n", b"\0" * 100],
 )
-def test_broken_metadata_of_others_harms_nobody(site: Site, look: Look, broken: bytes) -> None:
+def test_case_40_broken_metadata_of_others_harms_nobody(site: Site, look: Look, broken: bytes) -> None:
     site.install("broken", broken)
     site.plugin("good", "good")
     found = look(site)
@@ -115,7 +115,7 @@ def test_a_setting_that_the_host_keeps_for_itself_is_invalid(site: Site, look: L
 
 
 @pytest.mark.parametrize("names", [("one", "other"), ("other", "one")])
-def test_two_distributions_of_one_name_are_a_conflict_that_names_both(
+def test_case_41_two_distributions_of_one_name_are_a_conflict_that_names_both(
     site: Site, another_site: Site, look: Look, names: tuple[str, str]
 ) -> None:
     for place, name in zip((site, another_site), names, strict=True):
@@ -130,7 +130,7 @@ def test_two_distributions_of_one_name_are_a_conflict_that_names_both(
 
 
 @pytest.mark.parametrize("pin", ["other", "Other"])
-def test_a_pin_decides(site: Site, look: Look, pin: str) -> None:
+def test_case_41_a_pin_decides(site: Site, look: Look, pin: str) -> None:
     site.plugin("one", "gpt_a")
     site.plugin("other", "gpt_a")
     entry = look(site, pins={"gpt_a": pin}).entries["gpt_a"]
@@ -163,7 +163,7 @@ def test_a_handler_for_another_api_is_no_rival(site: Site, look: Look) -> None:
 # Case 42: the same distribution twice.
 
 
-def test_a_root_listed_twice_or_by_a_link_has_its_handlers_once(tmp_path: Path, site: Site, look: Look) -> None:
+def test_case_42_a_root_listed_twice_or_by_a_link_has_its_handlers_once(tmp_path: Path, site: Site, look: Look) -> None:
     site.plugin("one", "gpt_a")
     (tmp_path / "lib64").symlink_to(site.path)
     found = look(site, site, tmp_path / "lib64", search_path=[str(site.path), str(tmp_path / "lib64")])
@@ -172,7 +172,7 @@ def test_a_root_listed_twice_or_by_a_link_has_its_handlers_once(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("spelling", ["my_plugin", "My.Plugin", "my__plugin"])
-def test_a_distribution_in_two_roots_counts_once_and_the_first_wins(
+def test_case_42_a_distribution_in_two_roots_counts_once_and_the_first_wins(
     site: Site, another_site: Site, look: Look, spelling: str
 ) -> None:
     site.install("my_plugin", "[handler_host.v1]\ngpt = my_plugin:New\n", version="2.0", package="my_plugin")
@@ -189,7 +189,7 @@ def test_what_the_host_imports_from_wins_over_configured_roots(site: Site, anoth
     assert look(another_site, search_path=[str(site.path)]).entries["gpt"].version == "1.0"
 
 
-def test_an_installation_and_the_build_directory_beside_it_count_once(site: Site, look: Look) -> None:
+def test_case_42_an_installation_and_the_build_directory_beside_it_count_once(site: Site, look: Look) -> None:
     site.install("plugin", "[handler_host.v1]\nold = plugin:Plugin\n", kind="egg-info", version="9.0")
     site.plugin("plugin", "gpt")
     found = look(site)

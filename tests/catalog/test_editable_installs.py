@@ -99,7 +99,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_an_editable_installed_while_the_host_runs_is_found_with_its_manifest(installed: Installed, name: str) -> None:
+def test_case_43_an_editable_installed_while_the_host_runs_is_found_with_its_manifest(
+    installed: Installed, name: str
+) -> None:
     assert name not in installed.before.entries
     entry = installed.after.entries[name]
     assert entry.problem is None
@@ -110,7 +112,7 @@ def test_an_editable_installed_while_the_host_runs_is_found_with_its_manifest(in
 
 
 @pytest.mark.parametrize("name", PROJECTS)
-def test_nothing_of_an_editable_is_executed_in_the_host(installed: Installed, name: str) -> None:
+def test_case_43_nothing_of_an_editable_is_executed_in_the_host(installed: Installed, name: str) -> None:
     assert not [module for module in sys.modules if module.startswith(f"gpt_{name}")]
     assert not (installed.sources[name] / "executed").exists()
 

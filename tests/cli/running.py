@@ -136,6 +136,12 @@ class Terminal:
         before, _, self._read = self._read.partition(text.encode())
         return before.decode()
 
+    def has(self, text: str) -> bool:
+        """Tell whether ``text`` has come by now."""
+        while select.select([self._end], [], [], 0)[0]:
+            self._read += os.read(self._end, 4096)
+        return text.encode() in self._read
+
     def interrupted(self) -> int:
         """Type Ctrl-C until the process has ended; return its exit status.
 

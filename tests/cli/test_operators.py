@@ -154,11 +154,15 @@ def test_reload_unloads(host: str, run: Run) -> None:
 
 def test_memory_adds_up(host: str, run: Run) -> None:
     run("load", "parrot")
-    rows = lines(run("memory").out)
+    processes, budget, handlers = run("memory").out.split("\n\n")
+    rows = lines(processes)
     assert rows["host"][2:4] == [rows["host"][2], "MB"]
     parts = [rows["host"][2], rows["fork"][3], rows["parrot"][2]]
     assert sum(map(float, parts)) == pytest.approx(float(rows["together"][1]), abs=0.3)
-    assert rows["limit"][0] == "limit"
+    assert budget.startswith("limit ")
+    assert "evicted next: parrot (" in budget
+    assert lines(handlers)["parrot"][1] == "idle"
+    assert "(learned)" in handlers
 
 
 def test_a_rescan_says_what_cannot_run(host: str, run: Run) -> None:

@@ -35,7 +35,10 @@ def test_every_key_is_in_it(section: str) -> None:
 def test_what_is_commented_out_is_right_too(tmp_path: Path) -> None:
     # given
     text = re.sub(
-        r"^# (?=data_dir|python|gpt_a|\[catalog)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE
+        r"^# (?=data_dir|state_file|python|gpt_a|\[catalog)",
+        "",
+        EXAMPLE.read_text(encoding="utf-8"),
+        flags=re.MULTILINE,
     )
     path = tmp_path / "host.toml"
     path.write_text(text, encoding="utf-8")

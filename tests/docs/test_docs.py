@@ -20,6 +20,8 @@ from host.cli.parser import make_parser
 from host.config import Config
 from host.config_loader import SECTIONS, load_config
 from host.errors import BY_CODE
+from host.events import KINDS
+from host.metric_families import MEANINGS
 from host.plugin import HandlerHooks
 from host.testing import ChatConformance, OperationsConformance
 from tests.support import bench, install_plugin, within
@@ -58,8 +60,18 @@ def test_every_route_is_documented() -> None:
         for route in app.router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
-    documented = set(re.findall(r"^\| `((?:GET|POST) /[^`]*)` \|", text("reference/http.md"), re.MULTILINE))
+    documented = set(re.findall(r"^\| `((?:GET|POST|DELETE) /[^`]*)` \|", text("reference/http.md"), re.MULTILINE))
     assert documented == routes
+
+
+def test_every_kind_of_event_is_documented() -> None:
+    part = text("reference/http.md").partition("### Events")[2].partition("\n## ")[0].partition("| kind |")[2]
+    assert dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", part, re.MULTILINE)) == KINDS
+
+
+def test_every_metric_is_documented() -> None:
+    rows = re.findall(r"^\| `(\w+)` \| .*\| (.*) \|$", text("reference/metrics.md"), re.MULTILINE)
+    assert dict(rows) == MEANINGS
 
 
 def test_every_command_is_documented() -> None:

@@ -20,15 +20,28 @@ CONFIG = (ASSISTANT / "host.toml").read_text()
 ROLES = (ASSISTANT / "roles.toml").read_text()
 
 
-def converse(host: HostUnderTest, state: Path, roles: Path, *said: str) -> tuple[str, str, dict[str, Any]]:
+def converse(host: HostUnderTest, roles: Path, *said: str) -> tuple[str, str, dict[str, Any]]:
     """Run the program with what the user says; return what it printed, its complaints, and what it remembers."""
     command = [sys.executable, str(ASSISTANT / "assistant.py"), "--url", host.url]
-    command += ["--state", str(state), "--roles", str(roles)]
+    command += ["--user", "ann", "--roles", str(roles)]
     for text in said:
         command += ["--say", text]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, f"{run.stdout}{run.stderr}{host.log}"
-    return run.stdout, run.stderr, json.loads((state / "state.json").read_text())
+    return run.stdout, run.stderr, remembered(host)
+
+
+def remembered(host: HostUnderTest) -> dict[str, Any]:
+    """Return what ``sheets`` has of the user."""
+
+    def ask(operation: str, **request: object) -> Any:
+        status, answer = host.json("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
+        assert status == 200, answer
+        return answer
+
+    messages = [{"role": row["event"], "content": row["text"]} for row in ask("log.tail")["rows"]]
+    states = {name: ask("states.get", name=name)["value"] for name in ("summary", "profile", "analyses")}
+    return {"messages": messages, **states}
 
 
 @pytest.mark.slow
@@ -39,7 +52,7 @@ def test_it_runs_as_it_comes_with_all_five_roles_on_the_local_model(tmp_path: Pa
     short = ROLES.replace("analyse_every = 4", "analyse_every = 2").replace("max_tokens = 160", "max_tokens = 20")
     roles.write_text(short)
     with host_under_test(CONFIG) as host:
-        printed, complaints, state = converse(host, tmp_path, roles, "Hello, I am Ann. I live in Lyon.")
+        printed, complaints, state = converse(host, roles, "Hello, I am Ann. I live in Lyon.")
     assert [message["role"] for message in state["messages"]] == ["user", "assistant"]
     assert state["summary"]
     assert state["analyses"]
@@ -78,7 +91,7 @@ def test_with_a_provider_behind_the_roles_it_remembers_what_it_was_told(tmp_path
     roles.write_text(ROLES.replace('model = "gpt_e"', 'model = "gpt_a/some-model"'))
     config = CONFIG.replace("[handlers.gpt_a]", f'[handlers.gpt_a]\nbase_url = "{provider.base_url("openai")}"')
     with host_under_test(config, environ={"OPENAI_API_KEY": "sk-test"}) as host:
-        printed, complaints, state = converse(host, tmp_path, roles, "I live in Lyon.", "What is it like?")
+        printed, complaints, state = converse(host, roles, "I live in Lyon.", "What is it like?")
         assert complaints == ""
         assert printed.count("  A> I see.\n") == 2
         assert state["messages"][2] == {"role": "user", "content": "What is it like?"}
@@ -98,7 +111,7 @@ def test_with_a_provider_behind_the_roles_it_remembers_what_it_was_told(tmp_path
         provider.say(
             lambda received: Status(400, "no") if received.asked.system.startswith("Merge") else played(received)
         )
-        _, complaints, state = converse(host, tmp_path, roles, "I have left Lyon.")
+        _, complaints, state = converse(host, roles, "I have left Lyon.")
         assert "merge: the provider refused the request (400): no" in complaints
         assert len(state["messages"]) == 6
         assert state["profile"] == [{"name": "city", "value": "Lyon"}]
@@ -114,4 +127,5 @@ def test_its_configuration_is_in_order_with_what_stands_there_as_a_comment_too(t
         "gpt_c": ("gpt_e",),
         "gpt_d": ("gpt_e",),
         "gpt_e": (),
+        "sheets": (),
     }

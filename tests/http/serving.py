@@ -12,7 +12,7 @@ from typing import Any
 
 import aiohttp
 
-from host.config import AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
+from host.config import AdminConfig, AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
 from host.config_loader import hash_key
 from host.server import serving
 from host.supervisor import Supervisor
@@ -115,17 +115,21 @@ def configured(
     admin: str | None = ADMIN,
     policy: Mapping[str, Any] | None = None,
     handlers: Mapping[str, Mapping[str, Any]] | None = None,
+    auth: AuthConfig | None = None,
+    admin_config: AdminConfig | None = None,
+    **sections: Any,
 ) -> Config:
     """Return a configuration for the plugins in ``root`` alone."""
     own = {"puppet": {"control": f"{root}/control"}, **(handlers or {})}
     return Config(
         server=ServerConfig(**{"port": 0, "drain_timeout": 5.0, **(server or {})}),
-        auth=AuthConfig(
-            api_keys=tuple(map(hash_key, keys)), admin_token=hash_key(admin) if admin is not None else None
-        ),
+        auth=auth
+        or AuthConfig(api_keys=tuple(map(hash_key, keys)), admin_token=hash_key(admin) if admin is not None else None),
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=False),
         handlers={name: dict(settings) for name, settings in own.items()},
+        admin=admin_config or AdminConfig(),
+        **sections,
     )
 
 

@@ -164,14 +164,14 @@ async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_pa
         host.control.make("begun", "go")
         assert await host.json("GET", "/health/ready") == (
             200,
-            {"ready": True, "reasons": [], "handlers": {"cold": 2}},
+            {"ready": True, "reasons": [], "handlers": {"cold": 2}, "pending": {}},
         )
         await host.json("POST", "/v1/handlers/broken/any")
         await host.admin("POST", "/handlers/puppet/load?wait=false")
         await host.control.heard("begun")
         assert await host.json("GET", "/health/ready") == (
             200,
-            {"ready": True, "reasons": [], "handlers": {"activating": 1, "failed": 1}},
+            {"ready": True, "reasons": [], "handlers": {"activating": 1, "failed": 1}, "pending": {}},
         )
         await host.control.say("go")
 

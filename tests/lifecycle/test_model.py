@@ -10,6 +10,7 @@ from __future__ import annotations
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from msgspec.structs import replace
 
 from host import lifecycle as life
 from host.config import HandlerPolicy
@@ -88,6 +89,12 @@ class Handler(RuleBasedStateMachine):
         dispatch = self.number()
         self.asked.add(dispatch)
         self.happens(life.Asked(dispatch))
+
+    @rule()
+    def work_is_pending(self) -> None:
+        before = self.state
+        self.happens(life.Woken())
+        assert self.state == before or before.phase is Phase.COLD
 
     @precondition(lambda self: self.asked)
     @rule(data=st.data())
@@ -182,6 +189,12 @@ class Handler(RuleBasedStateMachine):
         self.happens(life.Evicted(self.process))
         assert going or not busy or not self.told_to_go, "a busy worker was evicted"
 
+    @rule(pin=st.booleans())
+    def an_operator_pins(self, pin: bool) -> None:
+        self.policy = replace(self.policy, pin=pin)
+        self.happens(life.PolicyChanged())
+        assert not pin or self.state.token(Timer.IDLE) is None, "a pinned handler's idle clock runs"
+
     @precondition(lambda self: self.numbers > 30)
     @rule()
     def the_host_shuts_down(self) -> None:
@@ -214,7 +227,7 @@ class Handler(RuleBasedStateMachine):
         assert Timer.RETRY not in running or phase is Phase.FAILED
         assert (phase is Phase.FAILED) <= (Timer.RETRY in running), "a pause without an end"
         if phase is Phase.READY and not self.held:
-            assert Timer.IDLE in running, "an idle worker that would stay for ever"
+            assert (Timer.IDLE in running) != self.policy.pin, "an idle worker stays for ever, or a pinned one does not"
 
     def teardown(self) -> None:
         """However it went: when the world comes to rest, nobody is left waiting."""

@@ -319,7 +319,7 @@ class TestCrash:
         handler = Life().warm().happens(life.UnloadAsked(5, "drain", 1.0))
         assert handler.did(life.Stop)
         crashed = Life().warm().happens(life.Asked(1), life.UnloadAsked(5, "drain", 1.0))
-        crashed.happens(life.Lost(1, Cause.CRASH, HandlerCrashed("signal 9")), life.Exited(1, out_of_memory=True))
+        crashed.happens(life.Lost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), life.Exited(1))
         departure = crashed.did(life.AnswerUnload)[0].departure
         assert departure is not None
         assert departure.cause is Cause.OUT_OF_MEMORY
@@ -335,6 +335,23 @@ class TestEviction:
 
     def test_a_pinned_handler_is_never_evicted(self) -> None:
         assert Life(pin=True).warm().happens(life.Evicted(1)).state.phase is Phase.READY
+
+    def test_a_handler_that_is_pinned_while_it_idles_stays_and_idles_a_full_time_when_it_is_unpinned(self) -> None:
+        handler = Life(idle_after=300.0).warm()
+        assert handler.state.token(Timer.IDLE) is not None
+        handler.policy = HandlerPolicy(idle_after=300.0, pin=True)
+        handler.happens(life.PolicyChanged())
+        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.IDLE)]
+        assert handler.happens(life.Evicted(1)).state.phase is Phase.READY
+        handler.policy = HandlerPolicy(idle_after=300.0)
+        handler.happens(life.PolicyChanged())
+        assert [action.delay for action in handler.did(life.StartTimer)] == [300.0]
+
+    def test_pinning_changes_nothing_for_a_handler_that_is_busy_or_has_no_worker(self) -> None:
+        for handler in (Life(pin=True), Life(pin=True).warm().happens(life.Asked(1))):
+            before = handler.state
+            assert handler.happens(life.PolicyChanged()).actions == []
+            assert handler.state == before
 
     def test_a_worker_that_has_just_become_ready_serves_before_it_can_be_evicted(self) -> None:
         handler = Life().happens(life.Asked(1), life.RoomFound(1), life.Activated(1), life.Evicted(1))

@@ -131,6 +131,16 @@ def test_an_error_event_without_openais_shape_ends_the_stream(worker: WorkerUnde
     assert isinstance(worker.error_of("chat", ASK), UpstreamError)
 
 
+def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
+    chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    chunk["choices"] = [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]
+    provider.say(Raw((f"data: {json.dumps(chunk)}\n\n".encode(), b"data: [DONE]\n\n"), held=True))
+    assert worker.chat("Hi")["text"] == "Hello"
+    provider.left.result(30)
+    provider.say(Reply())
+    assert worker.chat("Hi")["text"] == "Hello you"
+
+
 def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
     with gpt_a(retries=2) as (worker, provider):
         soon = Status(503, retry_after=0)

@@ -82,6 +82,18 @@ async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Pat
         assert last.kind == "hang"
 
 
+async def test_case_30_a_call_that_holds_the_worker_for_less_than_the_patience_is_no_hang(tmp_path: Path) -> None:
+    """A C extension, or a model that is read: nothing of the worker answers meanwhile."""
+    install_puppet(tmp_path)
+    async with bench(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 60.0}) as host:
+        await host.ask()
+        pid = host.pid()
+        # Many heartbeats go unanswered.
+        assert (await host.ask("puppet", "script", steps=["block:1"]))["pid"] == pid
+        assert (await host.ask())["generation"] == 1
+        assert host.supervisor.status("puppet").last_exit is None
+
+
 async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_it(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:

@@ -85,15 +85,6 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
         assert host.supervisor.status("puppet").in_flight == 0
 
 
-async def test_a_data_directory_that_cannot_be_made_is_named(tmp_path: Path) -> None:
-    install_puppet(tmp_path)
-    (tmp_path / "file").write_text("in the way")
-    async with bench(tmp_path, data_dir=tmp_path / "file") as host:
-        error = await error_of(host.ask())
-        assert isinstance(error, ConfigError)
-        assert str(tmp_path / "file") in error.message
-
-
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a hung fork server up sooner."""
@@ -234,7 +225,7 @@ async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_no
 ) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:
-        monkeypatch.setattr(host.supervisor, "_observer", raises)
+        monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
         assert (await host.ask(number=1))["number"] == 1
-        await until(lambda: "a defect of the host: note of activated failed" in caplog.text)
+        await until(lambda: "the observer of the application failed at 'activated'" in caplog.text)
         monkeypatch.undo()

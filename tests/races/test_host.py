@@ -6,9 +6,11 @@ import asyncio
 import gc
 import os
 import resource
+import secrets
 import signal
 import threading
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -71,6 +73,25 @@ async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispa
         assert "fork server" in error.message
         await until(lambda: gone(pid) and gone(server) and gone(child))
         assert (await host.ask())["generation"] == 2
+
+
+async def test_case_35_an_activation_that_loses_its_fork_server_is_no_fault_of_the_handler(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    async with bench(tmp_path, handlers=handlers) as host:
+        host.control.make("begun", "go")
+        asked = host.begin(error_of(host.ask()))
+        await host.control.heard("begun")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGKILL)
+        error = await within(asked)
+        assert isinstance(error, OutOfResources)
+        assert error.retry_after is not None
+        # It is not paused: the next one is activated at once.
+        again = host.begin(host.ask(number=1))
+        await host.control.heard("begun")
+        await host.control.say("go")
+        assert (await within(again))["number"] == 1
 
 
 async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
@@ -193,6 +214,44 @@ async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_w
         assert (await host.ask("other"))["pid"] == pid
         resource.prlimit(server, resource.RLIMIT_NOFILE, limits)
         assert (await host.ask())["generation"] == 2
+
+
+PIDS = Path("/sys/fs/cgroup/pids")
+
+
+@pytest.fixture
+def few_processes() -> Iterator[Path]:
+    """A control group in which no process can be started: root is not held by ``ulimit -u``."""
+    group = PIDS / f"handler-host-test-{secrets.token_hex(4)}"
+    try:
+        group.mkdir()
+        (group / "pids.max").write_text("1")
+    except OSError as error:
+        pytest.skip(f"no control group v1 of process numbers can be made here: {error}")
+    yield group
+    group.rmdir()
+
+
+async def test_case_39_at_the_limit_of_processes_an_activation_is_refused_clearly_and_works_again_after(
+    tmp_path: Path, few_processes: Path
+) -> None:
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with bench(tmp_path) as host:
+        await host.ask("other")
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        (few_processes / "cgroup.procs").write_text(str(server))
+        error = await error_of(host.ask())
+        assert isinstance(error, OutOfResources)
+        assert error.status == 503
+        assert "ulimit -u" in error.message
+        assert error.retry_after is not None
+        assert (await host.ask("other", number=1))["number"] == 1
+        # The system is to blame, not the handler: it is not paused.
+        assert host.state() == "cold"
+        (few_processes / "pids.max").write_text("max")
+        assert (await host.ask(number=2))["number"] == 2
+    await until(lambda: not (few_processes / "cgroup.procs").read_text().strip())
 
 
 async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_removed_until_it_is_unloaded(

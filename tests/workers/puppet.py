@@ -22,6 +22,7 @@ class Puppet:
     @hookimpl
     async def activate(self, context):
         self.context = context
+        self.held = []
         self.control = Path(context.config["control"]) if "control" in context.config else None
         for step in context.config.get("at_activation", "").split():
             await self.do(step)
@@ -44,14 +45,16 @@ class Puppet:
                 os._exit(int(code))
             case ["sys_exit"]:
                 sys.exit(0)
-            case ["block"]:
-                while True:
-                    time.sleep(3600)  # noqa: ASYNC251 - that is what it is told to do
+            case ["block", *seconds]:
+                time.sleep(float(seconds[0]) if seconds else 86400)  # noqa: ASYNC251 - that is what it is told to do
             case ["deaf"]:
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case ["forever"]:
                 await asyncio.Event().wait()
+            case ["allocate", megabytes]:
+                # Written to, so that it is there.
+                self.held.append(b"x" * (int(megabytes) * 1024**2))
             case ["children"]:
                 # They hold the output pipe, and ignore what is asked of them politely.
                 command = "trap '' TERM; while :; do sleep 1000; done"

@@ -75,7 +75,9 @@ class GptA(ChatHandler):
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
         import openai
-        from openai.types.chat import ChatCompletion, ChatCompletionChunk
+        from openai.types.chat import ChatCompletion
+
+        from gpt_a.streams import WholeStream
 
         try:
             # The SDK's way for any path. `client.chat.completions` would import the resources of all its
@@ -86,7 +88,7 @@ class GptA(ChatHandler):
                 cast_to=ChatCompletion,
                 options={"headers": trace_headers()},
                 stream=True,
-                stream_cls=openai.AsyncStream[ChatCompletionChunk],
+                stream_cls=WholeStream,
             )
             async with chunks:
                 async for chunk in chunks:

@@ -52,7 +52,7 @@ class GptD(ChatHandler):
         self._settings = read(config)
         self._timeout: float = config["timeout"]
         self._retries = Retries(times=config["retries"])
-        litellm = _import()
+        litellm = import_litellm()
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         litellm.drop_params = False
@@ -143,9 +143,12 @@ class GptD(ChatHandler):
         if provider is None:
             raise ConfigError(f"{PLACE}: deployments: LiteLLM knows no provider of {model!r}")
         secret, base = (deployment.secret, deployment.api_base) if deployment is not None else (None, None)
+        base = base or self._settings.api_base.get(provider)
+        key = key_of(provider, secret, self.context.secrets)
         parameters = {
-            "api_key": key_of(provider, secret, self.context.secrets),
-            "api_base": base or self._settings.api_base.get(provider),
+            # A server of one's own may take none, but without any LiteLLM asks nobody.
+            "api_key": key or ("no-key" if base is not None else None),
+            "api_base": base,
             "extra_headers": self._settings.headers or None,
             # It is OpenAI's own, but LiteLLM passes it on to models only that it knows.
             "allowed_openai_params": ["user"] if provider == "openai" else None,
@@ -173,7 +176,7 @@ class GptD(ChatHandler):
             refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
 
 
-def _import() -> Any:
+def import_litellm() -> Any:
     """Import LiteLLM: here, and not at the top, as the module is imported to look at it, the SDK only to be used."""
     os.environ.update(SWITCHES)
     # Of 2.7 s of CPU the collector takes 0.4 to 0.9, and finds nothing: an import leaves no garbage.

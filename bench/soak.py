@@ -1,0 +1,238 @@
+"""Whether faults leave anything behind: ``python -m bench.soak``.
+
+Ten minutes of mixed load on all handlers while workers crash, hang and are killed,
+clients leave, operators unload and reload, and the fork server is killed: each
+dispatch has one outcome, and in the end memory, file descriptors, threads and
+processes are what they were.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import random
+import signal
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+
+from bench import servers, tables, traffic
+from bench.cycles import count
+from bench.memory import megabytes
+
+GROWTH = 4 * 2**20
+"""Bytes of PSS that the tree may have grown by."""
+THREADS = 2 + 1 + min(32, (os.cpu_count() or 1) + 4)
+"""Of host and fork server, when asyncio's pool has been used by as many at a time as it takes."""
+CHAOS = """\
+import asyncio, os, time
+from host.chat import ChatHandler
+from host.plugin import operation
+
+class Handler(ChatHandler):
+    async def stream(self, request):
+        for number in range(20):
+            await asyncio.sleep(0.02)
+            yield f"word{number} "
+
+    @operation
+    async def crash(self) -> None:
+        os._exit(3)
+
+    @operation
+    async def hang(self) -> None:
+        time.sleep(3600)
+
+    @operation
+    async def allocate(self) -> int:
+        self.kept = b"x" * (200 * 1024**2)
+        return len(self.kept)
+"""
+DEFAULTS = 'idle_after = "3s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
+WORKERS = '[workers]\nheartbeat_interval = "500ms"\nhang_after = "3s"\nlinger = "10m"\n'
+FORESEEN = frozenset(
+    {"ok", "left", "handler_crashed", "handler_unloaded", "circuit_open", "memory_budget", "out_of_resources"}
+    | {"activation_failed", "event:handler_crashed", "event:handler_unloaded"}
+)
+"""Outcomes that the injected faults explain."""
+
+
+class Faults:
+    """Injects one fault after the other, at random but from a seed."""
+
+    def __init__(self, host: servers.Server, names: Sequence[str], tally: traffic.Tally, seed: int) -> None:
+        self.injected: Counter[str] = Counter()
+        self._host = host
+        self._names = names
+        self._tally = tally
+        self._random = random.Random(seed)
+        self._session: aiohttp.ClientSession
+        self._pending: set[asyncio.Task[None]] = set()
+
+    async def inject(self, until: float, pause: float) -> None:
+        """Go on until then; who was asked has answered when it returns."""
+        kinds: list[Callable[[], Awaitable[None]]] = [
+            *(self._crash, self._hang, self._leave, self._leave, self._kill, self._stop),
+            *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server),
+        ]
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=120)) as self._session:
+            while time.perf_counter() < until:
+                kind = self._random.choice(kinds)
+                self.injected[kind.__name__.strip("_").replace("_", " ")] += 1
+                task = asyncio.ensure_future(kind())
+                self._pending.add(task)
+                task.add_done_callback(self._pending.discard)
+                await asyncio.sleep(pause)
+            await asyncio.gather(*self._pending)
+
+    async def _crash(self) -> None:
+        await self._operation("crash")
+
+    async def _hang(self) -> None:
+        await self._operation("hang")
+
+    async def _allocate(self) -> None:
+        await self._operation("allocate")
+
+    async def _leave(self) -> None:
+        name = self._random.choice([name for name in self._names if name not in traffic.OTHER_OPERATIONS])
+        size = self._random.randint(1, 600)
+        await traffic.dispatch(self._session, self._host.url, name, self._tally, leave_after=size)
+
+    async def _kill(self) -> None:
+        await self._signal(signal.SIGKILL)
+
+    async def _stop(self) -> None:
+        await self._signal(signal.SIGSTOP)
+
+    async def _unload(self) -> None:
+        mode = self._random.choice(("drain", "if_idle", "force"))
+        await self._admin("POST", f"/admin/handlers/{self._random.choice(self._names)}/unload?mode={mode}&deadline_s=2")
+
+    async def _reload(self) -> None:
+        await self._admin("POST", f"/admin/handlers/{self._random.choice(self._names)}/reload?deadline_s=2")
+
+    async def _kill_fork_server(self) -> None:
+        # Rarely: all workers go with it.
+        if self._random.random() < 0.2:
+            for pid in (await self._admin("GET", "/admin/memory"))["fork_server_pids"]:
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+
+    async def _signal(self, number: int) -> None:
+        workers = (await self._admin("GET", "/admin/memory"))["workers"]
+        if workers:
+            with suppress(ProcessLookupError):
+                os.kill(self._random.choice(list(workers.values()))["pid"], number)
+
+    async def _operation(self, operation: str) -> None:
+        self._tally.asked += 1
+        url = f"{self._host.url}/v1/handlers/chaos/{operation}"
+        try:
+            async with self._session.post(url, json={}) as answer:
+                body = await answer.json()
+                self._tally.note("ok" if answer.status == 200 else body["error"]["code"], str(body))
+        except aiohttp.ClientError as error:
+            self._tally.note("cut off", f"chaos: {type(error).__name__}: {error}")
+
+    async def _admin(self, method: str, path: str) -> Any:
+        headers = {"Authorization": f"Bearer {servers.TOKEN}"}
+        async with self._session.request(method, self._host.url + path, headers=headers) as answer:
+            return await answer.json()
+
+
+async def soak(
+    host: servers.Server, names: Sequence[str], options: argparse.Namespace
+) -> tuple[traffic.Tally, traffic.Tally, Counter[str]]:
+    """Run load and faults; return what came of both, and the faults."""
+    own = traffic.Tally()
+    faults = Faults(host, names, own, options.seed)
+    until = time.perf_counter() + options.seconds
+    clients = traffic.rotate(
+        host.url, names, options.clients, options.seconds, lambda: host.process.poll() is None, options.pause
+    )
+    tally, _ = await asyncio.gather(clients, faults.inject(until, options.fault_every))
+    return tally, own, faults.injected
+
+
+def at_rest(host: servers.Server, names: Sequence[str]) -> dict[str, int]:
+    """Return what the processes hold when all handlers are unloaded."""
+    for name in names:
+        host.admin(f"/admin/handlers/{name}/unload?mode=force", "POST")
+    return count(host)
+
+
+def main() -> None:
+    """Measure, and print the tables."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=600.0)
+    parser.add_argument("--clients", type=int, default=6)
+    parser.add_argument("--pause", type=float, default=0.1, help="seconds between two dispatches of a client")
+    parser.add_argument("--fault-every", type=float, default=0.7, help="seconds between two faults")
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args()
+    print(
+        *tables.header(),
+        f"runs: 1 of {options.seconds:g} s, {options.clients} clients, a fault every {options.fault_every:g} s, "
+        f"seed {options.seed}; MB are 2**20 bytes of PSS",
+        sep="\n",
+    )
+    with tempfile.TemporaryDirectory(prefix="bench-soak-") as directory, servers.upstream(20, 0.02) as upstream:
+        traffic.make_data_dir(directory)
+        servers.install(Path(directory), "chaos", CHAOS)
+        config = traffic.config(directory, upstream.url, defaults=DEFAULTS) + WORKERS
+        config += f'[catalog]\nroots = ["{directory}"]\n[handlers.chaos]\ncrash_limit = 3\ncircuit_pause = "3s"\n'
+        with servers.host(config, traffic.KEYS) as host:
+            names, left_out = traffic.handlers_of(host)
+            print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ")
+            # The second time: what is opened once for all has been opened.
+            asyncio.run(soak(host, names, argparse.Namespace(**{**vars(options), "seconds": 10.0})))
+            before = at_rest(host, names)
+            tally, own, injected = asyncio.run(soak(host, names, options))
+            in_flight = sum(one["in_flight"] + one["queued"] for one in host.admin("/admin/handlers")["handlers"])
+            after = at_rest(host, names)
+            ends = traffic.steps(host.log())
+            alive = host.process.poll() is None
+    outcomes = tally.outcomes + own.outcomes
+    strange = {outcome: number for outcome, number in outcomes.items() if outcome not in FORESEEN}
+    accounted = tally.accounted and own.accounted and not in_flight
+    account = f"asked: {tally.asked + own.asked}, with an outcome: {outcomes.total()}, left in flight: {in_flight}: "
+    account += "all accounted for" if accounted else "NOT ALL ACCOUNTED FOR"
+    tables.print_table(
+        "Dispatches and their outcomes",
+        ["outcome", "dispatches", "explained by a fault"],
+        [(outcome, number, "yes" if outcome in FORESEEN else "NO") for outcome, number in outcomes.most_common()],
+        [
+            account,
+            f"faults injected: {', '.join(f'{number} x {kind}' for kind, number in injected.most_common())}",
+            "ends of workers: " + ", ".join(f"{number} x {cause}" for cause, number in ends.most_common()),
+            *(failure for failure in tally.failures + own.failures if failure.partition(": ")[0] in strange),
+        ],
+    )
+    grown = after["pss"] - before["pss"]
+    same = after["processes"] == before["processes"] and after["fds"] == before["fds"] and not after["zombies"]
+    same = same and after["threads"] <= max(before["threads"], THREADS)
+    tables.print_table(
+        "Host and fork server, all handlers unloaded, before and after",
+        ["", "PSS MB", "processes", "fds", "threads", "zombies"],
+        [
+            ("before", megabytes(before["pss"]), *(before[key] for key in ("processes", "fds", "threads", "zombies"))),
+            ("after", megabytes(after["pss"]), *(after[key] for key in ("processes", "fds", "threads", "zombies"))),
+        ],
+        [
+            f"threads: {THREADS} at most, whatever comes: two main ones, one that measures, and asyncio's pool",
+            f"grown by {grown / 2**20:+.1f} MB, nothing left, all accounted for, the host alive: "
+            + ("met" if grown <= GROWTH and same and accounted and alive and not strange else "MISSED"),
+        ],
+    )
+
+
+if __name__ == "__main__":
+    main()

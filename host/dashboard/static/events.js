@@ -1,0 +1,88 @@
+// The live log of events. The browser comes back by itself when the stream breaks, and asks for what it has missed.
+
+import { element, size } from "./format.js";
+
+const KEPT = 500;
+const HIDDEN = new Set(["id", "at", "kind", "handler", "host", "fork_server", "workers", "limit", "limit_source", "request_id"]);
+const SIZES = new Set(["pss", "given_back"]);
+
+export class Events {
+  constructor(list, handler, kind, paused) {
+    this.list = list;
+    this.handler = handler;
+    this.kind = kind;
+    this.paused = paused;
+    this.events = [];
+    this.source = null;
+    for (const filter of [handler, kind, paused]) filter.addEventListener("change", () => this.draw());
+  }
+
+  start(onEvent) {
+    if (this.source && this.source.readyState !== EventSource.CLOSED) return;
+    this.events = [];
+    this.list.replaceChildren();
+    this.source = new EventSource("events?replay=200");
+    const take = (message) => {
+      const event = JSON.parse(message.data);
+      this.take(event);
+      onEvent(event);
+    };
+    this.source.addEventListener("message", take);
+    this.source.addEventListener("gap", take);
+  }
+
+  stop() {
+    this.source?.close();
+    this.source = null;
+  }
+
+  take(event) {
+    this.events.unshift(event);
+    this.events.length = Math.min(this.events.length, KEPT);
+    this.offer(this.kind, event.kind);
+    if (event.handler) this.offer(this.handler, event.handler);
+    if (this.paused.checked || !this.wanted(event)) return;
+    const kept = this.list.scrollTop;
+    this.list.prepend(row(event));
+    if (kept > 0) this.list.scrollTop = kept + this.list.firstChild.offsetHeight; // who reads further down stays there
+    while (this.list.children.length > KEPT) this.list.lastChild.remove();
+  }
+
+  offer(filter, value) {
+    if (![...filter.options].some((option) => option.value === value)) filter.append(element("option", { value }, value));
+  }
+
+  wanted(event) {
+    return (!this.handler.value || event.handler === this.handler.value) && (!this.kind.value || event.kind === this.kind.value);
+  }
+
+  draw() {
+    if (this.paused.checked) return;
+    this.list.replaceChildren(...this.events.filter((event) => this.wanted(event)).map(row));
+  }
+}
+
+function row(event) {
+  if (event.kind === "gap") {
+    const lost = event.lost === null ? "events may be missing" : `${event.lost} events are missing`;
+    return element("li", { data: { kind: "gap" } }, `${lost}: ${event.reason}`);
+  }
+  const figures = Object.entries(event)
+    .filter(([name, value]) => !HIDDEN.has(name) && value !== null)
+    .map(([name, value]) => `${name}=${shown(name, value)}`);
+  const bad = ["crash", "hang", "out of memory"].includes(event.cause) || (event.kind === "audit" && !["ok", "accepted"].includes(event.result));
+  return element(
+    "li",
+    { className: bad ? "bad" : "", data: { kind: event.kind } },
+    element("time", { dateTime: event.at }, new Date(event.at).toLocaleTimeString()),
+    element("b", {}, event.kind),
+    [event.handler, ...figures].filter(Boolean).join(" "),
+  );
+}
+
+function shown(name, value) {
+  if (SIZES.has(name)) return size(value);
+  if (typeof value === "number" && !Number.isInteger(value)) return value.toFixed(3);
+  if (typeof value === "object" || /\s/.test(value)) return JSON.stringify(value);
+  return String(value);
+}

@@ -1,0 +1,66 @@
+"""Sessions of operators who have signed in to the dashboard: what the cookie says, and for how long."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from typing import NamedTuple
+
+LIFETIME = 12 * 3600.0
+"""Seconds after which one has to sign in again."""
+MOST = 64
+"""Sessions at a time; the oldest goes."""
+
+
+class Session(NamedTuple):
+    """One of them."""
+
+    name: str
+    """What the audit log calls it: tells nothing about the cookie."""
+    csrf: str
+    """What has to come with each change, beside the cookie: another site cannot know it."""
+    ends_at: float
+    """On the monotonic clock: the time of day may jump."""
+
+
+class Sessions:
+    """The sessions, known by the digests of their cookies."""
+
+    def __init__(self) -> None:
+        self._sessions: OrderedDict[bytes, Session] = OrderedDict()
+
+    def open(self, now: float | None = None) -> tuple[str, Session]:
+        """Begin a session; return the value of its cookie, which is kept nowhere, and the session."""
+        at = time.monotonic() if now is None else now
+        cookie = secrets.token_urlsafe(32)
+        session = Session(f"session {secrets.token_hex(3)}", secrets.token_urlsafe(32), at + LIFETIME)
+        self._sessions[_digest(cookie)] = session
+        while len(self._sessions) > MOST:
+            self._sessions.popitem(last=False)
+        return cookie, session
+
+    def find(self, cookie: str, now: float | None = None) -> Session | None:
+        """Return the session of a cookie, or None if there is none (any more)."""
+        at = time.monotonic() if now is None else now
+        digest = _digest(cookie)
+        session = self._sessions.get(digest)
+        if session is not None and at >= session.ends_at:
+            del self._sessions[digest]
+            return None
+        return session
+
+    def close(self, cookie: str) -> None:
+        """End the session of a cookie."""
+        self._sessions.pop(_digest(cookie), None)
+
+
+def same(given: str, expected: str) -> bool:
+    """Compare two texts in constant time."""
+    return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
+
+
+def _digest(cookie: str) -> bytes:
+    return hashlib.sha256(cookie.encode(errors="surrogateescape")).digest()

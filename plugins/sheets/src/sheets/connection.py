@@ -1,0 +1,134 @@
+"""gspread's client: whose name it signs with, where it goes, and what its exceptions mean."""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from host.upstream import retry_after_of
+from sheets.book import BookError, Effect
+from sheets.settings import SCOPE, Settings
+
+GOOGLE = "https://sheets.googleapis.com"
+CONNECT_TIMEOUT = 10.0
+"""Seconds to reach Google; the configured ``timeout`` is for the answer."""
+
+Client = Any
+"""``gspread.HTTPClient``, which is not imported to be named here."""
+
+
+def connect(settings: Settings, log: logging.Logger) -> Client:
+    """Import gspread and make its client; nothing is sent. Takes about 0.3 s and 22 MB, once."""
+    before, begun = resident(), time.monotonic()
+    from gspread.http_client import HTTPClient
+
+    class Directed(HTTPClient):
+        """Goes to the configured endpoint: every request of gspread passes here."""
+
+        def request(self, method: str, endpoint: str, *args: Any, **kwargs: Any) -> Any:
+            return super().request(method, endpoint.replace(GOOGLE, settings.endpoint, 1), *args, **kwargs)
+
+    client = Directed(_credentials(settings))
+    client.set_timeout((CONNECT_TIMEOUT, settings.timeout))
+    taken = max(0, resident() - before)
+    log.info("gspread is there after %.2f s, %.1f MB more", time.monotonic() - begun, taken / 1024**2)
+    return client
+
+
+def _credentials(settings: Settings) -> Any:
+    from google.auth import default, load_credentials_from_file
+    from google.oauth2.service_account import Credentials
+
+    class Quiet(Credentials):  # type: ignore[misc,no-untyped-call,unused-ignore]
+        """A service account that asks nobody else.
+
+        google-auth looks for a regional boundary of each service account at another
+        host, in a thread of its own; only this says no to it.
+        """
+
+        def _is_regional_access_boundary_lookup_required(self) -> bool:
+            return False
+
+    # Neither has types for them.
+    from_info: Any = Quiet.from_service_account_info
+    from_file: Any = load_credentials_from_file
+    source = settings.credentials
+    assert source is not None, "without credentials nothing is sent to Google"
+    if source.key is not None:
+        return from_info(source.key, scopes=[SCOPE])
+    if source.path is not None:
+        return from_file(str(source.path), scopes=[SCOPE])[0]
+    return default(scopes=[SCOPE])[0]
+
+
+def trouble_of(error: Exception, settings: Settings) -> BookError | None:
+    """Return what an exception of gspread, google-auth or requests means; None for a stranger."""
+    import requests
+    from google.auth import exceptions as auth
+    from gspread.exceptions import APIError
+
+    if isinstance(error, BookError):
+        return error
+    if isinstance(error, APIError):
+        return _answered(error.response, settings)
+    if (isinstance(error, auth.RefreshError) and error.retryable) or isinstance(error, auth.TransportError):
+        return BookError("unreachable", f"Google's token server does not answer: {type(error).__name__}")
+    if isinstance(error, auth.RefreshError):
+        return BookError("auth", "Google refuses the credentials: revoked, expired or of another clock; give new ones")
+    if isinstance(error, auth.GoogleAuthError | ValueError) and not isinstance(error, requests.RequestException):
+        # Not its text: it may have a part of the key.
+        return BookError("auth", f"the credentials cannot be used ({type(error).__name__}); give new ones")
+    if isinstance(error, requests.RequestException):
+        return _unanswered(error, settings)
+    return None
+
+
+def _answered(response: Any, settings: Settings) -> BookError:
+    """Return the meaning of an answer that is no success. Some are pages of HTML."""
+    status = response.status_code
+    try:
+        text = str(json.loads(response.text)["error"]["message"])
+    except (ValueError, KeyError, TypeError):
+        text = "an answer that is no JSON"
+    retry_after = retry_after_of({name.lower(): value for name, value in response.headers.items()})
+    if status == 429:
+        return BookError("limit", f"Google's quota is used up: {text}", retry_after=retry_after)
+    if status == 401:
+        return BookError("auth", f"Google refuses the credentials (401): {text}")
+    if status == 403:
+        return BookError("auth", f"Google refuses access (403): {text}; share the spreadsheet with the account")
+    if status == 404:
+        return BookError("missing", f"there is no spreadsheet {settings.spreadsheet!r} at Google, or it is in the bin")
+    if status == 400 and ("Unable to parse range" in text or "No grid with id" in text):
+        return BookError("missing", f"a worksheet is gone: {text}")
+    if status < 500:
+        return BookError("refused", f"Google refuses the request ({status}): {text}")
+    # Of a gateway's error nobody knows whether what is behind it goes on.
+    effect = Effect.UNKNOWN if status in (502, 504) else Effect.ANSWERED
+    return BookError("overload", f"Google failed ({status}): {text}", effect=effect, retry_after=retry_after)
+
+
+def _unanswered(error: Any, settings: Settings) -> BookError:
+    import requests
+    from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
+
+    cause = getattr(error.args[0], "reason", None) if error.args else None
+    never_sent = requests.exceptions.ConnectTimeout, requests.exceptions.SSLError, requests.exceptions.ProxyError
+    if isinstance(error, never_sent) or isinstance(cause, NewConnectionError | ConnectTimeoutError):
+        return BookError("unreachable", f"Google cannot be reached: {type(cause or error).__name__}")
+    if isinstance(error, requests.exceptions.JSONDecodeError):
+        return BookError("failed", "Google's answer is no JSON", effect=Effect.ANSWERED)
+    if isinstance(error, requests.Timeout):
+        return BookError("timeout", f"no answer from Google within {settings.timeout:g} s", effect=Effect.UNKNOWN)
+    return BookError("unreachable", f"the connection broke off: {type(error).__name__}", effect=Effect.UNKNOWN)
+
+
+def resident() -> int:
+    """Return this process's resident bytes; 0 where there is no /proc."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+    except (OSError, ValueError, IndexError):
+        return 0

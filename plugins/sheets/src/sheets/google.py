@@ -1,0 +1,313 @@
+"""The spreadsheet at Google, by gspread: a thread of its own, and the few calls that the three tabs need.
+
+gspread and google-auth are imported at the first call, not before. Each call is one
+request: a batch counts once in Google's quota. gspread does not repeat a request, and
+must not: an append is not idempotent. What to do after a failure is the writer's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from sheets import connection
+from sheets.book import BookError, Look
+from sheets.connection import Client
+from sheets.quota import Kind, Quota
+from sheets.schema import MAX_CELLS, Cell, Cells, Drift, Layout, Tab, as_text, column_name, quoted
+from sheets.settings import Settings
+
+Result = TypeVar("Result")
+Values = list[list[Cell]]
+RAW = "RAW"
+_LAST_ROW = re.compile(r"!\$?[A-Z]+\$?(\d+)(?::\$?[A-Z]+\$?(\d+))?$")
+
+
+class GoogleBook:
+    """One spreadsheet (:class:`sheets.book.Book`)."""
+
+    def __init__(self, settings: Settings, quota: Quota, log: logging.Logger) -> None:
+        self._settings = settings
+        self._quota = quota
+        self._log = log
+        self._threads = ThreadPoolExecutor(1, thread_name_prefix="sheets-google")
+        self._client: Client | None = None
+        self._ids: dict[str, int] = {}
+        """Title → number of the worksheet; empty: to be looked up."""
+        self._widths: dict[str, int] = {}
+        self._cells = 0
+        self._layouts: dict[str, Layout | Drift] = {}
+        self._layouts_at = 0.0
+        self._last_row: int | None = None
+        """Of the log, as far as it was seen."""
+
+    async def look(self, keys: Mapping[str, bool]) -> dict[str, Look | Drift]:
+        """Read first rows and keys; without keys, what was read lately will do."""
+        await self._open()
+        wanted = [name for name, all_keys in keys.items() if all_keys]
+        if not wanted and time.monotonic() - self._layouts_at <= self._settings.cache_age:
+            return {name: _look(self._layouts[name], None) for name in keys}
+        tabs = self._settings.tabs
+        while True:
+            columns = {name: self._key_columns(name) for name in wanted}
+            ranges = [f"{quoted(tabs[name].title)}!1:1" for name in tabs]
+            ranges += [f"{quoted(tabs[name].title)}!{c}2:{c}" for name in wanted for c in columns[name]]
+            values = await self._get(ranges)
+            self._learn({name: values[number][0] if values[number] else [] for number, name in enumerate(tabs)})
+            if all(self._key_columns(name) == columns[name] for name in wanted):
+                break
+        found = iter(values[len(tabs) :])
+        rows = {name: _numbered(tabs[name], [next(found) for _ in columns[name]]) for name in wanted}
+        if rows.get("log"):
+            self._last_row = max(rows["log"].values())
+        return {name: _look(self._layouts[name], rows.get(name)) for name in keys}
+
+    async def rows(self, tabs: Sequence[str]) -> dict[str, list[Cells] | Drift]:
+        """Read whole tabs."""
+        await self._open()
+        values = await self._get([quoted(self._settings.tabs[name].title) for name in tabs])
+        found: dict[str, list[Cells] | Drift] = {}
+        for name, table in zip(tabs, values, strict=True):
+            tab = self._settings.tabs[name]
+            layout = self._learn({name: table[0] if table else []})[name]
+            if isinstance(layout, Drift):
+                found[name] = layout
+                continue
+            cells = map(layout.cells, table[1:])
+            found[name] = [row for row in cells if any(as_text(row[column]) for column in tab.key)]
+        return found
+
+    async def tail(self, limit: int) -> list[Cells]:
+        """Read the last rows of the log, from where its end was seen last."""
+        await self._open()
+        if self._last_row is None:
+            await self.look({"log": True})
+        guessed = self._last_row or 1
+        start = max(2, guessed - limit + 1)
+        tab = self._settings.tabs["log"]
+        header, table = await self._get(
+            [f"{quoted(tab.title)}!1:1", f"{quoted(tab.title)}!A{start}:{column_name(max(25, self._width(tab) - 1))}"]
+        )
+        layout = self._learn({"log": header[0] if header else []})["log"]
+        if isinstance(layout, Drift):
+            raise layout
+        self._last_row = start + len(table) - 1
+        if start > 2 and self._last_row < guessed:
+            # Somebody has deleted rows: the end is further up.
+            self._last_row = None
+            return await self.tail(limit)
+        return [row for row in map(layout.cells, table) if row["row_key"] or any(row.values())][-limit:]
+
+    async def check(self) -> None:
+        """See whether the spreadsheet can be read; nothing in it is touched."""
+        await self._call("read", self._metadata)
+
+    async def turn(self) -> None:
+        """Wait for a place in the quota of writes."""
+        await self._quota.take("write")
+
+    async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
+        """Add rows; Google finds the end of the table, and inserts, so that two writers never meet in one row."""
+        size = self._width(tab) * len(rows)
+        if self._cells + size > MAX_CELLS:
+            self._forget()
+            raise BookError(
+                "full",
+                f"the spreadsheet is full: {self._cells} cells, of {MAX_CELLS} that Google allows; move old rows of "
+                f"{tab.title!r} elsewhere and delete them there. Nothing is lost meanwhile: rows wait",
+            )
+        answer = await self._send(
+            lambda client: client.values_append(
+                self._number,
+                f"{quoted(tab.title)}!{column_name(layout.first)}1",
+                {"valueInputOption": RAW, "insertDataOption": "INSERT_ROWS"},
+                {"values": [layout.row(row) for row in rows]},
+            ),
+        )
+        self._cells += size
+        found = _LAST_ROW.search(answer.get("updates", {}).get("updatedRange", ""))
+        if tab.name == "log" and found is not None:
+            self._last_row = int(found.group(2) or found.group(1))
+
+    async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
+        """Set cells."""
+        data = [piece for layout, number, cells in changes for piece in _pieces(layout, number, cells)]
+        await self._send(
+            lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": data})
+        )
+
+    async def delete(self, rows: Sequence[tuple[Tab, int]]) -> None:
+        """Delete rows, from below, so that no number changes on the way."""
+        requests = [
+            {
+                "deleteDimension": {
+                    "range": {
+                        "sheetId": self._ids[tab.title],
+                        "dimension": "ROWS",
+                        "startIndex": number - 1,
+                        "endIndex": number,
+                    }
+                }
+            }
+            for tab, number in sorted(rows, key=lambda row: (row[0].title, row[1]), reverse=True)
+        ]
+        await self._send(lambda client: client.batch_update(self._number, {"requests": requests}))
+
+    def close(self) -> None:
+        """End the connection; a call under way is left to its end."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        if self._client is not None:
+            self._client.session.close()
+
+    @property
+    def _number(self) -> str:
+        assert self._settings.spreadsheet is not None, "a book at Google has a spreadsheet"
+        return self._settings.spreadsheet
+
+    async def _open(self) -> None:
+        """Find the worksheets, and make those that are missing; their data is not read."""
+        if self._ids:
+            return
+        answer = await self._call("read", self._metadata)
+        sheets = [sheet["properties"] for sheet in answer.get("sheets", ())]
+        ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
+        tabs = self._settings.tabs
+        missing = [tab for tab in tabs.values() if tab.title not in ids]
+        if missing:
+            # Few rows: each append inserts its own.
+            requests = [
+                {
+                    "addSheet": {
+                        "properties": {
+                            "title": tab.title,
+                            "gridProperties": {"rowCount": 2, "columnCount": len(tab.columns), "frozenRowCount": 1},
+                        }
+                    }
+                }
+                for tab in missing
+            ]
+            made = await self._call("write", lambda client: client.batch_update(self._number, {"requests": requests}))
+            sheets += [reply["addSheet"]["properties"] for reply in made["replies"]]
+            ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
+        grids = {sheet["title"]: sheet.get("gridProperties", {}) for sheet in sheets}
+        self._widths = {title: grid.get("columnCount", 26) for title, grid in grids.items()}
+        self._cells = sum(grid.get("rowCount", 0) * grid.get("columnCount", 0) for grid in grids.values())
+        values = await self._get([f"{quoted(tab.title)}!1:2" for tab in tabs.values()])
+        empty = [tab for tab, table in zip(tabs.values(), values, strict=True) if not any(map(any, table))]
+        if empty:
+            heads = [{"range": f"{quoted(tab.title)}!A1", "values": [list(tab.columns)]} for tab in empty]
+            await self._call(
+                "write",
+                lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": heads}),
+            )
+            self._log.info("made the worksheets %s", ", ".join(repr(tab.title) for tab in empty))
+        self._learn(
+            {
+                tab.name: list(tab.columns) if tab in empty else (table[0] if table else [])
+                for tab, table in zip(tabs.values(), values, strict=True)
+            }
+        )
+        self._last_row = None
+        self._ids = ids
+
+    def _metadata(self, client: Client) -> Any:
+        fields = "properties.title,sheets.properties"
+        return client.fetch_sheet_metadata(self._number, {"includeGridData": "false", "fields": fields})
+
+    def _learn(self, headers: Mapping[str, Sequence[object]]) -> dict[str, Layout | Drift]:
+        """Take first rows that were read."""
+        for name, header in headers.items():
+            try:
+                self._layouts[name] = Layout.of(self._settings.tabs[name], header)
+            except Drift as drift:
+                self._layouts[name] = drift
+                if not any(header):
+                    # All of it may be gone; then the first row is written anew.
+                    self._forget()
+        if len(headers) == len(self._settings.tabs):
+            self._layouts_at = time.monotonic()
+        return self._layouts
+
+    def _key_columns(self, name: str) -> list[str]:
+        layout = self._layouts[name]
+        if isinstance(layout, Drift):
+            return []
+        return [column_name(layout.places[column]) for column in layout.tab.key]
+
+    def _width(self, tab: Tab) -> int:
+        return self._widths.get(tab.title, len(tab.columns))
+
+    def _forget(self) -> None:
+        """Look the worksheets up again before the next call."""
+        self._ids = {}
+
+    async def _get(self, ranges: Sequence[str]) -> list[Values]:
+        answer = await self._call(
+            "read",
+            lambda client: client.values_batch_get(
+                self._number,
+                list(ranges),
+                {"valueRenderOption": "UNFORMATTED_VALUE", "dateTimeRenderOption": "FORMATTED_STRING"},
+            ),
+        )
+        return [found.get("values", []) for found in answer["valueRanges"]]
+
+    async def _call(self, kind: Kind, work: Callable[[Client], Result]) -> Result:
+        """Make one call in the thread; raises :class:`BookError`."""
+        await self._quota.take(kind)
+        return await self._send(work)
+
+    async def _send(self, work: Callable[[Client], Result]) -> Result:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work)
+        except BookError as error:
+            if error.trouble == "missing":
+                self._forget()
+            raise
+
+    def _guarded(self, work: Callable[[Client], Result]) -> Result:
+        try:
+            if self._client is None:
+                self._client = connection.connect(self._settings, self._log)
+            return work(self._client)
+        except Exception as error:
+            trouble = connection.trouble_of(error, self._settings)
+            if trouble is None:
+                raise
+            if trouble.trouble in ("unreachable", "timeout") and self._client is not None:
+                # Its connections may be dead; the token is kept.
+                self._client.session.close()
+            raise trouble from error
+
+
+def _look(layout: Layout | Drift, rows: Mapping[str, int] | None) -> Look | Drift:
+    return layout if isinstance(layout, Drift) else Look(layout, rows)
+
+
+def _numbered(tab: Tab, columns: Sequence[Values]) -> dict[str, int]:
+    """Return key → row number from the key columns; where a key stands twice, its first row counts."""
+    rows: dict[str, int] = {}
+    for index in range(max(map(len, columns), default=0)):
+        parts = [as_text(column[index][0]) if index < len(column) and column[index] else "" for column in columns]
+        if any(parts):
+            key = tab.key_of(dict(zip(tab.key, parts, strict=True)))
+            rows.setdefault(key, index + 2)
+    return rows
+
+
+def _pieces(layout: Layout, number: int, cells: Cells) -> list[dict[str, Any]]:
+    """Return the ranges that set these cells of a row: neighbours go together."""
+    pieces: list[dict[str, Any]] = []
+    last = -2
+    for place, cell in sorted((layout.places[column], cell) for column, cell in cells.items()):
+        if place == last + 1:
+            pieces[-1]["values"][0].append(cell)
+        else:
+            pieces.append({"range": f"{quoted(layout.tab.title)}!{column_name(place)}{number}", "values": [[cell]]})
+        last = place
+    return pieces

@@ -1,0 +1,156 @@
+"""What was acknowledged and has not been seen in the spreadsheet yet: functions on the store's connection.
+
+An entry is a row to append, or a change of a row, or its deletion. ``sent_at`` tells
+what is known of it: None, it was never sent, or was certainly refused; a time, it was
+sent then and its answer is not there; 0, it was answered with an error that does not
+say whether it took effect; -1, it is in a batch that is being made up, and no later
+change may be taken up into it. What was sent is looked for by its key before it is
+sent again.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Literal
+
+from sheets.schema import Cells
+
+Kind = Literal["append", "put", "delete"]
+ANSWERED = 0.0
+"""``sent_at`` of an entry that was answered with an error: whether it took effect is seen at once."""
+TAKEN = -1.0
+"""``sent_at`` of an entry that was taken into a batch, and not sent yet."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One entry."""
+
+    seq: int
+    tab: str
+    key: str
+    kind: Kind
+    cells: Cells
+    """Of an append the row, of a put the changed cells."""
+    sent_at: float | None
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether it may be in the spreadsheet already."""
+        return self.sent_at is not None and self.sent_at != TAKEN
+
+
+@dataclass(frozen=True)
+class Change:
+    """All entries for one row, as one."""
+
+    tab: str
+    key: str
+    kind: Kind
+    cells: Cells
+    seqs: tuple[int, ...]
+
+
+def append(connection: sqlite3.Connection, key: str, cells: Cells) -> None:
+    """Add a row of the log."""
+    _insert(connection, "log", key, "append", cells)
+
+
+def put(connection: sqlite3.Connection, tab: str, key: str, cells: Cells) -> None:
+    """Add a change of a row; one that is not on its way yet takes it up."""
+    waiting = _waiting(connection, tab, key)
+    if waiting is None:
+        _insert(connection, tab, key, "put", cells)
+        return
+    # After a deletion the cells are those of a whole row.
+    merged = {**waiting.cells, **cells} if waiting.kind == "put" else cells
+    connection.execute("UPDATE outbox SET kind = 'put', cells = ? WHERE seq = ?", (_dump(merged), waiting.seq))
+
+
+def delete(connection: sqlite3.Connection, tab: str, key: str) -> None:
+    """Add the deletion of a row."""
+    waiting = _waiting(connection, tab, key)
+    if waiting is None:
+        _insert(connection, tab, key, "delete", {})
+    else:
+        connection.execute("UPDATE outbox SET kind = 'delete', cells = '{}' WHERE seq = ?", (waiting.seq,))
+
+
+def batch(connection: sqlite3.Connection, rows: int, size: int) -> list[Entry]:
+    """Return the oldest entries: up to ``rows`` and ``size`` bytes of the log, and up to ``rows`` changes."""
+    found: list[Entry] = []
+    taken = 0
+    for entry in _select(connection, "tab = 'log' ORDER BY seq LIMIT ?", rows):
+        taken += len(_dump(entry.cells).encode())
+        if found and taken > size:
+            break
+        found.append(entry)
+    changes = _select(connection, "tab != 'log' ORDER BY seq LIMIT ?", rows)
+    mark(connection, [entry.seq for entry in changes if entry.sent_at is None], TAKEN)
+    return [*found, *changes]
+
+
+def put_back(connection: sqlite3.Connection) -> None:
+    """Undo what :func:`batch` noted of entries that were not sent."""
+    connection.execute("UPDATE outbox SET sent_at = NULL WHERE sent_at = ?", (TAKEN,))
+
+
+def collapse(entries: Iterable[Entry]) -> list[Change]:
+    """Make one change of all entries for a row, in the order of their first."""
+    changes: dict[tuple[str, str], Change] = {}
+    for entry in entries:
+        before = changes.get((entry.tab, entry.key))
+        merge = before is not None and before.kind == entry.kind == "put"
+        changes[entry.tab, entry.key] = Change(
+            entry.tab,
+            entry.key,
+            entry.kind,
+            {**before.cells, **entry.cells} if before is not None and merge else entry.cells,
+            (*(before.seqs if before is not None else ()), entry.seq),
+        )
+    return list(changes.values())
+
+
+def mark(connection: sqlite3.Connection, seqs: Iterable[int], sent_at: float | None) -> None:
+    """Note what is known of these entries now: a time, sent then; None, never sent; or one of the constants."""
+    connection.executemany("UPDATE outbox SET sent_at = ? WHERE seq = ?", [(sent_at, seq) for seq in seqs])
+
+
+def done(connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
+    """Forget entries that are in the spreadsheet."""
+    connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
+
+
+def pending_keys(connection: sqlite3.Connection, tab: str) -> set[str]:
+    """Return the keys of the rows of a tab that have entries."""
+    return {key for (key,) in connection.execute("SELECT DISTINCT key FROM outbox WHERE tab = ?", (tab,))}
+
+
+def newest_rows(connection: sqlite3.Connection, limit: int) -> list[Cells]:
+    """Return the newest rows of the log that wait, oldest first."""
+    return [entry.cells for entry in _select(connection, "tab = 'log' ORDER BY seq DESC LIMIT ?", limit)][::-1]
+
+
+def _waiting(connection: sqlite3.Connection, tab: str, key: str) -> Entry | None:
+    """Return the entry for a row that was never sent; one that was is left as it was sent."""
+    found = _select(connection, "tab = ? AND key = ? ORDER BY seq DESC LIMIT 1", tab, key)
+    return found[0] if found and found[0].sent_at is None else None
+
+
+def _select(connection: sqlite3.Connection, where: str, *arguments: object) -> list[Entry]:
+    query = f"SELECT seq, tab, key, kind, cells, sent_at FROM outbox WHERE {where}"  # noqa: S608 - no caller's text
+    return [
+        Entry(seq, tab, key, kind, json.loads(cells), sent_at)
+        for seq, tab, key, kind, cells, sent_at in connection.execute(query, arguments)
+    ]
+
+
+def _insert(connection: sqlite3.Connection, tab: str, key: str, kind: Kind, cells: Cells) -> None:
+    connection.execute("INSERT INTO outbox (tab, key, kind, cells) VALUES (?, ?, ?, ?)", (tab, key, kind, _dump(cells)))
+
+
+def _dump(cells: Cells) -> str:
+    return json.dumps(cells, ensure_ascii=False)

@@ -1,0 +1,218 @@
+"""One SQLite file, in a thread of its own: what is acknowledged is on disk.
+
+All that is asked at the same time is done in one transaction with one commit, so
+that many appends share one wait for the disk. WAL with ``synchronous=FULL``: a
+commit survives a kill of the worker, of the host, and a power failure.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import queue
+import sqlite3
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from host.errors import ConfigError, OutOfResources
+
+VERSION = 1
+"""Of the tables below."""
+FILE_NAME = "sheets.sqlite3"
+LOCK_WAIT = 10.0
+"""Seconds that the worker of a host that is just going is waited for."""
+GROUP = 256
+"""Most pieces of work in one transaction."""
+
+TABLES = """
+CREATE TABLE users (position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, cells TEXT NOT NULL);
+CREATE TABLE states (position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, cells TEXT NOT NULL);
+CREATE TABLE log (
+    position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, user_id TEXT NOT NULL, cells TEXT NOT NULL
+);
+CREATE INDEX log_of_user ON log (user_id, position);
+CREATE TABLE outbox (
+    seq INTEGER PRIMARY KEY AUTOINCREMENT, tab TEXT NOT NULL, key TEXT NOT NULL, kind TEXT NOT NULL,
+    cells TEXT NOT NULL, sent_at REAL
+);
+CREATE INDEX outbox_key ON outbox (tab, key);
+CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
+"""
+
+Result = TypeVar("Result")
+Work = Callable[[sqlite3.Connection], Any]
+Job = tuple[Work, "asyncio.Future[Any]"]
+
+
+class Store:
+    """Runs functions on the connection, one group after the other.
+
+    ``changed`` is called in the store's thread with the number of rows in the outbox,
+    before those who changed it get their answers.
+    """
+
+    def __init__(self, directory: Path, changed: Callable[[int], None]) -> None:
+        self.path = directory / FILE_NAME
+        self._changed = changed
+        self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._loop = asyncio.get_running_loop()
+        self._thread: threading.Thread | None = None
+        self._ended: asyncio.Future[None] = self._loop.create_future()
+        self._closing = False
+
+    async def open(self) -> None:
+        """Open the file, or make it; raises ``ConfigError`` if it is another's or broken."""
+        opened: asyncio.Future[None] = self._loop.create_future()
+        self._thread = threading.Thread(target=self._run, args=(opened,), name="sheets-store", daemon=True)
+        self._thread.start()
+        await opened
+
+    async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
+        """Run ``work`` in a transaction; what it has written is on disk when this returns.
+
+        Raises what ``work`` raises, with nothing of it written, and ``OutOfResources``
+        if the disk does not take it.
+        """
+        if self._closing:
+            raise OutOfResources("the handler is being unloaded; nothing of this request was taken", retry_after=1.0)
+        answer: asyncio.Future[Result] = self._loop.create_future()
+        self._jobs.put((work, answer))
+        try:
+            return await answer
+        except sqlite3.Error as error:
+            raise OutOfResources(
+                f"{self.path} cannot be used: {error}; nothing of this request was taken", retry_after=5.0
+            ) from error
+
+    def end(self) -> None:
+        """Take nothing more; what was asked before is still done."""
+        if not self._closing:
+            self._closing = True
+            self._jobs.put(None)
+
+    async def close(self) -> None:
+        """End the thread; returns when the file is closed."""
+        self.end()
+        await self._ended
+
+    def _run(self, opened: asyncio.Future[None]) -> None:
+        try:
+            lock = _lock(self.path)
+            try:
+                connection = _open(self.path)
+            except BaseException:
+                os.close(lock)
+                raise
+        except BaseException as error:  # noqa: BLE001 - told to who waits for the opening
+            self._tell([(opened, None, error)])
+            return
+        self._tell([(opened, None, None)])
+        try:
+            self._work(connection)
+        finally:
+            connection.close()
+            os.close(lock)
+            self._tell([(self._ended, None, None)])
+
+    def _work(self, connection: sqlite3.Connection) -> None:
+        last = -1
+        while (job := self._jobs.get()) is not None:
+            jobs: list[Job | None] = [job]
+            while len(jobs) < GROUP and jobs[-1] is not None and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            last = self._transaction(connection, [job for job in jobs if job is not None], last)
+            if jobs[-1] is None:
+                return
+
+    def _transaction(self, connection: sqlite3.Connection, jobs: list[Job], last: int) -> int:
+        outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]] = []
+        try:
+            before = connection.total_changes
+            connection.execute("BEGIN")
+            for work, answer in jobs:
+                outcomes.append((answer, *_one(connection, work)))
+            count = last
+            if connection.total_changes != before or last < 0:
+                (count,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
+            connection.execute("COMMIT")
+            if count != last:
+                self._changed(count)
+                last = count
+        except (sqlite3.Error, OSError) as error:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            outcomes = [(answer, None, _as_sqlite(error)) for _, answer in jobs]
+        self._tell(outcomes)
+        return last
+
+    def _tell(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+        def tell() -> None:
+            for future, result, error in outcomes:
+                if future.done():
+                    continue
+                if error is not None:
+                    future.set_exception(error)
+                else:
+                    future.set_result(result)
+
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(tell)
+
+
+def _one(connection: sqlite3.Connection, work: Work) -> tuple[Any, BaseException | None]:
+    """Run one piece of work; one that fails leaves nothing, and keeps none of the others back."""
+    connection.execute("SAVEPOINT work")
+    try:
+        result = work(connection)
+    except Exception as error:  # noqa: BLE001 - told to who has asked for it
+        connection.execute("ROLLBACK TO work")
+        connection.execute("RELEASE work")
+        return None, error
+    connection.execute("RELEASE work")
+    return result, None
+
+
+def _as_sqlite(error: Exception) -> sqlite3.Error:
+    return error if isinstance(error, sqlite3.Error) else sqlite3.OperationalError(str(error))
+
+
+def _lock(path: Path) -> int:
+    """Keep every other worker away from the file, for as long as the descriptor is open."""
+    fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    deadline = time.monotonic() + LOCK_WAIT
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                os.close(fd)
+                raise ConfigError(
+                    f"{path} is in use by another host's worker; give each host a data_dir of its own"
+                ) from None
+            time.sleep(0.05)
+        else:
+            return fd
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
+        elif version != VERSION:
+            raise ConfigError(f"{path} was made by another version of sheets ({version}); this one reads {VERSION}")
+    except sqlite3.Error as error:
+        connection.close()
+        raise ConfigError(f"{path} cannot be opened: {error}; move it away, or restore it from a backup") from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection

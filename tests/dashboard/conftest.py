@@ -1,0 +1,116 @@
+"""A real browser, and the real host in a process of its own that may go away and come back."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from tests.support import install_plugin
+
+TOKEN = "the-admin-token-of-the-browser-tests"
+FLAGS = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+HEAVY = '''
+"""A handler of some megabytes, that answers word by word."""
+from host.chat import ChatHandler
+
+class Handler(ChatHandler):
+    ballast = b"x" * 40_000_000
+
+    async def stream(self, request):
+        for word in request.last_text().split():
+            if word == "BOOM":
+                raise RuntimeError("a secret detail")
+            yield word + " "
+'''
+
+
+class Host:
+    """The host; it keeps its port when it is started anew."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.port = 0
+        self.process: subprocess.Popen[str] | None = None
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "host", "serve", "--config", str(self.root / "host.toml"), "--port", str(self.port)],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "HANDLER_HOST_API_KEYS": "a-key-of-a-consumer"},
+        )
+        assert self.process.stdout is not None
+        self.port = int(self.process.stdout.readline().rpartition(":")[2])
+
+    def stop(self) -> None:
+        if self.process is not None:
+            self.process.terminate()
+            assert self.process.wait(30) == 0
+            assert self.process.stdout is not None
+            self.process.stdout.close()
+            self.process = None
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[Host]:
+    """Start a host with two handlers."""
+    for name in ("heavy", "light"):
+        source = HEAVY if name == "heavy" else HEAVY.replace("40_000_000", "1_000")
+        install_plugin(tmp_path, name, source, manifest=f'title = "A {name} one"\n')
+    (tmp_path / "host.toml").write_text(
+        f'[catalog]\nroots = ["{tmp_path}"]\ninclude_sys_path = false\n'
+        '[defaults]\npreload = []\n[memory]\nlimit = "512MB"\nsample_interval = "0.2s"\n'
+    )
+    host = Host(tmp_path)
+    host.start()
+    yield host
+    host.stop()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """Start Chromium; not for the whole session, as its event loop would be in the way of the other modules' own."""
+    chromium = shutil.which("chromium")
+    if chromium is None:
+        pytest.skip("no Chromium here: apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser: Browser) -> Iterator[Page]:
+    """Open a page; what its scripts complain of, or the policy of the page refuses, fails the test."""
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(30_000)
+    complaints: list[str] = []
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
+    )
+    yield page
+    page.close()
+    assert not complaints

@@ -1,0 +1,330 @@
+"""Several handlers and one budget, under any order of events, memory shortages included.
+
+The real ``step`` and the real ledger; the machine plays supervisor, launchers and
+kernel. What takes time in the host (a grant that is told later, a process that goes
+later) is a rule of its own here, so that anything can happen in between.
+"""
+
+from __future__ import annotations
+
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from host import lifecycle as life
+from host.config import HandlerPolicy
+from host.errors import ActivationFailed, HandlerCrashed, MemoryBudget
+from host.ledger import Candidate, Key, Ledger, Request
+from host.lifecycle import Cause, Phase, State
+from host.transitions import step
+
+USABLE, BASE = 1000, 100
+SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}
+"""What each handler takes; the last one never fits."""
+
+
+class Handler:
+    """One handler, and what the world knows of it."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.policy = HandlerPolicy(
+            max_concurrency=2, max_queue=3, crash_limit=4, crash_window=5.0, pin=name == "pinned"
+        )
+        self.state = State()
+        self.asked: set[int] = set()
+        self.held: set[int] = set()
+        self.unloads: set[int] = set()
+        self.request: Request | None = None
+        """It looks for room."""
+        self.outcome: bool | None = None
+        """It was decided, and is not told yet."""
+        self.process: int | None = None
+        self.told_to_go = False
+        self.idle_since = 0.0
+
+    @property
+    def idle(self) -> bool:
+        return self.state.phase is Phase.READY and not self.state.leases and not self.state.waiters
+
+
+class House(RuleBasedStateMachine):
+    """The host: its handlers and its budget."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = 0.0
+        self.numbers = 0
+        self.handlers = {name: Handler(name) for name in SIZES}
+        self.sizes: dict[Key, int] = {}
+        self.overgrown = False
+        """Somebody took more than was promised: until there is room again, what is used may be over the limit."""
+        self.ledger = Ledger(USABLE, candidates=self.candidates, evict=self.evict, pinned=self.pinned)
+        self.ledger.measure(BASE, 0, {}, {})
+
+    def number(self) -> int:
+        self.numbers += 1
+        return self.numbers
+
+    def candidates(self) -> list[Candidate]:
+        return [
+            Candidate(one.name, one.state.generation, one.idle_since)
+            for one in self.handlers.values()
+            if one.idle and not one.policy.pin
+        ]
+
+    def pinned(self) -> list[Key]:
+        return [(one.name, one.process) for one in self.handlers.values() if one.policy.pin and one.process is not None]
+
+    def evict(self, name: str, generation: int) -> None:
+        handler = self.handlers[name]
+        assert handler.idle, "a handler is evicted that is not idle"
+        assert not handler.policy.pin, "a pinned handler is evicted"
+        self.happens(handler, life.Evicted(generation))
+        assert handler.state.departure is not None
+        assert handler.state.departure.cause is Cause.EVICTED
+
+    def happens(self, handler: Handler, event: life.Event) -> None:
+        self.now += 0.25
+        was_idle = handler.idle
+        handler.state, actions = step(handler.state, event, handler.policy, self.now)
+        for action in actions:
+            self.perform(handler, action)
+        if handler.idle and not was_idle:
+            handler.idle_since = self.now
+            self.ledger.look()
+
+    def perform(self, handler: Handler, action: life.Action) -> None:
+        match action:
+            case life.Reserve(generation):
+                assert handler.process is None
+                assert handler.request is None
+                self.reserve(handler, generation)
+            case life.Abandon():
+                self.give_up(handler)
+            case life.Launch(generation):
+                assert handler.process is None, "a second worker of one handler"
+                handler.process, handler.told_to_go = generation, False
+                taken = self.ledger.used + self.ledger.reserved
+                assert self.overgrown or taken <= USABLE, f"{taken} of {USABLE} at a fork"
+            case life.Abort(generation) | life.Stop(generation):
+                assert handler.process == generation
+                handler.told_to_go = True
+                self.ledger.leaving(handler.name, generation)
+            case life.Grant(dispatch, generation):
+                assert generation == handler.process
+                handler.asked.remove(dispatch)
+                handler.held.add(dispatch)
+            case life.Refuse(dispatch):
+                handler.asked.remove(dispatch)
+            case life.EndLeases(_, dispatches):
+                handler.held -= dispatches
+            case life.AnswerUnload(request):
+                handler.unloads.remove(request)
+
+    def reserve(self, handler: Handler, generation: int) -> None:
+        def decide(granted: bool) -> None:
+            assert handler.outcome is None, "decided twice"
+            handler.outcome = granted
+            if granted:
+                taken = self.ledger.used + self.ledger.reserved + self.ledger.others
+                assert taken <= USABLE, f"{taken} of {USABLE} promised"
+            else:
+                assert SIZES[handler.name] > self.ledger.possible, "refused for ever, and it would fit"
+
+        size = SIZES[handler.name]
+        handler.request = Request(handler.name, generation, size, size, decide)
+        self.ledger.ask(handler.request)
+
+    def give_up(self, handler: Handler) -> None:
+        request, handler.request, handler.outcome = handler.request, None, None
+        assert request is not None
+        self.ledger.withdraw(request)
+
+    def goes(self, handler: Handler) -> None:
+        """Let its process be gone, before anybody is told."""
+        assert handler.process is not None
+        self.sizes.pop((handler.name, handler.process), None)
+        self.ledger.release(handler.name, handler.process)
+        handler.process = None
+
+    def pick(self, data: st.DataObject, fitting: list[Handler]) -> Handler:
+        return data.draw(st.sampled_from(sorted(fitting, key=lambda one: one.name)))
+
+    def having(self, condition: str) -> list[Handler]:
+        return [one for one in self.handlers.values() if getattr(one, condition) not in (None, set())]
+
+    @rule(name=st.sampled_from(sorted(SIZES)))
+    def a_dispatch_asks(self, name: str) -> None:
+        handler, dispatch = self.handlers[name], self.number()
+        handler.asked.add(dispatch)
+        self.happens(handler, life.Asked(dispatch))
+
+    @precondition(lambda self: self.having("asked"))
+    @rule(data=st.data())
+    def one_who_waits_leaves(self, data: st.DataObject) -> None:
+        handler = self.pick(data, self.having("asked"))
+        dispatch = min(handler.asked)
+        handler.asked.remove(dispatch)
+        self.happens(handler, life.Withdrawn(dispatch))
+
+    @precondition(lambda self: self.having("held"))
+    @rule(data=st.data())
+    def a_dispatch_ends(self, data: st.DataObject) -> None:
+        handler = self.pick(data, self.having("held"))
+        dispatch = min(handler.held)
+        handler.held.remove(dispatch)
+        self.happens(handler, life.Released(dispatch))
+
+    @precondition(lambda self: self.having("outcome"))
+    @rule(data=st.data())
+    def a_decision_is_told(self, data: st.DataObject) -> None:
+        handler = self.pick(data, self.having("outcome"))
+        request, granted = handler.request, handler.outcome
+        assert request is not None
+        handler.request = handler.outcome = None
+        if granted:
+            self.happens(handler, life.RoomFound(request.generation))
+        else:
+            self.happens(handler, life.ActivationEnded(request.generation, MemoryBudget("never"), faulty=False))
+
+    @precondition(lambda self: any(one.outcome is None for one in self.having("request")))
+    @rule(data=st.data())
+    def one_has_waited_long_enough_for_room(self, data: st.DataObject) -> None:
+        handler = self.pick(data, [one for one in self.having("request") if one.outcome is None])
+        assert handler.request is not None
+        generation = handler.request.generation
+        self.give_up(handler)
+        self.happens(handler, life.ActivationEnded(generation, MemoryBudget("no room"), faulty=False))
+
+    @precondition(lambda self: any(one.state.phase is Phase.ACTIVATING for one in self.having("process")))
+    @rule(data=st.data(), fails=st.booleans())
+    def an_activation_ends(self, data: st.DataObject, fails: bool) -> None:
+        handler = self.pick(data, [one for one in self.having("process") if one.state.phase is Phase.ACTIVATING])
+        generation = handler.process
+        assert generation is not None
+        if fails:
+            self.goes(handler)
+            self.happens(handler, life.ActivationEnded(generation, ActivationFailed("broken")))
+        else:
+            self.happens(handler, life.Activated(generation))
+
+    @precondition(lambda self: self.having("process"))
+    @rule(data=st.data(), share=st.sampled_from([0.1, 0.5, 1.0]))
+    def a_measurement_finds_what_was_expected(self, data: st.DataObject, share: float) -> None:
+        handler = self.pick(data, self.having("process"))
+        assert handler.process is not None
+        key, size = (handler.name, handler.process), int(SIZES[handler.name] * share)
+        self.sizes[key] = max(size, self.sizes.get(key, 0))
+        self.ledger.measure(BASE, 0, self.sizes, {})
+
+    @precondition(lambda self: self.having("process"))
+    @rule(data=st.data())
+    def a_worker_takes_more_than_it_was_promised(self, data: st.DataObject) -> None:
+        handler = self.pick(data, self.having("process"))
+        assert handler.process is not None
+        self.sizes[handler.name, handler.process] = SIZES[handler.name] + 400
+        self.overgrown = True
+        self.ledger.measure(BASE, 0, self.sizes, {})
+        self.ledger.relieve()
+        assert self.ledger.used <= USABLE or not self.ledger.evictable(), "over the limit, and somebody idle stays"
+
+    @rule(short=st.booleans())
+    def the_kernel_reports_pressure(self, short: bool) -> None:
+        self.ledger.held_back = short
+        self.ledger.look()
+        if short:
+            self.ledger.relieve_by_one()
+
+    @precondition(lambda self: any(one.state.phase in (Phase.READY, Phase.DRAINING) for one in self.having("process")))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED]))
+    def a_worker_ends_unasked(self, data: st.DataObject, cause: Cause) -> None:
+        fitting = [one for one in self.having("process") if one.state.phase in (Phase.READY, Phase.DRAINING)]
+        handler = self.pick(data, fitting)
+        assert handler.process is not None
+        stopping, held = handler.told_to_go, set(handler.held)
+        self.happens(handler, life.Lost(handler.process, cause, HandlerCrashed("gone")))
+        if not stopping:
+            for dispatch in held:
+                handler.held.discard(dispatch)
+                self.happens(handler, life.Released(dispatch))
+
+    @precondition(lambda self: any(one.told_to_go for one in self.having("process")))
+    @rule(data=st.data())
+    def a_process_goes(self, data: st.DataObject) -> None:
+        handler = self.pick(data, [one for one in self.having("process") if one.told_to_go])
+        generation = handler.process
+        assert generation is not None
+        self.goes(handler)
+        self.happens(handler, life.Exited(generation))
+
+    @precondition(lambda self: any(one.state.tokens for one in self.handlers.values()))
+    @rule(data=st.data())
+    def a_timer_runs_out(self, data: st.DataObject) -> None:
+        handler = self.pick(data, [one for one in self.handlers.values() if one.state.tokens])
+        timer, token = data.draw(st.sampled_from(handler.state.tokens))
+        self.happens(handler, life.TimerFired(timer, token))
+
+    @precondition(lambda self: self.having("process"))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.RECYCLED, Cause.OUT_OF_MEMORY]))
+    def a_worker_is_recycled(self, data: st.DataObject, cause: Cause) -> None:
+        handler = self.pick(data, self.having("process"))
+        assert handler.process is not None
+        self.happens(handler, life.Overgrown(handler.process, cause))
+
+    @rule(name=st.sampled_from(sorted(SIZES)), mode=st.sampled_from(["drain", "if_idle", "force"]))
+    def an_operator_unloads(self, name: str, mode: life.UnloadMode) -> None:
+        handler, request = self.handlers[name], self.number()
+        handler.unloads.add(request)
+        self.happens(handler, life.UnloadAsked(request, mode, 30.0))
+
+    @invariant()
+    def in_flight_is_what_was_granted_and_nobody_is_forgotten(self) -> None:
+        for handler in self.handlers.values():
+            assert handler.state.leases == handler.held
+            assert set(handler.state.waiters) == handler.asked
+            if handler.asked:
+                assert handler.request is not None or handler.process is not None
+
+    @invariant()
+    def accounts_are_of_those_who_are_there(self) -> None:
+        counted = {name: self.ledger.size_of(name, handler.state.generation) for name, handler in self.handlers.items()}
+        for name, handler in self.handlers.items():
+            assert bool(counted[name]) == (handler.process is not None or handler.outcome is True)
+        assert self.ledger.used + self.ledger.reserved == BASE + sum(counted.values())
+        if self.ledger.room >= 0:
+            self.overgrown = False
+
+    @invariant()
+    def nobody_waits_for_room_that_is_there_or_could_be_made(self) -> None:
+        assert {request.handler for request in self.ledger.queue} == {
+            one.name for one in self.having("request") if one.outcome is None
+        }
+        if self.ledger.queue and not self.ledger.held_back:
+            missing = self.ledger.queue[0].amount - self.ledger.room
+            assert missing > 0, "the first one would fit"
+            # Either enough is on its way out, or all that is idle would not do.
+            assert not self.ledger.victims(missing), "idle handlers would make room, and stay"
+
+    def teardown(self) -> None:
+        """However it went: when the world comes to rest, nobody waits and nothing is left of anybody."""
+        for handler in self.handlers.values():
+            self.happens(handler, life.Closing(1.0))
+            while handler.held:
+                dispatch = handler.held.pop()
+                self.happens(handler, life.Released(dispatch))
+            if handler.process is not None:
+                assert handler.told_to_go, "nothing is under way, and the worker was not told to go"
+                generation = handler.process
+                self.goes(handler)
+                self.happens(handler, life.Exited(generation))
+            assert not handler.asked
+            assert not handler.unloads
+            assert handler.request is None
+            assert handler.state.leases == frozenset()
+        assert self.ledger.queue == []
+        assert (self.ledger.used, self.ledger.reserved) == (BASE, 0)
+
+
+TestHouse = House.TestCase
+TestHouse.settings = settings(max_examples=45, stateful_step_count=50, deadline=None)

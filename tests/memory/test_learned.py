@@ -1,0 +1,206 @@
+"""What was learned outlives the host, whatever happens to it or to the file."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from host.config import Config, MemoryConfig, with_state_file
+from host.learned import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, Learned
+
+MB = 1024**2
+SUBJECT = ("gpt_a", "handler-host-gpt-a", "1.0")
+
+
+def learned(path: Path | None) -> Learned:
+    found = Learned(path)
+    found.load()
+    return found
+
+
+def saved(path: Path) -> Learned:
+    found = Learned(path)
+    found.seen(SUBJECT, peak=80 * MB, steady=60 * MB)
+    found.activated(SUBJECT, 1.5)
+    assert found.changed
+    found.save(found.snapshot())
+    return found
+
+
+def test_it_is_there_for_the_next_host(tmp_path: Path) -> None:
+    path = tmp_path / "state" / "memory.json"
+    saved(path)
+    assert learned(path).of(SUBJECT) == Footprint(*SUBJECT, peak=80 * MB, steady=60 * MB, activate_seconds=1.5)
+    assert os.listdir(path.parent) == ["memory.json"]
+
+
+def test_another_version_is_learned_anew(tmp_path: Path) -> None:
+    saved(tmp_path / "memory.json")
+    assert learned(tmp_path / "memory.json").of((*SUBJECT[:2], "1.1")) is None
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff\xfe",
+        b"[]",
+        b'{"format": 1}',
+        b'{"format": 2, "footprints": []}',
+        b'{"format": 1, "footprints": [{"handler": "a", "distribution": "a", "version": "1", "peak": "big"}]}',
+        b'{"format": 1, "footprints": [{"handler": "a", "distribution": "a", "version": "1", "peak": -1}]}',
+        b'{"format": 1, "footprints": [{"handler": "a", "distribution": "a", "version": "1", "steady": 1e30}]}',
+        b'{"format": 1, "footprints": [{"handler": "a", "distribution": "a", "version": "1", "stop_seconds": -1}]}',
+        b'{"format": 1, "x": ' + b"[" * 100_000,
+        b" " * (MAX_BYTES + 1),
+    ],
+)
+def test_a_damaged_file_is_told_once_ignored_and_replaced(
+    tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "memory.json"
+    path.write_bytes(content)
+    found = learned(path)
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert str(path) in record.getMessage()
+    assert "ignored" in record.getMessage()
+    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.save(found.snapshot())
+    assert learned(path).of(SUBJECT) is not None
+    assert len(caplog.records) == 1
+
+
+def test_without_a_file_there_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert learned(tmp_path / "memory.json").of(SUBJECT) is None
+    assert learned(None).of(SUBJECT) is None
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize("kind", ["directory", "fifo", "under a file"])
+def test_where_no_file_can_be_it_is_told_once_and_kept_in_memory(
+    tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    path = tmp_path / "memory.json"
+    if kind == "directory":
+        path.mkdir()
+    elif kind == "fifo":
+        os.mkfifo(path)
+    else:
+        (tmp_path / "file").write_text("")
+        path = tmp_path / "file" / "memory.json"
+    found = Learned(path)
+    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.save(found.snapshot())
+    found.save(found.snapshot())
+    (record,) = caplog.records
+    assert "cannot be written" in record.getMessage()
+    assert found.of(SUBJECT) is not None
+
+
+def test_dev_null_keeps_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixture) -> None:
+    found = learned(Path(os.devnull))
+    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.save(found.snapshot())
+    assert found.path is None
+    assert Path(os.devnull).is_char_device()
+    assert caplog.records == []
+
+
+def test_a_crash_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
+    """A process is killed again and again while it writes: whoever reads finds a whole file each time."""
+    path = tmp_path / "memory.json"
+    saved(path)
+    script = (
+        "import sys; from pathlib import Path; from host.learned import Learned\n"
+        "learned = Learned(Path(sys.argv[1]))\n"
+        "for number in range(400): learned.seen((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
+        "print('writes', flush=True)\n"
+        "while True: learned.save(learned.snapshot())\n"
+    )
+    for _ in range(5):
+        with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            content = json.loads(path.read_bytes())
+            process.kill()
+        assert content["format"] == FORMAT
+        assert len(json.loads(path.read_bytes())["footprints"]) in (1, 400)
+
+
+def test_small_changes_are_not_worth_a_new_file(tmp_path: Path) -> None:
+    found = saved(tmp_path / "memory.json")
+    found.seen(SUBJECT, peak=80 * MB + 1024, steady=60 * MB)
+    assert not found.changed
+    found.seen(SUBJECT, peak=82 * MB, steady=60 * MB)
+    assert found.changed
+
+
+def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
+    found = Learned(None)
+    found.seen(SUBJECT, peak=500 * MB, steady=500 * MB)
+    for _ in range(10):
+        found.ended(SUBJECT, peak=60 * MB, steady=50 * MB)
+    footprint = found.of(SUBJECT)
+    assert footprint is not None
+    assert footprint.peak == pytest.approx(60 * MB, abs=1 * MB)
+    assert footprint.steady == pytest.approx(50 * MB, abs=1 * MB)
+
+
+def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> None:
+    found = Learned(None)
+    found.seen(SUBJECT, peak=100 * MB, steady=80 * MB)
+    found.killed(SUBJECT, 200 * MB, 400 * MB)
+    footprint = found.of(SUBJECT)
+    assert footprint is not None
+    assert (footprint.raised, footprint.out_of_memory) == (250 * MB, 1)
+    found.killed(SUBJECT, 390 * MB, 400 * MB)
+    assert footprint.raised == 400 * MB
+    # What was seen to be enough is left as it was.
+    assert (footprint.peak, footprint.steady) == (100 * MB, 80 * MB)
+    for _ in range(12):
+        found.ended(SUBJECT, peak=100 * MB, steady=80 * MB)
+    assert footprint.raised == 0
+
+
+def test_only_so_many_versions_are_kept_those_seen_last(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    found = Learned(path)
+    for number in range(MAX_RECORDS + 10):
+        found.seen(("gpt_a", "d", str(number)), peak=MB, steady=None)
+    found.seen(("gpt_a", "d", "0"), peak=2 * MB, steady=None)
+    found.save(found.snapshot())
+    assert path.stat().st_size < MAX_BYTES
+    again = learned(path)
+    assert again.of(("gpt_a", "d", "0")) is not None
+    assert again.of(("gpt_a", "d", "5")) is None
+
+
+class TestPlace:
+    def test_in_the_data_directory(self) -> None:
+        config = with_state_file(Config(data_dir=Path("/data")), {"HOME": "/home/me"})
+        assert config.memory.state_file == Path("/data/.handler-host/memory.json")
+
+    @pytest.mark.parametrize(
+        ("environ", "place"),
+        [
+            ({"HOME": "/home/me"}, "/home/me/.local/state/handler-host/memory.json"),
+            ({"HOME": "/home/me", "XDG_STATE_HOME": "/state"}, "/state/handler-host/memory.json"),
+            ({"HOME": "/home/me", "XDG_STATE_HOME": "relative"}, "/home/me/.local/state/handler-host/memory.json"),
+        ],
+    )
+    def test_else_where_xdg_says(self, environ: dict[str, str], place: str) -> None:
+        assert with_state_file(Config(), environ).memory.state_file == Path(place)
+
+    def test_nowhere_without_a_home(self) -> None:
+        assert with_state_file(Config(), {}).memory.state_file is None
+
+    def test_what_is_configured_is_stronger(self) -> None:
+        config = Config(memory=MemoryConfig(state_file=Path("/own.json")), data_dir=Path("/data"))
+        assert with_state_file(config, {}).memory.state_file == Path("/own.json")

@@ -1,0 +1,128 @@
+"""What the kernel tells of a shortage is read as it writes it, and understood."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from host.memory import MemoryLimit
+from host.memory_watch import KILL_AGE, Kills, Stalls
+from host.shortage import KernelView, read_kernel_view
+
+MB = 1024**2
+V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n"
+V2 = "41 31 0:38 / /sys/fs/cgroup rw,nosuid,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
+PSI = "some avg10=0.00 avg60=0.00 avg300=0.00 total={}\nfull avg10=0.00 avg60=0.00 avg300=0.00 total=1\n"
+
+
+class Machine:
+    """A tree of ``proc`` and ``sys``."""
+
+    def __init__(self, root: Path, mounts: str, groups: str) -> None:
+        self.root = root
+        self.write("proc/self/mountinfo", mounts)
+        self.write("proc/self/cgroup", groups)
+
+    def write(self, path: str, text: str) -> str:
+        file = self.root / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+        return str(file)
+
+    def view(self, limit: MemoryLimit | None = None) -> KernelView:
+        return read_kernel_view(limit or MemoryLimit(MB, MB, "machine"), self.root)
+
+
+def test_version_2_tells_of_the_group_itself(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, V2, "0::/app\n")
+    machine.write("proc/pressure/memory", PSI.format(9_000_000))
+    machine.write("proc/vmstat", "nr_free_pages 12\noom_kill 77\n")
+    pressure = machine.write("sys/fs/cgroup/app/memory.pressure", PSI.format(1_500_000))
+    events = machine.write("sys/fs/cgroup/app/memory.events", "low 0\nhigh 0\nmax 12\noom 3\noom_kill 2\n")
+    limit = machine.write("sys/fs/cgroup/app/memory.max", f"{512 * MB}\n")
+    machine.write(
+        "sys/fs/cgroup/app/memory.stat",
+        "anon 1000\nfile 5000\nshmem 200\nkernel_stack 30\npagetables 4\nslab_reclaimable 999\nslab_unreclaimable 5\n",
+    )
+    view = machine.view(MemoryLimit(512 * MB, 512 * MB, "cgroup v2", limit))
+    assert view == KernelView(1.5, pressure, 2, events, 1239)
+
+
+def test_version_1_has_no_pressure_of_its_own(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, V1, "4:memory:/app\n")
+    pressure = machine.write("proc/pressure/memory", PSI.format(2_000_000))
+    events = machine.write(
+        "sys/fs/cgroup/memory/app/memory.oom_control", "oom_kill_disable 0\nunder_oom 0\noom_kill 4\n"
+    )
+    limit = machine.write("sys/fs/cgroup/memory/app/memory.limit_in_bytes", f"{512 * MB}\n")
+    machine.write("sys/fs/cgroup/memory/app/memory.stat", "rss 1\nshmem 2\ntotal_rss 1000\ntotal_shmem 50\n")
+    view = machine.view(MemoryLimit(512 * MB, 512 * MB, "cgroup v1", limit))
+    assert view == KernelView(2.0, pressure, 4, events, 1050)
+
+
+def test_without_control_groups_it_is_the_machine(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "", "")
+    pressure = machine.write("proc/pressure/memory", PSI.format(500_000))
+    kills = machine.write("proc/vmstat", "oom_kill 1\n")
+    assert machine.view() == KernelView(0.5, pressure, 1, kills, None)
+
+
+@pytest.mark.parametrize("text", ["", "garbage\n", "some total=\n", "oom_kill\n", "oom_kill many\n"])
+def test_what_is_not_told_is_none(tmp_path: Path, text: str) -> None:
+    machine = Machine(tmp_path, V2, "0::/app\n")
+    for path in ("proc/pressure/memory", "proc/vmstat", "sys/fs/cgroup/app/memory.events"):
+        machine.write(path, text)
+    assert machine.view() == KernelView()
+
+
+class TestStalls:
+    def test_the_share_is_that_of_the_time_between_two_looks(self) -> None:
+        stalls = Stalls(0.1)
+        stalls.note(10.0, now=100.0)
+        assert (stalls.share, stalls.pressed) == (0.0, False)
+        stalls.note(10.5, now=101.0)
+        assert (stalls.share, stalls.pressed) == (0.5, True)
+        stalls.note(10.5, now=103.0)
+        assert (stalls.share, stalls.pressed) == (0.0, False)
+
+    def test_two_looks_in_a_moment_are_one(self) -> None:
+        stalls = Stalls(0.1)
+        stalls.note(0.0, now=1.0)
+        stalls.note(0.01, now=1.01)
+        assert not stalls.pressed
+        stalls.note(0.01, now=2.0)
+        assert stalls.share == pytest.approx(0.01)
+
+    def test_off_is_off_and_a_kernel_that_tells_nothing_presses_nobody(self) -> None:
+        off, silent = Stalls(None), Stalls(0.1)
+        for second in range(3):
+            off.note(float(second), now=float(second))
+            silent.note(None, now=float(second))
+        assert not off.pressed
+        assert not silent.pressed
+
+
+class TestKills:
+    def test_each_kill_explains_one_end(self) -> None:
+        kills = Kills()
+        assert kills.note(7, now=0.0) == 0
+        assert not kills.explain(now=0.0), "kills before the start are none of ours"
+        assert kills.note(9, now=1.0) == 2
+        assert [kills.explain(now=1.1) for _ in range(3)] == [True, True, False]
+
+    def test_an_old_kill_explains_nothing(self) -> None:
+        """A process of somebody else was killed; later an operator kills a worker by hand."""
+        kills = Kills()
+        kills.note(0, now=0.0)
+        kills.note(1, now=1.0)
+        assert not kills.explain(now=1.1 + KILL_AGE)
+
+    def test_readings_in_the_wrong_order_and_silence_are_no_kills(self) -> None:
+        kills = Kills()
+        kills.note(5, now=0.0)
+        kills.note(6, now=1.0)
+        assert kills.note(5, now=1.1) == 0
+        assert kills.note(6, now=1.2) == 0
+        assert kills.note(None, now=1.3) == 0
+        assert [kills.explain(now=1.4) for _ in range(2)] == [True, False]

@@ -1,0 +1,181 @@
+"""Race case 25 for real, and the limit as the kernel has it: the host in a control group of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+
+from tests.support import WORKERS, gone, install_plugin, until, within
+
+MB = 1024**2
+ADMIN = "the-admin-token"
+MOUNT = Path("/sys/fs/cgroup/memory")
+
+
+@pytest.fixture
+def group() -> Iterator[Path]:
+    """A control group of the kernel."""
+    path = MOUNT / f"handler-host-test-{secrets.token_hex(4)}"
+    try:
+        path.mkdir()
+        (path / "memory.limit_in_bytes").write_text(str(400 * MB))
+    except OSError as error:
+        pytest.skip(f"no control group v1 can be made here: {error}")
+    yield path
+    path.rmdir()
+
+
+class Limited:
+    """The host as a process in the group."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession) -> None:
+        self._url = url
+        self._session = session
+
+    async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
+        headers = {"Authorization": f"Bearer {ADMIN}"} if path.startswith("/admin") else {}
+        async with self._session.request(method, self._url + path, json=body, headers=headers) as answer:
+            return answer.status, json.loads(await answer.read())
+
+    async def memory(self) -> Any:
+        return (await self.ask("GET", "/admin/memory"))[1]
+
+    @contextlib.asynccontextmanager
+    async def stream(self, name: str, body: Any) -> AsyncIterator[aiohttp.StreamReader]:
+        path = f"{self._url}/v1/handlers/{name}/stream"
+        async with self._session.post(path, json=body, headers={"Accept": "text/event-stream"}) as answer:
+            assert answer.status == 200
+            yield answer.content
+
+
+@contextlib.asynccontextmanager
+async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited]:
+    """Run the host in the group, with two puppets."""
+    (root / "control").mkdir()
+    for name in ("puppet", "other"):
+        install_plugin(root, name, (WORKERS / "puppet.py").read_text(), attribute="Puppet")
+    config = f'[memory]\n{memory}\n[defaults]\npreload = []\n[catalog]\nroots = ["{root}"]\ninclude_sys_path = false\n'
+    config += "".join(f'[handlers.{name}]\ncontrol = "{root}/control"\n' for name in ("puppet", "other"))
+    (root / "host.toml").write_text(config)
+    # The group is entered before the host begins, so that all it takes is counted there.
+    enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
+    command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(root / "host.toml")]
+    with (root / "log").open("w") as log:
+        process = subprocess.Popen(
+            ["sh", "-c", enter, "sh", *command],
+            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": ADMIN, "HANDLER_HOST_DATA_DIR": str(root / "data")},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+        )
+    try:
+        assert process.stdout is not None
+        line = await within(asyncio.to_thread(process.stdout.readline))
+        assert line.startswith("ready "), (root / "log").read_text()
+        async with aiohttp.ClientSession() as session:
+            yield Limited(line.split()[1], session)
+        process.send_signal(signal.SIGTERM)
+        await within(asyncio.to_thread(process.wait))
+        assert process.returncode == 0
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        # What it had is gone with it.
+        await until(lambda: not (group / "cgroup.procs").read_text().strip())
+
+
+async def test_case_25_a_worker_that_the_kernel_kills_for_memory_is_told_and_gets_more_room_the_next_time(
+    group: Path, tmp_path: Path
+) -> None:
+    # The host is told of a limit that is not there, so that it is the kernel's that is met.
+    async with limited(group, tmp_path, 'limit = "8GB"') as host:
+        os.mkfifo(tmp_path / "control" / "go")
+        assert (await host.ask("POST", "/v1/handlers/other/echo", {}))[0] == 200
+        await host.ask("POST", "/admin/handlers/puppet/load")
+        before = (await host.memory())["handlers"]["puppet"]
+        other = (await host.memory())["workers"]["other"]["pid"]
+        async with host.stream("puppet", {"steps": ["", "wait:go", "allocate:600"]}) as events:
+            assert await within(events.readuntil(b"\n\n"))
+            await within(asyncio.to_thread((tmp_path / "control" / "go").write_text, "now"))
+            rest = (await within(events.read())).decode()
+        # The status was sent long ago: it ends with an event.
+        assert "event: error" in rest
+        assert "handler_crashed" in rest
+        assert "out of memory" in rest
+        report = await host.memory()
+        after = report["handlers"]["puppet"]
+        assert after["last_exit"]["kind"] == "out of memory"
+        assert after["last_exit"]["signal"] == signal.SIGKILL
+        assert after["out_of_memory"] == 1
+        assert after["expected"] > 200 * MB > before["expected"]
+        assert report["pressure"]["kills"] == 1
+        assert report["pressure"]["kills_source"] == str(group / "memory.oom_control")
+        # The others live, and so does the host; the next dispatch gets a new worker.
+        assert not gone(other)
+        status, answer = await host.ask("POST", "/v1/handlers/other/echo", {})
+        assert (status, answer["pid"]) == (200, other)
+        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert (status, answer["generation"]) == (200, 2)
+
+
+async def test_case_25_an_activation_that_the_kernel_kills_for_memory_says_so(group: Path, tmp_path: Path) -> None:
+    async with limited(group, tmp_path, 'limit = "8GB"') as host:
+        config = (tmp_path / "puppet" / "__init__.py").read_text()
+        (tmp_path / "puppet" / "__init__.py").write_text(f"{config}\nKEPT = b'x' * (600 * 1024**2)\n")
+        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert (status, answer["error"]["code"]) == (502, "activation_failed")
+        assert "out of memory" in answer["error"]["message"]
+        assert (await host.memory())["handlers"]["puppet"]["last_exit"]["kind"] == "out of memory"
+
+
+async def test_the_limit_is_that_of_the_group_and_is_read_again_when_it_changes(group: Path, tmp_path: Path) -> None:
+    async with limited(group, tmp_path, 'headroom = "10%"') as host:
+        report = await host.memory()
+        assert (report["limit"], report["limit_source"]) == (400 * MB, "cgroup v1")
+        assert report["limit_path"] == str(group / "memory.limit_in_bytes")
+        assert report["usable"] == 360 * MB
+        assert (await host.ask("POST", "/v1/handlers/other/echo", {}))[0] == 200
+        # Less than what is used: who is idle goes.
+        (group / "memory.limit_in_bytes").write_text(str(200 * MB))
+        report = await host.memory()
+        assert report["limit"] == 200 * MB
+        assert "the memory limit has changed" in (tmp_path / "log").read_text()
+        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert status == 200, answer
+
+
+async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: Path) -> None:
+    async with limited(group, tmp_path, 'headroom = 0\nwait = "100ms"\ndefault_estimate = "120MB"') as host:
+        free = (await host.memory())["room"]
+        script = "import sys; kept = b'x' * (310 * 1024**2); print('ready', flush=True); sys.stdin.read()"
+        with subprocess.Popen(
+            ["sh", "-c", f'echo $$ > {group}/cgroup.procs && exec "$@"', "sh", sys.executable, "-S", "-c", script],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        ) as neighbour:
+            assert neighbour.stdout is not None
+            await within(asyncio.to_thread(neighbour.stdout.readline))
+            report = await host.memory()
+            assert report["others"] > 300 * MB
+            assert report["room"] < free - 250 * MB
+            status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+            assert (status, answer["error"]["code"]) == (503, "memory_budget")
+            neighbour.communicate()
+        async with asyncio.timeout(30):
+            # The kernel sums its counters up every two seconds.
+            while (await host.memory())["others"] > 100 * MB:  # noqa: ASYNC110 - nobody tells when
+                await asyncio.sleep(0.1)
+        assert (await host.ask("POST", "/v1/handlers/puppet/echo", {}))[0] == 200

@@ -1,0 +1,157 @@
+"""Work that outlives a worker: the host shows it, and activates the handler again by itself."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from host import lifecycle as life
+from host import pending
+from host.budget import Budget, Expectation
+from host.config import HandlerPolicy
+from host.config_loader import load_config
+from host.errors import ConfigError, HandlerCrashed, MemoryBudget
+from host.health import HealthRoutes
+from host.ledger import Candidate
+from host.lifecycle import Phase, State
+from host.transitions import step
+from tests.support import bench, error_of, install_plugin, until, within
+
+POSTMAN = """
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    def activate(self, context):
+        self.context = context
+
+    @operation("take")
+    async def take(self, request: dict) -> int:
+        self.context.pending(request["count"], wake_after=request.get("wake_after", 0))
+        return self.context.generation
+
+    @operation("other")
+    async def other(self) -> int:
+        return self.context.generation
+"""
+
+
+@pytest.fixture(autouse=True)
+def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pending, "INTERVAL", 0.02)
+
+
+async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_without_a_dispatch(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        assert await host.ask("postman", "take", count=3) == 1
+        assert await host.supervisor.waking.counts() == {"postman": 3}
+        os.kill(host.pid("postman"), signal.SIGKILL)
+        await until(lambda: host.supervisor.status("postman").generation == 2 and host.state("postman") == "idle")
+        # When all is delivered, nothing wakes it any more.
+        assert await host.ask("postman", "take", count=0) == 2
+        await host.supervisor.unload("postman")
+        assert await host.supervisor.waking.counts() == {}
+        assert not (tmp_path / "data/postman" / pending.FILE_NAME).exists()
+
+
+async def test_a_new_host_activates_what_the_old_one_left_with_work_pending(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        await host.ask("postman", "take", count=2, wake_after=3600)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        assert await host.supervisor.waking.counts() == {"postman": 2}
+        await until(lambda: host.state("postman") == "idle")
+
+
+async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobodys(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    install_plugin(tmp_path, "prompt", POSTMAN)
+    (tmp_path / "data/stranger").mkdir(parents=True)
+    pending.write(tmp_path / "data/stranger", 9, 0)
+    (tmp_path / "data/half").mkdir()
+    (tmp_path / "data/half" / pending.FILE_NAME).write_text('{"count"')
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        await host.ask("postman", "take", count=1, wake_after=3600)
+        await host.supervisor.unload("postman")
+        await host.ask("prompt", "take", count=1)
+        await host.supervisor.unload("prompt")
+        # The other one, whose time has come, tells that the notes were looked at.
+        await until(lambda: host.supervisor.status("prompt").generation == 2)
+        assert host.state("postman") == "cold"
+        assert await host.supervisor.waking.counts() == {"postman": 1, "prompt": 1}
+
+
+async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        await host.ask("postman", "take", count=7)
+        answer = await HealthRoutes(host.supervisor).ready(None)  # type: ignore[arg-type]
+        assert b'"pending":{"postman":7}' in answer.body.replace(b" ", b"")  # type: ignore[attr-defined]
+
+
+async def test_room_for_pending_work_is_taken_from_nobody() -> None:
+    evicted: list[str] = []
+    idle = Candidate("idle", 1, 0.0)
+    budget = Budget(100, wait=30, candidates=lambda: [idle], evict=lambda name, _: evicted.append(name))
+    await within(budget.reserve("idle", 1, Expectation(80, 80, "default")))
+    with pytest.raises(MemoryBudget):
+        await within(budget.reserve("postman", 1, Expectation(40, 40, "default"), patient=False))
+    assert evicted == []
+    await within(budget.reserve("postman", 2, Expectation(20, 20, "default"), patient=False))
+    assert budget.ledger.room == 0
+
+
+async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        host.supervisor.waking.wake("postman")
+        assert host.state("postman") == "waiting"
+        assert await host.ask("postman", "other") == 1
+
+
+def test_only_a_cold_handler_is_woken() -> None:
+    policy = HandlerPolicy()
+    error = HandlerCrashed("gone")
+    for phase in Phase:
+        state = State(phase=phase, generation=4, error=error, retry_at=9.0)
+        after, actions = step(state, life.Woken(), policy, 1.0)
+        if phase is Phase.COLD:
+            assert (after.phase, actions) == (Phase.WAITING, [life.Reserve(5)])
+        else:
+            assert (after, actions) == (state, [])
+    closing = State(closing=True)
+    assert step(closing, life.Woken(), policy, 1.0) == (closing, [])
+
+
+async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "postman", POSTMAN)
+    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+        await host.ask("postman", "other")
+        assert not (tmp_path / "data").exists()
+        await host.ask("postman", "take", count=1)
+        assert (tmp_path / "data/postman").stat().st_mode & 0o777 == 0o700
+    (tmp_path / "file").write_text("")
+    async with bench(tmp_path, data_dir=tmp_path / "file") as host:
+        error = await error_of(host.ask("postman", "take", count=1))
+        assert isinstance(error, ConfigError)
+        assert str(tmp_path / "file/postman") in error.message
+        # One that asks for nothing is not disturbed.
+        assert await within(host.ask("postman", "other")) == 1
+    async with bench(tmp_path) as host:
+        assert await host.ask("postman", "take", count=1) == 1
+        assert await host.supervisor.waking.counts() == {}
+
+
+def test_the_default_is_where_xdg_has_a_users_data() -> None:
+    for environ, expected in (
+        ({"XDG_DATA_HOME": "/xdg", "HOME": "/home/u"}, Path("/xdg/handler-host")),
+        ({"XDG_DATA_HOME": "relative", "HOME": "/home/u"}, Path("/home/u/.local/share/handler-host")),
+        ({"HOME": "/home/u"}, Path("/home/u/.local/share/handler-host")),
+        ({"HANDLER_HOST_DATA_DIR": "/d", "HOME": "/home/u"}, Path("/d")),
+        ({}, None),
+    ):
+        assert load_config(None, environ).config.data_dir == expected
