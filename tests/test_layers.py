@@ -45,10 +45,11 @@ LAYERS: list[set[str]] = [
         "runtime",
         "loading",
         "log_bridge",
+        "outgoing",
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "supervisor"},
+    | {"memory_report", "status", "supervisor", "nested_calls"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
     | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
