@@ -22,7 +22,7 @@ def install_relay(root: Path, *names: str) -> None:
 
 
 def to_puppet(operation: str, **request: Any) -> dict[str, Any]:
-    return {"to": "puppet", "operation": operation, "request": request}
+    return {"to": "puppet", "what": operation, "request": request}
 
 
 def in_flight(host: Bench, name: str) -> int:
@@ -60,11 +60,11 @@ async def test_a_plain_function_may_dispatch_from_its_thread(tmp_path: Path) -> 
 async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "second")
     async with bench(tmp_path) as host:
-        seen = await host.ask("relay", "ask", timeout=25.0, to="second", operation="shown")
+        seen = await host.ask("relay", "ask", timeout=25.0, to="second", what="shown")
         assert seen["answer"]["request_id"] == seen["request_id"] == "test"
         assert 0 < seen["answer"]["remaining"] <= 25.0
-        shorter = await host.ask("relay", "ask", to="second", operation="shown", request={}, timeout=25.0)
-        assert shorter["answer"]["remaining"] <= 25.0
+        shorter = await host.ask("relay", "ask", to="second", what="shown", within=5.0)
+        assert shorter["answer"]["remaining"] <= 5.0
 
 
 async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Path) -> None:
@@ -101,7 +101,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
     window, size = 64 * 1024, 8 * 1024
     async with bench(tmp_path, workers={"window": window}) as host:
         async with host.supervisor.lease("relay", "stream") as lease:
-            body = b'{"to": "puppet", "operation": "flood", "request": {"size": %d}}' % size
+            body = b'{"to": "puppet", "what": "flood", "request": {"size": %d}}' % size
             call = lease.call("stream", body, streamed=True, request_id="slow", timeout=None)
             assert await within(call.pieces())
             flooded = host.control.directory / "flooded"
@@ -125,7 +125,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
 async def test_a_stream_that_is_left_in_the_middle_ends_with_the_operation(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        assert await host.ask("relay", "first", count=3, **to_puppet("flood", size=10)) == {"size": 30}
+        assert await host.ask("relay", "first", count=3, **to_puppet("flood", size=10_000)) == {"size": 30_000}
         await until(lambda: in_flight(host, "puppet") == 0)
 
 
@@ -135,9 +135,9 @@ async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
 ) -> None:
     install_relay(tmp_path, *chain)
     async with bench(tmp_path, policy={"max_concurrency": 1}) as host:
-        request: dict[str, Any] = {"to": chain[0], "operation": "shown"}
+        request: dict[str, Any] = {"to": chain[0], "what": "shown"}
         for name in reversed(chain[1:]):
-            request = {"to": name, "operation": "ask", "request": request}
+            request = {"to": name, "what": "ask", "request": request}
         error = await error_of(host.ask("relay", "ask", **request))
         assert isinstance(error, DispatchCycle)
         assert error.message.endswith(" → ".join([*chain, chain[0]]))
@@ -146,7 +146,7 @@ async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
 async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
     async with bench(tmp_path) as host:
-        work = [host.ask("relay", "ask", to="b", operation="ask", request=to_puppet("echo", n=n)) for n in range(20)]
+        work = [host.ask("relay", "ask", to="b", what="ask", request=to_puppet("echo", n=n)) for n in range(20)]
         answers = await within(asyncio.gather(*work))
         assert [answer["answer"]["answer"]["n"] for answer in answers] == list(range(20))
 
@@ -157,16 +157,16 @@ async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: 
         error = await error_of(host.ask("relay", "ask", **to_puppet("refuse", limit=True)))
         assert isinstance(error, UpstreamRateLimited)
         assert (error.message, error.retry_after) == ("puppet: too many", 7.0)
-        unknown = await host.ask("relay", "caught", to="pupet", operation="echo")
+        unknown = await host.ask("relay", "caught", to="pupet", what="echo")
         assert unknown["code"] == "unknown_handler"
-        wrong = await host.ask("relay", "caught", to="puppet", operation="eco")
+        wrong = await host.ask("relay", "caught", to="puppet", what="eco")
         assert wrong["code"] == "unknown_operation"
 
 
 async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        error = await error_of(host.ask("relay", "typed", to="puppet", operation="echo"))
+        error = await error_of(host.ask("relay", "typed", to="puppet", what="echo"))
         assert error.code == "handler_error"
         assert "puppet answered echo" in error.message
 
@@ -239,7 +239,7 @@ async def test_a_drain_lets_a_call_under_way_dispatch_and_refuses_new_ones(tmp_p
     async with bench(tmp_path) as host:
         await host.ask("b", "ask", **to_puppet("echo"))
         host.control.make("go")
-        request = {"to": "b", "operation": "ask", "request": to_puppet("script", steps=["wait:go"])}
+        request = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
         asked = host.begin(host.ask("relay", "ask", **request))
         await until(lambda: in_flight(host, "b") == 1)
         host.supervisor.begin_drain()
@@ -297,9 +297,9 @@ async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Pa
 async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "inline_one")
     async with bench(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
-        answer = await host.ask("inline_one", "ask", to="relay", operation="ask", request=to_puppet("echo", number=1))
+        answer = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
         assert answer["answer"]["answer"]["number"] == 1
-        cycle = {"to": "relay", "operation": "ask", "request": {"to": "inline_one", "operation": "shown"}}
+        cycle = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
         assert isinstance(await error_of(host.ask("inline_one", "ask", **cycle)), DispatchCycle)
 
 

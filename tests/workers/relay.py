@@ -8,7 +8,7 @@ from host.plugin import hookimpl, operation
 
 
 class Relay:
-    """Its requests have ``to``, ``operation`` and ``request``, and perhaps ``timeout``."""
+    """Its requests have ``to``, ``what`` (an operation) and ``request``, and perhaps ``within`` seconds."""
 
     @hookimpl
     async def activate(self, context):
@@ -34,7 +34,7 @@ class Relay:
     async def ask(self, request: dict, call) -> dict:
         """Ask once; tell how the other's dispatch looked, too."""
         answer = await self.context.dispatch(
-            request["to"], request["operation"], request.get("request"), timeout=request.get("timeout")
+            request["to"], request["what"], request.get("request"), timeout=request.get("within")
         )
         return {"answer": answer, "request_id": call and call.request_id, "pid": os.getpid()}
 
@@ -42,21 +42,21 @@ class Relay:
     async def caught(self, request: dict) -> dict:
         """Ask, and tell the error."""
         try:
-            return {"answer": await self.context.dispatch(request["to"], request["operation"], request.get("request"))}
+            return {"answer": await self.context.dispatch(request["to"], request["what"], request.get("request"))}
         except HostError as error:
             return {"code": error.code, "message": error.message}
 
     @operation
     async def stream(self, request: dict):
         """Pass a stream on."""
-        async for piece in self.context.dispatch_stream(request["to"], request["operation"], request.get("request")):
+        async for piece in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
             yield piece
 
     @operation
     async def first(self, request: dict) -> dict:
         """Take so many pieces of a stream, and leave it there."""
         count, size = 0, 0
-        async for piece in self.context.dispatch_stream(request["to"], request["operation"], request.get("request")):
+        async for piece in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
             count, size = count + 1, size + len(piece)
             if count == request["count"]:
                 break
@@ -65,19 +65,17 @@ class Relay:
     @operation
     def in_thread(self, request: dict) -> dict:
         """Ask from a plain function."""
-        return {"answer": self.context.dispatch_from_thread(request["to"], request["operation"], request["request"])}
+        return {"answer": self.context.dispatch_from_thread(request["to"], request["what"], request["request"])}
 
     @operation
     async def typed(self, request: dict) -> dict:
         """Ask for an answer of a type that it is not."""
-        return {"answer": await self.context.dispatch(request["to"], request["operation"], answer=list[int])}
+        return {"answer": await self.context.dispatch(request["to"], request["what"], answer=list[int])}
 
     @operation
     async def forgotten(self, request: dict) -> dict:
         """Begin something, and answer without waiting for it."""
-        self.left.append(
-            asyncio.create_task(self.context.dispatch(request["to"], request["operation"], request["request"]))
-        )
+        self.left.append(asyncio.create_task(self.context.dispatch(request["to"], request["what"], request["request"])))
         await asyncio.sleep(0)
         return {}
 
