@@ -9,6 +9,7 @@ from aiohttp import web
 from host.admin import AdminRoutes
 from host.anthropic_api import REQUEST_ID, AnthropicRoutes
 from host.anthropic_api import envelope as anthropic_envelope
+from host.api_docs import ApiDocsRoutes
 from host.auth import Endpoint, KeyRing, for_consumers, for_operators
 from host.chat_api import ChatApi
 from host.config import Config
@@ -47,6 +48,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     anthropic = AnthropicRoutes(chats, limits)
     gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
+    docs = ApiDocsRoutes(supervisor)
 
     def consumers(endpoint: Endpoint) -> Endpoint:
         return limits.counted(for_consumers(keys, endpoint))
@@ -65,6 +67,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.add_routes(_guarded(anthropic.routes(), anthropic_consumers))
     app.add_routes(_guarded(responses.routes(), consumers))
     app.add_routes(_guarded(gemini.routes(), gemini_consumers))
+    app.add_routes(_guarded(docs.routes(), consumers))
+    app.add_routes(_guarded(docs.open_routes(), lambda endpoint: endpoint))
     app.add_routes(_guarded(admin.routes(), lambda endpoint: for_operators(keys, endpoint)))
 
     async def supervise(_: web.Application) -> AsyncIterator[None]:

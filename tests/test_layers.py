@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {
         "errors",
         "wire",
+        "others",
         "plugin",
         "chat_types",
         "chat",
@@ -31,7 +32,18 @@ LAYERS: list[set[str]] = [
         "reports",
         "timers",
     }
-    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
+    | {
+        "config",
+        "config_values",
+        "config_loader",
+        "settings",
+        "manifest",
+        "manifest_schema",
+        "memory",
+        "shortage",
+        "log",
+        "suggest",
+    }
     | {"version", "units", "entry_points", "fallback", "pending"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
@@ -52,7 +64,17 @@ LAYERS: list[set[str]] = [
     | {"memory_report", "status", "supervisor", "nested_calls"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "listener", "dispatch"}
-    | {"request_body", "chat_api", "openai_requests", "openai_answers", "openai_api", "admin", "health"}
+    | {
+        "request_body",
+        "chat_api",
+        "openai_requests",
+        "openai_answers",
+        "openai_api",
+        "admin",
+        "health",
+        "openapi",
+        "api_docs",
+    }
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
     | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"},
