@@ -33,6 +33,7 @@ import pluggy
 
 from host import pending
 from host.errors import ConfigError
+from host.others import Dispatching, Others
 
 PROJECT = "handler_host"
 """The name under which pluggy knows this project's hooks."""
@@ -88,7 +89,7 @@ class _MadeOnDemand:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Context:
+class Context(Dispatching):
     """What a handler is given when it is activated."""
 
     handler: str
@@ -102,6 +103,7 @@ class Context:
     """A directory of the handler's own (a ``Path``) that outlives workers, made when it is first asked for; None if
     the host has none. Raises ``ConfigError`` if it cannot be made."""
     _closers: list[Callable[[], object]] = field(default_factory=list)
+    _others: Others | None = None
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"
