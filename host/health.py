@@ -32,6 +32,6 @@ class HealthRoutes:
             "ready": not reasons,
             "reasons": reasons,
             "handlers": handlers,
-            "pending": await self._supervisor.pending(),
+            "pending": await self._supervisor.waking.counts(),
         }
         return json_answer(answer, status=503 if reasons else 200)

@@ -16,7 +16,7 @@ from collections.abc import Coroutine, Mapping
 import msgspec
 
 from host import catalog as catalogs
-from host import fallback, pending
+from host import fallback
 from host import lifecycle as life
 from host.admission import Admission
 from host.budget import Budget, Expectation
@@ -34,6 +34,7 @@ from host.planner import Planner, policy_of
 from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
 from host.status import OperationsMemory, handler_status, step_fields
 from host.suggest import did_you_mean
+from host.waking import Waking
 
 log = logging.getLogger(__name__)
 
@@ -56,13 +57,13 @@ class Supervisor:
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sampler: asyncio.Task[None] | None = None
-        self._pending: asyncio.Task[None] | None = None
+        self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationsMemory()
         self._pins: dict[str, bool] = {}
         self._planner = Planner(config, self._environ)
         self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
+        self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
 
     async def start(self) -> None:
         """Read the catalog, and begin to measure. Nothing is launched.
@@ -76,9 +77,10 @@ class Supervisor:
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
-        if self.config.data_dir is not None:
-            self._pending = self._spawn(pending.watch(self.config.data_dir, self._wake), "pending work")
+        self._endless = [
+            self._spawn(self._watch.sample(), "memory sampler"),
+            self._spawn(self.waking.run(), "pending work"),
+        ]
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -98,9 +100,8 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for endless in (self._sampler, self._pending):
-            if endless is not None:
-                endless.cancel()
+        for endless in self._endless:
+            endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
             await asyncio.wait(self._tasks)
         await self._planner.close()
@@ -239,13 +240,6 @@ class Supervisor:
             warnings=warnings,
         )
 
-    async def pending(self) -> dict[str, int]:
-        """Return how many things each handler still has to deliver, active or not; those without any are left out."""
-        if self.config.data_dir is None:
-            return {}
-        notes = await asyncio.to_thread(pending.read, self.config.data_dir)
-        return {name: notes[name].count for name in sorted(notes) if name in self._owners}
-
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
         return self._memory_report(await self._watch.measure())
@@ -343,12 +337,6 @@ class Supervisor:
             seconds=time.monotonic() - started,
             exit=outcome.exit,
         )
-
-    def _wake(self, name: str) -> None:
-        """Activate a handler that has pending work, as far as there is room for it."""
-        owner = self._owners.get(name)
-        if owner is not None and owner.entry.problem is None and not self.draining:
-            owner.post(life.Woken())
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Tell a stage with the memory of all processes."""

@@ -48,7 +48,7 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "supervisor", "admission"}
+    | {"memory_report", "status", "waking", "supervisor", "admission"}
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}

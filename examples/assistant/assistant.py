@@ -41,7 +41,7 @@ AS_FACTS = {"type": "json_schema", "json_schema": {"name": "facts", "schema": FA
 
 
 class RoleFailed(Exception):
-    """A role has given no answer that is of use; the message says why."""
+    """A role, or what remembers, has given no answer that is of use; the message says why."""
 
 
 class Assistant:
@@ -140,9 +140,8 @@ class Assistant:
 
     async def _stream(self, role: str, messages: list[dict[str, str]]) -> AsyncIterator[str]:
         """Yield a role's answer as it comes."""
-        async with self._session.post(
-            f"{self._url}/chat/completions", json=self._request(role, messages, stream=True)
-        ) as answer:
+        body = self._request(role, messages, stream=True)
+        async with self._session.post(f"{self._url}/chat/completions", json=body) as answer:
             if answer.status != 200:
                 await self._checked(role, answer)
             self.played_by[role] = answer.headers["X-Handler"]
@@ -212,7 +211,11 @@ async def talk(arguments: argparse.Namespace) -> int:
     timeout = aiohttp.ClientTimeout(total=300)
     async with aiohttp.ClientSession(headers=headers, timeout=timeout) as session:
         assistant = Assistant(session, arguments.url, roles, arguments.user)
-        await assistant.recall()
+        try:
+            await assistant.recall()
+        except (RoleFailed, aiohttp.ClientError) as error:
+            print(f"  !! {error}", file=sys.stderr)
+            return 1
         async for text in lines(arguments.say):
             print("  A> ", end="", flush=True)
             try:

@@ -22,7 +22,8 @@ from host.cli.failure import OK, REFUSED, USAGE, Failure
 from host.cli.flags import loaded
 from host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
 from host.cli.render import note, put, put_json, put_table, size
-from host.config import Config
+from host.config import Config, with_state_file
+from host.learned import Learned
 from host.memory import MemoryLimit, read_limit
 from host.planner import policy_of
 from host.suggest import did_you_mean
@@ -54,7 +55,9 @@ def doctor(arguments: SimpleNamespace) -> int:
                 findings.append(outcome)
             else:
                 measured[name] = outcome
-    footprints = [_footprint(config, entry, measured) for entry in runnable.values()]
+    learned = Learned(with_state_file(config, os.environ).memory.state_file)
+    learned.load()
+    footprints = [_footprint(config, entry, measured, learned) for entry in runnable.values()]
     expected = _expected(arguments, footprints)
     found = needs(footprints, expected)
     if arguments.json:
@@ -123,10 +126,13 @@ def _as_json(
     }
 
 
-def _footprint(config: Config, entry: CatalogEntry, measured: Mapping[str, Measured]) -> Footprint:
+def _footprint(config: Config, entry: CatalogEntry, measured: Mapping[str, Measured], learned: Learned) -> Footprint:
     policy = policy_of(config, entry)
     if entry.name in measured:
         return Footprint(entry.name, measured[entry.name][0], "measured", policy.pin)
+    known = learned.of((entry.name, entry.distribution, entry.version))
+    if known is not None and known.peak:
+        return Footprint(entry.name, max(known.peak, known.raised), "learned", policy.pin)
     if policy.memory_estimate is not None:
         return Footprint(entry.name, policy.memory_estimate, "estimated", policy.pin)
     return Footprint(entry.name, config.memory.default_estimate, "assumed", policy.pin)

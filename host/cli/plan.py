@@ -25,7 +25,7 @@ class Footprint(NamedTuple):
     handler: str
     bytes: int
     known: str
-    """``measured``, ``estimated`` by its manifest or its configuration, or ``assumed``."""
+    """``measured``, ``learned`` by a host, ``estimated`` by its manifest or its configuration, or ``assumed``."""
     pinned: bool
 
 

@@ -140,6 +140,11 @@ def test_measuring_activates_each_handler_once_and_shows_what_it_took(root: Path
     assert parrot["known"] == "measured"
     assert MB < parrot["bytes"] < 100 * MB
     assert parrot["activate_seconds"] > 0
+    # The host of --measure has kept it for the next ones, and for the next look.
+    _, answer = report(run)
+    (parrot,) = (one for one in answer["footprints"] if one["handler"] == "parrot")
+    assert parrot["known"] == "learned"
+    assert MB < parrot["bytes"] < 100 * MB
 
 
 def test_expecting_a_handler_that_is_not_there_is_refused_with_the_nearest(root: Path, run: Run) -> None:

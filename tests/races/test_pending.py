@@ -48,13 +48,13 @@ async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_with
     install_plugin(tmp_path, "postman", POSTMAN)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.ask("postman", "take", count=3) == 1
-        assert await host.supervisor.pending() == {"postman": 3}
+        assert await host.supervisor.waking.counts() == {"postman": 3}
         os.kill(host.pid("postman"), signal.SIGKILL)
         await until(lambda: host.supervisor.status("postman").generation == 2 and host.state("postman") == "idle")
         # When all is delivered, nothing wakes it any more.
         assert await host.ask("postman", "take", count=0) == 2
         await host.supervisor.unload("postman")
-        assert await host.supervisor.pending() == {}
+        assert await host.supervisor.waking.counts() == {}
         assert not (tmp_path / "data/postman" / pending.FILE_NAME).exists()
 
 
@@ -63,7 +63,7 @@ async def test_a_new_host_activates_what_the_old_one_left_with_work_pending(tmp_
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=2, wake_after=3600)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
-        assert await host.supervisor.pending() == {"postman": 2}
+        assert await host.supervisor.waking.counts() == {"postman": 2}
         await until(lambda: host.state("postman") == "idle")
 
 
@@ -82,7 +82,7 @@ async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobod
         # The other one, whose time has come, tells that the notes were looked at.
         await until(lambda: host.supervisor.status("prompt").generation == 2)
         assert host.state("postman") == "cold"
-        assert await host.supervisor.pending() == {"postman": 1, "prompt": 1}
+        assert await host.supervisor.waking.counts() == {"postman": 1, "prompt": 1}
 
 
 async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_room_for_pending_work_is_taken_from_nobody() -> None:
 async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
-        host.supervisor._wake("postman")
+        host.supervisor.waking.wake("postman")
         assert host.state("postman") == "waiting"
         assert await host.ask("postman", "other") == 1
 
@@ -143,7 +143,7 @@ async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: P
         assert await within(host.ask("postman", "other")) == 1
     async with bench(tmp_path) as host:
         assert await host.ask("postman", "take", count=1) == 1
-        assert await host.supervisor.pending() == {}
+        assert await host.supervisor.waking.counts() == {}
 
 
 def test_the_default_is_where_xdg_has_a_users_data() -> None:

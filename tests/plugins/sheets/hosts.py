@@ -30,11 +30,13 @@ class Client:
         return await self.host.ask("sheets", operation, **request)
 
     async def written(self) -> dict[str, Any]:
-        """Wait until nothing is pending; return the status then."""
+        """Wait until nothing is pending and the last try went well; return the status then."""
+        status: dict[str, Any] = {"pending": 1}
         async with asyncio.timeout(LIMIT):
-            while (status := await self("status"))["pending"]:  # noqa: ASYNC110 - nobody tells
+            while status["pending"] or status["failures"]:
+                status = await self("status")
                 await asyncio.sleep(0.01)
-        return dict(status)
+        return status
 
 
 @asynccontextmanager

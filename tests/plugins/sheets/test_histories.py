@@ -70,6 +70,9 @@ class Model:
     async def rows(self, tabs: Sequence[str]) -> dict[str, list[Cells]]:
         return {name: list(self.tables[name]) for name in tabs}
 
+    async def turn(self) -> None:
+        await self._let_others_work()
+
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
         rows = [dict(row) for row in rows]
         await self._happens(lambda: self.tables[tab.name].extend(rows))

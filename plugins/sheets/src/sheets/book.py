@@ -84,6 +84,9 @@ class Book(Protocol):
     async def tail(self, limit: int) -> list[Cells]:
         """Read the last rows of the log; raises :class:`Drift`, too."""
 
+    async def turn(self) -> None:
+        """Return when the quota has room for one of the calls below, and count it."""
+
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
         """Add rows below all others, in one call."""
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from host.errors import ConfigError, InvalidInput, UpstreamBadRequest
+from host.errors import ConfigError, HostError, InvalidInput, UpstreamBadRequest
 from host.plugin import Context
 from sheets import outbox
 from sheets.book import BookError
@@ -33,6 +33,8 @@ class Remote:
     writer: Writer
     mirror: Mirror
     task: asyncio.Task[None]
+    lock: asyncio.Lock
+    """Held over each exchange with Google."""
 
 
 class Engine:
@@ -109,15 +111,22 @@ class Engine:
     async def whole_log(self) -> list[Cells]:
         """Return all of the log at Google, and what waits behind it; raises ``HostError``."""
         assert self.remote is not None, "a local log is read from the file"
-        try:
-            found = (await self.remote.book.rows(["log"]))["log"]
-        except BookError as error:
-            raise error.for_clients() from error
+        # Who leaves does not let others in while the call goes on.
+        found = await asyncio.shield(asyncio.ensure_future(self._read_log(self.remote)))
+        if isinstance(found, HostError):
+            raise found
         if isinstance(found, Drift):
             raise UpstreamBadRequest(str(found))
         known = {row["row_key"] for row in found}
         waiting, _ = await self.remote.mirror.tail(None, self.settings.log_cache)
         return [*found, *(row for row in waiting if row["row_key"] not in known)]
+
+    async def _read_log(self, remote: Remote) -> list[Cells] | Drift | HostError:
+        async with remote.lock:
+            try:
+                return (await remote.book.rows(["log"]))["log"]
+            except BookError as error:
+                return error.for_clients()
 
     async def flush(self, seconds: float) -> None:
         """Write out now; returns when all is written, a try has failed, or the time is over."""
@@ -218,7 +227,7 @@ class Engine:
         writer.pending(self.pending)
         self.workbook.remote = True
         task = asyncio.create_task(writer.run(), name="sheets writer")
-        self.remote = Remote(book, quota, writer, mirror, task)
+        self.remote = Remote(book, quota, writer, mirror, task, remote)
 
     def _count_changed(self, count: int) -> None:
         """Tell the host, before anybody is told that a row is safe (in the store's thread)."""

@@ -107,6 +107,10 @@ class GoogleBook:
         """See whether the spreadsheet can be read; nothing in it is touched."""
         await self._call("read", self._metadata)
 
+    async def turn(self) -> None:
+        """Wait for a place in the quota of writes."""
+        await self._quota.take("write")
+
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
         """Add rows; Google finds the end of the table, and inserts, so that two writers never meet in one row."""
         size = self._width(tab) * len(rows)
@@ -117,8 +121,7 @@ class GoogleBook:
                 f"the spreadsheet is full: {self._cells} cells, of {MAX_CELLS} that Google allows; move old rows of "
                 f"{tab.title!r} elsewhere and delete them there. Nothing is lost meanwhile: rows wait",
             )
-        answer = await self._call(
-            "write",
+        answer = await self._send(
             lambda client: client.values_append(
                 self._number,
                 f"{quoted(tab.title)}!{column_name(layout.first)}1",
@@ -134,9 +137,8 @@ class GoogleBook:
     async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
         """Set cells."""
         data = [piece for layout, number, cells in changes for piece in _pieces(layout, number, cells)]
-        await self._call(
-            "write",
-            lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": data}),
+        await self._send(
+            lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": data})
         )
 
     async def delete(self, rows: Sequence[tuple[Tab, int]]) -> None:
@@ -154,7 +156,7 @@ class GoogleBook:
             }
             for tab, number in sorted(rows, key=lambda row: (row[0].title, row[1]), reverse=True)
         ]
-        await self._call("write", lambda client: client.batch_update(self._number, {"requests": requests}))
+        await self._send(lambda client: client.batch_update(self._number, {"requests": requests}))
 
     def close(self) -> None:
         """End the connection; a call under way is left to its end."""
@@ -258,6 +260,9 @@ class GoogleBook:
     async def _call(self, kind: Kind, work: Callable[[Client], Result]) -> Result:
         """Make one call in the thread; raises :class:`BookError`."""
         await self._quota.take(kind)
+        return await self._send(work)
+
+    async def _send(self, work: Callable[[Client], Result]) -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work)
         except BookError as error:

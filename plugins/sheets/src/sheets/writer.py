@@ -170,17 +170,21 @@ class Writer:
             keys["log"] = any(entry.doubtful for entry in log)
         if not keys:
             return
+        # Before the look: what may still take effect then may do so behind it.
+        unsettled = self._unsettled(entries)
         looks = await self._book.look(keys)
         troubles: list[Exception] = []
         for write, part in ((self._append_log, log), (self._write_changes, changes)):
             try:
-                await write(part, looks)
+                await write(part, looks, unsettled)
             except (BookError, Drift, Unsettled) as error:
                 troubles.append(error)
         if troubles:
             raise troubles[0]
 
-    async def _append_log(self, entries: list[Entry], looks: dict[str, Look | Drift]) -> None:
+    async def _append_log(
+        self, entries: list[Entry], looks: dict[str, Look | Drift], unsettled: dict[int, float]
+    ) -> None:
         if not entries:
             return
         look = _seen(looks["log"])
@@ -190,17 +194,19 @@ class Writer:
                 await self._arrived(there, log=[entry.cells for entry in there])
             entries = [entry for entry in entries if entry.key not in look.rows]
             # All wait with the one that may still arrive: their order is kept.
-            self._check_settled(entries)
+            _check_settled(entries, unsettled)
         if entries:
             tab = self._workbook.tabs["log"]
             rows = [entry.cells for entry in entries]
             await self._send(entries, self._book.append(tab, look.layout, rows))
             await self._arrived(entries, log=rows)
 
-    async def _write_changes(self, entries: list[Entry], looks: dict[str, Look | Drift]) -> None:
+    async def _write_changes(
+        self, entries: list[Entry], looks: dict[str, Look | Drift], unsettled: dict[int, float]
+    ) -> None:
         drifts = [look for look in looks.values() if isinstance(look, Drift)]
         entries = [entry for entry in entries if not isinstance(looks[entry.tab], Drift)]
-        self._check_settled(entries)
+        _check_settled(entries, unsettled)
         updates, deletes, news = [], [], []
         for change in outbox.collapse(entries):
             row = (_seen(looks[change.tab]).rows or {}).get(change.key)
@@ -248,12 +254,13 @@ class Writer:
         """Note that it is sent, and send it; what is known after a failure is noted, too."""
         seqs = _seqs(items)
         try:
+            # The quota is waited for before, so that the time that is noted is the time of the sending.
+            await self._book.turn()
             await self._store.run(lambda connection: outbox.mark(connection, seqs, self._clock()))
             await call
         except BookError as error:
-            if error.effect is not Effect.UNKNOWN:
-                known = None if error.effect is Effect.NONE else outbox.ANSWERED
-                await self._store.run(lambda connection: outbox.mark(connection, seqs, known))
+            known = {Effect.NONE: None, Effect.ANSWERED: outbox.ANSWERED, Effect.UNKNOWN: self._clock()}[error.effect]
+            await self._store.run(lambda connection: outbox.mark(connection, seqs, known))
             raise
         finally:
             call.close()
@@ -266,14 +273,12 @@ class Writer:
         if log:
             self._written(log)
 
-    def _check_settled(self, entries: Sequence[Entry]) -> None:
-        """Raise :class:`Unsettled` while one of them may still take effect."""
-        sent = [entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0]
-        if sent:
-            # A clock that was set back must not hold the rows up for longer than that.
-            wait = min(max(sent) + self._settings.settle - self._clock(), self._settings.settle)
-            if wait > 0:
-                raise Unsettled(wait)
+    def _unsettled(self, entries: Sequence[Entry]) -> dict[int, float]:
+        """Return, by number, for how many seconds from now an entry that was sent may still take effect."""
+        now, settle = self._clock(), self._settings.settle
+        sent = {entry.seq: entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0}
+        # A clock that was set back must not hold the rows up for longer than that.
+        return {seq: min(at + settle - now, settle) for seq, at in sent.items() if at + settle > now}
 
     async def _try(self) -> float | None:
         """Write one batch; return None, or after a failure the seconds to wait."""
@@ -331,6 +336,13 @@ def _seen(look: Look | Drift) -> Look:
     if isinstance(look, Drift):
         raise look
     return look
+
+
+def _check_settled(entries: Sequence[Entry], unsettled: dict[int, float]) -> None:
+    """Raise :class:`Unsettled` while one of these may still take effect."""
+    waits = [unsettled[entry.seq] for entry in entries if entry.seq in unsettled]
+    if waits:
+        raise Unsettled(max(waits))
 
 
 def _seqs(items: Sequence[Any]) -> list[int]:
