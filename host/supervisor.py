@@ -58,8 +58,7 @@ class Supervisor:
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sampler: asyncio.Task[None] | None = None
-        self._pending: asyncio.Task[None] | None = None
+        self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationsMemory()
         self._pins: dict[str, bool] = {}
         self._planner = Planner(config, self._environ, self._nest)
@@ -79,8 +78,10 @@ class Supervisor:
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
-        self._pending = self._spawn(self.waking.run(), "pending work")
+        self._endless = [
+            self._spawn(self._watch.sample(), "memory sampler"),
+            self._spawn(self.waking.run(), "pending work"),
+        ]
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -100,9 +101,8 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for endless in (self._sampler, self._pending):
-            if endless is not None:
-                endless.cancel()
+        for endless in self._endless:
+            endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
             await asyncio.wait(self._tasks)
         await self._planner.close()
