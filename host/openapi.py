@@ -107,7 +107,7 @@ def _hoisted(schema: dict[str, Any] | None, prefix: str, schemas: dict[str, Any]
             return value
         reference = value.get("$ref")
         if isinstance(reference, str) and reference.startswith("#/$defs/"):
-            rest = {key: moved(item) for key, item in value.items() if key != "$ref"}
+            rest = {key: moved(item) for key, item in value.items() if key not in ("$ref", "$defs")}
             return {**rest, "$ref": f"#/components/schemas/{name_of(reference.removeprefix('#/$defs/'))}"}
         mapping = value.get("mapping")
         found = {key: moved(item) for key, item in value.items() if key != "$defs"}
