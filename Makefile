@@ -91,6 +91,15 @@ vendor: ## fetch the chart library of the dashboard again (with npm), and check 
 	tar -xzf $(uplot).tgz -C host/dashboard/static/uplot --strip-components=2 package/dist/uPlot.iife.min.js package/dist/uPlot.min.css
 	rm $(uplot).tgz
 
+.PHONY: docs
+docs: $(VENV)-docs/.installed ## the documentation as a site in build/site; a warning is an error
+	@$(VENV)-docs/bin/python -m mkdocs build --strict --quiet --site-dir build/site
+
+$(VENV)-docs/.installed: requirements/docs.txt
+	$(PYTHON) -m venv --clear $(VENV)-docs
+	$(VENV)-docs/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/docs.txt
+	touch $@
+
 .PHONY: clean
 clean: ## remove what the other commands made
 	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
@@ -111,6 +120,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
 	$(compile) requirements/peer.in -o requirements/peer.txt
 	$(compile) requirements/uv.in -o requirements/uv.txt
+	$(compile) requirements/docs.in -o requirements/docs.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

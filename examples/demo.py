@@ -42,7 +42,7 @@ STOP_LIMIT, LEAVE_LIMIT = 20, 2
 """Seconds for the host to stop, and for the last of its processes to be gone then."""
 TOLERANCE = 4
 """MB by which the memory at the end may differ from that at the start."""
-BAR = 10
+BAR = 7
 """Characters of the longest bar."""
 MB = 1024**2
 

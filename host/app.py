@@ -10,6 +10,7 @@ from aiohttp import web
 from host.admin import AdminRoutes
 from host.anthropic_api import REQUEST_ID, AnthropicRoutes
 from host.anthropic_api import envelope as anthropic_envelope
+from host.api_docs import ApiDocsRoutes
 from host.audit import Audit
 from host.auth import ConsumerGate, Endpoint, KeyRing
 from host.chat_api import ChatApi
@@ -65,6 +66,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     anthropic = AnthropicRoutes(chats, limits)
     gemini = GeminiRoutes(chats, limits)
     admin = AdminRoutes(supervisor, limits)
+    docs = ApiDocsRoutes(supervisor)
     metrics = MetricsRoutes(supervisor)
     dashboard = DashboardRoutes(supervisor, native)
     audit = Audit(supervisor.observation.events)
@@ -98,6 +100,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.add_routes(_guarded(anthropic.routes(), for_anthropics_clients))
     app.add_routes(_guarded(responses.routes(), for_consumers))
     app.add_routes(_guarded(gemini.routes(), for_geminis_clients))
+    app.add_routes(_guarded(docs.routes(), for_consumers))
+    app.add_routes(_guarded(docs.open_routes(), not_operators))
     for steering in (admin.routes(), EventRoutes(supervisor).routes(), dashboard.routes()):
         app.add_routes(_guarded(steering, for_operators))
     for page in (operators.routes(), dashboard.public_routes()):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -67,10 +68,25 @@ class Call:
         "_streamed",
         "_timeouts",
         "_waiter",
+        "begun_at",
+        "chain",
         "due",
+        "request_id",
     )
 
-    def __init__(self, channel: Link, number: int, streamed: bool, timeouts: CallTimeouts) -> None:
+    def __init__(
+        self,
+        channel: Link,
+        number: int,
+        streamed: bool,
+        timeouts: CallTimeouts,
+        request_id: str = "",
+        chain: tuple[str, ...] = (),
+    ) -> None:
+        self.request_id = request_id
+        self.chain = chain
+        """The handlers that wait for this one's answer, the first one first."""
+        self.begun_at = time.monotonic()
         self._channel = channel
         self._number = number
         self._streamed = streamed
@@ -86,6 +102,13 @@ class Call:
         self._limit = (0.0, "")
         self.due: float | None = None
         """When it expires, on the event loop's clock; None while nobody waits."""
+
+    def remaining(self) -> float | None:
+        """Return the seconds that what it dispatches may take; None if nothing bounds it, as in a stream under way."""
+        total = self._timeouts.total
+        if total is None or (self._streamed and self._received):
+            return None
+        return max(0.0, self.begun_at + total - time.monotonic())
 
     async def answer(self) -> bytes:
         """Return the whole answer.

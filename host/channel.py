@@ -12,7 +12,7 @@ import asyncio
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from host import wire
 from host.call import Call, CallTimeouts, ChannelLimits
@@ -38,12 +38,33 @@ class Closed:
     hang: bool = False
 
 
+class Nested(Protocol):
+    """What a channel needs of who runs the dispatches that its worker makes (``host.nested_calls``)."""
+
+    def dispatch(self, frame: wire.Dispatch, parent: Call | None) -> None:
+        """Begin one; ``parent`` is the call that it is made for."""
+
+    def cancel(self, number: int) -> None:
+        """End one that nobody waits for any more."""
+
+    def credit(self, number: int, amount: int) -> None:
+        """Note that so many bytes of an answer were taken."""
+
+    def parent_ended(self, number: int) -> None:
+        """End what a call has dispatched, as the call has ended."""
+
+    def end(self) -> None:
+        """End all; nobody is told any more."""
+
+
 class Channel(asyncio.Protocol):
     """The connection to one worker, from its start to its end.
 
     ``closed`` is set once, when no frame can come any more. Calls that are under
     way then wait for :meth:`fail`, so that they can be told how the worker ended.
     ``on_exhausted`` is called when the worker tells that it could get no more memory.
+    ``nest`` makes what runs the dispatches of the worker's own, when the first one comes;
+    without it they are refused.
     """
 
     def __init__(
@@ -53,6 +74,7 @@ class Channel(asyncio.Protocol):
         limits: ChannelLimits,
         on_log: Callable[[wire.Log], None],
         on_exhausted: Callable[[], None] | None = None,
+        nest: Callable[[Channel], Nested] | None = None,
     ) -> None:
         self.limits = limits
         self.running = 0
@@ -68,6 +90,8 @@ class Channel(asyncio.Protocol):
         self._out: list[bytes] = []
         self._calls: dict[int, Call] = {}
         self._number = 0
+        self._nest = nest
+        self._nested: Nested | None = None
         self._failure: HostError | None = None
         self._started: asyncio.Future[wire.Ready] | None = None
         self._silent = 0
@@ -81,6 +105,9 @@ class Channel(asyncio.Protocol):
             wire.Error: self._take_error,
             wire.Pong: self._take_pong,
             wire.Log: on_log,
+            wire.Dispatch: self._take_dispatch,
+            wire.Cancel: self._take_cancel,
+            wire.Credit: self._take_credit,
             wire.Ready: self._take_ready,
             wire.Failed: self._take_failed,
         }
@@ -95,11 +122,12 @@ class Channel(asyncio.Protocol):
         limits: ChannelLimits,
         on_log: Callable[[wire.Log], None],
         on_exhausted: Callable[[], None] | None = None,
+        nest: Callable[[Channel], Nested] | None = None,
     ) -> Channel:
         """Return the channel over ``sock``, which it owns from now on."""
         loop = asyncio.get_running_loop()
         _, channel = await loop.create_unix_connection(
-            lambda: cls(handler, generation, limits, on_log, on_exhausted), sock=sock
+            lambda: cls(handler, generation, limits, on_log, on_exhausted, nest), sock=sock
         )
         return channel
 
@@ -144,10 +172,14 @@ class Channel(asyncio.Protocol):
         request_id: str,
         timeouts: CallTimeouts,
         traceparent: str | None = None,
+        chain: tuple[str, ...] = (),
     ) -> Call:
-        """Send a dispatch; the answer is had from the :class:`Call`."""
+        """Send a dispatch; the answer is had from the :class:`Call`.
+
+        ``chain`` names the handlers that wait for it, if it is one of them that has made it.
+        """
         self._number = number = self._number + 1
-        call = Call(self, number, streamed, timeouts)
+        call = Call(self, number, streamed, timeouts, request_id, chain)
         if self._failure is not None:
             call.ended(self._failure.again())
             return call
@@ -189,6 +221,7 @@ class Channel(asyncio.Protocol):
         """Drop a call and tell the worker; what still comes of it is ignored."""
         if self._calls.pop(number, None) is not None:
             self.send(wire.Cancel(number))
+            self._end_nested(number)
 
     def watch(self, due: float) -> None:
         """Let the calls that are due at this time of the event loop expire then.
@@ -243,6 +276,8 @@ class Channel(asyncio.Protocol):
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _end(self, closed: Closed) -> None:
+        if self._nested is not None:
+            self._nested.end()
         for timer in (self._heartbeat, self._alarm):
             if timer is not None:
                 timer.cancel()
@@ -279,6 +314,7 @@ class Channel(asyncio.Protocol):
         call = self._calls.pop(frame.number, None)
         if call is not None:
             call.ended(None, frame.data)
+            self._end_nested(frame.number)
 
     def _take_error(self, frame: wire.Error) -> None:
         call = self._calls.pop(frame.number, None)
@@ -287,6 +323,27 @@ class Channel(asyncio.Protocol):
             if kind is HandlerOutOfMemory:
                 self._on_exhausted()
             call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
+            self._end_nested(frame.number)
+
+    def _take_dispatch(self, frame: wire.Dispatch) -> None:
+        if self._nested is None:
+            if self._nest is None:
+                self.send(wire.Error(frame.number, HandlerFault.code, "this host dispatches for no handler"))
+                return
+            self._nested = self._nest(self)
+        self._nested.dispatch(frame, None if frame.parent is None else self._calls.get(frame.parent))
+
+    def _take_cancel(self, frame: wire.Cancel) -> None:
+        if self._nested is not None:
+            self._nested.cancel(frame.number)
+
+    def _take_credit(self, frame: wire.Credit) -> None:
+        if self._nested is not None:
+            self._nested.credit(frame.number, frame.amount)
+
+    def _end_nested(self, number: int) -> None:
+        if self._nested is not None:
+            self._nested.parent_ended(number)
 
     def _take_pong(self, frame: wire.Pong) -> None:
         self.running = frame.running

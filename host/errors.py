@@ -182,6 +182,13 @@ class HandlerFault(HostError):
     code = "handler_error"
 
 
+class DispatchCycle(HandlerFault):
+    """A handler has dispatched to itself, or to one that waits for it; the message names the chain."""
+
+    status = 508
+    code = "dispatch_cycle"
+
+
 class ActivationFailed(HostError):
     """The handler could not be activated; the message has the reason."""
 

@@ -19,7 +19,7 @@ from typing import Any
 
 from host import lifecycle as life
 from host.call import ChannelLimits
-from host.channel import Channel
+from host.channel import Channel, Nested
 from host.config import HandlerPolicy
 from host.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
 from host.launcher import Exit, Launcher, WorkerProcess
@@ -50,6 +50,8 @@ class Plan:
     limits: ChannelLimits
     output_lines_per_second: int
     on_log: Callable[[Log], None]
+    nest: Callable[[Channel], Nested] | None = None
+    """Makes what runs the dispatches that the worker makes."""
 
 
 class Generation:
@@ -159,6 +161,7 @@ class Generation:
                 limits=plan.limits,
                 on_log=plan.on_log,
                 on_exhausted=self._exhausted,
+                nest=plan.nest,
             )
             failure = await self._activate(self.channel, exiting)
             if failure is None:

@@ -52,14 +52,24 @@ class Lease:
         request_id: str,
         timeout: float | None,
         traceparent: str | None = None,
+        chain: tuple[str, ...] = (),
     ) -> Call:
-        """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds."""
+        """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds.
+
+        ``chain`` names the handlers that wait for it, if it is one of them that has made it.
+        """
         assert self.channel is not None, "a lease that was not granted has no worker"
         policy = self.policy
         first_byte = policy.first_byte_timeout if timeout is None else min(policy.first_byte_timeout, timeout)
         timeouts = CallTimeouts(total=timeout, first_byte=first_byte, gap=policy.gap_timeout)
         call = self.channel.call(
-            operation, body, streamed=streamed, request_id=request_id, timeouts=timeouts, traceparent=traceparent
+            operation,
+            body,
+            streamed=streamed,
+            request_id=request_id,
+            timeouts=timeouts,
+            traceparent=traceparent,
+            chain=chain,
         )
         self._calls.append(call)
         if self.error is not None:

@@ -26,9 +26,9 @@ FILE_NAME = "handler.toml"
 MAX_BYTES = 256 * 1024
 """Longest manifest that is read."""
 
-_SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
-_OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
-_KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _OWN_VARIABLES = "HANDLER_HOST_"
 
 Read = TypeVar("Read")
@@ -134,16 +134,14 @@ class _Reader:
         self._known("memory", memory, ("estimate",))
         timeouts = self._table("timeouts", table.get("timeouts", {}))
         self._known("timeouts", timeouts, Timeouts.__struct_fields__)
-        operations = (
-            self._each("operations", table, _OPERATION_NAME, self._operation) if "operations" in table else None
-        )
+        operations = self._each("operations", table, OPERATION_NAME, self._operation) if "operations" in table else None
         estimate = self._amount("memory.estimate", memory["estimate"], units.parse_size) if memory else None
         return Manifest(
             title=self._text("title", table.get("title", "")),
             description=self._text("description", table.get("description", "")),
             requires_host=self._range(table.get("requires_host")),
             operations=operations,
-            secrets=self._each("secrets", table, _SECRET_NAME, self._secret),
+            secrets=self._each("secrets", table, SECRET_NAME, self._secret),
             config=self._settings(table),
             memory_estimate=estimate,
             timeouts=Timeouts(
@@ -164,7 +162,7 @@ class _Reader:
         return SecretNote(required, self._text(f"{key}.description", table.get("description", "")))
 
     def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
-        found = self._each("config", table, _KEY, self._setting)
+        found = self._each("config", table, KEY, self._setting)
         for key in found:
             if key in POLICY_KEYS:
                 raise self._error(f"config.{key}", f"[handlers.NAME] has a key {key!r} of the host's own; take another")

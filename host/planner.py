@@ -6,13 +6,14 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
 from host import catalog as catalogs
 from host.call import ChannelLimits
 from host.catalog import Catalog, CatalogEntry
+from host.channel import Channel, Nested
 from host.config import Config, HandlerPolicy
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment
@@ -61,12 +62,14 @@ def check_all_settings(config: Config, found: Catalog) -> None:
 class Planner:
     """Owns the launchers, and knows which one a handler needs and what its worker may see.
 
-    ``environ`` is where secrets come from.
+    ``environ`` is where secrets come from; ``nest`` makes what runs the dispatches of the
+    worker of a handler.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str], nest: Callable[[str, Channel], Nested]) -> None:
         self._config = config
         self._environ = environ
+        self._nest = nest
         self._environment = worker_environment(environ)
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
@@ -143,6 +146,7 @@ class Planner:
             ),
             output_lines_per_second=workers.output_lines_per_second,
             on_log=lambda record: _log_of_worker(entry.name, generation, record),
+            nest=lambda channel: self._nest(entry.name, channel),
         )
 
     def _launcher(self, policy: HandlerPolicy, own: str | None) -> Launcher:

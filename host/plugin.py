@@ -34,6 +34,7 @@ import pluggy
 
 from host import pending
 from host.errors import ConfigError
+from host.others import Dispatching, Others
 
 PROJECT = "handler_host"
 """The name under which pluggy knows this project's hooks."""
@@ -92,7 +93,7 @@ class _MadeOnDemand:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Context:
+class Context(Dispatching):
     """What a handler is given when it is activated."""
 
     handler: str
@@ -106,6 +107,7 @@ class Context:
     """A directory of the handler's own (a ``Path``) that outlives workers, made when it is first asked for; None if
     the host has none. Raises ``ConfigError`` if it cannot be made."""
     _closers: list[Callable[[], object]] = field(default_factory=list)
+    _others: Others | None = None
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"

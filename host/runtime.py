@@ -27,6 +27,7 @@ from host.errors import (
 )
 from host.loading import Handler, Operation, failed, trace_of
 from host.log_bridge import request_id
+from host.outgoing import Outgoing, current
 from host.plugin import CallInfo, traceparent
 
 _DONE = object()
@@ -71,6 +72,7 @@ class Runtime(asyncio.Protocol):
         self._handler: Handler | None = None
         self._health: Callable[[], Awaitable[None]] | None = None
         self._running: dict[int, _Running] = {}
+        self.outgoing = Outgoing(self.send, self._running)
         self._out: list[bytes] = []
         self._drained: asyncio.Future[None] | None = None
         self._log = logging.getLogger("handler")
@@ -82,11 +84,15 @@ class Runtime(asyncio.Protocol):
             wire.Ping: self._take_ping,
             wire.Stop: self._take_stop,
             wire.Health: self._take_health,
+            wire.Piece: self.outgoing.piece,
+            wire.End: self.outgoing.end,
+            wire.Error: self.outgoing.error,
         }
 
     def serve(self, handler: Handler, health: Callable[[], Awaitable[None]]) -> None:
         """Run the calls that come from now on; ``health`` is what the host's question for it runs."""
         self._handler, self._health = handler, health
+        self.outgoing.closed = None
 
     def send(self, frame: wire.WorkerFrame) -> None:
         """Send a frame with all others of this turn of the event loop."""
@@ -111,6 +117,7 @@ class Runtime(asyncio.Protocol):
         for running in self._running.values():
             running.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.outgoing.close("the handler is being unloaded: it dispatches no more")
 
     async def written(self) -> None:
         """Wait until all that was sent has left the process, or nobody is there to read it."""
@@ -140,6 +147,7 @@ class Runtime(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the host is gone (asyncio)."""
         self.lost.set()
+        self.outgoing.close("the host is gone")
         self.resume_writing()
         if not self.started.done():
             self.started.cancel()
@@ -147,7 +155,7 @@ class Runtime(asyncio.Protocol):
             self.stopping.cancel()
 
     def _take_start(self, frame: wire.Start) -> None:
-        self.max_frame = frame.spec.max_frame
+        self.max_frame = self.outgoing.max_frame = frame.spec.max_frame
         self.started.set_result(frame)
 
     def _take_call(self, frame: wire.Call) -> None:
@@ -180,6 +188,7 @@ class Runtime(asyncio.Protocol):
         """Run one call to its end; whatever it raises becomes one Error frame."""
         request_id.set(frame.request_id)
         traceparent.set(frame.traceparent)
+        current.set(frame.number)
         try:
             await self._answer(frame, running)
         except HostError as error:
@@ -197,6 +206,7 @@ class Runtime(asyncio.Protocol):
             self._fail(frame, HandlerFault(text))
         finally:
             del self._running[frame.number]
+            self.outgoing.call_ended(frame.number)
 
     async def _run_health(self, frame: wire.Health, running: _Running) -> None:
         """Run the health hook; what it raises is why the handler cannot do its work."""

@@ -12,7 +12,7 @@ import msgspec
 from host.errors import ConfigError
 from host.suggest import did_you_mean, nearest
 
-_TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
+TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
     "string": ("a text", (str,)),
     "integer": ("a whole number", (int,)),
     "number": ("a number", (int, float)),
@@ -88,7 +88,7 @@ def declare(table: Mapping[str, Any]) -> Setting:
     """Read a declaration, whose keys are among :data:`KEYS`. Raises :class:`Mistake`."""
     kind = table.get("type")
     if kind is None:
-        raise Mistake("type", f"is missing; it is one of {', '.join(_TYPES)}")
+        raise Mistake("type", f"is missing; it is one of {', '.join(TYPES)}")
     _check_type_name("type", kind)
     for key, (wanted, goes_with) in _SHAPES.items():
         if key in table:
@@ -138,7 +138,7 @@ def check(
 
 
 def _flaw_of_type(value: object, kind: str) -> str | None:
-    name, types = _TYPES[kind]
+    name, types = TYPES[kind]
     fits = isinstance(value, types) and (kind == "boolean" or not isinstance(value, bool))
     if isinstance(value, float) and not math.isfinite(value):
         fits = False
@@ -153,6 +153,6 @@ def _check_key(key: str, value: object, kind: str | None) -> None:
 
 
 def _check_type_name(key: str, kind: object) -> None:
-    if not isinstance(kind, str) or kind not in _TYPES:
-        hint = did_you_mean(kind, _TYPES) if isinstance(kind, str) else ""
+    if not isinstance(kind, str) or kind not in TYPES:
+        hint = did_you_mean(kind, TYPES) if isinstance(kind, str) else ""
         raise Mistake(key, f"{kind!r} is no type{hint}")

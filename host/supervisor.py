@@ -21,6 +21,7 @@ from host import lifecycle as life
 from host.admission import Admission
 from host.budget import Budget, Expectation
 from host.catalog import Catalog, CatalogEntry
+from host.channel import Channel, Nested
 from host.config import Config, HandlerPolicy
 from host.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from host.generation import Generation, Plan
@@ -66,11 +67,10 @@ class Supervisor:
         self._owners: dict[str, Owner] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sampler: asyncio.Task[None] | None = None
-        self._pending: asyncio.Task[None] | None = None
+        self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationsMemory()
         self._pins: dict[str, bool] = {}
-        self._planner = Planner(config, self._environ)
+        self._planner = Planner(config, self._environ, self._nest)
         self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
         self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
@@ -87,8 +87,10 @@ class Supervisor:
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
-        self._sampler = self._spawn(self._watch.sample(), "memory sampler")
-        self._pending = self._spawn(self.waking.run(), "pending work")
+        self._endless = [
+            self._spawn(self._watch.sample(), "memory sampler"),
+            self._spawn(self.waking.run(), "pending work"),
+        ]
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
@@ -108,9 +110,8 @@ class Supervisor:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
         await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
-        for endless in (self._sampler, self._pending):
-            if endless is not None:
-                endless.cancel()
+        for endless in self._endless:
+            endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
             await asyncio.wait(self._tasks)
         await self._planner.close()
@@ -138,15 +139,18 @@ class Supervisor:
         """Dispatches that have a lease or wait for one."""
         return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
 
-    def lease(self, name: str, operation: str | None = None, patience: float | None = None) -> Admission:
+    def lease(
+        self, name: str, operation: str | None = None, patience: float | None = None, *, admitted: bool = False
+    ) -> Admission:
         """Return a context manager that gives a lease on the handler's worker, activating it if need be.
 
-        ``patience`` is how many seconds it may be waited for.
+        ``patience`` is how many seconds it may be waited for. ``admitted``: it is part of
+        a dispatch that is under way, and which a drain lets end.
 
         Entering it raises the :class:`host.errors.HostError` of a refusal, before
         anything was sent to the handler.
         """
-        if self.draining:
+        if self.draining and not admitted:
             raise Draining("the host is shutting down; ask another instance")
         owner = self._owner(name)
         known = self._operations.names(owner.entry)
@@ -306,6 +310,11 @@ class Supervisor:
             self._watch.activated(owner)
         fields = step_fields(owner, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
+
+    def _nest(self, name: str, channel: Channel) -> Nested:
+        from host.nested_calls import NestedCalls  # most hosts have no handler that dispatches
+
+        return NestedCalls(name, channel, self.lease, self.config.server.request_timeout)
 
     def _owner(self, name: str) -> Owner:
         owner = self._owners.get(name)

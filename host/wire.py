@@ -11,6 +11,10 @@ the operation answers reaches the client the same way.
 
 Dispatches are numbered by the host, from 1, and no number is used twice in the
 life of a worker. A late answer can therefore never reach another dispatch.
+
+What a handler dispatches to other handlers (``Dispatch``) is numbered by its worker, by
+the same rule. Its answer comes with the frames that answers always have (``Piece``, ``End``,
+``Error``), and is taken with ``Cancel`` and ``Credit``, each the other way round.
 """
 
 from __future__ import annotations
@@ -107,13 +111,13 @@ class Call(_Frame, frozen=True, tag=2):
 
 
 class Cancel(_Frame, frozen=True, tag=3):
-    """Host to worker: nobody waits for this dispatch any more."""
+    """To who answers: nobody waits for this dispatch any more."""
 
     number: int
 
 
 class Credit(_Frame, frozen=True, tag=4):
-    """Host to worker: so many bytes of this dispatch were taken."""
+    """To who answers: so many bytes of this dispatch were taken."""
 
     number: int
     amount: int
@@ -159,21 +163,21 @@ class Failed(_Frame, frozen=True, tag=17):
 
 
 class Piece(_Frame, frozen=True, tag=18):
-    """Worker to host: one item of a stream, or one fragment of an answer."""
+    """To who asked: one item of a stream, or one fragment of an answer."""
 
     number: int
     data: bytes
 
 
 class End(_Frame, frozen=True, tag=19):
-    """Worker to host: the dispatch is done. ``data`` is the last fragment of an answer; a stream has none."""
+    """To who asked: the dispatch is done. ``data`` is the last fragment of an answer; a stream has none."""
 
     number: int
     data: bytes | None
 
 
 class Error(_Frame, frozen=True, tag=20):
-    """Worker to host: the dispatch failed. ``code`` is one of ``host.errors.BY_CODE``."""
+    """To who asked: the dispatch failed. ``code`` is one of ``host.errors.BY_CODE``."""
 
     number: int
     code: str
@@ -198,8 +202,25 @@ class Log(_Frame, frozen=True, tag=22):
     request_id: str | None = None
 
 
-HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health
-WorkerFrame = Ready | Failed | Piece | End | Error | Pong | Log
+class Dispatch(_Frame, frozen=True, tag=23):
+    """Worker to host: run an operation of another handler."""
+
+    number: int
+    """The worker's own."""
+    parent: int | None
+    """The call that asks, whose deadline and end are this one's too; None: no call, but the handler itself."""
+    handler: str
+    operation: str
+    body: bytes
+    streamed: bool
+    window: int
+    """Bytes of the answer that the host may send before it is given credit."""
+    timeout: float | None
+    """Seconds that the handler gives it; never more than its parent has left."""
+
+
+HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Piece | End | Error
+WorkerFrame = Ready | Failed | Piece | End | Error | Pong | Log | Dispatch | Cancel | Credit
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -95,7 +95,7 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
             _settle_in(start.spec, runtime)
         # Inline, what the host itself imports stays stronger than what a plugin brings.
         _add_paths(start.spec.paths, first=not inline)
-        context = _context(start)
+        context = _context(start, runtime)
         try:
             await _activate(start.spec, context, runtime)
         except LoadError as error:
@@ -134,7 +134,7 @@ def _add_paths(paths: tuple[str, ...], *, first: bool) -> None:
         sys.path[:] = [*added, *before] if first else [*before, *added]
 
 
-def _context(start: wire.Start) -> Context:
+def _context(start: wire.Start, runtime: Runtime) -> Context:
     spec = start.spec
     return Context(
         handler=spec.handler,
@@ -143,6 +143,7 @@ def _context(start: wire.Start) -> Context:
         secrets={name: Secret(value) for name, value in spec.secrets.items()},
         log=logging.getLogger(spec.handler),
         data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
+        _others=runtime.outgoing,
     )
 
 

@@ -21,6 +21,7 @@ LAYERS: list[set[str]] = [
     {
         "errors",
         "wire",
+        "others",
         "plugin",
         "chat_types",
         "chat",
@@ -31,8 +32,8 @@ LAYERS: list[set[str]] = [
         "reports",
         "timers",
     }
-    | {"config", "config_values", "config_loader", "settings", "manifest", "memory", "shortage", "log", "suggest"}
-    | {"version", "units", "entry_points", "fallback", "listen", "pending", "reconfigure"},
+    | {"config", "config_values", "config_loader", "settings", "manifest", "manifest_schema", "memory", "shortage"}
+    | {"log", "suggest", "version", "units", "entry_points", "fallback", "listen", "pending", "reconfigure"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -45,24 +46,16 @@ LAYERS: list[set[str]] = [
         "runtime",
         "loading",
         "log_bridge",
+        "outgoing",
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "waking", "supervisor", "admission", "verification"}
+    | {"memory_report", "status", "waking", "supervisor", "admission", "nested_calls", "verification"}
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
-    {
-        "exchange",
-        "tracing",
-        "http_errors",
-        "auth",
-        "request_limits",
-        "event_stream",
-        "event_routes",
-        "listener",
-        "dispatch",
-    }
+    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
     | {"tracing", "throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
+    | {"openapi", "api_docs"}
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
     | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"}

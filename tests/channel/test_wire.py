@@ -28,6 +28,9 @@ HOST_FRAMES = st.one_of(
     st.builds(wire.Credit, NUMBERS, NUMBERS),
     st.builds(wire.Ping, NUMBERS),
     st.builds(wire.Stop, st.floats(min_value=0, max_value=1e6)),
+    st.builds(wire.Piece, NUMBERS, st.binary(max_size=300)),
+    st.builds(wire.End, NUMBERS, st.none() | st.binary(max_size=300)),
+    st.builds(wire.Error, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | st.floats(0, 1e6)),
 )
 WORKER_FRAMES = st.one_of(
     st.builds(wire.Piece, NUMBERS, st.binary(max_size=300)),
@@ -35,6 +38,19 @@ WORKER_FRAMES = st.one_of(
     st.builds(wire.Error, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | st.floats(0, 1e6)),
     st.builds(wire.Pong, NUMBERS, NUMBERS),
     st.builds(wire.Log, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS),
+    st.builds(
+        wire.Dispatch,
+        NUMBERS,
+        st.none() | NUMBERS,
+        TEXTS,
+        TEXTS,
+        st.binary(max_size=300),
+        st.booleans(),
+        NUMBERS,
+        st.none() | st.floats(min_value=0, max_value=1e6),
+    ),
+    st.builds(wire.Cancel, NUMBERS),
+    st.builds(wire.Credit, NUMBERS, NUMBERS),
 )
 
 

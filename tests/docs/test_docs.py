@@ -125,11 +125,22 @@ async def test_the_tutorials_plugin_runs_and_is_a_dozen_lines(tmp_path: Path) ->
 
 
 async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
-    (source,) = blocks(DOCS / "reference/plugins.md", "python")
+    _, source = blocks(DOCS / "reference/plugins.md", "python")
     install_plugin(tmp_path, "counting", source, attribute="Counting")
     async with bench(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
         assert await within(running.ask("counting", "count_tokens", messages=messages)) == {"input_tokens": 4}
+
+
+async def test_the_references_handler_asks_another_one(tmp_path: Path) -> None:
+    source, _ = blocks(DOCS / "reference/plugins.md", "python")
+    (parrot,) = blocks(DOCS / "tutorial/first-plugin.md", "python")
+    install_plugin(tmp_path, "twice", source, attribute="Twice")
+    install_plugin(tmp_path, "parrot", parrot, attribute="Parrot")
+    async with bench(tmp_path) as running:
+        messages = [{"role": "user", "content": "Hello"}]
+        answer = await within(running.ask("twice", "ask", handler="parrot", messages=messages))
+        assert answer == {"first": "Hello ", "second": "Hello "}
 
 
 def test_everything_of_host_testing_is_documented() -> None:

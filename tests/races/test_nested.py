@@ -1,0 +1,318 @@
+"""Handlers that dispatch to other handlers, with real workers: answers, streams, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from host.errors import DeadlineExceeded, DispatchCycle, HandlerCrashed, HandlerUnloaded, UpstreamRateLimited
+from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+
+
+def install_relay(root: Path, *names: str) -> None:
+    """Install the plugin that asks others, under each of the names; and the one that is asked."""
+    for name in names or ("relay",):
+        install_plugin(root, name, (WORKERS / "relay.py").read_text(), attribute="Relay")
+    install_puppet(root)
+
+
+def to_puppet(operation: str, **request: Any) -> dict[str, Any]:
+    return {"to": "puppet", "what": operation, "request": request}
+
+
+def in_flight(host: Bench, name: str) -> int:
+    return host.supervisor.status(name).in_flight
+
+
+async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        answer = await host.ask("relay", "ask", **to_puppet("echo", number=7))
+        assert answer["answer"]["number"] == 7
+        assert answer["answer"]["pid"] == host.pid("puppet")
+        assert answer["pid"] == host.pid("relay")
+        assert in_flight(host, "puppet") == in_flight(host, "relay") == 0
+
+
+async def test_a_stream_comes_through_two_handlers_piece_by_piece(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        request = to_puppet("stream", steps=["", "wait:go", ""])
+        pieces = host.pieces("relay", "stream", **request)
+        assert (await within(anext(pieces)))["number"] == 0
+        await host.control.say("go")
+        assert [piece["number"] async for piece in pieces] == [1, 2]
+
+
+async def test_a_plain_function_may_dispatch_from_its_thread(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        answer = await host.ask("relay", "in_thread", **to_puppet("echo", number=3))
+        assert answer["answer"]["number"] == 3
+
+
+async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> None:
+    install_relay(tmp_path, "relay", "second")
+    async with bench(tmp_path) as host:
+        seen = await host.ask("relay", "ask", timeout=25.0, to="second", what="shown")
+        assert seen["answer"]["request_id"] == seen["request_id"] == "test"
+        assert 0 < seen["answer"]["remaining"] <= 25.0
+        shorter = await host.ask("relay", "ask", to="second", what="shown", within=5.0)
+        assert shorter["answer"]["remaining"] <= 5.0
+
+
+async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("closed")
+        await host.ask("relay", "ask", **to_puppet("echo"))
+        body = to_puppet("stream", steps=["forever"], at_close="closed")
+        error = host.begin(error_of(host.ask("relay", "ask", timeout=0.5, **body)))
+        assert await host.control.heard("closed") == "now"
+        assert isinstance(await within(error), DeadlineExceeded)
+        await until(lambda: in_flight(host, "puppet") == 0)
+
+
+async def test_an_answer_that_is_larger_than_frame_and_window_arrives(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path, workers={"window": 64 * 1024}) as host:
+        answer = await host.ask("relay", "ask", **to_puppet("big", size=3_000_000))
+        assert answer["answer"] == "x" * 3_000_000
+
+
+async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path, workers={"max_frame": 64 * 1024}) as host:
+        await host.ask("relay", "ask", **to_puppet("echo"))
+        told = await host.ask("relay", "caught", **to_puppet("echo", text="x" * 100_000))
+        assert told["code"] == "body_too_large"
+        assert "workers.max_frame" in told["message"]
+        assert host.supervisor.status("relay").generation == 1
+
+
+async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    window, size = 64 * 1024, 8 * 1024
+    async with bench(tmp_path, workers={"window": window}) as host:
+        async with host.supervisor.lease("relay", "stream") as lease:
+            body = b'{"to": "puppet", "what": "flood", "request": {"size": %d}}' % size
+            call = lease.call("stream", body, streamed=True, request_id="slow", timeout=None)
+            assert await within(call.pieces())
+            flooded = host.control.directory / "flooded"
+
+            async def settled() -> int:
+                while True:
+                    before = int(flooded.read_text() or 0)
+                    for number in range(20):
+                        assert (await host.ask(number=number))["number"] == number
+                    if before == int(flooded.read_text() or -1):
+                        return before
+
+            # The window of the one, of the relay between both, and of the other; not more.
+            assert await within(settled()) <= (2 * window + 256 * 1024) // size + 9
+            taken = 0
+            while taken < 8 * window:
+                taken += sum(map(len, await within(call.pieces())))
+        await until(lambda: in_flight(host, "puppet") == 0)
+
+
+async def test_a_stream_that_is_left_in_the_middle_ends_with_the_operation(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        assert await host.ask("relay", "first", count=3, **to_puppet("flood", size=10_000)) == {"size": 30_000}
+        await until(lambda: in_flight(host, "puppet") == 0)
+
+
+@pytest.mark.parametrize("chain", [["relay"], ["relay", "b"], ["relay", "b", "c"]], ids=len)
+async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
+    tmp_path: Path, chain: list[str]
+) -> None:
+    install_relay(tmp_path, *chain)
+    async with bench(tmp_path, policy={"max_concurrency": 1}) as host:
+        request: dict[str, Any] = {"to": chain[0], "what": "shown"}
+        for name in reversed(chain[1:]):
+            request = {"to": name, "what": "ask", "request": request}
+        error = await error_of(host.ask("relay", "ask", **request))
+        assert isinstance(error, DispatchCycle)
+        assert error.message.endswith(" → ".join([*chain, chain[0]]))
+
+
+async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -> None:
+    install_relay(tmp_path, "relay", "b")
+    async with bench(tmp_path) as host:
+        work = [host.ask("relay", "ask", to="b", what="ask", request=to_puppet("echo", n=n)) for n in range(20)]
+        answers = await within(asyncio.gather(*work))
+        assert [answer["answer"]["answer"]["n"] for answer in answers] == list(range(20))
+
+
+async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        error = await error_of(host.ask("relay", "ask", **to_puppet("refuse", limit=True)))
+        assert isinstance(error, UpstreamRateLimited)
+        assert (error.message, error.retry_after) == ("puppet: too many", 7.0)
+        unknown = await host.ask("relay", "caught", to="pupet", what="echo")
+        assert unknown["code"] == "unknown_handler"
+        wrong = await host.ask("relay", "caught", to="puppet", what="eco")
+        assert wrong["code"] == "unknown_operation"
+
+
+async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        error = await error_of(host.ask("relay", "typed", to="puppet", what="echo"))
+        assert error.code == "handler_error"
+        assert "puppet answered echo" in error.message
+
+
+async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("closed")
+        got: list[int] = []
+
+        async def read() -> None:
+            request = to_puppet("stream", steps=["", "forever"], at_close="closed")
+            async for piece in host.pieces("relay", "stream", **request):
+                got.append(piece["number"])
+
+        client = host.begin(read())
+        await until(lambda: bool(got))
+        assert in_flight(host, "puppet") == in_flight(host, "relay") == 1
+        client.cancel()
+        await asyncio.wait({client})
+        assert await host.control.heard("closed") == "now"
+        await until(lambda: in_flight(host, "puppet") == in_flight(host, "relay") == 0)
+
+
+async def test_the_callers_worker_dies_and_what_it_has_dispatched_is_cancelled(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("closed")
+        request = to_puppet("stream", steps=["forever"], at_close="closed")
+        error = host.begin(error_of(host.ask("relay", "ask", **request)))
+        await until(lambda: host.state("puppet") == "active")
+        os.kill(host.pid("relay"), signal.SIGKILL)
+        assert isinstance(await within(error), HandlerCrashed)
+        assert await host.control.heard("closed") == "now"
+        await until(lambda: in_flight(host, "puppet") == 0)
+        assert host.supervisor.status("puppet").generation == 1
+
+
+async def test_the_others_worker_dies_and_the_caller_has_a_clear_error(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        asked = host.begin(host.ask("relay", "caught", **to_puppet("script", steps=["forever"])))
+        await until(lambda: host.state("puppet") == "active")
+        os.kill(host.pid("puppet"), signal.SIGSEGV)
+        told = await within(asked)
+        assert told["code"] == "handler_crashed"
+        assert "puppet" in told["message"]
+        assert "SIGSEGV" in told["message"]
+        again = await host.ask("relay", "ask", **to_puppet("echo"))
+        assert again["answer"]["generation"] == 2
+
+
+async def test_an_unload_of_the_caller_waits_for_what_it_waits_for(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("go")
+        asked = host.begin(host.ask("relay", "ask", **to_puppet("script", steps=["wait:go"])))
+        await until(lambda: host.state("puppet") == "active")
+        pid = host.pid("relay")
+        unload = host.begin(host.supervisor.unload("relay", "drain", 30.0))
+        await until(lambda: host.state("relay") == "draining")
+        await host.control.say("go")
+        assert "pid" in (await within(asked))["answer"]
+        assert (await within(unload)).drained == 1
+        assert gone(pid)
+
+
+async def test_a_drain_lets_a_call_under_way_dispatch_and_refuses_new_ones(tmp_path: Path) -> None:
+    install_relay(tmp_path, "relay", "b")
+    async with bench(tmp_path) as host:
+        await host.ask("b", "ask", **to_puppet("echo"))
+        host.control.make("go")
+        request = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
+        asked = host.begin(host.ask("relay", "ask", **request))
+        await until(lambda: in_flight(host, "b") == 1)
+        host.supervisor.begin_drain()
+        assert (await error_of(host.ask("relay", "ask", **to_puppet("echo")))).code == "draining"
+        await host.control.say("go")
+        assert "answer" in (await within(asked))["answer"]
+
+
+async def test_a_forced_unload_of_the_other_is_told_to_the_caller(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        error = host.begin(error_of(host.ask("relay", "ask", **to_puppet("script", steps=["forever"]))))
+        await until(lambda: host.state("puppet") == "active")
+        await within(host.supervisor.unload("puppet", "force", 0.0))
+        assert isinstance(await within(error), HandlerUnloaded)
+        assert host.supervisor.status("relay").generation == 1
+
+
+async def test_a_forced_unload_of_the_caller_ends_what_it_has_dispatched(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        host.control.make("closed")
+        request = to_puppet("stream", steps=["forever"], at_close="closed")
+        error = host.begin(error_of(host.ask("relay", "ask", **request)))
+        await until(lambda: host.state("puppet") == "active")
+        await within(host.supervisor.unload("relay", "force", 0.0))
+        assert isinstance(await within(error), HandlerUnloaded)
+        assert await host.control.heard("closed") == "now"
+        await until(lambda: in_flight(host, "puppet") == 0)
+
+
+async def test_what_an_operation_does_not_wait_for_ends_with_it(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        await host.ask("relay", "forgotten", **to_puppet("script", steps=["forever"]))
+        told = await host.ask("relay", "what_became")
+        assert "has ended before it had the answer" in told["results"][0]
+        await until(lambda: in_flight(host, "puppet") == 0)
+
+
+async def test_nothing_is_dispatched_while_the_handler_activates(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        assert "activate" in (await host.ask("relay", "what_became"))["early"]
+        assert host.state("puppet") == "cold"
+
+
+async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        answer = await host.ask("relay", "by_itself", **to_puppet("echo", number=5))
+        assert answer["answer"]["number"] == 5
+
+
+async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(tmp_path: Path) -> None:
+    install_relay(tmp_path, "relay", "inline_one")
+    async with bench(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
+        answer = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
+        assert answer["answer"]["answer"]["number"] == 1
+        cycle = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
+        assert isinstance(await error_of(host.ask("inline_one", "ask", **cycle)), DispatchCycle)
+
+
+async def test_clients_that_leave_at_any_moment_leave_nothing_under_way(tmp_path: Path) -> None:
+    install_relay(tmp_path)
+    async with bench(tmp_path) as host:
+        await host.ask("relay", "ask", **to_puppet("echo"))
+        for turns in range(60):
+            client = host.begin(host.ask("relay", "ask", **to_puppet("echo", turns=turns)))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            client.cancel()
+            await asyncio.wait({client})
+        await until(lambda: in_flight(host, "puppet") == in_flight(host, "relay") == 0)
+        assert (await host.ask("relay", "ask", **to_puppet("echo", number=1)))["answer"]["number"] == 1
+        assert host.supervisor.status("relay").generation == host.supervisor.status("puppet").generation == 1
