@@ -72,6 +72,7 @@ class Call:
         "chain",
         "due",
         "request_id",
+        "traceparent",
     )
 
     def __init__(
@@ -82,10 +83,13 @@ class Call:
         timeouts: CallTimeouts,
         request_id: str = "",
         chain: tuple[str, ...] = (),
+        traceparent: str | None = None,
     ) -> None:
         self.request_id = request_id
         self.chain = chain
         """The handlers that wait for this one's answer, the first one first."""
+        self.traceparent = traceparent
+        """The span that it is a part of; what the handler dispatches for it is, too."""
         self.begun_at = time.monotonic()
         self._channel = channel
         self._number = number

@@ -179,7 +179,7 @@ class Channel(asyncio.Protocol):
         ``chain`` names the handlers that wait for it, if it is one of them that has made it.
         """
         self._number = number = self._number + 1
-        call = Call(self, number, streamed, timeouts, request_id, chain)
+        call = Call(self, number, streamed, timeouts, request_id, chain, traceparent)
         if self._failure is not None:
             call.ended(self._failure.again())
             return call

@@ -136,6 +136,7 @@ class NestedCalls:
                 streamed=frame.streamed,
                 request_id=parent.request_id if parent is not None else f"{self._caller}-{next(self._own)}",
                 timeout=max(0.0, deadline - time.monotonic()),
+                traceparent=parent.traceparent if parent is not None else None,
                 chain=chain,
             )
             if frame.streamed:

@@ -29,7 +29,7 @@ from tests.support import install_plugin, until, within
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 TRACED = '''
-from host.plugin import operation
+from host.plugin import hookimpl, operation
 from host.upstream import trace_headers
 
 class Handler:
@@ -38,6 +38,14 @@ class Handler:
     @operation
     async def headers(self, request: dict, call) -> dict:
         return {"sent": trace_headers(), "told": call.traceparent}
+
+    @hookimpl
+    def activate(self, context):
+        self.context = context
+
+    @operation
+    async def by_another(self, request: dict) -> dict:
+        return await self.context.dispatch("other", "headers", {})
 
     @operation
     def in_thread(self, request: dict) -> dict:
@@ -104,6 +112,17 @@ async def test_the_context_goes_from_the_client_to_the_providers_request(
     # Another dispatch is another span, also where the operation is a plain function.
     assert second.context is not None
     assert in_thread["sent"]["traceparent"] == f"00-{TRACE}-{second.context.span_id:016x}-01"
+
+
+async def test_what_a_handler_dispatches_to_another_is_a_part_of_its_trace(
+    tmp_path: Path, spans: InMemorySpanExporter
+) -> None:
+    install_plugin(tmp_path, "other", TRACED)
+    async with traced_host(tmp_path) as (session, url):
+        told = await ask(session, url, "by_another")
+    (span,) = spans.get_finished_spans()
+    assert span.context is not None
+    assert told["sent"] == {"traceparent": f"00-{TRACE}-{span.context.span_id:016x}-01"}
 
 
 async def test_a_span_tells_the_dispatch_and_how_it_ended(tmp_path: Path, spans: InMemorySpanExporter) -> None:
