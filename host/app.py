@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -34,6 +35,9 @@ from host.supervisor import Supervisor
 
 Gate = Callable[[Endpoint], Endpoint]
 """Stands before an endpoint."""
+
+if TYPE_CHECKING:
+    from host.tracing import Tracing
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Where an application has its supervisor."""
@@ -73,8 +77,11 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     operators_address = _only_at(operators=True) if apart else _unchanged
     not_operators = _only_at(operators=False) if apart else _unchanged
 
+    tracing = _tracing(config)
+    traced = tracing.traced if tracing is not None else _unchanged
+
     def for_consumers(endpoint: Endpoint, parameter: str | None = None) -> Endpoint:
-        return not_operators(cors.crossed(limits.counted(consumers.only(endpoint, parameter))))
+        return not_operators(cors.crossed(traced(limits.counted(consumers.only(endpoint, parameter)))))
 
     def for_anthropics_clients(endpoint: Endpoint) -> Endpoint:
         return speaking(anthropic_envelope, for_consumers(endpoint), request_id=REQUEST_ID)
@@ -110,6 +117,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         await supervisor.close()
         metrics.close()
         await admin.close()
+        if tracing is not None:
+            await tracing.close()
 
     async def end_events(_: web.Application) -> None:
         supervisor.observation.events.close()
@@ -118,6 +127,14 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.on_shutdown.append(end_events)
     app.cleanup_ctx.append(supervise)
     return app
+
+
+def _tracing(config: Config) -> Tracing | None:
+    if not config.tracing.enabled:
+        return None
+    from host.tracing import Tracing  # with OpenTelemetry's SDK, which the host else does without
+
+    return Tracing(config.tracing)
 
 
 def _unchanged(endpoint: Endpoint) -> Endpoint:

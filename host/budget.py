@@ -96,6 +96,10 @@ class Budget:
             self.refused += 1
             raise self._never(handler, expected) if outcome.done() else self._no_room(handler, expected)
 
+    def resize(self, usable: int, limit: int, wait: float) -> None:
+        """Take another limit; who has memory keeps it, who waits is looked at again by the next measurement."""
+        self.ledger.usable, self.ledger.limit, self._wait = usable, limit, wait
+
     def _never(self, handler: str, expected: Expectation) -> MemoryBudget:
         ledger = self.ledger
         possible = max(0, ledger.possible)

@@ -25,6 +25,7 @@ from host.errors import (
     HandlerOutOfMemory,
     HostError,
 )
+from host.log import without_secrets
 
 
 @dataclass(frozen=True)
@@ -171,6 +172,7 @@ class Channel(asyncio.Protocol):
         request_id: str,
         timeouts: CallTimeouts,
         chain: tuple[str, ...] = (),
+        traceparent: str | None = None,
     ) -> Call:
         """Send a dispatch; the answer is had from the :class:`Call`.
 
@@ -183,7 +185,19 @@ class Channel(asyncio.Protocol):
             return call
         self._calls[number] = call
         timeout = timeouts.first_byte if streamed else timeouts.total
-        self.send(wire.Call(number, operation, body, streamed, self.limits.window, timeout, request_id))
+        window = self.limits.window
+        self.send(wire.Call(number, operation, body, streamed, window, timeout, request_id, traceparent))
+        return call
+
+    def health(self, *, request_id: str, timeout: float) -> Call:
+        """Ask the handler for its health; the answer is empty, or the error that the hook has raised."""
+        self._number = number = self._number + 1
+        call = Call(self, number, False, CallTimeouts(total=timeout, first_byte=None, gap=None))
+        if self._failure is not None:
+            call.ended(self._failure.again())
+            return call
+        self._calls[number] = call
+        self.send(wire.Health(number, request_id))
         return call
 
     def stop(self, grace: float) -> None:
@@ -308,7 +322,7 @@ class Channel(asyncio.Protocol):
             kind = BY_CODE.get(frame.code, HandlerFault)
             if kind is HandlerOutOfMemory:
                 self._on_exhausted()
-            call.ended(kind(frame.message, param=frame.param, retry_after=frame.retry_after))
+            call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
             self._end_nested(frame.number)
 
     def _take_dispatch(self, frame: wire.Dispatch) -> None:
@@ -344,4 +358,5 @@ class Channel(asyncio.Protocol):
         if frame.out_of_memory:
             self._on_exhausted()
         if self._started is not None and not self._started.done():
-            self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {frame.reason}"))
+            reason = without_secrets(frame.reason)
+            self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import msgspec
 
 Isolation = Literal["process", "exec", "inline"]
+LogLevel = Literal["debug", "info", "warning", "error"]
 MB = 1024**2
 
 
@@ -178,6 +179,8 @@ class HandlerPolicy(_Section, frozen=True, kw_only=True):
     circuit_pause: Duration = 30.0
     fallback: tuple[str, ...] = ()
     """Handlers that are asked instead, in this order, when this one fails before its answer has begun."""
+    verify: bool = False
+    """The check of a new deploy activates it, and asks it for its health."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """What an activation is expected to take, before it is known."""
     memory_soft_limit: Annotated[int | None, Number("size", least=1 * MB, none="none")] = None
@@ -202,7 +205,31 @@ class LogConfig(_Section, frozen=True, kw_only=True):
     """``[log]``: one line for each event, on standard error."""
 
     format: Literal["text", "json"] = "text"
-    level: Literal["debug", "info", "warning", "error"] = "info"
+    level: LogLevel = "info"
+    levels: dict[str, LogLevel] = {}
+    """Of single handlers: of what their workers log and print."""
+
+
+class VerifyConfig(_Section, frozen=True, kw_only=True):
+    """``[verify]``: the check that the host runs of itself after a new deploy."""
+
+    when: Literal["deploy", "start", "never"] = "deploy"
+    """``deploy``: where a variable names a commit that is not verified yet; ``start``: without one as well."""
+    commit_variables: tuple[str, ...] = ("RENDER_GIT_COMMIT", "RAILWAY_GIT_COMMIT_SHA")
+    """The first one that is set names the commit."""
+    flag: Path | None = None
+    """The file that has the last verified commit; None: that of ``host.verification``."""
+    on_failure: Literal["continue", "exit"] = "continue"
+    timeout: Timeout = 120.0
+    """For all of it."""
+
+
+class TracingConfig(_Section, frozen=True, kw_only=True):
+    """``[tracing]``: spans of dispatches, by OpenTelemetry (the extra ``otel``)."""
+
+    enabled: bool = False
+    exporter: str = "otlp_proto_http"
+    """The name under which an installed exporter is registered with OpenTelemetry; ``console`` prints."""
 
 
 class AdminConfig(_Section, frozen=True, kw_only=True):
@@ -231,6 +258,8 @@ class Config(_Section, frozen=True, kw_only=True):
     log: LogConfig = LogConfig()
     metrics: MetricsConfig = MetricsConfig()
     admin: AdminConfig = AdminConfig()
+    verify: VerifyConfig = VerifyConfig()
+    tracing: TracingConfig = TracingConfig()
     data_dir: Path | None = None
     """Where handlers keep what outlives their workers."""
     handlers: dict[str, dict[str, Any]] = {}

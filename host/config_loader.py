@@ -175,12 +175,12 @@ class _Reader:
                     f"{PREFIX}HANDLERS__NAME__KEY" if origin.kind == "environment" else f"a table, [handlers.{name}]"
                 )
                 raise _Problem(f"has to be {wanted}")
-            case ("catalog", "pins") if isinstance(value, dict):
+            case ("catalog", "pins") | ("log", "levels") if isinstance(value, dict):
                 self._add_table(path, value, origin)
-            case ("catalog", "pins", handler):
-                pins = self._values["catalog"].get("pins", {})
-                pinned = self._convert(dict[str, str], {handler: value}, origin)
-                self._store("catalog", "pins", {**pins, **pinned}, origin)
+            case ("catalog" as section, "pins" as key, handler) | ("log" as section, "levels" as key, handler):
+                of_others = self._values[section].get(key, {})
+                own = self._convert(keys_of(SECTIONS[section])[key], {handler: value}, origin)
+                self._store(section, key, {**of_others, **own}, origin)
             case (section, key) if section in SECTIONS and key in keys_of(SECTIONS[section]):
                 decoded = self._convert(keys_of(SECTIONS[section])[key], value, origin)
                 if key in ("api_keys", "admin_token"):
@@ -215,7 +215,7 @@ class _Reader:
 
     def _path_of(self, parts: list[str]) -> tuple[str, ...]:
         """Return the path that a variable means; ``MY_GPT`` is also how ``my-gpt`` of the file is written there."""
-        if len(parts) == 3 and (parts[0] == "handlers" or parts[:2] == ["catalog", "pins"]):
+        if len(parts) == 3 and (parts[0] == "handlers" or parts[:2] in (["catalog", "pins"], ["log", "levels"])):
             index = 1 if parts[0] == "handlers" else 2
             known = {re.sub(r"[^a-z0-9]", "_", name.lower()): name for name in self._handlers}
             parts[index] = known.get(parts[index], parts[index])

@@ -68,7 +68,7 @@ def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
     if origin is dict:
         if not isinstance(value, dict):
             raise WrongValue("has to be a table")
-        return {key: _plain(item) for key, item in value.items()}
+        return {key: convert(arguments[1], item, text=text, base=base) for key, item in value.items()}
     if annotation is bool:
         return _boolean(value, text)
     # What is left is a text or a path, or either of them or None.

@@ -62,7 +62,7 @@ class Dispatcher:
         self._supervisor = supervisor
         self._timeout = timeout
         self._counters = supervisor.observation.counters
-        self._fallbacks = Fallbacks(supervisor.config)
+        self._fallbacks = Fallbacks(lambda: supervisor.config)
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`host.errors.HostError` of a refusal or failure."""
@@ -182,7 +182,14 @@ class Dispatcher:
         current = exchange.current.get()
         current.dispatched(lease.queue_seconds, lease.activate_seconds)
         left = max(0.0, deadline - time.monotonic())
-        return lease.call(operation, body, streamed=streamed, request_id=current.request_id, timeout=left)
+        return lease.call(
+            operation,
+            body,
+            streamed=streamed,
+            request_id=current.request_id,
+            timeout=left,
+            traceparent=current.traceparent,
+        )
 
 
 def json_answer(content: object, status: int = 200) -> web.Response:

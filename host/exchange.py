@@ -38,7 +38,7 @@ class Exchange:
 
     __slots__ = (
         *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
-        *("also", "consumer", "envelope", "handler", "operator", "origin", "request_id"),
+        *("also", "consumer", "envelope", "handler", "operator", "origin", "request_id", "traceparent"),
     )
 
     def __init__(self, request_id: str) -> None:
@@ -49,6 +49,8 @@ class Exchange:
         """The origin of the web page that has asked, if it may read the answer."""
         self.operator: str | None = None
         """Who of the operators has asked: ``token``, or the name of a session."""
+        self.traceparent: str | None = None
+        """The span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
         self.envelope: Envelope | None = None

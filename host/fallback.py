@@ -7,7 +7,7 @@ may name each other, and a dispatch comes to an end.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import msgspec
 
@@ -54,15 +54,16 @@ OF_THE_HOST = (Draining, OutOfResources)
 
 
 class Fallbacks:
-    """The lists of all handlers."""
+    """The lists of all handlers; ``config`` returns the configuration in force, which may change."""
 
-    def __init__(self, config: Config) -> None:
-        self._default = config.defaults.fallback
-        self._own = {name: config.policy(name).fallback for name in config.handlers}
+    def __init__(self, config: Callable[[], Config]) -> None:
+        self._config = config
 
     def of(self, name: str) -> list[str]:
         """Return the handlers to turn to, in their order; none is meant by its own name in the defaults."""
-        return [other for other in dict.fromkeys(self._own.get(name, self._default)) if other != name]
+        config = self._config()
+        others = config.handlers.get(name, {}).get("fallback", config.defaults.fallback)
+        return [other for other in dict.fromkeys(others) if other != name]
 
 
 def turns(error: HostError) -> bool:

@@ -96,6 +96,11 @@ class Generation:
         self._launching: asyncio.Task[WorkerProcess] | None = None
 
     @property
+    def policy(self) -> HandlerPolicy:
+        """What it was launched with."""
+        return self._plan.policy
+
+    @property
     def pid(self) -> int | None:
         """The worker's process number, while it has one."""
         return self.process.pid if self.process is not None and self.exit is None else None

@@ -28,10 +28,13 @@ class HealthRoutes:
         """200, or 503 with the reasons."""
         reasons = ["draining: new work is refused"] if self._supervisor.draining else []
         handlers = Counter(status.state for status in self._supervisor.statuses())
-        answer = {
-            "ready": not reasons,
-            "reasons": reasons,
-            "handlers": handlers,
-            "pending": await self._supervisor.waking.counts(),
-        }
+        verified = self._supervisor.verified
+        answer: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        answer["pending"] = await self._supervisor.waking.counts()
+        if verified is not None:
+            answer["verify"] = verified
+            if self._supervisor.config.verify.on_failure == "exit" and verified.state in ("running", "failed"):
+                # A platform that waits for readiness keeps the old deploy until this one is known to be good.
+                reasons.append(f"the check of this deploy: {verified.state}")
+                answer["ready"] = False
         return json_answer(answer, status=503 if reasons else 200)

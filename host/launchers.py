@@ -48,6 +48,18 @@ class ForkLauncher:
         worker.exit.add_done_callback(lambda _: self._done_with(server))
         return worker
 
+    def reconfigure(self, preload: Sequence[str], linger: float) -> None:
+        """Preload and linger like this from now on; what has preloaded something else is used no more."""
+        self._linger = linger
+        if tuple(preload) != self._preload:
+            self._preload = tuple(preload)
+            self.retire()
+
+    def rest(self) -> None:
+        """Let the fork server go at once if it has no worker: it lingers for dispatches, not for a check."""
+        if self._current is not None and not self._current.users:
+            self.retire()
+
     def retire(self) -> None:
         """Use a fresh fork server from now on; this one goes with its last worker."""
         server, self._current = self._current, None

@@ -52,6 +52,7 @@ class Lease:
         request_id: str,
         timeout: float | None,
         chain: tuple[str, ...] = (),
+        traceparent: str | None = None,
     ) -> Call:
         """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds.
 
@@ -62,12 +63,25 @@ class Lease:
         first_byte = policy.first_byte_timeout if timeout is None else min(policy.first_byte_timeout, timeout)
         timeouts = CallTimeouts(total=timeout, first_byte=first_byte, gap=policy.gap_timeout)
         call = self.channel.call(
-            operation, body, streamed=streamed, request_id=request_id, timeouts=timeouts, chain=chain
+            operation,
+            body,
+            streamed=streamed,
+            request_id=request_id,
+            timeouts=timeouts,
+            chain=chain,
+            traceparent=traceparent,
         )
         self._calls.append(call)
         if self.error is not None:
             call.abort(self.error.again())
         return call
+
+    async def health(self, *, request_id: str, timeout: float) -> None:
+        """Let the handler's health hook run; raises the :class:`HostError` of what it raises, or of its end."""
+        assert self.channel is not None, "a lease that was not granted has no worker"
+        call = self.channel.health(request_id=request_id, timeout=timeout)
+        self._calls.append(call)
+        await call.answer()
 
     def granted(self, generation: Generation) -> None:
         """Take the worker; called by the owner."""

@@ -17,6 +17,8 @@ import msgspec
 
 from host.config import LogConfig
 
+HANDLERS = "handler."
+"""What the names of the handlers' loggers begin with."""
 MASK = "***"
 MIN_SECRET = 6
 """Shorter secrets are not masked: they would be found everywhere."""
@@ -48,6 +50,21 @@ def setup(config: LogConfig) -> None:
     handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
     logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
+    for name in list(logging.root.manager.loggerDict):
+        if name.startswith(HANDLERS):
+            logging.getLogger(name).setLevel(logging.NOTSET)
+    for name, level in config.levels.items():
+        logging.getLogger(HANDLERS + name).setLevel(level.upper())
+
+
+def level_of(config: LogConfig, handler: str) -> int:
+    """Return the least level, as ``logging`` numbers them, at which a handler's records are logged."""
+    return logging.getLevelNamesMapping()[config.levels.get(handler, config.level).upper()]
+
+
+def without_secrets(text: str) -> str:
+    """Return a text as the log would have it: for what a handler says to others than the log."""
+    return _masked(text)
 
 
 class JsonFormatter(logging.Formatter):

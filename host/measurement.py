@@ -77,6 +77,10 @@ class Meter:
         """Return what ``work`` returns, run after the readings that were asked for before."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
+    def reconfigure(self, config: MemoryConfig) -> None:
+        """Read the limit of this configuration from now on."""
+        self._config = config
+
     def close(self) -> None:
         """End the thread."""
         self._thread.shutdown(wait=False)

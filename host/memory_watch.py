@@ -140,6 +140,15 @@ class MemoryWatch:
         self._refreshing = asyncio.Lock()
         self._saved_at = 0.0
 
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with this configuration, all but its state file; the limit is that of a measurement made now."""
+        self.config = config.memory
+        self.stalls = Stalls(config.memory.pressure)
+        self.meter.reconfigure(config.memory)
+        await self.measure()
+        limit = self.meter.limit
+        self.budget.resize(limit.usable, limit.bytes, config.memory.wait)
+
     async def start(self) -> None:
         """Read what an earlier run has learned."""
         await self.meter.run(self.learned.load)

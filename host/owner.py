@@ -126,8 +126,8 @@ class Owner:
 
     @property
     def inline(self) -> bool:
-        """Whether the handler runs in the host's own process."""
-        return self.policy.isolation == "inline"
+        """Whether the handler runs in the host's own process, or would: a worker keeps to what it was launched with."""
+        return (self._generation.policy if self._generation is not None else self.policy).isolation == "inline"
 
     @property
     def at_rest(self) -> bool:

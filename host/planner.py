@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 import sys
 from collections.abc import Callable, Mapping
 
@@ -10,14 +12,15 @@ import msgspec
 
 from host import catalog as catalogs
 from host.call import ChannelLimits
-from host.catalog import CatalogEntry
+from host.catalog import Catalog, CatalogEntry
 from host.channel import Channel, Nested
 from host.config import Config, HandlerPolicy
 from host.generation import Plan
 from host.launcher import Launcher, worker_environment
 from host.launchers import ExecLauncher, ForkLauncher, InlineLauncher
-from host.log import redact
+from host.log import level_of, redact
 from host.manifest import check_settings
+from host.suggest import did_you_mean
 from host.wire import Log, WorkerSpec
 
 
@@ -37,6 +40,23 @@ def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
     own = config.handlers.get(entry.name, {})
     changes = {key: value for key, value in wishes.items() if value is not None and key not in own}
     return msgspec.structs.replace(policy, **changes) if changes else policy
+
+
+def strangers(config: Config, found: Catalog) -> list[str]:
+    """Return a sentence for each handler that is configured, but not installed."""
+    places = [(name, f"[handlers.{name}]") for name in config.handlers]
+    places += [(name, "log.levels") for name in config.log.levels]
+    return [
+        f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+        for name, place in places
+        if name not in found.entries
+    ]
+
+
+def check_all_settings(config: Config, found: Catalog) -> None:
+    """Check what is set for each handler against its manifest; raises :class:`host.errors.ConfigError`."""
+    for name, entry in found.entries.items():
+        check_settings(entry.manifest, config.settings(name), f"[handlers.{name}]")
 
 
 class Planner:
@@ -63,6 +83,24 @@ class Planner:
     def retire(self) -> None:
         """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
         self._fork.retire()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises what the fork server raises."""
+        worker = await self._fork.launch("verify", 0, self._environment)
+        worker.kill(signal.SIGKILL)
+        worker.socket.close()
+        os.close(worker.output)
+        await worker.wait()
+        return worker.pid
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._fork.rest()
+
+    def reconfigure(self, config: Config) -> None:
+        """Plan with this configuration from now on."""
+        self._config = config
+        self._fork.reconfigure(config.preload(), config.workers.linger)
 
     async def close(self) -> None:
         """End the launchers, and what they have started."""
@@ -93,6 +131,7 @@ class Planner:
                 secrets=secrets,
                 environment=self._environment,
                 data_dir=str(data_dir) if data_dir is not None else None,
+                log_level=level_of(self._config.log, entry.name),
                 memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
             ),

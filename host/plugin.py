@@ -21,6 +21,7 @@ All of this runs in the worker; the host reads metadata only.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import inspect
 import logging
 import time
@@ -41,6 +42,9 @@ PROJECT = "handler_host"
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
 """Marks a method of a handler as one of the hooks of :class:`HandlerHooks`."""
+
+traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
+"""That of the dispatch which is being served."""
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 OPERATION_ATTRIBUTE = "__handler_operation__"
@@ -150,6 +154,9 @@ class CallInfo:
     deadline: float | None
     """On the clock of :func:`time.monotonic`; None if there is none."""
     log: logging.LoggerAdapter[logging.Logger]
+    traceparent: str | None = None
+    """The trace that the dispatch is a part of (W3C Trace Context), for what it asks of others; see
+    ``host.upstream``."""
 
     def remaining(self) -> float | None:
         """Return the seconds that are left (0 if none are), or None without a deadline."""

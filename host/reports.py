@@ -120,6 +120,27 @@ class RescanReport(_Report, frozen=True, kw_only=True):
     warnings: list[str]
 
 
+class CheckReport(_Report, frozen=True, kw_only=True):
+    """One thing that the check of a deploy has looked at."""
+
+    name: str
+    """``catalog``, ``fork server``, or a handler's name."""
+    ok: bool
+    text: str
+
+
+class VerifyReport(_Report, frozen=True, kw_only=True):
+    """The check of a deploy."""
+
+    state: str
+    """``running``, ``passed``, ``failed``, or ``skipped``: the commit was verified before."""
+    commit: str | None
+    checks: list[CheckReport] = []
+    seconds: float = 0.0
+    host_bytes: int = 0
+    """What the host's own process takes more than before."""
+
+
 class WorkerMemory(_Report, frozen=True, kw_only=True):
     """Memory of one worker."""
 

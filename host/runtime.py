@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
 
@@ -25,10 +25,10 @@ from host.errors import (
     InvalidInput,
     UnknownOperation,
 )
-from host.loading import Handler, Operation, trace_of
+from host.loading import Handler, Operation, failed, trace_of
 from host.log_bridge import request_id
 from host.outgoing import Outgoing, current
-from host.plugin import CallInfo
+from host.plugin import CallInfo, traceparent
 
 _DONE = object()
 
@@ -70,6 +70,7 @@ class Runtime(asyncio.Protocol):
         self._decoder = wire.host_frames(max_frame)
         self._transport: asyncio.Transport | None = None
         self._handler: Handler | None = None
+        self._health: Callable[[], Awaitable[None]] | None = None
         self._running: dict[int, _Running] = {}
         self.outgoing = Outgoing(self.send, self._running)
         self._out: list[bytes] = []
@@ -85,11 +86,12 @@ class Runtime(asyncio.Protocol):
             wire.Piece: self.outgoing.piece,
             wire.End: self.outgoing.end,
             wire.Error: self.outgoing.error,
+            wire.Health: self._take_health,
         }
 
-    def serve(self, handler: Handler) -> None:
-        """Run the calls that come from now on."""
-        self._handler = handler
+    def serve(self, handler: Handler, health: Callable[[], Awaitable[None]]) -> None:
+        """Run the calls that come from now on; ``health`` is what the host's question for it runs."""
+        self._handler, self._health = handler, health
         self.outgoing.closed = None
 
     def send(self, frame: wire.WorkerFrame) -> None:
@@ -160,6 +162,10 @@ class Runtime(asyncio.Protocol):
         running = self._running[frame.number] = _Running(frame.window)
         running.task = self._loop.create_task(self._run(frame, running))
 
+    def _take_health(self, frame: wire.Health) -> None:
+        running = self._running[frame.number] = _Running(0)
+        running.task = self._loop.create_task(self._run_health(frame, running))
+
     def _take_cancel(self, frame: wire.Cancel) -> None:
         running = self._running.get(frame.number)
         if running is not None:
@@ -182,6 +188,7 @@ class Runtime(asyncio.Protocol):
         """Run one call to its end; whatever it raises becomes one Error frame."""
         request_id.set(frame.request_id)
         current.set(frame.number)
+        traceparent.set(frame.traceparent)
         try:
             await self._answer(frame, running)
         except HostError as error:
@@ -201,7 +208,22 @@ class Runtime(asyncio.Protocol):
             del self._running[frame.number]
             self.outgoing.call_ended(frame.number)
 
-    def _fail(self, frame: wire.Call, error: HostError) -> None:
+    async def _run_health(self, frame: wire.Health, running: _Running) -> None:
+        """Run the health hook; what it raises is why the handler cannot do its work."""
+        assert self._health is not None, "questions come after Ready"
+        request_id.set(frame.request_id)
+        try:
+            await self._health()
+        except BaseException as error:
+            if running.cancelled and isinstance(error, asyncio.CancelledError):
+                raise
+            self._fail(frame, error if isinstance(error, HostError) else HandlerFault(failed("health", error).reason))
+        else:
+            self.send(wire.End(frame.number, None))
+        finally:
+            del self._running[frame.number]
+
+    def _fail(self, frame: wire.Call | wire.Health, error: HostError) -> None:
         # Whatever a plugin has put into it: a frame of other types would break the channel for all calls.
         param = None if error.param is None else str(error.param)
         retry_after = error.retry_after if isinstance(error.retry_after, int | float) else None
@@ -272,6 +294,7 @@ class Runtime(asyncio.Protocol):
             streamed=frame.streamed,
             deadline=time.monotonic() + frame.timeout if frame.timeout is not None else None,
             log=logging.LoggerAdapter(self._log, {}),
+            traceparent=frame.traceparent,
         )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import gc
 import logging
 import os
@@ -12,6 +13,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
 
 import msgspec
 from aiohttp import web
@@ -20,9 +22,10 @@ from host import log as logs
 from host.app import SUPERVISOR, create_app
 from host.auth import is_loopback
 from host.config import Config, ServerConfig, with_state_file
-from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key
+from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
 from host.errors import ConfigError
 from host.listener import Listener
+from host.signals import Reread, Signals
 from host.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
@@ -31,16 +34,30 @@ LAST_BYTES = 1.0
 """Seconds that answers get to be sent when all handlers have ended."""
 
 
-def run(config: Config) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves."""
+def run(config: Config, reread: Reread | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves.
+
+    ``reread`` returns the configuration as it stands now, for SIGHUP; the default is that of the
+    file of ``config`` and the environment.
+    """
     logs.setup(config.log)
+    reread = reread or functools.partial(_again, config.source)
     _check_address(config)
     made = None
     if config.auth.admin_token is None:
         made = secrets.token_urlsafe(32)
         logs.redact([made])
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
-    return asyncio.run(_serve(with_state_file(config, os.environ), made))
+    again = functools.partial(_with_state_file, reread)
+    return asyncio.run(_serve(with_state_file(config, os.environ), made, again))
+
+
+def _again(source: Path | None) -> Config:
+    return load_config(source, os.environ).config
+
+
+def _with_state_file(reread: Reread) -> Config:
+    return with_state_file(reread(), os.environ)
 
 
 def _check_address(config: Config) -> None:
@@ -52,18 +69,48 @@ def _check_address(config: Config) -> None:
         )
 
 
-async def _serve(config: Config, made_token: str | None) -> int:
+async def _serve(config: Config, made_token: str | None, reread: Reread) -> int:
     async with serving(config) as (supervisor, url):
-        signals = _signals()
+        signals = Signals(supervisor, reread)
+        obeying = asyncio.create_task(signals.obey(), name="signals")
         _announce(url, config, made_token)
         await supervisor.ready()
         # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
         # Python puts full ones off until a quarter of all that lives is new (measured: 1 MB more at 1,000 cycles).
         gc.collect()
         gc.freeze()
-        await signals.get()
-        await _drain(supervisor, signals)
-    return 0
+        verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
+        await signals.stops.get()
+        obeying.cancel()
+        failed = verifying.done() and not verifying.cancelled() and verifying.result() is False
+        verifying.cancel()
+        await _drain(supervisor, signals.stops)
+        await asyncio.gather(obeying, verifying, return_exceptions=True)
+    return 1 if failed else 0
+
+
+async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]) -> bool:
+    """Check this deploy, if it is a new one; return False, and end the host, if it failed and is configured to."""
+    config = supervisor.config
+    if config.verify.when == "never" or (
+        config.verify.when == "deploy" and not any(map(os.environ.get, config.verify.commit_variables))
+    ):
+        return True
+    from host import verification  # nothing of it is in memory where there is nothing to verify
+
+    commit = verification.commit_of(config.verify, os.environ)
+    if commit is None:
+        return True
+    try:
+        report = await verification.verify(supervisor, commit, verification.flag_file(config, os.environ))
+        passed = report.state != "failed"
+    except Exception:
+        log.exception("a defect of the host: this deploy could not be checked")
+        passed = False
+    if passed or config.verify.on_failure == "continue":
+        return True
+    stops.put_nowait(signal.SIGTERM)
+    return False
 
 
 @asynccontextmanager
@@ -130,14 +177,6 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
     sys.stdout.flush()
     if config.auth.open:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
-
-
-def _signals() -> asyncio.Queue[signal.Signals]:
-    """Return the queue of the signals that ask the host to stop."""
-    signals: asyncio.Queue[signal.Signals] = asyncio.Queue()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, signals.put_nowait, number)
-    return signals
 
 
 async def _drain(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:

@@ -6,9 +6,9 @@ import time
 
 from host.catalog import CatalogEntry
 from host.counters import Recent
-from host.lifecycle import Phase
+from host.lifecycle import Phase, Unloaded
 from host.owner import Owner
-from host.reports import ExitReport, HandlerStatus, OperationReport
+from host.reports import ExitReport, HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
 
 
 class OperationsMemory:
@@ -104,6 +104,38 @@ def handler_status(
         median_seconds=recent.quantile(0.5),
         p99_seconds=recent.quantile(0.99),
         last_exit=owner.last_exit,
+    )
+
+
+def load_receipt(owner: Owner, already: bool, before: int, after: int) -> LoadReceipt:
+    """Return what an operator is told of a load; ``before`` and ``after`` are the PSS of all processes."""
+    generation = owner.generation
+    ready_at = generation.ready_at if generation is not None else None
+    return LoadReceipt(
+        handler=owner.name,
+        generation=owner.state.generation,
+        pid=(generation.pid if generation is not None else None) or 0,
+        already=already,
+        activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
+        pss_before=before,
+        pss_after=after,
+    )
+
+
+def unload_receipt(owner: Owner, was: str, outcome: Unloaded, before: int, after: int, seconds: float) -> UnloadReceipt:
+    """Return what an operator is told of an unload; ``was`` is the state that it found."""
+    departure = outcome.departure
+    return UnloadReceipt(
+        handler=owner.name,
+        generation=outcome.generation,
+        was=was,
+        bytes_given_back=before - after,
+        pss_before=before,
+        pss_after=after,
+        drained=departure.drained if departure is not None else 0,
+        killed=departure.killed if departure is not None else 0,
+        seconds=seconds,
+        exit=outcome.exit,
     )
 
 

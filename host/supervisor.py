@@ -31,10 +31,17 @@ from host.memory_report import handler_memory, memory_report
 from host.memory_watch import MemoryWatch
 from host.observation import Observation, Observer
 from host.owner import Owner
-from host.planner import Planner, policy_of
-from host.reports import ExitReport, HandlerStatus, LoadReceipt, MemoryReport, RescanReport, UnloadReceipt
-from host.status import OperationsMemory, handler_status, step_fields
-from host.suggest import did_you_mean
+from host.planner import Planner, check_all_settings, policy_of, strangers
+from host.reports import (
+    ExitReport,
+    HandlerStatus,
+    LoadReceipt,
+    MemoryReport,
+    RescanReport,
+    UnloadReceipt,
+    VerifyReport,
+)
+from host.status import OperationsMemory, handler_status, load_receipt, step_fields, unload_receipt
 from host.waking import Waking
 
 log = logging.getLogger(__name__)
@@ -51,6 +58,8 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
+        self.verified: VerifyReport | None = None
+        """The check of this deploy, which ``host.verification`` runs; None: none was asked for."""
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
         self.observation = Observation(observer)
@@ -168,17 +177,7 @@ class Supervisor:
         already = owner.state.phase is life.Phase.READY
         await owner.load()
         after = before if already else await self._watch.measure()
-        generation = owner.generation
-        ready_at = generation.ready_at if generation is not None else None
-        return LoadReceipt(
-            handler=name,
-            generation=owner.state.generation,
-            pid=(generation.pid if generation is not None else None) or 0,
-            already=already,
-            activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
-            pss_before=before.total,
-            pss_after=after.total,
-        )
+        return load_receipt(owner, already, before.total, after.total)
 
     async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Take a handler's worker away; returns when its process is gone and its memory is back."""
@@ -233,7 +232,7 @@ class Supervisor:
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *self._strangers(found), *fallback.unknown(self.config, found.entries)]
+        warnings = [*found.warnings, *strangers(self.config, found), *fallback.unknown(self.config, found.entries)]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(
@@ -243,6 +242,26 @@ class Supervisor:
             problems=problems,
             warnings=warnings,
         )
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration; what has a worker keeps what it was launched with.
+
+        Raises :class:`host.errors.ConfigError`, and goes on with the old one, for settings that do
+        not fit a handler's manifest.
+        """
+        check_all_settings(config, self._catalog)
+        self._planner.reconfigure(config)
+        self.config = config
+        await self._watch.reconfigure(config)
+        await self.rescan()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises :class:`host.errors.HostError`."""
+        return await self._planner.try_fork()
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._planner.rest()
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
@@ -313,14 +332,6 @@ class Supervisor:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
 
-    def _strangers(self, found: Catalog) -> list[str]:
-        """Return a sentence for each handler that is configured, but not installed."""
-        return [
-            f"[handlers.{name}]: there is no handler {name!r}{did_you_mean(name, found.entries)}"
-            for name in self.config.handlers
-            if name not in found.entries
-        ]
-
     def _status(self, owner: Owner) -> HandlerStatus:
         found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
         learned = (found.peak or None) if found is not None else None
@@ -333,19 +344,7 @@ class Supervisor:
         seconds = owner.policy.drain_timeout if deadline is None else deadline
         outcome = await owner.unload(mode, seconds, cause)
         after = await self._watch.measure() if outcome.generation is not None else before
-        departure = outcome.departure
-        return UnloadReceipt(
-            handler=owner.name,
-            generation=outcome.generation,
-            was=was,
-            bytes_given_back=before.total - after.total,
-            pss_before=before.total,
-            pss_after=after.total,
-            drained=departure.drained if departure is not None else 0,
-            killed=departure.killed if departure is not None else 0,
-            seconds=time.monotonic() - started,
-            exit=outcome.exit,
-        )
+        return unload_receipt(owner, was, outcome, before.total, after.total, time.monotonic() - started)
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Tell a stage with the memory of all processes."""

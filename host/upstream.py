@@ -26,6 +26,7 @@ from host.errors import (
     UpstreamRateLimited,
     UpstreamTimeout,
 )
+from host.plugin import traceparent
 
 Piece = TypeVar("Piece")
 REFUSALS = frozenset({"content_filter", "content_policy_violation", "safety"})
@@ -117,6 +118,12 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
         return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except ValueError:
         return None
+
+
+def trace_headers() -> dict[str, str]:
+    """Return the headers that make a request to a provider a part of the dispatch's trace; none if it is not traced."""
+    parent = traceparent.get()
+    return {} if parent is None else {"traceparent": parent}
 
 
 def refuse_fields(request: Any, provider: str, *names: str) -> None:

@@ -59,6 +59,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     environment: dict[str, str] = {}
     """The whole environment of the worker, secrets not included."""
     data_dir: str | None = None
+    log_level: int = 20
+    """The least level, as ``logging`` numbers them, of what is sent to the host's log."""
     memory_hard_limit: int | None = None
     """Bytes of data that the process may have (``RLIMIT_DATA``)."""
     oom_score_adj: int = 500
@@ -104,6 +106,8 @@ class Call(_Frame, frozen=True, tag=2):
     timeout: float | None
     """Seconds that the dispatch has left."""
     request_id: str
+    traceparent: str | None = None
+    """The trace that the dispatch is a part of (W3C Trace Context); None: it is not traced."""
 
 
 class Cancel(_Frame, frozen=True, tag=3):
@@ -129,6 +133,13 @@ class Stop(_Frame, frozen=True, tag=6):
     """Host to worker: deactivate and exit within ``grace`` seconds; no call follows."""
 
     grace: float
+
+
+class Health(_Frame, frozen=True, tag=7):
+    """Host to worker: run the health hook; answered as a call is, by ``End`` or ``Error``."""
+
+    number: int
+    request_id: str
 
 
 class Ready(_Frame, frozen=True, tag=16):
@@ -208,7 +219,7 @@ class Dispatch(_Frame, frozen=True, tag=23):
     """Seconds that the handler gives it; never more than its parent has left."""
 
 
-HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Piece | End | Error
+HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Piece | End | Error
 WorkerFrame = Ready | Failed | Piece | End | Error | Pong | Log | Dispatch | Cancel | Credit
 
 _encoder = msgspec.msgpack.Encoder()

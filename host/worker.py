@@ -121,7 +121,7 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
         import resource  # only where there is a limit
 
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_hard_limit, spec.memory_hard_limit))
-    logging.basicConfig(level=logging.INFO, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
+    logging.basicConfig(level=spec.log_level, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
 
 
@@ -158,7 +158,7 @@ async def _activate(spec: wire.WorkerSpec, context: Context, runtime: Runtime) -
         if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
             raise  # an inline worker is ended; any other is the plugin's own
         raise failed("activate failed", error) from error
-    runtime.serve(handler)
+    runtime.serve(handler, lambda: handler.run_hook("health", context))
     context.on_close(lambda: handler.run_hook("deactivate", context))
     runtime.send(
         wire.Ready(

@@ -10,7 +10,16 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from host.config import CatalogConfig, Config, HandlerPolicy, MemoryConfig, ServerConfig, WorkersConfig
+from host.config import (
+    CatalogConfig,
+    Config,
+    HandlerPolicy,
+    LogConfig,
+    MemoryConfig,
+    ServerConfig,
+    VerifyConfig,
+    WorkersConfig,
+)
 from host.errors import HostError
 from host.lease import Lease
 from host.supervisor import Supervisor
@@ -163,6 +172,8 @@ async def bench(
     environ: Mapping[str, str] | None = None,
     data_dir: Path | None = None,
     installed: bool = False,
+    log: LogConfig | None = None,
+    verify: VerifyConfig | None = None,
 ) -> AsyncIterator[Bench]:
     """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
 
@@ -176,6 +187,8 @@ async def bench(
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=installed),
         data_dir=data_dir,
+        log=log or LogConfig(),
+        verify=verify or VerifyConfig(),
         handlers={"puppet": {"control": control}, **{name: dict(keys) for name, keys in (handlers or {}).items()}},
     )
     before = set(children_of(os.getpid()))

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
         "timers",
     }
     | {"config", "config_values", "config_loader", "settings", "manifest", "manifest_schema", "memory", "shortage"}
-    | {"log", "suggest", "version", "units", "entry_points", "fallback", "listen", "pending"},
+    | {"log", "suggest", "version", "units", "entry_points", "fallback", "listen", "pending", "reconfigure"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -50,11 +50,11 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "waking", "supervisor", "admission", "nested_calls"}
+    | {"memory_report", "status", "waking", "supervisor", "admission", "verification", "nested_calls"}
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
-    | {"throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
+    | {"tracing", "throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
     | {"openapi", "api_docs"}
     | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
     | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
@@ -74,7 +74,7 @@ LAYERS: list[set[str]] = [
         "health",
     },
     # 4: the composition root
-    {"app", "server"},
+    {"app", "server", "signals"},
     # 5: what plugins are tested with; the server never imports it
     {"testing"},
     # 6: the command line, and the package's face
@@ -165,6 +165,8 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
         extra: {re.split(r"[^\w.-]", name)[0].replace("-", "_") for name in names}
         for extra, names in project["project"].get("optional-dependencies", {}).items()
     }
+    if "opentelemetry-sdk" in declared:
+        allowed.add("opentelemetry")  # a namespace of several distributions
     if any(name.startswith("google-") for name in declared):
         # Google's distributions share this namespace.
         allowed.add("google")

@@ -9,6 +9,7 @@ from typing import Any
 from host.cli.client import Client
 from host.cli.failure import OK, UNREACHABLE, USAGE, Failure
 from host.cli.memory import put_memory
+from host.cli.receipts import of_load, of_unload
 from host.cli.render import duration, note, put, put_failure, put_fields, put_json, put_json_line, put_table, size
 from host.units import parse_duration
 
@@ -85,20 +86,7 @@ def load(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: {"handler": name} | client.admin("POST", "handlers", name, "load", **query),
         arguments.handlers,
-        lambda receipt: put(_of_load(receipt)),
-    )
-
-
-def _of_load(receipt: dict[str, Any]) -> str:
-    name = receipt["handler"]
-    if receipt.get("accepted"):
-        return f"{name}: is being activated"
-    if receipt["already"]:
-        return f"{name}: was active already, generation {receipt['generation']}, pid {receipt['pid']}"
-    grown = max(0, receipt["pss_after"] - receipt["pss_before"])
-    return (
-        f"{name}: activated generation {receipt['generation']}, pid {receipt['pid']}, "
-        f"{size(grown)} taken in {duration(receipt['activate_seconds'])}"
+        lambda receipt: put(of_load(receipt)),
     )
 
 
@@ -148,19 +136,7 @@ def _take_away(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: {"handler": name} | client.admin("POST", "handlers", name, arguments.command, **query),
         names,
-        lambda receipt: put(_of_unload(receipt)),
-    )
-
-
-def _of_unload(receipt: dict[str, Any]) -> str:
-    name = receipt["handler"]
-    if receipt.get("accepted"):
-        return f"{name}: is being unloaded"
-    if receipt["generation"] is None:
-        return f"{name}: had no worker, it is {receipt['was']}"
-    return (
-        f"{name}: unloaded generation {receipt['generation']}, {size(receipt['bytes_given_back'])} given back "
-        f"in {duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
+        lambda receipt: put(of_unload(receipt)),
     )
 
 

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import textwrap
 from typing import Any
 
-from host.cli.flags import FLAGS
+from host.cli.options import add, client_options, config_options, unload_options
 from host.version import __version__
 
 OVERVIEW = """\
@@ -24,10 +23,6 @@ All commands but serve, config and version talk to a running host:
 exit status:
   0 done   1 the host said no   2 wrong usage or configuration   3 no host there   130 Ctrl-C
 """
-
-
-WIDTH = 78
-"""Characters of a line of explanation."""
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -49,12 +44,12 @@ def make_parser() -> argparse.ArgumentParser:
     _add_authors(commands)
     _add_env(commands)
     _add_doctor(commands)
-    _add(commands, "version", "version", "print the version", "", "handler-host version")
+    add(commands, "version", "version", "print the version", "", "handler-host version")
     return parser
 
 
 def _add_serve(commands: Any) -> None:
-    serve = _add(
+    serve = add(
         commands,
         "serve",
         "serve",
@@ -65,11 +60,11 @@ def _add_serve(commands: Any) -> None:
         "handler-host serve --config host.toml --port 8080",
         "HANDLER_HOST_ADMIN_TOKEN=... handler-host serve --port 0 --memory-limit 512MB",
     )
-    _config_options(serve)
+    config_options(serve)
 
 
 def _add_operators(commands: Any) -> None:
-    ps = _add(
+    ps = add(
         commands,
         "ps",
         "operate",
@@ -82,9 +77,9 @@ def _add_operators(commands: Any) -> None:
         "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
     )
     ps.add_argument("handlers", nargs="*", metavar="HANDLER")
-    _client_options(ps, json=True)
+    client_options(ps, json=True)
 
-    load = _add(
+    load = add(
         commands,
         "load",
         "operate",
@@ -94,9 +89,9 @@ def _add_operators(commands: Any) -> None:
     )
     load.add_argument("handlers", nargs="+", metavar="HANDLER")
     load.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
-    _client_options(load, json=True)
+    client_options(load, json=True)
 
-    unload = _add(
+    unload = add(
         commands,
         "unload",
         "operate",
@@ -107,9 +102,9 @@ def _add_operators(commands: Any) -> None:
         "handler-host unload --all --mode if_idle",
         "handler-host unload gpt_e --mode drain --deadline 10s",
     )
-    _unload_options(unload)
+    unload_options(unload)
 
-    reload = _add(
+    reload = add(
         commands,
         "reload",
         "operate",
@@ -117,7 +112,7 @@ def _add_operators(commands: Any) -> None:
         "For a plugin that was upgraded; `rescan` finds those that are new.",
         "handler-host reload gpt_a",
     )
-    _unload_options(reload)
+    unload_options(reload)
 
     for name, what, more in (
         (
@@ -127,11 +122,11 @@ def _add_operators(commands: Any) -> None:
         ),
         ("unpin", "let handlers be unloaded again", "For those that `pin` or the configuration has pinned."),
     ):
-        command = _add(commands, name, "operate", what, more, f"handler-host {name} gpt_a")
+        command = add(commands, name, "operate", what, more, f"handler-host {name} gpt_a")
         command.add_argument("handlers", nargs="+", metavar="HANDLER")
-        _client_options(command, json=True)
+        client_options(command, json=True)
 
-    events = _add(
+    events = add(
         commands,
         "events",
         "events",
@@ -146,9 +141,9 @@ def _add_operators(commands: Any) -> None:
     events.add_argument("--last", metavar="N", type=int, help="so many of the last events first (default: all; 10)")
     events.add_argument("--handler", action="append", metavar="HANDLER", help="of this handler only; may be repeated")
     events.add_argument("--kind", action="append", metavar="KIND", help="of this kind only; may be repeated")
-    _client_options(events, json=True)
+    client_options(events, json=True)
 
-    rescan = _add(
+    rescan = add(
         commands,
         "rescan",
         "operate",
@@ -156,9 +151,9 @@ def _add_operators(commands: Any) -> None:
         "No restart is needed, and no dispatch is disturbed.",
         "pip install my-plugin && handler-host rescan",
     )
-    _client_options(rescan, json=True)
+    client_options(rescan, json=True)
 
-    memory = _add(
+    memory = add(
         commands,
         "memory",
         "operate",
@@ -167,9 +162,26 @@ def _add_operators(commands: Any) -> None:
         "handler-host memory",
         "handler-host memory --json | jq .used",
     )
-    _client_options(memory, json=True)
+    client_options(memory, json=True)
 
-    drain = _add(
+    top = add(
+        commands,
+        "top",
+        "top",
+        "watch the handlers and the memory, and steer them by keys",
+        "Arrows or j and k select a handler, l loads it, u unloads it when its dispatches have ended, U at once, "
+        "r reloads it, q quits. The line of bars is the memory since the start of this command, against the "
+        "limit. A narrow terminal has fewer columns. Needs the extra: pip install 'handler-host[tools]'. On a "
+        "terminal that cannot move its cursor (TERM=dumb), and with --plain, tables follow each other.",
+        "handler-host top",
+        "handler-host top --interval 5s",
+        "handler-host top --plain --interval 10s",
+    )
+    top.add_argument("--interval", metavar="2s", default="2s", help="between two looks at the host (default: 2s)")
+    top.add_argument("--plain", action="store_true", help="tables one after the other, without colours and keys")
+    client_options(top)
+
+    drain = add(
         commands,
         "drain",
         "operate",
@@ -178,11 +190,11 @@ def _add_operators(commands: Any) -> None:
         "way goes on. Only a restart ends this.",
         "handler-host drain",
     )
-    _client_options(drain, json=True)
+    client_options(drain, json=True)
 
 
 def _add_consumers(commands: Any) -> None:
-    dispatch = _add(
+    dispatch = add(
         commands,
         "dispatch",
         "dispatch",
@@ -199,9 +211,9 @@ def _add_consumers(commands: Any) -> None:
     dispatch.add_argument("handler", metavar="HANDLER")
     dispatch.add_argument("operation", metavar="OPERATION")
     dispatch.add_argument("request", nargs=argparse.REMAINDER, metavar="REQUEST", help="JSON, @FILE, - or fields")
-    _client_options(dispatch)
+    client_options(dispatch)
 
-    chat = _add(
+    chat = add(
         commands,
         "chat",
         "chat",
@@ -218,11 +230,11 @@ def _add_consumers(commands: Any) -> None:
     chat.add_argument("--max-tokens", type=int, metavar="N", help="longest answer")
     chat.add_argument("--temperature", type=float, metavar="T", help="0 for the likeliest answer")
     chat.add_argument("-v", "--verbose", action="store_true", help="tell what the time went into: a cold start, tokens")
-    _client_options(chat)
+    client_options(chat)
 
 
 def _add_config(commands: Any) -> None:
-    config = _add(
+    config = add(
         commands,
         "config",
         "config",
@@ -235,11 +247,11 @@ def _add_config(commands: Any) -> None:
     )
     config.add_argument("action", nargs="?", choices=("show", "check", "hash"), default="show")
     config.add_argument("--json", action="store_true", help="as JSON, in seconds and bytes")
-    _config_options(config)
+    config_options(config)
 
 
 def _add_keys(commands: Any) -> None:
-    keys = _add(
+    keys = add(
         commands,
         "keys",
         "keys",
@@ -258,11 +270,11 @@ def _add_keys(commands: Any) -> None:
     keys.add_argument("--concurrency", metavar="N", type=int, help="dispatches at a time (default: no limit)")
     keys.add_argument("--expires", metavar="WHEN", help="a day (2027-01-01), a moment, or a time from now (90d)")
     keys.add_argument("--json", action="store_true", help="list as JSON")
-    _config_options(keys)
+    config_options(keys)
 
 
 def _add_authors(commands: Any) -> None:
-    new = _add(
+    new = add(
         commands,
         "new",
         "new",
@@ -274,7 +286,7 @@ def _add_authors(commands: Any) -> None:
     )
     new.add_argument("name", metavar="NAME", help="the handler's name")
     new.add_argument("--kind", choices=("chat", "operations", "local-model"), default="chat")
-    check = _add(
+    check = add(
         commands,
         "check",
         "check",
@@ -290,7 +302,7 @@ def _add_authors(commands: Any) -> None:
     check.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="what its provider speaks")
     check.add_argument("--installer", action="append", metavar="OPTION", help="an option of `pip wheel`")
     check.add_argument("--json", action="store_true", help="as JSON")
-    dev = _add(
+    dev = add(
         commands,
         "dev",
         "dev",
@@ -309,7 +321,7 @@ def _add_authors(commands: Any) -> None:
 
 
 def _add_env(commands: Any) -> None:
-    env = _add(
+    env = add(
         commands,
         "env",
         "env",
@@ -331,11 +343,11 @@ def _add_env(commands: Any) -> None:
     )
     env.add_argument("--python", metavar="PATH", help="the interpreter (default: the one that runs this command)")
     env.add_argument("--replace", action="store_true", help="make it anew if it is there")
-    _config_options(env)
+    config_options(env)
 
 
 def _add_doctor(commands: Any) -> None:
-    doctor = _add(
+    doctor = add(
         commands,
         "doctor",
         "doctor",
@@ -351,49 +363,4 @@ def _add_doctor(commands: Any) -> None:
         "--expect", metavar="A,B", help="handlers that are busy at the same time (default: two largest)"
     )
     doctor.add_argument("--json", action="store_true", help="as JSON")
-    _config_options(doctor)
-
-
-def _add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:
-    """Add a command, and say what it is for, the small print, and how it is used."""
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.\n\n{textwrap.fill(more, WIDTH)}".rstrip(),
-        epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.set_defaults(module=module)
-    return command
-
-
-def _unload_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("handlers", nargs="*", metavar="HANDLER")
-    command.add_argument("--all", action="store_true", help="all handlers that have a worker")
-    command.add_argument(
-        "--mode",
-        choices=("drain", "if_idle", "force"),
-        default="drain",
-        help="drain: let what is under way come to its end (default); if_idle: only if nothing is under way; "
-        "force: end it with an error",
-    )
-    command.add_argument("--deadline", metavar="10s", help="what dispatches under way get before they are ended")
-    command.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
-    _client_options(command, json=True)
-
-
-def _client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
-    command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    if command.get_default("module") in ("operate", "events"):
-        command.add_argument(
-            "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
-        )
-    if json:
-        command.add_argument("--json", action="store_true", help="print the host's own JSON; errors, too")
-
-
-def _config_options(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--config", metavar="FILE", help="the TOML file (default: HANDLER_HOST_CONFIG, or none)")
-    for flag in FLAGS:
-        command.add_argument(flag.name, dest=flag.attribute, metavar=flag.metavar, help=flag.meaning)
+    config_options(doctor)

@@ -16,4 +16,4 @@ def serve(arguments: SimpleNamespace) -> int:
     config = loaded(arguments).config
     from host.server import run  # a wrong configuration is told at once, not after the imports
 
-    return run(config)
+    return run(config, lambda: loaded(arguments).config)

@@ -11,7 +11,7 @@ import msgspec
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ToolCallDelta, Usage, cut_off
 from host.errors import ConfigError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from host.plugin import CallInfo
-from host.upstream import Retries, from_status, retried, retry_after_of
+from host.upstream import Retries, from_status, retried, retry_after_of, trace_headers
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -86,6 +86,7 @@ class GptA(ChatHandler):
                 "/chat/completions",
                 body={**body, "stream": True, "stream_options": {"include_usage": True}},
                 cast_to=ChatCompletion,
+                options={"headers": trace_headers()},
                 stream=True,
                 stream_cls=WholeStream,
             )

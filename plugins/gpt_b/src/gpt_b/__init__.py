@@ -11,7 +11,7 @@ from gpt_b.requests import headers_for, message_body, prompt_body
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, TokenCount, check, cut_off
 from host.errors import ConfigError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from host.plugin import CallInfo, operation
-from host.upstream import Retries, from_status, retried, retry_after_of
+from host.upstream import Retries, from_status, retried, retry_after_of, trace_headers
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -52,7 +52,7 @@ class GptB(ChatHandler):
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
         """Translate the request, and what comes back."""
         body = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
-        headers = headers_for(request)
+        headers = {**headers_for(request), **trace_headers()}
         deadline = call.deadline if call is not None else None
         async for piece in retried(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
             yield piece
