@@ -171,10 +171,6 @@ class Channel(asyncio.Protocol):
         streamed: bool,
         request_id: str,
         timeouts: CallTimeouts,
-<<<<<<< HEAD
-=======
-        traceparent: str | None = None,
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
         chain: tuple[str, ...] = (),
         traceparent: str | None = None,
     ) -> Call:

@@ -51,10 +51,6 @@ class Lease:
         streamed: bool,
         request_id: str,
         timeout: float | None,
-<<<<<<< HEAD
-=======
-        traceparent: str | None = None,
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
         chain: tuple[str, ...] = (),
         traceparent: str | None = None,
     ) -> Call:
@@ -72,13 +68,8 @@ class Lease:
             streamed=streamed,
             request_id=request_id,
             timeouts=timeouts,
-<<<<<<< HEAD
             chain=chain,
             traceparent=traceparent,
-=======
-            traceparent=traceparent,
-            chain=chain,
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
         )
         self._calls.append(call)
         if self.error is not None:

@@ -83,17 +83,10 @@ class Runtime(asyncio.Protocol):
             wire.Credit: self._take_credit,
             wire.Ping: self._take_ping,
             wire.Stop: self._take_stop,
-<<<<<<< HEAD
             wire.Piece: self.outgoing.piece,
             wire.End: self.outgoing.end,
             wire.Error: self.outgoing.error,
             wire.Health: self._take_health,
-=======
-            wire.Health: self._take_health,
-            wire.Piece: self.outgoing.piece,
-            wire.End: self.outgoing.end,
-            wire.Error: self.outgoing.error,
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
         }
 
     def serve(self, handler: Handler, health: Callable[[], Awaitable[None]]) -> None:
@@ -194,13 +187,8 @@ class Runtime(asyncio.Protocol):
     async def _run(self, frame: wire.Call, running: _Running) -> None:
         """Run one call to its end; whatever it raises becomes one Error frame."""
         request_id.set(frame.request_id)
-<<<<<<< HEAD
         current.set(frame.number)
         traceparent.set(frame.traceparent)
-=======
-        traceparent.set(frame.traceparent)
-        current.set(frame.number)
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
         try:
             await self._answer(frame, running)
         except HostError as error:

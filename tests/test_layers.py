@@ -50,11 +50,7 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-<<<<<<< HEAD
     | {"memory_report", "status", "waking", "supervisor", "admission", "verification", "nested_calls"}
-=======
-    | {"memory_report", "status", "waking", "supervisor", "admission", "nested_calls", "verification"}
->>>>>>> e499a3f680df72a379ef5a192beebd748eb7f192
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
