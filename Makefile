@@ -93,7 +93,7 @@ vendor: ## fetch the chart library of the dashboard again (with npm), and check 
 
 .PHONY: docs
 docs: $(VENV)-docs/.installed ## the documentation as a site in build/site; a warning is an error
-	@$(VENV)-docs/bin/python -m mkdocs build --strict --quiet --site-dir build/site
+	@NO_MKDOCS_2_WARNING=1 $(VENV)-docs/bin/python -m mkdocs build --strict --quiet --site-dir build/site
 
 $(VENV)-docs/.installed: requirements/docs.txt
 	$(PYTHON) -m venv --clear $(VENV)-docs

@@ -16,7 +16,6 @@ import msgspec
 from aiohttp import web
 from multidict import istr
 
-from host import chat_types as chat
 from host import exchange
 from host.auth import Endpoint
 from host.chat_api import ChatApi
@@ -26,6 +25,7 @@ from host.event_stream import event
 from host.request_limits import RequestLimits
 
 if TYPE_CHECKING:
+    from host import chat_types as chat
     from host.anthropic_answers import EventMaker, Model
     from host.reports import HandlerStatus
 

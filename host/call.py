@@ -6,15 +6,15 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from host import wire
 from host.errors import AnswerTooLarge, DeadlineExceeded, HostError
 
 
-@dataclass(frozen=True)
-class ChannelLimits:
+class ChannelLimits(msgspec.Struct, frozen=True):
     """Bounds of a channel; sizes in bytes, times in seconds."""
 
     max_frame: int = wire.DEFAULT_MAX_FRAME

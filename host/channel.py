@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, Protocol
+
+import msgspec
 
 from host import wire
 from host.call import Call, CallTimeouts, ChannelLimits
@@ -28,8 +29,7 @@ from host.errors import (
 from host.log import without_secrets
 
 
-@dataclass(frozen=True)
-class Closed:
+class Closed(msgspec.Struct, frozen=True):
     """Why a channel has closed."""
 
     text: str
@@ -171,8 +171,8 @@ class Channel(asyncio.Protocol):
         streamed: bool,
         request_id: str,
         timeouts: CallTimeouts,
-        traceparent: str | None = None,
         chain: tuple[str, ...] = (),
+        traceparent: str | None = None,
     ) -> Call:
         """Send a dispatch; the answer is had from the :class:`Call`.
 

@@ -146,5 +146,5 @@ class ChatHandler:
 
 
 def cut_off() -> FinishReason:
-    """Raise the error for a provider's stream that ended without a finish reason."""
-    raise UpstreamError("the provider's stream ended without a finish reason: it was cut off on its way")
+    """Raise the error for a provider's answer that ended without a finish reason."""
+    raise UpstreamError("the provider's answer ended without a finish reason: it was cut off on its way")

@@ -7,13 +7,13 @@ handler.
 
 from __future__ import annotations
 
+import functools
 import typing
-from typing import Protocol, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
-from host import chat_types as chat
 from host import exchange
 from host.catalog import ProblemState
 from host.dispatch import Dispatcher
@@ -22,6 +22,9 @@ from host.event_stream import EventStream
 from host.http_errors import foreseen
 from host.reports import HandlerStatus
 from host.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from host import chat_types as chat
 
 CHAT = "chat"
 """The operation that answers chats."""
@@ -32,9 +35,20 @@ CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 Shape = TypeVar("Shape")
 
 _encode = msgspec.json.encode
-_pieces = msgspec.json.Decoder(chat.ChatPiece)
-_answers = msgspec.json.Decoder(chat.ChatAnswer)
-_counts = msgspec.json.Decoder(chat.TokenCount)
+
+
+class _Decoders:
+    """What handlers answer with; made with the first chat, with the types that a host without chats does without."""
+
+    def __init__(self) -> None:
+        from host import chat_types
+
+        self.piece = msgspec.json.Decoder(chat_types.ChatPiece)
+        self.answer = msgspec.json.Decoder(chat_types.ChatAnswer)
+        self.count = msgspec.json.Decoder(chat_types.TokenCount)
+
+
+_decoders = functools.cache(_Decoders)
 
 
 class Translation(Protocol):
@@ -80,7 +94,7 @@ class ChatApi:
             answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
         except (UnknownHandler, UnknownOperation) as error:
             raise _model_not_found(error) from None
-        decoded = _decode(_answers, answer)
+        decoded = _decode(_decoders().answer, answer)
         decoded.model = decoded.model or _stand_in(model)
         return decoded
 
@@ -90,7 +104,7 @@ class ChatApi:
             answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
         except UnknownHandler as error:
             raise _model_not_found(error) from None
-        return _decode(_counts, answer)
+        return _decode(_decoders().count, answer)
 
     async def stream(
         self,
@@ -133,7 +147,8 @@ def handler_of(model: str) -> str:
 
 def _translate(translation: Translation, pieces: list[bytes], model: str | None = None) -> list[bytes]:
     """Return the events of the pieces; ``model`` is for the first one, if it names none."""
-    decoded = [_decode(_pieces, piece) for piece in pieces]
+    decoder = _decoders().piece
+    decoded = [_decode(decoder, piece) for piece in pieces]
     if model is not None and decoded:
         decoded[0].model = decoded[0].model or model
     return [event for piece in decoded for event in translation.events(piece)]

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from aiohttp import web
 
-from host import chat_types as chat
 from host import exchange
 from host.chat_api import ChatApi
 from host.dispatch import json_answer
@@ -21,6 +20,7 @@ from host.event_stream import EventStream, event
 from host.request_limits import RequestLimits
 
 if TYPE_CHECKING:
+    from host import chat_types as chat
     from host.gemini_answers import ChunkMaker
 
 VERSIONS = ("v1beta", "v1")

@@ -14,8 +14,9 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from host import lifecycle as life
 from host.call import ChannelLimits
@@ -39,8 +40,7 @@ TERM_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a worker that did not go by itself."""
 
 
-@dataclass(frozen=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """What a generation is launched with."""
 
     number: int

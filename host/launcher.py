@@ -13,8 +13,9 @@ import signal
 import socket
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import NamedTuple, Protocol
+
+import msgspec
 
 from host.errors import OutOfResources
 
@@ -31,8 +32,7 @@ SHORTAGES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, e
 """What the system says when there is no process, memory or descriptor left."""
 
 
-@dataclass(frozen=True)
-class Exit:
+class Exit(msgspec.Struct, frozen=True):
     """How a worker's process ended."""
 
     code: int | None = None

@@ -51,8 +51,8 @@ class Lease:
         streamed: bool,
         request_id: str,
         timeout: float | None,
-        traceparent: str | None = None,
         chain: tuple[str, ...] = (),
+        traceparent: str | None = None,
     ) -> Call:
         """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds.
 
@@ -68,8 +68,8 @@ class Lease:
             streamed=streamed,
             request_id=request_id,
             timeouts=timeouts,
-            traceparent=traceparent,
             chain=chain,
+            traceparent=traceparent,
         )
         self._calls.append(call)
         if self.error is not None:

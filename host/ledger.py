@@ -6,8 +6,9 @@ No loop, no clock, no process: ``host.budget`` is what waits and refuses.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
+
+import msgspec
 
 Key = tuple[str, int]
 """A handler and the number of its generation."""
@@ -30,8 +31,7 @@ class Eviction(NamedTuple):
     size: int
 
 
-@dataclass(eq=False)
-class Request:
+class Request(msgspec.Struct, eq=False):
     """An activation that wants room.
 
     ``outcome`` is told once: True when the room is its own, False when it can never be.
@@ -46,8 +46,7 @@ class Request:
     outcome: Callable[[bool], None]
 
 
-@dataclass
-class _Account:
+class _Account(msgspec.Struct):
     """What is known of one generation, in bytes."""
 
     promised: int = 0

@@ -8,8 +8,9 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
 from typing import TypeVar
+
+import msgspec
 
 from host.config import MemoryConfig
 from host.memory import Memory, MemoryLimit, read_limit, read_memory
@@ -20,8 +21,7 @@ Result = TypeVar("Result")
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Reading:
+class Reading(msgspec.Struct, frozen=True):
     """One measurement: bytes of PSS (see ``measure``) of the host, the fork server, and each worker."""
 
     host: int
@@ -69,7 +69,7 @@ class Meter:
         except OSError as error:
             log.warning("memory cannot be measured: %s", error)
             known = {key: memory for key, memory in self._last.workers.items() if key in workers}
-            return replace(self._last, workers=known)
+            return msgspec.structs.replace(self._last, workers=known)
         self.limit = self._last.limit
         return self._last
 

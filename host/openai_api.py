@@ -1,26 +1,29 @@
 """The routes that clients of OpenAI know: ``/v1/chat/completions`` and ``/v1/models``.
 
 A model is a handler's name, or ``handler/model``; the rest is the handler's matter.
+What requests and answers are made of is imported with the first of them.
 """
 
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
-from host import chat_types as chat
 from host import exchange
 from host.chat_api import ChatApi
 from host.dispatch import json_answer
 from host.errors import HostError
 from host.event_stream import event
 from host.http_errors import envelope
-from host.openai_answers import ChunkMaker, Model, ModelList, completion
-from host.openai_requests import decode_request
-from host.reports import HandlerStatus
 from host.request_limits import RequestLimits
+
+if TYPE_CHECKING:
+    from host import chat_types as chat
+    from host.openai_answers import ChunkMaker, Model
+    from host.reports import HandlerStatus
 
 DONE = event(b"[DONE]")
 
@@ -45,6 +48,8 @@ class OpenAIRoutes:
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """All handlers that chat, or of which it is not known yet."""
+        from host.openai_answers import ModelList
+
         return json_answer(ModelList(data=[self._model(status, status.name) for status in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
@@ -54,6 +59,9 @@ class OpenAIRoutes:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat, at once or as a stream."""
+        from host.openai_answers import ChunkMaker, completion
+        from host.openai_requests import decode_request
+
         asked = decode_request(await self._limits.json_body(request))
         number = f"chatcmpl-{exchange.current.get().request_id}"
         if asked.stream:
@@ -65,6 +73,8 @@ class OpenAIRoutes:
         return json_answer(completion(answer, number=number, created=int(time.time()), model=asked.model))
 
     def _model(self, status: HandlerStatus, name: str) -> Model:
+        from host.openai_answers import Model
+
         return Model(id=name, created=self._created, owned_by=status.distribution)
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from host import chat_types as chat
 from host import exchange
 from host.chat_api import ChatApi
 from host.dispatch import json_answer
@@ -17,6 +16,7 @@ from host.event_stream import event
 from host.request_limits import RequestLimits
 
 if TYPE_CHECKING:
+    from host import chat_types as chat
     from host.responses_maker import Event, ResponseMaker
 
 CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}

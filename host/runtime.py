@@ -83,10 +83,10 @@ class Runtime(asyncio.Protocol):
             wire.Credit: self._take_credit,
             wire.Ping: self._take_ping,
             wire.Stop: self._take_stop,
-            wire.Health: self._take_health,
             wire.Piece: self.outgoing.piece,
             wire.End: self.outgoing.end,
             wire.Error: self.outgoing.error,
+            wire.Health: self._take_health,
         }
 
     def serve(self, handler: Handler, health: Callable[[], Awaitable[None]]) -> None:
@@ -187,8 +187,8 @@ class Runtime(asyncio.Protocol):
     async def _run(self, frame: wire.Call, running: _Running) -> None:
         """Run one call to its end; whatever it raises becomes one Error frame."""
         request_id.set(frame.request_id)
-        traceparent.set(frame.traceparent)
         current.set(frame.number)
+        traceparent.set(frame.traceparent)
         try:
             await self._answer(frame, running)
         except HostError as error:

@@ -50,7 +50,7 @@ LAYERS: list[set[str]] = [
     },
     # 2: who decides
     {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "waking", "supervisor", "admission", "nested_calls", "verification"}
+    | {"memory_report", "status", "waking", "supervisor", "admission", "verification", "nested_calls"}
     | {"events", "counters", "history", "observation"},
     # 3: HTTP
     {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}

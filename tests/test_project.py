@@ -17,7 +17,7 @@ from packaging.utils import canonicalize_name
 ROOT = Path(__file__).parents[1]
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(set(REQUIREMENTS.glob("*.txt")) - {REQUIREMENTS / "constraints.txt", REQUIREMENTS / "overrides.txt"})
-OF_THEIR_OWN = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt"}
+OF_THEIR_OWN = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt", REQUIREMENTS / "docs.txt"}
 """Locks of environments that have other versions on purpose."""
 DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = DISTRIBUTIONS[1:]

@@ -97,11 +97,13 @@ class ProviderConformance(Conformance):
 
     def test_calls_one_after_the_other_share_their_connection(self) -> None:
         """Each new one costs a handshake; an answer has to be read to its end for that."""
+        # Idle ones of earlier calls, of several at a time, may be taken in turns.
+        before = len(self.upstream.connections)
         for _ in range(3):
             self.worker.chat("Hi")
             list(self.worker.chat_pieces("Hi"))
-        connections = {received.connection for received in self.upstream.requests}
-        assert len(connections) <= 2, f"{len(connections)} connections for {len(self.upstream.requests)} calls"
+        made = len(self.upstream.connections) - before
+        assert made <= 2, f"{made} connections for {len(self.upstream.requests)} calls"
 
     def test_the_requests_model_is_the_one_that_is_asked(self) -> None:
         """``handler/model`` of the OpenAI routes ends up here."""

@@ -38,6 +38,8 @@ class Upstream:
         """Its address, without a path."""
         self.script: list[Step] = [Reply()]
         self.requests: list[Received] = []
+        self.connections: set[int] = set()
+        """The client's port of each connection that a request came by; ``reset`` keeps them."""
         self._asked: Future[Received] = Future()
         self._left: Future[None] = Future()
         self._closing = False
@@ -132,6 +134,7 @@ class Upstream:
         received = Received(name, request.path_qs, request.headers, key, body, asked, port)
         if self._record:
             self.requests.append(received)
+            self.connections.add(port)
             if not self._asked.done():
                 self._asked.set_result(received)
         return received

@@ -10,10 +10,12 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 import pytest
 
 import gpt_c
 from gpt_c.backend import Settings
+from host.chat import ChatPiece, join
 from host.errors import (
     ActivationFailed,
     ConfigError,
@@ -26,14 +28,24 @@ from host.errors import (
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
-from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from host.testing import (
+    ChatConformance,
+    Raw,
+    Received,
+    Reply,
+    Status,
+    Step,
+    Upstream,
+    WorkerUnderTest,
+    worker_under_test,
+)
 from host.testing.chat_conformance import IMAGE, PIXEL
 from tests.llmock import Llmock, llmock
 
 KEY = "AIza-a-very-secret-key"
 SDKS = ["google-generativeai", "google-genai"]
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
-QUICK = {"timeout": 0.5, "retries": 0}
+QUICK = {"timeout": 0.5, "plain_timeout": 0.5, "retries": 0}
 
 
 class TestGoogleGenerativeAi(ChatConformance):
@@ -78,9 +90,34 @@ def _reset(provider: Upstream) -> None:
     provider.reset()
 
 
-def streamed(*answers: Any) -> Raw:
-    """Return a stream of answers as Google sends them."""
-    return Raw(tuple(f"data: {json.dumps(answer)}\r\n\r\n".encode() for answer in answers))
+def streamed(*answers: Any) -> Step:
+    """Return a stream of answers as Google sends them, and all of them in one to a client that asks for no stream."""
+
+    def step(received: Received) -> Raw:
+        if received.asked.streamed:
+            return Raw(tuple(f"data: {json.dumps(answer)}\r\n\r\n".encode() for answer in answers))
+        whole = answers[-1]
+        for answer in reversed(answers[:-1]):
+            parts = answer["candidates"][0]["content"]["parts"]
+            (candidate,) = whole["candidates"]
+            content = {"role": "model", "parts": [*parts, *candidate["content"]["parts"]]}
+            whole = {**whole, "candidates": [{**candidate, "content": content}]}
+        return Raw((json.dumps(whole).encode(),), content_type="application/json")
+
+    return step
+
+
+def both(worker: WorkerUnderTest) -> list[dict[str, Any]]:
+    """Return the answer of a plain call, and that of a stream, joined."""
+    pieces = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])
+    return [worker.chat("Hi"), msgspec.to_builtins(join(pieces))]
+
+
+def both_errors(worker: WorkerUnderTest) -> list[HostError]:
+    """Return the error of a plain call, and that of a stream."""
+    with pytest.raises(HostError) as caught:
+        list(worker.stream("chat", ASK))
+    return [worker.error_of("chat", ASK), caught.value]
 
 
 def refused(code: int, message: str, *details: dict[str, Any]) -> Raw:
@@ -186,7 +223,9 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
         },
     }
     assert "1.0" not in json.dumps(body), "a whole number has become a fraction"
-    assert received.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
+    assert received.path == "/v1beta/models/gemini-3-pro:generateContent"
+    list(worker.chat_pieces("Hi", model="gemini-3-pro"))
+    assert provider.last.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
     assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
 
 
@@ -212,12 +251,13 @@ def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: U
             said(finishReason="STOP") | {"usageMetadata": usage, "modelVersion": "gemini-x"},
         )
     )
-    assert worker.chat("Hi") == {
-        "text": "Hi",
-        "finish_reason": "stop",
-        "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
-        "model": "gemini-x",
-    }
+    for answer in both(worker):
+        assert answer == {
+            "text": "Hi",
+            "finish_reason": "stop",
+            "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
+            "model": "gemini-x",
+        }
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"])
@@ -225,15 +265,15 @@ def test_what_the_provider_cuts_short_for_its_content_says_so(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
     provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
-    answer = worker.chat("Hi")
-    assert (answer["text"], answer["finish_reason"]) == ("Once", "content_filter")
+    for answer in both(worker):
+        assert (answer["text"], answer["finish_reason"]) == ("Once", "content_filter")
 
 
 def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(streamed({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}))
-    error = worker.error_of("chat", ASK)
-    assert type(error) is ContentRefused
-    assert "PROHIBITED_CONTENT" in error.message
+    for error in both_errors(worker):
+        assert type(error) is ContentRefused
+        assert "PROHIBITED_CONTENT" in error.message
 
 
 @pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "OTHER", "A_REASON_OF_2031"])
@@ -241,9 +281,9 @@ def test_an_answer_that_ended_before_it_was_whole_is_an_error(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
     provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
-    error = worker.error_of("chat", ASK)
-    assert type(error) is UpstreamError
-    assert reason in error.message
+    for error in both_errors(worker):
+        assert type(error) is UpstreamError
+        assert reason in error.message
 
 
 def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -262,13 +302,18 @@ def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstr
     error = worker.error_of("chat", ASK)
     assert (type(error), error.retry_after) == (UpstreamRateLimited, 17.5)
     provider.say(streamed(said({"text": "Once"}), {"error": {"code": 503, "message": "overloaded"}}))
-    assert type(worker.error_of("chat", ASK)) is UpstreamOverloaded
+    with pytest.raises(UpstreamOverloaded):
+        list(worker.stream("chat", ASK))
 
 
 def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderTest, provider: Upstream) -> None:
     text = "ä" * 3_000_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
     assert worker.chat("Hi")["text"] == text
+    # A piece of a stream goes to the client in one frame, which the host bounds.
+    text = "ä" * 300_000
+    provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
+    assert [answer["text"] for answer in both(worker)] == [text, text]
     for chunk in (
         {"candidates": 5},
         {"candidates": {"x": 1}},
@@ -278,7 +323,8 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
         7,
     ):
         provider.say(streamed(chunk))
-        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        for error in both_errors(worker):
+            assert isinstance(error, UpstreamError)
     assert worker.status.generation == 1
 
 
@@ -321,8 +367,13 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
         assert len(provider.requests) == 6
         provider.say(Reply().breaking("cut", after=1))
-        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        with pytest.raises(UpstreamError):
+            list(worker.chat_pieces("Hi"))
         assert len(provider.requests) == 7
+        # Of a plain answer that broke off the client has nothing yet.
+        provider.say(Reply().breaking("cut"), Reply())
+        assert worker.chat("Hi")["text"] == Reply().text
+        assert len(provider.requests) == 9
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +423,9 @@ def test_its_faults_are_told_as_ours(
     mock: Llmock, mocked: WorkerUnderTest, behavior: dict[str, Any], kind: type[HostError]
 ) -> None:
     mock.fail(behavior)
-    error = mocked.error_of("chat", ASK)
+    with pytest.raises(HostError) as caught:
+        list(mocked.stream("chat", ASK))
+    error = caught.value
     assert type(error) is kind
     assert len(mock.requests) == 1
     assert error.retry_after == behavior.get("retry_after", error.retry_after)
@@ -405,7 +458,7 @@ def test_a_server_that_takes_no_key_gets_none_of_ours(
 def test_an_sdk_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpt_c, "find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=r"pip install \"handler-host-gpt-c\[google-genai\]\""):
-        gpt_c._backend("google-genai", Settings("", "http://127.0.0.1:9", "v1beta", 1.0, {}))
+        gpt_c._backend("google-genai", Settings("", "http://127.0.0.1:9", "v1beta", 1.0, 1.0, {}))
 
 
 def test_an_sdk_that_does_not_exist_is_refused_with_those_that_do() -> None:

@@ -11,10 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
+import msgspec
 import psutil
 import pytest
 
 from gpt_d.deployments import read
+from host.chat import ChatAnswer, ChatPiece, join
 from host.errors import (
     ConfigError,
     ContentRefused,
@@ -28,7 +30,17 @@ from host.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from host.testing import (
+    Called,
+    ChatConformance,
+    Raw,
+    Reply,
+    Silence,
+    Status,
+    Upstream,
+    WorkerUnderTest,
+    worker_under_test,
+)
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-a-very-secret-key",
@@ -41,6 +53,7 @@ MODELS: dict[Any, str] = {
     "gemini": "gemini/gemini-2.5-flash",
 }
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
 def bases(upstream: Upstream) -> dict[str, str]:
@@ -84,6 +97,7 @@ class TestGemini(OverLiteLLM):
     protocol = "gemini"
     test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
     refuses = frozenset({"user", "parallel_tool_calls"})
+    impatient: ClassVar[Mapping[str, Any]] = {"timeout": 0.5, "plain_timeout": 0.5}
 
 
 @contextmanager
@@ -143,6 +157,8 @@ def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTes
         "user": "u",
     }
     worker.ask("chat", request)
+    assert provider.last.body == {**request, "model": "configured"}
+    list(worker.stream("chat", request))
     assert provider.last.body == {
         **request,
         "model": "configured",
@@ -166,10 +182,75 @@ def test_a_model_of_no_provider_is_refused_by_name(worker: WorkerUnderTest, prov
     assert provider.requests == []
 
 
+@pytest.mark.parametrize("protocol", MODELS)
+def test_the_provider_is_asked_for_a_stream_by_a_client_only_that_takes_one(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any
+) -> None:
+    """LiteLLM's streams cost three times the processor time of its plain calls."""
+    worker.chat("Hi", model=MODELS[protocol])
+    list(worker.chat_pieces("Hi", model=MODELS[protocol]))
+    assert [received.asked.streamed for received in provider.requests] == [False, True]
+
+
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(Reply((), refusal="I will not", finish="stop"))
-    answer = worker.chat("Hi")
-    assert (answer["refusal"], answer["finish_reason"], answer["text"]) == ("I will not", "stop", None)
+    streamed = msgspec.to_builtins(join(msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])))
+    for answer in (worker.chat("Hi"), streamed):
+        assert (answer["refusal"], answer["finish_reason"], answer["text"]) == ("I will not", "stop", None)
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+@pytest.mark.parametrize("finish", ["length", "content_filter"])
+def test_a_plain_answer_is_the_streamed_one_joined(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any, finish: Any
+) -> None:
+    """Of an answer that Gemini's filter has ended LiteLLM drops the text, of plain ones only."""
+    provider.say(Reply(finish=finish))
+    pieces = msgspec.convert(list(worker.chat_pieces("Hi", model=MODELS[protocol])), list[ChatPiece])
+    answer = worker.chat("Hi", model=MODELS[protocol])
+    assert answer == msgspec.to_builtins(join(pieces))
+    assert (answer["text"], answer["finish_reason"], answer["model"]) == ("Hello you", finish, "served-model")
+
+
+def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    """LiteLLM would take it out, of plain answers only."""
+    provider.say(Reply(("<think>hm</think>", "Hello")))
+    assert worker.chat("Hi")["text"] == "<think>hm</think>Hello"
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+def test_two_tool_calls_of_a_plain_answer_are_told_apart(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any
+) -> None:
+    look, smell = Called("look", {"at": "the sun"}), Called("smell", {"at": "roses"}, id="call_2")
+    provider.say(Reply(("I see",), finish="tool_calls", calls=(look, smell)))
+    answer = worker.chat("Look!", model=MODELS[protocol], tools=[TOOL])
+    assert (answer["text"], answer["finish_reason"]) == ("I see", "tool_calls")
+    found = [(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in answer["tool_calls"]]
+    assert found == [("look", {"at": "the sun"}), ("smell", {"at": "roses"})]
+    assert len({each["id"] for each in answer["tool_calls"]}) == 2
+
+
+@pytest.mark.parametrize("protocol", MODELS)
+@pytest.mark.parametrize(
+    ("document", "told"),
+    [
+        ({"error": {"message": "out of cheese", "code": 500}}, "out of cheese"),
+        ({"unexpected": ["a", "shape"]}, "the provider"),
+    ],
+    ids=["an error", "another shape"],
+)
+def test_a_plain_answer_that_is_none_is_the_providers_error_and_not_the_clients(
+    worker: WorkerUnderTest, provider: Upstream, protocol: Any, document: dict[str, Any], told: str
+) -> None:
+    """LiteLLM calls some of them a bad request (422), and puts its traceback into the message."""
+    provider.say(Raw((json.dumps(document).encode(),), content_type="application/json"))
+    error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
+    assert type(error) is UpstreamError
+    assert told in error.message
+    assert "Traceback" not in error.message
 
 
 def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -177,6 +258,11 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
     events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
     provider.say(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
+    pieces = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])
+    assert join(pieces) == ChatAnswer(text="Hello", finish_reason="stop", usage=None, model="m")
+    choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
+    whole = {**chunk, "object": "chat.completion", "choices": [choice]}
+    provider.say(Raw((json.dumps(whole).encode(),), content_type="application/json"))
     assert worker.chat("Hi") == {"text": "Hello", "finish_reason": "stop", "usage": None, "model": "m"}
 
 
@@ -222,9 +308,14 @@ def test_retries_are_made_in_one_place_within_bounds(
     provider.say(soon)
     assert type(worker.error_of("chat", {**ASK, "model": MODELS[protocol]})) is UpstreamOverloaded
     assert len(provider.requests) == 6
+    # When: an answer breaks off. Then: it is asked for again where the client has nothing of it yet, and not else.
+    provider.say(Reply().breaking("cut"), Reply())
+    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert len(provider.requests) == 8
     provider.say(Reply().breaking("cut"))
-    assert isinstance(worker.error_of("chat", {**ASK, "model": MODELS[protocol]}), UpstreamError)
-    assert len(provider.requests) == 7
+    with pytest.raises(UpstreamError):
+        list(worker.chat_pieces("Hi", model=MODELS[protocol]))
+    assert len(provider.requests) == 9
 
 
 def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> dict[str, Any]:
@@ -304,7 +395,8 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
     worker, (one, _, three) = router
     for how in ("truncated", "cut"):
         one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
-        assert isinstance(worker.error_of("chat", {**ASK, "model": "alone"}), UpstreamError)
+        with pytest.raises(UpstreamError):
+            list(worker.chat_pieces("Hi", model="alone"))
     one.say(Reply().breaking("stalled", after=1))
     pieces = worker.chat_pieces("Hi", model="alone")
     assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
@@ -312,6 +404,42 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
     one.left.result(30)
     assert len(one.requests) == 3
     assert not three.requests
+
+
+def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
+    router: tuple[WorkerUnderTest, list[Upstream]],
+) -> None:
+    worker, (one, _, three) = router
+    # When: it breaks off on its way. Then: the fallback answers, and the client knows nothing of it.
+    one.say(Reply().breaking("cut"))
+    assert worker.chat("Hi", model="alone")["text"] == "3"
+    # When: it has no finish reason. Then: that is an error, of Gemini's, too.
+    for name, each in (("alone", one), ("safe", three)):
+        each.say(Reply().breaking("truncated"))
+        assert type(worker.error_of("chat", {**ASK, "model": name})) is UpstreamError
+    # When: it is a refusal in words. Then: the words come through.
+    one.say(Reply((), refusal="I will not"))
+    assert worker.chat("Hi", model="alone")["refusal"] == "I will not"
+    # When: the client leaves. Then: the provider's connection is closed, and nobody takes over.
+    one.reset()
+    one.say(Silence())
+    asked = len(three.requests)
+    asking = worker.begin("chat", {**ASK, "model": "alone"})
+    one.asked.result(30)
+    asking.cancel()
+    one.left.result(30)
+    one.say(Reply(("again",)))
+    assert worker.chat("Hi", model="alone")["text"] == "again"
+    assert (len(one.requests), len(three.requests)) == (2, asked)
+
+
+def test_a_plain_call_has_a_patience_of_its_own() -> None:
+    """Its provider is silent until the answer is ready; each part of a stream has to come sooner."""
+    with gpt_d(model="openai/gpt-4o", timeout=0.3, plain_timeout=60.0) as (worker, provider):
+        provider.say(Reply(pause=0.5))
+        assert worker.chat("Hi")["text"] == "Hello you"
+        with pytest.raises(UpstreamTimeout):
+            list(worker.chat_pieces("Hi"))
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -381,7 +509,7 @@ from host.plugin import Context
 assert "litellm" not in sys.modules, "looking at the plugin imports LiteLLM"
 
 async def activate(settings):
-    config = {"timeout": 5.0, "retries": 0, "cooldown": 5.0, **settings}
+    config = {"timeout": 5.0, "plain_timeout": 5.0, "retries": 0, "cooldown": 5.0, **settings}
     context = Context("gpt_d", 1, config, {}, logging.getLogger("x"), None)
     try:
         await GptD().activate(context)

@@ -70,11 +70,9 @@ async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> N
 async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        host.control.make("closed")
         await host.ask("relay", "ask", **to_puppet("echo"))
-        body = to_puppet("stream", steps=["forever"], at_close="closed")
+        body = to_puppet("stream", steps=["forever"])
         error = host.begin(error_of(host.ask("relay", "ask", timeout=0.5, **body)))
-        assert await host.control.heard("closed") == "now"
         assert isinstance(await within(error), DeadlineExceeded)
         await until(lambda: in_flight(host, "puppet") == 0)
 
@@ -194,10 +192,11 @@ async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Pat
 async def test_the_callers_worker_dies_and_what_it_has_dispatched_is_cancelled(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        host.control.make("closed")
-        request = to_puppet("stream", steps=["forever"], at_close="closed")
+        host.control.make("begun", "closed")
+        request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
         error = host.begin(error_of(host.ask("relay", "ask", **request)))
-        await until(lambda: host.state("puppet") == "active")
+        # Before that, it could be cancelled without having opened anything.
+        assert await host.control.heard("begun") == "now"
         os.kill(host.pid("relay"), signal.SIGKILL)
         assert isinstance(await within(error), HandlerCrashed)
         assert await host.control.heard("closed") == "now"
@@ -261,10 +260,11 @@ async def test_a_forced_unload_of_the_other_is_told_to_the_caller(tmp_path: Path
 async def test_a_forced_unload_of_the_caller_ends_what_it_has_dispatched(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        host.control.make("closed")
-        request = to_puppet("stream", steps=["forever"], at_close="closed")
+        host.control.make("begun", "closed")
+        request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
         error = host.begin(error_of(host.ask("relay", "ask", **request)))
-        await until(lambda: host.state("puppet") == "active")
+        # Before that, it could be cancelled without having opened anything.
+        assert await host.control.heard("begun") == "now"
         await within(host.supervisor.unload("relay", "force", 0.0))
         assert isinstance(await within(error), HandlerUnloaded)
         assert await host.control.heard("closed") == "now"

@@ -25,7 +25,7 @@ from host.plugin import CallInfo, operation
 from host.upstream import Retries, retried
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Backend, Call, Question, Settings
+    from gpt_c.backend import Backend, Call, Chunk, Question, Settings
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
@@ -67,6 +67,7 @@ class GptC(ChatHandler):
             base_url=(base_url or GOOGLE).rstrip("/"),
             api_version=config["api_version"],
             timeout=config["timeout"],
+            plain_timeout=config["plain_timeout"],
             headers=config.get("headers") or {},
         )
         self._backend = _backend(config["sdk"], settings)
@@ -74,11 +75,12 @@ class GptC(ChatHandler):
         self._retries = Retries(times=config["retries"])
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
-        """Pass the request on, and what comes back."""
+        """Pass the request on, and what comes back: streamed only if the client takes it so."""
         asked = self._question(request)
+        ask = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
-            retried(lambda: self._attempt(asked), self._retries, deadline=deadline)  # type: ignore[type-var]
+            retried(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)  # type: ignore[type-var]
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -105,9 +107,9 @@ class GptC(ChatHandler):
         config = self.context.config
         return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
 
-    async def _attempt(self, asked: Question) -> AsyncIterator[ChatPiece]:
+    async def _attempt(self, answer: AsyncIterator[Chunk]) -> AsyncIterator[ChatPiece]:
         finish, called, last = None, 0, ChatPiece()
-        async with aclosing(self._backend.stream(asked)) as chunks:  # type: ignore[type-var]
+        async with aclosing(answer) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 if chunk.blocked is not None:
                     raise ContentRefused(f"the provider refused the prompt: {chunk.blocked}")

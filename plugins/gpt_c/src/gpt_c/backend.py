@@ -36,7 +36,7 @@ class Call:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one message of the provider's stream carries."""
+    """What one message of the provider's stream carries, or a whole answer."""
 
     text: str = ""
     calls: tuple[Call, ...] = ()
@@ -52,12 +52,16 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the provider is, and how it is asked; ``timeout`` in seconds, for each part of an answer."""
+    """Where the provider is, and how it is asked.
+
+    Seconds: ``timeout`` for each part of a stream, ``plain_timeout`` for an answer that is none.
+    """
 
     key: str = field(repr=False)
     base_url: str
     api_version: str
     timeout: float
+    plain_timeout: float
     headers: Mapping[str, str] = field(repr=False)
 
 
@@ -69,6 +73,9 @@ class Backend(Protocol):
 
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask once; raises the errors of ``host.errors``. To close the iterator closes the request."""
+
+    def whole(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask for no stream, and yield the answer as the only chunk; otherwise as ``stream``."""
 
     async def count(self, question: Question) -> int:
         """Return the tokens of a question; raises as ``stream`` does."""

@@ -24,6 +24,7 @@ class GenAi:
 
     def __init__(self, settings: Settings) -> None:
         self._timeout = settings.timeout
+        self._plain_timeout = settings.plain_timeout
         # A session of our own: the SDK's has a total timeout, and none for a stream that stalls.
         self._session = aiohttp.ClientSession()
         self._client = genai.Client(
@@ -51,7 +52,7 @@ class GenAi:
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
         config, contents = _config(question), _contents(question)
-        with self._telling():
+        with self._telling(self._timeout):
             async with asyncio.timeout(self._timeout):
                 answer = await self._client.aio.models.generate_content_stream(
                     model=question.model, contents=list(contents), config=config
@@ -63,6 +64,17 @@ class GenAi:
                     if message is None:
                         return
                     yield _chunk(message)
+
+    async def whole(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask, and read the answer; see :class:`gpt_c.backend.Backend`."""
+        config, contents = _config(question), _contents(question)
+        with self._telling(self._plain_timeout):
+            async with asyncio.timeout(self._plain_timeout):
+                answer = await self._client.aio.models.generate_content(
+                    model=question.model, contents=list(contents), config=config
+                )
+            chunk = _chunk(answer)
+        yield chunk
 
     async def count(self, question: Question) -> int:
         """Let the provider count; see :class:`gpt_c.backend.Backend`."""
@@ -77,7 +89,7 @@ class GenAi:
         if question.system is not None:
             asked["systemInstruction"] = {"parts": [{"text": question.system}]}
         options = types.HttpOptions(extra_body={"generateContentRequest": asked})
-        with self._telling():
+        with self._telling(self._timeout):
             async with asyncio.timeout(self._timeout):
                 counted = await self._client.aio.models.count_tokens(
                     model=question.model, contents=list(contents), config=types.CountTokensConfig(http_options=options)
@@ -87,10 +99,10 @@ class GenAi:
         return counted.total_tokens
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
+    def _telling(self, timeout: float) -> Iterator[None]:
         """Raise the host's errors for those of the SDK and of its transport."""
         try:
-            with connection(self._timeout):
+            with connection(timeout):
                 yield
         except errors.APIError as error:
             raise from_error(error.code, getattr(error.response, "headers", {}), error.details) from error

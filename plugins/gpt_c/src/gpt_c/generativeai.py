@@ -66,6 +66,17 @@ class GenerativeAi:
                     async for event in events:
                         yield _chunk(event)
 
+    async def whole(self, question: Question) -> AsyncIterator[Chunk]:
+        """Ask, and read the answer; see :class:`gpt_c.backend.Backend`."""
+        patience = self._settings.plain_timeout
+        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=patience)
+        url = self._url(question, "generateContent")
+        with connection(patience):
+            async with self._session.post(url, json=_body(question), timeout=timeout, allow_redirects=False) as answer:
+                await _check(answer)
+                document = await answer.read()
+        yield _chunk(document)
+
     async def count(self, question: Question) -> int:
         """Let the provider count; see :class:`gpt_c.backend.Backend`."""
         body = {"generateContentRequest": {**_body(question), "model": question.model}}

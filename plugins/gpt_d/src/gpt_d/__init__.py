@@ -13,6 +13,7 @@ import msgspec
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
 from gpt_d.pieces import Watch, piece_of
+from gpt_d.whole import Heard, piece_of_whole
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
 from host.errors import ConfigError, HostError, InvalidInput
 from host.plugin import CallInfo
@@ -51,6 +52,7 @@ class GptD(ChatHandler):
         config = self.context.config
         self._settings = read(config)
         self._timeout: float = config["timeout"]
+        self._plain_timeout: float = config["plain_timeout"]
         self._retries = Retries(times=config["retries"])
         litellm = import_litellm()
         litellm.telemetry = False
@@ -67,7 +69,8 @@ class GptD(ChatHandler):
             self._groups.setdefault(deployment.name, []).append(deployment)
         self._router: Any = None
         if self._groups:
-            calls = [(each, self._parameters(each.model, each)) for each in self._settings.deployments]
+            limits = {"timeout": self._plain_timeout, "stream_timeout": self._timeout}
+            calls = [(each, {**self._parameters(each.model, each), **limits}) for each in self._settings.deployments]
             self._router = make_router(calls, self._settings, config["cooldown"])
             self.context.on_close(self._router.discard)
         self._model: str = config.get("model") or next(iter(self._groups), MODEL)
@@ -79,24 +82,44 @@ class GptD(ChatHandler):
             )
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
-        """Pass the request on, and what comes back."""
+        """Pass the request on, and what comes back: streamed only if the client takes it so.
+
+        Of LiteLLM a stream costs three times the processor time of a plain call.
+        """
         model = request.model or self._model
         self._refuse_what_is_lacking(request, model)
         body = {**msgspec.to_builtins(request), "model": model}
+        if "tools" in body:
+            # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
+            body["_skip_mcp_handler"] = True
         deadline = call.deadline if call is not None else None
-        async for piece in retried(lambda: self._attempt(body), self._retries, deadline=deadline):
+        attempt = self._streamed if call is None or call.streamed else self._whole
+        async for piece in retried(lambda: attempt(body), self._retries, deadline=deadline):
             yield piece
 
     def unfinished(self) -> FinishReason:
         """Refuse a stream without a finish reason: it was cut off on its way."""
         return cut_off()
 
-    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+    async def _whole(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+        heard = Heard()
+        try:
+            async with asyncio.timeout(self._patience(body["model"], self._plain_timeout)):
+                answer = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
+            piece = piece_of_whole(answer, heard.document())
+        except HostError:
+            raise
+        except Exception as error:
+            raise heard.told(translate(error, self._plain_timeout)) from error
+        yield piece
+
+    async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
         stream: Any = None
+        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
             # A limit of our own for each step: LiteLLM's does not bind all providers once they stream.
-            async with asyncio.timeout(self._patience(body["model"])):
-                stream = await self._begin(body)
+            async with asyncio.timeout(self._patience(body["model"], self._timeout)):
+                stream = await self._ask(asked, self._timeout)
                 if stream.completion_stream is None:
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
             watch = Watch(stream)
@@ -121,24 +144,20 @@ class GptD(ChatHandler):
             if stream is not None:
                 await stream.aclose()
 
-    async def _begin(self, body: dict[str, Any]) -> Any:
+    async def _ask(self, asked: dict[str, Any], timeout: float) -> Any:
         import litellm
 
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
-        if "tools" in body:
-            # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
-            asked["_skip_mcp_handler"] = True
-        if body["model"] in self._groups:
+        if asked["model"] in self._groups:
             return await self._router.acompletion(**asked)
-        return await litellm.acompletion(**asked, **self._parameters(body["model"]))
+        return await litellm.acompletion(**asked, **self._parameters(asked["model"]), timeout=timeout)
 
-    def _patience(self, model: str) -> float:
-        """Return the seconds for a stream to begin: a Router may ask all deployments, one after the other."""
+    def _patience(self, model: str, timeout: float) -> float:
+        """Return the seconds for an answer to come or begin: a Router may ask all deployments, one after the other."""
         calls = len(self._settings.deployments) if model in self._groups else 1
-        return self._timeout * calls + FIRST_CALL
+        return timeout * calls + FIRST_CALL
 
     def _parameters(self, model: str, deployment: Deployment | None = None) -> dict[str, Any]:
-        """Return what the calls of a model have beside the request: where, with which key, how long."""
+        """Return what the calls of a model have beside the request: where, and with which key."""
         provider = provider_of(model)
         if provider is None:
             raise ConfigError(f"{PLACE}: deployments: LiteLLM knows no provider of {model!r}")
@@ -152,7 +171,6 @@ class GptD(ChatHandler):
             "extra_headers": self._settings.headers or None,
             # It is OpenAI's own, but LiteLLM passes it on to models only that it knows.
             "allowed_openai_params": ["user"] if provider == "openai" else None,
-            "timeout": self._timeout,
             "num_retries": 0,
             "max_retries": 0,
         }

@@ -8,13 +8,14 @@ from typing import Any
 
 from host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
 
-_FINISHES: dict[str, FinishReason] = {
+FINISHES: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
+"""OpenAI's reasons to finish, of which LiteLLM makes all others."""
 
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
@@ -24,15 +25,7 @@ _NOTHING = ChatPiece()
 
 def piece_of(chunk: Any) -> ChatPiece | None:
     """Return what a chunk carries, or None if that is nothing."""
-    piece = ChatPiece()
-    usage = getattr(chunk, "usage", None)
-    # Zeros are LiteLLM's, for a provider that does not count.
-    if usage is not None and usage.total_tokens:
-        piece.usage = Usage(
-            prompt_tokens=usage.prompt_tokens,
-            completion_tokens=usage.completion_tokens,
-            total_tokens=usage.total_tokens,
-        )
+    piece = ChatPiece(usage=usage_of(chunk))
     for choice in chunk.choices or ():
         delta = choice.delta
         if delta is not None:
@@ -47,12 +40,25 @@ def piece_of(chunk: Any) -> ChatPiece | None:
                 for call in delta.tool_calls or ()
             ] or None
         if choice.finish_reason is not None:
-            piece.finish_reason = _FINISHES.get(choice.finish_reason, "stop")
+            piece.finish_reason = FINISHES.get(choice.finish_reason, "stop")
     if piece == _NOTHING:
         return None
     # `chunk.model` is what was asked for.
     piece.model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
     return piece
+
+
+def usage_of(said: Any) -> Usage | None:
+    """Return the tokens that the provider has counted, of a chunk or of a whole answer."""
+    usage = getattr(said, "usage", None)
+    # Zeros are LiteLLM's, for a provider that does not count.
+    if usage is None or not usage.total_tokens:
+        return None
+    return Usage(
+        prompt_tokens=usage.prompt_tokens,
+        completion_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens,
+    )
 
 
 class Watch:
@@ -133,12 +139,12 @@ class _Lines:
                 except ValueError:
                     broken = True
                 else:
-                    self.finished = not broken and (self.finished or _ends(chunk))
+                    self.finished = not broken and (self.finished or ended_by_gemini(chunk))
             yield line
 
 
-def _ends(chunk: dict[str, Any]) -> bool:
-    """Tell whether a chunk of Gemini's has the reason why the answer, or its prompt, is at an end."""
+def ended_by_gemini(chunk: dict[str, Any]) -> bool:
+    """Tell whether a chunk or an answer of Gemini's has the reason why the answer, or its prompt, is at an end."""
     candidates = chunk.get("candidates") or ()
     blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
     return bool(blocked) or any(candidate.get("finishReason") for candidate in candidates)

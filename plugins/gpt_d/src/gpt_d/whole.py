@@ -1,0 +1,105 @@
+"""LiteLLM's plain answers as one piece, and what the provider itself has said in them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+from gpt_d.pieces import FINISHES, ended_by_gemini, usage_of
+from host.chat import ChatPiece, ToolCallDelta, cut_off
+from host.errors import HostError, UpstreamBadRequest, UpstreamError
+
+
+class Heard:
+    """The provider's own answer to a plain call, as LiteLLM shows it to a ``logger_fn``.
+
+    LiteLLM gives an answer without a finish reason the reason "stop", hides a refusal
+    in words, and calls an answer that it cannot read a bad request. It shows what
+    it was sent before it does so, of each deployment behind a Router, too.
+    """
+
+    def __init__(self) -> None:
+        self._answer: Any = None
+
+    def listener(self) -> Callable[[dict[str, Any]], None]:
+        """Return what LiteLLM is given: a function, as a Router copies all else that a call has."""
+
+        def listen(details: dict[str, Any]) -> None:
+            # Each deployment that is asked begins with "pre_api_call".
+            answered = details.get("log_event_type") == "post_api_call"
+            self._answer = details.get("original_response") if answered else None
+
+        return listen
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON of the answer, or nothing where it is none, or was not shown."""
+        try:
+            found = json.loads(self._answer) if isinstance(self._answer, str) else self._answer
+        except ValueError:
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def told(self, error: HostError) -> HostError:
+        """Return the error for a call on which LiteLLM has failed: if an answer had come, it could not read that."""
+        document = self.document()
+        if not document or type(error) not in (UpstreamError, UpstreamBadRequest):
+            return error
+        said = document.get("error")
+        if not said:
+            return UpstreamError("the provider sent an answer that has not the shape of one")
+        message = str(said.get("message") if isinstance(said, dict) else said)
+        # The status of a refusal that LiteLLM has read is the provider's, else one that it has made up.
+        return error if message in error.message else UpstreamError(f"the provider answered with an error: {message}")
+
+
+def piece_of_whole(answer: Any, document: dict[str, Any]) -> ChatPiece:
+    """Return an answer as one piece; ``document`` is what the provider sent, if that is known.
+
+    Raises ``UpstreamError`` for an answer that was cut off.
+    """
+    if not answer.choices or not _is_whole(document):
+        cut_off()
+    (choice, *_) = answer.choices
+    message, own = choice.message, _message(document)
+    # The provider's own text, if it is at hand: of plain answers only, LiteLLM takes what stands in <think>.
+    text = own.get("content")
+    calls = [
+        ToolCallDelta(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments or "")
+        for index, call in enumerate(message.tool_calls or ())
+    ]
+    return ChatPiece(
+        text=(text if isinstance(text, str) and text else message.content or _filtered(document)) or None,
+        refusal=own.get("refusal") or None,
+        tool_calls=calls or None,
+        finish_reason=FINISHES.get(choice.finish_reason, "stop"),
+        usage=usage_of(answer),
+        model=document.get("model") or document.get("modelVersion") or None,
+    )
+
+
+def _is_whole(document: dict[str, Any]) -> bool:
+    """Tell whether the provider has given a reason to finish; of a protocol that is not known, LiteLLM is believed."""
+    choices = document.get("choices")
+    if isinstance(choices, list):
+        return any(choice.get("finish_reason") or choice.get("finish_details") for choice in choices)
+    if "stop_reason" in document:
+        return bool(document["stop_reason"])
+    return not {"candidates", "promptFeedback"} & document.keys() or ended_by_gemini(document)
+
+
+def _message(document: dict[str, Any]) -> dict[str, Any]:
+    """Return the first message of an answer in OpenAI's protocol."""
+    choices = document.get("choices")
+    found = choices[0].get("message") if isinstance(choices, list) and choices else None
+    return found if isinstance(found, dict) else {}
+
+
+def _filtered(document: dict[str, Any]) -> str:
+    """Return the text that Gemini had written before its filter ended it: LiteLLM drops it."""
+    parts = [
+        part
+        for candidate in (document.get("candidates") or ())[:1]
+        for part in (candidate.get("content") or {}).get("parts") or ()
+    ]
+    return "".join(part.get("text") or "" for part in parts if not part.get("thought"))

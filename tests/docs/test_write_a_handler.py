@@ -1,0 +1,43 @@
+"""The recipes for plugin authors run as they stand, in real workers against a real provider's protocol."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from host.errors import InvalidInput
+from host.manifest import parse_manifest
+from host.testing import Reply, Upstream
+from tests.support import bench, error_of, install_plugin, within
+
+PAGE = (Path(__file__).parents[2] / "docs/how-to/write-a-handler.md").read_text()
+(MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+CHAT, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path: Path) -> None:
+    assert set(parse_manifest(MANIFEST, "handler.toml").secrets) == {"MY_GPT_KEY"}
+    install_plugin(tmp_path, "my_gpt", CHAT, attribute="MyGpt", manifest=MANIFEST)
+    upstream = Upstream(key="a-key")
+    async with upstream.serving():
+        upstream.say(Reply(("Bon", "jour")))
+        settings = {"my_gpt": {"base_url": upstream.base_url("openai")}}
+        async with bench(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
+            messages = [{"role": "user", "content": "Hello"}]
+            answer = await within(host.ask("my_gpt", "chat", messages=messages))
+            assert answer["text"] == "Bonjour"
+            pieces = [piece async for piece in host.pieces("my_gpt", "chat", messages=messages)]
+            assert [piece["text"] for piece in pieces if piece.get("text")] == ["Bon", "jour"]
+        assert upstream.last.asked.model == "small"
+        assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
+
+
+async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "calculator", TYPED, attribute="Calculator")
+    async with bench(tmp_path) as host:
+        assert await within(host.ask("calculator", "add", numbers=[1, 2.5])) == {"value": 3.5}
+        assert await within(host.ask("calculator", "mean", numbers=[1, 2])) == {"value": 1.5}
+        empty = await error_of(host.ask("calculator", "mean", numbers=[]))
+        assert (type(empty), empty.param) == (InvalidInput, "numbers")
+        wrong = await error_of(host.ask("calculator", "add", numbers=["x"]))
+        assert (type(wrong), wrong.param) == (InvalidInput, "numbers[0]")
