@@ -26,6 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config = tmp_path / "host.toml"
     config.write_text(f'[catalog]\nroots = ["{plugins}"]\ninclude_sys_path = false\n[memory]\nlimit = "512MB"\n')
     monkeypatch.setenv("HANDLER_HOST_CONFIG", str(config))
+    monkeypatch.setenv("HANDLER_HOST_DATA_DIR", str(tmp_path / "data"))
     return plugins
 
 

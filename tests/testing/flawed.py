@@ -10,7 +10,7 @@ import msgspec
 
 from gpt_a import GptA
 from host.chat import ChatHandler, ChatPiece
-from host.errors import UpstreamAuth, UpstreamError
+from host.errors import UpstreamError
 from host.plugin import operation
 
 
@@ -27,17 +27,6 @@ class Dropping(GptA):
     async def stream(self, request, call=None):
         async for piece in super().stream(msgspec.structs.replace(request, seed=None), call):
             yield piece
-
-
-class Telling(GptA):
-    """Tells the client the key."""
-
-    async def stream(self, request, call=None):
-        try:
-            async for piece in super().stream(request, call):
-                yield piece
-        except UpstreamAuth:
-            raise UpstreamAuth(f"no luck with {self.context.secrets['OPENAI_API_KEY'].reveal()}") from None
 
 
 class Hoarding(GptA):

@@ -44,7 +44,6 @@ TEMPLATES = {"Endless": OF_PARROTS, "Dying": OF_PARROTS, "Miscounting": OF_ADDER
 FOUND = {
     "Truncated": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[truncated]",),
     "Dropping": ("test_no_field_is_dropped_in_silence[seed]",),
-    "Telling": ("test_a_wrong_key_is_told_without_the_key",),
     "Hoarding": ("test_the_first_piece_comes_before_the_provider_has_said_the_second",),
     "Deaf": ("test_a_client_that_leaves_before_its_answer_closes_the_providers_connection[stalled]",),
     "Insisting": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[cut]",),

@@ -189,7 +189,7 @@ async def test_a_tab_is_exported_as_csv_and_formulas_are_made_harmless(tmp_path:
         ({"credentials_file": "/nowhere/key.json"}, {}, "/nowhere/key.json cannot be read"),
         ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": "hunter2"}, "is no JSON"),
         ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": '{"private_key": "hunter2"}'}, "it has no client_email, token_uri"),
-        ({}, {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/adc.json"}, "GOOGLE_APPLICATION_CREDENTIALS: /nowhere"),
+        ({}, {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/adc.json"}, "GOOGLE_APPLICATION_CREDENTIALS: "),
     ],
 )
 async def test_a_wrong_configuration_is_told_at_activation_without_the_key(
