@@ -6,14 +6,13 @@ request, so that a handler's complaint about one of them names the client's own 
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Any
 
 import msgspec
 
 from host import anthropic_messages as sent
 from host import chat_types as chat
+from host.asked import Asked
 from host.errors import InvalidInput
 from host.request_body import BodyDecoder
 
@@ -23,27 +22,6 @@ RENAMED = {
     "stop": "stop_sequences",
 }
 """Fields of a chat request that have another name here."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A chat request, and where its messages stood in the client's."""
-
-    chat: chat.ChatRequest
-    places: list[str]
-
-    def located(self, error: InvalidInput) -> InvalidInput:
-        """Return a handler's complaint with the client's own name of the field."""
-        param = error.param or ""
-        found = re.match(r"messages\[(\d+)\]", param)
-        if found is not None and int(found[1]) < len(self.places):
-            # What follows counts parts where the client has counted blocks: the message is as far as it is sure.
-            mine = self.places[int(found[1])]
-        elif param in RENAMED:
-            mine = RENAMED[param]
-        else:
-            return error
-        return InvalidInput(error.message.replace(param, mine), param=mine, details=error.details)
 
 
 class _Translation:
@@ -147,7 +125,7 @@ def _to_chat(request: sent.Prompt) -> Asked:
     output = request.output_config.format if request.output_config is not None else None
     if output is not None:
         asked.response_format = chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=output.schema))
-    return Asked(asked, translation.places)
+    return Asked(asked, translation.places, RENAMED)
 
 
 _options: dict[str, Any] = {

@@ -6,14 +6,13 @@ As everywhere in Google's JSON a field's name may be written ``inlineData`` or
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
 
 from host import chat_types as chat
+from host.asked import Asked
 from host.errors import InvalidInput
 from host.gemini_contents import Content, messages, text_of_system
 from host.gemini_schemas import json_schema
@@ -51,27 +50,6 @@ PLACES = {
     "tool_choice": "toolConfig.functionCallingConfig",
 }
 """Where a client has written what a chat request calls so."""
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A request as handlers take it, and where its messages stand in the client's."""
-
-    chat: chat.ChatRequest
-    places: list[str]
-
-    def located(self, error: InvalidInput) -> InvalidInput:
-        """Return a handler's complaint with the client's own name of the field."""
-        param = error.param or ""
-        found = re.match(r"messages\[(\d+)\]", param)
-        if found is not None and int(found[1]) < len(self.places):
-            # What follows counts parts where the client has others: the content is as far as it is sure.
-            mine = self.places[int(found[1])]
-        elif param in PLACES:
-            mine = PLACES[param]
-        else:
-            return error
-        return InvalidInput(error.message.replace(param, mine), param=mine, details=error.details)
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -161,7 +139,7 @@ class GenerateContentRequest(_Request):
             presence_penalty=config.presence_penalty,
             frequency_penalty=config.frequency_penalty,
         )
-        return Asked(made, places)
+        return Asked(made, places, PLACES)
 
     def _tools(self) -> tuple[list[chat.Tool], Any]:
         """Return the functions that may be called, and how they are to be chosen."""

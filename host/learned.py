@@ -9,11 +9,12 @@ from __future__ import annotations
 import logging
 import os
 import stat
-import tempfile
 from contextlib import suppress
 from pathlib import Path
 
 import msgspec
+
+from host.files import replace_file
 
 log = logging.getLogger(__name__)
 
@@ -133,9 +134,8 @@ class Learned:
         if self.path is None:
             return
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
             _check_regular(self.path)
-            _replace(self.path, content)
+            replace_file(self.path, content)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             log.warning("%s cannot be written: %s; what is learned lasts as long as the host", self.path, reason)
@@ -174,18 +174,3 @@ def _check_regular(path: Path) -> None:
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
             raise ValueError("it is no regular file")
-
-
-def _replace(path: Path, content: bytes) -> None:
-    number, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-            file.flush()
-            # Before it takes the other's place: after a crash of the machine it must not be an empty one.
-            os.fsync(file.fileno())
-        os.replace(name, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(name)
-        raise

@@ -25,6 +25,7 @@ from host.errors import (
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamTimeout,
+    UpstreamUnreachable,
 )
 from host.plugin import traceparent
 
@@ -131,3 +132,20 @@ def refuse_fields(request: Any, provider: str, *names: str) -> None:
     for name in names:
         if getattr(request, name) not in (None, [], {}):
             raise InvalidInput(f"{name}: {provider} has nothing of the kind; leave it out", param=name)
+
+
+def timed_out(seconds: float) -> UpstreamTimeout:
+    """Return the error for a provider that was silent for so long."""
+    return UpstreamTimeout(f"no answer from the provider within {seconds:g} s")
+
+
+def unreachable(error: BaseException) -> UpstreamUnreachable:
+    """Return the error for a connection to the provider that failed with ``error``, of whose text nothing is told."""
+    return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
+
+
+def of_httpx(error: Exception, timeout: float) -> UpstreamError | None:
+    """Return the error for one of httpx or httpx2, which SDKs let through in mid-stream, or None if it is none."""
+    if not type(error).__module__.startswith("httpx"):
+        return None
+    return timed_out(timeout) if "Timeout" in type(error).__name__ else unreachable(error)

@@ -10,9 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +18,7 @@ from pathlib import Path
 
 from host.config import Config, VerifyConfig
 from host.errors import HandlerBusy, HostError
+from host.files import replace_file
 from host.log import without_secrets
 from host.reports import CheckReport, HandlerStatus, VerifyReport
 from host.supervisor import Supervisor
@@ -132,17 +131,6 @@ def _read(flag: Path) -> str | None:
 def _write(flag: Path, commit: str) -> None:
     """Write the flag as a whole or not at all; where that cannot be, the next start verifies again."""
     try:
-        flag.parent.mkdir(parents=True, exist_ok=True)
-        fd, temporary = tempfile.mkstemp(dir=flag.parent, prefix=f"{flag.name}.")
-        try:
-            with os.fdopen(fd, "w", encoding="utf-8") as file:
-                file.write(f"{commit}\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, flag)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
+        replace_file(flag, f"{commit}\n".encode())
     except OSError as error:
         log.warning("the verified commit cannot be kept", extra={"fields": {"flag": str(flag), "reason": str(error)}})

@@ -33,7 +33,7 @@ LAYERS: list[set[str]] = [
         "timers",
     }
     | {"config", "config_values", "config_loader", "settings", "manifest", "manifest_schema", "memory", "shortage"}
-    | {"log", "suggest", "version", "units", "entry_points", "fallback", "listen", "pending", "reconfigure"},
+    | {"log", "suggest", "version", "units", "entry_points", "fallback", "files", "listen", "pending", "reconfigure"},
     # 1: one source of handlers, one worker, one end of a channel
     {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
     | {
@@ -66,6 +66,7 @@ LAYERS: list[set[str]] = [
         "metrics",
         "metric_families",
         "request_body",
+        "asked",
         "chat_api",
         "openai_requests",
         "openai_answers",

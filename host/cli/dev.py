@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import signal
-import subprocess
 import sys
 import tempfile
 import threading
@@ -18,11 +17,10 @@ from typing import Any, NamedTuple
 from host.cli.chat import Dialogue, converse
 from host.cli.client import Client
 from host.cli.failure import OK, USAGE, Failure
+from host.cli.own_host import own_host
 from host.cli.render import note
 from host.manifest import GROUP
 
-STOP_LIMIT = 20
-"""Seconds for the host to end."""
 DEBOUNCE = 300
 """Milliseconds within which several changes are one: editors write a file in steps."""
 
@@ -48,7 +46,13 @@ def dev(arguments: SimpleNamespace) -> int:
     with tempfile.TemporaryDirectory(prefix="handler-host-dev-") as directory:
         site = Path(directory)
         _lay_out(project, site)
-        with _host(project, site, token, arguments) as url, _stopping() as stop:
+        host = own_host(
+            _environment(project, site, token),
+            port=arguments.port,
+            log_level=arguments.log_level or "info",
+            config=arguments.config,
+        )
+        with host as url, _stopping() as stop:
             client = Client(SimpleNamespace(url=url), token=token)
             note(f"{', '.join(project.handlers)} at {url}, reloaded when a file in {path} changes; Ctrl-D ends this")
             changes = watchfiles.watch(path, stop_event=stop, debounce=DEBOUNCE, raise_interrupt=False)
@@ -97,30 +101,13 @@ def _distribution(project: Project) -> str:
     return f"{project.name.lower().replace('_', '-')}-from-source"
 
 
-@contextlib.contextmanager
-def _host(project: Project, site: Path, token: str, arguments: SimpleNamespace) -> Iterator[str]:
-    """Run a host that has the source of the plugin beside all that is installed; give its URL."""
+def _environment(project: Project, site: Path, token: str) -> dict[str, str]:
+    """Return the environment of a host that has the source of the plugin beside all that is installed."""
     environment = {name: value for name, value in os.environ.items() if name != "HANDLER_HOST_API_KEYS"}
     environment |= {"HANDLER_HOST_ADMIN_TOKEN": token, "HANDLER_HOST_CATALOG__ROOTS": str(site)}
     for handler in project.handlers:
         environment[f"HANDLER_HOST_CATALOG__PINS__{handler.upper()}"] = _distribution(project)
-    command = [sys.executable, "-m", "host", "serve", "--host", "127.0.0.1", "--port", str(arguments.port)]
-    command += ["--log-level", arguments.log_level or "info"]
-    command += ["--config", arguments.config] if arguments.config else []
-    # In a group of its own: Ctrl-C at the prompt ends an answer, not the host.
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True, process_group=0) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line.startswith("ready "):
-                raise Failure("the host did not start: see above", USAGE)
-            yield line.removeprefix("ready ").strip()
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(STOP_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()
+    return environment
 
 
 @contextlib.contextmanager

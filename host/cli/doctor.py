@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import secrets
-import signal
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +15,7 @@ from host.cli.dependencies import of_dependencies
 from host.cli.diagnosis import Finding
 from host.cli.failure import OK, REFUSED, USAGE, Failure
 from host.cli.flags import loaded
+from host.cli.own_host import own_host
 from host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
 from host.cli.render import note, put, put_json, put_table, size
 from host.config import Config, with_state_file
@@ -29,8 +25,6 @@ from host.planner import policy_of
 from host.suggest import did_you_mean
 from host.units import format_size
 
-START_LIMIT = 60
-"""Seconds for the host of ``--measure`` to start, and to end."""
 MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "problem": "PROBLEM"}
 
 
@@ -151,7 +145,11 @@ def _expected(arguments: SimpleNamespace, footprints: Sequence[Footprint]) -> li
 
 def _measure(arguments: SimpleNamespace, names: Sequence[str]) -> Iterator[tuple[str, Measured | Finding]]:
     """Activate each handler once, in a host of its own; yield what it took, or why it could not be."""
-    with _host(arguments) as client:
+    token = secrets.token_urlsafe(24)
+    environment = os.environ | {"HANDLER_HOST_ADMIN_TOKEN": token}
+    file = arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
+    with own_host(environment, port=0, log_level="error", config=file) as url:
+        client = Client(SimpleNamespace(url=url), token=token)
         for name in names:
             note(f"measuring {name} …")
             try:
@@ -162,26 +160,3 @@ def _measure(arguments: SimpleNamespace, names: Sequence[str]) -> Iterator[tuple
                 yield name, Finding("problem", name, f"cannot be activated: {failure}")
                 continue
             yield name, (worker["peak"] or worker["pss"], receipt["activate_seconds"])
-
-
-@contextlib.contextmanager
-def _host(arguments: SimpleNamespace) -> Iterator[Client]:
-    """Run a host with the same configuration, for this command alone."""
-    token = secrets.token_urlsafe(24)
-    command = [sys.executable, "-m", "host", "serve", "--host", "127.0.0.1", "--port", "0", "--log-level", "error"]
-    file = arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
-    command += ["--config", str(Path(file).absolute())] if file else []
-    environment = os.environ | {"HANDLER_HOST_ADMIN_TOKEN": token}
-    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            line = process.stdout.readline()
-            if not line.startswith("ready "):
-                raise Failure("the host of --measure did not start: see above", USAGE)
-            yield Client(SimpleNamespace(url=line.removeprefix("ready ").strip()), token=token)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            try:
-                process.wait(START_LIMIT)
-            except subprocess.TimeoutExpired:
-                process.kill()

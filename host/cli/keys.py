@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import datetime
 import json
-import os
 import re
 import secrets
-import tempfile
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,6 +15,7 @@ from host.cli.flags import loaded
 from host.cli.render import note, put, put_json, put_table
 from host.config_loader import hash_key
 from host.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
+from host.files import replace_file
 from host.units import parse_duration
 
 PREFIX = "hh_"
@@ -149,18 +148,7 @@ def _write(file: Path, text: str, name: str) -> None:
     assert name in parse_consumers(text, str(file)), "what is written is what was meant"
     try:
         mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
-        file.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=f".{file.name}.", dir=file.parent)
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-                stream.write(text)
-                stream.flush()
-                os.fsync(stream.fileno())
-            os.chmod(temporary, mode)
-            os.replace(temporary, file)
-        except BaseException:
-            Path(temporary).unlink(missing_ok=True)
-            raise
+        replace_file(file, text.encode(), mode=mode)
     except OSError as error:
         raise Failure(f"{file}: cannot be written: {error.strerror}", REFUSED) from error
 

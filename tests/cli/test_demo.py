@@ -54,7 +54,7 @@ def test_the_demo_tells_the_whole_story() -> None:
     assert re.findall(r"^(\d)\. ", out, re.MULTILINE) == [*"123456"]
     table = [line for line in out.splitlines() if line.endswith("#")]
     assert max(map(len, table)) <= 80
-    receipts = re.findall(r"(\w+): generation \d+ gone in \d+ ms, (\d+) MB given back", out)
+    receipts = re.findall(r"(\w+): generation 1 gone in \d+ ms, (\d+) MB given back", out)
     handlers = ["gpt_e", "gpt_a", "gpt_b", "gpt_c", "gpt_d", "sheets"]
     assert [name for name, _ in receipts] == handlers[::-1]
     sizes = [int(line.split()[-2]) for line in table]

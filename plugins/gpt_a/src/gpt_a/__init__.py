@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ToolCallDelta, Usage, cut_off
-from host.errors import ConfigError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from host.errors import ConfigError, UpstreamError
 from host.plugin import CallInfo
-from host.upstream import Retries, from_status, retried, retry_after_of, trace_headers
+from host.upstream import Retries, from_status, of_httpx, retried, retry_after_of, timed_out, trace_headers, unreachable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
@@ -98,27 +98,18 @@ class GptA(ChatHandler):
         except openai.APIStatusError as error:
             raise _status_error(error) from error
         except openai.APITimeoutError as error:
-            raise self._timed_out() from error
+            raise timed_out(self.context.config["timeout"]) from error
         except openai.APIConnectionError as error:
-            raise _unreachable(error.__cause__ or error) from error
+            raise unreachable(error.__cause__ or error) from error
         except json.JSONDecodeError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
         except openai.APIError as error:
             raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
         except Exception as error:
-            # In the middle of a stream, version 2 of the SDK lets the errors of its transport through, httpx or httpx2.
-            if not type(error).__module__.startswith("httpx"):
+            told = of_httpx(error, self.context.config["timeout"])
+            if told is None:
                 raise
-            if "Timeout" in type(error).__name__:
-                raise self._timed_out() from error
-            raise _unreachable(error) from error
-
-    def _timed_out(self) -> UpstreamTimeout:
-        return UpstreamTimeout(f"no answer from the provider within {self.context.config['timeout']:g} s")
-
-
-def _unreachable(error: BaseException) -> UpstreamUnreachable:
-    return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
+            raise told from error
 
 
 def _piece(chunk: ChatCompletionChunk) -> ChatPiece | None:

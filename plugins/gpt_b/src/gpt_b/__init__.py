@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 from gpt_b.events import Events
 from gpt_b.requests import headers_for, message_body, prompt_body
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, TokenCount, check, cut_off
-from host.errors import ConfigError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
+from host.errors import ConfigError, UpstreamError
 from host.plugin import CallInfo, operation
-from host.upstream import Retries, from_status, retried, retry_after_of, trace_headers
+from host.upstream import Retries, from_status, of_httpx, retried, retry_after_of, timed_out, trace_headers, unreachable
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
@@ -108,27 +108,18 @@ class GptB(ChatHandler):
         except anthropic.APIStatusError as error:
             raise _status_error(error) from error
         except anthropic.APITimeoutError as error:
-            raise self._timed_out() from error
+            raise timed_out(self.context.config["timeout"]) from error
         except anthropic.APIConnectionError as error:
-            raise _unreachable(error.__cause__ or error) from error
+            raise unreachable(error.__cause__ or error) from error
         except anthropic.APIError as error:
             raise UpstreamError(f"the provider's answer is not understood: {error.message}") from error
         except UpstreamError:
             raise
         except Exception as error:
-            # In the middle of a stream the SDK lets the errors of its transport through, httpx or httpx2.
-            if not type(error).__module__.startswith("httpx"):
+            told = of_httpx(error, self.context.config["timeout"])
+            if told is None:
                 raise
-            if "Timeout" in type(error).__name__:
-                raise self._timed_out() from error
-            raise _unreachable(error) from error
-
-    def _timed_out(self) -> UpstreamTimeout:
-        return UpstreamTimeout(f"no answer from the provider within {self.context.config['timeout']:g} s")
-
-
-def _unreachable(error: BaseException) -> UpstreamUnreachable:
-    return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
+            raise told from error
 
 
 def _expect(response: Any, content_type: str) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 import aiohttp
 
-from host.errors import UpstreamAuth, UpstreamError, UpstreamTimeout, UpstreamUnreachable
-from host.upstream import from_status, retry_after_of
+from host.errors import UpstreamAuth, UpstreamError
+from host.upstream import from_status, retry_after_of, timed_out, unreachable
 
 _BAD_KEY = "API_KEY_INVALID"
 """Google answers a wrong key with 400, and this reason among its details."""
@@ -22,9 +22,9 @@ def connection(timeout: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise UpstreamTimeout(f"no answer from the provider within {timeout:g} s") from error
+        raise timed_out(timeout) from error
     except aiohttp.ClientError as error:
-        raise UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}") from error
+        raise unreachable(error) from error
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: str) -> UpstreamError:

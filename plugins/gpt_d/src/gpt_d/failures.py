@@ -19,10 +19,8 @@ from host.errors import (
     InvalidInput,
     UpstreamError,
     UpstreamRateLimited,
-    UpstreamTimeout,
-    UpstreamUnreachable,
 )
-from host.upstream import from_status, retry_after_of
+from host.upstream import from_status, retry_after_of, timed_out, unreachable
 
 TRANSPORTS = ("httpx", "httpcore", "aiohttp")
 """Packages whose errors mean that the connection failed; none of them is imported here."""
@@ -61,10 +59,10 @@ def _of_connection(chain: list[BaseException], timeout: float) -> HostError | No
     if any("Timeout" in type(link).__name__ for link in chain):
         if any(getattr(link, "status_code", None) == 408 for link in chain if _is_of_provider(link)):
             return None  # the provider's own time-out
-        return UpstreamTimeout(f"no answer from the provider within {timeout:g} s")
+        return timed_out(timeout)
     for link in chain:
         if type(link).__module__.partition(".")[0] in TRANSPORTS and type(link).__name__ not in ANSWERS:
-            return UpstreamUnreachable(f"the connection to the provider failed: {type(link).__name__}")
+            return unreachable(link)
     if any(isinstance(link, json.JSONDecodeError) for link in chain):
         return UpstreamError("the provider sent a chunk that is not JSON")
     return None
