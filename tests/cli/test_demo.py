@@ -17,7 +17,7 @@ from host.cli.failure import INTERRUPTED
 from tests.cli.running import Run
 from tests.support import children_of, gone
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.alone]
 
 DEMO = Path(__file__).parents[2] / "examples" / "demo.py"
 

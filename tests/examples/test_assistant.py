@@ -15,6 +15,8 @@ import pytest
 from host.config_loader import load_config
 from host.testing import HostUnderTest, Received, Reply, Status, Upstream, host_under_test
 
+pytestmark = pytest.mark.alone
+
 ASSISTANT = Path(__file__).parents[2] / "examples" / "assistant"
 CONFIG = (ASSISTANT / "host.toml").read_text()
 ROLES = (ASSISTANT / "roles.toml").read_text()

@@ -19,6 +19,8 @@ import pytest
 
 from tests.support import WORKERS, gone, install_plugin, until, within
 
+pytestmark = pytest.mark.alone
+
 MB = 1024**2
 ADMIN = "the-admin-token"
 MOUNT = Path("/sys/fs/cgroup/memory")

@@ -24,6 +24,8 @@ from host.shortage import KernelView
 from tests.http.serving import running
 from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
+pytestmark = pytest.mark.alone
+
 MB = 1024**2
 SIZE = 1000 * MB
 """What each handler of these tests was learned to take, where nothing else is said."""
