@@ -18,8 +18,9 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 # Hashes for all, and wheels: only forbiddenfruit has none, and is built (it is pure Python) by the locked setuptools.
+# A lock is complete, so pip resolves nothing (--no-deps): what is published after it cannot disturb it.
 pip_install := $(python) -m pip install --quiet --compile
-locked := --require-hashes --no-build-isolation --use-pep517 --only-binary=:all: --no-binary=forbiddenfruit
+locked := --require-hashes --no-deps --no-build-isolation --use-pep517 --only-binary=:all: --no-binary=forbiddenfruit
 
 .DEFAULT_GOAL := help
 
@@ -97,7 +98,7 @@ docs: $(VENV)-docs/.installed ## the documentation as a site in build/site; a wa
 
 $(VENV)-docs/.installed: requirements/docs.txt
 	$(PYTHON) -m venv --clear $(VENV)-docs
-	$(VENV)-docs/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/docs.txt
+	$(VENV)-docs/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/docs.txt
 	touch $@
 
 .PHONY: clean
@@ -107,7 +108,7 @@ clean: ## remove what the other commands made
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.
 
-compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-strip-extras \
+compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
 	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(LOCKFLAGS)
 of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
@@ -125,5 +126,5 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 
 $(VENV)-uv/.installed: requirements/uv.txt
 	$(PYTHON) -m venv --clear $(VENV)-uv
-	$(VENV)-uv/bin/python -m pip install --quiet --require-hashes --only-binary=:all: -r requirements/uv.txt
+	$(VENV)-uv/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/uv.txt
 	touch $@

@@ -70,7 +70,7 @@ def environment() -> tuple[Path, str]:
         print(f"making {ENVIRONMENT} from {LOCK.relative_to(ROOT)} …", file=sys.stderr)
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--compile", "--require-hashes"]
-        command += ["--only-binary=:all:", "-r", str(LOCK)]
+        command += ["--no-deps", "--only-binary=:all:", "-r", str(LOCK)]
         installed = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
         if installed.returncode != 0:
             raise SystemExit(f"the peer could not be installed:\n{installed.stderr[-2000:]}")

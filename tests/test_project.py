@@ -86,7 +86,9 @@ def test_there_is_no_lock_that_names_an_index() -> None:
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None:
+    """Older pips do not take ``name[extra]==1`` for a pin of ``name``, and fail once a newer version is published."""
     for requirement, hashes in locked(lock):
+        assert not requirement.extras, f"{lock.name}: {requirement.name} is locked with extras"
         assert re.fullmatch(r"==[\w.!+]+", str(requirement.specifier)), f"{requirement} is not one version"
         assert hashes, f"{requirement} has no hash"
 
