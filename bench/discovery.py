@@ -21,9 +21,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench import tables
-from host.catalog import scan
+from host.catalog.catalog import scan
+from host.catalog.manifest import GROUP
 from host.config import CatalogConfig
-from host.manifest import GROUP
 
 DISTRIBUTIONS = 1000
 PLUGINS = 20
@@ -138,7 +138,14 @@ def measure_scan(runs: int) -> bool:
         f"discovery: {DISTRIBUTIONS} distributions, {PLUGINS} of them plugins; warm, {runs} runs",
         ["how", "median ms", "best ms", "worst ms", "ratio", "plugin modules imported"],
         [
-            ["host.catalog.scan, manifests read and checked", own, min(ours), max(ours), "1.00x", len(imported)],
+            [
+                "host.catalog.catalog.scan, manifests read and checked",
+                own,
+                min(ours),
+                max(ours),
+                "1.00x",
+                len(imported),
+            ],
             [
                 "importlib.metadata.entry_points(), names only",
                 other,

@@ -7,37 +7,37 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from host.admin import AdminRoutes
-from host.anthropic_api import REQUEST_ID, AnthropicRoutes
-from host.anthropic_api import envelope as anthropic_envelope
-from host.api_docs import ApiDocsRoutes
-from host.audit import Audit
-from host.auth import ConsumerGate, Endpoint, KeyRing
-from host.chat_api import ChatApi
+from host.access.audit import Audit
+from host.access.auth import ConsumerGate, Endpoint, KeyRing
+from host.access.operators import Operators
 from host.config import Config
-from host.cors import Cors
 from host.dashboard import DashboardRoutes
-from host.dispatch import Dispatcher, NativeRoutes
 from host.errors import NotFound
-from host.event_routes import EventRoutes
-from host.gemini_api import GeminiRoutes
-from host.gemini_api import envelope as gemini_envelope
-from host.health import HealthRoutes
-from host.http_errors import error_middleware, expectation, speaking
-from host.metrics import MetricsRoutes
-from host.observation import Observer
-from host.openai_api import OpenAIRoutes
-from host.operators import Operators
-from host.peer import is_admin_connection
-from host.request_limits import RequestLimits
-from host.responses_api import ResponsesRoutes
-from host.supervisor import Supervisor
+from host.http.admin import AdminRoutes
+from host.http.api_docs import ApiDocsRoutes
+from host.http.cors import Cors
+from host.http.dispatch import Dispatcher, NativeRoutes
+from host.http.event_routes import EventRoutes
+from host.http.health import HealthRoutes
+from host.http.http_errors import error_middleware, expectation, speaking
+from host.http.peer import is_admin_connection
+from host.http.request_limits import RequestLimits
+from host.lifecycle.supervisor import Supervisor
+from host.protocols.anthropic.routes import REQUEST_ID, AnthropicRoutes
+from host.protocols.anthropic.routes import envelope as anthropic_envelope
+from host.protocols.chat_api import ChatApi
+from host.protocols.gemini.routes import GeminiRoutes
+from host.protocols.gemini.routes import envelope as gemini_envelope
+from host.protocols.openai.routes import OpenAIRoutes
+from host.protocols.responses.routes import ResponsesRoutes
+from host.telemetry.metrics import MetricsRoutes
+from host.telemetry.observation import Observer
 
 Gate = Callable[[Endpoint], Endpoint]
 """Stands before an endpoint."""
 
 if TYPE_CHECKING:
-    from host.tracing import Tracing
+    from host.telemetry.tracing import Tracing
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Where an application has its supervisor."""
@@ -132,7 +132,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
 def _tracing(config: Config) -> Tracing | None:
     if not config.tracing.enabled:
         return None
-    from host.tracing import Tracing  # with OpenTelemetry's SDK, which the host else does without
+    from host.telemetry.tracing import Tracing  # with OpenTelemetry's SDK, which the host else does without
 
     return Tracing(config.tracing)
 

@@ -28,7 +28,7 @@ class ExitReport(_Report, frozen=True, kw_only=True):
     """How and why the last worker of a handler ended."""
 
     kind: str
-    """One of ``host.lifecycle.Cause``."""
+    """One of ``host.lifecycle.state.Cause``."""
     text: str
     at: str
     generation: int

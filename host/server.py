@@ -19,14 +19,14 @@ import msgspec
 from aiohttp import web
 
 from host import log as logs
+from host.access.auth import is_loopback
 from host.app import SUPERVISOR, create_app
-from host.auth import is_loopback
 from host.config import Config, ServerConfig, with_state_file
-from host.config_loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
+from host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
 from host.errors import ConfigError
-from host.listener import Listener
+from host.http.listener import Listener
+from host.lifecycle.supervisor import Supervisor
 from host.signals import Reread, Signals
-from host.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -96,7 +96,7 @@ async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]
         config.verify.when == "deploy" and not any(map(os.environ.get, config.verify.commit_variables))
     ):
         return True
-    from host import verification  # nothing of it is in memory where there is nothing to verify
+    from host.lifecycle import verification  # nothing of it is in memory where there is nothing to verify
 
     commit = verification.commit_of(config.verify, os.environ)
     if commit is None:
@@ -130,7 +130,7 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         try:
             async with AsyncExitStack() as stack:
                 if config.admin.listen is not None:
-                    from host.admin_address import listening_for_operators  # few have one
+                    from host.http.admin_address import listening_for_operators  # few have one
 
                     listener = Listener(runner.server, config.server, admin=True)
                     await stack.enter_async_context(listening_for_operators(config.admin.listen, listener))

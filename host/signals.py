@@ -14,9 +14,9 @@ import msgspec
 
 from host import log as logs
 from host.config import Config
+from host.config.reconfigure import changes, merged
 from host.errors import ConfigError, HandlerBusy, HostError, UnknownHandler
-from host.reconfigure import changes, merged
-from host.supervisor import Supervisor
+from host.lifecycle.supervisor import Supervisor
 
 log = logging.getLogger(__name__)
 

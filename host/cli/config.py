@@ -15,8 +15,8 @@ from host.cli.failure import OK, USAGE, Failure
 from host.cli.flags import loaded
 from host.cli.render import note, put, put_json
 from host.config import POLICY_KEYS, Config, HandlerPolicy, Number, looks_secret
-from host.config_loader import Loaded, hash_key
-from host.config_values import SECTIONS, keys_of
+from host.config.loader import Loaded, hash_key
+from host.config.values import SECTIONS, keys_of
 from host.errors import ConfigError
 from host.units import parse_duration
 
@@ -59,7 +59,7 @@ def _hash() -> int:
 
 def _check(config: Config) -> int:
     """Check what is set for handlers against their manifests as well; no plugin is imported."""
-    from host.catalog import scan
+    from host.catalog.catalog import scan
     from host.cli.diagnosis import of_settings
 
     entries = scan(config.catalog, os.environ).entries

@@ -9,9 +9,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
-from host.catalog import CatalogEntry
+from host.catalog.catalog import CatalogEntry
+from host.catalog.dist_info import normalised
 from host.cli.diagnosis import Finding
-from host.dist_info import normalised
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement

@@ -14,12 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple
 
+from host.catalog.manifest import GROUP
 from host.cli.chat import Dialogue, converse
 from host.cli.client import Client
 from host.cli.failure import OK, USAGE, Failure
 from host.cli.own_host import own_host
 from host.cli.render import note
-from host.manifest import GROUP
 
 DEBOUNCE = 300
 """Milliseconds within which several changes are one: editors write a file in steps."""

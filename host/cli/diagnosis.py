@@ -7,11 +7,11 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
-from host.catalog import Catalog, CatalogEntry
+from host.catalog.catalog import Catalog, CatalogEntry
+from host.catalog.manifest import check_settings
 from host.config import Config
 from host.errors import ConfigError
-from host.manifest import check_settings
-from host.memory import MemoryLimit, read_memory
+from host.memory.readings import MemoryLimit, read_memory
 from host.suggest import did_you_mean
 from host.units import format_size
 

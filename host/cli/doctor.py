@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
-from host.catalog import CatalogEntry, scan
+from host.catalog.catalog import CatalogEntry, scan
 from host.cli import diagnosis
 from host.cli.client import Client
 from host.cli.dependencies import of_dependencies
@@ -19,9 +19,9 @@ from host.cli.own_host import own_host
 from host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
 from host.cli.render import note, put, put_json, put_table, size
 from host.config import Config, with_state_file
-from host.learned import Learned
-from host.memory import MemoryLimit, read_limit
-from host.planner import policy_of
+from host.lifecycle.planner import policy_of
+from host.memory.learned import Learned
+from host.memory.readings import MemoryLimit, read_limit
 from host.suggest import did_you_mean
 from host.units import format_size
 

@@ -15,12 +15,12 @@ from urllib.parse import unquote, urlsplit
 
 import msgspec
 
-from host.catalog import CatalogEntry, scan
+from host.catalog.catalog import CatalogEntry, scan
+from host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from host.cli.failure import OK, USAGE, Failure
 from host.cli.flags import loaded
 from host.cli.render import note, put, put_table
 from host.config import Config
-from host.environments import HandlerEnvironment, default_directory, find_environments
 from host.errors import ConfigError
 from host.suggest import did_you_mean
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from host.config_loader import Loaded
+    from host.config.loader import Loaded
 
 
 class Flag(NamedTuple):
@@ -37,7 +37,7 @@ FLAGS = (
 def loaded(arguments: SimpleNamespace) -> Loaded:
     """Return the configuration that file, environment and flags ask for; raises :class:`host.errors.ConfigError`."""
     # Of no use to commands that only talk to a host.
-    from host.config_loader import load_config
+    from host.config.loader import load_config
 
     name = arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
     given = {flag.key: getattr(arguments, flag.attribute) for flag in FLAGS}

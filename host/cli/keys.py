@@ -10,11 +10,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+from host.access.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
 from host.cli.failure import OK, REFUSED, USAGE, Failure
 from host.cli.flags import loaded
 from host.cli.render import note, put, put_json, put_table
-from host.config_loader import hash_key
-from host.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
+from host.config.loader import hash_key
 from host.files import replace_file
 from host.units import parse_duration
 

@@ -10,10 +10,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import NamedTuple
 
-from host.catalog import CatalogEntry, scan, secret_variable
+from host.catalog.catalog import CatalogEntry, scan, secret_variable
+from host.catalog.manifest import FILE_NAME, GROUP
 from host.cli.report_card import Mark, Row
 from host.config import CatalogConfig
-from host.manifest import FILE_NAME, GROUP
 
 NOT_SOURCES = {"build", "dist", "tests", "node_modules"}
 """Directories of a project in which a manifest is none of the plugin's own; hidden ones are left out as well."""

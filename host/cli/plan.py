@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from host.config import MB, Config
-from host.memory import MemoryLimit
+from host.memory.readings import MemoryLimit
 from host.units import format_duration, format_size
 
 PLANS = (512 * MB, 1024 * MB, 2048 * MB, 4096 * MB)

@@ -13,17 +13,17 @@ from typing import Any
 
 import msgspec
 
-from host.catalog import CatalogEntry
+from host.catalog.catalog import CatalogEntry
+from host.catalog.manifest import check_settings
+from host.channel.wire import WorkerSpec
 from host.cli.package_check import A_SECRET
 from host.cli.report_card import Mark, Row
 from host.errors import HostError
-from host.manifest import check_settings
 from host.testing.probe import Findings, Probe
 from host.testing.running import worker_under_test
 from host.testing.script import ProtocolName
 from host.testing.upstream import Upstream
 from host.units import format_size
-from host.wire import WorkerSpec
 
 CHAT = "chat"
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}

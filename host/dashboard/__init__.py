@@ -12,9 +12,9 @@ from typing import Any
 import msgspec
 from aiohttp import hdrs, web
 
-from host.dispatch import JSON_HEADERS, NativeRoutes
 from host.errors import InvalidInput, NotFound
-from host.supervisor import Supervisor
+from host.http.dispatch import JSON_HEADERS, NativeRoutes
+from host.lifecycle.supervisor import Supervisor
 from host.version import __version__
 
 STATIC = Path(__file__).parent / "static"

@@ -19,10 +19,10 @@ from typing import Any, Self
 
 import msgspec
 
+from host.channel.wire import WorkerSpec
 from host.errors import HostError
-from host.loading import LoadError, Operation, load
 from host.plugin import CallInfo, Context, Secret
-from host.wire import WorkerSpec
+from host.worker.loading import LoadError, Operation, load
 
 BLOCKED = 0.25
 """Seconds for which a handler may keep the loop busy in one go before that is told."""

@@ -22,8 +22,8 @@ import msgspec
 
 from host.config import CatalogConfig, Config, HandlerPolicy
 from host.errors import HostError
+from host.lifecycle.supervisor import Supervisor
 from host.reports import HandlerStatus, LoadReceipt, UnloadReceipt
-from host.supervisor import Supervisor
 from host.testing.background import LIMIT, Background
 
 ADMIN_TOKEN = "the-admin-token-of-a-test"  # noqa: S105 - that is what it says

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from host.loading import LoadError, load
-from host.wire import WorkerSpec
+from host.channel.wire import WorkerSpec
+from host.worker.loading import LoadError, load
 
 HANDLER = """
 from host.plugin import hookimpl, operation

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog import Catalog, scan
+from host.catalog.catalog import Catalog, scan
 from host.config import CatalogConfig
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog import Catalog, CatalogEntry, Problem, diff, secret_values
+from host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, secret_values
 from host.version import __version__
 
 from .conftest import Look, Site

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog import Catalog, diff, scan
+from host.catalog.catalog import Catalog, diff, scan
 from host.config import CatalogConfig
 
 pytestmark = pytest.mark.slow

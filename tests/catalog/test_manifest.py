@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest, read_manifest
 from host.errors import ConfigError
-from host.manifest import Manifest, ManifestError, check_settings, parse_manifest, read_manifest
 
 FULL = """
 title = "GPT A"

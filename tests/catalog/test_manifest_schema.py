@@ -9,8 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from host.manifest import ManifestError, parse_manifest
-from host.manifest_schema import text
+from host.catalog.manifest import ManifestError, parse_manifest
+from host.catalog.manifest_schema import text
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs/reference/manifest.schema.json"
@@ -36,7 +36,9 @@ BAD = [
 
 
 def test_the_published_schema_is_that_of_the_code() -> None:
-    assert PUBLISHED.read_text() == text(), "run: python -m host.manifest_schema > docs/reference/manifest.schema.json"
+    assert PUBLISHED.read_text() == text(), (
+        "run: python -m host.catalog.manifest_schema > docs/reference/manifest.schema.json"
+    )
 
 
 @pytest.mark.parametrize("manifest", GOOD)

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from host.catalog import scan
+from host.catalog.catalog import scan
+from host.catalog.entry_points import parse
+from host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest
 from host.config import CatalogConfig
-from host.entry_points import parse
 from host.errors import ConfigError
-from host.manifest import Manifest, ManifestError, check_settings, parse_manifest
 
 from .conftest import Site
 

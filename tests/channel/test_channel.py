@@ -10,9 +10,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from host import wire
-from host.call import Call, CallTimeouts, ChannelLimits
-from host.channel import Channel
+from host.channel import wire
+from host.channel.call import Call, CallTimeouts, ChannelLimits
+from host.channel.channel import Channel
 from host.errors import ActivationFailed, ActivationTimeout, AnswerTooLarge, DeadlineExceeded, HandlerCrashed
 from tests.support import error_of, within
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host import wire
+from host.channel import wire
 
 NUMBERS = st.integers(min_value=0, max_value=2**53)
 TEXTS = st.text(max_size=40)

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from host.cli.flags import FLAGS, Flag
-from host.config_loader import hash_key, load_config
-from host.config_values import SECTIONS, keys_of
+from host.config.loader import hash_key, load_config
+from host.config.values import SECTIONS, keys_of
 from tests.cli.running import PARROT, Run
 from tests.support import install_plugin
 

@@ -11,7 +11,7 @@ import pytest
 
 from host.cli.plan import HOST, Footprint, advice, expected_of, needs
 from host.config import MB, Config, HandlerPolicy, MemoryConfig
-from host.memory import MemoryLimit, read_limit
+from host.memory.readings import MemoryLimit, read_limit
 from tests.cli.running import PARROT, Run
 from tests.support import install_plugin
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host.config_loader import hash_key
+from host.config.loader import hash_key
 from tests.cli.running import Run
 
 

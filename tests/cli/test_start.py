@@ -41,7 +41,7 @@ def test_the_server_imports_none_of_the_tools() -> None:
 
 def test_a_command_that_talks_to_a_host_imports_no_server() -> None:
     modules = modules_after("from host.cli import main\nmain(['ps', '--url', 'http://127.0.0.1:1'])")
-    assert not {"aiohttp", "msgspec", "host.server", "host.supervisor", "asyncio"} & modules
+    assert not {"aiohttp", "msgspec", "host.server", "host.lifecycle.supervisor", "asyncio"} & modules
 
 
 @pytest.mark.parametrize("command", COMMANDS)

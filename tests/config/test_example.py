@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from host.config import Config
-from host.config_loader import load_config
-from host.config_values import SECTIONS, keys_of
+from host.config.loader import load_config
+from host.config.values import SECTIONS, keys_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "host.toml"
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from host.config_loader import hash_key, load_config
+from host.config.loader import hash_key, load_config
 from host.errors import ConfigError
 
 Write = Callable[[str], Path]

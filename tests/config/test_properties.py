@@ -12,8 +12,8 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.config_loader import load_config
-from host.config_values import SECTIONS, keys_of
+from host.config.loader import load_config
+from host.config.values import SECTIONS, keys_of
 from host.errors import ConfigError
 
 SECTION_KEYS = {section: sorted(keys_of(kind)) for section, kind in SECTIONS.items()}

@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from host.cli.parser import make_parser
-from host.config_loader import load_config
+from host.config.loader import load_config
 from host.units import parse_duration
 
 ROOT = Path(__file__).parents[2]

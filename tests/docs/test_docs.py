@@ -18,11 +18,11 @@ from host import testing
 from host.app import create_app
 from host.cli.parser import make_parser
 from host.config import Config
-from host.config_loader import SECTIONS, load_config
+from host.config.loader import SECTIONS, load_config
 from host.errors import BY_CODE
-from host.events import KINDS
-from host.metric_families import MEANINGS
 from host.plugin import HandlerHooks
+from host.telemetry.events import KINDS
+from host.telemetry.metric_families import MEANINGS
 from host.testing import ChatConformance, OperationsConformance
 from tests.support import bench, install_plugin, within
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from host.catalog.manifest import parse_manifest
 from host.errors import InvalidInput
-from host.manifest import parse_manifest
 from host.testing import Reply, Upstream
 from tests.support import bench, error_of, install_plugin, within
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from host.config_loader import load_config
+from host.config.loader import load_config
 from host.testing import HostUnderTest, Received, Reply, Status, Upstream, host_under_test
 
 pytestmark = pytest.mark.alone

@@ -13,9 +13,9 @@ from typing import Any
 import aiohttp
 
 from host.config import AdminConfig, AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
-from host.config_loader import hash_key
+from host.config.loader import hash_key
+from host.lifecycle.supervisor import Supervisor
 from host.server import serving
-from host.supervisor import Supervisor
 from tests.support import Control, children_of, within
 
 ADMIN = "the-admin-token"

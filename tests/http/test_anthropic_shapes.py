@@ -11,11 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host import chat
-from host.anthropic_answers import EventMaker, message
-from host.anthropic_api import envelope
-from host.anthropic_messages import IGNORED, NEUTRAL
-from host.anthropic_requests import decode_count, decode_message
 from host.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+from host.protocols.anthropic.answers import EventMaker, message
+from host.protocols.anthropic.messages import IGNORED, NEUTRAL
+from host.protocols.anthropic.requests import decode_count, decode_message
+from host.protocols.anthropic.routes import envelope
 
 USER = {"role": "user", "content": "hello"}
 CALL = {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "x"}}

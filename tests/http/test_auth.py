@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from host.auth import KeyRing, is_loopback
+from host.access.auth import KeyRing, is_loopback
 from host.config import AuthConfig
-from host.config_loader import hash_key
+from host.config.loader import hash_key
 from tests.http.serving import ADMIN, running
 
 CONSUMER = "consumer-key"

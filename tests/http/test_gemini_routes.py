@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from host import event_stream
+from host.http import event_stream
 from tests.http.serving import PARROT, Host, events, running
 from tests.support import install_plugin, within
 
@@ -163,6 +163,6 @@ async def test_many_streams_at_a_time_are_not_mixed_up(tmp_path: Path) -> None:
 
 
 def test_a_host_that_no_client_of_gemini_asks_does_not_carry_its_types() -> None:
-    script = "import sys, host.app; print(*(name for name in sys.modules if name.startswith('host.gemini')))"
+    script = "import sys, host.app; print(*(name for name in sys.modules if name.startswith('host.protocols.gemini.')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["host.gemini_api"]
+    assert done.stdout.split() == ["host.protocols.gemini.routes"]

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from host import chat
 from host.errors import InvalidInput, QueueFull
-from host.gemini_answers import ChunkMaker, envelope, response
-from host.gemini_requests import IGNORED, NEUTRAL, decode_count, decode_request
-from host.gemini_schemas import json_schema
+from host.protocols.gemini.answers import ChunkMaker, envelope, response
+from host.protocols.gemini.requests import IGNORED, NEUTRAL, decode_count, decode_request
+from host.protocols.gemini.schemas import json_schema
 from host.testing.chat_conformance import PIXEL
 
 USER = {"role": "user", "parts": [{"text": "hello"}]}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from host import event_stream
+from host.http import event_stream
 from tests.http.serving import events, running
 from tests.support import install_plugin, install_puppet, until, within
 

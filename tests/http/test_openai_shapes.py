@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from host import chat
-from host.chat_api import handler_of
 from host.errors import InvalidInput
-from host.openai_answers import ChunkMaker, completion
-from host.openai_requests import IGNORED, NEUTRAL, decode_request
+from host.protocols.chat_api import handler_of
+from host.protocols.openai.answers import ChunkMaker, completion
+from host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
 
 USER = {"role": "user", "content": "hello"}
 

@@ -12,9 +12,9 @@ from pydantic import TypeAdapter
 
 from host import chat_types as chat
 from host.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
-from host.responses_api import ResponseStream
-from host.responses_maker import ResponseMaker
-from host.responses_requests import IGNORED, NEUTRAL, decode_request
+from host.protocols.responses.maker import ResponseMaker
+from host.protocols.responses.requests import IGNORED, NEUTRAL, decode_request
+from host.protocols.responses.routes import ResponseStream
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 USER = {"role": "user", "content": "hello"}

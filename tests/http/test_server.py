@@ -20,7 +20,7 @@ from tests.support import LIMIT, Control, children_of, gone, install_puppet, unt
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from host.config_loader import load_config
+from host.config.loader import load_config
 from host.errors import ConfigError
 from host.server import run
 try:

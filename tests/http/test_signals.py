@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from host.config import Config, HandlerPolicy, LogConfig, MemoryConfig, ServerConfig
-from host.reconfigure import changes, merged
+from host.config.reconfigure import changes, merged
 from tests.http.test_server import Process, ready
 from tests.support import install_puppet, within
 

@@ -11,7 +11,7 @@ import aiohttp
 import pytest
 
 from host.config import Config, VerifyConfig
-from host.verification import FIRST_START, commit_of, flag_file, verify
+from host.lifecycle.verification import FIRST_START, commit_of, flag_file, verify
 from tests.http.test_server import Process, ready
 from tests.http.test_signals import TOKEN, logged
 from tests.support import LIMIT, Bench, bench, install_plugin, install_puppet, until, within

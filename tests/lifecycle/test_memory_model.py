@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from host import lifecycle as life
 from host.config import HandlerPolicy
 from host.errors import ActivationFailed, HandlerCrashed, MemoryBudget
-from host.ledger import Candidate, Key, Ledger, Request
-from host.lifecycle import Cause, Phase, State
-from host.transitions import step
+from host.lifecycle import state as life
+from host.lifecycle.state import Cause, Phase, State
+from host.lifecycle.transitions import step
+from host.memory.ledger import Candidate, Key, Ledger, Request
 
 USABLE, BASE = 1000, 100
 SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from host import lifecycle as life
 from host.config import HandlerPolicy
 from host.errors import ActivationFailed, HandlerCrashed, MemoryBudget
-from host.lifecycle import Cause, Phase, State, Timer
-from host.transitions import step
+from host.lifecycle import state as life
+from host.lifecycle.state import Cause, Phase, State, Timer
+from host.lifecycle.transitions import step
 
 
 class Handler(RuleBasedStateMachine):

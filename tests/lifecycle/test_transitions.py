@@ -6,7 +6,6 @@ from typing import Any, TypeVar
 
 import pytest
 
-from host import lifecycle as life
 from host.config import HandlerPolicy
 from host.errors import (
     ActivationFailed,
@@ -18,8 +17,9 @@ from host.errors import (
     MemoryBudget,
     QueueFull,
 )
-from host.lifecycle import Cause, Phase, State, Timer
-from host.transitions import step
+from host.lifecycle import state as life
+from host.lifecycle.state import Cause, Phase, State, Timer
+from host.lifecycle.transitions import step
 
 Found = TypeVar("Found")
 

@@ -29,7 +29,7 @@ def _no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(message: Any = "activated", *arguments: Any, fields: Any = None, error: Any = None) -> logging.LogRecord:
-    made = logging.LogRecord("host.supervisor", logging.INFO, "x.py", 1, message, arguments, error)
+    made = logging.LogRecord("host.lifecycle.supervisor", logging.INFO, "x.py", 1, message, arguments, error)
     made.created = datetime.datetime(2026, 11, 23, 18, 40, 12, 123456, datetime.UTC).timestamp()
     made.fields = fields
     return made
@@ -56,7 +56,7 @@ def raised(message: str) -> Any:
 class TestText:
     def test_is_one_readable_line(self) -> None:
         assert text(fields=FIGURES) == (
-            "2026-11-23T18:40:12.123Z INFO    host.supervisor activated handler=gpt_a generation=1 pss=41.2MB"
+            "2026-11-23T18:40:12.123Z INFO    host.lifecycle.supervisor activated handler=gpt_a generation=1 pss=41.2MB"
         )
 
     def test_shows_figures_for_people(self) -> None:
@@ -75,7 +75,7 @@ class TestText:
     def test_indents_what_has_more_lines(self) -> None:
         """So that no text can pass for a line of its own."""
         shown = text("first\n2026-01-01T00:00:00.000Z INFO    host forged\r\nthird", fields={"a": 1}).split("\n")
-        assert shown[0].endswith("host.supervisor first a=1")
+        assert shown[0].endswith("host.lifecycle.supervisor first a=1")
         assert shown[1:] == ["    2026-01-01T00:00:00.000Z INFO    host forged", "    third"]
 
     def test_indents_tracebacks(self) -> None:
@@ -97,7 +97,7 @@ class TestJson:
         assert line(fields=FIGURES) == {
             "time": "2026-11-23T18:40:12.123Z",
             "level": "info",
-            "logger": "host.supervisor",
+            "logger": "host.lifecycle.supervisor",
             "event": "activated",
             **FIGURES,
         }
@@ -227,7 +227,7 @@ class TestSecrets:
         assert text("nothing on 12345").endswith("nothing on 12345")
 
     def test_do_not_break_the_json(self) -> None:
-        redact(['","logger":"', "activated", "host.supervisor"])
+        redact(['","logger":"', "activated", "host.lifecycle.supervisor"])
         assert line(fields={"a": "activated"})["a"] == "***"
 
 

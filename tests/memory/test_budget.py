@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from host.budget import Budget, Expectation, NeverFits
 from host.errors import MemoryBudget
-from host.ledger import Candidate
+from host.memory.budget import Budget, Expectation, NeverFits
+from host.memory.ledger import Candidate
 from tests.support import within
 
 

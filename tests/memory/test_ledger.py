@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.ledger import Candidate, Eviction, Ledger, Request, fewest
+from host.memory.ledger import Candidate, Eviction, Ledger, Request, fewest
 
 
 class World:

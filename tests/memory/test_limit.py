@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host.config import MemoryConfig
-from host.memory import MemoryLimit, read_limit
+from host.memory.readings import MemoryLimit, read_limit
 
 MB = 1024**2
 NO_LIMIT_V1 = 9223372036854771712

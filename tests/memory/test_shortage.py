@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from host.memory import MemoryLimit
-from host.memory_watch import KILL_AGE, Kills, Stalls
-from host.shortage import KernelView, read_kernel_view
+from host.memory.readings import MemoryLimit
+from host.memory.shortage import KernelView, read_kernel_view
+from host.memory.watch import KILL_AGE, Kills, Stalls
 
 MB = 1024**2
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n"

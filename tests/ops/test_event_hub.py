@@ -7,7 +7,7 @@ import json
 import pytest
 
 from host import log as logs
-from host.events import Event, EventHub, Wanted
+from host.telemetry.events import Event, EventHub, Wanted
 from tests.support import within
 
 

@@ -15,8 +15,8 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from host.config import MetricsConfig
-from host.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, Recent
-from host.metric_families import MEANINGS
+from host.telemetry.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, Recent
+from host.telemetry.metric_families import MEANINGS
 from tests.http.serving import ADMIN, Host, running
 from tests.support import install_puppet, until, within
 

@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from host import sessions, throttle
+from host.access import sessions, throttle
+from host.access.sessions import Sessions
+from host.access.throttle import Throttle
 from host.dashboard import FILES, STATIC
-from host.history import MOST, History
-from host.measurement import Reading
-from host.memory import Memory, MemoryLimit
-from host.sessions import Sessions
-from host.shortage import KernelView
-from host.throttle import Throttle
+from host.memory.measurement import Reading
+from host.memory.readings import Memory, MemoryLimit
+from host.memory.shortage import KernelView
+from host.telemetry.history import MOST, History
 from tests.http.serving import ADMIN, Host, running
 from tests.support import LIMIT, install_puppet, until, within
 

@@ -12,10 +12,12 @@ from typing import Any
 
 import pytest
 
-from host import fork_client, generation, measurement
 from host.errors import ActivationFailed, ActivationTimeout, ConfigError
-from host.generation import Generation
-from host.lease import Lease
+from host.lifecycle import generation
+from host.lifecycle.generation import Generation
+from host.lifecycle.lease import Lease
+from host.memory import measurement
+from host.processes import fork_client
 from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
 
 

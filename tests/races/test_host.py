@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from host.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
-from host.measurement import Meter, Reading
+from host.memory.measurement import Meter, Reading
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 

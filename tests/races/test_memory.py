@@ -16,11 +16,11 @@ from typing import Any
 
 import pytest
 
-from host.budget import NeverFits
 from host.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
-from host.learned import Learned
-from host.memory import MemoryLimit, read_memory
-from host.shortage import KernelView
+from host.memory.budget import NeverFits
+from host.memory.learned import Learned
+from host.memory.readings import MemoryLimit, read_memory
+from host.memory.shortage import KernelView
 from tests.http.serving import running
 from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
@@ -326,7 +326,7 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
             stalled = time.monotonic()  # all the time
         return KernelView(stalled=stalled, stalled_source="/proc/pressure/memory")
 
-    monkeypatch.setattr("host.measurement.read_kernel_view", view)
+    monkeypatch.setattr("host.memory.measurement.read_kernel_view", view)
     for name in ("one", "two", "three"):
         install_puppet(tmp_path, name)
     async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:

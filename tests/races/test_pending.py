@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from host import lifecycle as life
 from host import pending
-from host.budget import Budget, Expectation
 from host.config import HandlerPolicy
-from host.config_loader import load_config
+from host.config.loader import load_config
 from host.errors import ConfigError, HandlerCrashed, MemoryBudget
-from host.health import HealthRoutes
-from host.ledger import Candidate
-from host.lifecycle import Phase, State
-from host.transitions import step
+from host.http.health import HealthRoutes
+from host.lifecycle import state as life
+from host.lifecycle.state import Phase, State
+from host.lifecycle.transitions import step
+from host.memory.budget import Budget, Expectation
+from host.memory.ledger import Candidate
 from tests.support import bench, error_of, install_plugin, until, within
 
 POSTMAN = """

@@ -7,7 +7,7 @@ import re
 import tomllib
 from pathlib import Path
 
-from host.manifest import check_settings, read_manifest
+from host.catalog.manifest import check_settings, read_manifest
 from host.plugin import OPERATION_ATTRIBUTE
 from sheets import Sheets
 from tests.plugins.sheets.defaults import MANIFEST

@@ -1,0 +1,1 @@
+"""Who may ask for what: consumers, operators, and the log of what operators did."""

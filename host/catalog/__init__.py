@@ -1,0 +1,1 @@
+"""What handlers there are, from metadata alone: no plugin is imported here."""

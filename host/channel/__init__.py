@@ -1,0 +1,1 @@
+"""Frames between the host and one worker, and the calls that they carry."""

@@ -1,0 +1,1 @@
+"""The host's own routes, and what all routes share."""

@@ -1,0 +1,1 @@
+"""Bytes: read from the system, learned, promised, measured and given back."""

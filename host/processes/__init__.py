@@ -1,0 +1,1 @@
+"""How worker processes come into being and end: fork server, exec, inline."""

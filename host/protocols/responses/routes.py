@@ -1,0 +1,74 @@
+"""The route that clients of OpenAI's Responses API know: ``POST /v1/responses``, for what maps onto a chat."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from host.errors import HostError
+from host.http import exchange
+from host.http.dispatch import json_answer
+from host.http.event_stream import event
+from host.http.request_limits import RequestLimits
+from host.protocols.chat_api import ChatApi
+
+if TYPE_CHECKING:
+    from host import chat_types as chat
+    from host.protocols.responses.maker import Event, ResponseMaker
+
+CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+"""OpenAI's word for what ends a stream, where it is not ``server_error``."""
+
+_encode = msgspec.json.encode
+
+
+class ResponsesRoutes:
+    """Responses that nobody stores."""
+
+    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+        self._chats = chats
+        self._limits = limits
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [web.post("/v1/responses", self.respond)]
+
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        """Answer, at once or as a stream."""
+        # A host that nobody asks for this does without their types.
+        from host.protocols.responses.maker import ResponseMaker
+        from host.protocols.responses.requests import decode_request
+
+        asked = decode_request(await self._limits.json_body(request))
+        wanted = asked.to_chat()
+        maker = ResponseMaker(request_id=exchange.current.get().request_id, created=int(time.time()), asked=asked)
+        if asked.stream:
+            return await self._chats.stream(request, asked.model, wanted, ResponseStream(maker))
+        return json_answer(maker.whole(await self._chats.answer(asked.model, wanted)))
+
+
+class ResponseStream:
+    """The events of a streamed response."""
+
+    def __init__(self, maker: ResponseMaker) -> None:
+        self._maker = maker
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return the events of one piece."""
+        return _encoded(self._maker.events(piece))
+
+    def last(self) -> list[bytes]:
+        """Return the last events: of each item that it is done, and ``response.completed`` or ``.incomplete``."""
+        return _encoded(self._maker.last())
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return ``response.failed``."""
+        code = CODES.get(error.status, "server_error")
+        return _encoded(self._maker.failed(code, f"{error.message} ({error.code}, request {request_id})"))
+
+
+def _encoded(made: list[Event]) -> list[bytes]:
+    return [event(_encode(carried), name) for name, carried in made]

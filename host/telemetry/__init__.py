@@ -1,0 +1,1 @@
+"""What is told of what happens: events, counters, metrics, memory over time, traces."""
