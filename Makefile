@@ -59,7 +59,7 @@ test: setup ## all tests (ARGS="-k name" for some)
 	@$(python) -m pytest $(ARGS)
 
 .PHONY: fast
-fast: setup ## the tests that take milliseconds
+fast: setup ## all tests but the slowest
 	@$(python) -m pytest -m "not slow" $(ARGS)
 
 .PHONY: check

@@ -143,6 +143,14 @@ def test_a_distribution_imports_only_what_it_declares(root: Path) -> None:
     assert not foreign, f"neither of the standard library nor a dependency in {root.name}/pyproject.toml: {foreign}"
 
 
+def test_the_map_of_the_code_has_every_part() -> None:
+    text = (ROOT / "docs" / "explanation" / "code.md").read_text(encoding="utf-8")
+    parts = {path.name + "/" if path.is_dir() else path.name for path in HOST.iterdir()}
+    here = {name for name in parts if not name.startswith("__") and name not in ("py.typed", "templates/")}
+    assert {name for name in here if f"`host/{name}`" not in text} == set()
+    assert {name for name in re.findall(r"`host/([\w.]+/?)`", text) if name not in here} == set()
+
+
 def test_modules_are_small() -> None:
     lengths = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in MODULES.items()}
     long = {name: lines for name, lines in lengths.items() if lines > 300}
