@@ -23,6 +23,7 @@ The types are those of ``host.chat_types``, and can be imported from here.
 from __future__ import annotations
 
 import inspect
+import reprlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
@@ -58,6 +59,7 @@ from host.chat_types import (
     text_of,
 )
 from host.errors import UpstreamError
+from host.places import in_brackets, place_of
 from host.plugin import CallInfo, Context, hookimpl, operation
 
 __all__ = [
@@ -109,6 +111,13 @@ class ChatHandler:
     async def activate(self, context: Context) -> None:
         """Keep the context and open the client (the pluggy hook; override :meth:`open` instead)."""
         self.context = context
+        if type(self).stream is ChatHandler.stream:
+            place = in_brackets(place_of(type(self)))
+            raise TypeError(f"{type(self).__name__}{place} has no stream: write `async def stream(self, request)`")
+        if inspect.iscoroutinefunction(self.stream) or inspect.isgeneratorfunction(self.stream):
+            raise TypeError(
+                f"stream{in_brackets(place_of(self.stream))} has to be `async def`, and to yield its pieces"
+            )
         self._stream_takes_call = "call" in inspect.signature(self.stream).parameters
         await self.open()
 
@@ -123,12 +132,15 @@ class ChatHandler:
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatPiece]:
         """Run :meth:`stream` and see to it that the stream ends as a whole one does."""
         check(request)
-        method: Callable[..., AsyncIterator[ChatPiece | str]] = self.stream
+        method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
         async with aclosing(source) as pieces:  # type: ignore[type-var]
             async for item in pieces:
                 piece = ChatPiece(text=item) if isinstance(item, str) else item
+                if not isinstance(piece, ChatPiece):
+                    place = in_brackets(place_of(self.stream))
+                    raise TypeError(f"stream{place} has yielded {reprlib.repr(item)}: yield a str or a ChatPiece")
                 finished = finished or piece.finish_reason is not None
                 if piece != _NOTHING:
                     yield piece

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -16,8 +17,9 @@ import msgspec
 from host import units, version
 from host.catalog import settings
 from host.catalog.settings import Setting
-from host.config import POLICY_KEYS
+from host.config import POLICY_KEYS, Config
 from host.errors import ConfigError
+from host.places import line_of
 from host.suggest import did_you_mean
 
 API_MAJOR = 1
@@ -88,10 +90,10 @@ def parse_manifest(data: str | bytes, path: str) -> Manifest:
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except ValueError as error:
-        raise ManifestError(f"{path} is no TOML: {error}") from None
+        raise ManifestError(f"{path} is no TOML: {error}; correct it there") from None
     except RecursionError:
         raise ManifestError(f"{path} is no manifest: its values are nested too deeply") from None
-    return _Reader(path).manifest(table)
+    return _Reader(path, data if isinstance(data, str) else data.decode()).manifest(table)
 
 
 def read_manifest(path: str) -> Manifest:
@@ -118,15 +120,39 @@ def check_settings(manifest: Manifest | None, given: Mapping[str, Any], where: s
     for key in given:
         if key not in manifest.config and key.lower() in secrets:
             name = secrets[key.lower()]
-            raise ConfigError(f"{where}: {key} is a secret; remove it here and set the environment variable {name}")
+            raise ConfigError(
+                f"{where}: {key} is a secret; remove it here and set the environment variable {name}", param=key
+            )
     return settings.check(manifest.config, given, where, further=POLICY_KEYS)
+
+
+def check_configured(manifest: Manifest | None, config: Config, name: str) -> dict[str, Any]:
+    """Return the settings that a handler is configured with, as :func:`check_settings` does.
+
+    Raises :class:`host.errors.ConfigError` that begins with the file and the line.
+    """
+    try:
+        return check_settings(manifest, config.settings(name), f"[handlers.{name}]")
+    except ConfigError as error:
+        key = () if error.param is None else (error.param,)
+        raise ConfigError(f"{_place(config.source, ('handlers', name, *key))}{error.message}") from None
+
+
+def _place(source: Path | None, key: tuple[str, ...]) -> str:
+    """Return where a key stands, as the beginning of a message; what the environment sets is in no file."""
+    try:
+        line = line_of(source.read_text(encoding="utf-8-sig"), key) if source is not None else None
+    except (OSError, UnicodeDecodeError):
+        line = None
+    return "" if line is None else f"{source}:{line}: "
 
 
 class _Reader:
     """Reads the tables of one manifest; each method raises :class:`ManifestError`."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, text: str) -> None:
         self._path = path
+        self._text_of_file = text
 
     def manifest(self, table: dict[str, Any]) -> Manifest:
         known = ("title", "description", "requires_host", "operations", "secrets", "config", "memory", "timeouts")
@@ -225,7 +251,15 @@ class _Reader:
         for key in table:
             if key not in known:
                 place = f" in [{section}]" if section else ""
-                raise ManifestError(f"{self._path}: unknown key {key!r}{place}{did_you_mean(key, known)}")
+                where = self._where(f"{section}.{key}" if section else key)
+                raise ManifestError(f"{where}: unknown key {key!r}{place}{did_you_mean(key, known)}")
 
     def _error(self, key: str, text: str) -> ManifestError:
-        return ManifestError(f"{self._path}: {key}: {text}")
+        return ManifestError(f"{self._where(key)}: {key}: {text}")
+
+    def _where(self, key: str) -> str:
+        """Return the file and, if it is found, the line of the key or of what it is missing in."""
+        words = key.split(".")
+        lines = (line_of(self._text_of_file, words[:length]) for length in range(len(words), 0, -1))
+        line = next((line for line in lines if line is not None), None)
+        return self._path if line is None else f"{self._path}:{line}"

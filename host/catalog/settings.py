@@ -122,10 +122,10 @@ def check(
             if not hint.endswith("?"):
                 own = ", ".join(sorted(declared)) or "none"
                 hint = f"; the settings of this handler are: {own}"
-            raise ConfigError(f"{where}: unknown key {key!r}{hint}")
+            raise ConfigError(f"{where}: unknown key {key!r}{hint}", param=key)
         flaw = declared[key].flaw(value)
         if flaw is not None:
-            raise ConfigError(f"{where}: {key}: {flaw}")
+            raise ConfigError(f"{where}: {key}: {flaw}", param=key)
     complete: dict[str, Any] = {}
     for key, setting in declared.items():
         if key in given:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Literal, NamedTuple
 
 from host.catalog.catalog import Catalog, CatalogEntry
-from host.catalog.manifest import check_settings
+from host.catalog.manifest import check_configured
 from host.config import Config
 from host.errors import ConfigError
 from host.memory.readings import MemoryLimit, read_memory
@@ -56,7 +56,7 @@ def of_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator
             yield Finding("warning", f"[handlers.{name}]", text)
             continue
         try:
-            check_settings(entries[name].manifest, config.settings(name), f"[handlers.{name}]")
+            check_configured(entries[name].manifest, config, name)
         except ConfigError as error:
             yield Finding("problem", f"[handlers.{name}]", error.message)
 

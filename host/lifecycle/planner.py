@@ -12,7 +12,7 @@ import msgspec
 
 from host.catalog import catalog as catalogs
 from host.catalog.catalog import Catalog, CatalogEntry
-from host.catalog.manifest import check_settings
+from host.catalog.manifest import check_configured
 from host.channel.call import ChannelLimits
 from host.channel.channel import Channel, Nested
 from host.channel.wire import Log, WorkerSpec
@@ -56,7 +56,7 @@ def strangers(config: Config, found: Catalog) -> list[str]:
 def check_all_settings(config: Config, found: Catalog) -> None:
     """Check what is set for each handler against its manifest; raises :class:`host.errors.ConfigError`."""
     for name, entry in found.entries.items():
-        check_settings(entry.manifest, config.settings(name), f"[handlers.{name}]")
+        check_configured(entry.manifest, config, name)
 
 
 class Planner:
@@ -116,7 +116,7 @@ class Planner:
         policy = policy_of(self._config, entry)
         secrets = catalogs.secret_values(entry, self._environ)
         redact(secrets.values())
-        settings = check_settings(entry.manifest, self._config.settings(entry.name), f"[handlers.{entry.name}]")
+        settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
         return Plan(

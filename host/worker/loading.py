@@ -12,7 +12,7 @@ import inspect
 import os
 import traceback
 import typing
-from collections.abc import AsyncIterable, AsyncIterator, Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any
@@ -22,11 +22,17 @@ import pluggy
 
 from host.channel.wire import OperationInfo, WorkerSpec
 from host.errors import HostError
+from host.places import in_brackets, place_of
 from host.plugin import OPERATION_ATTRIBUTE, PROJECT, Context, HandlerHooks, OperationMark
-from host.suggest import nearest
+from host.suggest import did_you_mean, nearest
 
-HOST = os.path.dirname(os.path.abspath(__file__)) + os.sep
+HOST = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
+
+STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
+"""What a streaming operation is annotated with; the first argument is the type of a piece."""
+PLAIN = (dict, list, str, bool, int)
+"""Types of answers that say nothing of what is inside, so that to be of the type is enough."""
 
 
 class LoadError(Exception):
@@ -50,7 +56,12 @@ class Operation:
     takes_call: bool
     decode: Callable[[bytes], Any]
     encode: Callable[[Any], bytes]
+    """Of an answer, or of a piece of one; raises ``msgspec.ValidationError`` for what its type does not allow."""
     collect: Callable[[list[Any]], Any]
+    encode_collected: Callable[[Any], bytes]
+    """As ``encode``, of what ``collect`` returns."""
+    place: str
+    """``file:line`` of the method, for messages."""
 
 
 class Handler:
@@ -83,8 +94,8 @@ def load(spec: WorkerSpec) -> Handler:
             operations[mark.name] = _operation(getattr(target, name), mark, spec.entry_point)
     if not operations:
         raise LoadError(
-            f"{spec.entry_point} has no operation: mark a method with @host.plugin.operation, "
-            "or derive the class from host.chat.ChatHandler"
+            f"{spec.entry_point}{in_brackets(place_of(type(target)))} has no operation: mark a method with "
+            "@host.plugin.operation, or derive the class from host.chat.ChatHandler"
         )
     return Handler(target, operations, _hooks(target, spec.entry_point))
 
@@ -123,7 +134,10 @@ def _import(entry_point: str) -> Any:
         found: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-            raise LoadError(f"the module {error.name!r} of entry point {entry_point!r} is not installed") from error
+            raise LoadError(
+                f"the module {error.name!r} of entry point {entry_point!r} is not installed: package it, or correct "
+                "the entry point in its pyproject.toml"
+            ) from error
         raise failed(f"{module_name} could not be imported", error) from error
     except BaseException as error:
         raise failed(f"{module_name} could not be imported", error) from error
@@ -131,7 +145,10 @@ def _import(entry_point: str) -> Any:
         if not hasattr(found, attribute):
             hint = nearest(attribute, dir(found))
             meant = f"; did you mean {hint!r}?" if hint is not None else ""
-            raise LoadError(f"{module_name} has no {attribute!r}, which entry point {entry_point!r} names{meant}")
+            raise LoadError(
+                f"{module_name}{in_brackets(getattr(found, '__file__', None) or '')} has no {attribute!r}, which entry "
+                f"point {entry_point!r} names: write it, or correct the entry point in its pyproject.toml{meant}"
+            )
         found = getattr(found, attribute)
     return found
 
@@ -139,23 +156,44 @@ def _import(entry_point: str) -> Any:
 def _hooks(target: object, entry_point: str) -> pluggy.PluginManager:
     manager = pluggy.PluginManager(PROJECT)
     manager.add_hookspecs(HandlerHooks)
+    for name in dir(target):
+        if manager.parse_hookimpl_opts(target, name) is not None:
+            _check_hook(getattr(target, name), name, entry_point)
     try:
         manager.register(target)
         manager.check_pending()
     except pluggy.PluginValidationError as error:
-        known = [name for name in vars(HandlerHooks) if not name.startswith("_")]
-        marked = (name for name in dir(target) if manager.parse_hookimpl_opts(target, name) is not None)
-        wrong = next((name for name in marked if name not in known), None)
-        if wrong is None:
-            raise LoadError(f"{entry_point}: {' '.join(str(error).split())}") from error
-        hint = nearest(wrong, known)
-        meant = f"; did you mean {hint!r}?" if hint is not None else f"; the hooks are {', '.join(known)}"
-        raise LoadError(f"{entry_point}: there is no hook {wrong!r}{meant}") from error
+        raise LoadError(f"{entry_point}: {' '.join(str(error).split())}") from error
     return manager
 
 
+def _check_hook(method: Any, name: str, entry_point: str) -> None:
+    """Refuse a hook that there is not, or that asks for what no hook is given."""
+    where = f"{entry_point}{in_brackets(place_of(method))}"
+    known = [hook for hook in vars(HandlerHooks) if not hook.startswith("_")]
+    if name not in known:
+        hint = nearest(name, known)
+        meant = f"; did you mean {hint!r}?" if hint is not None else f"; the hooks are {', '.join(known)}"
+        raise LoadError(f"{where}: there is no hook {name!r}{meant}")
+    given = inspect.signature(getattr(HandlerHooks, name)).parameters.keys() - {"self"}
+    # pluggy gives nothing to what has a default, nor to * and **.
+    asked = [
+        parameter.name
+        for parameter in inspect.signature(method).parameters.values()
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    strange = [word for word in asked if word not in given]
+    if strange:
+        raise LoadError(
+            f"{where}: the hook {name!r} takes {', '.join(strange)}, and is given {', '.join(sorted(given))} only"
+            f"{did_you_mean(strange[0], given)}"
+        )
+
+
 def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str) -> Operation:
-    where = f"{entry_point}: operation {mark.name!r}"
+    place = place_of(method)
+    where = f"{entry_point}{in_brackets(place)}: operation {mark.name!r}"
     try:
         hints = typing.get_type_hints(method)
     except Exception as error:
@@ -165,16 +203,19 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
         raise LoadError(f"{where} takes {', '.join(names)}; it may take the request, and 'call'")
     request = hints.get(names[0], Any) if names else Any
     answer = hints.get("return", Any)
-    streams = inspect.isasyncgenfunction(method)
-    if typing.get_origin(answer) in (AsyncIterator, AsyncIterable, Iterator):
-        answer = typing.get_args(answer)[0]
     kind: typing.Literal["stream", "coroutine", "function", "iterator"] = "function"
-    if streams:
+    if inspect.isasyncgenfunction(method):
         kind = "stream"
     elif inspect.iscoroutinefunction(method):
         kind = "coroutine"
     elif inspect.isgeneratorfunction(method):
         kind = "iterator"
+    whole = piece = answer
+    if typing.get_origin(answer) in STREAMS:
+        answer = piece = typing.get_args(answer)[0]
+        whole = _type_of_collected(mark, piece)
+    elif kind in ("stream", "iterator"):
+        piece = Any  # it is annotated with what its pieces are put together to
     try:
         decoder = msgspec.json.Decoder(request)
     except TypeError as error:
@@ -192,9 +233,39 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
         takes_request=bool(names),
         takes_call="call" in inspect.signature(method).parameters,
         decode=decoder.decode,
-        encode=msgspec.json.Encoder().encode,
+        encode=_encoder(piece),
         collect=mark.collect or _same,
+        encode_collected=_encoder(whole),
+        place=place,
     )
+
+
+def _type_of_collected(mark: OperationMark, piece: Any) -> Any:
+    if mark.collect is None:
+        return list[piece]
+    try:
+        return typing.get_type_hints(mark.collect).get("return", Any)
+    except Exception:  # noqa: BLE001 - a collect of any kind works, and one that does not tell is not checked
+        return Any
+
+
+def _encoder(kind: Any) -> Callable[[Any], bytes]:
+    """Return what makes JSON of an answer, and raises ``msgspec.ValidationError`` if the type does not allow it."""
+    encode = msgspec.json.Encoder().encode
+    if kind is Any:
+        return encode
+    try:
+        check = msgspec.json.Decoder(kind).decode
+    except TypeError:  # a type that JSON cannot be read as, which has no schema either
+        return encode
+
+    def checked(value: Any) -> bytes:
+        data = encode(value)
+        if kind not in PLAIN or type(value) is not kind:
+            check(data)
+        return data
+
+    return checked
 
 
 def _same(pieces: list[Any]) -> Any:

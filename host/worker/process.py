@@ -81,7 +81,7 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
 
     ``inline`` leaves the process as it is: its environment, its signals, its log.
     """
-    loop = asyncio.get_running_loop()
+    loop, fd = asyncio.get_running_loop(), sock.fileno()
     transport, runtime = await loop.create_unix_connection(Runtime, sock=sock)
     try:
         try:
@@ -93,6 +93,7 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         if not inline:
             loop.add_signal_handler(signal.SIGTERM, runtime.stop, TERM_GRACE)
             _settle_in(start.spec, runtime)
+            os.register_at_fork(after_in_child=lambda: _leave(fd, runtime))
         # Inline, what the host itself imports stays stronger than what a plugin brings.
         _add_paths(start.spec.paths, first=not inline)
         context = _context(start, runtime)
@@ -123,6 +124,17 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_hard_limit, spec.memory_hard_limit))
     logging.basicConfig(level=spec.log_level, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
+
+
+def _leave(fd: int, runtime: Runtime) -> None:
+    """Part with the channel, in a process that the plugin has forked: its calls are the parent's.
+
+    What the child may do is to exec, or to exit; one that comes back to the event loop is ended there.
+    """
+    runtime.forked = True
+    nothing = os.open(os.devnull, os.O_RDWR)
+    os.dup2(nothing, fd, inheritable=False)
+    os.close(nothing)
 
 
 def _add_paths(paths: tuple[str, ...], *, first: bool) -> None:

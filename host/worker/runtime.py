@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import reprlib
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import aclosing
@@ -25,6 +27,7 @@ from host.errors import (
     InvalidInput,
     UnknownOperation,
 )
+from host.places import in_brackets
 from host.plugin import CallInfo, traceparent
 from host.worker.loading import Handler, Operation, failed, trace_of
 from host.worker.log_bridge import request_id
@@ -64,6 +67,8 @@ class Runtime(asyncio.Protocol):
         self.started: asyncio.Future[wire.Start] = loop.create_future()
         self.stopping: asyncio.Future[float] = loop.create_future()
         self.lost = asyncio.Event()
+        self.forked = False
+        """This is a process that the plugin has forked, and the worker is another one."""
         self.max_frame = wire.DEFAULT_MAX_FRAME
         self._loop = loop
         # The host is trusted; its frames are as long as the bodies that it has admitted.
@@ -102,6 +107,7 @@ class Runtime(asyncio.Protocol):
 
     def flush(self) -> None:
         """Write what was sent."""
+        self._end_if_forked()
         out, self._out = self._out, []
         if out and self._transport is not None:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
@@ -146,6 +152,7 @@ class Runtime(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the host is gone (asyncio)."""
+        self._end_if_forked()
         self.lost.set()
         self.outgoing.close("the host is gone")
         self.resume_writing()
@@ -153,6 +160,10 @@ class Runtime(asyncio.Protocol):
             self.started.cancel()
         if not self.stopping.done():
             self.stopping.cancel()
+
+    def _end_if_forked(self) -> None:
+        if self.forked:
+            os._exit(0)
 
     def _take_start(self, frame: wire.Start) -> None:
         self.max_frame = self.outgoing.max_frame = frame.spec.max_frame
@@ -244,20 +255,37 @@ class Runtime(asyncio.Protocol):
             value = await operation.method(*arguments, **named)
         else:
             value = await _in_thread(operation.method, *arguments, **named)
-        await self._send_answer(frame, running, _encode(operation, value))
+        await self._send_answer(frame, running, self._encode(operation, operation.encode, value))
 
     async def _stream(self, frame: wire.Call, running: _Running, operation: Operation, source: Any) -> None:
         pieces: list[Any] = []
         async with aclosing(source if operation.kind == "stream" else _iterate(source)) as items:
             async for item in items:
                 if frame.streamed:
-                    await self._send_piece(frame, running, _encode(operation, item))
+                    await self._send_piece(frame, running, self._encode(operation, operation.encode, item))
                 else:
                     pieces.append(item)
         if frame.streamed:
             self.send(wire.End(frame.number, None))
         else:
-            await self._send_answer(frame, running, _encode(operation, operation.collect(pieces)))
+            data = self._encode(operation, operation.encode_collected, operation.collect(pieces))
+            await self._send_answer(frame, running, data)
+
+    def _encode(self, operation: Operation, encode: Callable[[Any], bytes], value: Any) -> bytes:
+        """Return an answer as JSON; raises :class:`HandlerFault` for one that is none, or not of its type."""
+        try:
+            return encode(value)
+        except msgspec.ValidationError as error:
+            what, flaw = "does not fit its declared type", str(error)
+        except (TypeError, msgspec.EncodeError) as error:
+            what, flaw = "is no JSON", str(error)
+        what = f"{operation.info.name} answered with what {what}: {flaw}"
+        place, remedy = (
+            in_brackets(operation.place),
+            "correct the answer, or the type that the method is annotated with",
+        )
+        self._log.error("%s%s; it was %s; %s", what, place, reprlib.repr(value), remedy)
+        raise HandlerFault(what)
 
     async def _send_answer(self, frame: wire.Call, running: _Running, data: bytes) -> None:
         if frame.streamed:
@@ -307,13 +335,6 @@ def _decode(operation: Operation, body: bytes) -> Any:
         raise InvalidInput(f"{param}: {text}" if param else text, param=param) from None
     except msgspec.DecodeError as error:
         raise InvalidInput(f"the body is not JSON: {error}") from None
-
-
-def _encode(operation: Operation, value: Any) -> bytes:
-    try:
-        return operation.encode(value)
-    except (TypeError, msgspec.EncodeError) as error:
-        raise HandlerFault(f"{operation.info.name} answered with what is no JSON: {error}") from error
 
 
 async def _in_thread(function: Callable[..., Any], *arguments: Any, **named: Any) -> Any:
