@@ -7,7 +7,6 @@ distribution keeps it from finding the rest.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Literal
@@ -19,7 +18,7 @@ from host.catalog.entry_points import Claim, parse
 from host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from host.catalog.location import has_own_manifest, locate
 from host.catalog.manifest import API_MAJOR, GROUP, Manifest, ManifestError, read_manifest
-from host.catalog.roots import find_roots
+from host.catalog.roots import divided_path, find_roots
 from host.config import CatalogConfig
 from host.suggest import nearest
 from host.version import __version__, parse_range, satisfies
@@ -94,11 +93,15 @@ def scan(
 
     ``environ`` is where secrets are looked for (whether they are set; values are
     not kept). ``blocked`` names the handlers that the configuration disables.
-    ``search_path`` is where the host imports from, by default ``sys.path``.
+    ``search_path`` is where host and workers import from, by default what they share of ``sys.path``.
     """
-    search_path = [str(path) for path in (sys.path if search_path is None else search_path)]
+    search_path, others = divided_path(environ) if search_path is None else (list(search_path), [])
     roots, complaints = find_roots(
-        settings.roots, environ, include_sys_path=settings.include_sys_path, search_path=search_path
+        settings.roots,
+        environ,
+        include_sys_path=settings.include_sys_path,
+        search_path=search_path,
+        others=others,
     )
     installed = read_installed(roots)
     warnings = complaints + installed.complaints

@@ -17,7 +17,7 @@ class Root(msgspec.Struct, frozen=True):
     real: str
     """Without symbolic links: two roots of the same are one."""
     on_path: bool
-    """Whether the host itself imports from it."""
+    """Whether host and workers import from it by themselves."""
     is_site: bool
     """Whether ``.pth`` files in it count: a site directory of the host, or one that workers add as such."""
     counts_in_tree: bool
@@ -29,13 +29,14 @@ def find_roots(
     environ: Mapping[str, str],
     *,
     include_sys_path: bool = True,
-    search_path: Sequence[str] | None = None,
+    search_path: Sequence[str],
+    others: Sequence[str] = (),
 ) -> tuple[list[Root], list[str]]:
     """Return the roots, each directory once, and complaints about configured ones that are none.
 
-    Those of ``search_path`` (default: ``sys.path``) come first, as workers look there first.
+    Those of ``search_path``, which workers have as well, come first, as workers look there
+    first; then the configured ones; then ``others``, which only this process imports from.
     """
-    search_path = sys.path if search_path is None else search_path
     on_path = {os.path.realpath(path or os.curdir) for path in search_path}
     sites = {os.path.realpath(path) for path in _site_directories()}
     roots: dict[str, Root] = {}
@@ -59,7 +60,31 @@ def find_roots(
         elif real not in roots:
             own = real in on_path
             roots[real] = Root(path, real, own, real in sites or not own, True)
+    for path in others if include_sys_path else ():
+        real = os.path.realpath(path or os.curdir)
+        if real not in roots and os.path.isdir(real):
+            in_tree = real == os.path.realpath(os.curdir)
+            roots[real] = Root(os.path.abspath(path or os.curdir), real, False, True, in_tree)
     return list(roots.values()), complaints
+
+
+def divided_path(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return what of ``sys.path`` a fresh interpreter has as well, and with it each worker, and the rest.
+
+    Shared are the standard library, the site directories, what their ``.pth`` files name, and
+    ``PYTHONPATH``. The rest is the directory that the host was started in or from, and what
+    was added while it runs: by an application around it, or for an inline handler.
+    """
+    sites = [os.path.realpath(path) for path in _site_directories()]
+    library = os.path.realpath(os.path.dirname(os.__file__))
+    given = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    shared = {library, *sites, *map(os.path.realpath, given)}
+    for site in sites:
+        shared.update(map(os.path.realpath, pth_directories(site)))
+    parts: tuple[list[str], list[str]] = ([], [])
+    for path in sys.path:
+        parts[os.path.realpath(path or os.curdir) not in shared].append(path)
+    return parts
 
 
 def pth_directories(directory: str, names: Collection[str] | None = None) -> Iterator[str]:

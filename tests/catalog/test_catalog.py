@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, secret_values
+from host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, scan, secret_values
+from host.config import CatalogConfig
 from host.version import __version__
 
 from .conftest import Look, Site
@@ -329,6 +330,31 @@ def test_a_worker_must_add_roots_that_the_host_does_not_import_from(site: Site, 
     found = look(another_site, search_path=[str(site.path)]).entries
     assert found["inside"].paths == ()
     assert found["outside"].paths == (str(another_site.path),)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_worker_must_add_what_only_this_process_has_on_its_path(
+    site: Site, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    """As the directory is that ``python -m host`` was started in; what ``PYTHONPATH`` names, a worker has itself."""
+    site.plugin("plugin", "gpt")
+    monkeypatch.syspath_prepend(site.path)
+    found = scan(CatalogConfig(), {"PYTHONPATH": str(site.path)} if named else {}).entries["gpt"]
+    assert found.paths == (() if named else (str(site.path),))
+
+
+def test_configured_roots_win_over_what_only_this_process_has_on_its_path(
+    site: Site, another_site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.plugin("plugin", "gpt", version="1.0")
+    another_site.plugin("plugin", "gpt", version="2.0")
+    monkeypatch.syspath_prepend(site.path)
+    assert scan(CatalogConfig(roots=(another_site.path,)), {}).entries["gpt"].version == "2.0"
+
+
+def test_what_this_process_shares_with_its_workers_is_not_added(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = scan(CatalogConfig(), {}).entries
+    assert found["gpt_a"].paths == ()
 
 
 def test_a_configured_root_that_is_none_is_a_warning(tmp_path: Path, site: Site, look: Look) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -294,7 +295,10 @@ async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Pa
         assert answer["answer"]["number"] == 5
 
 
-async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(tmp_path: Path) -> None:
+async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
     install_relay(tmp_path, "relay", "inline_one")
     async with bench(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
         answer = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))

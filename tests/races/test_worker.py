@@ -94,6 +94,23 @@ async def test_the_other_launchers_speak_the_same_channel(
         sys.modules.pop(name, None)
 
 
+async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_for_the_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    name = "puppet_beside_another"
+    install_puppet(tmp_path, name)
+    install_puppet(tmp_path)
+    try:
+        async with bench(tmp_path, handlers={name: {"isolation": "inline"}}, installed=True) as host:
+            assert (await host.ask(name))["pid"] == os.getpid()
+            assert str(tmp_path) in sys.path
+            await within(host.supervisor.rescan())
+            assert (await host.ask())["pid"] != os.getpid()
+    finally:
+        sys.modules.pop(name, None)
+
+
 async def test_an_interpreter_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     policy = {"isolation": "exec", "python": Path("/nowhere/python")}
