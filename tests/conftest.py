@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -21,3 +22,16 @@ def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iter
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("xdg-data")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _processes_that_ctrl_c_ends() -> Iterator[None]:
+    """Start processes with SIGINT as a terminal's shell does.
+
+    What a script starts in the background (`nohup make test &`) ignores it, and so would all that tests start.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
