@@ -24,7 +24,9 @@ def check(arguments: SimpleNamespace) -> int:
         raise Failure(f"{path.absolute()} has no pyproject.toml: name the directory of a plugin's project", USAGE)
     rows: list[Row] = []
     with tempfile.TemporaryDirectory(prefix="handler-host-check-") as directory:
-        for row in _rows(path, Path(directory), arguments):
+        for found in _rows(path, Path(directory), arguments):
+            # The wheel's files are soon gone from there, and are the project's own.
+            row = found._replace(text=found.text.replace(f"{Path(directory, 'site')}{os.sep}", ""))
             rows.append(row)
             if not arguments.json:
                 put(f"{MARKS[row.mark].ljust(8)} {row.place.ljust(16)}  {row.text}")

@@ -19,6 +19,7 @@ from host.channel.wire import WorkerSpec
 from host.cli.package_check import A_SECRET
 from host.cli.report_card import Mark, Row
 from host.errors import HostError
+from host.places import in_brackets
 from host.testing.probe import Findings, Probe
 from host.testing.running import worker_under_test
 from host.testing.script import ProtocolName
@@ -70,18 +71,29 @@ def _of_findings(name: str, found: Findings) -> Iterator[Row]:
     text = f"its module imports in {found.import_seconds:.2f} s ({found.modules} modules)"
     if found.opened_at_import:
         held = ", ".join(found.opened_at_import)
-        yield Row(Mark.PROBLEM, name, f"{text}, and opens {held} at import: do that in activate, or later")
+        places = ", ".join(f"{what}: {place}" for what, place in found.opened_by.items())
+        by = f" ({places})" if places else ""
+        yield Row(Mark.PROBLEM, name, f"{text}, and opens {held} at import{by}: do that in activate, or later")
     else:
         yield Row(Mark.OK, name, f"{text}, and opens nothing")
+    if found.printed is not None:
+        text = (
+            f"it writes to standard output: {found.printed}; that ends in the host's log, line by line: use context.log"
+        )
+        yield Row(Mark.WARNING, name, text)
     if found.error is not None:
         return  # the worker's row says it
     for operation, error in found.tried.items():
-        if error is not None:
+        if operation in found.faults:
+            text = f"{operation} was tried, and failed: {error}; clients get 500: raise what host.errors has"
+            yield Row(Mark.PROBLEM, name, text)
+        elif error is not None:
             text = f"{operation} was tried, and failed: {error}; name its provider's protocol: --protocol openai"
             yield Row(Mark.NOTE, name, text)
     if found.blocked:
         longest = max(found.blocked)
-        text = f"it kept its event loop busy for {longest:.2f} s: await, or use asyncio.to_thread for what blocks"
+        by = in_brackets(found.blocked_by or "")
+        text = f"it kept its event loop busy for {longest:.2f} s{by}: await, or use asyncio.to_thread for what blocks"
         yield Row(Mark.PROBLEM, name, text)
     if found.left_behind:
         text = f"after deactivate there is left: {', '.join(found.left_behind)}; close it with context.on_close"

@@ -12,6 +12,7 @@ import logging
 import os
 import site
 import sys
+import tempfile
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -21,8 +22,10 @@ import msgspec
 
 from host.channel.wire import WorkerSpec
 from host.errors import HostError
+from host.places import in_brackets
 from host.plugin import CallInfo, Context, Secret
-from host.worker.loading import LoadError, Operation, load
+from host.testing.witness import Sampler, Spoken, Witness
+from host.worker.loading import LoadError, Operation, failed, load
 
 BLOCKED = 0.25
 """Seconds for which a handler may keep the loop busy in one go before that is told."""
@@ -64,13 +67,21 @@ class Findings(msgspec.Struct, kw_only=True):
     modules: int = 0
     """How many modules the import of the plugin's own module has loaded."""
     opened_at_import: list[str] = []
+    opened_by: dict[str, str] = {}
+    """``thread``, ``socket`` or ``process`` to the ``file:line`` that has opened the first one."""
+    printed: str | None = None
+    """What it wrote to standard output first, and where, if it did."""
     activate_seconds: float = 0.0
     error: str | None = None
     """Why it could not be loaded or activated; nothing after this was tried."""
     tried: dict[str, str | None] = {}
     """Each operation that was tried, with its error."""
+    faults: list[str] = []
+    """Which of these errors are the handler's own, and no host's error: clients get 500 for them."""
     blocked: list[float] = []
     """For how long the loop was kept busy, each time that it was too long."""
+    blocked_by: str | None = None
+    """The ``file:line`` that it was busy with the first time."""
     left_behind: list[str] = []
     """What is still there after the deactivation."""
 
@@ -92,12 +103,18 @@ def held() -> Held:
     return Held(threads, sockets, children)
 
 
-async def look(probe: Probe) -> Findings:
+async def look(probe: Probe, witness: Witness) -> Findings:
     """Import, activate, try, deactivate; never raises for what the plugin does."""
     found = Findings()
+    pid = os.getpid()
     before, modules, begun = held(), len(sys.modules), time.monotonic()
+    witness.listen(True)
     with suppress(Exception, SystemExit):  # `load` says it better
         importlib.import_module(probe.spec.entry_point.partition(":")[0])
+    witness.listen(False)
+    if os.getpid() != pid:
+        os._exit(0)  # it has forked, and its parent tells of it
+    found.opened_by = witness.opened
     found.import_seconds = time.monotonic() - begun
     found.modules = len(sys.modules) - modules
     found.opened_at_import = held().more_than(before)
@@ -120,32 +137,37 @@ async def look(probe: Probe) -> Findings:
         found.error = error.reason
         return found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is a finding
-        found.error = f"activate failed: {type(error).__name__}: {error}"
+        found.error = failed("activate failed", error).reason
         return found
     found.activate_seconds = time.monotonic() - begun
     for name, request in probe.requests.items():
         if name in handler.operations:
-            found.tried[name] = await _try(handler.operations[name], request, found)
+            found.tried[name] = await _try(handler.operations[name], request, found, witness)
     context.on_close(lambda: handler.run_hook("deactivate", context))
     await context.close()
     found.left_behind = await _left(before)
     return found
 
 
-async def _try(operation: Operation, request: Any, found: Findings) -> str | None:
+async def _try(operation: Operation, request: Any, found: Findings, witness: Witness) -> str | None:
     """Run an operation twice: the first time may import; return its error, if there is one."""
     for watched in (False, True):
-        watch = await _Watch.begin() if watched else None
+        watch = await _Watch.begin(witness) if watched else None
         try:
             async with asyncio.timeout(60):
                 await _run(operation, request)
         except HostError as error:
             return error.message
+        except msgspec.ValidationError as error:
+            found.faults.append(operation.info.name)
+            return f"its answer does not fit its declared type: {error}{in_brackets(operation.place)}"
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises is a finding
-            return f"{type(error).__name__}: {error}"
+            found.faults.append(operation.info.name)
+            return failed("it raised", error).reason
         finally:
             if watch is not None:
                 found.blocked += await watch.end()
+                found.blocked_by = watch.sampler.place
     return None
 
 
@@ -156,12 +178,15 @@ async def _run(operation: Operation, request: Any) -> None:
         arguments["call"] = CallInfo("probe", operation.info.name, True, time.monotonic() + 60, log)
     values = [operation.decode(msgspec.json.encode(request))] if operation.takes_request else []
     if operation.kind == "stream":
-        async for _ in operation.method(*values, **arguments):
-            pass
+        async for piece in operation.method(*values, **arguments):
+            operation.encode(piece)
     elif operation.kind == "coroutine":
-        await operation.method(*values, **arguments)
+        operation.encode(await operation.method(*values, **arguments))
+    elif operation.kind == "iterator":
+        for piece in await asyncio.to_thread(lambda: list(operation.method(*values, **arguments))):
+            operation.encode(piece)
     else:
-        await asyncio.to_thread(lambda: list(operation.method(*values, **arguments) or ()))
+        operation.encode(await asyncio.to_thread(operation.method, *values, **arguments))
 
 
 class _Watch:
@@ -169,14 +194,15 @@ class _Watch:
 
     STEP = 0.01
 
-    def __init__(self) -> None:
+    def __init__(self, witness: Witness) -> None:
         self._late: list[float] = []
+        self.sampler = Sampler(witness, BLOCKED)
         self._task = asyncio.create_task(self._tick())
 
     @classmethod
-    async def begin(cls) -> Self:
+    async def begin(cls, witness: Witness) -> Self:
         """Return one that waits for its first callback already."""
-        watch = cls()
+        watch = cls(witness)
         await asyncio.sleep(0)
         return watch
 
@@ -184,6 +210,7 @@ class _Watch:
         while True:
             begun = time.monotonic()
             busy = time.thread_time()
+            self.sampler.turn()
             await asyncio.sleep(self.STEP)
             late = time.monotonic() - begun - self.STEP
             # Late for want of a core is nobody's fault here: a blocking call computes, or waits in this thread.
@@ -196,6 +223,7 @@ class _Watch:
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
+        self.sampler.end()
         return self._late
 
 
@@ -223,8 +251,19 @@ def main() -> None:
         sys.path[:] = [*(entry for entry in sys.path if entry not in before), *before]
     # What the plugin prints must not be taken for the answer.
     out = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)
-    found = asyncio.run(look(probe))
+    written = tempfile.TemporaryFile()  # noqa: SIM115 - until this process ends
+    os.dup2(written.fileno(), 1)
+    witness = Witness(probe.spec.paths)
+    spoken = sys.stdout = Spoken(witness)
+    pid = os.getpid()
+    found = asyncio.run(look(probe, witness))
+    if os.getpid() != pid:
+        os._exit(0)  # the plugin has forked this one
+    found.printed = spoken.first
+    if found.printed is None:
+        written.seek(0)
+        words = written.read(60).strip()
+        found.printed = repr(words.decode(errors="replace")) if words else None
     out.write(msgspec.json.encode(found).decode() + "\n")
     out.flush()
     # Threads that a plugin has left must not keep this process.

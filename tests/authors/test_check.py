@@ -99,8 +99,10 @@ def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pyt
     status, rows = checked(project, capsys)
     assert status == 1
     problems, warnings = texts(rows, "problem"), texts(rows, "warning")
-    assert "opens 1 thread, 1 socket at import" in problems
+    assert "opens 1 thread, 1 socket at import (socket: sinner/__init__.py:8, thread: sinner/__init__.py:9)" in problems
     assert "kept its event loop busy for" in problems
+    assert "s (sinner/__init__.py:18): await, or use asyncio.to_thread" in problems
+    assert "writes to standard output: '{}' (sinner/__init__.py:10); that ends in the host's log" in warnings
     assert "the manifest names the operations talk, and it has chat" in problems
     assert "1 of 1 fail: test_it" in problems
     assert "after deactivate there is left: 1 thread" in warnings
@@ -115,7 +117,7 @@ def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.Ca
     assert status == 1
     assert "does not depend on handler-host" in problems
     assert "src/sinner/handler.toml is not in it" in problems
-    assert "cannot be activated: sinner could not be activated: sinner has no 'Saint'" in problems
+    assert "cannot be activated: sinner could not be activated: sinner (sinner/__init__.py) has no 'Saint'" in problems
     assert "there is no tests/" in texts(rows, "warning")
 
 
@@ -128,6 +130,23 @@ def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
     (tmp_path / "broken" / "pyproject.toml").write_text("[project]\nname = 7\n")
     _, rows = checked(tmp_path / "broken", capsys)
     assert "cannot be built" in texts(rows, "problem")
+
+
+FORKING = "import os\nfrom host.chat import ChatHandler\nCHILD = os.fork()\nos.write(1, b'raw words')\n"
+LATE = "    async def stream(self, request):\n        yield 'Bon'\n        1 / 0\n"
+
+
+def test_a_plugin_that_forks_writes_and_raises_after_the_first_piece_is_told_where(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _, rows = checked(write(tmp_path, f"{FORKING}class Sinner(ChatHandler):\n{LATE}"), capsys)
+    problems = texts(rows, "problem")
+    assert "opens 1 process at import (process: sinner/__init__.py:3): do that in activate" in problems
+    assert (
+        "chat was tried, and failed: it raised: ZeroDivisionError: division by zero (sinner/__init__.py:8); "
+        "clients get 500: raise what host.errors has"
+    ) in problems
+    assert "writes to standard output: 'raw words" in texts(rows, "warning")
 
 
 def test_a_plugin_that_ends_its_process_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
