@@ -116,6 +116,8 @@ class Google:
         self.revoked = False
         self.quota: int | None = None
         """Reads and writes a minute, each."""
+        self.minute = 60.0
+        """Seconds."""
         self.latency = 0.0
         self._tokens: dict[str, float] = {}
         self._times: dict[str, deque[float]] = {"Read": deque(), "Write": deque()}
@@ -229,7 +231,7 @@ class Google:
             raise Refusal(401, "Request had invalid authentication credentials.", "UNAUTHENTICATED")
         kind = "Read" if request.method == "GET" else "Write"
         times, now = self._times[kind], time.monotonic()
-        while times and times[0] <= now - 60:
+        while times and times[0] <= now - self.minute:
             times.popleft()
         if self.quota is not None and len(times) >= self.quota:
             raise Refusal(

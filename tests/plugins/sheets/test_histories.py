@@ -18,9 +18,11 @@ from hypothesis import strategies as st
 
 from sheets import outbox
 from sheets.book import BookError, Effect, Look
+from sheets.repeats import once
 from sheets.schema import Cells, Layout, Tab
 from sheets.settings import Settings, read_settings
 from sheets.store import Store
+from sheets.types import LogAppend
 from sheets.workbook import Workbook
 from sheets.writer import Unsettled, Writer
 from tests.plugins.sheets.defaults import DEFAULTS
@@ -154,6 +156,7 @@ class History:
         self.log: list[str] = []
         self.states: dict[str, Any] = {}
         self.users: dict[str, str] = {}
+        self.keyed: dict[int, list[str]] = {}
         self.worker = Worker(directory, self.configuration, self.model)
 
     async def run(self, steps: list[tuple[Any, ...]]) -> None:
@@ -175,6 +178,14 @@ class History:
         match what, *arguments:
             case "append", count:
                 self.log += await run(lambda c: workbook.append(c, [{"event": str(number)} for number in range(count)]))
+            case "append with key", number:
+                request = LogAppend(event=f"keyed {number}", key=str(number))
+                keys = await run(
+                    lambda c: once(c, "log.append", request, lambda: workbook.append(c, [{"event": request.event}]))
+                )
+                if number not in self.keyed:
+                    self.log += keys
+                assert self.keyed.setdefault(number, keys) == keys
             case "set", name, value:
                 await run(lambda c: workbook.set_state(c, "", name, value))
                 self.states[name] = value
@@ -241,6 +252,7 @@ class History:
 names = st.sampled_from(["a", "b"])
 changes = st.one_of(
     st.tuples(st.just("append"), st.integers(1, 6)),
+    st.tuples(st.just("append with key"), st.integers(1, 3)),
     st.tuples(st.just("set"), names, st.integers(0, 3)),
     st.tuples(st.just("increment"), names),
     st.tuples(st.just("delete"), names),

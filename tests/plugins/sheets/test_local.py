@@ -17,8 +17,9 @@ from typing import Any
 import pytest
 
 from host.errors import ActivationFailed, ConfigError, HostError, InvalidInput, NotFound, OutOfResources
-from sheets import store
+from sheets import repeats, store
 from sheets.store import Store
+from sheets.types import LogAppend
 from tests.plugins.sheets.hosts import local
 from tests.support import bench, error_of, until, within
 
@@ -122,6 +123,55 @@ async def test_bad_input_is_refused_with_the_field_and_the_reason_and_nothing_of
         assert (await sheets("users.get", user_id="7"))["user"]["name"] == "Ann"
 
 
+async def test_a_request_that_is_repeated_with_its_key_is_done_once(tmp_path: Path) -> None:
+    rows = [{"event": "a", "data": {"x": 1, "y": 2}}, {"event": "b"}]
+    async with local(tmp_path) as sheets:
+        first = await sheets("log.append", rows=rows, key="one")
+        again = [{"event": "a", "data": {"y": 2, "x": 1}}, {"event": "b"}]
+        answers = await asyncio.gather(*(sheets("log.append", rows=again, key="one") for _ in range(5)))
+        assert all(answer == first for answer in answers)
+        assert (await sheets("states.increment", name="n", by=5, key="one"))["value"] == 5
+        os.kill(sheets.host.pid("sheets"), signal.SIGKILL)
+        await until(lambda: sheets.host.state("sheets") == "cold")
+        assert (await sheets("log.append", rows=rows, key="one")) == first
+        await sheets.host.supervisor.unload("sheets")
+        assert (await sheets("states.increment", name="n", by=5, key="one"))["value"] == 5
+        assert (await sheets("states.increment", name="n", by=5, key="two"))["value"] == 10
+        assert (await sheets("log.append", rows=rows, key="one")) == first
+        await sheets("log.append", rows=rows)
+        assert [row["event"] for row in (await sheets("log.tail"))["rows"]] == ["a", "b", "a", "b"]
+        for operation, request in (("log.append", {"event": "c"}), ("states.increment", {"name": "n", "by": 6})):
+            error = await error_of(sheets(operation, **request, key="one"))
+            assert isinstance(error, InvalidInput)
+            assert "it came with another request before" in error.message
+        # What was refused is not remembered.
+        await sheets("states.set", name="m", value="text")
+        assert isinstance(await error_of(sheets("states.increment", name="m", key="four")), InvalidInput)
+        await sheets("states.set", name="m", value=1)
+        assert (await sheets("states.increment", name="m", key="four"))["value"] == 2
+
+
+async def test_keys_are_forgotten_after_a_day(tmp_path: Path) -> None:
+    kept = Store(tmp_path, lambda _: None)
+    await kept.open()
+    done: list[int] = []
+
+    def work() -> int:
+        done.append(len(done))
+        return done[-1]
+
+    async def ask() -> Any:
+        request = LogAppend(event="e", key="k")
+        return await kept.run(lambda connection: repeats.once(connection, "log.append", request, work))
+
+    assert [await ask(), await ask()] == [0, 0]
+    await kept.run(lambda connection: connection.execute("UPDATE answers SET at = at - ?", (repeats.KEPT - 60,)))
+    assert await ask() == 0
+    await kept.run(lambda connection: connection.execute("UPDATE answers SET at = at - 120"))
+    assert await ask() == 1
+    await kept.close()
+
+
 async def test_who_is_not_there_cannot_be_changed(tmp_path: Path) -> None:
     async with local(tmp_path) as sheets:
         for operation in ("users.approve", "users.update"):
@@ -220,7 +270,43 @@ async def test_a_file_that_is_none_or_of_another_version_or_in_use_is_told(tmp_p
         connection.execute("PRAGMA user_version=99")
     connection.close()
     async with local(tmp_path) as sheets:
-        assert "another version of sheets (99)" in (await error_of(sheets("status"))).message
+        assert "a later version of sheets (99)" in (await error_of(sheets("status"))).message
+
+
+async def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> None:
+    directory = tmp_path / "data/sheets"
+    directory.mkdir(parents=True)
+    with sqlite3.connect(directory / store.FILE_NAME) as connection:
+        connection.executescript(f"{store.STEPS[0]} PRAGMA user_version=1;")
+        connection.execute("INSERT INTO states (key, cells) VALUES (?, ?)", ('["", "n"]', '{"name": "n", "value": 41}'))
+    connection.close()
+    async with local(tmp_path) as sheets:
+        assert (await sheets("states.increment", name="n", key="a"))["value"] == 42
+        assert (await sheets("states.increment", name="n", key="a"))["value"] == 42
+
+
+async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
+    # Root may write into any: a directory where a file should be stops it, too.
+    (tmp_path / "sheets.lock").mkdir()
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory; data_dir has to be writable"):
+        await Store(tmp_path, lambda _: None).open()
+
+
+async def test_a_file_that_breaks_while_it_is_used_is_told_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+    async with local(tmp_path) as sheets:
+        await sheets("log.append", rows=[{"text": "x" * 10_000}] * 400)
+        await sheets.host.supervisor.unload("sheets")
+        path = tmp_path / "data/sheets" / store.FILE_NAME
+        whole = path.read_bytes()
+        path.write_bytes(whole[:4096] + b"\xff" * (len(whole) - 4096))
+        for _ in range(2):
+            error = await error_of(sheets("log.append", event="e"))
+            assert isinstance(error, ActivationFailed | ConfigError | OutOfResources)
+            assert f"{store.FILE_NAME} cannot be" in error.message
+        # Restored, it has what it had.
+        path.write_bytes(whole)
+        await until(lambda: sheets.host.state("sheets") in ("cold", "active", "idle"))
+        assert (await sheets("status"))["rows"]["log"] == 400
 
 
 async def test_two_workers_never_have_one_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,7 +348,8 @@ async def test_one_piece_of_work_that_fails_leaves_nothing_and_keeps_no_other_ba
     # A disk that is full, or gone: who asked is told, and the next one may go through.
     limit = "PRAGMA max_page_count=1"
     await kept.run(lambda connection: connection.execute(limit))
-    with pytest.raises(OutOfResources, match="nothing of this request was taken"):
+    full = "database or disk is full; nothing of this request was taken"
+    with pytest.raises(OutOfResources, match=full):
         await kept.run(lambda connection: connection.execute(insert, ("x" * 10**6,)))
     await kept.run(lambda connection: connection.execute("PRAGMA max_page_count=100000"))
     assert await kept.run(lambda connection: connection.execute(insert, ("c",)).rowcount) == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from sheets import types as t
 from sheets.connection import resident
 from sheets.engine import Engine
 from sheets.quota import Kind
+from sheets.repeats import once
 from sheets.schema import LOG, USERS, Cells, Tab, as_text, extra_cells, join_key, text_cell, value_cell, value_of
 from sheets.settings import read_settings
 from sheets.workbook import timestamp
@@ -90,13 +92,14 @@ class Sheets:
     async def log_append(self, request: t.LogAppend) -> t.LogAppended:
         """Append rows to the log. They are on disk when this is answered."""
         rows: Sequence[t.NewRow | t.LogAppend] = [request] if request.rows is None else request.rows
-        if request.rows is not None and request != t.LogAppend(rows=request.rows):
+        if request.rows is not None and request != t.LogAppend(rows=request.rows, key=request.key):
             raise InvalidInput("rows: give either one row by its fields, or rows", param="rows")
-        if request == t.LogAppend():
+        if request == t.LogAppend(key=request.key):
             raise InvalidInput("event: the row is empty; give user_id, event, text, data or fields", param="event")
         prefix = "" if request.rows is None else "rows[{}]."
         cells = [self._log_cells(row, prefix.format(number)) for number, row in enumerate(rows)]
-        keys = await self._engine.run(lambda c: self._engine.workbook.append(c, cells))
+        append = self._engine.workbook.append
+        keys = await self._engine.run(lambda c: once(c, "log.append", request, lambda: append(c, cells)))
         return t.LogAppended(keys, self._engine.pending)
 
     @operation("log.tail")
@@ -130,10 +133,12 @@ class Sheets:
         """Add to a state that is a number, in one step."""
         self._check_state(request)
         await self._engine.fresh()
+
+        def increment(connection: sqlite3.Connection) -> Any:
+            return self._engine.workbook.increment(connection, request.user_id, request.name, request.by)
+
         return t.StateChanged(
-            await self._engine.run(
-                lambda c: self._engine.workbook.increment(c, request.user_id, request.name, request.by)
-            )
+            await self._engine.run(lambda c: once(c, "states.increment", request, lambda: increment(c)))
         )
 
     @operation("states.delete")

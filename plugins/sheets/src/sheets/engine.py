@@ -53,7 +53,9 @@ class Engine:
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._store = Store(directory, self._count_changed)
+        self._quota = Quota(settings.reads_per_minute, settings.writes_per_minute, self._store)
         self._moving = asyncio.Lock()
+        self._mover: asyncio.Task[int] | None = None
 
     @property
     def mode(self) -> Literal["local", "google"]:
@@ -65,6 +67,7 @@ class Engine:
         await self._store.open()
         try:
             google = await self._store.run(self._decide)
+            await self._quota.open()
         except BaseException:
             await self._store.close()
             raise
@@ -74,6 +77,8 @@ class Engine:
 
     async def close(self) -> None:
         """Write what can be written at once, and leave the rest to the next worker."""
+        if self._mover is not None:
+            await asyncio.wait({self._mover})
         remote = self.remote
         try:
             if remote is not None:
@@ -144,7 +149,7 @@ class Engine:
             raise InvalidInput(f"to: {lacks or 'backend = local forbids it'}", param="to")
         if self.remote is not None:
             return 0
-        book = GoogleBook(self.settings, Quota(1000, 1000), self._context.log)
+        book = GoogleBook(self.settings, self._quota, self._context.log)
         try:
             if dry_run:
                 await book.check()
@@ -157,6 +162,11 @@ class Engine:
         for look in looks.values():
             if isinstance(look, Drift):
                 raise UpstreamBadRequest(str(look))
+        # Who leaves does not stop it half-way.
+        self._mover = asyncio.create_task(self._move_and_connect(), name="sheets move")
+        return await asyncio.shield(self._mover)
+
+    async def _move_and_connect(self) -> int:
         async with self._moving:
             if self.mode == "google":
                 return 0
@@ -218,8 +228,7 @@ class Engine:
     async def _connect(self) -> None:
         """Begin to write and to read at Google; the first call comes when there is something to do."""
         settings, log = self.settings, self._context.log
-        quota = Quota(settings.reads_per_minute, settings.writes_per_minute)
-        book = GoogleBook(settings, quota, log)
+        book = GoogleBook(settings, self._quota, log)
         remote = asyncio.Lock()
         mirror = Mirror(settings, self._store, self.workbook, book, remote, log)
         await mirror.open()
@@ -227,7 +236,7 @@ class Engine:
         writer.pending(self.pending)
         self.workbook.remote = True
         task = asyncio.create_task(writer.run(), name="sheets writer")
-        self.remote = Remote(book, quota, writer, mirror, task, remote)
+        self.remote = Remote(book, self._quota, writer, mirror, task, remote)
 
     def _count_changed(self, count: int) -> None:
         """Tell the host, before anybody is told that a row is safe (in the store's thread)."""

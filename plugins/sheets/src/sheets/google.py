@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -42,15 +41,14 @@ class GoogleBook:
         self._widths: dict[str, int] = {}
         self._cells = 0
         self._layouts: dict[str, Layout | Drift] = {}
-        self._layouts_at = 0.0
         self._last_row: int | None = None
         """Of the log, as far as it was seen."""
 
     async def look(self, keys: Mapping[str, bool]) -> dict[str, Look | Drift]:
-        """Read first rows and keys; without keys, what was read lately will do."""
-        await self._open()
+        """Read first rows and keys, in one call."""
+        opened = await self._open()
         wanted = [name for name, all_keys in keys.items() if all_keys]
-        if not wanted and time.monotonic() - self._layouts_at <= self._settings.cache_age:
+        if opened and not wanted:
             return {name: _look(self._layouts[name], None) for name in keys}
         tabs = self._settings.tabs
         while True:
@@ -169,10 +167,10 @@ class GoogleBook:
         assert self._settings.spreadsheet is not None, "a book at Google has a spreadsheet"
         return self._settings.spreadsheet
 
-    async def _open(self) -> None:
-        """Find the worksheets, and make those that are missing; their data is not read."""
+    async def _open(self) -> bool:
+        """Find the worksheets, and make those that are missing; return whether first rows were read just now."""
         if self._ids:
-            return
+            return False
         answer = await self._call("read", self._metadata)
         sheets = [sheet["properties"] for sheet in answer.get("sheets", ())]
         ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
@@ -214,6 +212,7 @@ class GoogleBook:
         )
         self._last_row = None
         self._ids = ids
+        return True
 
     def _metadata(self, client: Client) -> Any:
         fields = "properties.title,sheets.properties"
@@ -229,8 +228,6 @@ class GoogleBook:
                 if not any(header):
                     # All of it may be gone; then the first row is written anew.
                     self._forget()
-        if len(headers) == len(self._settings.tabs):
-            self._layouts_at = time.monotonic()
         return self._layouts
 
     def _key_columns(self, name: str) -> list[str]:

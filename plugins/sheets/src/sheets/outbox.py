@@ -23,6 +23,8 @@ ANSWERED = 0.0
 """``sent_at`` of an entry that was answered with an error: whether it took effect is seen at once."""
 TAKEN = -1.0
 """``sent_at`` of an entry that was taken into a batch, and not sent yet."""
+_CHANGED = "tab IN ('users', 'states')"
+"""Named one by one, so that the index serves: the rows of the log may be many."""
 
 
 @dataclass(frozen=True)
@@ -88,14 +90,14 @@ def batch(connection: sqlite3.Connection, rows: int, size: int) -> list[Entry]:
         if found and taken > size:
             break
         found.append(entry)
-    changes = _select(connection, "tab != 'log' ORDER BY seq LIMIT ?", rows)
+    changes = _select(connection, f"{_CHANGED} ORDER BY seq LIMIT ?", rows)
     mark(connection, [entry.seq for entry in changes if entry.sent_at is None], TAKEN)
     return [*found, *changes]
 
 
 def put_back(connection: sqlite3.Connection) -> None:
     """Undo what :func:`batch` noted of entries that were not sent."""
-    connection.execute("UPDATE outbox SET sent_at = NULL WHERE sent_at = ?", (TAKEN,))
+    connection.execute(f"UPDATE outbox SET sent_at = NULL WHERE {_CHANGED} AND sent_at = ?", (TAKEN,))  # noqa: S608
 
 
 def collapse(entries: Iterable[Entry]) -> list[Change]:

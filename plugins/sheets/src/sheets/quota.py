@@ -4,24 +4,39 @@ from __future__ import annotations
 
 import asyncio
 import random
+import sqlite3
 import time
 from collections import deque
 from typing import Literal
 
-WINDOW = 60.0
-"""Seconds; quotas are per minute."""
+from sheets.store import Store
+
+WINDOW = 61.0
+"""Seconds; quotas are per minute, and a call may be a second longer on its way than the one a minute later."""
 
 Kind = Literal["read", "write"]
 
 
 class Quota:
-    """Counts the calls of the last minute, and lets nobody make more than the limits."""
+    """Counts the calls of the last minute, and lets nobody make more than the limits.
 
-    def __init__(self, reads: int, writes: int) -> None:
+    Each call is noted in the file before it is made: the next worker counts it, too.
+    """
+
+    def __init__(self, reads: int, writes: int, store: Store) -> None:
         self.limits: dict[Kind, int] = {"read": reads, "write": writes}
         self.calls: dict[Kind, int] = {"read": 0, "write": 0}
         """All calls of this worker."""
         self._times: dict[Kind, deque[float]] = {"read": deque(), "write": deque()}
+        self._store = store
+
+    async def open(self) -> None:
+        """Take up the calls that an earlier worker has made."""
+        rows = await self._store.run(lambda connection: connection.execute("SELECT kind, at FROM calls").fetchall())
+        now, wall = time.monotonic(), time.time()
+        # Of a clock that was set back: no longer than a minute.
+        for at, kind in sorted((now - max(0.0, wall - at), kind) for kind, at in rows):
+            self._times[kind].append(at)
 
     def used(self, kind: Kind) -> int:
         """Return the calls of the last minute."""
@@ -36,6 +51,13 @@ class Quota:
             await asyncio.sleep(max(0.0, self._times[kind][0] + WINDOW - time.monotonic()))
         self._times[kind].append(time.monotonic())
         self.calls[kind] += 1
+        wall = time.time()
+
+        def note(connection: sqlite3.Connection) -> None:
+            connection.execute("DELETE FROM calls WHERE at NOT BETWEEN ? AND ?", (wall - WINDOW, wall))
+            connection.execute("INSERT INTO calls (kind, at) VALUES (?, ?)", (kind, wall))
+
+        await self._store.run(note)
 
 
 def backoff(failures: int, first: float, longest: float) -> float:

@@ -20,15 +20,14 @@ from typing import Any, TypeVar
 
 from host.errors import ConfigError, OutOfResources
 
-VERSION = 1
-"""Of the tables below."""
 FILE_NAME = "sheets.sqlite3"
 LOCK_WAIT = 10.0
 """Seconds that the worker of a host that is just going is waited for."""
 GROUP = 256
 """Most pieces of work in one transaction."""
 
-TABLES = """
+STEPS = (
+    """
 CREATE TABLE users (position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, cells TEXT NOT NULL);
 CREATE TABLE states (position INTEGER PRIMARY KEY AUTOINCREMENT, key TEXT NOT NULL UNIQUE, cells TEXT NOT NULL);
 CREATE TABLE log (
@@ -41,7 +40,18 @@ CREATE TABLE outbox (
 );
 CREATE INDEX outbox_key ON outbox (tab, key);
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
-"""
+""",
+    """
+CREATE INDEX outbox_order ON outbox (tab, seq);
+CREATE TABLE answers (
+    operation TEXT NOT NULL, key TEXT NOT NULL, digest BLOB NOT NULL, answer TEXT NOT NULL, at REAL NOT NULL,
+    PRIMARY KEY (operation, key)
+);
+CREATE INDEX answers_at ON answers (at);
+CREATE TABLE calls (kind TEXT NOT NULL, at REAL NOT NULL);
+""",
+)
+"""What makes a file of each version one of the next; ``user_version`` of a file counts those that it has."""
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Any]
@@ -107,6 +117,10 @@ class Store:
             except BaseException:
                 os.close(lock)
                 raise
+        except OSError as error:
+            refusal = ConfigError(f"{self.path} cannot be written: {error.strerror}; data_dir has to be writable")
+            self._tell([(opened, None, refusal)])
+            return
         except BaseException as error:  # noqa: BLE001 - told to who waits for the opening
             self._tell([(opened, None, error)])
             return
@@ -168,7 +182,10 @@ def _one(connection: sqlite3.Connection, work: Work) -> tuple[Any, BaseException
     connection.execute("SAVEPOINT work")
     try:
         result = work(connection)
-    except Exception as error:  # noqa: BLE001 - told to who has asked for it
+    except Exception as error:
+        if not connection.in_transaction:
+            # SQLite has taken back all of it, the work of the others too: the disk is full, or fails.
+            raise
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
         return None, error
@@ -205,10 +222,11 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            connection.executescript(f"BEGIN; {TABLES} PRAGMA user_version={VERSION}; COMMIT;")
-        elif version != VERSION:
-            raise ConfigError(f"{path} was made by another version of sheets ({version}); this one reads {VERSION}")
+        if version > len(STEPS):
+            raise ConfigError(f"{path} was made by a later version of sheets ({version}); this one reads {len(STEPS)}")
+        if version < len(STEPS):
+            steps = " ".join(STEPS[version:])
+            connection.executescript(f"BEGIN; {steps} PRAGMA user_version={len(STEPS)}; COMMIT;")
     except sqlite3.Error as error:
         connection.close()
         raise ConfigError(f"{path} cannot be opened: {error}; move it away, or restore it from a backup") from error

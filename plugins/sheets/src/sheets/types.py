@@ -15,6 +15,12 @@ class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of requests: a misspelt field is refused."""
 
 
+class Keyed(_Request, frozen=True):
+    """A request that may have a key: repeated with it, it is done once."""
+
+    key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
+
+
 class User(msgspec.Struct, frozen=True, omit_defaults=True):
     """A row of the tab of users."""
 
@@ -119,7 +125,7 @@ class NewRow(_Request, frozen=True):
     fields: dict[str, Any] = {}
 
 
-class LogAppend(_Request, frozen=True):
+class LogAppend(Keyed, frozen=True):
     """One row, by its fields, or many by ``rows``."""
 
     user_id: str = ""
@@ -177,7 +183,7 @@ class StateSet(_Request, frozen=True):
     user_id: str = ""
 
 
-class StateIncrement(_Request, frozen=True):
+class StateIncrement(Keyed, frozen=True, kw_only=True):
     """A state that is a number, or is not there yet, and what to add."""
 
     name: Text

@@ -123,7 +123,7 @@ class Writer:
             if not self._waiting:
                 self._hurry.clear()
                 continue
-            if not self.progress.failures:
+            if not self.progress.failures and not self._idle:
                 await self._pause(self._settings.flush_after, self._full)
             self._hurry.clear()
             wait = await self._try()
