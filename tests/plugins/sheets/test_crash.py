@@ -25,11 +25,15 @@ Append = Callable[[str, str], Awaitable[bool]]
 
 
 class Users:
-    """Users who append one event after the other, until together they have enough acknowledged."""
+    """Users who append one event after the other, until together they have enough acknowledged.
 
-    def __init__(self, append: Append, count: int = 8) -> None:
+    Those who are ``persistent`` ask again, with the same key, until an event is acknowledged.
+    """
+
+    def __init__(self, append: Append, count: int = 8, persistent: bool = False) -> None:
         self.acknowledged: dict[str, list[str]] = {str(number): [] for number in range(count)}
         self._append = append
+        self._persistent = persistent
         self._tried = dict.fromkeys(self.acknowledged, 0)
 
     @property
@@ -43,7 +47,9 @@ class Users:
         while self.total < enough:
             self._tried[user] += 1
             event = str(self._tried[user])
-            if await self._append(user, event):
+            while not (acknowledged := await self._append(user, event)) and self._persistent:
+                pass
+            if acknowledged:
                 self.acknowledged[user].append(event)
 
     def check(self, rows: list[dict[str, Any]]) -> None:
@@ -54,6 +60,7 @@ class Users:
             assert [event for event in there if event in set(acknowledged)] == acknowledged
             # What was not acknowledged may be there, but not before its time.
             assert [int(event) for event in there] == sorted(map(int, there))
+            assert not self._persistent or there == acknowledged
 
 
 @pytest.mark.parametrize("seed", [1])
@@ -98,35 +105,44 @@ async def killing_workers(root: Path, google: Google, private_key: str, *, seed:
         assert sheets.host.supervisor.status("sheets").generation > kills
 
 
-async def test_hosts_that_are_killed_lose_and_repeat_nothing_and_go_on_by_themselves(
-    tmp_path: Path, google: Google, private_key: str
+@pytest.mark.parametrize(("seed", "appends", "kills"), [(2, 1000, 4)])
+async def test_hosts_that_are_killed_at_random_points_lose_and_repeat_nothing_and_go_on_by_themselves(
+    seed: int, appends: int, kills: int, tmp_path: Path, google: Google, private_key: str
 ) -> None:
+    dice = random.Random(seed)
     async with served(tmp_path, google, private_key) as host, aiohttp.ClientSession() as session:
 
         async def append(user: str, event: str) -> bool:
             try:
                 url = f"{host.url}/v1/handlers/sheets/log.append"
-                async with session.post(url, json={"user_id": user, "event": event}) as answer:
+                row = {"user_id": user, "event": event, "key": f"{user} {event}"}
+                async with session.post(url, json=row) as answer:
                     await answer.read()
                     return answer.status == 200
             except aiohttp.ClientError:
                 await asyncio.sleep(0.005)
                 return False
 
-        users = Users(append)
-        work = asyncio.ensure_future(users.run(400))
-        for wanted in (50, 200):
+        users = Users(append, persistent=True)
+        for number in range(kills):
+            work = asyncio.ensure_future(users.run((number + 1) * appends // kills))
+            wanted = users.total + dice.randrange(appends // kills)
             await until(lambda wanted=wanted: users.total >= wanted)  # type: ignore[misc]
+            await asyncio.sleep(dice.random() * 0.02)
             await host.kill()
             await host.start()
-        await within(work, 2 * LIMIT)
+            await within(work, 2 * LIMIT)
+        # Each one that asked until it was acknowledged is there, once.
+        assert users.total >= appends
         # Rows wait while Google does not answer, and the host dies with them.
         google.fail("the-book", times=10**6)
-        last = Users(append, count=1)
+        last = Users(lambda _, event: append("last", event), count=1)
         await within(last.run(20))
         await host.kill()
-        google.faults.clear()
         await host.start()
+        async with session.get(f"{host.url}/health/ready") as answer:
+            assert (await answer.json())["pending"]["sheets"] >= 20
+        google.faults.clear()
         # No dispatch any more: the host itself sees to it.
         async with asyncio.timeout(LIMIT):
             while True:

@@ -16,6 +16,7 @@ import pytest
 
 from host.errors import UpstreamBadRequest, UpstreamError
 from sheets import quota
+from tests.plugins.sheets.defaults import DEFAULTS
 from tests.plugins.sheets.google import BOOK, Google, Sheet
 from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local, served
 from tests.support import error_of, until, within
@@ -432,7 +433,47 @@ async def test_credentials_may_be_in_a_file(tmp_path: Path, google: Google, priv
     async with local(tmp_path / "b", secrets={"GOOGLE_APPLICATION_CREDENTIALS": str(path)}, **common) as sheets:
         await sheets("log.append", event="two")
         await sheets.written()
-    assert [row["event"] for row in google.rows("log")] == ["one", "two"]
+    gcloud = tmp_path / ".config/gcloud/application_default_credentials.json"
+    gcloud.parent.mkdir(parents=True)
+    path.rename(gcloud)
+    found = {"HOME": str(tmp_path)}
+    async with local(tmp_path / "c", secrets=found, application_default=True, **common) as sheets:
+        await sheets("log.append", event="three")
+        await sheets.written()
+    assert [row["event"] for row in google.rows("log")] == ["one", "two", "three"]
+    assert google.scopes == {"https://www.googleapis.com/auth/spreadsheets"}
+
+
+WHERE_TO = """
+import logging, sys, threading
+asked = []
+sys.addaudithook(lambda event, args: asked.append(args[:2]) if event == "socket.getaddrinfo" else None)
+from sheets.connection import connect
+from sheets.settings import read_settings
+settings = read_settings(eval(sys.argv[1]), {})
+client = connect(settings, logging.getLogger())
+client.fetch_sheet_metadata(settings.spreadsheet, {})
+for thread in threading.enumerate():  # google-auth asks in one of its own
+    if thread is not threading.main_thread():
+        thread.join(20)
+print({host for host, port in asked})
+"""
+
+
+@pytest.mark.parametrize("way", ["credentials_file", "application_default"])
+async def test_nobody_is_asked_but_the_api_and_the_token_server(
+    way: str, tmp_path: Path, google: Google, private_key: str
+) -> None:
+    path = tmp_path / ".config/gcloud/application_default_credentials.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps(google.key(private_key)))
+    config = {**DEFAULTS, "spreadsheet": BOOK, "endpoint": google.url}
+    config[way] = str(path) if way == "credentials_file" else True
+    command = [sys.executable, "-c", WHERE_TO, repr(config)]
+    environ = {"HOME": str(tmp_path), "PATH": ""}
+    asking = asyncio.to_thread(subprocess.run, command, env=environ, capture_output=True, text=True, timeout=60)
+    done = await within(asking)
+    assert done.stdout.strip() == "{'127.0.0.1'}", done.stdout + done.stderr
 
 
 async def test_the_quota_is_never_exceeded_by_two_hosts_that_share_it_nor_by_workers_that_follow_each_other(

@@ -42,26 +42,21 @@ def _credentials(settings: Settings) -> Any:
     from google.auth import default, load_credentials_from_file
     from google.oauth2.service_account import Credentials
 
-    class Quiet(Credentials):  # type: ignore[misc,no-untyped-call,unused-ignore]
-        """A service account that asks nobody else.
-
-        google-auth looks for a regional boundary of each service account at another
-        host, in a thread of its own; only this says no to it.
-        """
-
-        def _is_regional_access_boundary_lookup_required(self) -> bool:
-            return False
-
-    # Neither has types for them.
-    from_info: Any = Quiet.from_service_account_info
+    # They have no types.
+    from_info: Any = Credentials.from_service_account_info
     from_file: Any = load_credentials_from_file
     source = settings.credentials
     assert source is not None, "without credentials nothing is sent to Google"
     if source.key is not None:
-        return from_info(source.key, scopes=[SCOPE])
-    if source.path is not None:
-        return from_file(str(source.path), scopes=[SCOPE])[0]
-    return default(scopes=[SCOPE])[0]
+        credentials: Any = from_info(source.key, scopes=[SCOPE])
+    elif source.path is not None:
+        credentials, _ = from_file(str(source.path), scopes=[SCOPE])
+    else:
+        credentials, _ = default(scopes=[SCOPE])
+    # google-auth looks for a regional boundary of each service account at another host, in a thread of
+    # its own; only this says no to it.
+    credentials._is_regional_access_boundary_lookup_required = lambda: False
+    return credentials
 
 
 def trouble_of(error: Exception, settings: Settings) -> BookError | None:
