@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import secrets
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -84,3 +85,4 @@ def _remove(path: Path) -> None:
             path.rmdir()
             return
         time.sleep(0.05)
+    print(f"{path} is left behind: processes of it are still there", file=sys.stderr)

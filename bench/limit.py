@@ -17,6 +17,7 @@ import subprocess
 import sysconfig
 import tempfile
 import threading
+import time
 import urllib.error
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -91,7 +92,7 @@ def run(kind: str, limit: int, names: list[str], upstream: str, options: argpars
         prefix = group.prefix if group is not None else ()
         try:
             with servers.host(text, traffic.KEYS, prefix) as server, Watch(server, group) as watch:
-                ended = "" if kind == "host" else _load_all(server, names)
+                ended = "" if kind == "host" else _load_all(server, names, options.seconds)
                 tally = traffic.Tally()
                 if not ended:
                     tally = asyncio.run(
@@ -120,15 +121,23 @@ def run(kind: str, limit: int, names: list[str], upstream: str, options: argpars
         )
 
 
-def _load_all(server: servers.Server, names: list[str]) -> str:
-    """Import everything, before the first request; return where it ended, if it did."""
+def _load_all(server: servers.Server, names: list[str], seconds: float) -> str:
+    """Import everything, before the first request; return where it ended, if it did.
+
+    Short of memory, and without swap, an import may take for ever: the kernel reads the same files again and again.
+    """
+    until = time.monotonic() + seconds
     for name in names:
         try:
             server.admin(f"/admin/handlers/{name}/load", "POST")
-        except (urllib.error.URLError, ConnectionError):
+        except urllib.error.HTTPError as error:
+            return f"while {name} was imported: {error.read().decode()}"[:60]
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
             if server.process.poll() is not None or _is_dying(server):
                 return f"while {name} was imported"
-            raise
+            return f"{name} was not imported within {servers.PATIENCE:g} s"
+        if time.monotonic() > until:
+            return f"{name} was imported after {seconds:g} s"
     return ""
 
 
@@ -138,6 +147,11 @@ def _is_dying(server: servers.Server) -> bool:
     except subprocess.TimeoutExpired:
         return False
     return True
+
+
+def _minutes(options: argparse.Namespace, limits: int) -> float:
+    """Return how long all runs take if nobody ends early; with each, about 20 s of starts and imports."""
+    return limits * len(options.kinds.split(",")) * (options.seconds + 20) / 60 + 1
 
 
 def _milliseconds(values: list[float], share: float) -> str:
@@ -176,6 +190,20 @@ def row(kind: str, limit: int, result: Result) -> tuple[object, ...]:
     )
 
 
+def which(names: list[str], result: Result) -> str:
+    """Return in a sentence which handlers have answered, and why the others have not."""
+    tally = result.tally
+    told = ", ".join(f"{name} {tally.answered[name]}" for name in names if tally.answered[name])
+    parts = [f"answers of {told}" if told else "no answer"]
+    parts += [f"left out: {reason}" for reason in tally.unfit.values()]
+    none = [name for name in names if not tally.answered[name] and name not in tally.unfit]
+    if none:
+        parts.append(f"never answered: {', '.join(none)}")
+    if result.ended:
+        parts.append(f"ended {result.ended}")
+    return "; ".join(parts)
+
+
 def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -196,7 +224,9 @@ def main() -> None:
         if how is not None
         else "limit: NO control group can be made here: the host is told of it, and PSS is watched ('kills' is 1 if it "
         "was over)",
+        f"takes at most {_minutes(options, len(limits)):.0f} minutes, less where one is killed at once",
         sep="\n",
+        flush=True,
     )
     rows, failures = [], []
     with servers.upstream(pieces=20, pause=0.02) as upstream:
@@ -204,13 +234,15 @@ def main() -> None:
             traffic.make_data_dir(directory)
             with servers.host(traffic.config(directory, upstream.url), traffic.KEYS) as probe:
                 names, left_out = traffic.handlers_of(probe)
-        print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ")
+        print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ", flush=True)
         for limit in limits:
             for kind in options.kinds.split(","):
                 result = run(kind, limit, names, upstream.url, options)
                 rows.append(row(kind, limit, result))
-                # One of each kind: the numbers in them differ each time.
-                kinds = {failure.partition(",")[0]: failure for failure in result.tally.failures}
+                print(f"{limit} MB, {kind}: {which(names, result)}", flush=True)
+                # One of each kind: the numbers in them differ each time. Who never fits is told above.
+                told = [one for one in result.tally.failures if not one.startswith("never fits")]
+                kinds = {failure.partition(",")[0]: failure for failure in told}
                 failures += [f"{limit} MB, {kind}: {failure}" for failure in kinds.values()]
     tables.print_table(
         "All handlers in rotation under a hard limit",

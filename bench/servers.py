@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 TOKEN = "benchmark-admin-token"
+PATIENCE = 120.0
+"""Seconds within which a server has to answer."""
 BARE = """\
 import asyncio, json, sys
 from aiohttp import web
@@ -100,7 +102,7 @@ class Server:
         """Send a request without any proxy; return the JSON of the answer. Raises ``urllib.error.HTTPError``."""
         request = urllib.request.Request(self.url + path, method=method, headers=headers, data=data)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=120) as answer:
+        with opener.open(request, timeout=PATIENCE) as answer:
             return json.loads(answer.read())
 
 

@@ -64,12 +64,16 @@ class Tally:
 
     asked: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
-    """``ok``, an error's code (``event:CODE`` if it came in a stream), ``never fits``, ``left``, ``cut off``."""
+    """``ok``, ``left``, ``never fits``, ``cut off``, ``hung``, or an error's code (``event:CODE`` in a stream)."""
     failures: list[str] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
     """Seconds to the first piece, from a handler that was active."""
     cold: list[float] = field(default_factory=list)
     """The same, where it had to be activated."""
+    answered: Counter[str] = field(default_factory=Counter)
+    """Whole answers by handler."""
+    unfit: dict[str, str] = field(default_factory=dict)
+    """The handlers that were refused because they can never fit, and the numbers."""
 
     @property
     def accounted(self) -> bool:
@@ -101,7 +105,7 @@ def handlers_of(host: servers.Server) -> tuple[list[str], list[str]]:
 
 
 async def _once(url: str, name: str, tally: Tally) -> None:
-    async with aiohttp.ClientSession() as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=servers.PATIENCE)) as session:
         await dispatch(session, url, name, tally)
 
 
@@ -118,7 +122,10 @@ async def dispatch(
     try:
         async with session.post(url + path, json=body) as answer:
             if answer.status != 200:
-                tally.note(*_refusal(answer, await answer.text()))
+                outcome, detail = _refusal(answer, await answer.text())
+                if outcome == "never fits":
+                    tally.unfit[name] = detail
+                tally.note(outcome, detail)
                 return
             received, first = b"", None
             async for data in answer.content.iter_any():
@@ -129,7 +136,11 @@ async def dispatch(
                     return
             activated = re.search(r"activate;dur=([\d.]+)", answer.headers.get("Server-Timing", ""))
             (tally.cold if activated and float(activated[1]) > 0 else tally.warm).append(first or 0.0)
-            tally.note(*_ending(name, received.decode(errors="replace")))
+            outcome, detail = _ending(name, received.decode(errors="replace"))
+            tally.answered[name] += outcome == "ok"
+            tally.note(outcome, detail)
+    except TimeoutError:
+        tally.note("hung", f"{name}: no answer, or no end of it, within {session.timeout.total:g} s")
     except (aiohttp.ClientError, ConnectionError) as error:
         tally.note("cut off", f"{name}: {type(error).__name__}: {error}")
 
@@ -158,7 +169,7 @@ def _ending(name: str, text: str) -> tuple[str, str]:
 async def rotate(url: str, names: Sequence[str], clients: int, seconds: float, alive: Any, pause: float) -> Tally:
     """Let so many clients ask all handlers in rotation, each beginning with another, while ``alive()``."""
     tally, until = Tally(), time.perf_counter() + seconds
-    timeout = aiohttp.ClientTimeout(total=180)
+    timeout = aiohttp.ClientTimeout(total=servers.PATIENCE)
 
     async def client(number: int) -> None:
         async with aiohttp.ClientSession(timeout=timeout) as session:
