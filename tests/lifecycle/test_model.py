@@ -157,6 +157,21 @@ class Handler(RuleBasedStateMachine):
             self.happens(life.Activated(generation))
             assert self.state == before, "a late event changed a later generation"
 
+    @precondition(lambda self: self.state.generation > 1)
+    @rule(data=st.data(), kind=st.integers(0, 6))
+    def an_old_generation_tells_something_late(self, data: st.DataObject, kind: int) -> None:
+        old = data.draw(st.integers(1, self.state.generation - 1))
+        events: list[life.Event] = [
+            life.RoomFound(old),
+            life.Activated(old),
+            life.ActivationEnded(old, ActivationFailed("late")),
+            life.Lost(old, Cause.CRASH, HandlerCrashed("late")),
+            life.Exited(old),
+            life.Evicted(old),
+            life.Overgrown(old, Cause.RECYCLED),
+        ]
+        assert step(self.state, events[kind], self.policy, self.now) == (self.state, [])
+
     @precondition(lambda self: self.state.tokens)
     @rule(data=st.data(), late=st.booleans())
     def a_timer_runs_out(self, data: st.DataObject, late: bool) -> None:

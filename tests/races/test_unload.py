@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import os
+import signal
+import time
 from pathlib import Path
 
 import pytest
@@ -54,6 +58,37 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes
         assert last.kind == "idle"
 
 
+async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keeps_its_worker(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"idle_after": 0.3}) as host:
+        # Warm, so that an idle clock runs when the dispatch is admitted.
+        await host.ask()
+        async with host.supervisor.lease("puppet", "echo") as lease:
+            pid = host.pid()
+            # That clock would run out now.
+            await asyncio.sleep(0.5)
+            assert host.state() == "active"
+            call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
+            answer = json.loads(await within(call.answer()))
+        assert (answer["pid"], answer["generation"]) == (pid, lease.generation)
+
+
+async def test_case_12_the_idle_clock_starts_anew_when_a_stream_ends(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"idle_after": 300.0}) as host:
+        host.control.make("more")
+        await host.ask()
+        stream = host.begin(collect(host, ["", "wait:more"]))
+        await until(lambda: host.state() == "active")
+        assert host.supervisor.status("puppet").expires_in is None
+        before_the_end = time.monotonic()
+        await host.control.say("more")
+        await within(stream)
+        expires = host.supervisor.status("puppet").expires_in
+        assert expires is not None
+        assert expires >= 300 - (time.monotonic() - before_the_end)
+
+
 async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path, handlers=told_at("tell:begun block", tmp_path, "at_activation")) as host:
@@ -78,6 +113,38 @@ async def test_case_14_two_unloads_and_an_idle_expiry_at_once_are_one_teardown(t
             )
             assert {receipt.generation for receipt in receipts[:2]} <= {generation, None}
             assert host.state() == "cold"
+
+
+async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_and_no_later_generation(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    handlers = told_at("tell:leaving wait:go", tmp_path)
+    async with bench(tmp_path, handlers=handlers, policy={"idle_after": 0.05, "stop_grace": 30.0}) as host:
+        host.control.make("leaving", "go")
+        owner = host.supervisor._owners["puppet"]
+
+        def joined() -> int:
+            return len(owner.state.departure.unloads) if owner.state.departure is not None else 0
+
+        await host.ask()
+        await host.control.heard("leaving")
+        unloads = [host.begin(host.supervisor.unload("puppet", mode)) for mode in ("drain", "force", "if_idle")]
+        await until(lambda: joined() == 3)
+        asked = host.begin(host.ask())
+        await host.control.say("go")
+        receipts = await within(asyncio.gather(*unloads))
+        assert {receipt.generation for receipt in receipts} == {1}
+        assert {receipt.exit for receipt in receipts} == {"exit code 0"}
+        assert (await within(asked))["generation"] == 2
+        last = host.supervisor.status("puppet").last_exit
+        assert last is not None
+        assert (last.kind, last.generation) == ("idle", 1)
+        # The new generation ends by its own idle clock, once.
+        await host.control.heard("leaving")
+        await host.control.say("go")
+        await until(lambda: host.state() == "cold")
+        assert host.supervisor.status("puppet").generation == 2
 
 
 async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_the_last_byte(tmp_path: Path) -> None:
@@ -137,6 +204,37 @@ async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_m
         assert gone(pid)
         assert receipt.bytes_given_back > 0.95 * took
         assert receipt.exit == "exit code 0"
+
+
+@pytest.mark.parametrize("when", ["activating", "ready"])
+async def test_case_13_and_16_an_unload_is_not_answered_before_the_process_is_known_to_be_gone(
+    tmp_path: Path, when: str
+) -> None:
+    """A fork server that stands still tells of no end, whatever else has come to its end meanwhile."""
+    install_puppet(tmp_path)
+    handlers = told_at("tell:begun block", tmp_path, "at_activation") if when == "activating" else {}
+    async with bench(tmp_path, handlers=handlers) as host:
+        host.control.make("begun")
+        asked = host.begin(error_of(host.ask()) if when == "activating" else host.ask())
+        if when == "activating":
+            await host.control.heard("begun")
+        else:
+            await within(asked)
+        pid = host.pid()
+        (server,) = (await host.supervisor.memory()).fork_server_pids
+        os.kill(server, signal.SIGSTOP)
+        try:
+            unloaded = host.begin(host.supervisor.unload("puppet"))
+            await until(lambda: asked.done() and host.state() == "draining")
+            # All that an unload waits for beside the process has long been done.
+            for _ in range(5):
+                await host.supervisor.memory()
+            assert not unloaded.done()
+        finally:
+            os.kill(server, signal.SIGCONT)
+        receipt = await within(unloaded)
+        assert gone(pid)
+        assert receipt.generation == 1
 
 
 async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
