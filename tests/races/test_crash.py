@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from host.errors import AnswerTooLarge, CircuitOpen, DeadlineExceeded, HandlerCrashed
-from tests.support import bench, error_of, gone, install_puppet, until, within
+from tests.support import bench, error_of, gone, install_plugin, install_puppet, until, within
 
 MB = 1024**2
 
@@ -46,6 +46,59 @@ async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tm
         assert [answer["number"] for answer in answers] == list(range(20))
 
 
+STUBBORN = """
+import asyncio
+from pathlib import Path
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    def activate(self, context):
+        self.control = Path(context.config["control"])
+        self.answered = asyncio.Event()
+
+    @operation
+    async def late(self, request: dict) -> dict:
+        told = asyncio.ensure_future(asyncio.to_thread((self.control / "go").read_text))
+        while not told.done():
+            try:
+                await asyncio.shield(told)
+            except asyncio.CancelledError:
+                pass
+        self.answered.set()
+        return {"late": True}
+
+    @operation
+    async def when_that_has_answered(self, request: dict) -> dict:
+        await self.answered.wait()
+        return request
+
+    @operation
+    async def slow(self, request: dict) -> dict:
+        await asyncio.to_thread((self.control / "then").read_text)
+        return request
+"""
+
+
+async def test_case_28_an_answer_in_spite_of_its_cancellation_reaches_no_dispatch_that_came_later(
+    tmp_path: Path,
+) -> None:
+    install_plugin(tmp_path, "puppet", STUBBORN)
+    async with bench(tmp_path) as host:
+        host.control.make("go", "then")
+        late = await error_of(host.ask("puppet", "late", timeout=0.1))
+        assert isinstance(late, DeadlineExceeded)
+        asked = [host.begin(host.ask("puppet", "slow", number=1))]
+        await until(lambda: host.supervisor.status("puppet").in_flight == 1)
+        asked.append(host.begin(host.ask("puppet", "when_that_has_answered", number=2)))
+        await host.control.say("go")
+        assert await within(asked[1]) == {"number": 2}
+        assert not asked[0].done()
+        await host.control.say("then")
+        assert await within(asked[0]) == {"number": 1}
+        assert host.supervisor.status("puppet").generation == 1
+
+
 async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
@@ -58,6 +111,27 @@ async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tm
         assert error.retry_after is not None
         assert (await host.ask("other", number=1))["number"] == 1
         await until(lambda: host.state() == "cold")
+        assert (await host.ask(number=2))["number"] == 2
+
+
+async def test_case_29_after_the_pause_one_trial_decides(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
+
+        async def crash() -> None:
+            assert isinstance(await error_of(host.ask("puppet", "script", steps=["exit:3"])), HandlerCrashed)
+            await until(lambda: host.state() in ("cold", "failed"))
+
+        for _ in range(3):
+            await crash()
+        await until(lambda: host.state() == "cold")
+        await crash()
+        # One is enough now.
+        assert isinstance(await error_of(host.ask()), CircuitOpen)
+        await until(lambda: host.state() == "cold")
+        assert (await host.ask(number=1))["number"] == 1
+        # The trial was passed: what was before does not count any more.
+        await crash()
         assert (await host.ask(number=2))["number"] == 2
 
 
