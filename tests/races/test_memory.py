@@ -14,11 +14,14 @@ import time
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from host.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
+from host.memory import measurement
 from host.memory.budget import NeverFits
 from host.memory.learned import Learned
+from host.memory.measurement import Reading
 from host.memory.readings import MemoryLimit, read_memory
 from host.memory.shortage import KernelView
 from tests.http.serving import running
@@ -88,7 +91,8 @@ async def test_case_21_who_has_just_become_ready_answers_before_it_can_be_evicte
 
 
 async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_none_is_stranded(tmp_path: Path) -> None:
-    memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB}
+    # Nobody samples meanwhile: it is the end of a worker itself that lets the next one in.
+    memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB, "sample_interval": 600.0}
     async with bench(tmp_path, memory=memory) as host:
         await host.ask("victim")
         ledger = host.supervisor.budget.ledger
@@ -348,6 +352,23 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
         assert [one.handler for one in report.waiting] == ["three"]
         short = False
         assert (await within(third))["number"] == 3
+
+
+async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling takes a bounded share of a processor: fifty times as long as a measurement takes is a pause at least."""
+    install_puppet(tmp_path)
+    read, cost = measurement._read, 0.5
+
+    def slow(*arguments: Any) -> Reading:
+        return msgspec.structs.replace(read(*arguments), cost=cost)
+
+    monkeypatch.setattr(measurement, "_read", slow)
+    async with bench(tmp_path, memory={"sample_interval": 0.1}) as host:
+        watch = host.supervisor._watch
+        await host.ask()
+        await until(lambda: watch.pause > 0.1)
+        assert watch.pause >= 25.0
+        assert (await host.supervisor.memory()).sampling.share <= 0.02
 
 
 async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
