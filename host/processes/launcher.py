@@ -28,6 +28,9 @@ KEPT = frozenset(
 )
 """The variables of the host's environment that a worker keeps, beside ``LC_*``."""
 
+LOOK_INTERVAL = 0.05
+"""Seconds between two looks at a process whose end nobody tells."""
+
 SHORTAGES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
 """What the system says when there is no process, memory or descriptor left."""
 
@@ -145,11 +148,14 @@ def reap(pid: int) -> Exit:
 
 async def ended(pid: int) -> None:
     """Wait until a child has ended; it is not reaped yet, so that its number is still its own."""
-    if not hasattr(os, "pidfd_open"):
-        await asyncio.to_thread(os.waitid, os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        # Other systems and old kernels do not have it, some containers forbid it, and descriptors run out.
+        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+            await asyncio.sleep(LOOK_INTERVAL)
         return
     loop = asyncio.get_running_loop()
-    fd = os.pidfd_open(pid)
     over: asyncio.Future[None] = loop.create_future()
 
     def note() -> None:

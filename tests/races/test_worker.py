@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
+import signal
 import sys
 from pathlib import Path
 
 import pytest
 
 from host.errors import HandlerFault, HandlerUnavailable, InvalidInput, UnknownOperation, UpstreamRateLimited
-from tests.support import WORKERS, bench, children_of, error_of, install_plugin, install_puppet, within
+from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 MANIFEST = """
 title = "Puppet"
@@ -92,6 +94,31 @@ async def test_the_other_launchers_speak_the_same_channel(
             assert (name in sys.modules) is (isolation == "inline")
     finally:
         sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EMFILE])
+async def test_where_no_descriptor_of_a_process_can_be_had_its_end_is_noticed_all_the_same(
+    tmp_path: Path, isolation: str, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Old kernels do not have it, some containers forbid it, and descriptors run out."""
+
+    def refused(pid: int, flags: int = 0) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pidfd_open", refused)
+    install_puppet(tmp_path)
+    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+        pid = (await within(host.ask()))["pid"]
+        await within(host.supervisor.unload("puppet"))
+        assert gone(pid)
+        error = await error_of(host.ask("puppet", "script", steps=["exit:3"]))
+        assert "exit code 3" in error.message
+        pid = (await within(host.ask()))["pid"]
+        for server in (await host.supervisor.memory()).fork_server_pids:
+            os.kill(server, signal.SIGKILL)
+            await until(lambda: gone(pid))
+            assert (await within(host.ask()))["generation"] == 4
 
 
 async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_for_the_workers(
