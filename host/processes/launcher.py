@@ -152,7 +152,7 @@ async def ended(pid: int) -> None:
         fd = os.pidfd_open(pid)
     except (AttributeError, OSError):
         # Other systems and old kernels do not have it, some containers forbid it, and descriptors run out.
-        while os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is None:
+        while not _has_ended(pid):  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(LOOK_INTERVAL)
         return
     loop = asyncio.get_running_loop()
@@ -168,3 +168,7 @@ async def ended(pid: int) -> None:
     finally:
         loop.remove_reader(fd)
         os.close(fd)
+
+
+def _has_ended(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
