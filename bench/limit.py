@@ -126,7 +126,8 @@ def _load_all(server: servers.Server, names: list[str], seconds: float) -> str:
 
     Short of memory, and without swap, an import may take for ever: the kernel reads the same files again and again.
     """
-    until = time.monotonic() + seconds
+    patience = max(seconds, servers.PATIENCE)
+    until = time.monotonic() + patience
     for name in names:
         try:
             server.admin(f"/admin/handlers/{name}/load", "POST")
@@ -137,7 +138,7 @@ def _load_all(server: servers.Server, names: list[str], seconds: float) -> str:
                 return f"while {name} was imported"
             return f"{name} was not imported within {servers.PATIENCE:g} s"
         if time.monotonic() > until:
-            return f"{name} was imported after {seconds:g} s"
+            return f"{name} was imported after {patience:g} s only"
     return ""
 
 

@@ -104,7 +104,7 @@ def test_a_wrong_manifest_makes_its_own_handler_invalid_and_no_other(site: Site,
     found = look(site).entries
     assert found["right"].problem is None
     assert problem(found["wrong"]).state == "invalid"
-    assert "handler.toml: unknown key 'titel'; did you mean 'title'?" in problem(found["wrong"]).reason
+    assert "handler.toml:1: unknown key 'titel'; did you mean 'title'?" in problem(found["wrong"]).reason
 
 
 def test_a_setting_that_the_host_keeps_for_itself_is_invalid(site: Site, look: Look) -> None:

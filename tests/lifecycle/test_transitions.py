@@ -267,12 +267,15 @@ class TestUnload:
         assert handler.did(life.EndLeases)[0].dispatches == {1}
         assert handler.did(life.Stop) == [life.Stop(1)]
 
-    def test_exit_and_timers_of_an_old_generation_never_touch_a_new_one(self) -> None:
+    @pytest.mark.parametrize("busy", [True, False])
+    def test_nothing_late_of_an_old_generation_touches_a_new_one(self, busy: bool) -> None:
         handler = Life().warm().timer_runs_out(Timer.IDLE).happens(life.Exited(1))
         handler.happens(life.Asked(1), life.RoomFound(2), life.Activated(2))
+        if not busy:
+            handler.happens(life.Released(1))
         before = handler.state
-        crash = life.Lost(1, Cause.CRASH, HandlerCrashed("late"))
-        for late in (life.Exited(1), crash, life.Activated(1), life.RoomFound(1), life.Evicted(1)):
+        crash, grown = life.Lost(1, Cause.CRASH, HandlerCrashed("late")), life.Overgrown(1, Cause.RECYCLED)
+        for late in (life.Exited(1), crash, life.Activated(1), life.RoomFound(1), life.Evicted(1), grown):
             assert handler.happens(late).actions == []
         assert handler.state == before
 
