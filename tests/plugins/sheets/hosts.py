@@ -60,7 +60,7 @@ async def at_google(root: Path, google: Google, private_key: str, **settings: An
 class ServedHost:
     """A host in a process of its own, that can be killed and started again on the same data."""
 
-    def __init__(self, root: Path, google: Google, private_key: str) -> None:
+    def __init__(self, root: Path, google: Google, private_key: str | None) -> None:
         settings = {"spreadsheet": BOOK, "endpoint": google.url, **QUICK, **PLENTY, "batch_rows": 60}
         lines = [f"{name} = {json.dumps(value)}" for name, value in settings.items()]
         self._config = root / "host.toml"
@@ -68,8 +68,9 @@ class ServedHost:
         self._environ = {
             "PATH": os.environ["PATH"],
             "HOME": str(root),
-            "GOOGLE_SERVICE_ACCOUNT_JSON": json.dumps(google.key(private_key)),
         }
+        if private_key is not None:
+            self._environ["GOOGLE_SERVICE_ACCOUNT_JSON"] = json.dumps(google.key(private_key))
         self._process: subprocess.Popen[str] | None = None
         self.url = ""
 
@@ -94,7 +95,8 @@ class ServedHost:
 
 
 @asynccontextmanager
-async def served(root: Path, google: Google, private_key: str) -> AsyncIterator[ServedHost]:
+async def served(root: Path, google: Google, private_key: str | None = None) -> AsyncIterator[ServedHost]:
+    """Run one; without a key its workbook is local."""
     host = ServedHost(root, google, private_key)
     await host.start()
     try:

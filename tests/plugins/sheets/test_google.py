@@ -18,7 +18,7 @@ from host.errors import UpstreamBadRequest, UpstreamError
 from sheets import quota
 from tests.plugins.sheets.defaults import DEFAULTS
 from tests.plugins.sheets.google import BOOK, Google, Sheet
-from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local, served
+from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local
 from tests.support import error_of, until, within
 
 
@@ -325,18 +325,6 @@ async def test_who_leaves_while_a_local_workbook_moves_does_not_stop_it_half_way
         await sheets("sync", to="google")
         await sheets.written()
         assert [row["event"] for row in google.rows("log")] == [str(number) for number in range(10_001)]
-
-
-async def test_the_command_line_moves_a_local_workbook(tmp_path: Path, google: Google, private_key: str) -> None:
-    async with local(tmp_path) as sheets:
-        await sheets("log.append", event="one")
-    async with served(tmp_path, google, private_key) as host:
-        command = [sys.executable, "-m", "host", "dispatch", "--url", host.url, "sheets", "sync", "--to", "google"]
-        done = await within(asyncio.to_thread(subprocess.run, command, capture_output=True, text=True, timeout=60))
-        assert done.returncode == 0, done.stderr
-        answer = json.loads(done.stdout)
-        assert (answer["mode"], answer["moved"], answer["complete"]) == ("google", 1, True)
-        assert [row["event"] for row in google.rows("log")] == ["one"]
 
 
 async def test_backend_google_moves_what_is_local_at_activation(

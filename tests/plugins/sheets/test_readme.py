@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
+import shlex
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 from host.catalog.manifest import check_settings, read_manifest
 from host.plugin import OPERATION_ATTRIBUTE
 from sheets import Sheets
 from tests.plugins.sheets.defaults import MANIFEST
-from tests.plugins.sheets.hosts import local
+from tests.plugins.sheets.google import Google
+from tests.plugins.sheets.hosts import ServedHost, local, served
+from tests.support import within
 
 README = (MANIFEST.parents[2] / "README.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"^\| `([\w.]+)` \| `(\{.*?\})` \| (.*) \|$", README, re.MULTILINE)
@@ -36,6 +43,31 @@ def test_the_configuration_is_in_order() -> None:
     (block,) = re.findall(r"^```toml\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     settings = tomllib.loads(block)["handlers"]["sheets"]
     assert check_settings(read_manifest(str(MANIFEST)), settings, "README")["users_columns"] == ["email"]
+
+
+async def test_the_commands_do_what_the_readme_says(tmp_path: Path, google: Google, private_key: str) -> None:
+    commands = [
+        shlex.split(line, comments=True) for line in re.findall(r"^\$ (handler-host .*)$", README, re.MULTILINE)
+    ]
+    assert len(commands) == 4
+
+    async def run(host: ServedHost, command: list[str]) -> Any:
+        words = command[1 : command.index("|")] if "|" in command else command[1:]
+        shell = [sys.executable, "-m", "host", words[0], "--url", host.url, *words[1:]]
+        done = await within(asyncio.to_thread(subprocess.run, shell, capture_output=True, text=True, timeout=60))
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+        return json.loads(done.stdout)
+
+    async with served(tmp_path, google) as host:
+        append, export, *_ = commands
+        assert (await run(host, append))["pending"] == 0
+        assert (await run(host, export))["csv"].startswith("user_id,name,status,")
+    async with served(tmp_path, google, private_key) as host:
+        *_, try_it, move = commands
+        assert (await run(host, try_it))["mode"] == "local"
+        answer = await run(host, move)
+        assert (answer["mode"], answer["moved"], answer["complete"]) == ("google", 1, True)
+        assert [(row["user_id"], row["event"]) for row in google.rows("log")] == [("42", "hello")]
 
 
 async def test_each_example_is_answered_with_what_the_readme_says(tmp_path: Path) -> None:

@@ -41,14 +41,14 @@ class Sheets:
     async def users_get(self, request: t.UserGet) -> t.UserAnswer:
         """Return a user, or null."""
         age = await self._engine.fresh()
-        cells = await self._engine.run(lambda c: self._engine.workbook.get(c, "users", request.user_id))
+        cells = await self._engine.run(lambda c: self._engine.workbook.get(c, "users", as_text(request.user_id)))
         return t.UserAnswer(self._user(cells) if cells is not None else None, age)
 
     @operation("users.register")
     async def users_register(self, request: t.UserRegister) -> t.UserRegistered:
         """Add a user, unless they are there."""
         cells: Cells = {
-            "user_id": text_cell("user_id", request.user_id),
+            "user_id": text_cell("user_id", as_text(request.user_id)),
             "name": text_cell("name", request.name),
             "status": self._engine.settings.new_users,
             **extra_cells(self._tab("users"), USERS, request.fields, "fields"),
@@ -60,14 +60,14 @@ class Sheets:
     @operation("users.approve")
     async def users_approve(self, request: t.UserApprove) -> t.UserChanged:
         """Set a user's status to approved; who is approved already stays as they are."""
-        by = text_cell("by", request.by)
+        by = text_cell("by", as_text(request.by))
 
         def approve(row: Cells) -> Cells:
             if row.get("status") == "approved":
                 return {}
             return {"status": "approved", "approved_at": timestamp(), "approved_by": by}
 
-        return await self._change(request.user_id, approve)
+        return await self._change(as_text(request.user_id), approve)
 
     @operation("users.update")
     async def users_update(self, request: t.UserUpdate) -> t.UserChanged:
@@ -76,7 +76,7 @@ class Sheets:
         for name, value in (("name", request.name), ("status", request.status)):
             if value is not None:
                 cells[name] = text_cell(name, value)
-        return await self._change(request.user_id, lambda _: cells)
+        return await self._change(as_text(request.user_id), lambda _: cells)
 
     @operation("users.list")
     async def users_list(self, request: t.UserList) -> t.UserPage:
@@ -105,14 +105,15 @@ class Sheets:
     @operation("log.tail")
     async def log_tail(self, request: t.LogTail) -> t.LogRows:
         """Return the newest rows of the log, oldest first."""
-        rows, age = await self._engine.tail(request.user_id, request.limit)
+        user_id = as_text(request.user_id) if request.user_id is not None else None
+        rows, age = await self._engine.tail(user_id, request.limit)
         return t.LogRows([self._log_row(row) for row in rows], age)
 
     @operation("states.get")
     async def states_get(self, request: t.StateKey) -> t.StateAnswer:
         """Return a state."""
         age = await self._engine.fresh()
-        key = join_key(request.user_id, request.name)
+        key = join_key(as_text(request.user_id), request.name)
         row = await self._engine.run(lambda c: self._engine.workbook.get(c, "states", key))
         if row is None:
             return t.StateAnswer(None, False, "", age)
@@ -124,7 +125,7 @@ class Sheets:
         self._check_state(request)
         value_cell("value", request.value)
         await self._engine.run(
-            lambda c: self._engine.workbook.set_state(c, request.user_id, request.name, request.value)
+            lambda c: self._engine.workbook.set_state(c, as_text(request.user_id), request.name, request.value)
         )
         return t.StateChanged(request.value)
 
@@ -135,7 +136,7 @@ class Sheets:
         await self._engine.fresh()
 
         def increment(connection: sqlite3.Connection) -> Any:
-            return self._engine.workbook.increment(connection, request.user_id, request.name, request.by)
+            return self._engine.workbook.increment(connection, as_text(request.user_id), request.name, request.by)
 
         return t.StateChanged(
             await self._engine.run(lambda c: once(c, "states.increment", request, lambda: increment(c)))
@@ -146,7 +147,9 @@ class Sheets:
         """Delete a state."""
         await self._engine.fresh()
         return t.StateDeleted(
-            await self._engine.run(lambda c: self._engine.workbook.delete_state(c, request.user_id, request.name))
+            await self._engine.run(
+                lambda c: self._engine.workbook.delete_state(c, as_text(request.user_id), request.name)
+            )
         )
 
     @operation("sync")
@@ -216,13 +219,13 @@ class Sheets:
         return t.UserChanged(self._user(row))
 
     def _check_state(self, request: t.StateSet | t.StateIncrement) -> None:
-        text_cell("user_id", request.user_id)
+        text_cell("user_id", as_text(request.user_id))
         text_cell("name", request.name)
 
     def _log_cells(self, row: t.NewRow | t.LogAppend, where: str) -> Cells:
         return {
             "at": text_cell(f"{where}at", row.at) if row.at is not None else timestamp(),
-            "user_id": text_cell(f"{where}user_id", row.user_id),
+            "user_id": text_cell(f"{where}user_id", as_text(row.user_id)),
             "event": text_cell(f"{where}event", row.event),
             "text": text_cell(f"{where}text", row.text),
             "data": value_cell(f"{where}data", row.data) if row.data is not None else "",

@@ -8,6 +8,10 @@ import msgspec
 from msgspec import Meta
 
 Text = Annotated[str, Meta(min_length=1)]
+Id = Text | int
+"""Of a user; a number is kept as its text."""
+AnyId = str | int
+"""The same, or empty: of none."""
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 
 
@@ -50,7 +54,7 @@ class LogRow(msgspec.Struct, frozen=True, omit_defaults=True):
 class UserGet(_Request, frozen=True):
     """Which user."""
 
-    user_id: Text
+    user_id: Id
 
 
 class UserAnswer(msgspec.Struct, frozen=True):
@@ -63,7 +67,7 @@ class UserAnswer(msgspec.Struct, frozen=True):
 class UserRegister(_Request, frozen=True):
     """A user to add; one who is there already stays as they are."""
 
-    user_id: Text
+    user_id: Id
     name: str = ""
     fields: dict[str, Any] = {}
 
@@ -78,14 +82,14 @@ class UserRegistered(msgspec.Struct, frozen=True):
 class UserApprove(_Request, frozen=True):
     """Whom to approve, and who does it."""
 
-    user_id: Text
-    by: str = ""
+    user_id: Id
+    by: AnyId = ""
 
 
 class UserUpdate(_Request, frozen=True):
     """What to change of a user; what is left out stays."""
 
-    user_id: Text
+    user_id: Id
     name: str | None = None
     status: str | None = None
     fields: dict[str, Any] = {}
@@ -117,7 +121,7 @@ class UserPage(msgspec.Struct, frozen=True):
 class NewRow(_Request, frozen=True):
     """A row to append; ``at`` is now, if it is left out."""
 
-    user_id: str = ""
+    user_id: AnyId = ""
     event: str = ""
     text: str = ""
     data: Any = None
@@ -128,7 +132,7 @@ class NewRow(_Request, frozen=True):
 class LogAppend(Keyed, frozen=True):
     """One row, by its fields, or many by ``rows``."""
 
-    user_id: str = ""
+    user_id: AnyId = ""
     event: str = ""
     text: str = ""
     data: Any = None
@@ -149,7 +153,7 @@ class LogTail(_Request, frozen=True):
     """How many rows, and of whom."""
 
     limit: Limit = 20
-    user_id: str | None = None
+    user_id: AnyId | None = None
 
 
 class LogRows(msgspec.Struct, frozen=True):
@@ -163,7 +167,7 @@ class StateKey(_Request, frozen=True):
     """Which state; those of the application itself have no user."""
 
     name: Text
-    user_id: str = ""
+    user_id: AnyId = ""
 
 
 class StateAnswer(msgspec.Struct, frozen=True):
@@ -180,7 +184,7 @@ class StateSet(_Request, frozen=True):
 
     name: Text
     value: Any
-    user_id: str = ""
+    user_id: AnyId = ""
 
 
 class StateIncrement(Keyed, frozen=True, kw_only=True):
@@ -188,7 +192,7 @@ class StateIncrement(Keyed, frozen=True, kw_only=True):
 
     name: Text
     by: int | float = 1
-    user_id: str = ""
+    user_id: AnyId = ""
 
 
 class StateChanged(msgspec.Struct, frozen=True):
