@@ -54,6 +54,20 @@ async def test_users_are_registered_approved_changed_and_listed(tmp_path: Path) 
         assert [user["user_id"] for user in (await sheets("users.list", status="approved"))["users"]] == ["7"]
 
 
+async def test_ids_of_users_may_be_numbers_and_are_kept_as_text(tmp_path: Path) -> None:
+    async with local(tmp_path) as sheets:
+        assert (await sheets("users.register", user_id=42))["user"]["user_id"] == "42"
+        assert (await sheets("users.approve", user_id=42, by=7))["user"]["approved_by"] == "7"
+        changed = await sheets("users.update", user_id="42", name="Ann")
+        assert (await sheets("users.get", user_id=42))["user"] == changed["user"]
+        await sheets("log.append", rows=[{"user_id": 42}, {"user_id": "42"}, {"event": "of nobody"}])
+        assert [row["user_id"] for row in (await sheets("log.tail", user_id=42))["rows"]] == ["42", "42"]
+        await sheets("states.set", name="n", user_id=42, value=1)
+        assert (await sheets("states.increment", name="n", user_id="42"))["value"] == 2
+        assert (await sheets("states.get", name="n", user_id=42))["value"] == 2
+        assert (await sheets("states.delete", name="n", user_id=42))["deleted"]
+
+
 async def test_the_log_keeps_its_order_and_is_read_from_its_end(tmp_path: Path) -> None:
     async with local(tmp_path, log_columns=["channel"]) as sheets:
         one = await sheets("log.append", user_id="7", event="start", text="hello", data={"n": [1, None]})
