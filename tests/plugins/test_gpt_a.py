@@ -131,6 +131,28 @@ def test_an_error_event_without_openais_shape_ends_the_stream(worker: WorkerUnde
     assert isinstance(worker.error_of("chat", ASK), UpstreamError)
 
 
+def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
+    worker: WorkerUnderTest, provider: Upstream
+) -> None:
+    call = {"id": "t1", "type": "function", "function": {"name": "look", "arguments": None}}
+    chunks = [
+        {"choices": [{"delta": {"tool_calls": [call]}}], "usage": None},
+        {"choices": [{"delta": None, "finish_reason": "tool_calls"}]},
+        {"choices": None, "usage": {"completion_tokens": 2}},
+    ]
+    events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
+    provider.say(Raw((*events, b"data: [DONE]\n\n")))
+    answer = worker.chat("Hi")
+    assert answer["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
+    assert (answer["finish_reason"], answer["usage"]) == ("tool_calls", {"completion_tokens": 2})
+
+
+def test_a_chunk_that_is_none_of_openais_is_the_providers_fault(worker: WorkerUnderTest, provider: Upstream) -> None:
+    for data in ({"choices": [{"delta": {"content": 5}}]}, ["no chunk"]):
+        provider.say(Raw((f"data: {json.dumps(data)}\n\n".encode(), b"data: [DONE]\n\n")))
+        assert "not one of OpenAI's" in worker.error_of("chat", ASK).message
+
+
 def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
     chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     chunk["choices"] = [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]

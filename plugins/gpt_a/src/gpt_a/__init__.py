@@ -8,22 +8,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ToolCallDelta, Usage, cut_off
+from gpt_a.chunks import piece_of
+from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
 from host.errors import ConfigError, UpstreamError
 from host.plugin import CallInfo
 from host.upstream import Retries, from_status, of_httpx, retried, retry_after_of, timed_out, trace_headers, unreachable
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
-    from openai.types.chat import ChatCompletionChunk
-
-_FINISHES: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
 
 
 class GptA(ChatHandler):
@@ -75,7 +67,6 @@ class GptA(ChatHandler):
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
         import openai
-        from openai.types.chat import ChatCompletion
 
         from gpt_a.streams import WholeStream
 
@@ -85,14 +76,15 @@ class GptA(ChatHandler):
             chunks = await self._client.post(
                 "/chat/completions",
                 body={**body, "stream": True, "stream_options": {"include_usage": True}},
-                cast_to=ChatCompletion,
+                # The chunks as they came: pydantic models of them cost more than all the rest of a piece.
+                cast_to=object,
                 options={"headers": trace_headers()},
                 stream=True,
                 stream_cls=WholeStream,
             )
             async with chunks:
                 async for chunk in chunks:
-                    piece = _piece(chunk)
+                    piece = piece_of(chunk)
                     if piece is not None:
                         yield piece
         except openai.APIStatusError as error:
@@ -110,37 +102,6 @@ class GptA(ChatHandler):
             if told is None:
                 raise
             raise told from error
-
-
-def _piece(chunk: ChatCompletionChunk) -> ChatPiece | None:
-    """Return what a chunk carries, or None if that is nothing."""
-    piece = ChatPiece()
-    if chunk.usage is not None:
-        piece.usage = Usage(
-            prompt_tokens=chunk.usage.prompt_tokens,
-            completion_tokens=chunk.usage.completion_tokens,
-            total_tokens=chunk.usage.total_tokens,
-        )
-    for choice in chunk.choices or ():
-        delta = choice.delta
-        if delta is not None:
-            piece.text = delta.content or None
-            piece.refusal = delta.refusal or None
-            piece.tool_calls = [
-                ToolCallDelta(
-                    index=call.index,
-                    id=call.id,
-                    name=call.function.name if call.function else None,
-                    arguments=(call.function.arguments or "") if call.function else "",
-                )
-                for call in delta.tool_calls or ()
-            ] or None
-        if choice.finish_reason is not None:
-            piece.finish_reason = _FINISHES.get(choice.finish_reason, "stop")
-    if piece == ChatPiece():
-        return None
-    piece.model = chunk.model or None
-    return piece
 
 
 def _status_error(error: Any) -> UpstreamError:

@@ -8,7 +8,6 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from openai import AsyncStream
-from openai.types.chat import ChatCompletionChunk
 
 if TYPE_CHECKING:
     from openai._streaming import ServerSentEvent
@@ -17,7 +16,7 @@ LAST_BYTES = 0.5
 """Seconds that a provider gets to end its answer after ``[DONE]``: nothing waits for it but the connection."""
 
 
-class WholeStream(AsyncStream[ChatCompletionChunk]):
+class WholeStream(AsyncStream[object]):
     """Lets its connection be used again.
 
     The SDK's own stops reading at ``[DONE]``, and closes the connection of an answer
