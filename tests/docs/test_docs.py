@@ -81,6 +81,21 @@ def test_every_command_is_documented() -> None:
     assert documented == set(commands)
 
 
+def test_every_flag_is_documented_with_its_command() -> None:
+    page = text("reference/command-line.md")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", page, re.MULTILINE))
+    subparsers = argparse._SubParsersAction
+    (commands,) = (action.choices for action in make_parser()._actions if isinstance(action, subparsers))
+    shared = {"--help", "--url", "--token-file", "--json", *re.findall(r"`(--[a-z-]+)`", rows["serve"])}
+    assert all(f"`{flag}`" in page for flag in shared - {"--help"})
+    for name, command in commands.items():
+        flags = {word for action in command._actions for word in action.option_strings if word.startswith("--")}
+        documented = set(re.findall(r"`(--[a-z-]+)`", rows[name]))
+        assert flags - shared == documented - shared, name
+    serve = {word for action in commands["serve"]._actions for word in action.option_strings}
+    assert set(re.findall(r"`(--[a-z-]+)`", rows["serve"])) == serve - {"-h", "--help"}
+
+
 def test_every_hook_is_documented() -> None:
     page = text("reference/plugins.md")
     for name in (name for name in vars(HandlerHooks) if not name.startswith("_")):
@@ -109,11 +124,10 @@ def test_the_how_tos_mounted_application_can_be_made() -> None:
     assert host.create_app is create_app
 
 
-async def test_the_tutorials_plugin_runs_and_is_a_dozen_lines(tmp_path: Path) -> None:
+async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
     page = DOCS / "tutorial/first-plugin.md"
     (project,), (source,) = blocks(page, "toml"), blocks(page, "python")
     assert tomllib.loads(project)["project"]["entry-points"]["handler_host.v1"] == {"parrot": "parrot:Parrot"}
-    assert len([line for line in source.splitlines() if line.strip()]) <= 12
     install_plugin(tmp_path, "parrot", source, attribute="Parrot")
     async with bench(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
