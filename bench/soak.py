@@ -58,7 +58,7 @@ class Handler(ChatHandler):
         return len(self.kept)
 """
 DEFAULTS = 'idle_after = "3s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
-WORKERS = '[workers]\nheartbeat_interval = "500ms"\nhang_after = "3s"\nlinger = "10m"\n'
+WORKERS = '[workers]\nheartbeat_interval = "500ms"\nhang_after = "6s"\nlinger = "10m"\n'
 FORESEEN = frozenset(
     {"ok", "left", "handler_crashed", "handler_unloaded", "circuit_open", "memory_budget", "out_of_resources"}
     | {"activation_failed", "event:handler_crashed", "event:handler_unloaded"}
