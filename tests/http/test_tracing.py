@@ -208,21 +208,49 @@ async def test_without_opentelemetry_the_extra_is_named(tmp_path: Path) -> None:
         assert "pip install 'handler-host[otel]'" in errors
 
 
-@pytest.mark.parametrize(("handler", "protocol"), [("gpt_a", "openai"), ("gpt_b", "anthropic")])
+def sdk(handler: str, protocol: ProtocolName, provider: Upstream) -> dict[str, Any]:
+    """Return the configuration of a handler whose provider is the scripted one."""
+    base = provider.base_url(protocol)
+    if handler != "gpt_d":
+        return {"base_url": base, "retries": 0}
+    if protocol == "gemini":
+        base += "/v1beta"
+    return {"model": f"{protocol}/a-model", "api_base": {protocol: base}, "headers": {"x-own": "kept"}, "retries": 0}
+
+
+SDKS: list[tuple[str, ProtocolName, dict[str, Any]]] = [
+    ("gpt_a", "openai", {}),
+    ("gpt_b", "anthropic", {}),
+    ("gpt_c", "gemini", {"sdk": "google-generativeai"}),
+    ("gpt_c", "gemini", {"sdk": "google-genai"}),
+    ("gpt_d", "openai", {}),
+    ("gpt_d", "anthropic", {}),
+    ("gpt_d", "gemini", {}),
+    ("gpt_d", "openai", {"model": "routed", "deployments": [{"name": "routed", "model": "openai/a-model"}]}),
+]
+
+
+@pytest.mark.parametrize(("handler", "protocol", "more"), SDKS)
 async def test_an_sdks_request_to_its_provider_is_a_part_of_the_trace(
-    handler: str, protocol: ProtocolName, spans: InMemorySpanExporter
+    handler: str, protocol: ProtocolName, more: dict[str, Any], spans: InMemorySpanExporter
 ) -> None:
     async with Upstream().serving() as provider:
         config = Config(
             server=ServerConfig(port=0),
             tracing=TracingConfig(enabled=True),
-            handlers={handler: {"base_url": provider.base_url(protocol), "retries": 0}},
+            handlers={handler: sdk(handler, protocol, provider) | more},
         )
         async with serving(config) as (_, url), aiohttp.ClientSession() as session:
-            body = {"model": handler, "messages": [{"role": "user", "content": "Hi"}]}
-            async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
-                assert answer.status == 200
-        (span,) = spans.get_finished_spans()
-        assert span.context is not None
-        expected = f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-"
-        assert provider.last.headers["traceparent"].startswith(expected)
+            for stream in (False, True):
+                spans.clear()
+                body = {"model": handler, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
+                async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
+                    assert answer.status == 200, await answer.text()
+                    await within(answer.read())
+                await until(lambda: len(spans.get_finished_spans()) == 1)
+                (span,) = spans.get_finished_spans()
+                assert span.context is not None
+                expected = f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-"
+                assert provider.last.headers["traceparent"].startswith(expected)
+                if handler == "gpt_d":
+                    assert provider.last.headers["x-own"] == "kept"

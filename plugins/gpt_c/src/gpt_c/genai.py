@@ -15,6 +15,7 @@ from google.genai import errors, types
 from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
 from gpt_c.failures import connection, from_error
 from host.errors import InvalidInput, UpstreamError
+from host.upstream import trace_headers
 
 
 class GenAi:
@@ -88,7 +89,7 @@ class GenAi:
         }
         if question.system is not None:
             asked["systemInstruction"] = {"parts": [{"text": question.system}]}
-        options = types.HttpOptions(extra_body={"generateContentRequest": asked})
+        options = types.HttpOptions(extra_body={"generateContentRequest": asked}, headers=trace_headers())
         with self._telling(self._timeout):
             async with asyncio.timeout(self._timeout):
                 counted = await self._client.aio.models.count_tokens(
@@ -130,6 +131,7 @@ def _config(question: Question) -> types.GenerateContentConfig:
         "tool_config": question.tool_config,
         "response_json_schema": question.schema,
         "automatic_function_calling": {"disable": True},
+        "http_options": {"headers": trace_headers()},
     }
     if question.functions:
         declarations = [

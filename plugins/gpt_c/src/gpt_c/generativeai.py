@@ -14,7 +14,7 @@ import base64
 import json
 import warnings
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 from typing import Any, cast
 
 import aiohttp
@@ -23,6 +23,7 @@ from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_
 from gpt_c.failures import connection, from_answer, in_stream
 from gpt_c.schemas import to_google
 from host.errors import InvalidInput, UpstreamError
+from host.upstream import trace_headers
 
 with warnings.catch_warnings():
     # Two of them: that the SDK's support has ended, which README.md says, and one on the version of Python.
@@ -58,7 +59,7 @@ class GenerativeAi:
         body = _body(question)
         url = self._url(question, "streamGenerateContent")
         with connection(self._settings.timeout):
-            async with self._session.post(url, params=_EVENTS, json=body, allow_redirects=False) as answer:
+            async with self._post(url, body, params=_EVENTS) as answer:
                 await _check(answer)
                 if answer.content_type != "text/event-stream":
                     raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
@@ -72,7 +73,7 @@ class GenerativeAi:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=patience)
         url = self._url(question, "generateContent")
         with connection(patience):
-            async with self._session.post(url, json=_body(question), timeout=timeout, allow_redirects=False) as answer:
+            async with self._post(url, _body(question), timeout=timeout) as answer:
                 await _check(answer)
                 document = await answer.read()
         yield _chunk(document)
@@ -82,13 +83,16 @@ class GenerativeAi:
         body = {"generateContentRequest": {**_body(question), "model": question.model}}
         url = self._url(question, "countTokens")
         with connection(self._settings.timeout):
-            async with self._session.post(url, json=body, allow_redirects=False) as answer:
+            async with self._post(url, body) as answer:
                 await _check(answer)
                 text = await answer.text(errors="replace")
         try:
             return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
         except ParseError as error:
             raise UpstreamError("the provider's count of tokens is none") from error
+
+    def _post(self, url: str, body: dict[str, Any], **options: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._session.post(url, json=body, headers=trace_headers(), allow_redirects=False, **options)
 
     def _url(self, question: Question, method: str) -> str:
         return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"

@@ -17,7 +17,7 @@ from gpt_d.whole import Heard, piece_of_whole
 from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
 from host.errors import ConfigError, HostError, InvalidInput
 from host.plugin import CallInfo
-from host.upstream import Retries, refuse_fields, retried
+from host.upstream import Retries, refuse_fields, retried, trace_headers
 
 MODEL = "openai/gpt-4o-mini"
 """What is asked where neither the request nor the configuration names a model."""
@@ -147,9 +147,12 @@ class GptD(ChatHandler):
     async def _ask(self, asked: dict[str, Any], timeout: float) -> Any:
         import litellm
 
+        # A call's own headers replace those of a deployment.
+        trace = trace_headers()
+        headers = {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
         if asked["model"] in self._groups:
-            return await self._router.acompletion(**asked)
-        return await litellm.acompletion(**asked, **self._parameters(asked["model"]), timeout=timeout)
+            return await self._router.acompletion(**asked, **headers)
+        return await litellm.acompletion(**asked, **{**self._parameters(asked["model"]), **headers}, timeout=timeout)
 
     def _patience(self, model: str, timeout: float) -> float:
         """Return the seconds for an answer to come or begin: a Router may ask all deployments, one after the other."""
