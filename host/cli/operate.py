@@ -9,7 +9,7 @@ from typing import Any
 from host.cli.client import Client
 from host.cli.failure import OK, UNREACHABLE, USAGE, Failure
 from host.cli.memory import put_memory
-from host.cli.receipts import of_load, of_unload
+from host.cli.receipts import of_load, of_pin, of_unload
 from host.cli.render import duration, note, put, put_failure, put_fields, put_json, put_json_line, put_table, size
 from host.units import parse_duration
 
@@ -36,7 +36,7 @@ def ps(arguments: SimpleNamespace) -> int:
             str(handler["in_flight"]),
             str(handler["queued"]),
             duration(handler["idle_for"]),
-            duration(handler["expires_in"]),
+            "pinned" if handler["pin"] else duration(handler["expires_in"]),
             handler["reason"] or "",
         )
         for handler in answer["handlers"]
@@ -116,7 +116,7 @@ def _pin(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: client.admin("POST", "handlers", name, arguments.command),
         arguments.handlers,
-        lambda handler: put(f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"),
+        lambda handler: put(of_pin(handler)),
     )
 
 

@@ -1,4 +1,4 @@
-"""What a load and an unload have brought, as a sentence."""
+"""What a load, an unload and a pin have brought, as a sentence."""
 
 from __future__ import annotations
 
@@ -32,3 +32,8 @@ def of_unload(receipt: dict[str, Any]) -> str:
         f"{name}: unloaded generation {receipt['generation']}, {size(receipt['bytes_given_back'])} given back "
         f"in {duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
     )
+
+
+def of_pin(handler: dict[str, Any]) -> str:
+    """Return whether a handler is pinned now."""
+    return f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"

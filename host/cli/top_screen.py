@@ -14,7 +14,7 @@ from textual.widgets import DataTable, Footer, Static
 
 from host.cli.client import Client
 from host.cli.failure import UNREACHABLE, Failure
-from host.cli.receipts import of_load, of_unload
+from host.cli.receipts import of_load, of_pin, of_unload
 from host.cli.render import visible
 from host.cli.top_table import Column, bars, cell, columns_for, heading, memory_line
 
@@ -49,8 +49,9 @@ class Screen(App[None]):
         Binding("l", "load", "load"),
         Binding("u", "unload('drain')", "unload"),
         Binding("U", "unload('force')", "force", key_display="U"),
-        Binding("r", "reload", "reload"),
+        Binding("p", "pin", "pin"),
         Binding("q", "quit", "quit"),
+        Binding("r", "reload", show=False),  # the others fill 40 columns
         Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("j", "move(1)", show=False),
         Binding("k", "move(-1)", show=False),
@@ -81,6 +82,7 @@ class Screen(App[None]):
 
     async def on_mount(self) -> None:
         """Look for the first time, and again and again (textual)."""
+        self._say("arrows, j and k select; r reloads")
         self.set_interval(self._interval, self._look)
         await self._look()
 
@@ -110,6 +112,12 @@ class Screen(App[None]):
     def action_reload(self) -> None:
         """Unload it, so that its next dispatch runs what is installed."""
         self._steer("is being reloaded", "reload", of_unload)
+
+    def action_pin(self) -> None:
+        """Keep it from idleness and eviction, or let it go again."""
+        selected = self._selected()
+        pinned = any(handler["name"] == selected and handler["pin"] for handler in self._handlers)
+        self._steer("is being unpinned" if pinned else "is being pinned", "unpin" if pinned else "pin", of_pin)
 
     @property
     def _table(self) -> DataTable[Text]:

@@ -26,7 +26,7 @@ COLUMNS = (
     Column("PSS", 9, lambda handler: size(handler["pss"])),
     Column("BUSY", 4, lambda handler: str(handler["in_flight"])),
     Column("QUEUED", 6, lambda handler: str(handler["queued"])),
-    Column("EXPIRES", 8, lambda handler: duration(_whole(handler["expires_in"]))),
+    Column("EXPIRES", 8, lambda handler: "pinned" if handler["pin"] else duration(_whole(handler["expires_in"]))),
     Column("LEARNED", 9, lambda handler: size(handler["learned_pss"])),
     Column("IDLE", 8, lambda handler: duration(_whole(handler["idle_for"]))),
     Column("GEN", 4, lambda handler: str(handler["generation"] or "-")),

@@ -152,6 +152,15 @@ def test_reload_unloads(host: str, run: Run) -> None:
     assert run("reload", "parrot").out.startswith("parrot: unloaded generation ")
 
 
+def test_pin_keeps_a_handler_until_unpin_and_ps_shows_it(host: str, run: Run) -> None:
+    assert run("pin", "parrot").out == "parrot: pinned, cold\n"
+    assert api(host, "/admin/handlers/parrot")["pin"] is True
+    (line,) = (line for line in run("ps").out.splitlines() if line.startswith("parrot "))
+    assert line.split()[-1] == "pinned"
+    assert run("unpin", "parrot").out == "parrot: not pinned, cold\n"
+    assert "pinned" not in run("ps").out
+
+
 def test_memory_adds_up(host: str, run: Run) -> None:
     run("load", "parrot")
     processes, budget, handlers = run("memory").out.split("\n\n")

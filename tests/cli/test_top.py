@@ -36,6 +36,7 @@ def status(**changes: Any) -> dict[str, Any]:
         "generation": 4,
         "pid": 4711,
         "dispatches": 12,
+        "pin": False,
         **changes,
     }
 
@@ -60,8 +61,22 @@ def test_keys_select_load_and_unload(host: str) -> None:
         terminal.type("jj")
         pressed(terminal, "l", "macaw: activated generation")
         assert {one["name"]: one["state"] for one in api(host, "/admin/handlers")["handlers"]}["macaw"] == "idle"
+        pressed(terminal, "r", "macaw: unloaded generation")
+        pressed(terminal, "l", "macaw: activated generation")
         pressed(terminal, "u", "macaw: unloaded generation")
         assert {one["name"]: one["state"] for one in api(host, "/admin/handlers")["handlers"]}["macaw"] == "cold"
+        assert ended(terminal) == 0
+
+
+def test_a_key_pins_a_handler_and_lets_it_go_again(host: str) -> None:
+    with Terminal("top", "--interval", "0.2s", COLUMNS="100") as terminal:
+        terminal.until("macaw")
+        terminal.type("jj")
+        pressed(terminal, "p", "macaw: pinned, cold")
+        assert api(host, "/admin/handlers/macaw")["pin"] is True
+        assert api(host, "/admin/handlers/parrot")["pin"] is False
+        pressed(terminal, "p", "macaw: not pinned, cold")
+        assert api(host, "/admin/handlers/macaw")["pin"] is False
         assert ended(terminal) == 0
 
 
@@ -196,6 +211,11 @@ class TestTable:
         column = NAME._replace(width=6)
         assert cell(column, status(name="macaws-and-parrots")) == "macaw…"
         assert "\x1b" not in cell(column, status(name="\x1b[31m"))
+
+    def test_a_pinned_handler_never_expires(self) -> None:
+        (expires,) = (column for column in COLUMNS if column.title == "EXPIRES")
+        assert cell(expires, status(pin=True, expires_in=None)).strip() == "pinned"
+        assert cell(expires, status()).strip() == "4m56s"
 
     def test_bars_rise_with_the_memory_and_a_full_one_is_the_limit(self) -> None:
         assert bars([0, 1, 50, 100, 200], 100, 5) == " ▁▄██"

@@ -91,7 +91,9 @@ class GenerativeAi:
         except ParseError as error:
             raise UpstreamError("the provider's count of tokens is none") from error
 
-    def _post(self, url: str, body: dict[str, Any], **options: Any) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _post(
+        self, url: str, body: dict[str, Any], **options: Any
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._session.post(url, json=body, headers=trace_headers(), allow_redirects=False, **options)
 
     def _url(self, question: Question, method: str) -> str:
