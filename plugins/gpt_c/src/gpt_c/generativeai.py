@@ -59,7 +59,7 @@ class GenerativeAi:
         body = _body(question)
         url = self._url(question, "streamGenerateContent")
         with connection(self._settings.timeout):
-            async with self._post(url, body, params=_EVENTS) as answer:
+            async with self._post(url, body, events=True) as answer:
                 await _check(answer)
                 if answer.content_type != "text/event-stream":
                     raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
@@ -92,9 +92,16 @@ class GenerativeAi:
             raise UpstreamError("the provider's count of tokens is none") from error
 
     def _post(
-        self, url: str, body: dict[str, Any], **options: Any
+        self, url: str, body: dict[str, Any], *, timeout: aiohttp.ClientTimeout | None = None, events: bool = False
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._session.post(url, json=body, headers=trace_headers(), allow_redirects=False, **options)
+        return self._session.post(
+            url,
+            params=_EVENTS if events else None,
+            json=body,
+            headers=trace_headers(),
+            timeout=timeout or self._session.timeout,
+            allow_redirects=False,
+        )
 
     def _url(self, question: Question, method: str) -> str:
         return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"
