@@ -32,6 +32,7 @@ FILES = {
     "handlers.js": "handlers.js",
     "events.js": "events.js",
     "try.js": "try.js",
+    "verify.js": "verify.js",
     "format.js": "format.js",
     "style.css": "style.css",
     "icon.svg": "icon.svg",
@@ -115,6 +116,7 @@ class DashboardRoutes:
             "draining": supervisor.draining,
             "handlers": supervisor.statuses(),
             "memory": supervisor.last_memory(),
+            "verify": supervisor.verified,
             "history": [msgspec.Raw(sample) for sample in supervisor.observation.history.since(int(given))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)

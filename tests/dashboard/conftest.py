@@ -27,6 +27,7 @@ FLAGS = [
 ]
 HEAVY = '''
 """A handler of some megabytes, that answers word by word."""
+import asyncio
 from host.chat import ChatHandler
 
 class Handler(ChatHandler):
@@ -36,6 +37,8 @@ class Handler(ChatHandler):
         for word in request.last_text().split():
             if word == "BOOM":
                 raise RuntimeError("a secret detail")
+            if word == "WAIT":
+                await asyncio.Event().wait()
             yield word + " "
 '''
 
@@ -62,6 +65,13 @@ class Host:
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline().rpartition(":")[2])
+
+    def configure(self, text: str) -> None:
+        """Add to the configuration, and start anew."""
+        self.stop()
+        with (self.root / "host.toml").open("a") as file:
+            file.write(text)
+        self.start()
 
     def stop(self) -> None:
         if self.process is not None:

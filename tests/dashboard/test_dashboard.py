@@ -6,8 +6,9 @@ import json
 import re
 import shutil
 import urllib.request
-from typing import Any
+from typing import Any, Literal
 
+import pytest
 from playwright.sync_api import Page, expect
 
 from tests.dashboard.conftest import TOKEN, Host
@@ -81,7 +82,7 @@ def test_two_clicks_load_a_handler_and_get_its_memory_back_and_the_chart_moves(p
     expect(page.locator("#receipts li").first).to_contain_text("heavy activated: generation 1")
     page.wait_for_function("before => document.getElementById('chart').dataset.total > before + 35e6", arg=before)
     expect(page.locator("#legend li[data-series=heavy]")).to_be_visible()
-    expect(page.locator("#next-eviction")).to_contain_text("heavy")
+    expect(page.locator("#next-eviction")).to_contain_text(re.compile(r"heavy \(\d\d\.\d MB\)"))
     high = total(page)
     button(page, "Unload heavy").click()
     given_back = re.compile(r"heavy unloaded: generation 1, \d\d\.\d MB given back")
@@ -99,6 +100,8 @@ def test_hovering_and_the_arrow_keys_show_the_figures_of_a_moment(page: Page, ho
     page.locator("#chart").hover(position={"x": 300, "y": 100})
     expect(legend).not_to_have_attribute("data-at", "now")
     expect(page.locator("#legend li[data-series=host] b")).to_have_text(re.compile(r"\d+\.\d MB"))
+    expect(page.locator("#legend li[data-series=budget] b")).to_have_text(re.compile("^461 MB"))
+    expect(page.locator("#legend li[data-series=limit] b")).to_have_text(re.compile("^512 MB"))
     page.mouse.move(0, 0)
     expect(legend).to_have_attribute("data-at", "now")
     page.locator("#chart").focus()
@@ -106,7 +109,52 @@ def test_hovering_and_the_arrow_keys_show_the_figures_of_a_moment(page: Page, ho
     expect(legend).not_to_have_attribute("data-at", "now")
 
 
-def test_a_handler_is_pinned_reloaded_and_found_busy(page: Page, host: Host) -> None:
+def test_each_handler_has_its_colour_whatever_comes_first(page: Page, host: Host) -> None:
+    """The colours go by the catalog (heavy, light), so that all pages have the same."""
+    signed_in(page, host)
+    button(page, "Load light").click()
+    swatch = page.locator("#legend li[data-series=light] .swatch")
+    expect(swatch).to_have_attribute("data-colour", "series-1")
+    page.reload()
+    expect(swatch).to_have_attribute("data-colour", "series-1")
+
+
+def test_the_check_of_a_deploy_is_shown_with_what_has_failed(page: Page, host: Host) -> None:
+    signed_in(page, host)
+    expect(page.locator("#verify")).to_be_hidden()
+    host.configure(f'[verify]\nwhen = "start"\nflag = "{host.root}/flag"\n[handlers.light]\nverify = true\n')
+    signed_in(page, host)
+    summary = page.locator("#verify summary")
+    expect(summary).to_have_text(re.compile(r"Check of this deploy \(first start\): passed in .*, \d\.\d MB of the"))
+    summary.press("Enter")
+    expect(page.locator("#verify li").last).to_contain_text("light: healthy, activated in")
+    for path in host.root.glob("heavy*/handler.toml"):
+        path.write_text("[secrets.KEY_OF_NOBODY]\n")
+    (host.root / "flag").unlink()
+    host.configure("")
+    signed_in(page, host)
+    expect(page.locator("#verify[data-state=failed][open] li.error")).to_contain_text("KEY_OF_NOBODY")
+
+
+def test_a_busy_handler_is_kept_if_idle_and_ended_by_force(page: Page, host: Host) -> None:
+    signed_in(page, host)
+    page.locator("#try-handler").select_option("light")
+    page.get_by_label("Request").fill('{"messages": [{"role": "user", "content": "one WAIT"}]}')
+    button(page, "Send").click()
+    expect(page.locator("#try-answer")).to_have_text("one ")
+    expect(state(page, "light")).to_have_text("active")
+    mode = page.get_by_label("how to unload or reload light")
+    mode.select_option("if_idle")
+    button(page, "Unload light").click()
+    expect(page.locator("#receipts li.error").first).to_contain_text("handler_busy")
+    mode.select_option("force")
+    button(page, "Unload light").click()
+    expect(page.locator("#receipts li").first).to_contain_text("0 drained, 1 killed")
+    expect(page.locator("#try-answer[data-state=failed]")).to_contain_text("one ")
+    expect(state(page, "light")).to_have_text("cold")
+
+
+def test_a_handler_is_pinned_and_reloaded(page: Page, host: Host) -> None:
     signed_in(page, host)
     button(page, "Load light").click()
     expect(state(page, "light")).to_have_text("idle")
@@ -187,6 +235,54 @@ def test_it_fits_a_phone_and_every_control_is_reached_by_the_keyboard(page: Page
         reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id"))
     assert {"Load heavy", "Pin light", "try-send", "Events, the newest first", "rescan"} <= reached
     assert any("Memory over time" in name for name in reached)
+
+
+def test_two_steps_by_the_keyboard_alone_get_the_memory_back(page: Page, host: Host) -> None:
+    page.goto(f"{host.url}/admin/")
+    expect(page.get_by_label("Admin token")).to_be_focused()
+    page.keyboard.type(TOKEN)
+    page.keyboard.press("Enter")
+    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
+    for action, then in (("Load heavy", "idle"), ("Unload heavy", "cold")):
+        for _ in range(30):
+            page.keyboard.press("Tab")
+            if page.evaluate("document.activeElement.getAttribute('aria-label')") == action:
+                break
+        page.keyboard.press("Enter")
+        expect(state(page, "heavy")).to_have_text(then)
+
+
+CONTRASTS = """() => {
+  const parts = (text) => text.match(/[\\d.]+/g).map(Number);
+  const light = (text) => parts(text).slice(0, 3).reduce((sum, value, place) => {
+    const share = value / 255;
+    return sum + [0.2126, 0.7152, 0.0722][place] * (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+  }, 0);
+  const ground = (one) => {
+    const colour = getComputedStyle(one).backgroundColor;
+    return parts(colour)[3] === 0 && one.parentElement ? ground(one.parentElement) : colour;
+  };
+  const shown = [...document.querySelectorAll("body *")].filter((one) =>
+    one.checkVisibility() && !one.disabled && !one.closest(":disabled") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+  return shown.map((one) => {
+    const [a, b] = [light(getComputedStyle(one).color), light(ground(one))].sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), one.outerHTML.slice(0, 80)];
+  });
+}"""
+"""Contrast of each text with what is behind it, as WCAG 2 defines it."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_text_is_readable_by_day_and_by_night(scheme: Literal["light", "dark"], page: Page, host: Host) -> None:
+    page.emulate_media(color_scheme=scheme)
+    signed_in(page, host)
+    button(page, "Load heavy").click()
+    expect(state(page, "heavy")).to_have_text("idle")
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(18, 22, 28)") == (scheme == "dark")
+    contrasts = page.evaluate(CONTRASTS)
+    assert len(contrasts) > 40
+    assert [one for one in contrasts if one[0] < 4.5] == []
 
 
 def test_nothing_is_loaded_from_anywhere_else(page: Page, host: Host) -> None:

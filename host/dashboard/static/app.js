@@ -6,6 +6,7 @@ import { Events } from "./events.js";
 import { put, size } from "./format.js";
 import { Handlers } from "./handlers.js";
 import { TryIt } from "./try.js";
+import { Verify } from "./verify.js";
 
 const INTERVAL = 2000;
 const LONGEST_PAUSE = 8000;
@@ -15,6 +16,7 @@ const chart = new Chart(find("chart"), find("legend"));
 const handlers = new Handlers(find("handlers"), find("receipts"), refresh);
 const events = new Events(find("events"), find("filter-handler"), find("filter-kind"), find("events-paused"));
 const tryIt = new TryIt(find);
+const verify = new Verify(find("verify"));
 
 let timer = null;
 let pause = INTERVAL;
@@ -93,9 +95,10 @@ function show(overview) {
   handlers.show(overview.handlers);
   find("no-handlers").hidden = overview.handlers.length > 0;
   tryIt.show(overview.handlers);
+  verify.show(overview.verify);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
   put(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
-  const next = memory.evict_next.map((one) => one.handler);
+  const next = memory.evict_next.map((one) => `${one.handler} (${size(one.size)})`);
   put(
     find("next-eviction"),
     next.length ? `Unloaded next, if memory is short: ${next.join(", then ")}.` : "No handler is idle: none could be unloaded for another.",

@@ -1,7 +1,7 @@
 // Memory over time, stacked: host, fork server, each worker; the budget and the limit as lines.
 /* global uPlot */
 
-import { element, put, size } from "./format.js";
+import { clock, element, put, size } from "./format.js";
 
 const PALETTE = 8;
 const SHORTEST = 20; // seconds
@@ -37,6 +37,8 @@ export class Chart {
 
   show(overview) {
     const offset = Date.now() / 1000 - overview.now;
+    // By the catalog, and not as they come: each page has the same colours, before a reload and after it.
+    for (const { name } of overview.handlers) this.colour(name);
     this.limit = overview.memory.limit;
     this.usable = overview.memory.usable;
     // The newest measurement comes each time, also where it brought nothing new; it is replaced by what follows.
@@ -136,7 +138,7 @@ export class Chart {
       cursor: { y: false, drag: { x: false, y: false }, points: { show: false } },
       scales: { x: { range: () => this.bounds }, y: { range: () => [0, this.top] } },
       axes: [
-        { ...axis, space: 80, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick, step < 60)) },
+        { ...axis, size: 28, space: 80, values: (_, ticks, __, ___, step) => ticks.map((tick) => clock(tick * 1000, step < 60)) },
         { ...axis, size: 64, incrs: STEPS, values: (_, ticks) => ticks.map((tick) => (tick ? size(tick) : "0")) },
       ],
       series: [{}, ...series],
@@ -192,7 +194,7 @@ export class Chart {
     put(this.rows.get("budget"), size(this.usable) + (this.lines.budget ? "" : " (above the chart)"));
     put(this.rows.get("limit"), size(this.limit) + (this.lines.limit ? "" : " (above the chart)"));
     const at = this.plot?.data[0][index];
-    this.legend.dataset.at = under === null || under === undefined ? "now" : clock(at, true);
+    this.legend.dataset.at = under === null || under === undefined ? "now" : clock(at * 1000);
   }
 
   describe() {
@@ -212,9 +214,4 @@ export class Chart {
     const index = Math.min(last, Math.max(0, (this.plot.cursor.idx ?? last) + step));
     this.plot.setCursor({ left: this.plot.valToPos(this.plot.data[0][index], "x"), top: 10 });
   }
-}
-
-function clock(time, seconds) {
-  const parts = { hour: "2-digit", minute: "2-digit", hour12: false, ...(seconds ? { second: "2-digit" } : {}) };
-  return new Date(time * 1000).toLocaleTimeString([], parts);
 }

@@ -1,6 +1,6 @@
 // The live log of events. The browser comes back by itself when the stream breaks, and asks for what it has missed.
 
-import { element, size } from "./format.js";
+import { clock, element, size } from "./format.js";
 
 const KEPT = 500;
 const HIDDEN = new Set(["id", "at", "kind", "handler", "host", "fork_server", "workers", "limit", "limit_source", "request_id"]);
@@ -74,7 +74,7 @@ function row(event) {
   return element(
     "li",
     { className: bad ? "bad" : "", data: { kind: event.kind } },
-    element("time", { dateTime: event.at }, new Date(event.at).toLocaleTimeString()),
+    element("time", { dateTime: event.at }, clock(event.at)),
     element("b", {}, event.kind),
     [event.handler, ...figures].filter(Boolean).join(" "),
   );

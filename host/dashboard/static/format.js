@@ -1,14 +1,16 @@
 // Figures for people, and elements without any markup in texts.
 
+export const NONE = "–";
+
 export function size(bytes) {
-  if (bytes === null || bytes === undefined) return "–";
+  if (bytes === null || bytes === undefined) return NONE;
   const mb = bytes / 1048576;
   if (mb >= 1024) return `${(mb / 1024).toFixed(mb >= 10240 ? 1 : 2)} GB`;
   return `${mb.toFixed(Math.abs(mb) >= 100 ? 0 : 1)} MB`;
 }
 
 export function duration(seconds) {
-  if (seconds === null || seconds === undefined) return "–";
+  if (seconds === null || seconds === undefined) return NONE;
   if (seconds < 0.0995) return `${(seconds * 1000).toFixed(seconds < 0.01 ? 1 : 0)} ms`;
   if (seconds < 9.95) return `${seconds.toFixed(1)} s`;
   if (seconds < 99.5) return `${Math.round(seconds)} s`;
@@ -18,8 +20,14 @@ export function duration(seconds) {
 }
 
 export function share(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null || value === undefined) return NONE;
   return `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
+}
+
+// The time of day of a moment as `Date` takes it; on 24 hours everywhere, so that log and chart are read together.
+export function clock(moment, seconds = true) {
+  const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...(seconds ? { second: "2-digit" } : {}) };
+  return new Date(moment).toLocaleTimeString([], parts);
 }
 
 export function element(name, properties = {}, ...children) {

@@ -1,13 +1,13 @@
 // The table of handlers, and what can be done to each. Rows stay where they are: a focus in them survives.
 
 import { call, Refused } from "./api.js";
-import { duration, element, put, share, size } from "./format.js";
+import { clock, duration, element, NONE, put, share, size } from "./format.js";
 
 const WITHOUT_WORKER = new Set(["cold", "failed", "invalid", "incompatible", "conflict", "blocked", "missing-secret"]);
 const CANNOT_RUN = new Set(["invalid", "incompatible", "conflict", "blocked", "missing-secret"]);
 const RECEIPTS = 20;
 const FIGURES = [
-  ["Gen.", (one) => String(one.generation || "–")],
+  ["Gen.", (one) => String(one.generation || NONE)],
   ["PSS", (one) => size(one.pss)],
   ["Learned", (one) => size(one.learned_pss)],
   ["In flight", (one) => String(one.in_flight)],
@@ -83,9 +83,13 @@ export class Handlers {
     put(known.state, one.state);
     known.state.dataset.state = one.state;
     put(known.reason, one.reason || "");
-    FIGURES.forEach(([, text], place) => put(known.figures[place], text(one)));
+    FIGURES.forEach(([, text], place) => {
+      const figure = text(one);
+      put(known.figures[place], figure);
+      known.figures[place].toggleAttribute("data-empty", figure === NONE);
+    });
     const last = one.last_exit;
-    put(known.exit, last ? `${last.kind}: ${last.text}, ${new Date(last.at).toLocaleTimeString()}` : "");
+    put(known.exit, last ? `${last.kind}: ${last.text}, ${clock(last.at)}` : "");
     known.exit.toggleAttribute("data-empty", !last);
     const without = WITHOUT_WORKER.has(one.state);
     known.load.disabled = known.busy || !without || CANNOT_RUN.has(one.state);
@@ -116,8 +120,7 @@ export class Handlers {
   }
 
   receipt(text, failed = false) {
-    const at = new Date().toLocaleTimeString();
-    this.receipts.prepend(element("li", { className: failed ? "error" : "" }, `${at} ${text}`));
+    this.receipts.prepend(element("li", { className: failed ? "error" : "" }, `${clock(Date.now())} ${text}`));
     while (this.receipts.children.length > RECEIPTS) this.receipts.lastChild.remove();
   }
 }

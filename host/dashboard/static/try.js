@@ -97,10 +97,17 @@ export class TryIt {
       this.failed(new Refused(0, data.error, data.error.request_id));
       return true;
     }
-    const text = typeof data?.text === "string" ? data.text : data?.finish_reason ? "" : `${JSON.stringify(data)}\n`;
-    if (this.answer.textContent.length < MOST) this.answer.append(text);
+    if (this.answer.textContent.length < MOST) this.answer.append(this.shown(data));
     this.answer.scrollTop = this.answer.scrollHeight;
     return false;
+  }
+
+  // A piece of a text as it is, all else as JSON in a line of its own.
+  shown(data) {
+    if (typeof data?.text === "string") return data.text;
+    if (data?.finish_reason) return "";
+    const { textContent: before } = this.answer;
+    return `${before && !before.endsWith("\n") ? "\n" : ""}${JSON.stringify(data)}\n`;
   }
 
   failed(error) {
