@@ -68,6 +68,17 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
+.PHONY: lint
+lint: $(VENV)-lint/.installed ## the files of examples/ by hadolint, yamllint and kubernetes-validate
+	@$(VENV)-lint/bin/hadolint examples/deploy/Dockerfile
+	@$(VENV)-lint/bin/yamllint --strict --config-data '{extends: default, rules: {line-length: disable, document-start: disable}}' examples
+	@$(VENV)-lint/bin/kubernetes-validate --strict --quiet examples/deploy/kubernetes.yaml
+
+$(VENV)-lint/.installed: requirements/lint.txt
+	$(PYTHON) -m venv --clear $(VENV)-lint
+	$(VENV)-lint/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/lint.txt
+	touch $@
+
 benches := memory cycles dispatch activation discovery upstream sheets peer ops
 
 .PHONY: bench
@@ -103,7 +114,7 @@ $(VENV)-docs/.installed: requirements/docs.txt
 
 .PHONY: clean
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node $(VENV)-docs $(VENV)-lint build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.
@@ -122,6 +133,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) requirements/peer.in -o requirements/peer.txt
 	$(compile) requirements/uv.in -o requirements/uv.txt
 	$(compile) requirements/docs.in -o requirements/docs.txt
+	$(compile) -c requirements/dev.txt requirements/lint.in -o requirements/lint.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

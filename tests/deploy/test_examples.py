@@ -27,6 +27,10 @@ KEYS = {"HANDLER_HOST_API_KEYS": "a-key", "HANDLER_HOST_ADMIN_TOKEN": "a-token"}
 IN_IMAGE = {"/etc/handler-host/host.toml": str(DEPLOY / "host.toml")}
 """What the Dockerfile copies, and where to."""
 
+IDLE, FIVE = 35, 410
+"""MB of PSS: the host with nothing active, and with the SDKs of gpt_a to gpt_d and sheets all active."""
+LEFT = 425
+
 
 def text(name: str) -> str:
     return (DEPLOY / name).read_text(encoding="utf-8")
@@ -77,7 +81,7 @@ def test_the_command_of_each_file_is_one_of_the_command_line(name: str) -> None:
 def test_each_file_says_what_its_memory_is_made_of(name: str) -> None:
     comments = " ".join(line for line in text(name).splitlines() if line.startswith("#"))
     assert "512" in comments
-    for figure in ("460", "37", "423"):
+    for figure in ("460", str(IDLE), str(LEFT), str(FIVE)):
         assert figure in comments, name
 
 
@@ -85,9 +89,19 @@ def test_the_sums_are_right() -> None:
     config = load_config(DEPLOY / "host.toml", KEYS).config
     usable = 512 * (1 - config.memory.headroom)
     assert int(usable) == 460
-    assert int(usable) - 37 == 423
+    assert int(usable) - IDLE == LEFT
+    assert FIVE < usable
     assert pod()["containers"][0]["resources"]["limits"]["memory"] == "512Mi"
     assert unit("MemoryMax") == "512M"
+
+
+def test_the_figures_are_those_of_the_readme() -> None:
+    """Within a tenth: the table there is measured anew from time to time."""
+    rows = re.findall(r"^(.+?) {2,}((?:[\d-]+ +)+\d+) +█", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    table = {name: figures.split() for name, figures in rows}
+    assert float(table["all cold"][-1]) == pytest.approx(IDLE, rel=0.1)
+    active = table["sheets has kept it"]
+    assert float(active[-1]) - float(active[2]) == pytest.approx(FIVE, rel=0.1)  # all but the model of gpt_e
 
 
 def test_each_platform_waits_longer_than_the_host_drains() -> None:
