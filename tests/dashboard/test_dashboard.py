@@ -254,16 +254,19 @@ def test_two_steps_by_the_keyboard_alone_get_the_memory_back(page: Page, host: H
 
 CONTRASTS = """() => {
   const parts = (text) => text.match(/[\\d.]+/g).map(Number);
-  const light = (text) => parts(text).slice(0, 3).reduce((sum, value, place) => {
-    const share = value / 255;
-    return sum + [0.2126, 0.7152, 0.0722][place] * (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
-  }, 0);
+  const linear = (share) => (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
+  const light = (text) => {
+    const [red, green, blue] = parts(text).map((value) => linear(value / 255));
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
+  };
   const ground = (one) => {
     const colour = getComputedStyle(one).backgroundColor;
     return parts(colour)[3] === 0 && one.parentElement ? ground(one.parentElement) : colour;
   };
-  const shown = [...document.querySelectorAll("body *")].filter((one) =>
-    one.checkVisibility() && !one.disabled && !one.closest(":disabled") && [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim()));
+  const says = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const shown = [...document.querySelectorAll("body *")].filter(
+    (one) => one.checkVisibility() && !one.closest(":disabled") && says(one),
+  );
   return shown.map((one) => {
     const [a, b] = [light(getComputedStyle(one).color), light(ground(one))].sort((x, y) => y - x);
     return [(a + 0.05) / (b + 0.05), one.outerHTML.slice(0, 80)];

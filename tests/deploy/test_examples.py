@@ -90,7 +90,7 @@ def test_the_sums_are_right() -> None:
     usable = 512 * (1 - config.memory.headroom)
     assert int(usable) == 460
     assert int(usable) - IDLE == LEFT
-    assert FIVE < usable
+    assert usable > FIVE
     assert pod()["containers"][0]["resources"]["limits"]["memory"] == "512Mi"
     assert unit("MemoryMax") == "512M"
 
