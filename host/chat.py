@@ -27,6 +27,7 @@ import reprlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
 
+from host.chat_checks import check
 from host.chat_types import (
     AssistantMessage,
     ChatAnswer,
@@ -54,7 +55,6 @@ from host.chat_types import (
     ToolMessage,
     Usage,
     UserMessage,
-    check,
     join,
     text_of,
 )

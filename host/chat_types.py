@@ -11,8 +11,6 @@ from typing import Any, Literal
 
 import msgspec
 
-from host.errors import InvalidInput
-
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
@@ -250,24 +248,3 @@ def join(pieces: list[ChatPiece]) -> ChatAnswer:
     answer.refusal = "".join(refusal) if refusal else None
     answer.tool_calls = [calls[index] for index in sorted(calls)] or None
     return answer
-
-
-def check(request: ChatRequest) -> None:
-    """Raise ``InvalidInput`` for what no provider can make sense of, with the path to the field."""
-    if not request.messages:
-        raise InvalidInput("messages: has to have at least one message", param="messages")
-    called: set[str] = set()
-    for number, message in enumerate(request.messages):
-        place = f"messages[{number}]"
-        if isinstance(message, AssistantMessage):
-            called.update(call.id for call in message.tool_calls or ())
-            if message.content is None and message.refusal is None and not message.tool_calls:
-                raise InvalidInput(f"{place}: has neither content nor tool_calls", param=f"{place}.content")
-        elif isinstance(message, ToolMessage) and message.tool_call_id not in called:
-            field = f"{place}.tool_call_id"
-            raise InvalidInput(f"{field}: no earlier message has a tool call {message.tool_call_id!r}", param=field)
-        elif isinstance(message, UserMessage) and isinstance(message.content, list):
-            for part_number, part in enumerate(message.content):
-                if isinstance(part, ImagePart) and not part.image_url.url.startswith(("https://", "http://", "data:")):
-                    field = f"{place}.content[{part_number}].image_url.url"
-                    raise InvalidInput(f"{field}: has to be an https: or a data: URL", param=field)

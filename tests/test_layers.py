@@ -18,7 +18,7 @@ DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pypr
 
 LAYERS: list[set[str]] = [
     # 0: meaning without I/O; what authors see; one look at the machine
-    {"errors", "plugin", "others", "pending", "chat_types", "chat", "upstream", "reports", "config"}
+    {"errors", "plugin", "others", "pending", "chat_types", "chat_checks", "chat", "upstream", "reports", "config"}
     | {"log", "suggest", "places", "version", "units", "files"}
     | {"channel.wire", "lifecycle.state", "lifecycle.transitions", "lifecycle.moves", "lifecycle.timers"}
     | {"memory.readings", "memory.shortage"},

@@ -1,16 +1,11 @@
-"""A chat's types: pieces are joined the same however they were cut; what makes no sense is named by its place."""
+"""A chat's types: pieces are joined the same however they were cut."""
 
 from __future__ import annotations
 
-from typing import Any
-
-import msgspec
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.chat_types import ChatPiece, ChatRequest, ToolCallDelta, Usage, check, join
-from host.errors import InvalidInput
+from host.chat_types import ChatPiece, ToolCallDelta, Usage, join
 
 TEXT = st.text(max_size=30)
 
@@ -39,37 +34,3 @@ def test_text_and_arguments_are_joined_the_same_however_they_are_cut(
 
 def test_nothing_joined_is_an_answer_without_text() -> None:
     assert join([]).text is None
-
-
-def request(*messages: dict[str, Any]) -> ChatRequest:
-    return msgspec.convert({"messages": list(messages)}, ChatRequest)
-
-
-@pytest.mark.parametrize(
-    ("messages", "param"),
-    [
-        ((), "messages"),
-        (({"role": "assistant"},), "messages[0].content"),
-        (({"role": "user", "content": "a"}, {"role": "tool", "content": "x", "tool_call_id": "c"}),
-         "messages[1].tool_call_id"),
-        (({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "ftp://x"}}]},),
-         "messages[0].content[0].image_url.url"),
-    ],
-)  # fmt: skip
-def test_what_no_provider_can_make_sense_of_is_named_by_its_place(
-    messages: tuple[dict[str, Any], ...], param: str
-) -> None:
-    with pytest.raises(InvalidInput) as caught:
-        check(request(*messages))
-    assert caught.value.param == param
-
-
-def test_a_tool_result_after_its_call_is_in_order() -> None:
-    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    check(
-        request(
-            {"role": "user", "content": "look"},
-            {"role": "assistant", "tool_calls": [call]},
-            {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
-        )
-    )

@@ -20,6 +20,7 @@ from host.errors import (
     UpstreamOverloaded,
 )
 from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from host.testing.chat_conformance import PIXEL
 
 KEY = "sk-a-very-secret-key"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
@@ -66,7 +67,7 @@ def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUn
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "What is this?"},
-                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
                 ],
             },
             {

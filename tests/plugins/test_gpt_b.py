@@ -211,32 +211,19 @@ def test_each_tool_choice_has_its_word(
         ({**ASK, "seed": 1}, "seed", "leave it out"),
         ({**ASK, "response_format": {"type": "json_object"}}, "response_format", "json_schema"),
         (
-            {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": 5}}}},
-            "response_format.json_schema.schema",
-            "no such schema",
-        ),
-        (
-            user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,no image!"}}]),
-            "messages[0].content[0].image_url.url",
-            "no base64",
-        ),
-        (
-            user([{"type": "image_url", "image_url": {"url": "data:text/plain;base64,AAAA"}}]),
+            user([{"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}]),
             "messages[0].content[0].image_url.url",
             "image/png",
         ),
-        (
-            user([{"type": "image_url", "image_url": {"url": "data:image/png;base64,"}}]),
-            "messages[0].content[0].image_url.url",
-            "empty",
-        ),
+        ({"messages": [{"role": "system", "content": "Be brief."}]}, "messages", "beside the instructions"),
         (
             {
                 "messages": [
                     {
                         "role": "assistant",
                         "tool_calls": [{"id": "c", "type": "function", "function": {"name": "f", "arguments": "[1]"}}],
-                    }
+                    },
+                    {"role": "tool", "tool_call_id": "c", "content": ""},
                 ]
             },
             "messages[0].tool_calls[0].function.arguments",

@@ -45,12 +45,6 @@ def calling(arguments: str) -> list[dict[str, Any]]:
         ({"messages": calling("[1]")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
         ({"messages": calling("{")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
         ({"parallel_tool_calls": False}, "parallel_tool_calls", "Gemini"),
-        ({"tool_choice": "required"}, "tool_choice", "no tools"),
-        (
-            {"tools": [TOOL], "tool_choice": {"type": "function", "function": {"name": "smell"}}},
-            "tool_choice.function.name",
-            "'smell'",
-        ),
         ({"seed": 1}, "seed", "the-sdk"),
     ],
 )

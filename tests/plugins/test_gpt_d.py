@@ -41,6 +41,7 @@ from host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
+from host.testing.chat_conformance import PIXEL
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-a-very-secret-key",
@@ -134,7 +135,7 @@ def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTes
                 "role": "user",
                 "content": [
                     {"type": "text", "text": "What is this?"},
-                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},
+                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
                 ],
             },
             {

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any
-
-import msgspec
 
 from host.chat import (
     AssistantMessage,
@@ -22,6 +19,7 @@ from host.chat import (
     ToolMessage,
     text_of,
 )
+from host.chat_checks import arguments_of, image_of
 from host.errors import InvalidInput
 from host.upstream import refuse_fields
 
@@ -61,6 +59,8 @@ def message_body(request: ChatRequest, model: str, max_tokens: int) -> Json:
 def prompt_body(request: ChatRequest, model: str) -> Json:
     """Return what the tokens of a request are counted of."""
     body: Json = {"model": request.model or model, "messages": _messages(request.messages)}
+    if not body["messages"]:
+        raise InvalidInput("messages: Anthropic wants a message beside the instructions", param="messages")
     system = [block for message in request.messages for block in _system_blocks(message)]
     if system:
         body["system"] = system
@@ -119,19 +119,11 @@ def _part(part: TextPart | ImagePart, place: str) -> Json:
 def _image(url: str, place: str) -> Json:
     if not url.startswith("data:"):
         return {"type": "image", "source": {"type": "url", "url": url}}
-    kind, comma, data = url.removeprefix("data:").partition(",")
-    media_type, *parameters = kind.split(";")
-    if not comma or "base64" not in parameters or media_type not in MEDIA_TYPES:
-        raise InvalidInput(
-            f"{place}: Anthropic takes data:TYPE;base64,DATA with TYPE one of {', '.join(MEDIA_TYPES)}", param=place
-        )
-    try:
-        whole = base64.b64decode(data, validate=True)
-    except binascii.Error as error:
-        raise InvalidInput(f"{place}: the data is no base64: {error}", param=place) from None
-    if not whole:
-        raise InvalidInput(f"{place}: the image is empty", param=place)
-    return {"type": "image", "source": {"type": "base64", "media_type": media_type, "data": data}}
+    kind, data = image_of(url, place)
+    if kind not in MEDIA_TYPES:
+        raise InvalidInput(f"{place}: Anthropic takes images of {', '.join(MEDIA_TYPES)}, not {kind}", param=place)
+    encoded = base64.b64encode(data).decode()
+    return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": encoded}}
 
 
 def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
@@ -141,11 +133,7 @@ def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json
         return text
     blocks = [_text(text)] if text else []
     for number, call in enumerate(message.tool_calls):
-        field = f"{place}.tool_calls[{number}].function.arguments"
-        try:
-            arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-        except (msgspec.MsgspecError, UnicodeError) as error:
-            raise InvalidInput(f"{field}: has to be a JSON object: {error}", param=field) from None
+        arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
         blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
     return blocks
 

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
-import re
 from typing import Any
-from urllib.parse import unquote_to_bytes
 
 from gpt_c.backend import Question
 from host.chat import (
@@ -20,15 +16,14 @@ from host.chat import (
     NamedToolChoice,
     SystemMessage,
     TextPart,
-    ToolCall,
     ToolMessage,
     UserMessage,
     text_of,
 )
+from host.chat_checks import arguments_of, image_of
 from host.errors import InvalidInput
 from host.upstream import refuse_fields
 
-_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)?(?P<options>(?:;[^;,]*)*),(?P<data>.*)", re.DOTALL)
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 _NUMBERS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
 
@@ -41,8 +36,6 @@ def question(request: ChatRequest, model: str, *, sdk: str, lacks: tuple[str, ..
     refuse_fields(request, sdk, *lacks)
     if request.parallel_tool_calls is False:
         raise InvalidInput("parallel_tool_calls: Gemini cannot be kept from several calls", param="parallel_tool_calls")
-    if request.tool_choice not in (None, "none", "auto") and not request.tools:
-        raise InvalidInput("tool_choice: there are no tools to choose from", param="tool_choice")
     contents = _contents(request)
     if not contents:
         raise InvalidInput("messages: Gemini wants a message beside the instructions", param="messages")
@@ -108,38 +101,16 @@ def _image(part: ImagePart, place: str) -> dict[str, Any]:
     url = part.image_url.url
     if not url.startswith("data:"):
         raise InvalidInput(f"{field}: Gemini does not fetch images; send the image itself, as a data: URL", param=field)
-    found = _DATA_URL.fullmatch(url)
-    kind = found["kind"] if found is not None else None
-    if found is None or kind is None or not kind.startswith("image/"):
-        raise InvalidInput(f"{field}: is no data: URL of an image (data:image/png;base64,...)", param=field)
-    try:
-        if "base64" in found["options"].split(";"):
-            data = base64.b64decode("".join(found["data"].split()), validate=True)
-        else:
-            data = unquote_to_bytes(found["data"])
-    except (binascii.Error, ValueError) as error:
-        raise InvalidInput(f"{field}: its base64 cannot be read: {error}", param=field) from None
-    if not data:
-        raise InvalidInput(f"{field}: has no data", param=field)
+    kind, data = image_of(url, field)
     return {"mime_type": kind, "data": data}
 
 
 def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"text": text} for text in (text_of(message.content), message.refusal) if text]
     for number, call in enumerate(message.tool_calls or ()):
-        parts.append({"function_call": _call(call, f"{place}.tool_calls[{number}]")})
+        arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
+        parts.append({"function_call": {"id": call.id, "name": call.function.name, "args": arguments}})
     return parts or [{"text": ""}]
-
-
-def _call(call: ToolCall, place: str) -> dict[str, Any]:
-    field = f"{place}.function.arguments"
-    try:
-        arguments = json.loads(call.function.arguments or "{}")
-    except ValueError:
-        arguments = None
-    if not isinstance(arguments, dict):
-        raise InvalidInput(f"{field}: has to be a JSON object", param=field)
-    return {"id": call.id, "name": call.function.name, "args": arguments}
 
 
 def _result(message: ToolMessage, called: dict[str, str]) -> dict[str, Any]:
@@ -169,9 +140,5 @@ def _tool_config(request: ChatRequest) -> dict[str, Any] | None:
     if choice is None:
         return None
     if isinstance(choice, NamedToolChoice):
-        names = [tool.function.name for tool in request.tools or ()]
-        if choice.function.name not in names:
-            field = "tool_choice.function.name"
-            raise InvalidInput(f"{field}: there is no tool {choice.function.name!r}", param=field)
         return {"function_calling_config": {"mode": "ANY", "allowed_function_names": [choice.function.name]}}
     return {"function_calling_config": {"mode": _MODES[choice]}}

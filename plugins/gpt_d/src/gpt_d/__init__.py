@@ -14,7 +14,8 @@ from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
 from gpt_d.pieces import Watch, piece_of
 from gpt_d.whole import Heard, piece_of_whole
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
+from host.chat import AssistantMessage, ChatHandler, ChatPiece, ChatRequest, FinishReason, SystemMessage, cut_off
+from host.chat_checks import arguments_of
 from host.errors import ConfigError, HostError, InvalidInput
 from host.plugin import CallInfo
 from host.upstream import Retries, refuse_fields, retried, trace_headers
@@ -190,11 +191,23 @@ class GptD(ChatHandler):
                 raise InvalidInput(
                     f"model: LiteLLM knows no provider of {name!r}; it has to be PROVIDER/MODEL{known}", param="model"
                 )
+            if provider != "openai":
+                _check_messages(request, provider)
             taken = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
             if provider == "openai":
                 taken.add("user")
             taken -= DROPPED.get(provider, set())
             refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
+
+
+def _check_messages(request: ChatRequest, provider: str) -> None:
+    """Raise ``InvalidInput`` for what LiteLLM cannot translate, and then makes up, or calls the provider's fault."""
+    if all(isinstance(message, SystemMessage) for message in request.messages):
+        raise InvalidInput(f"messages: {provider} wants a message beside the instructions", param="messages")
+    for number, message in enumerate(request.messages):
+        if isinstance(message, AssistantMessage):
+            for index, call in enumerate(message.tool_calls or ()):
+                arguments_of(call, f"messages[{number}].tool_calls[{index}]")
 
 
 def import_litellm() -> Any:

