@@ -17,18 +17,34 @@ class Asked(msgspec.Struct, frozen=True):
     chat: chat.ChatRequest
     places: list[str]
     """Where each of its messages stood in the client's request."""
+    tools: list[str]
+    """Where each of its tools stood."""
     names: Mapping[str, str]
-    """The client's names of fields, where they are others."""
+    """The client's names of fields, where they are others; of what is in a tool without the tool's number."""
 
     def located(self, error: InvalidInput) -> InvalidInput:
         """Return a handler's complaint with the client's own name of the field."""
         param = error.param or ""
-        found = re.match(r"messages\[(\d+)\]", param)
-        if found is not None and int(found[1]) < len(self.places):
-            # What follows counts parts where the client has counted its own: the message is as far as it is sure.
-            mine = self.places[int(found[1])]
-        elif param in self.names:
-            mine = self.names[param]
-        else:
+        mine = self._mine(param)
+        if mine == param:
             return error
         return InvalidInput(error.message.replace(param, mine), param=mine, details=error.details)
+
+    def _mine(self, param: str) -> str:
+        found = re.match(r"(messages|tools)\[(\d+)\]", param)
+        if found is None:
+            return self._renamed(param)
+        number, places = int(found[2]), self.places if found[1] == "messages" else self.tools
+        if number >= len(places):
+            return param
+        if found[1] == "messages":
+            # What follows counts parts where the client has counted its own: the message is as far as it is sure.
+            return places[number]
+        return places[number] + self._renamed("tools" + param[found.end() :]).removeprefix("tools")
+
+    def _renamed(self, param: str) -> str:
+        """Return a path with its beginning in the client's words, as much of it as there is a name for."""
+        for end in (len(param), *(match.start() for match in reversed(list(re.finditer(r"[.\[]", param))))):
+            if param[:end] in self.names:
+                return self.names[param[:end]] + param[end:]
+        return param

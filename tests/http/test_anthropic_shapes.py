@@ -201,7 +201,8 @@ def test_an_answer_comes_back_with_the_results_of_its_calls() -> None:
 
 def test_a_handlers_complaint_names_the_clients_own_field() -> None:
     messages = [USER, said([CALL], "assistant"), said([RESULT, PIXEL])]
-    _, found = decode_message(request(system="Be brief.", messages=messages))
+    tools = [{"name": "look", "input_schema": {"type": "object"}}]
+    _, found = decode_message(request(system="Be brief.", messages=messages, tools=tools))
     for theirs, ours in [
         ("messages[0].content", "system"),
         ("messages[1].content", "messages[0]"),
@@ -209,7 +210,12 @@ def test_a_handlers_complaint_names_the_clients_own_field() -> None:
         ("messages[4].content[0].image_url.url", "messages[2]"),
         ("stop", "stop_sequences"),
         ("response_format", "output_config.format"),
+        ("response_format.json_schema.schema.type", "output_config.format.schema.type"),
+        ("tool_choice.function.name", "tool_choice.name"),
         ("tools", "tools"),
+        ("tools[0].function.parameters.properties.a", "tools[0].input_schema.properties.a"),
+        ("tools[0].function.name", "tools[0].name"),
+        ("tools[0]", "tools[0]"),
     ]:
         error = found.located(InvalidInput(f"{theirs}: cannot be", param=theirs))
         assert (error.param, error.message) == (ours, f"{ours}: cannot be")

@@ -271,13 +271,16 @@ def test_a_handlers_complaint_names_the_clients_own_field() -> None:
     """Given a handler that knows chats only, its words for the fields are turned into Gemini's."""
     model = {"role": "model", "parts": [CALL]}
     body = request(systemInstruction={"parts": [{"text": "x"}]}, contents=[USER, model, {"parts": [RESULT]}, USER])
-    made = decode_request(body).to_chat("gpt_a")
+    named = [{"functionDeclarations": [{"name": name}]} for name in ("look", "smell")]
+    made = decode_request(request(**json.loads(body), tools=named)).to_chat("gpt_a")
     for param, own in (
         ("messages[0].content", "systemInstruction"),
         ("messages[3].content", "contents[2]"),
         ("messages[4].content[0].image_url.url", "contents[3]"),
         ("seed", "generationConfig.seed"),
-        ("tools[0].function.parameters.x", "tools[0].function.parameters.x"),
+        ("tools[1].function.parameters.x", "tools[1].functionDeclarations[0].parameters.x"),
+        ("tools[9].function.name", "tools[9].function.name"),
+        ("response_format.json_schema.schema.type", "generationConfig.responseSchema.type"),
     ):
         error = made.located(InvalidInput(f"{param}: is not wanted", param=param))
         assert (error.param, error.message) == (own, f"{own}: is not wanted")

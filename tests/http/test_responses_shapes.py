@@ -31,7 +31,7 @@ def request(**fields: Any) -> bytes:
 
 def messages_of(*items: Any, **fields: Any) -> list[Any]:
     """Return the conversation that items make."""
-    found: list[Any] = msgspec.to_builtins(decode_request(request(input=list(items), **fields)).to_chat().messages)
+    found: list[Any] = msgspec.to_builtins(decode_request(request(input=list(items), **fields)).to_chat().chat.messages)
     return found
 
 
@@ -132,26 +132,32 @@ def test_what_is_wrong_or_not_supported_is_said_with_the_path_to_it(
 
 def test_what_asks_for_nothing_is_taken() -> None:
     neutral = {name: values[-1] if values else None for name, values in NEUTRAL.items()}
-    asked = decode_request(request(**neutral, **dict.fromkeys(IGNORED, "x"), text={"verbosity": "medium"})).to_chat()
+    asked = (
+        decode_request(request(**neutral, **dict.fromkeys(IGNORED, "x"), text={"verbosity": "medium"})).to_chat().chat
+    )
     assert asked == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
 
 
 def test_every_supported_field_reaches_the_handler() -> None:
     schema = {"type": "object"}
-    asked = decode_request(
-        request(
-            model="gpt_a/some-model",
-            instructions="Be brief.",
-            temperature=0.5,
-            top_p=0.9,
-            max_output_tokens=7,
-            tools=[TOOL],
-            tool_choice={"type": "function", "name": "look"},
-            parallel_tool_calls=False,
-            text={"format": {"type": "json_schema", "name": "s", "schema": schema, "strict": True}},
-            user="u",
+    asked = (
+        decode_request(
+            request(
+                model="gpt_a/some-model",
+                instructions="Be brief.",
+                temperature=0.5,
+                top_p=0.9,
+                max_output_tokens=7,
+                tools=[TOOL],
+                tool_choice={"type": "function", "name": "look"},
+                parallel_tool_calls=False,
+                text={"format": {"type": "json_schema", "name": "s", "schema": schema, "strict": True}},
+                user="u",
+            )
         )
-    ).to_chat()
+        .to_chat()
+        .chat
+    )
     assert asked == chat.ChatRequest(
         messages=[chat.SystemMessage(content="Be brief."), chat.UserMessage(content="hello")],
         model="some-model",
@@ -164,6 +170,29 @@ def test_every_supported_field_reaches_the_handler() -> None:
         response_format=chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="s", schema=schema, strict=True)),
         user="u",
     )
+
+
+def test_a_handlers_complaint_names_the_clients_own_field() -> None:
+    form = {"type": "json_schema", "name": "s", "schema": {}}
+    items = [USER, CALL, {**CALL, "call_id": "c2"}, RESULT, {**RESULT, "call_id": "c2"}]
+    asked = decode_request(
+        request(input=items, instructions="Be brief.", tools=[TOOL], text={"format": form})
+    ).to_chat()
+    for theirs, ours in [
+        ("messages", "input"),
+        ("messages[0].content", "instructions"),
+        ("messages[1].content[0].image_url.url", "input[0]"),
+        ("messages[2].tool_calls[1]", "input[1]"),
+        ("messages[4].tool_call_id", "input[4]"),
+        ("tools[0].function.parameters.type", "tools[0].parameters.type"),
+        ("tool_choice.function.name", "tool_choice.name"),
+        ("max_tokens", "max_output_tokens"),
+        ("response_format", "text.format"),
+        ("response_format.json_schema.schema.type", "text.format.schema.type"),
+        ("user", "user"),
+    ]:
+        error = asked.located(InvalidInput(f"{theirs}: cannot be", param=theirs))
+        assert (error.param, error.message) == (ours, f"{ours}: cannot be")
 
 
 def test_items_become_a_conversation() -> None:

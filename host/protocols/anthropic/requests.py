@@ -19,7 +19,11 @@ from host.protocols.asked import Asked
 RENAMED = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "response_format": "output_config.format",
+    "response_format.json_schema": "output_config.format",
     "stop": "stop_sequences",
+    "tool_choice.function": "tool_choice",
+    "tools.function": "tools",
+    "tools.function.parameters": "tools.input_schema",
 }
 """Fields of a chat request that have another name here."""
 
@@ -125,7 +129,8 @@ def _to_chat(request: sent.Prompt) -> Asked:
     output = request.output_config.format if request.output_config is not None else None
     if output is not None:
         asked.response_format = chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=output.schema))
-    return Asked(asked, translation.places, RENAMED)
+    tools = [f"tools[{number}]" for number in range(len(request.tools or ()))]
+    return Asked(asked, translation.places, tools, RENAMED)
 
 
 _options: dict[str, Any] = {

@@ -47,9 +47,14 @@ PLACES = {
     "presence_penalty": "generationConfig.presencePenalty",
     "frequency_penalty": "generationConfig.frequencyPenalty",
     "response_format": "generationConfig.responseMimeType",
+    "response_format.json_schema.schema": "generationConfig.responseSchema",
     "tool_choice": "toolConfig.functionCallingConfig",
+    "tools.function": "tools",
+    "tools.function.parameters": "tools.parameters",
 }
 """Where a client has written what a chat request calls so."""
+JSON_SCHEMA = {"response_format.json_schema.schema": "generationConfig.responseJsonSchema"}
+"""Of these, what is written elsewhere by who sends JSON Schema."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -133,36 +138,38 @@ class GenerateContentRequest(_Request):
             max_tokens=config.max_output_tokens,
             stop=config.stop_sequences or None,
             seed=config.seed,
-            tools=tools or None,
+            tools=list(tools.values()) or None,
             tool_choice=choice,
             response_format=_format(config),
             presence_penalty=config.presence_penalty,
             frequency_penalty=config.frequency_penalty,
         )
-        return Asked(made, places, PLACES)
+        names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
+        return Asked(made, places, list(tools), names)
 
-    def _tools(self) -> tuple[list[chat.Tool], Any]:
-        """Return the functions that may be called, and how they are to be chosen."""
-        tools = [
-            _tool(function, f"tools[{number}].functionDeclarations[{place}]")
+    def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
+        """Return the functions that may be called, each by its place, and how they are to be chosen."""
+        tools = {
+            f"tools[{number}].functionDeclarations[{index}]": function
             for number, tool in enumerate(self.tools or ())
-            for place, function in enumerate(tool.function_declarations)
-        ]
+            for index, function in enumerate(tool.function_declarations)
+        }
+        made = {place: _tool(function, place) for place, function in tools.items()}
         config = (self.tool_config or ToolConfig()).function_calling_config or FunctionCallingConfig()
         mode = None if config.mode is None else MODES.get(config.mode, str(config.mode).lower())
         allowed = config.allowed_function_names
         field = "toolConfig.functionCallingConfig.allowedFunctionNames"
         if not allowed:
-            return tools, "required" if mode == "any" and tools else mode if tools and mode != "any" else None
+            return made, "required" if mode == "any" and made else mode if made and mode != "any" else None
         if mode != "any":
             raise InvalidInput(f"{field}: goes with the mode ANY only", param=field)
-        known = {tool.function.name for tool in tools}
+        known = {function.name for function in tools.values()}
         for name in allowed:
             if name not in known:
                 raise InvalidInput(f"{field}: there is no function {name!r}", param=field)
         if len(allowed) == 1:
-            return tools, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
-        return [tool for tool in tools if tool.function.name in allowed], "required"
+            return made, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
+        return {place: tool for place, tool in made.items() if tool.function.name in allowed}, "required"
 
 
 def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:

@@ -64,12 +64,18 @@ class Item(Sent):
     caller: None = None
 
 
-def conversation(items: list[Item]) -> list[chat.Message]:
-    """Return the messages that the items make; raises ``InvalidInput`` with the path to what is wrong."""
+def conversation(items: list[Item]) -> tuple[list[chat.Message], list[str]]:
+    """Return the messages that the items make, and the place of each (of several items the first one's).
+
+    Raises ``InvalidInput`` with the path to what is wrong.
+    """
     messages: list[chat.Message] = []
+    places: list[str] = []
     for number, item in enumerate(items):
-        _add(messages, item, f"input[{number}]")
-    return messages
+        place = f"input[{number}]"
+        _add(messages, item, place)
+        places += [place] * (len(messages) - len(places))
+    return messages, places
 
 
 def _add(messages: list[chat.Message], item: Item, place: str) -> None:

@@ -9,6 +9,7 @@ from msgspec import Meta
 from host import chat_types as chat
 from host.errors import InvalidInput
 from host.http.request_body import BodyDecoder
+from host.protocols.asked import Asked
 from host.protocols.responses.input import Item, Sent, conversation
 
 IGNORED = frozenset(
@@ -45,6 +46,16 @@ REMEDIES = {
     "previous_response_id": "nothing is stored; send the whole conversation as input",
     "prompt": "nothing is stored; send instructions and input",
 }
+
+NAMES = {
+    "max_tokens": "max_output_tokens",
+    "messages": "input",
+    "response_format": "text.format",
+    "response_format.json_schema": "text.format",
+    "tool_choice.function": "tool_choice",
+    "tools.function": "tools",
+}
+"""Where a client has written what a chat request calls so."""
 
 CHOICES = {
     "input[].type": "message, function_call or function_call_output",
@@ -116,12 +127,18 @@ class ResponseRequest(Sent):
     text: Text | None = None
     user: str | None = None
 
-    def to_chat(self) -> chat.ChatRequest:
+    def to_chat(self) -> Asked:
         """Return the request as handlers take it; raises ``InvalidInput`` with the path to what is wrong."""
-        rules: list[chat.Message] = [chat.SystemMessage(content=self.instructions)] if self.instructions else []
-        said = [chat.UserMessage(content=self.input)] if isinstance(self.input, str) else conversation(self.input)
-        return chat.ChatRequest(
-            messages=[*rules, *said],
+        said: list[chat.Message]
+        if isinstance(self.input, str):
+            said, places = [chat.UserMessage(content=self.input)], ["input"]
+        else:
+            said, places = conversation(self.input)
+        if self.instructions:
+            said.insert(0, chat.SystemMessage(content=self.instructions))
+            places.insert(0, "instructions")
+        made = chat.ChatRequest(
+            messages=said,
             model=self.model.partition("/")[2] or None,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -132,6 +149,7 @@ class ResponseRequest(Sent):
             response_format=self._format(),
             user=self.user,
         )
+        return Asked(made, places, [f"tools[{number}]" for number in range(len(self.tools or ()))], NAMES)
 
     def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
         if isinstance(self.tool_choice, FunctionChoice):

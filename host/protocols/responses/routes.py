@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from host.errors import HostError
+from host.errors import HostError, InvalidInput
 from host.http import exchange
 from host.http.dispatch import json_answer
 from host.http.event_stream import event
@@ -45,9 +45,13 @@ class ResponsesRoutes:
         asked = decode_request(await self._limits.json_body(request))
         wanted = asked.to_chat()
         maker = ResponseMaker(request_id=exchange.current.get().request_id, created=int(time.time()), asked=asked)
-        if asked.stream:
-            return await self._chats.stream(request, asked.model, wanted, ResponseStream(maker))
-        return json_answer(maker.whole(await self._chats.answer(asked.model, wanted)))
+        try:
+            if asked.stream:
+                return await self._chats.stream(request, asked.model, wanted.chat, ResponseStream(maker))
+            answer = await self._chats.answer(asked.model, wanted.chat)
+        except InvalidInput as error:
+            raise wanted.located(error) from None
+        return json_answer(maker.whole(answer))
 
 
 class ResponseStream:
