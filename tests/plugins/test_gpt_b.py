@@ -211,6 +211,11 @@ def test_each_tool_choice_has_its_word(
         ({**ASK, "seed": 1}, "seed", "leave it out"),
         ({**ASK, "response_format": {"type": "json_object"}}, "response_format", "json_schema"),
         (
+            {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
+            "response_format.json_schema.schema",
+            "no such schema",
+        ),
+        (
             user([{"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}]),
             "messages[0].content[0].image_url.url",
             "image/png",

@@ -15,7 +15,9 @@ import msgspec
 import psutil
 import pytest
 
+from gpt_d import import_litellm
 from gpt_d.deployments import read
+from gpt_d.failures import translate
 from host.chat import ChatAnswer, ChatPiece, join
 from host.errors import (
     ConfigError,
@@ -287,6 +289,17 @@ def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
     assert told in error.message
     assert "sk-a-very" not in error.message
     assert error.retry_after == status.retry_after
+
+
+def test_a_failure_of_litellms_own_is_told_without_its_traceback() -> None:
+    """It puts that into the message, with the paths of this machine."""
+    import_litellm()
+    from litellm import APIConnectionError
+
+    text = "'list' object has no attribute 'items'\nTraceback (most recent call last):\n  File \"/srv/litellm/main.py\""
+    error = translate(APIConnectionError(text, llm_provider="gemini", model="gemini/x"), 1.0)
+    assert isinstance(error, UpstreamError)
+    assert error.message.endswith("'list' object has no attribute 'items'")
 
 
 def test_content_that_openai_refuses_and_the_field_it_names_are_told(
