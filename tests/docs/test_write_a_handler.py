@@ -12,7 +12,7 @@ from tests.support import bench, error_of, install_plugin, within
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/write-a-handler.md").read_text()
 (MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-CHAT, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+CHAT, TOOLS, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path: Path) -> None:
@@ -30,6 +30,22 @@ async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path
             assert [piece["text"] for piece in pieces if piece.get("text")] == ["Bon", "jour"]
         assert upstream.last.asked.model == "small"
         assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
+
+
+async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "clerk", TOOLS, attribute="Clerk")
+    asked = {"role": "user", "content": "How warm is it in Rome?"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    async with bench(tmp_path) as host:
+        answer = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
+        assert answer["finish_reason"] == "tool_calls"
+        (call,) = answer["tool_calls"]
+        assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+        said = {"role": "assistant", "tool_calls": answer["tool_calls"]}
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "31 degrees"}
+        answer = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
+        assert (answer["text"], answer["finish_reason"]) == ("The tool said: 31 degrees", "stop")
+        assert (await within(host.ask("clerk", "chat", messages=[asked])))["text"] == "I have no tools."
 
 
 async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:
