@@ -32,6 +32,8 @@ GENAI = "google-genai"
 
 _FINISHES: dict[str, FinishReason] = {
     "STOP": "stop",
+    # Not Google's, but that of servers which tell a function call so.
+    "FUNCTION_CALL": "tool_calls",
     "MAX_TOKENS": "length",
     "SAFETY": "content_filter",
     "RECITATION": "content_filter",
