@@ -227,10 +227,8 @@ _encoder = msgspec.msgpack.Encoder()
 
 def encode(frame: HostFrame | WorkerFrame) -> bytes:
     """Return ``frame`` as bytes for the wire, its length first."""
-    buffer = bytearray(HEADER.size)
-    _encoder.encode_into(frame, buffer, HEADER.size)
-    HEADER.pack_into(buffer, 0, len(buffer) - HEADER.size)
-    return bytes(buffer)
+    body = _encoder.encode(frame)
+    return HEADER.pack(len(body)) + body
 
 
 class Decoder(Generic[Frame]):
