@@ -157,3 +157,13 @@ def test_every_protocol_names_its_own_field(host: HostUnderTest, model: str) -> 
     )
     assert error["status"] == "INVALID_ARGUMENT"
     assert "generationConfig.responseJsonSchema.properties.city.type" in json.dumps(error)
+
+
+@pytest.mark.parametrize("model", WITH_TOOLS)
+def test_a_client_of_gemini_that_wants_a_call_without_functions_is_told(host: HostUnderTest, model: str) -> None:
+    body = {
+        "contents": [{"parts": [{"text": "Hi"}]}],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},
+    }
+    error = refused(host, f"/v1beta/models/{model}:generateContent", body)
+    assert "toolConfig.functionCallingConfig" in json.dumps(error["details"])

@@ -160,7 +160,7 @@ class GenerateContentRequest(_Request):
         allowed = config.allowed_function_names
         field = "toolConfig.functionCallingConfig.allowedFunctionNames"
         if not allowed:
-            return made, "required" if mode == "any" and made else mode if made and mode != "any" else None
+            return made, "required" if mode == "any" else mode if made else None
         if mode != "any":
             raise InvalidInput(f"{field}: goes with the mode ANY only", param=field)
         known = {function.name for function in tools.values()}
