@@ -143,6 +143,7 @@ async def test_a_new_commit_is_verified_in_the_background_and_shown(tmp_path: Pa
     async with ready(tmp_path, *more, environment=environment) as host, aiohttp.ClientSession() as session:
         status, found = await verified(session, host)
         assert (status, found["verify"]["state"], found["verify"]["commit"]) == (200, "passed", "abc")
+        assert found["verify"]["host_bytes"] <= 2 * 2**20
         line = await logged(host, "deploy verified")
         assert line["commit"] == "abc"
     assert (tmp_path / "flag").read_text() == "abc\n"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
@@ -98,6 +100,21 @@ async def test_the_stream_ends_with_the_host_and_its_last_word_is_heard(tmp_path
         assert [event["kind"] for event in await read(stream, "startup")] == ["startup"]
         await within(host.supervisor.close())
         assert [event["kind"] for _, event in events((await within(stream.read())).decode())] == ["stopping"]
+
+
+async def test_fifty_viewers_hear_the_same_and_share_one_measurement(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host, contextlib.AsyncExitStack() as stack:
+        asked = [host.ask("GET", "/admin/events?kind=activated", headers=OPERATOR) for _ in range(50)]
+        streams = [await stack.enter_async_context(one) for one in asked]
+        await host.supervisor.load("puppet")
+        heard = [(await read(stream, "activated"))[-1] for stream in streams]
+        assert {event["id"] for event in heard} == {heard[0]["id"]}
+        answers = await asyncio.gather(*(host.admin("GET", "/overview") for _ in range(50)))
+        assert {status for status, _ in answers} == {200}
+        # One measurement for all of them: each of its own would differ by some pages.
+        assert len({answer["history"][-1][0] for _, answer in answers}) == 1
+        assert len({answer["memory"]["used"] for _, answer in answers}) == 1
 
 
 async def test_a_listener_that_leaves_is_forgotten(tmp_path: Path) -> None:
