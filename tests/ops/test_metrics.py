@@ -73,6 +73,20 @@ async def test_dispatches_are_counted_by_operation_and_result_and_their_time_is_
         assert 0 < status.median_seconds <= status.p99_seconds
 
 
+async def test_a_handler_that_was_never_asked_has_no_histograms(tmp_path: Path) -> None:
+    """Four of 15 buckets each: with many cold handlers they would be most of what a scrape costs."""
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        assert (await host.admin("GET", "/handlers"))[0] == 200
+        found = await scrape(host)
+        assert found.value("handler_host_handler_state", handler="puppet") == 1
+        assert not [name for name, labels in found if name.endswith("_bucket") and ("handler", "puppet") in labels]
+        await host.json("POST", "/v1/handlers/puppet/echo", data="{}")
+        found = await scrape(host)
+        assert found.value("handler_host_handler_seconds_count", handler="puppet") == 1
+        assert ("handler_host_first_piece_seconds_count", frozenset({("handler", "puppet")})) in found
+
+
 async def test_a_client_that_leaves_is_no_error_of_the_handler(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
