@@ -42,7 +42,7 @@ AIOHTTP_TYPES = {"multidict", "yarl"}
 
 
 def module_name(path: Path) -> str:
-    """Return ``cli.table`` for ``host/cli/table.py`` and ``cli`` for ``host/cli/__init__.py``."""
+    """Return ``cli.render`` for ``host/cli/render.py`` and ``cli`` for ``host/cli/__init__.py``."""
     parts = path.relative_to(HOST).with_suffix("").parts
     return ".".join(parts[:-1] if len(parts) > 1 and parts[-1] == "__init__" else parts)
 
