@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +17,7 @@ from typing import Any
 import pytest
 
 from host.errors import UpstreamBadRequest, UpstreamError
-from sheets import quota
+from sheets import mirror, quota
 from tests.plugins.sheets.defaults import DEFAULTS
 from tests.plugins.sheets.google import BOOK, Google, Sheet
 from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local
@@ -27,14 +29,16 @@ def header(google: Google, title: str) -> list[Any]:
 
 
 async def test_nothing_is_called_before_there_is_something_to_do_and_then_the_worksheets_are_made(
-    tmp_path: Path, google: Google, private_key: str
+    tmp_path: Path, google: Google, private_key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     google.sheets.append(Sheet(7, "My Log", cells=[["at", "row_key", "user_id", "event", "text", "data", "mine"]]))
     names = {"users_tab": "People", "log_tab": "My Log", "users_columns": ["email"]}
     async with at_google(tmp_path, google, private_key, **names) as sheets:
         status = await sheets("status")
         assert (status["mode"], status["spreadsheet"]) == ("google", BOOK)
         assert google.calls == []
+        assert "gspread is there" not in caplog.text
         (key,) = (await sheets("log.append", event="first"))["keys"]
         await sheets.written()
         assert [sheet.title for sheet in google.sheets] == ["Sheet1", "My Log", "People", "states"]
@@ -43,6 +47,8 @@ async def test_nothing_is_called_before_there_is_something_to_do_and_then_the_wo
         ]
         (row,) = google.rows("My Log")
         assert (row["row_key"], row["event"], row["mine"]) == (key, "first", "")
+        # What the connection took is told.
+        assert re.search(r"gspread is there after [\d.]+ s, [\d.]+ MB more", caplog.text)
         # The narrowest scope: no part of Drive.
         assert google.scopes == {"https://www.googleapis.com/auth/spreadsheets"}
         assert not any("Sheet1" in call for call in google.calls)
@@ -240,6 +246,20 @@ async def test_a_copy_from_before_is_served_with_its_age_while_google_does_not_a
         assert [row["value"] for row in google.rows("states")] == [1]
 
 
+async def test_a_copy_is_served_soon_while_a_call_hangs(
+    tmp_path: Path, google: Google, private_key: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "PATIENCE", 0.2)
+    async with at_google(tmp_path, google, private_key, isolation="inline", timeout=3600) as sheets:
+        await sheets("users.register", user_id="1", name="One")
+        await sheets.written()
+        assert (await sheets("users.get", user_id="1"))["age"] < 30
+        google.fail("GET", act="hang", seconds=3600)
+        answers = await within(asyncio.gather(*(sheets("users.get", user_id="1") for _ in range(5))))
+        assert {answer["user"]["name"] for answer in answers} == {"One"}
+        assert all(answer["age"] >= 0.2 for answer in answers)
+
+
 async def test_two_hosts_on_one_spreadsheet_never_write_over_each_other(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
@@ -278,7 +298,7 @@ async def _in_order(answers: list[Any]) -> list[str]:
 async def test_a_local_workbook_moves_to_google_by_sync(tmp_path: Path, google: Google, private_key: str) -> None:
     async with local(tmp_path) as sheets:
         await sheets("users.register", user_id="1", name="One")
-        await sheets("log.append", rows=[{"event": str(number)} for number in range(30)])
+        keys = await sheets("log.append", rows=[{"event": str(number)} for number in range(30)], key="the rows")
         await sheets("states.set", name="n", value={"a": 1})
     google.sheets.append(Sheet(5, "users", cells=[["user_id", "name", "status", "registered_at", "approved_at"]]))
     async with at_google(tmp_path, google, private_key) as sheets:
@@ -297,6 +317,8 @@ async def test_a_local_workbook_moves_to_google_by_sync(tmp_path: Path, google: 
         assert [row["name"] for row in google.rows("users")] == ["One"]
         assert (await sheets("states.get", name="n"))["value"] == {"a": 1}
         await sheets("log.append", event="31")
+        repeated = await sheets("log.append", rows=[{"event": str(number)} for number in range(30)], key="the rows")
+        assert repeated["keys"] == keys["keys"]
         again = await sheets("sync", to="google")
         assert (again["moved"], len(google.rows("log"))) == (0, 32)
         assert (await sheets("status"))["note"] is None

@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 from host.errors import ActivationFailed, ConfigError, HostError, InvalidInput, NotFound, OutOfResources
-from sheets import repeats, store
+from sheets import outbox, repeats, store
 from sheets.store import Store
 from sheets.types import LogAppend
 from tests.plugins.sheets.hosts import local
@@ -297,6 +297,29 @@ async def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> Non
     async with local(tmp_path) as sheets:
         assert (await sheets("states.increment", name="n", key="a"))["value"] == 42
         assert (await sheets("states.increment", name="n", key="a"))["value"] == 42
+
+
+async def test_what_waits_is_neither_sorted_nor_searched_through_however_much_it_is(tmp_path: Path) -> None:
+    kept = Store(tmp_path, lambda _: None)
+    await kept.open()
+    asked: list[str] = []
+
+    def use(connection: sqlite3.Connection) -> list[str]:
+        connection.set_trace_callback(asked.append)
+        outbox.batch(connection, 1000, 10**6)
+        outbox.put_back(connection)
+        outbox.newest_rows(connection, 500)
+        outbox.put(connection, "states", "key", {"value": 1})
+        connection.set_trace_callback(None)
+        plans = [connection.execute(f"EXPLAIN QUERY PLAN {query}").fetchall() for query in asked if "outbox" in query]
+        return [step[3] for plan in plans for step in plan]
+
+    steps = await kept.run(use)
+    await kept.close()
+    assert sum("USING INDEX" in step for step in steps) >= 5
+    assert not any(step.startswith("SCAN") for step in steps)
+    # Those of the changed rows are sorted: each row is there once or twice.
+    assert sum("TEMP B-TREE" in step for step in steps) == 1
 
 
 async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -77,16 +77,16 @@ class Engine:
 
     async def close(self) -> None:
         """Write what can be written at once, and leave the rest to the next worker."""
-        if self._mover is not None:
-            await asyncio.wait({self._mover})
-        remote = self.remote
         try:
-            if remote is not None:
-                remote.writer.drain()
-                await remote.task
-                await remote.mirror.close()
+            if self._mover is not None:
+                await asyncio.wait({self._mover})
+            if self.remote is not None:
+                self.remote.writer.drain()
+                await self.remote.task
+                await self.remote.mirror.close()
         finally:
             # Also when the time for it is over.
+            remote = self.remote
             if remote is not None:
                 remote.task.cancel()
                 remote.book.close()

@@ -23,6 +23,9 @@ from sheets.settings import Settings
 from sheets.store import Store
 from sheets.workbook import KEYED, Workbook, meta, note
 
+PATIENCE = 5.0
+"""Seconds for which a newer copy is waited for, where one is there already."""
+
 
 class _Copy:
     """When something was read last, by one read at a time."""
@@ -44,8 +47,10 @@ class _Copy:
             return now - self.at
         if self._task is None:
             self._task = asyncio.create_task(self._renew(), name="sheets read")
+        task = self._task
         # Who leaves does not take the read away from the others.
-        trouble = await asyncio.shield(self._task)
+        await asyncio.wait({task}, timeout=PATIENCE if self.at is not None else None)
+        trouble = task.result() if task.done() else None
         if self.at is None:
             assert trouble is not None, "a read that went well sets the time"
             raise trouble
