@@ -21,7 +21,7 @@ from sheets import mirror, quota
 from tests.plugins.sheets.defaults import DEFAULTS
 from tests.plugins.sheets.google import BOOK, Google, Sheet
 from tests.plugins.sheets.hosts import PLENTY, QUICK, Client, at_google, local
-from tests.support import error_of, until, within
+from tests.support import LIMIT, error_of, until, within
 
 
 def header(google: Google, title: str) -> list[Any]:
@@ -155,8 +155,10 @@ async def test_a_column_that_was_renamed_stops_its_tab_alone_with_a_clear_error_
         synced = await sheets("sync")
         assert not synced["complete"]
         assert "worksheet 'log' has no column 'row_key' (there is a 'row_kye')" in synced["error"]
-        await until(lambda: bool(google.rows("states")))
-        assert (await sheets("status"))["pending"] == 1
+        async with asyncio.timeout(LIMIT):
+            while (await sheets("status"))["pending"] > 1:  # noqa: ASYNC110 - the worker is another process
+                await asyncio.sleep(0.01)
+        assert google.rows("states")
         assert await sheets.host.supervisor.waking.counts() == {"sheets": 1}
         header(google, "log")[header(google, "log").index("row_kye")] = "row_key"
         await sheets.written()
@@ -489,9 +491,10 @@ async def test_nobody_is_asked_but_the_api_and_the_token_server(
 async def test_the_quota_is_never_exceeded_by_two_hosts_that_share_it_nor_by_workers_that_follow_each_other(
     tmp_path: Path, google: Google, private_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # A minute is two seconds here, which the handlers are told in this process.
+    # A minute is two seconds here, which the handlers are told in this process, and two more: on a busy machine
+    # a call takes that long from being counted here to being counted there.
     google.quota, google.minute = 12, 2.0
-    monkeypatch.setattr(quota, "WINDOW", 2.1)
+    monkeypatch.setattr(quota, "WINDOW", 4.0)
     half = {"isolation": "inline", "writes_per_minute": 6, "reads_per_minute": 6}
     async with (
         at_google(tmp_path / "a", google, private_key, **half) as one,
@@ -507,7 +510,7 @@ async def test_the_quota_is_never_exceeded_by_two_hosts_that_share_it_nor_by_wor
             status = await one("status")
             assert status["writes"]["last_minute"] <= status["writes"]["limit"] == 6
             if number % 3 == 0:
-                await one.host.supervisor.unload("sheets")
+                await asyncio.gather(*(sheets.host.supervisor.unload("sheets") for sheets in hosts.values()))
         assert google.refused == before
         # It was what kept them from writing more.
         assert google.writes + google.reads > 24

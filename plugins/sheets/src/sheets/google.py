@@ -257,15 +257,17 @@ class GoogleBook:
     async def _call(self, kind: Kind, work: Callable[[Client], Result]) -> Result:
         """Make one call in the thread; raises :class:`BookError`."""
         await self._quota.take(kind)
-        return await self._send(work)
+        return await self._send(work, kind)
 
-    async def _send(self, work: Callable[[Client], Result]) -> Result:
+    async def _send(self, work: Callable[[Client], Result], kind: Kind = "write") -> Result:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._threads, self._guarded, work)
         except BookError as error:
             if error.trouble == "missing":
                 self._forget()
             raise
+        finally:
+            self._quota.ended(kind)
 
     def _guarded(self, work: Callable[[Client], Result]) -> Result:
         try:

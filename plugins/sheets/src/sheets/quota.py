@@ -59,6 +59,13 @@ class Quota:
 
         await self._store.run(note)
 
+    def ended(self, kind: Kind) -> None:
+        """Count the last call from now on: it has come to Google somewhen until now."""
+        times = self._times[kind]
+        if times:
+            times.pop()
+        times.append(time.monotonic())
+
 
 def backoff(failures: int, first: float, longest: float) -> float:
     """Return the seconds to wait after so many failures in a row (from 1).
