@@ -25,6 +25,7 @@ from xllamacpp import CommonParams, Server
 parameters = CommonParams()
 parameters.model.path = str(find_model(None))
 parameters.n_ctx, parameters.n_parallel, parameters.cache_ram_mib = 2048, 1, 0
+parameters.n_ubatch = 128
 parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = 1
 parameters.fit_params = parameters.warmup = parameters.ui = False
 parameters.offline = True

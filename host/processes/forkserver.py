@@ -9,7 +9,6 @@ or of its parent, is its own end and that of all its workers.
 from __future__ import annotations
 
 import errno
-import gc
 import importlib
 import os
 import selectors
@@ -185,10 +184,9 @@ def main(arguments: list[str]) -> None:
     _adopt_orphans()
     control = socket.socket(fileno=fd)
     server = ForkServer(control)
-    preload(modules)
-    gc.collect()
-    # What is there now is left alone by the collector, and so stays shared with the workers.
-    gc.freeze()
+    # What is there afterwards is left alone by the collector, and so stays shared with the workers.
+    with worker.collecting_rarely():
+        preload(modules)
     server.serve()
 
 

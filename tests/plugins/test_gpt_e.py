@@ -16,6 +16,7 @@ import pytest
 import gpt_e.__main__ as fetching
 from gpt_e import find_model
 from host.errors import ActivationFailed, ConfigError, InvalidInput
+from host.memory.readings import read_memory
 from host.testing import ChatConformance
 from tests.support import Bench, bench, error_of, until, within
 
@@ -53,6 +54,19 @@ async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reas
         assert (short["finish_reason"], short["usage"]["completion_tokens"]) == ("length", 3)
         stopped = await within(host.ask("gpt_e", "chat", **asking("Count: one, two", stop=["e"])))
         assert "e" not in (stopped["text"] or "")
+
+
+async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: Path) -> None:
+    taken = {}
+    for cache in ("f16", "q8_0"):
+        async with bench(tmp_path, handlers={"gpt_e": {"context": 4096, "cache": cache}}, installed=True) as host:
+            answer = await within(host.ask("gpt_e", "chat", **asking("What is the capital of France?")))
+            assert answer["text"]
+            memory = read_memory(host.pid("gpt_e"))
+            assert memory is not None
+            taken[cache] = memory.anonymous
+    # 90 MB at 16 bits for each number, 48 at 8.5
+    assert taken["f16"] - taken["q8_0"] > 30 * 2**20
 
 
 async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:

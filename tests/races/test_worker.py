@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import gc
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from host.errors import HandlerFault, HandlerUnavailable, InvalidInput, UnknownOperation, UpstreamRateLimited
+from host.worker.process import LOADING_THRESHOLD
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 MANIFEST = """
@@ -53,6 +55,36 @@ async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(
         assert seen["oom_score_adj"] >= 500
         parent = host.pid() in children_of(os.getpid())
         assert parent is (isolation == "exec")
+
+
+COLLECTING = """
+import gc
+from host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    def activate(self):
+        self.loading = list(gc.get_threshold())
+        self.frozen = gc.get_freeze_count()
+        self.made = [[number] for number in range(100_000)]
+
+    @operation
+    def collector(self) -> dict:
+        frozen = gc.get_freeze_count()
+        return {"loading": self.loading, "frozen": frozen - self.frozen, "serving": list(gc.get_threshold())}
+"""
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_the_collector_rests_while_a_handler_is_loaded_and_never_looks_at_what_that_made(
+    tmp_path: Path, isolation: str
+) -> None:
+    install_plugin(tmp_path, "collecting", COLLECTING)
+    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+        seen = await within(host.ask("collecting", "collector"))
+        assert seen["loading"][0] == LOADING_THRESHOLD
+        assert seen["frozen"] > 100_000
+        assert seen["serving"] == list(gc.get_threshold())
 
 
 SPAWNING = """
