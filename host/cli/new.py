@@ -5,6 +5,7 @@ from __future__ import annotations
 import keyword
 import re
 import sys
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -12,6 +13,8 @@ from host.cli.failure import OK, USAGE, Failure
 from host.cli.render import put
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "plugin"
+BASES = {"chat": "handler-host-gpt-a", "local-model": "handler-host-gpt-e"}
+"""The distribution on which a kind of plugin builds."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)
 
 
@@ -33,8 +36,20 @@ def new(arguments: SimpleNamespace) -> int:
     run_copy(str(TEMPLATE), target, {"name": name, "kind": arguments.kind}, defaults=True, quiet=True)
     put(f"{target} has a handler of the kind {arguments.kind!r}. Next:")
     put()
+    base = BASES.get(arguments.kind)
+    if base is not None and not _is_installed(base):
+        put(f"  # {base} is not installed in this environment, and on no package index: take it from a clone")
+        put(f"  pip install ./handler-host/plugins/{base.removeprefix('handler-host-').replace('-', '_')}")
     put(f"  cd {target} && pip install -e '.[dev]'")
     put("  handler-host dev .       # try it; edit, and try again")
     put("  handler-host check .     # is it fit for others?")
     put("  pytest && mypy && ruff check .")
     return OK
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        distribution(name)
+    except PackageNotFoundError:
+        return False
+    return True

@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 from host.cli import main
 
+ROOT = Path(__file__).parents[2]
 KINDS = {"chat": "my_gpt", "operations": "my-operations", "local-model": "my_model"}
 
 
@@ -52,6 +54,32 @@ def test_the_smallest_chat_variant_has_at_most_12_lines_of_python(tmp_path: Path
     assert main(["new", "my_gpt", "--directory", str(tmp_path / "project")]) == 0
     source = (tmp_path / "project" / "src" / "my_gpt" / "__init__.py").read_text()
     assert len(source.splitlines()) <= 12
+
+
+@pytest.mark.parametrize(("kind", "missing"), [("chat", "gpt_a"), ("operations", ""), ("local-model", "gpt_e")])
+def test_what_a_new_project_builds_on_and_is_not_installed_is_named_first(
+    tmp_path: Path, kind: str, missing: str
+) -> None:
+    """In an environment with all that this one has but the plugins."""
+    site = tmp_path / "site"
+    site.mkdir()
+    for found in Path(sysconfig.get_path("purelib")).iterdir():
+        if "handler_host_" not in found.name:
+            (site / found.name).symlink_to(found)
+    command = [sys.executable, "-S", "-m", "host", "new", "acme_gpt", "--kind", kind]
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    pip = f"pip install ./handler-host/plugins/{missing}"
+    assert (pip in done.stdout) is (missing != "")
+    if missing:
+        assert f"handler-host-{missing.replace('_', '-')} is not installed in this environment" in done.stdout
+        assert done.stdout.index(pip) < done.stdout.index("cd acme_gpt")
+
+
+def test_of_what_is_installed_nothing_is_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["new", "my_gpt", "--directory", str(tmp_path / "project")]) == 0
+    assert "not installed" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,11 @@ def test_links_between_pages_lead_somewhere(page: Path) -> None:
             assert (page.parent / target).exists(), f"{page}: {target}"
 
 
+def test_every_page_is_linked_from_the_index() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+\.md)\)", text("index.md")))
+    assert linked == {str(page.relative_to(DOCS)) for page in PAGES} - {"index.md"}
+
+
 def test_the_how_tos_configuration_is_in_order(tmp_path: Path) -> None:
     for number, block in enumerate(blocks(DOCS / "how-to/run.md", "toml")):
         path = tmp_path / f"{number}.toml"
