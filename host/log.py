@@ -102,8 +102,8 @@ class TextFormatter(logging.Formatter):
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SIZES = frozenset(
-    {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved", "bytes_given_back"}
-    | {"pss_before", "pss_after"}
+    {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
+    | {"given_back", "host_bytes"}
 )
 """The figures that are bytes."""
 

@@ -35,7 +35,9 @@ class ExitReport(_Report, frozen=True, kw_only=True):
     code: int | None = None
     signal: int | None = None
     pss: int | None = None
-    """What it took when it was last measured: the bytes that its end gave back."""
+    """What it took when it was last measured before it was told to go."""
+    given_back: int | None = None
+    """What of that was its own alone: the bytes that its end gave back."""
 
 
 class HandlerStatus(_Report, frozen=True, kw_only=True):
@@ -97,6 +99,7 @@ class UnloadReceipt(_Report, frozen=True, kw_only=True):
     was: str
     """The state in which the unload found the handler."""
     bytes_given_back: int
+    """``given_back`` of the generation's :class:`ExitReport`; 0 if there was none, or it was never measured."""
     pss_before: int
     """PSS of the host and all its processes."""
     pss_after: int

@@ -74,7 +74,8 @@ class Generation:
         self.exit: Exit | None = None
         self.subject = (plan.spec.handler, plan.spec.distribution, plan.spec.version)
         """What is learned of it belongs to this version of the handler."""
-        self.pss: int | None = None
+        self.memory: Memory | None = None
+        """What it took when it was last measured before it was told to go: then its memory is on its way back."""
         self.peak = 0
         """The most that it took, in bytes of PSS."""
         self.steady = 0
@@ -105,13 +106,22 @@ class Generation:
         """The worker's process number, while it has one."""
         return self.process.pid if self.process is not None and self.exit is None else None
 
-    def note_memory(self, memory: Memory) -> None:
-        """Take a measurement of its process."""
-        self.pss = memory.pss
+    @property
+    def pss(self) -> int | None:
+        """What it takes, as far as that was measured."""
+        return self.memory.pss if self.memory is not None else None
+
+    def note_memory(self, memory: Memory) -> Memory:
+        """Take a measurement of its process; return what it counts with from now on."""
         self.peak = max(self.peak, memory.peak, memory.pss)
+        going = self.stop_at is not None or self._killed or self.exit is not None
+        if self.memory is not None and going:
+            return self.memory
+        self.memory = memory
         self.shared = max(0, memory.rss - memory.pss)
         if self.ready_at is not None:
             self.steady = max(self.steady, memory.pss)
+        return memory
 
     def report(self, cause: Cause, reason: str | None) -> ExitReport:
         """Return how and why it ended; ``reason`` says it better than the process's end does."""
@@ -124,6 +134,7 @@ class Generation:
             code=self.exit.code,
             signal=self.exit.signal,
             pss=self.pss,
+            given_back=self.memory.uss if self.memory is not None else None,
         )
 
     def abort(self) -> None:

@@ -392,5 +392,8 @@ class Owner:
         if action.error is not None:
             answer.set_exception(action.error)
             return
-        exit = self.last_exit.text if self.last_exit is not None and action.departure is not None else None
-        answer.set_result(life.Unloaded(action.generation, action.departure, exit))
+        exit = self.last_exit
+        if action.departure is None or (exit is not None and exit.generation != action.generation):
+            exit = None  # that of an earlier one: this one never had a process
+        text, given_back = (exit.text, exit.given_back or 0) if exit is not None else (None, 0)
+        answer.set_result(life.Unloaded(action.generation, action.departure, text, given_back))

@@ -86,11 +86,13 @@ class Departure(msgspec.Struct, frozen=True, gc=False):
 
 
 class Unloaded(msgspec.Struct, frozen=True):
-    """The outcome of an unload, before anybody has measured what it gave back."""
+    """The outcome of an unload."""
 
     generation: int | None
     departure: Departure | None
     exit: str | None
+    given_back: int
+    """Bytes; see ``host.reports.ExitReport``."""
 
 
 class State(msgspec.Struct, frozen=True):

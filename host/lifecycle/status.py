@@ -65,7 +65,7 @@ def step_fields(owner: Owner, what: str, exit: ExitReport | None) -> dict[str, o
         fields |= {"cause": departure.cause.value, "in_flight": len(owner.state.leases)}
     elif exit is not None:
         # Its successor may have begun already.
-        fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.pss}
+        fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
     elif what == "failed" and owner.state.error is not None:
         fields["error"] = owner.state.error.message
     return fields
@@ -129,7 +129,7 @@ def unload_receipt(owner: Owner, was: str, outcome: Unloaded, before: int, after
         handler=owner.name,
         generation=outcome.generation,
         was=was,
-        bytes_given_back=before - after,
+        bytes_given_back=outcome.given_back,
         pss_before=before,
         pss_after=after,
         drained=departure.drained if departure is not None else 0,

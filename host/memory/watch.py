@@ -13,6 +13,8 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
+import msgspec
+
 from host.catalog.catalog import CatalogEntry
 from host.config import Config, HandlerPolicy
 from host.lifecycle import state as life
@@ -180,6 +182,8 @@ class MemoryWatch:
         workers = {key: generation for key, generation in self._generations() if generation.pid is not None}
         pids = {key: generation.pid for key, generation in workers.items() if generation.pid is not None}
         reading = await self.meter.read(self._planner.fork_servers, pids)
+        noted = {key: workers[key].note_memory(memory) for key, memory in reading.workers.items()}
+        reading = msgspec.structs.replace(reading, workers=noted)
         self._apply(reading, workers)
         self.last = reading
         self._on_reading(reading)
@@ -268,7 +272,6 @@ class MemoryWatch:
             if generation.exit is not None:
                 continue
             ready = generation.ready_at is not None
-            generation.note_memory(memory)
             self.learned.seen(generation.subject, peak=generation.peak, steady=generation.steady if ready else None)
             sizes[key] = memory.pss
             footprint = self.learned.of(generation.subject)

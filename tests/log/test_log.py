@@ -59,6 +59,9 @@ class TestText:
             "2026-11-23T18:40:12.123Z INFO    host.lifecycle.supervisor activated handler=gpt_a generation=1 pss=41.2MB"
         )
 
+    def test_the_memory_that_an_unload_gave_back_is_a_size(self) -> None:
+        assert text("unloaded", fields={"given_back": 50 * 2**20}).endswith(" given_back=50.0MB")
+
     def test_shows_figures_for_people(self) -> None:
         fields = {
             "seconds": 1.23456,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import time
@@ -204,6 +205,42 @@ async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_m
         assert gone(pid)
         assert receipt.bytes_given_back > 0.95 * took
         assert receipt.exit == "exit code 0"
+
+
+async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measured_while_it_frees_memory(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    install_puppet(tmp_path)
+    handlers = told_at("free tell:freed wait:go", tmp_path)
+    handlers["puppet"]["at_activation"] = "allocate:64"
+    with caplog.at_level(logging.INFO):
+        async with bench(tmp_path, handlers=handlers) as host:
+            host.control.make("freed", "go")
+            await host.supervisor.load("puppet")
+            unloading = host.begin(host.supervisor.unload("puppet"))
+            await host.control.heard("freed")
+            assert (await host.supervisor.memory()).workers["puppet"].pss > 64 * 1024**2
+            await host.control.say("go")
+            receipt = await within(unloading)
+            last = host.supervisor.status("puppet").last_exit
+    hub = host.supervisor.observation
+    events = [json.loads(event.data) for event in hub.events.past]
+    (unloaded,) = (event for event in events if event["kind"] == "unloaded")
+    (line,) = (record for record in caplog.records if record.message == "unloaded")
+    assert last is not None
+    figures = {
+        "receipt": receipt.bytes_given_back,
+        "last exit": last.given_back,
+        "event": unloaded["given_back"],
+        "log": line.__dict__["fields"]["given_back"],
+        "metric": hub.counters.of("puppet").given_back,
+    }
+    assert set(figures.values()) == {receipt.bytes_given_back}, figures
+    # Whatever else has happened meanwhile: this is also what is gone of the whole tree.
+    assert receipt.bytes_given_back == pytest.approx(receipt.pss_before - receipt.pss_after, rel=0.05)
+    assert receipt.bytes_given_back > 64 * 1024**2
+    (draining,) = (event for event in events if event["kind"] == "draining")
+    assert draining["workers"]["puppet"] > 64 * 1024**2
 
 
 @pytest.mark.parametrize("when", ["activating", "ready"])

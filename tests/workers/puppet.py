@@ -55,6 +55,8 @@ class Puppet:
             case ["allocate", megabytes]:
                 # Written to, so that it is there.
                 self.held.append(b"x" * (int(megabytes) * 1024**2))
+            case ["free"]:
+                self.held.clear()
             case ["children"]:
                 # They hold the output pipe, and ignore what is asked of them politely.
                 command = "trap '' TERM; while :; do sleep 1000; done"
