@@ -179,6 +179,7 @@ def _add_operators(commands: Any) -> None:
     )
     top.add_argument("--interval", metavar="2s", default="2s", help="between two looks at the host (default: 2s)")
     top.add_argument("--plain", action="store_true", help="tables one after the other, without colours and keys")
+    top.add_argument("--once", action="store_true", help="print one table, and end")
     client_options(top)
 
     drain = add(

@@ -35,10 +35,10 @@ def top(arguments: SimpleNamespace) -> int:
     if interval < SHORTEST:
         raise Failure(f"--interval {arguments.interval}: has to be {SHORTEST:g} s or more", USAGE)
     client = Client(arguments)
-    if arguments.plain:
-        return _plain(client, interval)
+    if arguments.plain or arguments.once:
+        return _plain(client, interval, once=arguments.once)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
-        raise Failure("top needs a terminal; for a pipe there are `ps --json`, and `top --plain`", USAGE)
+        raise Failure("top needs a terminal; for a pipe there are `ps --json`, `top --plain` and `top --once`", USAGE)
     if os.environ.get("TERM", "") in CANNOT_MOVE:
         return _plain(client, interval)
     try:
@@ -57,8 +57,8 @@ def top(arguments: SimpleNamespace) -> int:
     return OK
 
 
-def _plain(client: Client, interval: float) -> int:
-    """Print a table after the other; a host that goes away is waited for, once it has been there."""
+def _plain(client: Client, interval: float, *, once: bool = False) -> int:
+    """Print a table after the other, or one; a host that goes away is waited for, once it has been there."""
     history: list[int] = []
     while True:
         try:
@@ -71,4 +71,6 @@ def _plain(client: Client, interval: float) -> int:
             history = [*history[-HISTORY:], memory["used"]]
             width = shutil.get_terminal_size().columns
             put("\n".join([*frame(handlers, memory, history, width), ""]))
+            if once:
+                return OK
         time.sleep(interval)

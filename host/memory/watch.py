@@ -56,13 +56,13 @@ class Stalls:
 
     def __init__(self, threshold: float | None) -> None:
         self.share = 0.0
-        self._threshold = threshold
+        self.threshold = threshold
         self._last: tuple[float, float] | None = None
 
     @property
     def pressed(self) -> bool:
         """Whether the share is over the threshold."""
-        return self._threshold is not None and self.share >= self._threshold
+        return self.threshold is not None and self.share >= self.threshold
 
     def note(self, stalled: float | None, now: float) -> None:
         """Take the kernel's counter, in seconds."""
@@ -285,12 +285,13 @@ class MemoryWatch:
                 extra={"fields": {"limit": reading.limit.bytes, "limit_source": reading.limit.source}},
             )
             ledger.limit, ledger.usable = reading.limit.bytes, reading.limit.usable
-        pressed = self._is_pressed(reading.kernel, reading.at)
+        pressure = self._pressure(reading.kernel, reading.at)
+        pressed = pressure is not None
         if pressed is not ledger.held_back:
-            told = "memory is short: activations wait" if pressed else "memory is not short any more"
-            log.log(
-                logging.WARNING if pressed else logging.INFO, told, extra={"fields": {"stalled": self.stalls.share}}
+            level, told = (
+                (logging.WARNING, f"{pressure}: activations wait") if pressed else (logging.INFO, "it is over")
             )
+            log.log(level, "memory pressure: %s", told, extra={"fields": {"stalled": self.stalls.share}})
             ledger.held_back = pressed
         ledger.measure(reading.host + self._of_fork_server(reading), reading.others, sizes, promises)
         if pressed:
@@ -305,9 +306,15 @@ class MemoryWatch:
             self._fork_server = 0
         return max(reading.fork_server or 0, self._fork_server)
 
-    def _is_pressed(self, kernel: KernelView, now: float) -> bool:
+    def _pressure(self, kernel: KernelView, now: float) -> str | None:
+        """Return by what the kernel tells that memory is short, however much of the limit is free; None: it is not."""
         self.stalls.note(kernel.stalled, now)
-        return bool(self.kills.note(kernel.kills, now)) or self.stalls.pressed
+        if kills := self.kills.note(kernel.kills, now):
+            return f"the kernel has killed for memory, {kills} more ({kernel.kills_source})"
+        if self.stalls.pressed:
+            share, threshold = f"{self.stalls.share:.0%}", f"{self.stalls.threshold:.0%}"
+            return f"tasks waited for memory {share} of the time, {threshold} is too much ({kernel.stalled_source})"
+        return None
 
     def _recycle(self, sizes: Mapping[Key, int]) -> None:
         """Let workers go that have outgrown their handler's own limit, when they have ended what they do."""

@@ -81,7 +81,7 @@ class ChatApi:
         try:
             status = self._supervisor.status(handler_of(name))
         except UnknownHandler as error:
-            raise _model_not_found(error) from None
+            raise self._not_found(name, error) from None
         if not exchange.current.get().allows(status.name):
             raise ModelNotFound(f"this key is not for the handler {status.name!r}", param="model")
         if not _may_chat(status):
@@ -93,7 +93,7 @@ class ChatApi:
         try:
             answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
         except (UnknownHandler, UnknownOperation) as error:
-            raise _model_not_found(error) from None
+            raise self._not_found(model, error) from None
         decoded = _decode(_decoders().answer, answer)
         decoded.model = decoded.model or _stand_in(model)
         return decoded
@@ -103,7 +103,7 @@ class ChatApi:
         try:
             answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
         except UnknownHandler as error:
-            raise _model_not_found(error) from None
+            raise self._not_found(model, error) from None
         return _decode(_decoders().count, answer)
 
     async def stream(
@@ -137,7 +137,14 @@ class ChatApi:
                         await events.send_events(translation.failed(shown, current.request_id))
                 return events.response
         except (UnknownHandler, UnknownOperation) as error:
-            raise _model_not_found(error) from None
+            raise self._not_found(model, error) from None
+
+    def _not_found(self, model: str, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+        name, message = handler_of(model), error.message
+        if isinstance(error, UnknownHandler) and all(status.name != name for status in self._supervisor.statuses()):
+            known = ", ".join(status.name for status in self.models()) or "none"
+            message = f"there is no handler {name!r}; those that chat: {known}"
+        return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
 
 
 def handler_of(model: str) -> str:
@@ -171,7 +178,3 @@ def _may_chat(status: HandlerStatus) -> bool:
     if status.state in CANNOT_RUN:
         return False
     return status.operations is None or any(operation.name == CHAT for operation in status.operations)
-
-
-def _model_not_found(error: UnknownHandler | UnknownOperation) -> ModelNotFound:
-    return ModelNotFound(f"{error.message} (GET /v1/models lists the models)", param="model")

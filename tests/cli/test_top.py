@@ -54,6 +54,14 @@ def ended(terminal: Terminal) -> int:
     return terminal.process.wait(20)
 
 
+def test_once_prints_one_table_and_ends(host: str, run: Run) -> None:
+    result = run("top", "--once")
+    assert result.status == 0
+    assert result.out.startswith("memory ")
+    assert result.out.count("NAME") == 1
+    assert "\nparrot" in result.out
+
+
 def test_keys_select_load_and_unload(host: str) -> None:
     """Given the handlers by name (broken, keyless, macaw, parrot), the third one is chosen by two steps down."""
     with Terminal("top", "--interval", "0.2s", COLUMNS="100") as terminal:

@@ -152,6 +152,21 @@ async def test_models_are_the_handlers_that_chat_or_may(tmp_path: Path) -> None:
             await client.chat.completions.create(**said("x") | {"model": "puppet"})
 
 
+async def test_given_an_unknown_model_then_only_handlers_that_chat_are_offered(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with parrot(tmp_path) as (host, client):
+        await host.supervisor.load("puppet")  # now it is known that it has no chat
+        for ask in (
+            client.models.retrieve("nobody"),
+            client.chat.completions.create(**said("x") | {"model": "nobody/large"}),
+            client.chat.completions.create(**said("x") | {"model": "nobody"}, stream=True),
+        ):
+            with pytest.raises(openai.NotFoundError) as missing:
+                await ask
+            message = missing.value.body["message"]  # type: ignore[index]
+            assert message.startswith("there is no handler 'nobody'; those that chat: parrot (")
+
+
 async def test_a_handler_whose_chat_is_none_is_an_error_and_no_crash(tmp_path: Path) -> None:
     source = """
 from host.plugin import operation

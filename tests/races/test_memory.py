@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -319,7 +320,7 @@ async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_i
 
 
 async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel's counter is made up here: a real shortage would be everybody's on this machine."""
     short, stalled = True, 0.0
@@ -352,6 +353,10 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
         assert [one.handler for one in report.waiting] == ["three"]
         short = False
         assert (await within(third))["number"] == 3
+    # There is room enough: whose word it is, and how much over what.
+    (warning,) = (record.message for record in caplog.records if "activations wait" in record.message)
+    why = r"memory pressure: tasks waited for memory \d+% of the time, 10% is too much \(/proc/pressure/memory\)"
+    assert re.match(why, warning), warning
 
 
 async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
