@@ -288,9 +288,8 @@ class MemoryWatch:
         pressure = self._pressure(reading.kernel, reading.at)
         pressed = pressure is not None
         if pressed is not ledger.held_back:
-            level, told = (
-                (logging.WARNING, f"{pressure}: activations wait") if pressed else (logging.INFO, "it is over")
-            )
+            level = logging.WARNING if pressed else logging.INFO
+            told = f"{pressure}; activations wait" if pressed else "over"
             log.log(level, "memory pressure: %s", told, extra={"fields": {"stalled": self.stalls.share}})
             ledger.held_back = pressed
         ledger.measure(reading.host + self._of_fork_server(reading), reading.others, sizes, promises)
