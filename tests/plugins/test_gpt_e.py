@@ -69,6 +69,23 @@ async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: 
     assert taken["f16"] - taken["q8_0"] > 30 * 2**20
 
 
+async def test_a_short_question_gets_a_short_answer_which_is_the_same_each_time(tmp_path: Path) -> None:
+    """Without a penalty the small model repeats itself until its limit."""
+    request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    async with running(tmp_path) as host:
+        first, second = [await within(host.ask("gpt_e", "chat", **request)) for _ in range(2)]
+    assert first["finish_reason"] == "stop"
+    assert first["usage"]["completion_tokens"] < 100
+    assert first["text"] == second["text"]
+
+
+async def test_without_a_penalty_an_answer_ends_at_the_default_limit(tmp_path: Path) -> None:
+    request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
+    async with running(tmp_path, repeat_penalty=1) as host:
+        answer = await within(host.ask("gpt_e", "chat", **request))
+    assert (answer["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 256)
+
+
 async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
     schema = {"type": "object", "properties": {"city": {"type": "string", "maxLength": 12}}, "required": ["city"]}
     wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}

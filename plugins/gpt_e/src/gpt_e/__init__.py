@@ -105,6 +105,7 @@ class GptE(ChatHandler):
         body.setdefault("max_tokens", config["max_tokens"])
         body.setdefault("temperature", config["temperature"])
         body.setdefault("seed", config["seed"])
+        body["repeat_penalty"] = config["repeat_penalty"]
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
 
