@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Literal, NamedTuple
 
 from host.catalog.catalog import Catalog, CatalogEntry
@@ -45,7 +46,8 @@ def _of_handler(entry: CatalogEntry) -> Finding:
         bare = "" if entry.manifest is not None else "; it has no manifest, so its memory and settings are not known"
         return Finding("ok", entry.name, f"{plugin}{own}{bare}")
     level: Level = "note" if entry.problem.state == "blocked" else "problem"
-    return Finding(level, entry.name, f"{plugin}: {entry.problem.state}: {entry.problem.reason}")
+    whose = "; this shell's lacks it, a running host's may not" if entry.problem.state == "missing-secret" else ""
+    return Finding(level, entry.name, f"{plugin}: {entry.problem.state}: {entry.problem.reason}{whose}")
 
 
 def of_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
@@ -67,6 +69,17 @@ def of_access(config: Config) -> Iterator[Finding]:
         yield Finding("note", "[auth]", "no API keys: the host serves this machine only; set HANDLER_HOST_API_KEYS")
     if config.auth.admin_token is None:
         yield Finding("note", "[auth]", "no admin token: each start makes another one; set HANDLER_HOST_ADMIN_TOKEN")
+
+
+def of_place(config: str | None, state_file: Path | None) -> Iterator[Finding]:
+    """Yield what is judged: a host that would be started here and now, which is not any that runs."""
+    file = config or "no configuration file"
+    text = f"a host that is started from this shell: its environment (secrets, HANDLER_HOST_...) and {file}"
+    yield Finding("ok", "judged", text)
+    learned = "nowhere: there is no place for it" if state_file is None else str(state_file)
+    if state_file is not None and not state_file.exists():
+        learned += ", which is not there yet"
+    yield Finding("ok", "learned", f"what handlers take is read from {learned}")
 
 
 def of_machine(limit: MemoryLimit) -> Iterator[Finding]:

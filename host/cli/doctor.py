@@ -8,8 +8,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
+
 from host.catalog.catalog import CatalogEntry, scan
-from host.cli import diagnosis
+from host.cli import diagnosis, running_host
 from host.cli.client import Client
 from host.cli.dependencies import of_dependencies
 from host.cli.diagnosis import Finding
@@ -34,32 +36,38 @@ def doctor(arguments: SimpleNamespace) -> int:
     blocked = [name for name in config.handlers if not config.policy(name).enabled]
     catalog = scan(config.catalog, os.environ, blocked=blocked)
     limit = read_limit(config.memory)
+    host, asked = running_host.ask(arguments)
+    judged = {name: host.judged(entry) if host is not None else entry for name, entry in catalog.entries.items()}
+    learned = Learned(with_state_file(config, os.environ).memory.state_file)
+    learned.load()
     findings = [
+        *diagnosis.of_place(arguments.config or os.environ.get("HANDLER_HOST_CONFIG"), learned.path),
+        asked,
         *diagnosis.of_machine(limit),
         *diagnosis.of_access(config),
-        *diagnosis.of_handlers(catalog),
+        *diagnosis.of_handlers(msgspec.structs.replace(catalog, entries=judged)),
         *diagnosis.of_settings(config, catalog.entries),
         *of_dependencies(catalog.entries.values()),
     ]
-    runnable = {name: entry for name, entry in catalog.entries.items() if entry.problem is None}
+    runnable = {name: entry for name, entry in judged.items() if entry.problem is None}
+    left_out = {name: entry.problem.state for name, entry in judged.items() if entry.problem is not None}
     measured: dict[str, Measured] = {}
     if arguments.measure:
-        for name, outcome in _measure(arguments, list(runnable)):
+        # With this shell's secrets, whatever another host has.
+        for name, outcome in _measure(arguments, [name for name in runnable if catalog.entries[name].problem is None]):
             if isinstance(outcome, Finding):
                 findings.append(outcome)
             else:
                 measured[name] = outcome
-    learned = Learned(with_state_file(config, os.environ).memory.state_file)
-    learned.load()
-    footprints = [_footprint(config, entry, measured, learned) for entry in runnable.values()]
+    footprints = [_footprint(config, entry, measured, learned, host) for entry in runnable.values()]
     expected = _expected(arguments, footprints)
     found = needs(footprints, expected)
     if arguments.json:
-        put_json(_as_json(config, limit, findings, footprints, found, measured))
+        put_json(_as_json(config, limit, findings, footprints, found, left_out))
     else:
         _put(findings)
         put()
-        _put_plan(config, limit, footprints, found, measured)
+        _put_plan(config, limit, footprints, found, left_out)
     return REFUSED if any(finding.level == "problem" for finding in findings) else OK
 
 
@@ -78,23 +86,31 @@ def _put_plan(
     limit: MemoryLimit,
     footprints: Sequence[Footprint],
     found: Sequence[Need],
-    measured: Mapping[str, Measured],
+    left_out: Mapping[str, str],
 ) -> None:
     known = {one.handler: one.known for one in footprints}
-    columns = ("NEED", "MEMORY", *(format_size(plan) for plan in PLANS), "KNOWN", "COLD START")
+    cold_starts = {
+        one.handler: f"{one.activate_seconds:.2f} s" for one in footprints if one.activate_seconds is not None
+    }
+    last = ("COLD START",) if cold_starts else ()
+    columns = ("NEED", "MEMORY", *(format_size(plan) for plan in PLANS), "KNOWN", *last)
     rows = [
         (
             need.name if need.name in known else f"{need.name} ({len(need.handlers)})",
             size(need.bytes),
             *("fits" if need.fits(config, plan) else "no" for plan in PLANS),
             known.get(need.name, ""),
-            f"{measured[need.name][1]:.2f} s" if need.name in measured else "",
+            *(cold_starts.get(need.name, "") for _ in last),
         )
         for need in found
     ]
     put_table(columns, rows, left=("NEED", "KNOWN"))
     headroom = format_size(PLANS[0] - budget_of(config, PLANS[0]))
     put(f"Each with host and fork server; a plan keeps its headroom free ({headroom} of {format_size(PLANS[0])}).")
+    busiest = next(need for need in found if need.name == "expected")
+    put(f"expected: {', '.join(busiest.handlers) or 'none'}, taken to be active at a time; --expect A,B names others.")
+    if left_out:
+        put(f"Left out of all sums: {', '.join(f'{name} ({state})' for name, state in left_out.items())}.")
     put()
     for sentence in advice(config, limit, footprints, found):
         put(f"- {sentence}")
@@ -106,27 +122,35 @@ def _as_json(
     findings: Sequence[Finding],
     footprints: Sequence[Footprint],
     found: Sequence[Need],
-    measured: Mapping[str, Measured],
+    left_out: Mapping[str, str],
 ) -> dict[str, Any]:
     return {
         "findings": [finding._asdict() for finding in findings],
         "limit": {"bytes": limit.bytes, "usable": limit.usable, "source": limit.source, "path": limit.path},
-        "footprints": [
-            one._asdict() | {"activate_seconds": measured[one.handler][1] if one.handler in measured else None}
-            for one in footprints
-        ],
+        "footprints": [one._asdict() for one in footprints],
+        "left_out": dict(left_out),
         "needs": [need._asdict() | {"fits": [plan for plan in PLANS if need.fits(config, plan)]} for need in found],
         "advice": list(advice(config, limit, footprints, found)),
     }
 
 
-def _footprint(config: Config, entry: CatalogEntry, measured: Mapping[str, Measured], learned: Learned) -> Footprint:
+def _footprint(
+    config: Config,
+    entry: CatalogEntry,
+    measured: Mapping[str, Measured],
+    learned: Learned,
+    host: running_host.RunningHost | None,
+) -> Footprint:
     policy = policy_of(config, entry)
     if entry.name in measured:
-        return Footprint(entry.name, measured[entry.name][0], "measured", policy.pin)
+        size, seconds = measured[entry.name]
+        return Footprint(entry.name, size, "measured", policy.pin, seconds)
+    told = host.learned(entry) if host is not None else None
+    if told is not None:
+        return Footprint(entry.name, told[0], "learned", policy.pin, told[1])
     known = learned.of((entry.name, entry.distribution, entry.version))
     if known is not None and known.peak:
-        return Footprint(entry.name, max(known.peak, known.raised), "learned", policy.pin)
+        return Footprint(entry.name, max(known.peak, known.raised), "learned", policy.pin, known.activate_seconds)
     if policy.memory_estimate is not None:
         return Footprint(entry.name, policy.memory_estimate, "estimated", policy.pin)
     return Footprint(entry.name, config.memory.default_estimate, "assumed", policy.pin)

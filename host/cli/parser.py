@@ -15,7 +15,8 @@ examples:
   handler-host chat gpt_e "Who are you?"       talk to one: it is activated if it is cold
   handler-host unload gpt_e                    get its memory back
 
-All commands but serve, config and version talk to a running host:
+ps, load, unload, reload, pin, unpin, events, rescan, memory, top, drain, dispatch
+and chat talk to a running host, and doctor asks it if it is named:
   where it is    --url or HANDLER_HOST_URL (http://127.0.0.1:8080)
   admin token    HANDLER_HOST_ADMIN_TOKEN or --token-file, for operators' commands
   API key        HANDLER_HOST_API_KEY, for chat and dispatch, if the host wants one
@@ -353,8 +354,13 @@ def _add_doctor(commands: Any) -> None:
         "doctor",
         "doctor",
         "say what is installed, what is wrong, and which plan it needs",
-        "Nothing of a plugin is imported, unless --measure is given: then each is activated once, in a host of its "
-        "own, and its true memory and cold start are shown and learned. Ends with 1 if there is a problem.",
+        "What is judged is a host that would be started from this shell: its environment and configuration, and "
+        "what was learned in its state file. A host that is named by --url or HANDLER_HOST_URL is asked what it has "
+        "learned, and whether it has secrets that this shell lacks. Nothing of a plugin is imported, unless "
+        "--measure is given: then each is activated once, in a host of its own, and its true memory and cold start "
+        "are shown and learned. In the plan, idle is the host with its pinned handlers, expected the handlers that "
+        "are taken to be active at a time: the pinned ones and the two largest others, or those of --expect. Ends "
+        "with 1 if there is a problem.",
         "handler-host doctor --config host.toml",
         "handler-host doctor --measure --expect gpt_a,sheets",
         "handler-host doctor --json | jq '.findings[] | select(.level == \"problem\")'",
@@ -364,4 +370,8 @@ def _add_doctor(commands: Any) -> None:
         "--expect", metavar="A,B", help="handlers that are busy at the same time (default: two largest)"
     )
     doctor.add_argument("--json", action="store_true", help="as JSON")
+    doctor.add_argument("--url", help="a running host to ask as well (default: HANDLER_HOST_URL, or none)")
+    doctor.add_argument(
+        "--token-file", metavar="FILE", help="file with its admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
+    )
     config_options(doctor)

@@ -27,6 +27,8 @@ class Footprint(NamedTuple):
     known: str
     """``measured``, ``learned`` by a host, ``estimated`` by its manifest or its configuration, or ``assumed``."""
     pinned: bool
+    activate_seconds: float | None = None
+    """What an activation took; None: nobody knows."""
 
 
 class Need(NamedTuple):

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import compileall
 import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +16,7 @@ import pytest
 from host.cli.plan import HOST, Footprint, advice, expected_of, needs
 from host.config import MB, Config, HandlerPolicy, MemoryConfig
 from host.memory.readings import MemoryLimit, read_limit
-from tests.cli.running import PARROT, Run
+from tests.cli.running import PARROT, TOKEN, Run
 from tests.support import install_plugin
 
 MANIFEST = 'title = "A parrot"\n[memory]\nestimate = "100MB"\n[config.volume]\ntype = "integer"\n'
@@ -127,6 +131,77 @@ def test_the_limit_in_force_is_shown_with_its_source_and_people_get_a_table(root
     assert "the limit is 512.0 MB, configured; 460.8 MB of it is the budget" in result.out
     (line,) = (line for line in result.out.splitlines() if line.startswith("parrot "))
     assert line.split() == ["parrot", "152.0", "MB", "fits", "fits", "fits", "fits", "estimated"]
+
+
+def test_the_first_lines_say_what_is_judged_and_the_plan_says_who_is_left_out_and_expected(
+    root: Path, run: Run, tmp_path: Path
+) -> None:
+    for name in ("parrot", "macaw", "heron"):
+        install_plugin(root, name, PARROT, manifest=MANIFEST)
+    install_plugin(root, "keyless", PARROT, manifest="[secrets.KEY_OF_NOBODY]\n")
+    result = run("doctor")
+    lines = result.out.splitlines()
+    assert "a host that is started from this shell" in lines[0]
+    assert str(tmp_path / "host.toml") in lines[0]
+    assert str(tmp_path / "data/.handler-host/memory.json") in lines[1]
+    assert lines[1].endswith("which is not there yet")
+    assert "none is asked" in lines[2]
+    (problem,) = (line for line in lines if line.startswith("PROBLEM"))
+    assert problem.endswith("this shell's lacks it, a running host's may not")
+    assert "all at once (3)" in result.out
+    assert "Left out of all sums: keyless (missing-secret)." in lines
+    assert "expected: heron, macaw, taken to be active at a time; --expect A,B names others." in lines
+    assert "COLD START" not in result.out  # nobody knows one
+
+
+@pytest.fixture
+def other_host(root: Path, tmp_path: Path) -> Iterator[str]:
+    """Run a host of the same configuration, with the secret, and a state file of its own; return its URL."""
+    command = [sys.executable, "-m", "host", "serve", "--port", "0", "--log-level", "error"]
+    own = {
+        "KEY_OF_NOBODY": "secret",
+        "HANDLER_HOST_ADMIN_TOKEN": TOKEN,
+        "HANDLER_HOST_DATA_DIR": f"{tmp_path}/other",
+        "HANDLER_HOST_DEFAULTS__PRELOAD": "[]",
+    }
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own)
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().removeprefix("ready ").strip()
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stdout.close()
+
+
+def test_given_a_running_host_then_its_secrets_and_what_it_has_learned_count(
+    root: Path, run: Run, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    install_plugin(root, "parrot", PARROT, manifest=MANIFEST + "[secrets.KEY_OF_NOBODY]\n")
+    url = request.getfixturevalue("other_host")
+    monkeypatch.setenv("HANDLER_HOST_URL", url)
+    monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
+    assert run("load", "parrot").status == 0
+    status, answer = report(run)
+    assert (status, findings(answer, "problem")) == (0, [])
+    assert any(place == "running host" and url in text for place, text in findings(answer, "ok"))
+    (parrot,) = answer["footprints"]
+    assert parrot["known"] == "learned"
+    assert parrot["activate_seconds"] > 0
+    assert run("doctor").out.count("COLD START") == 1
+    # Of another version it knows nothing.
+    install_plugin(root, "parrot", PARROT, manifest=MANIFEST + "[secrets.KEY_OF_NOBODY]\n", version="2.0")
+    status, answer = report(run)
+    assert (status, answer["left_out"]) == (1, {"parrot": "missing-secret"})
+
+
+def test_given_a_host_that_does_not_answer_then_that_is_a_warning_and_the_rest_is_judged(root: Path, run: Run) -> None:
+    install_plugin(root, "parrot", PARROT, manifest=MANIFEST)
+    compileall.compile_dir(root, quiet=2)
+    status, answer = report(run, "--url", "http://127.0.0.1:9")
+    ((place, text),) = findings(answer, "warning")
+    assert (status, place) == (0, "running host")
+    assert text.startswith("not asked, no host at http://127.0.0.1:9")
 
 
 @pytest.mark.slow
