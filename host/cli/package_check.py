@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
+import re
+import shlex
 import subprocess
 import sys
+import textwrap
 import zipfile
 from collections.abc import Generator, Iterator, Sequence
 from email.parser import HeaderParser
@@ -19,6 +23,9 @@ NOT_SOURCES = {"build", "dist", "tests", "node_modules"}
 """Directories of a project in which a manifest is none of the plugin's own; hidden ones are left out as well."""
 A_SECRET = "made-up-for-handler-host-check"  # noqa: S105 - that is what it says
 
+MOST_LINES, MOST_CHARACTERS = 6, 250
+"""What is shown of what a build backend said, and of each of its lines."""
+
 
 class Built(NamedTuple):
     """A plugin's wheel, and where it is installed for the checks."""
@@ -29,17 +36,33 @@ class Built(NamedTuple):
 
 def build(path: Path, directory: Path, options: Sequence[str]) -> Built | Row:
     """Build the wheel of a project and unpack it into a site directory of its own; return it, or the problem."""
-    pip = [sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"]
-    command = [*pip, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), str(path.absolute())]
+    pip, project = [sys.executable, "-m", "pip"], str(path.absolute())
+    quiet = ["--disable-pip-version-check", "--quiet"]
+    command = [*pip, *quiet, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), project]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list((directory / "wheel").glob("*.whl"))
     if done.returncode or len(wheels) != 1:
-        said = (done.stderr or done.stdout).strip().splitlines()
-        return Row(Mark.PROBLEM, "wheel", f"cannot be built: {' / '.join(said[-5:])}; try: {' '.join(command)}")
+        again = shlex.join([*pip, "wheel", "--no-deps", *options, "--wheel-dir", "dist", project])
+        said = why_not_built(done.stderr or done.stdout)
+        return Row(Mark.PROBLEM, "wheel", f"cannot be built: {said}; to see all of it: {again}")
     site = directory / "site"
     with zipfile.ZipFile(wheels[0]) as wheel:
         wheel.extractall(site)
     return Built(wheels[0], site)
+
+
+def why_not_built(output: str) -> str:
+    """Return what the build backend said, in a line: pip shows it within its own words, after a traceback."""
+    blocks = re.findall(r"\[\d+ lines? of output\]\n(.*?)\n[^\n]*\[end of output\]", output, re.DOTALL)
+    lines = textwrap.dedent(blocks[-1] if blocks else output).strip("\n").splitlines()
+    frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
+    if frames:
+        # The exception is the first line after the last frame that is not indented as its source is.
+        lines = [*itertools.dropwhile(lambda line: line.startswith(" "), lines[frames[-1] :])]
+    else:
+        errors = [number for number, line in enumerate(lines) if line.lower().startswith("error:")]
+        lines = lines[errors[0] :] if errors else lines[-MOST_LINES:]
+    return " / ".join(line.strip()[:MOST_CHARACTERS] for line in [*filter(str.strip, lines)][:MOST_LINES])
 
 
 def of_wheel(path: Path, built: Built) -> Iterator[Row]:

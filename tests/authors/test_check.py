@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -130,6 +131,46 @@ def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
     (tmp_path / "broken" / "pyproject.toml").write_text("[project]\nname = 7\n")
     _, rows = checked(tmp_path / "broken", capsys)
     assert "cannot be built" in texts(rows, "problem")
+
+
+BUILT_BY = '[build-system]\nrequires = ["{}"]\nbuild-backend = "{}"\n'
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "said"),
+    [
+        (
+            BUILT_BY.format("hatchling", "hatchling.build") + '[project]\nname = "parrot-gpt"\nversion = "0.1.0"\n',
+            ("ValueError: Unable to determine which files to ship", "no directory that matches", "(parrot_gpt)"),
+        ),
+        ('[project]\nname = "parrot"\n', ("`project` must contain ['version'] properties",)),
+        ("[project\n", ("TOMLDecodeError: Expected ']'", "line 1, column 9")),
+        (BUILT_BY.format("pip", "no_such_backend"), ("ModuleNotFoundError: No module named 'no_such_backend'",)),
+        (
+            BUILT_BY.format("setuptools", "setuptools.build_meta") + '[project]\nname = "two"\nversion = "0.1.0"\n',
+            ("Multiple top-level packages discovered in a flat-layout: ['one', 'other']",),
+        ),
+    ],
+)
+def test_of_a_wheel_that_cannot_be_built_the_back_ends_words_and_a_command_are_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], pyproject: str, said: tuple[str, ...]
+) -> None:
+    for package in ("one", "other"):
+        (tmp_path / package).mkdir()
+        (tmp_path / package / "__init__.py").touch()
+    (tmp_path / "pyproject.toml").write_text(pyproject)
+    status, rows = checked(tmp_path, capsys)
+    assert status == 1
+    (problem,) = rows
+    assert "See above" not in problem["text"]
+    assert "Traceback" not in problem["text"]
+    for words in said:
+        assert words in problem["text"]
+    reason, command = problem["text"].split("; to see all of it: ")
+    assert len(reason) < 1500
+    assert "handler-host-check-" not in command
+    again = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
+    assert said[0] in again.stderr + again.stdout
 
 
 FORKING = "import os\nfrom host.chat import ChatHandler\nCHILD = os.fork()\nos.write(1, b'raw words')\n"
