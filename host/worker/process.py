@@ -28,6 +28,8 @@ from host.worker.loading import LoadError, failed, load
 from host.worker.log_bridge import LogBridge
 from host.worker.runtime import Runtime
 
+CHATTY = ("httpx", "httpx2")
+"""Loggers of libraries below the SDKs that write a line at ``info`` for each request."""
 LOADING_THRESHOLD = 500_000
 """New objects before the collector looks for garbage while a handler is loaded, where Python's own number is 700.
 
@@ -134,6 +136,9 @@ def _settle_in(spec: wire.WorkerSpec, runtime: Runtime) -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_hard_limit, spec.memory_hard_limit))
     logging.basicConfig(level=spec.log_level, handlers=[LogBridge(runtime.send)], format="%(message)s", force=True)
     logging.captureWarnings(True)
+    if spec.log_level > logging.DEBUG:
+        for name in CHATTY:
+            logging.getLogger(name).setLevel(max(spec.log_level, logging.WARNING))
 
 
 def _leave(fd: int, runtime: Runtime) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -32,6 +33,9 @@ SWITCHES = {
 }
 """Variables that LiteLLM reads when it is imported."""
 
+CHATTY = ("LiteLLM", "LiteLLM Router")
+"""LiteLLM's loggers that write a line at ``info`` for each call, and that twice: to standard error, too."""
+
 FIELDS = (
     *("temperature", "top_p", "max_tokens", "stop", "seed", "tools", "tool_choice", "parallel_tool_calls"),
     *("response_format", "presence_penalty", "frequency_penalty", "user"),
@@ -55,6 +59,10 @@ class GptD(ChatHandler):
         self._plain_timeout: float = config["plain_timeout"]
         self._retries = Retries(times=config["retries"])
         litellm = import_litellm()
+        level = self.context.log.getEffectiveLevel()
+        if level > logging.DEBUG:
+            for name in CHATTY:
+                logging.getLogger(name).setLevel(max(level, logging.WARNING))
         litellm.telemetry = False
         litellm.suppress_debug_info = True
         litellm.drop_params = False
