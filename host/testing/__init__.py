@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from host.testing.chat_conformance import ChatConformance, ChatConformanceV1
     from host.testing.operations_conformance import ANYTHING, Example, OperationsConformance, OperationsConformanceV1
-    from host.testing.running import HostUnderTest, WorkerUnderTest, host_under_test, worker_under_test
+    from host.testing.running import Host, HostUnderTest, Worker, WorkerUnderTest, host_under_test, worker_under_test
     from host.testing.script import Asked, Called, Raw, Received, Reply, Silence, Status, Step, Turn
     from host.testing.upstream import Upstream
 
@@ -33,6 +33,7 @@ __all__ = [
     "ChatConformance",
     "ChatConformanceV1",
     "Example",
+    "Host",
     "HostUnderTest",
     "OperationsConformance",
     "OperationsConformanceV1",
@@ -44,6 +45,7 @@ __all__ = [
     "Step",
     "Turn",
     "Upstream",
+    "Worker",
     "WorkerUnderTest",
     "host_under_test",
     "worker_under_test",
@@ -52,7 +54,7 @@ __all__ = [
 _MODULES = {
     "script": ("Asked", "Called", "Raw", "Received", "Reply", "Silence", "Status", "Step", "Turn"),
     "upstream": ("Upstream",),
-    "running": ("HostUnderTest", "WorkerUnderTest", "host_under_test", "worker_under_test"),
+    "running": ("Host", "HostUnderTest", "Worker", "WorkerUnderTest", "host_under_test", "worker_under_test"),
     "chat_conformance": ("ChatConformance", "ChatConformanceV1"),
     "operations_conformance": ("ANYTHING", "Example", "OperationsConformance", "OperationsConformanceV1"),
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator
+from collections.abc import AsyncIterator, Coroutine, Generator, Iterator
 from concurrent.futures import Future
 from contextlib import AbstractAsyncContextManager, contextmanager, suppress
 from typing import Any, Self, TypeVar
@@ -67,7 +67,7 @@ class Background:
             self._loop.call_soon_threadsafe(leave.set)
             holding.result(LIMIT)
 
-    def iterate(self, source: AsyncIterator[Result]) -> Iterator[Result]:
+    def iterate(self, source: AsyncIterator[Result]) -> Generator[Result, None, None]:
         """Yield the items of an asynchronous generator, which is closed with this one."""
         try:
             while (item := self.run(_next(source))) is not _END:

@@ -239,7 +239,7 @@ class ChatConformanceV1(ProviderConformance):
         """And the next one is answered."""
         pieces = self.worker.chat_pieces("Tell me a very long story.")
         next(pieces)
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
         assert self._chat().text
         assert self.worker.status.in_flight == 0
 

@@ -8,12 +8,12 @@ assertions of all of its modules.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
 
-from host.testing.running import HostUnderTest, WorkerUnderTest, host_under_test, worker_under_test
+from host.testing.running import Host, Worker, host_under_test, worker_under_test
 from host.testing.upstream import Upstream
 
 
@@ -25,14 +25,14 @@ def upstream() -> Iterator[Upstream]:
 
 
 @pytest.fixture
-def worker() -> Iterator[Callable[..., WorkerUnderTest]]:
+def worker() -> Iterator[Worker]:
     """Give what makes workers: takes the arguments of ``worker_under_test``."""
     with ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(worker_under_test(*arguments, **options))
 
 
 @pytest.fixture
-def handler_host() -> Iterator[Callable[..., HostUnderTest]]:
+def handler_host() -> Iterator[Host]:
     """Give what runs hosts: takes the arguments of ``host_under_test``."""
     with ExitStack() as stack:
         yield lambda *arguments, **options: stack.enter_context(host_under_test(*arguments, **options))

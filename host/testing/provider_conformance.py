@@ -179,7 +179,7 @@ class ProviderConformance(Conformance):
         first = next(piece for piece in pieces if piece.get("text"))
         assert first["text"] == Reply().pieces[0]
         assert not self.upstream.left.done()
-        pieces.close()  # type: ignore[attr-defined]
+        pieces.close()
         self.upstream.left.result(AT_ONCE)
         self._lives()
 

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import urllib.error
 import urllib.request
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -62,7 +62,7 @@ class WorkerUnderTest:
         """Run an operation; return its answer. ``timeout`` is the dispatch's deadline, in seconds."""
         return self._background.run(self._ask(operation, request, timeout), timeout + LIMIT)
 
-    def stream(self, operation: str, request: object) -> Iterator[Any]:
+    def stream(self, operation: str, request: object) -> Generator[Any, None, None]:
         """Run an operation as a stream; closing the iterator is what a client does that leaves."""
         return self._background.iterate(self._stream(operation, request))
 
@@ -75,7 +75,9 @@ class WorkerUnderTest:
         answer: dict[str, Any] = self.ask("chat", _chat_request(text, fields))
         return answer
 
-    def chat_pieces(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> Iterator[dict[str, Any]]:
+    def chat_pieces(
+        self, text: str | Sequence[Mapping[str, Any]], **fields: Any
+    ) -> Generator[dict[str, Any], None, None]:
         """Do the same as a stream."""
         return self.stream("chat", _chat_request(text, fields))
 
@@ -215,6 +217,12 @@ def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = Non
         finally:
             _stop(process)
             process.stdout.close()
+
+
+Worker = Callable[..., WorkerUnderTest]
+"""The fixture ``worker``: takes the arguments of :func:`worker_under_test`."""
+Host = Callable[..., HostUnderTest]
+"""The fixture ``handler_host``: takes the arguments of :func:`host_under_test`."""
 
 
 def _stop(process: subprocess.Popen[str]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,10 @@ import openai
 import pytest
 
 from host.errors import HandlerFault, InvalidInput
-from host.testing import HostUnderTest, Reply, Status, Upstream, WorkerUnderTest
+from host.testing import Host, Reply, Status, Upstream, Worker
 from tests.support import gone, install_plugin, install_puppet
 
 pytest_plugins = ["host.testing.fixtures"]
-
-Worker = Callable[..., WorkerUnderTest]
-Host = Callable[..., HostUnderTest]
 
 
 def test_a_worker_answers_streams_and_goes(worker: Worker, tmp_path: Path) -> None:
