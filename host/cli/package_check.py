@@ -114,5 +114,6 @@ def runnable(built: Built) -> Generator[Row, None, list[CatalogEntry]]:
         else:
             yield Row(Mark.OK, entry.name, f"is found as {entry.entry_point}, with nothing imported")
         for name in entry.secrets:
-            yield Row(Mark.NOTE, entry.name, f"its secret {name} can be given as {secret_variable(entry.name, name)}")
+            own = f"{secret_variable(entry.name, name)} (HANDLER_HOST_SECRET_, the handler, the secret)"
+            yield Row(Mark.NOTE, entry.name, f"its secret is read from {name}, or for it alone from {own}")
     return found

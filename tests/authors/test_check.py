@@ -87,6 +87,8 @@ def test_what_new_writes_is_fit(
     status, rows = checked(tmp_path / "project", capsys, *words)
     assert status == 0, rows
     assert texts(rows, "warning", "problem") == ""
+    if kind == "chat":
+        assert "its secret is read from MY_GPT_API_KEY, or for it alone from HANDLER_HOST_" in texts(rows, "note")
     said = texts(rows, "ok")
     assert "is found as my_gpt:MyGpt, with nothing imported" in said
     assert "and opens nothing" in said

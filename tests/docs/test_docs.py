@@ -173,7 +173,7 @@ def test_everything_of_host_testing_is_documented() -> None:
         assert f"| `{name}` |" in page
 
 
-def tests_of_the_how_to(directory: Path) -> list[Path]:
+def write_the_how_tos_tests(directory: Path) -> list[Path]:
     """Write the tests of the page about tests; those of gpt_a need the imports of the others, and a few more."""
     python = blocks(DOCS / "how-to/test-a-handler.md", "python")
     of_gpt_a = [block for block in blocks(DOCS / "how-to/test-a-handler.md", "text") if "def test_" in block]
@@ -192,7 +192,7 @@ def test_the_how_tos_tests_pass_for_the_tutorials_plugin(tmp_path: Path) -> None
     (source,) = blocks(DOCS / "tutorial/first-plugin.md", "python")
     root = tmp_path / "site"
     install_plugin(root, "parrot", source, attribute="Parrot")
-    files = tests_of_the_how_to(tmp_path)
+    files = write_the_how_tos_tests(tmp_path)
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-p", "no:llmock", *map(str, files)]
     environ = {**os.environ, "PYTHONPATH": str(root), "OPENAI_API_KEY": "a-key"}
     run = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
@@ -201,6 +201,7 @@ def test_the_how_tos_tests_pass_for_the_tutorials_plugin(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_how_tos_tests_are_typed_as_a_generated_project_demands(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", *map(str, tests_of_the_how_to(tmp_path))]
+    files = write_the_how_tos_tests(tmp_path)
+    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", *map(str, files)]
     run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout
