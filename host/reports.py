@@ -71,7 +71,7 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     error_rate: float | None = None
     """Which share of the last 256 dispatches failed, without those that were the client's fault."""
     median_seconds: float | None = None
-    """Of the last 256 dispatches, from the request to the last byte; ``p99_seconds``: the 99th percentile."""
+    """Of the last 256 dispatches, from request to last byte, activation included; ``p99_seconds``: 99th percentile."""
     p99_seconds: float | None = None
     last_exit: ExitReport | None = None
 

@@ -225,6 +225,26 @@ def test_a_host_that_goes_away_is_waited_for_and_asks_to_sign_in_when_it_is_anot
     expect(page.locator("#events li[data-kind=ready]")).to_have_count(1)
 
 
+def test_at_1280_pixels_the_whole_table_is_seen_and_the_actions_of_a_handler_are_one_line(
+    page: Page, host: Host
+) -> None:
+    page.set_viewport_size({"width": 1280, "height": 900})
+    signed_in(page, host)
+    button(page, "Load heavy").click()
+    button(page, "Unload heavy").click()
+    expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator: exit code 0")
+    button(page, "Load light").click()
+    expect(state(page, "light")).to_have_text("idle")
+    scroll = page.locator(".scroll")
+    assert scroll.evaluate("place => place.scrollWidth - place.clientWidth") == 0
+    for handler in ("heavy", "light"):
+        controls = page.locator(f"tr[data-handler={handler}] .actions").locator("button, select")
+        boxes = [box for box in (control.bounding_box() for control in controls.all()) if box is not None]
+        assert len(boxes) == 5
+        # Beside each other: the lowest begins above the end of the highest.
+        assert max(box["y"] for box in boxes) < min(box["y"] + box["height"] for box in boxes)
+
+
 def test_it_fits_a_phone_and_every_control_is_reached_by_the_keyboard(page: Page, host: Host) -> None:
     page.set_viewport_size({"width": 380, "height": 760})
     signed_in(page, host)
