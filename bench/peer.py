@@ -92,7 +92,7 @@ def running(
         process = subprocess.Popen(
             command, env=servers.inherited() | variables, stdout=log, stderr=subprocess.STDOUT, text=True
         )
-        server = servers.Server(process, f"http://127.0.0.1:{port}")
+        server = servers.Server(process, f"http://127.0.0.1:{port}", log)
         try:
             while not answers(f"{server.url}{health}"):
                 if process.poll() is not None or time.perf_counter() - started > 120:
