@@ -279,13 +279,10 @@ class Runtime(asyncio.Protocol):
             what, flaw = "does not fit its declared type", str(error)
         except (TypeError, msgspec.EncodeError) as error:
             what, flaw = "is no JSON", str(error)
-        what = f"{operation.info.name} answered with what {what}: {flaw}"
-        place, remedy = (
-            in_brackets(operation.place),
-            "correct the answer, or the type that the method is annotated with",
-        )
-        self._log.error("%s%s; it was %s; %s", what, place, reprlib.repr(value), remedy)
-        raise HandlerFault(what)
+        text = f"{operation.info.name} answered with what {what}: {flaw}"
+        remedy = "correct the answer, or the type that the method is annotated with"
+        self._log.error("%s%s; it was %s; %s", text, in_brackets(operation.place), reprlib.repr(value), remedy)
+        raise HandlerFault(text)
 
     async def _send_answer(self, frame: wire.Call, running: _Running, data: bytes) -> None:
         if frame.streamed:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from host.cli import main
-from tests.cli.running import KEY, PARROT, TOKEN, Result, Run, Stranger
+from tests.cli.running import KEY, PARROT, TOKEN, Result, Run, Stranger, serving
 from tests.support import install_plugin
 
 
@@ -36,19 +33,8 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     install_plugin(root, "keyless", PARROT, manifest="[secrets.KEY_OF_NOBODY]\n")
     config = root / "host.toml"
     config.write_text(f'[catalog]\nroots = ["{root}"]\ninclude_sys_path = false\n[defaults]\npreload = []\n')
-    process = subprocess.Popen(
-        [sys.executable, "-m", "host", "serve", "--config", str(config), "--port", "0", "--log-level", "error"],
-        stdout=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "HANDLER_HOST_API_KEYS": KEY},
-    )
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().removeprefix("ready ").strip()
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
-        process.stdout.close()
+    with serving({"HANDLER_HOST_API_KEYS": KEY}, "--config", str(config)) as url:
+        yield url
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import NamedTuple, Self
 
 WIDTH = 60
@@ -160,3 +160,21 @@ class Terminal:
                 self._read += os.read(self._end, 4096)
             except OSError:  # nobody has the other end any more
                 return self._read.decode()
+
+
+@contextlib.contextmanager
+def serving(environment: Mapping[str, str], *options: str) -> Iterator[str]:
+    """Run the host as a process of its own, and give its URL; it has to end well."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "host", "serve", "--port", "0", "--log-level", "error", *options],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN} | dict(environment),
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().removeprefix("ready ").strip()
+    finally:
+        process.terminate()
+        assert process.wait(20) == 0
+        process.stdout.close()

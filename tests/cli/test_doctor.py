@@ -4,9 +4,6 @@ from __future__ import annotations
 
 import compileall
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +13,7 @@ import pytest
 from host.cli.plan import HOST, Footprint, advice, expected_of, needs
 from host.config import MB, Config, HandlerPolicy, MemoryConfig
 from host.memory.readings import MemoryLimit, read_limit
-from tests.cli.running import PARROT, TOKEN, Run
+from tests.cli.running import PARROT, TOKEN, Run, serving
 from tests.support import install_plugin
 
 MANIFEST = 'title = "A parrot"\n[memory]\nestimate = "100MB"\n[config.volume]\ntype = "integer"\n'
@@ -157,21 +154,13 @@ def test_the_first_lines_say_what_is_judged_and_the_plan_says_who_is_left_out_an
 @pytest.fixture
 def other_host(root: Path, tmp_path: Path) -> Iterator[str]:
     """Run a host of the same configuration, with the secret, and a state file of its own; return its URL."""
-    command = [sys.executable, "-m", "host", "serve", "--port", "0", "--log-level", "error"]
     own = {
         "KEY_OF_NOBODY": "secret",
-        "HANDLER_HOST_ADMIN_TOKEN": TOKEN,
         "HANDLER_HOST_DATA_DIR": f"{tmp_path}/other",
         "HANDLER_HOST_DEFAULTS__PRELOAD": "[]",
     }
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | own)
-    assert process.stdout is not None
-    try:
-        yield process.stdout.readline().removeprefix("ready ").strip()
-    finally:
-        process.terminate()
-        assert process.wait(20) == 0
-        process.stdout.close()
+    with serving(own) as url:
+        yield url
 
 
 def test_given_a_running_host_then_its_secrets_and_what_it_has_learned_count(
