@@ -68,6 +68,9 @@ async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyRepor
     supervisor.rest()
     after = (await supervisor.memory()).host
     passed = all(check.ok for check in checks)
+    if passed:
+        # Before anybody sees it: who is told that a deploy was verified may end the host at once.
+        await asyncio.to_thread(_write, flag, commit)
     supervisor.verified = report = VerifyReport(
         state="passed" if passed else "failed",
         commit=commit,
@@ -78,7 +81,6 @@ async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyRepor
     fields: dict[str, object] = {"commit": commit, "seconds": report.seconds, "host_bytes": report.host_bytes}
     if passed:
         log.info("deploy verified", extra={"fields": fields})
-        await asyncio.to_thread(_write, flag, commit)
     else:
         fields["failed"] = {check.name: check.text for check in checks if not check.ok}
         log.error("the check of this deploy failed", extra={"fields": fields})

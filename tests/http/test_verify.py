@@ -11,6 +11,8 @@ import aiohttp
 import pytest
 
 from host.config import Config, VerifyConfig
+from host.files import replace_file
+from host.lifecycle import verification
 from host.lifecycle.verification import FIRST_START, commit_of, flag_file, verify
 from tests.http.test_server import Process, ready
 from tests.http.test_signals import TOKEN, logged
@@ -123,6 +125,22 @@ async def test_a_flag_that_cannot_be_written_is_no_failure(tmp_path: Path) -> No
     async with bench(tmp_path) as running:
         assert all(ok for ok, _ in (await checks(running, tmp_path)).values())
         assert [path.name for path in tmp_path.glob("flag*")] == ["flag"]
+
+
+async def test_a_deploy_is_said_to_be_verified_when_its_flag_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who hears of it may end the host at once."""
+    async with bench(tmp_path) as running:
+        said: list[object] = []
+
+        def replace(path: Path, data: bytes) -> None:
+            said.append(running.supervisor.verified and running.supervisor.verified.state)
+            replace_file(path, data)
+
+        monkeypatch.setattr(verification, "replace_file", replace)
+        await checks(running, tmp_path)
+        assert said == ["running"]
 
 
 async def verified(session: aiohttp.ClientSession, host: Process) -> tuple[int, dict[str, Any]]:
