@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -79,6 +79,8 @@ class Channel(asyncio.Protocol):
         self.limits = limits
         self.running = 0
         """Dispatches that the worker has, by its own last count."""
+        self.exhausted = False
+        """The worker has told that it could get no more memory."""
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[Closed] = self._loop.create_future()
         self._handler = handler
@@ -99,18 +101,6 @@ class Channel(asyncio.Protocol):
         self._sequence = 0
         self._heartbeat: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        self._take: dict[type[Any], Callable[[Any], None]] = {
-            wire.Piece: self._take_piece,
-            wire.End: self._take_end,
-            wire.Error: self._take_error,
-            wire.Pong: self._take_pong,
-            wire.Log: on_log,
-            wire.Dispatch: self._take_dispatch,
-            wire.Cancel: self._take_cancel,
-            wire.Credit: self._take_credit,
-            wire.Ready: self._take_ready,
-            wire.Failed: self._take_failed,
-        }
 
     @classmethod
     async def open(
@@ -181,7 +171,7 @@ class Channel(asyncio.Protocol):
         self._number = number = self._number + 1
         call = Call(self, number, streamed, timeouts, request_id, chain, traceparent)
         if self._failure is not None:
-            call.ended(self._failure.again())
+            call.ended(self._failure)
             return call
         self._calls[number] = call
         timeout = timeouts.first_byte if streamed else timeouts.total
@@ -194,7 +184,7 @@ class Channel(asyncio.Protocol):
         self._number = number = self._number + 1
         call = Call(self, number, False, CallTimeouts(total=timeout, first_byte=None, gap=None))
         if self._failure is not None:
-            call.ended(self._failure.again())
+            call.ended(self._failure)
             return call
         self._calls[number] = call
         self.send(wire.Health(number, request_id))
@@ -209,7 +199,7 @@ class Channel(asyncio.Protocol):
         self._failure = error
         calls, self._calls = self._calls, {}
         for call in calls.values():
-            call.ended(error.again())
+            call.ended(error)
 
     def close(self) -> None:
         """Close the socket; calls that are left end with ``HandlerCrashed``."""
@@ -260,7 +250,7 @@ class Channel(asyncio.Protocol):
         self._silent = 0
         try:
             for frame in self._decoder.feed(data):
-                self._take[type(frame)](frame)
+                self._TAKE[type(frame)](self, frame)
         except wire.ProtocolError as error:
             self._end(Closed(f"it broke the protocol: {error}", broken=True))
 
@@ -321,9 +311,13 @@ class Channel(asyncio.Protocol):
         if call is not None:
             kind = BY_CODE.get(frame.code, HandlerFault)
             if kind is HandlerOutOfMemory:
-                self._on_exhausted()
+                self._exhaust()
             call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
             self._end_nested(frame.number)
+
+    def _exhaust(self) -> None:
+        self.exhausted = True
+        self._on_exhausted()
 
     def _take_dispatch(self, frame: wire.Dispatch) -> None:
         if self._nested is None:
@@ -345,6 +339,9 @@ class Channel(asyncio.Protocol):
         if self._nested is not None:
             self._nested.parent_ended(number)
 
+    def _take_log(self, frame: wire.Log) -> None:
+        self._on_log(frame)
+
     def _take_pong(self, frame: wire.Pong) -> None:
         self.running = frame.running
 
@@ -356,7 +353,21 @@ class Channel(asyncio.Protocol):
         if frame.trace:
             self._on_log(wire.Log(40, "activation", frame.trace))
         if frame.out_of_memory:
-            self._on_exhausted()
+            self._exhaust()
         if self._started is not None and not self._started.done():
             reason = without_secrets(frame.reason)
             self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
+
+    _TAKE: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
+        wire.Piece: _take_piece,
+        wire.End: _take_end,
+        wire.Error: _take_error,
+        wire.Pong: _take_pong,
+        wire.Log: _take_log,
+        wire.Dispatch: _take_dispatch,
+        wire.Cancel: _take_cancel,
+        wire.Credit: _take_credit,
+        wire.Ready: _take_ready,
+        wire.Failed: _take_failed,
+    }
+    """Of the class, not bound: bound methods of its own would keep each channel until the collector comes."""

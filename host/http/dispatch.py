@@ -128,7 +128,8 @@ class Dispatcher:
             others = self._fallbacks.of(name) if turns(error) else []
             if not others:
                 raise
-            first = error
+            # Anew: what was raised has this frame in its traceback, and each would keep the other.
+            first = error.again()
         return await self._elsewhere(attempt, name, others, operation, for_another(operation, body), deadline, first)
 
     async def _elsewhere(
@@ -152,12 +153,12 @@ class Dispatcher:
             try:
                 return await self._once_or_twice(attempt, other, operation, body, deadline)
             except HostError as error:
-                failures[other] = last = error
+                failures[other] = last = error.again()
                 if not goes_on(error):
                     break
         # It was this one that was asked; who else was is told in the message.
         current.handler = name
-        raise with_failures(first, failures) if failures else first
+        raise with_failures(first, failures) if failures else first.again()
 
     async def _once_or_twice(
         self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float
@@ -247,8 +248,8 @@ class NativeRoutes:
                 except ConnectionError:
                     raise  # the client has gone
                 except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                    shown = foreseen(error, current.request_id)
-                    await events.send_events([event(envelope(shown, current.request_id), "error")])
+                    told = envelope(foreseen(error, current.request_id), current.request_id)
+                    await events.send_events([event(told, "error")])
                 else:
                     await events.send_events([END])
             return events.response

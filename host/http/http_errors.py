@@ -100,8 +100,8 @@ def error_middleware() -> Middleware:
         except Exception as error:
             if request.transport is None or request.transport.is_closing():
                 raise  # the client has gone, and nobody reads an answer
-            shown = foreseen(error, current.request_id)
-            response = error_response(shown, current.request_id, current.envelope)
+            # No name for what is shown: the traceback has this frame, and each would keep the other.
+            response = error_response(foreseen(error, current.request_id), current.request_id, current.envelope)
         if not response.prepared:
             current.stamp(response.headers)
         return response

@@ -14,6 +14,7 @@ import random
 import signal
 import time
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -85,13 +86,13 @@ class Generation:
         self.served = 0
         """Dispatches that it was given."""
         self.stop_at: float | None = None
-        self.out_of_memory = False
-        """It was killed for memory, or could get no more."""
         self._plan = plan
         self._post = post
         self._killed_for_memory = killed_for_memory
         self._killed = False
         """The host has sent it a signal that ends it."""
+        self._killed_by_kernel = False
+        """For memory."""
         self._stopping = asyncio.Event()
         self._aborted = False
         self._launching: asyncio.Task[WorkerProcess] | None = None
@@ -110,6 +111,11 @@ class Generation:
     def pss(self) -> int | None:
         """What it takes, as far as that was measured."""
         return self.memory.pss if self.memory is not None else None
+
+    @property
+    def out_of_memory(self) -> bool:
+        """Whether it was killed for memory, or could get no more."""
+        return self._killed_by_kernel or (self.channel is not None and self.channel.exhausted)
 
     def note_memory(self, memory: Memory) -> Memory:
         """Take a measurement of its process; return what it counts with from now on."""
@@ -171,7 +177,8 @@ class Generation:
                 generation=self.number,
                 limits=plan.limits,
                 on_log=plan.on_log,
-                on_exhausted=self._exhausted,
+                # What it is in after that, nobody knows.
+                on_exhausted=partial(self._post, life.Overgrown(self.number, Cause.OUT_OF_MEMORY)),
                 nest=plan.nest,
             )
             failure = await self._activate(self.channel, exiting)
@@ -195,11 +202,6 @@ class Generation:
     def _kill(self, process: WorkerProcess) -> None:
         self._killed = True
         process.kill(signal.SIGKILL)
-
-    def _exhausted(self) -> None:
-        """Take note that the worker could get no more memory: what it is in after that, nobody knows."""
-        self.out_of_memory = True
-        self._post(life.Overgrown(self.number, Cause.OUT_OF_MEMORY))
 
     @property
     def _name(self) -> str:
@@ -309,7 +311,7 @@ class Generation:
         if exit.signal != signal.SIGKILL or self._killed:
             return Cause.CRASH, text
         if await self._killed_for_memory():
-            self.out_of_memory = True
+            self._killed_by_kernel = True
             return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
         return Cause.KILLED, f"{text}, which neither the host has sent nor the kernel for want of memory"
 

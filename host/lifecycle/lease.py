@@ -73,7 +73,7 @@ class Lease:
         )
         self._calls.append(call)
         if self.error is not None:
-            call.abort(self.error.again())
+            call.abort(self.error)
         return call
 
     async def health(self, *, request_id: str, timeout: float) -> None:
@@ -97,14 +97,14 @@ class Lease:
 
     def refused(self, error: HostError) -> None:
         """Take the refusal; called by the owner."""
-        self.error = error.again()
+        self.error = error
         self._wake()
 
     def ended(self, error: HostError) -> None:
         """End what is under way with ``error``; called by the owner."""
         self.error = error
         for call in self._calls:
-            call.abort(error.again())
+            call.abort(error)
 
     def left(self) -> None:
         """Cancel what has not ended; called by the owner."""
@@ -124,7 +124,7 @@ class Lease:
                 if timer is not None:
                     timer.cancel()
         if self.channel is None and self.error is not None:
-            raise self.error
+            raise self.error.again()
         return self.channel is not None
 
     def _wake(self) -> None:

@@ -294,7 +294,8 @@ class Owner:
                 return
             self.post(event)
             if isinstance(event, life.Activated):
-                self.activate_seconds = time.monotonic() - generation.launched_at
+                assert self._generation is not None, "what activates was launched"
+                self.activate_seconds = time.monotonic() - self._generation.launched_at
                 self._services.changed(self, "activated")
 
         try:

@@ -133,8 +133,8 @@ class ChatApi:
                     except ConnectionError:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                        shown = foreseen(error, current.request_id)
-                        await events.send_events(translation.failed(shown, current.request_id))
+                        told = translation.failed(foreseen(error, current.request_id), current.request_id)
+                        await events.send_events(told)
                 return events.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
