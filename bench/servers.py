@@ -106,11 +106,11 @@ class Server:
             return json.loads(answer.read())
 
 
-def pss_of(pid: int) -> int:
-    """Return the PSS of one process in bytes, or 0 if it is gone."""
+def pss_of(pid: int, of: str = "Pss") -> int:
+    """Return the PSS of one process in bytes, or 0 if it is gone; ``of`` is another line of ``smaps_rollup``."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith("Pss:"):
+            if line.startswith(f"{of}:"):
                 return int(line.split()[1]) * 1024
     return 0
 

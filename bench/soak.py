@@ -19,7 +19,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import aiohttp
 
@@ -29,7 +29,9 @@ from bench.memory import megabytes
 
 WARM_UP = 10.0
 """Seconds of the same load before the first count."""
-GROWTH = 4 * 2**20
+PARTS = 4
+"""Counts in between: what fills up to a bound is told from what goes on."""
+GROWTH = 2 * 2**20
 """Bytes of PSS that the tree may have grown by."""
 THREADS = 2 + 1 + min(32, (os.cpu_count() or 1) + 4)
 """Of host and fork server, when asyncio's pool has been used by as many at a time as it takes."""
@@ -57,11 +59,15 @@ class Handler(ChatHandler):
         self.kept = b"x" * (200 * 1024**2)
         return len(self.kept)
 """
-DEFAULTS = 'idle_after = "3s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
+DEFAULTS = (
+    'idle_after = "3s"\nactivate_timeout = "30s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
+)
 WORKERS = '[workers]\nheartbeat_interval = "500ms"\nhang_after = "6s"\nlinger = "10m"\n'
 FORESEEN = frozenset(
     {"ok", "left", "handler_crashed", "handler_unloaded", "circuit_open", "memory_budget", "out_of_resources"}
     | {"activation_failed", "event:handler_crashed", "event:handler_unloaded"}
+    # A worker that is stopped while it activates: its activation runs out of time, and who waits may do so before.
+    | {"activation_timeout", "handler_loading"}
 )
 """Outcomes that the injected faults explain."""
 
@@ -176,11 +182,22 @@ async def soak(
     return tally, own, faults
 
 
-def at_rest(host: servers.Server, names: Sequence[str]) -> dict[str, int]:
-    """Return what the processes hold when all handlers are unloaded."""
+class Rest(NamedTuple):
+    """What the host and its fork servers hold when all handlers are unloaded; memory is in bytes of PSS."""
+
+    counts: dict[str, int]
+    host: int
+    """Anonymous memory: what is mapped from files is shared with whoever maps them, too."""
+    fork_server: int
+
+
+def at_rest(host: servers.Server, names: Sequence[str]) -> Rest:
+    """Unload all handlers, and measure."""
     for name in names:
         host.admin(f"/admin/handlers/{name}/unload?mode=force", "POST")
-    return count(host)
+    counts = count(host)
+    own, *fork_servers = (servers.pss_of(pid, "Pss_Anon") for pid in host.pids)
+    return Rest(counts, own, sum(fork_servers))
 
 
 def main() -> None:
@@ -210,18 +227,29 @@ def main() -> None:
             print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ", flush=True)
             # The second time: what is opened once for all has been opened.
             asyncio.run(soak(host, names, argparse.Namespace(**{**vars(options), "seconds": WARM_UP})))
-            before = at_rest(host, names)
-            tally, own, faults = asyncio.run(soak(host, names, options))
-            alive = host.process.poll() is None
-            shown = host.admin("/admin/handlers")["handlers"] if alive else []
-            in_flight = sum(one["in_flight"] + one["queued"] for one in shown)
-            after = at_rest(host, names) if alive else dict.fromkeys(before, 0)
+            rests = [at_rest(host, names)]
+            tallies: list[traffic.Tally] = []
+            injected: Counter[str] = Counter()
+            unanswered: list[str] = []
+            in_flight = 0
+            for part in range(PARTS):
+                share = {"seconds": options.seconds / PARTS, "seed": options.seed + part}
+                tally, own, faults = asyncio.run(soak(host, names, argparse.Namespace(**{**vars(options), **share})))
+                tallies += [tally, own]
+                injected += faults.injected
+                unanswered += faults.unanswered
+                alive = host.process.poll() is None
+                if not alive:
+                    break
+                shown = host.admin("/admin/handlers")["handlers"]
+                in_flight += sum(one["in_flight"] + one["queued"] for one in shown)
+                rests.append(at_rest(host, names))
             ends = traffic.steps(host.log())
-    injected, unanswered = faults.injected, faults.unanswered
-    outcomes = tally.outcomes + own.outcomes
+    outcomes = sum((tally.outcomes for tally in tallies), Counter[str]())
     strange = {outcome: number for outcome, number in outcomes.items() if outcome not in FORESEEN}
-    accounted = tally.accounted and own.accounted and not in_flight
-    account = f"asked: {tally.asked + own.asked}, with an outcome: {outcomes.total()}, left in flight: {in_flight}: "
+    accounted = all(tally.accounted for tally in tallies) and not in_flight
+    asked = sum(tally.asked for tally in tallies)
+    account = f"asked: {asked}, with an outcome: {outcomes.total()}, left in flight: {in_flight}: "
     account += "all accounted for" if accounted else "NOT ALL ACCOUNTED FOR"
     tables.print_table(
         "Dispatches and their outcomes",
@@ -232,21 +260,28 @@ def main() -> None:
             f"faults injected: {', '.join(f'{number} x {kind}' for kind, number in injected.most_common())}",
             "ends of workers: " + ", ".join(f"{number} x {cause}" for cause, number in ends.most_common()),
             *(f"an operator had no answer: {one}" for one in unanswered[:20]),
-            *(failure for failure in tally.failures + own.failures if failure.partition(": ")[0] in strange),
+            *(failure for tally in tallies for failure in tally.failures if failure.partition(": ")[0] in strange),
         ],
     )
+    before, after = rests[0].counts, rests[-1].counts
     grown = after["pss"] - before["pss"]
     same = after["processes"] == before["processes"] and after["fds"] == before["fds"] and not after["zombies"]
     same = same and after["threads"] <= max(before["threads"], THREADS)
     met = grown <= GROWTH and same and accounted and alive and not strange and not unanswered
+    kinds = ("processes", "fds", "threads", "zombies")
     tables.print_table(
-        "Host and fork server, all handlers unloaded, before and after",
-        ["", "PSS MB", "processes", "fds", "threads", "zombies"],
+        "Host and fork server, all handlers unloaded",
+        ["after s of load", "PSS MB", "host's own MB", "fork server's own", *kinds],
         [
-            ("before", megabytes(before["pss"]), *(before[key] for key in ("processes", "fds", "threads", "zombies"))),
-            ("after", megabytes(after["pss"]), *(after[key] for key in ("processes", "fds", "threads", "zombies"))),
+            (
+                f"{WARM_UP + part * options.seconds / PARTS:.0f}",
+                *map(megabytes, (rest.counts["pss"], rest.host, rest.fork_server)),
+                *(rest.counts[kind] for kind in kinds),
+            )
+            for part, rest in enumerate(rests)
         ],
         [
+            "own: anonymous memory, which is not mapped from files",
             f"threads: {THREADS} at most, whatever comes: two main ones, one that measures, and asyncio's pool",
             f"grown by {grown / 2**20:+.1f} MB, nothing left, all accounted for, the host alive: "
             + ("met" if met else "MISSED"),
