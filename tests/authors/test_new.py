@@ -44,8 +44,12 @@ def test_a_generated_project_passes_its_own_tests(project: Path, tmp_path: Path)
 
 
 @pytest.mark.slow
-def test_a_generated_project_is_clean_for_ruff_and_mypy(project: Path) -> None:
-    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], ["mypy", "--no-incremental"]):
+def test_a_generated_project_is_clean_for_ruff_and_mypy(
+    project: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # What mypy has found of the libraries is the same for all kinds.
+    mypy = ["mypy", "--cache-dir", str(tmp_path_factory.getbasetemp() / "mypy")]
+    for words in (["ruff", "check", "."], ["ruff", "format", "--check", "."], mypy):
         result = run(*words, cwd=project)
         assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
 
