@@ -69,7 +69,7 @@ class Screen(App[None]):
         self._memory: dict[str, Any] | None = None
         self._handlers: list[dict[str, Any]] = []
         self._columns: list[Column] = []
-        self._asking = False
+        self._looking = asyncio.Lock()
         self._steering: set[asyncio.Task[None]] = set()
 
     def compose(self) -> ComposeResult:
@@ -83,7 +83,7 @@ class Screen(App[None]):
     async def on_mount(self) -> None:
         """Look for the first time, and again and again (textual)."""
         self._say("arrows, j and k select; r reloads")
-        self.set_interval(self._interval, self._look)
+        self.set_interval(self._interval, self._look_again)
         await self._look()
 
     def on_resize(self) -> None:
@@ -145,32 +145,34 @@ class Screen(App[None]):
         except Failure as failure:
             self._say(str(failure))
             return
-        self._say(shown({"handler": name} | receipt))
+        # First seen, then said: the next key acts on what the table shows.
         await self._look()
+        self._say(shown({"handler": name} | receipt))
+
+    async def _look_again(self) -> None:
+        """Look, unless a look takes longer than the interval."""
+        if not self._looking.locked():
+            await self._look()
 
     async def _look(self) -> None:
-        """Ask the host; a look that takes longer than the interval is not overtaken by another."""
-        if self._asking:
-            return
-        self._asking = True
-        try:
-            memory = await asyncio.to_thread(self._client.admin, "GET", "memory")
-            answer = await asyncio.to_thread(self._client.admin, "GET", "handlers")
-        except Failure as failure:
-            if failure.status != UNREACHABLE:  # another token, for one: nothing will be better by itself
-                self.failure = failure
-                self.exit()
-                return
-            self._say(f"{failure}; trying again in {self._interval:g} s")
-            self._memory = None
-        else:
-            if self._memory is None and self._history:
-                self._say("the host is there again")
-            self._memory, self._handlers = memory, answer["handlers"]
-            self._history.append(memory["used"])
-            self._show()
-        finally:
-            self._asking = False
+        """Ask the host; what is shown then is not older than this call."""
+        async with self._looking:
+            try:
+                memory = await asyncio.to_thread(self._client.admin, "GET", "memory")
+                answer = await asyncio.to_thread(self._client.admin, "GET", "handlers")
+            except Failure as failure:
+                if failure.status != UNREACHABLE:  # another token, for one: nothing will be better by itself
+                    self.failure = failure
+                    self.exit()
+                    return
+                self._say(f"{failure}; trying again in {self._interval:g} s")
+                self._memory = None
+            else:
+                if self._memory is None and self._history:
+                    self._say("the host is there again")
+                self._memory, self._handlers = memory, answer["handlers"]
+                self._history.append(memory["used"])
+                self._show()
 
     def _show(self) -> None:
         if self._memory is None:
