@@ -7,7 +7,7 @@ NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
 bin := $(VENV)/bin
 python := $(bin)/python
 plugins := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
-sources := host $(wildcard $(addsuffix /src,$(plugins)))
+sources := host/src $(wildcard $(addsuffix /src,$(plugins)))
 locks := requirements/build.txt requirements/dev.txt requirements/weights.txt
 
 # Without bytecode every import takes 3 to 9 times as long, in the tests and in each worker.
@@ -102,8 +102,8 @@ uplot_sha512 := 2883159c6ebccefbb95d751b0b82d010f9e1c0ec41b8bc96d401eda66e882935
 vendor: ## fetch the chart library of the dashboard again (with npm), and check its hash
 	npm pack --silent $(subst -,@,$(uplot))
 	echo "$(uplot_sha512)  $(uplot).tgz" | sha512sum --check --quiet
-	tar -xzf $(uplot).tgz -C host/dashboard/static/uplot --strip-components=1 package/LICENSE
-	tar -xzf $(uplot).tgz -C host/dashboard/static/uplot --strip-components=2 package/dist/uPlot.iife.min.js package/dist/uPlot.min.css
+	tar -xzf $(uplot).tgz -C host/src/handler_host/admin/dashboard/static/uplot --strip-components=1 package/LICENSE
+	tar -xzf $(uplot).tgz -C host/src/handler_host/admin/dashboard/static/uplot --strip-components=2 package/dist/uPlot.iife.min.js package/dist/uPlot.min.css
 	rm $(uplot).tgz
 
 .PHONY: docs

@@ -21,9 +21,9 @@ from importlib.metadata import entry_points
 from pathlib import Path
 
 from bench import tables
-from host.catalog.catalog import scan
-from host.catalog.manifest import GROUP
-from host.config import CatalogConfig
+from handler_host.catalog.catalog import scan
+from handler_host.catalog.manifest import GROUP
+from handler_host.config import CatalogConfig
 
 DISTRIBUTIONS = 1000
 PLUGINS = 20
@@ -139,7 +139,7 @@ def measure_scan(runs: int) -> bool:
         ["how", "median ms", "best ms", "worst ms", "ratio", "plugin modules imported"],
         [
             [
-                "host.catalog.catalog.scan, manifests read and checked",
+                "handler_host.catalog.catalog.scan, manifests read and checked",
                 own,
                 min(ours),
                 max(ours),
@@ -190,7 +190,7 @@ def measure_ready(runs: int) -> bool:
         script.write_text(BARE)
         commands = {
             "bare aiohttp": [sys.executable, str(script)],
-            "handler-host": [sys.executable, "-m", "host", "serve", "--port", "0"],
+            "handler-host": [sys.executable, "-m", "handler_host", "serve", "--port", "0"],
         }
         taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for number in range(runs + 1):

@@ -20,7 +20,7 @@ THROUGHPUT_TARGET = 0.8
 MEDIAN_TARGET_MS = 0.5
 ECHO = '''\
 """Answers with what it was asked."""
-from host.plugin import operation
+from handler_host.plugin import operation
 
 class Handler:
     @operation

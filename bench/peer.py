@@ -134,7 +134,7 @@ def host(url: str) -> Iterator[tuple[servers.Server, float]]:
     with tempfile.TemporaryDirectory(prefix="bench-host-") as directory:
         config, port = Path(directory, "host.toml"), providers.free_port()
         config.write_text(HOST.format(url=url, port=port))
-        command = [sys.executable, "-m", "host", "serve", "--config", str(config)]
+        command = [sys.executable, "-m", "handler_host", "serve", "--config", str(config)]
         variables = {"HANDLER_HOST_API_KEYS": KEY, "HANDLER_HOST_ADMIN_TOKEN": KEY, "OPENAI_API_KEY": "none"}
         with running(command, port, "/health/live", variables) as found:
             yield found

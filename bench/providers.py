@@ -1,7 +1,7 @@
 """The far end of measurements of chat handlers: a provider on loopback, in a process of its own.
 
 ``aimock`` is one that nobody here wrote (npm, started with node); ``own`` is
-``python -m host.testing``. Both speak OpenAI's, Anthropic's and Gemini's protocols.
+``python -m handler_host.testing``. Both speak OpenAI's, Anthropic's and Gemini's protocols.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def provider(name: str) -> Iterator[str]:
     """Run ``aimock`` or ``own``; give its URL, without a path."""
     with tempfile.TemporaryDirectory(prefix="bench-provider-") as directory:
         if name == "own":
-            command = [sys.executable, "-m", "host.testing", "--pieces", str(PIECES)]
+            command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(PIECES)]
         else:
             fixture = {"match": {"userMessage": QUESTION}, "response": {"content": ANSWER}}
             Path(directory, "fixtures.json").write_text(json.dumps({"fixtures": [fixture]}))

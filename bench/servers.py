@@ -128,7 +128,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
     with tempfile.TemporaryDirectory(prefix="bench-host-") as directory:
         path = Path(directory, "host.toml")
         path.write_text(config)
-        command = [*prefix, sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(path)]
+        command = [*prefix, sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(path)]
         # What hosts and handlers have kept elsewhere is not to be taken up here.
         own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
         with _running(command, own | (environment or {})) as server:
@@ -138,7 +138,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
 @contextlib.contextmanager
 def upstream(pieces: int, pause: float) -> Iterator[Server]:
     """Run the scripted provider: answers of so many pieces, so many seconds before each of them."""
-    command = [sys.executable, "-m", "host.testing", "--pieces", str(pieces), "--pause", str(pause)]
+    command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(pieces), "--pause", str(pause)]
     with _running(command, {}) as server:
         yield server
 

@@ -37,8 +37,8 @@ THREADS = 2 + 1 + min(32, (os.cpu_count() or 1) + 4)
 """Of host and fork server, when asyncio's pool has been used by as many at a time as it takes."""
 CHAOS = """\
 import asyncio, os, time
-from host.chat import ChatHandler
-from host.plugin import operation
+from handler_host.chat import ChatHandler
+from handler_host.plugin import operation
 
 class Handler(ChatHandler):
     async def stream(self, request):

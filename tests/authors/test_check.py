@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from host.cli import main
+from handler_host.cli import main
 
 pytestmark = pytest.mark.slow
 
@@ -35,7 +35,7 @@ import socket
 import threading
 import time
 
-from host.chat import ChatHandler
+from handler_host.chat import ChatHandler
 
 SOCKET = socket.socket()
 threading.Thread(target=threading.Event().wait, daemon=True).start()
@@ -175,7 +175,7 @@ def test_of_a_wheel_that_cannot_be_built_the_back_ends_words_and_a_command_are_t
     assert said[0] in again.stderr + again.stdout
 
 
-FORKING = "import os\nfrom host.chat import ChatHandler\nCHILD = os.fork()\nos.write(1, b'raw words')\n"
+FORKING = "import os\nfrom handler_host.chat import ChatHandler\nCHILD = os.fork()\nos.write(1, b'raw words')\n"
 LATE = "    async def stream(self, request):\n        yield 'Bon'\n        1 / 0\n"
 
 
@@ -187,7 +187,7 @@ def test_a_plugin_that_forks_writes_and_raises_after_the_first_piece_is_told_whe
     assert "opens 1 process at import (process: sinner/__init__.py:3): do that in activate" in problems
     assert (
         "chat was tried, and failed: it raised: ZeroDivisionError: division by zero (sinner/__init__.py:8); "
-        "clients get 500: raise what host.errors has"
+        "clients get 500: raise what handler_host.plugin.errors has"
     ) in problems
     assert "writes to standard output: 'raw words" in texts(rows, "warning")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from host.cli import main
+from handler_host.cli import main
 from tests.cli.running import Terminal
 
 PYPROJECT = """\
@@ -18,7 +18,7 @@ version = "1"
 parrot = "parrot:Parrot"
 """
 PARROT = """\
-from host.chat import ChatHandler
+from handler_host.chat import ChatHandler
 
 
 class Parrot(ChatHandler):

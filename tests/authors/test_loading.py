@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from host.channel.wire import WorkerSpec
-from host.worker.loading import LoadError, load
+from handler_host.channel.frames import WorkerSpec
+from handler_host.workers.runtime.loading import LoadError, load
 
 HANDLER = """
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
 {body}
@@ -70,7 +70,7 @@ def test_an_error_of_an_import_shows_the_authors_frames_and_none_of_the_hosts(sa
         ("", "no_such_module_of_anybody:Handler", "the module 'no_such_module_of_anybody' of entry point"),
         ("import no_such_dependency\n", "{}:Handler", "ModuleNotFoundError: No module named 'no_such_dependency'"),
         ("class Handlr:\n    pass\n", "{}:Handler", "did you mean 'Handlr'?"),
-        ("class Handler:\n    pass\n", "{}:Handler", "mark a method with @host.plugin.operation"),
+        ("class Handler:\n    pass\n", "{}:Handler", "mark a method with @handler_host.plugin.operation"),
         ("Handler = 7\n", "{}:Handler", "has no operation"),
         ("raise SystemExit(3)\n", "{}:Handler", "it called sys.exit(3)"),
         (of("    def __init__(self, x):\n        pass\n" + OPERATION), "{}:Handler", "could not be made: TypeError"),

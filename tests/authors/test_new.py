@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from host.cli import main
+from handler_host.cli import main
 
 ROOT = Path(__file__).parents[2]
 KINDS = {"chat": "my_gpt", "operations": "my-operations", "local-model": "my_model"}
@@ -70,7 +70,7 @@ def test_what_a_new_project_builds_on_and_is_not_installed_is_named_first(
     for found in Path(sysconfig.get_path("purelib")).iterdir():
         if "handler_host_" not in found.name:
             (site / found.name).symlink_to(found)
-    command = [sys.executable, "-S", "-m", "host", "new", "acme_gpt", "--kind", kind]
+    command = [sys.executable, "-S", "-m", "handler_host", "new", "acme_gpt", "--kind", kind]
     environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog.catalog import Catalog, scan
-from host.config import CatalogConfig
+from handler_host.catalog.catalog import Catalog, scan
+from handler_host.config import CatalogConfig
 
 
 @dataclass(frozen=True)

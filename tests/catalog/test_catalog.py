@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, scan, secret_values
-from host.config import CatalogConfig
-from host.version import __version__
+from handler_host._internal.versions import __version__
+from handler_host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, scan, secret_values
+from handler_host.config import CatalogConfig
 
 from .conftest import Look, Site
 
@@ -336,7 +336,7 @@ def test_a_worker_must_add_roots_that_the_host_does_not_import_from(site: Site, 
 def test_a_worker_must_add_what_only_this_process_has_on_its_path(
     site: Site, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    """As the directory is that ``python -m host`` was started in; what ``PYTHONPATH`` names, a worker has itself."""
+    """As the directory is that ``python -m handler_host`` was started in; what ``PYTHONPATH`` names, a worker has itself."""
     site.plugin("plugin", "gpt")
     monkeypatch.syspath_prepend(site.path)
     found = scan(CatalogConfig(), {"PYTHONPATH": str(site.path)} if named else {}).entries["gpt"]

@@ -15,8 +15,8 @@ def test_a_scan_imports_neither_plugins_nor_what_only_mistakes_need(site: Site) 
     code = (
         "import sys, pathlib\n"
         "before = set(sys.modules)\n"
-        "from host.catalog.catalog import scan\n"
-        "from host.config import CatalogConfig\n"
+        "from handler_host.catalog.catalog import scan\n"
+        "from handler_host.config import CatalogConfig\n"
         f"found = scan(CatalogConfig(roots=(pathlib.Path({str(site.path)!r}),), include_sys_path=False), {{}})\n"
         "assert found.entries['gpt'].manifest, found\n"
         "print(*set(sys.modules) - before)\n"

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog.catalog import Catalog, diff, scan
-from host.config import CatalogConfig
+from handler_host.catalog.catalog import Catalog, diff, scan
+from handler_host.config import CatalogConfig
 
 pytestmark = pytest.mark.slow
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from host.catalog.entry_points import Claim, parse
+from handler_host.catalog.entry_points import Claim, parse
 
 
 def claims(text: str | bytes) -> list[Claim]:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from host.catalog.catalog import Catalog, scan
-from host.catalog.environments import default_directory
-from host.config import CatalogConfig
+from handler_host.catalog.catalog import Catalog, scan
+from handler_host.catalog.environments import default_directory
+from handler_host.config import CatalogConfig
 from tests.catalog.conftest import Site
 
 VERSION = f"python{sys.version_info.major}.{sys.version_info.minor}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest, read_manifest
-from host.errors import ConfigError
+from handler_host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest, read_manifest
+from handler_host.plugin.errors import ConfigError
 
 FULL = """
 title = "GPT A"

@@ -9,8 +9,8 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from host.catalog.manifest import ManifestError, parse_manifest
-from host.catalog.manifest_schema import text
+from handler_host.catalog.manifest import ManifestError, parse_manifest
+from handler_host.catalog.manifest_schema import text
 
 ROOT = Path(__file__).parents[2]
 PUBLISHED = ROOT / "docs/reference/manifest.schema.json"
@@ -37,7 +37,7 @@ BAD = [
 
 def test_the_published_schema_is_that_of_the_code() -> None:
     assert PUBLISHED.read_text() == text(), (
-        "run: python -m host.catalog.manifest_schema > docs/reference/manifest.schema.json"
+        "run: python -m handler_host.catalog.manifest_schema > docs/reference/manifest.schema.json"
     )
 
 

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from host.catalog.catalog import scan
-from host.catalog.entry_points import parse
-from host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest
-from host.config import CatalogConfig
-from host.errors import ConfigError
+from handler_host.catalog.catalog import scan
+from handler_host.catalog.entry_points import parse
+from handler_host.catalog.manifest import Manifest, ManifestError, check_settings, parse_manifest
+from handler_host.config import CatalogConfig
+from handler_host.plugin.errors import ConfigError
 
 from .conftest import Site
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
 
-from host.version import __version__, parse_range, satisfies
+from handler_host._internal.versions import __version__, parse_range, satisfies
 
 
 @pytest.mark.parametrize("symbol", ["==", "!=", "<", "<=", ">", ">=", "~="])

@@ -10,14 +10,20 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from host.channel import wire
-from host.channel.call import Call, CallTimeouts, ChannelLimits
-from host.channel.channel import Channel
-from host.errors import ActivationFailed, ActivationTimeout, AnswerTooLarge, DeadlineExceeded, HandlerCrashed
+from handler_host.channel import frames
+from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
+from handler_host.channel.channel import Channel
+from handler_host.plugin.errors import (
+    ActivationFailed,
+    ActivationTimeout,
+    AnswerTooLarge,
+    DeadlineExceeded,
+    HandlerCrashed,
+)
 from tests.support import error_of, within
 
 NO_LIMITS = CallTimeouts(None, None, None)
-SPEC = wire.WorkerSpec(handler="x", entry_point="x:X", distribution="x", version="1")
+SPEC = frames.WorkerSpec(handler="x", entry_point="x:X", distribution="x", version="1")
 
 
 class Peer:
@@ -25,10 +31,10 @@ class Peer:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._frames: asyncio.Queue[wire.HostFrame] = asyncio.Queue()
-        self._decoder = wire.host_frames(2**20)
+        self._frames: asyncio.Queue[frames.HostFrame] = asyncio.Queue()
+        self._decoder = frames.host_frames(2**20)
 
-    async def sent(self) -> wire.HostFrame:
+    async def sent(self) -> frames.HostFrame:
         """Return the next frame that the host has sent."""
         while self._frames.empty():
             data = await within(asyncio.get_running_loop().sock_recv(self._sock, 65536))
@@ -37,9 +43,9 @@ class Peer:
                 self._frames.put_nowait(frame)
         return self._frames.get_nowait()
 
-    async def send(self, *frames: wire.WorkerFrame) -> None:
+    async def send(self, *frames: frames.WorkerFrame) -> None:
         """Send frames to the host."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, b"".join(map(wire.encode, frames)))
+        await asyncio.get_running_loop().sock_sendall(self._sock, b"".join(map(frames.encode, frames)))
 
     async def raw(self, data: bytes) -> None:
         """Send bytes to the host."""
@@ -79,7 +85,7 @@ async def test_answers_reach_their_own_calls_in_whatever_order_they_come() -> No
         calls = [begin(opened) for _ in range(3)]
         numbers = [(await peer.sent()).number for _ in calls]  # type: ignore[union-attr]
         assert len(set(numbers)) == 3
-        await peer.send(*(wire.End(number, b"%d" % number) for number in reversed(numbers)))
+        await peer.send(*(frames.End(number, b"%d" % number) for number in reversed(numbers)))
         assert [await within(call.answer()) for call in calls] == [b"%d" % number for number in numbers]
         assert opened.in_flight == 0
 
@@ -89,9 +95,9 @@ async def test_frames_for_calls_that_are_over_or_never_were_are_ignored() -> Non
         late = begin(opened, timeouts=CallTimeouts(0.01, None, None))
         assert isinstance(await error_of(late.answer()), DeadlineExceeded)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        assert isinstance(await peer.sent(), wire.Cancel)
+        assert isinstance(await peer.sent(), frames.Cancel)
         call = begin(opened)
-        await peer.send(wire.End(number, b"late"), wire.Piece(999, b"x"), wire.End(number + 1, b"own"))
+        await peer.send(frames.End(number, b"late"), frames.Piece(999, b"x"), frames.End(number + 1, b"own"))
         assert await within(call.answer()) == b"own"
 
 
@@ -101,7 +107,7 @@ async def test_numbers_are_never_used_twice() -> None:
         for _ in range(50):
             begin(opened).cancel()
             seen.add((await peer.sent()).number)  # type: ignore[union-attr]
-            assert isinstance(await peer.sent(), wire.Cancel)
+            assert isinstance(await peer.sent(), frames.Cancel)
         assert len(seen) == 50
 
 
@@ -109,13 +115,13 @@ async def test_credit_is_given_as_the_consumer_takes_and_not_before() -> None:
     async with channel(window=100) as (opened, peer):
         call = begin(opened, streamed=True)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(wire.Piece(number, b"x" * 60), wire.Piece(number, b"y" * 60))
+        await peer.send(frames.Piece(number, b"x" * 60), frames.Piece(number, b"y" * 60))
         taken = await within(call.pieces())
         while sum(map(len, taken)) < 120:
             taken += await within(call.pieces())
         asking = asyncio.ensure_future(call.pieces())
-        assert await peer.sent() == wire.Credit(number, 120)
-        await peer.send(wire.End(number, None))
+        assert await peer.sent() == frames.Credit(number, 120)
+        await peer.send(frames.End(number, None))
         assert await within(asking) == []
 
 
@@ -126,22 +132,22 @@ async def test_each_time_limit_is_named_in_its_error() -> None:
         gap = begin(opened, streamed=True, timeouts=CallTimeouts(None, None, 0.01))
         frames = [await peer.sent() for _ in range(3)]
         number = frames[-1].number  # type: ignore[union-attr]
-        await peer.send(wire.Piece(number, b"1"))
+        await peer.send(frames.Piece(number, b"1"))
         assert await within(gap.pieces()) == [b"1"]
         assert "gap_timeout" in (await error_of(gap.pieces())).message
-        assert await peer.sent() == wire.Cancel(number)
+        assert await peer.sent() == frames.Cancel(number)
 
 
 async def test_fragments_of_an_answer_are_joined_up_to_the_limit() -> None:
     async with channel(max_answer=100) as (opened, peer):
         call = begin(opened)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(wire.Piece(number, b"a" * 50), wire.Piece(number, b"b" * 49), wire.End(number, b"c"))
+        await peer.send(frames.Piece(number, b"a" * 50), frames.Piece(number, b"b" * 49), frames.End(number, b"c"))
         assert await within(call.answer()) == b"a" * 50 + b"b" * 49 + b"c"
         over = begin(opened)
-        assert [await peer.sent(), await peer.sent()] == [wire.Credit(number, 50), wire.Credit(number, 49)]
+        assert [await peer.sent(), await peer.sent()] == [frames.Credit(number, 50), frames.Credit(number, 49)]
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(wire.Piece(number, b"a" * 101))
+        await peer.send(frames.Piece(number, b"a" * 101))
         assert isinstance(await error_of(over.answer()), AnswerTooLarge)
 
 
@@ -154,16 +160,16 @@ async def test_a_consumer_that_is_cancelled_cancels_its_call_at_the_worker() -> 
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
-        assert await peer.sent() == wire.Cancel(number)
+        assert await peer.sent() == frames.Cancel(number)
         assert opened.in_flight == 0
 
 
 @pytest.mark.parametrize(
     ("data", "told"),
     [
-        (wire.HEADER.pack(2**31), "2147483648 bytes"),
-        (wire.HEADER.pack(2) + b"\xc1\xc1", "malformed"),
-        (wire.HEADER.pack(50) + b"half", "cut off"),
+        (frames.HEADER.pack(2**31), "2147483648 bytes"),
+        (frames.HEADER.pack(2) + b"\xc1\xc1", "malformed"),
+        (frames.HEADER.pack(50) + b"half", "cut off"),
     ],
 )
 async def test_what_is_no_frame_closes_the_channel_and_calls_wait_for_the_explanation(data: bytes, told: str) -> None:
@@ -186,8 +192,8 @@ async def test_what_is_no_frame_closes_the_channel_and_calls_wait_for_the_explan
 async def test_start_tells_why_there_is_no_handler() -> None:
     async with channel() as (opened, peer):
         starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
-        assert isinstance(await peer.sent(), wire.Start)
-        await peer.send(wire.Failed("no luck", "trace"))
+        assert isinstance(await peer.sent(), frames.Start)
+        await peer.send(frames.Failed("no luck", "trace"))
         error = await within(starting)
         assert isinstance(error, ActivationFailed)
         assert "no luck" in error.message
@@ -201,7 +207,7 @@ async def test_start_tells_why_there_is_no_handler() -> None:
     async with channel() as (opened, peer):
         starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
         await peer.sent()
-        await peer.send(wire.Ready(wire.PROTOCOL_VERSION + 1, (), 0.0, 0.0))
+        await peer.send(frames.Ready(frames.PROTOCOL_VERSION + 1, (), 0.0, 0.0))
         assert "protocol" in (await within(starting)).message
 
 
@@ -210,14 +216,14 @@ async def test_a_host_that_stood_still_does_not_take_its_workers_for_hung() -> N
     async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
         starting = asyncio.ensure_future(opened.start(SPEC, 30.0))
         await peer.sent()
-        await peer.send(wire.Ready(wire.PROTOCOL_VERSION, (), 0.0, 0.0))
+        await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
         await within(starting)
         ping = await peer.sent()
         time.sleep(0.5)  # noqa: ASYNC251 - the loop stands still: that is what is tested
         for _ in range(3):
             await asyncio.sleep(0)  # the host's timers come first, then the worker's answer
-        while isinstance(ping, wire.Ping) and ping.sequence < 5:
-            await peer.send(wire.Pong(ping.sequence, 0))
+        while isinstance(ping, frames.Ping) and ping.sequence < 5:
+            await peer.send(frames.Pong(ping.sequence, 0))
             ping = await peer.sent()
         assert not opened.closed.done()
 
@@ -226,14 +232,14 @@ async def test_any_frame_is_a_sign_of_life_and_silence_is_a_hang() -> None:
     async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
         starting = asyncio.ensure_future(opened.start(SPEC, 5.0))
         await peer.sent()
-        await peer.send(wire.Ready(wire.PROTOCOL_VERSION, (), 0.0, 0.0))
+        await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
         await within(starting)
         loop = asyncio.get_running_loop()
         end = loop.time() + 0.5
         while loop.time() < end:
             ping = await peer.sent()
-            assert isinstance(ping, wire.Ping)
-            await peer.send(wire.Pong(ping.sequence, 0))
+            assert isinstance(ping, frames.Ping)
+            await peer.send(frames.Pong(ping.sequence, 0))
         assert not opened.closed.done()
         closed = await within(opened.closed)
         assert closed.hang

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.chat_checks import check, check_schema, image_of
-from host.chat_types import ChatRequest
-from host.errors import InvalidInput
+from handler_host.chat.types import ChatRequest
+from handler_host.chat.validation import check, check_schema, image_of
+from handler_host.plugin.errors import InvalidInput
 
 USER = {"role": "user", "content": "look"}
 URL = "messages[0].content[0].image_url.url"

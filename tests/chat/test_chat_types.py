@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.chat_types import ChatPiece, ToolCallDelta, Usage, join
+from handler_host.chat.types import ChatPiece, ToolCallDelta, Usage, join
 
 TEXT = st.text(max_size=30)
 

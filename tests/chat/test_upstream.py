@@ -12,8 +12,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.errors import InvalidInput, UpstreamAuth, UpstreamError, UpstreamOverloaded, UpstreamRateLimited
-from host.upstream import Retries, from_status, retried, retry_after_of
+from handler_host.plugin.errors import (
+    InvalidInput,
+    UpstreamAuth,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+)
+from handler_host.plugin.provider_errors import from_status, retry_after_of
+from handler_host.plugin.retry import Retries, retried
 from tests.support import error_of
 
 AT_ONCE = Retries(times=2, first_wait=0.0)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from host.cli import main
+from handler_host.cli import main
 from tests.cli.running import KEY, PARROT, TOKEN, Result, Run, Stranger, serving
 from tests.support import install_plugin
 

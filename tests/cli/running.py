@@ -22,8 +22,8 @@ TOKEN = "the-admin-token-of-the-tests"
 KEY = "a-key-of-a-consumer"
 PARROT = '''
 from collections.abc import AsyncIterator
-from host.chat import ChatHandler, ChatPiece, Usage, text_of
-from host.plugin import operation
+from handler_host.chat import ChatHandler, ChatPiece, Usage, text_of
+from handler_host.plugin import operation
 
 class Handler(ChatHandler):
     """Says what it is told."""
@@ -166,7 +166,7 @@ class Terminal:
 def serving(environment: Mapping[str, str], *options: str) -> Iterator[str]:
     """Run the host as a process of its own, and give its URL; it has to end well."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", "serve", "--port", "0", "--log-level", "error", *options],
+        [sys.executable, "-m", "handler_host", "serve", "--port", "0", "--log-level", "error", *options],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN} | dict(environment),

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from host.cli.flags import FLAGS, Flag
-from host.config.loader import hash_key, load_config
-from host.config.values import SECTIONS, keys_of
+from handler_host.cli.flags import FLAGS, Flag
+from handler_host.config.loader import hash_key, load_config
+from handler_host.config.values import SECTIONS, keys_of
 from tests.cli.running import PARROT, Run
 from tests.support import install_plugin
 

@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
-from host.cli.dispatch import request_body
-from host.cli.failure import Failure
+from handler_host.cli.dispatch import request_body
+from handler_host.cli.failure import Failure
 from tests.cli.running import CHUNK, STREAM, Run, Stranger, Terminal
 
 
@@ -194,7 +194,7 @@ def test_ctrl_c_ends_one_answer_with_130(stranger: Callable[[Iterator[bytes]], S
 def test_what_cannot_be_printed_is_replaced(host: str) -> None:
     """Given an output that knows ASCII only, an answer in other letters is no traceback."""
     done = subprocess.run(
-        [sys.executable, "-m", "host", "chat", "parrot", "Grüße 👋"],
+        [sys.executable, "-m", "handler_host", "chat", "parrot", "Grüße 👋"],
         env=os.environ | {"PYTHONIOENCODING": "ascii"},
         capture_output=True,
     )

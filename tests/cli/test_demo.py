@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from host.cli.failure import INTERRUPTED
+from handler_host.cli.failure import INTERRUPTED
 from tests.cli.running import Run
 from tests.support import children_of, gone
 

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from host.cli.plan import HOST, Footprint, advice, expected_of, needs
-from host.config import MB, Config, HandlerPolicy, MemoryConfig
-from host.memory.readings import MemoryLimit, read_limit
+from handler_host.cli.plan import HOST, Footprint, advice, expected_of, needs
+from handler_host.config import MB, Config, HandlerPolicy, MemoryConfig
+from handler_host.memory.procfs import MemoryLimit, read_limit
 from tests.cli.running import PARROT, TOKEN, Run, serving
 from tests.support import install_plugin
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from host.cli import main
-from host.testing import Reply, Upstream, worker_under_test
+from handler_host.cli import main
+from handler_host.testing import Reply, Upstream, worker_under_test
 from tests.cli.running import Run
 
 ROOT = Path(__file__).parents[2]

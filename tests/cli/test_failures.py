@@ -139,6 +139,6 @@ def test_a_reader_that_has_seen_enough_is_no_error(host: str) -> None:
     """Given a pipe that nobody reads, a command is silent."""
     reading, writing = os.pipe()
     os.close(reading)
-    done = subprocess.run([sys.executable, "-m", "host", "ps"], stdout=writing, stderr=subprocess.PIPE)
+    done = subprocess.run([sys.executable, "-m", "handler_host", "ps"], stdout=writing, stderr=subprocess.PIPE)
     os.close(writing)
     assert (done.returncode, done.stderr) == (0, b"")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host.config.loader import hash_key
+from handler_host.config.loader import hash_key
 from tests.cli.running import Run
 
 

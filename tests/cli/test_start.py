@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from host.cli.parser import make_parser
+from handler_host.cli.parser import make_parser
 from tests.cli.running import Run
 
 (COMMANDS,) = (list(action.choices or ()) for action in make_parser()._actions if action.dest == "command")
@@ -23,25 +23,25 @@ def modules_after(code: str) -> set[str]:
 
 @pytest.mark.parametrize("words", [["version"], ["--help"], ["chat", "--help"], ["--version"], []])
 def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
-    modules = modules_after(f"from host.cli import main\nmain({words})")
-    assert "host.cli.parser" in modules
+    modules = modules_after(f"from handler_host.cli import main\nmain({words})")
+    assert "handler_host.cli.parser" in modules
     assert not HEAVY & modules
 
 
 def test_the_server_imports_none_of_the_tools() -> None:
     """Given a server that ends at once, the process has its parser, and nothing else of the command line."""
     modules = modules_after(
-        "import host.server\nhost.server.run = lambda config, reread: 0\nfrom host.cli import main\nmain(['serve'])"
+        "import handler_host.server\nhost.server.run = lambda config, reread: 0\nfrom handler_host.cli import main\nmain(['serve'])"
     )
-    ours = {name for name in modules if name.startswith("host.cli")}
+    ours = {name for name in modules if name.startswith("handler_host.cli")}
     own = ("failure", "flags", "options", "parser", "serve")
-    assert ours == {"host.cli", *(f"host.cli.{name}" for name in own)}
+    assert ours == {"handler_host.cli", *(f"handler_host.cli.{name}" for name in own)}
     assert not {"pydantic", "getpass", "readline"} & modules
 
 
 def test_a_command_that_talks_to_a_host_imports_no_server() -> None:
-    modules = modules_after("from host.cli import main\nmain(['ps', '--url', 'http://127.0.0.1:1'])")
-    assert not {"aiohttp", "msgspec", "host.server", "host.lifecycle.supervisor", "asyncio"} & modules
+    modules = modules_after("from handler_host.cli import main\nmain(['ps', '--url', 'http://127.0.0.1:1'])")
+    assert not {"aiohttp", "msgspec", "handler_host.server", "handler_host.lifecycle.supervisor", "asyncio"} & modules
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -71,6 +71,6 @@ def test_wrong_usage_is_2(words: list[str], run: Run) -> None:
 
 
 def test_version(run: Run) -> None:
-    from host.version import __version__
+    from handler_host._internal.versions import __version__
 
     assert run("version").out.startswith(f"handler-host {__version__} (Python 3.")

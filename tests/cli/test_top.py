@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from host.cli.top_table import COLUMNS, NAME, bars, cell, columns_for, frame, memory_line
+from handler_host.cli.top_table import COLUMNS, NAME, bars, cell, columns_for, frame, memory_line
 from tests.cli.running import PARROT, TOKEN, Run, Terminal
 from tests.cli.test_operators import api
 from tests.support import install_plugin
@@ -190,7 +190,18 @@ def test_it_outlives_the_host_and_finds_its_successor(tmp_path: Path) -> None:
 def serving(config: Path, port: int) -> Iterator[tuple[str, subprocess.Popen[str]]]:
     """Start a host that the test may end."""
     process = subprocess.Popen(
-        [sys.executable, "-m", "host", "serve", "--config", str(config), "--port", str(port), "--log-level", "error"],
+        [
+            sys.executable,
+            "-m",
+            "handler_host",
+            "serve",
+            "--config",
+            str(config),
+            "--port",
+            str(port),
+            "--log-level",
+            "error",
+        ],
         stdout=subprocess.PIPE,
         text=True,
         env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN},

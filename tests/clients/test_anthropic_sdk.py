@@ -13,8 +13,8 @@ from typing import Any
 import anthropic
 import pytest
 
-from host.errors import UpstreamAuth, UpstreamBadRequest
-from host.testing import (
+from handler_host.plugin.errors import UpstreamAuth, UpstreamBadRequest
+from handler_host.testing import (
     Called,
     HostUnderTest,
     Received,

@@ -10,8 +10,8 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
-from host.testing.chat_conformance import PIXEL
+from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "a-consumer-key-of-some-length"
 LOOK = types.FunctionDeclaration(

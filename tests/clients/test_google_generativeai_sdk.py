@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
-from host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
-from host.testing.chat_conformance import PIXEL
+from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "a-consumer-key-of-some-length"
 SCRIPT = '''\

@@ -8,8 +8,14 @@ from typing import Any
 
 import pytest
 
-from host.errors import UpstreamAuth, UpstreamBadRequest, UpstreamError, UpstreamOverloaded, UpstreamRateLimited
-from host.testing import Called, Reply, Status, Upstream, WorkerUnderTest, host_under_test, worker_under_test
+from handler_host.plugin.errors import (
+    UpstreamAuth,
+    UpstreamBadRequest,
+    UpstreamError,
+    UpstreamOverloaded,
+    UpstreamRateLimited,
+)
+from handler_host.testing import Called, Reply, Status, Upstream, WorkerUnderTest, host_under_test, worker_under_test
 
 KEY = "a-consumer-key-of-some-length"
 APIS = {"openai": "/v1", "anthropic": "", "gemini": "/v1beta"}

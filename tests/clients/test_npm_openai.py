@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from host.testing import Called, Reply, Status, Upstream, host_under_test
-from host.testing.script import Fixed, Received
+from handler_host.testing import Called, Reply, Status, Upstream, host_under_test
+from handler_host.testing.script import Fixed, Received
 
 KEY = "a-consumer-key-of-some-length"
 LOOK = Called("look", {"at": "the sun"}, parts=3)

@@ -10,7 +10,7 @@ import openai
 import pydantic
 import pytest
 
-from host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
 
 KEY = "a-consumer-key-of-some-length"
 LOOK: Any = {

@@ -32,7 +32,7 @@ def serving(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[s
     config.write_text(
         f'[server]\nport = {port}\n[handlers.gpt_a]\nbase_url = "http://127.0.0.1:{port}/v1"\nmodel = "gpt_e"\n'
     )
-    command = [sys.executable, "-m", "host", "serve", "--config", str(config)]
+    command = [sys.executable, "-m", "handler_host", "serve", "--config", str(config)]
     with (tmp_path / "log").open("w") as log:
         process = subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=log, text=True, env={**os.environ, **environ}

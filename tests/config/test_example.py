@@ -8,9 +8,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from host.config import Config
-from host.config.loader import load_config
-from host.config.values import SECTIONS, keys_of
+from handler_host.config import Config
+from handler_host.config.loader import load_config
+from handler_host.config.values import SECTIONS, keys_of
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "host.toml"
 

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from host.config import AuthConfig, Config, HandlerPolicy, looks_secret
-from host.config.loader import Loaded, Origin, hash_key, load_config
+from handler_host.config import AuthConfig, Config, HandlerPolicy, looks_secret
+from handler_host.config.loader import Loaded, Origin, hash_key, load_config
 
 Write = Callable[[str], Path]
 
@@ -268,8 +268,8 @@ def test_loading_brings_nothing_heavy() -> None:
     heavy = {"argparse", "ctypes", "difflib", "importlib.metadata", "json", "psutil", "pydantic", "tomllib"}
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import host.config, host.config.loader, host.units, host.log, host.memory.readings\n"
-        "host.config.loader.load_config(None, {'HANDLER_HOST_SERVER__PORT': '1'}, {'server.host': '127.0.0.1'})\n"
+        "import handler_host.config, handler_host.config.loader, handler_host._internal.units, handler_host._internal.log, handler_host.memory.procfs\n"
+        "handler_host.config.loader.load_config(None, {'HANDLER_HOST_SERVER__PORT': '1'}, {'server.host': '127.0.0.1'})\n"
         f"print('loaded', *sorted({heavy!r} & set(sys.modules)))"
     )
     # Without site, whose own imports would be counted.

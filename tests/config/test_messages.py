@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from host.config.loader import hash_key, load_config
-from host.errors import ConfigError
+from handler_host.config.loader import hash_key, load_config
+from handler_host.plugin.errors import ConfigError
 
 Write = Callable[[str], Path]
 

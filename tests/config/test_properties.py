@@ -12,9 +12,9 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.config.loader import load_config
-from host.config.values import SECTIONS, keys_of
-from host.errors import ConfigError
+from handler_host.config.loader import load_config
+from handler_host.config.values import SECTIONS, keys_of
+from handler_host.plugin.errors import ConfigError
 
 SECTION_KEYS = {section: sorted(keys_of(kind)) for section, kind in SECTIONS.items()}
 ALL_KEYS = sorted({key for keys in SECTION_KEYS.values() for key in keys})

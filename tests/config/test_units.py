@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.units import format_duration, format_size, parse_duration, parse_size
+from handler_host._internal.units import format_duration, format_size, parse_duration, parse_size
 
 
 @pytest.mark.parametrize(

@@ -28,7 +28,7 @@ FLAGS = [
 HEAVY = '''
 """A handler of some megabytes, that answers word by word."""
 import asyncio
-from host.chat import ChatHandler
+from handler_host.chat import ChatHandler
 
 class Handler(ChatHandler):
     ballast = b"x" * 40_000_000
@@ -57,7 +57,16 @@ class Host:
 
     def start(self) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "host", "serve", "--config", str(self.root / "host.toml"), "--port", str(self.port)],
+            [
+                sys.executable,
+                "-m",
+                "handler_host",
+                "serve",
+                "--config",
+                str(self.root / "host.toml"),
+                "--port",
+                str(self.port),
+            ],
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,

@@ -17,9 +17,9 @@ from typing import Any
 import pytest
 import yaml
 
-from host.cli.parser import make_parser
-from host.config.loader import load_config
-from host.units import parse_duration
+from handler_host._internal.units import parse_duration
+from handler_host.cli.parser import make_parser
+from handler_host.config.loader import load_config
 
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "examples" / "deploy"
@@ -125,7 +125,7 @@ def test_every_variable_of_the_host_is_one() -> None:
 @pytest.fixture(scope="module")
 def url() -> Iterator[str]:
     """Start the host with the examples' configuration, on this machine only and without plugins; return its URL."""
-    command = [sys.executable, "-m", "host", "serve", "--config", str(DEPLOY / "host.toml")]
+    command = [sys.executable, "-m", "handler_host", "serve", "--config", str(DEPLOY / "host.toml")]
     process = subprocess.Popen(
         [*command, "--host", "127.0.0.1", "--port", "0", "--log-level", "error"],
         stdout=subprocess.PIPE,

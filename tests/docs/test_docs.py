@@ -13,17 +13,17 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-import host
-from host import testing
-from host.app import create_app
-from host.cli.parser import make_parser
-from host.config import Config
-from host.config.loader import SECTIONS, load_config
-from host.errors import BY_CODE
-from host.plugin import HandlerHooks
-from host.telemetry.events import KINDS
-from host.telemetry.metric_families import MEANINGS
-from host.testing import ChatConformance, OperationsConformance
+import handler_host
+from handler_host import testing
+from handler_host.app import create_app
+from handler_host.cli.parser import make_parser
+from handler_host.config import Config
+from handler_host.config.loader import SECTIONS, load_config
+from handler_host.plugin.errors import BY_CODE
+from handler_host.plugin.hooks import HandlerHooks
+from handler_host.telemetry.events import KINDS
+from handler_host.telemetry.metric_families import MEANINGS
+from handler_host.testing import ChatConformance, OperationsConformance
 from tests.support import bench, install_plugin, within
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -126,7 +126,7 @@ def test_the_how_tos_mounted_application_can_be_made() -> None:
     scope: dict[str, object] = {}
     exec(compile(source, "run.md", "exec"), scope)
     assert isinstance(scope["app"], web.Application)
-    assert host.create_app is create_app
+    assert handler_host.create_app is create_app
 
 
 async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def write_the_how_tos_tests(directory: Path) -> list[Path]:
     return files
 
 
-HEAD = "from host.testing import Reply, Status, Upstream\n"
+HEAD = "from handler_host.testing import Reply, Status, Upstream\n"
 
 
 @pytest.mark.slow

@@ -10,10 +10,10 @@ import pytest
 
 import gpt_a
 from gpt_a import GptA
-from host import chat
-from host.catalog import settings
-from host.chat import ChatPiece, ChatRequest, Content, FinishReason, Message
-from host.errors import ConfigError, HostError, InvalidInput, UpstreamError
+from handler_host import chat
+from handler_host.catalog import settings
+from handler_host.chat import ChatPiece, ChatRequest, Content, FinishReason, Message
+from handler_host.plugin.errors import ConfigError, HostError, InvalidInput, UpstreamError
 from tests.docs.reading import ROOT
 
 PAGE = (ROOT / "docs/reference/plugins.md").read_text()

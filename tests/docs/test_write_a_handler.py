@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from host.catalog.manifest import parse_manifest
-from host.errors import InvalidInput
-from host.testing import Reply, Upstream
+from handler_host.catalog.manifest import parse_manifest
+from handler_host.plugin.errors import InvalidInput
+from handler_host.testing import Reply, Upstream
 from tests.support import bench, error_of, install_plugin, within
 
 PAGE = (Path(__file__).parents[2] / "docs/how-to/write-a-handler.md").read_text()

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from host.config.loader import load_config
-from host.testing import HostUnderTest, Received, Reply, Status, Upstream, host_under_test
+from handler_host.config.loader import load_config
+from handler_host.testing import HostUnderTest, Received, Reply, Status, Upstream, host_under_test
 
 pytestmark = pytest.mark.alone
 

@@ -12,16 +12,16 @@ from typing import Any
 
 import aiohttp
 
-from host.config import AdminConfig, AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
-from host.config.loader import hash_key
-from host.lifecycle.supervisor import Supervisor
-from host.server import serving
+from handler_host.config import AdminConfig, AuthConfig, CatalogConfig, Config, HandlerPolicy, ServerConfig
+from handler_host.config.loader import hash_key
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.server import serving
 from tests.support import Control, children_of, within
 
 ADMIN = "the-admin-token"
 PARROT = '''
-from host.chat import ChatHandler, ChatPiece, ToolCallDelta, Usage
-from host.errors import UpstreamRateLimited
+from handler_host.chat import ChatHandler, ChatPiece, ToolCallDelta, Usage
+from handler_host.plugin.errors import UpstreamRateLimited
 
 class Handler(ChatHandler):
     """Says what it is told."""

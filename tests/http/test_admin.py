@@ -94,7 +94,7 @@ async def test_a_load_that_fails_says_why(tmp_path: Path) -> None:
 
 async def test_a_rescan_finds_what_was_installed_and_a_reload_runs_it(tmp_path: Path) -> None:
     source = """
-from host.plugin import operation
+from handler_host.plugin import operation
 class Handler:
     @operation
     async def version(self, request: dict) -> int:

@@ -15,9 +15,9 @@ from tests.http.serving import PARROT, Host, events, running
 from tests.support import install_plugin
 
 COUNTING = '''
-from host.chat import ChatHandler, ChatRequest, TokenCount
-from host.errors import InvalidInput
-from host.plugin import operation
+from handler_host.chat import ChatHandler, ChatRequest, TokenCount
+from handler_host.plugin.errors import InvalidInput
+from handler_host.plugin import operation
 
 class Handler(ChatHandler):
     """Counts words, and sees no image."""

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host import chat
-from host.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
-from host.protocols.anthropic.answers import EventMaker, message
-from host.protocols.anthropic.messages import IGNORED, NEUTRAL
-from host.protocols.anthropic.requests import decode_count, decode_message
-from host.protocols.anthropic.routes import envelope
+from handler_host import chat
+from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+from handler_host.protocols.anthropic.messages import IGNORED, NEUTRAL
+from handler_host.protocols.anthropic.requests import decode_count, decode_message
+from handler_host.protocols.anthropic.responses import EventMaker, message
+from handler_host.protocols.anthropic.routes import envelope
 
 USER = {"role": "user", "content": "hello"}
 CALL = {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "x"}}

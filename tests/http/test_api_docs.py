@@ -11,7 +11,7 @@ from tests.support import install_plugin
 
 TYPED = '''
 import msgspec
-from host.plugin import operation
+from handler_host.plugin import operation
 
 class Place(msgspec.Struct):
     name: str

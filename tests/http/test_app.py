@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-import host
-from host.app import SUPERVISOR, create_app
+import handler_host
+from handler_host.app import SUPERVISOR, create_app
 from tests.http.serving import ADMIN, configured
 from tests.support import install_puppet, within
 
@@ -80,6 +80,6 @@ async def test_an_error_that_nobody_has_foreseen_is_a_general_text_and_a_number(
 
 
 def test_the_package_shows_two_names() -> None:
-    assert host.__all__ == ["__version__", "create_app"]
-    assert host.create_app is create_app
-    assert host.__version__ == "0.1.0"
+    assert handler_host.__all__ == ["__version__", "create_app"]
+    assert handler_host.create_app is create_app
+    assert handler_host.__version__ == "0.1.0"

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from host.access.auth import KeyRing, is_loopback
-from host.config import AuthConfig
-from host.config.loader import hash_key
+from handler_host.auth.consumer_auth import KeyRing, is_loopback
+from handler_host.config import AuthConfig
+from handler_host.config.loader import hash_key
 from tests.http.serving import ADMIN, running
 
 CONSUMER = "consumer-key"

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from host.errors import ConfigError
-from host.testing import Silence, Status, Upstream
-from host.testing.script import Reply
+from handler_host.plugin.errors import ConfigError
+from handler_host.testing import Silence, Status, Upstream
+from handler_host.testing.script import Reply
 from tests.http.serving import Host, events, running
 from tests.support import install_plugin
 
 FAILING = '''
 import os
-from host.chat import ChatHandler, ChatPiece
-from host.errors import BY_CODE
-from host.plugin import operation
+from handler_host.chat import ChatHandler, ChatPiece
+from handler_host.plugin.errors import BY_CODE
+from handler_host.plugin import operation
 
 class Handler(ChatHandler):
     """Fails as it is configured to."""
@@ -248,7 +248,7 @@ async def test_a_client_that_leaves_while_the_second_works_leaves_nothing_behind
 
 async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same(tmp_path: Path) -> None:
     """The real SDK, behind a name of its own in each environment: what the feature is for."""
-    from host.testing import host_under_test
+    from handler_host.testing import host_under_test
 
     def run() -> tuple[list[tuple[int, Any]], str]:
         with Upstream().running() as upstream:
@@ -270,7 +270,7 @@ async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same
 
 SILENT = """
 import aiohttp
-from host.chat import ChatHandler
+from handler_host.chat import ChatHandler
 
 class Handler(ChatHandler):
     async def stream(self, request):

@@ -15,8 +15,8 @@ from tests.http.serving import Host, running
 from tests.support import install_plugin, install_puppet, until
 
 HANDLER = '''
-from host.chat import ChatHandler
-from host.errors import UpstreamError
+from handler_host.chat import ChatHandler
+from handler_host.plugin.errors import UpstreamError
 
 class Handler(ChatHandler):
     """Fails at a word."""

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from host.http import event_stream
+from handler_host.http import sse
 from tests.http.serving import PARROT, Host, events, running
 from tests.support import install_plugin, within
 
@@ -81,11 +81,11 @@ async def test_a_silence_in_an_array_is_broken_by_what_json_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a handler that is silent for long, white space comes, and only after the array has begun."""
-    monkeypatch.setattr(event_stream, "KEEP_ALIVE_INTERVAL", 0.02)
-    monkeypatch.setattr(event_stream, "SHORTEST_LOOK", 0.01)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.02)
+    monkeypatch.setattr(sse, "SHORTEST_LOOK", 0.01)
     source = """
 import asyncio
-from host.chat import ChatHandler, ChatPiece, Usage
+from handler_host.chat import ChatHandler, ChatPiece, Usage
 
 class Handler(ChatHandler):
     async def stream(self, request):
@@ -163,6 +163,6 @@ async def test_many_streams_at_a_time_are_not_mixed_up(tmp_path: Path) -> None:
 
 
 def test_a_host_that_no_client_of_gemini_asks_does_not_carry_its_types() -> None:
-    script = "import sys, host.app; print(*(name for name in sys.modules if name.startswith('host.protocols.gemini.')))"
+    script = "import sys, handler_host.app; print(*(name for name in sys.modules if name.startswith('handler_host.protocols.gemini.')))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.split() == ["host.protocols.gemini.routes"]
+    assert done.stdout.split() == ["handler_host.protocols.gemini.routes"]

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host import chat
-from host.errors import InvalidInput, QueueFull
-from host.protocols.gemini.answers import ChunkMaker, envelope, response
-from host.protocols.gemini.requests import IGNORED, NEUTRAL, decode_count, decode_request
-from host.protocols.gemini.schemas import json_schema
-from host.testing.chat_conformance import PIXEL
+from handler_host import chat
+from handler_host.plugin.errors import InvalidInput, QueueFull
+from handler_host.protocols.gemini.requests import IGNORED, NEUTRAL, decode_count, decode_request
+from handler_host.protocols.gemini.responses import ChunkMaker, envelope, response
+from handler_host.protocols.gemini.schemas import json_schema
+from handler_host.testing.chat_conformance import PIXEL
 
 USER = {"role": "user", "parts": [{"text": "hello"}]}
 LOOK = {"name": "look", "description": "Look.", "parameters": {"type": "OBJECT"}}

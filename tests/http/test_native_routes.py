@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from host.http import event_stream
+from handler_host.http import sse
 from tests.http.serving import events, running
 from tests.support import install_plugin, install_puppet, until, within
 
@@ -57,7 +57,7 @@ async def test_a_sane_request_number_is_kept_and_another_is_replaced(tmp_path: P
 
 async def test_an_empty_body_is_an_empty_object_and_operations_may_have_dots(tmp_path: Path) -> None:
     source = """
-from host.plugin import operation
+from handler_host.plugin import operation
 class Handler:
     @operation("log.append")
     async def append(self, request: dict) -> dict:
@@ -237,8 +237,8 @@ async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(t
 async def test_a_client_that_reads_nothing_holds_the_handler_back_and_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(event_stream, "KEEP_ALIVE_INTERVAL", 0.1)
-    monkeypatch.setattr(event_stream, "CLIENT_STALL", 0.5)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.1)
+    monkeypatch.setattr(sse, "CLIENT_STALL", 0.5)
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         _, writer = await asyncio.open_connection("127.0.0.1", host.port, limit=1024)
@@ -256,8 +256,8 @@ async def test_a_client_that_reads_nothing_holds_the_handler_back_and_is_given_u
 
 
 async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(event_stream, "KEEP_ALIVE_INTERVAL", 0.05)
-    monkeypatch.setattr(event_stream, "SHORTEST_LOOK", 0.05)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.05)
+    monkeypatch.setattr(sse, "SHORTEST_LOOK", 0.05)
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         host.control.make("more")

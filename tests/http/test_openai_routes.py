@@ -169,7 +169,7 @@ async def test_given_an_unknown_model_then_only_handlers_that_chat_are_offered(t
 
 async def test_a_handler_whose_chat_is_none_is_an_error_and_no_crash(tmp_path: Path) -> None:
     source = """
-from host.plugin import operation
+from handler_host.plugin import operation
 class Handler:
     @operation
     async def chat(self, request: dict):

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host import chat
-from host.errors import InvalidInput
-from host.protocols.chat_api import handler_of
-from host.protocols.openai.answers import ChunkMaker, completion
-from host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
+from handler_host import chat
+from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.chat_service import handler_of
+from handler_host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
+from handler_host.protocols.openai.responses import ChunkMaker, completion
 
 USER = {"role": "user", "content": "hello"}
 

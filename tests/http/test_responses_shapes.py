@@ -10,11 +10,11 @@ import pytest
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
-from host import chat_types as chat
-from host.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
-from host.protocols.responses.maker import ResponseMaker
-from host.protocols.responses.requests import IGNORED, NEUTRAL, decode_request
-from host.protocols.responses.routes import ResponseStream
+from handler_host.chat import types as chat
+from handler_host.plugin.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
+from handler_host.protocols.openai_responses.encoder import ResponseMaker
+from handler_host.protocols.openai_responses.requests import IGNORED, NEUTRAL, decode_request
+from handler_host.protocols.openai_responses.routes import ResponseStream
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 USER = {"role": "user", "content": "hello"}

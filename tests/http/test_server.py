@@ -20,9 +20,9 @@ from tests.support import LIMIT, Control, children_of, gone, install_puppet, unt
 PROGRAM = """
 import os, sys
 from pathlib import Path
-from host.config.loader import load_config
-from host.errors import ConfigError
-from host.server import run
+from handler_host.config.loader import load_config
+from handler_host.plugin.errors import ConfigError
+from handler_host.server import run
 try:
     sys.exit(run(load_config(Path(sys.argv[1]), os.environ).config))
 except ConfigError as error:
@@ -210,7 +210,7 @@ async def test_a_second_signal_ends_at_once_what_is_under_way(tmp_path: Path) ->
         await until(lambda: all(map(gone, children)))
 
 
-@pytest.mark.parametrize("module", ["host.server", "host.app"])
+@pytest.mark.parametrize("module", ["handler_host.server", "handler_host.app"])
 async def test_the_server_imports_nothing_that_it_can_do_without(module: str) -> None:
     heavy = {"pydantic", "psutil", "argparse", "difflib", "importlib.metadata", "openai", "http.client"}
     program = f"import sys, {module}; print(*sys.modules)"

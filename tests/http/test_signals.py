@@ -15,8 +15,8 @@ import aiohttp
 import msgspec
 import pytest
 
-from host.config import Config, HandlerPolicy, LogConfig, MemoryConfig, ServerConfig
-from host.config.reconfigure import changes, merged
+from handler_host.config import Config, HandlerPolicy, LogConfig, MemoryConfig, ServerConfig
+from handler_host.config.reconfigure import changes, merged
 from tests.http.test_server import Process, ready
 from tests.support import install_puppet, within
 
@@ -134,7 +134,9 @@ async def test_the_format_and_level_of_the_log_change_at_once(tmp_path: Path) ->
         line = b""
         while b"configuration re-read" not in line:
             line = await within(host.process.stderr.readline())
-        assert line.endswith(b'INFO    host.signals configuration re-read applied=["log.format"] needs_restart=[]\n')
+        assert line.endswith(
+            b'INFO    handler_host.signals configuration re-read applied=["log.format"] needs_restart=[]\n'
+        )
 
 
 async def test_sigusr1_unloads_what_is_idle_and_nothing_else(tmp_path: Path) -> None:

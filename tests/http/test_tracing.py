@@ -18,10 +18,10 @@ from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from host.config import CatalogConfig, Config, HandlerPolicy, ServerConfig, TracingConfig
-from host.server import serving
-from host.testing import Upstream
-from host.testing.upstream import ProtocolName
+from handler_host.config import CatalogConfig, Config, HandlerPolicy, ServerConfig, TracingConfig
+from handler_host.server import serving
+from handler_host.testing import Upstream
+from handler_host.testing.upstream import ProtocolName
 from tests.http.serving import PARROT
 from tests.http.test_server import ready, started
 from tests.support import install_plugin, until, within
@@ -29,8 +29,8 @@ from tests.support import install_plugin, until, within
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE}-b7ad6b7169203331-01"
 TRACED = '''
-from host.plugin import hookimpl, operation
-from host.upstream import trace_headers
+from handler_host.plugin import hookimpl, operation
+from handler_host.plugin.trace import trace_headers
 
 class Handler:
     """Tells what it would send to its provider."""
@@ -167,7 +167,7 @@ async def test_without_tracing_nothing_is_sent(tmp_path: Path, spans: InMemorySp
 
 async def test_without_tracing_opentelemetry_is_not_imported() -> None:
     program = (
-        "import sys, host.server, host.worker.runtime; from host.app import create_app; create_app(); "
+        "import sys, handler_host.server, handler_host.workers.runtime.runtime; from handler_host.app import create_app; create_app(); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)

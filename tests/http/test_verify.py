@@ -10,16 +10,16 @@ from typing import Any
 import aiohttp
 import pytest
 
-from host.config import Config, VerifyConfig
-from host.files import replace_file
-from host.lifecycle import verification
-from host.lifecycle.verification import FIRST_START, commit_of, flag_file, verify
+from handler_host._internal.atomic_write import replace_file
+from handler_host.config import Config, VerifyConfig
+from handler_host.lifecycle import verification
+from handler_host.lifecycle.verification import FIRST_START, commit_of, flag_file, verify
 from tests.http.test_server import Process, ready
 from tests.http.test_signals import TOKEN, logged
 from tests.support import LIMIT, Bench, bench, install_plugin, install_puppet, until, within
 
 PATIENT = '''
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     """Has a health hook that does as it is configured."""

@@ -11,12 +11,12 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from host.config import HandlerPolicy
-from host.errors import ActivationFailed, HandlerCrashed, MemoryBudget
-from host.lifecycle import state as life
-from host.lifecycle.state import Cause, Phase, State
-from host.lifecycle.transitions import step
-from host.memory.ledger import Candidate, Key, Ledger, Request
+from handler_host.config import HandlerPolicy
+from handler_host.lifecycle import state as life
+from handler_host.lifecycle.state import Cause, Phase, State
+from handler_host.lifecycle.transitions import step
+from handler_host.memory.ledger import Candidate, Key, Ledger, Request
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 
 USABLE, BASE = 1000, 100
 SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from msgspec.structs import replace
 
-from host.config import HandlerPolicy
-from host.errors import ActivationFailed, HandlerCrashed, MemoryBudget
-from host.lifecycle import state as life
-from host.lifecycle.state import Cause, Phase, State, Timer
-from host.lifecycle.transitions import step
+from handler_host.config import HandlerPolicy
+from handler_host.lifecycle import state as life
+from handler_host.lifecycle.state import Cause, Phase, State, Timer
+from handler_host.lifecycle.transitions import step
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 
 
 class Handler(RuleBasedStateMachine):

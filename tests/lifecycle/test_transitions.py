@@ -6,8 +6,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from host.config import HandlerPolicy
-from host.errors import (
+from handler_host.config import HandlerPolicy
+from handler_host.lifecycle import state as life
+from handler_host.lifecycle.state import Cause, Phase, State, Timer
+from handler_host.lifecycle.transitions import step
+from handler_host.plugin.errors import (
     ActivationFailed,
     CircuitOpen,
     Draining,
@@ -17,9 +20,6 @@ from host.errors import (
     MemoryBudget,
     QueueFull,
 )
-from host.lifecycle import state as life
-from host.lifecycle.state import Cause, Phase, State, Timer
-from host.lifecycle.transitions import step
 
 Found = TypeVar("Found")
 

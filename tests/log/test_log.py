@@ -17,8 +17,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from host import log as logs
-from host.log import JsonFormatter, TextFormatter, redact
+from handler_host._internal import log as logs
+from handler_host._internal.log import JsonFormatter, TextFormatter, redact
 
 FIGURES = {"handler": "gpt_a", "generation": 1, "pss": 43201331}
 
@@ -29,7 +29,7 @@ def _no_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def record(message: Any = "activated", *arguments: Any, fields: Any = None, error: Any = None) -> logging.LogRecord:
-    made = logging.LogRecord("host.lifecycle.supervisor", logging.INFO, "x.py", 1, message, arguments, error)
+    made = logging.LogRecord("handler_host.lifecycle.supervisor", logging.INFO, "x.py", 1, message, arguments, error)
     made.created = datetime.datetime(2026, 11, 23, 18, 40, 12, 123456, datetime.UTC).timestamp()
     made.fields = fields
     return made
@@ -56,7 +56,7 @@ def raised(message: str) -> Any:
 class TestText:
     def test_is_one_readable_line(self) -> None:
         assert text(fields=FIGURES) == (
-            "2026-11-23T18:40:12.123Z INFO    host.lifecycle.supervisor activated handler=gpt_a generation=1 pss=41.2MB"
+            "2026-11-23T18:40:12.123Z INFO    handler_host.lifecycle.supervisor activated handler=gpt_a generation=1 pss=41.2MB"
         )
 
     def test_the_memory_that_an_unload_gave_back_is_a_size(self) -> None:
@@ -78,7 +78,7 @@ class TestText:
     def test_indents_what_has_more_lines(self) -> None:
         """So that no text can pass for a line of its own."""
         shown = text("first\n2026-01-01T00:00:00.000Z INFO    host forged\r\nthird", fields={"a": 1}).split("\n")
-        assert shown[0].endswith("host.lifecycle.supervisor first a=1")
+        assert shown[0].endswith("handler_host.lifecycle.supervisor first a=1")
         assert shown[1:] == ["    2026-01-01T00:00:00.000Z INFO    host forged", "    third"]
 
     def test_indents_tracebacks(self) -> None:
@@ -100,7 +100,7 @@ class TestJson:
         assert line(fields=FIGURES) == {
             "time": "2026-11-23T18:40:12.123Z",
             "level": "info",
-            "logger": "host.lifecycle.supervisor",
+            "logger": "handler_host.lifecycle.supervisor",
             "event": "activated",
             **FIGURES,
         }
@@ -230,7 +230,7 @@ class TestSecrets:
         assert text("nothing on 12345").endswith("nothing on 12345")
 
     def test_do_not_break_the_json(self) -> None:
-        redact(['","logger":"', "activated", "host.lifecycle.supervisor"])
+        redact(['","logger":"', "activated", "handler_host.lifecycle.supervisor"])
         assert line(fields={"a": "activated"})["a"] == "***"
 
 
@@ -264,7 +264,7 @@ def test_setup_sends_what_is_asked_for_to_standard_error(form: str, monkeypatch:
 
 def test_a_character_that_the_stream_cannot_carry_is_escaped() -> None:
     script = (
-        "import logging, host.log; from host.config import LogConfig; host.log.setup(LogConfig())\n"
+        "import logging, handler_host._internal.log; from handler_host.config import LogConfig; handler_host._internal.log.setup(LogConfig())\n"
         "logging.getLogger('x').warning('half \\ud800 and \\u20ac')"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, env={"PYTHONIOENCODING": "ascii"})

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
-from host import log as logs
-from host.config import LogConfig
-from host.errors import HostError
+from handler_host._internal import log as logs
+from handler_host.config import LogConfig
+from handler_host.plugin.errors import HostError
 from tests.support import bench, error_of, install_plugin, until, within
 
 SECRET = "s3cret/of+the=handler"
 TALKER = '''
 import asyncio, logging, sys, warnings
-from host.errors import UpstreamError
-from host.plugin import hookimpl, operation
+from handler_host.plugin.errors import UpstreamError
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     """Talks."""

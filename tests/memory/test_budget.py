@@ -6,9 +6,9 @@ import asyncio
 
 import pytest
 
-from host.errors import MemoryBudget
-from host.memory.budget import Budget, Expectation, NeverFits
-from host.memory.ledger import Candidate
+from handler_host.memory.budget import Budget, Expectation, NeverFits
+from handler_host.memory.ledger import Candidate
+from handler_host.plugin.errors import MemoryBudget
 from tests.support import within
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from host.config import Config, MemoryConfig, with_state_file
-from host.memory.learned import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, Learned
+from handler_host.config import Config, MemoryConfig, with_state_file
+from handler_host.memory.footprints import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, Learned
 
 MB = 1024**2
 SUBJECT = ("gpt_a", "handler-host-gpt-a", "1.0")
@@ -118,7 +118,7 @@ def test_a_crash_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     saved(path)
     script = (
-        "import sys; from pathlib import Path; from host.memory.learned import Learned\n"
+        "import sys; from pathlib import Path; from handler_host.memory.footprints import Learned\n"
         "learned = Learned(Path(sys.argv[1]))\n"
         "for number in range(400): learned.seen((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
         "print('writes', flush=True)\n"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from host.memory.ledger import Candidate, Eviction, Ledger, Request, fewest
+from handler_host.memory.ledger import Candidate, Eviction, Ledger, Request, fewest
 
 
 class World:

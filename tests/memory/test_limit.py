@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from host.config import MemoryConfig
-from host.memory.readings import MemoryLimit, read_limit
+from handler_host.config import MemoryConfig
+from handler_host.memory.procfs import MemoryLimit, read_limit
 
 MB = 1024**2
 NO_LIMIT_V1 = 9223372036854771712

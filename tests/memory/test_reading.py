@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from host.memory.readings import read_memory, read_other_memory
+from handler_host.memory.procfs import read_memory, read_other_memory
 from tests.support import gone
 
 MB = 1024**2
@@ -73,9 +73,7 @@ def test_a_zombie_uses_nothing_and_needs_no_other_measure(sleeper: subprocess.Po
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
     # then
-    reading = (
-        f"from host.memory.readings import read_memory; print(read_memory({sleeper.pid}), 'psutil' in sys.modules)"
-    )
+    reading = f"from handler_host.memory.procfs import read_memory; print(read_memory({sleeper.pid}), 'psutil' in sys.modules)"
     script = f"import sys; {reading}"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout == "None False\n"
@@ -95,9 +93,9 @@ def test_of_others_processes_rss_is_left(sleeper: subprocess.Popen[str], tmp_pat
     paths = [path for path in sys.path if path]
     script = (
         f"import os, sys; sys.path[:0] = {paths!r}\n"
-        "import host.memory.readings, psutil\n"  # loaded while it may read them
+        "import handler_host.memory.procfs, psutil\n"  # loaded while it may read them
         "os.setgroups([]); os.setgid(65534); os.setuid(65534)\n"
-        f"print(host.memory.readings.read_memory({sleeper.pid}))"
+        f"print(handler_host.memory.procfs.read_memory({sleeper.pid}))"
     )
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=tmp_path)
     assert "measure='rss'" in shown.stdout, shown.stderr

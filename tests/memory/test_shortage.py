@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from host.memory.readings import MemoryLimit
-from host.memory.shortage import KernelView, read_kernel_view
-from host.memory.watch import KILL_AGE, Kills, Stalls
+from handler_host.memory.monitor import KILL_AGE, Kills, Stalls
+from handler_host.memory.pressure import KernelView, read_kernel_view
+from handler_host.memory.procfs import MemoryLimit
 
 MB = 1024**2
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n"

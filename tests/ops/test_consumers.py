@@ -13,13 +13,13 @@ from typing import Any
 import aiohttp
 import pytest
 
-from host.access.consumer_file import parse_consumers
-from host.access.consumers import Consumers
-from host.access.rate_limits import Usage
-from host.config import AdminConfig, AuthConfig, Config
-from host.config.loader import hash_key, load_config
-from host.errors import ConfigError
-from host.server import serving
+from handler_host.auth.consumer_file import parse_consumers
+from handler_host.auth.consumers import Consumers
+from handler_host.auth.rate_limiter import Usage
+from handler_host.config import AdminConfig, AuthConfig, Config
+from handler_host.config.loader import hash_key, load_config
+from handler_host.plugin.errors import ConfigError
+from handler_host.server import serving
 from tests.http.serving import ADMIN, Host, configured, running
 from tests.support import install_puppet, within
 
@@ -95,7 +95,7 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
 async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("host.access.consumers.LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr("handler_host.auth.consumers.LOOK_INTERVAL", 0.0)
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="")) as host:
         assert await echo(host, "key-a") == (200, "")
@@ -108,7 +108,7 @@ async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken
 async def test_a_file_that_becomes_wrong_or_goes_changes_nothing_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
-    monkeypatch.setattr("host.access.consumers.LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr("handler_host.auth.consumers.LOOK_INTERVAL", 0.0)
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="")) as host:
         file = tmp_path / "consumers.toml"

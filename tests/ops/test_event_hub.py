@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from host import log as logs
-from host.telemetry.events import Event, EventHub, Wanted
+from handler_host._internal import log as logs
+from handler_host.telemetry.events import Event, EventHub, Wanted
 from tests.support import within
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from host.config import MetricsConfig
-from host.telemetry.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, Recent
-from host.telemetry.metric_families import MEANINGS
+from handler_host.config import MetricsConfig
+from handler_host.telemetry.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, Recent
+from handler_host.telemetry.metric_families import MEANINGS
 from tests.http.serving import ADMIN, Host, running
 from tests.support import install_puppet, until, within
 
@@ -181,8 +181,8 @@ WITHOUT_LIBRARY = """
 import asyncio, sys
 sys.modules["prometheus_client"] = None
 import aiohttp
-from host.config import Config, LogConfig, MetricsConfig, ServerConfig
-from host.server import serving
+from handler_host.config import Config, LogConfig, MetricsConfig, ServerConfig
+from handler_host.server import serving
 
 async def main():
     config = Config(server=ServerConfig(port=0), log=LogConfig(level="error"), metrics=MetricsConfig(public=True))

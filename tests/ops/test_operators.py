@@ -12,14 +12,14 @@ from typing import Any
 
 import pytest
 
-from host.access import sessions, throttle
-from host.access.sessions import Sessions
-from host.access.throttle import Throttle
-from host.dashboard import FILES, STATIC
-from host.memory.measurement import Reading
-from host.memory.readings import Memory, MemoryLimit
-from host.memory.shortage import KernelView
-from host.telemetry.history import MOST, History
+from handler_host.admin.dashboard import FILES, STATIC
+from handler_host.auth import failed_login_throttle, sessions
+from handler_host.auth.failed_login_throttle import Throttle
+from handler_host.auth.sessions import Sessions
+from handler_host.memory.pressure import KernelView
+from handler_host.memory.procfs import Memory, MemoryLimit
+from handler_host.memory.sampler import Reading
+from handler_host.telemetry.history import MOST, History
 from tests.http.serving import ADMIN, Host, running
 from tests.support import LIMIT, install_puppet, until, within
 
@@ -93,30 +93,32 @@ async def test_another_sites_page_cannot_sign_in_and_a_consumers_key_is_no_token
 
 async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        for _ in range(throttle.FREE):
+        for _ in range(failed_login_throttle.FREE):
             status, answer, cookie = await sign_in(host, "wrong")
             assert (status, answer["error"]["message"], cookie) == (401, "this is not the admin token", "")
         begun = time.monotonic()
         assert (await sign_in(host, "wrong"))[0] == 401
-        assert time.monotonic() - begun >= throttle.FIRST_PAUSE
+        assert time.monotonic() - begun >= failed_login_throttle.FIRST_PAUSE
         found = await audit_of(host)
         assert {(one["action"], one["result"]) for one in found} == {("sign in", "invalid_key")}
         assert "wrong" not in json.dumps(found)
-        assert host.supervisor.observation.counters.wrong_keys["operator"] == throttle.FREE + 1
+        assert host.supervisor.observation.counters.wrong_keys["operator"] == failed_login_throttle.FREE + 1
         assert (await sign_in(host))[0] == 200
 
 
 async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(throttle, "FREE", 0)
-    monkeypatch.setattr(throttle, "FIRST_PAUSE", LIMIT)
-    monkeypatch.setattr(throttle, "LONGEST_PAUSE", LIMIT)
+    monkeypatch.setattr(failed_login_throttle, "FREE", 0)
+    monkeypatch.setattr(failed_login_throttle, "FIRST_PAUSE", LIMIT)
+    monkeypatch.setattr(failed_login_throttle, "LONGEST_PAUSE", LIMIT)
     async with running(tmp_path) as host:
         _, _, cookie = await sign_in(host)
-        guesses = [asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(throttle.MOST_WAITING)]
+        guesses = [
+            asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(failed_login_throttle.MOST_WAITING)
+        ]
         counters = host.supervisor.observation.counters
-        await until(lambda: counters.wrong_keys["operator"] == throttle.MOST_WAITING)
+        await until(lambda: counters.wrong_keys["operator"] == failed_login_throttle.MOST_WAITING)
         assert (await within(sign_in(host)))[0] == 401
         assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200
         for guess in guesses:
@@ -127,14 +129,14 @@ async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_se
 
 def test_pauses_grow_are_bounded_and_are_forgotten() -> None:
     slow = Throttle()
-    pauses = [slow.pause("a", now=1000.0 + n) for n in range(throttle.FREE + 8)]
-    assert pauses[: throttle.FREE] == [0.0] * throttle.FREE
-    assert pauses[throttle.FREE :] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+    pauses = [slow.pause("a", now=1000.0 + n) for n in range(failed_login_throttle.FREE + 8)]
+    assert pauses[: failed_login_throttle.FREE] == [0.0] * failed_login_throttle.FREE
+    assert pauses[failed_login_throttle.FREE :] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
     assert slow.pause("b", now=1000.0) == 0.0
-    assert slow.pause("a", now=1000.0 + throttle.FORGET_AFTER + 100) == 0.0
-    for number in range(throttle.MOST_ADDRESSES + 10):
+    assert slow.pause("a", now=1000.0 + failed_login_throttle.FORGET_AFTER + 100) == 0.0
+    for number in range(failed_login_throttle.MOST_ADDRESSES + 10):
         slow.pause(f"address {number}", now=2000.0)
-    assert len(slow._addresses) == throttle.MOST_ADDRESSES
+    assert len(slow._addresses) == failed_login_throttle.MOST_ADDRESSES
 
 
 def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from bench.providers import aimock, free_port, wait_for_port
-from host.errors import UpstreamAuth, UpstreamRateLimited
-from host.testing import WorkerUnderTest, worker_under_test
+from handler_host.plugin import UpstreamAuth, UpstreamRateLimited
+from handler_host.testing import WorkerUnderTest, worker_under_test
 
 KEY = "a-key-that-aimock-knows"
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}

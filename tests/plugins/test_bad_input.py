@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from host.testing import HostUnderTest, Upstream, host_under_test
+from handler_host.testing import HostUnderTest, Upstream, host_under_test
 
 MODELS = ("gpt_a", "gpt_b", "gpt_c", "gpt_d", "gpt_d/anthropic/claude", "gpt_d/gemini/gemini-2.5-flash", "gpt_e")
 WITH_TOOLS = MODELS[:-1]

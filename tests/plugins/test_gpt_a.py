@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from host.errors import (
+from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
     HostError,
@@ -19,8 +19,8 @@ from host.errors import (
     UpstreamError,
     UpstreamOverloaded,
 )
-from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
-from host.testing.chat_conformance import PIXEL
+from handler_host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "sk-a-very-secret-key"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}

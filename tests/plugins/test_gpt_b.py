@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from host.errors import (
+from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
     HostError,
@@ -23,7 +23,7 @@ from host.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from handler_host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
 from tests.llmock import Llmock, llmock
 
 KEY = "sk-ant-a-very-secret-key"

@@ -15,8 +15,8 @@ import pytest
 
 import gpt_c
 from gpt_c.backend import Settings
-from host.chat import ChatPiece, join
-from host.errors import (
+from handler_host.chat import ChatPiece, join
+from handler_host.plugin import (
     ActivationFailed,
     ConfigError,
     ContentRefused,
@@ -28,7 +28,7 @@ from host.errors import (
     UpstreamRateLimited,
     UpstreamUnreachable,
 )
-from host.testing import (
+from handler_host.testing import (
     ChatConformance,
     Raw,
     Received,
@@ -39,7 +39,7 @@ from host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
-from host.testing.chat_conformance import IMAGE, PIXEL
+from handler_host.testing.chat_conformance import IMAGE, PIXEL
 from tests.llmock import Llmock, llmock
 
 KEY = "AIza-a-very-secret-key"

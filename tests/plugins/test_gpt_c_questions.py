@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from gpt_c.backend import Question, wants_signatures
 from gpt_c.questions import question
 from gpt_c.schemas import to_google
-from host.chat import ChatRequest
-from host.errors import InvalidInput
+from handler_host.chat import ChatRequest
+from handler_host.plugin import InvalidInput
 
 USER = {"role": "user", "content": "Hi"}
 TOOL = {"type": "function", "function": {"name": "look"}}

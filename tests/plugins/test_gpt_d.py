@@ -18,8 +18,8 @@ import pytest
 from gpt_d import import_litellm
 from gpt_d.deployments import read
 from gpt_d.failures import translate
-from host.chat import ChatAnswer, ChatPiece, join
-from host.errors import (
+from handler_host.chat import ChatAnswer, ChatPiece, join
+from handler_host.plugin import (
     ConfigError,
     ContentRefused,
     HostError,
@@ -32,7 +32,7 @@ from host.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from host.testing import (
+from handler_host.testing import (
     Called,
     ChatConformance,
     Raw,
@@ -43,7 +43,7 @@ from host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
-from host.testing.chat_conformance import PIXEL
+from handler_host.testing.chat_conformance import PIXEL
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-a-very-secret-key",
@@ -517,8 +517,8 @@ def look(event, arguments):
 
 sys.addaudithook(look)
 from gpt_d import GptD
-from host.errors import ConfigError
-from host.plugin import Context
+from handler_host.plugin import ConfigError
+from handler_host.plugin import Context
 
 assert "litellm" not in sys.modules, "looking at the plugin imports LiteLLM"
 

@@ -15,9 +15,9 @@ import pytest
 
 import gpt_e.__main__ as fetching
 from gpt_e import find_model
-from host.errors import ActivationFailed, ConfigError, InvalidInput
-from host.memory.readings import read_memory
-from host.testing import ChatConformance
+from handler_host.memory.procfs import read_memory
+from handler_host.plugin import ActivationFailed, ConfigError, InvalidInput
+from handler_host.testing import ChatConformance
 from tests.support import Bench, bench, error_of, until, within
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from host import log as logs
-from host.config import LogConfig
-from host.testing import Reply, Upstream
+from handler_host._internal import log as logs
+from handler_host.config import LogConfig
+from handler_host.testing import Reply, Upstream
 from tests.support import bench, within
 
 HANDLERS = [

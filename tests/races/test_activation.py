@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import ActivationFailed, ActivationTimeout, MemoryBudget
+from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, MemoryBudget
 from tests.support import bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 MB = 1024**2

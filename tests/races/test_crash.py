@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import AnswerTooLarge, CircuitOpen, DeadlineExceeded, HandlerCrashed
+from handler_host.plugin.errors import AnswerTooLarge, CircuitOpen, DeadlineExceeded, HandlerCrashed
 from tests.support import bench, error_of, gone, install_plugin, install_puppet, until, within
 
 MB = 1024**2
@@ -49,7 +49,7 @@ async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tm
 STUBBORN = """
 import asyncio
 from pathlib import Path
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     @hookimpl

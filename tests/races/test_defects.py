@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from host.errors import ActivationFailed, ActivationTimeout, ConfigError
-from host.lifecycle import generation
-from host.lifecycle.generation import Generation
-from host.lifecycle.lease import Lease
-from host.memory import measurement
-from host.processes import fork_client
+from handler_host.lifecycle.lease import Lease
+from handler_host.memory import sampler
+from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, ConfigError
+from handler_host.workers import worker
+from handler_host.workers.forkserver import client
+from handler_host.workers.worker import Generation
 from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
 
 
@@ -90,9 +90,9 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a hung fork server up sooner."""
-    monkeypatch.setattr(fork_client, "ANSWER_TIMEOUT", 0.5)
-    monkeypatch.setattr(fork_client, "END_TIMEOUT", 0.5)
-    monkeypatch.setattr(generation, "LAUNCH_GRACE", 0.2)
+    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "END_TIMEOUT", 0.5)
+    monkeypatch.setattr(worker, "LAUNCH_GRACE", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
@@ -157,7 +157,7 @@ async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_de
         async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("a defect")
 
-        for target, name in ((generation.Channel, "open"), (generation, "Output")):
+        for target, name in ((worker.Channel, "open"), (worker, "Output")):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, broken if name == "open" else raises)
                 assert isinstance(await error_of(host.ask()), ActivationFailed)
@@ -206,18 +206,18 @@ async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an
     install_puppet(tmp_path)
     async with bench(tmp_path, memory={"sample_interval": 0.01}) as host:
         await host.ask()
-        read = measurement.read_memory
+        read = sampler.read_memory
         failed: list[int] = []
 
         def refused(pid: int) -> None:
             failed.append(pid)
             raise OSError(errno.EMFILE, "Too many open files")
 
-        monkeypatch.setattr(measurement, "read_memory", refused)
+        monkeypatch.setattr(sampler, "read_memory", refused)
         await until(lambda: len(failed) >= 3)
         receipt = await within(host.supervisor.unload("puppet"))
         assert receipt.generation == 1
-        monkeypatch.setattr(measurement, "read_memory", read)
+        monkeypatch.setattr(sampler, "read_memory", read)
         await host.ask()
         await until(lambda: host.supervisor.status("puppet").pss is not None)
 

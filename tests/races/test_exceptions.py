@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
 from tests.support import bench, error_of, install_plugin, until, within
 
 RAISING = """
 import asyncio, sys
-from host.errors import InvalidInput
-from host.plugin import hookimpl, operation
+from handler_host.plugin.errors import InvalidInput
+from handler_host.plugin import hookimpl, operation
 
 KINDS = {
     kind.__name__: kind
@@ -173,7 +173,7 @@ async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_tr
 
 CLOSING = """
 import asyncio
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     @hookimpl

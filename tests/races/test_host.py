@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
-from host.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
-from host.memory.measurement import Meter, Reading
+from handler_host.memory.sampler import Meter, Reading
+from handler_host.plugin.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 

@@ -73,7 +73,7 @@ async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited
     (root / "host.toml").write_text(config)
     # The group is entered before the host begins, so that all it takes is counted there.
     enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
-    command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(root / "host.toml")]
+    command = [sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(root / "host.toml")]
     with (root / "log").open("w") as log:
         process = subprocess.Popen(
             ["sh", "-c", enter, "sh", *command],

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import UnknownHandler
+from handler_host.plugin.errors import UnknownHandler
 from tests.catalog.test_editable_installs import BACKENDS, PYPROJECT
 from tests.support import Bench, bench, error_of, until, within
 
@@ -22,7 +22,7 @@ VERSION = "{version}"
 
 import asyncio
 from pathlib import Path
-from host.plugin import operation
+from handler_host.plugin import operation
 
 class Plugin:
     @operation

@@ -18,13 +18,13 @@ from typing import Any
 import msgspec
 import pytest
 
-from host.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
-from host.memory import measurement
-from host.memory.budget import NeverFits
-from host.memory.learned import Learned
-from host.memory.measurement import Reading
-from host.memory.readings import MemoryLimit, read_memory
-from host.memory.shortage import KernelView
+from handler_host.memory import sampler
+from handler_host.memory.budget import NeverFits
+from handler_host.memory.footprints import Learned
+from handler_host.memory.pressure import KernelView
+from handler_host.memory.procfs import MemoryLimit, read_memory
+from handler_host.memory.sampler import Reading
+from handler_host.plugin.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from tests.http.serving import running
 from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
@@ -295,7 +295,7 @@ async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_i
         [
             "import os",
             "from pathlib import Path",
-            "from host.plugin import operation",
+            "from handler_host.plugin import operation",
             "class Handler:",
             "    @operation",
             "    async def fragile(self, request: dict) -> dict:",
@@ -331,7 +331,7 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
             stalled = time.monotonic()  # all the time
         return KernelView(stalled=stalled, stalled_source="/proc/pressure/memory")
 
-    monkeypatch.setattr("host.memory.measurement.read_kernel_view", view)
+    monkeypatch.setattr("handler_host.memory.sampler.read_kernel_view", view)
     for name in ("one", "two", "three"):
         install_puppet(tmp_path, name)
     async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:
@@ -362,12 +362,12 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
 async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Sampling takes a bounded share of a processor: fifty times as long as a measurement takes is a pause at least."""
     install_puppet(tmp_path)
-    read, cost = measurement._read, 0.5
+    read, cost = sampler._read, 0.5
 
     def slow(*arguments: Any) -> Reading:
         return msgspec.structs.replace(read(*arguments), cost=cost)
 
-    monkeypatch.setattr(measurement, "_read", slow)
+    monkeypatch.setattr(sampler, "_read", slow)
     async with bench(tmp_path, memory={"sample_interval": 0.1}) as host:
         watch = host.supervisor._watch
         await host.ask()

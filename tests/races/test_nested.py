@@ -11,7 +11,13 @@ from typing import Any
 
 import pytest
 
-from host.errors import DeadlineExceeded, DispatchCycle, HandlerCrashed, HandlerUnloaded, UpstreamRateLimited
+from handler_host.plugin.errors import (
+    DeadlineExceeded,
+    DispatchCycle,
+    HandlerCrashed,
+    HandlerUnloaded,
+    UpstreamRateLimited,
+)
 from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
 

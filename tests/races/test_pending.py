@@ -8,20 +8,20 @@ from pathlib import Path
 
 import pytest
 
-from host import pending
-from host.config import HandlerPolicy
-from host.config.loader import load_config
-from host.errors import ConfigError, HandlerCrashed, MemoryBudget
-from host.http.health import HealthRoutes
-from host.lifecycle import state as life
-from host.lifecycle.state import Phase, State
-from host.lifecycle.transitions import step
-from host.memory.budget import Budget, Expectation
-from host.memory.ledger import Candidate
+from handler_host.config import HandlerPolicy
+from handler_host.config.loader import load_config
+from handler_host.lifecycle import state as life
+from handler_host.lifecycle.state import Phase, State
+from handler_host.lifecycle.transitions import step
+from handler_host.memory.budget import Budget, Expectation
+from handler_host.memory.ledger import Candidate
+from handler_host.plugin import pending
+from handler_host.plugin.errors import ConfigError, HandlerCrashed, MemoryBudget
+from handler_host.routes.health import HealthRoutes
 from tests.support import bench, error_of, install_plugin, until, within
 
 POSTMAN = """
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     @hookimpl

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded
+from handler_host.plugin.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded
 from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
 
 

@@ -13,8 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from host.errors import HandlerFault, HandlerUnavailable, InvalidInput, UnknownOperation, UpstreamRateLimited
-from host.worker.process import LOADING_THRESHOLD
+from handler_host.plugin.errors import (
+    HandlerFault,
+    HandlerUnavailable,
+    InvalidInput,
+    UnknownOperation,
+    UpstreamRateLimited,
+)
+from handler_host.workers.runtime.process import LOADING_THRESHOLD
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 MANIFEST = """
@@ -59,7 +65,7 @@ async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(
 
 COLLECTING = """
 import gc
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     @hookimpl
@@ -89,7 +95,7 @@ async def test_the_collector_rests_while_a_handler_is_loaded_and_never_looks_at_
 
 SPAWNING = """
 import subprocess
-from host.plugin import operation
+from handler_host.plugin import operation
 
 class Handler:
     @operation
@@ -224,7 +230,7 @@ async def test_errors_of_a_handler_keep_their_meaning_and_others_show_no_detail(
 
 TYPED = """
 import msgspec
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Item(msgspec.Struct):
     count: int
@@ -259,26 +265,26 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
     [
         (
             (
-                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    def activte(self): ...\n"
             ),
             "did you mean 'activate'?",
         ),
         (
             (
-                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    def activate(self, contxt): ...\n"
             ),
             "contxt",
         ),
         (
-            "from host.plugin import operation\nclass Handler:\n    @operation\n    def a(self, one, two): ...\n",
+            "from handler_host.plugin import operation\nclass Handler:\n    @operation\n    def a(self, one, two): ...\n",
             "takes one, two",
         ),
         ("class Handler:\n    def __init__(self): 1 / 0\n", "ZeroDivisionError"),
         (
             (
-                "from host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    async def activate(self): raise OSError('no disk')\n"
             ),
             "OSError: no disk",
@@ -298,7 +304,7 @@ async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_the_requests_n
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = (
-        "import logging, warnings\nfrom host.plugin import operation\nclass Handler:\n"
+        "import logging, warnings\nfrom handler_host.plugin import operation\nclass Handler:\n"
         "    @operation\n    async def say(self, request: dict) -> dict:\n"
         "        logging.getLogger('mine').warning('said %s', request['text'])\n"
         "        warnings.warn('careful', UserWarning)\n        return {}\n"
@@ -317,7 +323,7 @@ async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_the_requests_n
 
 async def test_a_flood_of_output_is_bounded_in_the_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     source = (
-        "from host.plugin import operation\nclass Handler:\n    @operation\n    def flood(self) -> int:\n"
+        "from handler_host.plugin import operation\nclass Handler:\n    @operation\n    def flood(self) -> int:\n"
         "        for number in range(20000):\n            print('line', number)\n        return 1\n"
     )
     install_plugin(tmp_path, "puppet", source)

@@ -9,9 +9,9 @@ import os
 import msgspec
 
 from gpt_a import GptA
-from host.chat import ChatHandler, ChatPiece
-from host.errors import UpstreamError
-from host.plugin import operation
+from handler_host.chat import ChatHandler, ChatPiece
+from handler_host.plugin import operation
+from handler_host.plugin.errors import UpstreamError
 
 
 class Truncated(GptA):

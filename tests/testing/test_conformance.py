@@ -9,16 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from host.testing import ChatConformance, Example, OperationsConformance
+from handler_host.testing import ChatConformance, Example, OperationsConformance
 from tests.support import install_plugin
 
 FLAWED = Path(__file__).with_name("flawed.py")
 HEADER = """
 from pathlib import Path
-import host.testing.provider_conformance
-from host.testing import ChatConformance, Example, OperationsConformance
+import handler_host.testing.provider_conformance
+from handler_host.testing import ChatConformance, Example, OperationsConformance
 
-host.testing.provider_conformance.AT_ONCE = 1.0
+handler_host.testing.provider_conformance.AT_ONCE = 1.0
 """
 OF_GPT_A = """
 class Test{name}(ChatConformance):

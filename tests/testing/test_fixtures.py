@@ -9,11 +9,11 @@ from typing import Any
 import openai
 import pytest
 
-from host.errors import HandlerFault, InvalidInput
-from host.testing import Host, Reply, Status, Upstream, Worker
+from handler_host.plugin.errors import HandlerFault, InvalidInput
+from handler_host.testing import Host, Reply, Status, Upstream, Worker
 from tests.support import gone, install_plugin, install_puppet
 
-pytest_plugins = ["host.testing.fixtures"]
+pytest_plugins = ["handler_host.testing.fixtures"]
 
 
 def test_a_worker_answers_streams_and_goes(worker: Worker, tmp_path: Path) -> None:
@@ -42,7 +42,7 @@ def test_two_workers_and_their_settings_are_apart(worker: Worker, tmp_path: Path
 
 
 def test_no_process_is_left_when_the_test_is_over(tmp_path: Path) -> None:
-    from host.testing import worker_under_test
+    from handler_host.testing import worker_under_test
 
     install_puppet(tmp_path)
     with worker_under_test("puppet", roots=[tmp_path]) as puppet:
@@ -79,7 +79,7 @@ def test_a_host_that_does_not_start_says_why(handler_host: Host) -> None:
 
 
 TELLER = """
-from host.plugin import hookimpl, operation
+from handler_host.plugin import hookimpl, operation
 
 class Handler:
     @hookimpl

@@ -15,7 +15,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from host.testing import Asked, Called, Raw, Reply, Silence, Status, Turn, Upstream
+from handler_host.testing import Asked, Called, Raw, Reply, Silence, Status, Turn, Upstream
 
 CALL = Called("look", {"at": "the ☀"}, id="call_7")
 LONG = Reply(("Grüße", ", ", "世界"), finish="length", prompt_tokens=3, completion_tokens=9)

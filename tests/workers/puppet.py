@@ -12,8 +12,7 @@ import sys
 import time
 from pathlib import Path
 
-from host.errors import InvalidInput, UpstreamRateLimited
-from host.plugin import hookimpl, operation
+from handler_host.plugin import InvalidInput, UpstreamRateLimited, hookimpl, operation
 
 
 class Puppet:

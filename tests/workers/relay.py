@@ -3,8 +3,7 @@
 import asyncio
 import os
 
-from host.errors import HostError
-from host.plugin import hookimpl, operation
+from handler_host.plugin import HostError, hookimpl, operation
 
 
 class Relay:

@@ -75,7 +75,7 @@ class ServedHost:
         self.url = ""
 
     async def start(self) -> None:
-        command = [sys.executable, "-m", "host", "serve", "--port", "0", "--config", str(self._config)]
+        command = [sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(self._config)]
         process = self._process = subprocess.Popen(
             command, env=self._environ, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )

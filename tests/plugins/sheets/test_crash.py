@@ -13,7 +13,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from host.errors import HostError
+from handler_host.plugin import HostError
 from tests.plugins.sheets.google import Google
 from tests.plugins.sheets.hosts import at_google, served
 from tests.support import LIMIT, until, within

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from host.errors import UpstreamAuth, UpstreamUnreachable
+from handler_host.plugin import UpstreamAuth, UpstreamUnreachable
 from sheets.quota import backoff
 from tests.plugins.sheets.google import Google
 from tests.plugins.sheets.hosts import at_google

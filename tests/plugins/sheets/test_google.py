@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from host.errors import UpstreamBadRequest, UpstreamError
+from handler_host.plugin import UpstreamBadRequest, UpstreamError
 from sheets import mirror, quota
 from tests.plugins.sheets.defaults import DEFAULTS
 from tests.plugins.sheets.google import BOOK, Google, Sheet

@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from host.errors import ActivationFailed, ConfigError, HostError, InvalidInput, NotFound, OutOfResources
+from handler_host.plugin import ActivationFailed, ConfigError, HostError, InvalidInput, NotFound, OutOfResources
 from sheets import outbox, repeats, store
 from sheets.store import Store
 from sheets.types import LogAppend

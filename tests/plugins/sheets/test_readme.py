@@ -12,8 +12,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
-from host.catalog.manifest import check_settings, read_manifest
-from host.plugin import OPERATION_ATTRIBUTE
+from handler_host.catalog.manifest import check_settings, read_manifest
+from handler_host.plugin.operations import OPERATION_ATTRIBUTE
 from sheets import Sheets
 from tests.plugins.sheets.defaults import MANIFEST
 from tests.plugins.sheets.google import Google
@@ -53,7 +53,7 @@ async def test_the_commands_do_what_the_readme_says(tmp_path: Path, google: Goog
 
     async def run(host: ServedHost, command: list[str]) -> Any:
         words = command[1 : command.index("|")] if "|" in command else command[1:]
-        shell = [sys.executable, "-m", "host", words[0], "--url", host.url, *words[1:]]
+        shell = [sys.executable, "-m", "handler_host", words[0], "--url", host.url, *words[1:]]
         done = await within(asyncio.to_thread(subprocess.run, shell, capture_output=True, text=True, timeout=60))
         assert done.returncode == 0, f"{command}: {done.stderr}"
         return json.loads(done.stdout)

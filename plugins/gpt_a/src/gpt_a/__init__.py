@@ -9,10 +9,20 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from gpt_a.chunks import piece_of
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
-from host.errors import ConfigError, UpstreamError
-from host.plugin import CallInfo
-from host.upstream import Retries, from_status, of_httpx, retried, retry_after_of, timed_out, trace_headers, unreachable
+from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
+from handler_host.plugin import (
+    CallInfo,
+    ConfigError,
+    Retries,
+    UpstreamError,
+    from_status,
+    of_httpx,
+    retried,
+    retry_after_of,
+    timed_out,
+    trace_headers,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI

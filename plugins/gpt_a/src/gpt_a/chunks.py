@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import msgspec
 
-from host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
-from host.errors import UpstreamError
+from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.plugin import UpstreamError
 
 _FINISHES: dict[str, FinishReason] = {
     "stop": "stop",

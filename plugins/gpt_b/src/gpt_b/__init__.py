@@ -8,10 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_b.events import Events
 from gpt_b.requests import headers_for, message_body, prompt_body
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, TokenCount, check, cut_off
-from host.errors import ConfigError, UpstreamError
-from host.plugin import CallInfo, operation
-from host.upstream import Retries, from_status, of_httpx, retried, retry_after_of, timed_out, trace_headers, unreachable
+from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, TokenCount, check, cut_off
+from handler_host.plugin import (
+    CallInfo,
+    ConfigError,
+    Retries,
+    UpstreamError,
+    from_status,
+    of_httpx,
+    operation,
+    retried,
+    retry_after_of,
+    timed_out,
+    trace_headers,
+    unreachable,
+)
 
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic

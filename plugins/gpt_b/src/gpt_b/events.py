@@ -6,9 +6,8 @@ from typing import Any
 
 import msgspec
 
-from host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
-from host.errors import UpstreamError
-from host.upstream import from_status
+from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.plugin import UpstreamError, from_status
 
 _FINISHES: dict[str, FinishReason] = {
     "end_turn": "stop",

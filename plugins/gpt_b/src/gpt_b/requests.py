@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any
 
-from host.chat import (
+from handler_host.chat import (
     AssistantMessage,
     ChatRequest,
     ImagePart,
@@ -17,11 +17,11 @@ from host.chat import (
     TextPart,
     Tool,
     ToolMessage,
+    arguments_of,
+    image_of,
     text_of,
 )
-from host.chat_checks import arguments_of, image_of
-from host.errors import InvalidInput
-from host.upstream import refuse_fields
+from handler_host.plugin import InvalidInput, refuse_fields
 
 SAMPLING_VERSION = "2023-06-01"
 """The API's version whose models take ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all."""

@@ -9,7 +9,7 @@ from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
-from host.chat import (
+from handler_host.chat import (
     ChatHandler,
     ChatPiece,
     ChatRequest,
@@ -20,9 +20,7 @@ from host.chat import (
     check,
     cut_off,
 )
-from host.errors import ConfigError, ContentRefused, UpstreamError
-from host.plugin import CallInfo, operation
-from host.upstream import Retries, retried
+from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retried
 
 if TYPE_CHECKING:
     from gpt_c.backend import Backend, Call, Chunk, Question, Settings

@@ -72,7 +72,7 @@ class Backend(Protocol):
     """Fields of a chat request that this SDK cannot pass on."""
 
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
-        """Ask once; raises the errors of ``host.errors``. To close the iterator closes the request."""
+        """Ask once; raises the errors of ``handler_host.plugin``. To close the iterator closes the request."""
 
     def whole(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask for no stream, and yield the answer as the only chunk; otherwise as ``stream``."""

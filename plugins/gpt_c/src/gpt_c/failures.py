@@ -9,8 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from host.errors import UpstreamAuth, UpstreamError
-from host.upstream import from_status, retry_after_of, timed_out, unreachable
+from handler_host.plugin import UpstreamAuth, UpstreamError, from_status, retry_after_of, timed_out, unreachable
 
 _BAD_KEY = "API_KEY_INVALID"
 """Google answers a wrong key with 400, and this reason among its details."""

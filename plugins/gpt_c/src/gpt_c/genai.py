@@ -14,8 +14,7 @@ from google.genai import errors, types
 
 from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
 from gpt_c.failures import connection, from_error
-from host.errors import InvalidInput, UpstreamError
-from host.upstream import trace_headers
+from handler_host.plugin import InvalidInput, UpstreamError, trace_headers
 
 
 class GenAi:

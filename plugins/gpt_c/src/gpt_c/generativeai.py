@@ -22,8 +22,7 @@ import aiohttp
 from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
 from gpt_c.failures import connection, from_answer, in_stream
 from gpt_c.schemas import to_google
-from host.errors import InvalidInput, UpstreamError
-from host.upstream import trace_headers
+from handler_host.plugin import InvalidInput, UpstreamError, trace_headers
 
 with warnings.catch_warnings():
     # Two of them: that the SDK's support has ended, which README.md says, and one on the version of Python.

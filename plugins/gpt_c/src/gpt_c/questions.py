@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from gpt_c.backend import Question
-from host.chat import (
+from handler_host.chat import (
     AssistantMessage,
     ChatRequest,
     Content,
@@ -18,11 +18,11 @@ from host.chat import (
     TextPart,
     ToolMessage,
     UserMessage,
+    arguments_of,
+    image_of,
     text_of,
 )
-from host.chat_checks import arguments_of, image_of
-from host.errors import InvalidInput
-from host.upstream import refuse_fields
+from handler_host.plugin import InvalidInput, refuse_fields
 
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 _NUMBERS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from host.errors import InvalidInput
+from handler_host.plugin import InvalidInput
 
 _TYPES = {"string", "number", "integer", "boolean", "array", "object"}
 _ANNOTATIONS = frozenset(

@@ -14,11 +14,26 @@ from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
 from gpt_d.pieces import Watch, piece_of
 from gpt_d.whole import Heard, piece_of_whole
-from host.chat import AssistantMessage, ChatHandler, ChatPiece, ChatRequest, FinishReason, SystemMessage, cut_off
-from host.chat_checks import arguments_of
-from host.errors import ConfigError, HostError, InvalidInput
-from host.plugin import CallInfo
-from host.upstream import Retries, refuse_fields, retried, trace_headers
+from handler_host.chat import (
+    AssistantMessage,
+    ChatHandler,
+    ChatPiece,
+    ChatRequest,
+    FinishReason,
+    SystemMessage,
+    arguments_of,
+    cut_off,
+)
+from handler_host.plugin import (
+    CallInfo,
+    ConfigError,
+    HostError,
+    InvalidInput,
+    Retries,
+    refuse_fields,
+    retried,
+    trace_headers,
+)
 
 MODEL = "openai/gpt-4o-mini"
 """What is asked where neither the request nor the configuration names a model."""

@@ -8,8 +8,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from host.errors import ConfigError
-from host.plugin import Secret
+from handler_host.plugin import ConfigError, Secret
 
 PLACE = "[handlers.gpt_d]"
 KEYS = {"cohere_chat": "COHERE_API_KEY", "together_ai": "TOGETHERAI_API_KEY"}

@@ -14,13 +14,16 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from host.errors import (
+from handler_host.plugin import (
     HostError,
     InvalidInput,
     UpstreamError,
     UpstreamRateLimited,
+    from_status,
+    retry_after_of,
+    timed_out,
+    unreachable,
 )
-from host.upstream import from_status, retry_after_of, timed_out, unreachable
 
 TRANSPORTS = ("httpx", "httpcore", "aiohttp")
 """Packages whose errors mean that the connection failed; none of them is imported here."""

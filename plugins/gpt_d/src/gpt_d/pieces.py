@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
 
 FINISHES: dict[str, FinishReason] = {
     "stop": "stop",

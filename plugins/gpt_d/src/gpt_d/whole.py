@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Any
 
 from gpt_d.pieces import FINISHES, ended_by_gemini, usage_of
-from host.chat import ChatPiece, ToolCallDelta, cut_off
-from host.errors import HostError, UpstreamBadRequest, UpstreamError
+from handler_host.chat import ChatPiece, ToolCallDelta, cut_off
+from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError
 
 
 class Heard:

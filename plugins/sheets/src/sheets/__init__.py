@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
 
-from host.errors import InvalidInput, NotFound
-from host.plugin import CallInfo, Context, hookimpl, operation
+from handler_host.plugin import CallInfo, Context, InvalidInput, NotFound, hookimpl, operation
 from sheets import export
 from sheets import types as t
 from sheets.connection import resident

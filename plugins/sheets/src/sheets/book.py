@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
-from host.errors import (
+from handler_host.plugin import (
     HostError,
     UpstreamAuth,
     UpstreamBadRequest,

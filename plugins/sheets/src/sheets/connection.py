@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from host.upstream import retry_after_of
+from handler_host.plugin import retry_after_of
 from sheets.book import BookError, Effect
 from sheets.settings import SCOPE, Settings
 

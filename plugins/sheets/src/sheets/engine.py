@@ -8,8 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeVar
 
-from host.errors import ConfigError, HostError, InvalidInput, UpstreamBadRequest
-from host.plugin import Context
+from handler_host.plugin import ConfigError, Context, HostError, InvalidInput, UpstreamBadRequest
 from sheets import outbox
 from sheets.book import BookError
 from sheets.google import GoogleBook

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any
 
-from host.errors import HostError
+from handler_host.plugin import HostError
 from sheets import outbox
 from sheets.book import Book, BookError
 from sheets.quota import backoff

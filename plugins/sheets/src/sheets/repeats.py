@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from host.errors import InvalidInput
+from handler_host.plugin import InvalidInput
 from sheets.types import Keyed
 
 KEPT = 86_400.0

@@ -12,8 +12,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from host.errors import InvalidInput
-from host.suggest import did_you_mean, nearest
+from handler_host._internal.suggestions import did_you_mean, nearest
+from handler_host.plugin import InvalidInput
 
 Cell = str | int | float | bool
 Cells = dict[str, Cell]

@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from host.errors import ConfigError
-from host.plugin import Secret
+from handler_host.plugin import ConfigError, Secret
 from sheets.schema import LOG, USERS, Tab, check_columns, make_tabs
 
 Backend = Literal["auto", "local", "google"]

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
-from host.errors import ConfigError, OutOfResources
+from handler_host.plugin import ConfigError, OutOfResources
 
 FILE_NAME = "sheets.sqlite3"
 LOCK_WAIT = 10.0

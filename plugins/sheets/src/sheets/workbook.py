@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from host.errors import InvalidInput
+from handler_host.plugin import InvalidInput
 from sheets import outbox
 from sheets.schema import Cell, Cells, Tab, as_text, join_key, value_cell, value_of
 

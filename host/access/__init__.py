@@ -1,1 +1,0 @@
-"""Who may ask for what: consumers, operators, and the log of what operators did."""

@@ -1,1 +1,0 @@
-"""What handlers there are, from metadata alone: no plugin is imported here."""

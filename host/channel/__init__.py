@@ -1,1 +1,0 @@
-"""Frames between the host and one worker, and the calls that they carry."""

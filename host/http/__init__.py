@@ -1,1 +1,0 @@
-"""The host's own routes, and what all routes share."""

@@ -1,1 +1,0 @@
-"""Bytes: read from the system, learned, promised, measured and given back."""

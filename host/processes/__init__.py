@@ -1,1 +1,0 @@
-"""How worker processes come into being and end: fork server, exec, inline."""

@@ -1,0 +1,1 @@
+"""Helpers for the other packages: log, units, suggestions, source locations, atomic writes, versions."""

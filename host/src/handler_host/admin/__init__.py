@@ -1,0 +1,1 @@
+"""Admin API, event stream and dashboard."""

@@ -1,0 +1,130 @@
+"""The operators' page at ``/admin/``: static files, and the two routes that only the page needs.
+
+All else that it shows and does is done by the admin routes, as anybody could. Its chart
+is uPlot's: 50 KB in one file, made for series over time, without dependencies or a build
+step. Chart.js is about four times as large, ECharts twenty times, and an SVG of our own
+would have axes, cursor and resizing still to be written.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from aiohttp import hdrs, web
+
+from handler_host._internal.versions import __version__
+from handler_host.dispatch.dispatcher import JSON_HEADERS, NativeRoutes
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.plugin.errors import InvalidInput, NotFound
+
+STATIC = Path(__file__).parent / "static"
+TYPES = {
+    "html": "text/html; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "svg": "image/svg+xml",
+}
+FILES = {
+    "index.html": "index.html",
+    "app.js": "app.js",
+    "api.js": "api.js",
+    "chart.js": "chart.js",
+    "handlers.js": "handlers.js",
+    "events.js": "events.js",
+    "try.js": "try.js",
+    "verify.js": "verify.js",
+    "format.js": "format.js",
+    "style.css": "style.css",
+    "icon.svg": "icon.svg",
+    "uplot.js": "uplot/uPlot.iife.min.js",
+    "uplot.css": "uplot/uPlot.min.css",
+}
+"""What is served, and from which file; nothing else is."""
+POLICY = "; ".join(
+    (
+        "default-src 'none'",
+        "script-src 'self'",
+        "style-src 'self'",
+        "img-src 'self'",
+        "connect-src 'self'",
+        "base-uri 'none'",
+        "form-action 'none'",
+        "frame-ancestors 'none'",
+    )
+)
+"""No script or style that is not one of the files, no address but the host's, in no frame."""
+HEADERS = {
+    "Content-Security-Policy": POLICY,
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    # It is asked each time whether the file has changed, so that an upgraded host never runs yesterday's page.
+    hdrs.CACHE_CONTROL: "no-cache",
+}
+
+
+class DashboardRoutes:
+    """The routes of the page."""
+
+    def __init__(self, supervisor: Supervisor, native: NativeRoutes) -> None:
+        self._supervisor = supervisor
+        self._native = native
+
+    def public_routes(self) -> list[web.RouteDef]:
+        """Return those of the files, which hold no secret: one has to load the page to sign in."""
+        return [
+            web.get("/admin", self.redirect),
+            web.get("/admin/", self.page),
+            web.get("/admin/static/{file}", self.file),
+        ]
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return those for operators only."""
+        return [
+            web.get("/admin/overview", self.overview),
+            web.post("/admin/handlers/{name}/dispatch/{operation}", self._native.dispatch),
+        ]
+
+    async def redirect(self, request: web.Request) -> web.StreamResponse:
+        """Lead to the page; relative, as the application may be mounted anywhere."""
+        return web.Response(status=308, headers={hdrs.LOCATION: f"{request.path.rpartition('/')[2]}/"})
+
+    async def page(self, request: web.Request) -> web.StreamResponse:
+        """The page."""
+        return _file("index.html")
+
+    async def file(self, request: web.Request) -> web.StreamResponse:
+        """One of its files."""
+        name = request.match_info["file"]
+        if name not in FILES:
+            raise NotFound(f"the dashboard has no file {name!r}")
+        return _file(name)
+
+    async def overview(self, request: web.Request) -> web.StreamResponse:
+        """All that the page shows, in one answer; of the memory over time what came after the sample ``since``."""
+        given = request.query.get("since", "0")
+        if not (given.isascii() and given.isdecimal() and len(given) < 16):
+            raise InvalidInput(f"since = {given!r}: has to be the number of a sample", param="since")
+        supervisor = self._supervisor
+        await supervisor.refresh()
+        content: dict[str, Any] = {
+            "version": __version__,
+            "run": supervisor.observation.events.run,
+            "now": time.monotonic(),
+            "draining": supervisor.draining,
+            "handlers": supervisor.statuses(),
+            "memory": supervisor.last_memory(),
+            "verify": supervisor.verified,
+            "history": [msgspec.Raw(sample) for sample in supervisor.observation.history.since(int(given))],
+        }
+        return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)
+
+
+def _file(name: str) -> web.FileResponse:
+    path = STATIC / FILES[name]
+    return web.FileResponse(path, headers={**HEADERS, hdrs.CONTENT_TYPE: TYPES[path.suffix[1:]]})

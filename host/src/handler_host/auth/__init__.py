@@ -1,0 +1,1 @@
+"""Authentication: consumers and their limits, admin tokens and sessions, audit log."""

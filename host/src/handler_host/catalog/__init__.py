@@ -1,0 +1,1 @@
+"""Catalog: handlers, found from metadata alone."""

@@ -1,0 +1,265 @@
+"""``handler.toml``: what a plugin tells of itself without being imported.
+
+The file is optional and stands beside the ``__init__.py`` of the entry point's
+package. An unknown key or a wrong value is an error with the nearest right one,
+and the handler is then shown as ``invalid`` with it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from handler_host._internal import units, versions
+from handler_host._internal.source_location import line_of
+from handler_host._internal.suggestions import did_you_mean
+from handler_host.catalog import settings
+from handler_host.catalog.settings import Setting
+from handler_host.config import POLICY_KEYS, Config
+from handler_host.plugin.errors import ConfigError
+
+API_MAJOR = 1
+GROUP = f"handler_host.v{API_MAJOR}"
+"""The entry point group of this host's API."""
+FILE_NAME = "handler.toml"
+MAX_BYTES = 256 * 1024
+"""Longest manifest that is read."""
+
+SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
+_OWN_VARIABLES = "HANDLER_HOST_"
+
+Read = TypeVar("Read")
+
+
+class ManifestError(ConfigError):
+    """A manifest is wrong; the message names file, key, value and remedy."""
+
+
+class OperationNote(msgspec.Struct, frozen=True):
+    """What a manifest says of an operation."""
+
+    summary: str = ""
+    retry_on_crash: bool = False
+    """Whether it may be run a second time, when its worker ended before anything of the answer was there."""
+
+
+class SecretNote(msgspec.Struct, frozen=True):
+    """What a manifest says of a secret; never its value."""
+
+    required: bool = True
+    description: str = ""
+
+
+class Timeouts(msgspec.Struct, frozen=True):
+    """The author's word on the handler's time limits, in seconds; None leaves it to the host's configuration."""
+
+    activate: float | None = None
+    first_byte: float | None = None
+    gap: float | None = None
+    drain: float | None = None
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """A manifest that was read and checked."""
+
+    title: str = ""
+    description: str = ""
+    operations: dict[str, OperationNote] | None = None
+    """None: the manifest does not say; the worker will."""
+    secrets: dict[str, SecretNote] = {}
+    config: dict[str, Setting] = {}
+    memory_estimate: int | None = None
+    """Bytes of PSS that an activation is expected to take."""
+    timeouts: Timeouts = Timeouts()
+    requires_host: str | None = None
+    """The versions of the host that the plugin works with, like ``>=0.1,<1``."""
+
+
+def parse_manifest(data: str | bytes, path: str) -> Manifest:
+    """Read the text of a manifest; ``path`` is for messages. Raises :class:`ManifestError`."""
+    import tomllib  # a host without manifests does without it
+
+    try:
+        table = tomllib.loads(data if isinstance(data, str) else data.decode())
+    except UnicodeDecodeError as error:
+        raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
+    except ValueError as error:
+        raise ManifestError(f"{path} is no TOML: {error}; correct it there") from None
+    except RecursionError:
+        raise ManifestError(f"{path} is no manifest: its values are nested too deeply") from None
+    return _Reader(path, data if isinstance(data, str) else data.decode()).manifest(table)
+
+
+def read_manifest(path: str) -> Manifest:
+    """Read a manifest file; raises :class:`ManifestError`, also if the file cannot be read."""
+    try:
+        with open(path, "rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
+    if len(data) > MAX_BYTES:
+        raise ManifestError(f"{path} is longer than {MAX_BYTES // 1024} KiB; it holds more than a manifest")
+    return parse_manifest(data, path)
+
+
+def check_settings(manifest: Manifest | None, given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the handler's own settings with the manifest's defaults filled in.
+
+    ``where`` is the place of the settings, for messages (``[handlers.gpt_a]``). Without
+    a manifest all settings are taken as they are. Raises :class:`handler_host.plugin.errors.ConfigError`.
+    """
+    if manifest is None:
+        return dict(given)
+    secrets = {name.lower(): name for name in manifest.secrets}
+    for key in given:
+        if key not in manifest.config and key.lower() in secrets:
+            name = secrets[key.lower()]
+            raise ConfigError(
+                f"{where}: {key} is a secret; remove it here and set the environment variable {name}", param=key
+            )
+    return settings.check(manifest.config, given, where, further=POLICY_KEYS)
+
+
+def check_configured(manifest: Manifest | None, config: Config, name: str) -> dict[str, Any]:
+    """Return the settings that a handler is configured with, as :func:`check_settings` does.
+
+    Raises :class:`handler_host.plugin.errors.ConfigError` that begins with the file and the line.
+    """
+    try:
+        return check_settings(manifest, config.settings(name), f"[handlers.{name}]")
+    except ConfigError as error:
+        key = () if error.param is None else (error.param,)
+        raise ConfigError(f"{_place(config.source, ('handlers', name, *key))}{error.message}") from None
+
+
+def _place(source: Path | None, key: tuple[str, ...]) -> str:
+    """Return where a key stands, as the beginning of a message; what the environment sets is in no file."""
+    try:
+        line = line_of(source.read_text(encoding="utf-8-sig"), key) if source is not None else None
+    except (OSError, UnicodeDecodeError):
+        line = None
+    return "" if line is None else f"{source}:{line}: "
+
+
+class _Reader:
+    """Reads the tables of one manifest; each method raises :class:`ManifestError`."""
+
+    def __init__(self, path: str, text: str) -> None:
+        self._path = path
+        self._text_of_file = text
+
+    def manifest(self, table: dict[str, Any]) -> Manifest:
+        known = ("title", "description", "requires_host", "operations", "secrets", "config", "memory", "timeouts")
+        self._known("", table, known)
+        memory = self._table("memory", table.get("memory", {}))
+        self._known("memory", memory, ("estimate",))
+        timeouts = self._table("timeouts", table.get("timeouts", {}))
+        self._known("timeouts", timeouts, Timeouts.__struct_fields__)
+        operations = self._each("operations", table, OPERATION_NAME, self._operation) if "operations" in table else None
+        estimate = self._amount("memory.estimate", memory["estimate"], units.parse_size) if memory else None
+        return Manifest(
+            title=self._text("title", table.get("title", "")),
+            description=self._text("description", table.get("description", "")),
+            requires_host=self._range(table.get("requires_host")),
+            operations=operations,
+            secrets=self._each("secrets", table, SECRET_NAME, self._secret),
+            config=self._settings(table),
+            memory_estimate=estimate,
+            timeouts=Timeouts(
+                **{key: self._amount(f"timeouts.{key}", value, units.parse_duration) for key, value in timeouts.items()}
+            ),
+        )
+
+    def _operation(self, key: str, table: dict[str, Any]) -> OperationNote:
+        self._known(key, table, OperationNote.__struct_fields__)
+        summary = self._text(f"{key}.summary", table.get("summary", ""))
+        return OperationNote(summary, self._yes_or_no(f"{key}.retry_on_crash", table.get("retry_on_crash", False)))
+
+    def _secret(self, key: str, table: dict[str, Any]) -> SecretNote:
+        self._known(key, table, SecretNote.__struct_fields__)
+        if key.removeprefix("secrets.").startswith(_OWN_VARIABLES):
+            raise self._error(key, f"names that begin with {_OWN_VARIABLES} are the host's own; take another")
+        required = self._yes_or_no(f"{key}.required", table.get("required", True))
+        return SecretNote(required, self._text(f"{key}.description", table.get("description", "")))
+
+    def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
+        found = self._each("config", table, KEY, self._setting)
+        for key in found:
+            if key in POLICY_KEYS:
+                raise self._error(f"config.{key}", f"[handlers.NAME] has a key {key!r} of the host's own; take another")
+        return found
+
+    def _setting(self, key: str, table: dict[str, Any]) -> Setting:
+        self._known(key, table, settings.KEYS)
+        try:
+            return settings.declare(table)
+        except settings.Mistake as mistake:
+            raise self._error(f"{key}.{mistake.key}", mistake.text) from None
+
+    def _each(
+        self, section: str, table: dict[str, Any], names: re.Pattern[str], read: Callable[[str, dict[str, Any]], Read]
+    ) -> dict[str, Read]:
+        """Read each sub-table of a section."""
+        found: dict[str, Read] = {}
+        for name, value in self._table(section, table.get(section, {})).items():
+            key = f"{section}.{name}"
+            if names.fullmatch(name) is None:
+                raise self._error(section, f"{name!r} is no name for one of them; allowed is {names.pattern}")
+            found[name] = read(key, self._table(key, value))
+        return found
+
+    def _table(self, key: str, value: object) -> dict[str, Any]:
+        if not isinstance(value, dict):
+            raise self._error(key, f"{value!r} is no table; write a section [{key}]")
+        return value
+
+    def _yes_or_no(self, key: str, value: object) -> bool:
+        if not isinstance(value, bool):
+            raise self._error(key, f"{value!r} is neither true nor false")
+        return value
+
+    def _text(self, key: str, value: object) -> str:
+        if not isinstance(value, str):
+            raise self._error(key, f'{value!r} is no text; write {key.rpartition(".")[2]} = "..."')
+        return value
+
+    def _amount(self, key: str, value: object, parse: Callable[[Any], Read]) -> Read:
+        if isinstance(value, bool) or not isinstance(value, str | int | float):
+            raise self._error(key, f"{value!r} is no amount")
+        try:
+            return parse(value)
+        except (ValueError, OverflowError) as error:
+            raise self._error(key, str(error)) from None
+
+    def _range(self, value: object) -> str | None:
+        if value is None:
+            return None
+        text = self._text("requires_host", value)
+        try:
+            versions.parse_range(text)
+        except ValueError as error:
+            raise self._error("requires_host", str(error)) from None
+        return text
+
+    def _known(self, section: str, table: dict[str, Any], known: Collection[str]) -> None:
+        for key in table:
+            if key not in known:
+                place = f" in [{section}]" if section else ""
+                where = self._where(f"{section}.{key}" if section else key)
+                raise ManifestError(f"{where}: unknown key {key!r}{place}{did_you_mean(key, known)}")
+
+    def _error(self, key: str, text: str) -> ManifestError:
+        return ManifestError(f"{self._where(key)}: {key}: {text}")
+
+    def _where(self, key: str) -> str:
+        """Return the file and, if it is found, the line of the key or of what it is missing in."""
+        words = key.split(".")
+        lines = (line_of(self._text_of_file, words[:length]) for length in range(len(words), 0, -1))
+        line = next((line for line in lines if line is not None), None)
+        return self._path if line is None else f"{self._path}:{line}"

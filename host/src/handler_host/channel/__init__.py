@@ -1,0 +1,1 @@
+"""Channel to a worker: frames, one connection, one call, flow control."""

@@ -1,0 +1,102 @@
+"""Chat contract: request and response types, their validation, and the base class of chat handlers.
+
+A GPT variant is a class with one method::
+
+    from handler_host.chat import ChatHandler, ChatRequest
+
+    class Parrot(ChatHandler):
+        async def stream(self, request: ChatRequest):
+            for word in request.last_text().split():
+                yield word + " "
+
+The names are imported on first use: the host translates to and from ``handler_host.chat.types`` without loading what
+plugins are made with.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handler_host.chat.handler import ChatHandler, cut_off
+    from handler_host.chat.types import (
+        AssistantMessage,
+        ChatAnswer,
+        ChatPiece,
+        ChatRequest,
+        Content,
+        FinishReason,
+        FunctionCall,
+        FunctionSpec,
+        ImagePart,
+        ImageUrl,
+        JsonObjectFormat,
+        JsonSchema,
+        JsonSchemaFormat,
+        Message,
+        NamedFunction,
+        NamedToolChoice,
+        SystemMessage,
+        TextFormat,
+        TextPart,
+        TokenCount,
+        Tool,
+        ToolCall,
+        ToolCallDelta,
+        ToolMessage,
+        Usage,
+        UserMessage,
+        join,
+        text_of,
+    )
+    from handler_host.chat.validation import arguments_of, check, image_of
+
+__all__ = [
+    "AssistantMessage",
+    "ChatAnswer",
+    "ChatHandler",
+    "ChatPiece",
+    "ChatRequest",
+    "Content",
+    "FinishReason",
+    "FunctionCall",
+    "FunctionSpec",
+    "ImagePart",
+    "ImageUrl",
+    "JsonObjectFormat",
+    "JsonSchema",
+    "JsonSchemaFormat",
+    "Message",
+    "NamedFunction",
+    "NamedToolChoice",
+    "SystemMessage",
+    "TextFormat",
+    "TextPart",
+    "TokenCount",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolMessage",
+    "Usage",
+    "UserMessage",
+    "arguments_of",
+    "check",
+    "cut_off",
+    "image_of",
+    "join",
+    "text_of",
+]
+
+_MODULES = {
+    "handler": ("ChatHandler", "cut_off"),
+    "validation": ("arguments_of", "check", "image_of"),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines ``name``."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'types')}"), name)

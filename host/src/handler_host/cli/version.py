@@ -1,0 +1,16 @@
+"""``handler-host version``."""
+
+from __future__ import annotations
+
+import platform
+from types import SimpleNamespace
+
+from handler_host._internal.versions import __version__
+from handler_host.cli.failure import OK
+from handler_host.cli.render import put
+
+
+def version(arguments: SimpleNamespace) -> int:
+    """Print the version."""
+    put(f"handler-host {__version__} (Python {platform.python_version()})")
+    return OK

@@ -1,0 +1,1 @@
+"""Dispatches below HTTP: authorization, limits, admission, fallback, crash retry, recording, handler calls."""

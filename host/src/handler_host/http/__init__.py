@@ -1,0 +1,1 @@
+"""HTTP toolkit: request context, error rendering, SSE, body limits, client address, middleware."""

@@ -1,0 +1,1 @@
+"""Lifecycle of handlers: state, transitions, one controller per handler, supervisor."""

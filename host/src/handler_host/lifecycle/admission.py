@@ -1,0 +1,33 @@
+"""Gives a lease to a block of code, and takes it back at its end."""
+
+from __future__ import annotations
+
+from types import TracebackType
+
+from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.lease import Lease
+
+
+class Admission:
+    """Gives a lease to the block it is entered for, and takes it back at its end."""
+
+    __slots__ = ("_dispatch", "_owner", "_patience", "operation")
+
+    def __init__(self, owner: Owner, dispatch: int, patience: float | None, operation: str | None) -> None:
+        self.operation = operation
+        """The operation that is asked for, if the handler is known to have it."""
+        self._owner = owner
+        self._dispatch = dispatch
+        self._patience = patience
+
+    async def __aenter__(self) -> Lease:
+        return await self._owner.admit(self._dispatch, self._patience)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Take the lease back; for who has entered this without a block."""
+        self._owner.release(self._dispatch)

@@ -1,0 +1,161 @@
+"""One handler as it is shown: the catalog's facts and the owner's state, side by side."""
+
+from __future__ import annotations
+
+import time
+
+from handler_host.admin.schemas import ExitReport, HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
+from handler_host.catalog.catalog import CatalogEntry
+from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.state import Phase, Unloaded
+from handler_host.telemetry.counters import Recent
+
+
+class OperationsMemory:
+    """What is known of the handlers' operations: the manifest's word, and then what a worker has told."""
+
+    def __init__(self) -> None:
+        self._told: dict[str, list[OperationReport]] = {}
+
+    def learn(self, owner: Owner) -> None:
+        """Keep what the handler's worker has told when it became ready."""
+        ready = owner.generation.ready if owner.generation is not None else None
+        if ready is not None:
+            self._told[owner.name] = [
+                OperationReport(
+                    name=told.name,
+                    summary=told.summary,
+                    streams=told.streams,
+                    input_schema=told.input_schema,
+                    output_schema=told.output_schema,
+                )
+                for told in ready.operations
+            ]
+
+    def forget(self, name: str) -> None:
+        """Forget what was told: another version is installed."""
+        self._told.pop(name, None)
+
+    def reports(self, entry: CatalogEntry) -> list[OperationReport] | None:
+        """Return the operations of a handler, or None if nobody has told them yet."""
+        if entry.name in self._told:
+            return self._told[entry.name]
+        if entry.manifest is None or entry.manifest.operations is None:
+            return None
+        return [
+            OperationReport(name=name, summary=operation.summary)
+            for name, operation in entry.manifest.operations.items()
+        ]
+
+    def names(self, entry: CatalogEntry) -> set[str] | None:
+        """Return the operations' names, or None if nobody has told them yet."""
+        reports = self.reports(entry)
+        return None if reports is None else {report.name for report in reports}
+
+
+def step_fields(owner: Owner, what: str, exit: ExitReport | None) -> dict[str, object]:
+    """Return the figures of a step in a handler's life, for log and events; ``exit`` is how a worker ended."""
+    fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
+    departure = owner.state.departure
+    if what in ("activating", "activated", "failed"):
+        fields["for"] = owner.activated_for
+    if what == "activated":
+        fields["seconds"] = owner.activate_seconds
+    elif what == "draining" and departure is not None:
+        fields |= {"cause": departure.cause.value, "in_flight": len(owner.state.leases)}
+    elif exit is not None:
+        # Its successor may have begun already.
+        fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
+    elif what == "failed" and owner.state.error is not None:
+        fields["error"] = owner.state.error.message
+    return fields
+
+
+def handler_status(
+    owner: Owner, operations: list[OperationReport] | None, learned: int | None, recent: Recent
+) -> HandlerStatus:
+    """Return what there is to tell of a handler now."""
+    entry, state, generation = owner.entry, owner.state, owner.generation
+    now = time.monotonic()
+    idle_since = owner.spells.idle_since
+    return HandlerStatus(
+        name=entry.name,
+        state=_shown_state(owner),
+        reason=_reason(owner),
+        distribution=entry.distribution,
+        version=entry.version,
+        title=entry.manifest.title if entry.manifest is not None else "",
+        description=entry.manifest.description if entry.manifest is not None else "",
+        operations=operations,
+        isolation=owner.policy.isolation,
+        python=str(owner.policy.python) if owner.policy.python is not None else entry.python,
+        pin=owner.policy.pin,
+        generation=state.generation,
+        pid=generation.pid if generation is not None else None,
+        pss=generation.pss if generation is not None and generation.exit is None else None,
+        learned_pss=learned,
+        in_flight=len(state.leases),
+        queued=len(state.waiters),
+        idle_for=now - idle_since if idle_since is not None else None,
+        expires_in=owner.expires_in(),
+        retry_in=max(0.0, state.retry_at - now) if state.retry_at is not None else None,
+        dispatches=owner.dispatches,
+        error_rate=recent.error_rate(),
+        median_seconds=recent.quantile(0.5),
+        p99_seconds=recent.quantile(0.99),
+        last_exit=owner.last_exit,
+    )
+
+
+def load_receipt(owner: Owner, already: bool, before: int, after: int) -> LoadReceipt:
+    """Return what an operator is told of a load; ``before`` and ``after`` are the PSS of all processes."""
+    generation = owner.generation
+    ready_at = generation.ready_at if generation is not None else None
+    return LoadReceipt(
+        handler=owner.name,
+        generation=owner.state.generation,
+        pid=(generation.pid if generation is not None else None) or 0,
+        already=already,
+        activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
+        pss_before=before,
+        pss_after=after,
+    )
+
+
+def unload_receipt(owner: Owner, was: str, outcome: Unloaded, before: int, after: int, seconds: float) -> UnloadReceipt:
+    """Return what an operator is told of an unload; ``was`` is the state that it found."""
+    departure = outcome.departure
+    return UnloadReceipt(
+        handler=owner.name,
+        generation=outcome.generation,
+        was=was,
+        bytes_given_back=outcome.given_back,
+        pss_before=before,
+        pss_after=after,
+        drained=departure.drained if departure is not None else 0,
+        killed=departure.killed if departure is not None else 0,
+        seconds=seconds,
+        exit=outcome.exit,
+    )
+
+
+def _shown_state(owner: Owner) -> str:
+    state, problem = owner.state, owner.entry.problem
+    if state.phase in (Phase.COLD, Phase.FAILED) and problem is not None:
+        return problem.state
+    if state.phase is Phase.READY:
+        return "active" if state.leases else "idle"
+    return str(state.phase.value)
+
+
+def _reason(owner: Owner) -> str | None:
+    state, problem = owner.state, owner.entry.problem
+    if owner.removed:
+        return "its distribution was removed; the worker goes on until it is unloaded"
+    if problem is not None:
+        return problem.reason
+    if state.error is not None:
+        return state.error.message
+    if state.phase is Phase.WAITING:
+        return "waits for memory"
+    return str(state.departure.cause.value) if state.departure is not None else None

@@ -1,0 +1,373 @@
+"""All handlers together: catalog, owners, launchers, budget, and what is told of them.
+
+The supervisor wires; it decides nothing about a single handler. That is its
+owner's (``handler_host.lifecycle.controller``), and by it the lifecycle's (``handler_host.lifecycle.transitions``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import time
+from collections.abc import Coroutine, Mapping
+
+import msgspec
+
+from handler_host.admin.schemas import (
+    ExitReport,
+    HandlerStatus,
+    LoadReceipt,
+    MemoryReport,
+    RescanReport,
+    UnloadReceipt,
+    VerifyReport,
+)
+from handler_host.catalog import catalog as catalogs
+from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.channel.channel import Channel, Nested
+from handler_host.config import Config, HandlerPolicy
+from handler_host.dispatch import fallback
+from handler_host.lifecycle import state as life
+from handler_host.lifecycle.admission import Admission
+from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.pending_work import Waking
+from handler_host.lifecycle.state import Cause, UnloadMode
+from handler_host.lifecycle.status import OperationsMemory, handler_status, load_receipt, step_fields, unload_receipt
+from handler_host.memory.budget import Budget, Expectation
+from handler_host.memory.monitor import MemoryWatch
+from handler_host.memory.report import handler_memory, memory_report
+from handler_host.memory.sampler import Reading
+from handler_host.plugin.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
+from handler_host.telemetry.hub import Observation, Observer
+from handler_host.workers.launch_spec import Planner, check_all_settings, policy_of, strangers
+from handler_host.workers.worker import Generation, Plan
+
+log = logging.getLogger(__name__)
+
+
+class Supervisor:
+    """Offers the handlers of a catalog: leases to dispatches, loads and unloads to operators.
+
+    ``environ`` is where secrets come from; the default is the host's own environment.
+    """
+
+    def __init__(
+        self, config: Config, *, environ: Mapping[str, str] | None = None, observer: Observer | None = None
+    ) -> None:
+        self.config = config
+        self.draining = False
+        self.verified: VerifyReport | None = None
+        """The check of this deploy, which ``handler_host.lifecycle.verification`` runs; None: none was asked for."""
+        self._closing: asyncio.Task[None] | None = None
+        self._environ = dict(os.environ if environ is None else environ)
+        self.observation = Observation(observer)
+        self._catalog = Catalog.empty()
+        self._owners: dict[str, Owner] = {}
+        self._dispatches = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._endless: list[asyncio.Task[None]] = []
+        self._operations = OperationsMemory()
+        self._pins: dict[str, bool] = {}
+        self._planner = Planner(config, self._environ, self._nest)
+        self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
+        self._rescanning = asyncio.Lock()
+        self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
+
+    async def start(self) -> None:
+        """Read the catalog, and begin to measure. Nothing is launched.
+
+        Raises :class:`handler_host.plugin.errors.ConfigError` for a fallback that is no handler.
+        """
+        await self._watch.start()
+        await self._note("startup")
+        await self._rescan()
+        flaws = list(fallback.unknown(self.config, self._catalog.entries))
+        if flaws:
+            await self.close()
+            raise ConfigError("\n".join(flaws))
+        self._endless = [
+            self._spawn(self._watch.sample(), "memory sampler"),
+            self._spawn(self.waking.run(), "pending work"),
+        ]
+
+    async def ready(self) -> None:
+        """Log that the host answers now, with what it takes."""
+        await self._note("ready", handlers=len(self._owners))
+
+    async def close(self) -> None:
+        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
+
+        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
+        """
+        self.draining = True
+        if self._closing is None:
+            self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
+        await asyncio.shield(self._closing)
+
+    async def _close(self) -> None:
+        await self._note("stopping")
+        seconds = self.config.server.drain_timeout
+        await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
+        for endless in self._endless:
+            endless.cancel()
+        while self._tasks:  # what is left are the last words on workers, for log and events
+            await asyncio.wait(self._tasks)
+        await self._planner.close()
+        await self._watch.close()
+        self.observation.events.close()
+
+    def hurry(self) -> None:
+        """End at once what a shutdown still waits for."""
+        for owner in self._owners.values():
+            owner.post(life.Closing(0.0))
+
+    def begin_drain(self) -> None:
+        """Refuse new work from now on; what was admitted goes on."""
+        if not self.draining:
+            self.draining = True
+            self._spawn(self._note("drain", in_flight=self.in_flight), "note of drain")
+
+    @property
+    def budget(self) -> Budget:
+        """The bytes that host, fork server and workers may use together."""
+        return self._watch.budget
+
+    @property
+    def in_flight(self) -> int:
+        """Dispatches that have a lease or wait for one."""
+        return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
+
+    def lease(
+        self, name: str, operation: str | None = None, patience: float | None = None, *, admitted: bool = False
+    ) -> Admission:
+        """Return a context manager that gives a lease on the handler's worker, activating it if need be.
+
+        ``patience`` is how many seconds it may be waited for. ``admitted``: it is part of
+        a dispatch that is under way, and which a drain lets end.
+
+        Entering it raises the :class:`handler_host.plugin.errors.HostError` of a refusal, before
+        anything was sent to the handler.
+        """
+        if self.draining and not admitted:
+            raise Draining("the host is shutting down; ask another instance")
+        owner = self._owner(name)
+        known = self._operations.names(owner.entry)
+        if operation is not None and known is not None and operation not in known:
+            raise UnknownOperation(
+                f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
+            )
+        return Admission(owner, next(self._dispatches), patience, operation if known is not None else None)
+
+    def statuses(self) -> list[HandlerStatus]:
+        """Return what there is to tell of every handler, by name."""
+        return [self._status(self._owners[name]) for name in sorted(self._owners)]
+
+    def status(self, name: str) -> HandlerStatus:
+        """Return what there is to tell of one handler; raises ``UnknownHandler``."""
+        return self._status(self._owner(name))
+
+    async def load(self, name: str) -> LoadReceipt:
+        """Activate a handler; returns when it is ready."""
+        self._owner(name)
+        before = await self._watch.measure()
+        # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
+        owner = self._owner(name)
+        already = owner.state.phase is life.Phase.READY
+        await owner.load()
+        after = before if already else await self._watch.measure()
+        return load_receipt(owner, already, before.total, after.total)
+
+    async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
+        """Take a handler's worker away; returns when its process is gone and its memory is back."""
+        return await self._unload(self._owner(name), mode, deadline, Cause.OPERATOR)
+
+    async def reload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
+        """Unload a handler so that its next dispatch runs what is installed by then."""
+        self._owner(name)
+        await self.rescan()
+        return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
+
+    async def pin(self, name: str, *, pinned: bool) -> HandlerStatus:
+        """Keep a handler's worker from idleness and eviction, or let it go again, until the host's next start."""
+        owner = self._owner(name)
+        changed = owner.policy.pin != pinned
+        self._pins[name] = pinned
+        owner.update(owner.entry, self._policy(owner.entry))
+        if changed:
+            await self._note("pinned", handler=name, pin=pinned)
+        return self._status(owner)
+
+    async def refresh(self) -> None:
+        """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
+        if self._closing is None:
+            await self._watch.refresh()
+
+    async def rescan(self) -> RescanReport:
+        """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
+        report = await self._rescan()
+        await self._note("rescan", added=report.added, removed=report.removed, changed=report.changed)
+        return report
+
+    async def _rescan(self) -> RescanReport:
+        async with self._rescanning:
+            found = await asyncio.to_thread(self._scan)
+            changes = catalogs.diff(self._catalog, found)
+            self._catalog = found
+            if changes.added or changes.removed or changes.changed:
+                # What the fork server has preloaded may be of yesterday.
+                self._planner.retire()
+            for name, owner in list(self._owners.items()):
+                owner.removed = name not in found.entries
+                if owner.removed and owner.at_rest:
+                    del self._owners[name]
+            for name, entry in found.entries.items():
+                if name in changes.changed:
+                    self._operations.forget(name)
+                if name in self._owners:
+                    self._owners[name].update(entry, self._policy(entry))
+                else:
+                    self._owners[name] = Owner(entry, self._policy(entry), self)
+        problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
+        for name, reason in problems.items():
+            log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
+        warnings = [*found.warnings, *strangers(self.config, found), *fallback.unknown(self.config, found.entries)]
+        for warning in warnings:
+            log.warning(warning)
+        return RescanReport(
+            added=sorted(changes.added),
+            removed=sorted(changes.removed),
+            changed=sorted(changes.changed),
+            problems=problems,
+            warnings=warnings,
+        )
+
+    async def reconfigure(self, config: Config) -> None:
+        """Go on with another configuration; what has a worker keeps what it was launched with.
+
+        Raises :class:`handler_host.plugin.errors.ConfigError`, and goes on with the old one, for settings that do
+        not fit a handler's manifest.
+        """
+        check_all_settings(config, self._catalog)
+        self._planner.reconfigure(config)
+        self.config = config
+        await self._watch.reconfigure(config)
+        await self.rescan()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises :class:`handler_host.plugin.errors.HostError`."""
+        return await self._planner.try_fork()
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._planner.rest()
+
+    async def memory(self) -> MemoryReport:
+        """Measure the host and all its processes now."""
+        return self._memory_report(await self._watch.measure())
+
+    def last_memory(self) -> MemoryReport:
+        """Return what the last measurement has brought; the host has measured when it has started."""
+        assert self._watch.last is not None, "nothing is told before the start"
+        return self._memory_report(self._watch.last)
+
+    def _memory_report(self, reading: Reading) -> MemoryReport:
+        handlers = {
+            name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
+        }
+        return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
+
+    def may_run_again(self, name: str, operation: str) -> bool:
+        """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
+        owner = self._owners.get(name)
+        manifest = owner.entry.manifest if owner is not None else None
+        note = (manifest.operations or {}).get(operation) if manifest is not None else None
+        return note is not None and note.retry_on_crash
+
+    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+        """Return what to launch a generation with (for the owners)."""
+        return await self._planner.plan(entry, generation)
+
+    async def expectation(self, owner: Owner) -> Expectation:
+        """Return what an activation is expected to take (for the owners)."""
+        return await self._watch.expectation(owner)
+
+    async def killed_for_memory(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory (for the owners)."""
+        return await self._watch.killed_for_memory()
+
+    def ended(self, generation: Generation, cause: Cause) -> None:
+        """Learn from the end of a worker (for the owners)."""
+        self._watch.ended(generation, cause)
+
+    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+        """Take note of a step in a handler's life (for the owners)."""
+        if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
+            del self._owners[owner.name]
+        if what == "activated":
+            self._operations.learn(owner)
+            self._watch.activated(owner)
+        fields = step_fields(owner, what, exit)
+        self._spawn(self._note(what, **fields), f"note of {what}")
+
+    def _nest(self, name: str, channel: Channel) -> Nested:
+        from handler_host.dispatch.handler_calls import NestedCalls  # most hosts have no handler that dispatches
+
+        return NestedCalls(name, channel, self.lease, self.config.server.request_timeout)
+
+    def _owner(self, name: str) -> Owner:
+        owner = self._owners.get(name)
+        if owner is None:
+            known = ", ".join(sorted(self._owners)) or "none"
+            raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
+        return owner
+
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        policy = policy_of(self.config, entry)
+        pinned = self._pins.get(entry.name, policy.pin)
+        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
+
+    def _scan(self) -> Catalog:
+        blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
+        return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
+
+    def _status(self, owner: Owner) -> HandlerStatus:
+        found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
+        learned = (found.peak or None) if found is not None else None
+        return handler_status(owner, self._operations.reports(owner.entry), learned, recent)
+
+    async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
+        started = time.monotonic()
+        before = await self._watch.measure()
+        was = self._status(owner).state
+        seconds = owner.policy.drain_timeout if deadline is None else deadline
+        outcome = await owner.unload(mode, seconds, cause)
+        after = await self._watch.measure() if outcome.generation is not None else before
+        return unload_receipt(owner, was, outcome, before.total, after.total, time.monotonic() - started)
+
+    async def _note(self, stage: str, **fields: object) -> None:
+        """Tell a stage with the memory of all processes."""
+        reading = await self._watch.measure()
+        limit = reading.limit
+        fields |= {
+            "pss": reading.total,
+            "host": reading.host,
+            "fork_server": reading.fork_server,
+            "workers": {name: memory.pss for (name, _), memory in reading.workers.items()},
+            "limit": limit.bytes,
+            "limit_source": limit.source,
+        }
+        self.observation.step(stage, fields)
+        await self._watch.save()
+
+    def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("a defect of the host: %s failed", task.get_name(), exc_info=error)

@@ -1,0 +1,168 @@
+"""Names that plugin authors import: hooks, operations, context, errors, provider errors, retries.
+
+A handler is a class. Its *operations* are the methods marked with :func:`operation`; a dispatch is a plain call of one
+of them. Its *hooks* (pluggy, marked with :data:`hookimpl`) run when the worker starts and stops::
+
+    from handler_host.plugin import Context, hookimpl, operation
+
+    class Clock:
+        @hookimpl
+        def activate(self, context: Context) -> None:
+            self.zone = context.config.get("zone", "UTC")
+
+        @operation("now")
+        async def now(self, request: dict) -> dict:
+            return {"zone": self.zone}
+
+All of this runs in the worker; the host reads metadata only. So the names are imported on first use: the host's own
+modules import ``handler_host.plugin.errors`` without loading pluggy.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from handler_host.plugin.context import Context, Secret
+    from handler_host.plugin.errors import (
+        ActivationFailed,
+        ActivationTimeout,
+        AnswerTooLarge,
+        BadRequest,
+        BodyTooLarge,
+        CircuitOpen,
+        ConfigError,
+        ContentRefused,
+        DeadlineExceeded,
+        DispatchCycle,
+        Draining,
+        Forbidden,
+        HandlerBusy,
+        HandlerCrashed,
+        HandlerFault,
+        HandlerLoading,
+        HandlerOutOfMemory,
+        HandlerUnavailable,
+        HandlerUnloaded,
+        HeadersTooLarge,
+        HostError,
+        InvalidInput,
+        MemoryBudget,
+        MethodNotAllowed,
+        ModelNotFound,
+        NotFound,
+        NotInstalled,
+        OutOfResources,
+        QueueFull,
+        RateLimited,
+        RequestTimeout,
+        TooManyConnections,
+        Unauthorized,
+        UnknownHandler,
+        UnknownOperation,
+        UnsupportedMediaType,
+        UpstreamAuth,
+        UpstreamBadRequest,
+        UpstreamError,
+        UpstreamOverloaded,
+        UpstreamRateLimited,
+        UpstreamTimeout,
+        UpstreamUnreachable,
+    )
+    from handler_host.plugin.hooks import hookimpl
+    from handler_host.plugin.operations import CallInfo, operation
+    from handler_host.plugin.provider_errors import (
+        from_status,
+        of_httpx,
+        refuse_fields,
+        retry_after_of,
+        timed_out,
+        unreachable,
+    )
+    from handler_host.plugin.retry import Retries, retried
+    from handler_host.plugin.trace import trace_headers
+
+__all__ = [
+    "ActivationFailed",
+    "ActivationTimeout",
+    "AnswerTooLarge",
+    "BadRequest",
+    "BodyTooLarge",
+    "CallInfo",
+    "CircuitOpen",
+    "ConfigError",
+    "ContentRefused",
+    "Context",
+    "DeadlineExceeded",
+    "DispatchCycle",
+    "Draining",
+    "Forbidden",
+    "HandlerBusy",
+    "HandlerCrashed",
+    "HandlerFault",
+    "HandlerLoading",
+    "HandlerOutOfMemory",
+    "HandlerUnavailable",
+    "HandlerUnloaded",
+    "HeadersTooLarge",
+    "HostError",
+    "InvalidInput",
+    "MemoryBudget",
+    "MethodNotAllowed",
+    "ModelNotFound",
+    "NotFound",
+    "NotInstalled",
+    "OutOfResources",
+    "QueueFull",
+    "RateLimited",
+    "RequestTimeout",
+    "Retries",
+    "Secret",
+    "TooManyConnections",
+    "Unauthorized",
+    "UnknownHandler",
+    "UnknownOperation",
+    "UnsupportedMediaType",
+    "UpstreamAuth",
+    "UpstreamBadRequest",
+    "UpstreamError",
+    "UpstreamOverloaded",
+    "UpstreamRateLimited",
+    "UpstreamTimeout",
+    "UpstreamUnreachable",
+    "from_status",
+    "hookimpl",
+    "of_httpx",
+    "operation",
+    "refuse_fields",
+    "retried",
+    "retry_after_of",
+    "timed_out",
+    "trace_headers",
+    "unreachable",
+]
+
+_MODULES = {
+    "context": ("Context", "Secret"),
+    "hooks": ("hookimpl",),
+    "operations": ("CallInfo", "operation"),
+    "provider_errors": (
+        "from_status",
+        "of_httpx",
+        "refuse_fields",
+        "retry_after_of",
+        "timed_out",
+        "unreachable",
+    ),
+    "retry": ("Retries", "retried"),
+    "trace": ("trace_headers",),
+}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+
+
+def __getattr__(name: str) -> Any:
+    """Import the module that defines ``name``."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)

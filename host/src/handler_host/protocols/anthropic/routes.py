@@ -1,0 +1,157 @@
+"""The routes that clients of Anthropic know: ``/v1/messages`` and ``/v1/messages/count_tokens``.
+
+A model is a handler's name, or ``handler/model``; the rest is the handler's matter.
+``GET /v1/models`` is OpenAI's; who sends Anthropic's version header gets it in Anthropic's shape.
+What requests and answers are made of is imported with the first of them: a host that
+no client of Anthropic asks does not carry it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+from aiohttp import web
+from multidict import istr
+
+from handler_host.auth.consumer_auth import Endpoint
+from handler_host.dispatch.dispatcher import json_answer
+from handler_host.http import request_context
+from handler_host.http.request_limits import RequestLimits
+from handler_host.http.sse import event
+from handler_host.plugin.errors import HostError, InvalidInput
+from handler_host.protocols.chat_service import ChatApi
+
+if TYPE_CHECKING:
+    from handler_host.admin.schemas import HandlerStatus
+    from handler_host.chat import types as chat
+    from handler_host.protocols.anthropic.responses import EventMaker, Model
+
+VERSION_HEADER = "anthropic-version"
+"""The header that every client of Anthropic sends, and no other."""
+REQUEST_ID = istr("request-id")
+"""Where Anthropic's SDKs look for the request's number."""
+TYPES = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    504: "timeout_error",
+}
+"""Anthropic's word for the kind of an error, where it is not that of its class of statuses."""
+
+
+def envelope(error: HostError, request_id: str) -> bytes:
+    """Return the JSON of an error in Anthropic's envelope; ``details.error_code`` is the host's own code."""
+    details: dict[str, Any] = {"error_code": error.code}
+    if error.param is not None:
+        details["param"] = error.param
+    if error.retry_after is not None:
+        details["retry_after"] = round(error.retry_after, 3)
+    kind = TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+    told = {"type": kind, "message": error.message, "details": details | (error.details or {})}
+    return msgspec.json.encode({"type": "error", "error": told, "request_id": request_id})
+
+
+class AnthropicRoutes:
+    """Messages, counts of tokens, and models for who asks as Anthropic's clients do."""
+
+    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+        self._chats = chats
+        self._limits = limits
+        self._created = int(time.time())
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [
+            web.post("/v1/messages", self.create),
+            web.post("/v1/messages/count_tokens", self.count),
+        ]
+
+    async def create(self, request: web.Request) -> web.StreamResponse:
+        """Answer a chat, at once or as a stream."""
+        from handler_host.protocols.anthropic.requests import decode_message
+        from handler_host.protocols.anthropic.responses import EventMaker, message
+
+        body, asked = decode_message(await self._limits.json_body(request))
+        number = f"msg_{request_context.current.get().request_id}"
+        try:
+            if body.stream:
+                events = MessageStream(EventMaker(number=number, model=body.model))
+                return await self._chats.stream(request, body.model, asked.chat, events)
+            answer = await self._chats.answer(body.model, asked.chat)
+        except InvalidInput as error:
+            raise asked.located(error) from None
+        return json_answer(message(answer, number=number, model=body.model))
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """Count the tokens of a request, if its handler can."""
+        from handler_host.protocols.anthropic.requests import decode_count
+        from handler_host.protocols.anthropic.responses import TokenCount
+
+        body, asked = decode_count(await self._limits.json_body(request))
+        try:
+            counted = await self._chats.count(body.model, asked.chat)
+        except InvalidInput as error:
+            raise asked.located(error) from None
+        return json_answer(TokenCount(input_tokens=counted.input_tokens))
+
+    def beside(self, routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
+        """Return OpenAI's routes, with Anthropic's models at the same paths for who sends Anthropic's header.
+
+        ``guard`` goes before them, as before all of Anthropic's routes; ``routes`` have theirs.
+        """
+        own = {"/v1/models": guard(self.list_models), "/v1/models/{model:.+}": guard(self.show_model)}
+        return [
+            web.route(route.method, route.path, _by_header(own[route.path], route.handler), **route.kwargs)
+            if route.path in own and route.method == "GET"
+            else route
+            for route in routes
+        ]
+
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        """All handlers that chat, or of which it is not known yet, on one page."""
+        from handler_host.protocols.anthropic.responses import model_page
+
+        return json_answer(model_page([self._model(status, status.name) for status in self._chats.models()]))
+
+    async def show_model(self, request: web.Request) -> web.StreamResponse:
+        """One of them."""
+        name = request.match_info["model"]
+        return json_answer(self._model(self._chats.model(name), name))
+
+    def _model(self, status: HandlerStatus, name: str) -> Model:
+        from handler_host.protocols.anthropic.responses import model
+
+        return model(name, status.title or name, self._created)
+
+
+def _by_header(own: Endpoint, other: Endpoint) -> Endpoint:
+    async def choose(request: web.Request) -> web.StreamResponse:
+        return await (own if VERSION_HEADER in request.headers else other)(request)
+
+    return choose
+
+
+class MessageStream:
+    """The events of a streamed message."""
+
+    def __init__(self, maker: EventMaker) -> None:
+        self._maker = maker
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return the events of one piece."""
+        return self._maker.events(piece)
+
+    def last(self) -> list[bytes]:
+        """Return the last events."""
+        return self._maker.last()
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return the error as Anthropic's SDK expects it in a stream, and nothing after it."""
+        return [event(envelope(error, request_id), "error")]

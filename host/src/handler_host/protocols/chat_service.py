@@ -1,0 +1,180 @@
+"""What the chat routes of all protocols share: a translated request to a handler, its answer or stream back.
+
+Each protocol brings its decoder, its answers, a :class:`Translation` for streams
+and its envelope of errors; everything else is here, so that any client reaches any
+handler.
+"""
+
+from __future__ import annotations
+
+import functools
+import typing
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from handler_host.admin.schemas import HandlerStatus
+from handler_host.catalog.catalog import ProblemState
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.http import request_context
+from handler_host.http.errors import foreseen
+from handler_host.http.sse import EventStream
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.plugin.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
+
+if TYPE_CHECKING:
+    from handler_host.chat import types as chat
+
+CHAT = "chat"
+"""The operation that answers chats."""
+COUNT_TOKENS = "count_tokens"
+"""The operation that counts the tokens of a chat request; not every handler has it."""
+CANNOT_RUN = frozenset(typing.get_args(ProblemState))
+
+Shape = TypeVar("Shape")
+
+_encode = msgspec.json.encode
+
+
+class _Decoders:
+    """What handlers answer with; made with the first chat, with the types that a host without chats does without."""
+
+    def __init__(self) -> None:
+        from handler_host.chat import types
+
+        self.piece = msgspec.json.Decoder(types.ChatPiece)
+        self.answer = msgspec.json.Decoder(types.ChatAnswer)
+        self.count = msgspec.json.Decoder(types.TokenCount)
+
+
+_decoders = functools.cache(_Decoders)
+
+
+class Translation(Protocol):
+    """One stream in the events of a protocol, each as :func:`handler_host.http.sse.event` makes it."""
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return what to send for one piece, which may be nothing."""
+
+    def last(self) -> list[bytes]:
+        """Return what to send when the pieces have ended."""
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return what to send for an error, when the status has been sent already."""
+
+
+class ChatApi:
+    """Chats with handlers, for the routes of a protocol."""
+
+    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
+        self._supervisor = supervisor
+        self._dispatcher = dispatcher
+
+    def models(self) -> list[HandlerStatus]:
+        """Return all handlers that chat, or of which it is not known yet."""
+        allows = request_context.current.get().allows
+        return [status for status in self._supervisor.statuses() if _may_chat(status) and allows(status.name)]
+
+    def model(self, name: str) -> HandlerStatus:
+        """Return the handler of a model; raises ``ModelNotFound``."""
+        try:
+            status = self._supervisor.status(handler_of(name))
+        except UnknownHandler as error:
+            raise self._not_found(name, error) from None
+        if not request_context.current.get().allows(status.name):
+            raise ModelNotFound(f"this key is not for the handler {status.name!r}", param="model")
+        if not _may_chat(status):
+            raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
+        return status
+
+    async def answer(self, model: str, asked: chat.ChatRequest) -> chat.ChatAnswer:
+        """Return the whole answer of a model's handler."""
+        try:
+            answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
+        except (UnknownHandler, UnknownOperation) as error:
+            raise self._not_found(model, error) from None
+        decoded = _decode(_decoders().answer, answer)
+        decoded.model = decoded.model or _stand_in(model)
+        return decoded
+
+    async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
+        """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
+        try:
+            answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
+        except UnknownHandler as error:
+            raise self._not_found(model, error) from None
+        return _decode(_decoders().count, answer)
+
+    async def stream(
+        self,
+        request: web.Request,
+        model: str,
+        asked: chat.ChatRequest,
+        translation: Translation,
+        stream: type[EventStream] = EventStream,
+    ) -> web.StreamResponse:
+        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised.
+
+        ``stream`` is the form in which the protocol sends its events.
+        """
+        current = request_context.current.get()
+        try:
+            async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
+                # What cannot be translated is to fail before the head is sent, too.
+                translated = _translate(translation, pieces, _stand_in(model))
+                async with stream(request, current) as events:
+                    try:
+                        while pieces:
+                            await events.send_events(translated)
+                            pieces = await rest.pieces()
+                            translated = _translate(translation, pieces)
+                        await events.send_events(translation.last())
+                    except ConnectionError:
+                        raise  # the client has gone
+                    except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
+                        told = translation.failed(foreseen(error, current.request_id), current.request_id)
+                        await events.send_events(told)
+                return events.response
+        except (UnknownHandler, UnknownOperation) as error:
+            raise self._not_found(model, error) from None
+
+    def _not_found(self, model: str, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+        name, message = handler_of(model), error.message
+        if isinstance(error, UnknownHandler) and all(status.name != name for status in self._supervisor.statuses()):
+            known = ", ".join(status.name for status in self.models()) or "none"
+            message = f"there is no handler {name!r}; those that chat: {known}"
+        return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
+
+
+def handler_of(model: str) -> str:
+    """Return the handler that a model names: all of it, or what stands before the first slash."""
+    return model.partition("/")[0]
+
+
+def _translate(translation: Translation, pieces: list[bytes], model: str | None = None) -> list[bytes]:
+    """Return the events of the pieces; ``model`` is for the first one, if it names none."""
+    decoder = _decoders().piece
+    decoded = [_decode(decoder, piece) for piece in pieces]
+    if model is not None and decoded:
+        decoded[0].model = decoded[0].model or model
+    return [event for piece in decoded for event in translation.events(piece)]
+
+
+def _stand_in(model: str) -> str | None:
+    """Return the handler that answers instead of the one that was asked, if there is one: it may not name its model."""
+    handler = request_context.current.get().handler
+    return handler if handler != handler_of(model) else None
+
+
+def _decode(decoder: msgspec.json.Decoder[Shape], data: bytes) -> Shape:
+    try:
+        return decoder.decode(data)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise HandlerFault(f"the handler's chat operation gave what is no part of a chat: {error}") from None
+
+
+def _may_chat(status: HandlerStatus) -> bool:
+    if status.state in CANNOT_RUN:
+        return False
+    return status.operations is None or any(operation.name == CHAT for operation in status.operations)

@@ -1,0 +1,261 @@
+"""What clients of Gemini's generateContent send, checked and translated to ``handler_host.chat.types``. Pure.
+
+As everywhere in Google's JSON a field's name may be written ``inlineData`` or
+``inline_data``, and a word of an enum may be its number.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from msgspec import Meta
+
+from handler_host.chat import types as chat
+from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.body_decoder import Body, BodyDecoder
+from handler_host.protocols.gemini.contents import Content, messages, text_of_system
+from handler_host.protocols.gemini.schemas import json_schema
+from handler_host.protocols.translated_request import Asked
+
+IGNORED = frozenset({"labels", "model", "safetySettings", "serviceTier", "store"})
+"""Fields of a request that are taken and have no effect: a handler's provider has its own settings for safety."""
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {"cachedContent": ("",), "continuationToken": ("",)}
+"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+
+CHOICES = {
+    "contents[].role": "user, model or function",
+    "generationConfig.candidateCount": "1: send one request for each candidate",
+    "generationConfig.responseMimeType": "text/plain or application/json",
+    "generationConfig.responseModalities[]": "TEXT",
+    "toolConfig.functionCallingConfig.mode": "AUTO, ANY or NONE",
+}
+"""What is possible where one of a few words has to stand."""
+
+OPAQUE = frozenset({"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"})
+"""Fields whose content is the client's own, with names of its own."""
+MODES: dict[str | int, str] = {0: "auto", 1: "auto", 2: "any", 3: "none", "MODE_UNSPECIFIED": "auto"}
+
+
+PLACES = {
+    "temperature": "generationConfig.temperature",
+    "top_p": "generationConfig.topP",
+    "max_tokens": "generationConfig.maxOutputTokens",
+    "stop": "generationConfig.stopSequences",
+    "seed": "generationConfig.seed",
+    "presence_penalty": "generationConfig.presencePenalty",
+    "frequency_penalty": "generationConfig.frequencyPenalty",
+    "response_format": "generationConfig.responseMimeType",
+    "response_format.json_schema.schema": "generationConfig.responseSchema",
+    "tool_choice": "toolConfig.functionCallingConfig",
+    "tools.function": "tools",
+    "tools.function.parameters": "tools.parameters",
+}
+"""Where a client has written what a chat request calls so."""
+JSON_SCHEMA = {"response_format.json_schema.schema": "generationConfig.responseJsonSchema"}
+"""Of these, what is written elsewhere by who sends JSON Schema."""
+
+
+class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """Base of what clients send."""
+
+
+class FunctionDeclaration(_Request):
+    """A function that the model may call; its parameters are a Schema, or in the newer field JSON Schema."""
+
+    name: Annotated[str, Meta(min_length=1)]
+    description: str | None = None
+    parameters: dict[str, Any] | None = None
+    parameters_json_schema: dict[str, Any] | None = None
+    response: Any = None
+    """What the function returns: taken, and told to nobody, as handlers have no place for it."""
+    response_json_schema: Any = None
+
+
+class Tool(_Request):
+    """Functions; Google's own tools (search, code execution, ...) are not there."""
+
+    function_declarations: list[FunctionDeclaration] = []
+
+
+class FunctionCallingConfig(_Request):
+    """Whether and which functions have to be called."""
+
+    mode: Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", 0, 1, 2, 3] | None = None
+    allowed_function_names: list[str] | None = None
+
+
+class ToolConfig(_Request):
+    """How to use the tools."""
+
+    function_calling_config: FunctionCallingConfig | None = None
+
+
+class GenerationConfig(_Request):
+    """How to answer."""
+
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+    top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
+    stop_sequences: list[str] | None = None
+    seed: int | None = None
+    presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    candidate_count: Literal[1] | None = None
+    response_mime_type: Literal["", "text/plain", "application/json"] | None = None
+    response_schema: dict[str, Any] | None = None
+    response_json_schema: dict[str, Any] | None = None
+    response_modalities: list[Literal["TEXT", 1]] | None = None
+    response_logprobs: bool | None = None
+
+
+class GenerateContentRequest(_Request):
+    """The body of ``:generateContent`` and ``:streamGenerateContent``."""
+
+    contents: Annotated[list[Content], Meta(min_length=1)]
+    system_instruction: Content | None = None
+    tools: list[Tool] | None = None
+    tool_config: ToolConfig | None = None
+    generation_config: GenerationConfig | None = None
+
+    def to_chat(self, model: str) -> Asked:
+        """Return the request as handlers take it; ``model`` is ``handler`` or ``handler/model``."""
+        config = self.generation_config or GenerationConfig()
+        if config.response_logprobs:
+            field = "generationConfig.responseLogprobs"
+            raise InvalidInput(f"{field} is not supported; leave it out", param=field)
+        tools, choice = self._tools()
+        said, places = messages(self.contents)
+        if self.system_instruction is not None and (text := text_of_system(self.system_instruction)):
+            said.insert(0, chat.SystemMessage(content=text))
+            places.insert(0, "systemInstruction")
+        made = chat.ChatRequest(
+            messages=said,
+            model=model.partition("/")[2] or None,
+            temperature=config.temperature,
+            top_p=config.top_p,
+            max_tokens=config.max_output_tokens,
+            stop=config.stop_sequences or None,
+            seed=config.seed,
+            tools=list(tools.values()) or None,
+            tool_choice=choice,
+            response_format=_format(config),
+            presence_penalty=config.presence_penalty,
+            frequency_penalty=config.frequency_penalty,
+        )
+        names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
+        return Asked(made, places, list(tools), names)
+
+    def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
+        """Return the functions that may be called, each by its place, and how they are to be chosen."""
+        tools = {
+            f"tools[{number}].functionDeclarations[{index}]": function
+            for number, tool in enumerate(self.tools or ())
+            for index, function in enumerate(tool.function_declarations)
+        }
+        made = {place: _tool(function, place) for place, function in tools.items()}
+        config = (self.tool_config or ToolConfig()).function_calling_config or FunctionCallingConfig()
+        mode = None if config.mode is None else MODES.get(config.mode, str(config.mode).lower())
+        allowed = config.allowed_function_names
+        field = "toolConfig.functionCallingConfig.allowedFunctionNames"
+        if not allowed:
+            return made, "required" if mode == "any" else mode if made else None
+        if mode != "any":
+            raise InvalidInput(f"{field}: goes with the mode ANY only", param=field)
+        known = {function.name for function in tools.values()}
+        for name in allowed:
+            if name not in known:
+                raise InvalidInput(f"{field}: there is no function {name!r}", param=field)
+        if len(allowed) == 1:
+            return made, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
+        return {place: tool for place, tool in made.items() if tool.function.name in allowed}, "required"
+
+
+def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
+    parameters = function.parameters_json_schema
+    if function.parameters is not None:
+        if parameters is not None:
+            field = f"{place}.parametersJsonSchema"
+            raise InvalidInput(f"{field}: there are parameters already; give one of them", param=field)
+        parameters = json_schema(function.parameters, f"{place}.parameters")
+    return chat.Tool(
+        function=chat.FunctionSpec(name=function.name, description=function.description or None, parameters=parameters)
+    )
+
+
+def _format(config: GenerationConfig) -> chat.JsonObjectFormat | chat.JsonSchemaFormat | None:
+    schema, field = config.response_json_schema, "generationConfig.responseJsonSchema"
+    if config.response_schema is not None:
+        field = "generationConfig.responseSchema"
+        if schema is not None:
+            raise InvalidInput(f"{field}: there is a responseJsonSchema already; give one of them", param=field)
+        schema = json_schema(config.response_schema, field)
+    if config.response_mime_type != "application/json":
+        if schema is None:
+            return None
+        raise InvalidInput(f"{field}: goes with responseMimeType application/json only", param=field)
+    if schema is None:
+        return chat.JsonObjectFormat()
+    return chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=schema))
+
+
+class CountTokensRequest(_Request):
+    """The body of ``:countTokens``: contents, or a whole request."""
+
+    contents: list[Content] | None = None
+    generate_content_request: dict[str, Any] | None = None
+
+
+_counted = BodyDecoder(CountTokensRequest)
+_decoder = BodyDecoder(GenerateContentRequest, ignored=IGNORED, neutral=NEUTRAL, choices=CHOICES)
+
+
+def decode_request(body: bytes) -> GenerateContentRequest:
+    """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+    return _decoded(_decoder, body)
+
+
+def decode_count(body: bytes) -> GenerateContentRequest:
+    """Return the request whose tokens are to be counted; raises ``InvalidInput``, too."""
+    count = _decoded(_counted, body)
+    if count.generate_content_request is not None:
+        return decode_request(msgspec.json.encode(count.generate_content_request))
+    if not count.contents:
+        raise InvalidInput("contents is missing", param="contents")
+    return GenerateContentRequest(contents=count.contents)
+
+
+def _decoded(decoder: BodyDecoder[Body], body: bytes) -> Body:
+    try:
+        return decoder.decode(body)
+    except InvalidInput:
+        # Most clients write one spelling: only who does not is asked for the time to look at all names.
+        renamed = _in_camel_case(body)
+        if renamed is None:
+            raise
+    return decoder.decode(renamed)
+
+
+def _in_camel_case(body: bytes) -> bytes | None:
+    """Return the body with all its own names in camel case, or None if they are, or it is no JSON."""
+    try:
+        content = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    renamed = _renamed(content)
+    return None if renamed == content else msgspec.json.encode(renamed)
+
+
+def _renamed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_renamed(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    names = {name: _camel(name) for name in value}
+    return {names[name]: item if names[name] in OPAQUE else _renamed(item) for name, item in value.items()}
+
+
+def _camel(name: str) -> str:
+    first, *rest = name.split("_")
+    return first + "".join(part.capitalize() for part in rest) if first else name

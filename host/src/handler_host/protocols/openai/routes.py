@@ -1,0 +1,97 @@
+"""The routes that clients of OpenAI know: ``/v1/chat/completions`` and ``/v1/models``.
+
+A model is a handler's name, or ``handler/model``; the rest is the handler's matter.
+What requests and answers are made of is imported with the first of them.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from handler_host.dispatch.dispatcher import json_answer
+from handler_host.http import request_context
+from handler_host.http.errors import envelope
+from handler_host.http.request_limits import RequestLimits
+from handler_host.http.sse import event
+from handler_host.plugin.errors import HostError
+from handler_host.protocols.chat_service import ChatApi
+
+if TYPE_CHECKING:
+    from handler_host.admin.schemas import HandlerStatus
+    from handler_host.chat import types as chat
+    from handler_host.protocols.openai.responses import ChunkMaker, Model
+
+DONE = event(b"[DONE]")
+
+_encode = msgspec.json.encode
+
+
+class OpenAIRoutes:
+    """Chat completions and models."""
+
+    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+        self._chats = chats
+        self._limits = limits
+        self._created = int(time.time())
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [
+            web.get("/v1/models", self.list_models),
+            web.get("/v1/models/{model:.+}", self.show_model),
+            web.post("/v1/chat/completions", self.complete),
+        ]
+
+    async def list_models(self, request: web.Request) -> web.StreamResponse:
+        """All handlers that chat, or of which it is not known yet."""
+        from handler_host.protocols.openai.responses import ModelList
+
+        return json_answer(ModelList(data=[self._model(status, status.name) for status in self._chats.models()]))
+
+    async def show_model(self, request: web.Request) -> web.StreamResponse:
+        """One of them."""
+        model = request.match_info["model"]
+        return json_answer(self._model(self._chats.model(model), model))
+
+    async def complete(self, request: web.Request) -> web.StreamResponse:
+        """Answer a chat, at once or as a stream."""
+        from handler_host.protocols.openai.requests import decode_request
+        from handler_host.protocols.openai.responses import ChunkMaker, completion
+
+        asked = decode_request(await self._limits.json_body(request))
+        number = f"chatcmpl-{request_context.current.get().request_id}"
+        if asked.stream:
+            maker = ChunkMaker(
+                number=number, created=int(time.time()), model=asked.model, include_usage=asked.include_usage
+            )
+            return await self._chats.stream(request, asked.model, asked.to_chat(), ChunkStream(maker))
+        answer = await self._chats.answer(asked.model, asked.to_chat())
+        return json_answer(completion(answer, number=number, created=int(time.time()), model=asked.model))
+
+    def _model(self, status: HandlerStatus, name: str) -> Model:
+        from handler_host.protocols.openai.responses import Model
+
+        return Model(id=name, created=self._created, owned_by=status.distribution)
+
+
+class ChunkStream:
+    """The events of a streamed chat completion."""
+
+    def __init__(self, maker: ChunkMaker) -> None:
+        self._maker = maker
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return the chunks of one piece."""
+        return [event(_encode(chunk)) for chunk in self._maker.chunks(piece)]
+
+    def last(self) -> list[bytes]:
+        """Return the last chunks, and what tells clients that they were the last."""
+        return [*(event(_encode(chunk)) for chunk in self._maker.last()), DONE]
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return the error as OpenAI's SDK expects it in a stream; there is no ``[DONE]`` after it."""
+        return [event(envelope(error, request_id))]

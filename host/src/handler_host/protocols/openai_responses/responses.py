@@ -1,0 +1,128 @@
+"""What clients of OpenAI's Responses API get, made of the types of ``handler_host.chat.types``. Pure."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+from msgspec import field
+
+from handler_host.chat import types as chat
+
+
+class _Shape(msgspec.Struct, kw_only=True):
+    """Base of what clients get: null is written."""
+
+
+class OutputText(_Shape, kw_only=True, tag_field="type", tag="output_text"):
+    """The text of a message."""
+
+    text: str = ""
+    annotations: list[Any] = []
+    logprobs: list[Any] = []
+
+
+class Refusal(_Shape, kw_only=True, tag_field="type", tag="refusal"):
+    """The refusal in a message."""
+
+    refusal: str = ""
+
+
+class Message(_Shape, kw_only=True, tag_field="type", tag="message"):
+    """What the model says."""
+
+    id: str
+    status: str = "in_progress"
+    role: str = "assistant"
+    content: list[OutputText | Refusal] = field(default_factory=list)
+
+
+class FunctionCall(_Shape, kw_only=True, tag_field="type", tag="function_call"):
+    """What the model wants to be called."""
+
+    id: str
+    status: str = "in_progress"
+    call_id: str
+    name: str
+    arguments: str = ""
+
+
+class InputDetails(_Shape, kw_only=True):
+    """Of the tokens that went in; not known here."""
+
+    cached_tokens: int = 0
+    cache_write_tokens: int = 0
+
+
+class OutputDetails(_Shape, kw_only=True):
+    """Of the tokens that came out; not known here."""
+
+    reasoning_tokens: int = 0
+
+
+class Usage(_Shape, kw_only=True):
+    """Tokens."""
+
+    input_tokens: int
+    input_tokens_details: InputDetails = field(default_factory=InputDetails)
+    output_tokens: int
+    output_tokens_details: OutputDetails = field(default_factory=OutputDetails)
+    total_tokens: int
+
+
+class Reason(_Shape, kw_only=True):
+    """Why an answer is incomplete."""
+
+    reason: str
+
+
+class Failure(_Shape, kw_only=True):
+    """Why there is no answer."""
+
+    code: str
+    message: str
+
+
+class Reasoning(_Shape, kw_only=True):
+    """There is none."""
+
+    effort: None = None
+    summary: None = None
+
+
+class Response(_Shape, kw_only=True):
+    """A whole answer, or what there is of it so far; beside it what was asked."""
+
+    id: str
+    object: str = "response"
+    created_at: int
+    status: str = "in_progress"
+    background: bool = False
+    error: Failure | None = None
+    incomplete_details: Reason | None = None
+    instructions: str | None = None
+    max_output_tokens: int | None = None
+    model: str
+    output: list[Message | FunctionCall] = field(default_factory=list)
+    parallel_tool_calls: bool = True
+    previous_response_id: None = None
+    reasoning: Reasoning = field(default_factory=Reasoning)
+    store: bool = False
+    temperature: float | None = None
+    text: Any = None
+    tool_choice: Any = "auto"
+    tools: list[Any] = []
+    top_p: float | None = None
+    truncation: str = "disabled"
+    usage: Usage | None = None
+    user: str | None = None
+    metadata: dict[str, str] = {}
+
+
+def usage_of(usage: chat.Usage) -> Usage:
+    """Return the tokens in the words of this API."""
+    return Usage(
+        input_tokens=usage.prompt_tokens,
+        output_tokens=usage.completion_tokens,
+        total_tokens=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
+    )

@@ -1,0 +1,80 @@
+"""The route that clients of OpenAI's Responses API know: ``POST /v1/responses``, for what maps onto a chat."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import msgspec
+from aiohttp import web
+
+from handler_host.dispatch.dispatcher import json_answer
+from handler_host.http import request_context
+from handler_host.http.request_limits import RequestLimits
+from handler_host.http.sse import event
+from handler_host.plugin.errors import HostError, InvalidInput
+from handler_host.protocols.chat_service import ChatApi
+
+if TYPE_CHECKING:
+    from handler_host.chat import types as chat
+    from handler_host.protocols.openai_responses.encoder import Event, ResponseMaker
+
+CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
+"""OpenAI's word for what ends a stream, where it is not ``server_error``."""
+
+_encode = msgspec.json.encode
+
+
+class ResponsesRoutes:
+    """Responses that nobody stores."""
+
+    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+        self._chats = chats
+        self._limits = limits
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [web.post("/v1/responses", self.respond)]
+
+    async def respond(self, request: web.Request) -> web.StreamResponse:
+        """Answer, at once or as a stream."""
+        # A host that nobody asks for this does without their types.
+        from handler_host.protocols.openai_responses.encoder import ResponseMaker
+        from handler_host.protocols.openai_responses.requests import decode_request
+
+        asked = decode_request(await self._limits.json_body(request))
+        wanted = asked.to_chat()
+        maker = ResponseMaker(
+            request_id=request_context.current.get().request_id, created=int(time.time()), asked=asked
+        )
+        try:
+            if asked.stream:
+                return await self._chats.stream(request, asked.model, wanted.chat, ResponseStream(maker))
+            answer = await self._chats.answer(asked.model, wanted.chat)
+        except InvalidInput as error:
+            raise wanted.located(error) from None
+        return json_answer(maker.whole(answer))
+
+
+class ResponseStream:
+    """The events of a streamed response."""
+
+    def __init__(self, maker: ResponseMaker) -> None:
+        self._maker = maker
+
+    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+        """Return the events of one piece."""
+        return _encoded(self._maker.events(piece))
+
+    def last(self) -> list[bytes]:
+        """Return the last events: of each item that it is done, and ``response.completed`` or ``.incomplete``."""
+        return _encoded(self._maker.last())
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return ``response.failed``."""
+        code = CODES.get(error.status, "server_error")
+        return _encoded(self._maker.failed(code, f"{error.message} ({error.code}, request {request_id})"))
+
+
+def _encoded(made: list[Event]) -> list[bytes]:
+    return [event(_encode(carried), name) for name, carried in made]

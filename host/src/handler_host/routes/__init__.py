@@ -1,0 +1,1 @@
+"""Routes of this project's own shape: native, health, OpenAPI, metrics."""

@@ -1,0 +1,40 @@
+"""Whether the host lives, and whether it takes work. A cold or loading handler never makes it unready."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from aiohttp import web
+
+from handler_host.dispatch.dispatcher import json_answer
+from handler_host.lifecycle.supervisor import Supervisor
+
+
+class HealthRoutes:
+    """The routes of probes, which need no key."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return them, for the composition root to guard and to add."""
+        return [web.get("/health/live", self.live), web.get("/health/ready", self.ready)]
+
+    async def live(self, request: web.Request) -> web.StreamResponse:
+        """200 as long as the event loop turns."""
+        return json_answer({"live": True})
+
+    async def ready(self, request: web.Request) -> web.StreamResponse:
+        """200, or 503 with the reasons."""
+        reasons = ["draining: new work is refused"] if self._supervisor.draining else []
+        handlers = Counter(status.state for status in self._supervisor.statuses())
+        verified = self._supervisor.verified
+        answer: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        answer["pending"] = await self._supervisor.waking.counts()
+        if verified is not None:
+            answer["verify"] = verified
+            if self._supervisor.config.verify.on_failure == "exit" and verified.state in ("running", "failed"):
+                # A platform that waits for readiness keeps the old deploy until this one is known to be good.
+                reasons.append(f"the check of this deploy: {verified.state}")
+                answer["ready"] = False
+        return json_answer(answer, status=503 if reasons else 200)

@@ -1,0 +1,1 @@
+"""Telemetry: counters, events, memory history, metric families."""

@@ -1,0 +1,153 @@
+"""Anthropic's messages, from the provider's side."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any, Literal
+
+from handler_host.testing import openai_protocol
+from handler_host.testing.script import Asked, Called, Reply, Status, Turn
+
+TYPES = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+
+
+def key_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a request brings: in its own header, or as newer SDKs (2.12) send it, like OpenAI's."""
+    return headers.get("x-api-key") or openai_protocol.key_of(headers)
+
+
+def read(body: dict[str, Any]) -> Asked:
+    """Return what a request asks for."""
+    choice = body.get("tool_choice") or {}
+    kind = {"any": "required", "tool": choice.get("name")}.get(choice.get("type", ""), choice.get("type"))
+    system = body.get("system")
+    turns = [Turn("system", _text(system))] if system else []
+    for message in body["messages"]:
+        turns += _turns(message)
+    return Asked(
+        model=body["model"],
+        streamed=bool(body.get("stream")),
+        turns=tuple(turns),
+        max_tokens=body.get("max_tokens"),
+        temperature=body.get("temperature"),
+        top_p=body.get("top_p"),
+        stop=tuple(body.get("stop_sequences") or ()),
+        tools=tuple(tool["name"] for tool in body.get("tools") or ()),
+        tool_choice=kind,
+    )
+
+
+def _text(content: Any) -> str:
+    if isinstance(content, str):
+        return content
+    return "".join(block.get("text", "") for block in content or () if block["type"] == "text")
+
+
+def _turns(message: dict[str, Any]) -> list[Turn]:
+    """Return a message as turns: the results of tools stand in the user's."""
+    content = message["content"]
+    blocks = content if isinstance(content, list) else []
+    turns = [
+        Turn("tool", _text(block.get("content")), answers=block["tool_use_id"])
+        for block in blocks
+        if block["type"] == "tool_result"
+    ]
+    text, images = _text(content), sum(block["type"] == "image" for block in blocks)
+    calls = tuple(Called(block["name"], block["input"], block["id"]) for block in blocks if block["type"] == "tool_use")
+    role: Literal["user", "assistant"] = message["role"]
+    return turns if turns and not text and not images else [*turns, Turn(role, text, images, calls)]
+
+
+def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
+    """Return an answer that is no stream."""
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text, "citations": None}] if reply.text else []
+    blocks += [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in reply.calls
+    ]
+    stop = None if reply.broken == "truncated" else STOPS[reply.finish]
+    return {**_message(reply, reply.completion_tokens), "content": blocks, "stop_reason": stop}
+
+
+def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
+    """Yield what comes before the first piece of a stream."""
+    yield _event("message_start", message=_message(reply, 1))
+    if reply.text:
+        yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
+    yield _event("ping")
+
+
+def piece(reply: Reply, text: str) -> bytes:
+    """Return a piece of the text."""
+    return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
+
+
+def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
+    """Yield what comes after the last piece of the text."""
+    first = 0
+    if reply.text:
+        yield _event("content_block_stop", index=0)
+        first = 1
+    for index, call in enumerate(reply.calls, first):
+        block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
+        yield _event("content_block_start", index=index, content_block=block)
+        for fragment in call.fragments():
+            delta = {"type": "input_json_delta", "partial_json": fragment}
+            yield _event("content_block_delta", index=index, delta=delta)
+        yield _event("content_block_stop", index=index)
+    stop = {"stop_reason": STOPS[reply.finish], "stop_sequence": None}
+    yield _event("message_delta", delta=stop, usage={"output_tokens": reply.completion_tokens})
+    yield _event("message_stop")
+
+
+def truncated(reply: Reply) -> Iterator[bytes]:
+    """Yield the end of a stream that has been cut off by something polite: nothing."""
+    yield from ()
+
+
+def malformed(reply: Reply) -> bytes:
+    """Return an event whose data is half a document."""
+    return b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n'
+
+
+def failed(reply: Reply) -> bytes:
+    """Return an error in the middle of a stream."""
+    return _event("error", error=error(Status(500, "overheated"))["error"])
+
+
+def error(status: Status) -> dict[str, Any]:
+    """Return the body of a refusal."""
+    kind = status.code or TYPES.get(status.status, "api_error")
+    return {"type": "error", "error": {"type": kind, "message": status.text}, "request_id": "req_1"}
+
+
+def counted(tokens: int) -> dict[str, Any]:
+    """Return the answer to a question for the number of tokens."""
+    return {"input_tokens": tokens}
+
+
+def _message(reply: Reply, tokens: int) -> dict[str, Any]:
+    return {
+        "id": "msg_1",
+        "type": "message",
+        "role": "assistant",
+        "model": reply.model,
+        "content": [],
+        "stop_reason": None,
+        "stop_sequence": None,
+        "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": tokens},
+    }
+
+
+def _event(kind: str, **data: Any) -> bytes:
+    return f"event: {kind}\ndata: {json.dumps({'type': kind, **data}, ensure_ascii=False)}\n\n".encode()

@@ -1,0 +1,248 @@
+"""What every chat handler has to do: the class that its author subclasses."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import pytest
+
+from handler_host.chat.types import ChatAnswer, ChatPiece, join
+from handler_host.plugin.errors import HostError, InvalidInput, UpstreamBadRequest
+from handler_host.testing.conformance import assert_refused
+from handler_host.testing.provider_conformance import ProviderConformance
+from handler_host.testing.script import Reply
+
+UNICODE = "Grüße, 世界 🎈 \u202e\u05e9\u05dc\u05d5\u05dd \\ \"quoted\" \n\t'end'"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+NO_IMAGE = {"type": "image_url", "image_url": {"url": "a cat"}}
+LOOK = {
+    "type": "function",
+    "function": {
+        "name": "look",
+        "description": "Look somewhere.",
+        "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
+    },
+}
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+FIELDS: Mapping[str, Mapping[str, Any]] = {
+    "temperature": {"temperature": 0.5},
+    "top_p": {"top_p": 0.75},
+    "max_tokens": {"max_tokens": 7},
+    "stop": {"stop": ["###"]},
+    "seed": {"seed": 11},
+    "tools": {"tools": [LOOK]},
+    "tool_choice": {"tools": [LOOK], "tool_choice": "required"},
+    "parallel_tool_calls": {"tools": [LOOK], "parallel_tool_calls": False},
+    "response_format": {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}},
+    "presence_penalty": {"presence_penalty": 0.5},
+    "frequency_penalty": {"frequency_penalty": 0.5},
+    "user": {"user": "user-1"},
+}
+"""Every optional field of a request, each with what else it needs."""
+
+
+class ChatConformanceV1(ProviderConformance):
+    """Subclass it, name the handler, and pytest runs these tests against it in a real worker process.
+
+    With a ``protocol`` the handler talks to a scripted provider, and what
+    reaches that and comes back is compared; the tests of
+    ``handler_host.testing.provider_conformance`` come in addition. Without one (a local
+    model, a handler that makes its answers up) the answers are only looked at
+    for their form.
+
+    A later version of the class has further demands; this one keeps its own.
+    """
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Leave the provider's tests out where there is no provider."""
+        super().__init_subclass__(**options)
+        for name, test in vars(ProviderConformance).items():
+            if not name.startswith("test_") or name in vars(cls):
+                continue
+            if cls.protocol is None:
+                setattr(cls, name, None)
+            elif getattr(cls, name) is None:
+                setattr(cls, name, test)  # left out by a base in between, which names no protocol
+
+    def _say(self, reply: Reply) -> None:
+        if self.protocol is not None:
+            self.upstream.say(reply)
+
+    def _chat(self, text: Any = "What is this?", **fields: Any) -> ChatAnswer:
+        return msgspec.convert(self.worker.chat(text, **fields), ChatAnswer)
+
+    def _pieces(self, text: Any = "What is this?", **fields: Any) -> list[ChatPiece]:
+        return msgspec.convert(list(self.worker.chat_pieces(text, **fields)), list[ChatPiece])
+
+    def test_an_answer_comes_whole(self) -> None:
+        """Text, finish reason, usage, and the name of the model."""
+        answer = self._chat()
+        assert answer.text
+        assert answer.refusal is None
+        assert answer.tool_calls is None
+        if "finish_reason" not in self.ignores:
+            assert answer.finish_reason in ("stop", "length")
+        if self.protocol is not None:
+            said = Reply()
+            assert answer.text == said.text
+            assert answer.finish_reason == said.finish
+            assert "model" in self.ignores or answer.model == said.model
+
+    def test_an_answer_comes_in_pieces_that_join_to_the_same(self) -> None:
+        """One finish reason, after the text; one usage; and, of a provider's pieces, each as it came."""
+        self._say(Reply(("One", " two", " three", " four")))
+        pieces = self._pieces()
+        assert any(piece.text for piece in pieces)
+        ends = [number for number, piece in enumerate(pieces) if piece.finish_reason is not None]
+        assert len(ends) == 1, f"{len(ends)} finish reasons"
+        assert not any(piece.text or piece.tool_calls for piece in pieces[ends[0] + 1 :]), "text after the end"
+        assert sum(piece.usage is not None for piece in pieces) == (0 if "usage" in self.ignores else 1)
+        if self.protocol is not None:
+            assert len([piece for piece in pieces if piece.text]) > 1, "the answer came in one piece"
+            assert join(pieces) == self._chat()
+
+    def test_usage_comes_with_every_answer(self) -> None:
+        """Whole and streamed, the same."""
+        if "usage" in self.ignores:
+            pytest.skip("it is documented that there is no usage")
+        self._say(Reply(prompt_tokens=11, completion_tokens=31))
+        usage = self._chat().usage
+        assert usage is not None
+        assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+        assert usage.prompt_tokens > 0
+        if self.protocol is not None:
+            assert (usage.prompt_tokens, usage.completion_tokens) == (11, 31)
+            assert [piece.usage for piece in self._pieces() if piece.usage is not None] == [usage]
+
+    def test_a_conversation_arrives_in_its_order(self) -> None:
+        """System, user, assistant, user."""
+        turns = [("system", "Be brief."), ("user", "I am Ann."), ("assistant", "Hello Ann."), ("user", "Who am I?")]
+        assert self._chat([{"role": role, "content": text} for role, text in turns]).text
+        if self.protocol is not None:
+            assert [(turn.role, turn.text) for turn in self.upstream.last.asked.turns] == turns
+
+    def test_content_may_come_in_parts(self) -> None:
+        """As OpenAI's clients may send it."""
+        parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": " this?"}]
+        assert self._chat([{"role": "system", "content": parts[:1]}, {"role": "user", "content": parts}]).text
+        if self.protocol is not None:
+            assert self.upstream.last.asked.system == "What is"
+            assert self.upstream.last.asked.turns[-1].text == "What is this?"
+
+    @pytest.mark.parametrize("field", FIELDS)
+    def test_no_field_is_dropped_in_silence(self, field: str) -> None:
+        """It reaches the provider, or is refused with a 400 that names it, or is documented as ignored."""
+        request = FIELDS[field]
+        if self.refuses & {field, *request}:
+            error = self.worker.error_of("chat", {"messages": [{"role": "user", "content": "Hi"}], **request})
+            assert_refused(error, field, *request)
+            return
+        self._say(Reply(('{"city": ', '"Paris"}')))
+        without = {key: value for key, value in request.items() if key != field}
+        if self.protocol is None or self.ignores & {field, *request}:
+            self._chat(**request)
+            return
+        self._chat(**without)
+        self._chat(**request)
+        before, after = self.upstream.requests
+        assert after.body != before.body, f"{field} did not reach the provider"
+        if hasattr(after.asked, field):
+            sent = getattr(after.asked, field)
+            expected = {"stop": ("###",), "tools": ("look",)}.get(field, request[field])
+            assert sent == expected, f"{field} reached the provider as {sent!r}"
+
+    def test_max_tokens_ends_an_answer_for_its_length(self) -> None:
+        """And the finish reason says so."""
+        if self.protocol is None and (self.refuses | self.ignores) & {"max_tokens", "finish_reason"}:
+            pytest.skip("it is documented that max_tokens has no effect")
+        self._say(Reply(finish="length"))
+        assert self._chat("Tell me a long story.", max_tokens=3).finish_reason == "length"
+        ends = [piece.finish_reason for piece in self._pieces("Tell me a long story.", max_tokens=3)]
+        assert [end for end in ends if end is not None] == ["length"]
+
+    def test_an_image_arrives_or_is_refused_at_its_place(self) -> None:
+        """A ``data:`` URL."""
+        messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
+        if "images" in self.refuses:
+            assert_refused(self.worker.error_of("chat", {"messages": messages}), "messages[0].content[1]")
+        else:
+            self._chat(messages)
+            if self.protocol is not None and "images" not in self.ignores:
+                assert self.upstream.last.asked.turns[-1].images == 1
+
+    def test_unicode_comes_through_both_ways(self) -> None:
+        """Whole and streamed, also where a piece ends between two halves of a character."""
+        self._say(Reply((UNICODE[:9], UNICODE[9:])))
+        answers = [self._chat(UNICODE), join(self._pieces(UNICODE))]
+        if self.protocol is not None:
+            assert [answer.text for answer in answers] == [UNICODE, UNICODE]
+            assert self.upstream.last.asked.turns[-1].text == UNICODE
+
+    def test_empty_content_is_answered_or_refused(self) -> None:
+        """The worker lives."""
+        try:
+            self._chat("")
+        except HostError as error:
+            assert isinstance(error, InvalidInput | UpstreamBadRequest), error
+        assert self._chat().text
+
+    def test_a_huge_request_arrives_or_is_refused(self) -> None:
+        """A megabyte of text; the worker lives."""
+        text = "All work and no play. " * 50_000
+        try:
+            self._chat(text)
+        except HostError as error:
+            assert isinstance(error, InvalidInput), error
+            assert error.param == "messages"
+        else:
+            if self.protocol is not None:
+                assert self.upstream.last.asked.turns[-1].text == text
+        assert self._chat().text
+
+    @pytest.mark.parametrize(
+        ("request_", "field"),
+        [
+            ({"messages": []}, "messages"),
+            ({}, "messages"),
+            ({"messages": [{"role": "usr", "content": "Hi"}]}, "messages[0].role"),
+            ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
+            ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c9"}]}, "messages[0].tool_call_id"),
+            ({"messages": [{"role": "user", "content": [NO_IMAGE]}]}, "messages[0].content[0].image_url"),
+            ({"messages": [{"role": "user", "content": "Hi"}], "temperature": "hot"}, "temperature"),
+            ({"messages": [{"role": "user", "content": "Hi"}], "temprature": 1}, "temprature"),
+        ],
+    )
+    def test_bad_input_is_a_400_that_names_the_field(self, request_: dict[str, Any], field: str) -> None:
+        """And the provider hears nothing of it."""
+        error = self.worker.error_of("chat", request_)
+        assert isinstance(error, InvalidInput), error
+        assert (error.param or "").startswith(field) or field in error.message, error
+        if self.protocol is not None:
+            assert self.upstream.requests == []
+
+    def test_many_at_a_time_are_not_mixed_up(self) -> None:
+        """Sixteen questions, each with an answer of its own."""
+        if self.protocol is not None:
+            self.upstream.say(lambda received: Reply((received.asked.turns[-1].text, "!"), pause=0.01))
+        short = {} if "max_tokens" in self.refuses else {"max_tokens": 2}
+        texts = [f"question {number}" for number in range(16)]
+        requests = [{"messages": [{"role": "user", "content": text}], **short} for text in texts]
+        running = [self.worker.begin("chat", request) for request in requests]
+        answers = [future.result(60)["text"] for future in running]
+        if self.protocol is not None:
+            assert answers == [f"{text}!" for text in texts]
+
+    def test_a_client_that_leaves_a_stream_frees_its_place(self) -> None:
+        """And the next one is answered."""
+        pieces = self.worker.chat_pieces("Tell me a very long story.")
+        next(pieces)
+        pieces.close()
+        assert self._chat().text
+        assert self.worker.status.in_flight == 0
+
+
+ChatConformance = ChatConformanceV1
+"""The newest version."""

@@ -1,0 +1,1 @@
+"""Fork server: the small single-threaded process that workers are forked from, and its client."""

@@ -1,0 +1,170 @@
+"""What a generation is launched with: its launcher, its specification, its limits."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Mapping
+
+import msgspec
+
+from handler_host._internal.log import level_of, redact
+from handler_host._internal.suggestions import did_you_mean
+from handler_host.catalog import catalog as catalogs
+from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.catalog.manifest import check_configured
+from handler_host.channel.call import ChannelLimits
+from handler_host.channel.channel import Channel, Nested
+from handler_host.channel.frames import Log, WorkerSpec
+from handler_host.config import Config, HandlerPolicy
+from handler_host.workers.launchers.base import Launcher, worker_environment
+from handler_host.workers.launchers.exec import ExecLauncher
+from handler_host.workers.launchers.fork import ForkLauncher
+from handler_host.workers.launchers.inline import InlineLauncher
+from handler_host.workers.worker import Plan
+
+
+def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
+    """Return how the host treats a handler: what is configured for it, else its manifest's word, else the defaults."""
+    policy, manifest = config.policy(entry.name), entry.manifest
+    if manifest is None:
+        return policy
+    timeouts = manifest.timeouts
+    wishes = {
+        "activate_timeout": timeouts.activate,
+        "first_byte_timeout": timeouts.first_byte,
+        "gap_timeout": timeouts.gap,
+        "drain_timeout": timeouts.drain,
+        "memory_estimate": manifest.memory_estimate,
+    }
+    own = config.handlers.get(entry.name, {})
+    changes = {key: value for key, value in wishes.items() if value is not None and key not in own}
+    return msgspec.structs.replace(policy, **changes) if changes else policy
+
+
+def strangers(config: Config, found: Catalog) -> list[str]:
+    """Return a sentence for each handler that is configured, but not installed."""
+    places = [(name, f"[handlers.{name}]") for name in config.handlers]
+    places += [(name, "log.levels") for name in config.log.levels]
+    return [
+        f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+        for name, place in places
+        if name not in found.entries
+    ]
+
+
+def check_all_settings(config: Config, found: Catalog) -> None:
+    """Check what is set for each handler against its manifest; raises :class:`handler_host.plugin.errors.ConfigError`."""
+    for name, entry in found.entries.items():
+        check_configured(entry.manifest, config, name)
+
+
+class Planner:
+    """Owns the launchers, and knows which one a handler needs and what its worker may see.
+
+    ``environ`` is where secrets come from; ``nest`` makes what runs the dispatches of the
+    worker of a handler.
+    """
+
+    def __init__(self, config: Config, environ: Mapping[str, str], nest: Callable[[str, Channel], Nested]) -> None:
+        self._config = config
+        self._environ = environ
+        self._nest = nest
+        self._environment = worker_environment(environ)
+        self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
+        self._inline = InlineLauncher()
+        self._exec: dict[str | None, Launcher] = {}
+
+    @property
+    def fork_servers(self) -> list[int]:
+        """The process numbers of the fork servers: none, one, or more after a rescan."""
+        return self._fork.pids
+
+    def retire(self) -> None:
+        """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
+        self._fork.retire()
+
+    async def try_fork(self) -> int:
+        """Fork a worker without a handler, and end it; return its pid. Raises what the fork server raises."""
+        worker = await self._fork.launch("verify", 0, self._environment)
+        worker.kill(signal.SIGKILL)
+        worker.socket.close()
+        os.close(worker.output)
+        await worker.wait()
+        return worker.pid
+
+    def rest(self) -> None:
+        """Let a fork server go that has no worker."""
+        self._fork.rest()
+
+    def reconfigure(self, config: Config) -> None:
+        """Plan with this configuration from now on."""
+        self._config = config
+        self._fork.reconfigure(config.preload(), config.workers.linger)
+
+    async def close(self) -> None:
+        """End the launchers, and what they have started."""
+        launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
+        for launcher in launchers:
+            await launcher.close()
+
+    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+        """Return what to launch generation ``generation`` of the handler with.
+
+        Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
+        """
+        policy = policy_of(self._config, entry)
+        secrets = catalogs.secret_values(entry, self._environ)
+        redact(secrets.values())
+        settings = check_configured(entry.manifest, self._config, entry.name)
+        data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
+        workers = self._config.workers
+        return Plan(
+            number=generation,
+            spec=WorkerSpec(
+                handler=entry.name,
+                entry_point=entry.entry_point,
+                distribution=entry.distribution,
+                version=entry.version,
+                paths=entry.paths,
+                config=settings,
+                secrets=secrets,
+                environment=self._environment,
+                data_dir=str(data_dir) if data_dir is not None else None,
+                log_level=level_of(self._config.log, entry.name),
+                memory_hard_limit=policy.memory_hard_limit,
+                max_frame=workers.max_frame,
+            ),
+            policy=policy,
+            launcher=self._launcher(policy, entry.python),
+            limits=ChannelLimits(
+                max_frame=workers.max_frame,
+                window=workers.window,
+                heartbeat_interval=workers.heartbeat_interval,
+                hang_after=workers.hang_after,
+                max_answer=self._config.server.max_answer,
+            ),
+            output_lines_per_second=workers.output_lines_per_second,
+            on_log=lambda record: _log_of_worker(entry.name, generation, record),
+            nest=lambda channel: self._nest(entry.name, channel),
+        )
+
+    def _launcher(self, policy: HandlerPolicy, own: str | None) -> Launcher:
+        """Return what launches a handler; ``own`` is the interpreter of its own environment, if it has one."""
+        if policy.isolation == "inline":
+            return self._inline
+        python = str(policy.python) if policy.python is not None else own
+        if policy.isolation == "process" and python is None and sys.platform == "linux":
+            return self._fork
+        if python not in self._exec:
+            self._exec[python] = ExecLauncher(python)
+        return self._exec[python]
+
+
+def _log_of_worker(handler: str, generation: int, record: Log) -> None:
+    fields: dict[str, object] = {"handler": handler, "generation": generation, "logger": record.logger}
+    if record.request_id is not None:
+        fields["request_id"] = record.request_id
+    logging.getLogger(f"handler.{handler}").log(record.level, "%s", record.message, extra={"fields": fields})

@@ -1,0 +1,1 @@
+"""Launchers: fork, exec, inline."""

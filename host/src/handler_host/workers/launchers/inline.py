@@ -1,0 +1,51 @@
+"""Launcher that runs a handler in the host's own process, for debugging; it gives no memory back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+
+from handler_host.workers.launchers.base import Exit, WorkerProcess, shortage
+
+
+class _InlineWorker:
+    """A worker that is a task in the host's own process."""
+
+    def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
+        # Imported on demand: a host without inline handlers does not carry the worker's code.
+        from handler_host.workers.runtime.process import serve
+
+        self.pid = os.getpid()
+        self.socket = ours
+        self.output = -1
+        self._task = asyncio.create_task(serve(theirs, inline=True), name="inline worker")
+
+    def kill(self, number: int) -> None:
+        """Cancel it; a plugin that blocks the loop cannot be killed inline."""
+        self._task.cancel()
+
+    async def wait(self) -> Exit:
+        """Return when its task has ended."""
+        await asyncio.wait({self._task})
+        if self._task.cancelled():
+            return Exit(code=1)
+        return Exit(code=1 if self._task.exception() is not None else self._task.result())
+
+
+class InlineLauncher:
+    """Runs handlers in the host's process: for debugging. It gives no memory back."""
+
+    async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
+        """Return a worker that is a task; raises ``OutOfResources``."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise shortage("a socket for a worker", error) from error
+        ours.setblocking(False)
+        theirs.setblocking(False)
+        return _InlineWorker(ours, theirs)
+
+    async def close(self) -> None:
+        """Do nothing: there is nothing beside the workers."""

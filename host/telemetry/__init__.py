@@ -1,1 +1,0 @@
-"""What is told of what happens: events, counters, metrics, memory over time, traces."""
