@@ -173,8 +173,8 @@ def time_to_ready(command: list[str], environment: dict[str, str]) -> tuple[floa
             address = re.search(r"http://\S+", line)
             assert address is not None, f"{command} printed {line!r} instead of its address"
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-            with opener.open(f"{address[0]}/health/live", timeout=30) as answer:
-                answer.read()
+            with opener.open(f"{address[0]}/health/live", timeout=30) as response:
+                response.read()
             answered = time.perf_counter()
         finally:
             process.terminate()
@@ -206,8 +206,8 @@ def measure_ready(runs: int) -> bool:
         f"time to ready: {runs} alternating runs, medians",
         ["server", "ready line ms", "ratio", "first answer ms", "ratio"],
         [
-            [name, line, tables.ratio(line, bare[0]), answer, tables.ratio(answer, bare[1])]
-            for name, (line, answer) in medians.items()
+            [name, line, tables.ratio(line, bare[0]), response, tables.ratio(response, bare[1])]
+            for name, (line, response) in medians.items()
         ],
         [f"target: at most {READY_TARGET} of the bare server: {tables.verdict(host[1] / bare[1], READY_TARGET)}"],
     )

@@ -230,7 +230,7 @@ def main() -> None:
         flush=True,
     )
     rows, failures = [], []
-    with servers.upstream(pieces=20, pause=0.02) as upstream:
+    with servers.upstream(chunks=20, pause=0.02) as upstream:
         with tempfile.TemporaryDirectory(prefix="bench-limit-") as directory:
             traffic.make_data_dir(directory)
             with servers.host(traffic.config(directory, upstream.url), traffic.KEYS) as probe:

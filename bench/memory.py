@@ -62,8 +62,8 @@ def megabytes(size: float) -> str:
 
 def one_process(modules: list[str]) -> tuple[int, int]:
     """Return the PSS of one process with aiohttp.web, before and after importing ``modules``."""
-    answer = subprocess.run([sys.executable, "-c", ONE_PROCESS, *modules], check=True, capture_output=True, text=True)
-    before, after = map(int, answer.stdout.split())
+    response = subprocess.run([sys.executable, "-c", ONE_PROCESS, *modules], check=True, capture_output=True, text=True)
+    before, after = map(int, response.stdout.split())
     return before, after
 
 

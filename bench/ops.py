@@ -43,16 +43,16 @@ def every(seconds: float, work: Callable[[], object]) -> Iterator[None]:
 
 def scrape(host: servers.Server) -> None:
     request = urllib.request.Request(host.url + "/metrics", headers={"Authorization": f"Bearer {servers.TOKEN}"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-        answer.read()
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+        response.read()
 
 
 @contextlib.contextmanager
 def viewer(host: servers.Server) -> Iterator[None]:
     """Look at the host as the dashboard does."""
     for name in ("", "static/app.js", "static/uplot.js", "static/style.css"):
-        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{host.url}/admin/{name}") as answer:
-            answer.read()
+        with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{host.url}/admin/{name}") as response:
+            response.read()
     headers = {"Authorization": f"Bearer {servers.TOKEN}"}
     request = urllib.request.Request(host.url + "/admin/events?replay=200", headers=headers)
     seen = {"number": 0}

@@ -94,7 +94,7 @@ def running(
         )
         server = servers.Server(process, f"http://127.0.0.1:{port}", log)
         try:
-            while not answers(f"{server.url}{health}"):
+            while not responses(f"{server.url}{health}"):
                 if process.poll() is not None or time.perf_counter() - started > 120:
                     log.seek(0)
                     raise SystemExit(f"{command[0]} did not start:\n{log.read()[-2000:]}")
@@ -104,12 +104,12 @@ def running(
             servers.stop(process)
 
 
-def answers(url: str) -> bool:
+def responses(url: str) -> bool:
     """Return whether a GET is answered with 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=5) as answer:
-            return bool(answer.status == 200)
+        with opener.open(url, timeout=5) as response:
+            return bool(response.status == 200)
     except (OSError, urllib.error.URLError):
         return False
 

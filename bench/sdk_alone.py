@@ -58,8 +58,8 @@ def generativeai(url: str, streamed: bool) -> Call:
     model = genai.GenerativeModel("m")
 
     def work() -> object:
-        answer = model.generate_content(QUESTION, stream=streamed, request_options={"retry": None})
-        return list(answer) if streamed else answer.text
+        response = model.generate_content(QUESTION, stream=streamed, request_options={"retry": None})
+        return list(response) if streamed else response.text
 
     async def call() -> object:
         return await asyncio.to_thread(work)
@@ -74,8 +74,8 @@ def litellm(url: str, streamed: bool) -> Call:
     options: Any = {"api_base": f"{url}/v1", "api_key": "none", "num_retries": 0, "max_retries": 0}
 
     async def call() -> object:
-        answer = await litellm.acompletion(model="openai/m", messages=MESSAGES, stream=streamed, **options)
-        return [chunk async for chunk in answer] if streamed else answer  # type: ignore[union-attr]
+        response = await litellm.acompletion(model="openai/m", messages=MESSAGES, stream=streamed, **options)
+        return [chunk async for chunk in response] if streamed else response  # type: ignore[union-attr]
 
     return call
 

@@ -102,8 +102,8 @@ class Server:
         """Send a request without any proxy; return the JSON of the answer. Raises ``urllib.error.HTTPError``."""
         request = urllib.request.Request(self.url + path, method=method, headers=headers, data=data)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=PATIENCE) as answer:
-            return json.loads(answer.read())
+        with opener.open(request, timeout=PATIENCE) as response:
+            return json.loads(response.read())
 
 
 def pss_of(pid: int, of: str = "Pss") -> int:
@@ -136,9 +136,9 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
 
 
 @contextlib.contextmanager
-def upstream(pieces: int, pause: float) -> Iterator[Server]:
+def upstream(chunks: int, pause: float) -> Iterator[Server]:
     """Run the scripted provider: answers of so many pieces, so many seconds before each of them."""
-    command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(pieces), "--pause", str(pause)]
+    command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(chunks), "--pause", str(pause)]
     with _running(command, {}) as server:
         yield server
 

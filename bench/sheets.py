@@ -108,10 +108,10 @@ async def load(server: servers.Server, operation: str, requests: list[dict[str, 
     async def client(session: aiohttp.ClientSession) -> None:
         while waiting:
             url = f"{server.url}/v1/handlers/sheets/{operation}"
-            async with session.post(url, json=waiting.pop()) as answer:
-                text = await answer.text()
-                if answer.status != 200:
-                    raise SystemExit(f"{operation} was answered {answer.status}: {text}")
+            async with session.post(url, json=waiting.pop()) as response:
+                text = await response.text()
+                if response.status != 200:
+                    raise SystemExit(f"{operation} was answered {response.status}: {text}")
 
     async with aiohttp.ClientSession() as session:
         begun = time.perf_counter()

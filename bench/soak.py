@@ -154,9 +154,9 @@ class Faults:
         self._tally.asked += 1
         url = f"{self._host.url}/v1/handlers/chaos/{operation}"
         try:
-            async with self._session.post(url, json={}) as answer:
-                body = await answer.json()
-                self._tally.note("ok" if answer.status == 200 else body["error"]["code"], str(body))
+            async with self._session.post(url, json={}) as response:
+                body = await response.json()
+                self._tally.note("ok" if response.status == 200 else body["error"]["code"], str(body))
         except TimeoutError:
             self._tally.note("hung", f"chaos: {operation} has no answer within {servers.PATIENCE:g} s")
         except aiohttp.ClientError as error:
@@ -164,8 +164,8 @@ class Faults:
 
     async def _admin(self, method: str, path: str) -> Any:
         headers = {"Authorization": f"Bearer {servers.TOKEN}"}
-        async with self._session.request(method, self._host.url + path, headers=headers) as answer:
-            return await answer.json()
+        async with self._session.request(method, self._host.url + path, headers=headers) as response:
+            return await response.json()
 
 
 async def soak(

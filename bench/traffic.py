@@ -122,21 +122,21 @@ async def dispatch(
     else:
         path, body = "/v1/chat/completions", {"model": name, "messages": PROMPT, "stream": True, "max_tokens": 16}
     try:
-        async with session.post(url + path, json=body) as answer:
-            if answer.status != 200:
-                outcome, detail = _refusal(answer, await answer.text())
+        async with session.post(url + path, json=body) as response:
+            if response.status != 200:
+                outcome, detail = _refusal(response, await response.text())
                 if outcome == "never fits":
                     tally.unfit[name] = detail
                 tally.note(outcome, detail)
                 return
             received, first = b"", None
-            async for data in answer.content.iter_any():
+            async for data in response.content.iter_any():
                 first = first if first is not None else time.perf_counter() - started
                 received += data
                 if leave_after is not None and len(received) >= leave_after:
                     tally.note("left")
                     return
-            activated = re.search(r"activate;dur=([\d.]+)", answer.headers.get("Server-Timing", ""))
+            activated = re.search(r"activate;dur=([\d.]+)", response.headers.get("Server-Timing", ""))
             (tally.cold if activated and float(activated[1]) > 0 else tally.warm).append(first or 0.0)
             outcome, detail = _ending(name, received.decode(errors="replace"))
             tally.answered[name] += outcome == "ok"
@@ -147,12 +147,12 @@ async def dispatch(
         tally.note("cut off", f"{name}: {type(error).__name__}: {error}")
 
 
-def _refusal(answer: aiohttp.ClientResponse, text: str) -> tuple[str, str]:
+def _refusal(response: aiohttp.ClientResponse, text: str) -> tuple[str, str]:
     try:
         error = json.loads(text)["error"]
     except (ValueError, LookupError):
-        return f"status {answer.status}", text
-    never = error["code"] == "memory_budget" and answer.headers.get("x-should-retry") == "false"
+        return f"status {response.status}", text
+    never = error["code"] == "memory_budget" and response.headers.get("x-should-retry") == "false"
     return ("never fits" if never else error["code"]), error["message"]
 
 

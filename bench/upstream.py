@@ -41,10 +41,10 @@ def alone(handler: str, url: str, calls: int, streamed: bool) -> dict[str, float
     """Return the figures of the SDK without the host."""
     command = [sys.executable, "-m", "bench.sdk_alone", handler, url, "--calls", str(calls)]
     command += ["--concurrency", str(CONCURRENCY), *(["--stream"] if streamed else [])]
-    answer = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
-    if answer.returncode != 0:
-        raise SystemExit(f"the SDK of {handler} failed: {answer.stderr.strip().splitlines()[-1]}")
-    figures: dict[str, float] = json.loads(answer.stdout)
+    response = subprocess.run(command, check=False, capture_output=True, text=True, timeout=600)
+    if response.returncode != 0:
+        raise SystemExit(f"the SDK of {handler} failed: {response.stderr.strip().splitlines()[-1]}")
+    figures: dict[str, float] = json.loads(response.stdout)
     return figures
 
 

@@ -63,12 +63,12 @@ class Host:
         headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
-            answer = connection.getresponse()
+            response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             fail(f"{method} {path}: {error}")
-        if answer.status >= 400:
-            fail(f"{method} {path} was answered {answer.status}: {json.loads(answer.read())['error']['message']}")
-        return answer
+        if response.status >= 400:
+            fail(f"{method} {path} was answered {response.status}: {json.loads(response.read())['error']['message']}")
+        return response
 
     def call(self, method: str, path: str) -> Any:
         """Send a request; return the JSON of its answer."""
@@ -82,10 +82,10 @@ class Host:
         """Ask, and print the answer as it comes; return the seconds of its cold start, and to the first piece."""
         messages = [{"role": "user", "content": QUESTION}]
         request = {"model": model, "messages": messages, "stream": True, "max_tokens": 24, "temperature": 0}
-        answer = self.send("POST", "/v1/chat/completions", request)
+        response = self.send("POST", "/v1/chat/completions", request)
         said = ""
         print(f"   {model}> ", end="", flush=True)
-        for raw in answer:
+        for raw in response:
             data = raw.decode().strip().removeprefix("data: ")
             if data.startswith("{"):
                 chunk = json.loads(data)
@@ -98,7 +98,7 @@ class Host:
         print()
         if not said.strip():
             fail(f"{model} has answered with nothing")
-        timing = dict(re.findall(r"(\w+);dur=([\d.]+)", answer.headers["Server-Timing"] or ""))
+        timing = dict(re.findall(r"(\w+);dur=([\d.]+)", response.headers["Server-Timing"] or ""))
         return float(timing["activate"]) / 1000, float(timing["handler"]) / 1000
 
     def states(self) -> dict[str, str]:

@@ -44,8 +44,8 @@ class Llmock:
         data = None if body is None else json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         request = urllib.request.Request(self.url + path, data, headers, method=method)
-        with _direct.open(request, timeout=LIMIT) as answer:
-            return json.loads(answer.read() or b"null")
+        with _direct.open(request, timeout=LIMIT) as response:
+            return json.loads(response.read() or b"null")
 
 
 @contextmanager

@@ -135,15 +135,15 @@ class Bench:
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
-            return json.loads(await call.answer())
+            return json.loads(await call.response())
 
-    async def pieces(self, name: str = "puppet", operation: str = "stream", **request: Any) -> AsyncIterator[Any]:
+    async def chunks(self, name: str = "puppet", operation: str = "stream", **request: Any) -> AsyncIterator[Any]:
         """Run an operation as a stream."""
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()
             call = lease.call(operation, body, streamed=True, request_id="test", timeout=None)
-            async for piece in call:
-                yield json.loads(piece)
+            async for chunk in call:
+                yield json.loads(chunk)
 
     def begin(self, work: Any) -> asyncio.Task[Any]:
         """Start something that a test goes on beside."""
@@ -197,7 +197,7 @@ async def bench(
     try:
         yield Bench(root, supervisor)
     finally:
-        supervisor.hurry()
+        supervisor.force_shutdown()
         await within(supervisor.close())
         left = set(children_of(os.getpid())) - before
         assert not left, f"processes are left: {left}"

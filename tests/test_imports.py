@@ -49,10 +49,10 @@ FOR_REQUESTS |= {
 
 
 def test_a_host_with_all_plugins_found_has_imported_none_of_them_nor_what_they_need() -> None:
-    answer = subprocess.run(
+    response = subprocess.run(
         [sys.executable, "-c", SERVE_AND_LIST], capture_output=True, text=True, check=True, timeout=60
     )
-    loaded = set(answer.stdout.split())
+    loaded = set(response.stdout.split())
     assert "handler_host.lifecycle.supervisor" in loaded
     found = {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS}
     assert not found

@@ -71,14 +71,14 @@ class Assistant:
     async def say(self, text: str) -> AsyncIterator[str]:
         """Yield A's answer as it comes, and remember it when it is whole."""
         self.messages.append({"role": "user", "content": text})
-        answer = ""
+        response = ""
         try:
             async for piece in self._stream("answer", self.messages[-self._roles["history"] :]):
-                answer += piece
+                response += piece
                 yield piece
         finally:
-            if answer:
-                self.messages.append({"role": "assistant", "content": answer})
+            if response:
+                self.messages.append({"role": "assistant", "content": response})
                 said = [
                     {"user_id": self._user, "event": message["role"], "text": message["content"]}
                     for message in self.messages[-2:]
@@ -134,18 +134,18 @@ class Assistant:
     async def _ask(self, role: str, text: str, **more: Any) -> str:
         """Return a role's whole answer."""
         body = self._request(role, [{"role": "user", "content": text}], **more)
-        async with self._session.post(f"{self._url}/chat/completions", json=body) as answer:
-            content = await self._checked(role, answer)
+        async with self._session.post(f"{self._url}/chat/completions", json=body) as response:
+            content = await self._checked(role, response)
             return str(content["choices"][0]["message"]["content"] or "").strip()
 
     async def _stream(self, role: str, messages: list[dict[str, str]]) -> AsyncIterator[str]:
         """Yield a role's answer as it comes."""
         body = self._request(role, messages, stream=True)
-        async with self._session.post(f"{self._url}/chat/completions", json=body) as answer:
-            if answer.status != 200:
-                await self._checked(role, answer)
-            self.played_by[role] = answer.headers["X-Handler"]
-            async for line in answer.content:
+        async with self._session.post(f"{self._url}/chat/completions", json=body) as response:
+            if response.status != 200:
+                await self._checked(role, response)
+            self.played_by[role] = response.headers["X-Handler"]
+            async for line in response.content:
                 data = line.decode().strip().removeprefix("data: ")
                 if data.startswith("{"):
                     chunk = json.loads(data)
@@ -154,11 +154,11 @@ class Assistant:
                     for choice in chunk["choices"]:
                         yield choice["delta"].get("content") or ""
 
-    async def _checked(self, role: str, answer: aiohttp.ClientResponse) -> Any:
-        content = await answer.json()
-        if answer.status != 200:
-            raise RoleFailed(f"{role}: {content['error']['message']} ({answer.status})")
-        self.played_by[role] = answer.headers["X-Handler"]
+    async def _checked(self, role: str, response: aiohttp.ClientResponse) -> Any:
+        content = await response.json()
+        if response.status != 200:
+            raise RoleFailed(f"{role}: {content['error']['message']} ({response.status})")
+        self.played_by[role] = response.headers["X-Handler"]
         return content
 
     async def _sheets(self, operation: str, **request: Any) -> Any:
@@ -166,10 +166,10 @@ class Assistant:
         return await self._ask_sheets(operation, {"user_id": self._user, **request})
 
     async def _ask_sheets(self, operation: str, request: dict[str, Any]) -> Any:
-        async with self._session.post(f"{self._url}/handlers/sheets/{operation}", json=request) as answer:
-            content = await answer.json()
-            if answer.status != 200:
-                raise RoleFailed(f"{operation}: {content['error']['message']} ({answer.status})")
+        async with self._session.post(f"{self._url}/handlers/sheets/{operation}", json=request) as response:
+            content = await response.json()
+            if response.status != 200:
+                raise RoleFailed(f"{operation}: {content['error']['message']} ({response.status})")
             return content
 
 

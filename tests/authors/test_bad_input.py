@@ -160,14 +160,14 @@ async def test_a_stream_that_fails_after_its_first_piece_ends_with_an_error_and_
 ) -> None:
     install_plugin(tmp_path, "mine", STREAM.format(second))
     async with bench(tmp_path) as host:
-        pieces = []
+        chunks = []
 
         async def read() -> None:
-            async for piece in host.pieces("mine", "chat", messages=[{"role": "user", "content": "Hi"}]):
-                pieces.append(piece)
+            async for chunk in host.chunks("mine", "chat", messages=[{"role": "user", "content": "Hi"}]):
+                chunks.append(chunk)
 
         error = await error_of(read())
-        assert pieces == [{"text": "Bon"}]
+        assert chunks == [{"text": "Bon"}]
         assert isinstance(error, HandlerFault)
         assert "the log has it under test" in error.message
         assert host.supervisor.status("mine").generation == 1
@@ -249,14 +249,14 @@ async def test_an_answer_that_does_not_fit_its_declared_type_is_an_error_that_na
 async def test_pieces_of_a_stream_that_fit_are_delivered_before_the_one_that_does_not(tmp_path: Path) -> None:
     install_plugin(tmp_path, "mine", ANSWERS)
     async with bench(tmp_path) as host:
-        pieces = []
+        chunks = []
 
         async def read() -> None:
-            async for piece in host.pieces("mine", "stream"):
-                pieces.append(piece)
+            async for chunk in host.chunks("mine", "stream"):
+                chunks.append(chunk)
 
         error = await error_of(read())
-        assert pieces == [1]
+        assert chunks == [1]
         assert "Expected `int`, got `str`" in error.message
 
 

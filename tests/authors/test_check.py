@@ -70,9 +70,9 @@ def write(directory: Path, source: str, manifest: str | None = None, tests: str 
 def checked(path: Path, capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, list[dict[str, Any]]]:
     capsys.readouterr()
     status = main(["check", str(path), "--json", "--installer=--no-build-isolation", "--installer=--no-index", *words])
-    answer = json.loads(capsys.readouterr().out)
-    assert answer["fit"] is (status == 0)
-    return status, answer["rows"]
+    response = json.loads(capsys.readouterr().out)
+    assert response["fit"] is (status == 0)
+    return status, response["rows"]
 
 
 def texts(rows: list[dict[str, Any]], *marks: str) -> str:

@@ -16,9 +16,9 @@ from handler_host.channel.channel import Channel
 from handler_host.plugin.errors import (
     ActivationFailed,
     ActivationTimeout,
-    AnswerTooLarge,
     DeadlineExceeded,
     HandlerCrashed,
+    ResponseTooLarge,
 )
 from tests.support import error_of, within
 
@@ -86,19 +86,19 @@ async def test_answers_reach_their_own_calls_in_whatever_order_they_come() -> No
         numbers = [(await peer.sent()).number for _ in calls]  # type: ignore[union-attr]
         assert len(set(numbers)) == 3
         await peer.send(*(frames.End(number, b"%d" % number) for number in reversed(numbers)))
-        assert [await within(call.answer()) for call in calls] == [b"%d" % number for number in numbers]
+        assert [await within(call.response()) for call in calls] == [b"%d" % number for number in numbers]
         assert opened.in_flight == 0
 
 
 async def test_frames_for_calls_that_are_over_or_never_were_are_ignored() -> None:
     async with channel() as (opened, peer):
         late = begin(opened, timeouts=CallTimeouts(0.01, None, None))
-        assert isinstance(await error_of(late.answer()), DeadlineExceeded)
+        assert isinstance(await error_of(late.response()), DeadlineExceeded)
         number = (await peer.sent()).number  # type: ignore[union-attr]
         assert isinstance(await peer.sent(), frames.Cancel)
         call = begin(opened)
-        await peer.send(frames.End(number, b"late"), frames.Piece(999, b"x"), frames.End(number + 1, b"own"))
-        assert await within(call.answer()) == b"own"
+        await peer.send(frames.End(number, b"late"), frames.Chunk(999, b"x"), frames.End(number + 1, b"own"))
+        assert await within(call.response()) == b"own"
 
 
 async def test_numbers_are_never_used_twice() -> None:
@@ -115,11 +115,11 @@ async def test_credit_is_given_as_the_consumer_takes_and_not_before() -> None:
     async with channel(window=100) as (opened, peer):
         call = begin(opened, streamed=True)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Piece(number, b"x" * 60), frames.Piece(number, b"y" * 60))
-        taken = await within(call.pieces())
+        await peer.send(frames.Chunk(number, b"x" * 60), frames.Chunk(number, b"y" * 60))
+        taken = await within(call.chunks())
         while sum(map(len, taken)) < 120:
-            taken += await within(call.pieces())
-        asking = asyncio.ensure_future(call.pieces())
+            taken += await within(call.chunks())
+        asking = asyncio.ensure_future(call.chunks())
         assert await peer.sent() == frames.Credit(number, 120)
         await peer.send(frames.End(number, None))
         assert await within(asking) == []
@@ -128,13 +128,13 @@ async def test_credit_is_given_as_the_consumer_takes_and_not_before() -> None:
 async def test_each_time_limit_is_named_in_its_error() -> None:
     async with channel() as (opened, peer):
         stream = begin(opened, streamed=True, timeouts=CallTimeouts(None, 0.01, None))
-        assert "first_byte_timeout" in (await error_of(stream.pieces())).message
+        assert "first_byte_timeout" in (await error_of(stream.chunks())).message
         gap = begin(opened, streamed=True, timeouts=CallTimeouts(None, None, 0.01))
         frames = [await peer.sent() for _ in range(3)]
         number = frames[-1].number  # type: ignore[union-attr]
-        await peer.send(frames.Piece(number, b"1"))
-        assert await within(gap.pieces()) == [b"1"]
-        assert "gap_timeout" in (await error_of(gap.pieces())).message
+        await peer.send(frames.Chunk(number, b"1"))
+        assert await within(gap.chunks()) == [b"1"]
+        assert "gap_timeout" in (await error_of(gap.chunks())).message
         assert await peer.sent() == frames.Cancel(number)
 
 
@@ -142,20 +142,20 @@ async def test_fragments_of_an_answer_are_joined_up_to_the_limit() -> None:
     async with channel(max_answer=100) as (opened, peer):
         call = begin(opened)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Piece(number, b"a" * 50), frames.Piece(number, b"b" * 49), frames.End(number, b"c"))
-        assert await within(call.answer()) == b"a" * 50 + b"b" * 49 + b"c"
+        await peer.send(frames.Chunk(number, b"a" * 50), frames.Chunk(number, b"b" * 49), frames.End(number, b"c"))
+        assert await within(call.response()) == b"a" * 50 + b"b" * 49 + b"c"
         over = begin(opened)
         assert [await peer.sent(), await peer.sent()] == [frames.Credit(number, 50), frames.Credit(number, 49)]
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Piece(number, b"a" * 101))
-        assert isinstance(await error_of(over.answer()), AnswerTooLarge)
+        await peer.send(frames.Chunk(number, b"a" * 101))
+        assert isinstance(await error_of(over.response()), ResponseTooLarge)
 
 
 async def test_a_consumer_that_is_cancelled_cancels_its_call_at_the_worker() -> None:
     async with channel() as (opened, peer):
         call = begin(opened)
         number = (await peer.sent()).number  # type: ignore[union-attr]
-        waiting = asyncio.ensure_future(call.answer())
+        waiting = asyncio.ensure_future(call.response())
         await asyncio.sleep(0)
         waiting.cancel()
         await asyncio.wait({waiting})
@@ -181,12 +181,12 @@ async def test_what_is_no_frame_closes_the_channel_and_calls_wait_for_the_explan
             peer.leave()
         closed = await within(opened.closed)
         assert told in closed.text
-        asking = asyncio.ensure_future(error_of(call.answer()))
+        asking = asyncio.ensure_future(error_of(call.response()))
         await asyncio.sleep(0)
         assert not asking.done()
         opened.fail(HandlerCrashed("explained"))
         assert (await within(asking)).message == "explained"
-        assert (await error_of(begin(opened).answer())).message == "explained"
+        assert (await error_of(begin(opened).response())).message == "explained"
 
 
 async def test_start_tells_why_there_is_no_handler() -> None:

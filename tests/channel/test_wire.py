@@ -28,12 +28,12 @@ HOST_FRAMES = st.one_of(
     st.builds(frames.Credit, NUMBERS, NUMBERS),
     st.builds(frames.Ping, NUMBERS),
     st.builds(frames.Stop, st.floats(min_value=0, max_value=1e6)),
-    st.builds(frames.Piece, NUMBERS, st.binary(max_size=300)),
+    st.builds(frames.Chunk, NUMBERS, st.binary(max_size=300)),
     st.builds(frames.End, NUMBERS, st.none() | st.binary(max_size=300)),
     st.builds(frames.Error, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | st.floats(0, 1e6)),
 )
 WORKER_FRAMES = st.one_of(
-    st.builds(frames.Piece, NUMBERS, st.binary(max_size=300)),
+    st.builds(frames.Chunk, NUMBERS, st.binary(max_size=300)),
     st.builds(frames.End, NUMBERS, st.none() | st.binary(max_size=300)),
     st.builds(frames.Error, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | st.floats(0, 1e6)),
     st.builds(frames.Pong, NUMBERS, NUMBERS),

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler_host.chat.types import ChatRequest
-from handler_host.chat.validation import check, check_schema, image_of
+from handler_host.chat.validation import check_schema, image_of, validate_request
 from handler_host.plugin.errors import InvalidInput
 
 USER = {"role": "user", "content": "look"}
@@ -82,7 +82,7 @@ def test_what_no_provider_can_make_sense_of_is_named_by_its_place(
     messages: tuple[dict[str, Any], ...], param: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        check(request(*messages))
+        validate_request(request(*messages))
     assert caught.value.param == param
     assert caught.value.message.startswith(f"{param}: ")
 
@@ -114,7 +114,7 @@ def test_what_no_provider_can_make_sense_of_is_named_by_its_place(
 )
 def test_a_field_that_has_no_meaning_is_named(fields: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        check(request(USER, **fields))
+        validate_request(request(USER, **fields))
     assert caught.value.param == param
     assert caught.value.message.startswith(f"{param}: ")
 
@@ -134,7 +134,7 @@ def test_a_field_that_has_no_meaning_is_named(fields: dict[str, Any], param: str
     ],
 )
 def test_what_some_provider_takes_is_left_to_it(messages: tuple[dict[str, Any], ...]) -> None:
-    check(request(*messages))
+    validate_request(request(*messages))
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.chat.types import ChatPiece, ToolCallDelta, Usage, join
+from handler_host.chat.types import ChatChunk, ToolCallDelta, Usage, accumulate
 
 TEXT = st.text(max_size=30)
 
@@ -19,18 +19,18 @@ def cut(text: str, places: list[int]) -> list[str]:
 def test_text_and_arguments_are_joined_the_same_however_they_are_cut(
     text: str, arguments: str, places: list[int]
 ) -> None:
-    pieces = [ChatPiece(text=part) for part in cut(text, places)]
-    pieces += [ChatPiece(tool_calls=[ToolCallDelta(index=0, id="c1", name="look")])]
-    pieces += [ChatPiece(tool_calls=[ToolCallDelta(index=0, arguments=part)]) for part in cut(arguments, places)]
-    pieces += [ChatPiece(finish_reason="tool_calls"), ChatPiece(usage=Usage(prompt_tokens=1), model="m")]
-    answer = join(pieces)
-    assert answer.text == text
-    assert answer.tool_calls is not None
-    assert [(call.id, call.function.name, call.function.arguments) for call in answer.tool_calls] == [
+    chunks = [ChatChunk(text=part) for part in cut(text, places)]
+    chunks += [ChatChunk(tool_calls=[ToolCallDelta(index=0, id="c1", name="look")])]
+    chunks += [ChatChunk(tool_calls=[ToolCallDelta(index=0, arguments=part)]) for part in cut(arguments, places)]
+    chunks += [ChatChunk(finish_reason="tool_calls"), ChatChunk(usage=Usage(prompt_tokens=1), model="m")]
+    response = accumulate(chunks)
+    assert response.text == text
+    assert response.tool_calls is not None
+    assert [(call.id, call.function.name, call.function.arguments) for call in response.tool_calls] == [
         ("c1", "look", arguments)
     ]
-    assert (answer.finish_reason, answer.model, answer.usage) == ("tool_calls", "m", Usage(prompt_tokens=1))
+    assert (response.finish_reason, response.model, response.usage) == ("tool_calls", "m", Usage(prompt_tokens=1))
 
 
 def test_nothing_joined_is_an_answer_without_text() -> None:
-    assert join([]).text is None
+    assert accumulate([]).text is None

@@ -40,7 +40,7 @@ def attempts(*outcomes: object) -> Callable[[], AsyncIterator[str]]:
 
 
 async def said(attempt: Callable[[], AsyncIterator[str]], retries: Retries = AT_ONCE, **more: float) -> list[str]:
-    return [piece async for piece in retried(attempt, retries, **more)]
+    return [chunk async for chunk in retried(attempt, retries, **more)]
 
 
 async def test_a_failure_before_the_first_piece_is_tried_again() -> None:
@@ -57,8 +57,8 @@ async def test_nothing_is_tried_again_after_the_first_piece() -> None:
     seen: list[str] = []
 
     async def read() -> None:
-        async for piece in retried(attempts(["a", UpstreamError("cut")], ["never"]), AT_ONCE):
-            seen.append(piece)
+        async for chunk in retried(attempts(["a", UpstreamError("cut")], ["never"]), AT_ONCE):
+            seen.append(chunk)
 
     assert isinstance(await error_of(read()), UpstreamError)
     assert seen == ["a"]

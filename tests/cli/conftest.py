@@ -52,8 +52,8 @@ def stranger() -> Iterator[Callable[[Iterable[bytes]], Stranger]]:
     """Return a function that starts a :class:`Stranger`."""
     started: list[Stranger] = []
 
-    def start(answer: Iterable[bytes]) -> Stranger:
-        started.append(Stranger(answer))
+    def start(response: Iterable[bytes]) -> Stranger:
+        started.append(Stranger(response))
         return started[-1]
 
     yield start

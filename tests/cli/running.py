@@ -65,8 +65,8 @@ Run = Callable[..., Result]
 class Stranger:
     """A server that answers each connection with the same pieces, and keeps what it was asked."""
 
-    def __init__(self, answer: Iterable[bytes]) -> None:
-        self._answer = answer
+    def __init__(self, response: Iterable[bytes]) -> None:
+        self._response = response
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self.asked: list[bytes] = []
@@ -82,8 +82,8 @@ class Stranger:
                     return
                 self.asked.append(request)
                 with contextlib.suppress(ConnectionError):  # who has asked may leave
-                    for piece in self._answer:
-                        connection.sendall(piece)
+                    for chunk in self._response:
+                        connection.sendall(chunk)
 
     def close(self) -> None:
         """End the thread."""

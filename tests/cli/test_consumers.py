@@ -171,7 +171,7 @@ def test_a_dialogue_remembers_what_was_answered_and_ends_with_the_input(host: st
 
 def test_ctrl_c_ends_an_answer_and_at_the_prompt_the_dialogue(stranger: Callable[[Iterator[bytes]], Stranger]) -> None:
     """Given an answer that goes on for ever, Ctrl-C ends it, and a second one the command."""
-    endless = (piece.encode() for piece in itertools.chain([STREAM], itertools.repeat(CHUNK % "on ")))
+    endless = (chunk.encode() for chunk in itertools.chain([STREAM], itertools.repeat(CHUNK % "on ")))
     with Terminal("chat", "any", "--url", stranger(endless).url) as terminal:
         terminal.until("you> ")
         terminal.type("Hello\n")
@@ -183,7 +183,7 @@ def test_ctrl_c_ends_an_answer_and_at_the_prompt_the_dialogue(stranger: Callable
 
 
 def test_ctrl_c_ends_one_answer_with_130(stranger: Callable[[Iterator[bytes]], Stranger]) -> None:
-    endless = (piece.encode() for piece in itertools.chain([STREAM], itertools.repeat(CHUNK % "on ")))
+    endless = (chunk.encode() for chunk in itertools.chain([STREAM], itertools.repeat(CHUNK % "on ")))
     with Terminal("chat", "any", "Hello", "--url", stranger(endless).url) as terminal:
         terminal.until("on on on")
         terminal.type("\x03")
@@ -202,7 +202,7 @@ def test_what_cannot_be_printed_is_replaced(host: str) -> None:
 
 
 def test_what_a_model_says_does_not_command_the_terminal(stranger: Callable[[list[bytes]], Stranger]) -> None:
-    answer = STREAM + CHUNK % "\\u001b[2J\\u009b2Jhe\\tllo\\nyou" + "data: [DONE]\n\n"
-    server = stranger([answer.encode()])
+    response = STREAM + CHUNK % "\\u001b[2J\\u009b2Jhe\\tllo\\nyou" + "data: [DONE]\n\n"
+    server = stranger([response.encode()])
     with Terminal("chat", "any", "Hello", "--url", server.url) as terminal:
         terminal.until("\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}2Jhe\tllo\r\nyou\r\n")

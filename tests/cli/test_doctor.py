@@ -47,36 +47,36 @@ def report(run: Run, *words: str) -> tuple[int, dict[str, Any]]:
     return result.status, json.loads(result.out)
 
 
-def findings(answer: dict[str, Any], level: str) -> list[tuple[str, str]]:
-    return [(one["place"], one["text"]) for one in answer["findings"] if one["level"] == level]
+def findings(response: dict[str, Any], level: str) -> list[tuple[str, str]]:
+    return [(one["place"], one["text"]) for one in response["findings"] if one["level"] == level]
 
 
 def test_given_all_is_well_then_nothing_is_a_problem_and_nothing_is_imported(root: Path, run: Run) -> None:
     install_plugin(root, "parrot", "raise RuntimeError('imported')", manifest=MANIFEST)
     compileall.compile_dir(root, quiet=2)
-    status, answer = report(run)
+    status, response = report(run)
     assert status == 0
-    assert findings(answer, "problem") == findings(answer, "warning") == []
-    assert ("parrot", "parrot 1.0") in findings(answer, "ok")
+    assert findings(response, "problem") == findings(response, "warning") == []
+    assert ("parrot", "parrot 1.0") in findings(response, "ok")
 
 
 def test_what_keeps_a_handler_from_running_is_a_problem_with_its_remedy(root: Path, run: Run) -> None:
     install_plugin(root, "parrot", PARROT, manifest="[secrets.KEY_OF_NOBODY]\n")
     install_plugin(root, "macaw", PARROT, manifest="titel = 'M'\n")
     configure(root, "[handlers.parot]\nvolume = 1\n")
-    status, answer = report(run)
-    problems = dict(findings(answer, "problem"))
+    status, response = report(run)
+    problems = dict(findings(response, "problem"))
     assert status == 1
     assert "KEY_OF_NOBODY" in problems["parrot"]
     assert "did you mean 'title'?" in problems["macaw"]
-    assert ("[handlers.parot]", "no such handler is installed; did you mean 'parrot'?") in findings(answer, "warning")
+    assert ("[handlers.parot]", "no such handler is installed; did you mean 'parrot'?") in findings(response, "warning")
 
 
 def test_a_setting_that_does_not_fit_the_manifest_is_a_problem_that_names_it(root: Path, run: Run) -> None:
     install_plugin(root, "parrot", PARROT, manifest=MANIFEST)
     configure(root, "[handlers.parrot]\nvolume = 'loud'\n")
-    _, answer = report(run)
-    ((place, text),) = findings(answer, "problem")
+    _, response = report(run)
+    ((place, text),) = findings(response, "problem")
     assert place == "[handlers.parrot]"
     assert "volume" in text
     assert "'loud'" in text
@@ -95,8 +95,8 @@ def test_versions_that_clash_are_a_problem_whose_remedy_is_an_environment_of_its
     install_plugin(root, "parrot", PARROT)
     require(root, "parrot", requirement)
     require(root, "parrot", "other-thing; extra == 'more'")
-    _, answer = report(run)
-    ((place, text),) = findings(answer, "problem")
+    _, response = report(run)
+    ((place, text),) = findings(response, "problem")
     assert place == "parrot"
     assert text.startswith(said)
     assert text.endswith("handler-host env create parrot")
@@ -107,8 +107,8 @@ def test_a_clash_further_down_is_found_as_well(root: Path, run: Run) -> None:
     install_plugin(root, "seeds", "", group="other.group")
     require(root, "parrot", "seeds[husk]")
     require(root, "seeds", "msgspec<0.1 ; extra == 'husk'")
-    _, answer = report(run)
-    ((_, text),) = findings(answer, "problem")
+    _, response = report(run)
+    ((_, text),) = findings(response, "problem")
     assert text.startswith("seeds 1.0 requires msgspec<0.1")
 
 
@@ -171,24 +171,24 @@ def test_given_a_running_host_then_its_secrets_and_what_it_has_learned_count(
     monkeypatch.setenv("HANDLER_HOST_URL", url)
     monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
     assert run("load", "parrot").status == 0
-    status, answer = report(run)
-    assert (status, findings(answer, "problem")) == (0, [])
-    assert any(place == "running host" and url in text for place, text in findings(answer, "ok"))
-    (parrot,) = answer["footprints"]
+    status, response = report(run)
+    assert (status, findings(response, "problem")) == (0, [])
+    assert any(place == "running host" and url in text for place, text in findings(response, "ok"))
+    (parrot,) = response["footprints"]
     assert parrot["known"] == "learned"
     assert parrot["activate_seconds"] > 0
     assert run("doctor").out.count("COLD START") == 1
     # Of another version it knows nothing.
     install_plugin(root, "parrot", PARROT, manifest=MANIFEST + "[secrets.KEY_OF_NOBODY]\n", version="2.0")
-    status, answer = report(run)
-    assert (status, answer["left_out"]) == (1, {"parrot": "missing-secret"})
+    status, response = report(run)
+    assert (status, response["left_out"]) == (1, {"parrot": "missing-secret"})
 
 
 def test_given_a_host_that_does_not_answer_then_that_is_a_warning_and_the_rest_is_judged(root: Path, run: Run) -> None:
     install_plugin(root, "parrot", PARROT, manifest=MANIFEST)
     compileall.compile_dir(root, quiet=2)
-    status, answer = report(run, "--url", "http://127.0.0.1:9")
-    ((place, text),) = findings(answer, "warning")
+    status, response = report(run, "--url", "http://127.0.0.1:9")
+    ((place, text),) = findings(response, "warning")
     assert (status, place) == (0, "running host")
     assert text.startswith("not asked, no host at http://127.0.0.1:9")
 
@@ -197,17 +197,17 @@ def test_given_a_host_that_does_not_answer_then_that_is_a_warning_and_the_rest_i
 def test_measuring_activates_each_handler_once_and_shows_what_it_took(root: Path, run: Run) -> None:
     install_plugin(root, "parrot", PARROT, manifest=MANIFEST)
     install_plugin(root, "broken", "raise ImportError('no such thing')")
-    status, answer = report(run, "--measure")
+    status, response = report(run, "--measure")
     assert status == 1
-    ((place, text),) = findings(answer, "problem")
+    ((place, text),) = findings(response, "problem")
     assert (place, "no such thing" in text) == ("broken", True)
-    (parrot,) = (one for one in answer["footprints"] if one["handler"] == "parrot")
+    (parrot,) = (one for one in response["footprints"] if one["handler"] == "parrot")
     assert parrot["known"] == "measured"
     assert MB < parrot["bytes"] < 100 * MB
     assert parrot["activate_seconds"] > 0
     # The host of --measure has kept it for the next ones, and for the next look.
-    _, answer = report(run)
-    (parrot,) = (one for one in answer["footprints"] if one["handler"] == "parrot")
+    _, response = report(run)
+    (parrot,) = (one for one in response["footprints"] if one["handler"] == "parrot")
     assert parrot["known"] == "learned"
     assert MB < parrot["bytes"] < 100 * MB
 

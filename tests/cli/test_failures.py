@@ -15,7 +15,7 @@ from tests.cli.running import CHUNK, STREAM, Run, Stranger
 Start = Callable[[Iterable[bytes]], Stranger]
 
 
-def answer(body: str, status: str = "200 OK", kind: str = "application/json") -> list[bytes]:
+def response(body: str, status: str = "200 OK", kind: str = "application/json") -> list[bytes]:
     return [f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()]
 
 
@@ -62,10 +62,10 @@ def test_a_token_that_cannot_be_one_is_refused_and_not_shown(run: Run, monkeypat
 @pytest.mark.parametrize(
     ("told", "what"),
     [
-        (answer("<html>", kind="text/html"), "answered with something else than JSON"),
-        (answer("<html>", "502 Bad Gateway", "text/html"), "answered 502 Bad Gateway"),
-        (answer("", "302 Found"), "answered 302 Found"),
-        (answer('{"error": "no"}', "404 Not Found"), "answered 404 Not Found"),
+        (response("<html>", kind="text/html"), "answered with something else than JSON"),
+        (response("<html>", "502 Bad Gateway", "text/html"), "answered 502 Bad Gateway"),
+        (response("", "302 Found"), "answered 302 Found"),
+        (response('{"error": "no"}', "404 Not Found"), "answered 404 Not Found"),
         ([b"SSH-2.0-OpenSSH_9.2\r\n"], "did not answer with HTTP (BadStatusLine)"),
     ],
 )
@@ -99,7 +99,7 @@ def test_a_stream_that_is_cut_off_is_no_whole_answer(run: Run, stranger: Start) 
 
 
 def test_a_stream_that_is_none(run: Run, stranger: Start) -> None:
-    result = run("chat", "any", "hello", "--url", stranger(answer("{}")).url)
+    result = run("chat", "any", "hello", "--url", stranger(response("{}")).url)
     assert result.status == 3
     assert "answered with 'application/json' instead of a stream" in result.err
 
@@ -130,7 +130,7 @@ def test_no_proxy_is_asked(host: str, run: Run, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_names_are_quoted(run: Run, stranger: Start) -> None:
-    server = stranger(answer("{}"))
+    server = stranger(response("{}"))
     run("dispatch", "--url", f"{server.url}/below/", "a/b?c", "d#ü")
     assert server.asked[0].startswith(b"POST /below/v1/handlers/a%2Fb%3Fc/d%23%C3%BC HTTP/1.1\r\n")
 

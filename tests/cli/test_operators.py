@@ -17,8 +17,8 @@ from tests.support import gone
 def api(url: str, path: str) -> Any:
     """Return what the host answers to who asks without the command line."""
     request = urllib.request.Request(url + path, headers={"Authorization": f"Bearer {TOKEN}"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
-        return json.load(answer)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        return json.load(response)
 
 
 def lines(text: str) -> dict[str, list[str]]:

@@ -223,8 +223,8 @@ class TestTable:
 
     @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
     def test_no_line_is_wider_than_the_terminal(self, width: int) -> None:
-        answer = {"handlers": [status(), status(name="a-handler-with-a-very-long-name-of-forty-letters")]}
-        assert all(len(line) <= width for line in frame(answer, MEMORY, [1, 2, 3], width))
+        response = {"handlers": [status(), status(name="a-handler-with-a-very-long-name-of-forty-letters")]}
+        assert all(len(line) <= width for line in frame(response, MEMORY, [1, 2, 3], width))
 
     def test_a_long_name_is_cut_and_commands_no_terminal(self) -> None:
         column = NAME._replace(width=6)

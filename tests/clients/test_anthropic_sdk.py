@@ -75,7 +75,7 @@ def client(host: HostUnderTest) -> Iterator[anthropic.Anthropic]:
         yield made
 
 
-def text_of(message: Any) -> str:
+def content_text(message: Any) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
@@ -90,7 +90,7 @@ def test_it_chats_with_any_handler_streamed_and_not(
         streamed = stream.get_final_message()
     assert texts == ["Hello", " you"]
     for message in (whole, streamed):
-        assert text_of(message) == "Hello you"
+        assert content_text(message) == "Hello you"
         assert (message.model, message.stop_reason) == ("served-model", "end_turn")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 2)
     assert upstream.last.asked.max_tokens == 64
@@ -101,13 +101,13 @@ def test_it_chats_with_a_local_model(client: anthropic.Anthropic) -> None:
     question: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
     ask = {"model": "gpt_e", "max_tokens": 16, "messages": question, "extra_body": {"temperature": 0}}
     whole = client.messages.create(**ask)
-    assert text_of(whole)
+    assert content_text(whole)
     assert whole.stop_reason in ("end_turn", "max_tokens")
     assert whole.usage.output_tokens > 0
     with client.messages.stream(**ask) as stream:
         texts = list(stream.text_stream)
         assert stream.get_final_message().usage == whole.usage
-    assert "".join(texts) == text_of(whole)
+    assert "".join(texts) == content_text(whole)
     assert len(texts) > 3
 
 
@@ -126,7 +126,7 @@ def test_a_tool_is_called_and_its_result_goes_back(client: anthropic.Anthropic, 
         {"role": "assistant", "content": streamed.content},
         {"role": "user", "content": [result]},
     ]
-    assert text_of(client.messages.create(**ask, messages=messages)) == "I see a cat"
+    assert content_text(client.messages.create(**ask, messages=messages)) == "I see a cat"
     assert upstream.last.asked.tools == ("look",)
 
 
@@ -195,7 +195,7 @@ def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
         assert answer["text"]
         assert answer["usage"]["completion_tokens"] > 0
         assert (
-            "".join(piece.get("text") or "" for piece in worker.chat_pieces(QUESTION, max_tokens=8, temperature=0))
+            "".join(chunk.get("text") or "" for chunk in worker.chat_pieces(QUESTION, max_tokens=8, temperature=0))
             == (answer["text"])
         )
         missing = worker.error_of("chat", {**request, "model": "nobody"})

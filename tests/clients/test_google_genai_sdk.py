@@ -160,7 +160,7 @@ def test_tools_are_called_and_answered(client: genai.Client, provider: Upstream,
     assert second.text == Reply().text
     _, assistant, tool = provider.last.asked.turns
     assert [(made.name, made.id) for made in assistant.calls] == [("look", "c7")]
-    assert (tool.text, tool.answers) == ('{"result":"a cat"}', "c7")
+    assert (tool.text, tool.responses) == ('{"result":"a cat"}', "c7")
 
 
 def test_models_are_the_handlers_that_can_chat(client: genai.Client) -> None:

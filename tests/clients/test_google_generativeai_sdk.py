@@ -116,7 +116,7 @@ def test_it_chats_at_once_and_streamed(host: HostUnderTest, provider: Upstream) 
     whole, streamed = run(host, "chat")
     said = Reply()
     assert whole == [said.text, "STOP", said.prompt_tokens, said.completion_tokens]
-    assert streamed == [list(said.pieces), *whole]
+    assert streamed == [list(said.chunks), *whole]
 
 
 def test_a_model_of_a_handler_is_written_with_an_escaped_slash(host: HostUnderTest, provider: Upstream) -> None:
@@ -198,6 +198,6 @@ def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnde
         ]
         status, second = front.json("POST", "/v1/handlers/gpt_c/chat", request)
         assert (status, second["text"], second["model"]) == (200, Reply().text, Reply().model)
-        assert provider.last.asked.turns[-1].answers == "c7"
+        assert provider.last.asked.turns[-1].responses == "c7"
         assert "a cat" in provider.last.asked.turns[-1].text
         assert "support" not in front.log, "the SDK's warning is in the log"

@@ -63,12 +63,12 @@ def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
 
 @pytest.mark.parametrize("api", APIS)
 def test_it_chats_whole_and_streamed(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
-    answer = client.chat("Hi", model=f"{api}/gpt_a", max_tokens=9)
-    assert (answer["text"], answer["finish_reason"]) == ("Hello you", "stop")
-    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    response = client.chat("Hi", model=f"{api}/gpt_a", max_tokens=9)
+    assert (response["text"], response["finish_reason"]) == ("Hello you", "stop")
+    assert response["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     assert (provider.last.asked.turns[-1].text, provider.last.asked.max_tokens) == ("Hi", 9)
-    pieces = [piece["text"] for piece in client.chat_pieces("Hi", model=f"{api}/gpt_a") if piece.get("text")]
-    assert pieces == ["Hello", " you"]
+    chunks = [chunk["text"] for chunk in client.chat_pieces("Hi", model=f"{api}/gpt_a") if chunk.get("text")]
+    assert chunks == ["Hello", " you"]
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -76,13 +76,13 @@ def test_a_tool_is_called_and_its_result_goes_back(client: WorkerUnderTest, prov
     look = Called("look", {"at": "the sun"}, parts=3)
     provider.say(Reply((), finish="tool_calls", calls=(look,)), Reply(("It is bright.",)))
     messages: list[dict[str, Any]] = [{"role": "user", "content": "What is there?"}]
-    answer = client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])
-    assert answer["finish_reason"] == "tool_calls"
-    (call,) = answer["tool_calls"]
+    response = client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])
+    assert response["finish_reason"] == "tool_calls"
+    (call,) = response["tool_calls"]
     assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "the sun"})
     assert provider.last.asked.tools == ("look",)
     messages += [
-        {"role": "assistant", "tool_calls": answer["tool_calls"]},
+        {"role": "assistant", "tool_calls": response["tool_calls"]},
         {"role": "tool", "tool_call_id": call["id"], "content": "a star"},
     ]
     assert client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])["text"] == "It is bright."
@@ -113,9 +113,9 @@ def test_errors_keep_their_meaning_through_the_host(client: WorkerUnderTest, pro
 @pytest.mark.parametrize("api", APIS)
 def test_when_the_client_leaves_it_is_told_all_the_way(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
     provider.say(Reply().breaking("stalled", after=1))
-    pieces = client.chat_pieces("Hi", model=f"{api}/gpt_a")
-    assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
-    pieces.close()  # type: ignore[attr-defined]
+    chunks = client.chat_pieces("Hi", model=f"{api}/gpt_a")
+    assert next(chunk for chunk in chunks if chunk.get("text"))["text"] == "Hello"
+    chunks.close()  # type: ignore[attr-defined]
     provider.left.result(30)
 
 

@@ -15,7 +15,7 @@ KEY = "a-consumer-key-of-some-length"
 LOOK = Called("look", {"at": "the sun"}, parts=3)
 
 
-def answer(received: Received) -> Fixed:
+def response(received: Received) -> Fixed:
     """Do what the name of the model says."""
     return {
         "tools": Reply((), finish="tool_calls", calls=(LOOK,)),
@@ -27,7 +27,7 @@ def answer(received: Received) -> Fixed:
 @pytest.fixture(scope="module")
 def seen(node: Callable[..., Any]) -> Iterator[tuple[Any, Upstream]]:
     with Upstream().running() as upstream:
-        upstream.say(answer)
+        upstream.say(response)
         config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
         with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
             yield node("openai", f"{host.url}/v1", KEY), upstream

@@ -89,13 +89,13 @@ def test_it_chats_with_both_handlers_streamed_and_not(client: openai.OpenAI, mod
 
 async def test_the_asynchronous_client_talks_to_both_at_once(host: str) -> None:
     async with openai.AsyncOpenAI(base_url=f"{host}/v1", api_key=KEY, max_retries=0, timeout=60) as client:
-        answers = await asyncio.gather(
+        responses = await asyncio.gather(
             *(
                 client.chat.completions.create(model=model, messages=QUESTION, max_tokens=4)  # type: ignore[arg-type]
                 for model in ("gpt_e", "gpt_a", "gpt_e")
             )
         )
-    assert all(answer.choices[0].message.content for answer in answers)
+    assert all(response.choices[0].message.content for response in responses)
 
 
 def test_models_are_the_handlers_that_can_chat(client: openai.OpenAI) -> None:

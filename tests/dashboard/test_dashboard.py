@@ -44,8 +44,8 @@ def total(page: Page) -> int:
 def ask(host: Host, method: str, path: str) -> Any:
     """Ask the host beside the browser."""
     request = urllib.request.Request(host.url + path, method=method, headers={"Authorization": f"Bearer {TOKEN}"})
-    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as answer:
-        return json.load(answer)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        return json.load(response)
 
 
 def test_who_has_the_token_signs_in_and_out_and_the_token_is_kept_nowhere(page: Page, host: Host) -> None:

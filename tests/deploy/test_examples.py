@@ -163,8 +163,8 @@ def test_the_probes_are_routes_that_need_no_key(url: str) -> None:
     assert paths == {"/health/live", "/health/ready"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in paths:
-        with opener.open(url + path, timeout=30) as answer:
-            assert answer.status == 200
+        with opener.open(url + path, timeout=30) as response:
+            assert response.status == 200
 
 
 def test_the_image_runs_as_nobody_of_importance_and_has_bytecode() -> None:

@@ -136,11 +136,11 @@ async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
     install_plugin(tmp_path, "parrot", source, attribute="Parrot")
     async with bench(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
-        answer = await within(running.ask("parrot", "chat", messages=messages))
-        assert answer["text"].strip() == "Polly wants a cracker"
-        pieces = [piece async for piece in running.pieces("parrot", "chat", messages=messages)]
-        assert [piece.get("text") for piece in pieces] == ["Polly ", "wants ", "a ", "cracker ", None]
-        assert pieces[-1]["finish_reason"] == "stop"
+        response = await within(running.ask("parrot", "chat", messages=messages))
+        assert response["text"].strip() == "Polly wants a cracker"
+        chunks = [chunk async for chunk in running.chunks("parrot", "chat", messages=messages)]
+        assert [chunk.get("text") for chunk in chunks] == ["Polly ", "wants ", "a ", "cracker ", None]
+        assert chunks[-1]["finish_reason"] == "stop"
 
 
 async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
@@ -158,8 +158,8 @@ async def test_the_references_handler_asks_another_one(tmp_path: Path) -> None:
     install_plugin(tmp_path, "parrot", parrot, attribute="Parrot")
     async with bench(tmp_path) as running:
         messages = [{"role": "user", "content": "Hello"}]
-        answer = await within(running.ask("twice", "ask", handler="parrot", messages=messages))
-        assert answer == {"first": "Hello ", "second": "Hello "}
+        response = await within(running.ask("twice", "ask", handler="parrot", messages=messages))
+        assert response == {"first": "Hello ", "second": "Hello "}
 
 
 def test_everything_of_host_testing_is_documented() -> None:

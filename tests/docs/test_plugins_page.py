@@ -12,7 +12,7 @@ import gpt_a
 from gpt_a import GptA
 from handler_host import chat
 from handler_host.catalog import settings
-from handler_host.chat import ChatPiece, ChatRequest, Content, FinishReason, Message
+from handler_host.chat import ChatChunk, ChatRequest, Content, FinishReason, Message
 from handler_host.plugin.errors import ConfigError, HostError, InvalidInput, UpstreamError
 from tests.docs.reading import ROOT
 
@@ -42,7 +42,7 @@ def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("kind", [ChatRequest, ChatPiece])
+@pytest.mark.parametrize("kind", [ChatRequest, ChatChunk])
 def test_the_fields_of_request_and_piece_are_documented_with_their_types(kind: type[msgspec.Struct]) -> None:
     rows = table(PAGE, f"field of `{kind.__name__}`")
     assert [(name.strip("`"), told.strip("`")) for name, told, _ in rows] == [*fields(kind).items()]
@@ -52,7 +52,7 @@ def test_the_fields_of_all_parts_of_a_chat_are_documented_with_their_types() -> 
     documented = {name.strip("`"): dict(re.findall(r"`(\w+): ([^`]+)`", told)) for name, told, _ in table(PAGE, "type")}
     kinds = [getattr(chat, name) for name in chat.__all__]
     structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    expected = {kind.__name__: fields(kind) for kind in structs if kind not in (ChatRequest, ChatPiece)}
+    expected = {kind.__name__: fields(kind) for kind in structs if kind not in (ChatRequest, ChatChunk)}
     assert documented == expected
 
 

@@ -24,10 +24,10 @@ async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path
         settings = {"my_gpt": {"base_url": upstream.base_url("openai")}}
         async with bench(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
             messages = [{"role": "user", "content": "Hello"}]
-            answer = await within(host.ask("my_gpt", "chat", messages=messages))
-            assert answer["text"] == "Bonjour"
-            pieces = [piece async for piece in host.pieces("my_gpt", "chat", messages=messages)]
-            assert [piece["text"] for piece in pieces if piece.get("text")] == ["Bon", "jour"]
+            response = await within(host.ask("my_gpt", "chat", messages=messages))
+            assert response["text"] == "Bonjour"
+            chunks = [chunk async for chunk in host.chunks("my_gpt", "chat", messages=messages)]
+            assert [chunk["text"] for chunk in chunks if chunk.get("text")] == ["Bon", "jour"]
         assert upstream.last.asked.model == "small"
         assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
 
@@ -37,14 +37,14 @@ async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Pat
     asked = {"role": "user", "content": "How warm is it in Rome?"}
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     async with bench(tmp_path) as host:
-        answer = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
-        assert answer["finish_reason"] == "tool_calls"
-        (call,) = answer["tool_calls"]
+        response = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
+        assert response["finish_reason"] == "tool_calls"
+        (call,) = response["tool_calls"]
         assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
-        said = {"role": "assistant", "tool_calls": answer["tool_calls"]}
+        said = {"role": "assistant", "tool_calls": response["tool_calls"]}
         result = {"role": "tool", "tool_call_id": call["id"], "content": "31 degrees"}
-        answer = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
-        assert (answer["text"], answer["finish_reason"]) == ("The tool said: 31 degrees", "stop")
+        response = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
+        assert (response["text"], response["finish_reason"]) == ("The tool said: 31 degrees", "stop")
         assert (await within(host.ask("clerk", "chat", messages=[asked])))["text"] == "I have no tools."
 
 

@@ -37,9 +37,9 @@ def remembered(host: HostUnderTest) -> dict[str, Any]:
     """Return what ``sheets`` has of the user."""
 
     def ask(operation: str, **request: object) -> Any:
-        status, answer = host.json("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
-        assert status == 200, answer
-        return answer
+        status, response = host.json("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
+        assert status == 200, response
+        return response
 
     messages = [{"role": row["event"], "content": row["text"]} for row in ask("log.tail")["rows"]]
     states = {name: ask("states.get", name=name)["value"] for name in ("summary", "profile", "analyses")}
@@ -102,10 +102,10 @@ def test_with_a_provider_behind_the_roles_it_remembers_what_it_was_told(tmp_path
         assert state["analyses"] == ["Curious."]
         assert printed.endswith("played by: analyse=gpt_a, answer=gpt_a, extract=gpt_a, merge=gpt_a, summarise=gpt_a\n")
         assert {received.asked.model for received in provider.requests} == {"some-model"}
-        answers = [r for r in provider.requests if r.asked.system.startswith("You are a friendly")]
-        assert "city: Lyon" in answers[-1].asked.system
-        assert "They talk." in answers[-1].asked.system
-        assert [turn.role for turn in answers[-1].asked.turns] == ["system", "user", "assistant", "user"]
+        responses = [r for r in provider.requests if r.asked.system.startswith("You are a friendly")]
+        assert "city: Lyon" in responses[-1].asked.system
+        assert "They talk." in responses[-1].asked.system
+        assert [turn.role for turn in responses[-1].asked.turns] == ["system", "user", "assistant", "user"]
         extractions = [r for r in provider.requests if r.asked.system.startswith("List the facts")]
         assert extractions[0].body["response_format"]["json_schema"]["schema"]["required"] == ["facts"]
 

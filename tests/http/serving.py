@@ -67,8 +67,8 @@ class Host:
 
     async def json(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """Send a request; return the status and the JSON of the answer."""
-        async with self.ask(method, path, **options) as answer:
-            return answer.status, json.loads(await answer.read())
+        async with self.ask(method, path, **options) as response:
+            return response.status, json.loads(await response.read())
 
     async def admin(self, method: str, path: str, **options: Any) -> tuple[int, Any]:
         """Send a request as an operator."""
@@ -88,9 +88,9 @@ class Host:
                 await writer.wait_closed()
 
 
-def parsed(answer: bytes) -> tuple[int, dict[str, str], bytes]:
+def parsed(response: bytes) -> tuple[int, dict[str, str], bytes]:
     """Return status, headers (names in lower case) and body."""
-    head, _, body = answer.partition(b"\r\n\r\n")
+    head, _, body = response.partition(b"\r\n\r\n")
     first, *lines = head.decode().split("\r\n")
     pairs = (line.partition(":") for line in lines)
     return int(first.split()[1]), {name.lower(): value.strip() for name, _, value in pairs}, body
@@ -143,7 +143,7 @@ async def running(root: Path, **options: Any) -> AsyncIterator[Host]:
         finally:
             closing = asyncio.create_task(supervisor.close())
             await asyncio.sleep(0)
-            supervisor.hurry()
+            supervisor.force_shutdown()
             await within(closing)
     left = set(children_of(os.getpid())) - before
     assert not left, f"processes are left: {left}"

@@ -42,10 +42,10 @@ async def test_a_busy_handler_is_not_unloaded_if_idle_and_its_stream_ends_by_for
                 options = {"params": {"mode": mode}} if sent == "query" else {"json": {"mode": mode}}
                 return await host.admin("POST", "/handlers/puppet/unload", **options)
 
-            status, answer = await unload("if_idle")
-            assert (status, answer["error"]["code"]) == (409, "handler_busy")
-            status, answer = await unload("force")
-            assert (status, answer["killed"]) == (200, 1)
+            status, response = await unload("if_idle")
+            assert (status, response["error"]["code"]) == (409, "handler_busy")
+            status, response = await unload("force")
+            assert (status, response["killed"]) == (200, 1)
             name, error = events(await within(stream.text()))[-1]
             assert (name, error["error"]["code"]) == ("error", "handler_unloaded")
 
@@ -59,8 +59,8 @@ async def test_a_drain_that_runs_out_of_time_is_ended_at_its_deadline(tmp_path: 
         await host.control.heard("begun")
         status, receipt = await host.admin("POST", "/handlers/puppet/unload", json={"deadline_s": 0.1})
         assert (status, receipt["drained"], receipt["killed"]) == (200, 0, 1)
-        status, answer = await asked
-        assert (status, answer["error"]["code"]) == (503, "handler_unloaded")
+        status, response = await asked
+        assert (status, response["error"]["code"]) == (503, "handler_unloaded")
 
 
 async def test_without_waiting_the_answer_is_202_and_the_work_goes_on(tmp_path: Path) -> None:
@@ -87,9 +87,9 @@ async def test_an_operator_who_leaves_does_not_undo_what_was_begun(tmp_path: Pat
 async def test_a_load_that_fails_says_why(tmp_path: Path) -> None:
     install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
     async with running(tmp_path) as host:
-        status, answer = await host.admin("POST", "/handlers/broken/load")
-        assert (status, answer["error"]["code"]) == (502, "activation_failed")
-        assert "gizmo" in answer["error"]["message"]
+        status, response = await host.admin("POST", "/handlers/broken/load")
+        assert (status, response["error"]["code"]) == (502, "activation_failed")
+        assert "gizmo" in response["error"]["message"]
 
 
 async def test_a_rescan_finds_what_was_installed_and_a_reload_runs_it(tmp_path: Path) -> None:
@@ -142,9 +142,9 @@ async def test_a_wrong_option_is_named_and_nothing_is_done(
 ) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        status, answer = await host.admin("POST", path, **options)
-        assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "invalid_input", param)
-        assert said in answer["error"]["message"]
+        status, response = await host.admin("POST", path, **options)
+        assert (status, response["error"]["code"], response["error"]["param"]) == (400, "invalid_input", param)
+        assert said in response["error"]["message"]
         assert host.supervisor.status("puppet").state == "cold"
         assert not host.supervisor.draining
 
@@ -152,8 +152,8 @@ async def test_a_wrong_option_is_named_and_nothing_is_done(
 @pytest.mark.parametrize("path", ["load", "unload", "reload"])
 async def test_an_unknown_handler_is_404(tmp_path: Path, path: str) -> None:
     async with running(tmp_path) as host:
-        status, answer = await host.admin("POST", f"/handlers/nobody/{path}")
-        assert (status, answer["error"]["code"]) == (404, "unknown_handler")
+        status, response = await host.admin("POST", f"/handlers/nobody/{path}")
+        assert (status, response["error"]["code"]) == (404, "unknown_handler")
 
 
 async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_path: Path) -> None:
@@ -183,11 +183,11 @@ async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tm
         body = '{"steps": ["", "wait:more"]}'
         async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as stream:
             await within(stream.content.readuntil(b"\n\n"))
-            status, answer = await host.admin("POST", "/drain")
-            assert (status, answer["draining"], answer["in_flight"]) == (200, True, 1)
+            status, response = await host.admin("POST", "/drain")
+            assert (status, response["draining"], response["in_flight"]) == (200, True, 1)
             assert (await host.json("GET", "/health/live"))[0] == 200
-            status, answer = await host.json("GET", "/health/ready")
-            assert (status, answer["ready"], answer["reasons"]) == (503, False, ["draining: new work is refused"])
+            status, response = await host.json("GET", "/health/ready")
+            assert (status, response["ready"], response["reasons"]) == (503, False, ["draining: new work is refused"])
             async with host.ask("POST", "/v1/handlers/puppet/echo") as refused:
                 assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
                 assert "Retry-After" in refused.headers

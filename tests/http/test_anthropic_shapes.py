@@ -14,8 +14,8 @@ from handler_host import chat
 from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
 from handler_host.protocols.anthropic.messages import IGNORED, NEUTRAL
 from handler_host.protocols.anthropic.requests import decode_count, decode_message
-from handler_host.protocols.anthropic.responses import EventMaker, message
-from handler_host.protocols.anthropic.routes import envelope
+from handler_host.protocols.anthropic.responses import EventEncoder, message
+from handler_host.protocols.anthropic.routes import error_body
 
 USER = {"role": "user", "content": "hello"}
 CALL = {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "x"}}
@@ -39,11 +39,11 @@ def said(content: Any, role: str = "user") -> dict[str, Any]:
     return {"role": role, "content": content}
 
 
-def events_of(*pieces: chat.ChatPiece) -> list[Any]:
+def events_of(*chunks: chat.ChatChunk) -> list[Any]:
     """Return the data of a stream's events, having seen that each has its type as its name."""
-    maker = EventMaker(number="msg_1", model="asked")
+    maker = EventEncoder(number="msg_1", model="asked")
     made = []
-    for lines in [event for piece in pieces for event in maker.events(piece)] + maker.last():
+    for lines in [event for chunk in chunks for event in maker.events(chunk)] + maker.last():
         name, data = lines.decode().split("\n")
         made.append(json.loads(data.removeprefix("data: ")))
         assert name == f"event: {made[-1]['type']}"
@@ -189,10 +189,10 @@ def test_each_tool_choice_has_its_word(theirs: str, ours: str) -> None:
 
 def test_an_answer_comes_back_with_the_results_of_its_calls() -> None:
     """As the SDK gives the answer, and as it wants the results: in the user's next message, before its text."""
-    answer = [{"type": "text", "text": "I look.", "citations": None}, {**CALL, "caller": None, "toolset_name": None}]
+    response = [{"type": "text", "text": "I look.", "citations": None}, {**CALL, "caller": None, "toolset_name": None}]
     results = [{**RESULT, "is_error": False}, {"type": "text", "text": "And?"}]
     call = chat.ToolCall(id="call_1", function=chat.FunctionCall(name="look", arguments='{"at":"x"}'))
-    assert asked(messages=[USER, said(answer, "assistant"), said(results)]).messages[1:] == [
+    assert asked(messages=[USER, said(response, "assistant"), said(results)]).messages[1:] == [
         chat.AssistantMessage(content=[chat.TextPart(text="I look.")], tool_calls=[call]),
         chat.ToolMessage(content="a cat", tool_call_id="call_1"),
         chat.UserMessage(content=[chat.TextPart(text="And?")]),
@@ -217,7 +217,7 @@ def test_a_handlers_complaint_names_the_clients_own_field() -> None:
         ("tools[0].function.name", "tools[0].name"),
         ("tools[0]", "tools[0]"),
     ]:
-        error = found.located(InvalidInput(f"{theirs}: cannot be", param=theirs))
+        error = found.with_client_path(InvalidInput(f"{theirs}: cannot be", param=theirs))
         assert (error.param, error.message) == (ours, f"{ours}: cannot be")
 
 
@@ -231,8 +231,8 @@ def test_a_count_takes_no_more_than_what_is_counted() -> None:
 
 
 def whole(**fields: Any) -> Any:
-    answer = chat.ChatAnswer(**{"text": None, "finish_reason": "stop", "usage": None, **fields})
-    return json.loads(msgspec.json.encode(message(answer, number="msg_1", model="asked")))
+    response = chat.ChatResponse(**{"text": None, "finish_reason": "stop", "usage": None, **fields})
+    return json.loads(msgspec.json.encode(message(response, number="msg_1", model="asked")))
 
 
 def test_a_whole_answer_is_a_message() -> None:
@@ -260,16 +260,16 @@ def test_a_whole_answer_is_a_message() -> None:
 )
 def test_each_finish_reason_has_its_word(finish: Any, reason: str) -> None:
     assert whole(finish_reason=finish)["stop_reason"] == reason
-    assert events_of(chat.ChatPiece(finish_reason=finish))[-2]["delta"]["stop_reason"] == reason
+    assert events_of(chat.ChatChunk(finish_reason=finish))[-2]["delta"]["stop_reason"] == reason
 
 
 def test_a_refusal_in_words_is_one_at_once_and_streamed() -> None:
     refused = {"stop_reason": "refusal", "stop_sequence": None}
     details = {"type": "refusal", "category": None, "explanation": "I will not"}
-    answer = whole(refusal="I will not")
-    assert {name: answer[name] for name in refused} == refused
-    assert (answer["content"], answer["stop_details"]) == ([], details)
-    made = events_of(chat.ChatPiece(refusal="I will"), chat.ChatPiece(refusal=" not", finish_reason="stop"))
+    response = whole(refusal="I will not")
+    assert {name: response[name] for name in refused} == refused
+    assert (response["content"], response["stop_details"]) == ([], details)
+    made = events_of(chat.ChatChunk(refusal="I will"), chat.ChatChunk(refusal=" not", finish_reason="stop"))
     assert made[-2]["delta"] == {**refused, "stop_details": details}
 
 
@@ -282,13 +282,13 @@ def test_arguments_that_are_no_object_are_an_error_and_no_empty_call() -> None:
 def test_a_stream_has_anthropics_events_in_anthropics_order() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
     made = events_of(
-        chat.ChatPiece(text="a", model="real"),
-        chat.ChatPiece(text="b"),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=1, id="c2", name="smell")]),
-        chat.ChatPiece(finish_reason="tool_calls"),
-        chat.ChatPiece(usage=usage),
+        chat.ChatChunk(text="a", model="real"),
+        chat.ChatChunk(text="b"),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=1, id="c2", name="smell")]),
+        chat.ChatChunk(finish_reason="tool_calls"),
+        chat.ChatChunk(usage=usage),
     )
     assert [(event["type"], event.get("index")) for event in made] == [
         ("message_start", None),
@@ -321,13 +321,13 @@ def test_a_stream_without_a_piece_still_ends_as_one() -> None:
 
 @pytest.mark.parametrize("code", BY_CODE)
 def test_every_error_has_anthropics_envelope(code: str) -> None:
-    error = json.loads(envelope(BY_CODE[code]("no", param="x"), "r1"))
+    error = json.loads(error_body(BY_CODE[code]("no", param="x"), "r1"))
     assert (error["type"], error["request_id"], error["error"]["message"]) == ("error", "r1", "no")
     assert error["error"]["details"] == {"error_code": code, "param": "x"}
     assert error["error"]["type"].endswith(("_error", "_too_large"))
 
 
 def test_a_rate_limit_says_when_to_come_again() -> None:
-    error = json.loads(envelope(UpstreamRateLimited("slow down", retry_after=7.0), "r1"))["error"]
+    error = json.loads(error_body(UpstreamRateLimited("slow down", retry_after=7.0), "r1"))["error"]
     assert error["type"] == "rate_limit_error"
     assert error["details"]["retry_after"] == 7.0

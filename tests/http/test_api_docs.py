@@ -86,9 +86,9 @@ async def test_the_document_needs_a_key_where_handlers_do_and_the_page_asks_for_
         status, document = await host.json("GET", "/openapi.json", headers={"Authorization": "Bearer a-key"})
         assert status == 200
         assert document["security"] == [{"key": []}]
-        async with host.ask("GET", "/docs") as answer:
-            page = await answer.text()
-            assert (answer.status, answer.content_type) == (200, "text/html")
-            assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+        async with host.ask("GET", "/docs") as response:
+            page = await response.text()
+            assert (response.status, response.content_type) == (200, "text/html")
+            assert "default-src 'none'" in response.headers["Content-Security-Policy"]
         assert 'type="password"' in page
         assert not re.search(r"(src|href)=\"?(https?:)?//|@import|url\(", page), "the page asks nobody else"

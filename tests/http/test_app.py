@@ -42,22 +42,22 @@ async def test_the_host_is_mounted_in_an_application_that_is_there_already(tmp_p
     mounted = create_app(configured(tmp_path), observer=lambda step, _: steps.append(step))
     own.add_subapp("/llm", mounted)
     async with served(own) as url, aiohttp.ClientSession() as session:
-        async with session.get(url) as answer:
-            assert await answer.text() == "hello"
-            assert "X-Request-ID" not in answer.headers
+        async with session.get(url) as response:
+            assert await response.text() == "hello"
+            assert "X-Request-ID" not in response.headers
         # Longer than the body that the outer application would take.
         message = io.BytesIO(json.dumps({"text": "x" * (1024**2 + 1)}).encode())
         kind = {"Content-Type": "application/json"}
-        async with session.post(f"{url}/llm/v1/handlers/puppet/echo", data=message, headers=kind) as answer:
-            assert answer.status == 200
-            assert answer.headers["X-Handler"] == "puppet"
+        async with session.post(f"{url}/llm/v1/handlers/puppet/echo", data=message, headers=kind) as response:
+            assert response.status == 200
+            assert response.headers["X-Handler"] == "puppet"
         for path, method, status in (("/llm/nowhere", "GET", 404), ("/llm/v1/handlers", "PUT", 405)):
-            async with session.request(method, url + path) as answer:
-                assert answer.status == status
-                assert (await answer.json())["error"]["request_id"] == answer.headers["X-Request-ID"]
+            async with session.request(method, url + path) as response:
+                assert response.status == status
+                assert (await response.json())["error"]["request_id"] == response.headers["X-Request-ID"]
         headers = {"Authorization": f"Bearer {ADMIN}"}
-        async with session.post(f"{url}/llm/admin/handlers/puppet/unload", headers=headers) as answer:
-            assert answer.status == 200
+        async with session.post(f"{url}/llm/admin/handlers/puppet/unload", headers=headers) as response:
+            assert response.status == 200
     assert mounted[SUPERVISOR].draining
     assert {"startup", "activated", "unloaded", "stopping"} <= set(steps)
 
@@ -71,11 +71,11 @@ async def test_an_error_that_nobody_has_foreseen_is_a_general_text_and_a_number(
         raise RuntimeError("a secret detail")
 
     monkeypatch.setattr(app[SUPERVISOR], "statuses", fail)
-    async with served(app) as url, aiohttp.ClientSession() as session, session.get(f"{url}/v1/handlers") as answer:
-        text = await answer.text()
-        assert (answer.status, (await answer.json())["error"]["code"]) == (500, "internal_error")
+    async with served(app) as url, aiohttp.ClientSession() as session, session.get(f"{url}/v1/handlers") as response:
+        text = await response.text()
+        assert (response.status, (await response.json())["error"]["code"]) == (500, "internal_error")
         assert "secret" not in text
-        assert answer.headers["X-Request-ID"] in text
+        assert response.headers["X-Request-ID"] in text
     assert "a secret detail" in caplog.text
 
 

@@ -35,10 +35,10 @@ def bearer(key: str) -> dict[str, str]:
 async def test_who_has_no_right_key_is_told_what_is_needed(
     tmp_path: Path, path: str, headers: dict[str, str], status: int, code: str
 ) -> None:
-    async with running(tmp_path, keys=("other", CONSUMER)) as host, host.ask("GET", path, headers=headers) as answer:
-        text = await answer.text()
-        assert (answer.status, (await answer.json())["error"]["code"]) == (status, code)
-        assert ("WWW-Authenticate" in answer.headers) == (status == 401)
+    async with running(tmp_path, keys=("other", CONSUMER)) as host, host.ask("GET", path, headers=headers) as response:
+        text = await response.text()
+        assert (response.status, (await response.json())["error"]["code"]) == (status, code)
+        assert ("WWW-Authenticate" in response.headers) == (status == 401)
         assert CONSUMER not in text
         assert ADMIN not in text
 
@@ -55,9 +55,9 @@ async def test_who_has_no_right_key_is_told_what_is_needed(
 async def test_a_consumers_key_is_taken_where_clients_send_it(tmp_path: Path, headers: dict[str, str]) -> None:
     async with (
         running(tmp_path, keys=("other", CONSUMER)) as host,
-        host.ask("GET", "/v1/handlers", headers=headers) as answer,
+        host.ask("GET", "/v1/handlers", headers=headers) as response,
     ):
-        assert answer.status == 200
+        assert response.status == 200
 
 
 @pytest.mark.parametrize("path", ["/v1/handlers", "/admin/handlers"])
@@ -83,9 +83,9 @@ async def test_probes_need_no_key(tmp_path: Path) -> None:
 
 async def test_without_an_admin_token_the_admin_routes_are_closed(tmp_path: Path) -> None:
     async with running(tmp_path, admin=None) as host:
-        status, answer = await host.json("GET", "/admin/handlers", headers=bearer("any"))
+        status, response = await host.json("GET", "/admin/handlers", headers=bearer("any"))
         assert status == 403
-        assert "HANDLER_HOST_ADMIN_TOKEN" in answer["error"]["message"]
+        assert "HANDLER_HOST_ADMIN_TOKEN" in response["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -105,10 +105,10 @@ async def test_without_an_admin_token_the_admin_routes_are_closed(tmp_path: Path
 async def test_an_open_host_answers_this_machine_and_no_web_page(
     tmp_path: Path, headers: dict[str, str], status: int
 ) -> None:
-    async with running(tmp_path) as host, host.ask("GET", "/v1/handlers", headers=headers) as answer:
-        assert answer.status == status
+    async with running(tmp_path) as host, host.ask("GET", "/v1/handlers", headers=headers) as response:
+        assert response.status == status
         if status == 403:
-            assert "HANDLER_HOST_API_KEYS" in (await answer.json())["error"]["message"]
+            assert "HANDLER_HOST_API_KEYS" in (await response.json())["error"]["message"]
 
 
 async def test_a_host_with_keys_answers_under_any_name(tmp_path: Path) -> None:

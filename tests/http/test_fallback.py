@@ -75,8 +75,8 @@ async def hosted(
 
 async def complete(host: Host, model: str = "first", **more: Any) -> tuple[int, str | None, Any]:
     """Return status, ``X-Handler`` and content of a chat completion."""
-    async with host.ask("POST", "/v1/chat/completions", json={"model": model, "messages": ASK, **more}) as answer:
-        return answer.status, answer.headers.get("X-Handler"), await answer.json()
+    async with host.ask("POST", "/v1/chat/completions", json={"model": model, "messages": ASK, **more}) as response:
+        return response.status, response.headers.get("X-Handler"), await response.json()
 
 
 @pytest.mark.parametrize(
@@ -100,9 +100,9 @@ async def test_another_handler_answers_and_says_so(tmp_path: Path, how: str) -> 
         assert content["choices"][0]["message"]["content"] == "second says None"
         async with host.ask(
             "POST", "/v1/chat/completions", json={"model": "first", "messages": ASK, "stream": True}
-        ) as answer:
-            assert (answer.status, answer.headers["X-Handler"]) == (200, "second")
-            chunks = [data for _, data in events(await answer.text()) if data != "[DONE]"]
+        ) as response:
+            assert (response.status, response.headers["X-Handler"]) == (200, "second")
+            chunks = [data for _, data in events(await response.text()) if data != "[DONE]"]
         assert {chunk["model"] for chunk in chunks} == {"second"}
         assert "".join(chunk["choices"][0]["delta"].get("content", "") for chunk in chunks) == "second says None"
 
@@ -113,8 +113,8 @@ async def test_the_time_that_the_first_one_took_is_told(tmp_path: Path) -> None:
             ("first", ["failed", "queue", "activate", "handler"]),
             ("third", ["queue", "activate", "handler"]),
         ):
-            async with host.ask("POST", "/v1/chat/completions", json={"model": model, "messages": ASK}) as answer:
-                timing = answer.headers["Server-Timing"]
+            async with host.ask("POST", "/v1/chat/completions", json={"model": model, "messages": ASK}) as response:
+                timing = response.headers["Server-Timing"]
                 assert [entry.partition(";")[0] for entry in timing.split(", ")] == names
 
 
@@ -159,10 +159,10 @@ async def test_the_list_is_gone_through_in_its_order(tmp_path: Path) -> None:
 async def test_when_all_fail_the_firsts_error_comes_with_what_became_of_the_others(tmp_path: Path) -> None:
     async with (
         hosted(tmp_path, "upstream_rate_limited", "activation", first={"fallback": ("second",)}) as host,
-        host.ask("POST", "/v1/chat/completions", json={"model": "first", "messages": ASK}) as answer,
+        host.ask("POST", "/v1/chat/completions", json={"model": "first", "messages": ASK}) as response,
     ):
-        error = (await answer.json())["error"]
-        assert (answer.status, answer.headers["X-Handler"], answer.headers["Retry-After"]) == (429, "first", "7")
+        error = (await response.json())["error"]
+        assert (response.status, response.headers["X-Handler"], response.headers["Retry-After"]) == (429, "first", "7")
         assert error["code"] == "upstream_rate_limited"
         assert error["message"] == "as told (and so did its fallbacks: second: activation_failed)"
         assert error["details"]["fallbacks"] == {"second": "activation_failed"}
@@ -181,9 +181,9 @@ async def test_after_the_first_piece_an_error_is_an_error(tmp_path: Path) -> Non
     async with hosted(tmp_path, "late") as host:
         async with host.ask(
             "POST", "/v1/chat/completions", json={"model": "first", "messages": ASK, "stream": True}
-        ) as answer:
-            assert answer.headers["X-Handler"] == "first"
-            told = [data for _, data in events(await answer.text())]
+        ) as response:
+            assert response.headers["X-Handler"] == "first"
+            told = [data for _, data in events(await response.text())]
         assert told[-1]["error"]["code"] == "upstream_error"
         assert host.supervisor.status("second").state == "cold"
         # Without a stream nothing was sent yet.
@@ -192,12 +192,12 @@ async def test_after_the_first_piece_an_error_is_an_error(tmp_path: Path) -> Non
 
 async def test_the_native_routes_turn_too_and_pass_over_who_has_no_such_operation(tmp_path: Path) -> None:
     async with hosted(tmp_path, "upstream_error") as host:
-        async with host.ask("POST", "/v1/handlers/first/where", json={}) as answer:
-            assert (answer.headers["X-Handler"], await answer.json()) == ("second", "second")
+        async with host.ask("POST", "/v1/handlers/first/where", json={}) as response:
+            assert (response.headers["X-Handler"], await response.json()) == ("second", "second")
         headers = {"Accept": "text/event-stream"}
-        async with host.ask("POST", "/v1/handlers/first/where", json={}, headers=headers) as answer:
-            assert answer.headers["X-Handler"] == "second"
-            assert events(await answer.text())[0] == ("message", "second")
+        async with host.ask("POST", "/v1/handlers/first/where", json={}, headers=headers) as response:
+            assert response.headers["X-Handler"] == "second"
+            assert events(await response.text())[0] == ("message", "second")
         status, content = await host.json("POST", "/v1/handlers/first/only_here", json={})
         assert status == 502
         assert content["error"]["details"]["fallbacks"] == {"second": "unknown_operation", "third": "unknown_operation"}
@@ -226,8 +226,8 @@ async def test_a_handler_that_is_silent_for_its_first_byte_is_given_up_for_anoth
         own = {"fallback": ("other",), "url": upstream.url, "first_byte_timeout": 0.3}
         async with running(tmp_path, handlers={"silent": own}) as host:
             body = {"model": "silent", "messages": ASK, "stream": True}
-            async with host.ask("POST", "/v1/chat/completions", json=body) as answer:
-                assert answer.headers["X-Handler"] == "other"
+            async with host.ask("POST", "/v1/chat/completions", json=body) as response:
+                assert response.headers["X-Handler"] == "other"
             await asyncio.wait_for(asyncio.wrap_future(upstream.left), 30)
 
 
@@ -334,8 +334,8 @@ async def test_every_protocol_turns_and_names_who_answers(
         of_gemini = "generateContent" in path
         path = path.replace(":generateContent", ":streamGenerateContent?alt=sse")
         body = body if of_gemini else {**body, "stream": True}
-    async with hosted(tmp_path, "upstream_overloaded") as host, host.ask("POST", path, json=body) as answer:
-        text = await answer.text()
-        assert (answer.status, answer.headers["X-Handler"]) == (200, "second"), text
+    async with hosted(tmp_path, "upstream_overloaded") as host, host.ask("POST", path, json=body) as response:
+        text = await response.text()
+        assert (response.status, response.headers["X-Handler"]) == (200, "second"), text
         assert named in text.replace('": ', '":')
         assert "second says None" in text

@@ -83,9 +83,9 @@ async def host(tmp_path: Path) -> AsyncIterator[Host]:
 )
 async def test_a_request_leaves_nothing_for_the_collector(host: Host, path: str, body: object, status: int) -> None:
     async def ask() -> int:
-        async with host.ask("POST", path, json=body) as answer:
-            await answer.read()
-            return answer.status
+        async with host.ask("POST", path, json=body) as response:
+            await response.read()
+            return response.status
 
     assert await ask() == status
     left: Counter[str] = Counter()

@@ -41,13 +41,13 @@ async def test_an_answer_comes_at_once_as_events_and_as_one_array(tmp_path: Path
         assert (status, texts([whole])) == (200, ["hello there "])
         usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "totalTokenCount": 5}
         assert (whole["usageMetadata"], whole["modelVersion"]) == (usage, "parrot")
-        async with host.ask("POST", f"{BASE}:streamGenerateContent?alt=sse", data=said("hello there")) as answer:
-            assert answer.headers["Content-Type"].startswith("text/event-stream")
-            assert answer.headers["X-Handler"] == "parrot"
-            streamed = [data for _, data in events(await answer.text())]
-        async with host.ask("POST", f"{BASE}:streamGenerateContent", data=said("hello there")) as answer:
-            assert answer.headers["Content-Type"].startswith("application/json")
-            array = json.loads(await answer.text())
+        async with host.ask("POST", f"{BASE}:streamGenerateContent?alt=sse", data=said("hello there")) as response:
+            assert response.headers["Content-Type"].startswith("text/event-stream")
+            assert response.headers["X-Handler"] == "parrot"
+            streamed = [data for _, data in events(await response.text())]
+        async with host.ask("POST", f"{BASE}:streamGenerateContent", data=said("hello there")) as response:
+            assert response.headers["Content-Type"].startswith("application/json")
+            array = json.loads(await response.text())
         for chunks in (streamed, array):
             assert texts(chunks) == ["hello ", "there "]
             assert chunks[-1]["usageMetadata"] == usage
@@ -65,15 +65,15 @@ async def test_what_stands_after_the_slash_is_the_handlers_matter(tmp_path: Path
 
 async def test_an_error_in_an_array_is_an_element_and_the_array_stays_open(tmp_path: Path) -> None:
     async with parrot(tmp_path) as host:
-        async with host.ask("POST", f"{BASE}:streamGenerateContent", data=said("one BOOM")) as answer:
-            text = await answer.text()
+        async with host.ask("POST", f"{BASE}:streamGenerateContent", data=said("one BOOM")) as response:
+            text = await response.text()
         with pytest.raises(json.JSONDecodeError):
             json.loads(text)
         first, error = json.loads(text + "]")
         assert texts([first]) == ["one "]
         assert (error["error"]["status"], "secret" in text) == ("INTERNAL", False)
-        async with host.ask("POST", f"{BASE}:streamGenerateContent?alt=sse", data=said("one BOOM")) as answer:
-            *_, (_, error) = events(await answer.text())
+        async with host.ask("POST", f"{BASE}:streamGenerateContent?alt=sse", data=said("one BOOM")) as response:
+            *_, (_, error) = events(await response.text())
         assert error["error"]["details"][0]["reason"] == "HANDLER_ERROR"
 
 
@@ -94,8 +94,8 @@ class Handler(ChatHandler):
 """
     install_plugin(tmp_path, "mute", source)
     path = "/v1beta/models/mute:streamGenerateContent"
-    async with running(tmp_path) as host, host.ask("POST", path, data=said("Hi")) as answer:
-        assert await within(answer.content.readexactly(4)) == b"[\n\n\n"
+    async with running(tmp_path) as host, host.ask("POST", path, data=said("Hi")) as response:
+        assert await within(response.content.readexactly(4)) == b"[\n\n\n"
 
 
 @pytest.mark.parametrize(
@@ -114,16 +114,16 @@ async def test_refusals_come_in_googles_envelope(
     tmp_path: Path, method: str, path: str, status: int, word: str
 ) -> None:
     async with parrot(tmp_path) as host:
-        got, answer = await host.json(method, path, data=said("Hi") if method == "POST" else None)
-        assert (got, answer["error"]["code"], answer["error"]["status"]) == (status, status, word)
+        got, response = await host.json(method, path, data=said("Hi") if method == "POST" else None)
+        assert (got, response["error"]["code"], response["error"]["status"]) == (status, status, word)
 
 
 async def test_a_limit_comes_with_the_time_to_wait(tmp_path: Path) -> None:
     async with parrot(tmp_path) as host:
         for method in (":generateContent", ":streamGenerateContent", ":streamGenerateContent?alt=sse"):
-            async with host.ask("POST", BASE + method, data=said("LIMIT")) as answer:
-                assert (answer.status, answer.headers["Retry-After"]) == (429, "7")
-                shown = json.loads(await answer.read())["error"]
+            async with host.ask("POST", BASE + method, data=said("LIMIT")) as response:
+                assert (response.status, response.headers["Retry-After"]) == (429, "7")
+                shown = json.loads(await response.read())["error"]
             assert shown["status"] == "RESOURCE_EXHAUSTED"
             assert shown["details"][-1]["retryDelay"] == "7.000s"
 
@@ -131,8 +131,8 @@ async def test_a_limit_comes_with_the_time_to_wait(tmp_path: Path) -> None:
 async def test_a_body_that_is_cut_off_or_none_is_told(tmp_path: Path) -> None:
     async with parrot(tmp_path) as host:
         for body in ('{"contents": [{"pa', "<html>", ""):
-            status, answer = await host.json("POST", f"{BASE}:generateContent", data=body)
-            assert (status, answer["error"]["status"]) == (400, "INVALID_ARGUMENT")
+            status, response = await host.json("POST", f"{BASE}:generateContent", data=body)
+            assert (status, response["error"]["status"]) == (400, "INVALID_ARGUMENT")
         assert host.supervisor.status("parrot").state == "cold"
 
 
@@ -142,9 +142,9 @@ async def test_the_key_is_taken_from_where_googles_clients_put_it(tmp_path: Path
         for key, status in (("key-1", 200), ("key-2", 401)):
             path = f"/v1beta/models?key={key}" if where == "query" else "/v1beta/models"
             value = f"Bearer {key}" if where == "Authorization" else key
-            got, answer = await host.json("GET", path, headers={} if where == "query" else {where: value})
+            got, response = await host.json("GET", path, headers={} if where == "query" else {where: value})
             assert got == status
-            assert status == 200 or answer["error"]["status"] == "UNAUTHENTICATED"
+            assert status == 200 or response["error"]["status"] == "UNAUTHENTICATED"
         got, _ = await host.json("GET", "/v1/handlers?key=key-1")
         assert got == 401, "only Gemini's routes take a key in the query"
 
@@ -154,12 +154,12 @@ async def test_many_streams_at_a_time_are_not_mixed_up(tmp_path: Path) -> None:
 
         async def ask(number: int) -> list[str]:
             path = f"{BASE}:streamGenerateContent" + ("?alt=sse" if number % 2 else "")
-            async with host.ask("POST", path, data=said(f"n{number} x{number}")) as answer:
-                text = await answer.text()
+            async with host.ask("POST", path, data=said(f"n{number} x{number}")) as response:
+                text = await response.text()
             return texts([data for _, data in events(text)] if number % 2 else json.loads(text))
 
-        answers = await within(asyncio.gather(*map(ask, range(16))))
-        assert answers == [[f"n{number} ", f"x{number} "] for number in range(16)]
+        responses = await within(asyncio.gather(*map(ask, range(16))))
+        assert responses == [[f"n{number} ", f"x{number} "] for number in range(16)]
 
 
 def test_a_host_that_no_client_of_gemini_asks_does_not_carry_its_types() -> None:

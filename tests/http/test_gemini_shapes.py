@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from handler_host import chat
 from handler_host.plugin.errors import InvalidInput, QueueFull
 from handler_host.protocols.gemini.requests import IGNORED, NEUTRAL, decode_count, decode_request
-from handler_host.protocols.gemini.responses import ChunkMaker, envelope, response
+from handler_host.protocols.gemini.responses import ChunkEncoder, error_body, response
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.testing.chat_conformance import PIXEL
 
@@ -39,8 +39,8 @@ def shown(value: object) -> Any:
     return json.loads(msgspec.json.encode(value))
 
 
-def chunks_of(*pieces: chat.ChatPiece) -> list[Any]:
-    maker = ChunkMaker(number="r1", model="asked")
+def chunks_of(*pieces: chat.ChatChunk) -> list[Any]:
+    maker = ChunkEncoder(number="r1", model="asked")
     return [shown(chunk) for piece in pieces for chunk in maker.chunks(piece)] + [shown(maker.last())]
 
 
@@ -282,7 +282,7 @@ def test_a_handlers_complaint_names_the_clients_own_field() -> None:
         ("tools[9].function.name", "tools[9].function.name"),
         ("response_format.json_schema.schema.type", "generationConfig.responseSchema.type"),
     ):
-        error = made.located(InvalidInput(f"{param}: is not wanted", param=param))
+        error = made.with_client_path(InvalidInput(f"{param}: is not wanted", param=param))
         assert (error.param, error.message) == (own, f"{own}: is not wanted")
 
 
@@ -328,11 +328,11 @@ def test_googles_schemas_become_json_schema() -> None:
 def test_a_stream_is_text_as_it_comes_and_one_last_chunk_with_all_else() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
     made = chunks_of(
-        chat.ChatPiece(text="a", model="real"),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at"')]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
-        chat.ChatPiece(finish_reason="tool_calls"),
-        chat.ChatPiece(usage=usage),
+        chat.ChatChunk(text="a", model="real"),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at"')]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
+        chat.ChatChunk(finish_reason="tool_calls"),
+        chat.ChatChunk(usage=usage),
     )
     call = {"functionCall": {"id": "c1", "name": "look", "args": {"at": 1}}}
     ids = {"modelVersion": "real", "responseId": "r1"}
@@ -351,7 +351,7 @@ def test_a_stream_is_text_as_it_comes_and_one_last_chunk_with_all_else() -> None
     [("stop", "STOP"), ("length", "MAX_TOKENS"), ("tool_calls", "STOP"), ("content_filter", "SAFETY")],
 )
 def test_a_whole_answer_is_a_stream_of_one_chunk(reason: Any, finish: str) -> None:
-    answer = chat.ChatAnswer(text="a", refusal="I will not", finish_reason=reason, usage=None)
+    answer = chat.ChatResponse(text="a", refusal="I will not", finish_reason=reason, usage=None)
     whole = shown(response(answer, number="r1", model="m"))
     assert whole == {
         "candidates": [
@@ -368,15 +368,15 @@ def test_a_whole_answer_is_a_stream_of_one_chunk(reason: Any, finish: str) -> No
 
 def test_a_call_whose_arguments_are_no_object_is_no_call() -> None:
     made = chunks_of(
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at": ')]),
-        chat.ChatPiece(finish_reason="tool_calls"),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at": ')]),
+        chat.ChatChunk(finish_reason="tool_calls"),
     )
     (candidate,) = made[-1]["candidates"]
     assert (candidate["content"]["parts"], candidate["finishReason"]) == ([], "MALFORMED_FUNCTION_CALL")
 
 
 def test_errors_have_googles_words_and_details() -> None:
-    shape = json.loads(envelope(QueueFull("no place", retry_after=1.5, param="contents[0]"), "req-1"))["error"]
+    shape = json.loads(error_body(QueueFull("no place", retry_after=1.5, param="contents[0]"), "req-1"))["error"]
     assert (shape["code"], shape["message"], shape["status"]) == (429, "no place", "RESOURCE_EXHAUSTED")
     info, bad, retry = shape["details"]
     assert (info["reason"], info["metadata"]) == ("QUEUE_FULL", {"request_id": "req-1"})

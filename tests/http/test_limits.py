@@ -56,9 +56,9 @@ async def test_a_body_as_long_as_the_limit_is_taken(puppet: Path) -> None:
     """Also where it is longer than aiohttp's own limit, which has to follow the configuration."""
     text = json.dumps({"a": "x" * (2 * 1024**2)})
     async with running(puppet, server={"max_body": len(text)}) as host:
-        status, answer = await host.json("POST", ECHO, data=io.BytesIO(text.encode()))
+        status, response = await host.json("POST", ECHO, data=io.BytesIO(text.encode()))
         assert status == 200
-        assert len(answer["a"]) == 2 * 1024**2
+        assert len(response["a"]) == 2 * 1024**2
         assert (await host.json("POST", ECHO, data=io.BytesIO(text.encode() + b" ")))[0] == 413
 
 
@@ -164,9 +164,9 @@ async def test_connections_over_twice_the_limit_are_refused_until_one_is_closed(
         async def let_in() -> bool:
             reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
             writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            answer = await within(reader.read())
+            response = await within(reader.read())
             writer.close()
-            return answer.startswith(b"HTTP/1.1 200")
+            return response.startswith(b"HTTP/1.1 200")
 
         async with asyncio.timeout(LIMIT):
             while not await let_in():  # noqa: ASYNC110 - nothing tells when the host has seen the end

@@ -20,27 +20,27 @@ async def test_the_list_has_every_handler_and_why_one_cannot_run(tmp_path: Path)
     install_puppet(tmp_path)
     install_plugin(tmp_path, "locked", "class Handler: ...", manifest="[secrets.LOCKED_KEY]\n")
     async with running(tmp_path) as host:
-        status, answer = await host.json("GET", "/v1/handlers")
+        status, response = await host.json("GET", "/v1/handlers")
         assert status == 200
-        states = {handler["name"]: handler["state"] for handler in answer["handlers"]}
+        states = {handler["name"]: handler["state"] for handler in response["handlers"]}
         assert states == {"puppet": "cold", "locked": "missing-secret"}
         status, locked = await host.json("GET", "/v1/handlers/locked")
         assert status == 200
         assert "LOCKED_KEY" in locked["reason"]
-        status, answer = await host.json("POST", "/v1/handlers/locked/any", data="{}")
-        assert (status, answer["error"]["code"]) == (503, "handler_unavailable")
-        assert "LOCKED_KEY" in answer["error"]["message"]
+        status, response = await host.json("POST", "/v1/handlers/locked/any", data="{}")
+        assert (status, response["error"]["code"]) == (503, "handler_unavailable")
+        assert "LOCKED_KEY" in response["error"]["message"]
 
 
 async def test_a_dispatch_is_answered_with_json_and_the_three_headers(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        async with host.ask("POST", "/v1/handlers/puppet/echo", data='{"a": "ü"}') as answer:
-            body = await answer.json()
-            assert answer.status == 200
-            assert answer.headers["X-Handler"] == "puppet"
-            assert answer.headers["X-Request-ID"]
-            names = [part.split(";")[0] for part in answer.headers["Server-Timing"].split(", ")]
+        async with host.ask("POST", "/v1/handlers/puppet/echo", data='{"a": "ü"}') as response:
+            body = await response.json()
+            assert response.status == 200
+            assert response.headers["X-Handler"] == "puppet"
+            assert response.headers["X-Request-ID"]
+            names = [part.split(";")[0] for part in response.headers["Server-Timing"].split(", ")]
             assert names == ["queue", "activate", "handler"]
         assert body["a"] == "ü"
         assert body["pid"] == host.supervisor.status("puppet").pid
@@ -51,8 +51,8 @@ async def test_a_dispatch_is_answered_with_json_and_the_three_headers(tmp_path: 
     [("my-number_1.0", True), ("x" * 128, True), ("x" * 129, False), ("two words", False), ("<b>", False)],
 )
 async def test_a_sane_request_number_is_kept_and_another_is_replaced(tmp_path: Path, given: str, kept: bool) -> None:
-    async with running(tmp_path) as host, host.ask("GET", "/health/live", headers={"X-Request-ID": given}) as answer:
-        assert (answer.headers["X-Request-ID"] == given) is kept
+    async with running(tmp_path) as host, host.ask("GET", "/health/live", headers={"X-Request-ID": given}) as response:
+        assert (response.headers["X-Request-ID"] == given) is kept
 
 
 async def test_an_empty_body_is_an_empty_object_and_operations_may_have_dots(tmp_path: Path) -> None:
@@ -72,11 +72,11 @@ async def test_a_client_that_accepts_events_gets_a_stream_with_an_end(tmp_path: 
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         body = '{"steps": ["", "", ""]}'
-        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as answer:
-            assert answer.status == 200
-            assert answer.content_type == "text/event-stream"
-            assert {"X-Request-ID", "X-Handler", "Server-Timing"} <= set(answer.headers)
-            text = await answer.text()
+        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as response:
+            assert response.status == 200
+            assert response.content_type == "text/event-stream"
+            assert {"X-Request-ID", "X-Handler", "Server-Timing"} <= set(response.headers)
+            text = await response.text()
         assert events(text) == [
             ("message", {"number": 0}),
             ("message", {"number": 1}),
@@ -102,9 +102,9 @@ async def test_what_is_no_json_is_refused_before_anything_is_activated(
 ) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        status, answer = await host.json("POST", "/v1/handlers/puppet/echo", data=body)
-        assert (status, answer["error"]["code"]) == (400, "invalid_input")
-        assert said in answer["error"]["message"]
+        status, response = await host.json("POST", "/v1/handlers/puppet/echo", data=body)
+        assert (status, response["error"]["code"]) == (400, "invalid_input")
+        assert said in response["error"]["message"]
         assert host.supervisor.status("puppet").state == "cold"
 
 
@@ -113,8 +113,8 @@ async def test_another_media_type_is_refused(tmp_path: Path, kind: str) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         headers = {"Content-Type": kind}
-        status, answer = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
-        assert (status, answer["error"]["code"]) == (415, "unsupported_media_type")
+        status, response = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
+        assert (status, response["error"]["code"]) == (415, "unsupported_media_type")
 
 
 @pytest.mark.parametrize("kind", ["application/json; charset=utf-8", "Application/JSON", "application/vnd.api+json"])
@@ -140,28 +140,28 @@ async def test_what_does_not_exist_is_said_in_the_envelope(
     tmp_path: Path, method: str, path: str, status: int, code: str
 ) -> None:
     install_puppet(tmp_path)
-    async with running(tmp_path) as host, host.ask(method, path) as answer:
-        error = (await answer.json())["error"]
-        assert (answer.status, error["code"]) == (status, code)
-        assert error["request_id"] == answer.headers["X-Request-ID"]
-        assert answer.headers["x-should-retry"] == "false"
-        assert ("Allow" in answer.headers) == (status == 405)
+    async with running(tmp_path) as host, host.ask(method, path) as response:
+        error = (await response.json())["error"]
+        assert (response.status, error["code"]) == (status, code)
+        assert error["request_id"] == response.headers["X-Request-ID"]
+        assert response.headers["x-should-retry"] == "false"
+        assert ("Allow" in response.headers) == (status == 405)
 
 
 async def test_an_unknown_operation_of_an_active_handler_names_the_known_ones(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         await host.json("POST", "/v1/handlers/puppet/echo")
-        status, answer = await host.json("POST", "/v1/handlers/puppet/ecco")
-        assert (status, answer["error"]["code"]) == (404, "unknown_operation")
-        assert "echo" in answer["error"]["message"]
+        status, response = await host.json("POST", "/v1/handlers/puppet/ecco")
+        assert (status, response["error"]["code"]) == (404, "unknown_operation")
+        assert "echo" in response["error"]["message"]
 
 
 async def test_the_errors_of_a_handler_keep_their_meaning_and_hide_its_insides(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        status, answer = await host.json("POST", "/v1/handlers/puppet/refuse", data="{}")
-        assert (status, answer["error"]["code"], answer["error"]["param"]) == (400, "invalid_input", "field")
+        status, response = await host.json("POST", "/v1/handlers/puppet/refuse", data="{}")
+        assert (status, response["error"]["code"], response["error"]["param"]) == (400, "invalid_input", "field")
         async with host.ask("POST", "/v1/handlers/puppet/refuse", data='{"limit": true}') as limited:
             assert limited.status == 429
             assert limited.headers["Retry-After"] == "7"
@@ -179,9 +179,9 @@ async def test_a_failed_activation_is_502_with_its_reason_for_streams_too(tmp_pa
     install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
     async with running(tmp_path, policy={"backoff": 0.0}) as host:
         for headers in ({}, SSE):
-            status, answer = await host.json("POST", "/v1/handlers/broken/any", data="{}", headers=headers)
-            assert (status, answer["error"]["code"]) == (502, "activation_failed")
-            assert "gizmo" in answer["error"]["message"]
+            status, response = await host.json("POST", "/v1/handlers/broken/any", data="{}", headers=headers)
+            assert (status, response["error"]["code"]) == (502, "activation_failed")
+            assert "gizmo" in response["error"]["message"]
 
 
 async def test_an_error_before_the_first_piece_has_its_status_and_one_after_it_is_an_event(tmp_path: Path) -> None:
@@ -190,8 +190,8 @@ async def test_an_error_before_the_first_piece_has_its_status_and_one_after_it_i
 
         async def stream(steps: list[str]) -> tuple[int, str]:
             data = json.dumps({"steps": steps})
-            async with host.ask("POST", "/v1/handlers/puppet/stream", data=data, headers=SSE) as answer:
-                return answer.status, await answer.text()
+            async with host.ask("POST", "/v1/handlers/puppet/stream", data=data, headers=SSE) as response:
+                return response.status, await response.text()
 
         status, text = await stream(["raise"])
         assert (status, json.loads(text)["error"]["code"]) == (500, "handler_error")
@@ -207,13 +207,13 @@ async def test_a_client_that_leaves_ends_its_dispatch_and_no_other(tmp_path: Pat
     async with running(tmp_path) as host:
         host.control.make("closed", "other")
 
-        async def first_piece(body: dict[str, Any]) -> Any:
-            answer = await host.ask("POST", "/v1/handlers/puppet/stream", data=json.dumps(body), headers=SSE)
-            assert b"0" in await within(answer.content.readuntil(b"\n\n"))
-            return answer
+        async def first_chunk(body: dict[str, Any]) -> Any:
+            response = await host.ask("POST", "/v1/handlers/puppet/stream", data=json.dumps(body), headers=SSE)
+            assert b"0" in await within(response.content.readuntil(b"\n\n"))
+            return response
 
-        leaving = await first_piece({"steps": ["", "forever"], "at_close": "closed"})
-        staying = await first_piece({"steps": ["", "wait:other"]})
+        leaving = await first_chunk({"steps": ["", "forever"], "at_close": "closed"})
+        staying = await first_chunk({"steps": ["", "wait:other"]})
         assert host.supervisor.in_flight == 2
         leaving.close()
         assert await host.control.heard("closed") == "now"
@@ -262,12 +262,12 @@ async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path, monkeyp
     async with running(tmp_path) as host:
         host.control.make("more")
         body = '{"steps": ["", "wait:more"]}'
-        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as answer:
+        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as response:
             text = b""
             while text.count(b": keep-alive\n\n") < 2:
-                text += await within(answer.content.readany())
+                text += await within(response.content.readany())
             await host.control.say("more")
-            text += await answer.content.read()
+            text += await response.content.read()
         assert events(text.decode()) == [("message", {"number": 0}), ("message", {"number": 1}), ("end", {})]
 
 
@@ -277,9 +277,9 @@ async def test_the_request_timeout_covers_the_wait_for_a_handler_that_does_not_g
     async with running(tmp_path, server={"request_timeout": 0.3}, handlers=handlers) as host:
         host.control.make("go")
         for headers in ({}, SSE):
-            status, answer = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
-            assert (status, answer["error"]["code"]) == (503, "handler_loading")
-            assert answer["error"]["retry_after"] > 0
+            status, response = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
+            assert (status, response["error"]["code"]) == (503, "handler_loading")
+            assert response["error"]["retry_after"] > 0
         await host.control.say("go")
 
 
@@ -287,9 +287,9 @@ async def test_the_request_timeout_covers_the_answer(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, server={"request_timeout": 0.5}) as host:
         await host.supervisor.load("puppet")
-        status, answer = await host.json("POST", "/v1/handlers/puppet/script", data='{"steps": ["forever"]}')
-        assert (status, answer["error"]["code"]) == (504, "deadline_exceeded")
-        assert "request_timeout" in answer["error"]["message"]
+        status, response = await host.json("POST", "/v1/handlers/puppet/script", data='{"steps": ["forever"]}')
+        assert (status, response["error"]["code"]) == (504, "deadline_exceeded")
+        assert "request_timeout" in response["error"]["message"]
 
 
 async def test_a_full_queue_is_429_with_the_time_to_come_again(tmp_path: Path) -> None:

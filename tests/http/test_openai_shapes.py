@@ -14,7 +14,7 @@ from handler_host import chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.chat_service import handler_of
 from handler_host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
-from handler_host.protocols.openai.responses import ChunkMaker, completion
+from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
 USER = {"role": "user", "content": "hello"}
 
@@ -25,9 +25,9 @@ def request(**fields: Any) -> bytes:
     return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
 
 
-def chunks_of(*pieces: chat.ChatPiece, include_usage: bool = False) -> list[Any]:
+def chunks_of(*pieces: chat.ChatChunk, include_usage: bool = False) -> list[Any]:
     """Return the chunks of a stream, as a client sees them."""
-    maker = ChunkMaker(number="chatcmpl-1", created=1, model="asked", include_usage=include_usage)
+    maker = ChunkEncoder(number="chatcmpl-1", created=1, model="asked", include_usage=include_usage)
     made = [chunk for piece in pieces for chunk in maker.chunks(piece)] + maker.last()
     return [json.loads(msgspec.json.encode(chunk)) for chunk in made]
 
@@ -158,7 +158,7 @@ def test_an_answer_can_be_sent_back_as_its_sdk_has_given_it() -> None:
 
 
 def test_a_stream_begins_with_the_role_and_ends_with_the_reason() -> None:
-    made = chunks_of(chat.ChatPiece(text="a"), chat.ChatPiece(text="b", finish_reason="length", model="real"))
+    made = chunks_of(chat.ChatChunk(text="a"), chat.ChatChunk(text="b", finish_reason="length", model="real"))
     assert [chunk["choices"][0]["delta"] for chunk in made] == [
         {"role": "assistant", "content": ""},
         {"content": "a"},
@@ -173,7 +173,7 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason() -> None:
 
 def test_usage_comes_in_a_chunk_of_its_own_for_who_wants_it() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
-    made = chunks_of(chat.ChatPiece(text="a"), chat.ChatPiece(finish_reason="stop", usage=usage), include_usage=True)
+    made = chunks_of(chat.ChatChunk(text="a"), chat.ChatChunk(finish_reason="stop", usage=usage), include_usage=True)
     assert [chunk["usage"] for chunk in made[:-1]] == [None] * 3
     assert made[-1]["choices"] == []
     assert made[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -186,9 +186,9 @@ def test_a_stream_without_a_reason_or_a_piece_still_ends_as_one() -> None:
 
 def test_the_parts_of_tool_calls_have_their_index_and_the_first_one_has_its_name() -> None:
     made = chunks_of(
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
-        chat.ChatPiece(finish_reason="tool_calls"),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
+        chat.ChatChunk(finish_reason="tool_calls"),
     )
     assert [chunk["choices"][0]["delta"].get("tool_calls") for chunk in made] == [
         None,
@@ -200,9 +200,9 @@ def test_the_parts_of_tool_calls_have_their_index_and_the_first_one_has_its_name
 
 
 def test_a_refusal_is_one_in_a_stream_and_in_a_whole_answer() -> None:
-    made = chunks_of(chat.ChatPiece(refusal="no"), chat.ChatPiece(finish_reason="content_filter"))
+    made = chunks_of(chat.ChatChunk(refusal="no"), chat.ChatChunk(finish_reason="content_filter"))
     assert made[1]["choices"][0]["delta"] == {"refusal": "no"}
-    answer = chat.ChatAnswer(text=None, refusal="no", finish_reason="content_filter", usage=None)
-    whole = json.loads(msgspec.json.encode(completion(answer, number="1", created=1, model="m")))
+    response = chat.ChatResponse(text=None, refusal="no", finish_reason="content_filter", usage=None)
+    whole = json.loads(msgspec.json.encode(completion(response, number="1", created=1, model="m")))
     assert whole["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": "no"}
     assert "usage" not in whole

@@ -12,7 +12,7 @@ from pydantic import TypeAdapter
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
-from handler_host.protocols.openai_responses.encoder import ResponseMaker
+from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import IGNORED, NEUTRAL, decode_request
 from handler_host.protocols.openai_responses.routes import ResponseStream
 
@@ -35,14 +35,14 @@ def messages_of(*items: Any, **fields: Any) -> list[Any]:
     return found
 
 
-def maker(**fields: Any) -> ResponseMaker:
-    return ResponseMaker(request_id="r1", created=1, asked=decode_request(request(**fields)))
+def maker(**fields: Any) -> ResponseEncoder:
+    return ResponseEncoder(request_id="r1", created=1, asked=decode_request(request(**fields)))
 
 
-def events_of(*pieces: chat.ChatPiece, **fields: Any) -> list[dict[str, Any]]:
+def events_of(*chunks: chat.ChatChunk, **fields: Any) -> list[dict[str, Any]]:
     """Return the events of a stream, as a client reads them."""
     stream = ResponseStream(maker(**fields))
-    return read([event for piece in pieces for event in stream.events(piece)] + stream.last())
+    return read([event for chunk in chunks for event in stream.events(chunk)] + stream.last())
 
 
 def read(lines: list[bytes]) -> list[dict[str, Any]]:
@@ -191,7 +191,7 @@ def test_a_handlers_complaint_names_the_clients_own_field() -> None:
         ("response_format.json_schema.schema.type", "text.format.schema.type"),
         ("user", "user"),
     ]:
-        error = asked.located(InvalidInput(f"{theirs}: cannot be", param=theirs))
+        error = asked.with_client_path(InvalidInput(f"{theirs}: cannot be", param=theirs))
         assert (error.param, error.message) == (ours, f"{ours}: cannot be")
 
 
@@ -231,13 +231,13 @@ def test_items_become_a_conversation() -> None:
 
 @pytest.mark.parametrize("calls_first", [False, True])
 def test_an_answer_that_is_sent_back_is_one_message_again(calls_first: bool) -> None:
-    answer = chat.ChatAnswer(
+    response = chat.ChatResponse(
         text="I look.",
         finish_reason="tool_calls",
         usage=None,
         tool_calls=[chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments="{}"))],
     )
-    output = json.loads(msgspec.json.encode(maker().whole(answer)))["output"]
+    output = json.loads(msgspec.json.encode(maker().whole(response)))["output"]
     if calls_first:
         output.reverse()
     said, called = messages_of(USER, *output, RESULT)[1:]
@@ -247,20 +247,20 @@ def test_an_answer_that_is_sent_back_is_one_message_again(calls_first: bool) -> 
 
 
 def test_a_whole_answer_is_one_of_openais() -> None:
-    answer = chat.ChatAnswer(
+    response = chat.ChatResponse(
         text="Hello",
         finish_reason="stop",
         usage=chat.Usage(prompt_tokens=5, completion_tokens=2),
         model="served",
     )
     shown = Response.model_validate_json(
-        msgspec.json.encode(maker(instructions="Be brief.", tools=[TOOL], store=True).whole(answer)), strict=True
+        msgspec.json.encode(maker(instructions="Be brief.", tools=[TOOL], store=True).whole(response)), strict=True
     )
     assert (shown.status, shown.output_text, shown.model) == ("completed", "Hello", "served")
     assert shown.usage is not None
     assert (shown.usage.input_tokens, shown.usage.output_tokens, shown.usage.total_tokens) == (5, 2, 7)
     assert (shown.instructions, shown.error, shown.incomplete_details) == ("Be brief.", None, None)
-    assert json.loads(msgspec.json.encode(maker(store=True).whole(answer)))["store"] is False
+    assert json.loads(msgspec.json.encode(maker(store=True).whole(response)))["store"] is False
 
 
 @pytest.mark.parametrize(
@@ -273,20 +273,20 @@ def test_a_whole_answer_is_one_of_openais() -> None:
     ],
 )
 def test_a_finish_reason_becomes_a_status(finish: Any, status: str, reason: str | None) -> None:
-    shown = maker().whole(chat.ChatAnswer(text="He", finish_reason=finish, usage=None))
+    shown = maker().whole(chat.ChatResponse(text="He", finish_reason=finish, usage=None))
     assert shown.status == shown.output[0].status == status
     assert (shown.incomplete_details.reason if shown.incomplete_details else None) == reason
-    *_, last = events_of(chat.ChatPiece(text="He"), chat.ChatPiece(finish_reason=finish))
+    *_, last = events_of(chat.ChatChunk(text="He"), chat.ChatChunk(finish_reason=finish))
     assert last["type"] == f"response.{status}"
     assert last["response"]["status"] == status
 
 
 def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
     events = events_of(
-        chat.ChatPiece(text="Hel", model="served"),
-        chat.ChatPiece(text="lo"),
-        chat.ChatPiece(finish_reason="stop"),
-        chat.ChatPiece(usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)),
+        chat.ChatChunk(text="Hel", model="served"),
+        chat.ChatChunk(text="lo"),
+        chat.ChatChunk(finish_reason="stop"),
+        chat.ChatChunk(usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)),
     )
     assert names(events) == [
         "created",
@@ -305,7 +305,7 @@ def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
     assert events[6]["text"] == events[7]["part"]["text"] == events[8]["item"]["content"][0]["text"] == "Hello"
     assert events[2]["item"]["id"] == events[4]["item_id"] == events[8]["item"]["id"]
     assert events[2]["item"]["content"] == []
-    whole = chat.ChatAnswer(
+    whole = chat.ChatResponse(
         text="Hello",
         finish_reason="stop",
         usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7),
@@ -317,15 +317,15 @@ def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
 def test_a_stream_of_text_refusal_and_two_tool_calls_keeps_them_apart() -> None:
     first, second = chat.ToolCallDelta(index=0, id="c1", name="look"), chat.ToolCallDelta(index=1, id="c2", name="go")
     events = events_of(
-        chat.ChatPiece(text="I"),
-        chat.ChatPiece(refusal="No"),
-        chat.ChatPiece(tool_calls=[first]),
-        chat.ChatPiece(tool_calls=[second]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments='{"a"')]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=1, arguments="{}")]),
-        chat.ChatPiece(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
-        chat.ChatPiece(text=" see"),
-        chat.ChatPiece(finish_reason="tool_calls"),
+        chat.ChatChunk(text="I"),
+        chat.ChatChunk(refusal="No"),
+        chat.ChatChunk(tool_calls=[first]),
+        chat.ChatChunk(tool_calls=[second]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments='{"a"')]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=1, arguments="{}")]),
+        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
+        chat.ChatChunk(text=" see"),
+        chat.ChatChunk(finish_reason="tool_calls"),
     )
     deltas = [(event["output_index"], event["delta"]) for event in events if "delta" in event]
     assert deltas == [(0, "I"), (0, "No"), (1, '{"a"'), (2, "{}"), (1, ": 1}"), (0, " see")]
@@ -347,7 +347,7 @@ def test_an_empty_stream_is_a_whole_one() -> None:
 
 def test_an_error_in_a_stream_is_a_failed_response_with_what_came_before_it() -> None:
     stream = ResponseStream(maker())
-    lines = stream.events(chat.ChatPiece(text="Hel"))
+    lines = stream.events(chat.ChatChunk(text="Hel"))
     *_, last = read(lines + stream.failed(HandlerCrashed("it has died"), "r1"))
     assert last["type"] == "response.failed"
     assert last["response"]["status"] == "failed"

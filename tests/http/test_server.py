@@ -94,15 +94,15 @@ async def not_ready(session: aiohttp.ClientSession, host: Process) -> None:
     """Wait until the host says that it is not ready."""
     async with asyncio.timeout(LIMIT):
         while True:
-            async with session.get(f"{host.url}/health/ready") as answer:
-                if answer.status == 503:
+            async with session.get(f"{host.url}/health/ready") as response:
+                if response.status == 503:
                     return
 
 
 async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown_apart(tmp_path: Path) -> None:
     async with ready(tmp_path) as host:
-        async with aiohttp.ClientSession() as session, session.get(f"{host.url}/health/ready") as answer:
-            assert answer.status == 200
+        async with aiohttp.ClientSession() as session, session.get(f"{host.url}/health/ready") as response:
+            assert response.status == 200
         assert host.process.stderr is not None
         line = ""
         while not line.startswith("admin token of this run: "):
@@ -112,9 +112,9 @@ async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,
-            session.get(f"{host.url}/admin/handlers") as answer,
+            session.get(f"{host.url}/admin/handlers") as response,
         ):
-            assert answer.status == 200
+            assert response.status == 200
         host.process.send_signal(signal.SIGTERM)
         out, errors = await host.output()
         assert host.process.returncode == 0
@@ -127,8 +127,11 @@ async def test_given_keys_are_not_shown_anywhere(tmp_path: Path) -> None:
     environment = {"HANDLER_HOST_ADMIN_TOKEN": "operator-secret", "HANDLER_HOST_API_KEYS": "consumer-secret"}
     async with ready(tmp_path, environment=environment) as host:
         headers = {"Authorization": "Bearer consumer-secret"}
-        async with aiohttp.ClientSession(headers=headers) as session, session.get(f"{host.url}/v1/handlers") as answer:
-            assert answer.status == 200
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{host.url}/v1/handlers") as response,
+        ):
+            assert response.status == 200
         host.process.send_signal(signal.SIGTERM)
         out, errors = await host.output()
         assert "secret" not in out + errors
@@ -182,8 +185,8 @@ async def test_case_34_sigterm_refuses_new_work_and_lets_a_stream_end(tmp_path: 
             host.process.send_signal(signal.SIGTERM)
 
             await not_ready(session, host)
-            async with session.get(f"{host.url}/health/live") as answer:
-                assert answer.status == 200
+            async with session.get(f"{host.url}/health/live") as response:
+                assert response.status == 200
             async with session.post(f"{path}/echo", json={}) as refused:
                 assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
             await host.control.say("more")

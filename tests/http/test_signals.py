@@ -45,14 +45,14 @@ def rewrite(root: Path, old: str, new: str) -> None:
 
 
 async def status(session: aiohttp.ClientSession, host: Process) -> dict[str, Any]:
-    async with session.get(f"{host.url}/admin/handlers/puppet", headers=ADMIN) as answer:
-        found: dict[str, Any] = await answer.json()
+    async with session.get(f"{host.url}/admin/handlers/puppet", headers=ADMIN) as response:
+        found: dict[str, Any] = await response.json()
         return found
 
 
 async def memory(session: aiohttp.ClientSession, host: Process) -> dict[str, Any]:
-    async with session.get(f"{host.url}/admin/memory", headers=ADMIN) as answer:
-        found: dict[str, Any] = await answer.json()
+    async with session.get(f"{host.url}/admin/memory", headers=ADMIN) as response:
+        found: dict[str, Any] = await response.json()
         return found
 
 
@@ -77,20 +77,20 @@ async def test_a_worker_keeps_its_settings_until_its_next_activation(tmp_path: P
     install_puppet(tmp_path)
     async with ready(tmp_path, *LINES, environment=TOKEN) as host, aiohttp.ClientSession() as session:
         path = f"{host.url}/v1/handlers/puppet/echo"
-        async with session.post(path, json={}) as answer:
-            first = await answer.json()
+        async with session.post(path, json={}) as response:
+            first = await response.json()
         rewrite(tmp_path, "[handlers.puppet]", '[handlers.puppet]\nisolation = "exec"\nat_activation = "raise"')
         host.process.send_signal(signal.SIGHUP)
         line = await logged(host, "configuration re-read")
         assert line["applied"] == ["handlers.puppet.at_activation", "handlers.puppet.isolation"]
-        async with session.post(path, json={}) as answer:
-            assert await answer.json() == first
+        async with session.post(path, json={}) as response:
+            assert await response.json() == first
         assert (await memory(session, host))["workers"]["puppet"]["pid"] == first["pid"]
-        async with session.post(f"{host.url}/admin/handlers/puppet/unload", headers=ADMIN) as answer:
-            assert answer.status == 200
-        async with session.post(path, json={}) as answer:
-            assert answer.status == 502
-            assert "told to fail" in (await answer.json())["error"]["message"]
+        async with session.post(f"{host.url}/admin/handlers/puppet/unload", headers=ADMIN) as response:
+            assert response.status == 200
+        async with session.post(path, json={}) as response:
+            assert response.status == 502
+            assert "told to fail" in (await response.json())["error"]["message"]
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ async def test_sigusr1_unloads_what_is_idle_and_nothing_else(tmp_path: Path) -> 
         host.process.send_signal(signal.SIGHUP)
         await logged(host, "configuration re-read")
         host.control.make("more")
-        async with session.post(f"{host.url}/v1/handlers/puppet/echo", json={}) as answer:
-            assert answer.status == 200
+        async with session.post(f"{host.url}/v1/handlers/puppet/echo", json={}) as response:
+            assert response.status == 200
         sse = {"Accept": "text/event-stream"}
         body = {"steps": ["", "wait:more"]}
         async with session.post(f"{host.url}/v1/handlers/busy/stream", json=body, headers=sse) as stream:

@@ -92,8 +92,8 @@ async def traced_host(root: Path, *, enabled: bool = True) -> AsyncIterator[tupl
 async def ask(session: aiohttp.ClientSession, url: str, operation: str = "headers") -> dict[str, Any]:
     async with session.post(
         f"{url}/v1/handlers/traced/{operation}", json={}, headers={"traceparent": PARENT}
-    ) as answer:
-        found: dict[str, Any] = await within(answer.json())
+    ) as response:
+        found: dict[str, Any] = await within(response.json())
         return found
 
 
@@ -128,13 +128,13 @@ async def test_what_a_handler_dispatches_to_another_is_a_part_of_its_trace(
 async def test_a_span_tells_the_dispatch_and_how_it_ended(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     async with traced_host(tmp_path) as (session, url):
         body = {"model": "parrot", "messages": [{"role": "user", "content": "LIMIT"}], "stream": False}
-        async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
-            assert answer.status == 429
-            number = answer.headers["X-Request-ID"]
-        async with session.post(f"{url}/v1/handlers/traced/headers", json={}) as answer:
-            assert answer.status == 200
-        async with session.get(f"{url}/v1/handlers") as answer:
-            assert answer.status == 200
+        async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+            assert response.status == 429
+            number = response.headers["X-Request-ID"]
+        async with session.post(f"{url}/v1/handlers/traced/headers", json={}) as response:
+            assert response.status == 200
+        async with session.get(f"{url}/v1/handlers") as response:
+            assert response.status == 200
     failed, well = spans.get_finished_spans()
     assert failed.name == "dispatch parrot"
     assert failed.parent is None
@@ -154,8 +154,8 @@ async def test_a_span_tells_the_dispatch_and_how_it_ended(tmp_path: Path, spans:
 async def test_the_span_of_a_stream_ends_with_its_last_byte(tmp_path: Path, spans: InMemorySpanExporter) -> None:
     async with traced_host(tmp_path) as (session, url):
         body = {"model": "parrot", "messages": [{"role": "user", "content": "a b"}], "stream": True}
-        async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
-            assert "[DONE]" in await within(answer.text())
+        async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+            assert "[DONE]" in await within(response.text())
         await until(lambda: len(spans.get_finished_spans()) == 1)
 
 
@@ -244,9 +244,9 @@ async def test_an_sdks_request_to_its_provider_is_a_part_of_the_trace(
             for stream in (False, True):
                 spans.clear()
                 body = {"model": handler, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
-                async with session.post(f"{url}/v1/chat/completions", json=body) as answer:
-                    assert answer.status == 200, await answer.text()
-                    await within(answer.read())
+                async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+                    assert response.status == 200, await response.text()
+                    await within(response.read())
                 await until(lambda: len(spans.get_finished_spans()) == 1)
                 (span,) = spans.get_finished_spans()
                 assert span.context is not None

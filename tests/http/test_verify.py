@@ -147,10 +147,10 @@ async def verified(session: aiohttp.ClientSession, host: Process) -> tuple[int, 
     """Return what the host tells of its readiness, when the check is at its end."""
     async with asyncio.timeout(LIMIT):
         while True:
-            async with session.get(f"{host.url}/health/ready") as answer:
-                found: dict[str, Any] = await answer.json()
+            async with session.get(f"{host.url}/health/ready") as response:
+                found: dict[str, Any] = await response.json()
             if found.get("verify", {}).get("state", "running") != "running":
-                return answer.status, found
+                return response.status, found
             await asyncio.sleep(0.02)
 
 
@@ -200,9 +200,9 @@ async def test_nothing_of_it_is_there_without_a_commit(tmp_path: Path) -> None:
     async with (
         ready(tmp_path, *lines(tmp_path)) as host,
         aiohttp.ClientSession() as session,
-        session.get(f"{host.url}/health/ready") as answer,
+        session.get(f"{host.url}/health/ready") as response,
     ):
-        assert "verify" not in await answer.json()
+        assert "verify" not in await response.json()
     assert not (tmp_path / "flag").exists()
 
 

@@ -81,8 +81,8 @@ class House(RuleBasedStateMachine):
         assert handler.idle, "a handler is evicted that is not idle"
         assert not handler.policy.pin, "a pinned handler is evicted"
         self.happens(handler, life.Evicted(generation))
-        assert handler.state.departure is not None
-        assert handler.state.departure.cause is Cause.EVICTED
+        assert handler.state.drain is not None
+        assert handler.state.drain.cause is Cause.EVICTED
 
     def happens(self, handler: Handler, event: life.Event) -> None:
         self.now += 0.25
@@ -119,7 +119,7 @@ class House(RuleBasedStateMachine):
                 handler.asked.remove(dispatch)
             case life.EndLeases(_, dispatches):
                 handler.held -= dispatches
-            case life.AnswerUnload(request):
+            case life.ReplyUnload(request):
                 handler.unloads.remove(request)
 
     def reserve(self, handler: Handler, generation: int) -> None:
@@ -130,7 +130,7 @@ class House(RuleBasedStateMachine):
                 taken = self.ledger.used + self.ledger.reserved + self.ledger.others
                 assert taken <= USABLE, f"{taken} of {USABLE} promised"
             else:
-                assert SIZES[handler.name] > self.ledger.possible, "refused for ever, and it would fit"
+                assert SIZES[handler.name] > self.ledger.max_grantable, "refused for ever, and it would fit"
 
         size = SIZES[handler.name]
         handler.request = Request(handler.name, generation, size, size, decide)
@@ -158,7 +158,7 @@ class House(RuleBasedStateMachine):
     def a_dispatch_asks(self, name: str) -> None:
         handler, dispatch = self.handlers[name], self.number()
         handler.asked.add(dispatch)
-        self.happens(handler, life.Asked(dispatch))
+        self.happens(handler, life.LeaseRequested(dispatch))
 
     @precondition(lambda self: self.having("asked"))
     @rule(data=st.data())
@@ -166,7 +166,7 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, self.having("asked"))
         dispatch = min(handler.asked)
         handler.asked.remove(dispatch)
-        self.happens(handler, life.Withdrawn(dispatch))
+        self.happens(handler, life.LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.having("held"))
     @rule(data=st.data())
@@ -174,7 +174,7 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, self.having("held"))
         dispatch = min(handler.held)
         handler.held.remove(dispatch)
-        self.happens(handler, life.Released(dispatch))
+        self.happens(handler, life.LeaseReleased(dispatch))
 
     @precondition(lambda self: self.having("outcome"))
     @rule(data=st.data())
@@ -184,9 +184,11 @@ class House(RuleBasedStateMachine):
         assert request is not None
         handler.request = handler.outcome = None
         if granted:
-            self.happens(handler, life.RoomFound(request.generation))
+            self.happens(handler, life.MemoryReserved(request.generation))
         else:
-            self.happens(handler, life.ActivationEnded(request.generation, MemoryBudget("never"), faulty=False))
+            self.happens(
+                handler, life.WorkerStartFailed(request.generation, MemoryBudget("never"), counts_as_failure=False)
+            )
 
     @precondition(lambda self: any(one.outcome is None for one in self.having("request")))
     @rule(data=st.data())
@@ -195,7 +197,7 @@ class House(RuleBasedStateMachine):
         assert handler.request is not None
         generation = handler.request.generation
         self.give_up(handler)
-        self.happens(handler, life.ActivationEnded(generation, MemoryBudget("no room"), faulty=False))
+        self.happens(handler, life.WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
 
     @precondition(lambda self: any(one.state.phase is Phase.ACTIVATING for one in self.having("process")))
     @rule(data=st.data(), fails=st.booleans())
@@ -205,9 +207,9 @@ class House(RuleBasedStateMachine):
         assert generation is not None
         if fails:
             self.goes(handler)
-            self.happens(handler, life.ActivationEnded(generation, ActivationFailed("broken")))
+            self.happens(handler, life.WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(handler, life.Activated(generation))
+            self.happens(handler, life.WorkerReady(generation))
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data(), share=st.sampled_from([0.1, 0.5, 1.0]))
@@ -226,7 +228,7 @@ class House(RuleBasedStateMachine):
         self.sizes[handler.name, handler.process] = SIZES[handler.name] + 400
         self.overgrown = True
         self.ledger.measure(BASE, 0, self.sizes, {})
-        self.ledger.relieve()
+        self.ledger.evict_excess()
         # What is on its way out counts as used until it is gone.
         leaving = sum(self.sizes.get((one.name, one.process), 0) for one in self.having("process") if one.told_to_go)
         staying = self.ledger.used - leaving
@@ -234,7 +236,7 @@ class House(RuleBasedStateMachine):
 
     @rule(short=st.booleans())
     def the_kernel_reports_pressure(self, short: bool) -> None:
-        self.ledger.held_back = short
+        self.ledger.under_pressure = short
         self.ledger.look()
         if short:
             self.ledger.relieve_by_one()
@@ -246,11 +248,11 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, fitting)
         assert handler.process is not None
         stopping, held = handler.told_to_go, set(handler.held)
-        self.happens(handler, life.Lost(handler.process, cause, HandlerCrashed("gone")))
+        self.happens(handler, life.WorkerLost(handler.process, cause, HandlerCrashed("gone")))
         if not stopping:
             for dispatch in held:
                 handler.held.discard(dispatch)
-                self.happens(handler, life.Released(dispatch))
+                self.happens(handler, life.LeaseReleased(dispatch))
 
     @precondition(lambda self: any(one.told_to_go for one in self.having("process")))
     @rule(data=st.data())
@@ -259,7 +261,7 @@ class House(RuleBasedStateMachine):
         generation = handler.process
         assert generation is not None
         self.goes(handler)
-        self.happens(handler, life.Exited(generation))
+        self.happens(handler, life.WorkerExited(generation))
 
     @precondition(lambda self: any(one.state.tokens for one in self.handlers.values()))
     @rule(data=st.data())
@@ -273,13 +275,13 @@ class House(RuleBasedStateMachine):
     def a_worker_is_recycled(self, data: st.DataObject, cause: Cause) -> None:
         handler = self.pick(data, self.having("process"))
         assert handler.process is not None
-        self.happens(handler, life.Overgrown(handler.process, cause))
+        self.happens(handler, life.MemoryLimitExceeded(handler.process, cause))
 
     @rule(name=st.sampled_from(sorted(SIZES)), mode=st.sampled_from(["drain", "if_idle", "force"]))
     def an_operator_unloads(self, name: str, mode: life.UnloadMode) -> None:
         handler, request = self.handlers[name], self.number()
         handler.unloads.add(request)
-        self.happens(handler, life.UnloadAsked(request, mode, 30.0))
+        self.happens(handler, life.UnloadRequested(request, mode, 30.0))
 
     @invariant()
     def in_flight_is_what_was_granted_and_nobody_is_forgotten(self) -> None:
@@ -303,7 +305,7 @@ class House(RuleBasedStateMachine):
         assert {request.handler for request in self.ledger.queue} == {
             one.name for one in self.having("request") if one.outcome is None
         }
-        if self.ledger.queue and not self.ledger.held_back:
+        if self.ledger.queue and not self.ledger.under_pressure:
             missing = self.ledger.queue[0].amount - self.ledger.room
             assert missing > 0, "the first one would fit"
             # Either enough is on its way out, or all that is idle would not do.
@@ -312,15 +314,15 @@ class House(RuleBasedStateMachine):
     def teardown(self) -> None:
         """However it went: when the world comes to rest, nobody waits and nothing is left of anybody."""
         for handler in self.handlers.values():
-            self.happens(handler, life.Closing(1.0))
+            self.happens(handler, life.ShutdownRequested(1.0))
             while handler.held:
                 dispatch = handler.held.pop()
-                self.happens(handler, life.Released(dispatch))
+                self.happens(handler, life.LeaseReleased(dispatch))
             if handler.process is not None:
                 assert handler.told_to_go, "nothing is under way, and the worker was not told to go"
                 generation = handler.process
                 self.goes(handler)
-                self.happens(handler, life.Exited(generation))
+                self.happens(handler, life.WorkerExited(generation))
             assert not handler.asked
             assert not handler.unloads
             assert handler.request is None

@@ -78,9 +78,9 @@ class Handler(RuleBasedStateMachine):
                 assert generation == self.process
                 assert dispatches <= self.held
                 self.held -= dispatches
-            case life.AnswerLoad(request):
+            case life.ReplyLoad(request):
                 self.loads.remove(request)
-            case life.AnswerUnload(request, generation, _, error):
+            case life.ReplyUnload(request, generation, _, error):
                 self.unloads.remove(request)
                 assert error is not None or self.process is None, "an unload answered before the process was gone"
 
@@ -88,12 +88,12 @@ class Handler(RuleBasedStateMachine):
     def a_dispatch_asks(self) -> None:
         dispatch = self.number()
         self.asked.add(dispatch)
-        self.happens(life.Asked(dispatch))
+        self.happens(life.LeaseRequested(dispatch))
 
     @rule()
     def work_is_pending(self) -> None:
         before = self.state
-        self.happens(life.Woken())
+        self.happens(life.PendingWorkDue())
         assert self.state == before or before.phase is Phase.COLD
 
     @precondition(lambda self: self.asked)
@@ -101,14 +101,14 @@ class Handler(RuleBasedStateMachine):
     def one_who_waits_leaves(self, data: st.DataObject) -> None:
         dispatch = data.draw(st.sampled_from(sorted(self.asked)))
         self.asked.remove(dispatch)
-        self.happens(life.Withdrawn(dispatch))
+        self.happens(life.LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), left=st.booleans())
     def a_dispatch_ends(self, data: st.DataObject, left: bool) -> None:
         dispatch = data.draw(st.sampled_from(sorted(self.held)))
         self.held.remove(dispatch)
-        self.happens(life.Withdrawn(dispatch) if left else life.Released(dispatch))
+        self.happens(life.LeaseCancelled(dispatch) if left else life.LeaseReleased(dispatch))
 
     @precondition(lambda self: self.reserving is not None)
     @rule(room=st.booleans())
@@ -116,9 +116,9 @@ class Handler(RuleBasedStateMachine):
         assert self.reserving is not None
         generation, self.reserving = self.reserving, None
         if room:
-            self.happens(life.RoomFound(generation))
+            self.happens(life.MemoryReserved(generation))
         else:
-            self.happens(life.ActivationEnded(generation, MemoryBudget("no room"), faulty=False))
+            self.happens(life.WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
 
     @precondition(lambda self: self.process is not None and self.state.phase is Phase.ACTIVATING)
     @rule(fails=st.booleans())
@@ -127,9 +127,9 @@ class Handler(RuleBasedStateMachine):
         generation = self.process
         if fails:
             self.process = None
-            self.happens(life.ActivationEnded(generation, ActivationFailed("broken")))
+            self.happens(life.WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(life.Activated(generation))
+            self.happens(life.WorkerReady(generation))
 
     @precondition(lambda self: self.process is not None and self.state.phase in (Phase.READY, Phase.DRAINING))
     @rule(cause=st.sampled_from([Cause.CRASH, Cause.HANG]))
@@ -137,24 +137,24 @@ class Handler(RuleBasedStateMachine):
         assert self.process is not None
         waiting = set(self.state.waiters) if self.state.phase is Phase.READY else set()
         was_held, stopping = set(self.held), self.told_to_go
-        self.happens(life.Lost(self.process, cause, HandlerCrashed("gone")))
+        self.happens(life.WorkerLost(self.process, cause, HandlerCrashed("gone")))
         assert not waiting & self.asked, "one in the queue of a crashed worker was not told"
         if not stopping:
             # The channel answers those with an error; they give back a lease that is gone already.
             for dispatch in was_held:
                 self.held.discard(dispatch)
-                self.happens(life.Released(dispatch))
+                self.happens(life.LeaseReleased(dispatch))
 
     @precondition(lambda self: self.told_to_go)
     @rule(late=st.booleans())
     def the_process_goes(self, late: bool) -> None:
         assert self.process is not None
         generation, self.process, self.told_to_go = self.process, None, False
-        self.happens(life.Exited(generation))
+        self.happens(life.WorkerExited(generation))
         if late:
             before = self.state
-            self.happens(life.Exited(generation))
-            self.happens(life.Activated(generation))
+            self.happens(life.WorkerExited(generation))
+            self.happens(life.WorkerReady(generation))
             assert self.state == before, "a late event changed a later generation"
 
     @precondition(lambda self: self.state.generation > 0)
@@ -163,13 +163,13 @@ class Handler(RuleBasedStateMachine):
         # None is number 0, which is as old as any.
         old = data.draw(st.integers(0, self.state.generation - 1))
         events: list[life.Event] = [
-            life.RoomFound(old),
-            life.Activated(old),
-            life.ActivationEnded(old, ActivationFailed("late")),
-            life.Lost(old, Cause.CRASH, HandlerCrashed("late")),
-            life.Exited(old),
+            life.MemoryReserved(old),
+            life.WorkerReady(old),
+            life.WorkerStartFailed(old, ActivationFailed("late")),
+            life.WorkerLost(old, Cause.CRASH, HandlerCrashed("late")),
+            life.WorkerExited(old),
             life.Evicted(old),
-            life.Overgrown(old, Cause.RECYCLED),
+            life.MemoryLimitExceeded(old, Cause.RECYCLED),
         ]
         for event in events:
             assert step(self.state, event, self.policy, self.now) == (self.state, []), event
@@ -189,13 +189,13 @@ class Handler(RuleBasedStateMachine):
     def an_operator_loads(self) -> None:
         request = self.number()
         self.loads.add(request)
-        self.happens(life.LoadAsked(request))
+        self.happens(life.LoadRequested(request))
 
     @rule(mode=st.sampled_from(["drain", "if_idle", "force"]))
     def an_operator_unloads(self, mode: life.UnloadMode) -> None:
         request = self.number()
         self.unloads.add(request)
-        self.happens(life.UnloadAsked(request, mode, 30.0))
+        self.happens(life.UnloadRequested(request, mode, 30.0))
 
     @precondition(lambda self: self.process is not None)
     @rule()
@@ -215,7 +215,7 @@ class Handler(RuleBasedStateMachine):
     @precondition(lambda self: self.numbers > 30)
     @rule()
     def the_host_shuts_down(self) -> None:
-        self.happens(life.Closing(10.0))
+        self.happens(life.ShutdownRequested(10.0))
 
     @invariant()
     def leases_are_those_that_are_held(self) -> None:
@@ -235,7 +235,7 @@ class Handler(RuleBasedStateMachine):
         phase = self.state.phase
         assert (self.process is not None) == (phase in (Phase.ACTIVATING, Phase.READY, Phase.DRAINING))
         assert (self.reserving is not None) == (phase is Phase.WAITING)
-        assert (self.state.departure is not None) == (phase is Phase.DRAINING)
+        assert (self.state.drain is not None) == (phase is Phase.DRAINING)
 
     @invariant()
     def timers_run_only_where_they_mean_something(self) -> None:
@@ -248,18 +248,18 @@ class Handler(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """However it went: when the world comes to rest, nobody is left waiting."""
-        self.happens(life.Closing(1.0))
+        self.happens(life.ShutdownRequested(1.0))
         for dispatch in sorted(self.held):
             self.held.discard(dispatch)
-            self.happens(life.Released(dispatch))
+            self.happens(life.LeaseReleased(dispatch))
         while self.held:
             for dispatch in sorted(self.held):
                 self.held.discard(dispatch)
-                self.happens(life.Released(dispatch))
+                self.happens(life.LeaseReleased(dispatch))
         if self.process is not None:
             assert self.told_to_go, "nothing is under way, and the worker was not told to go"
             generation, self.process = self.process, None
-            self.happens(life.Exited(generation))
+            self.happens(life.WorkerExited(generation))
         assert not self.asked
         assert not self.loads
         assert not self.unloads

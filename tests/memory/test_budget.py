@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from handler_host.memory.budget import Budget, Expectation, NeverFits
+from handler_host.memory.budget import Budget, ExceedsMemoryLimit, MemoryEstimate
 from handler_host.memory.ledger import Candidate
 from handler_host.plugin.errors import MemoryBudget
 from tests.support import within
@@ -23,8 +23,8 @@ def budget(wait: float = 600.0, chance: float = 7.0) -> Budget:
     return made
 
 
-def expected(amount: int) -> Expectation:
-    return Expectation(amount, amount, "default")
+def expected(amount: int) -> MemoryEstimate:
+    return MemoryEstimate(amount, amount, "default")
 
 
 async def test_who_waits_gets_the_room_that_is_given_back() -> None:
@@ -61,7 +61,7 @@ async def test_who_has_waited_in_vain_is_told_the_numbers_and_when_to_come_again
 
 async def test_what_can_never_be_is_told_at_once() -> None:
     made = budget()
-    with pytest.raises(NeverFits) as refusal:
+    with pytest.raises(ExceedsMemoryLimit) as refusal:
         await made.reserve("huge", 1, expected(901))
     assert not refusal.value.retryable
     assert refusal.value.retry_after is None

@@ -11,20 +11,20 @@ from pathlib import Path
 import pytest
 
 from handler_host.config import Config, MemoryConfig, with_state_file
-from handler_host.memory.footprints import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, Learned
+from handler_host.memory.footprints import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, FootprintStore
 
 MB = 1024**2
 SUBJECT = ("gpt_a", "handler-host-gpt-a", "1.0")
 
 
-def learned(path: Path | None) -> Learned:
-    found = Learned(path)
+def learned(path: Path | None) -> FootprintStore:
+    found = FootprintStore(path)
     found.load()
     return found
 
 
-def saved(path: Path) -> Learned:
-    found = Learned(path)
+def saved(path: Path) -> FootprintStore:
+    found = FootprintStore(path)
     found.seen(SUBJECT, peak=80 * MB, steady=60 * MB)
     found.activated(SUBJECT, 1.5)
     assert found.changed
@@ -95,7 +95,7 @@ def test_where_no_file_can_be_it_is_told_once_and_kept_in_memory(
     else:
         (tmp_path / "file").write_text("")
         path = tmp_path / "file" / "memory.json"
-    found = Learned(path)
+    found = FootprintStore(path)
     found.seen(SUBJECT, peak=1 * MB, steady=None)
     found.save(found.snapshot())
     found.save(found.snapshot())
@@ -143,7 +143,7 @@ def test_small_changes_are_not_worth_a_new_file(tmp_path: Path) -> None:
 
 
 def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
-    found = Learned(None)
+    found = FootprintStore(None)
     found.seen(SUBJECT, peak=500 * MB, steady=500 * MB)
     for _ in range(10):
         found.ended(SUBJECT, peak=60 * MB, steady=50 * MB)
@@ -154,7 +154,7 @@ def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
 
 
 def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> None:
-    found = Learned(None)
+    found = FootprintStore(None)
     found.seen(SUBJECT, peak=100 * MB, steady=80 * MB)
     found.killed(SUBJECT, 200 * MB, 400 * MB)
     footprint = found.of(SUBJECT)
@@ -171,7 +171,7 @@ def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> Non
 
 def test_only_so_many_versions_are_kept_those_seen_last(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
-    found = Learned(path)
+    found = FootprintStore(path)
     for number in range(MAX_RECORDS + 10):
         found.seen(("gpt_a", "d", str(number)), peak=MB, steady=None)
     found.seen(("gpt_a", "d", "0"), peak=2 * MB, steady=None)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.memory.ledger import Candidate, Eviction, Ledger, Request, fewest
+from handler_host.memory.ledger import Candidate, Eviction, Ledger, Request, minimal_evictions
 
 
 class World:
@@ -30,11 +30,11 @@ class World:
         del self.idle[name]
         self.ledger.leaving(name, generation)
 
-    def ask(self, name: str, amount: int, least: int | None = None) -> Request:
+    def ask(self, name: str, amount: int, minimum: int | None = None) -> Request:
         def decide(granted: bool) -> None:
             self.outcomes[name] = granted
 
-        request = Request(name, 1, amount, amount if least is None else least, decide)
+        request = Request(name, 1, amount, amount if minimum is None else minimum, decide)
         self.ledger.ask(request)
         return request
 
@@ -125,7 +125,7 @@ def test_what_can_never_fit_is_refused_at_once_pinned_ones_counted() -> None:
 def test_what_ran_with_less_than_its_peak_gets_the_whole_budget_rather_than_a_refusal() -> None:
     world = World()
     world.resident("idle", 200, idle_since=1.0)
-    world.ask("spiky", 5000, least=300)
+    world.ask("spiky", 5000, minimum=300)
     assert world.evicted == ["idle"]
     world.ledger.release("idle", 1)
     assert world.outcomes == {"spiky": True}
@@ -168,10 +168,10 @@ def test_a_request_that_waits_is_refused_when_the_limit_falls_below_it() -> None
 
 def test_nothing_is_granted_while_the_kernel_reports_a_shortage() -> None:
     world = World()
-    world.ledger.held_back = True
+    world.ledger.under_pressure = True
     world.ask("a", 100)
     assert world.outcomes == {}
-    world.ledger.held_back = False
+    world.ledger.under_pressure = False
     world.ledger.look()
     assert world.outcomes == {"a": True}
 
@@ -192,10 +192,10 @@ class TestRelief:
             world.resident(name, 200, idle_since=float(since))
         world.resident("busy", 400)
         world.ledger.measure(100, 0, {("busy", 1): 600}, {})
-        world.ledger.relieve()
+        world.ledger.evict_excess()
         assert world.evicted == ["old"]
         # What is on its way out is not evicted for twice.
-        world.ledger.relieve()
+        world.ledger.evict_excess()
         assert world.evicted == ["old"]
 
     def test_where_all_idle_ones_do_not_suffice_they_all_go(self) -> None:
@@ -203,14 +203,14 @@ class TestRelief:
         world.resident("idle", 100, idle_since=0.0)
         world.resident("busy", 400)
         world.ledger.measure(100, 0, {("busy", 1): 2000}, {})
-        world.ledger.relieve()
+        world.ledger.evict_excess()
         assert world.evicted == ["idle"]
 
     def test_a_promise_alone_costs_nobody(self) -> None:
         world = World()
         world.resident("idle", 400, idle_since=0.0)
         world.ledger.measure(100, 0, {("idle", 1): 400}, {("idle", 1): 2000})
-        world.ledger.relieve()
+        world.ledger.evict_excess()
         assert world.evicted == []
 
     def test_under_pressure_they_go_one_after_the_other(self) -> None:
@@ -242,20 +242,20 @@ def evictions(*sizes: int) -> list[Eviction]:
     ],
 )
 def test_the_fewest_that_suffice_are_chosen(sizes: tuple[int, ...], missing: int, chosen: list[int]) -> None:
-    found = fewest(evictions(*sizes), missing)
+    found = minimal_evictions(evictions(*sizes), missing)
     assert found is not None
     assert sorted(int(one.handler[1:]) for one in found) == chosen
 
 
 def test_if_all_do_not_suffice_there_is_no_choice() -> None:
-    assert fewest(evictions(10, 20), 31) is None
-    assert fewest([], 1) is None
+    assert minimal_evictions(evictions(10, 20), 31) is None
+    assert minimal_evictions([], 1) is None
 
 
 @given(st.lists(st.integers(1, 50), max_size=7), st.integers(0, 200))
 def test_no_smaller_set_suffices_and_no_older_one_of_the_same_number(sizes: list[int], missing: int) -> None:
     candidates = evictions(*sizes)
-    found = fewest(candidates, missing)
+    found = minimal_evictions(candidates, missing)
     sets = [
         chosen
         for count in range(len(sizes) + 1)

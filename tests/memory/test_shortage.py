@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.memory.monitor import KILL_AGE, Kills, Stalls
+from handler_host.memory.monitor import KILL_AGE, OomKillCounter, PressureTracker
 from handler_host.memory.pressure import KernelView, read_kernel_view
 from handler_host.memory.procfs import MemoryLimit
 
@@ -78,7 +78,7 @@ def test_what_is_not_told_is_none(tmp_path: Path, text: str) -> None:
 
 class TestStalls:
     def test_the_share_is_that_of_the_time_between_two_looks(self) -> None:
-        stalls = Stalls(0.1)
+        stalls = PressureTracker(0.1)
         stalls.note(10.0, now=100.0)
         assert (stalls.share, stalls.pressed) == (0.0, False)
         stalls.note(10.5, now=101.0)
@@ -87,7 +87,7 @@ class TestStalls:
         assert (stalls.share, stalls.pressed) == (0.0, False)
 
     def test_two_looks_in_a_moment_are_one(self) -> None:
-        stalls = Stalls(0.1)
+        stalls = PressureTracker(0.1)
         stalls.note(0.0, now=1.0)
         stalls.note(0.01, now=1.01)
         assert not stalls.pressed
@@ -95,7 +95,7 @@ class TestStalls:
         assert stalls.share == pytest.approx(0.01)
 
     def test_off_is_off_and_a_kernel_that_tells_nothing_presses_nobody(self) -> None:
-        off, silent = Stalls(None), Stalls(0.1)
+        off, silent = PressureTracker(None), PressureTracker(0.1)
         for second in range(3):
             off.note(float(second), now=float(second))
             silent.note(None, now=float(second))
@@ -105,7 +105,7 @@ class TestStalls:
 
 class TestKills:
     def test_each_kill_explains_one_end(self) -> None:
-        kills = Kills()
+        kills = OomKillCounter()
         assert kills.note(7, now=0.0) == 0
         assert not kills.explain(now=0.0), "kills before the start are none of ours"
         assert kills.note(9, now=1.0) == 2
@@ -113,13 +113,13 @@ class TestKills:
 
     def test_an_old_kill_explains_nothing(self) -> None:
         """A process of somebody else was killed; later an operator kills a worker by hand."""
-        kills = Kills()
+        kills = OomKillCounter()
         kills.note(0, now=0.0)
         kills.note(1, now=1.0)
         assert not kills.explain(now=1.1 + KILL_AGE)
 
     def test_readings_in_the_wrong_order_and_silence_are_no_kills(self) -> None:
-        kills = Kills()
+        kills = OomKillCounter()
         kills.note(5, now=0.0)
         kills.note(6, now=1.0)
         assert kills.note(5, now=1.1) == 0

@@ -44,8 +44,8 @@ def with_file(root: Path, **consumers: str) -> dict[str, Any]:
 
 
 async def echo(host: Host, key: str, handler: str = "puppet") -> tuple[int, str]:
-    status, answer = await host.json("POST", f"/v1/handlers/{handler}/echo", data="{}", headers=bearer(key))
-    return status, answer["error"]["code"] if status != 200 else ""
+    status, response = await host.json("POST", f"/v1/handlers/{handler}/echo", data="{}", headers=bearer(key))
+    return status, response["error"]["code"] if status != 200 else ""
 
 
 async def test_a_key_is_for_its_handlers_only_and_sees_no_others(tmp_path: Path) -> None:
@@ -58,8 +58,8 @@ async def test_a_key_is_for_its_handlers_only_and_sees_no_others(tmp_path: Path)
         assert await echo(host, "key-a", "nobody") == (403, "forbidden")
         assert await echo(host, "key-b", "other") == (200, "")
         for key, names in (("a", ["puppet"]), ("b", ["other", "puppet"]), ("c", [])):
-            _, answer = await host.json("GET", "/v1/handlers", headers=bearer(f"key-{key}"))
-            assert [one["name"] for one in answer["handlers"]] == names
+            _, response = await host.json("GET", "/v1/handlers", headers=bearer(f"key-{key}"))
+            assert [one["name"] for one in response["handlers"]] == names
         assert (await host.json("GET", "/v1/handlers/other", headers=bearer("key-a")))[0] == 403
         counters = host.supervisor.observation.counters
         assert counters.by_consumer == {("a", "puppet", "ok"): 1, ("b", "other", "ok"): 1}
@@ -70,9 +70,9 @@ async def test_a_key_may_send_so_many_requests_a_minute_and_others_are_not_touch
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="requests_per_minute = 2", b="")) as host:
         assert [await echo(host, "key-a") for _ in range(3)] == [(200, ""), (200, ""), (429, "rate_limited")]
-        async with host.ask("GET", "/v1/models", headers=bearer("key-a")) as answer:
-            assert answer.status == 429
-            assert 1 <= int(answer.headers["Retry-After"]) <= 60
+        async with host.ask("GET", "/v1/models", headers=bearer("key-a")) as response:
+            assert response.status == 429
+            assert 1 <= int(response.headers["Retry-After"]) <= 60
         assert await echo(host, "key-b") == (200, "")
 
 
@@ -185,23 +185,23 @@ PAGE = "https://chat.example"
 async def test_pages_of_other_origins_are_let_in_only_where_the_configuration_names_them(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     asks = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
-    async with running(tmp_path) as host, host.ask("OPTIONS", "/v1/handlers", headers=asks) as answer:
-        assert answer.status == 405
-        assert "Access-Control-Allow-Origin" not in answer.headers
+    async with running(tmp_path) as host, host.ask("OPTIONS", "/v1/handlers", headers=asks) as response:
+        assert response.status == 405
+        assert "Access-Control-Allow-Origin" not in response.headers
     async with running(tmp_path, server={"cors_origins": (PAGE,)}) as host:
-        async with host.ask("OPTIONS", "/v1/chat/completions", headers=asks) as answer:
-            assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
-            assert answer.headers["Access-Control-Allow-Headers"] == "authorization"
-        async with host.ask("OPTIONS", "/v1/handlers", headers=asks | {"Origin": "https://evil.example"}) as answer:
-            assert answer.status == 403
+        async with host.ask("OPTIONS", "/v1/chat/completions", headers=asks) as response:
+            assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (204, PAGE)
+            assert response.headers["Access-Control-Allow-Headers"] == "authorization"
+        async with host.ask("OPTIONS", "/v1/handlers", headers=asks | {"Origin": "https://evil.example"}) as response:
+            assert response.status == 403
         for path, status in (("/v1/handlers", 200), ("/v1/handlers/nobody", 404)):
-            async with host.ask("GET", path, headers={"Origin": PAGE}) as answer:
-                assert (answer.status, answer.headers["Access-Control-Allow-Origin"]) == (status, PAGE)
-        async with host.ask("GET", "/v1/handlers", headers={"Origin": "https://evil.example"}) as answer:
-            assert answer.status == 403
-            assert "Access-Control-Allow-Origin" not in answer.headers
-        async with host.ask("GET", "/admin/handlers", headers=OPERATOR | {"Origin": PAGE}) as answer:
-            assert "Access-Control-Allow-Origin" not in answer.headers
+            async with host.ask("GET", path, headers={"Origin": PAGE}) as response:
+                assert (response.status, response.headers["Access-Control-Allow-Origin"]) == (status, PAGE)
+        async with host.ask("GET", "/v1/handlers", headers={"Origin": "https://evil.example"}) as response:
+            assert response.status == 403
+            assert "Access-Control-Allow-Origin" not in response.headers
+        async with host.ask("GET", "/admin/handlers", headers=OPERATOR | {"Origin": PAGE}) as response:
+            assert "Access-Control-Allow-Origin" not in response.headers
 
 
 async def test_operators_have_an_address_of_their_own_if_one_is_configured(
@@ -212,13 +212,13 @@ async def test_operators_have_an_address_of_their_own_if_one_is_configured(
         own = next(record.fields["address"] for record in caplog.records if "address" in getattr(record, "fields", {}))
         for path in ("/admin/handlers", "/admin/", "/metrics", "/admin/session"):
             assert (await host.json("GET", path, headers=OPERATOR))[0] == 404
-            async with host.session.get(own + path, headers=OPERATOR) as answer:
-                assert answer.status == 200, path
-        async with host.session.get(own + "/v1/handlers") as answer:
-            assert answer.status == 404
+            async with host.session.get(own + path, headers=OPERATOR) as response:
+                assert response.status == 200, path
+        async with host.session.get(own + "/v1/handlers") as response:
+            assert response.status == 404
         for url in (own, host.url):
-            async with host.session.get(url + "/health/live") as answer:
-                assert answer.status == 200
+            async with host.session.get(url + "/health/live") as response:
+                assert response.status == 200
 
 
 async def test_the_operators_address_may_be_a_socket_that_only_the_hosts_user_opens(tmp_path: Path) -> None:
@@ -230,9 +230,9 @@ async def test_the_operators_address_may_be_a_socket_that_only_the_hosts_user_op
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         async with (
             aiohttp.ClientSession(connector=aiohttp.UnixConnector(str(path))) as session,
-            session.post("http://host/admin/handlers/puppet/load", headers=OPERATOR) as answer,
+            session.post("http://host/admin/handlers/puppet/load", headers=OPERATOR) as response,
         ):
-            assert answer.status == 200
+            assert response.status == 200
         told = [event.data for event in host.supervisor.observation.events.past if event.kind == "audit"]
         assert f'"from":"uid {os.getuid()}"'.encode() in told[0]
         with pytest.raises(ConfigError, match=r"admin\.listen"):

@@ -17,11 +17,11 @@ from tests.support import install_puppet, until, within
 OPERATOR = {"Authorization": f"Bearer {ADMIN}", "Accept": "text/event-stream"}
 
 
-async def read(answer: aiohttp.ClientResponse, kind: str) -> list[dict[str, Any]]:
+async def read(response: aiohttp.ClientResponse, kind: str) -> list[dict[str, Any]]:
     """Return the events up to the first one of a kind."""
     found: list[dict[str, Any]] = []
     while not found or found[-1]["kind"] != kind:
-        block = (await within(answer.content.readuntil(b"\n\n"))).decode()
+        block = (await within(response.content.readuntil(b"\n\n"))).decode()
         fields = dict(line.split(": ", 1) for line in block.splitlines() if line and not line.startswith(":"))
         if "data" in fields:
             found.append(json.loads(fields["data"]))
@@ -30,9 +30,9 @@ async def read(answer: aiohttp.ClientResponse, kind: str) -> list[dict[str, Any]
 
 
 async def past(host: Host, query: str = "", **headers: str) -> list[tuple[str, Any]]:
-    async with host.ask("GET", f"/admin/events?follow=false&{query}", headers=OPERATOR | headers) as answer:
-        assert answer.status == 200, await answer.text()
-        return events(await within(answer.text()))
+    async with host.ask("GET", f"/admin/events?follow=false&{query}", headers=OPERATOR | headers) as response:
+        assert response.status == 200, await response.text()
+        return events(await within(response.text()))
 
 
 async def test_the_life_of_a_handler_is_told_while_it_happens(tmp_path: Path) -> None:
@@ -90,9 +90,9 @@ async def test_filters_by_handler_and_kind(tmp_path: Path) -> None:
 )
 async def test_a_wrong_option_is_named(tmp_path: Path, query: str, status: int, word: str) -> None:
     async with running(tmp_path) as host:
-        given, answer = await host.admin("GET", f"/events?{query}")
+        given, response = await host.admin("GET", f"/events?{query}")
         assert given == status
-        assert word in answer["error"]["message"]
+        assert word in response["error"]["message"]
 
 
 async def test_the_stream_ends_with_the_host_and_its_last_word_is_heard(tmp_path: Path) -> None:
@@ -110,11 +110,11 @@ async def test_fifty_viewers_hear_the_same_and_share_one_measurement(tmp_path: P
         await host.supervisor.load("puppet")
         heard = [(await read(stream, "activated"))[-1] for stream in streams]
         assert {event["id"] for event in heard} == {heard[0]["id"]}
-        answers = await asyncio.gather(*(host.admin("GET", "/overview") for _ in range(50)))
-        assert {status for status, _ in answers} == {200}
+        responses = await asyncio.gather(*(host.admin("GET", "/overview") for _ in range(50)))
+        assert {status for status, _ in responses} == {200}
         # One measurement for all of them: each of its own would differ by some pages.
-        assert len({answer["history"][-1][0] for _, answer in answers}) == 1
-        assert len({answer["memory"]["used"] for _, answer in answers}) == 1
+        assert len({response["history"][-1][0] for _, response in responses}) == 1
+        assert len({response["memory"]["used"] for _, response in responses}) == 1
 
 
 async def test_a_listener_that_leaves_is_forgotten(tmp_path: Path) -> None:

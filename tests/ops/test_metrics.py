@@ -15,7 +15,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from handler_host.config import MetricsConfig
-from handler_host.telemetry.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, Recent
+from handler_host.telemetry.counters import BOUNDS, RECENT, Counters, Dispatch, Histogram, LatencyWindow
 from handler_host.telemetry.metric_families import MEANINGS
 from tests.http.serving import ADMIN, Host, running
 from tests.support import install_puppet, until, within
@@ -36,10 +36,10 @@ class Samples(dict[tuple[str, frozenset[tuple[str, str]]], float]):
 
 
 async def scrape(host: Host, headers: Mapping[str, str] = OPERATOR) -> Samples:
-    async with host.ask("GET", "/metrics", headers=dict(headers)) as answer:
-        assert answer.status == 200, await answer.text()
-        assert answer.headers["Content-Type"].startswith("text/plain")
-        text = await answer.text()
+    async with host.ask("GET", "/metrics", headers=dict(headers)) as response:
+        assert response.status == 200, await response.text()
+        assert response.headers["Content-Type"].startswith("text/plain")
+        text = await response.text()
     return Samples(
         {
             (sample.name, frozenset(sample.labels.items())): sample.value
@@ -54,15 +54,15 @@ async def test_dispatches_are_counted_by_operation_and_result_and_their_time_is_
     async with running(tmp_path) as host:
         for operation in ("echo", "echo", "fail", "nonsense"):
             await host.json("POST", f"/v1/handlers/puppet/{operation}", data="{}")
-        async with host.ask("POST", "/v1/handlers/puppet/stream", data='{"steps": ["", ""]}', headers=SSE) as answer:
-            await within(answer.read())
+        async with host.ask("POST", "/v1/handlers/puppet/stream", data='{"steps": ["", ""]}', headers=SSE) as response:
+            await within(response.read())
         found = await scrape(host)
         total = "handler_host_dispatches_total"
         assert found.value(total, handler="puppet", operation="echo", result="ok") == 2
         assert found.value(total, handler="puppet", operation="fail", result="handler_error") == 1
         assert found.value(total, handler="puppet", operation="stream", result="ok") == 1
         assert found.value("handler_host_handler_seconds_count", handler="puppet") == 4
-        assert found.value("handler_host_first_piece_seconds_count", handler="puppet") == 1
+        assert found.value("handler_host_first_chunk_seconds_count", handler="puppet") == 1
         assert found.value("handler_host_activation_wait_seconds_count", handler="puppet") == 1
         assert found.value("handler_host_activation_wait_seconds_sum", handler="puppet") > 0
         assert found.value("handler_host_queue_seconds_bucket", handler="puppet", le="+Inf") == 4
@@ -84,7 +84,7 @@ async def test_a_handler_that_was_never_asked_has_no_histograms(tmp_path: Path) 
         await host.json("POST", "/v1/handlers/puppet/echo", data="{}")
         found = await scrape(host)
         assert found.value("handler_host_handler_seconds_count", handler="puppet") == 1
-        assert ("handler_host_first_piece_seconds_count", frozenset({("handler", "puppet")})) in found
+        assert ("handler_host_first_chunk_seconds_count", frozenset({("handler", "puppet")})) in found
 
 
 async def test_a_client_that_leaves_is_no_error_of_the_handler(tmp_path: Path) -> None:
@@ -147,9 +147,9 @@ async def test_metrics_need_the_admin_token_unless_they_are_public(tmp_path: Pat
 async def test_openmetrics_is_given_to_who_asks_for_it(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         headers = OPERATOR | {"Accept": "application/openmetrics-text; version=1.0.0"}
-        async with host.ask("GET", "/metrics", headers=headers) as answer:
-            assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
-            assert (await answer.text()).endswith("# EOF\n")
+        async with host.ask("GET", "/metrics", headers=headers) as response:
+            assert response.headers["Content-Type"].startswith("application/openmetrics-text")
+            assert (await response.text()).endswith("# EOF\n")
 
 
 async def test_a_scrape_during_the_shutdown_is_answered(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_a_histogram_counts_each_duration_in_one_bucket() -> None:
 
 
 def test_percentiles_and_error_rate_are_of_the_last_dispatches_only() -> None:
-    recent = Recent()
+    recent = LatencyWindow()
     assert (recent.quantile(0.5), recent.error_rate()) == (None, None)
     for _ in range(RECENT):
         recent.add(100.0, failed=True)
@@ -228,7 +228,7 @@ def test_percentiles_and_error_rate_are_of_the_last_dispatches_only() -> None:
 def test_only_what_is_not_the_clients_fault_is_an_error(result: str, rate: float) -> None:
     counters = Counters()
     counters.dispatched(
-        Dispatch("a", "chat", result, queue=0.0, activate=0.0, handle=0.1, first_piece=None, consumer="team")
+        Dispatch("a", "chat", result, queue=0.0, activate=0.0, handle=0.1, first_chunk=None, consumer="team")
     )
     assert counters.of("a").recent.error_rate() == rate
     assert counters.by_consumer == {("team", "a", result): 1}
@@ -258,8 +258,8 @@ async def test_promtool_finds_nothing_to_object_to_in_the_metrics(tmp_path: Path
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         await host.json("POST", "/v1/handlers/puppet/echo", data="{}")
-        async with host.ask("GET", "/metrics", headers=OPERATOR) as answer:
-            text = await answer.text()
+        async with host.ask("GET", "/metrics", headers=OPERATOR) as response:
+            text = await response.text()
     done = subprocess.run([found, "check", "metrics"], input=text, capture_output=True, text=True, timeout=60)
     objections = [line for line in done.stderr.splitlines() if line.startswith("handler_host_")]
     assert not objections

@@ -29,8 +29,8 @@ JSON = {"Content-Type": "application/json"}
 async def sign_in(host: Host, token: str = ADMIN, **headers: str) -> tuple[int, Any, str]:
     """Return status and JSON of the answer, and the cookie as it is set."""
     body = json.dumps({"token": token})
-    async with host.ask("POST", "/admin/session", data=body, headers=headers) as answer:
-        return answer.status, json.loads(await answer.read()), answer.headers.get("Set-Cookie", "")
+    async with host.ask("POST", "/admin/session", data=body, headers=headers) as response:
+        return response.status, json.loads(await response.read()), response.headers.get("Set-Cookie", "")
 
 
 def cookie_of(header: str) -> dict[str, str]:
@@ -43,14 +43,14 @@ async def audit_of(host: Host) -> list[dict[str, Any]]:
 
 async def test_a_cookie_is_given_for_the_token_and_is_not_the_token(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        status, answer, cookie = await sign_in(host)
-        assert (status, answer["signed_in"]) == (200, True)
+        status, response, cookie = await sign_in(host)
+        assert (status, response["signed_in"]) == (200, True)
         assert {"HttpOnly", "Path=/admin", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
         assert "Secure" not in cookie
         assert ADMIN not in cookie
         assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200
         status, told = await host.json("GET", "/admin/session", headers=cookie_of(cookie))
-        assert (status, told["csrf"]) == (200, answer["csrf"])
+        assert (status, told["csrf"]) == (200, response["csrf"])
         assert (await sign_in(host, **{"X-Forwarded-Proto": "https"}))[2].count("Secure") == 1
         assert (await host.json("GET", "/admin/session"))[1] == {"signed_in": False}
         assert (await host.json("GET", "/admin/handlers", headers={"Cookie": "handler_host_session=made-up"}))[0] == 401
@@ -59,8 +59,8 @@ async def test_a_cookie_is_given_for_the_token_and_is_not_the_token(tmp_path: Pa
 async def test_a_change_by_cookie_needs_the_csrf_token_and_a_page_of_this_host(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        _, answer, cookie = await sign_in(host)
-        mine = cookie_of(cookie) | {"X-CSRF-Token": answer["csrf"]}
+        _, response, cookie = await sign_in(host)
+        mine = cookie_of(cookie) | {"X-CSRF-Token": response["csrf"]}
 
         async def load(headers: dict[str, str]) -> int:
             status, _ = await host.json("POST", "/admin/handlers/puppet/load", headers=headers)
@@ -83,19 +83,19 @@ async def test_another_sites_page_cannot_sign_in_and_a_consumers_key_is_no_token
     async with running(tmp_path, keys=("a-consumer-key",)) as host:
         assert (await sign_in(host, **{"Sec-Fetch-Site": "cross-site"}))[0] == 403
         assert (await sign_in(host, "a-consumer-key"))[0] == 403
-        status, answer = await host.json("POST", "/admin/session", data='{"password": 1}')
-        assert (status, answer["error"]["code"]) == (400, "invalid_input")
+        status, response = await host.json("POST", "/admin/session", data='{"password": 1}')
+        assert (status, response["error"]["code"]) == (400, "invalid_input")
         async with host.ask(
             "POST", "/admin/session", data=b"token=x", headers={"Content-Type": "text/plain"}
-        ) as answer:
-            assert answer.status == 415
+        ) as response:
+            assert response.status == 415
 
 
 async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         for _ in range(failed_login_throttle.FREE):
-            status, answer, cookie = await sign_in(host, "wrong")
-            assert (status, answer["error"]["message"], cookie) == (401, "this is not the admin token", "")
+            status, response, cookie = await sign_in(host, "wrong")
+            assert (status, response["error"]["message"], cookie) == (401, "this is not the admin token", "")
         begun = time.monotonic()
         assert (await sign_in(host, "wrong"))[0] == 401
         assert time.monotonic() - begun >= failed_login_throttle.FIRST_PAUSE
@@ -158,16 +158,16 @@ async def test_what_operators_do_is_in_the_audit_log_with_who_what_and_result(tm
         await host.admin("POST", "/handlers/puppet/unload", params={"mode": "force", "wait": "false"})
         await host.admin("POST", "/handlers/nobody/unload")
         await host.admin("GET", "/handlers")
-        _, answer, cookie = await sign_in(host)
-        headers = cookie_of(cookie) | {"X-CSRF-Token": answer["csrf"]}
+        _, response, cookie = await sign_in(host)
+        headers = cookie_of(cookie) | {"X-CSRF-Token": response["csrf"]}
         await host.json("POST", "/admin/handlers/puppet/dispatch/echo", data="{}", headers=headers)
         told = [(one["action"], one.get("handler"), one["result"], one["who"]) for one in await audit_of(host)]
         assert told == [
             ("load", "puppet", "ok", "token"),
             ("unload", "puppet", "accepted", "token"),
             ("unload", "nobody", "unknown_handler", "token"),
-            ("sign in", None, "ok", answer["name"]),
-            ("dispatch echo", "puppet", "ok", answer["name"]),
+            ("sign in", None, "ok", response["name"]),
+            ("dispatch echo", "puppet", "ok", response["name"]),
         ]
         found = await audit_of(host)
         assert found[1]["options"] == {"mode": "force", "wait": "false"}
@@ -178,18 +178,18 @@ async def test_what_operators_do_is_in_the_audit_log_with_who_what_and_result(tm
 async def test_the_page_and_its_files_are_served_with_a_strict_policy(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         for path in ("/admin/", *(f"/admin/static/{name}" for name in FILES)):
-            async with host.ask("GET", path) as answer:
-                assert answer.status == 200, path
-                policy = answer.headers["Content-Security-Policy"]
+            async with host.ask("GET", path) as response:
+                assert response.status == 200, path
+                policy = response.headers["Content-Security-Policy"]
                 assert "default-src 'none'" in policy
                 assert "unsafe" not in policy
                 assert "*" not in policy
-                assert answer.headers["X-Content-Type-Options"] == "nosniff"
-                kept = {"If-None-Match": answer.headers["ETag"]}
-            async with host.ask("GET", path, headers=kept) as answer:
-                assert answer.status == 304
-        async with host.ask("GET", "/admin", allow_redirects=False) as answer:
-            assert (answer.status, answer.headers["Location"]) == (308, "admin/")
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+                kept = {"If-None-Match": response.headers["ETag"]}
+            async with host.ask("GET", path, headers=kept) as response:
+                assert response.status == 304
+        async with host.ask("GET", "/admin", allow_redirects=False) as response:
+            assert (response.status, response.headers["Location"]) == (308, "admin/")
         for path in ("/admin/static/..%2f__init__.py", "/admin/static/none.js", "/admin/static/uplot%2fLICENSE"):
             assert (await host.json("GET", path))[0] == 404
 

@@ -90,17 +90,17 @@ def worker(request: pytest.FixtureRequest, url: str) -> Iterator[WorkerUnderTest
 
 def test_its_answers_are_understood(worker: WorkerUnderTest) -> None:
     assert worker.chat("hello")["text"] == "Hello from nobody here."
-    pieces = list(worker.chat_pieces("hello"))
-    texts = [piece["text"] for piece in pieces if piece.get("text")]
+    chunks = list(worker.chat_pieces("hello"))
+    texts = [chunk["text"] for chunk in chunks if chunk.get("text")]
     assert "".join(texts) == "Hello from nobody here."
     assert len(texts) > 1
-    assert [piece["finish_reason"] for piece in pieces if piece.get("finish_reason")] == ["stop"]
+    assert [chunk["finish_reason"] for chunk in chunks if chunk.get("finish_reason")] == ["stop"]
 
 
 def test_its_tool_calls_are_understood(worker: WorkerUnderTest) -> None:
-    answer = worker.chat("look", tools=[TOOL])
-    (call,) = answer["tool_calls"]
-    assert answer["finish_reason"] == "tool_calls"
+    response = worker.chat("look", tools=[TOOL])
+    (call,) = response["tool_calls"]
+    assert response["finish_reason"] == "tool_calls"
     assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "the sun"})
 
 

@@ -100,8 +100,8 @@ def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUn
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(Reply((), refusal="I will not", finish="content_filter"))
-    answer = worker.chat("Hi")
-    assert (answer["refusal"], answer["finish_reason"]) == ("I will not", "content_filter")
+    response = worker.chat("Hi")
+    assert (response["refusal"], response["finish_reason"]) == ("I will not", "content_filter")
 
 
 @pytest.mark.parametrize(
@@ -143,9 +143,9 @@ def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
     ]
     events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
     provider.say(Raw((*events, b"data: [DONE]\n\n")))
-    answer = worker.chat("Hi")
-    assert answer["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
-    assert (answer["finish_reason"], answer["usage"]) == ("tool_calls", {"completion_tokens": 2})
+    response = worker.chat("Hi")
+    assert response["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
+    assert (response["finish_reason"], response["usage"]) == ("tool_calls", {"completion_tokens": 2})
 
 
 def test_a_chunk_that_is_none_of_openais_is_the_providers_fault(worker: WorkerUnderTest, provider: Upstream) -> None:

@@ -262,16 +262,16 @@ def test_each_stop_reason_has_its_finish_reason(
     worker: WorkerUnderTest, provider: Upstream, reason: str, finish: str
 ) -> None:
     provider.say(stream(START, stop(reason)))
-    answer = worker.chat("Hi")
-    assert answer["finish_reason"] == finish
-    assert answer["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    response = worker.chat("Hi")
+    assert response["finish_reason"] == finish
+    assert response["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
 
 
 def test_a_refusal_comes_with_what_is_said_about_it(worker: WorkerUnderTest, provider: Upstream) -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "I will not"}
     provider.say(stream(START, stop("refusal", stop_details=details)))
-    answer = worker.chat("Hi")
-    assert (answer["refusal"], answer["finish_reason"]) == ("I will not", "content_filter")
+    response = worker.chat("Hi")
+    assert (response["refusal"], response["finish_reason"]) == ("I will not", "content_filter")
 
 
 def test_cached_tokens_count_as_tokens_of_the_prompt(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -425,11 +425,11 @@ def mocked(mock: Llmock) -> Iterator[WorkerUnderTest]:
 
 def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail()
-    answer = mocked.chat("Hello!")
-    assert answer["text"]
-    assert answer["finish_reason"] == "stop"
-    assert answer["usage"]["completion_tokens"] > 0
-    assert "".join(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == answer["text"]
+    response = mocked.chat("Hello!")
+    assert response["text"]
+    assert response["finish_reason"] == "stop"
+    assert response["usage"]["completion_tokens"] > 0
+    assert "".join(chunk.get("text") or "" for chunk in mocked.chat_pieces("Hello!")) == response["text"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ import pytest
 
 import gpt_c
 from gpt_c.backend import Settings
-from handler_host.chat import ChatPiece, join
+from handler_host.chat import ChatChunk, accumulate
 from handler_host.plugin import (
     ActivationFailed,
     ConfigError,
@@ -90,15 +90,15 @@ def _reset(provider: Upstream) -> None:
     provider.reset()
 
 
-def streamed(*answers: Any) -> Step:
+def streamed(*responses: Any) -> Step:
     """Return a stream of answers as Google sends them, and all of them in one to a client that asks for no stream."""
 
     def step(received: Received) -> Raw:
         if received.asked.streamed:
-            return Raw(tuple(f"data: {json.dumps(answer)}\r\n\r\n".encode() for answer in answers))
-        whole = answers[-1]
-        for answer in reversed(answers[:-1]):
-            parts = answer["candidates"][0]["content"]["parts"]
+            return Raw(tuple(f"data: {json.dumps(response)}\r\n\r\n".encode() for response in responses))
+        whole = responses[-1]
+        for response in reversed(responses[:-1]):
+            parts = response["candidates"][0]["content"]["parts"]
             (candidate,) = whole["candidates"]
             content = {"role": "model", "parts": [*parts, *candidate["content"]["parts"]]}
             whole = {**whole, "candidates": [{**candidate, "content": content}]}
@@ -109,8 +109,8 @@ def streamed(*answers: Any) -> Step:
 
 def both(worker: WorkerUnderTest) -> list[dict[str, Any]]:
     """Return the answer of a plain call, and that of a stream, joined."""
-    pieces = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])
-    return [worker.chat("Hi"), msgspec.to_builtins(join(pieces))]
+    chunks = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])
+    return [worker.chat("Hi"), msgspec.to_builtins(accumulate(chunks))]
 
 
 def both_errors(worker: WorkerUnderTest) -> list[HostError]:
@@ -251,8 +251,8 @@ def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: U
             said(finishReason="STOP") | {"usageMetadata": usage, "modelVersion": "gemini-x"},
         )
     )
-    for answer in both(worker):
-        assert answer == {
+    for response in both(worker):
+        assert response == {
             "text": "Hi",
             "finish_reason": "stop",
             "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
@@ -265,8 +265,8 @@ def test_what_the_provider_cuts_short_for_its_content_says_so(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
     provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
-    for answer in both(worker):
-        assert (answer["text"], answer["finish_reason"]) == ("Once", "content_filter")
+    for response in both(worker):
+        assert (response["text"], response["finish_reason"]) == ("Once", "content_filter")
 
 
 def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -313,7 +313,7 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
     # A piece of a stream goes to the client in one frame, which the host bounds.
     text = "ä" * 300_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
-    assert [answer["text"] for answer in both(worker)] == [text, text]
+    assert [response["text"] for response in both(worker)] == [text, text]
     for chunk in (
         {"candidates": 5},
         {"candidates": {"x": 1}},
@@ -391,19 +391,19 @@ def mocked(request: pytest.FixtureRequest, mock: Llmock) -> Iterator[WorkerUnder
 
 def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail()
-    answer = mocked.chat("Hello!")
-    assert answer["text"]
-    assert answer["finish_reason"] == "stop"
-    assert answer["usage"]["completion_tokens"] > 0
-    assert "".join(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == answer["text"]
+    response = mocked.chat("Hello!")
+    assert response["text"]
+    assert response["finish_reason"] == "stop"
+    assert response["usage"]["completion_tokens"] > 0
+    assert "".accumulate(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == response["text"]
 
 
 def test_its_tool_calls_are_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail({"type": "reply", "tool_calls": [{"name": "look", "arguments": {"at": "x"}}]})
-    answer = mocked.chat("Look!", tools=[{"type": "function", "function": {"name": "look"}}])
-    (call,) = answer["tool_calls"]
+    response = mocked.chat("Look!", tools=[{"type": "function", "function": {"name": "look"}}])
+    (call,) = response["tool_calls"]
     assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "x"})
-    assert (bool(call["id"]), answer["finish_reason"]) == (True, "tool_calls")
+    assert (bool(call["id"]), response["finish_reason"]) == (True, "tool_calls")
 
 
 @pytest.mark.parametrize(

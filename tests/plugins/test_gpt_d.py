@@ -18,7 +18,7 @@ import pytest
 from gpt_d import import_litellm
 from gpt_d.deployments import read
 from gpt_d.failures import translate
-from handler_host.chat import ChatAnswer, ChatPiece, join
+from handler_host.chat import ChatChunk, ChatResponse, accumulate
 from handler_host.plugin import (
     ConfigError,
     ContentRefused,
@@ -197,9 +197,9 @@ def test_the_provider_is_asked_for_a_stream_by_a_client_only_that_takes_one(
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(Reply((), refusal="I will not", finish="stop"))
-    streamed = msgspec.to_builtins(join(msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])))
-    for answer in (worker.chat("Hi"), streamed):
-        assert (answer["refusal"], answer["finish_reason"], answer["text"]) == ("I will not", "stop", None)
+    streamed = msgspec.to_builtins(accumulate(msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])))
+    for response in (worker.chat("Hi"), streamed):
+        assert (response["refusal"], response["finish_reason"], response["text"]) == ("I will not", "stop", None)
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -209,10 +209,10 @@ def test_a_plain_answer_is_the_streamed_one_joined(
 ) -> None:
     """Of an answer that Gemini's filter has ended LiteLLM drops the text, of plain ones only."""
     provider.say(Reply(finish=finish))
-    pieces = msgspec.convert(list(worker.chat_pieces("Hi", model=MODELS[protocol])), list[ChatPiece])
-    answer = worker.chat("Hi", model=MODELS[protocol])
-    assert answer == msgspec.to_builtins(join(pieces))
-    assert (answer["text"], answer["finish_reason"], answer["model"]) == ("Hello you", finish, "served-model")
+    chunks = msgspec.convert(list(worker.chat_pieces("Hi", model=MODELS[protocol])), list[ChatChunk])
+    response = worker.chat("Hi", model=MODELS[protocol])
+    assert response == msgspec.to_builtins(accumulate(chunks))
+    assert (response["text"], response["finish_reason"], response["model"]) == ("Hello you", finish, "served-model")
 
 
 def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
@@ -229,11 +229,11 @@ def test_two_tool_calls_of_a_plain_answer_are_told_apart(
 ) -> None:
     look, smell = Called("look", {"at": "the sun"}), Called("smell", {"at": "roses"}, id="call_2")
     provider.say(Reply(("I see",), finish="tool_calls", calls=(look, smell)))
-    answer = worker.chat("Look!", model=MODELS[protocol], tools=[TOOL])
-    assert (answer["text"], answer["finish_reason"]) == ("I see", "tool_calls")
-    found = [(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in answer["tool_calls"]]
+    response = worker.chat("Look!", model=MODELS[protocol], tools=[TOOL])
+    assert (response["text"], response["finish_reason"]) == ("I see", "tool_calls")
+    found = [(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in response["tool_calls"]]
     assert found == [("look", {"at": "the sun"}), ("smell", {"at": "roses"})]
-    assert len({each["id"] for each in answer["tool_calls"]}) == 2
+    assert len({each["id"] for each in response["tool_calls"]}) == 2
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -261,8 +261,8 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
     events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
     provider.say(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
-    pieces = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatPiece])
-    assert join(pieces) == ChatAnswer(text="Hello", finish_reason="stop", usage=None, model="m")
+    chunks = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])
+    assert accumulate(chunks) == ChatResponse(text="Hello", finish_reason="stop", usage=None, model="m")
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
     whole = {**chunk, "object": "chat.completion", "choices": [choice]}
     provider.say(Raw((json.dumps(whole).encode(),), content_type="application/json"))
@@ -412,9 +412,9 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
         with pytest.raises(UpstreamError):
             list(worker.chat_pieces("Hi", model="alone"))
     one.say(Reply().breaking("stalled", after=1))
-    pieces = worker.chat_pieces("Hi", model="alone")
-    assert next(piece for piece in pieces if piece.get("text"))["text"] == "Hello"
-    pieces.close()  # type: ignore[attr-defined]
+    chunks = worker.chat_pieces("Hi", model="alone")
+    assert next(piece for piece in chunks if piece.get("text"))["text"] == "Hello"
+    chunks.close()  # type: ignore[attr-defined]
     one.left.result(30)
     assert len(one.requests) == 3
     assert not three.requests

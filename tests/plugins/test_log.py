@@ -39,7 +39,7 @@ async def logged_by_sdks(
             async with bench(directory, handlers=handlers, installed=True, environ={secret: "a-key"}, log=log) as host:
                 messages = [{"role": "user", "content": "Hello"}]
                 assert (await within(host.ask(name, "chat", messages=messages)))["text"] == "Bonjour"
-                assert [piece async for piece in host.pieces(name, "chat", messages=messages)]
+                assert [chunk async for chunk in host.chunks(name, "chat", messages=messages)]
         finally:
             logging.getLogger().removeHandler(keeping)
             logs.setup(LogConfig())

@@ -19,9 +19,9 @@ async def test_case_1_hundred_dispatches_on_a_cold_handler_make_one_worker_and_g
 ) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:
-        answers = await within(asyncio.gather(*(host.ask(number=number) for number in range(100))))
-        assert [answer["number"] for answer in answers] == list(range(100))
-        assert len({answer["pid"] for answer in answers}) == 1
+        responses = await within(asyncio.gather(*(host.ask(number=number) for number in range(100))))
+        assert [response["number"] for response in responses] == list(range(100))
+        assert len({response["pid"] for response in responses}) == 1
         assert host.supervisor.status("puppet").generation == 1
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.plugin.errors import AnswerTooLarge, CircuitOpen, DeadlineExceeded, HandlerCrashed
+from handler_host.plugin.errors import CircuitOpen, DeadlineExceeded, HandlerCrashed, ResponseTooLarge
 from tests.support import bench, error_of, gone, install_plugin, install_puppet, until, within
 
 MB = 1024**2
@@ -42,8 +42,8 @@ async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tm
         assert "request_timeout" in late.message
         asked = [host.begin(host.ask(number=number)) for number in range(20)]
         await host.control.say("go")
-        answers = await within(asyncio.gather(*asked))
-        assert [answer["number"] for answer in answers] == list(range(20))
+        responses = await within(asyncio.gather(*asked))
+        assert [response["number"] for response in responses] == list(range(20))
 
 
 STUBBORN = """
@@ -176,8 +176,8 @@ async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_
         numbers: list[int] = []
 
         async def read() -> None:
-            async for piece in host.pieces(steps=["", "forever"], at_close="closed"):
-                numbers.append(piece["number"])
+            async for chunk in host.chunks(steps=["", "forever"], at_close="closed"):
+                numbers.append(chunk["number"])
 
         stream = host.begin(read())
         await until(lambda: bool(numbers) and host.supervisor.status("puppet").in_flight == 2)
@@ -197,7 +197,7 @@ async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path:
         flooded = host.control.directory / "flooded"
         async with host.supervisor.lease("puppet", "flood") as lease:
             call = lease.call("flood", b'{"size": %d}' % size, streamed=True, request_id="slow", timeout=None)
-            assert await call.pieces()
+            assert await call.chunks()
             # It has sent what the window allows, and waits; others go on meanwhile.
             for number in range(50):
                 assert (await host.ask(number=number))["number"] == number
@@ -208,22 +208,22 @@ async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path:
             assert int(flooded.read_text()) == produced
             taken = 0
             while taken < 4 * window:
-                taken += sum(map(len, await call.pieces()))
+                taken += sum(map(len, await call.chunks()))
             assert int(flooded.read_text()) > produced
 
 
 async def test_case_33_an_answer_of_64_mb_is_delivered_where_that_is_allowed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path, server={"max_answer": 65 * MB}) as host:
-        answer = await within(host.ask("puppet", "big", size=64 * MB))
-        assert len(answer) == 64 * MB
+        response = await within(host.ask("puppet", "big", size=64 * MB))
+        assert len(response) == 64 * MB
 
 
 async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path, server={"max_answer": 1 * MB}) as host:
         error = await error_of(host.ask("puppet", "big", size=64 * MB))
-        assert isinstance(error, AnswerTooLarge)
+        assert isinstance(error, ResponseTooLarge)
         assert "server.max_answer" in error.message
         assert (await host.ask())["generation"] == 1
 
@@ -233,11 +233,11 @@ async def test_a_piece_that_fits_no_frame_is_refused_and_the_worker_lives(tmp_pa
     async with bench(tmp_path, workers={"max_frame": 64 * 1024}) as host:
 
         async def read() -> None:
-            async for _ in host.pieces(operation="flood", size=100_000):
+            async for _ in host.chunks(operation="flood", size=100_000):
                 pass
 
         error = await error_of(read())
-        assert isinstance(error, AnswerTooLarge)
+        assert isinstance(error, ResponseTooLarge)
         assert "workers.max_frame" in error.message
         assert (await host.ask())["generation"] == 1
 

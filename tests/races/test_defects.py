@@ -17,7 +17,7 @@ from handler_host.memory import sampler
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, ConfigError
 from handler_host.workers import worker
 from handler_host.workers.forkserver import client
-from handler_host.workers.worker import Generation
+from handler_host.workers.worker import Worker
 from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
 
 
@@ -70,7 +70,7 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
         granted = Lease.granted
         failed: list[Lease] = []
 
-        def broken(lease: Lease, worker: Generation) -> None:
+        def broken(lease: Lease, worker: Worker) -> None:
             if not failed:
                 failed.append(lease)
                 raise RuntimeError("a defect")

@@ -91,16 +91,16 @@ async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tm
     async with bench(tmp_path, handlers={"puppet": {}}) as host:
         other = host.begin(host.ask("puppet", "wait", seconds=0.1))
         for kind in KINDS:
-            pieces = []
+            chunks = []
 
-            async def read(kind: str = kind, pieces: list[object] = pieces) -> None:
-                async for piece in host.pieces("puppet", operation, kind=kind):
-                    pieces.append(piece)
+            async def read(kind: str = kind, chunks: list[object] = chunks) -> None:
+                async for chunk in host.chunks("puppet", operation, kind=kind):
+                    chunks.append(chunk)
 
             error = await error_of(read())
             assert isinstance(error, HandlerFault), kind
             assert operation in error.message
-            assert pieces == ([1] if operation in ("stream", "iterator") else [])
+            assert chunks == ([1] if operation in ("stream", "iterator") else [])
             assert isinstance(await error_of(host.ask("puppet", operation, kind=kind)), HandlerFault)
         assert await within(other) == {"waited": True}
         status = host.supervisor.status("puppet")

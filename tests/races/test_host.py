@@ -32,8 +32,8 @@ async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refus
         numbers: list[int] = []
 
         async def read() -> None:
-            async for piece in host.pieces(steps=["", "wait:go"]):
-                numbers.append(piece["number"])
+            async for chunk in host.chunks(steps=["", "wait:go"]):
+                numbers.append(chunk["number"])
 
         stream = host.begin(read())
         activating = host.begin(error_of(host.ask("other")))

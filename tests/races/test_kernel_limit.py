@@ -48,8 +48,8 @@ class Limited:
 
     async def ask(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         headers = {"Authorization": f"Bearer {ADMIN}"} if path.startswith("/admin") else {}
-        async with self._session.request(method, self._url + path, json=body, headers=headers) as answer:
-            return answer.status, json.loads(await answer.read())
+        async with self._session.request(method, self._url + path, json=body, headers=headers) as response:
+            return response.status, json.loads(await response.read())
 
     async def memory(self) -> Any:
         return (await self.ask("GET", "/admin/memory"))[1]
@@ -57,9 +57,9 @@ class Limited:
     @contextlib.asynccontextmanager
     async def stream(self, name: str, body: Any) -> AsyncIterator[aiohttp.StreamReader]:
         path = f"{self._url}/v1/handlers/{name}/stream"
-        async with self._session.post(path, json=body, headers={"Accept": "text/event-stream"}) as answer:
-            assert answer.status == 200
-            yield answer.content
+        async with self._session.post(path, json=body, headers={"Accept": "text/event-stream"}) as response:
+            assert response.status == 200
+            yield response.content
 
 
 @contextlib.asynccontextmanager
@@ -137,17 +137,17 @@ async def test_case_25_a_worker_that_the_kernel_kills_for_memory_is_told_and_get
         assert report["pressure"]["kills"] == 1
         assert report["pressure"]["kills_source"] == str(group / "memory.oom_control")
         # The next dispatch gets a new worker.
-        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
-        assert (status, answer["generation"]) == (200, 2)
+        status, response = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert (status, response["generation"]) == (200, 2)
 
 
 async def test_case_25_an_activation_that_the_kernel_kills_for_memory_says_so(group: Path, tmp_path: Path) -> None:
     async with limited(group, tmp_path, 'limit = "8GB"') as host:
         config = (tmp_path / "puppet" / "__init__.py").read_text()
         (tmp_path / "puppet" / "__init__.py").write_text(f"{config}\nKEPT = b'x' * (600 * 1024**2)\n")
-        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
-        assert (status, answer["error"]["code"]) == (502, "activation_failed")
-        assert "out of memory" in answer["error"]["message"]
+        status, response = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert (status, response["error"]["code"]) == (502, "activation_failed")
+        assert "out of memory" in response["error"]["message"]
         assert (await host.memory())["handlers"]["puppet"]["last_exit"]["kind"] == "out of memory"
 
 
@@ -163,8 +163,8 @@ async def test_the_limit_is_that_of_the_group_and_is_read_again_when_it_changes(
         report = await host.memory()
         assert report["limit"] == 200 * MB
         assert "the memory limit has changed" in (tmp_path / "log").read_text()
-        status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
-        assert status == 200, answer
+        status, response = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+        assert status == 200, response
 
 
 async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: Path) -> None:
@@ -181,8 +181,8 @@ async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: P
             report = await host.memory()
             assert report["others"] > 300 * MB
             assert report["room"] < free - 250 * MB
-            status, answer = await host.ask("POST", "/v1/handlers/puppet/echo", {})
-            assert (status, answer["error"]["code"]) == (503, "memory_budget")
+            status, response = await host.ask("POST", "/v1/handlers/puppet/echo", {})
+            assert (status, response["error"]["code"]) == (503, "memory_budget")
             neighbour.communicate()
         async with asyncio.timeout(30):
             # The kernel sums its counters up every two seconds.

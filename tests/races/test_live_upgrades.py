@@ -101,7 +101,7 @@ async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_t
         assert (await host.supervisor.rescan()).added == sorted(NAMES)
         assert await versions(host) == dict.fromkeys(NAMES, "1.0")
 
-        streams = {name: host.pieces(name, "stream", until=str(go)) for name in NAMES}
+        streams = {name: host.chunks(name, "stream", until=str(go)) for name in NAMES}
         for name, stream in streams.items():
             assert await within(anext(stream)) == "1.0", name
         environment.install(tmp_path, "2.0")
@@ -112,7 +112,7 @@ async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_t
         asked = host.begin(versions(host))
         go.touch()
         for name, stream in streams.items():
-            assert [piece async for piece in stream] == ["1.0"], name
+            assert [chunk async for chunk in stream] == ["1.0"], name
         for reload in reloads:
             assert (await within(reload)).drained == 1
         assert await within(asked) == dict.fromkeys(NAMES, "2.0")

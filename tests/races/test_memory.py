@@ -19,8 +19,8 @@ import msgspec
 import pytest
 
 from handler_host.memory import sampler
-from handler_host.memory.budget import NeverFits
-from handler_host.memory.footprints import Learned
+from handler_host.memory.budget import ExceedsMemoryLimit
+from handler_host.memory.footprints import FootprintStore
 from handler_host.memory.pressure import KernelView
 from handler_host.memory.procfs import MemoryLimit, read_memory
 from handler_host.memory.sampler import Reading
@@ -37,7 +37,7 @@ SIZE = 1000 * MB
 
 def prepare(root: Path, *names: str, size: int = SIZE) -> dict[str, Any]:
     """Install puppets that were learned to take ``size``; return the keys of ``[memory]`` for it."""
-    learned = Learned(root / "memory.json")
+    learned = FootprintStore(root / "memory.json")
     for name in names:
         install_puppet(root, name)
         learned.seen((name, name, "1.0"), peak=size, steady=size)
@@ -104,7 +104,7 @@ async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_no
                 # Both at once would be 2000 MB.
                 excess.append(ledger.used + ledger.reserved - ledger.usable)
                 call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
-                return await call.answer()
+                return await call.response()
 
         await within(asyncio.gather(ask("one"), ask("two")))
         assert max(excess) <= 0
@@ -131,8 +131,8 @@ async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_no
         numbers: list[int] = []
 
         async def read() -> None:
-            async for piece in host.pieces("busy", steps=["", "wait:go"]):
-                numbers.append(piece["number"])
+            async for chunk in host.chunks("busy", steps=["", "wait:go"]):
+                numbers.append(chunk["number"])
 
         stream = host.begin(read())
         await until(lambda: bool(numbers))
@@ -222,7 +222,7 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
         # What was reserved for the fork server has become the fork server's own.
         await host.supervisor.memory()
         error = await error_of(host.ask("other"))
-        assert isinstance(error, NeverFits)
+        assert isinstance(error, ExceedsMemoryLimit)
         assert not error.retryable
         assert error.details is not None
         assert (error.details["needed"], error.details["pinned"]) == (SIZE, SIZE)
@@ -237,7 +237,7 @@ async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_w
     memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
     async with bench(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
         error = await error_of(host.supervisor.load("pinned"))
-        assert isinstance(error, NeverFits)
+        assert isinstance(error, ExceedsMemoryLimit)
         assert error.details is not None
         assert error.details["needed"] == SIZE
         assert error.details["usable"] == 700 * MB
@@ -311,11 +311,11 @@ async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_i
     runs = tmp_path / "runs"
     runs.write_text("")
     async with running(tmp_path) as host:
-        status, answer = await host.json("POST", "/v1/handlers/fragile/fragile", data=f'{{"file": "{runs}"}}')
+        status, response = await host.json("POST", "/v1/handlers/fragile/fragile", data=f'{{"file": "{runs}"}}')
         if retried:
-            assert (status, answer) == (200, {"runs": 2})
+            assert (status, response) == (200, {"runs": 2})
         else:
-            assert (status, answer["error"]["code"]) == (502, "handler_crashed")
+            assert (status, response["error"]["code"]) == (502, "handler_crashed")
         assert runs.read_text() == "x" * (2 if retried else 1)
 
 
@@ -389,10 +389,10 @@ async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
 async def test_who_can_never_fit_is_told_not_to_come_again(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, handlers={"puppet": control(tmp_path, memory_estimate=2**48)}) as host:
-        async with host.ask("POST", "/v1/handlers/puppet/echo", data="{}") as answer:
-            assert answer.status == 503
-            assert answer.headers["x-should-retry"] == "false"
-            error = (await answer.json())["error"]
+        async with host.ask("POST", "/v1/handlers/puppet/echo", data="{}") as response:
+            assert response.status == 503
+            assert response.headers["x-should-retry"] == "false"
+            error = (await response.json())["error"]
         assert error["code"] == "memory_budget"
         assert error["details"]["needed"] == 2**48
         assert error["details"]["needed_source"] == "configured"

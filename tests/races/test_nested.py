@@ -39,10 +39,10 @@ def in_flight(host: Bench, name: str) -> int:
 async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        answer = await host.ask("relay", "ask", **to_puppet("echo", number=7))
-        assert answer["answer"]["number"] == 7
-        assert answer["answer"]["pid"] == host.pid("puppet")
-        assert answer["pid"] == host.pid("relay")
+        response = await host.ask("relay", "ask", **to_puppet("echo", number=7))
+        assert response["answer"]["number"] == 7
+        assert response["answer"]["pid"] == host.pid("puppet")
+        assert response["pid"] == host.pid("relay")
         assert in_flight(host, "puppet") == in_flight(host, "relay") == 0
 
 
@@ -51,17 +51,17 @@ async def test_a_stream_comes_through_two_handlers_piece_by_piece(tmp_path: Path
     async with bench(tmp_path) as host:
         host.control.make("go")
         request = to_puppet("stream", steps=["", "wait:go", ""])
-        pieces = host.pieces("relay", "stream", **request)
-        assert (await within(anext(pieces)))["number"] == 0
+        chunks = host.chunks("relay", "stream", **request)
+        assert (await within(anext(chunks)))["number"] == 0
         await host.control.say("go")
-        assert [piece["number"] async for piece in pieces] == [1, 2]
+        assert [chunk["number"] async for chunk in chunks] == [1, 2]
 
 
 async def test_a_plain_function_may_dispatch_from_its_thread(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        answer = await host.ask("relay", "in_thread", **to_puppet("echo", number=3))
-        assert answer["answer"]["number"] == 3
+        response = await host.ask("relay", "in_thread", **to_puppet("echo", number=3))
+        assert response["answer"]["number"] == 3
 
 
 async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> None:
@@ -87,8 +87,8 @@ async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Pa
 async def test_an_answer_that_is_larger_than_frame_and_window_arrives(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path, workers={"window": 64 * 1024}) as host:
-        answer = await host.ask("relay", "ask", **to_puppet("big", size=3_000_000))
-        assert answer["answer"] == "x" * 3_000_000
+        response = await host.ask("relay", "ask", **to_puppet("big", size=3_000_000))
+        assert response["answer"] == "x" * 3_000_000
 
 
 async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
         async with host.supervisor.lease("relay", "stream") as lease:
             body = b'{"to": "puppet", "what": "flood", "request": {"size": %d}}' % size
             call = lease.call("stream", body, streamed=True, request_id="slow", timeout=None)
-            assert await within(call.pieces())
+            assert await within(call.chunks())
             flooded = host.control.directory / "flooded"
 
             async def settled() -> int:
@@ -123,7 +123,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
             assert await within(settled()) <= (2 * window + 256 * 1024) // size + 9
             taken = 0
             while taken < 8 * window:
-                taken += sum(map(len, await within(call.pieces())))
+                taken += sum(map(len, await within(call.chunks())))
         await until(lambda: in_flight(host, "puppet") == 0)
 
 
@@ -152,8 +152,8 @@ async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -
     install_relay(tmp_path, "relay", "b")
     async with bench(tmp_path) as host:
         work = [host.ask("relay", "ask", to="b", what="ask", request=to_puppet("echo", n=n)) for n in range(20)]
-        answers = await within(asyncio.gather(*work))
-        assert [answer["answer"]["answer"]["n"] for answer in answers] == list(range(20))
+        responses = await within(asyncio.gather(*work))
+        assert [response["answer"]["answer"]["n"] for response in responses] == list(range(20))
 
 
 async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: Path) -> None:
@@ -184,8 +184,8 @@ async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Pat
 
         async def read() -> None:
             request = to_puppet("stream", steps=["", "forever"], at_close="closed")
-            async for piece in host.pieces("relay", "stream", **request):
-                got.append(piece["number"])
+            async for chunk in host.chunks("relay", "stream", **request):
+                got.append(chunk["number"])
 
         client = host.begin(read())
         await until(lambda: bool(got))
@@ -297,8 +297,8 @@ async def test_nothing_is_dispatched_while_the_handler_activates(tmp_path: Path)
 async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with bench(tmp_path) as host:
-        answer = await host.ask("relay", "by_itself", **to_puppet("echo", number=5))
-        assert answer["answer"]["number"] == 5
+        response = await host.ask("relay", "by_itself", **to_puppet("echo", number=5))
+        assert response["answer"]["number"] == 5
 
 
 async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
@@ -307,8 +307,8 @@ async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
     monkeypatch.setattr(sys, "path", list(sys.path))
     install_relay(tmp_path, "relay", "inline_one")
     async with bench(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
-        answer = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
-        assert answer["answer"]["answer"]["number"] == 1
+        response = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
+        assert response["answer"]["answer"]["number"] == 1
         cycle = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
         assert isinstance(await error_of(host.ask("inline_one", "ask", **cycle)), DispatchCycle)
 

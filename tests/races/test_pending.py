@@ -13,7 +13,7 @@ from handler_host.config.loader import load_config
 from handler_host.lifecycle import state as life
 from handler_host.lifecycle.state import Phase, State
 from handler_host.lifecycle.transitions import step
-from handler_host.memory.budget import Budget, Expectation
+from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.ledger import Candidate
 from handler_host.plugin import pending
 from handler_host.plugin.errors import ConfigError, HandlerCrashed, MemoryBudget
@@ -89,19 +89,19 @@ async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with bench(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=7)
-        answer = await HealthRoutes(host.supervisor).ready(None)  # type: ignore[arg-type]
-        assert b'"pending":{"postman":7}' in answer.body.replace(b" ", b"")  # type: ignore[attr-defined]
+        response = await HealthRoutes(host.supervisor).ready(None)  # type: ignore[arg-type]
+        assert b'"pending":{"postman":7}' in response.body.replace(b" ", b"")  # type: ignore[attr-defined]
 
 
 async def test_room_for_pending_work_is_taken_from_nobody() -> None:
     evicted: list[str] = []
     idle = Candidate("idle", 1, 0.0)
     budget = Budget(100, wait=30, candidates=lambda: [idle], evict=lambda name, _: evicted.append(name))
-    await within(budget.reserve("idle", 1, Expectation(80, 80, "default")))
+    await within(budget.reserve("idle", 1, MemoryEstimate(80, 80, "default")))
     with pytest.raises(MemoryBudget):
-        await within(budget.reserve("postman", 1, Expectation(40, 40, "default"), patient=False))
+        await within(budget.reserve("postman", 1, MemoryEstimate(40, 40, "default"), patient=False))
     assert evicted == []
-    await within(budget.reserve("postman", 2, Expectation(20, 20, "default"), patient=False))
+    await within(budget.reserve("postman", 2, MemoryEstimate(20, 20, "default"), patient=False))
     assert budget.ledger.room == 0
 
 
@@ -118,13 +118,13 @@ def test_only_a_cold_handler_is_woken() -> None:
     error = HandlerCrashed("gone")
     for phase in Phase:
         state = State(phase=phase, generation=4, error=error, retry_at=9.0)
-        after, actions = step(state, life.Woken(), policy, 1.0)
+        after, actions = step(state, life.PendingWorkDue(), policy, 1.0)
         if phase is Phase.COLD:
             assert (after.phase, actions) == (Phase.WAITING, [life.Reserve(5)])
         else:
             assert (after, actions) == (state, [])
     closing = State(closing=True)
-    assert step(closing, life.Woken(), policy, 1.0) == (closing, [])
+    assert step(closing, life.PendingWorkDue(), policy, 1.0) == (closing, [])
 
 
 async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:

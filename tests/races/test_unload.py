@@ -31,7 +31,7 @@ async def test_case_10_a_dispatch_that_comes_while_the_worker_stops_is_answered_
         asked = [host.begin(host.ask()) for _ in range(3)]
         await asyncio.sleep(0)
         await host.control.say("go")
-        assert [answer["generation"] for answer in await within(asyncio.gather(*asked))] == [2, 2, 2]
+        assert [response["generation"] for response in await within(asyncio.gather(*asked))] == [2, 2, 2]
         serve_later = host.begin(host.ask())
         assert (await within(serve_later))["generation"] == 2
         await host.control.heard("leaving")
@@ -43,11 +43,11 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes
     async with bench(tmp_path, policy={"idle_after": 0.05}) as host:
         host.control.make("more")
         numbers = []
-        async for piece in host.pieces(steps=["", "wait:more", "wait:more"]):
-            numbers.append(piece["number"])
+        async for chunk in host.chunks(steps=["", "wait:more", "wait:more"]):
+            numbers.append(chunk["number"])
             status = host.supervisor.status("puppet")
             assert (status.state, status.in_flight, status.idle_for) == ("active", 1, None)
-            if piece["number"] < 2:
+            if chunk["number"] < 2:
                 # Longer than the idle time, seen from the loop's own clock.
                 await asyncio.sleep(0.15)
                 assert host.state() == "active"
@@ -70,8 +70,8 @@ async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keep
             await asyncio.sleep(0.5)
             assert host.state() == "active"
             call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
-            answer = json.loads(await within(call.answer()))
-        assert (answer["pid"], answer["generation"]) == (pid, lease.generation)
+            response = json.loads(await within(call.response()))
+        assert (response["pid"], response["generation"]) == (pid, lease.generation)
 
 
 async def test_case_12_the_idle_clock_starts_anew_when_a_stream_ends(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
         owner = host.supervisor._owners["puppet"]
 
         def joined() -> int:
-            return len(owner.state.departure.unloads) if owner.state.departure is not None else 0
+            return len(owner.state.drain.unloads) if owner.state.drain is not None else 0
 
         await host.ask()
         await host.control.heard("leaving")
@@ -165,7 +165,7 @@ async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_
 
 
 async def collect(host: Bench, steps: list[str]) -> list[int]:
-    return [piece["number"] async for piece in host.pieces(steps=steps)]
+    return [chunk["number"] async for chunk in host.chunks(steps=steps)]
 
 
 @pytest.mark.parametrize("how", ["force", "deadline"])
@@ -176,8 +176,8 @@ async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(t
         numbers: list[int] = []
 
         async def read() -> None:
-            async for piece in host.pieces(steps=["", "forever"]):
-                numbers.append(piece["number"])
+            async for chunk in host.chunks(steps=["", "forever"]):
+                numbers.append(chunk["number"])
 
         stream = host.begin(error_of(read()))
         await until(lambda: bool(numbers))
@@ -314,8 +314,8 @@ async def test_case_19_after_an_upgrade_reload_lets_old_dispatches_end_on_old_co
         await host.control.say("go")
         assert await within(stream) == [0, 1]
         await within(reloaded)
-        answer = await within(asked)
-        assert (answer["new"], answer["generation"]) == (True, 2)
+        response = await within(asked)
+        assert (response["new"], response["generation"]) == (True, 2)
         assert host.supervisor.status("puppet").version == "2.0"
 
 

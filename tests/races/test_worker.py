@@ -123,9 +123,9 @@ async def test_the_other_launchers_speak_the_same_channel(
     install_puppet(tmp_path, name)
     try:
         async with bench(tmp_path, policy={"isolation": isolation}) as host:
-            answers = await within(asyncio.gather(*(host.ask(name, number=number) for number in range(20))))
-            assert [answer["number"] for answer in answers] == list(range(20))
-            assert [piece["number"] async for piece in host.pieces(name, steps=["", "", ""])] == [0, 1, 2]
+            responses = await within(asyncio.gather(*(host.ask(name, number=number) for number in range(20))))
+            assert [response["number"] for response in responses] == list(range(20))
+            assert [chunk["number"] async for chunk in host.chunks(name, steps=["", "", ""])] == [0, 1, 2]
             receipt = await within(host.supervisor.unload(name))
             assert receipt.exit == "exit code 0"
             assert (await host.ask(name))["generation"] == 2

@@ -9,7 +9,7 @@ import os
 import msgspec
 
 from gpt_a import GptA
-from handler_host.chat import ChatHandler, ChatPiece
+from handler_host.chat import ChatChunk, ChatHandler
 from handler_host.plugin import operation
 from handler_host.plugin.errors import UpstreamError
 
@@ -17,7 +17,7 @@ from handler_host.plugin.errors import UpstreamError
 class Truncated(GptA):
     """Takes an answer that was cut off for a whole one."""
 
-    def unfinished(self):
+    def on_missing_finish_reason(self):
         return "stop"
 
 
@@ -25,32 +25,32 @@ class Dropping(GptA):
     """Loses a field on the way."""
 
     async def stream(self, request, call=None):
-        async for piece in super().stream(msgspec.structs.replace(request, seed=None), call):
-            yield piece
+        async for chunk in super().stream(msgspec.structs.replace(request, seed=None), call):
+            yield chunk
 
 
 class Hoarding(GptA):
     """Streams nothing before it has everything."""
 
     async def stream(self, request, call=None):
-        for piece in [piece async for piece in super().stream(request, call)]:
-            yield piece
+        for chunk in [chunk async for chunk in super().stream(request, call)]:
+            yield chunk
 
 
 class Deaf(GptA):
     """Goes on when its client has left."""
 
     async def stream(self, request, call=None):
-        pieces = asyncio.Queue()
+        chunks = asyncio.Queue()
 
         async def read():
-            async for piece in super(Deaf, self).stream(request, call):
-                pieces.put_nowait(piece)
-            pieces.put_nowait(None)
+            async for chunk in super(Deaf, self).stream(request, call):
+                chunks.put_nowait(chunk)
+            chunks.put_nowait(None)
 
         self.task = asyncio.create_task(read())
-        while (piece := await pieces.get()) is not None:
-            yield piece
+        while (chunk := await chunks.get()) is not None:
+            yield chunk
 
 
 class Insisting(GptA):
@@ -59,8 +59,8 @@ class Insisting(GptA):
     async def stream(self, request, call=None):
         for last in (False, True):
             try:
-                async for piece in super().stream(request, call):
-                    yield piece
+                async for chunk in super().stream(request, call):
+                    yield chunk
                 return
             except UpstreamError:
                 if last:
@@ -73,8 +73,8 @@ class Mixing(GptA):
     async def stream(self, request, call=None):
         self.request = request
         await asyncio.sleep(0.01)
-        async for piece in super().stream(self.request, call):
-            yield piece
+        async for chunk in super().stream(self.request, call):
+            yield chunk
 
 
 class Parrot(ChatHandler):
@@ -90,7 +90,7 @@ class Endless(Parrot):
     """Goes on after the end, without usage, and however few tokens are asked for."""
 
     async def stream(self, request):
-        yield ChatPiece(text="That is all.", finish_reason="stop")
+        yield ChatChunk(text="That is all.", finish_reason="stop")
         yield "But one thing more."
 
 

@@ -20,16 +20,16 @@ def test_a_worker_answers_streams_and_goes(worker: Worker, tmp_path: Path) -> No
     install_puppet(tmp_path)
     puppet = worker("puppet", roots=[tmp_path])
     assert puppet.status.state == "cold"
-    answer = puppet.ask("echo", {"a": 1})
-    assert (answer["a"], answer["generation"]) == (1, 1)
-    assert answer["pid"] == puppet.status.pid != os.getpid()
+    response = puppet.ask("echo", {"a": 1})
+    assert (response["a"], response["generation"]) == (1, 1)
+    assert response["pid"] == puppet.status.pid != os.getpid()
     assert list(puppet.stream("stream", {"steps": ["", ""]})) == [{"number": 0}, {"number": 1}]
     assert isinstance(puppet.error_of("refuse", {}), InvalidInput)
     assert isinstance(puppet.error_of("fail", {}), HandlerFault)
     with pytest.raises(AssertionError, match="no error, but"):
         puppet.error_of("echo", {})
     assert puppet.unload().generation == 1
-    assert gone(answer["pid"])
+    assert gone(response["pid"])
     assert puppet.activate().generation == 2
 
 
@@ -58,8 +58,8 @@ def test_a_host_is_the_real_one_with_the_configuration_of_the_test(handler_host:
     config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
     host = handler_host(config, environ={"HANDLER_HOST_API_KEYS": "a-consumer", "OPENAI_API_KEY": "a-key"})
     with openai.OpenAI(base_url=f"{host.url}/v1", api_key="a-consumer", max_retries=0) as client:
-        answer = client.chat.completions.create(model="gpt_a", messages=[{"role": "user", "content": "Hi"}])
-    assert answer.choices[0].message.content == "Bonjour"
+        response = client.chat.completions.create(model="gpt_a", messages=[{"role": "user", "content": "Hi"}])
+    assert response.choices[0].message.content == "Bonjour"
     assert upstream.last.key == "a-key"
     assert host.json("GET", "/v1/handlers")[0] == 401
     status, content = host.json("GET", "/v1/handlers", Authorization="Bearer a-consumer")

@@ -273,7 +273,7 @@ def test_a_request_means_the_same_in_every_protocol(
         _, user, assistant, tool = asked.turns
         assert user == Turn("user", "Look!", images=1)
         assert [(call.name, call.arguments) for call in assistant.calls] == [("look", {"at": "x"})]
-        assert (tool.role, tool.answers) == ("tool", "look" if received.protocol == "gemini" else "c1")
+        assert (tool.role, tool.responses) == ("tool", "look" if received.protocol == "gemini" else "c1")
         assert "a cat" in tool.text
     assert [received.protocol for received in upstream.requests] == ["openai", "anthropic", "gemini"]
 
@@ -341,9 +341,9 @@ async def test_a_client_that_leaves_is_noticed(upstream: Upstream, protocol: str
 
 async def test_a_script_is_followed_step_by_step_and_its_last_step_stays(upstream: Upstream) -> None:
     upstream.say(Status(500), lambda received: Reply((received.asked.turns[-1].text + "!",)))
-    answers = [await ask(upstream, "openai", stream=False) for _ in range(3)]
-    assert ["scripted 500" in answer for answer in answers] == [True, False, False]
-    assert all('"Hi!"' in answer for answer in answers[1:])
+    responses = [await ask(upstream, "openai", stream=False) for _ in range(3)]
+    assert ["scripted 500" in answer for answer in responses] == [True, False, False]
+    assert all('"Hi!"' in answer for answer in responses[1:])
     asked: Asked = upstream.last.asked
     assert asked.turns == (Turn("user", "Hi"),)
 

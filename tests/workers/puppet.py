@@ -99,12 +99,12 @@ class Puppet:
     @operation
     async def flood(self, request: dict):
         """Yield pieces of a size without end, and count them in a file."""
-        piece = "x" * request["size"]
+        chunk = "x" * request["size"]
         count = 0
         while count < request.get("limit", 1 << 60):
             count += 1
             (self.control / "flooded").write_text(str(count))
-            yield piece
+            yield chunk
 
     @operation
     async def big(self, request: dict) -> str:

@@ -19,7 +19,7 @@ class Relay:
         except HostError as error:
             self.early = error.message
         self.own = asyncio.Queue()
-        self.answers = asyncio.Queue()
+        self.responses = asyncio.Queue()
         background = asyncio.create_task(self.work())
         context.on_close(background.cancel)
 
@@ -27,15 +27,15 @@ class Relay:
         """What goes on beside all operations."""
         while True:
             request = await self.own.get()
-            await self.answers.put(await self.ask(request, None))
+            await self.responses.put(await self.ask(request, None))
 
     @operation
     async def ask(self, request: dict, call) -> dict:
         """Ask once; tell how the other's dispatch looked, too."""
-        answer = await self.context.dispatch(
+        response = await self.context.dispatch(
             request["to"], request["what"], request.get("request"), timeout=request.get("within")
         )
-        return {"answer": answer, "request_id": call and call.request_id, "pid": os.getpid()}
+        return {"answer": response, "request_id": call and call.request_id, "pid": os.getpid()}
 
     @operation
     async def caught(self, request: dict) -> dict:
@@ -48,15 +48,15 @@ class Relay:
     @operation
     async def stream(self, request: dict):
         """Pass a stream on."""
-        async for piece in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
-            yield piece
+        async for chunk in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
+            yield chunk
 
     @operation
     async def first(self, request: dict) -> dict:
         """Take so many pieces of a stream, and leave it there."""
         count, size = 0, 0
-        async for piece in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
-            count, size = count + 1, size + len(piece)
+        async for chunk in self.context.dispatch_stream(request["to"], request["what"], request.get("request")):
+            count, size = count + 1, size + len(chunk)
             if count == request["count"]:
                 break
         return {"size": size}
@@ -69,7 +69,7 @@ class Relay:
     @operation
     async def typed(self, request: dict) -> dict:
         """Ask for an answer of a type that it is not."""
-        return {"answer": await self.context.dispatch(request["to"], request["what"], answer=list[int])}
+        return {"answer": await self.context.dispatch(request["to"], request["what"], response_type=list[int])}
 
     @operation
     async def forgotten(self, request: dict) -> dict:
@@ -88,7 +88,7 @@ class Relay:
     async def by_itself(self, request: dict) -> dict:
         """Let the task that belongs to no operation ask."""
         await self.own.put(request)
-        return await self.answers.get()
+        return await self.responses.get()
 
     @operation
     async def shown(self, request: dict, call) -> dict:

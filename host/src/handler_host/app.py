@@ -10,22 +10,22 @@ from aiohttp import web
 from handler_host.admin.dashboard import DashboardRoutes
 from handler_host.admin.events import EventRoutes
 from handler_host.admin.routes import AdminRoutes
-from handler_host.auth.admin_auth import Operators
+from handler_host.auth.admin_auth import AdminAuth
 from handler_host.auth.audit import Audit
-from handler_host.auth.consumer_auth import ConsumerGate, Endpoint, KeyRing
+from handler_host.auth.consumer_auth import ConsumerAuth, Endpoint, KeyRing
 from handler_host.config import Config
 from handler_host.dispatch.dispatcher import Dispatcher, NativeRoutes
 from handler_host.http.client_address import is_admin_connection
-from handler_host.http.errors import error_middleware, expectation, speaking
+from handler_host.http.errors import error_middleware, handle_expect_header, with_error_format
 from handler_host.http.middleware.cors import Cors
 from handler_host.http.request_limits import RequestLimits
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import NotFound
 from handler_host.protocols.anthropic.routes import REQUEST_ID, AnthropicRoutes
-from handler_host.protocols.anthropic.routes import envelope as anthropic_envelope
-from handler_host.protocols.chat_service import ChatApi
+from handler_host.protocols.anthropic.routes import error_body as anthropic_envelope
+from handler_host.protocols.chat_service import ChatService
 from handler_host.protocols.gemini.routes import GeminiRoutes
-from handler_host.protocols.gemini.routes import envelope as gemini_envelope
+from handler_host.protocols.gemini.routes import error_body as gemini_envelope
 from handler_host.protocols.openai.routes import OpenAIRoutes
 from handler_host.protocols.openai_responses.routes import ResponsesRoutes
 from handler_host.routes.api_docs import ApiDocsRoutes
@@ -60,7 +60,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     cors = Cors(config.server.cors_origins)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     native = NativeRoutes(supervisor, dispatcher, limits)
-    chats = ChatApi(supervisor, dispatcher)
+    chats = ChatService(supervisor, dispatcher)
     openai = OpenAIRoutes(chats, limits)
     responses = ResponsesRoutes(chats, limits)
     anthropic = AnthropicRoutes(chats, limits)
@@ -70,8 +70,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     metrics = MetricsRoutes(supervisor)
     dashboard = DashboardRoutes(supervisor, native)
     audit = Audit(supervisor.observation.events)
-    consumers = ConsumerGate(keys, counters, cors.allows)
-    operators = Operators(keys, audit, counters, limits)
+    consumers = ConsumerAuth(keys, counters, cors.allows)
+    operators = AdminAuth(keys, audit, counters, limits)
     # With an address of their own, what operators do is found nowhere else, and nothing else there.
     apart = config.admin.listen is not None
     operators_address = _only_at(operators=True) if apart else _unchanged
@@ -84,10 +84,10 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         return not_operators(cors.crossed(traced(limits.counted(consumers.only(endpoint, parameter)))))
 
     def for_anthropics_clients(endpoint: Endpoint) -> Endpoint:
-        return speaking(anthropic_envelope, for_consumers(endpoint), request_id=REQUEST_ID)
+        return with_error_format(anthropic_envelope, for_consumers(endpoint), request_id=REQUEST_ID)
 
     def for_geminis_clients(endpoint: Endpoint) -> Endpoint:
-        return speaking(gemini_envelope, for_consumers(endpoint, parameter="key"))
+        return with_error_format(gemini_envelope, for_consumers(endpoint, parameter="key"))
 
     def for_operators(endpoint: Endpoint) -> Endpoint:
         return operators_address(operators.only(endpoint))
@@ -160,6 +160,6 @@ def _only_at(*, operators: bool) -> Gate:
 def _guarded(routes: list[web.RouteDef], gate: Gate) -> list[web.RouteDef]:
     """Return the routes with the gate before each of them."""
     return [
-        web.route(route.method, route.path, gate(route.handler), expect_handler=expectation, **route.kwargs)
+        web.route(route.method, route.path, gate(route.handler), expect_handler=handle_expect_header, **route.kwargs)
         for route in routes
     ]

@@ -26,7 +26,7 @@ from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, 
 from handler_host.http.listener import Listener
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import ConfigError
-from handler_host.signals import Reread, Signals
+from handler_host.signals import ConfigReloader, SignalHandler
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ LAST_BYTES = 1.0
 """Seconds that answers get to be sent when all handlers have ended."""
 
 
-def run(config: Config, reread: Reread | None = None) -> int:
+def run(config: Config, reread: ConfigReloader | None = None) -> int:
     """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves.
 
     ``reread`` returns the configuration as it stands now, for SIGHUP; the default is that of the
@@ -56,7 +56,7 @@ def _again(source: Path | None) -> Config:
     return load_config(source, os.environ).config
 
 
-def _with_state_file(reread: Reread) -> Config:
+def _with_state_file(reread: ConfigReloader) -> Config:
     return with_state_file(reread(), os.environ)
 
 
@@ -69,10 +69,10 @@ def _check_address(config: Config) -> None:
         )
 
 
-async def _serve(config: Config, made_token: str | None, reread: Reread) -> int:
+async def _serve(config: Config, made_token: str | None, reread: ConfigReloader) -> int:
     async with serving(config) as (supervisor, url):
-        signals = Signals(supervisor, reread)
-        obeying = asyncio.create_task(signals.obey(), name="signals")
+        signals = SignalHandler(supervisor, reread)
+        obeying = asyncio.create_task(signals.run(), name="signals")
         _announce(url, config, made_token)
         await supervisor.ready()
         # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
@@ -186,6 +186,6 @@ async def _drain(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals])
     await asyncio.wait({closing, again}, return_when=asyncio.FIRST_COMPLETED)
     if not closing.done():
         log.warning("a second signal: what is under way is ended now")
-        supervisor.hurry()
+        supervisor.force_shutdown()
     again.cancel()
     await closing

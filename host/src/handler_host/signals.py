@@ -20,18 +20,18 @@ from handler_host.plugin.errors import ConfigError, HandlerBusy, HostError, Unkn
 
 log = logging.getLogger(__name__)
 
-Reread = Callable[[], Config]
+ConfigReloader = Callable[[], Config]
 """Returns the configuration as it stands now, of the same file, environment and flags; raises ``ConfigError``."""
 
 
-class Signals:
+class SignalHandler:
     """Takes the signals of this process; ``reread`` is what SIGHUP asks for the configuration.
 
     ``stops`` gets the signals that ask the host to end. The others are obeyed one
     after the other by :meth:`obey`, which whoever makes this runs as a task.
     """
 
-    def __init__(self, supervisor: Supervisor, reread: Reread) -> None:
+    def __init__(self, supervisor: Supervisor, reread: ConfigReloader) -> None:
         self.stops: asyncio.Queue[signal.Signals] = asyncio.Queue()
         self._supervisor = supervisor
         self._reread = reread
@@ -50,7 +50,7 @@ class Signals:
         else:
             self._wishes.put_nowait(signal.SIGHUP)
 
-    async def obey(self) -> None:
+    async def run(self) -> None:
         """Do what is asked for, until cancelled."""
         while True:
             wish = await self._wishes.get()
@@ -63,7 +63,7 @@ class Signals:
                 log.exception("a defect of the host: %s was not obeyed", wish.name)
 
 
-async def reconfigure(supervisor: Supervisor, reread: Reread) -> None:
+async def reconfigure(supervisor: Supervisor, reread: ConfigReloader) -> None:
     """Take on what has changed in the configuration; a wrong one changes nothing. All is told in one log line."""
     old = supervisor.config
     try:

@@ -116,9 +116,9 @@ async def test_hosts_that_are_killed_at_random_points_lose_and_repeat_nothing_an
             try:
                 url = f"{host.url}/v1/handlers/sheets/log.append"
                 row = {"user_id": user, "event": event, "key": f"{user} {event}"}
-                async with session.post(url, json=row) as answer:
-                    await answer.read()
-                    return answer.status == 200
+                async with session.post(url, json=row) as response:
+                    await response.read()
+                    return response.status == 200
             except aiohttp.ClientError:
                 await asyncio.sleep(0.005)
                 return False
@@ -140,14 +140,14 @@ async def test_hosts_that_are_killed_at_random_points_lose_and_repeat_nothing_an
         await within(last.run(20))
         await host.kill()
         await host.start()
-        async with session.get(f"{host.url}/health/ready") as answer:
-            assert (await answer.json())["pending"]["sheets"] >= 20
+        async with session.get(f"{host.url}/health/ready") as response:
+            assert (await response.json())["pending"]["sheets"] >= 20
         google.faults.clear()
         # No dispatch any more: the host itself sees to it.
         async with asyncio.timeout(LIMIT):
             while True:
-                async with session.get(f"{host.url}/health/ready") as answer:
-                    ready = await answer.json()
+                async with session.get(f"{host.url}/health/ready") as response:
+                    ready = await response.json()
                 if not ready["pending"]:
                     break
                 await asyncio.sleep(0.05)

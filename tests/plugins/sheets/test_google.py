@@ -208,10 +208,10 @@ async def test_a_burst_of_reads_costs_one_call_and_own_writes_are_read_at_once(
         await sheets("users.get", user_id="1")
         calls = len(google.calls)
         google.sheet("users").cells.append(["9", "Nine"])
-        answers = await asyncio.gather(*(sheets("users.get", user_id="9") for _ in range(100)))
+        responses = await asyncio.gather(*(sheets("users.get", user_id="9") for _ in range(100)))
         assert len(google.calls) == calls
-        assert {answer["user"] is None for answer in answers} == {True}
-        assert all(0 <= answer["age"] < 3600 for answer in answers)
+        assert {response["user"] is None for response in responses} == {True}
+        assert all(0 <= response["age"] < 3600 for response in responses)
         await sheets("users.register", user_id="1", name="One")
         await sheets("states.set", name="n", value=5)
         await sheets("log.append", event="mine")
@@ -257,9 +257,9 @@ async def test_a_copy_is_served_soon_while_a_call_hangs(
         await sheets.written()
         assert (await sheets("users.get", user_id="1"))["age"] < 30
         google.fail("GET", act="hang", seconds=3600)
-        answers = await within(asyncio.gather(*(sheets("users.get", user_id="1") for _ in range(5))))
-        assert {answer["user"]["name"] for answer in answers} == {"One"}
-        assert all(answer["age"] >= 0.2 for answer in answers)
+        responses = await within(asyncio.gather(*(sheets("users.get", user_id="1") for _ in range(5))))
+        assert {response["user"]["name"] for response in responses} == {"One"}
+        assert all(response["age"] >= 0.2 for response in responses)
 
 
 async def test_two_hosts_on_one_spreadsheet_never_write_over_each_other(
@@ -277,8 +277,8 @@ async def _both_write(google: Google, one: Client, two: Client) -> None:
     # Both make the worksheets at the same time, too.
     keys = {}
     for name, sheets in (("one", one), ("two", two)):
-        answers = [sheets("log.append", user_id=name, event=str(number)) for number in range(60)]
-        keys[name] = asyncio.ensure_future(_in_order(answers))
+        responses = [sheets("log.append", user_id=name, event=str(number)) for number in range(60)]
+        keys[name] = asyncio.ensure_future(_in_order(responses))
     acknowledged = {name: await task for name, task in keys.items()}
     for sheets in (one, two):
         await sheets("users.register", user_id=f"only {id(sheets)}")
@@ -293,8 +293,8 @@ async def _both_write(google: Google, one: Client, two: Client) -> None:
     assert (await two("states.get", name="n"))["value"] == 1
 
 
-async def _in_order(answers: list[Any]) -> list[str]:
-    return [key for answer in answers for key in (await answer)["keys"]]
+async def _in_order(responses: list[Any]) -> list[str]:
+    return [key for response in responses for key in (await response)["keys"]]
 
 
 async def test_a_local_workbook_moves_to_google_by_sync(tmp_path: Path, google: Google, private_key: str) -> None:

@@ -142,8 +142,8 @@ async def test_a_request_that_is_repeated_with_its_key_is_done_once(tmp_path: Pa
     async with local(tmp_path) as sheets:
         first = await sheets("log.append", rows=rows, key="one")
         again = [{"event": "a", "data": {"y": 2, "x": 1}}, {"event": "b"}]
-        answers = await asyncio.gather(*(sheets("log.append", rows=again, key="one") for _ in range(5)))
-        assert all(answer == first for answer in answers)
+        responses = await asyncio.gather(*(sheets("log.append", rows=again, key="one") for _ in range(5)))
+        assert all(response == first for response in responses)
         assert (await sheets("states.increment", name="n", by=5, key="one"))["value"] == 5
         os.kill(sheets.host.pid("sheets"), signal.SIGKILL)
         await until(lambda: sheets.host.state("sheets") == "cold")
@@ -229,16 +229,16 @@ async def test_a_tab_is_exported_as_csv_and_formulas_are_made_harmless(tmp_path:
     async with local(tmp_path) as sheets:
         rows = [{"event": "=HYPERLINK(1)", "text": 'say "hi",\nyou', "data": -1}, {"event": "-1"}]
         await sheets("log.append", rows=rows + [{"event": str(number)} for number in range(600)])
-        answer = await sheets("export", tab="log")
-        assert answer["rows"] == 602
-        table = list(csv.DictReader(io.StringIO(answer["csv"], newline="")))
+        response = await sheets("export", tab="log")
+        assert response["rows"] == 602
+        table = list(csv.DictReader(io.StringIO(response["csv"], newline="")))
         assert len(table) == 602
         assert (table[0]["event"], table[0]["text"], table[0]["data"]) == ("'=HYPERLINK(1)", 'say "hi",\nyou', "-1")
         plain = await sheets("export", tab="log", escape=False)
         assert [row["event"] for row in csv.DictReader(io.StringIO(plain["csv"]))][:2] == ["=HYPERLINK(1)", "-1"]
-        parts = [part async for part in sheets.host.pieces("sheets", "export", tab="log")]
+        parts = [part async for part in sheets.host.chunks("sheets", "export", tab="log")]
         assert len(parts) == 3
-        assert "".join(part["csv"] for part in parts) == answer["csv"]
+        assert "".join(part["csv"] for part in parts) == response["csv"]
         assert (await sheets("export", tab="users"))["csv"].startswith("user_id,name,status,")
 
 
@@ -395,5 +395,5 @@ async def test_one_piece_of_work_that_fails_leaves_nothing_and_keeps_no_other_ba
 
 def test_importing_the_plugin_imports_neither_gspread_nor_google_auth() -> None:
     code = "import sheets, sys; print([name for name in ('gspread', 'google.auth', 'requests') if name in sys.modules])"
-    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
-    assert answer.stdout.strip() == "[]"
+    response = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert response.stdout.strip() == "[]"

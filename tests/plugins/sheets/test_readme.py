@@ -65,14 +65,14 @@ async def test_the_commands_do_what_the_readme_says(tmp_path: Path, google: Goog
     async with served(tmp_path, google, private_key) as host:
         *_, try_it, move = commands
         assert (await run(host, try_it))["mode"] == "local"
-        answer = await run(host, move)
-        assert (answer["mode"], answer["moved"], answer["complete"]) == ("google", 1, True)
+        response = await run(host, move)
+        assert (response["mode"], response["moved"], response["complete"]) == ("google", 1, True)
         assert [(row["user_id"], row["event"]) for row in google.rows("log")] == [("42", "hello")]
 
 
 async def test_each_example_is_answered_with_what_the_readme_says(tmp_path: Path) -> None:
     async with local(tmp_path, users_columns=["email"]) as sheets:
         for name, request, told in EXAMPLES:
-            answer = await sheets(name, **json.loads(request))
+            response = await sheets(name, **json.loads(request))
             for key in re.findall(r'"(\w+)":', told.partition("}`")[0].partition("{…}")[0].partition("[…]")[0])[:1]:
-                assert key in answer, f"{name}: {answer}"
+                assert key in response, f"{name}: {response}"

@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from handler_host.http import request_context
-from handler_host.http.sse import EventStream, event
+from handler_host.http.sse import SseResponse, event
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import InvalidInput, TooManyConnections, UnknownHandler
 from handler_host.telemetry.events import KINDS, MAX_LISTENERS, Event, EventHub, Wanted
@@ -41,7 +41,7 @@ class EventRoutes:
             raise TooManyConnections(f"{MAX_LISTENERS} listeners follow the events already", retry_after=5.0)
         after = request.headers.get(LAST_ID) or None
         with hub.listen(wanted, after=after, replay=replay) as listener:
-            async with EventStream(request, request_context.current.get()) as stream:
+            async with SseResponse(request, request_context.current.get()) as stream:
                 await stream.send_events([RECONNECT])
                 if not follow:
                     await stream.send_events(_frames(hub.run, *listener.ready()))

@@ -34,7 +34,7 @@ class SignIn(msgspec.Struct, forbid_unknown_fields=True):
     token: str
 
 
-class Operators:
+class AdminAuth:
     """The gate of the admin routes, and the routes of the sessions."""
 
     def __init__(self, keys: KeyRing, audit: Audit, counters: Counters, limits: RequestLimits) -> None:

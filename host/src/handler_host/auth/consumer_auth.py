@@ -67,7 +67,7 @@ def presented_key(request: web.Request, parameter: str | None = None) -> str | N
     return request.query.get(parameter) if parameter is not None else None
 
 
-class ConsumerGate:
+class ConsumerAuth:
     """The gate of the consumers' routes.
 
     Without consumer keys it is open for everybody on this machine, but not for web
@@ -87,7 +87,7 @@ class ConsumerGate:
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             if self._keys.open:
-                _refuse_strangers(request, self._allows)
+                _require_loopback_host(request, self._allows)
             else:
                 await self._admit(request, parameter)
             return await endpoint(request)
@@ -107,10 +107,10 @@ class ConsumerGate:
             self._counters.wrong_keys["consumer"] += 1
             await self._throttle.failed(address_of(request))
             raise Unauthorized("the API key is not one of this host's: see HANDLER_HOST_API_KEYS")
-        fault = consumer.fault()
-        if fault is not None:
-            self._counters.refused[consumer.name, fault] += 1
-            raise Unauthorized(f"this API key was of use once, but is {fault}")
+        inactive_reason = consumer.inactive_reason()
+        if inactive_reason is not None:
+            self._counters.refused[consumer.name, inactive_reason] += 1
+            raise Unauthorized(f"this API key was of use once, but is {inactive_reason}")
         try:
             consumer.request()
         except RateLimited:
@@ -134,7 +134,7 @@ def is_loopback(host: str) -> bool:
     return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
 
 
-def _refuse_strangers(request: web.Request, allows: Callable[[str], bool]) -> None:
+def _require_loopback_host(request: web.Request, allows: Callable[[str], bool]) -> None:
     host = request.headers.get(hdrs.HOST)
     if host is not None and not _names_this_machine(host):
         raise Forbidden(

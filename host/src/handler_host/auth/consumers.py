@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from handler_host.auth.consumer_file import Entry, parse_consumers
-from handler_host.auth.rate_limiter import Usage
+from handler_host.auth.rate_limiter import RateLimiter
 from handler_host.config import AuthConfig
 from handler_host.plugin.errors import ConfigError, RateLimited
 
@@ -29,7 +29,7 @@ LOOK_INTERVAL = 1.0
 class Consumer:
     """Who has sent a key: what it may, and what it does now."""
 
-    def __init__(self, name: str, entry: Entry, usage: Usage) -> None:
+    def __init__(self, name: str, entry: Entry, usage: RateLimiter) -> None:
         self.name = name
         self.entry = entry
         self._usage = usage
@@ -38,7 +38,7 @@ class Consumer:
         """Tell whether the consumer may ask for this handler."""
         return self.entry.handlers is None or handler in self.entry.handlers
 
-    def fault(self, now: datetime.datetime | None = None) -> str | None:
+    def inactive_reason(self, now: datetime.datetime | None = None) -> str | None:
         """Return why the key is of no use (any more), or None."""
         if self.entry.revoked is not None:
             return "revoked"
@@ -76,7 +76,7 @@ class Consumers:
         self._fixed = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
         if config.consumers is not None:
             self._fixed |= parse_consumers(config.consumers, "HANDLER_HOST_CONSUMERS")
-        self._usage: dict[str, Usage] = {}
+        self._usage: dict[str, RateLimiter] = {}
         self._consumers: list[tuple[bytes, Consumer]] = []
         self._stamp: tuple[int, int, int] | None = None
         self._looked_at = time.monotonic()
@@ -127,7 +127,7 @@ class Consumers:
     def _take(self, entries: dict[str, Entry]) -> None:
         """Let these be the consumers, beside those of the configuration; who is counted stays counted."""
         every = {**entries, **self._fixed}
-        self._usage = {name: self._usage.get(name) or Usage() for name in every}
+        self._usage = {name: self._usage.get(name) or RateLimiter() for name in every}
         self._consumers = [
             (bytes.fromhex(entry.hash.removeprefix("sha256:")), Consumer(name, entry, self._usage[name]))
             for name, entry in every.items()

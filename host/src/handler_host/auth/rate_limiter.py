@@ -8,7 +8,7 @@ from array import array
 MINUTE = 60.0
 
 
-class Usage:
+class RateLimiter:
     """Counts of one consumer. The requests are kept as times, so that no minute has more than allowed."""
 
     __slots__ = ("_next", "_times", "under_way")

@@ -11,7 +11,7 @@ from typing import NamedTuple, Protocol
 import msgspec
 
 from handler_host.channel import frames
-from handler_host.plugin.errors import AnswerTooLarge, DeadlineExceeded, HostError
+from handler_host.plugin.errors import DeadlineExceeded, HostError, ResponseTooLarge
 
 
 class ChannelLimits(msgspec.Struct, frozen=True):
@@ -52,7 +52,7 @@ class Link(Protocol):
 
 
 class Call:
-    """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`pieces` of a stream."""
+    """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`chunks` of a stream."""
 
     __slots__ = (
         "_channel",
@@ -114,11 +114,11 @@ class Call:
             return None
         return max(0.0, self.begun_at + total - time.monotonic())
 
-    async def answer(self) -> bytes:
+    async def response(self) -> bytes:
         """Return the whole answer.
 
         Raises the :class:`HostError` that the handler answered with, ``HandlerCrashed``,
-        ``DeadlineExceeded`` or ``AnswerTooLarge``. Being cancelled cancels the call.
+        ``DeadlineExceeded`` or ``ResponseTooLarge``. Being cancelled cancels the call.
         """
         if not self._ended:
             await self._wait(self._timeouts.total, "request_timeout")
@@ -126,7 +126,7 @@ class Call:
             raise self._error.again()
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
-    async def pieces(self) -> list[bytes]:
+    async def chunks(self) -> list[bytes]:
         """Return the next pieces of a stream, all that have come; none at its end.
 
         Asking for the next ones gives the worker credit for the last ones.
@@ -150,9 +150,9 @@ class Call:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         """Iterate over the pieces of a stream, one by one."""
-        while taken := await self.pieces():
-            for piece in taken:
-                yield piece
+        while taken := await self.chunks():
+            for chunk in taken:
+                yield chunk
 
     @property
     def outcome(self) -> str | None:
@@ -173,7 +173,7 @@ class Call:
             self._channel.forget(self._number)
             self.ended(error)
 
-    def piece(self, data: bytes) -> None:
+    def chunk(self, data: bytes) -> None:
         """Take a piece or fragment; called by the channel."""
         self._received += 1
         self._pieces.append(data)
@@ -184,7 +184,7 @@ class Call:
         limit = self._channel.limits.max_answer
         if self._size > limit:
             self._pieces.clear()
-            self.abort(AnswerTooLarge(f"the handler's answer is longer than {limit} bytes (server.max_answer)"))
+            self.abort(ResponseTooLarge(f"the handler's answer is longer than {limit} bytes (server.max_answer)"))
         else:
             # Nobody reads fragments before the last one: what bounds them is the answer's limit.
             self._channel.send(frames.Credit(self._number, len(data)))

@@ -295,10 +295,10 @@ class Channel(asyncio.Protocol):
         self.send(frames.Ping(self._sequence))
         self._heartbeat = self._loop.call_later(interval, self._beat)
 
-    def _take_piece(self, frame: frames.Piece) -> None:
+    def _take_piece(self, frame: frames.Chunk) -> None:
         call = self._calls.get(frame.number)
         if call is not None:
-            call.piece(frame.data)
+            call.chunk(frame.data)
 
     def _take_end(self, frame: frames.End) -> None:
         call = self._calls.pop(frame.number, None)
@@ -359,7 +359,7 @@ class Channel(asyncio.Protocol):
             self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
 
     _TAKE: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
-        frames.Piece: _take_piece,
+        frames.Chunk: _take_piece,
         frames.End: _take_end,
         frames.Error: _take_error,
         frames.Pong: _take_pong,

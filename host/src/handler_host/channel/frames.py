@@ -162,7 +162,7 @@ class Failed(_Frame, frozen=True, tag=17):
     """It could get no more memory."""
 
 
-class Piece(_Frame, frozen=True, tag=18):
+class Chunk(_Frame, frozen=True, tag=18):
     """To who asked: one item of a stream, or one fragment of an answer."""
 
     number: int
@@ -219,8 +219,8 @@ class Dispatch(_Frame, frozen=True, tag=23):
     """Seconds that the handler gives it; never more than its parent has left."""
 
 
-HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Piece | End | Error
-WorkerFrame = Ready | Failed | Piece | End | Error | Pong | Log | Dispatch | Cancel | Credit
+HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Chunk | End | Error
+WorkerFrame = Ready | Failed | Chunk | End | Error | Pong | Log | Dispatch | Cancel | Credit
 
 _encoder = msgspec.msgpack.Encoder()
 

@@ -19,12 +19,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from handler_host.chat.handler import ChatHandler, cut_off
+    from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.types import (
         AssistantMessage,
-        ChatAnswer,
-        ChatPiece,
+        ChatChunk,
         ChatRequest,
+        ChatResponse,
         Content,
         FinishReason,
         FunctionCall,
@@ -47,16 +47,16 @@ if TYPE_CHECKING:
         ToolMessage,
         Usage,
         UserMessage,
-        join,
-        text_of,
+        accumulate,
+        content_text,
     )
-    from handler_host.chat.validation import arguments_of, check, image_of
+    from handler_host.chat.validation import arguments_of, image_of, validate_request
 
 __all__ = [
     "AssistantMessage",
-    "ChatAnswer",
+    "ChatResponse",
     "ChatHandler",
-    "ChatPiece",
+    "ChatChunk",
     "ChatRequest",
     "Content",
     "FinishReason",
@@ -81,16 +81,16 @@ __all__ = [
     "Usage",
     "UserMessage",
     "arguments_of",
-    "check",
-    "cut_off",
+    "validate_request",
+    "raise_truncated",
     "image_of",
-    "join",
-    "text_of",
+    "accumulate",
+    "content_text",
 ]
 
 _MODULES = {
-    "handler": ("ChatHandler", "cut_off"),
-    "validation": ("arguments_of", "check", "image_of"),
+    "handler": ("ChatHandler", "raise_truncated"),
+    "validation": ("arguments_of", "validate_request", "image_of"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

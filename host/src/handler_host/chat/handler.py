@@ -9,7 +9,7 @@ A GPT variant is a class with one method::
             for word in request.last_text().split():
                 yield word + " "
 
-What the method yields is a ``str`` (text) or a :class:`ChatPiece` (anything
+What the method yields is a ``str`` (text) or a :class:`ChatChunk` (anything
 else). The base class makes the ``chat`` operation of it: it counts what is
 missing, keeps the finish reason right, and joins the pieces for a client that
 asked for no stream.
@@ -29,18 +29,18 @@ from contextlib import aclosing
 
 from handler_host._internal.source_location import in_brackets, place_of
 from handler_host.chat.types import (
-    ChatPiece,
+    ChatChunk,
     ChatRequest,
     FinishReason,
-    join,
+    accumulate,
 )
-from handler_host.chat.validation import check
+from handler_host.chat.validation import validate_request
 from handler_host.plugin.context import Context
 from handler_host.plugin.errors import UpstreamError
 from handler_host.plugin.hooks import hookimpl
 from handler_host.plugin.operations import CallInfo, operation
 
-_NOTHING = ChatPiece()
+_NOTHING = ChatChunk()
 
 
 class ChatHandler:
@@ -68,30 +68,30 @@ class ChatHandler:
     async def open(self) -> None:
         """Import the SDK and make the client; register what has to be closed with ``self.context.on_close``."""
 
-    def stream(self, request: ChatRequest) -> AsyncIterator[ChatPiece | str]:
+    def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk | str]:
         """Yield the answer's pieces. Add a parameter ``call`` to be given the dispatch's :class:`CallInfo`."""
         raise NotImplementedError(f"{type(self).__name__} has to define stream(self, request)")
 
-    @operation("chat", summary="Answer a chat, at once or as a stream.", collect=join)
-    async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatPiece]:
+    @operation("chat", summary="Answer a chat, at once or as a stream.", collect=accumulate)
+    async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatChunk]:
         """Run :meth:`stream` and see to it that the stream ends as a whole one does."""
-        check(request)
+        validate_request(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
-        async with aclosing(source) as pieces:  # type: ignore[type-var]
-            async for item in pieces:
-                piece = ChatPiece(text=item) if isinstance(item, str) else item
-                if not isinstance(piece, ChatPiece):
+        async with aclosing(source) as chunks:  # type: ignore[type-var]
+            async for item in chunks:
+                chunk = ChatChunk(text=item) if isinstance(item, str) else item
+                if not isinstance(chunk, ChatChunk):
                     place = in_brackets(place_of(self.stream))
                     raise TypeError(f"stream{place} has yielded {reprlib.repr(item)}: yield a str or a ChatPiece")
-                finished = finished or piece.finish_reason is not None
-                if piece != _NOTHING:
-                    yield piece
+                finished = finished or chunk.finish_reason is not None
+                if chunk != _NOTHING:
+                    yield chunk
         if not finished:
-            yield ChatPiece(finish_reason=self.unfinished())
+            yield ChatChunk(finish_reason=self.on_missing_finish_reason())
 
-    def unfinished(self) -> FinishReason:
+    def on_missing_finish_reason(self) -> FinishReason:
         """Say how a stream ended that gave no finish reason.
 
         Here: it simply ended, which is what a dozen-line handler does. A handler
@@ -101,6 +101,6 @@ class ChatHandler:
         return "stop"
 
 
-def cut_off() -> FinishReason:
+def raise_truncated() -> FinishReason:
     """Raise the error for a provider's answer that ended without a finish reason."""
     raise UpstreamError("the provider's answer ended without a finish reason: it was cut off on its way")

@@ -165,7 +165,7 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
         """Return the text of the last user message, or an empty string."""
         for message in reversed(self.messages):
             if isinstance(message, UserMessage):
-                return text_of(message.content)
+                return content_text(message.content)
         return ""
 
 
@@ -192,7 +192,7 @@ class ToolCallDelta(_Model):
     arguments: str = ""
 
 
-class ChatPiece(_Model):
+class ChatChunk(_Model):
     """One item of a chat's stream; what it does not carry is left out.
 
     A whole stream has one ``finish_reason`` and one ``usage``, in its last pieces.
@@ -207,7 +207,7 @@ class ChatPiece(_Model):
     """The model that answers, as the provider names it."""
 
 
-class ChatAnswer(_Model):
+class ChatResponse(_Model):
     """A whole answer: the pieces of a stream, joined."""
 
     text: str | None
@@ -218,33 +218,33 @@ class ChatAnswer(_Model):
     model: str | None = None
 
 
-def text_of(content: Content | list[TextPart] | None) -> str:
+def content_text(content: Content | list[TextPart] | None) -> str:
     """Return the text in a message's content, without its images."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content if isinstance(part, TextPart))
 
 
-def join(pieces: list[ChatPiece]) -> ChatAnswer:
+def accumulate(chunks: list[ChatChunk]) -> ChatResponse:
     """Make one answer of a stream's pieces."""
     text: list[str] = []
     refusal: list[str] = []
     calls: dict[int, ToolCall] = {}
-    answer = ChatAnswer(text=None, finish_reason="stop", usage=None)
-    for piece in pieces:
-        if piece.text is not None:
-            text.append(piece.text)
-        if piece.refusal is not None:
-            refusal.append(piece.refusal)
-        for delta in piece.tool_calls or ():
+    response = ChatResponse(text=None, finish_reason="stop", usage=None)
+    for chunk in chunks:
+        if chunk.text is not None:
+            text.append(chunk.text)
+        if chunk.refusal is not None:
+            refusal.append(chunk.refusal)
+        for delta in chunk.tool_calls or ():
             call = calls.setdefault(delta.index, ToolCall(id="", function=FunctionCall(name="", arguments="")))
             call.id = delta.id or call.id
             call.function.name = delta.name or call.function.name
             call.function.arguments += delta.arguments
-        answer.finish_reason = piece.finish_reason or answer.finish_reason
-        answer.usage = piece.usage or answer.usage
-        answer.model = piece.model or answer.model
-    answer.text = "".join(text) if text else None
-    answer.refusal = "".join(refusal) if refusal else None
-    answer.tool_calls = [calls[index] for index in sorted(calls)] or None
-    return answer
+        response.finish_reason = chunk.finish_reason or response.finish_reason
+        response.usage = chunk.usage or response.usage
+        response.model = chunk.model or response.model
+    response.text = "".join(text) if text else None
+    response.refusal = "".join(refusal) if refusal else None
+    response.tool_calls = [calls[index] for index in sorted(calls)] or None
+    return response

@@ -44,7 +44,7 @@ _LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
 _SCHEMAS = frozenset({"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"})
 
 
-def check(request: ChatRequest) -> None:
+def validate_request(request: ChatRequest) -> None:
     """Raise ``InvalidInput`` for what no provider can make sense of, with the path to the field."""
     if not request.messages:
         _refuse("messages", "has to have at least one message")

@@ -14,7 +14,7 @@ from typing import Any
 from handler_host._internal.units import format_duration
 from handler_host.cli.client import Client, Events, refused
 from handler_host.cli.failure import INTERRUPTED, OK, USAGE, Failure
-from handler_host.cli.render import note, put, put_failure
+from handler_host.cli.render import echo, note, put_failure
 
 _TIMING = re.compile(r"(\w+);dur=([\d.]+)")
 
@@ -53,21 +53,21 @@ class Dialogue:
         asked_at = time.monotonic()
         messages = [*self._messages, {"role": "user", "content": text}]
         events = self._client.events("chat", "completions", body=_json(self._options | {"messages": messages}))
-        answer = Answer(events)
+        response = Answer(events)
         try:
-            answer.print()
+            response.print()
         finally:
             events.close()
-        self._messages = [*messages, {"role": "assistant", "content": "".join(answer.pieces)}]
+        self._messages = [*messages, {"role": "assistant", "content": "".join(response.chunks)}]
         if self._verbose:
-            note(f"({', '.join(answer.times(time.monotonic() - asked_at))})")
+            note(f"({', '.join(response.times(time.monotonic() - asked_at))})")
 
 
 class Answer:
     """One answer, printed while it comes."""
 
     def __init__(self, events: Events) -> None:
-        self.pieces: list[str] = []
+        self.chunks: list[str] = []
         self._events = events
         self._usage: Mapping[str, Any] = {}
 
@@ -79,7 +79,7 @@ class Answer:
                     return
                 self._take(data)
         finally:
-            put()
+            echo()
         raise self._events.broken_off()
 
     def _take(self, data: str) -> None:
@@ -89,8 +89,8 @@ class Answer:
                 raise refused(data)
             for choice in chunk["choices"]:
                 piece = choice["delta"].get("content") or choice["delta"].get("refusal") or ""
-                self.pieces.append(piece)
-                put(piece, end="")
+                self.chunks.append(piece)
+                echo(piece, end="")
             self._usage = chunk.get("usage") or self._usage
         except (ValueError, KeyError, TypeError, AttributeError):
             raise Failure(f"this is no part of a chat completion: {data[:200]}") from None
@@ -117,10 +117,10 @@ def converse(dialogue: Dialogue) -> int:
         try:
             line = input("you> ")
         except EOFError:
-            put()
+            echo()
             return OK
         except KeyboardInterrupt:
-            put()
+            echo()
             return INTERRUPTED
         if not line.strip():
             continue

@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.package_check import Built, build, of_wheel, runnable
-from handler_host.cli.render import note, put, put_json
+from handler_host.cli.render import echo, note, put_json
 from handler_host.cli.report_card import Mark, Row
 from handler_host.cli.worker_check import of_process, of_tests, of_worker
 
@@ -29,13 +29,13 @@ def check(arguments: SimpleNamespace) -> int:
             row = found._replace(text=found.text.replace(f"{Path(directory, 'site')}{os.sep}", ""))
             rows.append(row)
             if not arguments.json:
-                put(f"{MARKS[row.mark].ljust(8)} {row.place.ljust(16)}  {row.text}")
+                echo(f"{MARKS[row.mark].ljust(8)} {row.place.ljust(16)}  {row.text}")
     problems = sum(row.mark is Mark.PROBLEM for row in rows)
     if arguments.json:
         put_json({"fit": not problems, "rows": [row.to_json() for row in rows]})
     else:
-        put()
-        put("fit for others" if not problems else f"{problems} problem{'s' if problems > 1 else ''}: not fit yet")
+        echo()
+        echo("fit for others" if not problems else f"{problems} problem{'s' if problems > 1 else ''}: not fit yet")
     return REFUSED if problems else OK
 
 

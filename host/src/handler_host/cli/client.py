@@ -57,8 +57,8 @@ class Client:
 
     def events(self, *path: str, body: bytes) -> Events:
         """Post JSON to a consumer route; return the answer's events."""
-        answer = self._send("POST", _path("v1", *path), token=_consumer_key(), body=body, accept=EVENT_STREAM)
-        return self._stream(answer)
+        response = self._send("POST", _path("v1", *path), token=_consumer_key(), body=body, accept=EVENT_STREAM)
+        return self._stream(response)
 
     def happenings(self, *, after: str | None, **query: object) -> Events:
         """Ask for the host's events, those after the one of this id; return them as they come."""
@@ -74,11 +74,11 @@ class Client:
             )
         )
 
-    def _stream(self, answer: http.client.HTTPResponse) -> Events:
-        if not (answer.getheader("Content-Type") or "").startswith(EVENT_STREAM):
-            answer.close()
-            raise self._stranger(f"answered with {answer.getheader('Content-Type')!r} instead of a stream")
-        return Events(answer, self.url)
+    def _stream(self, response: http.client.HTTPResponse) -> Events:
+        if not (response.getheader("Content-Type") or "").startswith(EVENT_STREAM):
+            response.close()
+            raise self._stranger(f"answered with {response.getheader('Content-Type')!r} instead of a stream")
+        return Events(response, self.url)
 
     def _send(
         self,
@@ -104,7 +104,7 @@ class Client:
         connection = self._connected()
         try:
             connection.request(method, target, body, headers)
-            answer = connection.getresponse()
+            response = connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             connection.close()
             if isinstance(error, OSError):
@@ -113,9 +113,9 @@ class Client:
         if connection.sock is not None:
             # From here on the answer alone holds the connection, and closes it at its end.
             connection.sock.close()
-        if not 200 <= answer.status < 300:
-            raise self._refusal(answer, variable if not secret else "")
-        return answer
+        if not 200 <= response.status < 300:
+            raise self._refusal(response, variable if not secret else "")
+        return response
 
     def _connected(self) -> http.client.HTTPConnection:
         connection = self._kind(self._hostname, self._port, timeout=CONNECT_TIMEOUT)
@@ -136,21 +136,21 @@ class Client:
         connection.sock.settimeout(SILENCE)
         return connection
 
-    def _refusal(self, answer: http.client.HTTPResponse, missing: str) -> Failure:
+    def _refusal(self, response: http.client.HTTPResponse, missing: str) -> Failure:
         """Return what the host said when it said no; ``missing`` is the variable of the key that was not sent."""
         try:
-            with answer:
-                envelope = json.loads(answer.read(LONGEST_REFUSAL))
-            wait = answer.getheader("Retry-After")
-            hint = f"; set {missing}" if answer.status == 401 and missing else ""
+            with response:
+                envelope = json.loads(response.read(LONGEST_REFUSAL))
+            wait = response.getheader("Retry-After")
+            hint = f"; set {missing}" if response.status == 401 and missing else ""
             return _failure(envelope, hint, f", try again in {wait} s" if wait is not None else "")
         except (ValueError, KeyError, TypeError, OSError, http.client.HTTPException):
-            return self._stranger(f"answered {answer.status} {answer.reason}")
+            return self._stranger(f"answered {response.status} {response.reason}")
 
-    def _json(self, answer: http.client.HTTPResponse) -> Any:
+    def _json(self, response: http.client.HTTPResponse) -> Any:
         try:
-            with answer:
-                return json.loads(answer.read())
+            with response:
+                return json.loads(response.read())
         except ValueError:
             raise self._stranger("answered with something else than JSON") from None
         except (OSError, http.client.HTTPException) as error:
@@ -174,16 +174,16 @@ class Client:
 class Events:
     """The events of one answer, as they come; ``headers`` has the answer's, with names in lower case."""
 
-    def __init__(self, answer: http.client.HTTPResponse, url: str) -> None:
-        self.headers: Mapping[str, str] = {name.lower(): value for name, value in answer.getheaders()}
-        self._answer = answer
+    def __init__(self, response: http.client.HTTPResponse, url: str) -> None:
+        self.headers: Mapping[str, str] = {name.lower(): value for name, value in response.getheaders()}
+        self._response = response
         self._url = url
 
     def __iter__(self) -> Iterator[tuple[str, str]]:
         """Yield the name and the data of each event; raises :class:`Failure` if the connection breaks."""
         name, data = "message", list[str]()
         try:
-            for raw in self._answer:
+            for raw in self._response:
                 field, _, value = raw.decode("utf-8", "replace").rstrip("\r\n").partition(":")
                 if field == "event":
                     name = value.strip()
@@ -203,7 +203,7 @@ class Events:
 
     def close(self) -> None:
         """Leave: the host ends what it does for this answer."""
-        self._answer.close()
+        self._response.close()
 
 
 def refused(data: str) -> Failure:

@@ -14,7 +14,7 @@ from typing import Any, get_args
 from handler_host._internal.units import parse_duration
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.flags import loaded
-from handler_host.cli.render import note, put, put_json
+from handler_host.cli.render import echo, note, put_json
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, Number, looks_secret
 from handler_host.config.loader import Loaded, hash_key
 from handler_host.config.values import SECTIONS, keys_of
@@ -39,7 +39,7 @@ def config(arguments: SimpleNamespace) -> int:
         put_json({"config": _plain(found.config), "sources": sources})
     else:
         for line in _toml(found):
-            put(line)
+            echo(line)
     return OK
 
 
@@ -53,7 +53,7 @@ def _hash() -> int:
             f"the key has fewer than {SHORTEST_KEY} characters; take a long random one, e.g. of `openssl rand -hex 24`",
             USAGE,
         )
-    put(hash_key(key))
+    echo(hash_key(key))
     return OK
 
 
@@ -74,7 +74,7 @@ def _check(config: Config) -> int:
             note(f"warning: {entry.name} cannot run: {entry.problem.state}: {entry.problem.reason}")
     if problems:
         raise ConfigError("\n".join(problems))
-    put(f"{config.source or 'the configuration'} is in order")
+    echo(f"{config.source or 'the configuration'} is in order")
     return OK
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from handler_host.cli.client import Client, refused
 from handler_host.cli.failure import OK, USAGE, Failure
-from handler_host.cli.render import put, put_json
+from handler_host.cli.render import echo, put_json
 
 _PAIR = re.compile(r"[A-Za-z_][\w.-]*=")
 
@@ -33,7 +33,7 @@ def dispatch(arguments: SimpleNamespace) -> int:
             raise refused(data)
         if name == "end":
             return OK
-        put(data)
+        echo(data)
     raise events.broken_off()
 
 

@@ -21,9 +21,9 @@ from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.flags import loaded
 from handler_host.cli.local_host import own_host
 from handler_host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
-from handler_host.cli.render import note, put, put_json, put_table, size
+from handler_host.cli.render import echo, note, put_json, put_table, size
 from handler_host.config import Config, with_state_file
-from handler_host.memory.footprints import Learned
+from handler_host.memory.footprints import FootprintStore
 from handler_host.memory.procfs import MemoryLimit, read_limit
 from handler_host.workers.launch_spec import policy_of
 
@@ -38,7 +38,7 @@ def doctor(arguments: SimpleNamespace) -> int:
     limit = read_limit(config.memory)
     host, asked = remote_host.ask(arguments)
     judged = {name: host.judged(entry) if host is not None else entry for name, entry in catalog.entries.items()}
-    learned = Learned(with_state_file(config, os.environ).memory.state_file)
+    learned = FootprintStore(with_state_file(config, os.environ).memory.state_file)
     learned.load()
     findings = [
         *diagnosis.of_place(arguments.config or os.environ.get("HANDLER_HOST_CONFIG"), learned.path),
@@ -66,7 +66,7 @@ def doctor(arguments: SimpleNamespace) -> int:
         put_json(_as_json(config, limit, findings, footprints, found, left_out))
     else:
         _put(findings)
-        put()
+        echo()
         _put_plan(config, limit, footprints, found, left_out)
     return REFUSED if any(finding.level == "problem" for finding in findings) else OK
 
@@ -78,7 +78,7 @@ Measured = tuple[int, float]
 def _put(findings: Sequence[Finding]) -> None:
     width = max(len(finding.place) for finding in findings)
     for finding in findings:
-        put(f"{MARKS[finding.level].ljust(8)} {finding.place.ljust(width)}  {finding.text}")
+        echo(f"{MARKS[finding.level].ljust(8)} {finding.place.ljust(width)}  {finding.text}")
 
 
 def _put_plan(
@@ -106,14 +106,14 @@ def _put_plan(
     ]
     put_table(columns, rows, left=("NEED", "KNOWN"))
     headroom = format_size(PLANS[0] - budget_of(config, PLANS[0]))
-    put(f"Each with host and fork server; a plan keeps its headroom free ({headroom} of {format_size(PLANS[0])}).")
+    echo(f"Each with host and fork server; a plan keeps its headroom free ({headroom} of {format_size(PLANS[0])}).")
     busiest = next(need for need in found if need.name == "expected")
-    put(f"expected: {', '.join(busiest.handlers) or 'none'}, taken to be active at a time; --expect A,B names others.")
+    echo(f"expected: {', '.join(busiest.handlers) or 'none'}, taken to be active at a time; --expect A,B names others.")
     if left_out:
-        put(f"Left out of all sums: {', '.join(f'{name} ({state})' for name, state in left_out.items())}.")
-    put()
+        echo(f"Left out of all sums: {', '.join(f'{name} ({state})' for name, state in left_out.items())}.")
+    echo()
     for sentence in advice(config, limit, footprints, found):
-        put(f"- {sentence}")
+        echo(f"- {sentence}")
 
 
 def _as_json(
@@ -138,7 +138,7 @@ def _footprint(
     config: Config,
     entry: CatalogEntry,
     measured: Mapping[str, Measured],
-    learned: Learned,
+    learned: FootprintStore,
     host: remote_host.RunningHost | None,
 ) -> Footprint:
     policy = policy_of(config, entry)

@@ -20,7 +20,7 @@ from handler_host.catalog.catalog import CatalogEntry, scan
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.flags import loaded
-from handler_host.cli.render import note, put, put_table
+from handler_host.cli.render import echo, note, put_table
 from handler_host.config import Config
 from handler_host.plugin.errors import ConfigError
 
@@ -46,7 +46,7 @@ def _list(directory: Path) -> int:
     if rows:
         put_table(("HANDLER", "PYTHON", "PLUGIN", "PATH"), rows, left=("HANDLER", "PYTHON", "PLUGIN", "PATH"))
     else:
-        put(f"no handler has an environment of its own in {directory}")
+        echo(f"no handler has an environment of its own in {directory}")
     for complaint in complaints:
         note(f"warning: {complaint}")
     return OK
@@ -67,7 +67,7 @@ def _remove(directory: Path, handler: str) -> int:
     if handler not in known:
         raise Failure(f"{handler!r} has no environment of its own in {directory}{did_you_mean(handler, known)}")
     shutil.rmtree(known[handler].path)
-    put(f"{handler} runs in the host's environment again, if it is installed there; a running host: {_RESCAN}")
+    echo(f"{handler} runs in the host's environment again, if it is installed there; a running host: {_RESCAN}")
     return OK
 
 
@@ -90,8 +90,8 @@ def _create(config: Config, path: Path, arguments: SimpleNamespace) -> int:
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    put(f"{handler} has an environment of its own: {path}")
-    put(f"its worker shares no pages with the others (see docs/how-to/environments.md); a running host: {_RESCAN}")
+    echo(f"{handler} has an environment of its own: {path}")
+    echo(f"its worker shares no pages with the others (see docs/how-to/environments.md); a running host: {_RESCAN}")
     return OK
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from handler_host._internal.units import format_duration, format_size
 from handler_host.cli.client import Client
 from handler_host.cli.failure import OK, UNREACHABLE, USAGE, Failure
-from handler_host.cli.render import note, put, put_json_line
+from handler_host.cli.render import echo, note, put_json_line
 
 LONGEST_PAUSE = 10.0
 """Seconds between two tries to reach a host that has gone."""
@@ -36,7 +36,7 @@ def events(arguments: SimpleNamespace) -> int:
         if arguments.json:
             put_json_line(event)
         else:
-            put(_line(event))
+            echo(_line(event))
     return OK
 
 

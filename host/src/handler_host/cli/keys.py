@@ -15,7 +15,7 @@ from handler_host._internal.units import parse_duration
 from handler_host.auth.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.flags import loaded
-from handler_host.cli.render import note, put, put_json, put_table
+from handler_host.cli.render import echo, note, put_json, put_table
 from handler_host.config.loader import hash_key
 
 PREFIX = "hh_"
@@ -77,7 +77,7 @@ def _new(file: Path, arguments: SimpleNamespace) -> int:
     block = "\n".join(lines) + "\n"
     _write(file, f"{text.rstrip()}\n\n{block}" if text.strip() else block, name)
     note(f"{name} is in {file}. The key is shown this once:")
-    put(key)
+    echo(key)
     return OK
 
 
@@ -139,7 +139,7 @@ def _revoke(file: Path, name: str) -> int:
         )
     lines.insert(place + 1, f"revoked = {_now()}")
     _write(file, "\n".join(lines) + "\n", name)
-    put(f"{name} is revoked; a running host sees it within a second of the next request")
+    echo(f"{name} is revoked; a running host sees it within a second of the next request")
     return OK
 
 

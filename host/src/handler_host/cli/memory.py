@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
-from handler_host.cli.render import duration, put, put_table, size
+from handler_host.cli.render import duration, echo, put_table, size
 
 
 def put_memory(report: dict[str, Any]) -> None:
     """Print the answer of ``GET /admin/memory`` for people."""
     _put_processes(report)
-    put()
+    echo()
     _put_budget(report)
     if report["handlers"]:
-        put()
+        echo()
         _put_handlers(report["handlers"])
 
 
@@ -29,28 +29,28 @@ def _put_processes(report: dict[str, Any]) -> None:
 
 def _put_budget(report: dict[str, Any]) -> None:
     path = f", {report['limit_path']}" if report["limit_path"] is not None else ""
-    put(
+    echo(
         f"limit {size(report['limit'])} ({report['limit_source']}{path}), of which {size(report['headroom'])} are kept "
         f"free and {size(report['usable'])} may be used"
     )
     others = f", {size(report['others'])} held by others" if report["others"] else ""
     free = f"{size(report['room'])} are free" if report["room"] >= 0 else f"{size(-report['room'])} too much"
-    put(f"used {size(report['used'])}, reserved {size(report['reserved'])}{others}: {free}")
+    echo(f"used {size(report['used'])}, reserved {size(report['reserved'])}{others}: {free}")
     pressure, sampling = report["pressure"], report["sampling"]
     if pressure["short"]:
         share = f"{pressure['stalled_share']:.0%} of the time"
-        put(f"memory is short: tasks wait for it {share} ({pressure['stalled_source']}); activations wait")
+        echo(f"memory is short: tasks wait for it {share} ({pressure['stalled_source']}); activations wait")
     if pressure["kills"]:
-        put(f"killed for memory since the kernel counts: {pressure['kills']} ({pressure['kills_source']})")
+        echo(f"killed for memory since the kernel counts: {pressure['kills']} ({pressure['kills_source']})")
     for waiting in report["waiting"]:
-        put(f"{waiting['handler']} waits for {size(waiting['amount'])} since {duration(waiting['waited'])}")
+        echo(f"{waiting['handler']} waits for {size(waiting['amount'])} since {duration(waiting['waited'])}")
     if report["refused"]:
-        put(f"activations without room since the start: {report['refused']}")
+        echo(f"activations without room since the start: {report['refused']}")
     victims = [
         f"{one['handler']} ({size(one['size'])}, idle {duration(one['idle_for'])})" for one in report["evict_next"]
     ]
-    put(f"evicted next: {', '.join(victims) or 'nobody is idle'}")
-    put(
+    echo(f"evicted next: {', '.join(victims) or 'nobody is idle'}")
+    echo(
         f"measured every {duration(sampling['every'])} in {duration(sampling['cost'])} of processor time "
         f"({sampling['share']:.1%}); learned: {report['state_file'] or 'not kept'}"
     )

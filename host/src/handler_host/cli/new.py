@@ -10,7 +10,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 from handler_host.cli.failure import OK, USAGE, Failure
-from handler_host.cli.render import put
+from handler_host.cli.render import echo
 
 TEMPLATE = Path(__file__).parents[1] / "templates" / "plugin"
 BASES = {"chat": "handler-host-gpt-a", "local-model": "handler-host-gpt-e"}
@@ -34,16 +34,16 @@ def new(arguments: SimpleNamespace) -> int:
     except ImportError as error:
         raise Failure("new needs copier: pip install 'handler-host[tools]'") from error
     run_copy(str(TEMPLATE), target, {"name": name, "kind": arguments.kind}, defaults=True, quiet=True)
-    put(f"{target} has a handler of the kind {arguments.kind!r}. Next:")
-    put()
+    echo(f"{target} has a handler of the kind {arguments.kind!r}. Next:")
+    echo()
     base = BASES.get(arguments.kind)
     if base is not None and not _is_installed(base):
-        put(f"  # {base} is not installed in this environment, and on no package index: take it from a clone")
-        put(f"  pip install ./handler-host/plugins/{base.removeprefix('handler-host-').replace('-', '_')}")
-    put(f"  cd {target} && pip install -e '.[dev]'")
-    put("  handler-host dev .       # try it; edit, and try again")
-    put("  handler-host check .     # is it fit for others?")
-    put("  pytest && mypy && ruff check .")
+        echo(f"  # {base} is not installed in this environment, and on no package index: take it from a clone")
+        echo(f"  pip install ./handler-host/plugins/{base.removeprefix('handler-host-').replace('-', '_')}")
+    echo(f"  cd {target} && pip install -e '.[dev]'")
+    echo("  handler-host dev .       # try it; edit, and try again")
+    echo("  handler-host check .     # is it fit for others?")
+    echo("  pytest && mypy && ruff check .")
     return OK
 
 

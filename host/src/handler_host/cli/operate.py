@@ -13,8 +13,8 @@ from handler_host.cli.memory import put_memory
 from handler_host.cli.receipts import of_load, of_pin, of_unload
 from handler_host.cli.render import (
     duration,
+    echo,
     note,
-    put,
     put_failure,
     put_fields,
     put_json,
@@ -31,9 +31,9 @@ def ps(arguments: SimpleNamespace) -> int:
     client = Client(arguments)
     if arguments.handlers:
         return _each(arguments, lambda name: client.admin("GET", "handlers", name), arguments.handlers, _put_handler)
-    answer = client.admin("GET", "handlers")
+    response = client.admin("GET", "handlers")
     if arguments.json:
-        put_json(answer)
+        put_json(response)
         return OK
     rows = [
         (
@@ -49,7 +49,7 @@ def ps(arguments: SimpleNamespace) -> int:
             "pinned" if handler["pin"] else duration(handler["expires_in"]),
             handler["reason"] or "",
         )
-        for handler in answer["handlers"]
+        for handler in response["handlers"]
     ]
     columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
     put_table(columns, rows, left=("NAME", "STATE", "REASON"))
@@ -86,7 +86,7 @@ def _put_handler(handler: dict[str, Any]) -> None:
         "last exit": f"{last['text']} ({last['kind']}, generation {last['generation']}, {last['at']})" if last else "",
     }
     put_fields(fields)
-    put()
+    echo()
 
 
 def load(arguments: SimpleNamespace) -> int:
@@ -96,7 +96,7 @@ def load(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: {"handler": name} | client.admin("POST", "handlers", name, "load", **query),
         arguments.handlers,
-        lambda receipt: put(of_load(receipt)),
+        lambda receipt: echo(of_load(receipt)),
     )
 
 
@@ -126,7 +126,7 @@ def _pin(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: client.admin("POST", "handlers", name, arguments.command),
         arguments.handlers,
-        lambda handler: put(of_pin(handler)),
+        lambda handler: echo(of_pin(handler)),
     )
 
 
@@ -146,7 +146,7 @@ def _take_away(arguments: SimpleNamespace) -> int:
         arguments,
         lambda name: {"handler": name} | client.admin("POST", "handlers", name, arguments.command, **query),
         names,
-        lambda receipt: put(of_unload(receipt)),
+        lambda receipt: echo(of_unload(receipt)),
     )
 
 
@@ -173,7 +173,7 @@ def _each(
     status = OK
     for name in dict.fromkeys(names):
         try:
-            answer = ask(name)
+            response = ask(name)
         except Failure as failure:
             if failure.status in (USAGE, UNREACHABLE):
                 raise
@@ -181,9 +181,9 @@ def _each(
             status = failure.status
             continue
         if arguments.json:
-            put_json_line(answer)
+            put_json_line(response)
         else:
-            show(answer)
+            show(response)
     return status
 
 
@@ -195,11 +195,11 @@ def rescan(arguments: SimpleNamespace) -> int:
         return OK
     changes = [(what, report[what]) for what in ("added", "removed", "changed") if report[what]]
     for what, names in changes:
-        put(f"{what}: {', '.join(names)}")
+        echo(f"{what}: {', '.join(names)}")
     if not changes:
-        put("nothing has changed")
+        echo("nothing has changed")
     for name, reason in report["problems"].items():
-        put(f"cannot run: {name}: {reason}")
+        echo(f"cannot run: {name}: {reason}")
     for warning in report["warnings"]:
         note(f"warning: {warning}")
     return OK
@@ -217,9 +217,9 @@ def memory(arguments: SimpleNamespace) -> int:
 
 def drain(arguments: SimpleNamespace) -> int:
     """Let the host take no new work."""
-    answer = Client(arguments).admin("POST", "drain")
+    response = Client(arguments).admin("POST", "drain")
     if arguments.json:
-        put_json(answer)
+        put_json(response)
     else:
-        put(f"the host takes no new work; dispatches under way: {answer['in_flight']}")
+        echo(f"the host takes no new work; dispatches under way: {response['in_flight']}")
     return OK

@@ -28,7 +28,7 @@ COLOURS = {
 """Of the states; all others are problems, and red."""
 
 
-def put(text: str = "", end: str = "\n") -> None:
+def echo(text: str = "", end: str = "\n") -> None:
     """Print to standard output: as it is to a pipe, harmless to a terminal."""
     _write((visible(text) if sys.stdout.isatty() else text) + end)
 
@@ -40,12 +40,12 @@ def note(text: str) -> None:
 
 def put_json(value: Any) -> None:
     """Print JSON for programs; people can read it as well."""
-    put(json.dumps(value, indent=2, ensure_ascii=False))
+    echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
 def put_json_line(value: Any) -> None:
     """Print JSON as one line: for commands with one answer for each of several handlers."""
-    put(json.dumps(value, ensure_ascii=False))
+    echo(json.dumps(value, ensure_ascii=False))
 
 
 def put_failure(failure: Failure, *, as_json: bool = False) -> None:
@@ -83,7 +83,7 @@ def put_fields(fields: Mapping[str, str]) -> None:
     width = max(map(len, fields))
     for name, value in fields.items():
         if value not in ("", "-"):
-            put(f"{name.ljust(width)}  {visible(value)}")
+            echo(f"{name.ljust(width)}  {visible(value)}")
 
 
 def size(value: int | None) -> str:

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from handler_host._internal.units import parse_duration
 from handler_host.cli.client import Client
 from handler_host.cli.failure import OK, UNREACHABLE, USAGE, Failure
-from handler_host.cli.render import note, put
+from handler_host.cli.render import echo, note
 from handler_host.cli.top_table import frame
 
 SHORTEST = 0.2
@@ -70,7 +70,7 @@ def _plain(client: Client, interval: float, *, once: bool = False) -> int:
         else:
             history = [*history[-HISTORY:], memory["used"]]
             width = shutil.get_terminal_size().columns
-            put("\n".join([*frame(handlers, memory, history, width), ""]))
+            echo("\n".join([*frame(handlers, memory, history, width), ""]))
             if once:
                 return OK
         time.sleep(interval)

@@ -159,7 +159,7 @@ class Screen(App[None]):
         async with self._looking:
             try:
                 memory = await asyncio.to_thread(self._client.admin, "GET", "memory")
-                answer = await asyncio.to_thread(self._client.admin, "GET", "handlers")
+                response = await asyncio.to_thread(self._client.admin, "GET", "handlers")
             except Failure as failure:
                 if failure.status != UNREACHABLE:  # another token, for one: nothing will be better by itself
                     self.failure = failure
@@ -170,7 +170,7 @@ class Screen(App[None]):
             else:
                 if self._memory is None and self._history:
                     self._say("the host is there again")
-                self._memory, self._handlers = memory, answer["handlers"]
+                self._memory, self._handlers = memory, response["handlers"]
                 self._history.append(memory["used"])
                 self._show()
 

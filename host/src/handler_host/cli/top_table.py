@@ -84,9 +84,9 @@ def bars(values: Sequence[int], limit: int, width: int) -> str:
     return "".join(BARS[max(0, min(steps, -(-value * steps // max(1, limit))))] for value in shown).rjust(width)
 
 
-def frame(answer: dict[str, Any], memory: dict[str, Any], history: Sequence[int], width: int) -> list[str]:
+def frame(response: dict[str, Any], memory: dict[str, Any], history: Sequence[int], width: int) -> list[str]:
     """Return the whole as lines, for a terminal that only prints."""
-    handlers = answer["handlers"]
+    handlers = response["handlers"]
     columns = columns_for(width, [handler["name"] for handler in handlers])
     rows = [[heading(column) for column in columns]]
     rows += [[cell(column, handler) for column in columns] for handler in handlers]

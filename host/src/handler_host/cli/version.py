@@ -7,10 +7,10 @@ from types import SimpleNamespace
 
 from handler_host._internal.versions import __version__
 from handler_host.cli.failure import OK
-from handler_host.cli.render import put
+from handler_host.cli.render import echo
 
 
 def version(arguments: SimpleNamespace) -> int:
     """Print the version."""
-    put(f"handler-host {__version__} (Python {platform.python_version()})")
+    echo(f"handler-host {__version__} (Python {platform.python_version()})")
     return OK

@@ -17,13 +17,19 @@ import msgspec
 from aiohttp import hdrs, web
 
 from handler_host.channel.call import Call
-from handler_host.dispatch.fallback import Fallbacks, for_another, goes_on, turns, with_failures
-from handler_host.dispatch.recorder import Tally
+from handler_host.dispatch.fallback import (
+    Fallbacks,
+    request_for_fallback,
+    should_fall_back,
+    should_try_next,
+    with_fallback_errors,
+)
+from handler_host.dispatch.recorder import DispatchRecorder
 from handler_host.http import request_context
-from handler_host.http.errors import JSON, envelope, foreseen
+from handler_host.http.errors import JSON, error_body, to_host_error
 from handler_host.http.request_limits import RequestLimits
-from handler_host.http.sse import EventStream, event
-from handler_host.lifecycle.admission import Admission
+from handler_host.http.sse import SseResponse, event
+from handler_host.lifecycle.admission import LeaseContext
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import Forbidden, HandlerCrashed, HostError
@@ -40,12 +46,12 @@ END = event(b"{}", "end")
 """The data of the event that ends a whole stream."""
 
 
-class _Begun(NamedTuple):
+class _OpenStream(NamedTuple):
     """A stream whose first pieces have come."""
 
-    admission: Admission
-    tally: Tally
-    pieces: list[bytes]
+    admission: LeaseContext
+    tally: DispatchRecorder
+    chunks: list[bytes]
     call: Call
 
 
@@ -66,7 +72,7 @@ class Dispatcher:
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
         """Return the whole answer as JSON; raises the :class:`handler_host.plugin.errors.HostError` of a refusal or failure."""
-        return await self._somewhere(self._answer, name, operation, body)
+        return await self._with_fallback(self._response, name, operation, body)
 
     @asynccontextmanager
     async def stream(self, name: str, operation: str, body: bytes) -> AsyncIterator[tuple[list[bytes], Call]]:
@@ -76,10 +82,10 @@ class Dispatcher:
         and can be an answer with a status of its own. What has not come when the
         block is left is cancelled.
         """
-        begun = await self._somewhere(self._begin, name, operation, body)
+        begun = await self._with_fallback(self._open_stream, name, operation, body)
         failure: HostError | None = None
         try:
-            yield begun.pieces, begun.call
+            yield begun.chunks, begun.call
         except HostError as error:
             failure = error
             raise
@@ -88,28 +94,28 @@ class Dispatcher:
             begun.admission.release()
             begun.tally.close(failure)
 
-    async def _answer(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
+    async def _response(self, name: str, operation: str, body: bytes, deadline: float) -> bytes:
         admission = self._admission(name, operation, deadline)
-        with Tally(self._counters, name, admission.operation) as tally:
+        with DispatchRecorder(self._counters, name, admission.operation) as tally:
             async with admission as lease:
                 call = self._call(lease, operation, body, deadline, streamed=False)
                 tally.begin(lease, call, operation)
                 try:
-                    return await call.answer()
+                    return await call.response()
                 finally:
                     tally.end()
 
-    async def _begin(self, name: str, operation: str, body: bytes, deadline: float) -> _Begun:
+    async def _open_stream(self, name: str, operation: str, body: bytes, deadline: float) -> _OpenStream:
         admission = self._admission(name, operation, deadline)
-        tally = Tally(self._counters, name, admission.operation)
+        tally = DispatchRecorder(self._counters, name, admission.operation)
         tally.open()
         try:
             lease = await admission.__aenter__()
             try:
                 call = self._call(lease, operation, body, deadline, streamed=True)
                 tally.begin(lease, call, operation)
-                pieces = await call.pieces()
-                tally.first_piece()
+                chunks = await call.chunks()
+                tally.first_chunk()
             except BaseException:
                 tally.end()
                 admission.release()
@@ -117,22 +123,24 @@ class Dispatcher:
         except BaseException as error:
             tally.close(error)
             raise
-        return _Begun(admission, tally, pieces, call)
+        return _OpenStream(admission, tally, chunks, call)
 
-    async def _somewhere(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
+    async def _with_fallback(self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes) -> Outcome:
         """Return what ``attempt`` gives for the handler, or for the first of its fallbacks that does not fail."""
         deadline = time.monotonic() + self._timeout
         try:
-            return await self._once_or_twice(attempt, name, operation, body, deadline)
+            return await self._with_crash_retry(attempt, name, operation, body, deadline)
         except HostError as error:
-            others = self._fallbacks.of(name) if turns(error) else []
+            others = self._fallbacks.of(name) if should_fall_back(error) else []
             if not others:
                 raise
             # Anew: what was raised has this frame in its traceback, and each would keep the other.
             first = error.again()
-        return await self._elsewhere(attempt, name, others, operation, for_another(operation, body), deadline, first)
+        return await self._try_fallbacks(
+            attempt, name, others, operation, request_for_fallback(operation, body), deadline, first
+        )
 
-    async def _elsewhere(
+    async def _try_fallbacks(
         self,
         attempt: Attempt[Outcome],
         name: str,
@@ -151,26 +159,26 @@ class Dispatcher:
             fields = {"handler": name, "error": last.code, "fallback": other, "request_id": current.request_id}
             log.warning("fallback", extra={"fields": fields})
             try:
-                return await self._once_or_twice(attempt, other, operation, body, deadline)
+                return await self._with_crash_retry(attempt, other, operation, body, deadline)
             except HostError as error:
                 failures[other] = last = error.again()
-                if not goes_on(error):
+                if not should_try_next(error):
                     break
         # It was this one that was asked; who else was is told in the message.
         current.handler = name
-        raise with_failures(first, failures) if failures else first.again()
+        raise with_fallback_errors(first, failures) if failures else first.again()
 
-    async def _once_or_twice(
+    async def _with_crash_retry(
         self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float
     ) -> Outcome:
         try:
             return await attempt(name, operation, body, deadline)
         except HandlerCrashed:
-            if not self._supervisor.may_run_again(name, operation):
+            if not self._supervisor.is_retryable(name, operation):
                 raise
         return await attempt(name, operation, body, deadline)
 
-    def _admission(self, name: str, operation: str, deadline: float) -> Admission:
+    def _admission(self, name: str, operation: str, deadline: float) -> LeaseContext:
         consumer = request_context.current.get().consumer
         if consumer is not None and not consumer.allows(name):
             self._counters.refused[consumer.name, "handler"] += 1
@@ -239,16 +247,16 @@ class NativeRoutes:
     async def _stream(self, request: web.Request, name: str, operation: str, body: bytes) -> web.StreamResponse:
         current = request_context.current.get()
         async with self._dispatcher.stream(name, operation, body) as (first, rest):
-            async with EventStream(request, current) as events:
+            async with SseResponse(request, current) as events:
                 try:
-                    pieces = first
-                    while pieces:
-                        await events.send(pieces)
-                        pieces = await rest.pieces()
+                    chunks = first
+                    while chunks:
+                        await events.send(chunks)
+                        chunks = await rest.chunks()
                 except ConnectionError:
                     raise  # the client has gone
                 except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                    told = envelope(foreseen(error, current.request_id), current.request_id)
+                    told = error_body(to_host_error(error, current.request_id), current.request_id)
                     await events.send_events([event(told, "error")])
                 else:
                     await events.send_events([END])

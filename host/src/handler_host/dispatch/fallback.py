@@ -66,17 +66,17 @@ class Fallbacks:
         return [other for other in dict.fromkeys(others) if other != name]
 
 
-def turns(error: HostError) -> bool:
+def should_fall_back(error: HostError) -> bool:
     """Tell whether another handler is asked after this error of the first one."""
     return isinstance(error, OF_THE_HANDLER) and not isinstance(error, OF_THE_REQUEST)
 
 
-def goes_on(error: HostError) -> bool:
+def should_try_next(error: HostError) -> bool:
     """Tell whether the next one is asked after this error of a fallback: also if that cannot take the request."""
     return not isinstance(error, OF_THE_HOST)
 
 
-def for_another(operation: str, body: bytes) -> bytes:
+def request_for_fallback(operation: str, body: bytes) -> bytes:
     """Return the request as it goes to a fallback: a chat without its model, which would be that of the first one."""
     if operation not in WITH_A_MODEL:
         return body
@@ -90,7 +90,7 @@ def for_another(operation: str, body: bytes) -> bytes:
     return msgspec.json.encode(request)
 
 
-def with_failures(error: HostError, failures: dict[str, HostError]) -> HostError:
+def with_fallback_errors(error: HostError, failures: dict[str, HostError]) -> HostError:
     """Return the first handler's error, with what the others that were asked have failed with."""
     told = error.again()
     causes = ", ".join(f"{name}: {other.code}" for name, other in failures.items())
@@ -100,7 +100,7 @@ def with_failures(error: HostError, failures: dict[str, HostError]) -> HostError
     return told
 
 
-def unknown(config: Config, known: Collection[str]) -> Iterator[str]:
+def unknown_fallbacks(config: Config, known: Collection[str]) -> Iterator[str]:
     """Yield a sentence for each name in a list that is no handler's."""
     places = {"[defaults]": config.defaults.fallback}
     places |= {f"[handlers.{name}]": keys["fallback"] for name, keys in config.handlers.items() if "fallback" in keys}

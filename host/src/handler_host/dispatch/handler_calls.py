@@ -140,13 +140,13 @@ class NestedCalls:
                 chain=chain,
             )
             if frame.streamed:
-                while pieces := await call.pieces():
-                    for piece in pieces:
-                        await self._send(frame.number, piece, nested)
+                while chunks := await call.chunks():
+                    for chunk in chunks:
+                        await self._send(frame.number, chunk, nested)
             else:
-                answer = await call.answer()
-                for start in range(0, len(answer), frames.FRAGMENT):
-                    await self._send(frame.number, answer[start : start + frames.FRAGMENT], nested)
+                response = await call.response()
+                for start in range(0, len(response), frames.FRAGMENT):
+                    await self._send(frame.number, response[start : start + frames.FRAGMENT], nested)
         self._channel.send(frames.End(frame.number, None))
 
     async def _send(self, number: int, data: bytes, nested: _Nested) -> None:
@@ -154,4 +154,4 @@ class NestedCalls:
             nested.waiter = asyncio.get_running_loop().create_future()
             await nested.waiter
         nested.credit -= len(data)
-        self._channel.send(frames.Piece(number, data))
+        self._channel.send(frames.Chunk(number, data))

@@ -13,7 +13,7 @@ from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
 from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
 
 
-class Tally:
+class DispatchRecorder:
     """Counts what happens in its block as one dispatch.
 
     Entering it raises ``RateLimited`` for a consumer with too many under way.
@@ -24,7 +24,7 @@ class Tally:
         "_call",
         "_consumer",
         "_counters",
-        "_first_piece",
+        "_first_chunk",
         "_handle",
         "_handler",
         "_lease",
@@ -41,7 +41,7 @@ class Tally:
         self._lease: Lease | None = None
         self._call: Call | None = None
         self._handle: float | None = None
-        self._first_piece: float | None = None
+        self._first_chunk: float | None = None
         self._result: str | None = None
 
     def __enter__(self) -> Self:
@@ -62,9 +62,9 @@ class Tally:
         self._lease, self._call, self._operation = lease, call, operation
         self._began = time.monotonic()
 
-    def first_piece(self) -> None:
+    def first_chunk(self) -> None:
         """Note that a stream begins."""
-        self._first_piece = time.monotonic() - self._began
+        self._first_chunk = time.monotonic() - self._began
 
     def end(self) -> None:
         """Note that the worker is done with it, or nobody waits any more; before the lease is given back."""
@@ -93,5 +93,5 @@ class Tally:
         activate = lease.activate_seconds if lease is not None else 0.0
         consumer = self._consumer.name if self._consumer is not None else None
         self._counters.dispatched(
-            Dispatch(self._handler, operation, result, queue, activate, self._handle, self._first_piece, consumer)
+            Dispatch(self._handler, operation, result, queue, activate, self._handle, self._first_chunk, consumer)
         )

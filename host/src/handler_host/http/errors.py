@@ -34,7 +34,7 @@ def error_type(status: int) -> str:
     return TYPES.get(status) or ("server_error" if status >= 500 else "invalid_request_error")
 
 
-def envelope(error: HostError, request_id: str) -> bytes:
+def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error."""
     content: dict[str, Any] = {
         "message": error.message,
@@ -50,7 +50,7 @@ def envelope(error: HostError, request_id: str) -> bytes:
     return msgspec.json.encode({"error": content})
 
 
-def speaking(own: request_context.Envelope, endpoint: Endpoint, *, request_id: istr | None = None) -> Endpoint:
+def with_error_format(own: request_context.Envelope, endpoint: Endpoint, *, request_id: istr | None = None) -> Endpoint:
     """Return ``endpoint`` with the errors of its protocol; this goes before all that may refuse a request.
 
     ``request_id`` is the header that the protocol has for the request's number, beside ``X-Request-ID``.
@@ -58,7 +58,7 @@ def speaking(own: request_context.Envelope, endpoint: Endpoint, *, request_id: i
 
     async def run(request: web.Request) -> web.StreamResponse:
         current = request_context.current.get()
-        current.envelope = own
+        current.error_body = own
         current.also = request_id
         return await endpoint(request)
 
@@ -74,10 +74,10 @@ def error_response(error: HostError, request_id: str, own: request_context.Envel
         headers[hdrs.RETRY_AFTER] = "1"
     if error.status == 401:
         headers[hdrs.WWW_AUTHENTICATE] = "Bearer"
-    return web.Response(status=error.status, body=(own or envelope)(error, request_id), headers=headers)
+    return web.Response(status=error.status, body=(own or error_body)(error, request_id), headers=headers)
 
 
-def foreseen(error: Exception, request_id: str) -> HostError:
+def to_host_error(error: Exception, request_id: str) -> HostError:
     """Return the error to show for ``error``; one that nobody has foreseen goes to the log with its traceback."""
     if isinstance(error, HostError):
         return error
@@ -101,7 +101,7 @@ def error_middleware() -> Middleware:
             if request.transport is None or request.transport.is_closing():
                 raise  # the client has gone, and nobody reads an answer
             # No name for what is shown: the traceback has this frame, and each would keep the other.
-            response = error_response(foreseen(error, current.request_id), current.request_id, current.envelope)
+            response = error_response(to_host_error(error, current.request_id), current.request_id, current.error_body)
         if not response.prepared:
             current.stamp(response.headers)
         return response
@@ -109,7 +109,7 @@ def error_middleware() -> Middleware:
     return answer
 
 
-async def expectation(request: web.Request) -> web.StreamResponse | None:
+async def handle_expect_header(request: web.Request) -> web.StreamResponse | None:
     """Answer an ``Expect`` header, which aiohttp does before any middleware."""
     if request.headers[hdrs.EXPECT].lower() == "100-continue":
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")

@@ -9,7 +9,7 @@ from aiohttp import http_exceptions, web
 
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
-from handler_host.http.errors import error_response, foreseen
+from handler_host.http.errors import error_response, to_host_error
 from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, TooManyConnections
 
 IDLE_SHARE = 2
@@ -56,7 +56,7 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Return the answer to what cannot be read as a request (aiohttp)."""
-        current = request_context.Exchange(request_context.new_request_id())
+        current = request_context.RequestContext(request_context.new_request_id())
         error: HostError
         if isinstance(exc, http_exceptions.LineTooLong):
             limit = self._listener.config.max_header
@@ -66,7 +66,7 @@ class Connection(web.RequestHandler):
         elif status == 400:
             error = BadRequest("this is no HTTP request that can be read")
         else:
-            error = foreseen(exc if isinstance(exc, Exception) else RuntimeError(message), current.request_id)
+            error = to_host_error(exc if isinstance(exc, Exception) else RuntimeError(message), current.request_id)
         response = error_response(error, current.request_id)
         current.stamp(response.headers)
         response.force_close()

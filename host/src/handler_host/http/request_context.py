@@ -33,7 +33,7 @@ Envelope = Callable[[HostError, str], bytes]
 """The JSON of an error, of the error and the request's number."""
 
 
-class Exchange:
+class RequestContext:
     """One request and its answer; times are seconds."""
 
     __slots__ = (
@@ -53,7 +53,7 @@ class Exchange:
         """The span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
         """The handler that was asked, once it is known that there is one."""
-        self.envelope: Envelope | None = None
+        self.error_body: Envelope | None = None
         """How the protocol of this route shows errors; None: as most routes do."""
         self.also: istr | None = None
         """Another header for the request's number, where this protocol's clients look for one."""
@@ -105,14 +105,14 @@ class Exchange:
         headers[SERVER_TIMING] = timing
 
 
-current: ContextVar[Exchange] = ContextVar("exchange")
+current: ContextVar[RequestContext] = ContextVar("exchange")
 """The exchange of the running request: aiohttp gives each request a task, and so a context, of its own."""
 
 
-def begin(request: web.Request) -> Exchange:
+def begin(request: web.Request) -> RequestContext:
     """Return the new exchange of a request, and make it the current one."""
     given = request.headers.get(REQUEST_ID)
-    exchange = Exchange(given if given is not None and _is_sane(given) else new_request_id())
+    exchange = RequestContext(given if given is not None and _is_sane(given) else new_request_id())
     current.set(exchange)
     return exchange
 

@@ -8,7 +8,7 @@ from typing import Self
 
 from aiohttp import hdrs, web
 
-from handler_host.http.request_context import Exchange
+from handler_host.http.request_context import RequestContext
 
 KEEP_ALIVE_INTERVAL = 15.0
 """Seconds of silence after which a comment tells proxies that the stream is alive."""
@@ -20,11 +20,11 @@ SHORTEST_LOOK = 1.0
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
-    """Return one event for :meth:`EventStream.send_events`; ``data`` is one line."""
+    """Return one event for :meth:`SseResponse.send_events`; ``data`` is one line."""
     return b"data: " + data if name is None else b"event: " + name.encode() + b"\ndata: " + data
 
 
-class EventStream:
+class SseResponse:
     """A stream of events to one client; enter it to send the head.
 
     While nothing is written a comment goes out now and then. A client that stops
@@ -37,7 +37,7 @@ class EventStream:
     comment = KEEP_ALIVE
     """What says nothing, between two events."""
 
-    def __init__(self, request: web.Request, exchange: Exchange) -> None:
+    def __init__(self, request: web.Request, exchange: RequestContext) -> None:
         self._request = request
         self._exchange = exchange
         self._response = web.StreamResponse()
@@ -76,12 +76,12 @@ class EventStream:
         """The answer as aiohttp knows it."""
         return self._response
 
-    async def send(self, pieces: list[bytes]) -> None:
+    async def send(self, chunks: list[bytes]) -> None:
         """Write events, each of one line of JSON; returns when the client has taken enough of what was written before.
 
         Raises ``ConnectionError`` when the client has gone.
         """
-        await self._write(b"data: " + b"\n\ndata: ".join(pieces) + b"\n\n")
+        await self._write(b"data: " + b"\n\ndata: ".join(chunks) + b"\n\n")
 
     async def send_events(self, events: list[bytes]) -> None:
         """Write what :func:`event` has made, as :meth:`send` does; nothing for an empty list."""

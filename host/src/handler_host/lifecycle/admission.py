@@ -4,24 +4,26 @@ from __future__ import annotations
 
 from types import TracebackType
 
-from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.lease import Lease
 
 
-class Admission:
+class LeaseContext:
     """Gives a lease to the block it is entered for, and takes it back at its end."""
 
-    __slots__ = ("_dispatch", "_owner", "_patience", "operation")
+    __slots__ = ("_dispatch", "_controller", "_patience", "operation")
 
-    def __init__(self, owner: Owner, dispatch: int, patience: float | None, operation: str | None) -> None:
+    def __init__(
+        self, controller: HandlerController, dispatch: int, patience: float | None, operation: str | None
+    ) -> None:
         self.operation = operation
         """The operation that is asked for, if the handler is known to have it."""
-        self._owner = owner
+        self._controller = controller
         self._dispatch = dispatch
         self._patience = patience
 
     async def __aenter__(self) -> Lease:
-        return await self._owner.admit(self._dispatch, self._patience)
+        return await self._controller.admit(self._dispatch, self._patience)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -30,4 +32,4 @@ class Admission:
 
     def release(self) -> None:
         """Take the lease back; for who has entered this without a block."""
-        self._owner.release(self._dispatch)
+        self._controller.release(self._dispatch)

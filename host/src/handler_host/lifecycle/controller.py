@@ -1,6 +1,6 @@
 """The one owner of one handler: takes events, decides by ``transitions.step``, performs the actions.
 
-Every decision about a handler is made in :meth:`Owner.post`, in the event loop's
+Every decision about a handler is made in :meth:`HandlerController.post`, in the event loop's
 thread, from beginning to end without a pause: an event that comes up while
 another is worked on waits in the mailbox. So a dispatch to a warm handler is
 admitted without a task switch, and nothing is ever decided from a state that
@@ -24,9 +24,9 @@ from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import state as life
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.state import Phase, State, Timer
-from handler_host.lifecycle.timers import LazyTimer, Spells
+from handler_host.lifecycle.timers import BusyTracker, LazyTimer
 from handler_host.lifecycle.transitions import step
-from handler_host.memory.budget import Budget, Expectation
+from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.ledger import Candidate
 from handler_host.plugin.errors import (
     ActivationFailed,
@@ -36,7 +36,7 @@ from handler_host.plugin.errors import (
     HandlerUnavailable,
     HostError,
 )
-from handler_host.workers.worker import Generation, Plan
+from handler_host.workers.worker import LaunchSpec, Worker
 
 log = logging.getLogger(__name__)
 
@@ -44,33 +44,33 @@ _TOLD = {Phase.ACTIVATING: "activating", Phase.DRAINING: "draining"}
 """The phases whose beginning is told at once; of the others the outcome is told."""
 
 
-class Services(Protocol):
+class ControllerServices(Protocol):
     """What an owner needs of the supervisor."""
 
     @property
     def budget(self) -> Budget:
         """The bytes that may be used."""
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return what to launch a generation with; raises :class:`HostError`."""
 
-    async def expectation(self, owner: Owner) -> Expectation:
+    async def memory_estimate(self, controller: HandlerController) -> MemoryEstimate:
         """Return what an activation of the handler is expected to take."""
 
     async def killed_for_memory(self) -> bool:
         """Return whether the kernel has just killed a worker for memory."""
 
-    def ended(self, generation: Generation, cause: life.Cause) -> None:
+    def ended(self, generation: Worker, cause: life.Cause) -> None:
         """Learn from the end of a worker."""
 
-    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+    def changed(self, controller: HandlerController, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step, one of ``handler_host.telemetry.events.KINDS``; ``exit`` is how the worker ended."""
 
 
-class Owner:
+class HandlerController:
     """Owns one handler: its state, its generation, its timers, its waiters."""
 
-    def __init__(self, entry: CatalogEntry, policy: HandlerPolicy, services: Services) -> None:
+    def __init__(self, entry: CatalogEntry, policy: HandlerPolicy, services: ControllerServices) -> None:
         self.entry = entry
         self.policy = policy
         self.removed = False
@@ -80,13 +80,13 @@ class Owner:
         """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
-        self.spells = Spells()
+        self.spells = BusyTracker()
         self.last_exit: ExitReport | None = None
         self._services = services
         self._state = State()
         self._mailbox: deque[life.Event] = deque()
         self._deciding = False
-        self._generation: Generation | None = None
+        self._generation: Worker | None = None
         self._reserving: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
@@ -105,8 +105,8 @@ class Owner:
             life.Stop: self._stop,
             life.StartTimer: self._start_timer,
             life.StopTimer: self._stop_timer,
-            life.AnswerLoad: self._answer_load,
-            life.AnswerUnload: self._answer_unload,
+            life.ReplyLoad: self._answer_load,
+            life.ReplyUnload: self._answer_unload,
         }
 
     @property
@@ -120,7 +120,7 @@ class Owner:
         return self._state
 
     @property
-    def generation(self) -> Generation | None:
+    def generation(self) -> Worker | None:
         """The generation that has a process, or is about to have one."""
         return self._generation
 
@@ -182,14 +182,14 @@ class Owner:
             raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
         lease = Lease(self.name, self.policy)
         self._leases[dispatch] = lease
-        self.post(life.Asked(dispatch))
+        self.post(life.LeaseRequested(dispatch))
         try:
             if not await lease.decided(patience):
                 raise self._too_slow(patience or 0.0)
         except BaseException:
             # Refused, out of patience, or cancelled: in the very moment of the grant, too.
             self._leases.pop(dispatch, None)
-            self.post(life.Withdrawn(dispatch))
+            self.post(life.LeaseCancelled(dispatch))
             raise
         self.dispatches += 1
         return lease
@@ -210,7 +210,7 @@ class Owner:
         lease = self._leases.pop(dispatch, None)
         if lease is not None:
             lease.left()
-        self.post(life.Released(dispatch))
+        self.post(life.LeaseReleased(dispatch))
 
     async def load(self) -> None:
         """Activate the handler, or return at once if it is; raises the :class:`HostError` of a failure."""
@@ -218,21 +218,21 @@ class Owner:
             problem = self.entry.problem
             raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
         self._requests += 1
-        self._loads[self._requests] = answer = asyncio.get_running_loop().create_future()
-        self.post(life.LoadAsked(self._requests))
-        await answer
+        self._loads[self._requests] = response = asyncio.get_running_loop().create_future()
+        self.post(life.LoadRequested(self._requests))
+        await response
 
     async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> life.Unloaded:
         """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
         self._requests += 1
-        answer: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
-        self._unloads[self._requests] = answer
-        self.post(life.UnloadAsked(self._requests, mode, deadline, cause))
-        return await answer
+        response: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
+        self._unloads[self._requests] = response
+        self.post(life.UnloadRequested(self._requests, mode, deadline, cause))
+        return await response
 
     async def close(self, deadline: float) -> None:
         """Shut down: dispatches under way get ``deadline`` seconds; returns when no process is left."""
-        self.post(life.Closing(deadline))
+        self.post(life.ShutdownRequested(deadline))
         while tasks := {task for task in (self._reserving, self._running) if task is not None and not task.done()}:
             await asyncio.wait(tasks)
         for timer in self._timers.values():
@@ -259,19 +259,19 @@ class Owner:
 
     async def _find_room(self, generation: int) -> None:
         try:
-            expected = await self._services.expectation(self)
+            expected = await self._services.memory_estimate(self)
             # Woken for its pending work, it takes room only if there is some: nobody waits for it.
             wanted = bool(self._state.waiters or self._state.loads)
             if expected.amount > self._services.budget.ledger.room:
                 self._services.changed(self, "waiting")
             await self._services.budget.reserve(self.name, generation, expected, patient=wanted)
         except HostError as error:
-            self.post(life.ActivationEnded(generation, error, faulty=False))
+            self.post(life.WorkerStartFailed(generation, error, counts_as_failure=False))
         except Exception:
             log.exception("a defect of the host kept %s generation %d from its memory", self.name, generation)
-            self.post(life.ActivationEnded(generation, self._defect()))
+            self.post(life.WorkerStartFailed(generation, self._defect()))
         else:
-            self.post(life.RoomFound(generation))
+            self.post(life.MemoryReserved(generation))
 
     def _abandon(self, action: life.Abandon) -> None:
         if self._reserving is not None:
@@ -289,23 +289,23 @@ class Owner:
 
         def post(event: life.Event) -> None:
             # The last event is told when nothing of the generation is left, this task included.
-            if isinstance(event, life.Exited | life.ActivationEnded):
+            if isinstance(event, life.WorkerExited | life.WorkerStartFailed):
                 outcome.append(event)
                 return
             self.post(event)
-            if isinstance(event, life.Activated):
+            if isinstance(event, life.WorkerReady):
                 assert self._generation is not None, "what activates was launched"
                 self.activate_seconds = time.monotonic() - self._generation.launched_at
                 self._services.changed(self, "activated")
 
         try:
             plan = await self._services.plan(self.entry, number)
-            self._generation = generation = Generation(plan, post, self._services.killed_for_memory)
+            self._generation = generation = Worker(plan, post, self._services.killed_for_memory)
             if self._state.phase is not Phase.ACTIVATING:
                 generation.abort()
             await generation.run()
         except HostError as error:
-            outcome.append(life.ActivationEnded(number, error))
+            outcome.append(life.WorkerStartFailed(number, error))
         except Exception:
             log.exception("a defect of the host ended %s generation %d", self.name, number)
             outcome += self._after_defect(number)
@@ -313,33 +313,33 @@ class Owner:
             self._services.budget.ledger.release(self.name, number)
             self._running = None
         for event in outcome:
-            if isinstance(event, life.Lost):
+            if isinstance(event, life.WorkerLost):
                 self.post(event)
                 continue
             report = self._note_end(event)
             self.post(event)
-            self._services.changed(self, "unloaded" if isinstance(event, life.Exited) else "failed", report)
+            self._services.changed(self, "unloaded" if isinstance(event, life.WorkerExited) else "failed", report)
 
     def _after_defect(self, number: int) -> list[life.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
         if self._state.phase is Phase.ACTIVATING:
-            return [life.ActivationEnded(number, self._defect())]
+            return [life.WorkerStartFailed(number, self._defect())]
         error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
-        return [life.Lost(number, life.Cause.CRASH, error), life.Exited(number)]
+        return [life.WorkerLost(number, life.Cause.CRASH, error), life.WorkerExited(number)]
 
     def _defect(self) -> ActivationFailed:
         return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
     def _note_end(self, event: life.Event) -> ExitReport | None:
-        generation, departure = self._generation, self._state.departure
+        generation, drain = self._generation, self._state.drain
         self._generation = None
         if generation is None or generation.exit is None:
             return None
-        cause = departure.cause if departure is not None else life.Cause.FAILED
+        cause = drain.cause if drain is not None else life.Cause.FAILED
         if generation.out_of_memory:
             cause = life.Cause.OUT_OF_MEMORY
         self._services.ended(generation, cause)
-        reason = event.error.message if isinstance(event, life.ActivationEnded) else None
+        reason = event.error.message if isinstance(event, life.WorkerStartFailed) else None
         self.last_exit = generation.report(cause, reason)
         return self.last_exit
 
@@ -377,24 +377,24 @@ class Owner:
     def _stop_timer(self, action: life.StopTimer) -> None:
         self._timers[action.timer].stop()
 
-    def _answer_load(self, action: life.AnswerLoad) -> None:
-        answer = self._loads.pop(action.request)
-        if answer.done():
+    def _answer_load(self, action: life.ReplyLoad) -> None:
+        response = self._loads.pop(action.request)
+        if response.done():
             return
         if action.error is None:
-            answer.set_result(None)
+            response.set_result(None)
         else:
-            answer.set_exception(action.error.again())
+            response.set_exception(action.error.again())
 
-    def _answer_unload(self, action: life.AnswerUnload) -> None:
-        answer = self._unloads.pop(action.request)
-        if answer.done():
+    def _answer_unload(self, action: life.ReplyUnload) -> None:
+        response = self._unloads.pop(action.request)
+        if response.done():
             return
         if action.error is not None:
-            answer.set_exception(action.error)
+            response.set_exception(action.error)
             return
         exit = self.last_exit
-        if action.departure is None or (exit is not None and exit.generation != action.generation):
+        if action.drain is None or (exit is not None and exit.generation != action.generation):
             exit = None  # that of an earlier one: this one never had a process
         text, given_back = (exit.text, exit.given_back or 0) if exit is not None else (None, 0)
-        answer.set_result(life.Unloaded(action.generation, action.departure, text, given_back))
+        response.set_result(life.Unloaded(action.generation, action.drain, text, given_back))

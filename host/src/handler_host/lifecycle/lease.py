@@ -9,7 +9,7 @@ from handler_host.channel.call import Call, CallTimeouts
 from handler_host.channel.channel import Channel
 from handler_host.config import HandlerPolicy
 from handler_host.plugin.errors import HostError
-from handler_host.workers.worker import Generation
+from handler_host.workers.worker import Worker
 
 
 class Lease:
@@ -81,9 +81,9 @@ class Lease:
         assert self.channel is not None, "a lease that was not granted has no worker"
         call = self.channel.health(request_id=request_id, timeout=timeout)
         self._calls.append(call)
-        await call.answer()
+        await call.response()
 
-    def granted(self, generation: Generation) -> None:
+    def granted(self, generation: Worker) -> None:
         """Take the worker; called by the owner."""
         now = time.monotonic()
         self.generation = generation.number

@@ -6,7 +6,7 @@ from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Action, Cause, Departure, Phase, State, Timer
+from handler_host.lifecycle.state import Action, Cause, Drain, Phase, State, Timer
 from handler_host.plugin.errors import Draining, HandlerUnloaded, HostError
 
 Result = tuple[State, list[Action]]
@@ -18,7 +18,7 @@ def start(state: State) -> Result:
     return replace(state, phase=Phase.WAITING, generation=generation), [life.Reserve(generation)]
 
 
-def settle(state: State, policy: HandlerPolicy) -> Result:
+def grant_waiting(state: State, policy: HandlerPolicy) -> Result:
     """Give free places of a ready worker to who waits; without anybody, start the idle clock."""
     free = policy.max_concurrency - len(state.leases)
     granted, waiters = state.waiters[:free], state.waiters[free:]
@@ -28,18 +28,18 @@ def settle(state: State, policy: HandlerPolicy) -> Result:
     if state.leases:
         return state, actions
     if state.closing:
-        return depart(state, Departure(Cause.SHUTDOWN))
+        return begin_drain(state, Drain(Cause.SHUTDOWN))
     if policy.pin or policy.idle_after is None:
         return state, actions
     state, more = start_timer(state, Timer.IDLE, policy.idle_after)
     return state, actions + more
 
 
-def depart(state: State, departure: Departure) -> Result:
+def begin_drain(state: State, drain: Drain) -> Result:
     """Take nothing new; stop at once if nothing is under way."""
     state, actions = stop_timer(state, Timer.IDLE)
-    departure = replace(departure, drained=len(state.leases))
-    state = replace(state, phase=Phase.DRAINING, departure=departure)
+    drain = replace(drain, drained=len(state.leases))
+    state = replace(state, phase=Phase.DRAINING, drain=drain)
     if state.leases:
         return state, actions
     state, more = stop(state)
@@ -48,8 +48,8 @@ def depart(state: State, departure: Departure) -> Result:
 
 def stop(state: State) -> Result:
     """Tell the worker to go: nothing of it is needed any more."""
-    assert state.departure is not None, "only a departing worker is stopped"
-    state = replace(state, departure=replace(state.departure, stopping=True))
+    assert state.drain is not None, "only a departing worker is stopped"
+    state = replace(state, drain=replace(state.drain, stopping=True))
     actions: list[Action] = []
     for timer in (Timer.IDLE, Timer.DRAIN):
         state, more = stop_timer(state, timer)
@@ -63,16 +63,16 @@ def force(state: State) -> Result:
         error: HostError = Draining("the host shut down before the answer was complete")
     else:
         error = HandlerUnloaded("the handler was unloaded before the answer was complete")
-    departure = state.departure or Departure(Cause.SHUTDOWN, drained=len(state.leases))
+    drain = state.drain or Drain(Cause.SHUTDOWN, drained=len(state.leases))
     ended = len(state.leases)
-    departure = replace(departure, drained=max(0, departure.drained - ended), killed=departure.killed + ended)
+    drain = replace(drain, drained=max(0, drain.drained - ended), killed=drain.killed + ended)
     actions: list[Action] = []
     if state.phase is Phase.READY:
         actions += [life.Refuse(dispatch, error) for dispatch in state.waiters]
         state = replace(state, waiters=())
     if state.leases:
         actions.append(life.EndLeases(state.generation, state.leases, error))
-    state = replace(state, phase=Phase.DRAINING, departure=departure, leases=frozenset())
+    state = replace(state, phase=Phase.DRAINING, drain=drain, leases=frozenset())
     state, more = stop(state)
     return state, actions + more
 
@@ -83,23 +83,23 @@ def fail(state: State, error: HostError, pause: float, now: float) -> Result:
     return start_timer(state, Timer.RETRY, pause)
 
 
-def forgive(state: State) -> Result:
+def reset_failures(state: State) -> Result:
     """Leave FAILED: the next dispatch tries again at once."""
     state, actions = stop_timer(state, Timer.RETRY)
-    return replace(state, phase=Phase.COLD, error=None, retry_at=None, failures=0, crashes=(), trial=False), actions
+    return replace(state, phase=Phase.COLD, error=None, retry_at=None, failures=0, crashes=(), half_open=False), actions
 
 
-def still_failed(state: State, now: float) -> HostError:
+def backoff_error(state: State, now: float) -> HostError:
     """Return what a dispatch is told while the handler is not tried."""
     assert state.error is not None, "FAILED has an error"
     assert state.retry_at is not None, "FAILED has an end"
     return state.error.again(retry_after=max(0.0, state.retry_at - now))
 
 
-def refuse_all(state: State, error: HostError) -> list[Action]:
+def reject_waiting(state: State, error: HostError) -> list[Action]:
     """Answer everybody who waits with an error."""
     refusals: list[Action] = [life.Refuse(dispatch, error) for dispatch in state.waiters]
-    return refusals + [life.AnswerLoad(request, error) for request in state.loads]
+    return refusals + [life.ReplyLoad(request, error) for request in state.loads]
 
 
 def start_timer(state: State, timer: Timer, delay: float) -> Result:

@@ -7,19 +7,21 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from handler_host.lifecycle import state as life
-from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.controller import HandlerController
 from handler_host.plugin import pending
 
 
-class Waking:
+class PendingWorkScheduler:
     """Looks at the notes under ``root``, the data directory, if there is one.
 
     ``resting`` tells whether the host takes no new work.
     """
 
-    def __init__(self, root: Path | None, owners: Mapping[str, Owner], resting: Callable[[], bool]) -> None:
+    def __init__(
+        self, root: Path | None, controllers: Mapping[str, HandlerController], resting: Callable[[], bool]
+    ) -> None:
         self._root = root
-        self._owners = owners
+        self._controllers = controllers
         self._resting = resting
 
     async def run(self) -> None:
@@ -29,13 +31,13 @@ class Waking:
 
     def wake(self, name: str) -> None:
         """Activate a handler, as far as there is room for it without an eviction."""
-        owner = self._owners.get(name)
-        if owner is not None and owner.entry.problem is None and not self._resting():
-            owner.post(life.Woken())
+        controller = self._controllers.get(name)
+        if controller is not None and controller.entry.problem is None and not self._resting():
+            controller.post(life.PendingWorkDue())
 
     async def counts(self) -> dict[str, int]:
         """Return how many things each handler still has to deliver, active or not; those without any are left out."""
         if self._root is None:
             return {}
         notes = await asyncio.to_thread(pending.read, self._root)
-        return {name: notes[name].count for name in sorted(notes) if name in self._owners}
+        return {name: notes[name].count for name in sorted(notes) if name in self._controllers}

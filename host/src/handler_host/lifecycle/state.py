@@ -59,7 +59,7 @@ class Cause(enum.Enum):
     FAILED = "activation failed"
 
 
-FAULTS = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
+CIRCUIT_BREAKER_CAUSES = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
 """Ends that count for the circuit."""
 
 
@@ -71,7 +71,7 @@ class Timer(enum.Enum):
     RETRY = "retry"
 
 
-class Departure(msgspec.Struct, frozen=True, gc=False):
+class Drain(msgspec.Struct, frozen=True, gc=False):
     """A worker on its way out."""
 
     cause: Cause
@@ -89,7 +89,7 @@ class Unloaded(msgspec.Struct, frozen=True):
     """The outcome of an unload."""
 
     generation: int | None
-    departure: Departure | None
+    drain: Drain | None
     exit: str | None
     given_back: int
     """Bytes; see ``handler_host.admin.schemas.ExitReport``."""
@@ -107,7 +107,7 @@ class State(msgspec.Struct, frozen=True):
     """Dispatches that the worker has: the only in-flight counter there is."""
     loads: tuple[int, ...] = ()
     """Operators' requests to load that wait for the activation."""
-    departure: Departure | None = None
+    drain: Drain | None = None
     """Set in DRAINING only."""
     closing: bool = False
     """The host shuts down: nothing new is taken, what is under way may end."""
@@ -115,7 +115,7 @@ class State(msgspec.Struct, frozen=True):
     """Activations that failed in a row."""
     crashes: tuple[float, ...] = ()
     """When the worker crashed lately, oldest first."""
-    trial: bool = False
+    half_open: bool = False
     """The circuit was open and its pause is over: the next crash opens it again at once."""
     retry_at: float | None = None
     error: HostError | None = None
@@ -136,37 +136,37 @@ class _Record(msgspec.Struct, frozen=True):
     """Base of events and actions."""
 
 
-class Asked(_Record, frozen=True, gc=False):
+class LeaseRequested(_Record, frozen=True, gc=False):
     """A dispatch wants a lease."""
 
     dispatch: int
 
 
-class Withdrawn(_Record, frozen=True, gc=False):
+class LeaseCancelled(_Record, frozen=True, gc=False):
     """A dispatch does not want its lease any more, whether it had it or not."""
 
     dispatch: int
 
 
-class Released(_Record, frozen=True, gc=False):
+class LeaseReleased(_Record, frozen=True, gc=False):
     """A dispatch is done with its lease."""
 
     dispatch: int
 
 
-class RoomFound(_Record, frozen=True):
+class MemoryReserved(_Record, frozen=True):
     """There is memory for the generation: it may be launched."""
 
     generation: int
 
 
-class Activated(_Record, frozen=True):
+class WorkerReady(_Record, frozen=True):
     """The worker is ready."""
 
     generation: int
 
 
-class ActivationEnded(_Record, frozen=True):
+class WorkerStartFailed(_Record, frozen=True):
     """There is no worker and no process of this generation: no room, no process, or a failed activation.
 
     ``faulty`` tells whether the handler is to blame, so that it is not tried again at once.
@@ -174,12 +174,12 @@ class ActivationEnded(_Record, frozen=True):
 
     generation: int
     error: HostError
-    faulty: bool = True
-    chance: float = 0.0
+    counts_as_failure: bool = True
+    jitter: float = 0.0
     """By which share of their spread the pauses are longer, from 0 to 1, so that not all handlers retry at once."""
 
 
-class Lost(_Record, frozen=True):
+class WorkerLost(_Record, frozen=True):
     """The channel to a ready worker has closed, or the worker is given up as hung."""
 
     generation: int
@@ -188,12 +188,12 @@ class Lost(_Record, frozen=True):
     """What the dispatches in its queue are told."""
 
 
-class Exited(_Record, frozen=True):
+class WorkerExited(_Record, frozen=True):
     """The process of a generation is gone and reaped, its group too."""
 
     generation: int
-    chance: float = 0.0
-    """As in ``ActivationEnded``."""
+    jitter: float = 0.0
+    """As in ``WorkerStartFailed``."""
 
 
 class TimerFired(_Record, frozen=True):
@@ -203,17 +203,17 @@ class TimerFired(_Record, frozen=True):
     token: int
 
 
-class LoadAsked(_Record, frozen=True):
+class LoadRequested(_Record, frozen=True):
     """An operator wants the handler active."""
 
     request: int
 
 
-class Woken(_Record, frozen=True):
+class PendingWorkDue(_Record, frozen=True):
     """The handler has work pending (``handler_host.plugin.pending``) that no dispatch asks for."""
 
 
-class UnloadAsked(_Record, frozen=True):
+class UnloadRequested(_Record, frozen=True):
     """An operator wants the handler's worker gone."""
 
     request: int
@@ -233,36 +233,36 @@ class PolicyChanged(_Record, frozen=True):
     """The handler may be idle for another time than before: it was pinned, or is not any more."""
 
 
-class Overgrown(_Record, frozen=True):
+class MemoryLimitExceeded(_Record, frozen=True):
     """The worker has taken too much memory, or could get no more: it goes when it has ended what it does."""
 
     generation: int
     cause: Cause
 
 
-class Closing(_Record, frozen=True):
+class ShutdownRequested(_Record, frozen=True):
     """The host shuts down."""
 
     deadline: float
 
 
 Event = (
-    Asked
-    | Withdrawn
-    | Released
-    | RoomFound
-    | Activated
-    | ActivationEnded
-    | Lost
-    | Exited
+    LeaseRequested
+    | LeaseCancelled
+    | LeaseReleased
+    | MemoryReserved
+    | WorkerReady
+    | WorkerStartFailed
+    | WorkerLost
+    | WorkerExited
     | TimerFired
-    | LoadAsked
-    | Woken
-    | UnloadAsked
+    | LoadRequested
+    | PendingWorkDue
+    | UnloadRequested
     | Evicted
     | PolicyChanged
-    | Overgrown
-    | Closing
+    | MemoryLimitExceeded
+    | ShutdownRequested
 )
 
 
@@ -332,19 +332,19 @@ class StopTimer(_Record, frozen=True):
     timer: Timer
 
 
-class AnswerLoad(_Record, frozen=True):
+class ReplyLoad(_Record, frozen=True):
     """Answer an operator's request to load; ``error`` None means active."""
 
     request: int
     error: HostError | None
 
 
-class AnswerUnload(_Record, frozen=True):
+class ReplyUnload(_Record, frozen=True):
     """Answer an operator's request to unload, when the process is gone (or never was)."""
 
     request: int
     generation: int | None
-    departure: Departure | None
+    drain: Drain | None
     error: HostError | None = None
 
 
@@ -359,6 +359,6 @@ Action = (
     | Stop
     | StartTimer
     | StopTimer
-    | AnswerLoad
-    | AnswerUnload
+    | ReplyLoad
+    | ReplyUnload
 )

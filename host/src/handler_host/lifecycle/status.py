@@ -6,22 +6,22 @@ import time
 
 from handler_host.admin.schemas import ExitReport, HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
 from handler_host.catalog.catalog import CatalogEntry
-from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.state import Phase, Unloaded
-from handler_host.telemetry.counters import Recent
+from handler_host.telemetry.counters import LatencyWindow
 
 
-class OperationsMemory:
+class OperationRegistry:
     """What is known of the handlers' operations: the manifest's word, and then what a worker has told."""
 
     def __init__(self) -> None:
         self._told: dict[str, list[OperationReport]] = {}
 
-    def learn(self, owner: Owner) -> None:
+    def learn(self, controller: HandlerController) -> None:
         """Keep what the handler's worker has told when it became ready."""
-        ready = owner.generation.ready if owner.generation is not None else None
+        ready = controller.generation.ready if controller.generation is not None else None
         if ready is not None:
-            self._told[owner.name] = [
+            self._told[controller.name] = [
                 OperationReport(
                     name=told.name,
                     summary=told.summary,
@@ -53,43 +53,43 @@ class OperationsMemory:
         return None if reports is None else {report.name for report in reports}
 
 
-def step_fields(owner: Owner, what: str, exit: ExitReport | None) -> dict[str, object]:
+def step_fields(controller: HandlerController, what: str, exit: ExitReport | None) -> dict[str, object]:
     """Return the figures of a step in a handler's life, for log and events; ``exit`` is how a worker ended."""
-    fields: dict[str, object] = {"handler": owner.name, "generation": owner.state.generation}
-    departure = owner.state.departure
+    fields: dict[str, object] = {"handler": controller.name, "generation": controller.state.generation}
+    drain = controller.state.drain
     if what in ("activating", "activated", "failed"):
-        fields["for"] = owner.activated_for
+        fields["for"] = controller.activated_for
     if what == "activated":
-        fields["seconds"] = owner.activate_seconds
-    elif what == "draining" and departure is not None:
-        fields |= {"cause": departure.cause.value, "in_flight": len(owner.state.leases)}
+        fields["seconds"] = controller.activate_seconds
+    elif what == "draining" and drain is not None:
+        fields |= {"cause": drain.cause.value, "in_flight": len(controller.state.leases)}
     elif exit is not None:
         # Its successor may have begun already.
         fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
-    elif what == "failed" and owner.state.error is not None:
-        fields["error"] = owner.state.error.message
+    elif what == "failed" and controller.state.error is not None:
+        fields["error"] = controller.state.error.message
     return fields
 
 
 def handler_status(
-    owner: Owner, operations: list[OperationReport] | None, learned: int | None, recent: Recent
+    controller: HandlerController, operations: list[OperationReport] | None, learned: int | None, recent: LatencyWindow
 ) -> HandlerStatus:
     """Return what there is to tell of a handler now."""
-    entry, state, generation = owner.entry, owner.state, owner.generation
+    entry, state, generation = controller.entry, controller.state, controller.generation
     now = time.monotonic()
-    idle_since = owner.spells.idle_since
+    idle_since = controller.spells.idle_since
     return HandlerStatus(
         name=entry.name,
-        state=_shown_state(owner),
-        reason=_reason(owner),
+        state=_shown_state(controller),
+        reason=_reason(controller),
         distribution=entry.distribution,
         version=entry.version,
         title=entry.manifest.title if entry.manifest is not None else "",
         description=entry.manifest.description if entry.manifest is not None else "",
         operations=operations,
-        isolation=owner.policy.isolation,
-        python=str(owner.policy.python) if owner.policy.python is not None else entry.python,
-        pin=owner.policy.pin,
+        isolation=controller.policy.isolation,
+        python=str(controller.policy.python) if controller.policy.python is not None else entry.python,
+        pin=controller.policy.pin,
         generation=state.generation,
         pid=generation.pid if generation is not None else None,
         pss=generation.pss if generation is not None and generation.exit is None else None,
@@ -97,23 +97,23 @@ def handler_status(
         in_flight=len(state.leases),
         queued=len(state.waiters),
         idle_for=now - idle_since if idle_since is not None else None,
-        expires_in=owner.expires_in(),
+        expires_in=controller.expires_in(),
         retry_in=max(0.0, state.retry_at - now) if state.retry_at is not None else None,
-        dispatches=owner.dispatches,
+        dispatches=controller.dispatches,
         error_rate=recent.error_rate(),
         median_seconds=recent.quantile(0.5),
         p99_seconds=recent.quantile(0.99),
-        last_exit=owner.last_exit,
+        last_exit=controller.last_exit,
     )
 
 
-def load_receipt(owner: Owner, already: bool, before: int, after: int) -> LoadReceipt:
+def load_receipt(controller: HandlerController, already: bool, before: int, after: int) -> LoadReceipt:
     """Return what an operator is told of a load; ``before`` and ``after`` are the PSS of all processes."""
-    generation = owner.generation
+    generation = controller.generation
     ready_at = generation.ready_at if generation is not None else None
     return LoadReceipt(
-        handler=owner.name,
-        generation=owner.state.generation,
+        handler=controller.name,
+        generation=controller.state.generation,
         pid=(generation.pid if generation is not None else None) or 0,
         already=already,
         activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
@@ -122,25 +122,27 @@ def load_receipt(owner: Owner, already: bool, before: int, after: int) -> LoadRe
     )
 
 
-def unload_receipt(owner: Owner, was: str, outcome: Unloaded, before: int, after: int, seconds: float) -> UnloadReceipt:
+def unload_receipt(
+    controller: HandlerController, was: str, outcome: Unloaded, before: int, after: int, seconds: float
+) -> UnloadReceipt:
     """Return what an operator is told of an unload; ``was`` is the state that it found."""
-    departure = outcome.departure
+    drain = outcome.drain
     return UnloadReceipt(
-        handler=owner.name,
+        handler=controller.name,
         generation=outcome.generation,
         was=was,
         bytes_given_back=outcome.given_back,
         pss_before=before,
         pss_after=after,
-        drained=departure.drained if departure is not None else 0,
-        killed=departure.killed if departure is not None else 0,
+        drained=drain.drained if drain is not None else 0,
+        killed=drain.killed if drain is not None else 0,
         seconds=seconds,
         exit=outcome.exit,
     )
 
 
-def _shown_state(owner: Owner) -> str:
-    state, problem = owner.state, owner.entry.problem
+def _shown_state(controller: HandlerController) -> str:
+    state, problem = controller.state, controller.entry.problem
     if state.phase in (Phase.COLD, Phase.FAILED) and problem is not None:
         return problem.state
     if state.phase is Phase.READY:
@@ -148,9 +150,9 @@ def _shown_state(owner: Owner) -> str:
     return str(state.phase.value)
 
 
-def _reason(owner: Owner) -> str | None:
-    state, problem = owner.state, owner.entry.problem
-    if owner.removed:
+def _reason(controller: HandlerController) -> str | None:
+    state, problem = controller.state, controller.entry.problem
+    if controller.removed:
         return "its distribution was removed; the worker goes on until it is unloaded"
     if problem is not None:
         return problem.reason
@@ -158,4 +160,4 @@ def _reason(owner: Owner) -> str | None:
         return state.error.message
     if state.phase is Phase.WAITING:
         return "waits for memory"
-    return str(state.departure.cause.value) if state.departure is not None else None
+    return str(state.drain.cause.value) if state.drain is not None else None

@@ -30,19 +30,19 @@ from handler_host.channel.channel import Channel, Nested
 from handler_host.config import Config, HandlerPolicy
 from handler_host.dispatch import fallback
 from handler_host.lifecycle import state as life
-from handler_host.lifecycle.admission import Admission
-from handler_host.lifecycle.controller import Owner
-from handler_host.lifecycle.pending_work import Waking
+from handler_host.lifecycle.admission import LeaseContext
+from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.pending_work import PendingWorkScheduler
 from handler_host.lifecycle.state import Cause, UnloadMode
-from handler_host.lifecycle.status import OperationsMemory, handler_status, load_receipt, step_fields, unload_receipt
-from handler_host.memory.budget import Budget, Expectation
-from handler_host.memory.monitor import MemoryWatch
+from handler_host.lifecycle.status import OperationRegistry, handler_status, load_receipt, step_fields, unload_receipt
+from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.report import handler_memory, memory_report
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
-from handler_host.telemetry.hub import Observation, Observer
-from handler_host.workers.launch_spec import Planner, check_all_settings, policy_of, strangers
-from handler_host.workers.worker import Generation, Plan
+from handler_host.telemetry.hub import Observer, TelemetryHub
+from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, policy_of, unknown_handlers
+from handler_host.workers.worker import LaunchSpec, Worker
 
 log = logging.getLogger(__name__)
 
@@ -62,18 +62,18 @@ class Supervisor:
         """The check of this deploy, which ``handler_host.lifecycle.verification`` runs; None: none was asked for."""
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
-        self.observation = Observation(observer)
+        self.observation = TelemetryHub(observer)
         self._catalog = Catalog.empty()
-        self._owners: dict[str, Owner] = {}
+        self._controllers: dict[str, HandlerController] = {}
         self._dispatches = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._endless: list[asyncio.Task[None]] = []
-        self._operations = OperationsMemory()
+        self._operations = OperationRegistry()
         self._pins: dict[str, bool] = {}
-        self._planner = Planner(config, self._environ, self._nest)
-        self._watch = MemoryWatch(config, self._owners, self._planner, self.observation.history.add)
+        self._planner = LaunchSpecBuilder(config, self._environ, self._nest)
+        self._watch = MemoryMonitor(config, self._controllers, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
-        self.waking = Waking(config.data_dir, self._owners, lambda: self.draining)
+        self.waking = PendingWorkScheduler(config.data_dir, self._controllers, lambda: self.draining)
 
     async def start(self) -> None:
         """Read the catalog, and begin to measure. Nothing is launched.
@@ -83,7 +83,7 @@ class Supervisor:
         await self._watch.start()
         await self._note("startup")
         await self._rescan()
-        flaws = list(fallback.unknown(self.config, self._catalog.entries))
+        flaws = list(fallback.unknown_fallbacks(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
@@ -94,7 +94,7 @@ class Supervisor:
 
     async def ready(self) -> None:
         """Log that the host answers now, with what it takes."""
-        await self._note("ready", handlers=len(self._owners))
+        await self._note("ready", handlers=len(self._controllers))
 
     async def close(self) -> None:
         """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
@@ -109,7 +109,7 @@ class Supervisor:
     async def _close(self) -> None:
         await self._note("stopping")
         seconds = self.config.server.drain_timeout
-        await asyncio.gather(*(owner.close(seconds) for owner in self._owners.values()))
+        await asyncio.gather(*(controller.close(seconds) for controller in self._controllers.values()))
         for endless in self._endless:
             endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
@@ -118,10 +118,10 @@ class Supervisor:
         await self._watch.close()
         self.observation.events.close()
 
-    def hurry(self) -> None:
+    def force_shutdown(self) -> None:
         """End at once what a shutdown still waits for."""
-        for owner in self._owners.values():
-            owner.post(life.Closing(0.0))
+        for controller in self._controllers.values():
+            controller.post(life.ShutdownRequested(0.0))
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
@@ -137,11 +137,13 @@ class Supervisor:
     @property
     def in_flight(self) -> int:
         """Dispatches that have a lease or wait for one."""
-        return sum(len(owner.state.leases) + len(owner.state.waiters) for owner in self._owners.values())
+        return sum(
+            len(controller.state.leases) + len(controller.state.waiters) for controller in self._controllers.values()
+        )
 
     def lease(
         self, name: str, operation: str | None = None, patience: float | None = None, *, admitted: bool = False
-    ) -> Admission:
+    ) -> LeaseContext:
         """Return a context manager that gives a lease on the handler's worker, activating it if need be.
 
         ``patience`` is how many seconds it may be waited for. ``admitted``: it is part of
@@ -152,52 +154,52 @@ class Supervisor:
         """
         if self.draining and not admitted:
             raise Draining("the host is shutting down; ask another instance")
-        owner = self._owner(name)
-        known = self._operations.names(owner.entry)
+        controller = self._controller(name)
+        known = self._operations.names(controller.entry)
         if operation is not None and known is not None and operation not in known:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return Admission(owner, next(self._dispatches), patience, operation if known is not None else None)
+        return LeaseContext(controller, next(self._dispatches), patience, operation if known is not None else None)
 
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
-        return [self._status(self._owners[name]) for name in sorted(self._owners)]
+        return [self._status(self._controllers[name]) for name in sorted(self._controllers)]
 
     def status(self, name: str) -> HandlerStatus:
         """Return what there is to tell of one handler; raises ``UnknownHandler``."""
-        return self._status(self._owner(name))
+        return self._status(self._controller(name))
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
-        self._owner(name)
+        self._controller(name)
         before = await self._watch.measure()
         # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
-        owner = self._owner(name)
-        already = owner.state.phase is life.Phase.READY
-        await owner.load()
+        controller = self._controller(name)
+        already = controller.state.phase is life.Phase.READY
+        await controller.load()
         after = before if already else await self._watch.measure()
-        return load_receipt(owner, already, before.total, after.total)
+        return load_receipt(controller, already, before.total, after.total)
 
     async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Take a handler's worker away; returns when its process is gone and its memory is back."""
-        return await self._unload(self._owner(name), mode, deadline, Cause.OPERATOR)
+        return await self._unload(self._controller(name), mode, deadline, Cause.OPERATOR)
 
     async def reload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Unload a handler so that its next dispatch runs what is installed by then."""
-        self._owner(name)
+        self._controller(name)
         await self.rescan()
-        return await self._unload(self._owner(name), mode, deadline, Cause.RELOAD)
+        return await self._unload(self._controller(name), mode, deadline, Cause.RELOAD)
 
     async def pin(self, name: str, *, pinned: bool) -> HandlerStatus:
         """Keep a handler's worker from idleness and eviction, or let it go again, until the host's next start."""
-        owner = self._owner(name)
-        changed = owner.policy.pin != pinned
+        controller = self._controller(name)
+        changed = controller.policy.pin != pinned
         self._pins[name] = pinned
-        owner.update(owner.entry, self._policy(owner.entry))
+        controller.update(controller.entry, self._policy(controller.entry))
         if changed:
             await self._note("pinned", handler=name, pin=pinned)
-        return self._status(owner)
+        return self._status(controller)
 
     async def refresh(self) -> None:
         """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
@@ -218,21 +220,25 @@ class Supervisor:
             if changes.added or changes.removed or changes.changed:
                 # What the fork server has preloaded may be of yesterday.
                 self._planner.retire()
-            for name, owner in list(self._owners.items()):
-                owner.removed = name not in found.entries
-                if owner.removed and owner.at_rest:
-                    del self._owners[name]
+            for name, controller in list(self._controllers.items()):
+                controller.removed = name not in found.entries
+                if controller.removed and controller.at_rest:
+                    del self._controllers[name]
             for name, entry in found.entries.items():
                 if name in changes.changed:
                     self._operations.forget(name)
-                if name in self._owners:
-                    self._owners[name].update(entry, self._policy(entry))
+                if name in self._controllers:
+                    self._controllers[name].update(entry, self._policy(entry))
                 else:
-                    self._owners[name] = Owner(entry, self._policy(entry), self)
+                    self._controllers[name] = HandlerController(entry, self._policy(entry), self)
         problems = {name: entry.problem.reason for name, entry in found.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
-        warnings = [*found.warnings, *strangers(self.config, found), *fallback.unknown(self.config, found.entries)]
+        warnings = [
+            *found.warnings,
+            *unknown_handlers(self.config, found),
+            *fallback.unknown_fallbacks(self.config, found.entries),
+        ]
         for warning in warnings:
             log.warning(warning)
         return RescanReport(
@@ -274,41 +280,42 @@ class Supervisor:
 
     def _memory_report(self, reading: Reading) -> MemoryReport:
         handlers = {
-            name: handler_memory(self._watch, owner, self._status(owner)) for name, owner in self._owners.items()
+            name: handler_memory(self._watch, controller, self._status(controller))
+            for name, controller in self._controllers.items()
         }
         return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
 
-    def may_run_again(self, name: str, operation: str) -> bool:
+    def is_retryable(self, name: str, operation: str) -> bool:
         """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
-        owner = self._owners.get(name)
-        manifest = owner.entry.manifest if owner is not None else None
+        controller = self._controllers.get(name)
+        manifest = controller.entry.manifest if controller is not None else None
         note = (manifest.operations or {}).get(operation) if manifest is not None else None
         return note is not None and note.retry_on_crash
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return what to launch a generation with (for the owners)."""
         return await self._planner.plan(entry, generation)
 
-    async def expectation(self, owner: Owner) -> Expectation:
+    async def memory_estimate(self, controller: HandlerController) -> MemoryEstimate:
         """Return what an activation is expected to take (for the owners)."""
-        return await self._watch.expectation(owner)
+        return await self._watch.estimate(controller)
 
     async def killed_for_memory(self) -> bool:
         """Return whether the kernel has just killed a worker for memory (for the owners)."""
         return await self._watch.killed_for_memory()
 
-    def ended(self, generation: Generation, cause: Cause) -> None:
+    def ended(self, generation: Worker, cause: Cause) -> None:
         """Learn from the end of a worker (for the owners)."""
         self._watch.ended(generation, cause)
 
-    def changed(self, owner: Owner, what: str, exit: ExitReport | None = None) -> None:
+    def changed(self, controller: HandlerController, what: str, exit: ExitReport | None = None) -> None:
         """Take note of a step in a handler's life (for the owners)."""
-        if owner.removed and owner.at_rest and self._owners.get(owner.name) is owner:
-            del self._owners[owner.name]
+        if controller.removed and controller.at_rest and self._controllers.get(controller.name) is controller:
+            del self._controllers[controller.name]
         if what == "activated":
-            self._operations.learn(owner)
-            self._watch.activated(owner)
-        fields = step_fields(owner, what, exit)
+            self._operations.learn(controller)
+            self._watch.activated(controller)
+        fields = step_fields(controller, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
     def _nest(self, name: str, channel: Channel) -> Nested:
@@ -316,12 +323,12 @@ class Supervisor:
 
         return NestedCalls(name, channel, self.lease, self.config.server.request_timeout)
 
-    def _owner(self, name: str) -> Owner:
-        owner = self._owners.get(name)
-        if owner is None:
-            known = ", ".join(sorted(self._owners)) or "none"
+    def _controller(self, name: str) -> HandlerController:
+        controller = self._controllers.get(name)
+        if controller is None:
+            known = ", ".join(sorted(self._controllers)) or "none"
             raise UnknownHandler(f"there is no handler {name!r}; there are: {known}", param="handler")
-        return owner
+        return controller
 
     def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
         policy = policy_of(self.config, entry)
@@ -332,19 +339,21 @@ class Supervisor:
         blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
 
-    def _status(self, owner: Owner) -> HandlerStatus:
-        found, recent = self._watch.footprint(owner.entry), self.observation.counters.of(owner.name).recent
+    def _status(self, controller: HandlerController) -> HandlerStatus:
+        found, recent = self._watch.footprint(controller.entry), self.observation.counters.of(controller.name).recent
         learned = (found.peak or None) if found is not None else None
-        return handler_status(owner, self._operations.reports(owner.entry), learned, recent)
+        return handler_status(controller, self._operations.reports(controller.entry), learned, recent)
 
-    async def _unload(self, owner: Owner, mode: UnloadMode, deadline: float | None, cause: Cause) -> UnloadReceipt:
+    async def _unload(
+        self, controller: HandlerController, mode: UnloadMode, deadline: float | None, cause: Cause
+    ) -> UnloadReceipt:
         started = time.monotonic()
         before = await self._watch.measure()
-        was = self._status(owner).state
-        seconds = owner.policy.drain_timeout if deadline is None else deadline
-        outcome = await owner.unload(mode, seconds, cause)
+        was = self._status(controller).state
+        seconds = controller.policy.drain_timeout if deadline is None else deadline
+        outcome = await controller.unload(mode, seconds, cause)
         after = await self._watch.measure() if outcome.generation is not None else before
-        return unload_receipt(owner, was, outcome, before.total, after.total, time.monotonic() - started)
+        return unload_receipt(controller, was, outcome, before.total, after.total, time.monotonic() - started)
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Tell a stage with the memory of all processes."""

@@ -52,7 +52,7 @@ class LazyTimer:
         self._post(life.TimerFired(self._timer, self._token))
 
 
-class Spells:
+class BusyTracker:
     """Since when a worker is idle, and how long it is usually busy."""
 
     def __init__(self) -> None:

@@ -15,10 +15,10 @@ from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import moves
 from handler_host.lifecycle import state as life
 from handler_host.lifecycle.moves import Result
-from handler_host.lifecycle.state import Action, Cause, Departure, Event, Phase, State, Timer
+from handler_host.lifecycle.state import Action, Cause, Drain, Event, Phase, State, Timer
 from handler_host.plugin.errors import CircuitOpen, Draining, HandlerBusy, HandlerUnloaded, QueueFull
 
-SPREAD = 0.25
+JITTER = 0.25
 """By how much of themselves pauses may be longer than they are configured."""
 
 
@@ -31,7 +31,7 @@ def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Resul
     return _RULES[type(event)](state, event, policy, now)
 
 
-def _asked(state: State, event: life.Asked, policy: HandlerPolicy, now: float) -> Result:
+def _asked(state: State, event: life.LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.closing:
         return state, [life.Refuse(event.dispatch, Draining("the host is shutting down; ask another instance"))]
     if state.phase is Phase.READY and not state.waiters and len(state.leases) < policy.max_concurrency:
@@ -40,7 +40,7 @@ def _asked(state: State, event: life.Asked, policy: HandlerPolicy, now: float) -
         actions.append(life.Grant(event.dispatch, state.generation))
         return state, actions
     if state.phase is Phase.FAILED:
-        return state, [life.Refuse(event.dispatch, moves.still_failed(state, now))]
+        return state, [life.Refuse(event.dispatch, moves.backoff_error(state, now))]
     if len(state.waiters) >= policy.max_queue:
         error = QueueFull(
             f"the queue is full: {len(state.waiters)} dispatches wait and {len(state.leases)} are under way "
@@ -51,100 +51,98 @@ def _asked(state: State, event: life.Asked, policy: HandlerPolicy, now: float) -
     return moves.start(state) if state.phase is Phase.COLD else (state, [])
 
 
-def _released(state: State, event: life.Released, policy: HandlerPolicy, now: float) -> Result:
+def _released(state: State, event: life.LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
     if event.dispatch not in state.leases:
         return state, []
     state = replace(state, leases=state.leases - {event.dispatch})
-    if state.trial:
+    if state.half_open:
         # The worker lived through a dispatch: the trial has decided for it (case 29).
-        state = replace(state, trial=False, crashes=())
+        state = replace(state, half_open=False, crashes=())
     if state.phase is Phase.READY:
-        return moves.settle(state, policy)
-    if state.departure is None or state.leases or state.departure.stopping:
+        return moves.grant_waiting(state, policy)
+    if state.drain is None or state.leases or state.drain.stopping:
         return state, []
     return moves.stop(state)
 
 
-def _withdrawn(state: State, event: life.Withdrawn, policy: HandlerPolicy, now: float) -> Result:
+def _withdrawn(state: State, event: life.LeaseCancelled, policy: HandlerPolicy, now: float) -> Result:
     if event.dispatch in state.leases:
-        return _released(state, life.Released(event.dispatch), policy, now)
+        return _released(state, life.LeaseReleased(event.dispatch), policy, now)
     if event.dispatch not in state.waiters:
         return state, []
     state = replace(state, waiters=tuple(d for d in state.waiters if d != event.dispatch))
     if state.phase is Phase.WAITING and not state.waiters and not state.loads:
         # Nothing is forked for those who have all left (case 3). Once it is forked, it goes on (case 2).
         return replace(state, phase=Phase.COLD), [life.Abandon(state.generation)]
-    return moves.settle(state, policy) if state.phase is Phase.READY else (state, [])
+    return moves.grant_waiting(state, policy) if state.phase is Phase.READY else (state, [])
 
 
-def _room_found(state: State, event: life.RoomFound, policy: HandlerPolicy, now: float) -> Result:
+def _room_found(state: State, event: life.MemoryReserved, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.WAITING or event.generation != state.generation:
         return state, []
     return replace(state, phase=Phase.ACTIVATING), [life.Launch(state.generation)]
 
 
-def _activated(state: State, event: life.Activated, policy: HandlerPolicy, now: float) -> Result:
+def _activated(state: State, event: life.WorkerReady, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.ACTIVATING or event.generation != state.generation:
         return state, []
-    actions: list[Action] = [life.AnswerLoad(request, None) for request in state.loads]
+    actions: list[Action] = [life.ReplyLoad(request, None) for request in state.loads]
     state = replace(state, phase=Phase.READY, loads=(), failures=0, error=None, retry_at=None)
     # Who waits is served in the same step, so that nobody takes the worker for idle in between (cases 11, 21).
-    state, more = moves.settle(state, policy)
+    state, more = moves.grant_waiting(state, policy)
     return state, actions + more
 
 
-def _activation_ended(state: State, event: life.ActivationEnded, policy: HandlerPolicy, now: float) -> Result:
+def _activation_ended(state: State, event: life.WorkerStartFailed, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is Phase.DRAINING:
         # It failed by itself while it was being aborted: it is gone all the same (case 13).
-        return _exited(state, life.Exited(event.generation), policy, now)
+        return _exited(state, life.WorkerExited(event.generation), policy, now)
     if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
         return state, []
-    actions = moves.refuse_all(state, event.error)
+    actions = moves.reject_waiting(state, event.error)
     state = replace(state, phase=Phase.COLD, waiters=(), loads=())
-    if not event.faulty or state.closing:
+    if not event.counts_as_failure or state.closing:
         return state, actions
     failures = state.failures + 1
     # No power of two that is too large for a float: a handler may fail for days.
-    pause = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + SPREAD * event.chance)
+    pause = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + JITTER * event.jitter)
     state, more = moves.fail(replace(state, failures=failures), event.error, pause, now)
     return state, actions + more
 
 
-def _lost(state: State, event: life.Lost, policy: HandlerPolicy, now: float) -> Result:
+def _lost(state: State, event: life.WorkerLost, policy: HandlerPolicy, now: float) -> Result:
     if event.generation != state.generation or state.phase not in (Phase.READY, Phase.DRAINING):
         return state, []
-    if state.departure is not None and state.departure.stopping:
+    if state.drain is not None and state.drain.stopping:
         return state, []
     actions: list[Action] = []
     if state.phase is Phase.READY:
         # Those in its queue share its end; who comes later waits for the next generation (case 27).
         actions = [life.Refuse(dispatch, event.error) for dispatch in state.waiters]
         state = replace(state, waiters=())
-    departure = state.departure or Departure(event.cause)
+    drain = state.drain or Drain(event.cause)
     lost = len(state.leases)
-    departure = replace(
-        departure, cause=event.cause, drained=max(0, departure.drained - lost), killed=departure.killed + lost
-    )
-    state = replace(state, phase=Phase.DRAINING, leases=frozenset(), departure=departure)
+    drain = replace(drain, cause=event.cause, drained=max(0, drain.drained - lost), killed=drain.killed + lost)
+    state = replace(state, phase=Phase.DRAINING, leases=frozenset(), drain=drain)
     state, more = moves.stop(state)
     return state, actions + more
 
 
-def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is not Phase.DRAINING or event.generation != state.generation or state.departure is None:
+def _exited(state: State, event: life.WorkerExited, policy: HandlerPolicy, now: float) -> Result:
+    if state.phase is not Phase.DRAINING or event.generation != state.generation or state.drain is None:
         return state, []
-    departure = state.departure
-    actions: list[Action] = [life.AnswerUnload(request, event.generation, departure) for request in departure.unloads]
+    drain = state.drain
+    actions: list[Action] = [life.ReplyUnload(request, event.generation, drain) for request in drain.unloads]
     state, more = moves.stop_timer(state, Timer.DRAIN)
     actions += more
-    state = replace(state, phase=Phase.COLD, departure=None, leases=frozenset())
-    if departure.cause in life.FAULTS:
-        pause = policy.circuit_pause * (1 + SPREAD * event.chance)
-        state, opened = _count_crash(state, departure.cause, policy, pause, now)
+    state = replace(state, phase=Phase.COLD, drain=None, leases=frozenset())
+    if drain.cause in life.CIRCUIT_BREAKER_CAUSES:
+        pause = policy.circuit_pause * (1 + JITTER * event.jitter)
+        state, opened = _count_crash(state, drain.cause, policy, pause, now)
         if opened:
             return state, actions + opened
     if state.closing:
-        actions += moves.refuse_all(state, Draining("the host is shutting down; ask another instance"))
+        actions += moves.reject_waiting(state, Draining("the host is shutting down; ask another instance"))
         return replace(state, waiters=(), loads=()), actions
     if state.waiters or state.loads:
         # A new generation answers who came while the old one was leaving (case 10).
@@ -156,13 +154,13 @@ def _exited(state: State, event: life.Exited, policy: HandlerPolicy, now: float)
 def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, pause: float, now: float) -> Result:
     crashes = (*(at for at in state.crashes if now - at < policy.crash_window), now)
     state = replace(state, crashes=crashes)
-    if state.closing or not (state.trial or len(crashes) >= policy.crash_limit):
+    if state.closing or not (state.half_open or len(crashes) >= policy.crash_limit):
         return state, []
     error = CircuitOpen(
         f"the handler is paused: its worker ended by {cause.value} {len(crashes)} times "
         f"within {policy.crash_window:g} s"
     )
-    actions = moves.refuse_all(state, error)
+    actions = moves.reject_waiting(state, error)
     state, more = moves.fail(replace(state, waiters=(), loads=()), error, pause, now)
     return state, actions + more
 
@@ -172,21 +170,21 @@ def _timer_fired(state: State, event: life.TimerFired, policy: HandlerPolicy, no
         return state, []
     state, _ = moves.stop_timer(state, event.timer)
     if event.timer is Timer.RETRY:
-        trial = isinstance(state.error, CircuitOpen)
-        return replace(state, phase=Phase.COLD, retry_at=None, trial=trial), []
+        half_open = isinstance(state.error, CircuitOpen)
+        return replace(state, phase=Phase.COLD, retry_at=None, half_open=half_open), []
     if event.timer is Timer.IDLE:
-        return moves.depart(state, Departure(Cause.IDLE))
+        return moves.begin_drain(state, Drain(Cause.IDLE))
     return moves.force(state)
 
 
-def _load_asked(state: State, event: life.LoadAsked, policy: HandlerPolicy, now: float) -> Result:
+def _load_asked(state: State, event: life.LoadRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.closing:
-        return state, [life.AnswerLoad(event.request, Draining("the host is shutting down"))]
+        return state, [life.ReplyLoad(event.request, Draining("the host is shutting down"))]
     if state.phase is Phase.READY:
-        return state, [life.AnswerLoad(event.request, None)]
+        return state, [life.ReplyLoad(event.request, None)]
     actions: list[Action] = []
     if state.phase is Phase.FAILED:
-        state, actions = moves.forgive(state)
+        state, actions = moves.reset_failures(state)
     state = replace(state, loads=(*state.loads, event.request))
     if state.phase is not Phase.COLD:
         return state, actions
@@ -194,42 +192,42 @@ def _load_asked(state: State, event: life.LoadAsked, policy: HandlerPolicy, now:
     return state, actions + more
 
 
-def _woken(state: State, event: life.Woken, policy: HandlerPolicy, now: float) -> Result:
+def _woken(state: State, event: life.PendingWorkDue, policy: HandlerPolicy, now: float) -> Result:
     # After a failure its pause is kept: nobody waits for this activation.
     return moves.start(state) if state.phase is Phase.COLD and not state.closing else (state, [])
 
 
-def _unload_asked(state: State, event: life.UnloadAsked, policy: HandlerPolicy, now: float) -> Result:
+def _unload_asked(state: State, event: life.UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.phase in (Phase.COLD, Phase.FAILED):
-        state, actions = moves.forgive(state)
-        return state, [*actions, life.AnswerUnload(event.request, None, None)]
+        state, actions = moves.reset_failures(state)
+        return state, [*actions, life.ReplyUnload(event.request, None, None)]
     busy = state.leases or state.waiters or state.loads
     if event.mode == "if_idle" and busy and state.phase is not Phase.DRAINING:
         error = HandlerBusy(
             f"the handler is busy: {len(state.leases)} dispatches under way, {len(state.waiters)} waiting; "
             "use mode=drain or mode=force"
         )
-        return state, [life.AnswerUnload(event.request, state.generation, None, error)]
+        return state, [life.ReplyUnload(event.request, state.generation, None, error)]
     unloaded = HandlerUnloaded("the handler was unloaded by an operator; ask again")
     if state.phase is Phase.WAITING:
-        actions = [*moves.refuse_all(state, unloaded), life.Abandon(state.generation)]
+        actions = [*moves.reject_waiting(state, unloaded), life.Abandon(state.generation)]
         state = replace(state, phase=Phase.COLD, waiters=(), loads=())
-        return state, [*actions, life.AnswerUnload(event.request, None, None)]
+        return state, [*actions, life.ReplyUnload(event.request, None, None)]
     if state.phase is Phase.ACTIVATING:
-        departure = Departure(Cause.ABORTED, unloads=(event.request,), stopping=True)
-        actions = [*moves.refuse_all(state, unloaded), life.Abort(state.generation)]
-        return replace(state, phase=Phase.DRAINING, departure=departure, waiters=(), loads=()), actions
+        drain = Drain(Cause.ABORTED, unloads=(event.request,), stopping=True)
+        actions = [*moves.reject_waiting(state, unloaded), life.Abort(state.generation)]
+        return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
     actions = []
     if event.mode == "force":
         actions = [life.Refuse(dispatch, unloaded) for dispatch in state.waiters]
         state = replace(state, waiters=())
-    if state.departure is not None:
-        departure = replace(state.departure, unloads=(*state.departure.unloads, event.request))
-        state = replace(state, departure=departure)
+    if state.drain is not None:
+        drain = replace(state.drain, unloads=(*state.drain.unloads, event.request))
+        state = replace(state, drain=drain)
     else:
-        state, more = moves.depart(state, Departure(event.cause, unloads=(event.request,)))
+        state, more = moves.begin_drain(state, Drain(event.cause, unloads=(event.request,)))
         actions += more
-    if state.departure is None or state.departure.stopping:
+    if state.drain is None or state.drain.stopping:
         return state, actions
     if event.mode == "force":
         state, more = moves.force(state)
@@ -243,13 +241,13 @@ def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: floa
         return state, []
     if state.leases or state.waiters or policy.pin:
         return state, []
-    return moves.depart(state, Departure(Cause.EVICTED))
+    return moves.begin_drain(state, Drain(Cause.EVICTED))
 
 
-def _overgrown(state: State, event: life.Overgrown, policy: HandlerPolicy, now: float) -> Result:
+def _overgrown(state: State, event: life.MemoryLimitExceeded, policy: HandlerPolicy, now: float) -> Result:
     if event.generation != state.generation or state.phase is not Phase.READY:
         return state, []
-    state, actions = moves.depart(state, Departure(event.cause))
+    state, actions = moves.begin_drain(state, Drain(event.cause))
     if not state.leases:
         return state, actions
     state, more = moves.start_timer(state, Timer.DRAIN, policy.drain_timeout)
@@ -260,52 +258,52 @@ def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPoli
     if state.phase is not Phase.READY or state.leases:
         return state, []
     state, actions = moves.stop_timer(state, Timer.IDLE)
-    state, more = moves.settle(state, policy)
+    state, more = moves.grant_waiting(state, policy)
     return state, actions + more
 
 
-def _closing(state: State, event: life.Closing, policy: HandlerPolicy, now: float) -> Result:
+def _closing(state: State, event: life.ShutdownRequested, policy: HandlerPolicy, now: float) -> Result:
     error = Draining("the host is shutting down; ask another instance")
     state = replace(state, closing=True)
     if state.phase in (Phase.COLD, Phase.FAILED):
-        return moves.forgive(state)
+        return moves.reset_failures(state)
     if state.phase is Phase.WAITING:
-        actions = [*moves.refuse_all(state, error), life.Abandon(state.generation)]
+        actions = [*moves.reject_waiting(state, error), life.Abandon(state.generation)]
         return replace(state, phase=Phase.COLD, waiters=(), loads=()), actions
     if state.phase is Phase.ACTIVATING:
-        actions = [*moves.refuse_all(state, error), life.Abort(state.generation)]
-        departure = Departure(Cause.SHUTDOWN, stopping=True)
-        return replace(state, phase=Phase.DRAINING, departure=departure, waiters=(), loads=()), actions
+        actions = [*moves.reject_waiting(state, error), life.Abort(state.generation)]
+        drain = Drain(Cause.SHUTDOWN, stopping=True)
+        return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
     if state.phase is Phase.READY:
         # Who was admitted is served: the queue goes on until it is empty or the deadline comes.
         if not state.leases and not state.waiters:
-            return moves.depart(state, Departure(Cause.SHUTDOWN))
+            return moves.begin_drain(state, Drain(Cause.SHUTDOWN))
         state, actions = moves.stop_timer(state, Timer.IDLE)
         state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
         return state, actions + more
-    actions = moves.refuse_all(state, error)
+    actions = moves.reject_waiting(state, error)
     state = replace(state, waiters=(), loads=())
-    if state.departure is None or state.departure.stopping:
+    if state.drain is None or state.drain.stopping:
         return state, actions
     state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
     return state, actions + more
 
 
 _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] = {
-    life.Asked: _asked,
-    life.Withdrawn: _withdrawn,
-    life.Released: _released,
-    life.RoomFound: _room_found,
-    life.Activated: _activated,
-    life.ActivationEnded: _activation_ended,
-    life.Lost: _lost,
-    life.Exited: _exited,
+    life.LeaseRequested: _asked,
+    life.LeaseCancelled: _withdrawn,
+    life.LeaseReleased: _released,
+    life.MemoryReserved: _room_found,
+    life.WorkerReady: _activated,
+    life.WorkerStartFailed: _activation_ended,
+    life.WorkerLost: _lost,
+    life.WorkerExited: _exited,
     life.TimerFired: _timer_fired,
-    life.LoadAsked: _load_asked,
-    life.Woken: _woken,
-    life.UnloadAsked: _unload_asked,
+    life.LoadRequested: _load_asked,
+    life.PendingWorkDue: _woken,
+    life.UnloadRequested: _unload_asked,
     life.Evicted: _evicted,
     life.PolicyChanged: _policy_changed,
-    life.Overgrown: _overgrown,
-    life.Closing: _closing,
+    life.MemoryLimitExceeded: _overgrown,
+    life.ShutdownRequested: _closing,
 }

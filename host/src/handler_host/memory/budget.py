@@ -18,12 +18,12 @@ from handler_host.memory.ledger import Candidate, Key, Ledger, Request
 from handler_host.plugin.errors import MemoryBudget
 
 
-class Expectation(NamedTuple):
+class MemoryEstimate(NamedTuple):
     """What an activation is expected to take."""
 
     amount: int
     """Bytes."""
-    least: int
+    minimum: int
     """Bytes that it has run with; where nothing was learned, the same."""
     source: str
     """``learned``, ``configured``, ``manifest`` or ``default``."""
@@ -68,19 +68,19 @@ class Budget:
         """The activations that wait for room, the first one first."""
         return [Waiting(one.handler, one.amount, since) for one, since in self._waiting.items()]
 
-    async def reserve(self, handler: str, generation: int, expected: Expectation, *, patient: bool = True) -> None:
+    async def reserve(self, handler: str, generation: int, expected: MemoryEstimate, *, patient: bool = True) -> None:
         """Promise this generation what it is expected to take, when there is room.
 
         Without ``patient`` it is now or never: nobody is evicted for it, nor held up behind it.
         Raises :class:`MemoryBudget` if there is none within the time that an activation
-        may wait, :class:`NeverFits` if there can never be. Being cancelled gives the
+        may wait, :class:`ExceedsMemoryLimit` if there can never be. Being cancelled gives the
         place in the queue up.
         """
         ledger = self.ledger
-        if not patient and (self._waiting or ledger.held_back or expected.amount > ledger.room):
+        if not patient and (self._waiting or ledger.under_pressure or expected.amount > ledger.room):
             raise self._no_room(handler, expected)
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        request = Request(handler, generation, expected.amount, expected.least, outcome.set_result)
+        request = Request(handler, generation, expected.amount, expected.minimum, outcome.set_result)
         self._waiting[request] = time.monotonic()
         granted = False
         try:
@@ -100,19 +100,19 @@ class Budget:
         """Take another limit; who has memory keeps it, who waits is looked at again by the next measurement."""
         self.ledger.usable, self.ledger.limit, self._wait = usable, limit, wait
 
-    def _never(self, handler: str, expected: Expectation) -> MemoryBudget:
+    def _never(self, handler: str, expected: MemoryEstimate) -> MemoryBudget:
         ledger = self.ledger
-        possible = max(0, ledger.possible)
-        pinned = ledger.limit - ledger.base - ledger.possible
+        max_grantable = max(0, ledger.max_grantable)
+        pinned = ledger.limit - ledger.base - ledger.max_grantable
         held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
-        return NeverFits(
-            f"{handler} needs {format_size(expected.least)} ({expected.source}), and the limit of "
-            f"{format_size(ledger.limit)} leaves {format_size(possible)} for it, alone and with the headroom "
+        return ExceedsMemoryLimit(
+            f"{handler} needs {format_size(expected.minimum)} ({expected.source}), and the limit of "
+            f"{format_size(ledger.limit)} leaves {format_size(max_grantable)} for it, alone and with the headroom "
             f"({format_size(ledger.base)} are used by the host{held}); raise memory.limit, or the plan of the machine",
             details={
-                "needed": expected.least,
+                "needed": expected.minimum,
                 "needed_source": expected.source,
-                "possible": possible,
+                "possible": max_grantable,
                 "limit": ledger.limit,
                 "usable": ledger.usable,
                 "host": ledger.base,
@@ -120,10 +120,12 @@ class Budget:
             },
         )
 
-    def _no_room(self, handler: str, expected: Expectation) -> MemoryBudget:
+    def _no_room(self, handler: str, expected: MemoryEstimate) -> MemoryBudget:
         ledger = self.ledger
         free = max(0, ledger.room)
-        reason = "the kernel reports that memory is short" if ledger.held_back else "no idle handler could be unloaded"
+        reason = (
+            "the kernel reports that memory is short" if ledger.under_pressure else "no idle handler could be unloaded"
+        )
         return MemoryBudget(
             f"no room for {handler}: it needs {format_size(expected.amount)} ({expected.source}), {format_size(free)} "
             f"are free of {format_size(ledger.usable)}, and {reason} within {self._wait:g} s",
@@ -139,7 +141,7 @@ class Budget:
         )
 
 
-class NeverFits(MemoryBudget):
+class ExceedsMemoryLimit(MemoryBudget):
     """A handler needs more than the whole budget: asking again is of no use."""
 
     retryable = False

@@ -55,7 +55,7 @@ class _File(msgspec.Struct):
     footprints: list[Footprint]
 
 
-class Learned:
+class FootprintStore:
     """The footprints, and their file; ``path`` None keeps them in memory only.
 
     ``load`` and ``save`` read and write the file, and belong into a thread; everything

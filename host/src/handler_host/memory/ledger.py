@@ -41,7 +41,7 @@ class Request(msgspec.Struct, eq=False):
     generation: int
     amount: int
     """Bytes that it is expected to take."""
-    least: int
+    minimum: int
     """Bytes that it has run with: enough where the whole budget has no more than that."""
     outcome: Callable[[bool], None]
 
@@ -84,7 +84,7 @@ class Ledger:
         """Bytes of host and fork server."""
         self.others = 0
         """Bytes that others hold of the same limit."""
-        self.held_back = False
+        self.under_pressure = False
         """Nothing is granted: the kernel says that memory is short."""
         self.queue: list[Request] = []
         self._candidates = candidates
@@ -108,7 +108,7 @@ class Ledger:
         return self.usable - self.used - self.reserved - self.others
 
     @property
-    def possible(self) -> int:
+    def max_grantable(self) -> int:
         """Bytes that a handler can have at most: when all have gone that can be evicted, and with the headroom."""
         return self.limit - self.base - sum(self.size_of(*key) for key in self._pinned())
 
@@ -169,7 +169,7 @@ class Ledger:
             if amount is None:
                 self.queue.remove(request)
                 request.outcome(False)
-            elif self.held_back:
+            elif self.under_pressure:
                 continue
             elif amount <= self._room_for(amount):
                 self.queue.remove(request)
@@ -183,7 +183,7 @@ class Ledger:
                 if victims is not None:
                     return
 
-    def relieve(self) -> None:
+    def evict_excess(self) -> None:
         """Evict idle handlers while more is used than there is; all of them if that is what it takes."""
         excess = self.used + self.others - self.usable
         if excess > 0:
@@ -207,24 +207,24 @@ class Ledger:
     def victims(self, missing: int) -> list[Eviction] | None:
         """Return whom to evict for ``missing`` bytes beyond what is free and leaving; None if that would not do."""
         missing -= sum(account.size for account in self._accounts.values() if account.leaving)
-        return fewest(self.evictable(), missing)
+        return minimal_evictions(self.evictable(), missing)
 
     def _amount(self, request: Request) -> int | None:
         """Return what the request gets, or None if it can never be given enough."""
-        if request.least > self.possible:
+        if request.minimum > self.max_grantable:
             return None
-        return min(request.amount, max(request.least, self._comfortable))
+        return min(request.amount, max(request.minimum, self._comfortable))
 
     @property
     def _comfortable(self) -> int:
         """Bytes that a handler can have alone without the headroom, and without what others may give back."""
-        return self.possible - (self.limit - self.usable) - self.others
+        return self.max_grantable - (self.limit - self.usable) - self.others
 
     def _room_for(self, amount: int) -> int:
         return self.room if amount <= self._comfortable else self.room + self.limit - self.usable
 
 
-def fewest(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
+def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
     """Return the smallest number of evictions that free ``missing`` bytes, the least recently used of such sets.
 
     ``evictable`` has the least recently used first. None if all of them would not do.

@@ -19,15 +19,15 @@ from handler_host._internal.units import format_size
 from handler_host.catalog.catalog import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.lifecycle import state as life
-from handler_host.lifecycle.controller import Owner
+from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.state import Cause, Phase
-from handler_host.memory.budget import Budget, Expectation
-from handler_host.memory.footprints import Footprint, Learned, Subject
+from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.memory.footprints import Footprint, FootprintStore, Subject
 from handler_host.memory.ledger import Candidate, Key
 from handler_host.memory.pressure import KernelView, read_kernel_view
-from handler_host.memory.sampler import Meter, Reading
-from handler_host.workers.launch_spec import Planner
-from handler_host.workers.worker import Generation
+from handler_host.memory.sampler import MemorySampler, Reading
+from handler_host.workers.launch_spec import LaunchSpecBuilder
+from handler_host.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 
@@ -51,7 +51,7 @@ NORMAL = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
 """Ends after which a footprint tells what a worker usually takes."""
 
 
-class Stalls:
+class PressureTracker:
     """Whether the kernel reports pressure: the share of time in which tasks waited for memory."""
 
     def __init__(self, threshold: float | None) -> None:
@@ -76,7 +76,7 @@ class Stalls:
         self._last = (stalled, now)
 
 
-class Kills:
+class OomKillCounter:
     """What the kernel counts of kills for memory, each of which explains the end of one process."""
 
     def __init__(self) -> None:
@@ -103,19 +103,19 @@ class Kills:
         return True
 
 
-class MemoryWatch:
+class MemoryMonitor:
     """Measures the processes of ``owners`` and of ``planner``'s launchers; has the budget, and what is learned."""
 
     def __init__(
         self,
         config: Config,
-        owners: Mapping[str, Owner],
-        planner: Planner,
+        controllers: Mapping[str, HandlerController],
+        planner: LaunchSpecBuilder,
         on_reading: Callable[[Reading], None] = lambda reading: None,
     ) -> None:
         self.config = config.memory
-        self.learned = Learned(config.memory.state_file)
-        self.meter = Meter(config.memory)
+        self.learned = FootprintStore(config.memory.state_file)
+        self.meter = MemorySampler(config.memory)
         self.budget = Budget(
             self.meter.limit.usable,
             limit=self.meter.limit.bytes,
@@ -125,13 +125,13 @@ class MemoryWatch:
             pinned=self._pinned,
             chance=self._chance,
         )
-        self.stalls = Stalls(config.memory.pressure)
-        self.kills = Kills()
+        self.stalls = PressureTracker(config.memory.pressure)
+        self.kills = OomKillCounter()
         self.cost = 0.0
         """Seconds of processor time that the last measurement took."""
         self.pause = config.memory.sample_interval
         """Seconds between the last two samples."""
-        self.owners = owners
+        self.controllers = controllers
         self._planner = planner
         self._fork_server = 0
         """Bytes that the fork server is expected to take, while its first worker activates."""
@@ -145,7 +145,7 @@ class MemoryWatch:
     async def reconfigure(self, config: Config) -> None:
         """Go on with this configuration, all but its state file; the limit is that of a measurement made now."""
         self.config = config.memory
-        self.stalls = Stalls(config.memory.pressure)
+        self.stalls = PressureTracker(config.memory.pressure)
         self.meter.reconfigure(config.memory)
         await self.measure()
         limit = self.meter.limit
@@ -166,7 +166,9 @@ class MemoryWatch:
         """Measure again and again while there are workers or activations that wait; for a task of its own."""
         while True:
             await asyncio.sleep(self.pause)
-            at_work = self.budget.ledger.queue or any(owner.generation is not None for owner in self.owners.values())
+            at_work = self.budget.ledger.queue or any(
+                controller.generation is not None for controller in self.controllers.values()
+            )
             if at_work or self._age() >= REST:
                 try:
                     await self.measure()
@@ -206,29 +208,29 @@ class MemoryWatch:
             content = self.learned.snapshot()
             await self.meter.run(lambda: self.learned.save(content))
 
-    async def expectation(self, owner: Owner) -> Expectation:
+    async def estimate(self, controller: HandlerController) -> MemoryEstimate:
         """Return what an activation of the handler is expected to take; nothing of it is older than a sample."""
         if self._age() >= self.config.sample_interval:
             await self.measure()
-        if owner.policy.isolation == "process" and not self._planner.fork_servers and not self._fork_server:
+        if controller.policy.isolation == "process" and not self._planner.fork_servers and not self._fork_server:
             # It is started for the first worker, and is nobody's own.
             found = self.learned.of(FORK_SERVER)
             self._fork_server = found.steady if found is not None else FORK_SERVER_ESTIMATE
             self.budget.ledger.base += self._fork_server
-        return self.expected(owner.entry, owner.policy)
+        return self.expected(controller.entry, controller.policy)
 
-    def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> Expectation:
+    def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
         """Return what a worker of the handler is expected to take."""
         found = self.footprint(entry)
         if found is not None and found.peak:
             # What was raised is a guess: no reason to refuse for ever.
-            return Expectation(max(found.peak, found.raised), found.steady or found.peak, "learned")
+            return MemoryEstimate(max(found.peak, found.raised), found.steady or found.peak, "learned")
         if policy.memory_estimate is not None:
             manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
             source = "manifest" if policy.memory_estimate == manifest else "configured"
-            return Expectation(policy.memory_estimate, policy.memory_estimate, source)
+            return MemoryEstimate(policy.memory_estimate, policy.memory_estimate, source)
         default = self.config.default_estimate
-        return Expectation(default, default, "default")
+        return MemoryEstimate(default, default, "default")
 
     def footprint(self, entry: CatalogEntry) -> Footprint | None:
         """Return what was learned of the handler's version that is installed now."""
@@ -242,29 +244,29 @@ class MemoryWatch:
         self.kills.note(view.kills, now)
         return self.kills.explain(now)
 
-    def activated(self, owner: Owner) -> None:
+    def activated(self, controller: HandlerController) -> None:
         """Learn from an activation."""
-        if owner.generation is not None and owner.activate_seconds is not None:
-            self.learned.activated(owner.generation.subject, owner.activate_seconds)
+        if controller.generation is not None and controller.activate_seconds is not None:
+            self.learned.activated(controller.generation.subject, controller.activate_seconds)
 
-    def ended(self, generation: Generation, cause: Cause) -> None:
+    def ended(self, generation: Worker, cause: Cause) -> None:
         """Learn from the end of a worker."""
         subject = generation.subject
         if cause is Cause.OUT_OF_MEMORY and generation.exit is not None and generation.exit.signal is not None:
             resident = (generation.exit.maxrss or 0) - generation.shared
-            self.learned.killed(subject, max(generation.peak, resident), max(0, self.budget.ledger.possible))
+            self.learned.killed(subject, max(generation.peak, resident), max(0, self.budget.ledger.max_grantable))
         elif cause in NORMAL and generation.served:
             self.learned.ended(subject, peak=generation.peak, steady=generation.steady)
         if generation.stop_at is not None:
             self.learned.stopped(subject, time.monotonic() - generation.stop_at)
 
-    def _generations(self) -> Iterator[tuple[Key, Generation]]:
+    def _generations(self) -> Iterator[tuple[Key, Worker]]:
         """Yield those that have a process of their own."""
-        for name, owner in self.owners.items():
-            if owner.generation is not None and not owner.inline:
-                yield (name, owner.generation.number), owner.generation
+        for name, controller in self.controllers.items():
+            if controller.generation is not None and not controller.inline:
+                yield (name, controller.generation.number), controller.generation
 
-    def _apply(self, reading: Reading, workers: Mapping[Key, Generation]) -> None:
+    def _apply(self, reading: Reading, workers: Mapping[Key, Worker]) -> None:
         self.cost, self._measured_at = reading.cost, reading.at
         ledger, sizes, promises = self.budget.ledger, {}, {}
         for key, memory in reading.workers.items():
@@ -287,20 +289,22 @@ class MemoryWatch:
             ledger.limit, ledger.usable = reading.limit.bytes, reading.limit.usable
         pressure = self._pressure(reading.kernel, reading.at)
         pressed = pressure is not None
-        if pressed is not ledger.held_back:
+        if pressed is not ledger.under_pressure:
             level = logging.WARNING if pressed else logging.INFO
             told = f"{pressure}; activations wait" if pressed else "over"
             log.log(level, "memory pressure: %s", told, extra={"fields": {"stalled": self.stalls.share}})
-            ledger.held_back = pressed
+            ledger.under_pressure = pressed
         ledger.measure(reading.host + self._of_fork_server(reading), reading.others, sizes, promises)
         if pressed:
             ledger.relieve_by_one()
-        ledger.relieve()
+        ledger.evict_excess()
         self._recycle(sizes)
 
     def _of_fork_server(self, reading: Reading) -> int:
         """Return the bytes that the fork server counts with: while it starts, at least what it is expected to take."""
-        activating = any(owner.state.phase in (Phase.WAITING, Phase.ACTIVATING) for owner in self.owners.values())
+        activating = any(
+            controller.state.phase in (Phase.WAITING, Phase.ACTIVATING) for controller in self.controllers.values()
+        )
         if not activating:
             self._fork_server = 0
         return max(reading.fork_server or 0, self._fork_server)
@@ -318,12 +322,12 @@ class MemoryWatch:
     def _recycle(self, sizes: Mapping[Key, int]) -> None:
         """Let workers go that have outgrown their handler's own limit, when they have ended what they do."""
         for (name, number), size in sizes.items():
-            owner = self.owners.get(name)
-            limit = owner.policy.memory_soft_limit if owner is not None else None
-            if owner is not None and limit is not None and size > limit and owner.state.phase is Phase.READY:
+            controller = self.controllers.get(name)
+            limit = controller.policy.memory_soft_limit if controller is not None else None
+            if controller is not None and limit is not None and size > limit and controller.state.phase is Phase.READY:
                 fields = {"handler": name, "generation": number, "pss": size}
                 log.warning("over memory_soft_limit (%s): recycled", format_size(limit), extra={"fields": fields})
-                owner.post(life.Overgrown(number, Cause.RECYCLED))
+                controller.post(life.MemoryLimitExceeded(number, Cause.RECYCLED))
 
     def _next_pause(self) -> float:
         ledger = self.budget.ledger
@@ -333,29 +337,29 @@ class MemoryWatch:
 
     def candidates(self) -> list[Candidate]:
         """Return the handlers that are idle now."""
-        found = (owner.candidate() for owner in self.owners.values())
+        found = (controller.candidate() for controller in self.controllers.values())
         return [candidate for candidate in found if candidate is not None]
 
     def _pinned(self) -> list[Key]:
-        return [key for key, _ in self._generations() if self.owners[key[0]].policy.pin]
+        return [key for key, _ in self._generations() if self.controllers[key[0]].policy.pin]
 
     def _evict(self, name: str, generation: int) -> None:
-        self.owners[name].post(life.Evicted(generation))
+        self.controllers[name].post(life.Evicted(generation))
 
     def _chance(self) -> float:
         """Return after how many seconds there may be room, by what activations and busy spells took so far."""
         now = time.monotonic()
         times = []
         for (name, _), generation in self._generations():
-            owner = self.owners[name]
-            if owner.policy.pin:
+            controller = self.controllers[name]
+            if controller.policy.pin:
                 continue
             footprint = self.learned.of(generation.subject)
             left = 0.0
             if generation.ready_at is None:
                 usual = footprint.activate_seconds if footprint is not None else None
                 left = max(0.0, (usual or self.config.wait) - (now - generation.launched_at))
-            elif owner.state.leases:
-                left = owner.spells.busy_left(self.config.wait)
+            elif controller.state.leases:
+                left = controller.spells.busy_left(self.config.wait)
             times.append(left + ((footprint.stop_seconds if footprint is not None else None) or 0.0))
         return max(1.0, min(times, default=self.config.wait))

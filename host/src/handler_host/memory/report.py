@@ -15,21 +15,21 @@ from handler_host.admin.schemas import (
     WaitingForMemory,
     WorkerMemory,
 )
-from handler_host.lifecycle.controller import Owner
-from handler_host.memory.monitor import MemoryWatch
+from handler_host.lifecycle.controller import HandlerController
+from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
 
 
-def handler_memory(watch: MemoryWatch, owner: Owner, status: HandlerStatus) -> HandlerMemory:
+def handler_memory(watch: MemoryMonitor, controller: HandlerController, status: HandlerStatus) -> HandlerMemory:
     """Return what is known of one handler's memory."""
-    expected, found = watch.expected(owner.entry, owner.policy), watch.footprint(owner.entry)
-    generation = owner.generation
+    expected, found = watch.expected(controller.entry, controller.policy), watch.footprint(controller.entry)
+    generation = controller.generation
     return HandlerMemory(
         state=status.state,
-        pin=owner.policy.pin,
+        pin=controller.policy.pin,
         pss=status.pss,
         peak=generation.peak if generation is not None and generation.pss is not None else None,
-        counted=watch.budget.ledger.size_of(owner.name, generation.number) if generation is not None else 0,
+        counted=watch.budget.ledger.size_of(controller.name, generation.number) if generation is not None else 0,
         expected=expected.amount,
         expected_source=expected.source,
         learned_peak=(found.peak or None) if found is not None else None,
@@ -37,21 +37,21 @@ def handler_memory(watch: MemoryWatch, owner: Owner, status: HandlerStatus) -> H
         activate_seconds=found.activate_seconds if found is not None else None,
         stop_seconds=found.stop_seconds if found is not None else None,
         out_of_memory=found.out_of_memory if found is not None else 0,
-        soft_limit=owner.policy.memory_soft_limit,
-        hard_limit=owner.policy.memory_hard_limit,
+        soft_limit=controller.policy.memory_soft_limit,
+        hard_limit=controller.policy.memory_hard_limit,
         last_exit=status.last_exit,
     )
 
 
 def memory_report(
-    watch: MemoryWatch, reading: Reading, fork_servers: Sequence[int], handlers: Mapping[str, HandlerMemory]
+    watch: MemoryMonitor, reading: Reading, fork_servers: Sequence[int], handlers: Mapping[str, HandlerMemory]
 ) -> MemoryReport:
     """Return the whole of it, as it was just measured."""
     now = time.monotonic()
     limit, ledger, kernel = reading.limit, watch.budget.ledger, reading.kernel
     workers: dict[str, WorkerMemory] = {}
     for (name, number), memory in reading.workers.items():
-        generation = watch.owners[name].generation if name in watch.owners else None
+        generation = watch.controllers[name].generation if name in watch.controllers else None
         if generation is not None and generation.number == number and generation.pid is not None:
             workers[name] = WorkerMemory(
                 pid=generation.pid,
@@ -93,7 +93,7 @@ def memory_report(
         ],
         refused=watch.budget.refused,
         pressure=Pressure(
-            short=ledger.held_back,
+            short=ledger.under_pressure,
             stalled_share=watch.stalls.share,
             threshold=watch.config.pressure,
             stalled_source=kernel.stalled_source,

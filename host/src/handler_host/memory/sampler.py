@@ -45,7 +45,7 @@ class Reading(msgspec.Struct, frozen=True):
         return self.host + (self.fork_server or 0) + sum(memory.pss for memory in self.workers.values())
 
 
-class Meter:
+class MemorySampler:
     """Reads the memory of processes, one reading at a time; readers that ask meanwhile wait their turn."""
 
     def __init__(self, config: MemoryConfig) -> None:

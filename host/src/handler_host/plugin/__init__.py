@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from handler_host.plugin.errors import (
         ActivationFailed,
         ActivationTimeout,
-        AnswerTooLarge,
         BadRequest,
         BodyTooLarge,
         CircuitOpen,
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
         QueueFull,
         RateLimited,
         RequestTimeout,
+        ResponseTooLarge,
         TooManyConnections,
         Unauthorized,
         UnknownHandler,
@@ -86,7 +86,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivationFailed",
     "ActivationTimeout",
-    "AnswerTooLarge",
+    "ResponseTooLarge",
     "BadRequest",
     "BodyTooLarge",
     "CallInfo",

@@ -12,7 +12,7 @@ from typing import Any
 
 from handler_host.plugin import pending
 from handler_host.plugin.errors import ConfigError
-from handler_host.plugin.handler_client import Dispatching, Others
+from handler_host.plugin.handler_client import DispatchMixin, DispatchTransport
 
 
 class Secret:
@@ -58,7 +58,7 @@ class _MadeOnDemand:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Context(Dispatching):
+class Context(DispatchMixin):
     """What a handler is given when it is activated."""
 
     handler: str
@@ -72,7 +72,7 @@ class Context(Dispatching):
     """A directory of the handler's own (a ``Path``) that outlives workers, made when it is first asked for; None if
     the host has none. Raises ``ConfigError`` if it cannot be made."""
     _closers: list[Callable[[], object]] = field(default_factory=list)
-    _others: Others | None = None
+    _others: DispatchTransport | None = None
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"

@@ -213,7 +213,7 @@ class HandlerOutOfMemory(HostError):
     retryable = True
 
 
-class AnswerTooLarge(HostError):
+class ResponseTooLarge(HostError):
     """The handler's answer is over ``max_answer``."""
 
     status = 502

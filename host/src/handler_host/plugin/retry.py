@@ -16,7 +16,7 @@ from typing import TypeVar
 
 from handler_host.plugin.errors import UpstreamError
 
-Piece = TypeVar("Piece")
+Chunk = TypeVar("Chunk")
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Retries:
 
 
 async def retried(
-    attempt: Callable[[], AsyncIterator[Piece]], retries: Retries, *, deadline: float | None = None
-) -> AsyncIterator[Piece]:
+    attempt: Callable[[], AsyncIterator[Chunk]], retries: Retries, *, deadline: float | None = None
+) -> AsyncIterator[Chunk]:
     """Yield the pieces of ``attempt``, which is made anew when it fails before its first piece.
 
     ``attempt`` raises the errors of ``handler_host.plugin.errors``; only retryable ones are tried
@@ -52,10 +52,10 @@ async def retried(
     while True:
         begun = False
         try:
-            async with aclosing(attempt()) as pieces:  # type: ignore[type-var]
-                async for piece in pieces:
+            async with aclosing(attempt()) as chunks:  # type: ignore[type-var]
+                async for chunk in chunks:
                     begun = True
-                    yield piece
+                    yield chunk
         except UpstreamError as error:
             wait = retries.wait(number, error.retry_after) if error.retryable and not begun else None
             if wait is None or (deadline is not None and time.monotonic() + wait >= deadline):

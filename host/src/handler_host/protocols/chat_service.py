@@ -1,6 +1,6 @@
 """What the chat routes of all protocols share: a translated request to a handler, its answer or stream back.
 
-Each protocol brings its decoder, its answers, a :class:`Translation` for streams
+Each protocol brings its decoder, its answers, a :class:`StreamEncoder` for streams
 and its envelope of errors; everything else is here, so that any client reaches any
 handler.
 """
@@ -18,8 +18,8 @@ from handler_host.admin.schemas import HandlerStatus
 from handler_host.catalog.catalog import ProblemState
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.http import request_context
-from handler_host.http.errors import foreseen
-from handler_host.http.sse import EventStream
+from handler_host.http.errors import to_host_error
+from handler_host.http.sse import SseResponse
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
 
@@ -43,18 +43,18 @@ class _Decoders:
     def __init__(self) -> None:
         from handler_host.chat import types
 
-        self.piece = msgspec.json.Decoder(types.ChatPiece)
-        self.answer = msgspec.json.Decoder(types.ChatAnswer)
+        self.chunk = msgspec.json.Decoder(types.ChatChunk)
+        self.answer = msgspec.json.Decoder(types.ChatResponse)
         self.count = msgspec.json.Decoder(types.TokenCount)
 
 
 _decoders = functools.cache(_Decoders)
 
 
-class Translation(Protocol):
+class StreamEncoder(Protocol):
     """One stream in the events of a protocol, each as :func:`handler_host.http.sse.event` makes it."""
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return what to send for one piece, which may be nothing."""
 
     def last(self) -> list[bytes]:
@@ -64,7 +64,7 @@ class Translation(Protocol):
         """Return what to send for an error, when the status has been sent already."""
 
 
-class ChatApi:
+class ChatService:
     """Chats with handlers, for the routes of a protocol."""
 
     def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
@@ -88,7 +88,7 @@ class ChatApi:
             raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
         return status
 
-    async def answer(self, model: str, asked: chat.ChatRequest) -> chat.ChatAnswer:
+    async def respond(self, model: str, asked: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole answer of a model's handler."""
         try:
             answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
@@ -111,8 +111,8 @@ class ChatApi:
         request: web.Request,
         model: str,
         asked: chat.ChatRequest,
-        translation: Translation,
-        stream: type[EventStream] = EventStream,
+        translation: StreamEncoder,
+        stream: type[SseResponse] = SseResponse,
     ) -> web.StreamResponse:
         """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised.
 
@@ -120,20 +120,20 @@ class ChatApi:
         """
         current = request_context.current.get()
         try:
-            async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (pieces, rest):
+            async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (chunks, rest):
                 # What cannot be translated is to fail before the head is sent, too.
-                translated = _translate(translation, pieces, _stand_in(model))
+                translated = _translate(translation, chunks, _stand_in(model))
                 async with stream(request, current) as events:
                     try:
-                        while pieces:
+                        while chunks:
                             await events.send_events(translated)
-                            pieces = await rest.pieces()
-                            translated = _translate(translation, pieces)
+                            chunks = await rest.chunks()
+                            translated = _translate(translation, chunks)
                         await events.send_events(translation.last())
                     except ConnectionError:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                        told = translation.failed(foreseen(error, current.request_id), current.request_id)
+                        told = translation.failed(to_host_error(error, current.request_id), current.request_id)
                         await events.send_events(told)
                 return events.response
         except (UnknownHandler, UnknownOperation) as error:
@@ -152,13 +152,13 @@ def handler_of(model: str) -> str:
     return model.partition("/")[0]
 
 
-def _translate(translation: Translation, pieces: list[bytes], model: str | None = None) -> list[bytes]:
+def _translate(translation: StreamEncoder, chunks: list[bytes], model: str | None = None) -> list[bytes]:
     """Return the events of the pieces; ``model`` is for the first one, if it names none."""
-    decoder = _decoders().piece
-    decoded = [_decode(decoder, piece) for piece in pieces]
+    decoder = _decoders().chunk
+    decoded = [_decode(decoder, chunk) for chunk in chunks]
     if model is not None and decoded:
         decoded[0].model = decoded[0].model or model
-    return [event for piece in decoded for event in translation.events(piece)]
+    return [event for chunk in decoded for event in translation.events(chunk)]
 
 
 def _stand_in(model: str) -> str | None:

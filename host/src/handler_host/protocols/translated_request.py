@@ -11,7 +11,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 
 
-class Asked(msgspec.Struct, frozen=True):
+class TranslatedRequest(msgspec.Struct, frozen=True):
     """A translated request; handlers complain of it in its own words, and clients know theirs."""
 
     chat: chat.ChatRequest
@@ -22,7 +22,7 @@ class Asked(msgspec.Struct, frozen=True):
     names: Mapping[str, str]
     """The client's names of fields, where they are others; of what is in a tool without the tool's number."""
 
-    def located(self, error: InvalidInput) -> InvalidInput:
+    def with_client_path(self, error: InvalidInput) -> InvalidInput:
         """Return a handler's complaint with the client's own name of the field."""
         param = error.param or ""
         mine = self._mine(param)

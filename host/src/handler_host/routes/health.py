@@ -29,12 +29,12 @@ class HealthRoutes:
         reasons = ["draining: new work is refused"] if self._supervisor.draining else []
         handlers = Counter(status.state for status in self._supervisor.statuses())
         verified = self._supervisor.verified
-        answer: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
-        answer["pending"] = await self._supervisor.waking.counts()
+        response: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
+        response["pending"] = await self._supervisor.waking.counts()
         if verified is not None:
-            answer["verify"] = verified
+            response["verify"] = verified
             if self._supervisor.config.verify.on_failure == "exit" and verified.state in ("running", "failed"):
                 # A platform that waits for readiness keeps the old deploy until this one is known to be good.
                 reasons.append(f"the check of this deploy: {verified.state}")
-                answer["ready"] = False
-        return json_answer(answer, status=503 if reasons else 200)
+                response["ready"] = False
+        return json_answer(response, status=503 if reasons else 200)

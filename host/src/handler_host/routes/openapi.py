@@ -64,8 +64,8 @@ def document(statuses: Iterable[HandlerStatus], *, keys: bool) -> dict[str, Any]
 
 def _operation(status: HandlerStatus, report: OperationReport, schemas: dict[str, Any]) -> dict[str, Any]:
     prefix = f"{status.name}.{report.name}"
-    answer = _hoisted(report.output_schema, f"{prefix}.answer", schemas)
-    whole = {} if report.streams else answer
+    response = _hoisted(report.output_schema, f"{prefix}.answer", schemas)
+    whole = {} if report.streams else response
     content: dict[str, Any] = {"application/json": {"schema": whole}}
     text = "With `Accept: text/event-stream` the answer comes as events."
     if report.streams is not False:
@@ -88,7 +88,7 @@ def _operation(status: HandlerStatus, report: OperationReport, schemas: dict[str
         "responses": {"200": {"description": "The answer.", "content": content}, "default": FAILURE},
     }
     if report.streams and report.output_schema is not None:
-        found["x-piece"] = answer
+        found["x-piece"] = response
     return found
 
 

@@ -41,7 +41,7 @@ class Histogram:
         self.sum += seconds
 
 
-class Recent:
+class LatencyWindow:
     """The last dispatches of one handler: how long, and whether they failed."""
 
     __slots__ = ("_failed", "_next", "_seconds")
@@ -84,7 +84,7 @@ class Dispatch(NamedTuple):
     activate: float
     handle: float | None
     """In the worker, to the last byte; None: it never got there."""
-    first_piece: float | None
+    first_chunk: float | None
     """Of a stream: in the worker, to the first piece."""
     consumer: str | None = None
     """The name of the consumer's key."""
@@ -100,14 +100,14 @@ class HandlerCounters:
         self.activate = Histogram()
         """What dispatches have waited for an activation; those that have not are not in it."""
         self.handle = Histogram()
-        self.first_piece = Histogram()
+        self.first_chunk = Histogram()
         self.activations: Counter[tuple[str, str]] = Counter()
         """By who has caused it (``dispatch``, ``operator``) and result (``ok``, ``failed``)."""
         self.unloads: Counter[str] = Counter()
         """By cause, see ``handler_host.lifecycle.state.Cause``."""
         self.given_back = 0
         """Bytes that the ends of its workers gave back."""
-        self.recent = Recent()
+        self.recent = LatencyWindow()
 
 
 class Counters:
@@ -131,14 +131,14 @@ class Counters:
 
     def dispatched(self, dispatch: Dispatch) -> None:
         """Count a dispatch that has ended."""
-        handler, operation, result, queue, activate, handle, first_piece, consumer = dispatch
+        handler, operation, result, queue, activate, handle, first_chunk, consumer = dispatch
         own = self.of(handler)
         own.dispatches[operation, result] += 1
         own.queue.observe(queue)
         if activate:
             own.activate.observe(activate)
-        if first_piece is not None:
-            own.first_piece.observe(first_piece)
+        if first_chunk is not None:
+            own.first_chunk.observe(first_chunk)
         failed = result != OK and is_failure(result)
         if handle is not None:
             own.handle.observe(handle)

@@ -15,7 +15,7 @@ Observer = Callable[[str, Mapping[str, object]], None]
 """Is told of each step: its name, and its figures."""
 
 
-class Observation:
+class TelemetryHub:
     """Tells each step to all who want to know."""
 
     def __init__(self, observer: Observer | None = None) -> None:

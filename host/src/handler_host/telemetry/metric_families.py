@@ -34,7 +34,7 @@ MEANINGS = {
     "handler_host_queue_seconds": "What dispatches waited for a place, activation apart.",
     "handler_host_activation_wait_seconds": "What dispatches waited for an activation, of those that had to.",
     "handler_host_handler_seconds": "What dispatches were in the worker, to the last byte.",
-    "handler_host_first_piece_seconds": "What streams were in the worker to their first piece.",
+    "handler_host_first_chunk_seconds": "What streams were in the worker to their first piece.",
     "handler_host_in_flight": "Dispatches under way now.",
     "handler_host_queued": "Dispatches that wait now.",
     "handler_host_handler_state": "1 for the state in which a handler is.",
@@ -109,7 +109,7 @@ class HostCollector(Collector):
             "handler_host_queue_seconds": "queue",
             "handler_host_activation_wait_seconds": "activate",
             "handler_host_handler_seconds": "handle",
-            "handler_host_first_piece_seconds": "first_piece",
+            "handler_host_first_chunk_seconds": "first_chunk",
         }
         # Most handlers are cold: all the buckets of who was never asked would be the bulk of a scrape.
         asked = {name: own for name, own in handlers.items() if own.dispatches}

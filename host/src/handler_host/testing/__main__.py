@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--pieces", type=int, default=2, help="into how many pieces a stream cuts the answer")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds before each piece")
     arguments = parser.parse_args()
-    reply = Reply(tuple(f"word{number} " for number in range(arguments.pieces)), pause=arguments.pause)
+    reply = Reply(tuple(f"word{number} " for number in range(arguments.chunks)), pause=arguments.pause)
     asyncio.run(serve(arguments.port, reply))
 
 

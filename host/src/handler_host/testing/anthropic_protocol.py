@@ -59,7 +59,7 @@ def _turns(message: dict[str, Any]) -> list[Turn]:
     content = message["content"]
     blocks = content if isinstance(content, list) else []
     turns = [
-        Turn("tool", _text(block.get("content")), answers=block["tool_use_id"])
+        Turn("tool", _text(block.get("content")), responses=block["tool_use_id"])
         for block in blocks
         if block["type"] == "tool_result"
     ]
@@ -87,7 +87,7 @@ def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
     yield _event("ping")
 
 
-def piece(reply: Reply, text: str) -> bytes:
+def chunk(reply: Reply, text: str) -> bytes:
     """Return a piece of the text."""
     return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
 

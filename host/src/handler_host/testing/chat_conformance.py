@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from handler_host.chat.types import ChatAnswer, ChatPiece, join
+from handler_host.chat.types import ChatChunk, ChatResponse, accumulate
 from handler_host.plugin.errors import HostError, InvalidInput, UpstreamBadRequest
 from handler_host.testing.conformance import assert_refused
 from handler_host.testing.provider_conformance import ProviderConformance
@@ -71,38 +71,38 @@ class ChatConformanceV1(ProviderConformance):
         if self.protocol is not None:
             self.upstream.say(reply)
 
-    def _chat(self, text: Any = "What is this?", **fields: Any) -> ChatAnswer:
-        return msgspec.convert(self.worker.chat(text, **fields), ChatAnswer)
+    def _chat(self, text: Any = "What is this?", **fields: Any) -> ChatResponse:
+        return msgspec.convert(self.worker.chat(text, **fields), ChatResponse)
 
-    def _pieces(self, text: Any = "What is this?", **fields: Any) -> list[ChatPiece]:
-        return msgspec.convert(list(self.worker.chat_pieces(text, **fields)), list[ChatPiece])
+    def _pieces(self, text: Any = "What is this?", **fields: Any) -> list[ChatChunk]:
+        return msgspec.convert(list(self.worker.chat_pieces(text, **fields)), list[ChatChunk])
 
     def test_an_answer_comes_whole(self) -> None:
         """Text, finish reason, usage, and the name of the model."""
-        answer = self._chat()
-        assert answer.text
-        assert answer.refusal is None
-        assert answer.tool_calls is None
+        response = self._chat()
+        assert response.text
+        assert response.refusal is None
+        assert response.tool_calls is None
         if "finish_reason" not in self.ignores:
-            assert answer.finish_reason in ("stop", "length")
+            assert response.finish_reason in ("stop", "length")
         if self.protocol is not None:
             said = Reply()
-            assert answer.text == said.text
-            assert answer.finish_reason == said.finish
-            assert "model" in self.ignores or answer.model == said.model
+            assert response.text == said.text
+            assert response.finish_reason == said.finish
+            assert "model" in self.ignores or response.model == said.model
 
     def test_an_answer_comes_in_pieces_that_join_to_the_same(self) -> None:
         """One finish reason, after the text; one usage; and, of a provider's pieces, each as it came."""
         self._say(Reply(("One", " two", " three", " four")))
-        pieces = self._pieces()
-        assert any(piece.text for piece in pieces)
-        ends = [number for number, piece in enumerate(pieces) if piece.finish_reason is not None]
+        chunks = self._pieces()
+        assert any(chunk.text for chunk in chunks)
+        ends = [number for number, chunk in enumerate(chunks) if chunk.finish_reason is not None]
         assert len(ends) == 1, f"{len(ends)} finish reasons"
-        assert not any(piece.text or piece.tool_calls for piece in pieces[ends[0] + 1 :]), "text after the end"
-        assert sum(piece.usage is not None for piece in pieces) == (0 if "usage" in self.ignores else 1)
+        assert not any(chunk.text or chunk.tool_calls for chunk in chunks[ends[0] + 1 :]), "text after the end"
+        assert sum(chunk.usage is not None for chunk in chunks) == (0 if "usage" in self.ignores else 1)
         if self.protocol is not None:
-            assert len([piece for piece in pieces if piece.text]) > 1, "the answer came in one piece"
-            assert join(pieces) == self._chat()
+            assert len([chunk for chunk in chunks if chunk.text]) > 1, "the answer came in one piece"
+            assert accumulate(chunks) == self._chat()
 
     def test_usage_comes_with_every_answer(self) -> None:
         """Whole and streamed, the same."""
@@ -115,7 +115,7 @@ class ChatConformanceV1(ProviderConformance):
         assert usage.prompt_tokens > 0
         if self.protocol is not None:
             assert (usage.prompt_tokens, usage.completion_tokens) == (11, 31)
-            assert [piece.usage for piece in self._pieces() if piece.usage is not None] == [usage]
+            assert [chunk.usage for chunk in self._pieces() if chunk.usage is not None] == [usage]
 
     def test_a_conversation_arrives_in_its_order(self) -> None:
         """System, user, assistant, user."""
@@ -160,7 +160,7 @@ class ChatConformanceV1(ProviderConformance):
             pytest.skip("it is documented that max_tokens has no effect")
         self._say(Reply(finish="length"))
         assert self._chat("Tell me a long story.", max_tokens=3).finish_reason == "length"
-        ends = [piece.finish_reason for piece in self._pieces("Tell me a long story.", max_tokens=3)]
+        ends = [chunk.finish_reason for chunk in self._pieces("Tell me a long story.", max_tokens=3)]
         assert [end for end in ends if end is not None] == ["length"]
 
     def test_an_image_arrives_or_is_refused_at_its_place(self) -> None:
@@ -176,9 +176,9 @@ class ChatConformanceV1(ProviderConformance):
     def test_unicode_comes_through_both_ways(self) -> None:
         """Whole and streamed, also where a piece ends between two halves of a character."""
         self._say(Reply((UNICODE[:9], UNICODE[9:])))
-        answers = [self._chat(UNICODE), join(self._pieces(UNICODE))]
+        responses = [self._chat(UNICODE), accumulate(self._pieces(UNICODE))]
         if self.protocol is not None:
-            assert [answer.text for answer in answers] == [UNICODE, UNICODE]
+            assert [response.text for response in responses] == [UNICODE, UNICODE]
             assert self.upstream.last.asked.turns[-1].text == UNICODE
 
     def test_empty_content_is_answered_or_refused(self) -> None:
@@ -231,15 +231,15 @@ class ChatConformanceV1(ProviderConformance):
         texts = [f"question {number}" for number in range(16)]
         requests = [{"messages": [{"role": "user", "content": text}], **short} for text in texts]
         running = [self.worker.begin("chat", request) for request in requests]
-        answers = [future.result(60)["text"] for future in running]
+        responses = [future.result(60)["text"] for future in running]
         if self.protocol is not None:
-            assert answers == [f"{text}!" for text in texts]
+            assert responses == [f"{text}!" for text in texts]
 
     def test_a_client_that_leaves_a_stream_frees_its_place(self) -> None:
         """And the next one is answered."""
-        pieces = self.worker.chat_pieces("Tell me a very long story.")
-        next(pieces)
-        pieces.close()
+        chunks = self.worker.chat_pieces("Tell me a very long story.")
+        next(chunks)
+        chunks.close()
         assert self._chat().text
         assert self.worker.status.in_flight == 0
 

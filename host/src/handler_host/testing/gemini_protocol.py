@@ -75,7 +75,7 @@ def _turns(content: Mapping[str, Any]) -> list[Turn]:
     parts = content.get("parts") or ()
     results = [_get(part, "functionResponse") for part in parts]
     turns = [
-        Turn("tool", json.dumps(result.get("response"), ensure_ascii=False), answers=result["name"])
+        Turn("tool", json.dumps(result.get("response"), ensure_ascii=False), responses=result["name"])
         for result in results
         if result
     ]
@@ -89,7 +89,7 @@ def _turns(content: Mapping[str, Any]) -> list[Turn]:
 def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
     """Return an answer that is no stream."""
     parts = [{"text": reply.text}] if reply.text else []
-    return _answer(reply, [*parts, *_calls(reply)], None if reply.broken == "truncated" else reply.finish)
+    return _response(reply, [*parts, *_calls(reply)], None if reply.broken == "truncated" else reply.finish)
 
 
 def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
@@ -97,14 +97,14 @@ def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
     yield from ()
 
 
-def piece(reply: Reply, text: str) -> bytes:
+def chunk(reply: Reply, text: str) -> bytes:
     """Return a piece of the text."""
-    return _document(_answer(reply, [{"text": text}]))
+    return _document(_response(reply, [{"text": text}]))
 
 
 def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
     """Yield what comes after the last piece of the text."""
-    yield _document(_answer(reply, [*_calls(reply)] or [{"text": ""}], reply.finish))
+    yield _document(_response(reply, [*_calls(reply)] or [{"text": ""}], reply.finish))
 
 
 def truncated(reply: Reply) -> Iterator[bytes]:
@@ -141,7 +141,7 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
     return [{"functionCall": {"name": call.name, "args": dict(call.arguments)}} for call in reply.calls]
 
 
-def _answer(reply: Reply, parts: list[dict[str, Any]], finish: str | None = None) -> dict[str, Any]:
+def _response(reply: Reply, parts: list[dict[str, Any]], finish: str | None = None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
     usage = {"promptTokenCount": reply.prompt_tokens, "totalTokenCount": reply.prompt_tokens}
     if finish is not None:

@@ -54,7 +54,7 @@ def _turn(message: dict[str, Any]) -> Turn:
             Called(call["function"]["name"], json.loads(call["function"]["arguments"]), call["id"])
             for call in message.get("tool_calls") or ()
         ),
-        answers=message.get("tool_call_id"),
+        responses=message.get("tool_call_id"),
     )
 
 
@@ -82,7 +82,7 @@ def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
     yield _chunk(reply, {"role": "assistant", "content": "", "refusal": None})
 
 
-def piece(reply: Reply, text: str) -> bytes:
+def chunk(reply: Reply, text: str) -> bytes:
     """Return a piece of the text."""
     return _chunk(reply, {"content": text})
 

@@ -21,7 +21,7 @@ class Example:
     """A request that an operation takes, and its answer (of a stream: the list of its pieces)."""
 
     request: Any
-    answer: Any = ANYTHING
+    response: Any = ANYTHING
 
 
 class OperationsConformanceV1(Conformance):
@@ -48,12 +48,12 @@ class OperationsConformanceV1(Conformance):
 
     def test_an_example_is_answered(self, operation: str, example: Example) -> None:
         """As it is written down, whole and streamed."""
-        answer = self.worker.ask(operation, example.request)
-        pieces = list(self.worker.stream(operation, example.request))
-        assert pieces, "an answer has at least one piece"
-        if example.answer is not ANYTHING:
-            assert answer == example.answer
-            assert pieces in ([answer], answer)
+        response = self.worker.ask(operation, example.request)
+        chunks = list(self.worker.stream(operation, example.request))
+        assert chunks, "an answer has at least one piece"
+        if example.response is not ANYTHING:
+            assert response == example.response
+            assert chunks in ([response], response)
 
     def test_every_operation_has_an_example(self) -> None:
         """So that none goes untested."""
@@ -98,8 +98,8 @@ class OperationsConformanceV1(Conformance):
             for example in [*found] * 8
         ]
         for example, future in running:
-            answer = future.result(60)
-            assert example.answer is ANYTHING or answer == example.answer
+            response = future.result(60)
+            assert example.response is ANYTHING or response == example.response
 
     def test_a_client_that_leaves_frees_its_place(self, operation: str) -> None:
         """In the middle of a slow request; the next one is answered."""

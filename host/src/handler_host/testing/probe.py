@@ -179,13 +179,13 @@ async def _run(operation: Operation, request: Any) -> None:
         arguments["call"] = CallInfo("probe", operation.info.name, True, time.monotonic() + 60, log)
     values = [operation.decode(msgspec.json.encode(request))] if operation.takes_request else []
     if operation.kind == "stream":
-        async for piece in operation.method(*values, **arguments):
-            operation.encode(piece)
+        async for chunk in operation.method(*values, **arguments):
+            operation.encode(chunk)
     elif operation.kind == "coroutine":
         operation.encode(await operation.method(*values, **arguments))
     elif operation.kind == "iterator":
-        for piece in await asyncio.to_thread(lambda: list(operation.method(*values, **arguments))):
-            operation.encode(piece)
+        for chunk in await asyncio.to_thread(lambda: list(operation.method(*values, **arguments))):
+            operation.encode(chunk)
     else:
         operation.encode(await asyncio.to_thread(operation.method, *values, **arguments))
 

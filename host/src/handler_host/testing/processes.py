@@ -72,8 +72,8 @@ class WorkerUnderTest:
 
     def chat(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
         """Ask one question, or send messages; return the answer (``text``, ``finish_reason``, ``usage`` …)."""
-        answer: dict[str, Any] = self.ask("chat", _chat_request(text, fields))
-        return answer
+        response: dict[str, Any] = self.ask("chat", _chat_request(text, fields))
+        return response
 
     def chat_pieces(
         self, text: str | Sequence[Mapping[str, Any]], **fields: Any
@@ -84,10 +84,10 @@ class WorkerUnderTest:
     def error_of(self, operation: str, request: object) -> HostError:
         """Return the error that an operation ends with; fails if there is none."""
         try:
-            answer = self.ask(operation, request)
+            response = self.ask(operation, request)
         except HostError as error:
             return error
-        raise AssertionError(f"no error, but {answer!r}")
+        raise AssertionError(f"no error, but {response!r}")
 
     def until(self, condition: Callable[[HandlerStatus], bool]) -> None:
         """Wait until the handler's status is as told; raises ``TimeoutError`` after a minute."""
@@ -101,14 +101,14 @@ class WorkerUnderTest:
         body = msgspec.json.encode(request)
         async with self._supervisor.lease(self.name, operation) as lease:
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
-            return json.loads(await call.answer())
+            return json.loads(await call.response())
 
     async def _stream(self, operation: str, request: object) -> AsyncIterator[Any]:
         body = msgspec.json.encode(request)
         async with self._supervisor.lease(self.name, operation) as lease:
             call = lease.call(operation, body, streamed=True, request_id="test", timeout=None)
-            async for piece in call:
-                yield json.loads(piece)
+            async for chunk in call:
+                yield json.loads(chunk)
 
 
 def _chat_request(text: str | Sequence[Mapping[str, Any]], fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -149,7 +149,7 @@ async def _started(supervisor: Supervisor) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        supervisor.hurry()
+        supervisor.force_shutdown()
         await supervisor.close()
 
 
@@ -173,8 +173,8 @@ class HostUnderTest:
         names = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
         request = urllib.request.Request(self.url + path, data, names, method=method)  # noqa: S310 - it is http
         try:
-            with _direct.open(request, timeout=LIMIT) as answer:
-                return answer.status, json.load(answer)
+            with _direct.open(request, timeout=LIMIT) as response:
+                return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)

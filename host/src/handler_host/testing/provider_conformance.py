@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from handler_host.chat.types import ChatAnswer, ChatPiece, join
+from handler_host.chat.types import ChatChunk, ChatResponse, accumulate
 from handler_host.plugin.errors import (
     DeadlineExceeded,
     HostError,
@@ -114,12 +114,12 @@ class ProviderConformance(Conformance):
         """Its name, its arguments, an id, and the finish reason."""
         self._needs_tools()
         self.upstream.say(Reply((), finish="tool_calls", calls=(LOOK,)))
-        whole = msgspec.convert(self.worker.chat("Look!", tools=[TOOL]), ChatAnswer)
-        pieces = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatPiece])
-        for answer in (whole, join(pieces)):
-            assert answer.finish_reason == "tool_calls"
-            assert answer.tool_calls is not None
-            (call,) = answer.tool_calls
+        whole = msgspec.convert(self.worker.chat("Look!", tools=[TOOL]), ChatResponse)
+        chunks = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatChunk])
+        for response in (whole, accumulate(chunks)):
+            assert response.finish_reason == "tool_calls"
+            assert response.tool_calls is not None
+            (call,) = response.tool_calls
             assert call.id
             assert call.function.name == LOOK.name
             assert msgspec.json.decode(call.function.arguments) == LOOK.arguments
@@ -130,12 +130,14 @@ class ProviderConformance(Conformance):
         self._needs_tools()
         second = Called("smell", {"at": "roses"}, id="call_2", parts=1)
         self.upstream.say(Reply(("I", " see"), finish="tool_calls", calls=(LOOK, second)))
-        pieces = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatPiece])
-        answer = join(pieces)
-        assert answer.text == "I see"
-        found = [(call.function.name, msgspec.json.decode(call.function.arguments)) for call in answer.tool_calls or ()]
+        chunks = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatChunk])
+        response = accumulate(chunks)
+        assert response.text == "I see"
+        found = [
+            (call.function.name, msgspec.json.decode(call.function.arguments)) for call in response.tool_calls or ()
+        ]
         assert found == [("look", LOOK.arguments), ("smell", {"at": "roses"})]
-        assert len({call.id for call in answer.tool_calls or ()}) == 2
+        assert len({call.id for call in response.tool_calls or ()}) == 2
 
     def test_a_tools_result_arrives_with_the_call_it_answers(self) -> None:
         """The second turn of every tool loop."""
@@ -151,7 +153,7 @@ class ProviderConformance(Conformance):
         assert (user.role, assistant.role, tool.role) == ("user", "assistant", "tool")
         assert [(made.name, made.arguments) for made in assistant.calls] == [("look", {"at": "x"})]
         assert "a cat" in tool.text
-        assert tool.answers in ("c1", "look")
+        assert tool.responses in ("c1", "look")
 
     def _needs_tools(self) -> None:
         if "tools" in self.refuses | self.ignores:
@@ -161,25 +163,25 @@ class ProviderConformance(Conformance):
         """No text, whole or streamed."""
         self.upstream.say(Reply((), completion_tokens=0))
         assert not self.worker.chat("Hi").get("text")
-        pieces = msgspec.convert(list(self.worker.chat_pieces("Hi")), list[ChatPiece])
-        assert not join(pieces).text
-        assert sum(piece.finish_reason is not None for piece in pieces) == 1
+        chunks = msgspec.convert(list(self.worker.chat_pieces("Hi")), list[ChatChunk])
+        assert not accumulate(chunks).text
+        assert sum(chunk.finish_reason is not None for chunk in chunks) == 1
 
     def test_a_huge_answer_comes_whole(self) -> None:
         """A megabyte in five hundred pieces."""
         reply = Reply(tuple(f"{number:05d} {'ä' * 1000}" for number in range(500)))
         self.upstream.say(reply)
         assert self.worker.chat("Hi")["text"] == reply.text
-        assert "".join(piece.get("text") or "" for piece in self.worker.chat_pieces("Hi")) == reply.text
+        assert "".join(chunk.get("text") or "" for chunk in self.worker.chat_pieces("Hi")) == reply.text
 
     def test_the_first_piece_comes_before_the_provider_has_said_the_second(self) -> None:
         """And when the client leaves then, the provider's connection is closed at once."""
         self.upstream.say(Reply().breaking("stalled", after=1))
-        pieces = self.worker.chat_pieces("Hi")
-        first = next(piece for piece in pieces if piece.get("text"))
-        assert first["text"] == Reply().pieces[0]
+        chunks = self.worker.chat_pieces("Hi")
+        first = next(chunk for chunk in chunks if chunk.get("text"))
+        assert first["text"] == Reply().chunks[0]
         assert not self.upstream.left.done()
-        pieces.close()
+        chunks.close()
         self.upstream.left.result(AT_ONCE)
         self._lives()
 
@@ -253,9 +255,9 @@ class ProviderConformance(Conformance):
     def test_an_answer_that_breaks_off_is_an_error_and_no_short_answer(self, how: Any) -> None:
         """After its first piece, so that it is not tried again; what came before it was broken arrives."""
         self.upstream.say(Reply().breaking(how, after=1))
-        pieces: list[Any] = []
+        chunks: list[Any] = []
         with pytest.raises(UpstreamError) as caught:
-            pieces.extend(self.worker.chat_pieces("Hi"))
+            chunks.extend(self.worker.chat_pieces("Hi"))
         assert not isinstance(caught.value, UpstreamBadRequest | UpstreamAuth), caught.value
         asked = len(self.upstream.requests)
         assert asked == 1, f"asked {asked} times, after the first piece had been sent"

@@ -46,7 +46,7 @@ class Reply:
     A client that asks for no stream gets the pieces joined.
     """
 
-    pieces: tuple[str, ...] = ("Hello", " you")
+    chunks: tuple[str, ...] = ("Hello", " you")
     finish: FinishReason = "stop"
     prompt_tokens: int = 5
     completion_tokens: int = 2
@@ -63,7 +63,7 @@ class Reply:
     @property
     def text(self) -> str:
         """The whole text."""
-        return "".join(self.pieces)
+        return "".join(self.chunks)
 
     def breaking(self, how: Break, after: int = 1) -> Self:
         """Return the same answer, going wrong after so many pieces."""
@@ -114,7 +114,7 @@ class Turn:
     text: str = ""
     images: int = 0
     calls: tuple[Called, ...] = ()
-    answers: str | None = None
+    responses: str | None = None
     """Which tool call a tool's message answers: its id, or in Gemini's protocol the function's name."""
 
 

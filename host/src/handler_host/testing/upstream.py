@@ -107,11 +107,11 @@ class Upstream:
 
     async def _openai(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return await self._answer(request, "openai", body, openai_protocol.read(body))
+        return await self._response(request, "openai", body, openai_protocol.read(body))
 
     async def _anthropic(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return await self._answer(request, "anthropic", body, anthropic_protocol.read(body))
+        return await self._response(request, "anthropic", body, anthropic_protocol.read(body))
 
     async def _anthropic_count(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
@@ -126,7 +126,7 @@ class Upstream:
         if verb not in ("generateContent", "streamGenerateContent"):
             raise web.HTTPNotFound
         streamed = verb == "streamGenerateContent"
-        return await self._answer(request, "gemini", body, gemini_protocol.read(body, model, streamed))
+        return await self._response(request, "gemini", body, gemini_protocol.read(body, model, streamed))
 
     def _receive(self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked) -> Received:
         key = PROTOCOLS[name].key_of(request.headers) or (request.query.get("key") if name == "gemini" else None)
@@ -146,7 +146,7 @@ class Upstream:
         tokens = sum(len(turn.text.split()) for turn in asked.turns)
         return web.json_response(PROTOCOLS[name].counted(tokens))
 
-    async def _answer(
+    async def _response(
         self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked
     ) -> web.StreamResponse:
         received = self._receive(request, name, body, asked)
@@ -193,7 +193,7 @@ async def _raw(request: web.Request, raw: Raw) -> web.StreamResponse:
 
 async def _whole(request: web.Request, protocol: ModuleType, reply: Reply, asked: Asked) -> web.StreamResponse:
     """Answer at once."""
-    await asyncio.sleep(reply.pause * len(reply.pieces))
+    await asyncio.sleep(reply.pause * len(reply.chunks))
     if reply.broken == "error":
         return _refusal(protocol, Status(500, "overheated"))
     data = json.dumps(protocol.whole(reply, asked), ensure_ascii=False).encode()
@@ -215,10 +215,10 @@ async def _stream(request: web.Request, protocol: ModuleType, reply: Reply, aske
     await response.prepare(request)
     for data in protocol.begin(reply, asked):
         await response.write(framing.frame(data))
-    for text in reply.pieces if reply.broken is None else reply.pieces[: reply.after]:
+    for text in reply.chunks if reply.broken is None else reply.chunks[: reply.after]:
         if reply.pause:
             await asyncio.sleep(reply.pause)
-        await response.write(framing.frame(protocol.piece(reply, text)))
+        await response.write(framing.frame(protocol.chunk(reply, text)))
     if await _broken_off(request, reply):
         return response
     for data in _last(protocol, reply, asked):

@@ -23,7 +23,7 @@ from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
-from handler_host.workers.worker import Plan
+from handler_host.workers.worker import LaunchSpec
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
@@ -44,7 +44,7 @@ def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
     return msgspec.structs.replace(policy, **changes) if changes else policy
 
 
-def strangers(config: Config, found: Catalog) -> list[str]:
+def unknown_handlers(config: Config, found: Catalog) -> list[str]:
     """Return a sentence for each handler that is configured, but not installed."""
     places = [(name, f"[handlers.{name}]") for name in config.handlers]
     places += [(name, "log.levels") for name in config.log.levels]
@@ -61,7 +61,7 @@ def check_all_settings(config: Config, found: Catalog) -> None:
         check_configured(entry.manifest, config, name)
 
 
-class Planner:
+class LaunchSpecBuilder:
     """Owns the launchers, and knows which one a handler needs and what its worker may see.
 
     ``environ`` is where secrets come from; ``nest`` makes what runs the dispatches of the
@@ -110,7 +110,7 @@ class Planner:
         for launcher in launchers:
             await launcher.close()
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> Plan:
+    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return what to launch generation ``generation`` of the handler with.
 
         Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
@@ -121,7 +121,7 @@ class Planner:
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
-        return Plan(
+        return LaunchSpec(
             number=generation,
             spec=WorkerSpec(
                 handler=entry.name,

@@ -1,6 +1,6 @@
 """One generation of a handler's worker: from its launch to its reaped process.
 
-One task runs it, :meth:`Generation.run`, and owns all of it: the process, the
+One task runs it, :meth:`Worker.run`, and owns all of it: the process, the
 channel, the output pipe. It tells what happens as lifecycle events, and when it
 returns, nothing of the generation is left.
 """
@@ -41,7 +41,7 @@ TERM_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a worker that did not go by itself."""
 
 
-class Plan(msgspec.Struct, frozen=True):
+class LaunchSpec(msgspec.Struct, frozen=True):
     """What a generation is launched with."""
 
     number: int
@@ -55,16 +55,16 @@ class Plan(msgspec.Struct, frozen=True):
     """Makes what runs the dispatches that the worker makes."""
 
 
-class Generation:
+class Worker:
     """The worker of one generation.
 
-    ``post`` takes the events: ``Activated`` or ``ActivationEnded``, then, after an
-    activation, ``Lost`` if it ends unasked, and last ``Exited``. ``killed_for_memory``
+    ``post`` takes the events: ``WorkerReady`` or ``WorkerStartFailed``, then, after an
+    activation, ``WorkerLost`` if it ends unasked, and last ``WorkerExited``. ``killed_for_memory``
     tells whether the kernel has just killed a worker, when nobody else is known to.
     """
 
     def __init__(
-        self, plan: Plan, post: Callable[[life.Event], None], killed_for_memory: Callable[[], Awaitable[bool]]
+        self, plan: LaunchSpec, post: Callable[[life.Event], None], killed_for_memory: Callable[[], Awaitable[bool]]
     ) -> None:
         self.number = plan.number
         self.launched_at = time.monotonic()
@@ -144,7 +144,7 @@ class Generation:
         )
 
     def abort(self) -> None:
-        """Kill it while it activates; ``Exited`` follows."""
+        """Kill it while it activates; ``WorkerExited`` follows."""
         self._aborted = True
         if self.process is not None:
             self._kill(self.process)
@@ -153,7 +153,7 @@ class Generation:
             asyncio.get_running_loop().call_later(LAUNCH_GRACE, self._launching.cancel)
 
     def stop(self) -> None:
-        """Let it deactivate and go, by force in the end; ``Exited`` follows."""
+        """Let it deactivate and go, by force in the end; ``WorkerExited`` follows."""
         self.stop_at = time.monotonic()
         self._stopping.set()
 
@@ -178,13 +178,13 @@ class Generation:
                 limits=plan.limits,
                 on_log=plan.on_log,
                 # What it is in after that, nobody knows.
-                on_exhausted=partial(self._post, life.Overgrown(self.number, Cause.OUT_OF_MEMORY)),
+                on_exhausted=partial(self._post, life.MemoryLimitExceeded(self.number, Cause.OUT_OF_MEMORY)),
                 nest=plan.nest,
             )
             failure = await self._activate(self.channel, exiting)
             if failure is None:
                 self.ready_at = time.monotonic()
-                self._post(life.Activated(self.number))
+                self._post(life.WorkerReady(self.number))
                 await self._watch(self.channel, exiting)
         finally:
             # Also when the host's own loop is torn down: no worker outlives its generation.
@@ -197,7 +197,7 @@ class Generation:
         if failure is not None:
             self._never_ready(failure)
         else:
-            self._post(life.Exited(self.number, random.random()))
+            self._post(life.WorkerExited(self.number, random.random()))
 
     def _kill(self, process: WorkerProcess) -> None:
         self._killed = True
@@ -245,10 +245,10 @@ class Generation:
 
     def _never_ready(self, error: HostError) -> None:
         if self._aborted:
-            self._post(life.Exited(self.number))
+            self._post(life.WorkerExited(self.number))
         else:
-            faulty = not isinstance(error, OutOfResources)
-            self._post(life.ActivationEnded(self.number, error, faulty, random.random()))
+            counts_as_failure = not isinstance(error, OutOfResources)
+            self._post(life.WorkerStartFailed(self.number, error, counts_as_failure, random.random()))
 
     async def _activate(self, channel: Channel, exiting: asyncio.Task[Exit]) -> HostError | None:
         """Return None when the worker is ready; else why it is not, with the worker's end explained."""
@@ -303,7 +303,7 @@ class Generation:
             cause, text = await self._explain(await exiting)
         error = HandlerCrashed(f"the worker of {self._plan.spec.handler} ended: {text}")
         channel.fail(error)
-        self._post(life.Lost(self.number, cause, error))
+        self._post(life.WorkerLost(self.number, cause, error))
 
     async def _explain(self, exit: Exit) -> tuple[Cause, str]:
         """Return why and how a worker ended that nobody has told to."""

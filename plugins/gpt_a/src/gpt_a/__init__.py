@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import msgspec
 
 from gpt_a.chunks import piece_of
-from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, cut_off
+from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishReason, raise_truncated
 from handler_host.plugin import (
     CallInfo,
     ConfigError,
@@ -63,7 +63,7 @@ class GptA(ChatHandler):
         self.context.on_close(self._client.close)
         self._retries = Retries(times=config["retries"])
 
-    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Pass the request on, and what comes back."""
         body = msgspec.to_builtins(request)
         body["model"] = request.model or self.context.config["model"]
@@ -71,11 +71,11 @@ class GptA(ChatHandler):
         async for piece in retried(lambda: self._attempt(body), self._retries, deadline=deadline):
             yield piece
 
-    def unfinished(self) -> FinishReason:
+    def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a finish reason: the SDK does not tell one that was cut off from a whole one."""
-        return cut_off()
+        return raise_truncated()
 
-    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+    async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         import openai
 
         from gpt_a.streams import WholeStream

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import ChatChunk, FinishReason, ToolCallDelta, Usage
 from handler_host.plugin import UpstreamError
 
 _FINISHES: dict[str, FinishReason] = {
@@ -14,7 +14,7 @@ _FINISHES: dict[str, FinishReason] = {
     "function_call": "tool_calls",
     "content_filter": "content_filter",
 }
-_NOTHING = ChatPiece()
+_NOTHING = ChatChunk()
 
 
 class _Function(msgspec.Struct):
@@ -53,13 +53,13 @@ class _Chunk(msgspec.Struct):
     usage: _Usage | None = None
 
 
-def piece_of(data: object) -> ChatPiece | None:
+def piece_of(data: object) -> ChatChunk | None:
     """Return what a chunk carries, or None if that is nothing; raises ``UpstreamError`` for what is no chunk."""
     try:
         chunk = msgspec.convert(data, _Chunk)
     except msgspec.ValidationError as error:
         raise UpstreamError(f"the provider sent a chunk that is not one of OpenAI's: {error}") from error
-    piece = ChatPiece()
+    piece = ChatChunk()
     if chunk.usage is not None:
         piece.usage = Usage(
             prompt_tokens=chunk.usage.prompt_tokens or 0,

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from gpt_b.events import Events
 from gpt_b.requests import headers_for, message_body, prompt_body
-from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, TokenCount, check, cut_off
+from handler_host.chat import (
+    ChatChunk,
+    ChatHandler,
+    ChatRequest,
+    FinishReason,
+    TokenCount,
+    raise_truncated,
+    validate_request,
+)
 from handler_host.plugin import (
     CallInfo,
     ConfigError,
@@ -60,27 +68,27 @@ class GptB(ChatHandler):
         self.context.on_close(self._client.close)
         self._retries = Retries(times=config["retries"])
 
-    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Translate the request, and what comes back."""
         body = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
         headers = {**headers_for(request), **trace_headers()}
         deadline = call.deadline if call is not None else None
-        async for piece in retried(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
-            yield piece
+        async for chunk in retried(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
+            yield chunk
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
         """Let the provider count, which generates nothing."""
-        check(request)
+        validate_request(request)
         body = prompt_body(request, self.context.config["model"])
         counted = [count async for count in retried(lambda: self._count(body), self._retries, deadline=call.deadline)]
         return counted[0]
 
-    def unfinished(self) -> FinishReason:
+    def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a stop reason: the SDK does not tell one that was cut off from a whole one."""
-        return cut_off()
+        return raise_truncated()
 
-    async def _attempt(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[ChatPiece]:
+    async def _attempt(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[ChatChunk]:
         from anthropic import AsyncStream
 
         with self._telling():
@@ -98,8 +106,8 @@ class GptB(ChatHandler):
                 # The events as they came: iterating the stream itself passes over those without a name, and makes
                 # pydantic models of the others, which costs more than all the rest of a piece.
                 async for event in response.raw_events(response.response):
-                    for piece in events.pieces(event.data):
-                        yield piece
+                    for chunk in events.chunks(event.data):
+                        yield chunk
 
     async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
         with self._telling():

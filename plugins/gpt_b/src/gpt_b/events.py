@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import ChatChunk, FinishReason, ToolCallDelta, Usage
 from handler_host.plugin import UpstreamError, from_status
 
 _FINISHES: dict[str, FinishReason] = {
@@ -115,7 +115,7 @@ class Events:
         self._calls: dict[int, _Call] = {}
         self._begun = 0  # tool calls
 
-    def pieces(self, data: str) -> list[ChatPiece]:
+    def chunks(self, data: str) -> list[ChatChunk]:
         """Return the pieces in the data of one event: mostly one or none.
 
         Raises ``UpstreamError`` for an event that tells of an error, and for one that is none.
@@ -128,13 +128,13 @@ class Events:
             raise UpstreamError("the provider sent an event that is not one of Anthropic's") from error
         if event.type == "error":
             raise _told(event.error or _Error())
-        piece = self._piece(event)
-        if piece is None:
+        chunk = self._piece(event)
+        if chunk is None:
             return []
-        piece.model, self._model = self._model, None
-        return [piece]
+        chunk.model, self._model = self._model, None
+        return [chunk]
 
-    def _piece(self, event: _Event) -> ChatPiece | None:
+    def _piece(self, event: _Event) -> ChatChunk | None:
         if event.type == "content_block_delta":
             return self._delta(event.index, event.delta or _Delta())
         if event.type == "content_block_start":
@@ -142,7 +142,7 @@ class Events:
         if event.type == "content_block_stop":
             call = self._calls.pop(event.index, None)
             last = call.end() if call is not None else None
-            return ChatPiece(tool_calls=[last]) if last is not None else None
+            return ChatChunk(tool_calls=[last]) if last is not None else None
         if event.type == "message_start" and event.message is not None:
             self._model = event.message.model
             self._count(event.message.usage)
@@ -151,21 +151,21 @@ class Events:
             return self._end(event.delta or _Delta())
         return None
 
-    def _delta(self, index: int, delta: _Delta) -> ChatPiece | None:
+    def _delta(self, index: int, delta: _Delta) -> ChatChunk | None:
         if delta.type == "text_delta":
-            return ChatPiece(text=delta.text) if delta.text else None
+            return ChatChunk(text=delta.text) if delta.text else None
         if delta.type == "input_json_delta" and index in self._calls and delta.partial_json:
-            return ChatPiece(tool_calls=[self._calls[index].go_on(delta.partial_json)])
+            return ChatChunk(tool_calls=[self._calls[index].go_on(delta.partial_json)])
         return None  # thinking, its signature, citations: nothing that a chat's answer has a place for
 
-    def _begin(self, index: int, block: _Block | None) -> ChatPiece | None:
+    def _begin(self, index: int, block: _Block | None) -> ChatChunk | None:
         if block is None:
             return None
         if block.type == "tool_use":
             call = self._calls[index] = _Call(self._begun, block)
             self._begun += 1
-            return ChatPiece(tool_calls=[call.begin()])
-        return ChatPiece(text=block.text) if block.text else None
+            return ChatChunk(tool_calls=[call.begin()])
+        return ChatChunk(text=block.text) if block.text else None
 
     def _count(self, usage: _Usage | None) -> None:
         for name in _Usage.__struct_fields__:
@@ -173,13 +173,13 @@ class Events:
             if value is not None:
                 setattr(self._counted, name, value)
 
-    def _end(self, delta: _Delta) -> ChatPiece | None:
+    def _end(self, delta: _Delta) -> ChatChunk | None:
         if delta.stop_reason is None:
             return None
         counted = self._counted
         cached = (counted.cache_creation_input_tokens or 0) + (counted.cache_read_input_tokens or 0)
         prompt, completion = (counted.input_tokens or 0) + cached, counted.output_tokens or 0
-        return ChatPiece(
+        return ChatChunk(
             finish_reason=_FINISHES.get(delta.stop_reason, "stop"),
             refusal=delta.stop_details.explanation if delta.stop_details is not None else None,
             usage=Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion),

@@ -18,8 +18,8 @@ from handler_host.chat import (
     Tool,
     ToolMessage,
     arguments_of,
+    content_text,
     image_of,
-    text_of,
 )
 from handler_host.plugin import InvalidInput, refuse_fields
 
@@ -128,7 +128,7 @@ def _image(url: str, place: str) -> Json:
 
 def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
     # Anthropic has no place for a refusal as such; what the model said was that.
-    text = text_of(message.content) or message.refusal or ""
+    text = content_text(message.content) or message.refusal or ""
     if not message.tool_calls:
         return text
     blocks = [_text(text)] if text else []

@@ -10,15 +10,15 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from handler_host.chat import (
+    ChatChunk,
     ChatHandler,
-    ChatPiece,
     ChatRequest,
     FinishReason,
     TokenCount,
     ToolCallDelta,
     Usage,
-    check,
-    cut_off,
+    raise_truncated,
+    validate_request,
 )
 from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retried
 
@@ -74,7 +74,7 @@ class GptC(ChatHandler):
         self.context.on_close(self._backend.close)
         self._retries = Retries(times=config["retries"])
 
-    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Pass the request on, and what comes back: streamed only if the client takes it so."""
         asked = self._question(request)
         ask = self._backend.stream if call is None or call.streamed else self._backend.whole
@@ -88,7 +88,7 @@ class GptC(ChatHandler):
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
         """Let the provider count, which generates nothing."""
-        check(request)
+        validate_request(request)
         asked = self._question(request)
 
         async def attempt() -> AsyncIterator[int]:
@@ -97,9 +97,9 @@ class GptC(ChatHandler):
         (tokens,) = [count async for count in retried(attempt, self._retries, deadline=call.deadline)]
         return TokenCount(input_tokens=tokens)
 
-    def unfinished(self) -> FinishReason:
+    def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a finish reason: the SDKs do not tell one that was cut off from a whole one."""
-        return cut_off()
+        return raise_truncated()
 
     def _question(self, request: ChatRequest) -> Question:
         from gpt_c.questions import question
@@ -107,9 +107,9 @@ class GptC(ChatHandler):
         config = self.context.config
         return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
 
-    async def _attempt(self, answer: AsyncIterator[Chunk]) -> AsyncIterator[ChatPiece]:
-        finish, called, last = None, 0, ChatPiece()
-        async with aclosing(answer) as chunks:  # type: ignore[type-var]
+    async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
+        finish, called, last = None, 0, ChatChunk()
+        async with aclosing(response) as chunks:  # type: ignore[type-var]
             async for chunk in chunks:
                 if chunk.blocked is not None:
                     raise ContentRefused(f"the provider refused the prompt: {chunk.blocked}")
@@ -123,14 +123,14 @@ class GptC(ChatHandler):
                 last.model = chunk.model or last.model
                 finish = chunk.finish or finish
                 if chunk.text or chunk.calls:
-                    yield ChatPiece(
+                    yield ChatChunk(
                         text=chunk.text or None,
                         tool_calls=[_delta(called + n, one) for n, one in enumerate(chunk.calls)] or None,
                         model=chunk.model,
                     )
                     called += len(chunk.calls)
         if finish is None:
-            cut_off()
+            raise_truncated()
         reason = _FINISHES.get(finish or "")
         if reason is None:
             raise UpstreamError(f"the provider ended the answer before it was whole: {finish}")

@@ -58,11 +58,11 @@ class GenerativeAi:
         body = _body(question)
         url = self._url(question, "streamGenerateContent")
         with connection(self._settings.timeout):
-            async with self._post(url, body, events=True) as answer:
-                await _check(answer)
-                if answer.content_type != "text/event-stream":
-                    raise UpstreamError(f"the provider sent {answer.content_type!r} instead of a stream")
-                async with aclosing(_events(answer.content)) as events:  # type: ignore[type-var]
+            async with self._post(url, body, events=True) as response:
+                await _check(response)
+                if response.content_type != "text/event-stream":
+                    raise UpstreamError(f"the provider sent {response.content_type!r} instead of a stream")
+                async with aclosing(_events(response.content)) as events:  # type: ignore[type-var]
                     async for event in events:
                         yield _chunk(event)
 
@@ -72,9 +72,9 @@ class GenerativeAi:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=patience)
         url = self._url(question, "generateContent")
         with connection(patience):
-            async with self._post(url, _body(question), timeout=timeout) as answer:
-                await _check(answer)
-                document = await answer.read()
+            async with self._post(url, _body(question), timeout=timeout) as response:
+                await _check(response)
+                document = await response.read()
         yield _chunk(document)
 
     async def count(self, question: Question) -> int:
@@ -82,9 +82,9 @@ class GenerativeAi:
         body = {"generateContentRequest": {**_body(question), "model": question.model}}
         url = self._url(question, "countTokens")
         with connection(self._settings.timeout):
-            async with self._post(url, body) as answer:
-                await _check(answer)
-                text = await answer.text(errors="replace")
+            async with self._post(url, body) as response:
+                await _check(response)
+                text = await response.text(errors="replace")
         try:
             return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
         except ParseError as error:
@@ -106,9 +106,9 @@ class GenerativeAi:
         return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"
 
 
-async def _check(answer: aiohttp.ClientResponse) -> None:
-    if answer.status >= 300:
-        raise from_answer(answer.status, answer.headers, await answer.text(errors="replace"))
+async def _check(response: aiohttp.ClientResponse) -> None:
+    if response.status >= 300:
+        raise from_answer(response.status, response.headers, await response.text(errors="replace"))
 
 
 def _body(question: Question) -> dict[str, Any]:

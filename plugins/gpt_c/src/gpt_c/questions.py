@@ -19,8 +19,8 @@ from handler_host.chat import (
     ToolMessage,
     UserMessage,
     arguments_of,
+    content_text,
     image_of,
-    text_of,
 )
 from handler_host.plugin import InvalidInput, refuse_fields
 
@@ -49,7 +49,7 @@ def question(request: ChatRequest, model: str, *, sdk: str, lacks: tuple[str, ..
         config["response_mime_type"] = "application/json"
     if isinstance(request.response_format, JsonSchemaFormat):
         schema = request.response_format.json_schema.schema
-    instructions = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
+    instructions = [content_text(message.content) for message in request.messages if isinstance(message, SystemMessage)]
     return Question(
         model=model if model.startswith(("models/", "tunedModels/")) else f"models/{model}",
         contents=contents,
@@ -106,7 +106,7 @@ def _image(part: ImagePart, place: str) -> dict[str, Any]:
 
 
 def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
-    parts: list[dict[str, Any]] = [{"text": text} for text in (text_of(message.content), message.refusal) if text]
+    parts: list[dict[str, Any]] = [{"text": text} for text in (content_text(message.content), message.refusal) if text]
     for number, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
         parts.append({"function_call": {"id": call.id, "name": call.function.name, "args": arguments}})
@@ -115,7 +115,7 @@ def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
 
 def _result(message: ToolMessage, called: dict[str, str]) -> dict[str, Any]:
     """Return a tool's result; Google takes objects only, and reads what is no object under ``output``."""
-    text = text_of(message.content)
+    text = content_text(message.content)
     try:
         response = json.loads(text)
     except ValueError:

@@ -10,19 +10,19 @@ from typing import Any
 
 import msgspec
 
+from gpt_d.chunks import Watch, piece_of
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
-from gpt_d.pieces import Watch, piece_of
 from gpt_d.whole import Heard, piece_of_whole
 from handler_host.chat import (
     AssistantMessage,
+    ChatChunk,
     ChatHandler,
-    ChatPiece,
     ChatRequest,
     FinishReason,
     SystemMessage,
     arguments_of,
-    cut_off,
+    raise_truncated,
 )
 from handler_host.plugin import (
     CallInfo,
@@ -104,7 +104,7 @@ class GptD(ChatHandler):
                 f"write PROVIDER/MODEL, like {MODEL}{names}"
             )
 
-    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatPiece]:
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Pass the request on, and what comes back: streamed only if the client takes it so.
 
         Of LiteLLM a stream costs three times the processor time of a plain call.
@@ -120,23 +120,23 @@ class GptD(ChatHandler):
         async for piece in retried(lambda: attempt(body), self._retries, deadline=deadline):
             yield piece
 
-    def unfinished(self) -> FinishReason:
+    def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a finish reason: it was cut off on its way."""
-        return cut_off()
+        return raise_truncated()
 
-    async def _whole(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+    async def _whole(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         heard = Heard()
         try:
             async with asyncio.timeout(self._patience(body["model"], self._plain_timeout)):
-                answer = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
-            piece = piece_of_whole(answer, heard.document())
+                response = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
+            piece = piece_of_whole(response, heard.document())
         except HostError:
             raise
         except Exception as error:
             raise heard.told(translate(error, self._plain_timeout)) from error
         yield piece
 
-    async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatPiece]:
+    async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         stream: Any = None
         asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
@@ -153,11 +153,11 @@ class GptD(ChatHandler):
                     return
                 refusal = watch.refusal()
                 if refusal is not None:
-                    yield ChatPiece(refusal=refusal)
+                    yield ChatChunk(refusal=refusal)
                 piece = piece_of(chunk)
                 if piece is not None:
                     if piece.finish_reason is not None and not watch.is_whole():
-                        cut_off()
+                        raise_truncated()
                     yield piece
         except HostError:
             raise

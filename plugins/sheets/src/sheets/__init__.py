@@ -197,8 +197,8 @@ class Sheets:
         engine, tab = self._engine, self._tab(request.tab)
         if request.tab == "log" and engine.remote is not None:
             rows = await engine.whole_log()
-            for piece in export.pieces(tab, rows, request.escape):
-                yield piece
+            for chunk in export.chunks(tab, rows, request.escape):
+                yield chunk
             return
         await engine.fresh()
         yield export.head(tab)

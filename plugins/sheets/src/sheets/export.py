@@ -25,7 +25,7 @@ def part(tab: Tab, rows: Sequence[Cells], escape: bool) -> Csv:
     return Csv(_lines([_text(row.get(column, ""), escape) for column in tab.columns] for row in rows), len(rows))
 
 
-def pieces(tab: Tab, rows: Sequence[Cells], escape: bool) -> Iterator[Csv]:
+def chunks(tab: Tab, rows: Sequence[Cells], escape: bool) -> Iterator[Csv]:
     """Return head and lines in pieces."""
     yield head(tab)
     for start in range(0, len(rows), ROWS):

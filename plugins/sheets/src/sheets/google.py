@@ -119,7 +119,7 @@ class GoogleBook:
                 f"the spreadsheet is full: {self._cells} cells, of {MAX_CELLS} that Google allows; move old rows of "
                 f"{tab.title!r} elsewhere and delete them there. Nothing is lost meanwhile: rows wait",
             )
-        answer = await self._send(
+        response = await self._send(
             lambda client: client.values_append(
                 self._number,
                 f"{quoted(tab.title)}!{column_name(layout.first)}1",
@@ -128,13 +128,13 @@ class GoogleBook:
             ),
         )
         self._cells += size
-        found = _LAST_ROW.search(answer.get("updates", {}).get("updatedRange", ""))
+        found = _LAST_ROW.search(response.get("updates", {}).get("updatedRange", ""))
         if tab.name == "log" and found is not None:
             self._last_row = int(found.group(2) or found.group(1))
 
     async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
         """Set cells."""
-        data = [piece for layout, number, cells in changes for piece in _pieces(layout, number, cells)]
+        data = [chunk for layout, number, cells in changes for chunk in _pieces(layout, number, cells)]
         await self._send(
             lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": data})
         )
@@ -171,8 +171,8 @@ class GoogleBook:
         """Find the worksheets, and make those that are missing; return whether first rows were read just now."""
         if self._ids:
             return False
-        answer = await self._call("read", self._metadata)
-        sheets = [sheet["properties"] for sheet in answer.get("sheets", ())]
+        response = await self._call("read", self._metadata)
+        sheets = [sheet["properties"] for sheet in response.get("sheets", ())]
         ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
         tabs = self._settings.tabs
         missing = [tab for tab in tabs.values() if tab.title not in ids]
@@ -244,7 +244,7 @@ class GoogleBook:
         self._ids = {}
 
     async def _get(self, ranges: Sequence[str]) -> list[Values]:
-        answer = await self._call(
+        response = await self._call(
             "read",
             lambda client: client.values_batch_get(
                 self._number,
@@ -252,7 +252,7 @@ class GoogleBook:
                 {"valueRenderOption": "UNFORMATTED_VALUE", "dateTimeRenderOption": "FORMATTED_STRING"},
             ),
         )
-        return [found.get("values", []) for found in answer["valueRanges"]]
+        return [found.get("values", []) for found in response["valueRanges"]]
 
     async def _call(self, kind: Kind, work: Callable[[Client], Result]) -> Result:
         """Make one call in the thread; raises :class:`BookError`."""
@@ -301,12 +301,12 @@ def _numbered(tab: Tab, columns: Sequence[Values]) -> dict[str, int]:
 
 def _pieces(layout: Layout, number: int, cells: Cells) -> list[dict[str, Any]]:
     """Return the ranges that set these cells of a row: neighbours go together."""
-    pieces: list[dict[str, Any]] = []
+    chunks: list[dict[str, Any]] = []
     last = -2
     for place, cell in sorted((layout.places[column], cell) for column, cell in cells.items()):
         if place == last + 1:
-            pieces[-1]["values"][0].append(cell)
+            chunks[-1]["values"][0].append(cell)
         else:
-            pieces.append({"range": f"{quoted(layout.tab.title)}!{column_name(place)}{number}", "values": [[cell]]})
+            chunks.append({"range": f"{quoted(layout.tab.title)}!{column_name(place)}{number}", "values": [[cell]]})
         last = place
-    return pieces
+    return chunks

@@ -33,10 +33,10 @@ def once(connection: sqlite3.Connection, operation: str, request: Keyed, work: C
         "SELECT digest, answer FROM answers WHERE operation = ? AND key = ?", (operation, request.key)
     ).fetchone()
     if found is None:
-        answer = work()
-        row = (operation, request.key, digest, json.dumps(answer), now)
+        response = work()
+        row = (operation, request.key, digest, json.dumps(response), now)
         connection.execute("INSERT INTO answers (operation, key, digest, answer, at) VALUES (?, ?, ?, ?, ?)", row)
-        return answer
+        return response
     if found[0] != digest:
         raise InvalidInput("key: it came with another request before; each request has a key of its own", param="key")
     return json.loads(found[1])

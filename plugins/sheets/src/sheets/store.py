@@ -89,10 +89,10 @@ class Store:
         """
         if self._closing:
             raise OutOfResources("the handler is being unloaded; nothing of this request was taken", retry_after=1.0)
-        answer: asyncio.Future[Result] = self._loop.create_future()
-        self._jobs.put((work, answer))
+        response: asyncio.Future[Result] = self._loop.create_future()
+        self._jobs.put((work, response))
         try:
-            return await answer
+            return await response
         except sqlite3.Error as error:
             raise OutOfResources(
                 f"{self.path} cannot be used: {error}; nothing of this request was taken", retry_after=5.0
@@ -147,8 +147,8 @@ class Store:
         try:
             before = connection.total_changes
             connection.execute("BEGIN")
-            for work, answer in jobs:
-                outcomes.append((answer, *_one(connection, work)))
+            for work, response in jobs:
+                outcomes.append((response, *_one(connection, work)))
             count = last
             if connection.total_changes != before or last < 0:
                 (count,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
@@ -159,7 +159,7 @@ class Store:
         except (sqlite3.Error, OSError) as error:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
-            outcomes = [(answer, None, _as_sqlite(error)) for _, answer in jobs]
+            outcomes = [(response, None, _as_sqlite(error)) for _, response in jobs]
         self._tell(outcomes)
         return last
 

@@ -85,7 +85,7 @@ class Tracing:
             self._note(span, request, current)
             span.end()
 
-    def _note(self, span: trace.Span, request: web.Request, current: request_context.Exchange) -> None:
+    def _note(self, span: trace.Span, request: web.Request, current: request_context.RequestContext) -> None:
         resource = request.match_info.route.resource
         span.set_attribute("http.request.method", request.method)
         span.set_attribute("http.route", resource.canonical if resource is not None else "")

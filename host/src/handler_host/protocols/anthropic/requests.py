@@ -1,6 +1,6 @@
 """From what clients of Anthropic's messages send to ``handler_host.chat.types``. Pure.
 
-An :class:`Asked` remembers where each of the chat's messages stood in the client's
+An :class:`TranslatedRequest` remembers where each of the chat's messages stood in the client's
 request, so that a handler's complaint about one of them names the client's own field.
 """
 
@@ -14,7 +14,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic import messages as sent
 from handler_host.protocols.body_decoder import BodyDecoder
-from handler_host.protocols.translated_request import Asked
+from handler_host.protocols.translated_request import TranslatedRequest
 
 RENAMED = {
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
@@ -100,7 +100,7 @@ def _invalid(field: str, text: str) -> InvalidInput:
     return InvalidInput(f"{field}: {text}", param=field)
 
 
-def _to_chat(request: sent.Prompt) -> Asked:
+def _to_chat(request: sent.Prompt) -> TranslatedRequest:
     translation = _Translation()
     translation.add_system(request.system, "system")
     for number, message in enumerate(request.messages):
@@ -130,7 +130,7 @@ def _to_chat(request: sent.Prompt) -> Asked:
     if output is not None:
         asked.response_format = chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=output.schema))
     tools = [f"tools[{number}]" for number in range(len(request.tools or ()))]
-    return Asked(asked, translation.places, tools, RENAMED)
+    return TranslatedRequest(asked, translation.places, tools, RENAMED)
 
 
 _options: dict[str, Any] = {
@@ -143,7 +143,7 @@ _messages = BodyDecoder(sent.MessageRequest, **_options)
 _counts = BodyDecoder(sent.CountRequest, **_options)
 
 
-def decode_message(body: bytes) -> tuple[sent.MessageRequest, Asked]:
+def decode_message(body: bytes) -> tuple[sent.MessageRequest, TranslatedRequest]:
     """Return the request in ``body``, and as handlers take it; raises ``InvalidInput`` with the path to the field."""
     request = _messages.decode(body)
     _check_model(request.model)
@@ -155,7 +155,7 @@ def decode_message(body: bytes) -> tuple[sent.MessageRequest, Asked]:
     return request, asked
 
 
-def decode_count(body: bytes) -> tuple[sent.CountRequest, Asked]:
+def decode_count(body: bytes) -> tuple[sent.CountRequest, TranslatedRequest]:
     """Do the same for a count of tokens."""
     request = _counts.decode(body)
     _check_model(request.model)

@@ -168,17 +168,17 @@ def model_page(models: list[Model]) -> ModelPage:
     )
 
 
-def message(answer: chat.ChatAnswer, *, number: str, model: str) -> Message:
+def message(response: chat.ChatResponse, *, number: str, model: str) -> Message:
     """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
-    content: list[Text | ToolUse] = [Text(text=answer.text)] if answer.text else []
-    content += [_tool_use(call) for call in answer.tool_calls or ()]
+    content: list[Text | ToolUse] = [Text(text=response.text)] if response.text else []
+    content += [_tool_use(call) for call in response.tool_calls or ()]
     return Message(
         id=number,
-        model=answer.model or model,
+        model=response.model or model,
         content=content,
-        stop_reason=_stop_reason(answer.finish_reason, answer.refusal),
-        stop_details=StopDetails(explanation=answer.refusal) if answer.refusal else None,
-        usage=_usage(answer.usage or chat.Usage()),
+        stop_reason=_stop_reason(response.finish_reason, response.refusal),
+        stop_details=StopDetails(explanation=response.refusal) if response.refusal else None,
+        usage=_usage(response.usage or chat.Usage()),
     )
 
 
@@ -200,7 +200,7 @@ def _usage(usage: chat.Usage) -> Usage:
     return Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
 
 
-class EventMaker:
+class EventEncoder:
     """Makes the events of one stream from the pieces of a handler.
 
     Blocks come one after the other, as Anthropic sends them: a text, then a call, then
@@ -220,20 +220,20 @@ class EventMaker:
         self._finish: chat.FinishReason = "stop"
         self._refusal: list[str] = []
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return the events of one piece; of a piece of usage alone there may be none."""
-        self._usage = piece.usage or self._usage
-        self._model = piece.model or self._model
-        self._finish = piece.finish_reason or self._finish
-        if piece.refusal is not None:
-            self._refusal.append(piece.refusal)
+        self._usage = chunk.usage or self._usage
+        self._model = chunk.model or self._model
+        self._finish = chunk.finish_reason or self._finish
+        if chunk.refusal is not None:
+            self._refusal.append(chunk.refusal)
         made = self._begin()
-        if piece.text:
+        if chunk.text:
             if self._text is None or self._open != self._text:
                 made += self._start(Text(text=""))
                 self._text = self._open
-            made.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=piece.text)))
-        for part in piece.tool_calls or ():
+            made.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=chunk.text)))
+        for part in chunk.tool_calls or ():
             made += self._call(part)
         return _encoded(made)
 

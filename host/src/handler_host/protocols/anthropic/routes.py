@@ -22,12 +22,12 @@ from handler_host.http import request_context
 from handler_host.http.request_limits import RequestLimits
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
-from handler_host.protocols.chat_service import ChatApi
+from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
     from handler_host.admin.schemas import HandlerStatus
     from handler_host.chat import types as chat
-    from handler_host.protocols.anthropic.responses import EventMaker, Model
+    from handler_host.protocols.anthropic.responses import EventEncoder, Model
 
 VERSION_HEADER = "anthropic-version"
 """The header that every client of Anthropic sends, and no other."""
@@ -46,7 +46,7 @@ TYPES = {
 """Anthropic's word for the kind of an error, where it is not that of its class of statuses."""
 
 
-def envelope(error: HostError, request_id: str) -> bytes:
+def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Anthropic's envelope; ``details.error_code`` is the host's own code."""
     details: dict[str, Any] = {"error_code": error.code}
     if error.param is not None:
@@ -61,7 +61,7 @@ def envelope(error: HostError, request_id: str) -> bytes:
 class AnthropicRoutes:
     """Messages, counts of tokens, and models for who asks as Anthropic's clients do."""
 
-    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
         self._chats = chats
         self._limits = limits
         self._created = int(time.time())
@@ -76,18 +76,18 @@ class AnthropicRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat, at once or as a stream."""
         from handler_host.protocols.anthropic.requests import decode_message
-        from handler_host.protocols.anthropic.responses import EventMaker, message
+        from handler_host.protocols.anthropic.responses import EventEncoder, message
 
         body, asked = decode_message(await self._limits.json_body(request))
         number = f"msg_{request_context.current.get().request_id}"
         try:
             if body.stream:
-                events = MessageStream(EventMaker(number=number, model=body.model))
+                events = MessageStream(EventEncoder(number=number, model=body.model))
                 return await self._chats.stream(request, body.model, asked.chat, events)
-            answer = await self._chats.answer(body.model, asked.chat)
+            response = await self._chats.respond(body.model, asked.chat)
         except InvalidInput as error:
-            raise asked.located(error) from None
-        return json_answer(message(answer, number=number, model=body.model))
+            raise asked.with_client_path(error) from None
+        return json_answer(message(response, number=number, model=body.model))
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
@@ -98,7 +98,7 @@ class AnthropicRoutes:
         try:
             counted = await self._chats.count(body.model, asked.chat)
         except InvalidInput as error:
-            raise asked.located(error) from None
+            raise asked.with_client_path(error) from None
         return json_answer(TokenCount(input_tokens=counted.input_tokens))
 
     def beside(self, routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
@@ -141,12 +141,12 @@ def _by_header(own: Endpoint, other: Endpoint) -> Endpoint:
 class MessageStream:
     """The events of a streamed message."""
 
-    def __init__(self, maker: EventMaker) -> None:
+    def __init__(self, maker: EventEncoder) -> None:
         self._maker = maker
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return the events of one piece."""
-        return self._maker.events(piece)
+        return self._maker.events(chunk)
 
     def last(self) -> list[bytes]:
         """Return the last events."""
@@ -154,4 +154,4 @@ class MessageStream:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as Anthropic's SDK expects it in a stream, and nothing after it."""
-        return [event(envelope(error, request_id), "error")]
+        return [event(error_body(error, request_id), "error")]

@@ -16,7 +16,7 @@ from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import Body, BodyDecoder
 from handler_host.protocols.gemini.contents import Content, messages, text_of_system
 from handler_host.protocols.gemini.schemas import json_schema
-from handler_host.protocols.translated_request import Asked
+from handler_host.protocols.translated_request import TranslatedRequest
 
 IGNORED = frozenset({"labels", "model", "safetySettings", "serviceTier", "store"})
 """Fields of a request that are taken and have no effect: a handler's provider has its own settings for safety."""
@@ -119,7 +119,7 @@ class GenerateContentRequest(_Request):
     tool_config: ToolConfig | None = None
     generation_config: GenerationConfig | None = None
 
-    def to_chat(self, model: str) -> Asked:
+    def to_chat(self, model: str) -> TranslatedRequest:
         """Return the request as handlers take it; ``model`` is ``handler`` or ``handler/model``."""
         config = self.generation_config or GenerationConfig()
         if config.response_logprobs:
@@ -145,7 +145,7 @@ class GenerateContentRequest(_Request):
             frequency_penalty=config.frequency_penalty,
         )
         names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
-        return Asked(made, places, list(tools), names)
+        return TranslatedRequest(made, places, list(tools), names)
 
     def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
         """Return the functions that may be called, each by its place, and how they are to be chosen."""

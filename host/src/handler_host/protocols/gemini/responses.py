@@ -116,9 +116,9 @@ def model(status: HandlerStatus, name: str, methods: list[str]) -> Model:
     )
 
 
-def response(answer: chat.ChatAnswer, *, number: str, model: str) -> GenerateContentResponse:
+def response(answer: chat.ChatResponse, *, number: str, model: str) -> GenerateContentResponse:
     """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
-    maker = ChunkMaker(number=number, model=model)
+    maker = ChunkEncoder(number=number, model=model)
     maker.keep(answer.tool_calls or [])
     usage = answer.usage or UNSET
     last = maker.last_of(answer.finish_reason, usage if usage is not UNSET else None, answer.model)
@@ -127,28 +127,28 @@ def response(answer: chat.ChatAnswer, *, number: str, model: str) -> GenerateCon
     return last
 
 
-class ChunkMaker:
+class ChunkEncoder:
     """Makes the chunks of one stream from the pieces of a handler."""
 
     def __init__(self, *, number: str, model: str) -> None:
         self._number = number
         self._model = model
-        self._rest: list[chat.ChatPiece] = []
+        self._rest: list[chat.ChatChunk] = []
         self._calls: list[chat.ToolCall] = []
 
-    def chunks(self, piece: chat.ChatPiece) -> list[GenerateContentResponse]:
+    def chunks(self, chunk: chat.ChatChunk) -> list[GenerateContentResponse]:
         """Return what to send for one piece: its text; all else comes at the end, where it is whole."""
-        self._model = piece.model or self._model
-        text = (piece.text or "") + (piece.refusal or "")
-        if piece.tool_calls or piece.finish_reason or piece.usage:
+        self._model = chunk.model or self._model
+        text = (chunk.text or "") + (chunk.refusal or "")
+        if chunk.tool_calls or chunk.finish_reason or chunk.usage:
             self._rest.append(
-                chat.ChatPiece(tool_calls=piece.tool_calls, finish_reason=piece.finish_reason, usage=piece.usage)
+                chat.ChatChunk(tool_calls=chunk.tool_calls, finish_reason=chunk.finish_reason, usage=chunk.usage)
             )
         return [self._chunk([Part(text=text)])] if text else []
 
     def last(self) -> GenerateContentResponse:
         """Return what to send when the pieces have ended."""
-        whole = chat.join(self._rest)
+        whole = chat.accumulate(self._rest)
         self.keep(whole.tool_calls or [])
         return self.last_of(whole.finish_reason, whole.usage, None)
 
@@ -185,7 +185,7 @@ def _called(call: chat.ToolCall) -> Part | None:
     return Part(function_call=FunctionCall(id=call.id or UNSET, name=call.function.name, args=arguments))
 
 
-def envelope(error: HostError, request_id: str) -> bytes:
+def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Google's envelope, with its details in the types of google.rpc."""
     status = STATUSES.get(error.status) or ("INTERNAL" if error.status >= 500 else "INVALID_ARGUMENT")
     details: list[dict[str, Any]] = [

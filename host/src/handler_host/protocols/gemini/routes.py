@@ -15,13 +15,13 @@ from aiohttp import web
 from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
 from handler_host.http.request_limits import RequestLimits
-from handler_host.http.sse import EventStream, event
+from handler_host.http.sse import SseResponse, event
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
-from handler_host.protocols.chat_service import ChatApi
+from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.protocols.gemini.responses import ChunkMaker
+    from handler_host.protocols.gemini.responses import ChunkEncoder
 
 VERSIONS = ("v1beta", "v1")
 """Under both: google-genai asks ``v1`` where it is not told otherwise."""
@@ -30,9 +30,9 @@ METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 _encode = msgspec.json.encode
 
 
-def envelope(error: HostError, request_id: str) -> bytes:
+def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Google's envelope."""
-    from handler_host.protocols.gemini.responses import envelope as made
+    from handler_host.protocols.gemini.responses import error_body as made
 
     return made(error, request_id)
 
@@ -40,7 +40,7 @@ def envelope(error: HostError, request_id: str) -> bytes:
 class GeminiRoutes:
     """Generate content, at once and streamed; count tokens; and models."""
 
-    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
         self._chats = chats
         self._limits = limits
 
@@ -83,25 +83,25 @@ class GeminiRoutes:
         model = _model(request)
         asked = decode_request(await self._limits.json_body(request)).to_chat(model)
         try:
-            answer = await self._chats.answer(model, asked.chat)
+            answer = await self._chats.respond(model, asked.chat)
         except InvalidInput as error:
-            raise asked.located(error) from None
+            raise asked.with_client_path(error) from None
         return json_answer(response(answer, number=request_context.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat as a stream: events with ``alt=sse``, else one JSON array, bit by bit."""
         from handler_host.protocols.gemini.requests import decode_request
-        from handler_host.protocols.gemini.responses import ChunkMaker
+        from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
         asked = decode_request(await self._limits.json_body(request)).to_chat(model)
-        maker = ChunkMaker(number=request_context.current.get().request_id, model=model)
+        maker = ChunkEncoder(number=request_context.current.get().request_id, model=model)
         try:
             if request.query.get("alt") == "sse":
                 return await self._chats.stream(request, model, asked.chat, Events(maker))
             return await self._chats.stream(request, model, asked.chat, Elements(maker), JsonArray)
         except InvalidInput as error:
-            raise asked.located(error) from None
+            raise asked.with_client_path(error) from None
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
@@ -113,7 +113,7 @@ class GeminiRoutes:
         try:
             counted = await self._chats.count(model, asked.chat)
         except InvalidInput as error:
-            raise asked.located(error) from None
+            raise asked.with_client_path(error) from None
         return json_answer(CountTokensResponse(total_tokens=counted.input_tokens))
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
@@ -132,10 +132,10 @@ def _model(request: web.Request) -> str:
 class Events:
     """A stream as server-sent events."""
 
-    def __init__(self, maker: ChunkMaker) -> None:
+    def __init__(self, maker: ChunkEncoder) -> None:
         self._maker = maker
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, piece: chat.ChatChunk) -> list[bytes]:
         """Return the chunks of one piece."""
         return [event(_encode(chunk)) for chunk in self._maker.chunks(piece)]
 
@@ -145,17 +145,17 @@ class Events:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as google-genai expects it in a stream."""
-        return [event(envelope(error, request_id))]
+        return [event(error_body(error, request_id))]
 
 
 class Elements:
     """A stream as the elements of one array."""
 
-    def __init__(self, maker: ChunkMaker) -> None:
+    def __init__(self, maker: ChunkEncoder) -> None:
         self._maker = maker
         self._begun = False
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, piece: chat.ChatChunk) -> list[bytes]:
         """Return the chunks of one piece."""
         return [self._element(_encode(chunk)) for chunk in self._maker.chunks(piece)]
 
@@ -165,14 +165,14 @@ class Elements:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as an element; the array stays open, as google-generativeai reads over such an element."""
-        return [self._element(envelope(error, request_id))]
+        return [self._element(error_body(error, request_id))]
 
     def _element(self, data: bytes) -> bytes:
         before, self._begun = b"," if self._begun else b"", True
         return before + data
 
 
-class JsonArray(EventStream):
+class JsonArray(SseResponse):
     """One JSON array to one client, each element as soon as it is there."""
 
     content_type = "application/json; charset=utf-8"

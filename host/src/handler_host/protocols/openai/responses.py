@@ -110,25 +110,25 @@ class ModelList(_Answer, kw_only=True):
     data: list[Model]
 
 
-def completion(answer: chat.ChatAnswer, *, number: str, created: int, model: str) -> Completion:
+def completion(response: chat.ChatResponse, *, number: str, created: int, model: str) -> Completion:
     """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
     calls = [
         ToolCall(
             id=call.id, type="function", function=Function(name=call.function.name, arguments=call.function.arguments)
         )
-        for call in answer.tool_calls or ()
+        for call in response.tool_calls or ()
     ]
-    message = AnswerMessage(content=answer.text, refusal=answer.refusal, tool_calls=calls or UNSET)
+    message = AnswerMessage(content=response.text, refusal=response.refusal, tool_calls=calls or UNSET)
     return Completion(
         id=number,
         created=created,
-        model=answer.model or model,
-        choices=[AnswerChoice(message=message, finish_reason=answer.finish_reason)],
-        usage=_usage(answer.usage) if answer.usage is not None else UNSET,
+        model=response.model or model,
+        choices=[AnswerChoice(message=message, finish_reason=response.finish_reason)],
+        usage=_usage(response.usage) if response.usage is not None else UNSET,
     )
 
 
-class ChunkMaker:
+class ChunkEncoder:
     """Makes the chunks of one stream from the pieces of a handler."""
 
     def __init__(self, *, number: str, created: int, model: str, include_usage: bool) -> None:
@@ -140,7 +140,7 @@ class ChunkMaker:
         self._begun = False
         self._finished = False
 
-    def chunks(self, piece: chat.ChatPiece) -> list[Chunk]:
+    def chunks(self, piece: chat.ChatChunk) -> list[Chunk]:
         """Return what to send for one piece: mostly one chunk, and none for a piece of usage alone."""
         self._usage = piece.usage or self._usage
         self._model = piece.model or self._model
@@ -156,7 +156,7 @@ class ChunkMaker:
 
     def last(self) -> list[Chunk]:
         """Return what to send when the pieces have ended."""
-        made = [] if self._finished else self.chunks(chat.ChatPiece(finish_reason="stop"))
+        made = [] if self._finished else self.chunks(chat.ChatChunk(finish_reason="stop"))
         if self._include_usage:
             chunk = self._chunk(Delta())
             chunk.choices = []
@@ -174,7 +174,7 @@ class ChunkMaker:
         )
 
 
-def _delta(piece: chat.ChatPiece) -> Delta | None:
+def _delta(piece: chat.ChatChunk) -> Delta | None:
     if piece.text is None and piece.refusal is None and not piece.tool_calls:
         return None
     calls = [

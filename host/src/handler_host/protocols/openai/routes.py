@@ -14,16 +14,16 @@ from aiohttp import web
 
 from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
-from handler_host.http.errors import envelope
+from handler_host.http.errors import error_body
 from handler_host.http.request_limits import RequestLimits
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.chat_service import ChatApi
+from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
     from handler_host.admin.schemas import HandlerStatus
     from handler_host.chat import types as chat
-    from handler_host.protocols.openai.responses import ChunkMaker, Model
+    from handler_host.protocols.openai.responses import ChunkEncoder, Model
 
 DONE = event(b"[DONE]")
 
@@ -33,7 +33,7 @@ _encode = msgspec.json.encode
 class OpenAIRoutes:
     """Chat completions and models."""
 
-    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
         self._chats = chats
         self._limits = limits
         self._created = int(time.time())
@@ -60,17 +60,17 @@ class OpenAIRoutes:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat, at once or as a stream."""
         from handler_host.protocols.openai.requests import decode_request
-        from handler_host.protocols.openai.responses import ChunkMaker, completion
+        from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
         asked = decode_request(await self._limits.json_body(request))
         number = f"chatcmpl-{request_context.current.get().request_id}"
         if asked.stream:
-            maker = ChunkMaker(
+            maker = ChunkEncoder(
                 number=number, created=int(time.time()), model=asked.model, include_usage=asked.include_usage
             )
             return await self._chats.stream(request, asked.model, asked.to_chat(), ChunkStream(maker))
-        answer = await self._chats.answer(asked.model, asked.to_chat())
-        return json_answer(completion(answer, number=number, created=int(time.time()), model=asked.model))
+        response = await self._chats.respond(asked.model, asked.to_chat())
+        return json_answer(completion(response, number=number, created=int(time.time()), model=asked.model))
 
     def _model(self, status: HandlerStatus, name: str) -> Model:
         from handler_host.protocols.openai.responses import Model
@@ -81,10 +81,10 @@ class OpenAIRoutes:
 class ChunkStream:
     """The events of a streamed chat completion."""
 
-    def __init__(self, maker: ChunkMaker) -> None:
+    def __init__(self, maker: ChunkEncoder) -> None:
         self._maker = maker
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, piece: chat.ChatChunk) -> list[bytes]:
         """Return the chunks of one piece."""
         return [event(_encode(chunk)) for chunk in self._maker.chunks(piece)]
 
@@ -94,4 +94,4 @@ class ChunkStream:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as OpenAI's SDK expects it in a stream; there is no ``[DONE]`` after it."""
-        return [event(envelope(error, request_id))]
+        return [event(error_body(error, request_id))]

@@ -26,7 +26,7 @@ INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """The finish reasons of answers that are not whole, in the words of this API."""
 
 
-class ResponseMaker:
+class ResponseEncoder:
     """Makes one answer, at once or event by event, of the pieces of a handler.
 
     All items stay open until the end: a handler may go on with any of them.
@@ -54,13 +54,13 @@ class ResponseMaker:
         self._begun = False
         self._number = 0
 
-    def whole(self, answer: chat.ChatAnswer) -> Response:
+    def whole(self, answer: chat.ChatResponse) -> Response:
         """Return a whole answer."""
         calls = [
             chat.ToolCallDelta(index=number, id=call.id, name=call.function.name, arguments=call.function.arguments)
             for number, call in enumerate(answer.tool_calls or ())
         ]
-        piece = chat.ChatPiece(
+        chunk = chat.ChatChunk(
             text=answer.text,
             refusal=answer.refusal,
             tool_calls=calls,
@@ -68,22 +68,22 @@ class ResponseMaker:
             usage=answer.usage,
             model=answer.model,
         )
-        self.events(piece)
+        self.events(chunk)
         self.last()
         return self.response
 
-    def events(self, piece: chat.ChatPiece) -> list[Event]:
+    def events(self, chunk: chat.ChatChunk) -> list[Event]:
         """Return what to send for one piece."""
-        self.response.model = piece.model or self.response.model
-        if piece.usage is not None:
-            self.response.usage = usage_of(piece.usage)
-        self._finish = self._finish or piece.finish_reason
+        self.response.model = chunk.model or self.response.model
+        if chunk.usage is not None:
+            self.response.usage = usage_of(chunk.usage)
+        self._finish = self._finish or chunk.finish_reason
         made = self._begin()
-        if piece.text:
-            made += self._add_text(piece.text)
-        if piece.refusal:
-            made += self._add_refusal(piece.refusal)
-        for delta in piece.tool_calls or ():
+        if chunk.text:
+            made += self._add_text(chunk.text)
+        if chunk.refusal:
+            made += self._add_refusal(chunk.refusal)
+        for delta in chunk.tool_calls or ():
             made += self._add_call(delta)
         return made
 

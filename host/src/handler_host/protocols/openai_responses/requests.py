@@ -10,7 +10,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.openai_responses.input import Item, Sent, conversation
-from handler_host.protocols.translated_request import Asked
+from handler_host.protocols.translated_request import TranslatedRequest
 
 IGNORED = frozenset(
     {
@@ -127,7 +127,7 @@ class ResponseRequest(Sent):
     text: Text | None = None
     user: str | None = None
 
-    def to_chat(self) -> Asked:
+    def to_chat(self) -> TranslatedRequest:
         """Return the request as handlers take it; raises ``InvalidInput`` with the path to what is wrong."""
         said: list[chat.Message]
         if isinstance(self.input, str):
@@ -149,7 +149,7 @@ class ResponseRequest(Sent):
             response_format=self._format(),
             user=self.user,
         )
-        return Asked(made, places, [f"tools[{number}]" for number in range(len(self.tools or ()))], NAMES)
+        return TranslatedRequest(made, places, [f"tools[{number}]" for number in range(len(self.tools or ()))], NAMES)
 
     def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
         if isinstance(self.tool_choice, FunctionChoice):

@@ -13,11 +13,11 @@ from handler_host.http import request_context
 from handler_host.http.request_limits import RequestLimits
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
-from handler_host.protocols.chat_service import ChatApi
+from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.protocols.openai_responses.encoder import Event, ResponseMaker
+    from handler_host.protocols.openai_responses.encoder import Event, ResponseEncoder
 
 CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 """OpenAI's word for what ends a stream, where it is not ``server_error``."""
@@ -28,7 +28,7 @@ _encode = msgspec.json.encode
 class ResponsesRoutes:
     """Responses that nobody stores."""
 
-    def __init__(self, chats: ChatApi, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
         self._chats = chats
         self._limits = limits
 
@@ -39,32 +39,32 @@ class ResponsesRoutes:
     async def respond(self, request: web.Request) -> web.StreamResponse:
         """Answer, at once or as a stream."""
         # A host that nobody asks for this does without their types.
-        from handler_host.protocols.openai_responses.encoder import ResponseMaker
+        from handler_host.protocols.openai_responses.encoder import ResponseEncoder
         from handler_host.protocols.openai_responses.requests import decode_request
 
         asked = decode_request(await self._limits.json_body(request))
         wanted = asked.to_chat()
-        maker = ResponseMaker(
+        maker = ResponseEncoder(
             request_id=request_context.current.get().request_id, created=int(time.time()), asked=asked
         )
         try:
             if asked.stream:
                 return await self._chats.stream(request, asked.model, wanted.chat, ResponseStream(maker))
-            answer = await self._chats.answer(asked.model, wanted.chat)
+            response = await self._chats.respond(asked.model, wanted.chat)
         except InvalidInput as error:
-            raise wanted.located(error) from None
-        return json_answer(maker.whole(answer))
+            raise wanted.with_client_path(error) from None
+        return json_answer(maker.whole(response))
 
 
 class ResponseStream:
     """The events of a streamed response."""
 
-    def __init__(self, maker: ResponseMaker) -> None:
+    def __init__(self, maker: ResponseEncoder) -> None:
         self._maker = maker
 
-    def events(self, piece: chat.ChatPiece) -> list[bytes]:
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return the events of one piece."""
-        return _encoded(self._maker.events(piece))
+        return _encoded(self._maker.events(chunk))
 
     def last(self) -> list[bytes]:
         """Return the last events: of each item that it is done, and ``response.completed`` or ``.incomplete``."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Refused, Signal, encode, notices
-from handler_host.workers.launchers.base import Ends, Exit, ended, reap, shortage
+from handler_host.workers.launchers.base import Exit, WorkerPipes, out_of_resources, reap, wait_for_exit
 from handler_host.workers.output_logger import Output
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ class ForkedWorker:
     """A worker that was forked; its exit is told by the fork server."""
 
     def __init__(
-        self, number: int, pid: int, ends: Ends, server: ForkServerProcess, exit: asyncio.Future[Exit]
+        self, number: int, pid: int, ends: WorkerPipes, server: ForkServerProcess, exit: asyncio.Future[Exit]
     ) -> None:
         self.pid = pid
         self.socket = ends.channel
@@ -74,13 +74,13 @@ class ForkServerProcess:
         try:
             self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         except OSError as error:
-            raise shortage("a socket for the fork server", error) from error
+            raise out_of_resources("a socket for the fork server", error) from error
         try:
             read, write = os.pipe()
         except OSError as error:
             self._control.close()
             theirs.close()
-            raise shortage("a pipe for the fork server", error) from error
+            raise out_of_resources("a pipe for the fork server", error) from error
         command = [
             sys.executable,
             "-P",
@@ -104,7 +104,7 @@ class ForkServerProcess:
         except OSError as error:
             self._control.close()
             os.close(read)
-            raise shortage("a process for the fork server", error) from error
+            raise out_of_resources("a process for the fork server", error) from error
         finally:
             theirs.close()
             os.close(write)
@@ -116,7 +116,7 @@ class ForkServerProcess:
 
     async def fork(self) -> ForkedWorker:
         """Return a new worker; raises ``OutOfResources``."""
-        ends = Ends.make()
+        ends = WorkerPipes.make()
         number = next(self._numbers)
         self._forks[number] = forked = self._loop.create_future()
         self._exits[number] = exit = self._loop.create_future()
@@ -145,10 +145,10 @@ class ForkServerProcess:
             with suppress(OutOfResources):
                 self._ask(Signal(number, signum), [])
 
-    def expect(self, answer: asyncio.Future[Any]) -> None:
+    def expect(self, response: asyncio.Future[Any]) -> None:
         """Give the fork server up if it has not given this answer in time."""
         timer = self._loop.call_later(ANSWER_TIMEOUT, self._give_up)
-        answer.add_done_callback(lambda _: timer.cancel())
+        response.add_done_callback(lambda _: timer.cancel())
 
     def close(self) -> None:
         """Let it end, and its workers with it; ``gone`` tells when."""
@@ -173,7 +173,7 @@ class ForkServerProcess:
         try:
             socket.send_fds(self._control, [encode(request)], fds)
         except OSError as error:
-            raise shortage("a request to the fork server", error) from error
+            raise out_of_resources("a request to the fork server", error) from error
 
     def _take_notices(self) -> None:
         while not self.lost:
@@ -201,7 +201,7 @@ class ForkServerProcess:
             forked.set_result(notice.pid)
         else:
             self._exits.pop(notice.number, None)
-            forked.set_exception(shortage("a process for a worker", OSError(notice.errno, "")))
+            forked.set_exception(out_of_resources("a process for a worker", OSError(notice.errno, "")))
 
     def _lose(self) -> None:
         """Close the control socket: the end of the fork server, if it was not that which brought this about."""
@@ -211,7 +211,7 @@ class ForkServerProcess:
 
     async def _watch(self) -> None:
         """Wait for its end, and see to it that nothing and nobody is left behind."""
-        await ended(self.pid)
+        await wait_for_exit(self.pid)
         if not self.lost:
             self._take_notices()
         if not self.lost:

@@ -194,7 +194,7 @@ def main(arguments: list[str]) -> None:
     control = socket.socket(fileno=fd)
     server = ForkServer(control)
     # What is there afterwards is left alone by the collector, and so stays shared with the workers.
-    with worker.collecting_rarely():
+    with worker.reduced_gc():
         preload(modules)
     server.serve()
 

@@ -88,7 +88,7 @@ class Launcher(Protocol):
         """End what the launcher itself has started."""
 
 
-class Ends(NamedTuple):
+class WorkerPipes(NamedTuple):
     """The descriptors of a new worker: the host's two, and the worker's two."""
 
     channel: socket.socket
@@ -97,18 +97,18 @@ class Ends(NamedTuple):
     worker_output: int
 
     @classmethod
-    def make(cls) -> Ends:
+    def make(cls) -> WorkerPipes:
         """Open them; raises ``OutOfResources``."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
-            raise shortage("a socket for a worker", error) from error
+            raise out_of_resources("a socket for a worker", error) from error
         try:
             read, write = os.pipe()
         except OSError as error:
             ours.close()
             theirs.close()
-            raise shortage("a pipe for a worker", error) from error
+            raise out_of_resources("a pipe for a worker", error) from error
         ours.setblocking(False)
         return cls(ours, read, theirs, write)
 
@@ -123,7 +123,7 @@ class Ends(NamedTuple):
         os.close(self.output)
 
 
-def shortage(what: str, error: OSError) -> OutOfResources:
+def out_of_resources(what: str, error: OSError) -> OutOfResources:
     """Return the error for a system that refused ``what``."""
     remedy = "raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else "raise ulimit -u, or free memory"
     return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
@@ -146,7 +146,7 @@ def reap(pid: int) -> Exit:
     return Exit(code=os.WEXITSTATUS(status), maxrss=usage.ru_maxrss * 1024)
 
 
-async def ended(pid: int) -> None:
+async def wait_for_exit(pid: int) -> None:
     """Wait until a child has ended; it is not reaped yet, so that its number is still its own."""
     try:
         fd = os.pidfd_open(pid)

@@ -10,13 +10,21 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from handler_host.plugin.errors import ActivationFailed
-from handler_host.workers.launchers.base import SHORTAGES, Ends, Exit, WorkerProcess, ended, reap, shortage
+from handler_host.workers.launchers.base import (
+    SHORTAGES,
+    Exit,
+    WorkerPipes,
+    WorkerProcess,
+    out_of_resources,
+    reap,
+    wait_for_exit,
+)
 
 
 class _ExecWorker:
     """A worker in an interpreter of its own, a child of the host."""
 
-    def __init__(self, process: subprocess.Popen[bytes], ends: Ends) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], ends: WorkerPipes) -> None:
         self.pid = process.pid
         self.socket = ends.channel
         self.output = ends.output
@@ -34,7 +42,7 @@ class _ExecWorker:
         return await asyncio.shield(self._exit)
 
     async def _watch(self) -> Exit:
-        await ended(self.pid)
+        await wait_for_exit(self.pid)
         exit = reap(self.pid)
         self._process.returncode = exit.code if exit.code is not None else -(exit.signal or 0)
         return exit
@@ -52,7 +60,7 @@ class ExecLauncher:
 
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
         """Return a worker that was exec'ed; raises ``OutOfResources``."""
-        ends = Ends.make()
+        ends = WorkerPipes.make()
         channel = ends.worker_channel.fileno()
         command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", str(channel), str(os.getpid())]
         try:
@@ -68,7 +76,7 @@ class ExecLauncher:
         except OSError as error:
             ends.close_ours()
             if error.errno in SHORTAGES:
-                raise shortage("a process for a worker", error) from error
+                raise out_of_resources("a process for a worker", error) from error
             raise ActivationFailed(
                 f"the interpreter {self._python!r} cannot be started: {error.strerror}; see 'python' of the handler"
             ) from error

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from handler_host.workers.launchers.base import Exit, WorkerProcess, shortage
+from handler_host.workers.launchers.base import Exit, WorkerProcess, out_of_resources
 
 
 class _InlineWorker:
@@ -42,7 +42,7 @@ class InlineLauncher:
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
-            raise shortage("a socket for a worker", error) from error
+            raise out_of_resources("a socket for a worker", error) from error
         ours.setblocking(False)
         theirs.setblocking(False)
         return _InlineWorker(ours, theirs)

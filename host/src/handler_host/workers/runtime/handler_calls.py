@@ -24,15 +24,15 @@ current: ContextVar[int | None] = ContextVar("call", default=None)
 """The number of the call that runs in this context."""
 
 
-class _Asked:
+class _PendingCall:
     """One dispatch under way, and what of its answer was not taken yet."""
 
-    __slots__ = ("ended", "error", "parent", "pieces", "streamed", "waiter")
+    __slots__ = ("ended", "error", "parent", "chunks", "streamed", "waiter")
 
     def __init__(self, parent: int | None, streamed: bool) -> None:
         self.parent = parent
         self.streamed = streamed
-        self.pieces: deque[bytes] = deque()
+        self.chunks: deque[bytes] = deque()
         self.ended = False
         self.error: HostError | None = None
         self.waiter: asyncio.Future[None] | None = None
@@ -53,7 +53,7 @@ class _Asked:
         await self.waiter
 
 
-class Outgoing:
+class HandlerCalls:
     """Makes the dispatches of one worker: ``calls`` are the numbers of the calls that run in it."""
 
     def __init__(self, send: Callable[[frames.WorkerFrame], None], calls: Container[int]) -> None:
@@ -63,7 +63,7 @@ class Outgoing:
         """Why nothing is dispatched; None when it is."""
         self._send = send
         self._calls = calls
-        self._asked: dict[int, _Asked] = {}
+        self._asked: dict[int, _PendingCall] = {}
         self._number = 0
 
     async def ask(self, handler: str, operation: str, body: bytes, timeout: float | None) -> bytes:
@@ -73,10 +73,10 @@ class Outgoing:
             while not asked.ended:
                 await asked.change()
         finally:
-            self._leave(number)
+            self._detach_after_fork(number)
         if asked.error is not None:
             raise asked.error
-        return b"".join(asked.pieces)
+        return b"".join(asked.chunks)
 
     async def stream(
         self, handler: str, operation: str, body: bytes, timeout: float | None
@@ -86,10 +86,10 @@ class Outgoing:
         taken = 0
         try:
             while True:
-                while asked.pieces:
-                    piece = asked.pieces.popleft()
-                    taken += len(piece)
-                    yield piece
+                while asked.chunks:
+                    chunk = asked.chunks.popleft()
+                    taken += len(chunk)
+                    yield chunk
                 if asked.ended:
                     break
                 if taken >= WINDOW // 2:
@@ -97,15 +97,15 @@ class Outgoing:
                     taken = 0
                 await asked.change()
         finally:
-            self._leave(number)
+            self._detach_after_fork(number)
         if asked.error is not None:
             raise asked.error
 
-    def piece(self, frame: frames.Piece) -> None:
+    def chunk(self, frame: frames.Chunk) -> None:
         """Take a piece of an answer."""
         asked = self._asked.get(frame.number)
         if asked is not None:
-            asked.pieces.append(frame.data)
+            asked.chunks.append(frame.data)
             if asked.streamed:
                 asked.wake()
             else:
@@ -136,7 +136,7 @@ class Outgoing:
 
     def _begin(
         self, handler: str, operation: str, body: bytes, timeout: float | None, *, streamed: bool
-    ) -> tuple[int, _Asked]:
+    ) -> tuple[int, _PendingCall]:
         if self.closed is not None:
             raise HandlerFault(self.closed)
         parent = current.get()
@@ -148,16 +148,16 @@ class Outgoing:
                 f"the request to {handler} has {len(body)} bytes, where at most {limit} are allowed (workers.max_frame)"
             )
         self._number = number = self._number + 1
-        asked = self._asked[number] = _Asked(parent, streamed)
+        asked = self._asked[number] = _PendingCall(parent, streamed)
         self._send(frames.Dispatch(number, parent, handler, operation, body, streamed, WINDOW, timeout))
         return number, asked
 
-    def _leave(self, number: int) -> None:
+    def _detach_after_fork(self, number: int) -> None:
         if self._asked.pop(number, None) is not None:
             self._send(frames.Cancel(number))
 
     def _end_all(self, reason: str, parent: int | None) -> None:
         for number, asked in list(self._asked.items()):
             if parent is None or asked.parent == parent:
-                self._leave(number)
+                self._detach_after_fork(number)
                 asked.end(HandlerFault(reason))

@@ -204,7 +204,7 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
     if len(names) > 1:
         raise LoadError(f"{where} takes {', '.join(names)}; it may take the request, and 'call'")
     request = hints.get(names[0], Any) if names else Any
-    answer = hints.get("return", Any)
+    response = hints.get("return", Any)
     kind: typing.Literal["stream", "coroutine", "function", "iterator"] = "function"
     if inspect.isasyncgenfunction(method):
         kind = "stream"
@@ -212,12 +212,12 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
         kind = "coroutine"
     elif inspect.isgeneratorfunction(method):
         kind = "iterator"
-    whole = piece = answer
-    if typing.get_origin(answer) in STREAMS:
-        answer = piece = typing.get_args(answer)[0]
-        whole = _type_of_collected(mark, piece)
+    whole = chunk = response
+    if typing.get_origin(response) in STREAMS:
+        response = chunk = typing.get_args(response)[0]
+        whole = _type_of_collected(mark, chunk)
     elif kind in ("stream", "iterator"):
-        piece = Any  # it is annotated with what its pieces are put together to
+        chunk = Any  # it is annotated with what its pieces are put together to
     try:
         decoder = msgspec.json.Decoder(request)
     except TypeError as error:
@@ -228,23 +228,23 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
             summary=mark.summary,
             streams=kind in ("stream", "iterator"),
             input_schema=_schema(request),
-            output_schema=_schema(answer),
+            output_schema=_schema(response),
         ),
         method=method,
         kind=kind,
         takes_request=bool(names),
         takes_call="call" in inspect.signature(method).parameters,
         decode=decoder.decode,
-        encode=_encoder(piece),
+        encode=_encoder(chunk),
         collect=mark.collect or _same,
         encode_collected=_encoder(whole),
         place=place,
     )
 
 
-def _type_of_collected(mark: OperationMark, piece: Any) -> Any:
+def _type_of_collected(mark: OperationMark, chunk: Any) -> Any:
     if mark.collect is None:
-        return list[piece]
+        return list[chunk]
     try:
         return typing.get_type_hints(mark.collect).get("return", Any)
     except Exception:  # noqa: BLE001 - a collect of any kind works, and one that does not tell is not checked
@@ -270,8 +270,8 @@ def _encoder(kind: Any) -> Callable[[Any], bytes]:
     return checked
 
 
-def _same(pieces: list[Any]) -> Any:
-    return pieces
+def _same(chunks: list[Any]) -> Any:
+    return chunks
 
 
 def _schema(kind: Any) -> dict[str, Any] | None:

@@ -49,7 +49,7 @@ def main(fd: int, parent: int | None = None) -> None:
     """
     code = 1
     try:
-        guard(parent)
+        set_oom_score_and_pdeathsig(parent)
         # What a plugin starts must not be able to write into the channel, nor hold it open.
         os.set_inheritable(fd, False)
         random.seed()
@@ -66,7 +66,7 @@ def main(fd: int, parent: int | None = None) -> None:
         os._exit(code)
 
 
-def guard(parent: int | None) -> None:
+def set_oom_score_and_pdeathsig(parent: int | None) -> None:
     """Make the kernel take this process with its parent, and before others when memory is short."""
     with suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("500")
@@ -103,13 +103,13 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
             raise
         if not inline:
             loop.add_signal_handler(signal.SIGTERM, runtime.stop, TERM_GRACE)
-            _settle_in(start.spec, runtime)
-            os.register_at_fork(after_in_child=lambda: _leave(fd, runtime))
+            _apply_spec(start.spec, runtime)
+            os.register_at_fork(after_in_child=lambda: _detach_after_fork(fd, runtime))
         # Inline, what the host itself imports stays stronger than what a plugin brings.
         _add_paths(start.spec.paths, first=not inline)
         context = _context(start, runtime)
         try:
-            with nullcontext() if inline else collecting_rarely():
+            with nullcontext() if inline else reduced_gc():
                 await _activate(start.spec, context, runtime)
         except LoadError as error:
             runtime.send(frames.Failed(error.reason, error.trace, error.out_of_memory))
@@ -120,7 +120,7 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         transport.close()
 
 
-def _settle_in(spec: frames.WorkerSpec, runtime: Runtime) -> None:
+def _apply_spec(spec: frames.WorkerSpec, runtime: Runtime) -> None:
     """Take on the environment and the log of the handler."""
     os.environ.clear()
     os.environ.update(spec.environment)
@@ -141,7 +141,7 @@ def _settle_in(spec: frames.WorkerSpec, runtime: Runtime) -> None:
             logging.getLogger(name).setLevel(max(spec.log_level, logging.WARNING))
 
 
-def _leave(fd: int, runtime: Runtime) -> None:
+def _detach_after_fork(fd: int, runtime: Runtime) -> None:
     """Part with the channel, in a process that the plugin has forked: its calls are the parent's.
 
     What the child may do is to exec, or to exit; one that comes back to the event loop is ended there.
@@ -175,7 +175,7 @@ def _context(start: frames.Start, runtime: Runtime) -> Context:
 
 
 @contextmanager
-def collecting_rarely() -> Iterator[None]:
+def reduced_gc() -> Iterator[None]:
     """Let the garbage collector rest while much is imported; what is there at the end it never looks at again."""
     usual = gc.get_threshold()
     gc.set_threshold(LOADING_THRESHOLD)

@@ -21,16 +21,16 @@ import msgspec
 from handler_host._internal.source_location import in_brackets
 from handler_host.channel import frames
 from handler_host.plugin.errors import (
-    AnswerTooLarge,
     HandlerFault,
     HandlerOutOfMemory,
     HostError,
     InvalidInput,
+    ResponseTooLarge,
     UnknownOperation,
 )
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
-from handler_host.workers.runtime.handler_calls import Outgoing, current
+from handler_host.workers.runtime.handler_calls import HandlerCalls, current
 from handler_host.workers.runtime.loading import Handler, Operation, failed, trace_of
 from handler_host.workers.runtime.log_bridge import request_id
 
@@ -78,7 +78,7 @@ class Runtime(asyncio.Protocol):
         self._handler: Handler | None = None
         self._health: Callable[[], Awaitable[None]] | None = None
         self._running: dict[int, _Running] = {}
-        self.outgoing = Outgoing(self.send, self._running)
+        self.outgoing = HandlerCalls(self.send, self._running)
         self._out: list[bytes] = []
         self._drained: asyncio.Future[None] | None = None
         self._log = logging.getLogger("handler")
@@ -89,7 +89,7 @@ class Runtime(asyncio.Protocol):
             frames.Credit: self._take_credit,
             frames.Ping: self._take_ping,
             frames.Stop: self._take_stop,
-            frames.Piece: self.outgoing.piece,
+            frames.Chunk: self.outgoing.chunk,
             frames.End: self.outgoing.end,
             frames.Error: self.outgoing.error,
             frames.Health: self._take_health,
@@ -202,7 +202,7 @@ class Runtime(asyncio.Protocol):
         current.set(frame.number)
         traceparent.set(frame.traceparent)
         try:
-            await self._answer(frame, running)
+            await self._response(frame, running)
         except HostError as error:
             self._fail(frame, error)
         except MemoryError as error:
@@ -241,7 +241,7 @@ class Runtime(asyncio.Protocol):
         retry_after = error.retry_after if isinstance(error.retry_after, int | float) else None
         self.send(frames.Error(frame.number, error.code, str(error.message), param, retry_after))
 
-    async def _answer(self, frame: frames.Call, running: _Running) -> None:
+    async def _response(self, frame: frames.Call, running: _Running) -> None:
         assert self._handler is not None, "calls come after Ready"
         operation = self._handler.operations.get(frame.operation)
         if operation is None:
@@ -259,17 +259,17 @@ class Runtime(asyncio.Protocol):
         await self._send_answer(frame, running, self._encode(operation, operation.encode, value))
 
     async def _stream(self, frame: frames.Call, running: _Running, operation: Operation, source: Any) -> None:
-        pieces: list[Any] = []
+        chunks: list[Any] = []
         async with aclosing(source if operation.kind == "stream" else _iterate(source)) as items:
             async for item in items:
                 if frame.streamed:
                     await self._send_piece(frame, running, self._encode(operation, operation.encode, item))
                 else:
-                    pieces.append(item)
+                    chunks.append(item)
         if frame.streamed:
             self.send(frames.End(frame.number, None))
         else:
-            data = self._encode(operation, operation.encode_collected, operation.collect(pieces))
+            data = self._encode(operation, operation.encode_collected, operation.collect(chunks))
             await self._send_answer(frame, running, data)
 
     def _encode(self, operation: Operation, encode: Callable[[Any], bytes], value: Any) -> bytes:
@@ -294,18 +294,18 @@ class Runtime(asyncio.Protocol):
         while len(data) - start > frames.FRAGMENT:
             await self._room(running)
             running.credit -= frames.FRAGMENT
-            self.send(frames.Piece(frame.number, data[start : start + frames.FRAGMENT]))
+            self.send(frames.Chunk(frame.number, data[start : start + frames.FRAGMENT]))
             start += frames.FRAGMENT
         self.send(frames.End(frame.number, data[start:]))
 
     async def _send_piece(self, frame: frames.Call, running: _Running, data: bytes) -> None:
         if len(data) > self.max_frame - 64:
-            raise AnswerTooLarge(
+            raise ResponseTooLarge(
                 f"a piece of {len(data)} bytes, where at most {self.max_frame - 64} are allowed (workers.max_frame)"
             )
         await self._room(running)
         running.credit -= len(data)
-        self.send(frames.Piece(frame.number, data))
+        self.send(frames.Chunk(frame.number, data))
 
     async def _room(self, running: _Running) -> None:
         """Wait until the call may send: its consumer has taken enough of what was sent."""

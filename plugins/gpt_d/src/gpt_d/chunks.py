@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handler_host.chat import ChatPiece, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import ChatChunk, FinishReason, ToolCallDelta, Usage
 
 FINISHES: dict[str, FinishReason] = {
     "stop": "stop",
@@ -20,12 +20,12 @@ FINISHES: dict[str, FinishReason] = {
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
 
-_NOTHING = ChatPiece()
+_NOTHING = ChatChunk()
 
 
-def piece_of(chunk: Any) -> ChatPiece | None:
+def piece_of(chunk: Any) -> ChatChunk | None:
     """Return what a chunk carries, or None if that is nothing."""
-    piece = ChatPiece(usage=usage_of(chunk))
+    piece = ChatChunk(usage=usage_of(chunk))
     for choice in chunk.choices or ():
         delta = choice.delta
         if delta is not None:
