@@ -25,7 +25,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench import servers, tables
 from bench.memory import GIVEN_BACK_TARGET, megabytes
-from tests.plugins.sheets.google import BOOK, Google, serving
+from tests.integration.plugins.sheets.google import BOOK, Google, serving
 
 GOOGLE = "https://sheets.googleapis.com"
 CALLS_TARGET = 5

@@ -12,7 +12,7 @@ from types import SimpleNamespace
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.render import echo
 
-TEMPLATE = Path(__file__).parents[1] / "templates" / "plugin"
+TEMPLATE = Path(__file__).parent / "templates" / "plugin"
 BASES = {"chat": "handler-host-gpt-a", "local-model": "handler-host-gpt-e"}
 """The distribution on which a kind of plugin builds."""
 _NAME = re.compile(r"[a-z][a-z0-9_-]*", re.ASCII)

@@ -18,7 +18,6 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from handler_host.admin.schemas import ExitReport
 from handler_host.catalog.catalog import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import state as life
@@ -36,6 +35,7 @@ from handler_host.plugin.errors import (
     HandlerUnavailable,
     HostError,
 )
+from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.worker import LaunchSpec, Worker
 
 log = logging.getLogger(__name__)

@@ -92,7 +92,7 @@ class Unloaded(msgspec.Struct, frozen=True):
     drain: Drain | None
     exit: str | None
     given_back: int
-    """Bytes; see ``handler_host.admin.schemas.ExitReport``."""
+    """Bytes; see ``handler_host.workers.exit_report.ExitReport``."""
 
 
 class State(msgspec.Struct, frozen=True):

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 
-from handler_host.admin.schemas import ExitReport, HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
 from handler_host.catalog.catalog import CatalogEntry
 from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
 from handler_host.lifecycle.state import Phase, Unloaded
 from handler_host.telemetry.counters import LatencyWindow
+from handler_host.workers.exit_report import ExitReport
 
 
 class OperationRegistry:

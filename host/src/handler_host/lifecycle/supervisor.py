@@ -15,15 +15,6 @@ from collections.abc import Coroutine, Mapping
 
 import msgspec
 
-from handler_host.admin.schemas import (
-    ExitReport,
-    HandlerStatus,
-    LoadReceipt,
-    MemoryReport,
-    RescanReport,
-    UnloadReceipt,
-    VerifyReport,
-)
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.channel.channel import Channel, Nested
@@ -32,15 +23,24 @@ from handler_host.dispatch import fallback
 from handler_host.lifecycle import state as life
 from handler_host.lifecycle.admission import LeaseContext
 from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.memory_report import handler_memory, memory_report
 from handler_host.lifecycle.pending_work import PendingWorkScheduler
+from handler_host.lifecycle.reports import (
+    HandlerStatus,
+    LoadReceipt,
+    MemoryReport,
+    RescanReport,
+    UnloadReceipt,
+    VerifyReport,
+)
 from handler_host.lifecycle.state import Cause, UnloadMode
 from handler_host.lifecycle.status import OperationRegistry, handler_status, load_receipt, step_fields, unload_receipt
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.monitor import MemoryMonitor
-from handler_host.memory.report import handler_memory, memory_report
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
+from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, policy_of, unknown_handlers
 from handler_host.workers.worker import LaunchSpec, Worker
 

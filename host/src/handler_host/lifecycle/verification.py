@@ -18,8 +18,8 @@ from pathlib import Path
 
 from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.log import without_secrets
-from handler_host.admin.schemas import CheckReport, HandlerStatus, VerifyReport
 from handler_host.config import Config, VerifyConfig
+from handler_host.lifecycle.reports import CheckReport, HandlerStatus, VerifyReport
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HandlerBusy, HostError
 

@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from handler_host.admin.schemas import HandlerStatus
 from handler_host.catalog.catalog import ProblemState
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.http import request_context
 from handler_host.http.errors import to_host_error
 from handler_host.http.sse import SseResponse
+from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from handler_host._internal.versions import __version__
-from handler_host.admin.schemas import HandlerStatus, OperationReport
+from handler_host.lifecycle.reports import HandlerStatus, OperationReport
 
 VERSION = "3.1.0"
 """Of OpenAPI: the first whose schemas are JSON Schema as msgspec writes it."""

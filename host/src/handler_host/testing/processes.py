@@ -20,8 +20,8 @@ from typing import Any
 
 import msgspec
 
-from handler_host.admin.schemas import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.config import CatalogConfig, Config, HandlerPolicy
+from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
 from handler_host.testing.loop_thread import LIMIT, Background

@@ -19,7 +19,6 @@ from typing import Any
 
 import msgspec
 
-from handler_host.admin.schemas import ExitReport
 from handler_host.channel.call import ChannelLimits
 from handler_host.channel.channel import Channel, Nested
 from handler_host.channel.frames import Log, Ready, WorkerSpec
@@ -28,6 +27,7 @@ from handler_host.lifecycle import state as life
 from handler_host.lifecycle.state import Cause
 from handler_host.memory.procfs import Memory
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
+from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launchers.base import Exit, Launcher, WorkerProcess
 from handler_host.workers.output_logger import Output
 

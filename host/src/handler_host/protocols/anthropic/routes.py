@@ -25,8 +25,8 @@ from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
-    from handler_host.admin.schemas import HandlerStatus
     from handler_host.chat import types as chat
+    from handler_host.lifecycle.reports import HandlerStatus
     from handler_host.protocols.anthropic.responses import EventEncoder, Model
 
 VERSION_HEADER = "anthropic-version"

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from handler_host.admin.schemas import HandlerStatus
 from handler_host.chat import types as chat
+from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import HostError
 
 STATUSES = {

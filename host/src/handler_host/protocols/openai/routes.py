@@ -21,8 +21,8 @@ from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
 
 if TYPE_CHECKING:
-    from handler_host.admin.schemas import HandlerStatus
     from handler_host.chat import types as chat
+    from handler_host.lifecycle.reports import HandlerStatus
     from handler_host.protocols.openai.responses import ChunkEncoder, Model
 
 DONE = event(b"[DONE]")

@@ -28,7 +28,7 @@ from handler_host.plugin.errors import HostError
 from handler_host.plugin.hooks import PROJECT, HandlerHooks
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, OperationMark
 
-HOST = os.path.dirname(os.path.dirname(os.path.abspath(__file__))) + os.sep
+HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)

@@ -1,0 +1,187 @@
+"""The files of examples/deploy: their commands are the command line's, their limits and probes are the host's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from handler_host._internal.units import parse_duration
+from handler_host.cli.parser import make_parser
+from handler_host.config.loader import load_config
+
+ROOT = Path(__file__).parents[3]
+DEPLOY = ROOT / "examples" / "deploy"
+KEYS = {"HANDLER_HOST_API_KEYS": "a-key", "HANDLER_HOST_ADMIN_TOKEN": "a-token"}
+IN_IMAGE = {"/etc/handler-host/host.toml": str(DEPLOY / "host.toml")}
+"""What the Dockerfile copies, and where to."""
+
+IDLE, FIVE = 35, 410
+"""MB of PSS: the host with nothing active, and with the SDKs of gpt_a to gpt_d and sheets all active."""
+LEFT = 425
+
+
+def text(name: str) -> str:
+    return (DEPLOY / name).read_text(encoding="utf-8")
+
+
+def pod() -> dict[str, Any]:
+    deployment: dict[str, Any] = next(yaml.safe_load_all(text("kubernetes.yaml")))
+    spec: dict[str, Any] = deployment["spec"]["template"]["spec"]
+    return spec
+
+
+def of_docker(instruction: str) -> list[str]:
+    """Return the words of an instruction in its exec form, of the last stage."""
+    words: list[str] = json.loads(re.findall(rf"^{instruction} (\[.*\])$", text("Dockerfile"), re.MULTILINE)[-1])
+    return words
+
+
+def unit(key: str) -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", text("handler-host.service"), re.MULTILINE)
+    return value
+
+
+COMMANDS: dict[str, Callable[[], list[str]]] = {
+    "Procfile": lambda: shlex.split(text("Procfile").splitlines()[-1].removeprefix("web: ")),
+    "render.yaml": lambda: shlex.split(yaml.safe_load(text("render.yaml"))["services"][0]["startCommand"]),
+    "Dockerfile": lambda: of_docker("CMD"),
+    "kubernetes.yaml": lambda: pod()["containers"][0]["args"],
+    "handler-host.service": lambda: shlex.split(unit("ExecStart")),
+}
+
+
+def test_each_file_is_known_here() -> None:
+    assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml"}
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_command_of_each_file_is_one_of_the_command_line(name: str) -> None:
+    program, *words = COMMANDS[name]()
+    assert Path(program).name == "handler-host"
+    arguments = make_parser().parse_args([word.replace("$PORT", "8080") for word in words])
+    assert arguments.command == "serve"
+    path = Path(IN_IMAGE.get(arguments.config, ROOT / arguments.config))
+    config = load_config(path, KEYS, {"server.port": arguments.server_port}).config
+    assert (config.server.host, config.server.port) == ("0.0.0.0", 8080)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_each_file_says_what_its_memory_is_made_of(name: str) -> None:
+    comments = " ".join(line for line in text(name).splitlines() if line.startswith("#"))
+    assert "512" in comments
+    for figure in ("460", str(IDLE), str(LEFT), str(FIVE)):
+        assert figure in comments, name
+
+
+def test_the_sums_are_right() -> None:
+    config = load_config(DEPLOY / "host.toml", KEYS).config
+    usable = 512 * (1 - config.memory.headroom)
+    assert int(usable) == 460
+    assert int(usable) - IDLE == LEFT
+    assert usable > FIVE
+    assert pod()["containers"][0]["resources"]["limits"]["memory"] == "512Mi"
+    assert unit("MemoryMax") == "512M"
+
+
+def test_the_figures_are_those_of_the_readme() -> None:
+    """Within a tenth: the table there is measured anew from time to time."""
+    rows = re.findall(r"^(.+?) {2,}((?:[\d-]+ +)+\d+) +█", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
+    table = {name: figures.split() for name, figures in rows}
+    assert float(table["all cold"][-1]) == pytest.approx(IDLE, rel=0.1)
+    active = table["sheets has kept it"]
+    assert float(active[-1]) - float(active[2]) == pytest.approx(FIVE, rel=0.1)  # all but the model of gpt_e
+
+
+def test_each_platform_waits_longer_than_the_host_drains() -> None:
+    drain = load_config(DEPLOY / "host.toml", KEYS).config.server.drain_timeout
+    assert pod()["terminationGracePeriodSeconds"] > drain
+    assert parse_duration(unit("TimeoutStopSec")) > drain
+    assert yaml.safe_load(text("render.yaml"))["services"][0]["maxShutdownDelaySeconds"] > drain
+
+
+def test_every_variable_of_the_host_is_one() -> None:
+    """Given all variables that the files set, the configuration takes them."""
+    service = yaml.safe_load(text("render.yaml"))["services"][0]
+    variables = {one["key"]: one.get("value", "x") for one in service["envVars"]}
+    variables |= {one["name"]: one["value"] for one in pod()["containers"][0]["env"]}
+    variables |= dict(pair.split("=", 1) for pair in unit("Environment").split())
+    variables |= dict(re.findall(r"(HANDLER_HOST_\w+)=(\S+)", text("Dockerfile")))
+    assert len([name for name in variables if name.startswith("HANDLER_HOST_")]) >= 6
+    load_config(DEPLOY / "host.toml", variables)
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    """Start the host with the examples' configuration, on this machine only and without plugins; return its URL."""
+    command = [sys.executable, "-m", "handler_host", "serve", "--config", str(DEPLOY / "host.toml")]
+    process = subprocess.Popen(
+        [*command, "--host", "127.0.0.1", "--port", "0", "--log-level", "error"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | KEYS | {"HANDLER_HOST_CATALOG__INCLUDE_SYS_PATH": "false"},
+    )
+    assert process.stdout is not None
+    try:
+        yield process.stdout.readline().removeprefix("ready ").strip()
+    finally:
+        process.terminate()
+        assert process.wait(30) == 0
+        process.stdout.close()
+
+
+def test_the_health_check_of_the_image_tells_a_living_host_from_none(url: str) -> None:
+    program, flag, code = _health_check()
+    assert (program, flag) == ("python", "-c")
+    assert "http://127.0.0.1:8080" in code
+    living = subprocess.run([sys.executable, "-c", code.replace("http://127.0.0.1:8080", url)], capture_output=True)
+    gone = subprocess.run([sys.executable, "-c", code.replace(":8080", ":1")], capture_output=True)
+    assert (living.returncode, gone.returncode) == (0, 1)
+
+
+def _health_check() -> list[str]:
+    (words,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", text("Dockerfile"), re.MULTILINE)
+    found: list[str] = json.loads(words)
+    return found
+
+
+def test_the_probes_are_routes_that_need_no_key(url: str) -> None:
+    container = pod()["containers"][0]
+    paths = {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
+    paths.add(yaml.safe_load(text("render.yaml"))["services"][0]["healthCheckPath"])
+    assert paths == {"/health/live", "/health/ready"}
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    for path in paths:
+        with opener.open(url + path, timeout=30) as response:
+            assert response.status == 200
+
+
+def test_the_image_runs_as_nobody_of_importance_and_has_bytecode() -> None:
+    last = text("Dockerfile").rpartition("\nFROM ")[2]
+    assert re.search(r"^USER 10001$", last, re.MULTILINE)
+    assert pod()["securityContext"]["runAsUser"] == 10001
+    assert "compileall" in text("Dockerfile")
+    for source in re.findall(r"^COPY (?!--from)(.+) \S+$", text("Dockerfile"), re.MULTILINE):
+        for path in source.split():
+            assert (ROOT / path).exists(), path
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
+def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+    path = tmp_path / "handler-host.service"
+    # Nothing is installed in /opt here, which is all that may be wrong.
+    path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text("handler-host.service"), flags=re.MULTILINE))
+    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
+    # Of this machine's other units it may say what it likes.
+    assert [line for line in done.stderr.splitlines() if path.name in line] == []

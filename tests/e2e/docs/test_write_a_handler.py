@@ -1,0 +1,59 @@
+"""The recipes for plugin authors run as they stand, in real workers against a real provider's protocol."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from handler_host.catalog.manifest import parse_manifest
+from handler_host.plugin.errors import InvalidInput
+from handler_host.testing import Reply, Upstream
+from tests.support import bench, error_of, install_plugin, within
+
+PAGE = (Path(__file__).parents[3] / "docs/how-to/write-a-handler.md").read_text()
+(MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+CHAT, TOOLS, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+
+
+async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path: Path) -> None:
+    assert set(parse_manifest(MANIFEST, "handler.toml").secrets) == {"MY_GPT_KEY"}
+    install_plugin(tmp_path, "my_gpt", CHAT, attribute="MyGpt", manifest=MANIFEST)
+    upstream = Upstream(key="a-key")
+    async with upstream.serving():
+        upstream.say(Reply(("Bon", "jour")))
+        settings = {"my_gpt": {"base_url": upstream.base_url("openai")}}
+        async with bench(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
+            messages = [{"role": "user", "content": "Hello"}]
+            response = await within(host.ask("my_gpt", "chat", messages=messages))
+            assert response["text"] == "Bonjour"
+            chunks = [chunk async for chunk in host.chunks("my_gpt", "chat", messages=messages)]
+            assert [chunk["text"] for chunk in chunks if chunk.get("text")] == ["Bon", "jour"]
+        assert upstream.last.asked.model == "small"
+        assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
+
+
+async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "clerk", TOOLS, attribute="Clerk")
+    asked = {"role": "user", "content": "How warm is it in Rome?"}
+    tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
+    async with bench(tmp_path) as host:
+        response = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
+        assert response["finish_reason"] == "tool_calls"
+        (call,) = response["tool_calls"]
+        assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
+        said = {"role": "assistant", "tool_calls": response["tool_calls"]}
+        result = {"role": "tool", "tool_call_id": call["id"], "content": "31 degrees"}
+        response = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
+        assert (response["text"], response["finish_reason"]) == ("The tool said: 31 degrees", "stop")
+        assert (await within(host.ask("clerk", "chat", messages=[asked])))["text"] == "I have no tools."
+
+
+async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "calculator", TYPED, attribute="Calculator")
+    async with bench(tmp_path) as host:
+        assert await within(host.ask("calculator", "add", numbers=[1, 2.5])) == {"value": 3.5}
+        assert await within(host.ask("calculator", "mean", numbers=[1, 2])) == {"value": 1.5}
+        empty = await error_of(host.ask("calculator", "mean", numbers=[]))
+        assert (type(empty), empty.param) == (InvalidInput, "numbers")
+        wrong = await error_of(host.ask("calculator", "add", numbers=["x"]))
+        assert (type(wrong), wrong.param) == (InvalidInput, "numbers[0]")

@@ -1,0 +1,195 @@
+"""The operators' routes, and what probes are told meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+from tests.integration.http.serving import ADMIN, events, running
+from tests.support import gone, install_plugin, install_puppet, until, within
+
+SSE = {"Accept": "text/event-stream", "Content-Type": "application/json"}
+OPERATOR = {"Authorization": f"Bearer {ADMIN}"}
+
+
+async def test_load_and_unload_answer_with_receipts_and_may_be_repeated(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        status, loaded = await host.admin("POST", "/handlers/puppet/load")
+        assert (status, loaded["handler"], loaded["generation"], loaded["already"]) == (200, "puppet", 1, False)
+        status, again = await host.admin("POST", "/handlers/puppet/load")
+        assert (status, again["pid"], again["already"]) == (200, loaded["pid"], True)
+        status, shown = await host.admin("GET", "/handlers/puppet")
+        assert (status, shown["state"], shown["pid"]) == (200, "idle", loaded["pid"])
+        status, unloaded = await host.admin("POST", "/handlers/puppet/unload")
+        assert (status, unloaded["generation"], unloaded["was"]) == (200, 1, "idle")
+        assert gone(loaded["pid"])
+        status, nothing = await host.admin("POST", "/handlers/puppet/unload")
+        assert (status, nothing["generation"], nothing["was"]) == (200, None, "cold")
+
+
+@pytest.mark.parametrize("sent", ["query", "body"])
+async def test_a_busy_handler_is_not_unloaded_if_idle_and_its_stream_ends_by_force(tmp_path: Path, sent: str) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        body = '{"steps": ["", "forever"]}'
+        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as stream:
+            await within(stream.content.readuntil(b"\n\n"))
+
+            async def unload(mode: str) -> tuple[int, dict[str, object]]:
+                options = {"params": {"mode": mode}} if sent == "query" else {"json": {"mode": mode}}
+                return await host.admin("POST", "/handlers/puppet/unload", **options)
+
+            status, response = await unload("if_idle")
+            assert (status, response["error"]["code"]) == (409, "handler_busy")
+            status, response = await unload("force")
+            assert (status, response["killed"]) == (200, 1)
+            name, error = events(await within(stream.text()))[-1]
+            assert (name, error["error"]["code"]) == ("error", "handler_unloaded")
+
+
+async def test_a_drain_that_runs_out_of_time_is_ended_at_its_deadline(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        host.control.make("begun")
+        body = '{"steps": ["tell:begun", "forever"]}'
+        asked = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body))
+        await host.control.heard("begun")
+        status, receipt = await host.admin("POST", "/handlers/puppet/unload", json={"deadline_s": 0.1})
+        assert (status, receipt["drained"], receipt["killed"]) == (200, 0, 1)
+        status, response = await asked
+        assert (status, response["error"]["code"]) == (503, "handler_unloaded")
+
+
+async def test_without_waiting_the_answer_is_202_and_the_work_goes_on(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        assert await host.admin("POST", "/handlers/puppet/load?wait=false") == (202, {"accepted": True})
+        await until(lambda: host.supervisor.status("puppet").state == "idle")
+        assert await host.admin("POST", "/handlers/puppet/unload", json={"wait": False}) == (202, {"accepted": True})
+        await until(lambda: host.supervisor.status("puppet").state == "cold")
+
+
+async def test_an_operator_who_leaves_does_not_undo_what_was_begun(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    async with running(tmp_path, handlers=handlers) as host:
+        host.control.make("begun", "go")
+        asked = asyncio.ensure_future(host.admin("POST", "/handlers/puppet/load"))
+        await host.control.heard("begun")
+        asked.cancel()
+        await host.control.say("go")
+        await until(lambda: host.supervisor.status("puppet").state == "idle")
+
+
+async def test_a_load_that_fails_says_why(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
+    async with running(tmp_path) as host:
+        status, response = await host.admin("POST", "/handlers/broken/load")
+        assert (status, response["error"]["code"]) == (502, "activation_failed")
+        assert "gizmo" in response["error"]["message"]
+
+
+async def test_a_rescan_finds_what_was_installed_and_a_reload_runs_it(tmp_path: Path) -> None:
+    source = """
+from handler_host.plugin import operation
+class Handler:
+    @operation
+    async def version(self, request: dict) -> int:
+        return VERSION
+"""
+    install_plugin(tmp_path, "one", source + "VERSION = 1\n")
+    async with running(tmp_path) as host:
+        assert await host.json("POST", "/v1/handlers/one/version") == (200, 1)
+        install_puppet(tmp_path)
+        install_plugin(tmp_path, "one", source + "VERSION = 22\n", version="2.0")
+        status, report = await host.admin("POST", "/rescan")
+        assert (status, report["added"], report["changed"]) == (200, ["puppet"], ["one"])
+        assert await host.json("POST", "/v1/handlers/one/version") == (200, 1)
+        status, receipt = await host.admin("POST", "/handlers/one/reload")
+        assert (status, receipt["generation"]) == (200, 1)
+        assert await host.json("POST", "/v1/handlers/one/version") == (200, 22)
+
+
+async def test_memory_is_told_by_process(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        await host.supervisor.load("puppet")
+        status, report = await host.admin("GET", "/memory")
+        assert status == 200
+        assert report["used"] >= report["host"] + report["workers"]["puppet"]["pss"]
+        assert report["limit"] >= report["usable"] > 0
+
+
+@pytest.mark.parametrize(
+    ("path", "options", "param", "said"),
+    [
+        ("/handlers/puppet/unload", {"params": {"mod": "drain"}}, "mod", "did you mean 'mode'?"),
+        ("/handlers/puppet/unload", {"params": {"mode": "drian"}}, "mode", "drain, if_idle or force"),
+        ("/handlers/puppet/unload", {"json": {"deadline_s": -1}}, "deadline_s", "seconds"),
+        ("/handlers/puppet/unload", {"params": {"deadline_s": "nan"}}, "deadline_s", "seconds"),
+        ("/handlers/puppet/reload", {"json": {"wait": "perhaps"}}, "wait", "true or false"),
+        ("/handlers/puppet/load", {"json": {"mode": "drain"}}, "mode", "unknown option"),
+        ("/rescan", {"json": {"x": 1}}, "x", "unknown option"),
+        ("/drain", {"params": {"x": 1}}, "x", "unknown option"),
+        ("/handlers/puppet/load", {"json": [1]}, None, "JSON object"),
+    ],
+)
+async def test_a_wrong_option_is_named_and_nothing_is_done(
+    tmp_path: Path, path: str, options: dict[str, object], param: str | None, said: str
+) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        status, response = await host.admin("POST", path, **options)
+        assert (status, response["error"]["code"], response["error"]["param"]) == (400, "invalid_input", param)
+        assert said in response["error"]["message"]
+        assert host.supervisor.status("puppet").state == "cold"
+        assert not host.supervisor.draining
+
+
+@pytest.mark.parametrize("path", ["load", "unload", "reload"])
+async def test_an_unknown_handler_is_404(tmp_path: Path, path: str) -> None:
+    async with running(tmp_path) as host:
+        status, response = await host.admin("POST", f"/handlers/nobody/{path}")
+        assert (status, response["error"]["code"]) == (404, "unknown_handler")
+
+
+async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
+    install_puppet(tmp_path)
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    async with running(tmp_path, handlers=handlers) as host:
+        host.control.make("begun", "go")
+        assert await host.json("GET", "/health/ready") == (
+            200,
+            {"ready": True, "reasons": [], "handlers": {"cold": 2}, "pending": {}},
+        )
+        await host.json("POST", "/v1/handlers/broken/any")
+        await host.admin("POST", "/handlers/puppet/load?wait=false")
+        await host.control.heard("begun")
+        assert await host.json("GET", "/health/ready") == (
+            200,
+            {"ready": True, "reasons": [], "handlers": {"activating": 1, "failed": 1}, "pending": {}},
+        )
+        await host.control.say("go")
+
+
+async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        host.control.make("more")
+        body = '{"steps": ["", "wait:more"]}'
+        async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as stream:
+            await within(stream.content.readuntil(b"\n\n"))
+            status, response = await host.admin("POST", "/drain")
+            assert (status, response["draining"], response["in_flight"]) == (200, True, 1)
+            assert (await host.json("GET", "/health/live"))[0] == 200
+            status, response = await host.json("GET", "/health/ready")
+            assert (status, response["ready"], response["reasons"]) == (503, False, ["draining: new work is refused"])
+            async with host.ask("POST", "/v1/handlers/puppet/echo") as refused:
+                assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
+                assert "Retry-After" in refused.headers
+            await host.control.say("more")
+            assert events(await within(stream.text()))[-1] == ("end", {})

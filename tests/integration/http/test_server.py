@@ -1,0 +1,226 @@
+"""The host as a process of its own: its first line, its signals, its refusals to start."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.integration.http.serving import events
+from tests.support import LIMIT, Control, children_of, gone, install_puppet, until, within
+
+PROGRAM = """
+import os, sys
+from pathlib import Path
+from handler_host.config.loader import load_config
+from handler_host.plugin.errors import ConfigError
+from handler_host.server import run
+try:
+    sys.exit(run(load_config(Path(sys.argv[1]), os.environ).config))
+except ConfigError as error:
+    sys.exit(error.message)
+"""
+
+
+class Process:
+    """A host in a process of its own."""
+
+    def __init__(self, root: Path, process: asyncio.subprocess.Process) -> None:
+        self.process = process
+        self.control = Control(root / "control")
+        self.url = ""
+
+    async def output(self) -> tuple[str, str]:
+        """Return what it still writes, when it has ended."""
+        out, errors = await within(self.process.communicate())
+        return out.decode(), errors.decode()
+
+
+@contextlib.asynccontextmanager
+async def started(root: Path, *lines: str, environment: dict[str, str] | None = None) -> AsyncIterator[Process]:
+    """Start the host with the plugins in ``root``; at the end it is gone, with all it has started."""
+    (root / "host.toml").write_text(
+        "\n".join(
+            [
+                *(lines or ["[server]", "port = 0"]),
+                "[catalog]",
+                f'roots = ["{root}"]',
+                "include_sys_path = false",
+                "[defaults]",
+                "preload = []",
+                "stop_grace = 1",
+                "[handlers.puppet]",
+                f'control = "{root}/control"',
+            ]
+        )
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        PROGRAM,
+        str(root / "host.toml"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, **(environment or {})},
+    )
+    try:
+        yield Process(root, process)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.communicate()
+
+
+@contextlib.asynccontextmanager
+async def ready(root: Path, *lines: str, environment: dict[str, str] | None = None) -> AsyncIterator[Process]:
+    """Start the host and wait for its first line."""
+    async with started(root, *lines, environment=environment) as host:
+        assert host.process.stdout is not None
+        line = (await within(host.process.stdout.readline())).decode()
+        assert line.startswith("ready http://127.0.0.1:"), line
+        host.url = line.split()[1]
+        yield host
+
+
+async def not_ready(session: aiohttp.ClientSession, host: Process) -> None:
+    """Wait until the host says that it is not ready."""
+    async with asyncio.timeout(LIMIT):
+        while True:
+            async with session.get(f"{host.url}/health/ready") as response:
+                if response.status == 503:
+                    return
+
+
+async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown_apart(tmp_path: Path) -> None:
+    async with ready(tmp_path) as host:
+        async with aiohttp.ClientSession() as session, session.get(f"{host.url}/health/ready") as response:
+            assert response.status == 200
+        assert host.process.stderr is not None
+        line = ""
+        while not line.startswith("admin token of this run: "):
+            line = (await within(host.process.stderr.readline())).decode()
+            assert line, "the made token is not shown"
+        token = line.removeprefix("admin token of this run: ").split()[0]
+        headers = {"Authorization": f"Bearer {token}"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{host.url}/admin/handlers") as response,
+        ):
+            assert response.status == 200
+        host.process.send_signal(signal.SIGTERM)
+        out, errors = await host.output()
+        assert host.process.returncode == 0
+        assert out == ""
+        assert token not in errors
+        assert "no API keys" in errors
+
+
+async def test_given_keys_are_not_shown_anywhere(tmp_path: Path) -> None:
+    environment = {"HANDLER_HOST_ADMIN_TOKEN": "operator-secret", "HANDLER_HOST_API_KEYS": "consumer-secret"}
+    async with ready(tmp_path, environment=environment) as host:
+        headers = {"Authorization": "Bearer consumer-secret"}
+        async with (
+            aiohttp.ClientSession(headers=headers) as session,
+            session.get(f"{host.url}/v1/handlers") as response,
+        ):
+            assert response.status == 200
+        host.process.send_signal(signal.SIGTERM)
+        out, errors = await host.output()
+        assert "secret" not in out + errors
+        assert "admin token" not in errors
+        assert "no API keys" not in errors
+
+
+async def test_without_keys_the_host_does_not_serve_other_machines(tmp_path: Path) -> None:
+    async with started(tmp_path, "[server]", 'host = "0.0.0.0"', "port = 0") as host:
+        out, errors = await host.output()
+        assert host.process.returncode == 1
+        assert out == ""
+        assert "0.0.0.0" in errors
+        assert "HANDLER_HOST_API_KEYS" in errors
+        assert "Traceback" not in errors
+
+
+async def test_with_keys_it_does(tmp_path: Path) -> None:
+    lines = ("[server]", 'host = "0.0.0.0"', "port = 0")
+    async with ready(tmp_path, *lines, environment={"HANDLER_HOST_API_KEYS": "some-key"}) as host:
+        host.process.send_signal(signal.SIGINT)
+        await host.output()
+        assert host.process.returncode == 0
+
+
+async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        async with started(tmp_path, "[server]", f"port = {port}") as host:
+            out, errors = await host.output()
+            assert host.process.returncode == 1
+            assert out == ""
+            assert errors.count(str(port)) == 1
+            assert f"127.0.0.1:{port}" in errors
+            assert errors.lower().count("address already in use") == 1
+            assert "Traceback" not in errors
+            # A host that never served has no token to show.
+            assert "admin token" not in errors
+
+
+async def test_case_34_sigterm_refuses_new_work_and_lets_a_stream_end(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with ready(tmp_path) as host, aiohttp.ClientSession() as session:
+        host.control.make("more", "begun")
+        path = f"{host.url}/v1/handlers/puppet"
+        sse = {"Accept": "text/event-stream"}
+        async with session.post(f"{path}/stream", json={"steps": ["", "wait:more"]}, headers=sse) as stream:
+            await within(stream.content.readuntil(b"\n\n"))
+            children = children_of(host.process.pid)
+            assert children
+            host.process.send_signal(signal.SIGTERM)
+
+            await not_ready(session, host)
+            async with session.get(f"{host.url}/health/live") as response:
+                assert response.status == 200
+            async with session.post(f"{path}/echo", json={}) as refused:
+                assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
+            await host.control.say("more")
+            assert events(await within(stream.text())) == [("message", {"number": 1}), ("end", {})]
+        await host.output()
+        assert host.process.returncode == 0
+        await until(lambda: all(map(gone, children)))
+
+
+async def test_a_second_signal_ends_at_once_what_is_under_way(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with ready(tmp_path) as host, aiohttp.ClientSession() as session:
+        sse = {"Accept": "text/event-stream"}
+        body = {"steps": ["", "forever"]}
+        async with session.post(f"{host.url}/v1/handlers/puppet/stream", json=body, headers=sse) as stream:
+            await within(stream.content.readuntil(b"\n\n"))
+            children = children_of(host.process.pid)
+            host.process.send_signal(signal.SIGTERM)
+            await not_ready(session, host)
+            host.process.send_signal(signal.SIGTERM)
+            assert events(await within(stream.text()))[-1][0] == "error"
+        await host.output()
+        assert host.process.returncode == 0
+        await until(lambda: all(map(gone, children)))
+
+
+@pytest.mark.parametrize("module", ["handler_host.server", "handler_host.app"])
+async def test_the_server_imports_nothing_that_it_can_do_without(module: str) -> None:
+    heavy = {"pydantic", "psutil", "argparse", "difflib", "importlib.metadata", "openai", "http.client"}
+    program = f"import sys, {module}; print(*sys.modules)"
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, stdout=asyncio.subprocess.PIPE)
+    out, _ = await within(process.communicate())
+    bare = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", "import sys; from aiohttp import web; print(*sys.modules)", stdout=asyncio.subprocess.PIPE
+    )
+    already, _ = await within(bare.communicate())
+    assert not heavy & (set(out.decode().split()) - set(already.decode().split()))

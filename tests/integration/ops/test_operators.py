@@ -1,0 +1,278 @@
+"""Sessions of the dashboard: cookies, CSRF, wrong tokens; and the audit log of what operators do."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler_host.admin.dashboard import FILES, STATIC
+from handler_host.auth import failed_login_throttle, sessions
+from handler_host.auth.failed_login_throttle import Throttle
+from handler_host.auth.sessions import Sessions
+from handler_host.memory.pressure import KernelView
+from handler_host.memory.procfs import Memory, MemoryLimit
+from handler_host.memory.sampler import Reading
+from handler_host.telemetry.history import MOST, History
+from tests.integration.http.serving import ADMIN, Host, running
+from tests.support import LIMIT, install_puppet, until, within
+
+JSON = {"Content-Type": "application/json"}
+
+
+async def sign_in(host: Host, token: str = ADMIN, **headers: str) -> tuple[int, Any, str]:
+    """Return status and JSON of the answer, and the cookie as it is set."""
+    body = json.dumps({"token": token})
+    async with host.ask("POST", "/admin/session", data=body, headers=headers) as response:
+        return response.status, json.loads(await response.read()), response.headers.get("Set-Cookie", "")
+
+
+def cookie_of(header: str) -> dict[str, str]:
+    return {"Cookie": header.partition(";")[0]}
+
+
+async def audit_of(host: Host) -> list[dict[str, Any]]:
+    return [json.loads(event.data) for event in host.supervisor.observation.events.past if event.kind == "audit"]
+
+
+async def test_a_cookie_is_given_for_the_token_and_is_not_the_token(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        status, response, cookie = await sign_in(host)
+        assert (status, response["signed_in"]) == (200, True)
+        assert {"HttpOnly", "Path=/admin", "SameSite=Strict"} <= {part.strip() for part in cookie.split(";")}
+        assert "Secure" not in cookie
+        assert ADMIN not in cookie
+        assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200
+        status, told = await host.json("GET", "/admin/session", headers=cookie_of(cookie))
+        assert (status, told["csrf"]) == (200, response["csrf"])
+        assert (await sign_in(host, **{"X-Forwarded-Proto": "https"}))[2].count("Secure") == 1
+        assert (await host.json("GET", "/admin/session"))[1] == {"signed_in": False}
+        assert (await host.json("GET", "/admin/handlers", headers={"Cookie": "handler_host_session=made-up"}))[0] == 401
+
+
+async def test_a_change_by_cookie_needs_the_csrf_token_and_a_page_of_this_host(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        _, response, cookie = await sign_in(host)
+        mine = cookie_of(cookie) | {"X-CSRF-Token": response["csrf"]}
+
+        async def load(headers: dict[str, str]) -> int:
+            status, _ = await host.json("POST", "/admin/handlers/puppet/load", headers=headers)
+            return int(status)
+
+        assert await load(cookie_of(cookie)) == 403
+        assert await load(mine | {"X-CSRF-Token": "wrong"}) == 403
+        assert await load(mine | {"Sec-Fetch-Site": "cross-site"}) == 403
+        assert await load(mine | {"Sec-Fetch-Site": "same-site"}) == 403
+        assert await load(mine | {"Origin": "https://evil.example"}) == 403
+        assert host.supervisor.status("puppet").state == "cold"
+        assert await load(mine | {"Origin": host.url, "Sec-Fetch-Site": "same-origin"}) == 200
+        status, _ = await host.json("DELETE", "/admin/session", headers=cookie_of(cookie))
+        assert status == 403
+        assert (await host.json("DELETE", "/admin/session", headers=mine))[0] == 200
+        assert await load(mine) == 401
+
+
+async def test_another_sites_page_cannot_sign_in_and_a_consumers_key_is_no_token(tmp_path: Path) -> None:
+    async with running(tmp_path, keys=("a-consumer-key",)) as host:
+        assert (await sign_in(host, **{"Sec-Fetch-Site": "cross-site"}))[0] == 403
+        assert (await sign_in(host, "a-consumer-key"))[0] == 403
+        status, response = await host.json("POST", "/admin/session", data='{"password": 1}')
+        assert (status, response["error"]["code"]) == (400, "invalid_input")
+        async with host.ask(
+            "POST", "/admin/session", data=b"token=x", headers={"Content-Type": "text/plain"}
+        ) as response:
+            assert response.status == 415
+
+
+async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        for _ in range(failed_login_throttle.FREE):
+            status, response, cookie = await sign_in(host, "wrong")
+            assert (status, response["error"]["message"], cookie) == (401, "this is not the admin token", "")
+        begun = time.monotonic()
+        assert (await sign_in(host, "wrong"))[0] == 401
+        assert time.monotonic() - begun >= failed_login_throttle.FIRST_PAUSE
+        found = await audit_of(host)
+        assert {(one["action"], one["result"]) for one in found} == {("sign in", "invalid_key")}
+        assert "wrong" not in json.dumps(found)
+        assert host.supervisor.observation.counters.wrong_keys["operator"] == failed_login_throttle.FREE + 1
+        assert (await sign_in(host))[0] == 200
+
+
+async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_session(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failed_login_throttle, "FREE", 0)
+    monkeypatch.setattr(failed_login_throttle, "FIRST_PAUSE", LIMIT)
+    monkeypatch.setattr(failed_login_throttle, "LONGEST_PAUSE", LIMIT)
+    async with running(tmp_path) as host:
+        _, _, cookie = await sign_in(host)
+        guesses = [
+            asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(failed_login_throttle.MOST_WAITING)
+        ]
+        counters = host.supervisor.observation.counters
+        await until(lambda: counters.wrong_keys["operator"] == failed_login_throttle.MOST_WAITING)
+        assert (await within(sign_in(host)))[0] == 401
+        assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200
+        for guess in guesses:
+            guess.cancel()
+        await asyncio.gather(*guesses, return_exceptions=True)
+        await until(lambda: not any(guess.done() is False for guess in guesses))
+
+
+def test_pauses_grow_are_bounded_and_are_forgotten() -> None:
+    slow = Throttle()
+    pauses = [slow.pause("a", now=1000.0 + n) for n in range(failed_login_throttle.FREE + 8)]
+    assert pauses[: failed_login_throttle.FREE] == [0.0] * failed_login_throttle.FREE
+    assert pauses[failed_login_throttle.FREE :] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+    assert slow.pause("b", now=1000.0) == 0.0
+    assert slow.pause("a", now=1000.0 + failed_login_throttle.FORGET_AFTER + 100) == 0.0
+    for number in range(failed_login_throttle.MOST_ADDRESSES + 10):
+        slow.pause(f"address {number}", now=2000.0)
+    assert len(slow._addresses) == failed_login_throttle.MOST_ADDRESSES
+
+
+def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> None:
+    kept = Sessions()
+    cookie, session = kept.open(now=1000.0)
+    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME - 1) == session
+    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME) is None
+    assert cookie not in repr(vars(kept))
+    first, _ = kept.open(now=1.0)
+    for _ in range(sessions.MOST):
+        kept.open(now=1.0)
+    assert kept.find(first, now=2.0) is None
+
+
+async def test_what_operators_do_is_in_the_audit_log_with_who_what_and_result(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        await host.admin("POST", "/handlers/puppet/load")
+        await host.admin("POST", "/handlers/puppet/unload", params={"mode": "force", "wait": "false"})
+        await host.admin("POST", "/handlers/nobody/unload")
+        await host.admin("GET", "/handlers")
+        _, response, cookie = await sign_in(host)
+        headers = cookie_of(cookie) | {"X-CSRF-Token": response["csrf"]}
+        await host.json("POST", "/admin/handlers/puppet/dispatch/echo", data="{}", headers=headers)
+        told = [(one["action"], one.get("handler"), one["result"], one["who"]) for one in await audit_of(host)]
+        assert told == [
+            ("load", "puppet", "ok", "token"),
+            ("unload", "puppet", "accepted", "token"),
+            ("unload", "nobody", "unknown_handler", "token"),
+            ("sign in", None, "ok", response["name"]),
+            ("dispatch echo", "puppet", "ok", response["name"]),
+        ]
+        found = await audit_of(host)
+        assert found[1]["options"] == {"mode": "force", "wait": "false"}
+        assert {one["from"] for one in found} == {"127.0.0.1"}
+        assert ADMIN not in json.dumps(found)
+
+
+async def test_the_page_and_its_files_are_served_with_a_strict_policy(tmp_path: Path) -> None:
+    async with running(tmp_path) as host:
+        for path in ("/admin/", *(f"/admin/static/{name}" for name in FILES)):
+            async with host.ask("GET", path) as response:
+                assert response.status == 200, path
+                policy = response.headers["Content-Security-Policy"]
+                assert "default-src 'none'" in policy
+                assert "unsafe" not in policy
+                assert "*" not in policy
+                assert response.headers["X-Content-Type-Options"] == "nosniff"
+                kept = {"If-None-Match": response.headers["ETag"]}
+            async with host.ask("GET", path, headers=kept) as response:
+                assert response.status == 304
+        async with host.ask("GET", "/admin", allow_redirects=False) as response:
+            assert (response.status, response.headers["Location"]) == (308, "admin/")
+        for path in ("/admin/static/..%2f__init__.py", "/admin/static/none.js", "/admin/static/uplot%2fLICENSE"):
+            assert (await host.json("GET", path))[0] == 404
+
+
+def test_the_page_has_no_inline_script_style_or_foreign_address() -> None:
+    for path in STATIC.glob("*.*"):
+        text = path.read_text(encoding="utf-8").replace("http://www.w3.org/2000/svg", "")
+        assert "http://" not in text, path
+        assert "https://" not in text, path
+        assert "//cdn" not in text, path
+    page = (STATIC / "index.html").read_text(encoding="utf-8")
+    assert " style=" not in page
+    assert " onclick=" not in page
+    assert "<script>" not in page
+    assert "<style" not in page
+    assert {str(path.relative_to(STATIC)) for path in STATIC.rglob("*.*")} <= set(FILES.values())
+
+
+def test_the_chart_library_is_the_one_that_was_fetched() -> None:
+    digests = {
+        "uPlot.iife.min.js": "19c8d4c6ad88929a79f4ae49d6f7161566dfd0ba3d15cc495e974f787eb78f1f",
+        "uPlot.min.css": "df630c6a8d6f8eeaff264b50f73ce5b114f646ffd9a0bb74f049b0a00135fa04",
+    }
+    for name, digest in digests.items():
+        assert hashlib.sha256((STATIC / "uplot" / name).read_bytes()).hexdigest() == digest
+
+
+async def test_the_overview_brings_what_is_new_since_the_last_sample(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host:
+        status, first = await host.admin("GET", "/overview")
+        assert status == 200
+        assert first["history"]
+        assert [one["name"] for one in first["handlers"]] == ["puppet"]
+        await host.supervisor.load("puppet")
+        _, second = await host.admin("GET", f"/overview?since={first['history'][-1][0]}")
+        assert "puppet" in second["history"][-1][4]
+        assert [one["handler"] for one in second["memory"]["evict_next"]] == ["puppet"]
+        assert second["run"] == first["run"]
+        assert (await host.admin("GET", "/overview?since=x"))[0] == 400
+
+
+def reading(host: int, **workers: int) -> Reading:
+    found = {(name, 1): Memory(size, size, size) for name, size in workers.items()}
+    return Reading(
+        host=host,
+        fork_server=None,
+        workers=found,
+        measure="pss",
+        limit=MemoryLimit(2**29, 2**28, "configured"),
+        kernel=KernelView(),
+        others=0,
+        at=0.0,
+        cost=0.0,
+    )
+
+
+def samples(history: History, since: int = 0) -> list[list[Any]]:
+    return [json.loads(sample) for sample in history.since(since)]
+
+
+def test_the_history_keeps_steps_as_steps_and_leaves_out_what_says_nothing_new() -> None:
+    history = History()
+    for second in range(10):
+        history.add(reading(10_000_000), now=float(second))
+    assert [sample[:2] for sample in samples(history)] == [[1, 0.0], [1, 9.0]]
+    history.add(reading(10_000_000, a=5_000_000), now=10.0)
+    assert [(at, workers) for _, at, _, _, workers in samples(history)] == [
+        (0.0, {}),
+        (9.0, {}),
+        (10.0, {"a": 5_000_000}),
+    ]
+    assert [sample[0] for sample in samples(history, since=2)] == [3]
+
+
+def test_the_history_is_of_the_last_hour_and_bounded() -> None:
+    history = History()
+    for number in range(5 * MOST):
+        history.add(reading(10_000_000 + number * 200_000), now=float(number))
+    kept = samples(history)
+    assert len(history) <= MOST
+    assert kept[-1][1] == 5 * MOST - 1
+    assert 3400 <= kept[-1][1] - kept[0][1] <= 3601
+    gaps = [later[1] - earlier[1] for earlier, later in itertools.pairwise(kept)]
+    assert max(gaps) < 60
+    assert max(gaps[-MOST // 2 :]) == 1

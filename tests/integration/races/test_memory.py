@@ -1,0 +1,399 @@
+"""Race cases 20 to 26: room is made and given away while handlers activate, answer, grow and are killed.
+
+What a handler takes is laid down as learned by an earlier run, so that a worker of
+a few megabytes counts as one of a gigabyte; where the real footprint matters, the
+worker really takes it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from handler_host.memory import sampler
+from handler_host.memory.budget import ExceedsMemoryLimit
+from handler_host.memory.footprints import FootprintStore
+from handler_host.memory.pressure import KernelView
+from handler_host.memory.procfs import MemoryLimit, read_memory
+from handler_host.memory.sampler import Reading
+from handler_host.plugin.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
+from tests.integration.http.serving import running
+from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+
+pytestmark = pytest.mark.alone
+
+MB = 1024**2
+SIZE = 1000 * MB
+"""What each handler of these tests was learned to take, where nothing else is said."""
+
+
+def prepare(root: Path, *names: str, size: int = SIZE) -> dict[str, Any]:
+    """Install puppets that were learned to take ``size``; return the keys of ``[memory]`` for it."""
+    learned = FootprintStore(root / "memory.json")
+    for name in names:
+        install_puppet(root, name)
+        learned.seen((name, name, "1.0"), peak=size, steady=size)
+    learned.save(learned.snapshot())
+    return {"state_file": root / "memory.json", "headroom": 0, "wait": 600.0}
+
+
+def control(root: Path, **keys: Any) -> dict[str, Any]:
+    return {"control": f"{root}/control", **keys}
+
+
+def exit_of(host: Bench, name: str) -> str:
+    last = host.supervisor.status(name).last_exit
+    assert last is not None, f"{name} has not ended"
+    return last.kind
+
+
+async def test_case_20_a_handler_that_activates_is_never_evicted_for_another(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "victim", "slow", "other") | {"limit": 2700 * MB}
+    handlers = {"slow": control(tmp_path, at_activation="wait:go")}
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+        host.control.make("go")
+        await host.ask("victim")
+        slow = host.begin(host.ask("slow"))
+        await until(lambda: host.supervisor.status("slow").pid is not None)
+        pid = host.pid("slow")
+        # There is room for two of them only.
+        assert (await host.ask("other"))["generation"] == 1
+        assert exit_of(host, "victim") == "evicted"
+        assert host.state("slow") == "activating"
+        await host.control.say("go")
+        assert (await within(slow))["pid"] == pid
+
+
+async def test_case_21_who_has_just_become_ready_answers_before_it_can_be_evicted(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "first", "second") | {"limit": 1700 * MB}
+    handlers = {"first": control(tmp_path, at_activation="wait:go")}
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+        host.control.make("go", "finish")
+        first = host.begin(host.ask("first", "script", steps=["wait:finish"]))
+        await until(lambda: host.state("first") == "activating")
+        second = host.begin(host.ask("second"))
+        await until(lambda: host.state("second") == "waiting")
+        await host.control.say("go")
+        await until(lambda: host.state("first") == "active")
+        assert host.state("second") == "waiting"
+        await host.control.say("finish")
+        await within(first)
+        # The answer was delivered; now it may go.
+        await within(second)
+        assert exit_of(host, "first") == "evicted"
+
+
+async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_none_is_stranded(tmp_path: Path) -> None:
+    # Nobody samples meanwhile: it is the end of a worker itself that lets the next one in.
+    memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB, "sample_interval": 600.0}
+    async with bench(tmp_path, memory=memory) as host:
+        await host.ask("victim")
+        ledger = host.supervisor.budget.ledger
+        excess: list[int] = []
+
+        async def ask(name: str) -> Any:
+            async with host.supervisor.lease(name, "echo") as lease:
+                # Both at once would be 2000 MB.
+                excess.append(ledger.used + ledger.reserved - ledger.usable)
+                call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
+                return await call.response()
+
+        await within(asyncio.gather(ask("one"), ask("two")))
+        assert max(excess) <= 0
+        assert [host.supervisor.status(name).generation for name in ("victim", "one", "two")] == [1, 1, 1]
+        assert exit_of(host, "victim") == "evicted"
+        assert sorted(host.state(name) for name in ("one", "two")) == ["cold", "idle"]
+
+
+async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_used(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "oldest", "older", "newer", "newest", size=400 * MB) | {"limit": 1500 * MB}
+    async with bench(tmp_path, memory=memory) as host:
+        for name in ("oldest", "older", "newer"):
+            await host.ask(name)
+        await host.ask("oldest")
+        assert [one.handler for one in (await host.supervisor.memory()).evict_next] == ["older", "newer", "oldest"]
+        await host.ask("newest")
+        assert [host.state(name) for name in ("oldest", "older", "newer")] == ["idle", "cold", "idle"]
+
+
+async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_nothing_is_killed(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.2}
+    async with bench(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
+        host.control.make("go")
+        numbers: list[int] = []
+
+        async def read() -> None:
+            async for chunk in host.chunks("busy", steps=["", "wait:go"]):
+                numbers.append(chunk["number"])
+
+        stream = host.begin(read())
+        await until(lambda: bool(numbers))
+        error = await error_of(host.ask("other"))
+        assert isinstance(error, MemoryBudget)
+        assert (error.status, error.code, error.retryable) == (503, "memory_budget", True)
+        assert error.retry_after is not None
+        assert error.retry_after >= 1.0
+        assert error.details is not None
+        assert error.details["needed"] == SIZE
+        assert host.supervisor.status("other").pid is None
+        assert (await host.supervisor.memory()).refused == 1
+        await host.control.say("go")
+        await within(stream)
+        assert numbers == [0, 1]
+        assert (await host.ask("other", number=7))["number"] == 7
+
+
+async def test_case_23_retry_after_is_what_the_busy_one_usually_takes(tmp_path: Path) -> None:
+    """The pause is measured: who was busy for a moment each time is expected to be free in a moment."""
+    memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.05}
+    async with bench(tmp_path, memory=memory) as host:
+        for _ in range(8):
+            await host.ask("busy")
+        stream = host.begin(error_of(host.ask("busy", "script", steps=["forever"])))
+        await until(lambda: host.state("busy") == "active")
+        host.supervisor._watch.learned.stopped(("busy", "busy", "1.0"), 7.0)
+        error = await error_of(host.ask("other"))
+        assert error.retry_after is not None
+        assert 7.0 <= error.retry_after < 15.0
+        stream.cancel()
+        await asyncio.wait({stream})
+
+
+async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_right_the_next_time(
+    tmp_path: Path,
+) -> None:
+    own = read_memory(os.getpid())
+    assert own is not None
+    prepare(tmp_path, "idle", "large", size=0)
+    handlers = {
+        "idle": control(tmp_path, at_activation="allocate:100", memory_estimate=120 * MB),
+        "large": control(tmp_path, at_activation="allocate:200", memory_estimate=1 * MB),
+    }
+    memory = {"limit": own.pss + 280 * MB, "headroom": 0, "state_file": tmp_path / "memory.json"}
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+        await host.ask("idle")
+        assert (await host.supervisor.memory()).handlers["large"].expected_source == "configured"
+        await host.ask("large")
+        await until(lambda: host.state("idle") == "cold")
+        assert exit_of(host, "idle") == "evicted"
+        assert (await host.ask("large"))["generation"] == 1
+        learned = (await host.supervisor.memory()).handlers["large"]
+        assert learned.expected_source == "learned"
+        assert learned.expected > 200 * MB
+    # After a restart it is known before the fork: the idle one goes first.
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+        assert (await host.supervisor.memory()).handlers["large"].expected > 200 * MB
+        await host.ask("idle")
+        await host.ask("large")
+        assert host.state("idle") == "cold"
+
+
+async def test_case_25_a_worker_killed_by_nobody_known_is_told_from_a_crash_and_from_a_shortage(
+    tmp_path: Path,
+) -> None:
+    """The kernel's own kill is in ``test_kernel_limit.py``: it takes a control group."""
+    install_puppet(tmp_path)
+    async with bench(tmp_path) as host:
+        asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
+        await until(lambda: host.state() == "active")
+        os.kill(host.pid(), signal.SIGKILL)
+        error = await within(asked)
+        assert isinstance(error, HandlerCrashed)
+        assert "SIGKILL" in error.message
+        await until(lambda: host.state() == "cold")
+        assert exit_of(host, "puppet") == "killed"
+        assert (await host.supervisor.memory()).handlers["puppet"].out_of_memory == 0
+        assert (await host.ask())["generation"] == 2
+
+
+async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "pinned", "other") | {"limit": 1700 * MB}
+    handlers = {"pinned": control(tmp_path, pin=True)}
+    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+        await host.ask("pinned")
+        # What was reserved for the fork server has become the fork server's own.
+        await host.supervisor.memory()
+        error = await error_of(host.ask("other"))
+        assert isinstance(error, ExceedsMemoryLimit)
+        assert not error.retryable
+        assert error.details is not None
+        assert (error.details["needed"], error.details["pinned"]) == (SIZE, SIZE)
+        assert "pinned handlers" in error.message
+        assert host.state("pinned") == "idle"
+        assert (await host.supervisor.memory()).evict_next == []
+        await host.supervisor.unload("pinned")
+        assert (await host.ask("other", number=7))["number"] == 7
+
+
+async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
+    async with bench(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
+        error = await error_of(host.supervisor.load("pinned"))
+        assert isinstance(error, ExceedsMemoryLimit)
+        assert error.details is not None
+        assert error.details["needed"] == SIZE
+        assert error.details["usable"] == 700 * MB
+        assert host.supervisor.status("pinned").pid is None
+
+
+async def test_a_worker_over_its_soft_limit_is_replaced_when_it_has_ended_what_it_does(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    keys = control(tmp_path, memory_soft_limit=100 * MB)
+    async with bench(tmp_path, handlers={"puppet": keys}, memory={"sample_interval": 0.1}) as host:
+        host.control.make("go")
+        script = host.begin(host.ask("puppet", "script", steps=["allocate:150", "wait:go"]))
+        await until(lambda: host.state() == "draining")
+        later = host.begin(host.ask(number=1))
+        await host.control.say("go")
+        await within(script)
+        assert (await within(later))["generation"] == 2
+        assert exit_of(host, "puppet") == "recycled"
+
+
+async def test_a_dispatch_beyond_the_hard_limit_is_refused_and_others_of_the_worker_end_as_they_should(
+    tmp_path: Path,
+) -> None:
+    install_puppet(tmp_path)
+    keys = control(tmp_path, memory_hard_limit=400 * MB)
+    async with bench(tmp_path, handlers={"puppet": keys}) as host:
+        host.control.make("go")
+        other = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
+        await until(lambda: host.state() == "active")
+        error = await error_of(host.ask("puppet", "script", steps=["allocate:500"]))
+        assert isinstance(error, HandlerOutOfMemory)
+        assert error.status == 502
+        await until(lambda: host.state() == "draining")
+        await host.control.say("go")
+        assert (await within(other))["pid"]
+        assert (await host.ask())["generation"] == 2
+        assert exit_of(host, "puppet") == "out of memory"
+
+
+async def test_an_activation_beyond_the_hard_limit_fails_and_says_so(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    keys = control(tmp_path, memory_hard_limit=400 * MB, at_activation="allocate:500")
+    async with bench(tmp_path, handlers={"puppet": keys}) as host:
+        error = await error_of(host.ask())
+        assert error.code == "activation_failed"
+        assert "MemoryError" in error.message
+        assert exit_of(host, "puppet") == "out of memory"
+
+
+@pytest.mark.parametrize("retried", [True, False])
+async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_it_may(
+    tmp_path: Path, retried: bool
+) -> None:
+    source = "\n".join(
+        [
+            "import os",
+            "from pathlib import Path",
+            "from handler_host.plugin import operation",
+            "class Handler:",
+            "    @operation",
+            "    async def fragile(self, request: dict) -> dict:",
+            "        runs = Path(request['file'])",
+            "        runs.write_text(runs.read_text() + 'x')",
+            "        if len(runs.read_text()) == 1:",
+            "            os._exit(3)",
+            "        return {'runs': len(runs.read_text())}",
+        ]
+    )
+    manifest = f"[operations.fragile]\nretry_on_crash = {str(retried).lower()}\n"
+    install_plugin(tmp_path, "fragile", source, manifest=manifest)
+    runs = tmp_path / "runs"
+    runs.write_text("")
+    async with running(tmp_path) as host:
+        status, response = await host.json("POST", "/v1/handlers/fragile/fragile", data=f'{{"file": "{runs}"}}')
+        if retried:
+            assert (status, response) == (200, {"runs": 2})
+        else:
+            assert (status, response["error"]["code"]) == (502, "handler_crashed")
+        assert runs.read_text() == "x" * (2 if retried else 1)
+
+
+async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The kernel's counter is made up here: a real shortage would be everybody's on this machine."""
+    short, stalled = True, 0.0
+
+    def view(limit: MemoryLimit) -> KernelView:
+        nonlocal stalled
+        if short:
+            stalled = time.monotonic()  # all the time
+        return KernelView(stalled=stalled, stalled_source="/proc/pressure/memory")
+
+    monkeypatch.setattr("handler_host.memory.sampler.read_kernel_view", view)
+    for name in ("one", "two", "three"):
+        install_puppet(tmp_path, name)
+    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:
+        await host.ask("one")
+        await host.ask("two")
+        assert host.state("one") == host.state("two") == "idle"
+    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0}) as host:
+        short = False
+        await host.ask("one")
+        await host.ask("two")
+        short = True
+        await until(lambda: host.state("one") == "cold" and host.state("two") == "cold")
+        assert [exit_of(host, name) for name in ("one", "two")] == ["evicted", "evicted"]
+        third = host.begin(host.ask("three", number=3))
+        await until(lambda: host.state("three") == "waiting")
+        report = await host.supervisor.memory()
+        assert report.pressure.short
+        assert report.pressure.stalled_share > 0.1
+        assert [one.handler for one in report.waiting] == ["three"]
+        short = False
+        assert (await within(third))["number"] == 3
+    # There is room enough: whose word it is, and how much over what.
+    (warning,) = (record.message for record in caplog.records if "activations wait" in record.message)
+    why = r"memory pressure: tasks waited for memory \d+% of the time, 10% is too much \(/proc/pressure/memory\)"
+    assert re.match(why, warning), warning
+
+
+async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling takes a bounded share of a processor: fifty times as long as a measurement takes is a pause at least."""
+    install_puppet(tmp_path)
+    read, cost = sampler._read, 0.5
+
+    def slow(*arguments: Any) -> Reading:
+        return msgspec.structs.replace(read(*arguments), cost=cost)
+
+    monkeypatch.setattr(sampler, "_read", slow)
+    async with bench(tmp_path, memory={"sample_interval": 0.1}) as host:
+        watch = host.supervisor._watch
+        await host.ask()
+        await until(lambda: watch.pause > 0.1)
+        assert watch.pause >= 25.0
+        assert (await host.supervisor.memory()).sampling.share <= 0.02
+
+
+async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
+    memory = prepare(tmp_path, "one", "two") | {"limit": 1700 * MB}
+    async with bench(tmp_path, memory=memory) as host:
+        await host.ask("one")
+        pid = host.pid("one")
+        os.kill(pid, signal.SIGSEGV)
+        await until(lambda: gone(pid))
+        assert (await host.ask("two"))["generation"] == 1
+
+
+async def test_who_can_never_fit_is_told_not_to_come_again(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path, handlers={"puppet": control(tmp_path, memory_estimate=2**48)}) as host:
+        async with host.ask("POST", "/v1/handlers/puppet/echo", data="{}") as response:
+            assert response.status == 503
+            assert response.headers["x-should-retry"] == "false"
+            error = (await response.json())["error"]
+        assert error["code"] == "memory_budget"
+        assert error["details"]["needed"] == 2**48
+        assert error["details"]["needed_source"] == "configured"
+        assert error["details"]["limit"] < 2**48

@@ -1,0 +1,181 @@
+"""The project's own files: locks, distributions, commands."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).parents[2]
+REQUIREMENTS = ROOT / "requirements"
+LOCKS = sorted(set(REQUIREMENTS.glob("*.txt")) - {REQUIREMENTS / "constraints.txt", REQUIREMENTS / "overrides.txt"})
+OF_THEIR_OWN = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt", REQUIREMENTS / "docs.txt"}
+"""Locks of environments that have other versions on purpose."""
+DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+PLUGINS = DISTRIBUTIONS[1:]
+
+# Joined here, so that this file does not name what it forbids.
+INDEX_HOSTS = [
+    ".".join(parts)
+    for parts in (
+        ("pypi", "org"),
+        ("pythonhosted", "org"),
+        ("pypi", "python", "org"),
+        ("registry", "npmjs", "org"),
+        ("deb", "debian", "org"),
+        ("conda", "anaconda", "org"),
+    )
+]
+BAD_LITELLM = ("1.82.7", "1.82.8", "1.107.0")
+"""Releases that were compromised or withdrawn."""
+
+
+def project_files() -> list[Path]:
+    """Return what is committed or could be: all but what .gitignore names."""
+    listing = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listing.returncode != 0:
+        pytest.skip("no git repository: which files are the project's is not known")
+    paths = (ROOT / name for name in listing.stdout.decode().split("\0") if name)
+    return [path for path in paths if path.is_file()]
+
+
+def locked(lock: Path) -> Iterator[tuple[Requirement, int]]:
+    """Yield each requirement of a lock, and how many hashes it has."""
+    text = re.sub(r"#.*", "", lock.read_text(encoding="utf-8")).replace("\\\n", " ")
+    for line in filter(None, map(str.strip, text.splitlines())):
+        requirement, *hashes = line.split("--hash=")
+        yield Requirement(requirement), len(hashes)
+
+
+def metadata(root: Path) -> dict[str, object]:
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert isinstance(project, dict)
+    return project
+
+
+def dependencies(root: Path) -> list[Requirement]:
+    declared = metadata(root)["dependencies"]
+    assert isinstance(declared, list)
+    return [Requirement(line) for line in declared]
+
+
+def test_no_file_names_a_package_index() -> None:
+    """Whoever installs chooses the index, by the configuration of pip."""
+    found = [
+        f"{path.relative_to(ROOT)}: {host}"
+        for path in project_files()
+        for host in INDEX_HOSTS
+        if host.encode() in path.read_bytes()
+    ]
+    assert not found
+
+
+def test_there_is_no_lock_that_names_an_index() -> None:
+    assert [path for path in project_files() if path.name == "uv.lock"] == []
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None:
+    """Older pips do not take ``name[extra]==1`` for a pin of ``name``, and fail once a newer version is published."""
+    for requirement, hashes in locked(lock):
+        assert not requirement.extras, f"{lock.name}: {requirement.name} is locked with extras"
+        assert re.fullmatch(r"==[\w.!+]+", str(requirement.specifier)), f"{requirement} is not one version"
+        assert hashes, f"{requirement} has no hash"
+
+
+def test_the_locks_of_the_shared_environment_agree_with_each_other() -> None:
+    versions: dict[str, set[str]] = {}
+    for lock in set(LOCKS) - OF_THEIR_OWN:
+        for requirement, _ in locked(lock):
+            versions.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement.specifier))
+    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+
+
+@pytest.mark.parametrize(
+    ("lock", "roots"),
+    [("host.txt", [ROOT]), ("plugins.txt", DISTRIBUTIONS), ("dev.txt", DISTRIBUTIONS)],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_a_lock_holds_what_the_projects_declare(lock: str, roots: list[Path]) -> None:
+    versions = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin, _ in locked(REQUIREMENTS / lock)}
+    for declared in (requirement for root in roots for requirement in dependencies(root)):
+        if declared.name == "handler-host":
+            continue
+        version = versions.get(canonicalize_name(declared.name))
+        assert version is not None, f"{lock} lacks {declared}: run make lock"
+        assert declared.specifier.contains(version), f"{lock} has {declared.name} {version}, not {declared}"
+
+
+@pytest.mark.parametrize("version", BAD_LITELLM)
+def test_no_lock_can_take_a_bad_release_of_litellm(version: str) -> None:
+    lines = (REQUIREMENTS / "constraints.txt").read_text(encoding="utf-8").splitlines()
+    constraints = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    assert any(each.name == "litellm" and not each.specifier.contains(version) for each in constraints)
+    assert not any(
+        pin.name == "litellm" and pin.specifier.contains(version) for lock in LOCKS for pin, _ in locked(lock)
+    )
+
+
+def test_the_host_depends_on_four_packages_only() -> None:
+    assert sorted(requirement.name for requirement in dependencies(ROOT)) == ["aiohttp", "msgspec", "pluggy", "psutil"]
+
+
+@pytest.mark.parametrize("root", PLUGINS, ids=lambda path: path.name)
+def test_a_plugin_depends_on_the_host_and_on_no_weights(root: Path) -> None:
+    names = {requirement.name for requirement in dependencies(root)}
+    assert "handler-host" in names
+    assert not {name for name in names if name.startswith("llm-")}, "the weights' package pulls in a compiler"
+
+
+@pytest.mark.parametrize("root", DISTRIBUTIONS, ids=lambda path: path.name)
+def test_a_wheel_holds_all_that_is_installed(root: Path, tmp_path: Path) -> None:
+    """A published wheel must not lack a data file that an editable installation finds in the tree."""
+    build = subprocess.run(
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        cwd=root,
+        capture_output=True,
+        text=True,
+    )
+    assert build.returncode == 0, build.stderr
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
+        about = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
+        entry_points = archive.read(about["entry_points.txt"]).decode()
+    source = root / ("src" if root in PLUGINS else ".")
+    packages = [source / "host"] if root == ROOT else sorted(path for path in source.iterdir() if path.is_dir())
+    files = {
+        str(path.relative_to(source))
+        for package in packages
+        for path in package.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    assert packed == files
+    assert ("[handler_host.v1]" if root in PLUGINS else "handler-host = handler_host.cli:main") in entry_points
+
+
+def commands_of(text: str) -> set[str]:
+    """Return the targets of ``make`` that a Markdown text shows as code."""
+    code = re.findall(r"```.*?```|`[^`\n]+`", text, re.DOTALL)
+    return {target for block in code for target in re.findall(r"\bmake ([a-z][a-z-]*)\b(?!=)", block)}
+
+
+def test_every_make_command_in_the_documentation_exists() -> None:
+    targets = set(re.findall(r"^([a-z][a-z-]*):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    pages = [*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md"), *ROOT.glob("plugins/*/*.md")]
+    unknown = {
+        f"{page.relative_to(ROOT)}: make {target}"
+        for page in pages
+        for target in commands_of(page.read_text(encoding="utf-8")) - targets
+    }
+    assert not unknown
