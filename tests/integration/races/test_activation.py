@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, MemoryBudget
-from tests.support import bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
 MB = 1024**2
 

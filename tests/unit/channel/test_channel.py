@@ -43,9 +43,9 @@ class Peer:
                 self._frames.put_nowait(frame)
         return self._frames.get_nowait()
 
-    async def send(self, *frames: frames.WorkerFrame) -> None:
+    async def send(self, *sent: frames.WorkerFrame) -> None:
         """Send frames to the host."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, b"".join(map(frames.encode, frames)))
+        await asyncio.get_running_loop().sock_sendall(self._sock, b"".join(map(frames.encode, sent)))
 
     async def raw(self, data: bytes) -> None:
         """Send bytes to the host."""
@@ -130,8 +130,8 @@ async def test_each_time_limit_is_named_in_its_error() -> None:
         stream = begin(opened, streamed=True, timeouts=CallTimeouts(None, 0.01, None))
         assert "first_byte_timeout" in (await error_of(stream.chunks())).message
         gap = begin(opened, streamed=True, timeouts=CallTimeouts(None, None, 0.01))
-        frames = [await peer.sent() for _ in range(3)]
-        number = frames[-1].number  # type: ignore[union-attr]
+        sent = [await peer.sent() for _ in range(3)]
+        number = sent[-1].number  # type: ignore[union-attr]
         await peer.send(frames.Chunk(number, b"1"))
         assert await within(gap.chunks()) == [b"1"]
         assert "gap_timeout" in (await error_of(gap.chunks())).message

@@ -62,21 +62,21 @@ def cut(data: bytes, places: list[int]) -> list[bytes]:
 
 @given(st.lists(WORKER_FRAMES, max_size=8), st.lists(st.integers(min_value=0, max_value=10_000), max_size=12))
 def test_frames_of_a_worker_arrive_whole_however_the_stream_is_cut(
-    frames: list[frames.WorkerFrame], places: list[int]
+    sent: list[frames.WorkerFrame], places: list[int]
 ) -> None:
     decoder = frames.worker_frames()
-    arrived = [frame for part in cut(b"".join(map(frames.encode, frames)), places) for frame in decoder.feed(part)]
-    assert arrived == frames
+    arrived = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
+    assert arrived == sent
     assert decoder.pending == 0
 
 
 @given(st.lists(HOST_FRAMES, max_size=8), st.lists(st.integers(min_value=0, max_value=10_000), max_size=12))
 def test_frames_of_the_host_arrive_whole_however_the_stream_is_cut(
-    frames: list[frames.HostFrame], places: list[int]
+    sent: list[frames.HostFrame], places: list[int]
 ) -> None:
     decoder = frames.host_frames(2**20)
-    arrived = [frame for part in cut(b"".join(map(frames.encode, frames)), places) for frame in decoder.feed(part)]
-    assert arrived == frames
+    arrived = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
+    assert arrived == sent
 
 
 @given(st.binary(max_size=400))
