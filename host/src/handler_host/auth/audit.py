@@ -1,6 +1,6 @@
 """The audit log: who has done what to the host, and what came of it.
 
-One line of the log each (logger ``host.audit``), and an event ``audit``.
+One line of the log each (logger ``handler_host.audit``), and an event ``audit``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from handler_host.http.client_address import address_of
 from handler_host.plugin.errors import HostError
 from handler_host.telemetry.events import EventHub
 
-log = logging.getLogger("host.audit")
+log = logging.getLogger("handler_host.audit")
 
 READING = frozenset({"GET", "HEAD", "OPTIONS"})
 
