@@ -38,7 +38,7 @@ class RequestContext:
 
     __slots__ = (
         *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
-        *("also", "consumer", "envelope", "handler", "operator", "origin", "request_id", "traceparent"),
+        *("also", "consumer", "error_body", "handler", "operator", "origin", "request_id", "traceparent"),
     )
 
     def __init__(self, request_id: str) -> None:
