@@ -46,7 +46,7 @@ def run(config: Config, reread: ConfigReloader | None = None) -> int:
     made = None
     if config.auth.admin_token is None:
         made = secrets.token_urlsafe(32)
-        logs.redact([made])
+        logs.register_secrets([made])
         config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
     again = functools.partial(_with_state_file, reread)
     return asyncio.run(_serve(with_state_file(config, os.environ), made, again))

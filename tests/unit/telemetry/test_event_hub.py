@@ -106,7 +106,7 @@ async def test_a_closed_hub_tells_what_is_queued_and_ends() -> None:
 
 async def test_no_secret_and_no_odd_value_comes_into_an_event(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(logs, "_secrets", ())
-    logs.redact(["a-very-secret-key"])
+    logs.register_secrets(["a-very-secret-key"])
     hub = EventHub()
     hub.publish("failed", {"error": "no a-very-secret-key here", "odd": object(), "half": "\ud800"})
     (event,) = hub.past

@@ -1,4 +1,4 @@
-"""Files that are replaced as a whole: who reads sees the old one or the new one, also after a crash."""
+"""Replace files atomically: readers see the old content or the new content, also after a crash."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from pathlib import Path
 
 
 def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Put ``content`` in the place of ``path``, with these permissions; raises OSError, and then leaves all as it was.
+    """Replace the content of ``path`` and set its permissions to ``mode``.
 
-    The directory is made if it is missing. It waits for the disk: call it in a thread.
+    Creates missing parent directories. Raises OSError and then leaves the old file as it was.
+    Blocks until the content is on disk: call it in a thread.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
@@ -19,7 +20,7 @@ def replace_file(path: Path, content: bytes, *, mode: int = 0o600) -> None:
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
-            # Before it takes the other's place: after a crash of the machine it must not be an empty one.
+            # Before the rename: otherwise a crash of the machine can leave an empty file under the final name.
             os.fsync(file.fileno())
         os.chmod(temporary, mode)
         os.replace(temporary, path)

@@ -1,7 +1,7 @@
-"""One line for each event, on standard error: for people, or as JSON.
+"""Log of the process: one line per event on standard error, as text or as JSON.
 
-Events carry figures in ``extra={"fields": {...}}``. Secrets that were registered
-with :func:`redact` are masked wherever they turn up: message, figures, traceback.
+Events carry their figures in ``extra={"fields": {...}}``. Secrets that were registered with
+:func:`register_secrets` are masked everywhere in a line: message, figures, traceback.
 """
 
 from __future__ import annotations
@@ -11,27 +11,41 @@ import logging
 import re
 import sys
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from handler_host.config import LogConfig
-
 HANDLERS = "handler."
-"""What the names of the handlers' loggers begin with."""
+"""Prefix of the loggers of the handlers."""
 MASK = "***"
 MIN_SECRET = 6
-"""Shorter secrets are not masked: they would be found everywhere."""
+"""Shorter secrets, in characters, are not masked: they would match parts of ordinary words."""
 MIN_LINE = 16
-"""Shorter lines of a secret of several lines are not masked by themselves."""
+"""Shorter lines of a secret with several lines, in characters, are not masked on their own."""
 
 _secrets: tuple[str, ...] = ()
 
 
-def redact(secrets: Iterable[str]) -> None:
-    """Mask these values in every line from now on, also as they stand in JSON, in a ``repr`` and in a URL."""
+class LogSettings(Protocol):
+    """The settings that :func:`setup` needs: the section ``[log]`` of the configuration has them."""
+
+    @property
+    def format(self) -> str:
+        """``text`` or ``json``."""
+
+    @property
+    def level(self) -> str:
+        """Name of the lowest level that is logged: ``info``."""
+
+    @property
+    def levels(self) -> Mapping[str, str]:
+        """Level of each handler that has its own, by the handler's name."""
+
+
+def register_secrets(secrets: Iterable[str]) -> None:
+    """Mask these values in every line from now on, also in their forms in JSON, in a ``repr`` and in a URL."""
     global _secrets
-    from urllib.parse import quote  # the web server has it already
+    from urllib.parse import quote  # the web server has imported it already
 
     forms = set(_secrets)
     for secret in secrets:
@@ -39,36 +53,38 @@ def redact(secrets: Iterable[str]) -> None:
         for text in (secret, secret.strip(), *(line for line in lines if len(line) >= MIN_LINE)):
             if len(text) >= MIN_SECRET:
                 url = quote(text, safe="", errors="backslashreplace")
-                forms |= {text, ascii(text)[1:-1], repr(text)[1:-1], as_json(text)[1:-1], url}
-    # The longest first: a secret may contain another. Replaced as a whole: other threads log meanwhile.
+                forms |= {text, ascii(text)[1:-1], repr(text)[1:-1], to_json(text)[1:-1], url}
+    # Longest first, as a secret may contain another. One assignment, as other threads log at the same time.
     _secrets = tuple(sorted(forms, key=lambda form: (-len(form), form)))
 
 
-def setup(config: LogConfig) -> None:
-    """Send the log of this process to standard error, as configured."""
+def mask_secrets(text: str) -> str:
+    """Return ``text`` with every registered secret replaced by ``***``: for texts that leave the host."""
+    for secret in _secrets:
+        text = text.replace(secret, MASK)
+    return text
+
+
+def setup(settings: LogSettings) -> None:
+    """Send the log of this process to standard error, with the format and levels of ``settings``."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter() if config.format == "json" else TextFormatter())
-    logging.basicConfig(level=config.level.upper(), handlers=[handler], force=True)
+    handler.setFormatter(JsonFormatter() if settings.format == "json" else TextFormatter())
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     logging.captureWarnings(True)
     for name in list(logging.root.manager.loggerDict):
         if name.startswith(HANDLERS):
             logging.getLogger(name).setLevel(logging.NOTSET)
-    for name, level in config.levels.items():
+    for name, level in settings.levels.items():
         logging.getLogger(HANDLERS + name).setLevel(level.upper())
 
 
-def level_of(config: LogConfig, handler: str) -> int:
-    """Return the least level, as ``logging`` numbers them, at which a handler's records are logged."""
-    return logging.getLevelNamesMapping()[config.levels.get(handler, config.level).upper()]
-
-
-def without_secrets(text: str) -> str:
-    """Return a text as the log would have it: for what a handler says to others than the log."""
-    return _masked(text)
+def level_of(settings: LogSettings, handler: str) -> int:
+    """Return the lowest level, as a number of ``logging``, at which the records of ``handler`` are logged."""
+    return logging.getLevelNamesMapping()[settings.levels.get(handler, settings.level).upper()]
 
 
 class JsonFormatter(logging.Formatter):
-    """A JSON object a line: time, level, logger, event, and the event's figures."""
+    """Formatter that writes one JSON object per line: time, level, logger, event, and the figures of the event."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; never raises, whatever the figures are."""
@@ -76,28 +92,28 @@ class JsonFormatter(logging.Formatter):
             "time": _time(record),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "event": _masked(_message(record)),
+            "event": mask_secrets(_message(record)),
         }
         for name, value in _fields(record).items():
-            # A worker's line names the logger in the worker; the rest of the frame is the host's own.
-            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = plain(value)
+            # A field may replace `logger` (records of a worker name the logger inside it), but no other key.
+            line[f"field_{name}" if name in ("time", "level", "event", "traceback") else name] = to_plain(value)
         trace = _trace(self, record)
         if trace:
-            line["traceback"] = _masked(trace)
-        return as_json(line)
+            line["traceback"] = mask_secrets(trace)
+        return to_json(line)
 
 
 class TextFormatter(logging.Formatter):
-    """A line for people; what has several lines is indented below it."""
+    """Formatter that writes one line for people; the further lines of a text are indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; never raises, whatever the figures are."""
-        first, *more = _masked(_message(record)).splitlines() or [""]
-        figures = "".join(f" {name}={_shown(name, plain(value))}" for name, value in _fields(record).items())
-        more += _masked(_trace(self, record)).splitlines()
+        first, *more = mask_secrets(_message(record)).splitlines() or [""]
+        figures = "".join(f" {name}={_figure(name, to_plain(value))}" for name, value in _fields(record).items())
+        more += mask_secrets(_trace(self, record)).splitlines()
         lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
-        # A terminal must not obey what a plugin or a client has sent.
-        return "\n    ".join(_CONTROL.sub(lambda found: ascii(found[0])[1:-1], line) for line in lines)
+        # A terminal must not run control sequences that a plugin or a client has sent.
+        return "\n    ".join(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], line) for line in lines)
 
 
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
@@ -105,15 +121,15 @@ _SIZES = frozenset(
     {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
     | {"given_back", "host_bytes"}
 )
-"""The figures that are bytes."""
+"""Names of the figures that are bytes."""
 
 
 def _message(record: logging.LogRecord) -> str:
     try:
         return record.getMessage()
-    except Exception as error:  # noqa: BLE001 - a wrong format or an odd argument must not lose the event
+    except Exception as error:  # noqa: BLE001 - a wrong format or a broken argument must not lose the event
         text = record.msg if isinstance(record.msg, str) else f"<{type(record.msg).__name__}>"
-        return f"{text} (arguments that cannot be shown: {type(error).__name__})"
+        return f"{text} (arguments cannot be formatted: {type(error).__name__})"
 
 
 def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
@@ -123,7 +139,7 @@ def _trace(formatter: logging.Formatter, record: logging.LogRecord) -> str:
 
 def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
     fields = getattr(record, "fields", None)
-    return {_masked(str(name)): value for name, value in fields.items()} if isinstance(fields, dict) else {}
+    return {mask_secrets(str(name)): value for name, value in fields.items()} if isinstance(fields, dict) else {}
 
 
 def _time(record: logging.LogRecord) -> str:
@@ -131,21 +147,15 @@ def _time(record: logging.LogRecord) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _masked(text: str) -> str:
-    for secret in _secrets:
-        text = text.replace(secret, MASK)
-    return text
-
-
-def plain(value: object) -> Any:
-    """Return what JSON knows, without secrets; what it does not know as text. Never raises."""
+def to_plain(value: object) -> Any:
+    """Convert ``value`` to types that JSON has, without secrets; other types become text. Never raises."""
     try:
-        return _plain(value, depth=4)
-    except Exception as error:  # noqa: BLE001 - whatever the object does, the event is logged
-        return f"<{type(value).__name__} that cannot be shown: {type(error).__name__}>"
+        return _to_plain(value, depth=4)
+    except Exception as error:  # noqa: BLE001 - a figure may be any object, and the event must be logged
+        return f"<{type(value).__name__} cannot be formatted: {type(error).__name__}>"
 
 
-def _plain(value: object, depth: int) -> Any:
+def _to_plain(value: object, depth: int) -> Any:
     if value is None or isinstance(value, bool):
         return value
     if isinstance(value, float):
@@ -153,28 +163,28 @@ def _plain(value: object, depth: int) -> Any:
     if isinstance(value, int) and -(2**63) <= value < 2**64:
         return int(value)
     if depth and isinstance(value, dict):
-        return {_masked(str(name)): _plain(item, depth - 1) for name, item in value.items()}
+        return {mask_secrets(str(name)): _to_plain(item, depth - 1) for name, item in value.items()}
     if depth and isinstance(value, list | tuple | set | frozenset):
-        return [_plain(item, depth - 1) for item in value]
-    return _masked(str(value))
+        return [_to_plain(item, depth - 1) for item in value]
+    return mask_secrets(str(value))
 
 
-def as_json(value: object) -> str:
-    """Return JSON, whatever characters are in it."""
+def to_json(value: object) -> str:
+    """Return ``value`` as JSON, also if its texts hold half a surrogate pair."""
     try:
         return msgspec.json.encode(value).decode()
     except UnicodeEncodeError:
-        import json  # has an escape for half a character, which UTF-8 cannot carry
+        import json  # escapes a lone surrogate, which UTF-8 cannot encode
 
         return json.dumps(value)
 
 
-def _shown(name: str, value: Any) -> str:
+def _figure(name: str, value: Any) -> str:
     if name in _SIZES and isinstance(value, int):
         return f"{value / 1024**2:.1f}MB"
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     if isinstance(value, float):
         return f"{value:.3f}"
-    text = value if isinstance(value, str) else as_json(value)
+    text = value if isinstance(value, str) else to_json(value)
     return repr(text) if not text or any(character.isspace() for character in text) else text

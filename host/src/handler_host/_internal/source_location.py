@@ -1,4 +1,4 @@
-"""Where something stands that a message is about: an object in its source, a key in a TOML file."""
+"""Locate the subject of a message: an object in its source file, a key in a TOML file."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ _WORD = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _KEY = re.compile(rf"\s*({_WORD}(?:\s*\.\s*{_WORD})*)\s*=")
 
 
-def place_of(thing: Any) -> str:
-    """Return ``file:line`` of a class, function or method, or the empty text if its source is not there."""
-    code = getattr(inspect.unwrap(thing), "__code__", None)
-    if code is not None:  # nothing is read for it: each operation has its place noted
+def place_of(target: Any) -> str:
+    """Return ``file:line`` of a class, function or method, or the empty text if its source is not available."""
+    code = getattr(inspect.unwrap(target), "__code__", None)
+    if code is not None:  # needs no file access: every operation records its place at activation
         return f"{code.co_filename}:{code.co_firstlineno}"
     try:
-        return f"{inspect.getsourcefile(thing)}:{inspect.getsourcelines(thing)[1]}"
+        return f"{inspect.getsourcefile(target)}:{inspect.getsourcelines(target)[1]}"
     except (OSError, TypeError):
         return ""
 
 
 def in_brackets(place: str) -> str:
-    """Return a place as the end of a sentence, or nothing if there is none."""
+    """Return ``place`` in brackets as the end of a sentence, or the empty text for an empty place."""
     return f" ({place})" if place else ""
 
 
 def line_of(text: str, path: Sequence[str]) -> int | None:
-    """Return the line of a TOML text that sets the key with this path, or opens its table; None if none does.
+    """Return the first line of a TOML text that sets the key ``path`` or opens its table, or None.
 
-    Good enough for a message: what looks like a key within a text of several lines is taken for one.
+    Accurate enough for a message: a line inside a multi-line string that looks like a key counts as one.
     """
     wanted = tuple(path)
     table: tuple[str, ...] = ()

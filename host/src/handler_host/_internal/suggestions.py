@@ -1,4 +1,4 @@
-"""The nearest right word to a wrong one."""
+"""Suggest the known word that a misspelt word probably means."""
 
 from __future__ import annotations
 
@@ -6,18 +6,18 @@ from collections.abc import Iterable
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that was probably meant, or None."""
-    import difflib  # needed only where somebody has made a mistake
+    """Return the known word that is most similar to ``word``, or None if none is similar enough."""
+    import difflib  # only an error message needs it: keep it out of the idle host
 
     words = {candidate.lower().replace("-", "_"): candidate for candidate in sorted(known)}
-    found = difflib.get_close_matches(word.lower().replace("-", "_"), words, n=1, cutoff=0.6)
-    return words[found[0]] if found else None
+    matches = difflib.get_close_matches(word.lower().replace("-", "_"), words, n=1, cutoff=0.6)
+    return words[matches[0]] if matches else None
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return the end of a sentence on an unknown word: ``; did you mean 'x'?``, or else what is known."""
+    """Return the end of a message about an unknown word: ``; did you mean 'x'?``, or else the list of known words."""
     words = sorted(known)
-    found = nearest(word, words)
-    if found is not None:
-        return f"; did you mean {found!r}?"
+    match = nearest(word, words)
+    if match is not None:
+        return f"; did you mean {match!r}?"
     return f"; known: {', '.join(words)}" if words else ""

@@ -1,7 +1,7 @@
-"""Durations and sizes as people write them.
+"""Parse and format durations and sizes in the notation of the configuration.
 
-A size's ``KB``, ``MB`` and ``GB`` are powers of 1024, as in the tools that show
-memory; ``KiB``, ``MiB`` and ``GiB`` mean the same.
+``KB``, ``MB`` and ``GB`` are powers of 1024, as in the tools that show memory; ``KiB``, ``MiB`` and
+``GiB`` mean the same.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import math
 import re
 
 DURATION_FORMS = "30s, 5m, 1h30m or 250ms"
-"""How a duration may be written: for messages."""
+"""Examples of a valid duration, for messages."""
 SIZE_FORMS = "512MB, 1.5GB or a whole number of bytes"
-"""How a size may be written: for messages."""
+"""Examples of a valid size, for messages."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
@@ -21,21 +21,20 @@ _STEP = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d)\s*", re.ASCII)
 _DURATION = re.compile(rf"(?:{_STEP.pattern})+", re.ASCII)
 _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
 
-
 MAX_SIZE = 2**63 - 1
-"""Bytes; what the kernel's own counters can hold."""
+"""The largest size in bytes: the range of the kernel's own counters."""
 
 
 def parse_duration(value: object) -> float:
-    """Return seconds from ``"1h30m"``, ``"250ms"`` or a number of seconds; raises ``ValueError``."""
+    """Parse ``"1h30m"``, ``"250ms"`` or a number of seconds; return seconds. Raises ``ValueError``."""
     try:
         seconds = _seconds(value)
     except OverflowError:
         seconds = math.inf
     if seconds is None:
-        raise ValueError(f"{value!r} is no duration; write it as {DURATION_FORMS}")
+        raise ValueError(f"{value!r} is not a duration; write it as {DURATION_FORMS}")
     if not math.isfinite(seconds) or seconds < 0:
-        raise ValueError(f"{value!r} is no duration: it has to be 0 or more, and finite")
+        raise ValueError(f"{value!r} is not a valid duration; use a finite number of 0 or more")
     return seconds
 
 
@@ -53,39 +52,39 @@ def _seconds(value: object) -> float | None:
 
 
 def parse_size(value: object) -> int:
-    """Return bytes from ``"512MB"`` or a number of bytes; raises ``ValueError``."""
+    """Parse ``"512MB"`` or a number of bytes; return bytes. Raises ``ValueError``."""
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         size = value
     else:
-        found = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
-        if found is None:
-            raise ValueError(f"{value!r} is no size; write it as {SIZE_FORMS}")
-        number, unit = found[1], _BYTES[(found[2] or "").lower()]
+        match = _SIZE.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None:
+            raise ValueError(f"{value!r} is not a size; write it as {SIZE_FORMS}")
+        number, unit = match[1], _BYTES[(match[2] or "").lower()]
         try:
-            # Whole numbers keep all their digits.
+            # A float would round whole numbers above 2**53.
             size = round(float(number) * unit) if "." in number else int(number) * unit
         except (OverflowError, ValueError):
             size = MAX_SIZE + 1
     if size > MAX_SIZE:
-        raise ValueError("a size of so many digits is none")
+        raise ValueError(f"size is too large; the maximum is {MAX_SIZE} bytes")
     return size
 
 
 def format_size(size: float) -> str:
-    """Return a size for people: ``41.2 MB``."""
+    """Format a size in bytes for people: ``41.2 MB``."""
     for unit, factor in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
-        # What rounds to 1024.0 of one unit is 1.0 of the next.
+        # A size that would round to 1024.0 of this unit is shown as 1.0 of the next one.
         if abs(size) >= factor * (1 - 0.05 / 1024):
             return f"{size / factor:.1f} {unit}"
     return f"{size:.0f} B"
 
 
 def format_duration(seconds: float) -> str:
-    """Return a duration for people: ``250 ms``, ``4.2 s``, ``5m``, ``1h30m``."""
+    """Format a duration in seconds for people: ``250 ms``, ``4.2 s``, ``5m``, ``1h30m``."""
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
+    minutes, remainder = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (rest, "s")) if number)
+    return "".join(f"{number}{unit}" for number, unit in ((hours, "h"), (minutes, "m"), (remainder, "s")) if number)

@@ -1,4 +1,4 @@
-"""The host's version, and version ranges that plugins may demand of it."""
+"""The host's version, and the version ranges in which plugins require it."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ Clause = tuple[str, tuple[int, ...], bool]
 
 
 def release(version: str) -> tuple[int, ...]:
-    """Return the numbers at the start of a version without zeros at the end: ``1.2.0rc1`` is ``(1, 2)``.
+    """Return the leading numbers of a version without trailing zeros: ``1.2.0rc1`` is ``(1, 2)``.
 
-    What has no number at its start is ``()``, and thus older than all that has.
+    A version without a leading number is ``()``, which sorts before all others.
     """
     match = _RELEASE.match(version)
     return _trimmed(match[1]) if match is not None else ()
@@ -35,31 +35,31 @@ def release(version: str) -> tuple[int, ...]:
 def parse_range(text: str) -> list[Clause]:
     """Return the clauses of a range such as ``>=0.1,<1``.
 
-    Operators are those of Python's version specifiers (``== != < <= > >= ~=``, ``==1.*``)
-    with versions of numbers only. Raises ValueError, which says what is not understood.
+    Operators are those of Python's version specifiers (``== != < <= > >= ~=``, ``==1.*``), with
+    numeric versions only. Raises ValueError with the clause that is invalid.
     """
     clauses: list[Clause] = []
     for part in text.split(","):
         match = _CLAUSE.fullmatch(part.strip())
         if match is None:
-            raise ValueError(f"{part.strip()!r} is no version range; write it like '>=0.1,<1'")
+            raise ValueError(f"{part.strip()!r} is not a version range; write it like '>=0.1,<1'")
         symbol, number, wild = match[1], match[2], match[3] is not None
         if wild and symbol not in ("==", "!="):
-            raise ValueError(f"{part.strip()!r}: '.*' goes with == and != only")
+            raise ValueError(f"{part.strip()!r}: '.*' is valid only after == and !=")
         if symbol == "~=":
             numbers = number.split(".")
             if len(numbers) < 2:
-                raise ValueError(f"{part.strip()!r}: ~= needs two numbers at least, like '~=1.2'")
+                raise ValueError(f"{part.strip()!r}: ~= needs at least two numbers; write it like '~=1.2'")
             clauses.append((">=", _trimmed(number), False))
             clauses.append(("==", tuple(map(int, numbers[:-1])), True))
         else:
-            # Zeros count before `.*`: 1.0.* does not have 1.2 in it.
+            # Trailing zeros count before `.*`: 1.0.* does not include 1.2.
             clauses.append((symbol, tuple(map(int, number.split("."))) if wild else _trimmed(number), wild))
     return clauses
 
 
 def satisfies(version: str, clauses: list[Clause]) -> bool:
-    """Return whether a version is within a range; of a pre-release only its numbers count."""
+    """Return whether a version is within a range; a pre-release counts by its numbers only."""
     own = release(version)
     for symbol, wanted, wild in clauses:
         compared = (own + (0,) * len(wanted))[: len(wanted)] if wild else own

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Protocol
 
 import msgspec
 
-from handler_host._internal.log import without_secrets
+from handler_host._internal.log import mask_secrets
 from handler_host.channel import frames
 from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
 from handler_host.plugin.errors import (
@@ -312,7 +312,7 @@ class Channel(asyncio.Protocol):
             kind = BY_CODE.get(frame.code, HandlerFault)
             if kind is HandlerOutOfMemory:
                 self._exhaust()
-            call.ended(kind(without_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
+            call.ended(kind(mask_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
             self._end_nested(frame.number)
 
     def _exhaust(self) -> None:
@@ -355,7 +355,7 @@ class Channel(asyncio.Protocol):
         if frame.out_of_memory:
             self._exhaust()
         if self._started is not None and not self._started.done():
-            reason = without_secrets(frame.reason)
+            reason = mask_secrets(frame.reason)
             self._started.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
 
     _TAKE: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {

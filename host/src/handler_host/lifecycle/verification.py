@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from handler_host._internal.atomic_write import replace_file
-from handler_host._internal.log import without_secrets
+from handler_host._internal.log import mask_secrets
 from handler_host.config import Config, VerifyConfig
 from handler_host.lifecycle.reports import CheckReport, HandlerStatus, VerifyReport
 from handler_host.lifecycle.supervisor import Supervisor
@@ -112,7 +112,7 @@ async def _check_handler(supervisor: Supervisor, before: HandlerStatus) -> Check
             await lease.health(request_id=REQUEST_ID, timeout=policy.first_byte_timeout)
             text = f"healthy, activated in {lease.activate_seconds:.2f} s"
     except HostError as error:
-        return CheckReport(name=name, ok=False, text=without_secrets(error.message))
+        return CheckReport(name=name, ok=False, text=mask_secrets(error.message))
     if before.state in ("cold", "failed") and not policy.pin:
         with suppress(HandlerBusy):
             await supervisor.unload(name, "if_idle")

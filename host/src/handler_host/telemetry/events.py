@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Self
 
-from handler_host._internal.log import as_json, plain
+from handler_host._internal.log import to_json, to_plain
 
 KINDS = {
     "startup": "The host begins to read its catalog.",
@@ -152,8 +152,8 @@ class EventHub:
         self._number += 1
         handler = fields.get("handler")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
-        figures = {name: plain(value) for name, value in fields.items()}
-        data = as_json({"id": f"{self.run}-{self._number}", "at": now, "kind": kind} | figures).encode()
+        figures = {name: to_plain(value) for name, value in fields.items()}
+        data = to_json({"id": f"{self.run}-{self._number}", "at": now, "kind": kind} | figures).encode()
         event = Event(self._number, kind, handler if isinstance(handler, str) else None, data)
         self._past.append(event)
         for listener in self._listeners:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from handler_host._internal.log import level_of, redact
+from handler_host._internal.log import level_of, register_secrets
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
@@ -117,7 +117,7 @@ class LaunchSpecBuilder:
         """
         policy = policy_of(self._config, entry)
         secrets = catalogs.secret_values(entry, self._environ)
-        redact(secrets.values())
+        register_secrets(secrets.values())
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
