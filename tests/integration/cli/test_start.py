@@ -31,7 +31,8 @@ def test_help_and_version_import_nothing_heavy(words: list[str]) -> None:
 def test_the_server_imports_none_of_the_tools() -> None:
     """Given a server that ends at once, the process has its parser, and nothing else of the command line."""
     modules = modules_after(
-        "import handler_host.server\nhost.server.run = lambda config, reread: 0\nfrom handler_host.cli import main\nmain(['serve'])"
+        "import handler_host.server\nhandler_host.server.run = lambda config, reread: 0\n"
+        "from handler_host.cli import main\nmain(['serve'])"
     )
     ours = {name for name in modules if name.startswith("handler_host.cli")}
     own = ("failure", "flags", "options", "parser", "serve")

@@ -167,7 +167,8 @@ async def test_without_tracing_nothing_is_sent(tmp_path: Path, spans: InMemorySp
 
 async def test_without_tracing_opentelemetry_is_not_imported() -> None:
     program = (
-        "import sys, handler_host.server, handler_host.workers.runtime.runtime; from handler_host.app import create_app; create_app(); "
+        "import sys, handler_host.server, handler_host.workers.runtime.runtime; "
+        "from handler_host.app import create_app; create_app(); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program)

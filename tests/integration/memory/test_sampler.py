@@ -73,8 +73,8 @@ def test_a_zombie_uses_nothing_and_needs_no_other_measure(sleeper: subprocess.Po
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
     # then
-    reading = f"from handler_host.memory.procfs import read_memory; print(read_memory({sleeper.pid}), 'psutil' in sys.modules)"
-    script = f"import sys; {reading}"
+    reading = f"print(read_memory({sleeper.pid}), 'psutil' in sys.modules)"
+    script = f"import sys; from handler_host.memory.procfs import read_memory; {reading}"
     shown = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert shown.stdout == "None False\n"
 

@@ -265,26 +265,32 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
     [
         (
             (
-                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\n"
+                "class Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    def activte(self): ...\n"
             ),
             "did you mean 'activate'?",
         ),
         (
             (
-                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\n"
+                "class Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    def activate(self, contxt): ...\n"
             ),
             "contxt",
         ),
         (
-            "from handler_host.plugin import operation\nclass Handler:\n    @operation\n    def a(self, one, two): ...\n",
+            (
+                "from handler_host.plugin import operation\n"
+                "class Handler:\n    @operation\n    def a(self, one, two): ...\n"
+            ),
             "takes one, two",
         ),
         ("class Handler:\n    def __init__(self): 1 / 0\n", "ZeroDivisionError"),
         (
             (
-                "from handler_host.plugin import hookimpl, operation\nclass Handler:\n    @operation\n    def a(self): ...\n"
+                "from handler_host.plugin import hookimpl, operation\n"
+                "class Handler:\n    @operation\n    def a(self): ...\n"
                 "    @hookimpl\n    async def activate(self): raise OSError('no disk')\n"
             ),
             "OSError: no disk",

@@ -336,7 +336,7 @@ def test_a_worker_must_add_roots_that_the_host_does_not_import_from(site: Site, 
 def test_a_worker_must_add_what_only_this_process_has_on_its_path(
     site: Site, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
-    """As the directory is that ``python -m handler_host`` was started in; what ``PYTHONPATH`` names, a worker has itself."""
+    """``python -m handler_host`` adds its own directory; workers get the paths of ``PYTHONPATH`` from it."""
     site.plugin("plugin", "gpt")
     monkeypatch.syspath_prepend(site.path)
     found = scan(CatalogConfig(), {"PYTHONPATH": str(site.path)} if named else {}).entries["gpt"]

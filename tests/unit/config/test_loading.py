@@ -268,8 +268,10 @@ def test_loading_brings_nothing_heavy() -> None:
     heavy = {"argparse", "ctypes", "difflib", "importlib.metadata", "json", "psutil", "pydantic", "tomllib"}
     script = (
         "import sys; sys.path[:0] = sys.argv[1:]\n"
-        "import handler_host.config, handler_host.config.loader, handler_host._internal.units, handler_host._internal.log, handler_host.memory.procfs\n"
-        "handler_host.config.loader.load_config(None, {'HANDLER_HOST_SERVER__PORT': '1'}, {'server.host': '127.0.0.1'})\n"
+        "import handler_host.config, handler_host._internal.units, handler_host._internal.log\n"
+        "import handler_host.config.loader, handler_host.memory.procfs\n"
+        "from handler_host.config.loader import load_config\n"
+        "load_config(None, {'HANDLER_HOST_SERVER__PORT': '1'}, {'server.host': '127.0.0.1'})\n"
         f"print('loaded', *sorted({heavy!r} & set(sys.modules)))"
     )
     # Without site, whose own imports would be counted.

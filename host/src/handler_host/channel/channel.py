@@ -39,7 +39,7 @@ class Closed(msgspec.Struct, frozen=True):
 
 
 class Nested(Protocol):
-    """What a channel needs of who runs the dispatches that its worker makes (``handler_host.dispatch.handler_calls``)."""
+    """Runner of the dispatches that a worker makes itself (``handler_host.dispatch.handler_calls``)."""
 
     def dispatch(self, frame: frames.Dispatch, parent: Call | None) -> None:
         """Begin one; ``parent`` is the call that it is made for."""

@@ -54,10 +54,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AssistantMessage",
-    "ChatResponse",
-    "ChatHandler",
     "ChatChunk",
+    "ChatHandler",
     "ChatRequest",
+    "ChatResponse",
     "Content",
     "FinishReason",
     "FunctionCall",
@@ -80,12 +80,12 @@ __all__ = [
     "ToolMessage",
     "Usage",
     "UserMessage",
-    "arguments_of",
-    "validate_request",
-    "raise_truncated",
-    "image_of",
     "accumulate",
+    "arguments_of",
     "content_text",
+    "image_of",
+    "raise_truncated",
+    "validate_request",
 ]
 
 _MODULES = {

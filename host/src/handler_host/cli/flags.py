@@ -35,7 +35,7 @@ FLAGS = (
 
 
 def loaded(arguments: SimpleNamespace) -> Loaded:
-    """Return the configuration that file, environment and flags ask for; raises :class:`handler_host.plugin.errors.ConfigError`."""
+    """Return the configuration of file, environment and flags; raises ``ConfigError``."""
     # Of no use to commands that only talk to a host.
     from handler_host.config.loader import load_config
 

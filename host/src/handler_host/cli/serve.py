@@ -12,7 +12,7 @@ from handler_host.cli.flags import loaded
 
 
 def serve(arguments: SimpleNamespace) -> int:
-    """Run the host until it is told to stop; raises :class:`handler_host.plugin.errors.ConfigError` before it serves."""
+    """Run the host until it is stopped; raises ``ConfigError`` before it serves."""
     config = loaded(arguments).config
     from handler_host.server import run  # a wrong configuration is told at once, not after the imports
 

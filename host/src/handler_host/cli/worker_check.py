@@ -85,7 +85,8 @@ def _of_findings(name: str, found: Findings) -> Iterator[Row]:
         return  # the worker's row says it
     for operation, error in found.tried.items():
         if operation in found.faults:
-            text = f"{operation} was tried, and failed: {error}; clients get 500: raise what handler_host.plugin.errors has"
+            remedy = "clients get 500: raise what handler_host.plugin.errors has"
+            text = f"{operation} was tried, and failed: {error}; {remedy}"
             yield Row(Mark.PROBLEM, name, text)
         elif error is not None:
             text = f"{operation} was tried, and failed: {error}; name its provider's protocol: --protocol openai"

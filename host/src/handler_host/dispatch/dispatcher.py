@@ -71,7 +71,7 @@ class Dispatcher:
         self._fallbacks = Fallbacks(lambda: supervisor.config)
 
     async def answer(self, name: str, operation: str, body: bytes) -> bytes:
-        """Return the whole answer as JSON; raises the :class:`handler_host.plugin.errors.HostError` of a refusal or failure."""
+        """Return the whole response as JSON; raises the ``HostError`` of a refusal or failure."""
         return await self._with_fallback(self._response, name, operation, body)
 
     @asynccontextmanager

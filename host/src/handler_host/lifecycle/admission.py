@@ -11,7 +11,7 @@ from handler_host.lifecycle.lease import Lease
 class LeaseContext:
     """Gives a lease to the block it is entered for, and takes it back at its end."""
 
-    __slots__ = ("_dispatch", "_controller", "_patience", "operation")
+    __slots__ = ("_controller", "_dispatch", "_patience", "operation")
 
     def __init__(
         self, controller: HandlerController, dispatch: int, patience: float | None, operation: str | None

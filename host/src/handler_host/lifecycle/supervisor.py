@@ -262,7 +262,7 @@ class Supervisor:
         await self.rescan()
 
     async def try_fork(self) -> int:
-        """Fork a worker without a handler, and end it; return its pid. Raises :class:`handler_host.plugin.errors.HostError`."""
+        """Fork a worker without a handler, and end it; return its pid. Raises ``HostError``."""
         return await self._planner.try_fork()
 
     def rest(self) -> None:

@@ -86,7 +86,6 @@ if TYPE_CHECKING:
 __all__ = [
     "ActivationFailed",
     "ActivationTimeout",
-    "ResponseTooLarge",
     "BadRequest",
     "BodyTooLarge",
     "CallInfo",
@@ -117,6 +116,7 @@ __all__ = [
     "QueueFull",
     "RateLimited",
     "RequestTimeout",
+    "ResponseTooLarge",
     "Retries",
     "Secret",
     "TooManyConnections",

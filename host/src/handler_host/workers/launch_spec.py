@@ -56,7 +56,7 @@ def unknown_handlers(config: Config, found: Catalog) -> list[str]:
 
 
 def check_all_settings(config: Config, found: Catalog) -> None:
-    """Check what is set for each handler against its manifest; raises :class:`handler_host.plugin.errors.ConfigError`."""
+    """Check the settings of each handler against its manifest; raises ``ConfigError``."""
     for name, entry in found.entries.items():
         check_configured(entry.manifest, config, name)
 

@@ -27,7 +27,7 @@ current: ContextVar[int | None] = ContextVar("call", default=None)
 class _PendingCall:
     """One dispatch under way, and what of its answer was not taken yet."""
 
-    __slots__ = ("ended", "error", "parent", "chunks", "streamed", "waiter")
+    __slots__ = ("chunks", "ended", "error", "parent", "streamed", "waiter")
 
     def __init__(self, parent: int | None, streamed: bool) -> None:
         self.parent = parent
