@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.memory.sampler import Meter, Reading
+from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.plugin.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
 from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
 
@@ -281,7 +281,7 @@ async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobod
 ) -> None:
     install_puppet(tmp_path)
     async with bench(tmp_path) as host:
-        read = Meter.read
+        read = MemorySampler.read
 
         async def removed_meanwhile(*arguments: Any) -> Reading:
             monkeypatch.undo()
@@ -290,7 +290,7 @@ async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobod
             await host.supervisor.rescan()
             return await read(*arguments)
 
-        monkeypatch.setattr(Meter, "read", removed_meanwhile)
+        monkeypatch.setattr(MemorySampler, "read", removed_meanwhile)
         assert isinstance(await error_of(host.supervisor.load("puppet")), UnknownHandler)
         assert (await host.supervisor.memory()).fork_server_pids == []
 
