@@ -123,10 +123,10 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
     handlers = told_at("tell:leaving wait:go", tmp_path)
     async with bench(tmp_path, handlers=handlers, policy={"idle_after": 0.05, "stop_grace": 30.0}) as host:
         host.control.make("leaving", "go")
-        owner = host.supervisor._owners["puppet"]
+        controller = host.supervisor._controllers["puppet"]
 
         def joined() -> int:
-            return len(owner.state.drain.unloads) if owner.state.drain is not None else 0
+            return len(controller.state.drain.unloads) if controller.state.drain is not None else 0
 
         await host.ask()
         await host.control.heard("leaving")

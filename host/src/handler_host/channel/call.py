@@ -123,7 +123,7 @@ class Call:
         if not self._ended:
             await self._wait(self._timeouts.total, "request_timeout")
         if self._error is not None:
-            raise self._error.again()
+            raise self._error.copy()
         return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
 
     async def chunks(self) -> list[bytes]:
@@ -136,7 +136,7 @@ class Call:
             self._consumed = 0
         while not self._pieces:
             if self._error is not None:
-                raise self._error.again()
+                raise self._error.copy()
             if self._ended:
                 return []
             if self._received:

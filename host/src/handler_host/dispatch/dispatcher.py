@@ -135,7 +135,7 @@ class Dispatcher:
             if not others:
                 raise
             # Anew: what was raised has this frame in its traceback, and each would keep the other.
-            first = error.again()
+            first = error.copy()
         return await self._try_fallbacks(
             attempt, name, others, operation, request_for_fallback(operation, body), deadline, first
         )
@@ -161,12 +161,12 @@ class Dispatcher:
             try:
                 return await self._with_crash_retry(attempt, other, operation, body, deadline)
             except HostError as error:
-                failures[other] = last = error.again()
+                failures[other] = last = error.copy()
                 if not should_try_next(error):
                     break
         # It was this one that was asked; who else was is told in the message.
         current.handler = name
-        raise with_fallback_errors(first, failures) if failures else first.again()
+        raise with_fallback_errors(first, failures) if failures else first.copy()
 
     async def _with_crash_retry(
         self, attempt: Attempt[Outcome], name: str, operation: str, body: bytes, deadline: float

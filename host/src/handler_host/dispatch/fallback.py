@@ -92,7 +92,7 @@ def request_for_fallback(operation: str, body: bytes) -> bytes:
 
 def with_fallback_errors(error: HostError, failures: dict[str, HostError]) -> HostError:
     """Return the first handler's error, with what the others that were asked have failed with."""
-    told = error.again()
+    told = error.copy()
     causes = ", ".join(f"{name}: {other.code}" for name, other in failures.items())
     told.message = f"{error.message} (and so did its fallbacks: {causes})"
     told.args = (told.message,)

@@ -384,7 +384,7 @@ class HandlerController:
         if action.error is None:
             response.set_result(None)
         else:
-            response.set_exception(action.error.again())
+            response.set_exception(action.error.copy())
 
     def _answer_unload(self, action: life.ReplyUnload) -> None:
         response = self._unloads.pop(action.request)

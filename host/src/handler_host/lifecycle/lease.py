@@ -124,7 +124,7 @@ class Lease:
                 if timer is not None:
                     timer.cancel()
         if self.channel is None and self.error is not None:
-            raise self.error.again()
+            raise self.error.copy()
         return self.channel is not None
 
     def _wake(self) -> None:

@@ -93,7 +93,7 @@ def backoff_error(state: State, now: float) -> HostError:
     """Return what a dispatch is told while the handler is not tried."""
     assert state.error is not None, "FAILED has an error"
     assert state.retry_at is not None, "FAILED has an end"
-    return state.error.again(retry_after=max(0.0, state.retry_at - now))
+    return state.error.copy(retry_after=max(0.0, state.retry_at - now))
 
 
 def reject_waiting(state: State, error: HostError) -> list[Action]:

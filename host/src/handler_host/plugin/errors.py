@@ -38,7 +38,7 @@ class HostError(Exception):
         self.param = param
         self.details = details
 
-    def again(self, *, retry_after: float | None = None) -> Self:
+    def copy(self, *, retry_after: float | None = None) -> Self:
         """Return a new error of the same content: one exception object is raised once."""
         return type(self)(
             self.message,

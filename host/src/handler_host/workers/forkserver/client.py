@@ -225,7 +225,7 @@ class ForkServerProcess:
         error = OutOfResources(f"the fork server ended ({exit.describe()}); ask again", retry_after=1.0)
         for forked in self._forks.values():
             if not forked.done():
-                forked.set_exception(error.again())
+                forked.set_exception(error.copy())
         for exit_of_worker in self._exits.values():
             if not exit_of_worker.done():
                 exit_of_worker.set_result(Exit(lost=True))
