@@ -120,7 +120,7 @@ async def within(work: Any, seconds: float = LIMIT) -> Any:
         return await work
 
 
-class Bench:
+class SupervisorHarness:
     """A supervisor with the plugins of one directory."""
 
     def __init__(self, root: Path, supervisor: Supervisor) -> None:
@@ -161,7 +161,7 @@ class Bench:
 
 
 @contextlib.asynccontextmanager
-async def bench(
+async def supervisor_harness(
     root: Path,
     *,
     handlers: Mapping[str, Mapping[str, Any]] | None = None,
@@ -174,7 +174,7 @@ async def bench(
     installed: bool = False,
     log: LogConfig | None = None,
     verify: VerifyConfig | None = None,
-) -> AsyncIterator[Bench]:
+) -> AsyncIterator[SupervisorHarness]:
     """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
 
     At its end no process of it may be left.
@@ -195,7 +195,7 @@ async def bench(
     supervisor = Supervisor(config, environ=os.environ if environ is None else environ)
     await supervisor.start()
     try:
-        yield Bench(root, supervisor)
+        yield SupervisorHarness(root, supervisor)
     finally:
         supervisor.force_shutdown()
         await within(supervisor.close())
@@ -213,15 +213,15 @@ async def error_of(work: Any) -> HostError:
 
 
 __all__ = [
-    "Bench",
     "Control",
     "Lease",
-    "bench",
+    "SupervisorHarness",
     "children_of",
     "error_of",
     "gone",
     "install_plugin",
     "install_puppet",
+    "supervisor_harness",
     "until",
     "within",
 ]

@@ -24,7 +24,7 @@ from handler_host.plugin.hooks import HandlerHooks
 from handler_host.telemetry.events import KINDS
 from handler_host.telemetry.metric_families import MEANINGS
 from handler_host.testing import ChatConformance, OperationsConformance
-from tests.support import bench, install_plugin, within
+from tests.support import install_plugin, supervisor_harness, within
 
 DOCS = Path(__file__).parents[3] / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
@@ -134,7 +134,7 @@ async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
     (project,), (source,) = blocks(page, "toml"), blocks(page, "python")
     assert tomllib.loads(project)["project"]["entry-points"]["handler_host.v1"] == {"parrot": "parrot:Parrot"}
     install_plugin(tmp_path, "parrot", source, attribute="Parrot")
-    async with bench(tmp_path) as running:
+    async with supervisor_harness(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
         response = await within(running.ask("parrot", "chat", messages=messages))
         assert response["text"].strip() == "Polly wants a cracker"
@@ -146,7 +146,7 @@ async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
 async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
     _, source = blocks(DOCS / "reference/plugins.md", "python")
     install_plugin(tmp_path, "counting", source, attribute="Counting")
-    async with bench(tmp_path) as running:
+    async with supervisor_harness(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
         assert await within(running.ask("counting", "count_tokens", messages=messages)) == {"input_tokens": 4}
 
@@ -156,7 +156,7 @@ async def test_the_references_handler_asks_another_one(tmp_path: Path) -> None:
     (parrot,) = blocks(DOCS / "tutorial/first-plugin.md", "python")
     install_plugin(tmp_path, "twice", source, attribute="Twice")
     install_plugin(tmp_path, "parrot", parrot, attribute="Parrot")
-    async with bench(tmp_path) as running:
+    async with supervisor_harness(tmp_path) as running:
         messages = [{"role": "user", "content": "Hello"}]
         response = await within(running.ask("twice", "ask", handler="parrot", messages=messages))
         assert response == {"first": "Hello ", "second": "Hello "}

@@ -8,7 +8,7 @@ from pathlib import Path
 from handler_host.catalog.manifest import parse_manifest
 from handler_host.plugin.errors import InvalidInput
 from handler_host.testing import Reply, Upstream
-from tests.support import bench, error_of, install_plugin, within
+from tests.support import error_of, install_plugin, supervisor_harness, within
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/write-a-handler.md").read_text()
 (MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
@@ -22,7 +22,7 @@ async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path
     async with upstream.serving():
         upstream.say(Reply(("Bon", "jour")))
         settings = {"my_gpt": {"base_url": upstream.base_url("openai")}}
-        async with bench(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
+        async with supervisor_harness(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
             messages = [{"role": "user", "content": "Hello"}]
             response = await within(host.ask("my_gpt", "chat", messages=messages))
             assert response["text"] == "Bonjour"
@@ -36,7 +36,7 @@ async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Pat
     install_plugin(tmp_path, "clerk", TOOLS, attribute="Clerk")
     asked = {"role": "user", "content": "How warm is it in Rome?"}
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         response = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
         assert response["finish_reason"] == "tool_calls"
         (call,) = response["tool_calls"]
@@ -50,7 +50,7 @@ async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Pat
 
 async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:
     install_plugin(tmp_path, "calculator", TYPED, attribute="Calculator")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert await within(host.ask("calculator", "add", numbers=[1, 2.5])) == {"value": 3.5}
         assert await within(host.ask("calculator", "mean", numbers=[1, 2])) == {"value": 1.5}
         empty = await error_of(host.ask("calculator", "mean", numbers=[]))

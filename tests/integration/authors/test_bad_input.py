@@ -9,7 +9,7 @@ import pytest
 
 from handler_host.lifecycle.status import HandlerStatus
 from handler_host.plugin.errors import ActivationFailed, ConfigError, HandlerFault, HostError
-from tests.support import bench, error_of, install_plugin, within
+from tests.support import error_of, install_plugin, supervisor_harness, within
 
 HEAD = "from handler_host.plugin import hookimpl, operation\nclass Handler:\n"
 ECHO = "    @operation\n    async def echo(self, request: dict) -> dict:\n        return request\n"
@@ -18,7 +18,7 @@ ECHO = "    @operation\n    async def echo(self, request: dict) -> dict:\n      
 async def activation_error(root: Path, source: str, attribute: str = "Handler") -> str:
     """Return what a dispatch to a plugin of this source is told, and what the list says."""
     install_plugin(root, "mine", source, attribute=attribute)
-    async with bench(root) as host:
+    async with supervisor_harness(root) as host:
         error = await error_of(host.ask("mine"))
         status = host.supervisor.status("mine")
         assert isinstance(error, ActivationFailed)
@@ -30,7 +30,7 @@ async def activation_error(root: Path, source: str, attribute: str = "Handler") 
 async def problem(root: Path, **plugin: str) -> HandlerStatus:
     """Return the status of a plugin that the catalog refuses; nothing is forked for it."""
     install_plugin(root, "mine", HEAD + ECHO, **plugin)
-    async with bench(root) as host:
+    async with supervisor_harness(root) as host:
         error = await error_of(host.ask("mine"))
         status = host.supervisor.status("mine")
         assert (status.generation, status.pid) == (0, None)
@@ -104,7 +104,7 @@ async def test_what_keeps_a_plugin_from_being_activated_is_said_with_its_place_a
         install_plugin(tmp_path, "mine", source)
         info = tmp_path / "mine-1.0.dist-info" / "entry_points.txt"
         info.write_text(f"[handler_host.v1]\nmine = mine.{attribute}\n")
-        async with bench(tmp_path) as host:
+        async with supervisor_harness(tmp_path) as host:
             message = (await error_of(host.ask("mine"))).message
     else:
         message = await activation_error(tmp_path, source, attribute)
@@ -115,7 +115,7 @@ async def test_what_keeps_a_plugin_from_being_activated_is_said_with_its_place_a
 async def test_a_top_level_module_that_is_missing_is_found_without_a_worker(tmp_path: Path) -> None:
     package = install_plugin(tmp_path, "mine", HEAD + ECHO)
     package.rename(tmp_path / "elsewhere")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         status = host.supervisor.status("mine")
         assert status.state == "invalid"
         assert status.reason is not None
@@ -159,7 +159,7 @@ async def test_a_stream_that_fails_after_its_first_piece_ends_with_an_error_and_
     tmp_path: Path, caplog: pytest.LogCaptureFixture, second: str, logged: list[str]
 ) -> None:
     install_plugin(tmp_path, "mine", STREAM.format(second))
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         chunks = []
 
         async def read() -> None:
@@ -233,7 +233,7 @@ async def test_an_answer_that_does_not_fit_its_declared_type_is_an_error_that_na
     tmp_path: Path, caplog: pytest.LogCaptureFixture, operation: str, line: int, flaw: str, value: str
 ) -> None:
     install_plugin(tmp_path, "mine", ANSWERS)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("mine", operation))
         assert isinstance(error, HandlerFault)
         assert f"{operation} answered with what " in error.message
@@ -248,7 +248,7 @@ async def test_an_answer_that_does_not_fit_its_declared_type_is_an_error_that_na
 
 async def test_pieces_of_a_stream_that_fit_are_delivered_before_the_one_that_does_not(tmp_path: Path) -> None:
     install_plugin(tmp_path, "mine", ANSWERS)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         chunks = []
 
         async def read() -> None:
@@ -362,7 +362,7 @@ class Handler:
 async def test_a_plugin_that_forks_gets_one_answer_from_one_worker(tmp_path: Path, where: str) -> None:
     """The other process comes back into the worker's code, where it has to end, and must not touch the channel."""
     install_plugin(tmp_path, "mine", FORKING.format(at_import="os.fork()" if where == "import" else ""))
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         for _ in range(3):
             if where != "import":
                 assert await within(host.ask("mine", where)) == host.pid("mine")
@@ -376,7 +376,7 @@ async def test_what_a_plugin_prints_reaches_the_log_under_its_name(
 ) -> None:
     install_plugin(tmp_path, "mine", "print('hello from the import')\n" + HEAD + ECHO)
     with caplog.at_level(logging.INFO):
-        async with bench(tmp_path) as host:
+        async with supervisor_harness(tmp_path) as host:
             assert await within(host.ask("mine", number=1)) == {"number": 1}
             await within(host.supervisor.unload("mine"))
     (record,) = [record for record in caplog.records if record.getMessage() == "hello from the import"]
@@ -390,7 +390,7 @@ async def test_a_function_that_blocks_keeps_nobody_waiting(tmp_path: Path) -> No
         + "    @operation\n    def read(self, request: dict) -> str:\n        return open(request['fifo']).read()\n"
     )
     install_plugin(tmp_path, "mine", source)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         blocked = host.begin(host.ask("mine", "read", fifo=str(host.control.directory / "go")))
         assert await within(host.ask("mine", number=1)) == {"number": 1}

@@ -16,7 +16,7 @@ from handler_host.lifecycle import verification
 from handler_host.lifecycle.verification import FIRST_START, commit_of, flag_file, verify
 from tests.integration.http.test_server import Process, ready
 from tests.integration.http.test_signals import TOKEN, logged
-from tests.support import LIMIT, Bench, bench, install_plugin, install_puppet, until, within
+from tests.support import LIMIT, SupervisorHarness, install_plugin, install_puppet, supervisor_harness, until, within
 
 PATIENT = '''
 from handler_host.plugin import hookimpl, operation
@@ -55,7 +55,7 @@ def install(root: Path, *handlers: str, **moods: str) -> dict[str, dict[str, Any
     return {name: {"verify": True, "mood": moods.get(name, "well")} for name in handlers}
 
 
-async def checks(running: Bench, root: Path, commit: str = "abc") -> dict[str, tuple[bool, str]]:
+async def checks(running: SupervisorHarness, root: Path, commit: str = "abc") -> dict[str, tuple[bool, str]]:
     """Verify; return what was found by name."""
     report = await within(verify(running.supervisor, commit, root / "flag"))
     assert running.supervisor.verified is report
@@ -64,7 +64,7 @@ async def checks(running: Bench, root: Path, commit: str = "abc") -> dict[str, t
 
 async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path: Path) -> None:
     handlers = install(tmp_path, "one", "two")
-    async with bench(tmp_path, handlers=handlers) as running:
+    async with supervisor_harness(tmp_path, handlers=handlers) as running:
         found = await checks(running, tmp_path)
         assert all(ok for ok, _ in found.values())
         assert found["fork server"] == (True, "forks")
@@ -90,7 +90,7 @@ async def test_a_handler_that_is_ill_fails_and_the_others_are_looked_at(tmp_path
     install_plugin(tmp_path, "keyless", PATIENT, manifest="[secrets.KEY_OF_NOBODY]\n")
     install_plugin(tmp_path, "unasked", "raise RuntimeError('never imported')")
     (tmp_path / "flag").write_text("the last good one\n")
-    async with bench(tmp_path, handlers=handlers) as running:
+    async with supervisor_harness(tmp_path, handlers=handlers) as running:
         found = await checks(running, tmp_path)
         assert found["ill"][0] is False
         assert "the provider does not answer" in found["ill"][1]
@@ -105,7 +105,7 @@ async def test_a_handler_that_is_ill_fails_and_the_others_are_looked_at(tmp_path
 
 async def test_a_handler_that_is_at_work_goes_on(tmp_path: Path) -> None:
     handlers = install(tmp_path, "one")
-    async with bench(tmp_path, handlers=handlers) as running:
+    async with supervisor_harness(tmp_path, handlers=handlers) as running:
         await within(running.ask("one", "echo"))
         pid = running.pid("one")
         assert (await checks(running, tmp_path))["one"][0] is True
@@ -115,14 +115,14 @@ async def test_a_handler_that_is_at_work_goes_on(tmp_path: Path) -> None:
 async def test_a_check_that_takes_too_long_has_failed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"verify": True, "at_activation": "forever"}}
-    async with bench(tmp_path, handlers=handlers, verify=VerifyConfig(timeout=0.3)) as running:
+    async with supervisor_harness(tmp_path, handlers=handlers, verify=VerifyConfig(timeout=0.3)) as running:
         assert (await checks(running, tmp_path))["time"] == (False, "not done within 0.3 s (verify.timeout)")
         assert not (tmp_path / "flag").exists()
 
 
 async def test_a_flag_that_cannot_be_written_is_no_failure(tmp_path: Path) -> None:
     (tmp_path / "flag").mkdir()
-    async with bench(tmp_path) as running:
+    async with supervisor_harness(tmp_path) as running:
         assert all(ok for ok, _ in (await checks(running, tmp_path)).values())
         assert [path.name for path in tmp_path.glob("flag*")] == ["flag"]
 
@@ -131,7 +131,7 @@ async def test_a_deploy_is_said_to_be_verified_when_its_flag_is_written(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Who hears of it may end the host at once."""
-    async with bench(tmp_path) as running:
+    async with supervisor_harness(tmp_path) as running:
         said: list[object] = []
 
         def replace(path: Path, data: bytes) -> None:

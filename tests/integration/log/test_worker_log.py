@@ -14,7 +14,7 @@ import pytest
 from handler_host._internal import log as logs
 from handler_host.config import LogConfig
 from handler_host.plugin.errors import HostError
-from tests.support import bench, error_of, install_plugin, until, within
+from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
 SECRET = "s3cret/of+the=handler"
 TALKER = '''
@@ -96,7 +96,7 @@ async def test_each_handler_logs_from_its_own_level_on(
 ) -> None:
     levels(config, written)
     install_plugin(tmp_path, "talker", TALKER, manifest=MANIFEST)
-    async with bench(tmp_path, environ={"TALKER_KEY": SECRET}, log=config) as running:
+    async with supervisor_harness(tmp_path, environ={"TALKER_KEY": SECRET}, log=config) as running:
         await within(running.ask("talker", "talk", text="hello"))
         said = [one for one in events(written) if one["logger"] == "talker"]
         # The answer comes after the records, over the same channel.
@@ -107,7 +107,7 @@ async def test_each_handler_logs_from_its_own_level_on(
 
 async def test_a_plain_function_logs_with_its_requests_number_too(tmp_path: Path, written: io.StringIO) -> None:
     install_plugin(tmp_path, "talker", TALKER, manifest=MANIFEST)
-    async with bench(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
+    async with supervisor_harness(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
         await within(running.ask("talker", "talk_in_thread"))
         (line,) = (one for one in events(written) if one["event"] == "from a thread")
         assert (line["handler"], line["logger"], line["request_id"]) == ("talker", "sdk.of.somebody", "test")
@@ -116,7 +116,7 @@ async def test_a_plain_function_logs_with_its_requests_number_too(tmp_path: Path
 async def test_no_secret_gets_out_by_whatever_a_worker_says(tmp_path: Path, written: io.StringIO) -> None:
     """Given a handler that prints, logs, warns and raises with its secret in the text."""
     install_plugin(tmp_path, "talker", TALKER, manifest=MANIFEST)
-    async with bench(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
+    async with supervisor_harness(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
         error = await error_of(running.ask("talker", "leak"))
         assert SECRET not in error.message
         said = ("printed ***", "logged ***", "warned ***", "raised ***")
@@ -129,14 +129,14 @@ async def test_no_secret_gets_out_by_whatever_a_worker_says(tmp_path: Path, writ
 
 async def test_no_secret_gets_to_the_client_in_the_text_of_an_error(tmp_path: Path, written: io.StringIO) -> None:
     install_plugin(tmp_path, "talker", TALKER, manifest=MANIFEST)
-    async with bench(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
+    async with supervisor_harness(tmp_path, environ={"TALKER_KEY": SECRET}) as running:
         error: HostError = await error_of(running.ask("talker", "tell_the_client"))
         assert error.message == "the provider refused the key ***"
 
 
 async def test_a_level_for_a_handler_that_is_not_there_is_said(tmp_path: Path, written: io.StringIO) -> None:
     install_plugin(tmp_path, "talker", TALKER, manifest=MANIFEST)
-    async with bench(tmp_path, log=LogConfig(levels={"talkre": "debug"})):
+    async with supervisor_harness(tmp_path, log=LogConfig(levels={"talkre": "debug"})):
         assert "log.levels: there is no handler 'talkre'; did you mean 'talker'?" in [
             one["event"] for one in events(written)
         ]

@@ -18,7 +18,7 @@ from gpt_e import find_model
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin import ActivationFailed, ConfigError, InvalidInput
 from handler_host.testing import ChatConformance
-from tests.support import Bench, bench, error_of, until, within
+from tests.support import SupervisorHarness, error_of, supervisor_harness, until, within
 
 
 class TestConformance(ChatConformance):
@@ -29,8 +29,8 @@ class TestConformance(ChatConformance):
 
 
 @asynccontextmanager
-async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[Bench]:
-    async with bench(tmp_path, handlers={"gpt_e": {"context": 512, **settings}}, installed=True) as host:
+async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[SupervisorHarness]:
+    async with supervisor_harness(tmp_path, handlers={"gpt_e": {"context": 512, **settings}}, installed=True) as host:
         yield host
 
 
@@ -59,7 +59,9 @@ async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reas
 async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: Path) -> None:
     taken = {}
     for cache in ("f16", "q8_0"):
-        async with bench(tmp_path, handlers={"gpt_e": {"context": 4096, "cache": cache}}, installed=True) as host:
+        async with supervisor_harness(
+            tmp_path, handlers={"gpt_e": {"context": 4096, "cache": cache}}, installed=True
+        ) as host:
             response = await within(host.ask("gpt_e", "chat", **asking("What is the capital of France?")))
             assert response["text"]
             memory = read_memory(host.pid("gpt_e"))

@@ -11,7 +11,7 @@ import pytest
 from handler_host._internal import log as logs
 from handler_host.config import LogConfig
 from handler_host.testing import Reply, Upstream
-from tests.support import bench, within
+from tests.support import supervisor_harness, within
 
 HANDLERS = [
     ("gpt_a", "openai", "OPENAI_API_KEY", {}),
@@ -36,7 +36,9 @@ async def logged_by_sdks(
         logs.setup(log)
         logging.getLogger().addHandler(keeping)
         try:
-            async with bench(directory, handlers=handlers, installed=True, environ={secret: "a-key"}, log=log) as host:
+            async with supervisor_harness(
+                directory, handlers=handlers, installed=True, environ={secret: "a-key"}, log=log
+            ) as host:
                 messages = [{"role": "user", "content": "Hello"}]
                 assert (await within(host.ask(name, "chat", messages=messages)))["text"] == "Bonjour"
                 assert [chunk async for chunk in host.chunks(name, "chat", messages=messages)]

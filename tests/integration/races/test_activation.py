@@ -9,7 +9,17 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, MemoryBudget
-from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    WORKERS,
+    children_of,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 MB = 1024**2
 
@@ -18,7 +28,7 @@ async def test_case_1_hundred_dispatches_on_a_cold_handler_make_one_worker_and_g
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         responses = await within(asyncio.gather(*(host.ask(number=number) for number in range(100))))
         assert [response["number"] for response in responses] == list(range(100))
         assert len({response["pid"] for response in responses}) == 1
@@ -29,7 +39,7 @@ async def test_case_2_activation_goes_on_when_its_first_client_leaves_and_follow
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(
+    async with supervisor_harness(
         tmp_path, handlers={"puppet": {"at_activation": "wait:go", "control": f"{tmp_path}/control"}}
     ) as host:
         host.control.make("go")
@@ -46,7 +56,7 @@ async def test_case_2_activation_goes_on_when_its_first_client_leaves_and_follow
 async def test_case_2_a_worker_that_is_ready_with_nobody_waiting_stays_a_full_idle_time(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"at_activation": "wait:go", "control": f"{tmp_path}/control"}}
-    async with bench(tmp_path, handlers=handlers, policy={"idle_after": 300.0}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 300.0}) as host:
         host.control.make("go")
         only = host.begin(host.ask())
         await until(lambda: host.supervisor.status("puppet").pid is not None)
@@ -66,7 +76,7 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wai
     keys = {"control": control, "memory_estimate": 2000 * MB}
     memory = {"limit": 3000 * MB, "headroom": 0, "wait": 600.0}
     handlers = {"puppet": keys, "other": {**keys, "at_activation": "wait:go"}}
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
         # It activates, and holds its reservation: what is left is not enough for another.
         activating = host.begin(host.ask("other"))
@@ -86,7 +96,7 @@ async def test_case_4_a_failed_import_gives_all_who_wait_one_reason_and_is_tried
     tmp_path: Path,
 ) -> None:
     package = install_plugin(tmp_path, "puppet", "raise RuntimeError('no such luck')\n", attribute="Puppet")
-    async with bench(tmp_path, policy={"backoff": 0.2}) as host:
+    async with supervisor_harness(tmp_path, policy={"backoff": 0.2}) as host:
         errors = await within(asyncio.gather(*(error_of(host.ask()) for _ in range(5))))
         assert {type(error) for error in errors} == {ActivationFailed}
         assert {error.status for error in errors} == {502}
@@ -118,7 +128,7 @@ async def test_case_5_an_import_that_ends_the_process_or_is_broken_is_failed_and
     tmp_path: Path, source: str, told: str
 ) -> None:
     install_plugin(tmp_path, "puppet", source)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask())
         assert isinstance(error, ActivationFailed)
         assert told in error.message
@@ -138,7 +148,7 @@ async def test_case_6_what_an_import_prints_is_in_the_log_and_not_in_the_channel
         attribute="Puppet",
     )
     with caplog.at_level(logging.INFO, "handler.puppet"):
-        async with bench(tmp_path) as host:
+        async with supervisor_harness(tmp_path) as host:
             assert (await host.ask(number=1))["number"] == 1
             await host.ask("puppet", "print", text="later")
     lines = [record.getMessage() for record in caplog.records if record.name == "handler.puppet"]
@@ -151,7 +161,7 @@ async def test_case_7_an_import_that_never_ends_is_killed_at_its_deadline(tmp_pa
     handlers = {
         "puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:pid block", "activate_timeout": 1.0}
     }
-    async with bench(tmp_path, handlers=handlers) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("pid")
         asked = host.begin(error_of(host.ask()))
         await host.control.heard("pid")
@@ -166,7 +176,7 @@ async def test_case_8_and_9_a_slow_activation_holds_up_nobody_else(tmp_path: Pat
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun block"}}
-    async with bench(tmp_path, handlers=handlers) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("begun")
         slow = host.begin(host.ask())
         await host.control.heard("begun")
@@ -180,7 +190,9 @@ async def test_what_can_never_fit_is_refused_at_once_with_the_numbers(tmp_path: 
     install_puppet(tmp_path)
     keys = {"control": "", "memory_estimate": 900 * MB}
     before = children_of(1)
-    async with bench(tmp_path, handlers={"puppet": keys}, memory={"limit": 512 * MB, "wait": 600.0}) as host:
+    async with supervisor_harness(
+        tmp_path, handlers={"puppet": keys}, memory={"limit": 512 * MB, "wait": 600.0}
+    ) as host:
         error = await error_of(host.ask())
         assert isinstance(error, MemoryBudget)
         assert not error.retryable

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import CircuitOpen, DeadlineExceeded, HandlerCrashed, ResponseTooLarge
-from tests.support import bench, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import error_of, gone, install_plugin, install_puppet, supervisor_harness, until, within
 
 MB = 1024**2
 
@@ -19,7 +19,7 @@ async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error_and_the_n
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"max_concurrency": 25}) as host:
+    async with supervisor_harness(tmp_path, policy={"max_concurrency": 25}) as host:
         asked = [host.begin(error_of(host.ask("puppet", "script", steps=["forever"]))) for _ in range(50)]
         await until(lambda: host.supervisor.status("puppet").in_flight == 25)
         assert host.supervisor.status("puppet").queued == 25
@@ -35,7 +35,7 @@ async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error_and_the_n
 
 async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         late = await error_of(host.ask("puppet", "script", timeout=0.1, steps=["wait:go"]))
         assert isinstance(late, DeadlineExceeded)
@@ -84,7 +84,7 @@ async def test_case_28_an_answer_in_spite_of_its_cancellation_reaches_no_dispatc
     tmp_path: Path,
 ) -> None:
     install_plugin(tmp_path, "puppet", STUBBORN)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go", "then")
         late = await error_of(host.ask("puppet", "late", timeout=0.1))
         assert isinstance(late, DeadlineExceeded)
@@ -102,7 +102,7 @@ async def test_case_28_an_answer_in_spite_of_its_cancellation_reaches_no_dispatc
 async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
+    async with supervisor_harness(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
         for _ in range(3):
             assert isinstance(await error_of(host.ask("puppet", "script", steps=["exit:3"])), HandlerCrashed)
         await until(lambda: host.state() == "failed")
@@ -116,7 +116,7 @@ async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tm
 
 async def test_case_29_after_the_pause_one_trial_decides(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
+    async with supervisor_harness(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
 
         async def crash() -> None:
             assert isinstance(await error_of(host.ask("puppet", "script", steps=["exit:3"])), HandlerCrashed)
@@ -138,7 +138,7 @@ async def test_case_29_after_the_pause_one_trial_decides(tmp_path: Path) -> None
 @pytest.mark.parametrize("how", ["SIGSTOP", "block"])
 async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Path, how: str) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 0.5}) as host:
+    async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 0.5}) as host:
         await host.ask()
         pid = host.pid()
         steps = ["forever"] if how == "SIGSTOP" else ["block"]
@@ -159,7 +159,7 @@ async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Pat
 async def test_case_30_a_call_that_holds_the_worker_for_less_than_the_patience_is_no_hang(tmp_path: Path) -> None:
     """A C extension, or a model that is read: nothing of the worker answers meanwhile."""
     install_puppet(tmp_path)
-    async with bench(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 60.0}) as host:
+    async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 60.0}) as host:
         await host.ask()
         pid = host.pid()
         # Many heartbeats go unanswered.
@@ -170,7 +170,7 @@ async def test_case_30_a_call_that_holds_the_worker_for_less_than_the_patience_i
 
 async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_it(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("closed")
         other = host.begin(host.ask("puppet", "script", steps=["forever"]))
         numbers: list[int] = []
@@ -192,7 +192,7 @@ async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_
 async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     window = 64 * 1024
-    async with bench(tmp_path, workers={"window": window}) as host:
+    async with supervisor_harness(tmp_path, workers={"window": window}) as host:
         size = 8 * 1024
         flooded = host.control.directory / "flooded"
         async with host.supervisor.lease("puppet", "flood") as lease:
@@ -214,14 +214,14 @@ async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path:
 
 async def test_case_33_an_answer_of_64_mb_is_delivered_where_that_is_allowed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, server={"max_answer": 65 * MB}) as host:
+    async with supervisor_harness(tmp_path, server={"max_answer": 65 * MB}) as host:
         response = await within(host.ask("puppet", "big", size=64 * MB))
         assert len(response) == 64 * MB
 
 
 async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, server={"max_answer": 1 * MB}) as host:
+    async with supervisor_harness(tmp_path, server={"max_answer": 1 * MB}) as host:
         error = await error_of(host.ask("puppet", "big", size=64 * MB))
         assert isinstance(error, ResponseTooLarge)
         assert "server.max_answer" in error.message
@@ -230,7 +230,7 @@ async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(
 
 async def test_a_piece_that_fits_no_frame_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, workers={"max_frame": 64 * 1024}) as host:
+    async with supervisor_harness(tmp_path, workers={"max_frame": 64 * 1024}) as host:
 
         async def read() -> None:
             async for _ in host.chunks(operation="flood", size=100_000):
@@ -251,7 +251,7 @@ async def test_garbage_in_the_channel_ends_that_worker_with_a_clear_error_and_no
 ) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("other")
         error = await error_of(host.ask("puppet", "garbage", hex=sent))
         assert isinstance(error, HandlerCrashed)
@@ -262,7 +262,7 @@ async def test_garbage_in_the_channel_ends_that_worker_with_a_clear_error_and_no
 
 async def test_a_frame_cut_off_by_the_workers_end_is_told(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask()
         pid = host.pid()
         error = host.begin(error_of(host.ask("puppet", "garbage", hex="000000ff01")))

@@ -18,14 +18,14 @@ from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, Conf
 from handler_host.workers import worker
 from handler_host.workers.forkserver import client
 from handler_host.workers.worker import Worker
-from tests.support import bench, children_of, error_of, gone, install_puppet, until, within
+from tests.support import children_of, error_of, gone, install_puppet, supervisor_harness, until, within
 
 
 async def test_a_defect_while_room_is_found_is_told_to_all_who_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"backoff": 0.01}) as host:
+    async with supervisor_harness(tmp_path, policy={"backoff": 0.01}) as host:
 
         async def broken(*_: Any) -> None:
             raise RuntimeError("a defect")
@@ -42,7 +42,7 @@ async def test_an_unload_is_answered_though_the_activation_fails_before_there_is
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         planning, go = asyncio.Event(), asyncio.Event()
 
         async def misfit(*_: Any) -> None:
@@ -66,7 +66,7 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         granted = Lease.granted
         failed: list[Lease] = []
 
@@ -100,7 +100,7 @@ async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replace
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     handlers = {"other": {"activate_timeout": 0.5}}
-    async with bench(tmp_path, handlers=handlers, policy={"backoff": 0.01}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"backoff": 0.01}) as host:
         await host.ask()
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
@@ -116,7 +116,7 @@ async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replace
 async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path, when: str) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+    async with supervisor_harness(tmp_path, policy={"stop_grace": 0.2}) as host:
         await host.ask("other")
         if when == "ready":
             await host.ask()
@@ -135,7 +135,7 @@ async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path
 @pytest.mark.usefixtures("impatient")
 async def test_the_host_ends_though_the_fork_server_hangs(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"stop_grace": 0.2}) as host:
+    async with supervisor_harness(tmp_path, policy={"stop_grace": 0.2}) as host:
         await host.ask()
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
@@ -148,7 +148,7 @@ async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_de
 ) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path, policy={"backoff": 0.01}) as host:
+    async with supervisor_harness(tmp_path, policy={"backoff": 0.01}) as host:
         await host.ask("other")
         (server,) = (await host.supervisor.memory()).fork_server_pids
         workers = children_of(server)
@@ -183,7 +183,7 @@ def open_channels() -> int:
 
 async def test_whoever_closes_the_host_waits_until_no_process_is_left(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         asked = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
         await until(lambda: host.state() == "active")
@@ -204,7 +204,7 @@ async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, memory={"sample_interval": 0.01}) as host:
+    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.01}) as host:
         await host.ask()
         read = sampler.read_memory
         failed: list[int] = []
@@ -226,7 +226,7 @@ async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_no
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
         assert (await host.ask(number=1))["number"] == 1
         await until(lambda: "the observer of the application failed at 'activated'" in caplog.text)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerFault, InvalidInput
-from tests.support import bench, error_of, install_plugin, until, within
+from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
 RAISING = """
 import asyncio, sys
@@ -88,7 +88,7 @@ KINDS = (
 @pytest.mark.parametrize("operation", ["coroutine", "stream", "thread", "iterator"])
 async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tmp_path: Path, operation: str) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         other = host.begin(host.ask("puppet", "wait", seconds=0.1))
         for kind in KINDS:
             chunks = []
@@ -109,13 +109,13 @@ async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tm
 
 async def test_an_operation_that_cancels_itself_is_answered(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert isinstance(await error_of(host.ask("puppet", "cancels_itself")), HandlerFault)
 
 
 async def test_an_error_of_odd_content_does_not_break_the_channel(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert isinstance(await error_of(host.ask("puppet", "odd_error")), InvalidInput)
         assert host.supervisor.status("puppet").generation == 1
 
@@ -129,7 +129,7 @@ async def test_whatever_activate_raises_is_told_as_the_reason(
     name = f"raising_{isolation}_{kind.lower()}"
     install_plugin(tmp_path, name, RAISING)
     handlers = {name: {"at_activation": kind}}
-    async with bench(tmp_path, handlers=handlers, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"isolation": isolation}) as host:
         error = await error_of(host.ask(name, "wait"))
         assert isinstance(error, ActivationFailed)
         assert "activate failed" in error.message
@@ -139,7 +139,7 @@ async def test_whatever_activate_raises_is_told_as_the_reason(
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "asyncio.CancelledError"])
 async def test_whatever_an_import_raises_is_told_as_the_reason(tmp_path: Path, raised: str) -> None:
     install_plugin(tmp_path, "puppet", f"import asyncio\nraise {raised}\n")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask())
         assert isinstance(error, ActivationFailed)
         assert raised.rpartition(".")[2] in error.message
@@ -149,7 +149,7 @@ async def test_a_client_that_leaves_is_no_error_of_the_handler(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         await host.ask("puppet", "wait", seconds=0)
         asked = host.begin(host.ask("puppet", "wait", seconds=60))
         await asyncio.sleep(0)
@@ -164,7 +164,7 @@ async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_tr
 ) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     with caplog.at_level(logging.INFO):
-        async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
             assert isinstance(await error_of(host.ask("puppet", "ends_the_loop")), HandlerCrashed)
             await until(lambda: host.state() == "cold")
             assert await host.ask("puppet", "wait", seconds=0) == {"waited": True}
@@ -194,7 +194,7 @@ async def test_whatever_a_closing_callback_raises_keeps_none_of_the_others_back(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_plugin(tmp_path, "puppet", CLOSING.replace("KIND", kind))
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         await host.ask("puppet", "nothing")
         receipt = await within(host.supervisor.unload("puppet"))
     assert receipt.exit == "exit code 0"

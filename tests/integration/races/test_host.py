@@ -19,7 +19,17 @@ import pytest
 
 from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.plugin.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
-from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    WORKERS,
+    children_of,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 
 async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refuses_new_work(tmp_path: Path) -> None:
@@ -27,7 +37,7 @@ async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refus
     install_puppet(tmp_path, "other")
     control = f"{tmp_path}/control"
     handlers = {"other": {"control": control, "at_activation": "tell:begun block"}}
-    async with bench(tmp_path, handlers=handlers) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("go", "begun")
         numbers: list[int] = []
 
@@ -51,7 +61,7 @@ async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refus
 
 async def test_case_34_the_deadline_ends_what_does_not_end_by_itself(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, server={"drain_timeout": 0.1}) as host:
+    async with supervisor_harness(tmp_path, server={"drain_timeout": 0.1}) as host:
         asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
         await until(lambda: host.state() == "active")
         await within(host.supervisor.close())
@@ -60,7 +70,7 @@ async def test_case_34_the_deadline_ends_what_does_not_end_by_itself(tmp_path: P
 
 async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispatch_hangs(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
         await host.ask()
         pid = host.pid()
@@ -78,7 +88,7 @@ async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispa
 async def test_case_35_an_activation_that_loses_its_fork_server_is_no_fault_of_the_handler(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
-    async with bench(tmp_path, handlers=handlers) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("begun", "go")
         asked = host.begin(error_of(host.ask()))
         await host.control.heard("begun")
@@ -96,7 +106,7 @@ async def test_case_35_an_activation_that_loses_its_fork_server_is_no_fault_of_t
 
 async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
 
         async def cycle() -> None:
             await host.ask()
@@ -133,7 +143,7 @@ async def test_case_37_generation_and_state_never_run_backwards_for_who_reads_th
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         order = {"waiting": 0, "activating": 1, "active": 2, "idle": 2, "draining": 3, "cold": 4}
         seen: list[tuple[int, int]] = []
         done = asyncio.Event()
@@ -162,7 +172,7 @@ async def test_case_38_a_jump_of_the_wall_clock_disturbs_no_timer(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"idle_after": 300.0}) as host:
+    async with supervisor_harness(tmp_path, policy={"idle_after": 300.0}) as host:
         await host.ask()
         real = time.time
         monkeypatch.setattr(time, "time", lambda: real() + 3600)
@@ -180,7 +190,7 @@ async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clea
 ) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("other")
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
         taken = []
@@ -205,7 +215,7 @@ async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clea
 async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_workers_go_on(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         pid = (await host.ask("other"))["pid"]
         (server,) = (await host.supervisor.memory()).fork_server_pids
         limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
@@ -240,7 +250,7 @@ async def test_case_39_at_the_limit_of_processes_an_activation_is_refused_clearl
 ) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("other")
         (server,) = (await host.supervisor.memory()).fork_server_pids
         (few_processes / "cgroup.procs").write_text(str(server))
@@ -261,7 +271,7 @@ async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_remov
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask()
         for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
             file.unlink()
@@ -280,7 +290,7 @@ async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobod
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         read = MemorySampler.read
 
         async def removed_meanwhile(*arguments: Any) -> Reading:
@@ -296,7 +306,7 @@ async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobod
 
 
 async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_after_a_rescan(tmp_path: Path) -> None:
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert isinstance(await error_of(host.ask()), UnknownHandler)
         install_puppet(tmp_path)
         assert (await host.supervisor.rescan()).added == ["puppet"]
@@ -312,7 +322,7 @@ async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_
 
 async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, workers={"linger": 0.05}) as host:
+    async with supervisor_harness(tmp_path, workers={"linger": 0.05}) as host:
         await host.ask()
         (server,) = (await host.supervisor.memory()).fork_server_pids
         await host.supervisor.unload("puppet")
@@ -325,7 +335,7 @@ async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path
 async def test_without_lingering_each_worker_may_get_a_fork_server_of_its_own(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path, workers={"linger": 0.0}) as host:
+    async with supervisor_harness(tmp_path, workers={"linger": 0.0}) as host:
         for generation in range(1, 6):
             unloaded = host.begin(host.supervisor.unload("other"))
             assert (await host.ask())["generation"] == generation
@@ -339,7 +349,7 @@ async def test_case_35_a_fork_server_that_dies_during_a_fork_is_told_and_replace
 ) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("other")
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)

@@ -12,7 +12,7 @@ import pytest
 
 from handler_host.plugin.errors import UnknownHandler
 from tests.integration.catalog.test_editable_installs import BACKENDS, PYPROJECT
-from tests.support import Bench, bench, error_of, until, within
+from tests.support import SupervisorHarness, error_of, supervisor_harness, until, within
 
 pytestmark = pytest.mark.slow
 
@@ -87,7 +87,7 @@ class Environment:
         self.pip("install", "--upgrade", "--no-index", "--no-deps", "--no-build-isolation", *words)
 
 
-async def versions(host: Bench) -> dict[str, str]:
+async def versions(host: SupervisorHarness) -> dict[str, str]:
     return {name: await within(host.ask(name, "version")) for name in NAMES}
 
 
@@ -95,7 +95,7 @@ async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_t
     """Given a running host, when pip does its work, then old streams end on old code and the next dispatch is new."""
     environment = Environment(tmp_path / "venv")
     go = tmp_path / "go"
-    async with bench(environment.site) as host:
+    async with supervisor_harness(environment.site) as host:
         assert not host.supervisor.statuses()
         environment.install(tmp_path, "1.0")
         assert (await host.supervisor.rescan()).added == sorted(NAMES)

@@ -26,7 +26,16 @@ from handler_host.memory.procfs import MemoryLimit, read_memory
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from tests.integration.http.serving import running
-from tests.support import Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    SupervisorHarness,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 pytestmark = pytest.mark.alone
 
@@ -49,7 +58,7 @@ def control(root: Path, **keys: Any) -> dict[str, Any]:
     return {"control": f"{root}/control", **keys}
 
 
-def exit_of(host: Bench, name: str) -> str:
+def exit_of(host: SupervisorHarness, name: str) -> str:
     last = host.supervisor.status(name).last_exit
     assert last is not None, f"{name} has not ended"
     return last.kind
@@ -58,7 +67,7 @@ def exit_of(host: Bench, name: str) -> str:
 async def test_case_20_a_handler_that_activates_is_never_evicted_for_another(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "victim", "slow", "other") | {"limit": 2700 * MB}
     handlers = {"slow": control(tmp_path, at_activation="wait:go")}
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
         await host.ask("victim")
         slow = host.begin(host.ask("slow"))
@@ -75,7 +84,7 @@ async def test_case_20_a_handler_that_activates_is_never_evicted_for_another(tmp
 async def test_case_21_who_has_just_become_ready_answers_before_it_can_be_evicted(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "first", "second") | {"limit": 1700 * MB}
     handlers = {"first": control(tmp_path, at_activation="wait:go")}
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go", "finish")
         first = host.begin(host.ask("first", "script", steps=["wait:finish"]))
         await until(lambda: host.state("first") == "activating")
@@ -94,7 +103,7 @@ async def test_case_21_who_has_just_become_ready_answers_before_it_can_be_evicte
 async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_none_is_stranded(tmp_path: Path) -> None:
     # Nobody samples meanwhile: it is the end of a worker itself that lets the next one in.
     memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB, "sample_interval": 600.0}
-    async with bench(tmp_path, memory=memory) as host:
+    async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("victim")
         ledger = host.supervisor.budget.ledger
         excess: list[int] = []
@@ -115,7 +124,7 @@ async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_no
 
 async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_used(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "oldest", "older", "newer", "newest", size=400 * MB) | {"limit": 1500 * MB}
-    async with bench(tmp_path, memory=memory) as host:
+    async with supervisor_harness(tmp_path, memory=memory) as host:
         for name in ("oldest", "older", "newer"):
             await host.ask(name)
         await host.ask("oldest")
@@ -126,7 +135,7 @@ async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_us
 
 async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_nothing_is_killed(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.2}
-    async with bench(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
         host.control.make("go")
         numbers: list[int] = []
 
@@ -154,7 +163,7 @@ async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_no
 async def test_case_23_retry_after_is_what_the_busy_one_usually_takes(tmp_path: Path) -> None:
     """The pause is measured: who was busy for a moment each time is expected to be free in a moment."""
     memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.05}
-    async with bench(tmp_path, memory=memory) as host:
+    async with supervisor_harness(tmp_path, memory=memory) as host:
         for _ in range(8):
             await host.ask("busy")
         stream = host.begin(error_of(host.ask("busy", "script", steps=["forever"])))
@@ -178,7 +187,7 @@ async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_
         "large": control(tmp_path, at_activation="allocate:200", memory_estimate=1 * MB),
     }
     memory = {"limit": own.pss + 280 * MB, "headroom": 0, "state_file": tmp_path / "memory.json"}
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         await host.ask("idle")
         assert (await host.supervisor.memory()).handlers["large"].expected_source == "configured"
         await host.ask("large")
@@ -189,7 +198,7 @@ async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_
         assert learned.expected_source == "learned"
         assert learned.expected > 200 * MB
     # After a restart it is known before the fork: the idle one goes first.
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         assert (await host.supervisor.memory()).handlers["large"].expected > 200 * MB
         await host.ask("idle")
         await host.ask("large")
@@ -201,7 +210,7 @@ async def test_case_25_a_worker_killed_by_nobody_known_is_told_from_a_crash_and_
 ) -> None:
     """The kernel's own kill is in ``test_kernel_limit.py``: it takes a control group."""
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
         await until(lambda: host.state() == "active")
         os.kill(host.pid(), signal.SIGKILL)
@@ -217,7 +226,7 @@ async def test_case_25_a_worker_killed_by_nobody_known_is_told_from_a_crash_and_
 async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "pinned", "other") | {"limit": 1700 * MB}
     handlers = {"pinned": control(tmp_path, pin=True)}
-    async with bench(tmp_path, handlers=handlers, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         await host.ask("pinned")
         # What was reserved for the fork server has become the fork server's own.
         await host.supervisor.memory()
@@ -235,7 +244,7 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
 
 async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
-    async with bench(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
+    async with supervisor_harness(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
         error = await error_of(host.supervisor.load("pinned"))
         assert isinstance(error, ExceedsMemoryLimit)
         assert error.details is not None
@@ -247,7 +256,7 @@ async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_w
 async def test_a_worker_over_its_soft_limit_is_replaced_when_it_has_ended_what_it_does(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_soft_limit=100 * MB)
-    async with bench(tmp_path, handlers={"puppet": keys}, memory={"sample_interval": 0.1}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": keys}, memory={"sample_interval": 0.1}) as host:
         host.control.make("go")
         script = host.begin(host.ask("puppet", "script", steps=["allocate:150", "wait:go"]))
         await until(lambda: host.state() == "draining")
@@ -263,7 +272,7 @@ async def test_a_dispatch_beyond_the_hard_limit_is_refused_and_others_of_the_wor
 ) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_hard_limit=400 * MB)
-    async with bench(tmp_path, handlers={"puppet": keys}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": keys}) as host:
         host.control.make("go")
         other = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
         await until(lambda: host.state() == "active")
@@ -280,7 +289,7 @@ async def test_a_dispatch_beyond_the_hard_limit_is_refused_and_others_of_the_wor
 async def test_an_activation_beyond_the_hard_limit_fails_and_says_so(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_hard_limit=400 * MB, at_activation="allocate:500")
-    async with bench(tmp_path, handlers={"puppet": keys}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": keys}) as host:
         error = await error_of(host.ask())
         assert error.code == "activation_failed"
         assert "MemoryError" in error.message
@@ -334,11 +343,11 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
     monkeypatch.setattr("handler_host.memory.sampler.read_kernel_view", view)
     for name in ("one", "two", "three"):
         install_puppet(tmp_path, name)
-    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:
+    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0, "pressure": None}) as host:
         await host.ask("one")
         await host.ask("two")
         assert host.state("one") == host.state("two") == "idle"
-    async with bench(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0}) as host:
+    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1, "wait": 600.0}) as host:
         short = False
         await host.ask("one")
         await host.ask("two")
@@ -368,7 +377,7 @@ async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monke
         return msgspec.structs.replace(read(*arguments), cost=cost)
 
     monkeypatch.setattr(sampler, "_read", slow)
-    async with bench(tmp_path, memory={"sample_interval": 0.1}) as host:
+    async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1}) as host:
         watch = host.supervisor._watch
         await host.ask()
         await until(lambda: watch.pause > 0.1)
@@ -378,7 +387,7 @@ async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monke
 
 async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "one", "two") | {"limit": 1700 * MB}
-    async with bench(tmp_path, memory=memory) as host:
+    async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("one")
         pid = host.pid("one")
         os.kill(pid, signal.SIGSEGV)

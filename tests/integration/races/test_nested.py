@@ -18,7 +18,17 @@ from handler_host.plugin.errors import (
     HandlerUnloaded,
     UpstreamRateLimited,
 )
-from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    WORKERS,
+    SupervisorHarness,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 
 def install_relay(root: Path, *names: str) -> None:
@@ -32,13 +42,13 @@ def to_puppet(operation: str, **request: Any) -> dict[str, Any]:
     return {"to": "puppet", "what": operation, "request": request}
 
 
-def in_flight(host: Bench, name: str) -> int:
+def in_flight(host: SupervisorHarness, name: str) -> int:
     return host.supervisor.status(name).in_flight
 
 
 async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         response = await host.ask("relay", "ask", **to_puppet("echo", number=7))
         assert response["answer"]["number"] == 7
         assert response["answer"]["pid"] == host.pid("puppet")
@@ -48,7 +58,7 @@ async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path)
 
 async def test_a_stream_comes_through_two_handlers_piece_by_piece(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         request = to_puppet("stream", steps=["", "wait:go", ""])
         chunks = host.chunks("relay", "stream", **request)
@@ -59,14 +69,14 @@ async def test_a_stream_comes_through_two_handlers_piece_by_piece(tmp_path: Path
 
 async def test_a_plain_function_may_dispatch_from_its_thread(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         response = await host.ask("relay", "in_thread", **to_puppet("echo", number=3))
         assert response["answer"]["number"] == 3
 
 
 async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "second")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         seen = await host.ask("relay", "ask", timeout=25.0, to="second", what="shown")
         assert seen["answer"]["request_id"] == seen["request_id"] == "test"
         assert 0 < seen["answer"]["remaining"] <= 25.0
@@ -76,7 +86,7 @@ async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> N
 
 async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
         body = to_puppet("stream", steps=["forever"])
         error = host.begin(error_of(host.ask("relay", "ask", timeout=0.5, **body)))
@@ -86,14 +96,14 @@ async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Pa
 
 async def test_an_answer_that_is_larger_than_frame_and_window_arrives(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path, workers={"window": 64 * 1024}) as host:
+    async with supervisor_harness(tmp_path, workers={"window": 64 * 1024}) as host:
         response = await host.ask("relay", "ask", **to_puppet("big", size=3_000_000))
         assert response["answer"] == "x" * 3_000_000
 
 
 async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path, workers={"max_frame": 64 * 1024}) as host:
+    async with supervisor_harness(tmp_path, workers={"max_frame": 64 * 1024}) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
         told = await host.ask("relay", "caught", **to_puppet("echo", text="x" * 100_000))
         assert told["code"] == "body_too_large"
@@ -104,7 +114,7 @@ async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp
 async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path) -> None:
     install_relay(tmp_path)
     window, size = 64 * 1024, 8 * 1024
-    async with bench(tmp_path, workers={"window": window}) as host:
+    async with supervisor_harness(tmp_path, workers={"window": window}) as host:
         async with host.supervisor.lease("relay", "stream") as lease:
             body = b'{"to": "puppet", "what": "flood", "request": {"size": %d}}' % size
             call = lease.call("stream", body, streamed=True, request_id="slow", timeout=None)
@@ -129,7 +139,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
 
 async def test_a_stream_that_is_left_in_the_middle_ends_with_the_operation(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert await host.ask("relay", "first", count=3, **to_puppet("flood", size=10_000)) == {"size": 30_000}
         await until(lambda: in_flight(host, "puppet") == 0)
 
@@ -139,7 +149,7 @@ async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
     tmp_path: Path, chain: list[str]
 ) -> None:
     install_relay(tmp_path, *chain)
-    async with bench(tmp_path, policy={"max_concurrency": 1}) as host:
+    async with supervisor_harness(tmp_path, policy={"max_concurrency": 1}) as host:
         request: dict[str, Any] = {"to": chain[0], "what": "shown"}
         for name in reversed(chain[1:]):
             request = {"to": name, "what": "ask", "request": request}
@@ -150,7 +160,7 @@ async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
 
 async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         work = [host.ask("relay", "ask", to="b", what="ask", request=to_puppet("echo", n=n)) for n in range(20)]
         responses = await within(asyncio.gather(*work))
         assert [response["answer"]["answer"]["n"] for response in responses] == list(range(20))
@@ -158,7 +168,7 @@ async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -
 
 async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("relay", "ask", **to_puppet("refuse", limit=True)))
         assert isinstance(error, UpstreamRateLimited)
         assert (error.message, error.retry_after) == ("puppet: too many", 7.0)
@@ -170,7 +180,7 @@ async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: 
 
 async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("relay", "typed", to="puppet", what="echo"))
         assert error.code == "handler_error"
         assert "puppet answered echo" in error.message
@@ -178,7 +188,7 @@ async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -
 
 async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("closed")
         got: list[int] = []
 
@@ -198,7 +208,7 @@ async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Pat
 
 async def test_the_callers_worker_dies_and_what_it_has_dispatched_is_cancelled(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("begun", "closed")
         request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
         error = host.begin(error_of(host.ask("relay", "ask", **request)))
@@ -213,7 +223,7 @@ async def test_the_callers_worker_dies_and_what_it_has_dispatched_is_cancelled(t
 
 async def test_the_others_worker_dies_and_the_caller_has_a_clear_error(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         asked = host.begin(host.ask("relay", "caught", **to_puppet("script", steps=["forever"])))
         await until(lambda: host.state("puppet") == "active")
         os.kill(host.pid("puppet"), signal.SIGSEGV)
@@ -227,7 +237,7 @@ async def test_the_others_worker_dies_and_the_caller_has_a_clear_error(tmp_path:
 
 async def test_an_unload_of_the_caller_waits_for_what_it_waits_for(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         asked = host.begin(host.ask("relay", "ask", **to_puppet("script", steps=["wait:go"])))
         await until(lambda: host.state("puppet") == "active")
@@ -242,7 +252,7 @@ async def test_an_unload_of_the_caller_waits_for_what_it_waits_for(tmp_path: Pat
 
 async def test_a_drain_lets_a_call_under_way_dispatch_and_refuses_new_ones(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("b", "ask", **to_puppet("echo"))
         host.control.make("go")
         request = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
@@ -256,7 +266,7 @@ async def test_a_drain_lets_a_call_under_way_dispatch_and_refuses_new_ones(tmp_p
 
 async def test_a_forced_unload_of_the_other_is_told_to_the_caller(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         error = host.begin(error_of(host.ask("relay", "ask", **to_puppet("script", steps=["forever"]))))
         await until(lambda: host.state("puppet") == "active")
         await within(host.supervisor.unload("puppet", "force", 0.0))
@@ -266,7 +276,7 @@ async def test_a_forced_unload_of_the_other_is_told_to_the_caller(tmp_path: Path
 
 async def test_a_forced_unload_of_the_caller_ends_what_it_has_dispatched(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("begun", "closed")
         request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
         error = host.begin(error_of(host.ask("relay", "ask", **request)))
@@ -280,7 +290,7 @@ async def test_a_forced_unload_of_the_caller_ends_what_it_has_dispatched(tmp_pat
 
 async def test_what_an_operation_does_not_wait_for_ends_with_it(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "forgotten", **to_puppet("script", steps=["forever"]))
         told = await host.ask("relay", "what_became")
         assert "has ended before it had the answer" in told["results"][0]
@@ -289,14 +299,14 @@ async def test_what_an_operation_does_not_wait_for_ends_with_it(tmp_path: Path) 
 
 async def test_nothing_is_dispatched_while_the_handler_activates(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert "activate" in (await host.ask("relay", "what_became"))["early"]
         assert host.state("puppet") == "cold"
 
 
 async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         response = await host.ask("relay", "by_itself", **to_puppet("echo", number=5))
         assert response["answer"]["number"] == 5
 
@@ -306,7 +316,7 @@ async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
     install_relay(tmp_path, "relay", "inline_one")
-    async with bench(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
         response = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
         assert response["answer"]["answer"]["number"] == 1
         cycle = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
@@ -315,7 +325,7 @@ async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
 
 async def test_clients_that_leave_at_any_moment_leave_nothing_under_way(tmp_path: Path) -> None:
     install_relay(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
         for turns in range(60):
             client = host.begin(host.ask("relay", "ask", **to_puppet("echo", turns=turns)))

@@ -18,7 +18,7 @@ from handler_host.memory.ledger import Candidate
 from handler_host.plugin import pending
 from handler_host.plugin.errors import ConfigError, HandlerCrashed, MemoryBudget
 from handler_host.routes.health import HealthRoutes
-from tests.support import bench, error_of, install_plugin, until, within
+from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
 POSTMAN = """
 from handler_host.plugin import hookimpl, operation
@@ -46,7 +46,7 @@ def _often(monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_without_a_dispatch(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.ask("postman", "take", count=3) == 1
         assert await host.supervisor.waking.counts() == {"postman": 3}
         os.kill(host.pid("postman"), signal.SIGKILL)
@@ -60,9 +60,9 @@ async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_with
 
 async def test_a_new_host_activates_what_the_old_one_left_with_work_pending(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=2, wake_after=3600)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.supervisor.waking.counts() == {"postman": 2}
         await until(lambda: host.state("postman") == "idle")
 
@@ -74,7 +74,7 @@ async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobod
     pending.write(tmp_path / "data/stranger", 9, 0)
     (tmp_path / "data/half").mkdir()
     (tmp_path / "data/half" / pending.FILE_NAME).write_text('{"count"')
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=1, wake_after=3600)
         await host.supervisor.unload("postman")
         await host.ask("prompt", "take", count=1)
@@ -87,7 +87,7 @@ async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobod
 
 async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=7)
         response = await HealthRoutes(host.supervisor).ready(None)  # type: ignore[arg-type]
         assert b'"pending":{"postman":7}' in response.body.replace(b" ", b"")  # type: ignore[attr-defined]
@@ -107,7 +107,7 @@ async def test_room_for_pending_work_is_taken_from_nobody() -> None:
 
 async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         host.supervisor.waking.wake("postman")
         assert host.state("postman") == "waiting"
         assert await host.ask("postman", "other") == 1
@@ -129,19 +129,19 @@ def test_only_a_cold_handler_is_woken() -> None:
 
 async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
-    async with bench(tmp_path, data_dir=tmp_path / "data") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "other")
         assert not (tmp_path / "data").exists()
         await host.ask("postman", "take", count=1)
         assert (tmp_path / "data/postman").stat().st_mode & 0o777 == 0o700
     (tmp_path / "file").write_text("")
-    async with bench(tmp_path, data_dir=tmp_path / "file") as host:
+    async with supervisor_harness(tmp_path, data_dir=tmp_path / "file") as host:
         error = await error_of(host.ask("postman", "take", count=1))
         assert isinstance(error, ConfigError)
         assert str(tmp_path / "file/postman") in error.message
         # One that asks for nothing is not disturbed.
         assert await within(host.ask("postman", "other")) == 1
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert await host.ask("postman", "take", count=1) == 1
         assert await host.supervisor.waking.counts() == {}
 

@@ -13,7 +13,17 @@ from pathlib import Path
 import pytest
 
 from handler_host.plugin.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded
-from tests.support import WORKERS, Bench, bench, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    WORKERS,
+    SupervisorHarness,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 
 def told_at(step: str, tmp_path: Path, when: str = "at_deactivation") -> dict[str, dict[str, object]]:
@@ -23,7 +33,7 @@ def told_at(step: str, tmp_path: Path, when: str = "at_deactivation") -> dict[st
 async def test_case_10_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_one(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = told_at("tell:leaving wait:go", tmp_path)
-    async with bench(tmp_path, handlers=handlers, policy={"idle_after": 0.05}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 0.05}) as host:
         host.control.make("leaving", "go")
         assert (await host.ask())["generation"] == 1
         await host.control.heard("leaving")
@@ -40,7 +50,7 @@ async def test_case_10_a_dispatch_that_comes_while_the_worker_stops_is_answered_
 
 async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes_through_whole(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"idle_after": 0.05}) as host:
+    async with supervisor_harness(tmp_path, policy={"idle_after": 0.05}) as host:
         host.control.make("more")
         numbers = []
         async for chunk in host.chunks(steps=["", "wait:more", "wait:more"]):
@@ -61,7 +71,7 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes
 
 async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keeps_its_worker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"idle_after": 0.3}) as host:
+    async with supervisor_harness(tmp_path, policy={"idle_after": 0.3}) as host:
         # Warm, so that an idle clock runs when the dispatch is admitted.
         await host.ask()
         async with host.supervisor.lease("puppet", "echo") as lease:
@@ -76,7 +86,7 @@ async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keep
 
 async def test_case_12_the_idle_clock_starts_anew_when_a_stream_ends(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"idle_after": 300.0}) as host:
+    async with supervisor_harness(tmp_path, policy={"idle_after": 300.0}) as host:
         host.control.make("more")
         await host.ask()
         stream = host.begin(collect(host, ["", "wait:more"]))
@@ -92,7 +102,7 @@ async def test_case_12_the_idle_clock_starts_anew_when_a_stream_ends(tmp_path: P
 
 async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, handlers=told_at("tell:begun block", tmp_path, "at_activation")) as host:
+    async with supervisor_harness(tmp_path, handlers=told_at("tell:begun block", tmp_path, "at_activation")) as host:
         host.control.make("begun")
         waiting = [host.begin(error_of(host.ask())) for _ in range(2)]
         await host.control.heard("begun")
@@ -106,7 +116,7 @@ async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_p
 
 async def test_case_14_two_unloads_and_an_idle_expiry_at_once_are_one_teardown(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"idle_after": 0.02}) as host:
+    async with supervisor_harness(tmp_path, policy={"idle_after": 0.02}) as host:
         for generation in range(1, 6):
             assert (await host.ask())["generation"] == generation
             receipts = await within(
@@ -121,7 +131,7 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
 ) -> None:
     install_puppet(tmp_path)
     handlers = told_at("tell:leaving wait:go", tmp_path)
-    async with bench(tmp_path, handlers=handlers, policy={"idle_after": 0.05, "stop_grace": 30.0}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 0.05, "stop_grace": 30.0}) as host:
         host.control.make("leaving", "go")
         controller = host.supervisor._controllers["puppet"]
 
@@ -150,7 +160,7 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
 
 async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_the_last_byte(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         stream = host.begin(collect(host, ["", "wait:go"]))
         await until(lambda: host.state() == "active")
@@ -164,14 +174,14 @@ async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_
         assert (receipt.drained, receipt.killed) == (1, 0)
 
 
-async def collect(host: Bench, steps: list[str]) -> list[int]:
+async def collect(host: SupervisorHarness, steps: list[str]) -> list[int]:
     return [chunk["number"] async for chunk in host.chunks(steps=steps)]
 
 
 @pytest.mark.parametrize("how", ["force", "deadline"])
 async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(tmp_path: Path, how: str) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("never")
         numbers: list[int] = []
 
@@ -193,7 +203,7 @@ async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(t
 async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_memory_is_back(tmp_path: Path) -> None:
     source = "ballast = bytearray(b'x' * (64 * 1024**2))\n" + (WORKERS / "puppet.py").read_text()
     install_plugin(tmp_path, "puppet", source, attribute="Puppet")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask()
         await host.supervisor.unload("puppet")
         before = await host.supervisor.memory()
@@ -214,7 +224,7 @@ async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measur
     handlers = told_at("free tell:freed wait:go", tmp_path)
     handlers["puppet"]["at_activation"] = "allocate:64"
     with caplog.at_level(logging.INFO):
-        async with bench(tmp_path, handlers=handlers) as host:
+        async with supervisor_harness(tmp_path, handlers=handlers) as host:
             host.control.make("freed", "go")
             await host.supervisor.load("puppet")
             unloading = host.begin(host.supervisor.unload("puppet"))
@@ -250,7 +260,7 @@ async def test_case_13_and_16_an_unload_is_not_answered_before_the_process_is_kn
     """A fork server that stands still tells of no end, whatever else has come to its end meanwhile."""
     install_puppet(tmp_path)
     handlers = told_at("tell:begun block", tmp_path, "at_activation") if when == "activating" else {}
-    async with bench(tmp_path, handlers=handlers) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("begun")
         asked = host.begin(error_of(host.ask()) if when == "activating" else host.ask())
         if when == "activating":
@@ -277,7 +287,7 @@ async def test_case_13_and_16_an_unload_is_not_answered_before_the_process_is_kn
 async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = told_at("deaf block", tmp_path)
-    async with bench(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:
+    async with supervisor_harness(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:
         await host.ask()
         pid = host.pid()
         receipt = await within(host.supervisor.unload("puppet"))
@@ -287,7 +297,7 @@ async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(t
 
 async def test_case_18_grandchildren_that_hold_the_pipes_are_gone_and_hold_up_nobody(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
         script = host.begin(host.ask("puppet", "script", steps=["children"]))
         child = int(await host.control.heard("child"))
@@ -302,7 +312,7 @@ async def test_case_19_after_an_upgrade_reload_lets_old_dispatches_end_on_old_co
 ) -> None:
     puppet = (WORKERS / "puppet.py").read_text()
     install_plugin(tmp_path, "puppet", puppet, attribute="Puppet")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         stream = host.begin(collect(host, ["", "wait:go"]))
         await until(lambda: host.state() == "active")
@@ -321,7 +331,7 @@ async def test_case_19_after_an_upgrade_reload_lets_old_dispatches_end_on_old_co
 
 async def test_a_crash_while_draining_answers_the_unload_and_the_dispatch(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         asked = host.begin(error_of(host.ask("puppet", "script", steps=["wait:go", "exit:5"])))
         await until(lambda: host.state() == "active")

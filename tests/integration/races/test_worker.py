@@ -21,7 +21,17 @@ from handler_host.plugin.errors import (
     UpstreamRateLimited,
 )
 from handler_host.workers.runtime.process import LOADING_THRESHOLD
-from tests.support import WORKERS, bench, children_of, error_of, gone, install_plugin, install_puppet, until, within
+from tests.support import (
+    WORKERS,
+    children_of,
+    error_of,
+    gone,
+    install_plugin,
+    install_puppet,
+    supervisor_harness,
+    until,
+    within,
+)
 
 MANIFEST = """
 title = "Puppet"
@@ -41,7 +51,7 @@ async def test_a_worker_sees_its_own_secrets_and_nothing_else_of_the_hosts_envir
     tmp_path: Path, isolation: str
 ) -> None:
     install_plugin(tmp_path, "puppet", (WORKERS / "puppet.py").read_text(), attribute="Puppet", manifest=MANIFEST)
-    async with bench(tmp_path, environ=ENVIRON, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, environ=ENVIRON, policy={"isolation": isolation}) as host:
         seen = await host.ask("puppet", "environment")
         assert seen["secrets"] == {"PUPPET_KEY": "puppet-secret-value"}
         assert seen["environ"]["PUPPET_KEY"] == "puppet-secret-value"
@@ -55,7 +65,7 @@ async def test_a_worker_sees_its_own_secrets_and_nothing_else_of_the_hosts_envir
 @pytest.mark.parametrize("isolation", ["process", "exec"])
 async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(tmp_path: Path, isolation: str) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
         seen = await host.ask("puppet", "environment")
         assert seen["group"] == seen["pid"] == host.pid()
         assert seen["oom_score_adj"] >= 500
@@ -86,7 +96,7 @@ async def test_the_collector_rests_while_a_handler_is_loaded_and_never_looks_at_
     tmp_path: Path, isolation: str
 ) -> None:
     install_plugin(tmp_path, "collecting", COLLECTING)
-    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
         seen = await within(host.ask("collecting", "collector"))
         assert seen["loading"][0] == LOADING_THRESHOLD
         assert seen["frozen"] > 100_000
@@ -107,7 +117,7 @@ class Handler:
 @pytest.mark.parametrize("isolation", ["process", "exec"])
 async def test_the_channel_is_not_handed_on_to_what_a_plugin_starts(tmp_path: Path, isolation: str) -> None:
     install_plugin(tmp_path, "puppet", SPAWNING)
-    async with bench(tmp_path, handlers={"puppet": {}}, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}, policy={"isolation": isolation}) as host:
         shown = await host.ask("puppet", "descriptors")
         assert "pipe:" in shown
         assert "socket:" not in shown
@@ -122,7 +132,7 @@ async def test_the_other_launchers_speak_the_same_channel(
     monkeypatch.setattr(sys, "path", list(sys.path))
     install_puppet(tmp_path, name)
     try:
-        async with bench(tmp_path, policy={"isolation": isolation}) as host:
+        async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
             responses = await within(asyncio.gather(*(host.ask(name, number=number) for number in range(20))))
             assert [response["number"] for response in responses] == list(range(20))
             assert [chunk["number"] async for chunk in host.chunks(name, steps=["", "", ""])] == [0, 1, 2]
@@ -146,7 +156,7 @@ async def test_where_no_descriptor_of_a_process_can_be_had_its_end_is_noticed_al
 
     monkeypatch.setattr(os, "pidfd_open", refused)
     install_puppet(tmp_path)
-    async with bench(tmp_path, policy={"isolation": isolation}) as host:
+    async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
         pid = (await within(host.ask()))["pid"]
         await within(host.supervisor.unload("puppet"))
         assert gone(pid)
@@ -167,7 +177,7 @@ async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_
     install_puppet(tmp_path, name)
     install_puppet(tmp_path)
     try:
-        async with bench(tmp_path, handlers={name: {"isolation": "inline"}}, installed=True) as host:
+        async with supervisor_harness(tmp_path, handlers={name: {"isolation": "inline"}}, installed=True) as host:
             assert (await host.ask(name))["pid"] == os.getpid()
             assert str(tmp_path) in sys.path
             await within(host.supervisor.rescan())
@@ -179,7 +189,7 @@ async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_
 async def test_an_interpreter_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     policy = {"isolation": "exec", "python": Path("/nowhere/python")}
-    async with bench(tmp_path, policy=policy) as host:
+    async with supervisor_harness(tmp_path, policy=policy) as host:
         error = await error_of(host.ask())
         assert error.code == "activation_failed"
         assert "/nowhere/python" in error.message
@@ -188,7 +198,7 @@ async def test_an_interpreter_that_is_not_there_is_a_clear_error(tmp_path: Path)
 async def test_case_44_a_missing_secret_is_named_and_nothing_is_forked(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", (WORKERS / "puppet.py").read_text(), attribute="Puppet", manifest=MANIFEST)
     before = children_of(os.getpid())
-    async with bench(tmp_path, environ={"PATH": os.environ["PATH"]}) as host:
+    async with supervisor_harness(tmp_path, environ={"PATH": os.environ["PATH"]}) as host:
         assert host.state() == "missing-secret"
         error = await error_of(host.ask())
         assert isinstance(error, HandlerUnavailable)
@@ -199,7 +209,7 @@ async def test_case_44_a_missing_secret_is_named_and_nothing_is_forked(tmp_path:
 async def test_case_44_a_plugin_of_another_api_major_is_incompatible_and_not_imported(tmp_path: Path) -> None:
     marker = tmp_path / "imported"
     install_plugin(tmp_path, "puppet", f"open({str(marker)!r}, 'w')\n", group="handler_host.v2")
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         assert host.state() == "incompatible"
         assert isinstance(await error_of(host.ask()), HandlerUnavailable)
         assert not marker.exists()
@@ -209,7 +219,7 @@ async def test_errors_of_a_handler_keep_their_meaning_and_others_show_no_detail(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         refused = await error_of(host.ask("puppet", "refuse"))
         assert isinstance(refused, InvalidInput)
         assert (refused.message, refused.param) == ("no good", "field")
@@ -247,7 +257,7 @@ class Handler:
 
 async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_are_shown(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", TYPED)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert await host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": 2}]) == 3
         error = await error_of(host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": "two"}]))
         assert isinstance(error, InvalidInput)
@@ -299,7 +309,7 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
 )
 async def test_what_an_author_got_wrong_is_told_in_one_sentence(tmp_path: Path, source: str, told: str) -> None:
     install_plugin(tmp_path, "puppet", source)
-    async with bench(tmp_path, handlers={"puppet": {}}) as host:
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         error = await error_of(host.ask())
         assert error.code in ("activation_failed", "unknown_operation")
         assert told in error.message
@@ -317,7 +327,7 @@ async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_the_requests_n
     )
     install_plugin(tmp_path, "puppet", source)
     with caplog.at_level(logging.INFO):
-        async with bench(tmp_path, handlers={"puppet": {}}) as host:
+        async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
             await host.ask("puppet", "say", text="hello")
     (record,) = [record for record in caplog.records if record.getMessage() == "said hello"]
     assert record.name == "handler.puppet"
@@ -334,7 +344,9 @@ async def test_a_flood_of_output_is_bounded_in_the_log(tmp_path: Path, caplog: p
     )
     install_plugin(tmp_path, "puppet", source)
     with caplog.at_level(logging.INFO, "handler.puppet"):
-        async with bench(tmp_path, handlers={"puppet": {}}, workers={"output_lines_per_second": 10}) as host:
+        async with supervisor_harness(
+            tmp_path, handlers={"puppet": {}}, workers={"output_lines_per_second": 10}
+        ) as host:
             assert await host.ask("puppet", "flood") == 1
             await host.supervisor.unload("puppet")
     lines = [record.getMessage() for record in caplog.records if record.name == "handler.puppet"]
@@ -344,6 +356,6 @@ async def test_a_flood_of_output_is_bounded_in_the_log(tmp_path: Path, caplog: p
 
 async def test_the_host_never_imports_a_plugin_or_what_it_needs(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with bench(tmp_path) as host:
+    async with supervisor_harness(tmp_path) as host:
         await host.ask()
         assert "puppet" not in sys.modules

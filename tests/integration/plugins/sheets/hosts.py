@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.integration.plugins.sheets.google import BOOK, Google
-from tests.support import LIMIT, Bench, bench, gone, within
+from tests.support import LIMIT, SupervisorHarness, gone, supervisor_harness, within
 
 QUICK = {"flush_after": 0, "retry_first": 0.02, "retry_longest": 0.1, "settle": 0.3, "timeout": 5, "cache_age": 0}
 """Impatient, where the defaults are for Google's real pace."""
@@ -23,7 +23,7 @@ PLENTY = {"reads_per_minute": 100_000, "writes_per_minute": 100_000}
 class Client:
     """Asks the handler of one host."""
 
-    def __init__(self, host: Bench) -> None:
+    def __init__(self, host: SupervisorHarness) -> None:
         self.host = host
 
     async def __call__(self, operation: str, **request: Any) -> Any:
@@ -44,7 +44,9 @@ async def local(root: Path, *, secrets: dict[str, str] | None = None, **settings
     """Run a host without credentials."""
     environ = {"PATH": "/usr/bin:/bin", **(secrets or {})}
     handlers = {"sheets": settings}
-    async with bench(root, handlers=handlers, data_dir=root / "data", environ=environ, installed=True) as host:
+    async with supervisor_harness(
+        root, handlers=handlers, data_dir=root / "data", environ=environ, installed=True
+    ) as host:
         yield Client(host)
 
 

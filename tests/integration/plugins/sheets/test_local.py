@@ -21,7 +21,7 @@ from sheets import outbox, repeats, store
 from sheets.store import Store
 from sheets.types import LogAppend
 from tests.integration.plugins.sheets.hosts import local
-from tests.support import bench, error_of, until, within
+from tests.support import error_of, supervisor_harness, until, within
 
 
 async def test_users_are_registered_approved_changed_and_listed(tmp_path: Path) -> None:
@@ -267,7 +267,7 @@ async def test_a_wrong_configuration_is_told_at_activation_without_the_key(
 
 
 async def test_without_a_data_directory_it_says_what_to_set(tmp_path: Path) -> None:
-    async with bench(tmp_path, environ={}, installed=True) as host:
+    async with supervisor_harness(tmp_path, environ={}, installed=True) as host:
         error = await error_of(host.ask("sheets", "status"))
         assert "set data_dir" in error.message
 
