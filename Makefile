@@ -71,6 +71,14 @@ check: setup ## lint, format, types
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy
 
+.PHONY: imports
+imports: setup ## the order of the packages and the direction of every import (import-linter)
+	@$(bin)/lint-imports --no-cache
+
+.PHONY: voice
+voice: setup ## spelling, and the phrases that this project does not use (codespell)
+	@$(bin)/codespell . .ci/run
+
 .PHONY: lint
 lint: $(VENV)-lint/.installed ## the files of examples/ by hadolint, yamllint and kubernetes-validate
 	@$(VENV)-lint/bin/hadolint examples/deploy/Dockerfile
@@ -117,7 +125,7 @@ $(VENV)-docs/.installed: requirements/docs.txt
 
 .PHONY: clean
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node $(VENV)-docs $(VENV)-lint build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node $(VENV)-docs $(VENV)-lint build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.

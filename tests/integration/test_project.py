@@ -152,8 +152,8 @@ def test_a_wheel_holds_all_that_is_installed(root: Path, tmp_path: Path) -> None
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
         about = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
         entry_points = archive.read(about["entry_points.txt"]).decode()
-    source = root / ("src" if root in PLUGINS else ".")
-    packages = [source / "host"] if root == ROOT else sorted(path for path in source.iterdir() if path.is_dir())
+    source = root / ("src" if root in PLUGINS else "host/src")
+    packages = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.endswith(".egg-info"))
     files = {
         str(path.relative_to(source))
         for package in packages

@@ -43,7 +43,7 @@ class Reader:
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = environment / "lib" / version / "site-packages"
         (site / "of_the_tests.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
-        for name, module in (("handler-host", "host"), ("pip", "pip")):
+        for name, module in (("handler-host", "handler_host"), ("pip", "pip")):
             command = environment / "bin" / name
             command.write_text(f'#!/bin/sh\nexec "{environment}/bin/python" -m {module} "$@"\n')
             command.chmod(0o755)

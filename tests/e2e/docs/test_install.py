@@ -27,7 +27,7 @@ def test_the_readmes_install_gives_what_a_new_plugin_needs(reader: Reader) -> No
     assert own == "python3 -m venv env && . env/bin/activate"  # which the reader has
     reader.run(install)
     assert reader.run(version).startswith("handler-host 0.1.0")
-    python = reader.run("python -c 'import host, gpt_a; print(host.__file__, gpt_a.__file__)'")
+    python = reader.run("python -c 'import handler_host, gpt_a; print(handler_host.__file__, gpt_a.__file__)'")
     assert all(file.startswith(str(reader.directory / "venv")) for file in python.split())
     (words,) = re.findall(r"^  (cd .*)$", reader.run("handler-host new acme_gpt --kind chat"), re.MULTILINE)
     reader.run(words)
