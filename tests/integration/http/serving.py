@@ -20,7 +20,7 @@ from tests.support import Control, children_of, within
 
 ADMIN = "the-admin-token"
 PARROT = '''
-from handler_host.chat import ChatHandler, ChatPiece, ToolCallDelta, Usage
+from handler_host.chat import ChatHandler, ChatChunk, ToolCallDelta, Usage
 from handler_host.plugin.errors import UpstreamRateLimited
 
 class Handler(ChatHandler):
@@ -33,16 +33,16 @@ class Handler(ChatHandler):
             if word == "LIMIT":
                 raise UpstreamRateLimited("slow down", retry_after=7.0)
             if word == "TOOL":
-                yield ChatPiece(tool_calls=[ToolCallDelta(index=0, id="call_1", name="look", arguments='{"a"')])
-                yield ChatPiece(tool_calls=[ToolCallDelta(index=0, arguments=": 1}")])
-                yield ChatPiece(finish_reason="tool_calls")
+                yield ChatChunk(tool_calls=[ToolCallDelta(index=0, id="call_1", name="look", arguments='{"a"')])
+                yield ChatChunk(tool_calls=[ToolCallDelta(index=0, arguments=": 1}")])
+                yield ChatChunk(finish_reason="tool_calls")
             elif word == "MODEL":
                 yield str(request.model)
             elif word == "NO":
-                yield ChatPiece(refusal="I will not")
+                yield ChatChunk(refusal="I will not")
             else:
                 yield word + " "
-        yield ChatPiece(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
+        yield ChatChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
 '''
 
 

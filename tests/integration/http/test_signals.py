@@ -173,7 +173,7 @@ def test_a_terminal_that_is_closed_ends_the_host_that_runs_at_it(tmp_path: Path)
     end, side = pty.openpty()
     start = (
         "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'host', 'serve', '--port', '0'])"
+        "os.execv(sys.executable, [sys.executable, '-m', 'handler_host', 'serve', '--port', '0'])"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", start],

@@ -15,7 +15,7 @@ import pytest
 
 from handler_host.auth.consumer_file import parse_consumers
 from handler_host.auth.consumers import Consumers
-from handler_host.auth.rate_limiter import Usage
+from handler_host.auth.rate_limiter import RateLimiter
 from handler_host.config import AdminConfig, AuthConfig, Config
 from handler_host.config.loader import hash_key, load_config
 from handler_host.plugin.errors import ConfigError
@@ -168,7 +168,7 @@ def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str) -> 
 
 
 def test_no_minute_has_more_requests_than_allowed_also_when_the_limit_changes() -> None:
-    usage = Usage()
+    usage = RateLimiter()
     assert [usage.request(3, now) for now in (0.0, 10.0, 20.0)] == [0.0, 0.0, 0.0]
     assert usage.request(3, 30.0) == 30.0
     assert usage.request(3, 60.0) == 0.0
