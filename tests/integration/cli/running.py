@@ -22,7 +22,7 @@ TOKEN = "the-admin-token-of-the-tests"
 KEY = "a-key-of-a-consumer"
 PARROT = '''
 from collections.abc import AsyncIterator
-from handler_host.chat import ChatHandler, ChatPiece, Usage, text_of
+from handler_host.chat import ChatHandler, ChatChunk, Usage, content_text
 from handler_host.plugin import operation
 
 class Handler(ChatHandler):
@@ -30,13 +30,13 @@ class Handler(ChatHandler):
 
     async def stream(self, request):
         if request.last_text() == "HISTORY":
-            yield " | ".join(text_of(message.content) for message in request.messages)
+            yield " | ".join(content_text(message.content) for message in request.messages)
             return
         for word in request.last_text().split():
             if word == "BOOM":
                 raise RuntimeError("a secret detail")
             yield word + " "
-        yield ChatPiece(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
+        yield ChatChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
 
     @operation(summary="Gives back what it gets.")
     async def echo(self, request: dict[str, object]) -> dict[str, object]:
@@ -98,7 +98,7 @@ class Terminal:
     # Who leads a session and opens a terminal is controlled by it: Ctrl-C becomes a signal.
     _START = (
         "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); "
-        "os.execv(sys.executable, [sys.executable, '-m', 'host', *sys.argv[1:]])"
+        "os.execv(sys.executable, [sys.executable, '-m', 'handler_host', *sys.argv[1:]])"
     )
 
     def __init__(self, *words: str, **environment: str) -> None:
