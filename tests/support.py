@@ -135,7 +135,7 @@ class SupervisorHarness:
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
-            return json.loads(await call.response())
+            return json.loads(await call.read_response())
 
     async def chunks(self, name: str = "puppet", operation: str = "stream", **request: Any) -> AsyncIterator[Any]:
         """Run an operation as a stream."""

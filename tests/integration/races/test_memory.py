@@ -113,7 +113,7 @@ async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_no
                 # Both at once would be 2000 MB.
                 excess.append(ledger.used + ledger.reserved - ledger.usable)
                 call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
-                return await call.response()
+                return await call.read_response()
 
         await within(asyncio.gather(ask("one"), ask("two")))
         assert max(excess) <= 0

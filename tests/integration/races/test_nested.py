@@ -118,7 +118,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
         async with host.supervisor.lease("relay", "stream") as lease:
             body = b'{"to": "puppet", "what": "flood", "request": {"size": %d}}' % size
             call = lease.call("stream", body, streamed=True, request_id="slow", timeout=None)
-            assert await within(call.chunks())
+            assert await within(call.read_chunks())
             flooded = host.control.directory / "flooded"
 
             async def settled() -> int:
@@ -133,7 +133,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
             assert await within(settled()) <= (2 * window + 256 * 1024) // size + 9
             taken = 0
             while taken < 8 * window:
-                taken += sum(map(len, await within(call.chunks())))
+                taken += sum(map(len, await within(call.read_chunks())))
         await until(lambda: in_flight(host, "puppet") == 0)
 
 

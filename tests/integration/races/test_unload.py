@@ -80,7 +80,7 @@ async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keep
             await asyncio.sleep(0.5)
             assert host.state() == "active"
             call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
-            response = json.loads(await within(call.response()))
+            response = json.loads(await within(call.read_response()))
         assert (response["pid"], response["generation"]) == (pid, lease.generation)
 
 

@@ -1,4 +1,4 @@
-"""The host's end of the channel, against the real worker's end and against ends that misbehave."""
+"""The host's end of the channel, against a worker's end that the test drives frame by frame."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -27,15 +28,15 @@ SPEC = frames.WorkerSpec(handler="x", entry_point="x:X", distribution="x", versi
 
 
 class Peer:
-    """The worker's end, by hand."""
+    """The worker's end, driven by the test."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._frames: asyncio.Queue[frames.HostFrame] = asyncio.Queue()
-        self._decoder = frames.host_frames(2**20)
+        self._decoder = frames.host_frame_decoder(2**20)
 
-    async def sent(self) -> frames.HostFrame:
-        """Return the next frame that the host has sent."""
+    async def receive(self) -> frames.HostFrame:
+        """Return the next frame of the host."""
         while self._frames.empty():
             data = await within(asyncio.get_running_loop().sock_recv(self._sock, 65536))
             assert data, "the host has closed the channel"
@@ -43,21 +44,34 @@ class Peer:
                 self._frames.put_nowait(frame)
         return self._frames.get_nowait()
 
+    async def receive_number(self) -> int:
+        """Return the number of the next frame, which is a call."""
+        frame = await self.receive()
+        assert isinstance(frame, frames.Call)
+        return frame.number
+
+    async def receive_ping(self) -> frames.Ping:
+        """Return the next frame, which is a ping."""
+        frame = await self.receive()
+        assert isinstance(frame, frames.Ping)
+        return frame
+
     async def send(self, *sent: frames.WorkerFrame) -> None:
         """Send frames to the host."""
-        await asyncio.get_running_loop().sock_sendall(self._sock, b"".join(map(frames.encode, sent)))
+        await self.send_bytes(b"".join(map(frames.encode, sent)))
 
-    async def raw(self, data: bytes) -> None:
+    async def send_bytes(self, data: bytes) -> None:
         """Send bytes to the host."""
         await asyncio.get_running_loop().sock_sendall(self._sock, data)
 
-    def leave(self) -> None:
+    def close(self) -> None:
         """Close this end."""
         self._sock.close()
 
 
 @asynccontextmanager
-async def channel(**limits: float) -> AsyncIterator[tuple[Channel, Peer]]:
+async def channel(**limits: Any) -> AsyncIterator[tuple[Channel, Peer]]:
+    """Open a channel with these limits; yield it and the worker's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
     theirs.setblocking(False)
@@ -66,7 +80,7 @@ async def channel(**limits: float) -> AsyncIterator[tuple[Channel, Peer]]:
         handler="x",
         generation=1,
         limits=ChannelLimits(**limits),
-        on_log=lambda record: None,  # type: ignore[arg-type]
+        on_log=lambda record: None,
     )
     try:
         yield opened, Peer(theirs)
@@ -76,170 +90,176 @@ async def channel(**limits: float) -> AsyncIterator[tuple[Channel, Peer]]:
         await asyncio.sleep(0)
 
 
-def begin(opened: Channel, *, streamed: bool = False, timeouts: CallTimeouts = NO_LIMITS) -> Call:
+def start_call(opened: Channel, *, streamed: bool = False, timeouts: CallTimeouts = NO_LIMITS) -> Call:
     return opened.call("op", b"{}", streamed=streamed, request_id="r", timeouts=timeouts)
 
 
-async def test_answers_reach_their_own_calls_in_whatever_order_they_come() -> None:
-    async with channel() as (opened, peer):
-        calls = [begin(opened) for _ in range(3)]
-        numbers = [(await peer.sent()).number for _ in calls]  # type: ignore[union-attr]
-        assert len(set(numbers)) == 3
-        await peer.send(*(frames.End(number, b"%d" % number) for number in reversed(numbers)))
-        assert [await within(call.response()) for call in calls] == [b"%d" % number for number in numbers]
-        assert opened.in_flight == 0
+async def started(opened: Channel, peer: Peer) -> None:
+    """Start the handler; the worker reports that it is ready."""
+    starting = asyncio.ensure_future(opened.start(SPEC, 30.0))
+    assert isinstance(await peer.receive(), frames.Start)
+    await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
+    await within(starting)
 
 
-async def test_frames_for_calls_that_are_over_or_never_were_are_ignored() -> None:
-    async with channel() as (opened, peer):
-        late = begin(opened, timeouts=CallTimeouts(0.01, None, None))
-        assert isinstance(await error_of(late.response()), DeadlineExceeded)
-        number = (await peer.sent()).number  # type: ignore[union-attr]
-        assert isinstance(await peer.sent(), frames.Cancel)
-        call = begin(opened)
-        await peer.send(frames.End(number, b"late"), frames.Chunk(999, b"x"), frames.End(number + 1, b"own"))
-        assert await within(call.response()) == b"own"
+class TestCalls:
+    async def test_responses_in_any_order(self) -> None:
+        async with channel() as (opened, peer):
+            calls = [start_call(opened) for _ in range(3)]
+            numbers = [await peer.receive_number() for _ in calls]
+            assert len(set(numbers)) == 3
+            await peer.send(*(frames.End(number, b"%d" % number) for number in reversed(numbers)))
+            assert [await within(call.read_response()) for call in calls] == [b"%d" % number for number in numbers]
+            assert opened.in_flight == 0
 
+    async def test_late_and_unknown_frames_are_ignored(self) -> None:
+        async with channel() as (opened, peer):
+            late = start_call(opened, timeouts=CallTimeouts(0.01, None, None))
+            assert isinstance(await error_of(late.read_response()), DeadlineExceeded)
+            number = await peer.receive_number()
+            assert isinstance(await peer.receive(), frames.Cancel)
+            call = start_call(opened)
+            await peer.send(frames.End(number, b"late"), frames.Chunk(999, b"x"), frames.End(number + 1, b"own"))
+            assert await within(call.read_response()) == b"own"
 
-async def test_numbers_are_never_used_twice() -> None:
-    async with channel() as (opened, peer):
-        seen = set()
-        for _ in range(50):
-            begin(opened).cancel()
-            seen.add((await peer.sent()).number)  # type: ignore[union-attr]
-            assert isinstance(await peer.sent(), frames.Cancel)
-        assert len(seen) == 50
+    async def test_numbers_are_unique(self) -> None:
+        async with channel() as (opened, peer):
+            numbers = set()
+            for _ in range(50):
+                start_call(opened).cancel()
+                numbers.add(await peer.receive_number())
+                assert isinstance(await peer.receive(), frames.Cancel)
+            assert len(numbers) == 50
 
+    async def test_credit_follows_consumption(self) -> None:
+        async with channel(window=100) as (opened, peer):
+            call = start_call(opened, streamed=True)
+            number = await peer.receive_number()
+            await peer.send(frames.Chunk(number, b"x" * 60), frames.Chunk(number, b"y" * 60))
+            chunks = await within(call.read_chunks())
+            while sum(map(len, chunks)) < 120:
+                chunks += await within(call.read_chunks())
+            reading = asyncio.ensure_future(call.read_chunks())
+            assert await peer.receive() == frames.Credit(number, 120)
+            await peer.send(frames.End(number, None))
+            assert await within(reading) == []
 
-async def test_credit_is_given_as_the_consumer_takes_and_not_before() -> None:
-    async with channel(window=100) as (opened, peer):
-        call = begin(opened, streamed=True)
-        number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Chunk(number, b"x" * 60), frames.Chunk(number, b"y" * 60))
-        taken = await within(call.chunks())
-        while sum(map(len, taken)) < 120:
-            taken += await within(call.chunks())
-        asking = asyncio.ensure_future(call.chunks())
-        assert await peer.sent() == frames.Credit(number, 120)
-        await peer.send(frames.End(number, None))
-        assert await within(asking) == []
+    async def test_time_limit_is_named(self) -> None:
+        async with channel() as (opened, peer):
+            stream = start_call(opened, streamed=True, timeouts=CallTimeouts(None, 0.01, None))
+            assert "first_byte_timeout" in (await error_of(stream.read_chunks())).message
+            gap = start_call(opened, streamed=True, timeouts=CallTimeouts(None, None, 0.01))
+            await peer.receive_number()
+            assert isinstance(await peer.receive(), frames.Cancel)
+            number = await peer.receive_number()
+            await peer.send(frames.Chunk(number, b"1"))
+            assert await within(gap.read_chunks()) == [b"1"]
+            assert "gap_timeout" in (await error_of(gap.read_chunks())).message
+            assert await peer.receive() == frames.Cancel(number)
 
+    async def test_fragments_are_joined_up_to_the_limit(self) -> None:
+        async with channel(max_answer=100) as (opened, peer):
+            call = start_call(opened)
+            number = await peer.receive_number()
+            await peer.send(frames.Chunk(number, b"a" * 50), frames.Chunk(number, b"b" * 49), frames.End(number, b"c"))
+            assert await within(call.read_response()) == b"a" * 50 + b"b" * 49 + b"c"
+            too_long = start_call(opened)
+            assert [await peer.receive(), await peer.receive()] == [
+                frames.Credit(number, 50),
+                frames.Credit(number, 49),
+            ]
+            number = await peer.receive_number()
+            await peer.send(frames.Chunk(number, b"a" * 101))
+            assert isinstance(await error_of(too_long.read_response()), ResponseTooLarge)
 
-async def test_each_time_limit_is_named_in_its_error() -> None:
-    async with channel() as (opened, peer):
-        stream = begin(opened, streamed=True, timeouts=CallTimeouts(None, 0.01, None))
-        assert "first_byte_timeout" in (await error_of(stream.chunks())).message
-        gap = begin(opened, streamed=True, timeouts=CallTimeouts(None, None, 0.01))
-        sent = [await peer.sent() for _ in range(3)]
-        number = sent[-1].number  # type: ignore[union-attr]
-        await peer.send(frames.Chunk(number, b"1"))
-        assert await within(gap.chunks()) == [b"1"]
-        assert "gap_timeout" in (await error_of(gap.chunks())).message
-        assert await peer.sent() == frames.Cancel(number)
-
-
-async def test_fragments_of_an_answer_are_joined_up_to_the_limit() -> None:
-    async with channel(max_answer=100) as (opened, peer):
-        call = begin(opened)
-        number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Chunk(number, b"a" * 50), frames.Chunk(number, b"b" * 49), frames.End(number, b"c"))
-        assert await within(call.response()) == b"a" * 50 + b"b" * 49 + b"c"
-        over = begin(opened)
-        assert [await peer.sent(), await peer.sent()] == [frames.Credit(number, 50), frames.Credit(number, 49)]
-        number = (await peer.sent()).number  # type: ignore[union-attr]
-        await peer.send(frames.Chunk(number, b"a" * 101))
-        assert isinstance(await error_of(over.response()), ResponseTooLarge)
-
-
-async def test_a_consumer_that_is_cancelled_cancels_its_call_at_the_worker() -> None:
-    async with channel() as (opened, peer):
-        call = begin(opened)
-        number = (await peer.sent()).number  # type: ignore[union-attr]
-        waiting = asyncio.ensure_future(call.response())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        await asyncio.wait({waiting})
-        assert waiting.cancelled()
-        assert await peer.sent() == frames.Cancel(number)
-        assert opened.in_flight == 0
+    async def test_cancelled_consumer_cancels_the_call(self) -> None:
+        async with channel() as (opened, peer):
+            call = start_call(opened)
+            number = await peer.receive_number()
+            waiting = asyncio.ensure_future(call.read_response())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            await asyncio.wait({waiting})
+            assert waiting.cancelled()
+            assert await peer.receive() == frames.Cancel(number)
+            assert opened.in_flight == 0
 
 
 @pytest.mark.parametrize(
-    ("data", "told"),
+    ("data", "reason"),
     [
         (frames.HEADER.pack(2**31), "2147483648 bytes"),
         (frames.HEADER.pack(2) + b"\xc1\xc1", "malformed"),
         (frames.HEADER.pack(50) + b"half", "cut off"),
     ],
 )
-async def test_what_is_no_frame_closes_the_channel_and_calls_wait_for_the_explanation(data: bytes, told: str) -> None:
+async def test_invalid_bytes_close_the_channel(data: bytes, reason: str) -> None:
+    """Calls in flight then wait until the host can explain how the worker ended."""
     async with channel() as (opened, peer):
-        call = begin(opened)
-        await peer.sent()
-        await peer.raw(data)
-        if "cut" in told:
-            peer.leave()
-        closed = await within(opened.closed)
-        assert told in closed.text
-        asking = asyncio.ensure_future(error_of(call.response()))
+        call = start_call(opened)
+        await peer.receive_number()
+        await peer.send_bytes(data)
+        if "cut" in reason:
+            peer.close()
+        assert reason in (await within(opened.closed)).text
+        reading = asyncio.ensure_future(error_of(call.read_response()))
         await asyncio.sleep(0)
-        assert not asking.done()
+        assert not reading.done()
         opened.fail(HandlerCrashed("explained"))
-        assert (await within(asking)).message == "explained"
-        assert (await error_of(begin(opened).response())).message == "explained"
+        assert (await within(reading)).message == "explained"
+        assert (await error_of(start_call(opened).read_response())).message == "explained"
 
 
-async def test_start_tells_why_there_is_no_handler() -> None:
-    async with channel() as (opened, peer):
-        starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
-        assert isinstance(await peer.sent(), frames.Start)
-        await peer.send(frames.Failed("no luck", "trace"))
-        error = await within(starting)
-        assert isinstance(error, ActivationFailed)
-        assert "no luck" in error.message
-    async with channel() as (opened, peer):
-        assert isinstance(await error_of(opened.start(SPEC, 0.01)), ActivationTimeout)
-    async with channel() as (opened, peer):
-        starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
-        await peer.sent()
-        peer.leave()
-        assert isinstance(await within(starting), HandlerCrashed)
-    async with channel() as (opened, peer):
-        starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
-        await peer.sent()
-        await peer.send(frames.Ready(frames.PROTOCOL_VERSION + 1, (), 0.0, 0.0))
-        assert "protocol" in (await within(starting)).message
+class TestStart:
+    async def test_failed(self) -> None:
+        async with channel() as (opened, peer):
+            starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
+            assert isinstance(await peer.receive(), frames.Start)
+            await peer.send(frames.Failed("no luck", "trace"))
+            error = await within(starting)
+            assert isinstance(error, ActivationFailed)
+            assert "no luck" in error.message
+
+    async def test_timeout(self) -> None:
+        async with channel() as (opened, _):
+            assert isinstance(await error_of(opened.start(SPEC, 0.01)), ActivationTimeout)
+
+    async def test_worker_ends(self) -> None:
+        async with channel() as (opened, peer):
+            starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
+            await peer.receive()
+            peer.close()
+            assert isinstance(await within(starting), HandlerCrashed)
+
+    async def test_other_protocol_version(self) -> None:
+        async with channel() as (opened, peer):
+            starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
+            await peer.receive()
+            await peer.send(frames.Ready(frames.PROTOCOL_VERSION + 1, (), 0.0, 0.0))
+            assert "protocol" in (await within(starting)).message
 
 
-async def test_a_host_that_stood_still_does_not_take_its_workers_for_hung() -> None:
-    """Given a host that was stopped for longer than hang_after, as a container is paused with all its workers."""
-    async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
-        starting = asyncio.ensure_future(opened.start(SPEC, 30.0))
-        await peer.sent()
-        await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
-        await within(starting)
-        ping = await peer.sent()
-        time.sleep(0.5)  # noqa: ASYNC251 - the loop stands still: that is what is tested
-        for _ in range(3):
-            await asyncio.sleep(0)  # the host's timers come first, then the worker's answer
-        while isinstance(ping, frames.Ping) and ping.sequence < 5:
-            await peer.send(frames.Pong(ping.sequence, 0))
-            ping = await peer.sent()
-        assert not opened.closed.done()
+class TestHeartbeat:
+    async def test_stopped_host_does_not_count(self) -> None:
+        """A container that is paused for longer than hang_after stops the host and all its workers."""
+        async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
+            await started(opened, peer)
+            ping = await peer.receive_ping()
+            time.sleep(0.5)  # noqa: ASYNC251 - blocks the loop as a stopped process does
+            for _ in range(3):
+                await asyncio.sleep(0)  # the host's timers run before it reads the worker's response
+            while ping.sequence < 5:
+                await peer.send(frames.Pong(ping.sequence, 0))
+                ping = await peer.receive_ping()
+            assert not opened.closed.done()
 
-
-async def test_any_frame_is_a_sign_of_life_and_silence_is_a_hang() -> None:
-    async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
-        starting = asyncio.ensure_future(opened.start(SPEC, 5.0))
-        await peer.sent()
-        await peer.send(frames.Ready(frames.PROTOCOL_VERSION, (), 0.0, 0.0))
-        await within(starting)
-        loop = asyncio.get_running_loop()
-        end = loop.time() + 0.5
-        while loop.time() < end:
-            ping = await peer.sent()
-            assert isinstance(ping, frames.Ping)
-            await peer.send(frames.Pong(ping.sequence, 0))
-        assert not opened.closed.done()
-        closed = await within(opened.closed)
-        assert closed.hang
+    async def test_silence_is_a_hang(self) -> None:
+        async with channel(heartbeat_interval=0.02, hang_after=0.2) as (opened, peer):
+            await started(opened, peer)
+            loop = asyncio.get_running_loop()
+            end = loop.time() + 0.5
+            while loop.time() < end:
+                ping = await peer.receive_ping()
+                await peer.send(frames.Pong(ping.sequence, 0))
+            assert not opened.closed.done()
+            assert (await within(opened.closed)).hang

@@ -1,4 +1,4 @@
-"""The frames: whatever is sent arrives, however it is cut; whatever is no frame is refused and nothing else."""
+"""Frames: decoded whole however the stream is cut; anything else is a protocol error."""
 
 from __future__ import annotations
 
@@ -55,67 +55,61 @@ WORKER_FRAMES = st.one_of(
 
 
 def cut(data: bytes, places: list[int]) -> list[bytes]:
-    """Cut ``data`` at places, taken modulo its length."""
+    """Cut ``data`` at ``places``, modulo its length."""
     at = sorted({place % (len(data) + 1) for place in places})
     return [data[start:end] for start, end in zip([0, *at], [*at, len(data)], strict=True)]
 
 
-@given(st.lists(WORKER_FRAMES, max_size=8), st.lists(st.integers(min_value=0, max_value=10_000), max_size=12))
-def test_frames_of_a_worker_arrive_whole_however_the_stream_is_cut(
-    sent: list[frames.WorkerFrame], places: list[int]
-) -> None:
-    decoder = frames.worker_frames()
-    arrived = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
-    assert arrived == sent
-    assert decoder.pending == 0
+PLACES = st.lists(st.integers(min_value=0, max_value=10_000), max_size=12)
 
 
-@given(st.lists(HOST_FRAMES, max_size=8), st.lists(st.integers(min_value=0, max_value=10_000), max_size=12))
-def test_frames_of_the_host_arrive_whole_however_the_stream_is_cut(
-    sent: list[frames.HostFrame], places: list[int]
-) -> None:
-    decoder = frames.host_frames(2**20)
-    arrived = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
-    assert arrived == sent
+class TestDecoder:
+    @given(st.lists(WORKER_FRAMES, max_size=8), PLACES)
+    def test_worker_frames(self, sent: list[frames.WorkerFrame], places: list[int]) -> None:
+        decoder = frames.worker_frame_decoder()
+        received = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
+        assert received == sent
+        assert decoder.pending == 0
+
+    @given(st.lists(HOST_FRAMES, max_size=8), PLACES)
+    def test_host_frames(self, sent: list[frames.HostFrame], places: list[int]) -> None:
+        decoder = frames.host_frame_decoder(2**20)
+        received = [frame for part in cut(b"".join(map(frames.encode, sent)), places) for frame in decoder.feed(part)]
+        assert received == sent
+
+    @given(st.binary(max_size=400))
+    def test_any_bytes(self, data: bytes) -> None:
+        decoder = frames.worker_frame_decoder(max_frame=256)
+        with suppress(frames.ProtocolError):
+            for frame in decoder.feed(data):
+                assert isinstance(frame, frames.WorkerFrame)
+
+    @given(WORKER_FRAMES, st.integers(min_value=1, max_value=10_000))
+    def test_truncated_frame_stays_pending(self, frame: frames.WorkerFrame, at: int) -> None:
+        data = frames.encode(frame)
+        decoder = frames.worker_frame_decoder()
+        start = data[: at % len(data)]
+        assert list(decoder.feed(start)) == []
+        assert decoder.pending == len(start)
+
+    def test_long_frame_is_refused_by_its_length(self) -> None:
+        decoder = frames.worker_frame_decoder(max_frame=100)
+        with pytest.raises(frames.ProtocolError, match="frame of 101 bytes is longer than the limit of 100"):
+            list(decoder.feed(frames.HEADER.pack(101)))
+
+    def test_frames_before_a_malformed_one(self) -> None:
+        good = frames.Pong(1, 2)
+        decoded = frames.worker_frame_decoder().feed(frames.encode(good) + frames.HEADER.pack(1) + b"\xc1")
+        assert next(decoded) == good
+        with pytest.raises(frames.ProtocolError, match="malformed"):
+            next(decoded)
+
+    def test_frame_of_the_other_direction(self) -> None:
+        with pytest.raises(frames.ProtocolError, match="malformed"):
+            list(frames.worker_frame_decoder().feed(frames.encode(frames.Ping(1))))
 
 
-@given(st.binary(max_size=400))
-def test_any_bytes_are_frames_or_a_protocol_error(data: bytes) -> None:
-    decoder = frames.worker_frames(max_frame=256)
-    with suppress(frames.ProtocolError):
-        for frame in decoder.feed(data):
-            assert isinstance(frame, frames.WorkerFrame)
-
-
-@given(WORKER_FRAMES, st.integers(min_value=1, max_value=10_000))
-def test_a_truncated_frame_stays_pending(frame: frames.WorkerFrame, at: int) -> None:
-    data = frames.encode(frame)
-    decoder = frames.worker_frames()
-    start = data[: at % len(data)]
-    assert list(decoder.feed(start)) == []
-    assert decoder.pending == len(start)
-
-
-def test_a_frame_that_is_too_long_is_refused_by_its_length_alone() -> None:
-    decoder = frames.worker_frames(max_frame=100)
-    with pytest.raises(frames.ProtocolError, match="a frame of 101 bytes, where at most 100"):
-        list(decoder.feed(frames.HEADER.pack(101)))
-
-
-def test_frames_before_a_malformed_one_are_delivered() -> None:
-    good = frames.Pong(1, 2)
-    arriving = frames.worker_frames().feed(frames.encode(good) + frames.HEADER.pack(1) + b"\xc1")
-    assert next(arriving) == good
-    with pytest.raises(frames.ProtocolError, match="malformed"):
-        next(arriving)
-
-
-def test_a_frame_of_the_other_direction_is_malformed() -> None:
-    with pytest.raises(frames.ProtocolError, match="malformed"):
-        list(frames.worker_frames().feed(frames.encode(frames.Ping(1))))
-
-
-def test_the_representation_of_a_specification_shows_no_secret() -> None:
+def test_repr_of_a_spec_has_no_secret() -> None:
     spec = frames.WorkerSpec(
         handler="x", entry_point="x:X", distribution="x", version="1", secrets={"KEY": "very-secret"}
     )

@@ -1,4 +1,4 @@
-"""One dispatch on its way to a worker and back, as the host sees it."""
+"""One dispatch between the host and a worker, as the host sees it."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ class ChannelLimits(msgspec.Struct, frozen=True):
 
 
 class CallTimeouts(NamedTuple):
-    """Limits of one call in seconds; None means none.
+    """Limits of one call in seconds; None means unlimited.
 
-    ``total`` bounds an answer that is no stream; a stream is bounded by
-    ``first_byte`` up to its first piece, and by ``gap`` between two pieces.
+    ``total`` bounds a response that is not a stream. A stream is bounded by ``first_byte`` until its
+    first chunk, and by ``gap`` between two chunks.
     """
 
     total: float | None
@@ -37,41 +37,41 @@ class CallTimeouts(NamedTuple):
 
 
 class Link(Protocol):
-    """What a call needs of its channel."""
+    """Part of the channel that a call uses."""
 
     limits: ChannelLimits
 
     def send(self, frame: frames.HostFrame) -> None:
         """Write a frame."""
 
-    def forget(self, number: int) -> None:
-        """Drop a call and tell the worker."""
+    def drop_call(self, number: int) -> None:
+        """Remove a call and cancel it at the worker."""
 
-    def watch(self, due: float) -> None:
-        """Let the calls that are due at this time of the event loop expire then."""
+    def schedule_expiry(self, expires_at: float) -> None:
+        """Expire the calls that are due at this time of the event loop."""
 
 
 class Call:
-    """One dispatch on its way: wait for :meth:`answer`, or take the :meth:`chunks` of a stream."""
+    """One dispatch in flight: await :meth:`read_response`, or :meth:`read_chunks` for a stream."""
 
     __slots__ = (
+        "_cancelled",
         "_channel",
+        "_chunks",
         "_consumed",
         "_ended",
         "_error",
-        "_left",
         "_limit",
         "_number",
-        "_pieces",
         "_received",
         "_size",
         "_streamed",
         "_timeouts",
         "_waiter",
-        "begun_at",
         "chain",
-        "due",
+        "expires_at",
         "request_id",
+        "started_at",
         "traceparent",
     )
 
@@ -87,54 +87,55 @@ class Call:
     ) -> None:
         self.request_id = request_id
         self.chain = chain
-        """The handlers that wait for this one's answer, the first one first."""
+        """The handlers that wait for the response, outermost first."""
         self.traceparent = traceparent
-        """The span that it is a part of; what the handler dispatches for it is, too."""
-        self.begun_at = time.monotonic()
+        """The span of this dispatch; the handler's own dispatches become parts of it."""
+        self.started_at = time.monotonic()
         self._channel = channel
         self._number = number
         self._streamed = streamed
         self._timeouts = timeouts
-        self._pieces: deque[bytes] = deque()
+        self._chunks: deque[bytes] = deque()
         self._size = 0
         self._consumed = 0
         self._received = 0
         self._ended = False
         self._error: HostError | None = None
-        self._left = False
+        self._cancelled = False
         self._waiter: asyncio.Future[None] | None = None
         self._limit = (0.0, "")
-        self.due: float | None = None
-        """When it expires, on the event loop's clock; None while nobody waits."""
+        self.expires_at: float | None = None
+        """Time of the event loop at which the current wait expires; None while nothing waits."""
 
     def remaining(self) -> float | None:
-        """Return the seconds that what it dispatches may take; None if nothing bounds it, as in a stream under way."""
+        """Return the seconds that the handler's own dispatches may take; None if unlimited, as in a running stream."""
         total = self._timeouts.total
         if total is None or (self._streamed and self._received):
             return None
-        return max(0.0, self.begun_at + total - time.monotonic())
+        return max(0.0, self.started_at + total - time.monotonic())
 
-    async def response(self) -> bytes:
-        """Return the whole answer.
+    async def read_response(self) -> bytes:
+        """Return the whole response.
 
-        Raises the :class:`HostError` that the handler answered with, ``HandlerCrashed``,
-        ``DeadlineExceeded`` or ``ResponseTooLarge``. Being cancelled cancels the call.
+        Raises the :class:`HostError` of the handler, ``HandlerCrashed``, ``DeadlineExceeded`` or
+        ``ResponseTooLarge``. Cancelling this coroutine cancels the call.
         """
         if not self._ended:
             await self._wait(self._timeouts.total, "request_timeout")
         if self._error is not None:
             raise self._error.copy()
-        return self._pieces[0] if len(self._pieces) == 1 else b"".join(self._pieces)
+        return self._chunks[0] if len(self._chunks) == 1 else b"".join(self._chunks)
 
-    async def chunks(self) -> list[bytes]:
-        """Return the next pieces of a stream, all that have come; none at its end.
+    async def read_chunks(self) -> list[bytes]:
+        """Return all chunks of a stream that have arrived, at least one; an empty list at its end.
 
-        Asking for the next ones gives the worker credit for the last ones.
+        Each call credits the worker with the chunks that the previous one returned. Raises as
+        :meth:`read_response`.
         """
         if self._consumed and self._consumed >= self._channel.limits.window // 2 and not self._ended:
             self._channel.send(frames.Credit(self._number, self._consumed))
             self._consumed = 0
-        while not self._pieces:
+        while not self._chunks:
             if self._error is not None:
                 raise self._error.copy()
             if self._ended:
@@ -143,81 +144,83 @@ class Call:
                 await self._wait(self._timeouts.gap, "gap_timeout")
             else:
                 await self._wait(self._timeouts.first_byte, "first_byte_timeout")
-        taken = list(self._pieces)
-        self._pieces.clear()
-        self._consumed += sum(map(len, taken))
-        return taken
+        chunks = list(self._chunks)
+        self._chunks.clear()
+        self._consumed += sum(map(len, chunks))
+        return chunks
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
-        """Iterate over the pieces of a stream, one by one."""
-        while taken := await self.chunks():
-            for chunk in taken:
+        """Iterate over the chunks of a stream, one by one."""
+        while chunks := await self.read_chunks():
+            for chunk in chunks:
                 yield chunk
 
     @property
     def outcome(self) -> str | None:
-        """``ok``, or the code of the error that ended it; None while it is under way, and when nobody waited for it."""
-        if not self._ended or self._left:
+        """``ok``, or the code of the error that ended the call; None while it is in flight and if it was cancelled."""
+        if not self._ended or self._cancelled:
             return None
         return "ok" if self._error is None else self._error.code
 
     def cancel(self) -> None:
-        """Tell the worker that nobody waits any more; without effect on a call that has ended."""
+        """Cancel the call at the worker; has no effect on a call that has ended."""
         if not self._ended:
-            self._ended = self._left = True
-            self._channel.forget(self._number)
+            self._ended = self._cancelled = True
+            self._channel.drop_call(self._number)
 
     def abort(self, error: HostError) -> None:
-        """End the call with ``error``, for the worker and for the consumer."""
+        """End the call with ``error``, at the worker and for its consumer."""
         if not self._ended:
-            self._channel.forget(self._number)
-            self.ended(error)
+            self._channel.drop_call(self._number)
+            self.finish(error)
 
-    def chunk(self, data: bytes) -> None:
-        """Take a piece or fragment; called by the channel."""
+    def add_chunk(self, data: bytes) -> None:
+        """Accept a chunk of a stream or a fragment of a response (called by the channel)."""
         self._received += 1
-        self._pieces.append(data)
+        self._chunks.append(data)
         if self._streamed:
             self._wake()
             return
         self._size += len(data)
         limit = self._channel.limits.max_answer
         if self._size > limit:
-            self._pieces.clear()
-            self.abort(ResponseTooLarge(f"the handler's answer is longer than {limit} bytes (server.max_answer)"))
+            self._chunks.clear()
+            self.abort(
+                ResponseTooLarge(f"the handler's response is longer than {limit} bytes; raise server.max_answer")
+            )
         else:
-            # Nobody reads fragments before the last one: what bounds them is the answer's limit.
+            # Credited at once, as fragments are read only when the last one is there: `max_answer` bounds them.
             self._channel.send(frames.Credit(self._number, len(data)))
 
-    def ended(self, error: HostError | None, data: bytes | None = None) -> None:
-        """Take the end; called by the channel."""
+    def finish(self, error: HostError | None, data: bytes | None = None) -> None:
+        """End the call with ``error``, or with the last fragment ``data`` (called by the channel)."""
         if data is not None:
-            self._pieces.append(data)
+            self._chunks.append(data)
         self._ended = True
         self._error = error
         self._wake()
+
+    def expire(self) -> None:
+        """End the call because its current time limit has passed (called by the channel)."""
+        limit, name = self._limit
+        what = "no response" if not self._received else "no further chunk"
+        self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     async def _wait(self, limit: float | None, name: str) -> None:
-        """Wait for the channel to bring something, at most ``limit`` seconds."""
+        """Wait for the next frame of this call, at most ``limit`` seconds; ``name`` is the setting of that limit."""
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         if limit is not None:
-            self.due, self._limit = loop.time() + limit, (limit, name)
-            self._channel.watch(self.due)
+            self.expires_at, self._limit = loop.time() + limit, (limit, name)
+            self._channel.schedule_expiry(self.expires_at)
         try:
             await self._waiter
         except asyncio.CancelledError:
             self.cancel()
             raise
         finally:
-            self._waiter = self.due = None
-
-    def expire(self) -> None:
-        """End the call, as its time has run out; called by the channel."""
-        limit, name = self._limit
-        what = "no answer" if not self._received else "nothing more of the answer"
-        self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
+            self._waiter = self.expires_at = None

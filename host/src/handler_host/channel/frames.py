@@ -1,20 +1,18 @@
-"""Frames between the host and one worker: encode and decode, without I/O.
+"""Encode and decode the frames between the host and one worker, without I/O.
 
-A frame on the wire is a length (4 bytes, big endian, the length of what
-follows) and a msgpack array whose first item is the frame's tag. Both ends use
-this module; neither reads nor writes a socket here, so that the protocol is
-tested without one.
+A frame on the wire is a length (4 bytes, big endian, the length of the rest) and a msgpack array whose
+first item is the frame's tag. Both ends use this module. It does not read or write a socket, so the
+protocol is tested without one.
 
-Payloads (request bodies, pieces, answers) are JSON documents as bytes: what the
-client sent reaches the operation without being decoded in the host, and what
-the operation answers reaches the client the same way.
+Payloads (request bodies, chunks, responses) are JSON documents as bytes: the client's body reaches the
+operation without being decoded in the host, and the operation's response reaches the client the same way.
 
-Dispatches are numbered by the host, from 1, and no number is used twice in the
-life of a worker. A late answer can therefore never reach another dispatch.
+The host numbers its dispatches from 1 and never uses a number twice in the life of a worker. A late
+response can therefore never reach another dispatch.
 
-What a handler dispatches to other handlers (``Dispatch``) is numbered by its worker, by
-the same rule. Its answer comes with the frames that answers always have (``Piece``, ``End``,
-``Error``), and is taken with ``Cancel`` and ``Credit``, each the other way round.
+A handler's dispatches to other handlers (``Dispatch``) are numbered by its worker, by the same rule. The
+host responds with the frames of all responses (``Chunk``, ``End``, ``Error``), and the worker sends
+``Cancel`` and ``Credit``, each in the opposite direction.
 """
 
 from __future__ import annotations
@@ -26,45 +24,45 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 PROTOCOL_VERSION = 2
-"""Checked when a worker reports ready: a worker of an environment of its own may be older."""
+"""Checked when a worker reports ready: a worker in its own Python environment may have an older version."""
 
 HEADER = struct.Struct(">I")
 FRAGMENT = 64 * 1024
-"""Bytes at which a worker cuts an answer that is no stream, so that no answer needs a frame of its size."""
+"""Bytes of one fragment: a response that is not a stream is cut, so its size is not limited by a frame's."""
 
 DEFAULT_MAX_FRAME = 1024 * 1024
-"""Longest frame a worker may send, in bytes. One streamed piece has to fit."""
+"""Longest frame that a worker may send, in bytes. One chunk of a stream must fit."""
 
 Frame = TypeVar("Frame")
 
 
 class ProtocolError(Exception):
-    """The other end sent what is not a frame, or a frame that is too long."""
+    """The other end sent a malformed frame, or a frame that is too long."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """All that a worker needs to know to load its handler."""
+    """Settings with which a worker loads its handler."""
 
     handler: str
     entry_point: str
-    """``module:attribute`` as the distribution's metadata has it."""
+    """``module:attribute`` from the distribution's metadata."""
     distribution: str
     version: str
     paths: tuple[str, ...] = ()
-    """Directories to add to the import path (as site directories), first one first."""
+    """Directories to add to the import path as site directories, in the order of the import path."""
     config: dict[str, Any] = {}
-    """The handler's own configuration, checked against its manifest where it has one."""
+    """The handler's own configuration, checked against its manifest if it has one."""
     secrets: dict[str, str] = {}
-    """Only those that the handler declares. Never logged; see ``__repr__``."""
+    """The secrets that the handler declares. Never logged; see ``__repr__``."""
     environment: dict[str, str] = {}
-    """The whole environment of the worker, secrets not included."""
+    """The complete environment of the worker, without secrets."""
     data_dir: str | None = None
     log_level: int = 20
-    """The least level, as ``logging`` numbers them, of what is sent to the host's log."""
+    """Lowest level, as a number of ``logging``, of the records that are sent to the host's log."""
     memory_hard_limit: int | None = None
-    """Bytes of data that the process may have (``RLIMIT_DATA``)."""
+    """Limit of the process's data in bytes (``RLIMIT_DATA``)."""
     oom_score_adj: int = 500
-    """Added to what the kernel reckons, so that it takes the worker before the host."""
+    """Added to the kernel's own score, so that it kills the worker before the host."""
     max_frame: int = DEFAULT_MAX_FRAME
 
     def __repr__(self) -> str:
@@ -72,7 +70,7 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """What a ready worker tells of one operation."""
+    """One operation of a ready worker."""
 
     name: str
     summary: str = ""
@@ -82,11 +80,11 @@ class OperationInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Frame(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """Base of all frames: arrays, so that field names do not travel."""
+    """Base of all frames: arrays, as field names would make every frame longer."""
 
 
 class Start(_Frame, frozen=True, tag=1):
-    """Host to worker, first and once: load this handler."""
+    """Host to worker, once, as the first frame: load this handler."""
 
     protocol: int
     generation: int
@@ -100,24 +98,24 @@ class Call(_Frame, frozen=True, tag=2):
     operation: str
     body: bytes
     streamed: bool
-    """Whether the client wants the pieces one by one."""
+    """Whether the client wants a stream of chunks."""
     window: int
-    """Bytes of pieces that the worker may send before it is given credit."""
+    """Bytes that the worker may send before it needs credit."""
     timeout: float | None
-    """Seconds that the dispatch has left."""
+    """Seconds that the dispatch has left; None if unlimited."""
     request_id: str
     traceparent: str | None = None
-    """The trace that the dispatch is a part of (W3C Trace Context); None: it is not traced."""
+    """Trace of the dispatch (W3C Trace Context); None if it is not traced."""
 
 
 class Cancel(_Frame, frozen=True, tag=3):
-    """To who answers: nobody waits for this dispatch any more."""
+    """To the end that responds: cancel this dispatch."""
 
     number: int
 
 
 class Credit(_Frame, frozen=True, tag=4):
-    """To who answers: so many bytes of this dispatch were taken."""
+    """To the end that responds: ``amount`` bytes of this dispatch were consumed."""
 
     number: int
     amount: int
@@ -130,13 +128,13 @@ class Ping(_Frame, frozen=True, tag=5):
 
 
 class Stop(_Frame, frozen=True, tag=6):
-    """Host to worker: deactivate and exit within ``grace`` seconds; no call follows."""
+    """Host to worker: deactivate and exit within ``grace`` seconds; no further call follows."""
 
     grace: float
 
 
 class Health(_Frame, frozen=True, tag=7):
-    """Host to worker: run the health hook; answered as a call is, by ``End`` or ``Error``."""
+    """Host to worker: run the health hook; the response is ``End`` or ``Error``, as for a call."""
 
     number: int
     request_id: str
@@ -152,32 +150,32 @@ class Ready(_Frame, frozen=True, tag=16):
 
 
 class Failed(_Frame, frozen=True, tag=17):
-    """Worker to host: the handler could not be activated; the worker exits."""
+    """Worker to host: the handler could not be activated, and the worker exits."""
 
     reason: str
     """One sentence for the client and the list."""
     trace: str
     """The plugin author's traceback, for the log."""
     out_of_memory: bool = False
-    """It could get no more memory."""
+    """Activation could not get more memory."""
 
 
 class Chunk(_Frame, frozen=True, tag=18):
-    """To who asked: one item of a stream, or one fragment of an answer."""
+    """To the end that dispatched: one chunk of a stream, or one fragment of a response."""
 
     number: int
     data: bytes
 
 
 class End(_Frame, frozen=True, tag=19):
-    """To who asked: the dispatch is done. ``data`` is the last fragment of an answer; a stream has none."""
+    """To the end that dispatched: the dispatch is done. ``data`` is the last fragment; None for a stream."""
 
     number: int
     data: bytes | None
 
 
 class Error(_Frame, frozen=True, tag=20):
-    """To who asked: the dispatch failed. ``code`` is one of ``handler_host.plugin.errors.BY_CODE``."""
+    """To the end that dispatched: the dispatch failed. ``code`` is one of ``handler_host.plugin.errors.BY_CODE``."""
 
     number: int
     code: str
@@ -187,7 +185,7 @@ class Error(_Frame, frozen=True, tag=20):
 
 
 class Pong(_Frame, frozen=True, tag=21):
-    """Worker to host: heartbeat, with the worker's own count of dispatches that it runs."""
+    """Worker to host: response to a heartbeat, with the number of calls that the worker runs."""
 
     sequence: int
     running: int
@@ -206,17 +204,17 @@ class Dispatch(_Frame, frozen=True, tag=23):
     """Worker to host: run an operation of another handler."""
 
     number: int
-    """The worker's own."""
+    """Given by the worker."""
     parent: int | None
-    """The call that asks, whose deadline and end are this one's too; None: no call, but the handler itself."""
+    """Number of the call that dispatches, whose deadline and end apply; None outside a call."""
     handler: str
     operation: str
     body: bytes
     streamed: bool
     window: int
-    """Bytes of the answer that the host may send before it is given credit."""
+    """Bytes of the response that the host may send before it needs credit."""
     timeout: float | None
-    """Seconds that the handler gives it; never more than its parent has left."""
+    """Time limit in seconds that the handler sets; the parent's remaining time applies as well."""
 
 
 HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Chunk | End | Error
@@ -226,17 +224,16 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(frame: HostFrame | WorkerFrame) -> bytes:
-    """Return ``frame`` as bytes for the wire, its length first."""
+    """Encode ``frame`` for the wire, with its length first."""
     body = _encoder.encode(frame)
     return HEADER.pack(len(body)) + body
 
 
 class Decoder(Generic[Frame]):
-    """Cuts a byte stream into frames of one direction.
+    """Decoder of a byte stream into the frames of one direction.
 
-    ``max_frame`` is the longest frame accepted, in bytes, without its length.
-    After a :class:`ProtocolError` the decoder is of no further use: where one
-    frame ended is lost, and the worker has to go.
+    ``max_frame`` is the longest accepted frame in bytes, without its length. Do not use a decoder after a
+    :class:`ProtocolError`: the boundary of the next frame is unknown, so the worker must end.
     """
 
     def __init__(self, frames: Any, max_frame: int = DEFAULT_MAX_FRAME) -> None:
@@ -256,7 +253,7 @@ class Decoder(Generic[Frame]):
             while len(buffer) - start >= HEADER.size:
                 (length,) = HEADER.unpack_from(buffer, start)
                 if length > self._max_frame:
-                    raise ProtocolError(f"a frame of {length} bytes, where at most {self._max_frame} are allowed")
+                    raise ProtocolError(f"frame of {length} bytes is longer than the limit of {self._max_frame}")
                 end = start + HEADER.size + length
                 if len(buffer) < end:
                     break
@@ -265,21 +262,21 @@ class Decoder(Generic[Frame]):
                 try:
                     yield self._decoder.decode(body)
                 except msgspec.MsgspecError as error:
-                    raise ProtocolError(f"a malformed frame: {error}") from error
+                    raise ProtocolError(f"malformed frame: {error}") from error
         finally:
             del buffer[:start]
 
     @property
     def pending(self) -> int:
-        """Bytes of a frame that is not complete yet: more than 0 at the end of the stream means truncated."""
+        """Bytes of an incomplete frame; more than 0 at the end of the stream means that a frame was cut off."""
         return len(self._buffer)
 
 
-def worker_frames(max_frame: int = DEFAULT_MAX_FRAME) -> Decoder[WorkerFrame]:
-    """Return the decoder for the host's end."""
+def worker_frame_decoder(max_frame: int = DEFAULT_MAX_FRAME) -> Decoder[WorkerFrame]:
+    """Return a decoder of a worker's frames, for the host's end."""
     return Decoder(WorkerFrame, max_frame)
 
 
-def host_frames(max_frame: int) -> Decoder[HostFrame]:
-    """Return the decoder for the worker's end."""
+def host_frame_decoder(max_frame: int) -> Decoder[HostFrame]:
+    """Return a decoder of the host's frames, for the worker's end."""
     return Decoder(HostFrame, max_frame)

@@ -101,7 +101,7 @@ class Dispatcher:
                 call = self._call(lease, operation, body, deadline, streamed=False)
                 tally.begin(lease, call, operation)
                 try:
-                    return await call.response()
+                    return await call.read_response()
                 finally:
                     tally.end()
 
@@ -114,7 +114,7 @@ class Dispatcher:
             try:
                 call = self._call(lease, operation, body, deadline, streamed=True)
                 tally.begin(lease, call, operation)
-                chunks = await call.chunks()
+                chunks = await call.read_chunks()
                 tally.first_chunk()
             except BaseException:
                 tally.end()
@@ -252,7 +252,7 @@ class NativeRoutes:
                     chunks = first
                     while chunks:
                         await events.send(chunks)
-                        chunks = await rest.chunks()
+                        chunks = await rest.read_chunks()
                 except ConnectionError:
                     raise  # the client has gone
                 except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event

@@ -94,7 +94,7 @@ class NestedCalls:
             if nested.waiter is not None and not nested.waiter.done():
                 nested.waiter.set_result(None)
 
-    def parent_ended(self, number: int) -> None:
+    def end_children(self, number: int) -> None:
         """End what a call has dispatched, as the call has ended."""
         for own, nested in list(self._under_way.items()):
             if nested.parent == number:
@@ -140,11 +140,11 @@ class NestedCalls:
                 chain=chain,
             )
             if frame.streamed:
-                while chunks := await call.chunks():
+                while chunks := await call.read_chunks():
                     for chunk in chunks:
                         await self._send(frame.number, chunk, nested)
             else:
-                response = await call.response()
+                response = await call.read_response()
                 for start in range(0, len(response), frames.FRAGMENT):
                     await self._send(frame.number, response[start : start + frames.FRAGMENT], nested)
         self._channel.send(frames.End(frame.number, None))

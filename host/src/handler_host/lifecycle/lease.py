@@ -79,9 +79,9 @@ class Lease:
     async def health(self, *, request_id: str, timeout: float) -> None:
         """Let the handler's health hook run; raises the :class:`HostError` of what it raises, or of its end."""
         assert self.channel is not None, "a lease that was not granted has no worker"
-        call = self.channel.health(request_id=request_id, timeout=timeout)
+        call = self.channel.check_health(request_id=request_id, timeout=timeout)
         self._calls.append(call)
-        await call.response()
+        await call.read_response()
 
     def granted(self, generation: Worker) -> None:
         """Take the worker; called by the owner."""

@@ -17,7 +17,7 @@ import msgspec
 
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
-from handler_host.channel.channel import Channel, Nested
+from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config, HandlerPolicy
 from handler_host.dispatch import fallback
 from handler_host.lifecycle import state as life
@@ -70,7 +70,7 @@ class Supervisor:
         self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationRegistry()
         self._pins: dict[str, bool] = {}
-        self._planner = LaunchSpecBuilder(config, self._environ, self._nest)
+        self._planner = LaunchSpecBuilder(config, self._environ, self._make_call_runner)
         self._watch = MemoryMonitor(config, self._controllers, self._planner, self.observation.history.add)
         self._rescanning = asyncio.Lock()
         self.waking = PendingWorkScheduler(config.data_dir, self._controllers, lambda: self.draining)
@@ -318,7 +318,7 @@ class Supervisor:
         fields = step_fields(controller, what, exit)
         self._spawn(self._note(what, **fields), f"note of {what}")
 
-    def _nest(self, name: str, channel: Channel) -> Nested:
+    def _make_call_runner(self, name: str, channel: Channel) -> HandlerCallRunner:
         from handler_host.dispatch.handler_calls import NestedCalls  # most hosts have no handler that dispatches
 
         return NestedCalls(name, channel, self.lease, self.config.server.request_timeout)

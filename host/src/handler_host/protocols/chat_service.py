@@ -127,7 +127,7 @@ class ChatService:
                     try:
                         while chunks:
                             await events.send_events(translated)
-                            chunks = await rest.chunks()
+                            chunks = await rest.read_chunks()
                             translated = _translate(translation, chunks)
                         await events.send_events(translation.last())
                     except ConnectionError:

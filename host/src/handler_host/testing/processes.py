@@ -101,7 +101,7 @@ class WorkerUnderTest:
         body = msgspec.json.encode(request)
         async with self._supervisor.lease(self.name, operation) as lease:
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
-            return json.loads(await call.response())
+            return json.loads(await call.read_response())
 
     async def _stream(self, operation: str, request: object) -> AsyncIterator[Any]:
         body = msgspec.json.encode(request)

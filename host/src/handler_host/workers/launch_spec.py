@@ -16,7 +16,7 @@ from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.channel.call import ChannelLimits
-from handler_host.channel.channel import Channel, Nested
+from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.channel.frames import Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
 from handler_host.workers.launchers.base import Launcher, worker_environment
@@ -64,14 +64,16 @@ def check_all_settings(config: Config, found: Catalog) -> None:
 class LaunchSpecBuilder:
     """Owns the launchers, and knows which one a handler needs and what its worker may see.
 
-    ``environ`` is where secrets come from; ``nest`` makes what runs the dispatches of the
-    worker of a handler.
+    ``environ`` is where secrets come from; ``make_call_runner`` makes the runner of the
+    dispatches that the worker of a handler makes itself.
     """
 
-    def __init__(self, config: Config, environ: Mapping[str, str], nest: Callable[[str, Channel], Nested]) -> None:
+    def __init__(
+        self, config: Config, environ: Mapping[str, str], make_call_runner: Callable[[str, Channel], HandlerCallRunner]
+    ) -> None:
         self._config = config
         self._environ = environ
-        self._nest = nest
+        self._make_call_runner = make_call_runner
         self._environment = worker_environment(environ)
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
@@ -148,7 +150,7 @@ class LaunchSpecBuilder:
             ),
             output_lines_per_second=workers.output_lines_per_second,
             on_log=lambda record: _log_of_worker(entry.name, generation, record),
-            nest=lambda channel: self._nest(entry.name, channel),
+            make_call_runner=lambda channel: self._make_call_runner(entry.name, channel),
         )
 
     def _launcher(self, policy: HandlerPolicy, own: str | None) -> Launcher:

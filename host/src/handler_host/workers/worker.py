@@ -20,7 +20,7 @@ from typing import Any
 import msgspec
 
 from handler_host.channel.call import ChannelLimits
-from handler_host.channel.channel import Channel, Nested
+from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.channel.frames import Log, Ready, WorkerSpec
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import state as life
@@ -51,8 +51,8 @@ class LaunchSpec(msgspec.Struct, frozen=True):
     limits: ChannelLimits
     output_lines_per_second: int
     on_log: Callable[[Log], None]
-    nest: Callable[[Channel], Nested] | None = None
-    """Makes what runs the dispatches that the worker makes."""
+    make_call_runner: Callable[[Channel], HandlerCallRunner] | None = None
+    """Makes the runner of the dispatches that the worker makes itself."""
 
 
 class Worker:
@@ -115,7 +115,7 @@ class Worker:
     @property
     def out_of_memory(self) -> bool:
         """Whether it was killed for memory, or could get no more."""
-        return self._killed_by_kernel or (self.channel is not None and self.channel.exhausted)
+        return self._killed_by_kernel or (self.channel is not None and self.channel.out_of_memory)
 
     def note_memory(self, memory: Memory) -> Memory:
         """Take a measurement of its process; return what it counts with from now on."""
@@ -178,8 +178,8 @@ class Worker:
                 limits=plan.limits,
                 on_log=plan.on_log,
                 # What it is in after that, nobody knows.
-                on_exhausted=partial(self._post, life.MemoryLimitExceeded(self.number, Cause.OUT_OF_MEMORY)),
-                nest=plan.nest,
+                on_out_of_memory=partial(self._post, life.MemoryLimitExceeded(self.number, Cause.OUT_OF_MEMORY)),
+                make_call_runner=plan.make_call_runner,
             )
             failure = await self._activate(self.channel, exiting)
             if failure is None:

@@ -73,7 +73,7 @@ class Runtime(asyncio.Protocol):
         self.max_frame = frames.DEFAULT_MAX_FRAME
         self._loop = loop
         # The host is trusted; its frames are as long as the bodies that it has admitted.
-        self._decoder = frames.host_frames(max_frame)
+        self._decoder = frames.host_frame_decoder(max_frame)
         self._transport: asyncio.Transport | None = None
         self._handler: Handler | None = None
         self._health: Callable[[], Awaitable[None]] | None = None
