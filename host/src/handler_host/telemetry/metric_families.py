@@ -21,9 +21,10 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from handler_host._internal.versions import __version__
-from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.telemetry.counters import BOUNDS, Histogram
+from handler_host.telemetry.hub import TelemetryHub
 from handler_host.telemetry.loop_lag import LoopLag
+from handler_host.telemetry.views import HostView
 
 Values = Iterable[tuple[tuple[str, ...], float]]
 
@@ -64,9 +65,10 @@ CRASHES = ("crash", "hang", "out of memory")
 class HostCollector(Collector):
     """Makes the families for the library."""
 
-    def __init__(self, supervisor: Supervisor, lag: LoopLag) -> None:
-        self._supervisor = supervisor
-        self._counters = supervisor.observation.counters
+    def __init__(self, host: HostView, hub: TelemetryHub, lag: LoopLag) -> None:
+        self._host = host
+        self._counters = hub.counters
+        self._events = hub.events
         self._lag = lag
         self._registry = CollectorRegistry(auto_describe=False)
         self._registry.register(self)
@@ -83,20 +85,19 @@ class HostCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """Yield all families (prometheus_client)."""
-        yield from self._host()
+        yield from self._process()
         yield from self._dispatches()
-        yield from self._lives()
+        yield from self._handlers()
         yield from self._memory()
         yield from self._consumers()
 
-    def _host(self) -> Iterator[Metric]:
+    def _process(self) -> Iterator[Metric]:
         version = (__version__, platform.python_version())
         yield _gauge("handler_host_build_info", ("version", "python"), [(version, 1)])
-        yield _gauge("handler_host_draining", (), [((), int(self._supervisor.draining))])
+        yield _gauge("handler_host_draining", (), [((), int(self._host.draining))])
         yield _histogram("handler_host_loop_lag_seconds", (), [((), self._lag.seen)])
-        events = self._supervisor.observation.events
-        yield _gauge("handler_host_event_listeners", (), [((), events.listeners)])
-        yield _counter("handler_host_events_lost_total", (), [((), events.lost)])
+        yield _gauge("handler_host_event_listeners", (), [((), self._events.listeners)])
+        yield _counter("handler_host_events_lost_total", (), [((), self._events.lost)])
 
     def _dispatches(self) -> Iterator[Metric]:
         handlers = self._counters.handlers
@@ -116,8 +117,8 @@ class HostCollector(Collector):
         for metric, attribute in histograms.items():
             yield _histogram(metric, ("handler",), (((name,), getattr(own, attribute)) for name, own in asked.items()))
 
-    def _lives(self) -> Iterator[Metric]:
-        statuses = self._supervisor.statuses()
+    def _handlers(self) -> Iterator[Metric]:
+        statuses = self._host.statuses()
         yield _gauge("handler_host_in_flight", ("handler",), (((one.name,), one.in_flight) for one in statuses))
         yield _gauge("handler_host_queued", ("handler",), (((one.name,), one.queued) for one in statuses))
         states = (((one.name, one.state), 1) for one in statuses)
@@ -142,7 +143,7 @@ class HostCollector(Collector):
         yield _counter("handler_host_given_back_bytes_total", ("handler",), given_back)
 
     def _memory(self) -> Iterator[Metric]:
-        report = self._supervisor.last_memory()
+        report = self._host.last_memory()
         processes = [(("host", ""), report.host), (("fork_server", ""), report.fork_server or 0)]
         processes += [(("worker", name), worker.pss) for name, worker in report.workers.items()]
         yield _gauge("handler_host_pss_bytes", ("process", "handler"), processes)
