@@ -7,22 +7,20 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
-from datetime import date, time
 from types import SimpleNamespace
-from typing import Any, get_args
+from typing import Any
 
-from handler_host._internal.units import parse_duration
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.flags import loaded
 from handler_host.cli.render import echo, note, put_json
-from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, Number, looks_secret
+from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
 from handler_host.config.loader import Loaded, hash_key
+from handler_host.config.toml_text import toml_key, toml_value
 from handler_host.config.values import SECTIONS, keys_of
 from handler_host.plugin.errors import ConfigError
 
 SHORTEST_KEY = 16
 MASK = "***"
-_BARE = re.compile(r"[\w-]+", re.ASCII)
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _DEFAULT = "default"
 
@@ -103,66 +101,21 @@ def _toml(found: Loaded) -> Iterator[str]:
     policy = keys_of(HandlerPolicy)
     for name, keys in config.handlers.items():
         yield ""
-        yield f"[handlers.{_key(name)}]"
+        yield f"[handlers.{toml_key(name)}]"
         for key, value in keys.items():
             annotation = policy[key] if key in POLICY_KEYS else None
             yield _line(key, _masked(value, key=key), annotation, sources.get(f"handlers.{name}.{key}", _DEFAULT))
 
 
 def _line(key: str, value: Any, annotation: Any, source: str) -> str:
-    text = _written(value, annotation)
+    text = toml_value(value, annotation)
     # What is masked or not set is no line of a file.
     line = (
-        f"# {_key(key)}: {'not set' if text is None else text}"
+        f"# {toml_key(key)}: {'not set' if text is None else text}"
         if text is None or MASK in text
-        else f"{_key(key)} = {text}"
+        else f"{toml_key(key)} = {text}"
     )
     return f"{line.ljust(39)} # {source}"
-
-
-def _written(value: Any, annotation: Any) -> str | None:
-    """Return a value as the file has it, or None where the file has no word for it."""
-    number = next((extra for extra in get_args(annotation) if isinstance(extra, Number)), None)
-    if value is None:
-        return None if number is None or number.none is None else _literal(number.none)
-    if number is not None:
-        return _number(value, number.written)
-    return _literal(value)
-
-
-def _number(value: float, written: str) -> str:
-    if written in ("share", "percentage") and isinstance(value, float):
-        return f'"{value * 100:.12g}%"'
-    if written in ("size", "share"):
-        unit, factor = next(((unit, factor) for unit, factor in _UNITS if value and value % factor == 0), ("", 1))
-        return f'"{int(value) // factor}{unit}"' if unit else str(int(value))
-    if written == "duration":
-        hours, rest = divmod(value, 3600)
-        minutes, seconds = divmod(rest, 60)
-        steps = ((hours, "h"), (minutes, "m"), (seconds, "s"))
-        text = "".join(f"{number:g}{unit}" for number, unit in steps if number) or "0s"
-        return f'"{text}"' if parse_duration(text) == value else repr(value)
-    return str(value)
-
-
-_UNITS = (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024))
-
-
-def _literal(value: Any) -> str:
-    """Return a value in TOML."""
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{_key(key)} = {_literal(item)}" for key, item in value.items()) + "}"
-    if isinstance(value, list | tuple):
-        return "[" + ", ".join(map(_literal, value)) + "]"
-    if isinstance(value, date | time):
-        return value.isoformat()
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    return json.dumps(str(value), ensure_ascii=False).replace("\x7f", "\\u007f")
-
-
-def _key(key: str) -> str:
-    return key if _BARE.fullmatch(key) else _literal(key)
 
 
 def _masked(value: Any, key: str = "") -> Any:

@@ -1,33 +1,24 @@
-"""The configuration: its frozen types, and how it is read, checked and read again."""
+"""The configuration: its frozen types, and how the host reads, checks and reloads it."""
 
 from __future__ import annotations
 
+from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Size, Timeout
+from handler_host.config.paths import default_data_dir, with_state_file
+from handler_host.config.policy import POLICY_KEYS, HandlerPolicy, Isolation
 from handler_host.config.types import (
-    MB,
-    POLICY_KEYS,
     AdminConfig,
-    AtLeastOne,
     AuthConfig,
     CatalogConfig,
     Config,
-    Count,
-    Duration,
-    HandlerPolicy,
-    Isolation,
     LogConfig,
     LogLevel,
     MemoryConfig,
     MetricsConfig,
-    Number,
     ServerConfig,
-    Size,
-    Timeout,
     TracingConfig,
     VerifyConfig,
     WorkersConfig,
-    default_data_dir,
     looks_secret,
-    with_state_file,
 )
 
 __all__ = [

@@ -1,7 +1,11 @@
 """The configuration in force, as frozen types: decoded once, at the start.
 
-Durations are seconds and sizes are bytes. Where the values come from, and what is
-said of a wrong one, is the matter of ``handler_host.config.loader``.
+Durations are seconds and sizes are bytes. ``handler_host.config.loader`` reads the values.
+
+These types are the one source of the reference: ``make reference`` writes the tables of
+``docs/reference/configuration.md`` and the whole of ``examples/host.toml`` from their annotations, defaults and
+docstrings (``handler_host.config.reference``). In a docstring the first line is also the comment in the example;
+a paragraph ``Default:`` describes a default that the host computes, a paragraph ``Example:`` has a value in TOML.
 """
 
 from __future__ import annotations
@@ -9,32 +13,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal
 
 import msgspec
 
-Isolation = Literal["process", "exec", "inline"]
+from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Size, Timeout
+from handler_host.config.policy import POLICY_KEYS, HandlerPolicy
+
 LogLevel = Literal["debug", "info", "warning", "error"]
-MB = 1024**2
-
-
-class Number(NamedTuple):
-    """How the number of a key is written, and what it may be."""
-
-    written: Literal["count", "size", "duration", "share", "percentage"]
-    """``share``: a percentage, kept as a float, or a size, kept as an int."""
-    least: float = 0
-    most: float = 2**50
-    none: str | None = None
-    """The word for None."""
-
-
-Count = Annotated[int, Number("count", most=2**31 - 1)]
-AtLeastOne = Annotated[int, Number("count", least=1, most=2**31 - 1)]
-Size = Annotated[int, Number("size")]
-Duration = Annotated[float, Number("duration")]
-Timeout = Annotated[float, Number("duration", least=0.001)]
-"""Of 0 seconds nothing would ever come through, or a loop would never rest."""
 
 _SECRET_WORDS = frozenset(
     {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "credentials"}
@@ -42,63 +28,74 @@ _SECRET_WORDS = frozenset(
 
 
 def looks_secret(key: str) -> bool:
-    """Return whether a key's name says that its value is not to be shown: ``api_key``, not ``max_tokens``."""
+    """Return whether the name of a key marks a secret: ``api_key`` does, ``max_tokens`` does not."""
     return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
-def default_data_dir(environ: Mapping[str, str]) -> Path | None:
-    """Return where the XDG base directory specification has a user's data; None where there is no home."""
-    base = Path(environ.get("XDG_DATA_HOME", ""))
-    if not base.is_absolute():
-        base = Path(environ.get("HOME", "")) / ".local" / "share"
-    return base / "handler-host" if base.is_absolute() else None
-
-
-class _Section(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the sections."""
-
-
-class ServerConfig(_Section, frozen=True, kw_only=True):
-    """``[server]``: the address, and what a client may ask of it."""
+class ServerConfig(Section, frozen=True, kw_only=True):
+    """``[server]``: address, limits and timeouts of the HTTP server."""
 
     host: str = "127.0.0.1"
+    """Address to listen on; without consumer keys it must be a loopback address."""
     port: Annotated[int, Number("count", most=65535)] = 8080
-    """0 chooses a free one."""
+    """Port to listen on; 0 chooses a free one."""
     max_body: Annotated[int, Number("size", least=1)] = 4 * MB
-    """Longest request body."""
+    """Longest request body; 413 beyond."""
     max_header: Annotated[int, Number("size", least=512)] = 16 * 1024
-    """Longest request line, and longest header."""
+    """Longest request line, and longest header; 431 beyond."""
     max_connections: AtLeastOne = 1024
-    """Requests under way at a time, of all clients."""
+    """Requests in flight, of all clients together; 503 beyond."""
     max_answer: Annotated[int, Number("size", least=1)] = 16 * MB
-    """Longest answer that is no stream."""
+    """Longest response that is not a stream; 502 beyond."""
     request_timeout: Timeout = 120.0
-    """From admission to the last byte of an answer that is no stream; to the first byte of one that is."""
+    """From admission to the last byte, or to the first byte of a stream; 504 beyond."""
     body_timeout: Timeout = 10.0
-    """For the client to send its body."""
+    """Time for the client to send its request body; 408 beyond."""
     keepalive_timeout: Duration = 75.0
-    """For the client to send its next request."""
+    """Time that a connection stays open without a request."""
     drain_timeout: Duration = 30.0
-    """What dispatches under way get at shutdown."""
+    """Time for dispatches in flight to finish at shutdown."""
     cors_origins: tuple[str, ...] = ()
-    """Web pages of these origins (``https://chat.example``) may ask the consumers' routes; none: no page may."""
+    """Origins of the web pages that may call the consumer routes.
+
+    Admin routes never allow another origin. `["*"]` allows every origin.
+
+    Example: ``["https://chat.example"]``
+    """
 
 
-class AuthConfig(_Section, frozen=True, kw_only=True):
-    """``[auth]``: who may ask. Keys are kept as ``sha256:HEX``, never in clear."""
+class AuthConfig(Section, frozen=True, kw_only=True):
+    """``[auth]``: the keys of consumers and operators.
+
+    The file has keys only as hashes, ``sha256:HEX`` (``handler-host config hash`` makes one). The environment has
+    them in clear: HANDLER_HOST_API_KEYS (separated by commas) and HANDLER_HOST_ADMIN_TOKEN.
+    """
 
     api_keys: tuple[str, ...] = ()
-    """Consumer keys; with none the host serves loopback only."""
+    """Hashes of the consumer keys; without consumers only clients on this machine are served."""
     admin_token: str | None = None
-    """The operators' token; with none one is made at start."""
+    """Hash of the admin token.
+
+    Default: a new token at each start, which the host prints
+
+    Example: ``"sha256:..."``
+    """
     consumers_file: Path | None = None
-    """Consumers with names, limits and an end; read anew when it changes."""
+    """File of consumers with names, limits and expiry; read again when it changes.
+
+    ``handler-host keys new`` writes it.
+
+    Example: ``"consumers.toml"``
+    """
     consumers: str | None = None
-    """The same from the environment, as the text of such a file, or as JSON."""
+    """The text of such a file, as TOML or JSON; normally set as HANDLER_HOST_CONSUMERS.
+
+    Example: ``"..."``
+    """
 
     @property
     def open(self) -> bool:
-        """Whether no consumer is configured, so that everybody on this machine is one."""
+        """Whether no consumer is configured, so that every client on this machine is accepted."""
         return not self.api_keys and self.consumers_file is None and self.consumers is None
 
     def __repr__(self) -> str:
@@ -108,146 +105,165 @@ class AuthConfig(_Section, frozen=True, kw_only=True):
         )
 
 
-class MemoryConfig(_Section, frozen=True, kw_only=True):
-    """``[memory]``: the budget of the host and all its processes."""
+class MemoryConfig(Section, frozen=True, kw_only=True):
+    """``[memory]``: the memory budget of the host and all its processes."""
 
     limit: Annotated[int | None, Number("size", least=16 * MB, none="auto")] = None
-    """None (``auto``): the smallest of the control groups' limits, else the machine's memory."""
+    """Limit of all processes; ``auto``: the smallest limit of a control group, else all memory."""
     headroom: Annotated[float | int, Number("share")] = 0.1
-    """Kept free of the limit: a share (``10%``) or bytes."""
+    """Part of the limit to keep free: a share or a size."""
     default_estimate: Size = 64 * MB
-    """Reserved for a handler of which nothing is known."""
+    """Memory to reserve for a handler without estimate and history."""
     wait: Duration = 30.0
-    """How long an activation waits for room."""
+    """Time that an activation waits for available memory; 503 beyond."""
     sample_interval: Annotated[float, Number("duration", least=0.1)] = 2.0
-    """Between two measurements while there are workers."""
+    """Time between two memory measurements while workers run.
+
+    A quarter of it while a handler activates or less than a tenth of the budget is available; longer when a
+    measurement takes more than 2 % of a processor.
+    """
     pressure: Annotated[float | None, Number("percentage", none="off")] = 0.1
-    """Share of time that tasks wait for memory, by the kernel, from which on idle handlers go and activations wait."""
+    """Memory pressure at which the host evicts idle handlers and activations wait.
+
+    The share of time in which tasks stall on memory, as the kernel reports it (PSI).
+    """
     state_file: Path | None = None
-    """Where is kept what was learned of handlers' memory; None: as :func:`with_state_file` finds, else nowhere."""
+    """File of the learned memory footprints and activation times.
+
+    Default: see below
+
+    Example: ``"/var/lib/handler-host/memory.json"``
+    """
 
 
-class WorkersConfig(_Section, frozen=True, kw_only=True):
-    """``[workers]``: the processes, and the channel to them."""
+class WorkersConfig(Section, frozen=True, kw_only=True):
+    """``[workers]``: worker processes, and the channel between host and worker."""
 
     linger: Duration = 60.0
-    """The fork server goes when it has had no worker for so long."""
+    """Time without a worker after which the fork server stops."""
     max_frame: Annotated[int, Number("size", least=4096, most=1024**3)] = 1 * MB
-    """Longest piece of a stream."""
+    """Longest chunk of a stream."""
     window: Annotated[int, Number("size", least=1024, most=1024**3)] = 256 * 1024
-    """Bytes of a stream under way between worker and client."""
+    """Bytes of one stream that may be in flight between worker and client."""
     heartbeat_interval: Annotated[float, Number("duration", least=0.1)] = 5.0
+    """Time between two heartbeats."""
     hang_after: Annotated[float, Number("duration", least=0.2)] = 30.0
-    """A worker that gives no sign of life for so long is replaced."""
+    """Heartbeat timeout: a worker that stays silent for so long is killed and replaced.
+
+    Counted in unanswered heartbeats, so that a pause of the whole container is not taken for a hang.
+    """
     output_lines_per_second: Count = 200
-    """Lines of a worker's standard output that are logged; more are counted."""
+    """Lines per second of a worker's output to log; lines beyond are counted."""
 
 
-class HandlerPolicy(_Section, frozen=True, kw_only=True):
-    """``[defaults]``, and the same keys in ``[handlers.NAME]``: how the host treats a handler."""
-
-    enabled: bool = True
-    """False: the handler is listed as ``blocked``, and never runs."""
-    idle_after: Annotated[float | None, Number("duration", none="never")] = 300.0
-    """Unload after so long without a dispatch; None: never."""
-    max_queue: Count = 128
-    """Dispatches that may wait for the handler; further ones get 429."""
-    max_concurrency: AtLeastOne = 32
-    """Dispatches that its worker runs at a time."""
-    isolation: Isolation = "process"
-    python: Path | None = None
-    """The interpreter of ``exec``; None: the host's own."""
-    preload: tuple[str, ...] = ("pydantic",)
-    """Modules that the fork server imports before it forks."""
-    pin: bool = False
-    """Never unload it for idleness or for another's memory."""
-    activate_timeout: Timeout = 60.0
-    first_byte_timeout: Timeout = 60.0
-    """From the dispatch to the first piece of a stream."""
-    gap_timeout: Timeout = 60.0
-    """Between two pieces of a stream."""
-    drain_timeout: Duration = 30.0
-    """What dispatches under way get at an unload."""
-    stop_grace: Duration = 5.0
-    """For a worker to deactivate and go, before it is killed."""
-    backoff: Duration = 1.0
-    """Pause after a failed activation; doubles with each further one."""
-    backoff_max: Duration = 60.0
-    crash_limit: AtLeastOne = 3
-    """So many crashes within ``crash_window`` open the circuit."""
-    crash_window: Timeout = 60.0
-    circuit_pause: Duration = 30.0
-    fallback: tuple[str, ...] = ()
-    """Handlers that are asked instead, in this order, when this one fails before its answer has begun."""
-    verify: bool = False
-    """The check of a new deploy activates it, and asks it for its health."""
-    memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
-    """What an activation is expected to take, before it is known."""
-    memory_soft_limit: Annotated[int | None, Number("size", least=1 * MB, none="none")] = None
-    """A worker that takes more is recycled: it ends what it does, and the next dispatch gets a new one."""
-    memory_hard_limit: Annotated[int | None, Number("size", least=16 * MB, none="none")] = None
-    """Data that a worker's process may have (``RLIMIT_DATA``); beyond it gets no more memory."""
-
-
-class CatalogConfig(_Section, frozen=True, kw_only=True):
-    """``[catalog]``: where handlers are looked for."""
+class CatalogConfig(Section, frozen=True, kw_only=True):
+    """``[catalog]``: where the host looks for handlers."""
 
     roots: tuple[Path, ...] = ()
-    """Directories of installed distributions, beside ``sys.path``."""
+    """Directories with installed plugins, besides the interpreter's own.
+
+    Example: ``["/opt/plugins"]``
+    """
     include_sys_path: bool = True
+    """Whether to search the interpreter's own directories.
+
+    First the directories that each interpreter has (site directories, ``PYTHONPATH``); last, after ``roots``, those
+    that only the host's process has on its ``sys.path``, like its working directory.
+    """
     environments: Path | None = None
-    """Directory of the handlers' own virtual environments; None: that of ``handler_host.catalog.environments``."""
-    pins: dict[str, str] = {}
-    """Which distribution's handler to take where two claim one name."""
+    """Directory of the handlers' own virtual environments.
+
+    ``handler-host env create`` makes them.
+
+    Default: ``$XDG_DATA_HOME/handler-host/environments``, else ``~/.local/share/handler-host/environments``
+
+    Example: ``"/var/lib/handler-host/environments"``
+    """
+    pins: dict[str, str] = msgspec.field(default_factory=dict)
+    """The distribution to use when several have a handler of the same name.
+
+    Example: ``{ gpt_a = "handler-host-gpt-a" }``
+    """
 
 
-class LogConfig(_Section, frozen=True, kw_only=True):
-    """``[log]``: one line for each event, on standard error."""
+class LogConfig(Section, frozen=True, kw_only=True):
+    """``[log]``: the log on standard error, one line for each event."""
 
     format: Literal["text", "json"] = "text"
+    """Format of each line."""
     level: LogLevel = "info"
-    levels: dict[str, LogLevel] = {}
-    """Of single handlers: of what their workers log and print."""
+    """Level of the host's log and of the workers' log."""
+    levels: dict[str, LogLevel] = msgspec.field(default_factory=dict)
+    """Levels of single handlers, by name, for what their workers log and print.
+
+    Printed lines count as ``info``. A running worker sends less at once, and more from its next activation. Each
+    request that an SDK logs at ``info`` (``httpx``, ``LiteLLM``) appears only at the level ``debug``.
+
+    Example: ``{ gpt_a = "debug" }``
+    """
 
 
-class VerifyConfig(_Section, frozen=True, kw_only=True):
-    """``[verify]``: the check that the host runs of itself after a new deploy."""
+class VerifyConfig(Section, frozen=True, kw_only=True):
+    """``[verify]``: the check that the host runs on itself after a new deploy."""
 
     when: Literal["deploy", "start", "never"] = "deploy"
-    """``deploy``: where a variable names a commit that is not verified yet; ``start``: without one as well."""
+    """``deploy``: on a new commit; ``start``: also at the first start without a commit."""
     commit_variables: tuple[str, ...] = ("RENDER_GIT_COMMIT", "RAILWAY_GIT_COMMIT_SHA")
-    """The first one that is set names the commit."""
+    """Variables with the commit; the first that is set counts."""
     flag: Path | None = None
-    """The file that has the last verified commit; None: that of ``handler_host.lifecycle.verification``."""
+    """File of the last verified commit.
+
+    Default: in ``data_dir``, else ``~/.local/state/handler-host/verified``
+
+    Example: ``"/var/lib/handler-host/.verified"``
+    """
     on_failure: Literal["continue", "exit"] = "continue"
+    """``exit``: not ready until the check passes; exit with status 1 if it fails."""
     timeout: Timeout = 120.0
-    """For all of it."""
+    """Time for the whole check."""
 
 
-class TracingConfig(_Section, frozen=True, kw_only=True):
-    """``[tracing]``: spans of dispatches, by OpenTelemetry (the extra ``otel``)."""
+class TracingConfig(Section, frozen=True, kw_only=True):
+    """``[tracing]``: a span for each dispatch, by OpenTelemetry; needs ``handler-host[otel]``."""
 
     enabled: bool = False
+    """Whether to trace.
+
+    The context (``traceparent``) comes from the client's request and is passed on to the worker and from there to
+    the provider (gpt_a, gpt_b, gpt_c, gpt_d).
+    """
     exporter: str = "otlp_proto_http"
-    """The name under which an installed exporter is registered with OpenTelemetry; ``console`` prints."""
+    """Name of an installed OpenTelemetry exporter; ``console`` prints.
+
+    The name in the entry-point group ``opentelemetry_traces_exporter``. OpenTelemetry's own variables
+    (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``) apply.
+    """
 
 
-class AdminConfig(_Section, frozen=True, kw_only=True):
-    """``[admin]``: the operators' routes."""
+class AdminConfig(Section, frozen=True, kw_only=True):
+    """``[admin]``: the admin routes."""
 
     listen: str | None = None
-    """An address of their own: ``127.0.0.1:9090``, or ``unix:/run/handler-host.sock``; None: that of the others."""
+    """Separate address of the admin routes.
+
+    ``HOST:PORT`` or ``unix:PATH``. Admin routes, dashboard and (unless public) ``/metrics`` are then served only
+    there, and nothing else is. Only the host's user may open the socket.
+
+    Default: the address of ``[server]``
+
+    Example: ``"unix:/run/handler-host.sock"``
+    """
 
 
-class MetricsConfig(_Section, frozen=True, kw_only=True):
-    """``[metrics]``: who may read ``/metrics``."""
+class MetricsConfig(Section, frozen=True, kw_only=True):
+    """``[metrics]``: access to ``/metrics``."""
 
     public: bool = False
-    """True: everybody; else who has the admin token."""
+    """``true``: ``GET /metrics`` needs no admin token."""
 
 
-class Config(_Section, frozen=True, kw_only=True):
-    """All of it."""
+class Config(Section, frozen=True, kw_only=True):
+    """The whole configuration."""
 
     server: ServerConfig = ServerConfig()
     auth: AuthConfig = AuthConfig()
@@ -256,13 +272,20 @@ class Config(_Section, frozen=True, kw_only=True):
     defaults: HandlerPolicy = HandlerPolicy()
     catalog: CatalogConfig = CatalogConfig()
     log: LogConfig = LogConfig()
-    metrics: MetricsConfig = MetricsConfig()
-    admin: AdminConfig = AdminConfig()
     verify: VerifyConfig = VerifyConfig()
     tracing: TracingConfig = TracingConfig()
+    admin: AdminConfig = AdminConfig()
+    metrics: MetricsConfig = MetricsConfig()
     data_dir: Path | None = None
-    """Where handlers keep what outlives their workers."""
-    handlers: dict[str, dict[str, Any]] = {}
+    """Directory of the handlers' own data, one subdirectory each.
+
+    Made when a handler first asks for it. Each host needs a directory of its own.
+
+    Default: ``$XDG_DATA_HOME/handler-host``, else ``~/.local/share/handler-host``
+
+    Example: ``"/var/lib/handler-host"``
+    """
+    handlers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """``[handlers.NAME]``: the handler's own keys, and those of its policy, already decoded."""
     source: Path | None = None
     """The file that was read."""
@@ -276,7 +299,7 @@ class Config(_Section, frozen=True, kw_only=True):
         return f"Config({', '.join(fields)})"
 
     def policy(self, name: str) -> HandlerPolicy:
-        """Return how the host treats a handler: the defaults, and what is set for it."""
+        """Return the policy of a handler: the defaults, overlaid by the handler's own keys."""
         own = self.handlers.get(name, {})
         changes = {key: value for key, value in own.items() if key in POLICY_KEYS}
         return msgspec.structs.replace(self.defaults, **changes) if changes else self.defaults
@@ -286,34 +309,8 @@ class Config(_Section, frozen=True, kw_only=True):
         return {key: value for key, value in self.handlers.get(name, {}).items() if key not in POLICY_KEYS}
 
     def preload(self) -> tuple[str, ...]:
-        """Return what the fork server imports: the modules of the defaults and of all handlers."""
-        wanted: Mapping[str, None] = dict.fromkeys(self.defaults.preload)
+        """Return the modules that the fork server imports: those of the defaults and of all handlers."""
+        modules: Mapping[str, None] = dict.fromkeys(self.defaults.preload)
         for name in self.handlers:
-            wanted = {**wanted, **dict.fromkeys(self.policy(name).preload)}
-        return tuple(wanted)
-
-
-POLICY_KEYS = frozenset(HandlerPolicy.__struct_fields__)
-"""The keys of ``[handlers.NAME]`` that are the host's own."""
-
-
-def with_state_file(config: Config, environ: Mapping[str, str]) -> Config:
-    """Return the configuration with a place for what is learned, where none is configured.
-
-    It is ``DATA_DIR/.handler-host/memory.json``, else ``handler-host/memory.json`` in
-    ``XDG_STATE_HOME`` or ``~/.local/state`` (XDG Base Directory Specification 0.8).
-    """
-    if config.memory.state_file is not None:
-        return config
-    if config.data_dir is not None:
-        directory = config.data_dir / ".handler-host"
-    else:
-        # The specification has relative paths ignored.
-        state, home = Path(environ.get("XDG_STATE_HOME", "")), Path(environ.get("HOME", ""))
-        if not state.is_absolute():
-            state = home / ".local" / "state"
-        if not state.is_absolute():
-            return config
-        directory = state / "handler-host"
-    memory = msgspec.structs.replace(config.memory, state_file=directory / "memory.json")
-    return msgspec.structs.replace(config, memory=memory)
+            modules = {**modules, **dict.fromkeys(self.policy(name).preload)}
+        return tuple(modules)

@@ -1,0 +1,95 @@
+"""How the host treats a handler: ``[defaults]`` and the host's keys of ``[handlers.NAME]``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Timeout
+
+Isolation = Literal["process", "exec", "inline"]
+
+
+class HandlerPolicy(Section, frozen=True, kw_only=True):
+    """``[defaults]``: how the host treats a handler; ``[handlers.NAME]`` has the same keys for one handler."""
+
+    enabled: bool = True
+    """``false``: list the handler as ``blocked`` and never run it."""
+    idle_after: Annotated[float | None, Number("duration", none="never")] = 300.0
+    """Time without a dispatch after which the host unloads the handler."""
+    max_queue: Count = 128
+    """Dispatches that may wait for the handler, warm or cold; 429 beyond."""
+    max_concurrency: AtLeastOne = 32
+    """Dispatches that the worker runs at a time."""
+    isolation: Isolation = "process"
+    """``process``: fork a worker; ``exec``: start an interpreter; ``inline``: run in the host.
+
+    ``inline`` gives no memory back ([why](../explanation/processes.md)).
+    """
+    python: Path | None = None
+    """Interpreter for ``exec``.
+
+    Default: the host's
+
+    Example: ``"/opt/venv/bin/python"``
+    """
+    preload: tuple[str, ...] = ("pydantic",)
+    """Modules that the fork server imports once for all workers.
+
+    It imports the modules of all handlers together.
+    """
+    pin: bool = False
+    """``true``: never unload it because it is idle or another handler needs memory."""
+    activate_timeout: Timeout = 60.0
+    """Time for a worker to become ready; 504 beyond."""
+    first_byte_timeout: Timeout = 60.0
+    """From the dispatch to the first chunk of a stream; 504 beyond."""
+    gap_timeout: Timeout = 60.0
+    """Time between two chunks of a stream."""
+    drain_timeout: Duration = 30.0
+    """Time for dispatches in flight to finish at an unload."""
+    stop_grace: Duration = 5.0
+    """Time for a worker to deactivate and exit; then SIGTERM, and 2 s later SIGKILL."""
+    backoff: Duration = 1.0
+    """Delay after a failed activation; doubles with each further failure.
+
+    Up to a quarter of jitter is added.
+    """
+    backoff_max: Duration = 60.0
+    """Longest delay after a failed activation."""
+    crash_limit: AtLeastOne = 3
+    """Crashes within ``crash_window`` that open the circuit breaker."""
+    crash_window: Timeout = 60.0
+    """Time in which the crashes count."""
+    circuit_pause: Duration = 30.0
+    """Time that the circuit stays open before one activation may try.
+
+    Up to a quarter of jitter is added.
+    """
+    fallback: tuple[str, ...] = ()
+    """Handlers to try when this one fails before its first byte.
+
+    In this order; see [Fallback](#fallback).
+
+    Example: ``["gpt_b", "gpt_e"]``
+    """
+    verify: bool = False
+    """``true``: the check of a new deploy (``[verify]``) activates it and calls its health hook."""
+    memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
+    """Memory to reserve for the first activation; ``auto``: the estimate of the manifest."""
+    memory_soft_limit: Annotated[int | None, Number("size", least=1 * MB, none="none")] = None
+    """PSS beyond which the host recycles the worker.
+
+    The worker gets no new dispatch, finishes those in flight within ``drain_timeout``, and the next dispatch
+    starts a new worker.
+    """
+    memory_hard_limit: Annotated[int | None, Number("size", least=16 * MB, none="none")] = None
+    """Limit of the worker's data (``RLIMIT_DATA``); beyond it allocations fail.
+
+    Counts heap and private mappings, touched or not, so leave a margin above the PSS. The dispatch gets 502
+    ``handler_out_of_memory``, and the host recycles the worker.
+    """
+
+
+POLICY_KEYS = frozenset(HandlerPolicy.__struct_fields__)
+"""The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
