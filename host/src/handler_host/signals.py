@@ -14,7 +14,7 @@ import msgspec
 
 from handler_host._internal import log as logs
 from handler_host.config import Config
-from handler_host.config.reconfigure import changes, merged
+from handler_host.config.reconfigure import compare, merge
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import ConfigError, HandlerBusy, HostError, UnknownHandler
 
@@ -71,8 +71,8 @@ async def reconfigure(supervisor: Supervisor, reread: ConfigReloader) -> None:
         if new.auth.admin_token is None:
             # The token that was made for this run goes on.
             new = msgspec.structs.replace(new, auth=msgspec.structs.replace(new.auth, admin_token=old.auth.admin_token))
-        found = changes(old, new)
-        await supervisor.reconfigure(merged(old, new))
+        found = compare(old, new)
+        await supervisor.reconfigure(merge(old, new))
     except ConfigError as error:
         log.error("the configuration stays as it is", extra={"fields": {"reason": error.message}})
         return

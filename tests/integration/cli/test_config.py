@@ -121,7 +121,7 @@ def test_a_wrong_configuration_is_one_message_and_2(command: str, toml: Toml, ru
     result = run(command, "--config", source)
     assert (result.status, result.out) == (2, "")
     assert f"{source}: server.prot = 80: unknown key; did you mean 'port'?" in result.err
-    assert f'{source}: memory.limit = "lots": has to be' in result.err
+    assert f'{source}: memory.limit = "lots": must be' in result.err
     assert "Traceback" not in result.err
 
 

@@ -12,11 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
-import msgspec
 import pytest
 
-from handler_host.config import Config, HandlerPolicy, LogConfig, MemoryConfig, ServerConfig
-from handler_host.config.reconfigure import changes, merged
 from tests.integration.http.test_server import Process, ready
 from tests.support import install_puppet, within
 
@@ -97,7 +94,7 @@ async def test_a_worker_keeps_its_settings_until_its_next_activation(tmp_path: P
     ("old", "new", "reason"),
     [
         ("[defaults]", "[defaults]\nidle_aftr = 1", "did you mean 'idle_after'"),
-        ("[defaults]", "[defaults", "is no TOML"),
+        ("[defaults]", "[defaults", "not valid TOML"),
     ],
 )
 async def test_a_broken_file_changes_nothing_and_says_why(tmp_path: Path, old: str, new: str, reason: str) -> None:
@@ -194,39 +191,3 @@ def test_a_terminal_that_is_closed_ends_the_host_that_runs_at_it(tmp_path: Path)
         process.kill()
         process.wait()
         process.stdout.close()
-
-
-class TestChanges:
-    def test_names_keys_and_never_values(self) -> None:
-        old = Config(handlers={"a": {"model": "x"}})
-        new = Config(
-            server=ServerConfig(port=1, drain_timeout=3),
-            memory=MemoryConfig(limit=2**30),
-            log=LogConfig(levels={"a": "debug"}),
-            handlers={"a": {"model": "y"}, "b": {}},
-        )
-        assert changes(old, new) == (
-            ["handlers.a.model", "handlers.b", "log.levels", "memory.limit", "server.drain_timeout"],
-            ["server.port"],
-        )
-        assert changes(old, old) == ([], [])
-
-    def test_what_needs_a_restart_stays_and_is_named_again_the_next_time(self) -> None:
-        old = Config()
-        new = Config(server=ServerConfig(port=1, drain_timeout=3), defaults=HandlerPolicy(pin=True))
-        force = merged(old, new)
-        assert (force.server.port, force.server.drain_timeout, force.defaults.pin) == (8080, 3, True)
-        assert changes(force, new) == ([], ["server.port"])
-
-    @pytest.mark.parametrize("section", Config.__struct_fields__)
-    def test_each_section_is_either_taken_or_named(self, section: str) -> None:
-        """Whoever adds a section to the configuration decides it: by default it needs a restart."""
-        if section in ("source", "handlers", "data_dir"):
-            pytest.skip("no section")
-        kind = type(getattr(Config(), section))
-        key = kind.__struct_fields__[0]
-        new = msgspec.structs.replace(
-            Config(), **{section: msgspec.structs.replace(getattr(Config(), section), **{key: object()})}
-        )
-        found = changes(Config(), new)
-        assert [*found.applied, *found.restart] == [f"{section}.{key}"]

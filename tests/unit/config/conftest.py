@@ -1,4 +1,4 @@
-"""A configuration file of the test's own."""
+"""A fixture that writes a configuration file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An address to listen on, as ``admin.listen`` has it: ``HOST:PORT``, or ``unix:PATH``."""
+"""Listening addresses as ``admin.listen`` writes them: ``HOST:PORT`` or ``unix:PATH``."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 UNIX = "unix:"
-LONGEST_PATH = 107
-"""Bytes of a Unix socket's path (``sun_path`` of Linux, with its end)."""
+MAX_PATH_BYTES = 107
+"""Longest path of a Unix socket in bytes (``sun_path`` of Linux without its NUL)."""
 
 
 class Address(NamedTuple):
-    """Where to listen: a host and a port, or a path."""
+    """A host and a port to listen on, or the path of a Unix socket."""
 
     host: str
     port: int
@@ -19,13 +19,13 @@ class Address(NamedTuple):
 
 
 def parse_listen(text: str) -> Address:
-    """Return the address; raises ``ValueError``, whose text begins with "has to be"."""
+    """Return the address; raises ``ValueError`` with a text that begins with "must be"."""
     if text.startswith(UNIX):
         path = text.removeprefix(UNIX).removeprefix("//")
-        if not path or len(path.encode()) > LONGEST_PATH:
-            raise ValueError(f"has to be unix:PATH, with a path of 1 to {LONGEST_PATH} bytes")
+        if not path or len(path.encode()) > MAX_PATH_BYTES:
+            raise ValueError(f"must be unix:PATH, with a path of 1 to {MAX_PATH_BYTES} bytes")
         return Address("", 0, Path(path).expanduser().absolute())
     host, colon, port = text.rpartition(":")
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
-        raise ValueError('has to be HOST:PORT ("127.0.0.1:9090"), or unix:PATH')
+        raise ValueError('must be HOST:PORT ("127.0.0.1:9090"), or unix:PATH')
     return Address(host.removeprefix("[").removesuffix("]"), int(port))

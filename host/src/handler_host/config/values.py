@@ -1,4 +1,4 @@
-"""One value of the configuration: from what TOML, a variable or a flag gives to the type of its key."""
+"""Decoding of single values: from TOML, a variable or a flag to the type of the key."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from handler_host._internal.units import (
 from handler_host.config import Config, Number
 
 MAX_SHOWN = 80
-"""Characters of a wrong value that a message shows."""
+"""Characters of a value that a message shows."""
 
 
-class WrongValue(ValueError):
-    """A value is not what its key has to be; the text begins with "has to be"."""
+class InvalidValue(ValueError):
+    """A value that does not fit its key; the text begins with "must be"."""
 
 
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
@@ -42,21 +42,21 @@ _SHOW: dict[str, Callable[[float], str]] = {"size": format_size, "duration": for
 
 @functools.cache
 def keys_of(section: type[msgspec.Struct]) -> dict[str, Any]:
-    """Return the keys of a section with their annotations."""
+    """Return the annotations of a section, by key."""
     return typing.get_type_hints(section, include_extras=True)
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
     name: kind for name, kind in keys_of(Config).items() if name not in ("data_dir", "handlers", "source")
 }
-"""The sections of the file, apart from ``[handlers.NAME]``."""
+"""The sections of the file except ``[handlers.NAME]``, by name."""
 
 
 def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
-    """Return ``value`` as its key's type; raises :class:`WrongValue`.
+    """Return ``value`` as its key's type; raises :class:`InvalidValue`.
 
-    ``text``: it comes from a variable or a flag, where everything is one. Relative
-    paths are taken from ``base``.
+    ``text`` marks a value of a variable or a flag, where lists and numbers are written
+    as texts. Relative paths start at ``base``.
     """
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin is typing.Annotated:
@@ -67,16 +67,16 @@ def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
         return _items(arguments[0], value, text, base)
     if origin is dict:
         if not isinstance(value, dict):
-            raise WrongValue("has to be a table")
+            raise InvalidValue("must be a table")
         return {key: convert(arguments[1], item, text=text, base=base) for key, item in value.items()}
     if annotation is bool:
         return _boolean(value, text)
-    # What is left is a text or a path, or either of them or None.
+    # The other annotations are a text, a path, or one of them or None.
     return _path(value, base) if annotation is Path or Path in arguments else _plain(value)
 
 
-def shown(value: object) -> str:
-    """Return a value as the file would have it, shortened."""
+def show(value: object) -> str:
+    """Return a value as the file writes it, shortened for a message."""
     try:
         text = msgspec.json.encode(value, enc_hook=str).decode()
     except (ValueError, TypeError, OverflowError, RecursionError):
@@ -92,13 +92,13 @@ def _number(number: Number, value: Any, text: bool) -> int | float | None:
         amount = _amount(number.written, value, text)
     except (ValueError, TypeError):
         quoted = isinstance(value, str) and value.strip().isdecimal() and not text
-        raise WrongValue(f"has to be {form}{', without quotes' if quoted else ''}") from None
-    show = _SHOW.get(number.written, str)
+        raise InvalidValue(f"must be {form}{', without quotes' if quoted else ''}") from None
+    show_bound = _SHOW.get(number.written, str)
     if amount < number.least:
         hint = "; without a unit it is bytes" if number.written == "size" and str(value).isdecimal() else ""
-        raise WrongValue(f"has to be {show(number.least)} or more{hint}")
+        raise InvalidValue(f"must be {show_bound(number.least)} or more{hint}")
     if amount > number.most:
-        raise WrongValue(f"has to be {show(number.most)} or less")
+        raise InvalidValue(f"must be {show_bound(number.most)} or less")
     return amount
 
 
@@ -110,11 +110,11 @@ def _amount(written: str, value: Any, text: bool) -> int | float:
     if written in ("share", "percentage"):
         if not isinstance(value, str) or not value.rstrip().endswith("%"):
             if written == "percentage":
-                raise ValueError("no percentage")
+                raise ValueError("not a percentage")
             return parse_size(value)
         share = float(value.rstrip().removesuffix("%")) / 100
         if not 0 <= share < 1:
-            raise ValueError("more than there is")
+            raise ValueError("outside 0 % to 100 %")
         return share
     if text and isinstance(value, str):
         return int(value)
@@ -128,7 +128,7 @@ def _boolean(value: Any, text: bool) -> bool:
         value = _WORDS.get(value.strip().lower(), value)
     if not isinstance(value, bool):
         quoted = isinstance(value, str) and value.lower() in ("true", "false")
-        raise WrongValue(f"has to be true or false{', without quotes' if quoted else ''}")
+        raise InvalidValue(f"must be true or false{', without quotes' if quoted else ''}")
     return value
 
 
@@ -136,8 +136,9 @@ def _choice(choices: tuple[str, ...], value: Any) -> str:
     for choice in choices:
         if value == choice:
             return choice
-    meant = nearest(value, choices) if isinstance(value, str) else None
-    raise WrongValue(f"has to be one of {', '.join(choices)}" + (f"; did you mean {meant!r}?" if meant else ""))
+    suggestion = nearest(value, choices) if isinstance(value, str) else None
+    hint = f"; did you mean {suggestion!r}?" if suggestion else ""
+    raise InvalidValue(f"must be one of {', '.join(choices)}{hint}")
 
 
 def _items(annotation: Any, value: Any, text: bool, base: Path) -> tuple[Any, ...]:
@@ -145,21 +146,21 @@ def _items(annotation: Any, value: Any, text: bool, base: Path) -> tuple[Any, ..
         value = [item.strip() for item in value.removeprefix("[").removesuffix("]").split(",") if item.strip()]
         value = [item.strip("\"'") for item in value]
     if not isinstance(value, list | tuple):
-        raise WrongValue(f"has to be a list{', with brackets' if isinstance(value, str) else ''}")
+        raise InvalidValue(f"must be a list{', with brackets' if isinstance(value, str) else ''}")
     return tuple(convert(annotation, item, text=text, base=base) for item in value)
 
 
 def _plain(value: Any) -> str:
     if not isinstance(value, str) or not value or not value.isprintable():
-        raise WrongValue("has to be a text, not empty and of one line")
+        raise InvalidValue("must be a text of one line, not empty")
     return value
 
 
 def _path(value: Any, base: Path) -> Path:
     if not isinstance(value, str) or not value or "\0" in value:
-        raise WrongValue("has to be a path")
+        raise InvalidValue("must be a path")
     try:
-        # Not resolved: the interpreter of a virtual environment is a link, and has to stay one.
+        # Not resolved: the interpreter of a virtual environment is a link and must stay one.
         return (base / Path(value).expanduser()).absolute()
     except (RuntimeError, OSError) as error:
-        raise WrongValue(f"has to be a path of this machine: {error}") from None
+        raise InvalidValue(f"must be a path on this machine: {error}") from None
