@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import itertools
 import json
 import time
 from pathlib import Path
@@ -16,10 +15,6 @@ from handler_host.admin.dashboard import FILES, STATIC
 from handler_host.auth import failed_login_throttle, sessions
 from handler_host.auth.failed_login_throttle import Throttle
 from handler_host.auth.sessions import Sessions
-from handler_host.memory.pressure import KernelView
-from handler_host.memory.procfs import Memory, MemoryLimit
-from handler_host.memory.sampler import Reading
-from handler_host.telemetry.history import MOST, History
 from tests.integration.http.serving import ADMIN, Host, running
 from tests.support import LIMIT, install_puppet, until, within
 
@@ -230,49 +225,3 @@ async def test_the_overview_brings_what_is_new_since_the_last_sample(tmp_path: P
         assert [one["handler"] for one in second["memory"]["evict_next"]] == ["puppet"]
         assert second["run"] == first["run"]
         assert (await host.admin("GET", "/overview?since=x"))[0] == 400
-
-
-def reading(host: int, **workers: int) -> Reading:
-    found = {(name, 1): Memory(size, size, size) for name, size in workers.items()}
-    return Reading(
-        host=host,
-        fork_server=None,
-        workers=found,
-        measure="pss",
-        limit=MemoryLimit(2**29, 2**28, "configured"),
-        kernel=KernelView(),
-        others=0,
-        at=0.0,
-        cost=0.0,
-    )
-
-
-def samples(history: History, since: int = 0) -> list[list[Any]]:
-    return [json.loads(sample) for sample in history.since(since)]
-
-
-def test_the_history_keeps_steps_as_steps_and_leaves_out_what_says_nothing_new() -> None:
-    history = History()
-    for second in range(10):
-        history.add(reading(10_000_000), now=float(second))
-    assert [sample[:2] for sample in samples(history)] == [[1, 0.0], [1, 9.0]]
-    history.add(reading(10_000_000, a=5_000_000), now=10.0)
-    assert [(at, workers) for _, at, _, _, workers in samples(history)] == [
-        (0.0, {}),
-        (9.0, {}),
-        (10.0, {"a": 5_000_000}),
-    ]
-    assert [sample[0] for sample in samples(history, since=2)] == [3]
-
-
-def test_the_history_is_of_the_last_hour_and_bounded() -> None:
-    history = History()
-    for number in range(5 * MOST):
-        history.add(reading(10_000_000 + number * 200_000), now=float(number))
-    kept = samples(history)
-    assert len(history) <= MOST
-    assert kept[-1][1] == 5 * MOST - 1
-    assert 3400 <= kept[-1][1] - kept[0][1] <= 3601
-    gaps = [later[1] - earlier[1] for earlier, later in itertools.pairwise(kept)]
-    assert max(gaps) < 60
-    assert max(gaps[-MOST // 2 :]) == 1

@@ -243,7 +243,7 @@ async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measur
         "last exit": last.given_back,
         "event": unloaded["given_back"],
         "log": line.__dict__["fields"]["given_back"],
-        "metric": hub.counters.of("puppet").given_back,
+        "metric": hub.counters.for_handler("puppet").given_back,
     }
     assert set(figures.values()) == {receipt.bytes_given_back}, figures
     # Whatever else has happened meanwhile: this is also what is gone of the whole tree.

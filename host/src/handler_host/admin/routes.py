@@ -1,6 +1,6 @@
-"""The operators' routes: what runs, what it takes, and to load and unload it.
+"""The admin routes: status of handlers and memory; load, unload, reload, pin, rescan and drain.
 
-What an operator begins belongs to the host: it goes on when the operator leaves.
+A task that an operator starts belongs to the host: it continues when the operator disconnects.
 """
 
 from __future__ import annotations
@@ -21,42 +21,41 @@ from handler_host.plugin.errors import HostError, InvalidInput
 
 log = logging.getLogger(__name__)
 
-LONGEST_DEADLINE = 24 * 3600.0
-"""Seconds; whoever waits longer does not mean it."""
+MAX_DEADLINE_S = 24 * 3600.0
+"""Longest deadline; a larger one is a mistake in the unit."""
 
-
-MEANINGS = {
+OPTION_FORMS = {
     "wait": "true or false",
     "mode": "drain, if_idle or force",
-    "deadline_s": f"seconds, from 0 to {LONGEST_DEADLINE:g}",
+    "deadline_s": f"seconds, from 0 to {MAX_DEADLINE_S:g}",
 }
-"""What the options have to be."""
+"""The valid values of each option, for messages."""
 
 
 class NoOptions(msgspec.Struct, forbid_unknown_fields=True):
-    """For what takes none."""
+    """Options of the routes that have none."""
 
 
 class LoadOptions(NoOptions):
-    """What every task takes, in the query or as a JSON body."""
+    """Options of every task, in the query or as a JSON body."""
 
     wait: bool = True
-    """False: answer 202 at once."""
+    """False: respond 202 at once."""
 
 
 class UnloadOptions(LoadOptions):
-    """What ``unload`` and ``reload`` take besides."""
+    """Options of ``unload`` and ``reload``."""
 
     mode: Literal["drain", "if_idle", "force"] = "drain"
-    deadline_s: Annotated[float, msgspec.Meta(ge=0, le=LONGEST_DEADLINE)] | None = None
-    """Seconds that dispatches under way get; None: the handler's ``drain_timeout``."""
+    deadline_s: Annotated[float, msgspec.Meta(ge=0, le=MAX_DEADLINE_S)] | None = None
+    """Seconds for dispatches in flight to finish; None: the handler's ``drain_timeout``."""
 
 
 Options = TypeVar("Options", bound=NoOptions)
 
 
 class AdminRoutes:
-    """The routes, and the tasks that were begun by them."""
+    """The admin routes and the tasks that they started."""
 
     def __init__(self, supervisor: Supervisor, limits: RequestLimits) -> None:
         self._supervisor = supervisor
@@ -64,7 +63,7 @@ class AdminRoutes:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def routes(self) -> list[web.RouteDef]:
-        """Return them, for the composition root to guard and to add."""
+        """Return the routes; the composition root adds authentication."""
         return [
             web.get("/admin/handlers", self.list_handlers),
             web.get("/admin/handlers/{name}", self.show_handler),
@@ -79,63 +78,63 @@ class AdminRoutes:
         ]
 
     async def close(self) -> None:
-        """End the tasks that nobody waits for."""
+        """Cancel the tasks in progress."""
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
-        """All there is to tell of all handlers."""
+        """Return the status of all handlers."""
         return json_answer({"handlers": self._supervisor.statuses()})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
-        """All there is to tell of one."""
+        """Return the status of one handler."""
         return json_answer(self._supervisor.status(request.match_info["name"]))
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         """Activate a handler."""
         name = self._known(request)
         options = await self._options(request, LoadOptions)
-        return await self._do(self._supervisor.load(name), f"load of {name}", options)
+        return await self._run(self._supervisor.load(name), f"load of {name}", options)
 
     async def unload(self, request: web.Request) -> web.StreamResponse:
-        """Take a handler's worker away; the answer comes when its process is gone."""
+        """Unload a handler; respond when its process has exited."""
         name = self._known(request)
         options = await self._options(request, UnloadOptions)
         work = self._supervisor.unload(name, options.mode, options.deadline_s)
-        return await self._do(work, f"unload of {name}", options)
+        return await self._run(work, f"unload of {name}", options)
 
     async def reload(self, request: web.Request) -> web.StreamResponse:
-        """Unload a handler so that its next dispatch runs what is installed by then."""
+        """Unload a handler so that its next dispatch runs the version that is installed then."""
         name = self._known(request)
         options = await self._options(request, UnloadOptions)
         work = self._supervisor.reload(name, options.mode, options.deadline_s)
-        return await self._do(work, f"reload of {name}", options)
+        return await self._run(work, f"reload of {name}", options)
 
     async def pin(self, request: web.Request) -> web.StreamResponse:
-        """Keep a handler from idleness and eviction, until the host's next start."""
+        """Exempt a handler from idle unload and eviction until the host restarts."""
         await self._options(request, NoOptions)
         return json_answer(await self._supervisor.pin(self._known(request), pinned=True))
 
     async def unpin(self, request: web.Request) -> web.StreamResponse:
-        """Let it go again."""
+        """End the exemption of a handler."""
         await self._options(request, NoOptions)
         return json_answer(await self._supervisor.pin(self._known(request), pinned=False))
 
     async def rescan(self, request: web.Request) -> web.StreamResponse:
-        """Read anew what is installed."""
+        """Read the installed plugins again."""
         options = await self._options(request, LoadOptions)
-        return await self._do(self._supervisor.rescan(), "rescan", options)
+        return await self._run(self._supervisor.rescan(), "rescan", options)
 
     async def memory(self, request: web.Request) -> web.StreamResponse:
         """Measure the host and all its processes."""
         return json_answer(await self._supervisor.memory())
 
     async def drain(self, request: web.Request) -> web.StreamResponse:
-        """Refuse new work from now on."""
+        """Reject new work from now on."""
         await self._options(request, NoOptions)
         self._supervisor.begin_drain()
-        message = "new work is refused and /health/ready is 503; the host goes on until it gets SIGTERM"
+        message = "the host rejects new work, and /health/ready is 503; it runs until SIGTERM"
         return json_answer({"draining": True, "in_flight": self._supervisor.in_flight, "message": message})
 
     def _known(self, request: web.Request) -> str:
@@ -143,37 +142,35 @@ class AdminRoutes:
         return self._supervisor.status(request.match_info["name"]).name
 
     async def _options(self, request: web.Request, kind: type[Options]) -> Options:
-        """Return what the query and the body say, the body being the stronger."""
-        given: Any = dict(request.query)
+        """Return the options of query and body; the body overrides the query."""
+        values: Any = dict(request.query)
         if request.can_read_body:
             body = msgspec.json.decode(await self._limits.json_body(request))
             if not isinstance(body, dict):
-                raise InvalidInput("the body has to be a JSON object")
-            given |= body
-        for name in given:
+                raise InvalidInput("the body must be a JSON object")
+            values |= body
+        for name in values:
             if name not in kind.__struct_fields__:
-                from handler_host._internal.suggestions import (
-                    did_you_mean,  # needed only where somebody has made a mistake
-                )
+                from handler_host._internal.suggestions import did_you_mean  # only a wrong request needs it
 
-                hint = did_you_mean(name, kind.__struct_fields__) or "; there are none here"
+                hint = did_you_mean(name, kind.__struct_fields__) or "; this route has none"
                 raise InvalidInput(f"unknown option {name!r}{hint}", param=name)
         try:
-            return msgspec.convert(given, kind, strict=False)
+            return msgspec.convert(values, kind, strict=False)
         except msgspec.ValidationError as error:
             name = str(error).rpartition("$.")[2].rstrip("`")
-            raise InvalidInput(f"{name} = {given.get(name)!r}: has to be {MEANINGS[name]}", param=name) from None
+            raise InvalidInput(f"{name} = {values.get(name)!r}: must be {OPTION_FORMS[name]}", param=name) from None
 
-    async def _do(self, work: Coroutine[Any, Any, object], title: str, options: LoadOptions) -> web.StreamResponse:
-        """Begin the work; answer with its receipt, or at once."""
+    async def _run(self, work: Coroutine[Any, Any, object], title: str, options: LoadOptions) -> web.StreamResponse:
+        """Start the work; respond with its receipt, or at once."""
         task = asyncio.create_task(work, name=title)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        task.add_done_callback(self._finish)
         if options.wait:
             return json_answer(await asyncio.shield(task))
         return json_answer({"accepted": True}, status=202)
 
-    def _ended(self, task: asyncio.Task[Any]) -> None:
+    def _finish(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
         error = None if task.cancelled() else task.exception()
         if error is None:

@@ -92,6 +92,6 @@ class DispatchRecorder:
         queue = lease.queue_seconds if lease is not None else time.monotonic() - self._began
         activate = lease.activate_seconds if lease is not None else 0.0
         consumer = self._consumer.name if self._consumer is not None else None
-        self._counters.dispatched(
+        self._counters.count_dispatch(
             Dispatch(self._handler, operation, result, queue, activate, self._handle, self._first_chunk, consumer)
         )

@@ -340,7 +340,8 @@ class Supervisor:
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
 
     def _status(self, controller: HandlerController) -> HandlerStatus:
-        found, recent = self._watch.footprint(controller.entry), self.observation.counters.of(controller.name).recent
+        found = self._watch.footprint(controller.entry)
+        recent = self.observation.counters.for_handler(controller.name).window
         learned = (found.peak or None) if found is not None else None
         return handler_status(controller, self._operations.reports(controller.entry), learned, recent)
 
@@ -367,7 +368,7 @@ class Supervisor:
             "limit": limit.bytes,
             "limit_source": limit.source,
         }
-        self.observation.step(stage, fields)
+        self.observation.emit(stage, fields)
         await self._watch.save()
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:

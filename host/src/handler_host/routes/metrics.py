@@ -37,7 +37,7 @@ class MetricsRoutes:
     async def show(self, request: web.Request) -> web.StreamResponse:
         """All figures; raises ``NotInstalled`` without the library."""
         collector = self._collected()
-        self._lag.wanted()
+        self._lag.keep_measuring()
         await self._supervisor.refresh()
         kind, body = collector.render(request.headers.get(hdrs.ACCEPT, ""))
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: kind})

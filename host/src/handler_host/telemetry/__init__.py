@@ -1,1 +1,1 @@
-"""Telemetry: counters, events, memory history, metric families."""
+"""Telemetry: counters, events, memory history and metric families."""

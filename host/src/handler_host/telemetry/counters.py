@@ -1,7 +1,7 @@
-"""Cheap counters of what the host did, for the metrics and for the list of handlers.
+"""Counters of the host's work, for the metrics and for the list of handlers.
 
-They cost a few dictionary operations for each dispatch, and need no library: who
-renders them (``handler_host.routes.metrics``) is imported when somebody asks.
+They cost a few dictionary operations per dispatch and need no library:
+``handler_host.telemetry.metric_families`` renders them and is imported at the first scrape.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import NamedTuple
 from handler_host.plugin.errors import BY_CODE
 
 BOUNDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper ends of the buckets of all histograms, in seconds."""
-RECENT = 256
-"""Dispatches of a handler that its percentiles and its error rate are of."""
+"""Upper bounds of the buckets of all histograms, in seconds."""
+WINDOW = 256
+"""Dispatches of a handler in its percentiles and its error rate."""
 OK = "ok"
 CANCELLED = "cancelled"
-"""The result of a dispatch whose client has left."""
+"""The result of a dispatch whose client disconnected."""
 OTHER = "other"
-"""Stands for operations that the handler is not known to have: labels are bounded."""
+"""The label of every operation that the handler does not declare, so that labels are bounded."""
 
 
 class Histogram:
@@ -32,7 +32,7 @@ class Histogram:
 
     def __init__(self) -> None:
         self.counts = [0] * (len(BOUNDS) + 1)
-        """One for each of :data:`BOUNDS`, and one for what is longer."""
+        """One for each of :data:`BOUNDS`, and one for longer durations."""
         self.sum = 0.0
 
     def observe(self, seconds: float) -> None:
@@ -42,7 +42,7 @@ class Histogram:
 
 
 class LatencyWindow:
-    """The last dispatches of one handler: how long, and whether they failed."""
+    """Durations and failures of the last :data:`WINDOW` dispatches of one handler."""
 
     __slots__ = ("_failed", "_next", "_seconds")
 
@@ -52,29 +52,29 @@ class LatencyWindow:
         self._next = 0
 
     def add(self, seconds: float, failed: bool) -> None:
-        """Take one more, in place of the oldest."""
-        if len(self._seconds) < RECENT:
+        """Add a dispatch, in place of the oldest one."""
+        if len(self._seconds) < WINDOW:
             self._seconds.append(seconds)
             self._failed.append(failed)
         else:
             self._seconds[self._next] = seconds
             self._failed[self._next] = failed
-            self._next = (self._next + 1) % RECENT
+            self._next = (self._next + 1) % WINDOW
 
     def quantile(self, share: float) -> float | None:
-        """Return the smallest duration that so great a share of them did not exceed."""
+        """Return the duration that this share of the dispatches did not exceed; None without dispatches."""
         if not self._seconds:
             return None
         ordered = sorted(self._seconds)
         return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
     def error_rate(self) -> float | None:
-        """Return which share of them failed."""
+        """Return the share of failed dispatches; None without dispatches."""
         return sum(self._failed) / len(self._failed) if self._failed else None
 
 
 class Dispatch(NamedTuple):
-    """One dispatch that has ended; times are seconds."""
+    """One finished dispatch; times are seconds."""
 
     handler: str
     operation: str
@@ -83,56 +83,56 @@ class Dispatch(NamedTuple):
     queue: float
     activate: float
     handle: float | None
-    """In the worker, to the last byte; None: it never got there."""
+    """In the worker, to the last byte; None if it never reached a worker."""
     first_chunk: float | None
-    """Of a stream: in the worker, to the first piece."""
+    """In the worker, to the first chunk of a stream."""
     consumer: str | None = None
     """The name of the consumer's key."""
 
 
 class HandlerCounters:
-    """What one handler did."""
+    """The counters of one handler."""
 
     def __init__(self) -> None:
         self.dispatches: Counter[tuple[str, str]] = Counter()
         """By operation and result."""
         self.queue = Histogram()
         self.activate = Histogram()
-        """What dispatches have waited for an activation; those that have not are not in it."""
+        """Waits for an activation, of the dispatches that had to wait."""
         self.handle = Histogram()
         self.first_chunk = Histogram()
         self.activations: Counter[tuple[str, str]] = Counter()
-        """By who has caused it (``dispatch``, ``operator``) and result (``ok``, ``failed``)."""
+        """By cause (``dispatch``, ``operator``) and result (``ok``, ``failed``)."""
         self.unloads: Counter[str] = Counter()
         """By cause, see ``handler_host.lifecycle.state.Cause``."""
         self.given_back = 0
-        """Bytes that the ends of its workers gave back."""
-        self.recent = LatencyWindow()
+        """Bytes that the exits of its workers released."""
+        self.window = LatencyWindow()
 
 
 class Counters:
-    """All of them, since the host's start."""
+    """All counters since the start of the host."""
 
     def __init__(self) -> None:
         self.handlers: dict[str, HandlerCounters] = {}
         self.by_consumer: Counter[tuple[str, str, str]] = Counter()
-        """Dispatches by the name of the key, handler and result."""
+        """Dispatches by consumer, handler and result."""
         self.refused: Counter[tuple[str, str]] = Counter()
-        """Requests that a key was refused, by its name and the reason."""
+        """Rejected requests by consumer and reason."""
         self.wrong_keys: Counter[str] = Counter()
         """Requests with a wrong key: ``consumer`` or ``operator``."""
 
-    def of(self, handler: str) -> HandlerCounters:
-        """Return those of one handler."""
-        found = self.handlers.get(handler)
-        if found is None:
-            found = self.handlers[handler] = HandlerCounters()
-        return found
+    def for_handler(self, handler: str) -> HandlerCounters:
+        """Return the counters of one handler."""
+        counters = self.handlers.get(handler)
+        if counters is None:
+            counters = self.handlers[handler] = HandlerCounters()
+        return counters
 
-    def dispatched(self, dispatch: Dispatch) -> None:
-        """Count a dispatch that has ended."""
+    def count_dispatch(self, dispatch: Dispatch) -> None:
+        """Count a finished dispatch."""
         handler, operation, result, queue, activate, handle, first_chunk, consumer = dispatch
-        own = self.of(handler)
+        own = self.for_handler(handler)
         own.dispatches[operation, result] += 1
         own.queue.observe(queue)
         if activate:
@@ -142,29 +142,29 @@ class Counters:
         failed = result != OK and is_failure(result)
         if handle is not None:
             own.handle.observe(handle)
-            own.recent.add(queue + activate + handle, failed)
+            own.window.add(queue + activate + handle, failed)
         elif failed:
-            own.recent.add(queue + activate, failed)
+            own.window.add(queue + activate, failed)
         if consumer is not None:
             self.by_consumer[consumer, handler, result] += 1
 
-    def step(self, what: str, fields: Mapping[str, object]) -> None:
-        """Count a step in a handler's life."""
+    def count_step(self, kind: str, fields: Mapping[str, object]) -> None:
+        """Count a step in a handler's lifecycle; ``kind`` is one of ``handler_host.telemetry.events.KINDS``."""
         handler = fields.get("handler")
         if not isinstance(handler, str):
             return
-        if what in ("activated", "failed"):
-            result = "ok" if what == "activated" else "failed"
-            self.of(handler).activations[str(fields.get("for")), result] += 1
-        elif what == "unloaded":
-            own = self.of(handler)
+        if kind in ("activated", "failed"):
+            result = "ok" if kind == "activated" else "failed"
+            self.for_handler(handler).activations[str(fields.get("for")), result] += 1
+        elif kind == "unloaded":
+            own = self.for_handler(handler)
             own.unloads[str(fields.get("cause", "unknown"))] += 1
             given_back = fields.get("given_back")
             own.given_back += given_back if isinstance(given_back, int) else 0
 
 
 def is_failure(result: str) -> bool:
-    """Tell whether a result is the handler's or the host's fault: not the client's, and not its leaving."""
+    """Return whether a result counts as a failure of the handler or the host, not of the client."""
     if result in (OK, CANCELLED):
         return False
     error = BY_CODE.get(result)

@@ -1,7 +1,7 @@
-"""What happens in the host, told to whoever listens: a bounded past, and a bounded queue for each listener.
+"""Events of the host: a bounded ring of past events, and a bounded queue for each listener.
 
-An event is numbered. Who was away asks for what came after the last one it has
-seen; who reads too slowly loses the oldest, and is told how many.
+Events are numbered. A listener that reconnects gets the events after the last one it has
+seen; a listener that reads too slowly loses the oldest ones and learns how many.
 """
 
 from __future__ import annotations
@@ -16,31 +16,31 @@ from typing import NamedTuple, Self
 from handler_host._internal.log import to_json, to_plain
 
 KINDS = {
-    "startup": "The host begins to read its catalog.",
-    "ready": "The host answers.",
-    "rescan": "The catalog was read anew.",
+    "startup": "The host starts to read its catalog.",
+    "ready": "The host serves requests.",
+    "rescan": "The host has read the catalog again.",
     "waiting": "An activation waits for memory.",
-    "activating": "A worker is being launched.",
+    "activating": "A worker starts.",
     "activated": "A worker is ready.",
-    "failed": "An activation has failed.",
-    "draining": "A worker takes nothing new any more.",
-    "unloaded": "A worker is gone, whatever the cause: idle, operator, reload, evicted, crash.",
-    "pinned": "A handler was pinned, or is not any more.",
-    "drain": "The host takes no new work.",
-    "audit": "An operator did something, or tried to.",
+    "failed": "An activation failed.",
+    "draining": "A worker gets no new dispatches.",
+    "unloaded": "A worker has ended, for any cause: idle, operator, reload, evicted, crash.",
+    "pinned": "A handler was pinned or unpinned.",
+    "drain": "The host rejects new work.",
+    "audit": "An operator acted, or tried to.",
     "stopping": "The host shuts down.",
 }
-"""All kinds of events, and what they mean."""
+"""All kinds of events, with their meanings."""
 
 RING = 500
-"""Events that are kept for who comes late."""
+"""Past events that the hub keeps for replay."""
 QUEUE = 200
-"""Events that wait for one listener; then the oldest is lost."""
+"""Events queued for one listener; beyond, it loses the oldest."""
 MAX_LISTENERS = 128
 
 
 class Event(NamedTuple):
-    """One of them; ``data`` is the whole of it as JSON."""
+    """One event; ``data`` is the whole event as JSON."""
 
     number: int
     kind: str
@@ -48,84 +48,84 @@ class Event(NamedTuple):
     data: bytes
 
 
-class Wanted(NamedTuple):
-    """What a listener wants to hear; an empty set stands for all."""
+class EventFilter(NamedTuple):
+    """The events that a listener gets; an empty set stands for all."""
 
     handlers: frozenset[str] = frozenset()
     kinds: frozenset[str] = frozenset()
 
-    def holds(self, event: Event) -> bool:
-        """Tell whether the event is wanted."""
+    def matches(self, event: Event) -> bool:
+        """Return whether the listener gets the event."""
         return (not self.kinds or event.kind in self.kinds) and (not self.handlers or event.handler in self.handlers)
 
 
 class Batch(NamedTuple):
-    """What a listener gets at a time: how many it has lost before, then the events; None: the past is another run's."""
+    """Events for a listener, and how many it lost before them; ``lost`` is None if it last listened to another run."""
 
     lost: int | None
     events: list[Event]
 
 
 class Listener:
-    """One listener; leave it as a context manager."""
+    """One listener; a context manager that leaves the hub at its end."""
 
-    def __init__(self, hub: EventHub, wanted: Wanted, lost: int | None, missed: list[Event], limit: int) -> None:
+    def __init__(self, hub: EventHub, filter: EventFilter, lost: int | None, missed: list[Event], limit: int) -> None:
         self._hub = hub
-        self._wanted = wanted
+        self._filter = filter
         self._lost = lost
         self._queue: deque[Event] = deque(missed)
         self._limit = limit
         self._closed = False
-        self._news = asyncio.Event()
+        self._changed = asyncio.Event()
         if missed or lost != 0:
-            self._news.set()
+            self._changed.set()
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._hub.forget(self)
+        self._hub.remove(self)
 
-    def take(self, event: Event) -> None:
-        """Queue an event, in place of the oldest if there is no room; called by the hub."""
-        if not self._wanted.holds(event):
+    def offer(self, event: Event) -> None:
+        """Queue an event, in place of the oldest if the queue is full; called by the hub."""
+        if not self._filter.matches(event):
             return
         if len(self._queue) >= self._limit:
             self._queue.popleft()
             self._lost = (self._lost or 0) + 1
             self._hub.lost += 1
         self._queue.append(event)
-        self._news.set()
+        self._changed.set()
 
     def close(self) -> None:
-        """Let it end when it has had what is queued; called by the hub."""
+        """End the listener after its queued events; called by the hub."""
         self._closed = True
-        self._news.set()
+        self._changed.set()
 
-    def ready(self) -> Batch:
-        """Return what is queued now, without waiting."""
+    def pop(self) -> Batch:
+        """Return the queued events without waiting."""
         batch = Batch(self._lost, list(self._queue))
         self._lost = 0
         self._queue.clear()
         if not self._closed:
-            self._news.clear()
+            self._changed.clear()
         return batch
 
     async def next(self) -> Batch | None:
-        """Wait for events; None: there will be none any more."""
-        await self._news.wait()
-        batch = self.ready()
+        """Wait for events and return them; None at the end."""
+        await self._changed.wait()
+        batch = self.pop()
         return batch if batch.events or batch.lost != 0 or not self._closed else None
 
 
 class EventHub:
-    """Numbers events, keeps the last ones, and tells them to the listeners."""
+    """Numbers events, keeps the last ones and sends them to the listeners."""
 
     def __init__(self, ring: int = RING, queue: int = QUEUE) -> None:
         self.run = secrets.token_hex(4)
-        """Stands before the numbers: those of another run of the host mean nothing here."""
+        """Prefix of the event IDs: numbers of another run of the host mean nothing here."""
         self.lost = 0
-        """Events that listeners were too slow for, in all."""
+        """Events that slow listeners lost, of all listeners."""
         self._number = 0
         self._past: deque[Event] = deque(maxlen=ring)
         self._queue = queue
@@ -134,21 +134,21 @@ class EventHub:
 
     @property
     def listeners(self) -> int:
-        """How many there are."""
+        """How many listeners there are."""
         return len(self._listeners)
 
     @property
     def full(self) -> bool:
-        """Whether there is no place for one more."""
+        """Whether the hub accepts no further listener."""
         return len(self._listeners) >= MAX_LISTENERS
 
     @property
     def past(self) -> Iterator[Event]:
-        """The events that are kept, oldest first."""
+        """The past events in the ring, oldest first."""
         return iter(self._past)
 
     def publish(self, kind: str, fields: Mapping[str, object]) -> None:
-        """Tell an event; secrets in it are masked as they are in the log."""
+        """Send an event to the listeners; secrets in it are masked as in the log."""
         self._number += 1
         handler = fields.get("handler")
         now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
@@ -157,39 +157,39 @@ class EventHub:
         event = Event(self._number, kind, handler if isinstance(handler, str) else None, data)
         self._past.append(event)
         for listener in self._listeners:
-            listener.take(event)
+            listener.offer(event)
 
-    def listen(self, wanted: Wanted, *, after: str | None = None, replay: int = 0) -> Listener:
+    def listen(self, filter: EventFilter, *, after: str | None = None, replay: int = 0) -> Listener:
         """Return a new listener.
 
-        ``after`` is the last event that it has seen: it gets what came since. Without
-        it it gets the last ``replay`` events first.
+        With ``after``, the ID of the last event that it has seen, it first gets all events since;
+        without, the last ``replay`` events.
         """
         lost, past = self._missed(after) if after is not None else (0, list(self._past))
-        missed = [event for event in past if wanted.holds(event)]
+        missed = [event for event in past if filter.matches(event)]
         if after is None:
             missed = missed[len(missed) - replay :] if replay < len(missed) else missed
-        listener = Listener(self, wanted, lost, missed, max(self._queue, len(missed)))
+        listener = Listener(self, filter, lost, missed, max(self._queue, len(missed)))
         self._listeners[listener] = None
         if self._closed:
             listener.close()
         return listener
 
-    def forget(self, listener: Listener) -> None:
-        """Tell it nothing any more."""
+    def remove(self, listener: Listener) -> None:
+        """Send no more events to a listener."""
         self._listeners.pop(listener, None)
 
     def close(self) -> None:
-        """Let all listeners end."""
+        """End all listeners."""
         self._closed = True
         for listener in self._listeners:
             listener.close()
 
     def _missed(self, after: str) -> tuple[int | None, list[Event]]:
-        """Return how many are lost since ``after``, and those that are still there."""
+        """Return how many events since ``after`` are lost, and the others."""
         run, _, digits = after.rpartition("-")
         if run != self.run or not digits.isdecimal() or len(digits) > 18 or int(digits) > self._number:
             return None, list(self._past)
-        seen = int(digits)
+        last_seen = int(digits)
         first = self._past[0].number if self._past else self._number + 1
-        return max(0, first - seen - 1), [event for event in self._past if event.number > seen]
+        return max(0, first - last_seen - 1), [event for event in self._past if event.number > last_seen]

@@ -1,4 +1,4 @@
-"""All that is told of what happens: log, events, counters, memory over time, and an embedding application."""
+"""The outlets of telemetry: log, events, counters, memory history and the observer of an application."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from handler_host.telemetry.history import History
 log = logging.getLogger(__name__)
 
 Observer = Callable[[str, Mapping[str, object]], None]
-"""Is told of each step: its name, and its figures."""
+"""Callback for each step: its kind and its fields."""
 
 
 class TelemetryHub:
-    """Tells each step to all who want to know."""
+    """Sends each lifecycle step to log, counters, events and observer."""
 
     def __init__(self, observer: Observer | None = None) -> None:
         self.events = EventHub()
@@ -24,13 +24,13 @@ class TelemetryHub:
         self.history = History()
         self._observer = observer
 
-    def step(self, what: str, fields: Mapping[str, object]) -> None:
-        """Tell a step; ``what`` is one of ``handler_host.telemetry.events.KINDS``."""
-        log.info(what, extra={"fields": fields})
-        self.counters.step(what, fields)
-        self.events.publish(what, fields)
+    def emit(self, kind: str, fields: Mapping[str, object]) -> None:
+        """Send a step to every outlet; ``kind`` is one of ``handler_host.telemetry.events.KINDS``."""
+        log.info(kind, extra={"fields": fields})
+        self.counters.count_step(kind, fields)
+        self.events.publish(kind, fields)
         if self._observer is not None:
             try:
-                self._observer(what, fields)
+                self._observer(kind, fields)
             except Exception:
-                log.exception("the observer of the application failed at %r", what)
+                log.exception("the application's observer failed at %r", kind)

@@ -1,4 +1,4 @@
-"""How late the event loop runs what is due."""
+"""Lag of the event loop: how late it runs a timer."""
 
 from __future__ import annotations
 
@@ -7,42 +7,42 @@ import time
 
 from handler_host.telemetry.counters import Histogram
 
-LAG_INTERVAL = 0.5
-"""Seconds between two looks at how late the event loop is."""
-LAG_SPAN = 300.0
-"""Seconds without a scrape after which it is not looked at any more."""
+INTERVAL_S = 0.5
+"""Seconds between two measurements."""
+IDLE_S = 300.0
+"""Seconds without a scrape after which the measurements stop."""
 
 
 class LoopLag:
-    """Measures how late the event loop runs what is due; only while somebody scrapes."""
+    """Measures the lag of the event loop while the metrics are scraped."""
 
     def __init__(self) -> None:
-        self.seen = Histogram()
+        self.histogram = Histogram()
         self.last = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0
         self._until = 0.0
 
-    def wanted(self) -> None:
-        """Go on measuring for a while."""
-        self._until = time.monotonic() + LAG_SPAN
+    def keep_measuring(self) -> None:
+        """Measure for the next :data:`IDLE_S` seconds."""
+        self._until = time.monotonic() + IDLE_S
         if self._timer is None:
             self._start()
 
     def stop(self) -> None:
-        """Measure no more."""
+        """Stop measuring."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _start(self) -> None:
         loop = asyncio.get_running_loop()
-        self._due = loop.time() + LAG_INTERVAL
+        self._due = loop.time() + INTERVAL_S
         self._timer = loop.call_at(self._due, self._tick)
 
     def _tick(self) -> None:
         self.last = max(0.0, asyncio.get_running_loop().time() - self._due)
-        self.seen.observe(self.last)
+        self.histogram.observe(self.last)
         self._timer = None
         if time.monotonic() < self._until:
             self._start()

@@ -1,8 +1,7 @@
-"""What the metrics are: names, meanings, labels; made anew for each scrape from the host's counters.
+"""The metric families: names, meanings and labels; built from the host's counters at each scrape.
 
-Labels are bounded: handlers are those of the catalog, operations those that they
-are known to have (else ``other``), results and causes the host's own words,
-consumers those that are configured.
+Labels are bounded: handlers of the catalog, their declared operations (else ``other``),
+results and causes of a fixed list, configured consumers.
 """
 
 from __future__ import annotations
@@ -29,41 +28,41 @@ from handler_host.telemetry.views import HostView
 Values = Iterable[tuple[tuple[str, ...], float]]
 
 MEANINGS = {
-    "handler_host_build_info": "Always 1; the labels tell the versions.",
-    "handler_host_draining": "1 while the host takes no new work.",
-    "handler_host_dispatches_total": "Dispatches that have ended; the result is ok, cancelled, or an error's code.",
-    "handler_host_queue_seconds": "What dispatches waited for a place, activation apart.",
-    "handler_host_activation_wait_seconds": "What dispatches waited for an activation, of those that had to.",
-    "handler_host_handler_seconds": "What dispatches were in the worker, to the last byte.",
-    "handler_host_first_chunk_seconds": "What streams were in the worker to their first piece.",
-    "handler_host_in_flight": "Dispatches under way now.",
-    "handler_host_queued": "Dispatches that wait now.",
-    "handler_host_handler_state": "1 for the state in which a handler is.",
-    "handler_host_activations_total": "Activations, by who has caused them: dispatch or operator.",
-    "handler_host_unloads_total": "Workers that have ended, by cause.",
-    "handler_host_evictions_total": "Workers that were unloaded for another handler's memory.",
-    "handler_host_crashes_total": "Workers that have ended unasked, by kind (crash, hang, out of memory).",
-    "handler_host_given_back_bytes_total": "Bytes that the ends of workers gave back.",
+    "handler_host_build_info": "Always 1; the labels are the versions.",
+    "handler_host_draining": "1 while the host rejects new work.",
+    "handler_host_dispatches_total": "Finished dispatches; the result is ok, cancelled or the code of an error.",
+    "handler_host_queue_seconds": "Time of dispatches in the queue, without the activation.",
+    "handler_host_activation_wait_seconds": "Time of dispatches waiting for an activation, of those that had to wait.",
+    "handler_host_handler_seconds": "Time of dispatches in the worker, to the last byte.",
+    "handler_host_first_chunk_seconds": "Time of streams in the worker, to the first chunk.",
+    "handler_host_in_flight": "Dispatches in flight.",
+    "handler_host_queued": "Dispatches in the queue.",
+    "handler_host_handler_state": "1 for the present state of a handler.",
+    "handler_host_activations_total": "Activations by cause: dispatch or operator.",
+    "handler_host_unloads_total": "Ended workers by cause.",
+    "handler_host_evictions_total": "Workers unloaded to make memory available for another handler.",
+    "handler_host_crashes_total": "Workers that ended unexpectedly, by kind (crash, hang, out of memory).",
+    "handler_host_given_back_bytes_total": "Bytes released by the exits of workers.",
     "handler_host_pss_bytes": "Memory by process: host, fork_server, worker (with its handler).",
-    "handler_host_learned_pss_bytes": "The most that a handler's worker was seen to take.",
-    "handler_host_memory_limit_bytes": "What all processes may take together.",
+    "handler_host_learned_pss_bytes": "Highest measured memory of a handler's worker.",
+    "handler_host_memory_limit_bytes": "Memory limit of all processes together.",
     "handler_host_memory_usable_bytes": "The limit less the headroom: the budget.",
-    "handler_host_memory_used_bytes": "What all processes take together.",
-    "handler_host_memory_reserved_bytes": "Promised to activations under way, beyond what they take already.",
-    "handler_host_loop_lag_seconds": "How late the event loop was, looked at twice a second while the host is scraped.",
-    "handler_host_consumer_dispatches_total": "Dispatches by the name of the consumer's key, handler and result.",
-    "handler_host_consumer_refusals_total": "Requests that a key was refused, by its name and the reason.",
-    "handler_host_wrong_keys_total": "Requests with a wrong key, or a wrong admin token.",
-    "handler_host_event_listeners": "Who follows the events now.",
-    "handler_host_events_lost_total": "Events that listeners were too slow for.",
+    "handler_host_memory_used_bytes": "Memory in use by all processes together.",
+    "handler_host_memory_reserved_bytes": "Memory reserved for activations in progress, beyond their present use.",
+    "handler_host_loop_lag_seconds": "Lag of the event loop, measured twice a second while the host is scraped.",
+    "handler_host_consumer_dispatches_total": "Finished dispatches by consumer, handler and result.",
+    "handler_host_consumer_refusals_total": "Rejected requests by consumer and reason.",
+    "handler_host_wrong_keys_total": "Requests with a wrong consumer key or admin token.",
+    "handler_host_event_listeners": "Clients of the event stream.",
+    "handler_host_events_lost_total": "Events lost by listeners that read too slowly.",
 }
-"""All of them but those of the process (``process_*``), which are the library's."""
+"""The host's families; the library adds those of the process (``process_*``)."""
 
 CRASHES = ("crash", "hang", "out of memory")
 
 
 class HostCollector(Collector):
-    """Makes the families for the library."""
+    """Collects the families for ``prometheus_client``."""
 
     def __init__(self, host: HostView, hub: TelemetryHub, lag: LoopLag) -> None:
         self._host = host
@@ -75,12 +74,12 @@ class HostCollector(Collector):
         ProcessCollector(registry=self._registry)
 
     def render(self, accepted: str) -> tuple[str, bytes]:
-        """Return content type and body; ``accepted`` is the client's ``Accept``."""
+        """Return content type and body for the client's ``Accept`` header."""
         encode, kind = choose_encoder(accepted)
         return kind, encode(self._registry)
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing may be asked before there is an event loop (prometheus_client)."""
+        """Return no families: there may be no event loop yet (prometheus_client)."""
         return []
 
     def collect(self) -> Iterator[Metric]:
@@ -95,7 +94,7 @@ class HostCollector(Collector):
         version = (__version__, platform.python_version())
         yield _gauge("handler_host_build_info", ("version", "python"), [(version, 1)])
         yield _gauge("handler_host_draining", (), [((), int(self._host.draining))])
-        yield _histogram("handler_host_loop_lag_seconds", (), [((), self._lag.seen)])
+        yield _histogram("handler_host_loop_lag_seconds", (), [((), self._lag.histogram)])
         yield _gauge("handler_host_event_listeners", (), [((), self._events.listeners)])
         yield _counter("handler_host_events_lost_total", (), [((), self._events.lost)])
 
@@ -112,16 +111,18 @@ class HostCollector(Collector):
             "handler_host_handler_seconds": "handle",
             "handler_host_first_chunk_seconds": "first_chunk",
         }
-        # Most handlers are cold: all the buckets of who was never asked would be the bulk of a scrape.
-        asked = {name: own for name, own in handlers.items() if own.dispatches}
+        # Most handlers are cold: the empty buckets of unused ones would be the bulk of a scrape.
+        used = {name: own for name, own in handlers.items() if own.dispatches}
         for metric, attribute in histograms.items():
-            yield _histogram(metric, ("handler",), (((name,), getattr(own, attribute)) for name, own in asked.items()))
+            yield _histogram(metric, ("handler",), (((name,), getattr(own, attribute)) for name, own in used.items()))
 
     def _handlers(self) -> Iterator[Metric]:
         statuses = self._host.statuses()
-        yield _gauge("handler_host_in_flight", ("handler",), (((one.name,), one.in_flight) for one in statuses))
-        yield _gauge("handler_host_queued", ("handler",), (((one.name,), one.queued) for one in statuses))
-        states = (((one.name, one.state), 1) for one in statuses)
+        yield _gauge(
+            "handler_host_in_flight", ("handler",), (((status.name,), status.in_flight) for status in statuses)
+        )
+        yield _gauge("handler_host_queued", ("handler",), (((status.name,), status.queued) for status in statuses))
+        states = (((status.name, status.state), 1) for status in statuses)
         yield _gauge("handler_host_handler_state", ("handler", "state"), states)
         handlers = self._counters.handlers
         yield _counter(

@@ -1,9 +1,8 @@
-"""The operators' page at ``/admin/``: static files, and the two routes that only the page needs.
+"""The dashboard at ``/admin/``: static files, and the two routes that only the page needs.
 
-All else that it shows and does is done by the admin routes, as anybody could. Its chart
-is uPlot's: 50 KB in one file, made for series over time, without dependencies or a build
-step. Chart.js is about four times as large, ECharts twenty times, and an SVG of our own
-would have axes, cursor and resizing still to be written.
+The page uses the admin routes for everything else. Its chart is uPlot: 50 KB in one file, made
+for time series, without dependencies or a build step. Chart.js is about four times as large,
+ECharts twenty times, and an SVG chart of our own would need axes, cursor and resizing.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ FILES = {
     "uplot.js": "uplot/uPlot.iife.min.js",
     "uplot.css": "uplot/uPlot.min.css",
 }
-"""What is served, and from which file; nothing else is."""
+"""The files of the page, by name; no other file is served."""
 POLICY = "; ".join(
     (
         "default-src 'none'",
@@ -55,7 +54,7 @@ POLICY = "; ".join(
         "frame-ancestors 'none'",
     )
 )
-"""No script or style that is not one of the files, no address but the host's, in no frame."""
+"""Scripts and styles only from the page's files, requests only to the host, no framing."""
 HEADERS = {
     "Content-Security-Policy": POLICY,
     "X-Content-Type-Options": "nosniff",
@@ -63,20 +62,20 @@ HEADERS = {
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
-    # It is asked each time whether the file has changed, so that an upgraded host never runs yesterday's page.
+    # The browser revalidates each file, so that an upgraded host never runs an old page.
     hdrs.CACHE_CONTROL: "no-cache",
 }
 
 
 class DashboardRoutes:
-    """The routes of the page."""
+    """The routes of the dashboard."""
 
     def __init__(self, supervisor: Supervisor, native: NativeRoutes) -> None:
         self._supervisor = supervisor
         self._native = native
 
     def public_routes(self) -> list[web.RouteDef]:
-        """Return those of the files, which hold no secret: one has to load the page to sign in."""
+        """Return the routes of the files; they are public, because the page has the sign-in form and no secret."""
         return [
             web.get("/admin", self.redirect),
             web.get("/admin/", self.page),
@@ -84,32 +83,32 @@ class DashboardRoutes:
         ]
 
     def routes(self) -> list[web.RouteDef]:
-        """Return those for operators only."""
+        """Return the routes for operators only."""
         return [
             web.get("/admin/overview", self.overview),
             web.post("/admin/handlers/{name}/dispatch/{operation}", self._native.dispatch),
         ]
 
     async def redirect(self, request: web.Request) -> web.StreamResponse:
-        """Lead to the page; relative, as the application may be mounted anywhere."""
+        """Redirect to the page; relative, because the application may be mounted below any path."""
         return web.Response(status=308, headers={hdrs.LOCATION: f"{request.path.rpartition('/')[2]}/"})
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """The page."""
+        """Return the page."""
         return _file("index.html")
 
     async def file(self, request: web.Request) -> web.StreamResponse:
-        """One of its files."""
+        """Return one file of the page."""
         name = request.match_info["file"]
         if name not in FILES:
-            raise NotFound(f"the dashboard has no file {name!r}")
+            raise NotFound(f"unknown file {name!r} of the dashboard")
         return _file(name)
 
     async def overview(self, request: web.Request) -> web.StreamResponse:
-        """All that the page shows, in one answer; of the memory over time what came after the sample ``since``."""
-        given = request.query.get("since", "0")
-        if not (given.isascii() and given.isdecimal() and len(given) < 16):
-            raise InvalidInput(f"since = {given!r}: has to be the number of a sample", param="since")
+        """Return the data of the page in one response; the memory history only after the sample ``since``."""
+        since = request.query.get("since", "0")
+        if not (since.isascii() and since.isdecimal() and len(since) < 16):
+            raise InvalidInput(f"since = {since!r}: must be the number of a sample", param="since")
         supervisor = self._supervisor
         await supervisor.refresh()
         content: dict[str, Any] = {
@@ -120,7 +119,7 @@ class DashboardRoutes:
             "handlers": supervisor.statuses(),
             "memory": supervisor.last_memory(),
             "verify": supervisor.verified,
-            "history": [msgspec.Raw(sample) for sample in supervisor.observation.history.since(int(given))],
+            "history": [msgspec.Raw(sample) for sample in supervisor.observation.history.since(int(since))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)
 
