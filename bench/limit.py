@@ -152,7 +152,8 @@ def _is_dying(server: servers.Server) -> bool:
 
 def _minutes(options: argparse.Namespace, limits: int) -> float:
     """Return how long all runs take if nobody ends early; with each, about 20 s of starts and imports."""
-    return limits * len(options.kinds.split(",")) * (options.seconds + 20) / 60 + 1
+    seconds: float = options.seconds
+    return limits * len(options.kinds.split(",")) * (seconds + 20) / 60 + 1
 
 
 def _milliseconds(values: list[float], share: float) -> str:

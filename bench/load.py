@@ -91,15 +91,16 @@ class Load:
 async def run(url: str, body: bytes, headers: dict[str, str], connections: int, requests: int) -> dict[str, float]:
     """Send ``requests`` requests over ``connections`` connections; return counts, requests a second and seconds."""
     target = urlsplit(url)
+    assert target.hostname is not None
+    assert target.port is not None
+    address = (target.hostname, target.port)
     lines = [f"POST {target.path} HTTP/1.1", f"Host: {target.netloc}", "Content-Type: application/json"]
     lines += [f"{name}: {value}" for name, value in headers.items()]
     lines += [f"Content-Length: {len(body)}", "", ""]
     load = Load("\r\n".join(lines).encode() + body, connections, requests)
     loop = asyncio.get_running_loop()
     started = time.perf_counter()
-    opened = [
-        await loop.create_connection(lambda: Connection(load), target.hostname, target.port) for _ in range(connections)
-    ]
+    opened = [await loop.create_connection(lambda: Connection(load), *address) for _ in range(connections)]
     async with asyncio.timeout(300):
         await load.done
     elapsed = time.perf_counter() - started

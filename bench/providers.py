@@ -49,8 +49,9 @@ def aimock() -> Path | None:
 def provider(name: str) -> Iterator[str]:
     """Run ``aimock`` or ``own``; give its URL, without a path."""
     with tempfile.TemporaryDirectory(prefix="bench-provider-") as directory:
+        port = None
         if name == "own":
-            command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(PIECES)]
+            command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(PIECES)]
         else:
             fixture = {"match": {"userMessage": QUESTION}, "response": {"content": ANSWER}}
             Path(directory, "fixtures.json").write_text(json.dumps({"fixtures": [fixture]}))
@@ -60,7 +61,7 @@ def provider(name: str) -> Iterator[str]:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             assert process.stdout is not None
-            if name == "own":
+            if port is None:
                 yield process.stdout.readline().split()[1]
             else:
                 wait_for_port(port, process)
@@ -88,8 +89,8 @@ def wait_for_port(port: int, process: subprocess.Popen[str], limit: float = 60) 
     until = time.monotonic() + limit
     while time.monotonic() < until:
         if process.poll() is not None:
-            raise RuntimeError(f"{process.args} ended with {process.returncode}")
+            raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
-    raise RuntimeError(f"{process.args} did not listen within {limit} s")
+    raise RuntimeError(f"{process.args!r} did not listen within {limit} s")

@@ -138,7 +138,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
 @contextlib.contextmanager
 def upstream(chunks: int, pause: float) -> Iterator[Server]:
     """Run the scripted provider: answers of so many pieces, so many seconds before each of them."""
-    command = [sys.executable, "-m", "handler_host.testing", "--pieces", str(chunks), "--pause", str(pause)]
+    command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(chunks), "--pause", str(pause)]
     with _running(command, {}) as server:
         yield server
 

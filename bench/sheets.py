@@ -190,7 +190,8 @@ def naive_worksheet(google: StandIn) -> Any:
             return super().request(method, endpoint.replace(GOOGLE, google.google.url), *args, **kwargs)
 
     scopes = ["https://www.googleapis.com/auth/spreadsheets"]
-    client = gspread.Client(Quiet.from_service_account_info(google.key(), scopes=scopes), http_client=Directed)
+    kind: Any = Quiet  # google-auth has types, this function of it has none
+    client = gspread.Client(kind.from_service_account_info(google.key(), scopes=scopes), http_client=Directed)
     return client.open_by_key(BOOK).worksheet("Sheet1")
 
 

@@ -231,7 +231,7 @@ def main() -> None:
             tallies: list[traffic.Tally] = []
             injected: Counter[str] = Counter()
             unanswered: list[str] = []
-            in_flight = 0
+            in_flight, alive = 0, True
             for part in range(PARTS):
                 share = {"seconds": options.seconds / PARTS, "seed": options.seed + part}
                 tally, own, faults = asyncio.run(soak(host, names, argparse.Namespace(**{**vars(options), **share})))

@@ -50,7 +50,7 @@ def of_docker(instruction: str) -> list[str]:
 
 def unit(key: str) -> str:
     (value,) = re.findall(rf"^{key}=(.*)$", text("handler-host.service"), re.MULTILINE)
-    return value
+    return str(value)
 
 
 COMMANDS: dict[str, Callable[[], list[str]]] = {

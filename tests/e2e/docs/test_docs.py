@@ -18,7 +18,8 @@ from handler_host import testing
 from handler_host.app import create_app
 from handler_host.cli.parser import make_parser
 from handler_host.config import Config
-from handler_host.config.loader import SECTIONS, load_config
+from handler_host.config.loader import load_config
+from handler_host.config.values import SECTIONS
 from handler_host.plugin.errors import BY_CODE
 from handler_host.plugin.hooks import HandlerHooks
 from handler_host.telemetry.events import KINDS

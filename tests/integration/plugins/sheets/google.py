@@ -262,7 +262,8 @@ class Google:
                 return self._read(rest.partition("/")[2], query)
             case ("PUT", "", "values"):
                 data = {"range": rest.partition("/")[2], "values": body["values"]}
-                return self._write_all({**query, "data": [data]})["responses"][0]
+                written: dict[str, Any] = self._write_all({**query, "data": [data]})["responses"][0]
+                return written
             case ("POST", "", "values") if rest.endswith(":append"):
                 return self._append(rest.partition("/")[2].removesuffix(":append"), query, body["values"])
         raise Refusal(404, f"not in this stand-in: {request.method} {path}", "NOT_FOUND")
