@@ -167,7 +167,7 @@ async def test_without_tracing_nothing_is_sent(tmp_path: Path, spans: InMemorySp
 
 async def test_without_tracing_opentelemetry_is_not_imported() -> None:
     program = (
-        "import sys, handler_host.server, handler_host.workers.runtime.runtime; "
+        "import sys, handler_host.server, handler_host.workers.runtime.host_connection; "
         "from handler_host.app import create_app; create_app(); "
         "sys.exit(any(name.startswith('opentelemetry') for name in sys.modules))"
     )

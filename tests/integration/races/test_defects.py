@@ -90,8 +90,8 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Give a hung fork server up sooner."""
-    monkeypatch.setattr(client, "ANSWER_TIMEOUT", 0.5)
-    monkeypatch.setattr(client, "END_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "RESPONSE_TIMEOUT", 0.5)
+    monkeypatch.setattr(client, "EXIT_TIMEOUT", 0.5)
     monkeypatch.setattr(worker, "LAUNCH_GRACE", 0.2)
 
 
@@ -157,7 +157,7 @@ async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_de
         async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("a defect")
 
-        for target, name in ((worker.Channel, "open"), (worker, "Output")):
+        for target, name in ((worker.Channel, "open"), (worker, "OutputLogger")):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, broken if name == "open" else raises)
                 assert isinstance(await error_of(host.ask()), ActivationFailed)

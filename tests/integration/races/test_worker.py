@@ -20,7 +20,7 @@ from handler_host.plugin.errors import (
     UnknownOperation,
     UpstreamRateLimited,
 )
-from handler_host.workers.runtime.process import LOADING_THRESHOLD
+from handler_host.workers.runtime.process_setup import LOADING_THRESHOLD
 from tests.support import (
     WORKERS,
     children_of,

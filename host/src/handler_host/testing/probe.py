@@ -26,7 +26,7 @@ from handler_host.plugin.context import Context, Secret
 from handler_host.plugin.errors import HostError
 from handler_host.plugin.operations import CallInfo
 from handler_host.testing.memory_sampler import Sampler, Spoken, Witness
-from handler_host.workers.runtime.loading import LoadError, Operation, failed, load
+from handler_host.workers.runtime.loading import LoadError, Operation, load, load_error
 
 BLOCKED = 0.25
 """Seconds for which a handler may keep the loop busy in one go before that is told."""
@@ -138,7 +138,7 @@ async def look(probe: Probe, witness: Witness) -> Findings:
         found.error = error.reason
         return found
     except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is a finding
-        found.error = failed("activate failed", error).reason
+        found.error = load_error("activate failed", error).reason
         return found
     found.activate_seconds = time.monotonic() - begun
     for name, request in probe.requests.items():
@@ -164,7 +164,7 @@ async def _try(operation: Operation, request: Any, found: Findings, witness: Wit
             return f"its answer does not fit its declared type: {error}{in_brackets(operation.place)}"
         except Exception as error:  # noqa: BLE001 - whatever a plugin raises is a finding
             found.faults.append(operation.info.name)
-            return failed("it raised", error).reason
+            return load_error("it raised", error).reason
         finally:
             if watch is not None:
                 found.blocked += await watch.end()

@@ -99,7 +99,7 @@ class LaunchSpecBuilder:
 
     def rest(self) -> None:
         """Let a fork server go that has no worker."""
-        self._fork.rest()
+        self._fork.stop_idle()
 
     def reconfigure(self, config: Config) -> None:
         """Plan with this configuration from now on."""

@@ -1,7 +1,7 @@
-"""What a worker prints: read from its output pipe, and logged under the handler's name.
+"""Log the output of a worker, line by line, under the handler's name.
 
-Lines and their number in a second are bounded, so that a plugin that floods its
-standard output costs neither the host's memory nor its log.
+The length of a line and the number of lines per second are bounded, so a plugin that floods its standard
+output exhausts neither the host's memory nor its log.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ MAX_LINE = 8 * 1024
 """Bytes at which a line is cut."""
 
 
-class Output:
-    """Reads the pipe ``fd``, which it owns, until it is closed; ``fd`` -1 means there is none."""
+class OutputLogger:
+    """Logger of the pipe ``fd``, which it owns and reads until it is closed; ``fd`` -1 means no pipe."""
 
     def __init__(self, fd: int, handler: str, lines_per_second: int) -> None:
         self._fd = fd
         self._log = logging.getLogger(f"handler.{handler}")
         self._fields = {"handler": handler, "logger": "output"}
-        self._limit = lines_per_second
-        self._left = lines_per_second
+        self._lines_per_second = lines_per_second
+        self._lines_left = lines_per_second
         self._suppressed = 0
         self._second = 0
         self._rest = b""
@@ -32,7 +32,7 @@ class Output:
             self._loop.add_reader(fd, self._read)
 
     def close(self) -> None:
-        """Take what is there, and stop: a process that still holds the other end is not waited for."""
+        """Log the available output and stop, also if another process still holds the write end."""
         if self._fd < 0:
             return
         self._read()
@@ -44,9 +44,9 @@ class Output:
         os.close(self._fd)
         self._fd = -1
         if self._rest:
-            self._line(self._rest)
+            self._log_line(self._rest)
             self._rest = b""
-        self._summarise()
+        self._log_suppressed()
 
     def _read(self) -> None:
         try:
@@ -60,26 +60,26 @@ class Output:
             return
         *lines, rest = (self._rest + data).split(b"\n")
         for line in lines:
-            self._line(line)
+            self._log_line(line)
         while len(rest) > MAX_LINE:
-            self._line(rest[:MAX_LINE])
+            self._log_line(rest[:MAX_LINE])
             rest = rest[MAX_LINE:]
         self._rest = rest
 
-    def _line(self, line: bytes) -> None:
+    def _log_line(self, line: bytes) -> None:
         second = int(self._loop.time())
         if second != self._second:
-            self._summarise()
-            self._second, self._left = second, self._limit
-        if self._left <= 0:
+            self._log_suppressed()
+            self._second, self._lines_left = second, self._lines_per_second
+        if self._lines_left <= 0:
             self._suppressed += 1
             return
         text = line[:MAX_LINE].decode("utf-8", "backslashreplace").rstrip()
         if text:
-            self._left -= 1
+            self._lines_left -= 1
             self._log.info("%s", text, extra={"fields": self._fields})
 
-    def _summarise(self) -> None:
+    def _log_suppressed(self) -> None:
         if self._suppressed:
             self._log.warning("%d more lines of output suppressed", self._suppressed, extra={"fields": self._fields})
             self._suppressed = 0

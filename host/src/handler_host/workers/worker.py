@@ -28,8 +28,8 @@ from handler_host.lifecycle.state import Cause
 from handler_host.memory.procfs import Memory
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
 from handler_host.workers.exit_report import ExitReport
-from handler_host.workers.launchers.base import Exit, Launcher, WorkerProcess
-from handler_host.workers.output_logger import Output
+from handler_host.workers.launchers.base import ExitStatus, Launcher, WorkerProcess
+from handler_host.workers.output_logger import OutputLogger
 
 EXIT_GRACE = 1.0
 """Seconds that a worker whose channel has closed gets to be gone, so that its own exit status is seen."""
@@ -72,7 +72,7 @@ class Worker:
         self.process: WorkerProcess | None = None
         self.channel: Channel | None = None
         self.ready: Ready | None = None
-        self.exit: Exit | None = None
+        self.exit: ExitStatus | None = None
         self.subject = (plan.spec.handler, plan.spec.distribution, plan.spec.version)
         """What is learned of it belongs to this version of the handler."""
         self.memory: Memory | None = None
@@ -168,9 +168,9 @@ class Worker:
         if self._aborted:
             self._kill(self.process)
         exiting = asyncio.create_task(self._wait(self.process), name=f"exit of {self._name}")
-        output: Output | None = None
+        output: OutputLogger | None = None
         try:
-            output = Output(self.process.output, plan.spec.handler, plan.output_lines_per_second)
+            output = OutputLogger(self.process.output, plan.spec.handler, plan.output_lines_per_second)
             self.channel = await Channel.open(
                 self.process.socket,
                 handler=plan.spec.handler,
@@ -228,7 +228,7 @@ class Worker:
             )
         return launching.result()
 
-    def _close(self, process: WorkerProcess, output: Output | None) -> None:
+    def _close(self, process: WorkerProcess, output: OutputLogger | None) -> None:
         """Close the host's ends."""
         if self.channel is not None:
             self.channel.close()
@@ -239,7 +239,7 @@ class Worker:
         elif process.output >= 0:
             os.close(process.output)
 
-    async def _wait(self, process: WorkerProcess) -> Exit:
+    async def _wait(self, process: WorkerProcess) -> ExitStatus:
         self.exit = await process.wait()
         return self.exit
 
@@ -250,7 +250,7 @@ class Worker:
             counts_as_failure = not isinstance(error, OutOfResources)
             self._post(life.WorkerStartFailed(self.number, error, counts_as_failure, random.random()))
 
-    async def _activate(self, channel: Channel, exiting: asyncio.Task[Exit]) -> HostError | None:
+    async def _activate(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> HostError | None:
         """Return None when the worker is ready; else why it is not, with the worker's end explained."""
         plan = self._plan
         try:
@@ -267,7 +267,7 @@ class Worker:
             return error
         return None
 
-    async def _watch(self, channel: Channel, exiting: asyncio.Task[Exit]) -> None:
+    async def _watch(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> None:
         """Wait until the worker is told to stop or is lost, and see it out."""
         stopping = asyncio.create_task(self._stopping.wait(), name=f"stop of {self._name}")
         try:
@@ -288,7 +288,7 @@ class Worker:
                 self._kill(process)
                 await exiting
 
-    async def _lose(self, channel: Channel, exiting: asyncio.Task[Exit], process: WorkerProcess) -> None:
+    async def _lose(self, channel: Channel, exiting: asyncio.Task[ExitStatus], process: WorkerProcess) -> None:
         """Tell that the worker ended unasked, or is given up; its process is gone before anybody is told."""
         reason = channel.closed.result() if channel.closed.done() else None
         if reason is not None and reason.broken:
@@ -305,7 +305,7 @@ class Worker:
         channel.fail(error)
         self._post(life.WorkerLost(self.number, cause, error))
 
-    async def _explain(self, exit: Exit) -> tuple[Cause, str]:
+    async def _explain(self, exit: ExitStatus) -> tuple[Cause, str]:
         """Return why and how a worker ended that nobody has told to."""
         text = exit.describe()
         if exit.signal != signal.SIGKILL or self._killed:
@@ -315,7 +315,7 @@ class Worker:
             return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
         return Cause.KILLED, f"{text}, which neither the host has sent nor the kernel for want of memory"
 
-    async def _gone(self, exiting: asyncio.Task[Exit], seconds: float) -> Exit | None:
+    async def _gone(self, exiting: asyncio.Task[ExitStatus], seconds: float) -> ExitStatus | None:
         """Return how the process ended, or None if it is still there after ``seconds``."""
         await asyncio.wait({exiting}, timeout=seconds)
         return exiting.result() if exiting.done() else None

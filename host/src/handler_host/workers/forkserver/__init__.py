@@ -1,1 +1,1 @@
-"""Fork server: the small single-threaded process that workers are forked from, and its client."""
+"""Fork server: its process, the host's end of it, and the messages between them."""

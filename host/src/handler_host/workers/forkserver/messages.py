@@ -1,14 +1,15 @@
-"""What the host and its fork server say to each other, one message a packet."""
+"""Messages between the host and its fork server, one per packet."""
 
 from __future__ import annotations
 
 import msgspec
 
 MAX_MESSAGE = 64 * 1024
+"""Longest message in bytes."""
 
 
 class Fork(msgspec.Struct, frozen=True, array_like=True, tag=1):
-    """Host to fork server, with two descriptors (socket, output): fork a worker."""
+    """Host to fork server, with two descriptors (channel, output): fork a worker."""
 
     number: int
 
@@ -21,7 +22,7 @@ class Signal(msgspec.Struct, frozen=True, array_like=True, tag=2):
 
 
 class Forked(msgspec.Struct, frozen=True, array_like=True, tag=3):
-    """Fork server to host: the worker has this process number."""
+    """Fork server to host: the worker runs with this process ID."""
 
     number: int
     pid: int
@@ -35,13 +36,13 @@ class Refused(msgspec.Struct, frozen=True, array_like=True, tag=4):
 
 
 class Exited(msgspec.Struct, frozen=True, array_like=True, tag=5):
-    """Fork server to host: the worker was reaped, and its group is killed."""
+    """Fork server to host: the worker is reaped, and its process group is killed."""
 
     number: int
     code: int | None
     signal: int | None
     maxrss: int
-    """Bytes."""
+    """Peak of its resident memory in bytes."""
 
 
 requests = msgspec.msgpack.Decoder(Fork | Signal)

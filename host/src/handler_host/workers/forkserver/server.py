@@ -1,9 +1,8 @@
 """The process that forks workers: ``python -m handler_host.workers.forkserver.server FD PARENT MODULE...``.
 
-Small, single-threaded, without an event loop. It imports the worker's runtime and
-the modules it is told to preload, freezes them, and then does what it is asked
-over a control socket: fork, signal, report who has ended. The end of that socket,
-or of its parent, is its own end and that of all its workers.
+Small, single-threaded, without an event loop. It imports the worker's runtime and the modules to preload,
+freezes them, and then serves the requests of a control socket: fork a worker, signal a worker. It reports
+the exit of each worker. When the socket or the parent process ends, it kills its workers and exits.
 """
 
 from __future__ import annotations
@@ -29,15 +28,16 @@ from handler_host.workers.forkserver.messages import (
     requests,
 )
 from handler_host.workers.runtime import process as worker
+from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
 
 class ForkServer:
-    """Serves one host over ``control``, a socket that keeps the bounds of messages."""
+    """Fork server of one host, which it serves over ``control``, a socket that keeps the boundaries of messages."""
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
         self._workers: dict[int, int] = {}
-        """Numbers of the workers that are not reaped yet, by process number."""
+        """Numbers of the workers that are not reaped yet, by process ID."""
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
         for fd in (self._wakeup, self._waker):
@@ -45,27 +45,34 @@ class ForkServer:
         self._ending = False
 
     def serve(self) -> None:
-        """Run until the host has gone or has closed the control socket."""
+        """Serve until the host exits or closes the control socket; then kill all workers."""
+        self._handle_signals()
+        while not self._ending:
+            for key, _ in self._selector.select():
+                if key.fileobj is self._control:
+                    self._handle_request()
+                else:
+                    self._clear_wakeup()
+            self._reap()
+        self._kill_all()
+
+    def _handle_signals(self) -> None:
+        """Wake the selector for every signal, so that exits of workers are reported at once."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.signal(signal.SIGTERM, self._end)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
-        while not self._ending:
-            for key, _ in self._selector.select():
-                if key.fileobj is self._control:
-                    self._take_request()
-                else:
-                    with suppress(BlockingIOError):
-                        os.read(self._wakeup, 4096)
-            self._reap()
-        self._kill_all()
 
     def _end(self, *_: object) -> None:
         self._ending = True
 
-    def _take_request(self) -> None:
+    def _clear_wakeup(self) -> None:
+        with suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+
+    def _handle_request(self) -> None:
         data, fds, _, _ = socket.recv_fds(self._control, MAX_MESSAGE, 2)
         if not data:
             self._ending = True
@@ -81,25 +88,25 @@ class ForkServer:
 
     def _fork(self, request: Fork, fds: list[int]) -> None:
         if len(fds) != 2:
-            # The kernel drops descriptors for which this process has no number left.
+            # The kernel drops the descriptors that exceed this process's limit.
             for fd in fds:
                 os.close(fd)
-            self._tell(Refused(request.number, errno.EMFILE))
+            self._report(Refused(request.number, errno.EMFILE))
             return
         channel, output = fds
         try:
             parent = os.getpid()
             pid = os.fork()
         except OSError as error:
-            self._tell(Refused(request.number, error.errno or errno.EAGAIN))
+            self._report(Refused(request.number, error.errno or errno.EAGAIN))
         else:
             if pid == 0:
                 self._become_worker(channel, output, parent)
             with suppress(OSError):
-                # In both processes: whoever comes first, no signal can miss the group.
+                # In both processes, as either may run first: no signal can then miss the group.
                 os.setpgid(pid, pid)
             self._workers[pid] = request.number
-            self._tell(Forked(request.number, pid))
+            self._report(Forked(request.number, pid))
         finally:
             os.close(channel)
             os.close(output)
@@ -114,40 +121,44 @@ class ForkServer:
             self._control.close()
             os.close(self._wakeup)
             os.close(self._waker)
-            null = os.open(os.devnull, os.O_RDONLY)
-            os.dup2(null, 0)
-            os.dup2(output, 1)
-            os.dup2(output, 2)
-            for fd in (null, output):
-                if fd > 2:
-                    os.close(fd)
+            self._redirect_standard_streams(output)
             worker.main(channel, parent)
         finally:
-            # Nothing that goes wrong in a worker may run on as a second fork server.
+            # A worker that fails here must not continue as a second fork server.
             os._exit(1)
 
+    @staticmethod
+    def _redirect_standard_streams(output: int) -> None:
+        null = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(null, 0)
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        for fd in (null, output):
+            if fd > 2:
+                os.close(fd)
+
     def _reap(self) -> None:
-        """Report the workers that have ended, and take what else has been left to this process."""
+        """Reap the children that have exited, adopted orphans included, and report those that are workers."""
         while True:
             try:
-                found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+                child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
-            if found is None:
+            if child is None:
                 return
-            number = self._workers.get(found.si_pid)
+            number = self._workers.get(child.si_pid)
             if number is not None:
-                # Not reaped yet, so that its number cannot have been given to another group.
+                # Before it is reaped: until then the kernel cannot give its process ID to another group.
                 with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(found.si_pid, signal.SIGKILL)
-            _, status, usage = os.wait4(found.si_pid, 0)
+                    os.killpg(child.si_pid, signal.SIGKILL)
+            _, status, usage = os.wait4(child.si_pid, 0)
             if number is not None:
-                del self._workers[found.si_pid]
-                ended = os.WIFSIGNALED(status)
-                code = None if ended else os.WEXITSTATUS(status)
-                self._tell(Exited(number, code, os.WTERMSIG(status) if ended else None, usage.ru_maxrss * 1024))
+                del self._workers[child.si_pid]
+                signaled = os.WIFSIGNALED(status)
+                code = None if signaled else os.WEXITSTATUS(status)
+                self._report(Exited(number, code, os.WTERMSIG(status) if signaled else None, usage.ru_maxrss * 1024))
 
-    def _tell(self, notice: Forked | Refused | Exited) -> None:
+    def _report(self, notice: Forked | Refused | Exited) -> None:
         try:
             self._control.sendall(encode(notice))
         except (BrokenPipeError, ConnectionResetError):
@@ -164,7 +175,7 @@ class ForkServer:
 
 
 def preload(modules: list[str]) -> None:
-    """Import what workers are going to need; one that cannot be imported is named, and left to them."""
+    """Import modules that workers need; warn about those that cannot be imported, and about threads."""
     for name in modules:
         try:
             importlib.import_module(name)
@@ -176,7 +187,8 @@ def preload(modules: list[str]) -> None:
     with suppress(OSError):
         threads = len(os.listdir("/proc/self/task"))
         if threads > 1:
-            _warn(f"{', '.join(modules)} left {threads - 1} threads, which no worker has")
+            names = ", ".join(modules)
+            _warn(f"{names}: importing started {threads - 1} threads, which workers do not inherit; do not preload it")
 
 
 def _warn(text: str) -> None:
@@ -185,25 +197,24 @@ def _warn(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Become the fork server that ``arguments`` describe: socket, parent, modules."""
+    """Run a fork server with these arguments: control socket, process ID of the parent, modules to preload."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2:]
-    worker.set_parent_death_signal(signal.SIGTERM)
+    set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
         return
-    _adopt_orphans()
-    control = socket.socket(fileno=fd)
-    server = ForkServer(control)
-    # What is there afterwards is left alone by the collector, and so stays shared with the workers.
-    with worker.reduced_gc():
+    adopt_orphans()
+    server = ForkServer(socket.socket(fileno=fd))
+    # It freezes the imported objects: the garbage collector would write to their pages, and so unshare them.
+    with reduced_gc():
         preload(modules)
     server.serve()
 
 
-def _adopt_orphans() -> None:
-    """Become the parent of the workers' orphaned children, so that somebody reaps them (Linux)."""
+def adopt_orphans() -> None:
+    """Become the parent of the workers' orphaned children, in order to reap them (Linux)."""
     if sys.platform != "linux":
         return
-    import ctypes  # only here: the host itself does without
+    import ctypes  # only here: the host itself needs no ctypes
 
     PR_SET_CHILD_SUBREAPER = 36  # noqa: N806 - the kernel's name
     ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)

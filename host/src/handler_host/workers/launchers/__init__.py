@@ -1,1 +1,1 @@
-"""Launchers: fork, exec, inline."""
+"""Launchers of workers: fork, exec, inline."""

@@ -1,7 +1,7 @@
-"""How workers come into being: what all launchers have in common.
+"""Protocols and helpers that all launchers share.
 
-A launcher gives a worker a socket to the host and a pipe for what it prints; which
-handler to load is told over the socket. ``handler_host.workers.launchers.launchers`` has the three of them.
+A launcher gives a worker a socket to the host and a pipe for its output. The handler that it loads is
+named over the socket, by the first frame.
 """
 
 from __future__ import annotations
@@ -19,36 +19,36 @@ import msgspec
 
 from handler_host.plugin.errors import OutOfResources
 
-KEPT = frozenset(
+KEPT_VARIABLES = frozenset(
     {"PATH", "HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "LANG", "LANGUAGE", "TERM"}
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
     | {"PYTHONPATH", "PYTHONHOME", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONPYCACHEPREFIX"}
     | {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
 )
-"""The variables of the host's environment that a worker keeps, beside ``LC_*``."""
+"""The variables of the host's environment that a worker keeps, in addition to ``LC_*``."""
 
-LOOK_INTERVAL = 0.05
-"""Seconds between two looks at a process whose end nobody tells."""
+EXIT_POLL_INTERVAL = 0.05
+"""Seconds between two checks of a process whose exit the kernel cannot signal to the event loop."""
 
-SHORTAGES = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
-"""What the system says when there is no process, memory or descriptor left."""
+RESOURCE_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+"""Errors of a system that has no process, memory or file descriptor left."""
 
 
-class Exit(msgspec.Struct, frozen=True):
-    """How a worker's process ended."""
+class ExitStatus(msgspec.Struct, frozen=True):
+    """How the process of a worker exited."""
 
     code: int | None = None
     signal: int | None = None
     maxrss: int | None = None
-    """The most resident memory it ever had, in bytes, where the system tells."""
+    """Peak of its resident memory in bytes, if the system reports it."""
     lost: bool = False
-    """Nobody could see how: the fork server ended before it."""
+    """The status is unknown, because the fork server ended first."""
 
     def describe(self) -> str:
-        """Return it in words."""
+        """Return the status as the end of a sentence."""
         if self.lost:
-            return "its fork server ended, and it with it"
+            return "its fork server ended, and the worker with it"
         if self.signal is not None:
             with suppress(ValueError):
                 return f"killed by {signal.Signals(self.signal).name}"
@@ -61,7 +61,7 @@ class WorkerProcess(Protocol):
 
     @property
     def pid(self) -> int:
-        """Its process number."""
+        """Its process ID."""
 
     @property
     def socket(self) -> socket.socket:
@@ -69,27 +69,27 @@ class WorkerProcess(Protocol):
 
     @property
     def output(self) -> int:
-        """The read end of what it prints; -1 if there is none."""
+        """The read end of its output pipe; -1 if it has none."""
 
     def kill(self, number: int) -> None:
-        """Send a signal to its process group; without effect once it is reaped."""
+        """Send signal ``number`` to its process group; has no effect after it is reaped."""
 
-    async def wait(self) -> Exit:
-        """Return when it is reaped and its process group is killed."""
+    async def wait(self) -> ExitStatus:
+        """Wait until it is reaped and its process group is killed."""
 
 
 class Launcher(Protocol):
-    """Makes workers of one kind."""
+    """Factory for workers of one kind."""
 
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
-        """Return a worker that waits for its Start frame; raises ``OutOfResources``."""
+        """Launch a worker that waits for its Start frame; raises ``OutOfResources``."""
 
     async def close(self) -> None:
-        """End what the launcher itself has started."""
+        """Stop the processes that the launcher has started for itself."""
 
 
 class WorkerPipes(NamedTuple):
-    """The descriptors of a new worker: the host's two, and the worker's two."""
+    """The file descriptors of a new worker: a channel and an output pipe, each with the host's and the worker's end."""
 
     channel: socket.socket
     output: int
@@ -97,8 +97,8 @@ class WorkerPipes(NamedTuple):
     worker_output: int
 
     @classmethod
-    def make(cls) -> WorkerPipes:
-        """Open them; raises ``OutOfResources``."""
+    def open(cls) -> WorkerPipes:
+        """Open the channel and the pipe; raises ``OutOfResources``."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
@@ -112,13 +112,13 @@ class WorkerPipes(NamedTuple):
         ours.setblocking(False)
         return cls(ours, read, theirs, write)
 
-    def close_workers(self) -> None:
+    def close_worker_ends(self) -> None:
         """Close the worker's ends in this process."""
         self.worker_channel.close()
         os.close(self.worker_output)
 
-    def close_ours(self) -> None:
-        """Close the host's ends, of a worker that did not come into being."""
+    def close_host_ends(self) -> None:
+        """Close the host's ends, if the worker could not be launched."""
         self.channel.close()
         os.close(self.output)
 
@@ -130,45 +130,45 @@ def out_of_resources(what: str, error: OSError) -> OutOfResources:
 
 
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return what workers see of the host's environment: locale, path, proxy and TLS settings; no secret."""
-    kept = {name: value for name, value in environ.items() if name in KEPT or name.startswith("LC_")}
-    # pydantic scans the entry points of everything that is installed, and fails on other people's broken metadata.
+    """Return the environment of workers: locale, path, proxy and TLS settings of the host, and no secret."""
+    kept = {name: value for name, value in environ.items() if name in KEPT_VARIABLES or name.startswith("LC_")}
+    # pydantic scans the entry points of all distributions, and fails on broken metadata of any of them.
     return {**kept, "PYDANTIC_DISABLE_PLUGINS": "__all__"}
 
 
-def reap(pid: int) -> Exit:
-    """Reap a child that has ended, after killing what is left of its process group."""
+def reap(pid: int) -> ExitStatus:
+    """Reap a child that has exited, after killing the rest of its process group."""
     with suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, signal.SIGKILL)
     _, status, usage = os.wait4(pid, 0)
     if os.WIFSIGNALED(status):
-        return Exit(signal=os.WTERMSIG(status), maxrss=usage.ru_maxrss * 1024)
-    return Exit(code=os.WEXITSTATUS(status), maxrss=usage.ru_maxrss * 1024)
+        return ExitStatus(signal=os.WTERMSIG(status), maxrss=usage.ru_maxrss * 1024)
+    return ExitStatus(code=os.WEXITSTATUS(status), maxrss=usage.ru_maxrss * 1024)
 
 
 async def wait_for_exit(pid: int) -> None:
-    """Wait until a child has ended; it is not reaped yet, so that its number is still its own."""
+    """Wait until a child has exited, without reaping it: until then the kernel does not reuse its process ID."""
     try:
         fd = os.pidfd_open(pid)
     except (AttributeError, OSError):
-        # Other systems and old kernels do not have it, some containers forbid it, and descriptors run out.
-        while not _has_ended(pid):  # noqa: ASYNC110 - nobody tells
-            await asyncio.sleep(LOOK_INTERVAL)
+        # Other systems and old kernels lack pidfd, some containers forbid it, and descriptors can run out.
+        while not _has_exited(pid):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(EXIT_POLL_INTERVAL)
         return
     loop = asyncio.get_running_loop()
-    over: asyncio.Future[None] = loop.create_future()
+    exited: asyncio.Future[None] = loop.create_future()
 
-    def note() -> None:
-        if not over.done():
-            over.set_result(None)
+    def note_exit() -> None:
+        if not exited.done():
+            exited.set_result(None)
 
-    loop.add_reader(fd, note)
+    loop.add_reader(fd, note_exit)
     try:
-        await over
+        await exited
     finally:
         loop.remove_reader(fd)
         os.close(fd)
 
 
-def _has_ended(pid: int) -> bool:
+def _has_exited(pid: int) -> bool:
     return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None

@@ -1,4 +1,4 @@
-"""Launcher that runs a handler in the host's own process, for debugging; it gives no memory back."""
+"""Launcher that runs handlers in the host's own process, for debugging."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import os
 import socket
 from collections.abc import Mapping
 
-from handler_host.workers.launchers.base import Exit, WorkerProcess, out_of_resources
+from handler_host.workers.launchers.base import ExitStatus, WorkerProcess, out_of_resources
 
 
 class _InlineWorker:
-    """A worker that is a task in the host's own process."""
+    """A worker that is a task of the host's own event loop."""
 
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
-        # Imported on demand: a host without inline handlers does not carry the worker's code.
+        # Imported on demand: a host without inline handlers needs no memory for the worker's code.
         from handler_host.workers.runtime.process import serve
 
         self.pid = os.getpid()
@@ -23,22 +23,22 @@ class _InlineWorker:
         self._task = asyncio.create_task(serve(theirs, inline=True), name="inline worker")
 
     def kill(self, number: int) -> None:
-        """Cancel it; a plugin that blocks the loop cannot be killed inline."""
+        """Cancel the task, whatever the signal; a plugin that blocks the event loop cannot be killed."""
         self._task.cancel()
 
-    async def wait(self) -> Exit:
-        """Return when its task has ended."""
+    async def wait(self) -> ExitStatus:
+        """Wait until the task has ended."""
         await asyncio.wait({self._task})
         if self._task.cancelled():
-            return Exit(code=1)
-        return Exit(code=1 if self._task.exception() is not None else self._task.result())
+            return ExitStatus(code=1)
+        return ExitStatus(code=1 if self._task.exception() is not None else self._task.result())
 
 
 class InlineLauncher:
-    """Runs handlers in the host's process: for debugging. It gives no memory back."""
+    """Launcher that runs handlers in the host's own process, for debugging; unloading gives no memory back."""
 
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
-        """Return a worker that is a task; raises ``OutOfResources``."""
+        """Start a worker as a task; raises ``OutOfResources``."""
         try:
             ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
         except OSError as error:
@@ -48,4 +48,4 @@ class InlineLauncher:
         return _InlineWorker(ours, theirs)
 
     async def close(self) -> None:
-        """Do nothing: there is nothing beside the workers."""
+        """Do nothing: this launcher has no process besides the workers."""

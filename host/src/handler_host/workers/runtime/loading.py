@@ -1,8 +1,7 @@
-"""From an entry point to a handler that is ready to be called: import, hooks, operations.
+"""Load a handler from its entry point: import, hooks, operations.
 
-Runs in the worker. Whatever a plugin's author got wrong ends in a
-:class:`LoadError` with one sentence for the list, and their own traceback, without
-the host's frames, for the log.
+Runs in the worker. Every mistake in a plugin becomes a :class:`LoadError` with one sentence for the list of
+handlers and, for the log, the plugin's own traceback without the host's frames.
 """
 
 from __future__ import annotations
@@ -29,12 +28,13 @@ from handler_host.plugin.hooks import PROJECT, HandlerHooks
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, OperationMark
 
 HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
+"""Directory of the package ``handler_host``."""
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
-"""What a streaming operation is annotated with; the first argument is the type of a piece."""
+"""Return types of streaming operations; the first argument is the type of a chunk."""
 PLAIN = (dict, list, str, bool, int)
-"""Types of answers that say nothing of what is inside, so that to be of the type is enough."""
+"""Return types without further constraints: a value of exactly this type needs no check."""
 
 
 class LoadError(Exception):
@@ -49,7 +49,7 @@ class LoadError(Exception):
 
 @dataclass(frozen=True)
 class Operation:
-    """An operation, with all that is needed to run it."""
+    """An operation of a loaded handler."""
 
     info: OperationInfo
     method: Callable[..., Any]
@@ -58,10 +58,10 @@ class Operation:
     takes_call: bool
     decode: Callable[[bytes], Any]
     encode: Callable[[Any], bytes]
-    """Of an answer, or of a piece of one; raises ``msgspec.ValidationError`` for what its type does not allow."""
+    """Encode a response, or a chunk of a stream; raises ``msgspec.ValidationError`` if it has not the declared type."""
     collect: Callable[[list[Any]], Any]
     encode_collected: Callable[[Any], bytes]
-    """As ``encode``, of what ``collect`` returns."""
+    """As ``encode``, for the result of ``collect``."""
     place: str
     """``file:line`` of the method, for messages."""
 
@@ -75,20 +75,20 @@ class Handler:
         self._hooks = hooks
 
     async def run_hook(self, name: str, context: Context) -> None:
-        """Run a hook, whether it is a function or a coroutine function."""
+        """Run a hook, which may be a function or a coroutine function."""
         for result in getattr(self._hooks.hook, name)(context=context):
             if inspect.isawaitable(result):
                 await result
 
 
 def load(spec: WorkerSpec) -> Handler:
-    """Import the entry point and make a handler of it; raises :class:`LoadError`."""
+    """Import the entry point of ``spec``, and return its handler; raises :class:`LoadError`."""
     target = _import(spec.entry_point)
     if inspect.isclass(target):
         try:
             target = target()
         except BaseException as error:
-            raise failed(f"{spec.entry_point} could not be made", error) from error
+            raise load_error(f"{spec.entry_point} could not be created", error) from error
     operations = {}
     for name in dir(type(target)):
         mark = getattr(getattr(type(target), name, None), OPERATION_ATTRIBUTE, None)
@@ -102,57 +102,58 @@ def load(spec: WorkerSpec) -> Handler:
     return Handler(target, operations, _hooks(target, spec.entry_point))
 
 
-def failed(what: str, error: BaseException) -> LoadError:
-    """Return the error for an exception of the plugin's own, its place named and the host's frames cut away."""
+def load_error(what: str, error: BaseException) -> LoadError:
+    """Return the error for an exception in the plugin: names its place, and removes the host's frames."""
     if isinstance(error, HostError):
-        # Said by the handler for its users: nothing is to be added.
+        # The handler has written this message for its users: it is complete.
         return LoadError(error.message)
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_foreign(frame.filename)]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_plugin_code(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):  # is in a module that has never run, and so has no frame
+    if isinstance(error, SyntaxError):  # the module has not run, so the traceback has no frame of it
         where = f" ({error.filename}:{error.lineno})"
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
         text = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
-    return LoadError(f"{what}: {text}{where}", trace_of(error), out_of_memory=isinstance(error, MemoryError))
+    return LoadError(f"{what}: {text}{where}", plugin_traceback(error), out_of_memory=isinstance(error, MemoryError))
 
 
 def _text_of(error: BaseException) -> str:
     try:
         return str(error)
     except Exception:  # noqa: BLE001 - a plugin's exception may have any __str__
-        return "its text cannot be had"
+        return "the text of the exception is not available"
 
 
-def trace_of(error: BaseException) -> str:
-    """Return the traceback of an exception without the host's and the import system's frames."""
-    return "".join(traceback.format_exception(type(error), error, _skip(error.__traceback__)))
+def plugin_traceback(error: BaseException) -> str:
+    """Return the traceback of an exception without the frames of the host and of the import system."""
+    return "".join(traceback.format_exception(type(error), error, _skip_own_frames(error.__traceback__)))
 
 
 def _import(entry_point: str) -> Any:
     module_name, _, attributes = entry_point.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
             raise LoadError(
-                f"the module {error.name!r} of entry point {entry_point!r} is not installed: package it, or correct "
+                f"the module {error.name!r} of entry point {entry_point!r} is not installed; package it, or correct "
                 "the entry point in its pyproject.toml"
             ) from error
-        raise failed(f"{module_name} could not be imported", error) from error
+        raise load_error(f"{module_name} could not be imported", error) from error
     except BaseException as error:
-        raise failed(f"{module_name} could not be imported", error) from error
+        raise load_error(f"{module_name} could not be imported", error) from error
     for attribute in filter(None, attributes.split(".")):
-        if not hasattr(found, attribute):
-            hint = nearest(attribute, dir(found))
-            meant = f"; did you mean {hint!r}?" if hint is not None else ""
+        if not hasattr(target, attribute):
+            match = nearest(attribute, dir(target))
+            hint = f"; did you mean {match!r}?" if match is not None else ""
+            place = in_brackets(getattr(target, "__file__", None) or "")
             raise LoadError(
-                f"{module_name}{in_brackets(getattr(found, '__file__', None) or '')} has no {attribute!r}, which entry "
-                f"point {entry_point!r} names: write it, or correct the entry point in its pyproject.toml{meant}"
+                f"{module_name}{place} has no {attribute!r}, which entry point {entry_point!r} names; "
+                f"add it, or correct the entry point in its pyproject.toml{hint}"
             )
-        found = getattr(found, attribute)
-    return found
+        target = getattr(target, attribute)
+    return target
 
 
 def _hooks(target: object, entry_point: str) -> pluggy.PluginManager:
@@ -170,26 +171,26 @@ def _hooks(target: object, entry_point: str) -> pluggy.PluginManager:
 
 
 def _check_hook(method: Any, name: str, entry_point: str) -> None:
-    """Refuse a hook that there is not, or that asks for what no hook is given."""
+    """Raise :class:`LoadError` for an unknown hook, and for a hook with an unknown parameter."""
     where = f"{entry_point}{in_brackets(place_of(method))}"
     known = [hook for hook in vars(HandlerHooks) if not hook.startswith("_")]
     if name not in known:
-        hint = nearest(name, known)
-        meant = f"; did you mean {hint!r}?" if hint is not None else f"; the hooks are {', '.join(known)}"
-        raise LoadError(f"{where}: there is no hook {name!r}{meant}")
-    given = inspect.signature(getattr(HandlerHooks, name)).parameters.keys() - {"self"}
-    # pluggy gives nothing to what has a default, nor to * and **.
-    asked = [
+        match = nearest(name, known)
+        hint = f"; did you mean {match!r}?" if match is not None else f"; the hooks are {', '.join(known)}"
+        raise LoadError(f"{where}: unknown hook {name!r}{hint}")
+    available = inspect.signature(getattr(HandlerHooks, name)).parameters.keys() - {"self"}
+    # pluggy passes nothing to parameters with a default, nor to * and **.
+    required = [
         parameter.name
         for parameter in inspect.signature(method).parameters.values()
         if parameter.default is parameter.empty
         and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
     ]
-    strange = [word for word in asked if word not in given]
-    if strange:
+    unknown = [word for word in required if word not in available]
+    if unknown:
         raise LoadError(
-            f"{where}: the hook {name!r} takes {', '.join(strange)}, and is given {', '.join(sorted(given))} only"
-            f"{did_you_mean(strange[0], given)}"
+            f"{where}: the hook {name!r} takes {', '.join(unknown)}, but the host passes only "
+            f"{', '.join(sorted(available))}{did_you_mean(unknown[0], available)}"
         )
 
 
@@ -199,10 +200,10 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
     try:
         hints = typing.get_type_hints(method)
     except Exception as error:
-        raise failed(f"{where}: its annotations cannot be read", error) from error
+        raise load_error(f"{where}: its annotations cannot be read", error) from error
     names = [name for name in inspect.signature(method).parameters if name != "call"]
     if len(names) > 1:
-        raise LoadError(f"{where} takes {', '.join(names)}; it may take the request, and 'call'")
+        raise LoadError(f"{where} takes {', '.join(names)}; it may take only the request, and 'call'")
     request = hints.get(names[0], Any) if names else Any
     response = hints.get("return", Any)
     kind: typing.Literal["stream", "coroutine", "function", "iterator"] = "function"
@@ -215,13 +216,13 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
     whole = chunk = response
     if typing.get_origin(response) in STREAMS:
         response = chunk = typing.get_args(response)[0]
-        whole = _type_of_collected(mark, chunk)
+        whole = _collected_type(mark, chunk)
     elif kind in ("stream", "iterator"):
-        chunk = Any  # it is annotated with what its pieces are put together to
+        chunk = Any  # the annotation is the type of the collected response
     try:
         decoder = msgspec.json.Decoder(request)
     except TypeError as error:
-        raise LoadError(f"{where}: its request type cannot be read from JSON: {error}") from error
+        raise LoadError(f"{where}: its request type cannot be decoded from JSON: {error}") from error
     return Operation(
         info=OperationInfo(
             name=mark.name,
@@ -242,23 +243,23 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
     )
 
 
-def _type_of_collected(mark: OperationMark, chunk: Any) -> Any:
+def _collected_type(mark: OperationMark, chunk: Any) -> Any:
     if mark.collect is None:
         return list[chunk]
     try:
         return typing.get_type_hints(mark.collect).get("return", Any)
-    except Exception:  # noqa: BLE001 - a collect of any kind works, and one that does not tell is not checked
+    except Exception:  # noqa: BLE001 - annotations are optional: without them the result is not checked
         return Any
 
 
 def _encoder(kind: Any) -> Callable[[Any], bytes]:
-    """Return what makes JSON of an answer, and raises ``msgspec.ValidationError`` if the type does not allow it."""
+    """Return an encoder to JSON that raises ``msgspec.ValidationError`` for a value that is not of type ``kind``."""
     encode = msgspec.json.Encoder().encode
     if kind is Any:
         return encode
     try:
         check = msgspec.json.Decoder(kind).decode
-    except TypeError:  # a type that JSON cannot be read as, which has no schema either
+    except TypeError:  # the type cannot be decoded from JSON, and so not be checked
         return encode
 
     def checked(value: Any) -> bytes:
@@ -283,12 +284,12 @@ def _schema(kind: Any) -> dict[str, Any] | None:
         return None
 
 
-def _is_foreign(filename: str) -> bool:
+def _is_plugin_code(filename: str) -> bool:
     return not filename.startswith((HOST, IMPORTLIB, "<frozen ")) and f"{os.sep}pluggy{os.sep}" not in filename
 
 
-def _skip(trace: TracebackType | None) -> TracebackType | None:
-    """Return the first part of a traceback that is not the host's own, or None if all of it is."""
-    while trace is not None and not _is_foreign(trace.tb_frame.f_code.co_filename):
+def _skip_own_frames(trace: TracebackType | None) -> TracebackType | None:
+    """Return the traceback from its first frame outside the host on, or None if it has no such frame."""
+    while trace is not None and not _is_plugin_code(trace.tb_frame.f_code.co_filename):
         trace = trace.tb_next
     return trace

@@ -1,4 +1,4 @@
-"""The log of a worker: its records travel to the host, which writes them under the handler's name."""
+"""Send the log records of a worker to the host, which logs them under the handler's name."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from collections.abc import Callable
 from handler_host.channel import frames
 
 request_id: contextvars.ContextVar[str | None] = contextvars.ContextVar("request_id", default=None)
-"""The request that is being served, for the records that it writes."""
+"""ID of the request that is served in this context; its log records carry it."""
 
 LOG_RECORDS_PER_SECOND = 500
-"""Log records of a handler that reach the host; more are counted."""
+"""Log records per second that reach the host; further ones are counted and dropped."""
 
 MAX_LOG_MESSAGE = 16 * 1024
 """Characters at which a log message is cut."""
 
 
 class LogBridge(logging.Handler):
-    """Sends log records to the host, a bounded number in a second."""
+    """Logging handler that sends a bounded number of records per second to the host."""
 
     def __init__(self, send: Callable[[frames.Log], None]) -> None:
         super().__init__()
-        self._to_host = send
+        self._send_frame = send
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
         self._second = 0
@@ -34,7 +34,7 @@ class LogBridge(logging.Handler):
         self._dropped = 0
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Send one record, from whatever thread it comes."""
+        """Send one record; may run in any thread."""
         second = int(time.monotonic())
         if second != self._second:
             if self._dropped:
@@ -46,13 +46,13 @@ class LogBridge(logging.Handler):
         self._left -= 1
         try:
             message = self.format(record)[:MAX_LOG_MESSAGE]
-        except Exception:  # noqa: BLE001 - a record may hold anything
+        except Exception:  # noqa: BLE001 - formatting calls code of the plugin
             self.handleError(record)
             return
         self._send(frames.Log(record.levelno, record.name, message, request_id.get()))
 
     def _send(self, frame: frames.Log) -> None:
         if threading.get_ident() == self._thread:
-            self._to_host(frame)
+            self._send_frame(frame)
         else:
-            self._loop.call_soon_threadsafe(self._to_host, frame)
+            self._loop.call_soon_threadsafe(self._send_frame, frame)
