@@ -12,7 +12,7 @@ import pytest
 
 from handler_host.cli.plan import HOST, Footprint, advice, expected_of, needs
 from handler_host.config import MB, Config, HandlerPolicy, MemoryConfig
-from handler_host.memory.procfs import MemoryLimit, read_limit
+from handler_host.memory.cgroups import MemoryLimit, read_limit
 from tests.integration.cli.running import PARROT, TOKEN, Run, serving
 from tests.support import install_plugin
 

@@ -51,7 +51,7 @@ async def test_an_unload_is_answered_though_the_activation_fails_before_there_is
             raise ConfigError("[handlers.puppet] does not fit")
 
         with monkeypatch.context() as patch:
-            patch.setattr(host.supervisor, "plan", misfit)
+            patch.setattr(host.supervisor, "launch_spec", misfit)
             asked = host.begin(error_of(host.ask()))
             await within(planning.wait())
             unloaded = host.begin(host.supervisor.unload("puppet"))

@@ -20,9 +20,10 @@ import pytest
 
 from handler_host.memory import sampler
 from handler_host.memory.budget import ExceedsMemoryLimit
+from handler_host.memory.cgroups import MemoryLimit
 from handler_host.memory.footprints import FootprintStore
 from handler_host.memory.pressure import KernelView
-from handler_host.memory.procfs import MemoryLimit, read_memory
+from handler_host.memory.procfs import read_memory
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from tests.integration.http.serving import running
@@ -46,11 +47,11 @@ SIZE = 1000 * MB
 
 def prepare(root: Path, *names: str, size: int = SIZE) -> dict[str, Any]:
     """Install puppets that were learned to take ``size``; return the keys of ``[memory]`` for it."""
-    learned = FootprintStore(root / "memory.json")
+    footprints = FootprintStore(root / "memory.json")
     for name in names:
         install_puppet(root, name)
-        learned.seen((name, name, "1.0"), peak=size, steady=size)
-    learned.save(learned.snapshot())
+        footprints.record_usage((name, name, "1.0"), peak=size, steady=size)
+    footprints.save(footprints.snapshot())
     return {"state_file": root / "memory.json", "headroom": 0, "wait": 600.0}
 
 
@@ -168,7 +169,7 @@ async def test_case_23_retry_after_is_what_the_busy_one_usually_takes(tmp_path: 
             await host.ask("busy")
         stream = host.begin(error_of(host.ask("busy", "script", steps=["forever"])))
         await until(lambda: host.state("busy") == "active")
-        host.supervisor._watch.learned.stopped(("busy", "busy", "1.0"), 7.0)
+        host.supervisor._memory_monitor.footprints.record_stop(("busy", "busy", "1.0"), 7.0)
         error = await error_of(host.ask("other"))
         assert error.retry_after is not None
         assert 7.0 <= error.retry_after < 15.0
@@ -364,7 +365,7 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
         assert (await within(third))["number"] == 3
     # There is room enough: whose word it is, and how much over what.
     (warning,) = (record.message for record in caplog.records if "activations wait" in record.message)
-    why = r"memory pressure: tasks waited for memory \d+% of the time, 10% is too much \(/proc/pressure/memory\)"
+    why = r"memory pressure: tasks waited for memory \d+% of the time, over the limit of 10% \(/proc/pressure/memory\)"
     assert re.match(why, warning), warning
 
 
@@ -378,10 +379,10 @@ async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monke
 
     monkeypatch.setattr(sampler, "_read", slow)
     async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1}) as host:
-        watch = host.supervisor._watch
+        monitor = host.supervisor._memory_monitor
         await host.ask()
-        await until(lambda: watch.pause > 0.1)
-        assert watch.pause >= 25.0
+        await until(lambda: monitor.interval > 0.1)
+        assert monitor.interval >= 25.0
         assert (await host.supervisor.memory()).sampling.share <= 0.02
 
 

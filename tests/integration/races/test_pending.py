@@ -10,7 +10,8 @@ import pytest
 
 from handler_host.config import HandlerPolicy
 from handler_host.config.loader import load_config
-from handler_host.lifecycle import state as life
+from handler_host.lifecycle.actions import Reserve
+from handler_host.lifecycle.events import PendingWorkDue
 from handler_host.lifecycle.state import Phase, State
 from handler_host.lifecycle.transitions import step
 from handler_host.memory.budget import Budget, MemoryEstimate
@@ -99,10 +100,10 @@ async def test_room_for_pending_work_is_taken_from_nobody() -> None:
     budget = Budget(100, wait=30, candidates=lambda: [idle], evict=lambda name, _: evicted.append(name))
     await within(budget.reserve("idle", 1, MemoryEstimate(80, 80, "default")))
     with pytest.raises(MemoryBudget):
-        await within(budget.reserve("postman", 1, MemoryEstimate(40, 40, "default"), patient=False))
+        await within(budget.reserve("postman", 1, MemoryEstimate(40, 40, "default"), may_wait=False))
     assert evicted == []
-    await within(budget.reserve("postman", 2, MemoryEstimate(20, 20, "default"), patient=False))
-    assert budget.ledger.room == 0
+    await within(budget.reserve("postman", 2, MemoryEstimate(20, 20, "default"), may_wait=False))
+    assert budget.ledger.available == 0
 
 
 async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
@@ -118,13 +119,13 @@ def test_only_a_cold_handler_is_woken() -> None:
     error = HandlerCrashed("gone")
     for phase in Phase:
         state = State(phase=phase, generation=4, error=error, retry_at=9.0)
-        after, actions = step(state, life.PendingWorkDue(), policy, 1.0)
+        after, actions = step(state, PendingWorkDue(), policy, 1.0)
         if phase is Phase.COLD:
-            assert (after.phase, actions) == (Phase.WAITING, [life.Reserve(5)])
+            assert (after.phase, actions) == (Phase.WAITING, [Reserve(5)])
         else:
             assert (after, actions) == (state, [])
     closing = State(closing=True)
-    assert step(closing, life.PendingWorkDue(), policy, 1.0) == (closing, [])
+    assert step(closing, PendingWorkDue(), policy, 1.0) == (closing, [])
 
 
 async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:

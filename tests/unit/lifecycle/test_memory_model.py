@@ -12,11 +12,40 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Cause, Phase, State
+from handler_host.lifecycle.actions import (
+    Abandon,
+    Abort,
+    Action,
+    EndLeases,
+    Grant,
+    Launch,
+    Refuse,
+    ReplyUnload,
+    Reserve,
+    Stop,
+)
+from handler_host.lifecycle.events import (
+    Event,
+    Evicted,
+    LeaseCancelled,
+    LeaseReleased,
+    LeaseRequested,
+    MemoryLimitExceeded,
+    MemoryReserved,
+    ShutdownRequested,
+    TimerFired,
+    UnloadMode,
+    UnloadRequested,
+    WorkerExited,
+    WorkerLost,
+    WorkerReady,
+    WorkerStartFailed,
+)
+from handler_host.lifecycle.state import Phase, State
 from handler_host.lifecycle.transitions import step
 from handler_host.memory.ledger import Candidate, Key, Ledger, Request
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
+from handler_host.workers.events import Cause
 
 USABLE, BASE = 1000, 100
 SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}
@@ -80,11 +109,11 @@ class House(RuleBasedStateMachine):
         handler = self.handlers[name]
         assert handler.idle, "a handler is evicted that is not idle"
         assert not handler.policy.pin, "a pinned handler is evicted"
-        self.happens(handler, life.Evicted(generation))
+        self.happens(handler, Evicted(generation))
         assert handler.state.drain is not None
         assert handler.state.drain.cause is Cause.EVICTED
 
-    def happens(self, handler: Handler, event: life.Event) -> None:
+    def happens(self, handler: Handler, event: Event) -> None:
         self.now += 0.25
         was_idle = handler.idle
         handler.state, actions = step(handler.state, event, handler.policy, self.now)
@@ -92,34 +121,34 @@ class House(RuleBasedStateMachine):
             self.perform(handler, action)
         if handler.idle and not was_idle:
             handler.idle_since = self.now
-            self.ledger.look()
+            self.ledger.schedule()
 
-    def perform(self, handler: Handler, action: life.Action) -> None:
+    def perform(self, handler: Handler, action: Action) -> None:
         match action:
-            case life.Reserve(generation):
+            case Reserve(generation):
                 assert handler.process is None
                 assert handler.request is None
                 self.reserve(handler, generation)
-            case life.Abandon():
+            case Abandon():
                 self.give_up(handler)
-            case life.Launch(generation):
+            case Launch(generation):
                 assert handler.process is None, "a second worker of one handler"
                 handler.process, handler.told_to_go = generation, False
                 taken = self.ledger.used + self.ledger.reserved
                 assert self.overgrown or taken <= USABLE, f"{taken} of {USABLE} at a fork"
-            case life.Abort(generation) | life.Stop(generation):
+            case Abort(generation) | Stop(generation):
                 assert handler.process == generation
                 handler.told_to_go = True
-                self.ledger.leaving(handler.name, generation)
-            case life.Grant(dispatch, generation):
+                self.ledger.mark_leaving(handler.name, generation)
+            case Grant(dispatch, generation):
                 assert generation == handler.process
                 handler.asked.remove(dispatch)
                 handler.held.add(dispatch)
-            case life.Refuse(dispatch):
+            case Refuse(dispatch):
                 handler.asked.remove(dispatch)
-            case life.EndLeases(_, dispatches):
+            case EndLeases(_, dispatches):
                 handler.held -= dispatches
-            case life.ReplyUnload(request):
+            case ReplyUnload(request):
                 handler.unloads.remove(request)
 
     def reserve(self, handler: Handler, generation: int) -> None:
@@ -127,14 +156,14 @@ class House(RuleBasedStateMachine):
             assert handler.outcome is None, "decided twice"
             handler.outcome = granted
             if granted:
-                taken = self.ledger.used + self.ledger.reserved + self.ledger.others
+                taken = self.ledger.used + self.ledger.reserved + self.ledger.external_usage
                 assert taken <= USABLE, f"{taken} of {USABLE} promised"
             else:
                 assert SIZES[handler.name] > self.ledger.max_grantable, "refused for ever, and it would fit"
 
         size = SIZES[handler.name]
         handler.request = Request(handler.name, generation, size, size, decide)
-        self.ledger.ask(handler.request)
+        self.ledger.request(handler.request)
 
     def give_up(self, handler: Handler) -> None:
         request, handler.request, handler.outcome = handler.request, None, None
@@ -158,7 +187,7 @@ class House(RuleBasedStateMachine):
     def a_dispatch_asks(self, name: str) -> None:
         handler, dispatch = self.handlers[name], self.number()
         handler.asked.add(dispatch)
-        self.happens(handler, life.LeaseRequested(dispatch))
+        self.happens(handler, LeaseRequested(dispatch))
 
     @precondition(lambda self: self.having("asked"))
     @rule(data=st.data())
@@ -166,7 +195,7 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, self.having("asked"))
         dispatch = min(handler.asked)
         handler.asked.remove(dispatch)
-        self.happens(handler, life.LeaseCancelled(dispatch))
+        self.happens(handler, LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.having("held"))
     @rule(data=st.data())
@@ -174,7 +203,7 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, self.having("held"))
         dispatch = min(handler.held)
         handler.held.remove(dispatch)
-        self.happens(handler, life.LeaseReleased(dispatch))
+        self.happens(handler, LeaseReleased(dispatch))
 
     @precondition(lambda self: self.having("outcome"))
     @rule(data=st.data())
@@ -184,11 +213,9 @@ class House(RuleBasedStateMachine):
         assert request is not None
         handler.request = handler.outcome = None
         if granted:
-            self.happens(handler, life.MemoryReserved(request.generation))
+            self.happens(handler, MemoryReserved(request.generation))
         else:
-            self.happens(
-                handler, life.WorkerStartFailed(request.generation, MemoryBudget("never"), counts_as_failure=False)
-            )
+            self.happens(handler, WorkerStartFailed(request.generation, MemoryBudget("never"), counts_as_failure=False))
 
     @precondition(lambda self: any(one.outcome is None for one in self.having("request")))
     @rule(data=st.data())
@@ -197,7 +224,7 @@ class House(RuleBasedStateMachine):
         assert handler.request is not None
         generation = handler.request.generation
         self.give_up(handler)
-        self.happens(handler, life.WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
+        self.happens(handler, WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
 
     @precondition(lambda self: any(one.state.phase is Phase.ACTIVATING for one in self.having("process")))
     @rule(data=st.data(), fails=st.booleans())
@@ -207,9 +234,9 @@ class House(RuleBasedStateMachine):
         assert generation is not None
         if fails:
             self.goes(handler)
-            self.happens(handler, life.WorkerStartFailed(generation, ActivationFailed("broken")))
+            self.happens(handler, WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(handler, life.WorkerReady(generation))
+            self.happens(handler, WorkerReady(generation))
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data(), share=st.sampled_from([0.1, 0.5, 1.0]))
@@ -237,9 +264,9 @@ class House(RuleBasedStateMachine):
     @rule(short=st.booleans())
     def the_kernel_reports_pressure(self, short: bool) -> None:
         self.ledger.under_pressure = short
-        self.ledger.look()
+        self.ledger.schedule()
         if short:
-            self.ledger.relieve_by_one()
+            self.ledger.evict_one()
 
     @precondition(lambda self: any(one.state.phase in (Phase.READY, Phase.DRAINING) for one in self.having("process")))
     @rule(data=st.data(), cause=st.sampled_from([Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED]))
@@ -248,11 +275,11 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, fitting)
         assert handler.process is not None
         stopping, held = handler.told_to_go, set(handler.held)
-        self.happens(handler, life.WorkerLost(handler.process, cause, HandlerCrashed("gone")))
+        self.happens(handler, WorkerLost(handler.process, cause, HandlerCrashed("gone")))
         if not stopping:
             for dispatch in held:
                 handler.held.discard(dispatch)
-                self.happens(handler, life.LeaseReleased(dispatch))
+                self.happens(handler, LeaseReleased(dispatch))
 
     @precondition(lambda self: any(one.told_to_go for one in self.having("process")))
     @rule(data=st.data())
@@ -261,27 +288,27 @@ class House(RuleBasedStateMachine):
         generation = handler.process
         assert generation is not None
         self.goes(handler)
-        self.happens(handler, life.WorkerExited(generation))
+        self.happens(handler, WorkerExited(generation))
 
     @precondition(lambda self: any(one.state.tokens for one in self.handlers.values()))
     @rule(data=st.data())
     def a_timer_runs_out(self, data: st.DataObject) -> None:
         handler = self.pick(data, [one for one in self.handlers.values() if one.state.tokens])
         timer, token = data.draw(st.sampled_from(handler.state.tokens))
-        self.happens(handler, life.TimerFired(timer, token))
+        self.happens(handler, TimerFired(timer, token))
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data(), cause=st.sampled_from([Cause.RECYCLED, Cause.OUT_OF_MEMORY]))
     def a_worker_is_recycled(self, data: st.DataObject, cause: Cause) -> None:
         handler = self.pick(data, self.having("process"))
         assert handler.process is not None
-        self.happens(handler, life.MemoryLimitExceeded(handler.process, cause))
+        self.happens(handler, MemoryLimitExceeded(handler.process, cause))
 
     @rule(name=st.sampled_from(sorted(SIZES)), mode=st.sampled_from(["drain", "if_idle", "force"]))
-    def an_operator_unloads(self, name: str, mode: life.UnloadMode) -> None:
+    def an_operator_unloads(self, name: str, mode: UnloadMode) -> None:
         handler, request = self.handlers[name], self.number()
         handler.unloads.add(request)
-        self.happens(handler, life.UnloadRequested(request, mode, 30.0))
+        self.happens(handler, UnloadRequested(request, mode, 30.0))
 
     @invariant()
     def in_flight_is_what_was_granted_and_nobody_is_forgotten(self) -> None:
@@ -297,7 +324,7 @@ class House(RuleBasedStateMachine):
         for name, handler in self.handlers.items():
             assert bool(counted[name]) == (handler.process is not None or handler.outcome is True)
         assert self.ledger.used + self.ledger.reserved == BASE + sum(counted.values())
-        if self.ledger.room >= 0:
+        if self.ledger.available >= 0:
             self.overgrown = False
 
     @invariant()
@@ -306,23 +333,23 @@ class House(RuleBasedStateMachine):
             one.name for one in self.having("request") if one.outcome is None
         }
         if self.ledger.queue and not self.ledger.under_pressure:
-            missing = self.ledger.queue[0].amount - self.ledger.room
+            missing = self.ledger.queue[0].amount - self.ledger.available
             assert missing > 0, "the first one would fit"
             # Either enough is on its way out, or all that is idle would not do.
-            assert not self.ledger.victims(missing), "idle handlers would make room, and stay"
+            assert not self.ledger.find_evictions(missing), "idle handlers would make room, and stay"
 
     def teardown(self) -> None:
         """However it went: when the world comes to rest, nobody waits and nothing is left of anybody."""
         for handler in self.handlers.values():
-            self.happens(handler, life.ShutdownRequested(1.0))
+            self.happens(handler, ShutdownRequested(1.0))
             while handler.held:
                 dispatch = handler.held.pop()
-                self.happens(handler, life.LeaseReleased(dispatch))
+                self.happens(handler, LeaseReleased(dispatch))
             if handler.process is not None:
                 assert handler.told_to_go, "nothing is under way, and the worker was not told to go"
                 generation = handler.process
                 self.goes(handler)
-                self.happens(handler, life.WorkerExited(generation))
+                self.happens(handler, WorkerExited(generation))
             assert not handler.asked
             assert not handler.unloads
             assert handler.request is None

@@ -13,10 +13,43 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Cause, Phase, State, Timer
+from handler_host.lifecycle.actions import (
+    Abandon,
+    Abort,
+    Action,
+    EndLeases,
+    Grant,
+    Launch,
+    Refuse,
+    ReplyLoad,
+    ReplyUnload,
+    Reserve,
+    Stop,
+)
+from handler_host.lifecycle.events import (
+    Event,
+    Evicted,
+    LeaseCancelled,
+    LeaseReleased,
+    LeaseRequested,
+    LoadRequested,
+    MemoryLimitExceeded,
+    MemoryReserved,
+    PendingWorkDue,
+    PolicyChanged,
+    ShutdownRequested,
+    TimerFired,
+    UnloadMode,
+    UnloadRequested,
+    WorkerExited,
+    WorkerLost,
+    WorkerReady,
+    WorkerStartFailed,
+)
+from handler_host.lifecycle.state import Phase, State, Timer
 from handler_host.lifecycle.transitions import step
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
+from handler_host.workers.events import Cause
 
 
 class Handler(RuleBasedStateMachine):
@@ -44,43 +77,43 @@ class Handler(RuleBasedStateMachine):
         self.numbers += 1
         return self.numbers
 
-    def happens(self, event: life.Event) -> None:
+    def happens(self, event: Event) -> None:
         self.now += 0.25
         self.state, actions = step(self.state, event, self.policy, self.now)
         for action in actions:
             self.perform(action)
 
-    def perform(self, action: life.Action) -> None:
+    def perform(self, action: Action) -> None:
         match action:
-            case life.Reserve(generation):
+            case Reserve(generation):
                 assert self.process is None, "a generation is begun while another has its process"
                 assert self.reserving is None
                 assert generation > self.highest, "a generation's number is used twice"
                 self.highest = self.reserving = generation
-            case life.Launch(generation):
+            case Launch(generation):
                 assert self.process is None, "a second process"
                 self.process, self.told_to_go = generation, False
-            case life.Abandon(generation):
+            case Abandon(generation):
                 assert self.reserving == generation
                 self.reserving = None
-            case life.Abort(generation) | life.Stop(generation):
+            case Abort(generation) | Stop(generation):
                 assert self.process == generation
                 assert not self.told_to_go, "told to go twice"
                 self.told_to_go = True
-            case life.Grant(dispatch, generation):
+            case Grant(dispatch, generation):
                 assert generation == self.process
                 assert not self.told_to_go, "a lease on a worker that goes"
                 self.asked.remove(dispatch)
                 self.held.add(dispatch)
-            case life.Refuse(dispatch):
+            case Refuse(dispatch):
                 self.asked.remove(dispatch)
-            case life.EndLeases(generation, dispatches):
+            case EndLeases(generation, dispatches):
                 assert generation == self.process
                 assert dispatches <= self.held
                 self.held -= dispatches
-            case life.ReplyLoad(request):
+            case ReplyLoad(request):
                 self.loads.remove(request)
-            case life.ReplyUnload(request, generation, _, error):
+            case ReplyUnload(request, generation, _, error):
                 self.unloads.remove(request)
                 assert error is not None or self.process is None, "an unload answered before the process was gone"
 
@@ -88,12 +121,12 @@ class Handler(RuleBasedStateMachine):
     def a_dispatch_asks(self) -> None:
         dispatch = self.number()
         self.asked.add(dispatch)
-        self.happens(life.LeaseRequested(dispatch))
+        self.happens(LeaseRequested(dispatch))
 
     @rule()
     def work_is_pending(self) -> None:
         before = self.state
-        self.happens(life.PendingWorkDue())
+        self.happens(PendingWorkDue())
         assert self.state == before or before.phase is Phase.COLD
 
     @precondition(lambda self: self.asked)
@@ -101,14 +134,14 @@ class Handler(RuleBasedStateMachine):
     def one_who_waits_leaves(self, data: st.DataObject) -> None:
         dispatch = data.draw(st.sampled_from(sorted(self.asked)))
         self.asked.remove(dispatch)
-        self.happens(life.LeaseCancelled(dispatch))
+        self.happens(LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), left=st.booleans())
     def a_dispatch_ends(self, data: st.DataObject, left: bool) -> None:
         dispatch = data.draw(st.sampled_from(sorted(self.held)))
         self.held.remove(dispatch)
-        self.happens(life.LeaseCancelled(dispatch) if left else life.LeaseReleased(dispatch))
+        self.happens(LeaseCancelled(dispatch) if left else LeaseReleased(dispatch))
 
     @precondition(lambda self: self.reserving is not None)
     @rule(room=st.booleans())
@@ -116,9 +149,9 @@ class Handler(RuleBasedStateMachine):
         assert self.reserving is not None
         generation, self.reserving = self.reserving, None
         if room:
-            self.happens(life.MemoryReserved(generation))
+            self.happens(MemoryReserved(generation))
         else:
-            self.happens(life.WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
+            self.happens(WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
 
     @precondition(lambda self: self.process is not None and self.state.phase is Phase.ACTIVATING)
     @rule(fails=st.booleans())
@@ -127,9 +160,9 @@ class Handler(RuleBasedStateMachine):
         generation = self.process
         if fails:
             self.process = None
-            self.happens(life.WorkerStartFailed(generation, ActivationFailed("broken")))
+            self.happens(WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(life.WorkerReady(generation))
+            self.happens(WorkerReady(generation))
 
     @precondition(lambda self: self.process is not None and self.state.phase in (Phase.READY, Phase.DRAINING))
     @rule(cause=st.sampled_from([Cause.CRASH, Cause.HANG]))
@@ -137,24 +170,24 @@ class Handler(RuleBasedStateMachine):
         assert self.process is not None
         waiting = set(self.state.waiters) if self.state.phase is Phase.READY else set()
         was_held, stopping = set(self.held), self.told_to_go
-        self.happens(life.WorkerLost(self.process, cause, HandlerCrashed("gone")))
+        self.happens(WorkerLost(self.process, cause, HandlerCrashed("gone")))
         assert not waiting & self.asked, "one in the queue of a crashed worker was not told"
         if not stopping:
             # The channel answers those with an error; they give back a lease that is gone already.
             for dispatch in was_held:
                 self.held.discard(dispatch)
-                self.happens(life.LeaseReleased(dispatch))
+                self.happens(LeaseReleased(dispatch))
 
     @precondition(lambda self: self.told_to_go)
     @rule(late=st.booleans())
     def the_process_goes(self, late: bool) -> None:
         assert self.process is not None
         generation, self.process, self.told_to_go = self.process, None, False
-        self.happens(life.WorkerExited(generation))
+        self.happens(WorkerExited(generation))
         if late:
             before = self.state
-            self.happens(life.WorkerExited(generation))
-            self.happens(life.WorkerReady(generation))
+            self.happens(WorkerExited(generation))
+            self.happens(WorkerReady(generation))
             assert self.state == before, "a late event changed a later generation"
 
     @precondition(lambda self: self.state.generation > 0)
@@ -162,14 +195,14 @@ class Handler(RuleBasedStateMachine):
     def an_old_generation_tells_something_late(self, data: st.DataObject) -> None:
         # None is number 0, which is as old as any.
         old = data.draw(st.integers(0, self.state.generation - 1))
-        events: list[life.Event] = [
-            life.MemoryReserved(old),
-            life.WorkerReady(old),
-            life.WorkerStartFailed(old, ActivationFailed("late")),
-            life.WorkerLost(old, Cause.CRASH, HandlerCrashed("late")),
-            life.WorkerExited(old),
-            life.Evicted(old),
-            life.MemoryLimitExceeded(old, Cause.RECYCLED),
+        events: list[Event] = [
+            MemoryReserved(old),
+            WorkerReady(old),
+            WorkerStartFailed(old, ActivationFailed("late")),
+            WorkerLost(old, Cause.CRASH, HandlerCrashed("late")),
+            WorkerExited(old),
+            Evicted(old),
+            MemoryLimitExceeded(old, Cause.RECYCLED),
         ]
         for event in events:
             assert step(self.state, event, self.policy, self.now) == (self.state, []), event
@@ -180,22 +213,22 @@ class Handler(RuleBasedStateMachine):
         timer, token = data.draw(st.sampled_from(self.state.tokens))
         before = self.state
         if late:
-            self.happens(life.TimerFired(timer, token - 1))
+            self.happens(TimerFired(timer, token - 1))
             assert self.state == before, "a timer that was started anew ran out early"
         else:
-            self.happens(life.TimerFired(timer, token))
+            self.happens(TimerFired(timer, token))
 
     @rule()
     def an_operator_loads(self) -> None:
         request = self.number()
         self.loads.add(request)
-        self.happens(life.LoadRequested(request))
+        self.happens(LoadRequested(request))
 
     @rule(mode=st.sampled_from(["drain", "if_idle", "force"]))
-    def an_operator_unloads(self, mode: life.UnloadMode) -> None:
+    def an_operator_unloads(self, mode: UnloadMode) -> None:
         request = self.number()
         self.unloads.add(request)
-        self.happens(life.UnloadRequested(request, mode, 30.0))
+        self.happens(UnloadRequested(request, mode, 30.0))
 
     @precondition(lambda self: self.process is not None)
     @rule()
@@ -203,19 +236,19 @@ class Handler(RuleBasedStateMachine):
         assert self.process is not None
         busy = bool(self.held or self.asked)
         going = self.told_to_go
-        self.happens(life.Evicted(self.process))
+        self.happens(Evicted(self.process))
         assert going or not busy or not self.told_to_go, "a busy worker was evicted"
 
     @rule(pin=st.booleans())
     def an_operator_pins(self, pin: bool) -> None:
         self.policy = replace(self.policy, pin=pin)
-        self.happens(life.PolicyChanged())
+        self.happens(PolicyChanged())
         assert not pin or self.state.token(Timer.IDLE) is None, "a pinned handler's idle clock runs"
 
     @precondition(lambda self: self.numbers > 30)
     @rule()
     def the_host_shuts_down(self) -> None:
-        self.happens(life.ShutdownRequested(10.0))
+        self.happens(ShutdownRequested(10.0))
 
     @invariant()
     def leases_are_those_that_are_held(self) -> None:
@@ -248,18 +281,18 @@ class Handler(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         """However it went: when the world comes to rest, nobody is left waiting."""
-        self.happens(life.ShutdownRequested(1.0))
+        self.happens(ShutdownRequested(1.0))
         for dispatch in sorted(self.held):
             self.held.discard(dispatch)
-            self.happens(life.LeaseReleased(dispatch))
+            self.happens(LeaseReleased(dispatch))
         while self.held:
             for dispatch in sorted(self.held):
                 self.held.discard(dispatch)
-                self.happens(life.LeaseReleased(dispatch))
+                self.happens(LeaseReleased(dispatch))
         if self.process is not None:
             assert self.told_to_go, "nothing is under way, and the worker was not told to go"
             generation, self.process = self.process, None
-            self.happens(life.WorkerExited(generation))
+            self.happens(WorkerExited(generation))
         assert not self.asked
         assert not self.loads
         assert not self.unloads

@@ -7,8 +7,40 @@ from typing import Any, TypeVar
 import pytest
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Cause, Phase, State, Timer
+from handler_host.lifecycle.actions import (
+    Abandon,
+    Abort,
+    Action,
+    EndLeases,
+    Grant,
+    Launch,
+    Refuse,
+    ReplyLoad,
+    ReplyUnload,
+    Reserve,
+    StartTimer,
+    Stop,
+    StopTimer,
+)
+from handler_host.lifecycle.events import (
+    Event,
+    Evicted,
+    LeaseCancelled,
+    LeaseReleased,
+    LeaseRequested,
+    LoadRequested,
+    MemoryLimitExceeded,
+    MemoryReserved,
+    PolicyChanged,
+    ShutdownRequested,
+    TimerFired,
+    UnloadRequested,
+    WorkerExited,
+    WorkerLost,
+    WorkerReady,
+    WorkerStartFailed,
+)
+from handler_host.lifecycle.state import Phase, State, Timer
 from handler_host.lifecycle.transitions import step
 from handler_host.plugin.errors import (
     ActivationFailed,
@@ -20,6 +52,7 @@ from handler_host.plugin.errors import (
     MemoryBudget,
     QueueFull,
 )
+from handler_host.workers.events import Cause
 
 Found = TypeVar("Found")
 
@@ -31,9 +64,9 @@ class Life:
         self.policy = HandlerPolicy(**policy)
         self.state = State()
         self.now = 1000.0
-        self.actions: list[life.Action] = []
+        self.actions: list[Action] = []
 
-    def happens(self, *events: life.Event) -> Life:
+    def happens(self, *events: Event) -> Life:
         for event in events:
             self.state, self.actions = step(self.state, event, self.policy, self.now)
         return self
@@ -43,112 +76,112 @@ class Life:
 
     def warm(self) -> Life:
         """Bring it to an idle worker of generation 1, the way an operator's load does."""
-        return self.happens(life.LoadRequested(900), life.MemoryReserved(1), life.WorkerReady(1))
+        return self.happens(LoadRequested(900), MemoryReserved(1), WorkerReady(1))
 
     def timer_runs_out(self, timer: Timer) -> Life:
         token = self.state.token(timer)
         assert token is not None, f"{timer} does not run"
-        return self.happens(life.TimerFired(timer, token))
+        return self.happens(TimerFired(timer, token))
 
 
 def granted(handler: Life) -> list[int]:
-    return [action.dispatch for action in handler.did(life.Grant)]
+    return [action.dispatch for action in handler.did(Grant)]
 
 
 def refused(handler: Life) -> dict[int, str]:
-    return {action.dispatch: action.error.code for action in handler.did(life.Refuse)}
+    return {action.dispatch: action.error.code for action in handler.did(Refuse)}
 
 
 class TestActivation:
     def test_an_activation_that_fails_by_itself_while_it_is_aborted_answers_the_unload(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1), life.UnloadRequested(2, "drain", 1.0))
-        assert handler.did(life.Abort) == [life.Abort(1)]
-        handler.happens(life.LeaseRequested(3), life.WorkerStartFailed(1, ActivationFailed("broken")))
-        assert [response.request for response in handler.did(life.ReplyUnload)] == [2]
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(2, "drain", 1.0))
+        assert handler.did(Abort) == [Abort(1)]
+        handler.happens(LeaseRequested(3), WorkerStartFailed(1, ActivationFailed("broken")))
+        assert [response.request for response in handler.did(ReplyUnload)] == [2]
         # Who came meanwhile is served by a new generation.
-        assert handler.actions[-1] == life.Reserve(2)
-        assert handler.happens(life.WorkerStartFailed(1, ActivationFailed("late"))).actions == []
+        assert handler.actions[-1] == Reserve(2)
+        assert handler.happens(WorkerStartFailed(1, ActivationFailed("late"))).actions == []
 
     def test_first_dispatch_on_a_cold_handler_looks_for_room_before_anything_is_launched(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1))
+        handler = Life().happens(LeaseRequested(1))
         assert handler.state.phase is Phase.WAITING
-        assert handler.actions == [life.Reserve(1)]
-        assert handler.happens(life.MemoryReserved(1)).actions == [life.Launch(1)]
+        assert handler.actions == [Reserve(1)]
+        assert handler.happens(MemoryReserved(1)).actions == [Launch(1)]
 
     def test_hundred_dispatches_on_a_cold_handler_make_one_generation_that_answers_all(self) -> None:
         handler = Life(max_queue=100, max_concurrency=100)
         launches = 0
         for dispatch in range(100):
-            handler.happens(life.LeaseRequested(dispatch))
-            launches += len(handler.did(life.Reserve))
-        handler.happens(life.MemoryReserved(1), life.WorkerReady(1))
+            handler.happens(LeaseRequested(dispatch))
+            launches += len(handler.did(Reserve))
+        handler.happens(MemoryReserved(1), WorkerReady(1))
         assert launches == 1
         assert granted(handler) == list(range(100))
 
     def test_activation_goes_on_when_all_who_waited_have_left_and_then_idles_a_full_time(self) -> None:
-        handler = Life(idle_after=300.0).happens(life.LeaseRequested(1), life.MemoryReserved(1), life.LeaseCancelled(1))
+        handler = Life(idle_after=300.0).happens(LeaseRequested(1), MemoryReserved(1), LeaseCancelled(1))
         assert handler.state.phase is Phase.ACTIVATING
-        handler.happens(life.WorkerReady(1))
-        assert handler.did(life.StartTimer) == [life.StartTimer(Timer.IDLE, 1, 300.0)]
+        handler.happens(WorkerReady(1))
+        assert handler.did(StartTimer) == [StartTimer(Timer.IDLE, 1, 300.0)]
 
     def test_nothing_is_launched_when_all_leave_while_it_waits_for_memory(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.LeaseRequested(2), life.LeaseCancelled(1))
+        handler = Life().happens(LeaseRequested(1), LeaseRequested(2), LeaseCancelled(1))
         assert handler.state.phase is Phase.WAITING
-        handler.happens(life.LeaseCancelled(2))
-        assert handler.actions == [life.Abandon(1)]
-        assert handler.happens(life.MemoryReserved(1)).actions == []
+        handler.happens(LeaseCancelled(2))
+        assert handler.actions == [Abandon(1)]
+        assert handler.happens(MemoryReserved(1)).actions == []
         assert handler.state.phase is Phase.COLD
 
     def test_no_room_refuses_all_and_does_not_count_against_the_handler(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.LeaseRequested(2))
-        handler.happens(life.WorkerStartFailed(1, MemoryBudget("no room"), counts_as_failure=False))
+        handler = Life().happens(LeaseRequested(1), LeaseRequested(2))
+        handler.happens(WorkerStartFailed(1, MemoryBudget("no room"), counts_as_failure=False))
         assert refused(handler) == {1: "memory_budget", 2: "memory_budget"}
         assert handler.state.phase is Phase.COLD
         assert handler.state.failures == 0
 
     def test_a_failed_activation_refuses_all_and_is_tried_again_only_after_a_pause(self) -> None:
-        handler = Life(backoff=2.0, backoff_max=60.0).happens(life.LeaseRequested(1), life.MemoryReserved(1))
-        handler.happens(life.WorkerStartFailed(1, ActivationFailed("no module named x")))
+        handler = Life(backoff=2.0, backoff_max=60.0).happens(LeaseRequested(1), MemoryReserved(1))
+        handler.happens(WorkerStartFailed(1, ActivationFailed("no module named x")))
         assert refused(handler) == {1: "activation_failed"}
-        assert handler.did(life.StartTimer)[0].delay == 2.0
+        assert handler.did(StartTimer)[0].delay == 2.0
         handler.now += 0.5
-        handler.happens(life.LeaseRequested(2))
-        error = handler.did(life.Refuse)[0].error
+        handler.happens(LeaseRequested(2))
+        error = handler.did(Refuse)[0].error
         assert (error.code, error.message, error.retry_after) == ("activation_failed", "no module named x", 1.5)
-        handler.timer_runs_out(Timer.RETRY).happens(life.LeaseRequested(3))
-        assert handler.did(life.Reserve) == [life.Reserve(2)]
+        handler.timer_runs_out(Timer.RETRY).happens(LeaseRequested(3))
+        assert handler.did(Reserve) == [Reserve(2)]
 
     def test_pauses_between_failed_activations_double_up_to_a_bound_and_start_over_after_a_success(self) -> None:
         handler = Life(backoff=1.0, backoff_max=3.0)
         delays = []
         for generation in range(1, 5):
-            handler.happens(life.LoadRequested(generation), life.MemoryReserved(generation))
-            handler.happens(life.WorkerStartFailed(generation, ActivationFailed("broken")))
-            delays.append(handler.did(life.StartTimer)[0].delay)
+            handler.happens(LoadRequested(generation), MemoryReserved(generation))
+            handler.happens(WorkerStartFailed(generation, ActivationFailed("broken")))
+            delays.append(handler.did(StartTimer)[0].delay)
             handler.timer_runs_out(Timer.RETRY)
         assert delays == [1.0, 2.0, 3.0, 3.0]
-        handler.happens(life.LeaseRequested(1), life.MemoryReserved(5), life.WorkerReady(5))
+        handler.happens(LeaseRequested(1), MemoryReserved(5), WorkerReady(5))
         assert handler.state.failures == 0
 
     def test_an_operators_load_tries_at_once_what_would_be_paused(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1))
-        handler.happens(life.WorkerStartFailed(1, ActivationFailed("broken")), life.LoadRequested(1))
-        assert handler.did(life.Reserve) == [life.Reserve(2)]
-        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.RETRY)]
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1))
+        handler.happens(WorkerStartFailed(1, ActivationFailed("broken")), LoadRequested(1))
+        assert handler.did(Reserve) == [Reserve(2)]
+        assert handler.did(StopTimer) == [StopTimer(Timer.RETRY)]
 
 
 class TestAdmission:
     def test_dispatches_over_the_concurrency_wait_in_order(self) -> None:
-        handler = Life(max_concurrency=2).warm().happens(*(life.LeaseRequested(n) for n in range(1, 5)))
+        handler = Life(max_concurrency=2).warm().happens(*(LeaseRequested(n) for n in range(1, 5)))
         assert handler.state.leases == {1, 2}
-        assert granted(handler.happens(life.LeaseReleased(1))) == [3]
-        assert granted(handler.happens(life.LeaseCancelled(2))) == [4]
+        assert granted(handler.happens(LeaseReleased(1))) == [3]
+        assert granted(handler.happens(LeaseCancelled(2))) == [4]
 
     def test_nobody_overtakes_who_waits(self) -> None:
         handler = (
             Life(max_concurrency=1)
             .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.LeaseReleased(1), life.LeaseRequested(3))
+            .happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseRequested(3))
         )
         assert handler.state.leases == {2}
         assert handler.state.waiters == (3,)
@@ -157,51 +190,45 @@ class TestAdmission:
     def test_a_full_queue_refuses_on_warm_and_cold_handlers_alike(self, warm: bool) -> None:
         handler = Life(max_concurrency=1, max_queue=2)
         if warm:
-            handler.warm().happens(life.LeaseRequested(90))
-        handler.happens(life.LeaseRequested(1), life.LeaseRequested(2), life.LeaseRequested(3))
-        assert isinstance(handler.did(life.Refuse)[0].error, QueueFull)
+            handler.warm().happens(LeaseRequested(90))
+        handler.happens(LeaseRequested(1), LeaseRequested(2), LeaseRequested(3))
+        assert isinstance(handler.did(Refuse)[0].error, QueueFull)
         assert handler.state.waiters == (1, 2)
 
     def test_a_lease_given_back_twice_counts_once(self) -> None:
-        handler = (
-            Life()
-            .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.LeaseReleased(1), life.LeaseReleased(1))
-        )
+        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseReleased(1))
         assert handler.state.leases == {2}
 
 
 class TestIdle:
     def test_idle_clock_starts_at_the_end_of_the_last_lease_and_stops_at_the_next(self) -> None:
-        handler = (
-            Life(idle_after=5.0).warm().happens(life.LeaseRequested(1), life.LeaseRequested(2), life.LeaseReleased(1))
-        )
+        handler = Life(idle_after=5.0).warm().happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1))
         assert handler.state.token(Timer.IDLE) is None
-        handler.happens(life.LeaseReleased(2))
-        assert handler.did(life.StartTimer)[0].delay == 5.0
-        handler.happens(life.LeaseRequested(3))
-        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.IDLE)]
+        handler.happens(LeaseReleased(2))
+        assert handler.did(StartTimer)[0].delay == 5.0
+        handler.happens(LeaseRequested(3))
+        assert handler.did(StopTimer) == [StopTimer(Timer.IDLE)]
 
     def test_a_late_idle_expiry_does_not_touch_a_dispatch_that_came_before_it(self) -> None:
         handler = Life().warm()
         token = handler.state.token(Timer.IDLE)
         assert token is not None
-        handler.happens(life.LeaseRequested(1), life.TimerFired(Timer.IDLE, token))
+        handler.happens(LeaseRequested(1), TimerFired(Timer.IDLE, token))
         assert handler.state.phase is Phase.READY
         assert handler.actions == []
 
     def test_idle_expiry_stops_the_worker(self) -> None:
         handler = Life().warm().timer_runs_out(Timer.IDLE)
-        assert handler.did(life.Stop) == [life.Stop(1)]
+        assert handler.did(Stop) == [Stop(1)]
         assert handler.state.drain is not None
         assert handler.state.drain.cause is Cause.IDLE
 
     def test_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_generation(self) -> None:
-        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(life.LeaseRequested(7))
+        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(LeaseRequested(7))
         assert handler.actions == []
-        handler.happens(life.WorkerExited(1))
-        assert handler.did(life.Reserve) == [life.Reserve(2)]
-        assert granted(handler.happens(life.MemoryReserved(2), life.WorkerReady(2))) == [7]
+        handler.happens(WorkerExited(1))
+        assert handler.did(Reserve) == [Reserve(2)]
+        assert granted(handler.happens(MemoryReserved(2), WorkerReady(2))) == [7]
 
     @pytest.mark.parametrize("policy", [{"pin": True}, {"idle_after": None}])
     def test_a_pinned_handler_and_one_that_never_expires_have_no_idle_clock(self, policy: dict[str, Any]) -> None:
@@ -210,118 +237,117 @@ class TestIdle:
 
 class TestUnload:
     def test_unload_of_a_cold_handler_is_answered_at_once(self) -> None:
-        handler = Life().happens(life.UnloadRequested(1, "drain", 30.0))
-        assert handler.actions == [life.ReplyUnload(1, None, None)]
+        handler = Life().happens(UnloadRequested(1, "drain", 30.0))
+        assert handler.actions == [ReplyUnload(1, None, None)]
 
     def test_unload_while_activating_aborts_and_tells_who_waited(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1), life.UnloadRequested(5, "drain", 30.0))
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "drain", 30.0))
         assert refused(handler) == {1: "handler_unloaded"}
-        assert handler.did(life.Abort) == [life.Abort(1)]
-        handler.happens(life.WorkerExited(1))
-        assert [response.request for response in handler.did(life.ReplyUnload)] == [5]
+        assert handler.did(Abort) == [Abort(1)]
+        handler.happens(WorkerExited(1))
+        assert [response.request for response in handler.did(ReplyUnload)] == [5]
         assert handler.state.phase is Phase.COLD
 
     def test_an_activation_that_ends_after_its_abort_changes_nothing(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1), life.UnloadRequested(5, "force", 0.0))
-        assert handler.happens(life.WorkerReady(1)).actions == []
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "force", 0.0))
+        assert handler.happens(WorkerReady(1)).actions == []
         assert handler.state.phase is Phase.DRAINING
 
     def test_drain_waits_for_the_last_lease_and_says_how_many_came_to_their_end(self) -> None:
-        handler = (
-            Life()
-            .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.UnloadRequested(5, "drain", 30.0))
-        )
-        assert handler.did(life.Stop) == []
-        assert handler.did(life.StartTimer)[0] == life.StartTimer(Timer.DRAIN, handler.state.serial, 30.0)
-        handler.happens(life.LeaseReleased(1))
-        assert handler.did(life.Stop) == []
-        handler.happens(life.LeaseReleased(2))
-        assert handler.did(life.Stop) == [life.Stop(1)]
-        drain = handler.happens(life.WorkerExited(1)).did(life.ReplyUnload)[0].drain
+        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
+        assert handler.did(Stop) == []
+        assert handler.did(StartTimer)[0] == StartTimer(Timer.DRAIN, handler.state.serial, 30.0)
+        handler.happens(LeaseReleased(1))
+        assert handler.did(Stop) == []
+        handler.happens(LeaseReleased(2))
+        assert handler.did(Stop) == [Stop(1)]
+        drain = handler.happens(WorkerExited(1)).did(ReplyUnload)[0].drain
         assert drain is not None
         assert (drain.drained, drain.killed) == (2, 0)
 
     def test_the_drain_deadline_ends_what_is_still_under_way(self) -> None:
-        handler = (
-            Life()
-            .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.UnloadRequested(5, "drain", 30.0))
-        )
-        handler.happens(life.LeaseReleased(1)).timer_runs_out(Timer.DRAIN)
-        assert handler.did(life.EndLeases)[0].dispatches == {2}
-        drain = handler.happens(life.WorkerExited(1)).did(life.ReplyUnload)[0].drain
+        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
+        handler.happens(LeaseReleased(1)).timer_runs_out(Timer.DRAIN)
+        assert handler.did(EndLeases)[0].dispatches == {2}
+        drain = handler.happens(WorkerExited(1)).did(ReplyUnload)[0].drain
         assert drain is not None
         assert (drain.drained, drain.killed) == (1, 1)
 
     def test_if_idle_on_a_busy_handler_is_refused_and_kills_nothing(self) -> None:
-        handler = Life().warm().happens(life.LeaseRequested(1), life.UnloadRequested(5, "if_idle", 0.0))
-        response = handler.did(life.ReplyUnload)[0]
+        handler = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "if_idle", 0.0))
+        response = handler.did(ReplyUnload)[0]
         assert isinstance(response.error, HandlerBusy)
         assert handler.state.phase is Phase.READY
 
     def test_force_ends_leases_and_queue_with_an_error_and_stops_at_once(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(life.LeaseRequested(1), life.LeaseRequested(2))
-        handler.happens(life.UnloadRequested(5, "force", 0.0))
+        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2))
+        handler.happens(UnloadRequested(5, "force", 0.0))
         assert refused(handler) == {2: "handler_unloaded"}
-        assert isinstance(handler.did(life.EndLeases)[0].error, HandlerUnloaded)
-        assert handler.did(life.Stop) == [life.Stop(1)]
+        assert isinstance(handler.did(EndLeases)[0].error, HandlerUnloaded)
+        assert handler.did(Stop) == [Stop(1)]
 
     def test_two_unloads_and_an_idle_expiry_are_one_teardown_with_an_answer_each(self) -> None:
         handler = Life().warm()
         token = handler.state.token(Timer.IDLE)
         assert token is not None
-        handler.happens(life.UnloadRequested(1, "drain", 30.0))
-        assert handler.did(life.Stop) == [life.Stop(1)]
-        handler.happens(life.UnloadRequested(2, "drain", 30.0))
-        assert handler.did(life.Stop) == []
-        assert handler.happens(life.TimerFired(Timer.IDLE, token)).actions == []
-        handler.happens(life.WorkerExited(1))
-        assert [response.request for response in handler.did(life.ReplyUnload)] == [1, 2]
+        handler.happens(UnloadRequested(1, "drain", 30.0))
+        assert handler.did(Stop) == [Stop(1)]
+        handler.happens(UnloadRequested(2, "drain", 30.0))
+        assert handler.did(Stop) == []
+        assert handler.happens(TimerFired(Timer.IDLE, token)).actions == []
+        handler.happens(WorkerExited(1))
+        assert [response.request for response in handler.did(ReplyUnload)] == [1, 2]
 
     def test_force_after_drain_ends_the_wait(self) -> None:
-        handler = Life().warm().happens(life.LeaseRequested(1), life.UnloadRequested(5, "drain", 30.0))
-        handler.happens(life.UnloadRequested(6, "force", 0.0))
-        assert handler.did(life.EndLeases)[0].dispatches == {1}
-        assert handler.did(life.Stop) == [life.Stop(1)]
+        handler = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "drain", 30.0))
+        handler.happens(UnloadRequested(6, "force", 0.0))
+        assert handler.did(EndLeases)[0].dispatches == {1}
+        assert handler.did(Stop) == [Stop(1)]
 
     @pytest.mark.parametrize("busy", [True, False])
     def test_nothing_late_of_an_old_generation_touches_a_new_one(self, busy: bool) -> None:
-        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(life.WorkerExited(1))
-        handler.happens(life.LeaseRequested(1), life.MemoryReserved(2), life.WorkerReady(2))
+        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(WorkerExited(1))
+        handler.happens(LeaseRequested(1), MemoryReserved(2), WorkerReady(2))
         if not busy:
-            handler.happens(life.LeaseReleased(1))
+            handler.happens(LeaseReleased(1))
         before = handler.state
         crash, grown = (
-            life.WorkerLost(1, Cause.CRASH, HandlerCrashed("late")),
-            life.MemoryLimitExceeded(1, Cause.RECYCLED),
+            WorkerLost(1, Cause.CRASH, HandlerCrashed("late")),
+            MemoryLimitExceeded(1, Cause.RECYCLED),
         )
-        for late in (life.WorkerExited(1), crash, life.WorkerReady(1), life.MemoryReserved(1), life.Evicted(1), grown):
+        for late in (
+            WorkerExited(1),
+            crash,
+            WorkerReady(1),
+            MemoryReserved(1),
+            Evicted(1),
+            grown,
+        ):
             assert handler.happens(late).actions == []
         assert handler.state == before
 
 
 class TestCrash:
     def test_who_is_queued_shares_the_crash_and_the_next_one_activates_anew(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(life.LeaseRequested(1), life.LeaseRequested(2))
-        handler.happens(life.WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
+        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2))
+        handler.happens(WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
         assert refused(handler) == {2: "handler_crashed"}
         assert handler.state.leases == frozenset()
-        handler.happens(life.LeaseRequested(3), life.WorkerExited(1))
-        assert handler.did(life.Reserve) == [life.Reserve(2)]
+        handler.happens(LeaseRequested(3), WorkerExited(1))
+        assert handler.did(Reserve) == [Reserve(2)]
 
     def crash(self, handler: Life) -> Life:
         generation = handler.state.generation + 1
-        handler.happens(life.LoadRequested(generation), life.MemoryReserved(generation), life.WorkerReady(generation))
-        handler.happens(life.WorkerLost(generation, Cause.CRASH, HandlerCrashed("exit code 3")))
-        return handler.happens(life.WorkerExited(generation))
+        handler.happens(LoadRequested(generation), MemoryReserved(generation), WorkerReady(generation))
+        handler.happens(WorkerLost(generation, Cause.CRASH, HandlerCrashed("exit code 3")))
+        return handler.happens(WorkerExited(generation))
 
     def test_crashes_within_the_window_open_the_circuit_and_one_trial_decides(self) -> None:
         handler = Life(crash_limit=3, crash_window=60.0, circuit_pause=30.0)
         for _ in range(3):
             self.crash(handler)
         assert handler.state.phase is Phase.FAILED
-        refusal = handler.happens(life.LeaseRequested(1)).did(life.Refuse)[0].error
+        refusal = handler.happens(LeaseRequested(1)).did(Refuse)[0].error
         assert isinstance(refusal, CircuitOpen)
         assert refusal.retry_after == 30.0
         handler.timer_runs_out(Timer.RETRY)
@@ -330,7 +356,10 @@ class TestCrash:
         handler.timer_runs_out(Timer.RETRY)
         generation = handler.state.generation + 1
         handler.happens(
-            life.LeaseRequested(9), life.MemoryReserved(generation), life.WorkerReady(generation), life.LeaseReleased(9)
+            LeaseRequested(9),
+            MemoryReserved(generation),
+            WorkerReady(generation),
+            LeaseReleased(9),
         )
         assert handler.state.crashes == ()
 
@@ -342,11 +371,11 @@ class TestCrash:
         assert handler.state.phase is Phase.COLD
 
     def test_out_of_memory_is_told_from_a_crash(self) -> None:
-        handler = Life().warm().happens(life.UnloadRequested(5, "drain", 1.0))
-        assert handler.did(life.Stop)
-        crashed = Life().warm().happens(life.LeaseRequested(1), life.UnloadRequested(5, "drain", 1.0))
-        crashed.happens(life.WorkerLost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), life.WorkerExited(1))
-        drain = crashed.did(life.ReplyUnload)[0].drain
+        handler = Life().warm().happens(UnloadRequested(5, "drain", 1.0))
+        assert handler.did(Stop)
+        crashed = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "drain", 1.0))
+        crashed.happens(WorkerLost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), WorkerExited(1))
+        drain = crashed.did(ReplyUnload)[0].drain
         assert drain is not None
         assert drain.cause is Cause.OUT_OF_MEMORY
         assert drain.killed == 1
@@ -354,63 +383,55 @@ class TestCrash:
 
 class TestEviction:
     def test_only_an_idle_worker_of_that_generation_is_evicted(self) -> None:
-        handler = Life().warm().happens(life.LeaseRequested(1), life.Evicted(1))
+        handler = Life().warm().happens(LeaseRequested(1), Evicted(1))
         assert handler.state.phase is Phase.READY
-        handler.happens(life.LeaseReleased(1), life.Evicted(1))
-        assert handler.did(life.Stop) == [life.Stop(1)]
+        handler.happens(LeaseReleased(1), Evicted(1))
+        assert handler.did(Stop) == [Stop(1)]
 
     def test_a_pinned_handler_is_never_evicted(self) -> None:
-        assert Life(pin=True).warm().happens(life.Evicted(1)).state.phase is Phase.READY
+        assert Life(pin=True).warm().happens(Evicted(1)).state.phase is Phase.READY
 
     def test_a_handler_that_is_pinned_while_it_idles_stays_and_idles_a_full_time_when_it_is_unpinned(self) -> None:
         handler = Life(idle_after=300.0).warm()
         assert handler.state.token(Timer.IDLE) is not None
         handler.policy = HandlerPolicy(idle_after=300.0, pin=True)
-        handler.happens(life.PolicyChanged())
-        assert handler.did(life.StopTimer) == [life.StopTimer(Timer.IDLE)]
-        assert handler.happens(life.Evicted(1)).state.phase is Phase.READY
+        handler.happens(PolicyChanged())
+        assert handler.did(StopTimer) == [StopTimer(Timer.IDLE)]
+        assert handler.happens(Evicted(1)).state.phase is Phase.READY
         handler.policy = HandlerPolicy(idle_after=300.0)
-        handler.happens(life.PolicyChanged())
-        assert [action.delay for action in handler.did(life.StartTimer)] == [300.0]
+        handler.happens(PolicyChanged())
+        assert [action.delay for action in handler.did(StartTimer)] == [300.0]
 
     def test_pinning_changes_nothing_for_a_handler_that_is_busy_or_has_no_worker(self) -> None:
-        for handler in (Life(pin=True), Life(pin=True).warm().happens(life.LeaseRequested(1))):
+        for handler in (Life(pin=True), Life(pin=True).warm().happens(LeaseRequested(1))):
             before = handler.state
-            assert handler.happens(life.PolicyChanged()).actions == []
+            assert handler.happens(PolicyChanged()).actions == []
             assert handler.state == before
 
     def test_a_worker_that_has_just_become_ready_serves_before_it_can_be_evicted(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1), life.WorkerReady(1), life.Evicted(1))
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), WorkerReady(1), Evicted(1))
         assert handler.state.leases == {1}
         assert handler.state.phase is Phase.READY
 
 
 class TestShutdown:
     def test_new_work_is_refused_and_what_was_admitted_is_served(self) -> None:
-        handler = (
-            Life(max_concurrency=1)
-            .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.ShutdownRequested(10.0))
-        )
-        assert isinstance(handler.happens(life.LeaseRequested(3)).did(life.Refuse)[0].error, Draining)
-        assert granted(handler.happens(life.LeaseReleased(1))) == [2]
-        assert handler.happens(life.LeaseReleased(2)).did(life.Stop) == [life.Stop(1)]
+        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
+        assert isinstance(handler.happens(LeaseRequested(3)).did(Refuse)[0].error, Draining)
+        assert granted(handler.happens(LeaseReleased(1))) == [2]
+        assert handler.happens(LeaseReleased(2)).did(Stop) == [Stop(1)]
 
     def test_the_deadline_ends_the_rest(self) -> None:
-        handler = (
-            Life(max_concurrency=1)
-            .warm()
-            .happens(life.LeaseRequested(1), life.LeaseRequested(2), life.ShutdownRequested(10.0))
-        )
+        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
         handler.timer_runs_out(Timer.DRAIN)
         assert refused(handler) == {2: "draining"}
-        assert handler.did(life.EndLeases)[0].dispatches == {1}
-        assert handler.did(life.Stop) == [life.Stop(1)]
+        assert handler.did(EndLeases)[0].dispatches == {1}
+        assert handler.did(Stop) == [Stop(1)]
 
     def test_an_activation_is_aborted_and_nothing_starts_again(self) -> None:
-        handler = Life().happens(life.LeaseRequested(1), life.MemoryReserved(1), life.ShutdownRequested(10.0))
+        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), ShutdownRequested(10.0))
         assert refused(handler) == {1: "draining"}
-        assert handler.did(life.Abort) == [life.Abort(1)]
-        handler.happens(life.WorkerExited(1), life.LoadRequested(4))
-        assert isinstance(handler.did(life.ReplyLoad)[0].error, Draining)
+        assert handler.did(Abort) == [Abort(1)]
+        handler.happens(WorkerExited(1), LoadRequested(4))
+        assert isinstance(handler.did(ReplyLoad)[0].error, Draining)
         assert handler.state.phase is Phase.COLD

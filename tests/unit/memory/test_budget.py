@@ -18,7 +18,7 @@ def budget(wait: float = 600.0, chance: float = 7.0) -> Budget:
     def nobody() -> list[Candidate]:
         return []
 
-    made = Budget(1000, wait=wait, candidates=nobody, evict=lambda *_: None, chance=lambda: chance)
+    made = Budget(1000, wait=wait, candidates=nobody, evict=lambda *_: None, seconds_until_available=lambda: chance)
     made.ledger.measure(100, 0, {}, {})
     return made
 
@@ -36,7 +36,7 @@ async def test_who_waits_gets_the_room_that_is_given_back() -> None:
     made.ledger.release("first", 1)
     await within(second)
     assert made.waiting == []
-    assert made.ledger.room == 300
+    assert made.ledger.available == 300
 
 
 async def test_who_has_waited_in_vain_is_told_the_numbers_and_when_to_come_again() -> None:
@@ -77,7 +77,7 @@ async def test_cancelled_while_it_waits_it_leaves_the_queue() -> None:
     await asyncio.wait({second})
     assert made.ledger.queue == []
     made.ledger.release("first", 1)
-    assert made.ledger.room == 900
+    assert made.ledger.available == 900
 
 
 async def test_cancelled_in_the_moment_of_the_grant_it_gives_the_room_back_to_the_next() -> None:

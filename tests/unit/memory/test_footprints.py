@@ -25,9 +25,9 @@ def learned(path: Path | None) -> FootprintStore:
 
 def saved(path: Path) -> FootprintStore:
     found = FootprintStore(path)
-    found.seen(SUBJECT, peak=80 * MB, steady=60 * MB)
-    found.activated(SUBJECT, 1.5)
-    assert found.changed
+    found.record_usage(SUBJECT, peak=80 * MB, steady=60 * MB)
+    found.record_activation(SUBJECT, 1.5)
+    assert found.has_changes
     found.save(found.snapshot())
     return found
 
@@ -35,13 +35,13 @@ def saved(path: Path) -> FootprintStore:
 def test_it_is_there_for_the_next_host(tmp_path: Path) -> None:
     path = tmp_path / "state" / "memory.json"
     saved(path)
-    assert learned(path).of(SUBJECT) == Footprint(*SUBJECT, peak=80 * MB, steady=60 * MB, activate_seconds=1.5)
+    assert learned(path).get(SUBJECT) == Footprint(*SUBJECT, peak=80 * MB, steady=60 * MB, activate_seconds=1.5)
     assert os.listdir(path.parent) == ["memory.json"]
 
 
 def test_another_version_is_learned_anew(tmp_path: Path) -> None:
     saved(tmp_path / "memory.json")
-    assert learned(tmp_path / "memory.json").of((*SUBJECT[:2], "1.1")) is None
+    assert learned(tmp_path / "memory.json").get((*SUBJECT[:2], "1.1")) is None
 
 
 @pytest.mark.parametrize(
@@ -71,15 +71,15 @@ def test_a_damaged_file_is_told_once_ignored_and_replaced(
     assert record.levelname == "WARNING"
     assert str(path) in record.getMessage()
     assert "ignored" in record.getMessage()
-    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
     found.save(found.snapshot())
-    assert learned(path).of(SUBJECT) is not None
+    assert learned(path).get(SUBJECT) is not None
     assert len(caplog.records) == 1
 
 
 def test_without_a_file_there_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    assert learned(tmp_path / "memory.json").of(SUBJECT) is None
-    assert learned(None).of(SUBJECT) is None
+    assert learned(tmp_path / "memory.json").get(SUBJECT) is None
+    assert learned(None).get(SUBJECT) is None
     assert caplog.records == []
 
 
@@ -96,17 +96,17 @@ def test_where_no_file_can_be_it_is_told_once_and_kept_in_memory(
         (tmp_path / "file").write_text("")
         path = tmp_path / "file" / "memory.json"
     found = FootprintStore(path)
-    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
     found.save(found.snapshot())
     found.save(found.snapshot())
     (record,) = caplog.records
     assert "cannot be written" in record.getMessage()
-    assert found.of(SUBJECT) is not None
+    assert found.get(SUBJECT) is not None
 
 
 def test_dev_null_keeps_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixture) -> None:
     found = learned(Path(os.devnull))
-    found.seen(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
     found.save(found.snapshot())
     assert found.path is None
     assert Path(os.devnull).is_char_device()
@@ -118,16 +118,16 @@ def test_a_crash_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     saved(path)
     script = (
-        "import sys; from pathlib import Path; from handler_host.memory.footprints import Learned\n"
-        "learned = Learned(Path(sys.argv[1]))\n"
-        "for number in range(400): learned.seen((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
+        "import sys; from pathlib import Path; from handler_host.memory.footprints import FootprintStore\n"
+        "learned = FootprintStore(Path(sys.argv[1]))\n"
+        "for number in range(400): learned.record_usage((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
         "print('writes', flush=True)\n"
         "while True: learned.save(learned.snapshot())\n"
     )
     for _ in range(5):
         with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
             assert process.stdout is not None
-            process.stdout.readline()
+            assert process.stdout.readline() == b"writes\n"
             content = json.loads(path.read_bytes())
             process.kill()
         assert content["format"] == FORMAT
@@ -136,18 +136,18 @@ def test_a_crash_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
 
 def test_small_changes_are_not_worth_a_new_file(tmp_path: Path) -> None:
     found = saved(tmp_path / "memory.json")
-    found.seen(SUBJECT, peak=80 * MB + 1024, steady=60 * MB)
-    assert not found.changed
-    found.seen(SUBJECT, peak=82 * MB, steady=60 * MB)
-    assert found.changed
+    found.record_usage(SUBJECT, peak=80 * MB + 1024, steady=60 * MB)
+    assert not found.has_changes
+    found.record_usage(SUBJECT, peak=82 * MB, steady=60 * MB)
+    assert found.has_changes
 
 
 def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
     found = FootprintStore(None)
-    found.seen(SUBJECT, peak=500 * MB, steady=500 * MB)
+    found.record_usage(SUBJECT, peak=500 * MB, steady=500 * MB)
     for _ in range(10):
-        found.ended(SUBJECT, peak=60 * MB, steady=50 * MB)
-    footprint = found.of(SUBJECT)
+        found.record_typical_exit(SUBJECT, peak=60 * MB, steady=50 * MB)
+    footprint = found.get(SUBJECT)
     assert footprint is not None
     assert footprint.peak == pytest.approx(60 * MB, abs=1 * MB)
     assert footprint.steady == pytest.approx(50 * MB, abs=1 * MB)
@@ -155,17 +155,17 @@ def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
 
 def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> None:
     found = FootprintStore(None)
-    found.seen(SUBJECT, peak=100 * MB, steady=80 * MB)
-    found.killed(SUBJECT, 200 * MB, 400 * MB)
-    footprint = found.of(SUBJECT)
+    found.record_usage(SUBJECT, peak=100 * MB, steady=80 * MB)
+    found.record_oom_kill(SUBJECT, 200 * MB, 400 * MB)
+    footprint = found.get(SUBJECT)
     assert footprint is not None
     assert (footprint.raised, footprint.out_of_memory) == (250 * MB, 1)
-    found.killed(SUBJECT, 390 * MB, 400 * MB)
+    found.record_oom_kill(SUBJECT, 390 * MB, 400 * MB)
     assert footprint.raised == 400 * MB
     # What was seen to be enough is left as it was.
     assert (footprint.peak, footprint.steady) == (100 * MB, 80 * MB)
     for _ in range(12):
-        found.ended(SUBJECT, peak=100 * MB, steady=80 * MB)
+        found.record_typical_exit(SUBJECT, peak=100 * MB, steady=80 * MB)
     assert footprint.raised == 0
 
 
@@ -173,13 +173,13 @@ def test_only_so_many_versions_are_kept_those_seen_last(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     found = FootprintStore(path)
     for number in range(MAX_RECORDS + 10):
-        found.seen(("gpt_a", "d", str(number)), peak=MB, steady=None)
-    found.seen(("gpt_a", "d", "0"), peak=2 * MB, steady=None)
+        found.record_usage(("gpt_a", "d", str(number)), peak=MB, steady=None)
+    found.record_usage(("gpt_a", "d", "0"), peak=2 * MB, steady=None)
     found.save(found.snapshot())
     assert path.stat().st_size < MAX_BYTES
     again = learned(path)
-    assert again.of(("gpt_a", "d", "0")) is not None
-    assert again.of(("gpt_a", "d", "5")) is None
+    assert again.get(("gpt_a", "d", "0")) is not None
+    assert again.get(("gpt_a", "d", "5")) is None
 
 
 class TestPlace:

@@ -28,14 +28,14 @@ class World:
     def evict(self, name: str, generation: int) -> None:
         self.evicted.append(name)
         del self.idle[name]
-        self.ledger.leaving(name, generation)
+        self.ledger.mark_leaving(name, generation)
 
     def ask(self, name: str, amount: int, minimum: int | None = None) -> Request:
         def decide(granted: bool) -> None:
             self.outcomes[name] = granted
 
         request = Request(name, 1, amount, amount if minimum is None else minimum, decide)
-        self.ledger.ask(request)
+        self.ledger.request(request)
         return request
 
     def resident(self, name: str, size: int, idle_since: float | None = None) -> None:
@@ -51,18 +51,18 @@ def test_what_fits_is_granted_at_once_and_counts_before_it_is_measured() -> None
     world = World()
     world.ask("a", 600)
     assert world.outcomes == {"a": True}
-    assert (world.ledger.used, world.ledger.reserved, world.ledger.room) == (100, 600, 300)
+    assert (world.ledger.used, world.ledger.reserved, world.ledger.available) == (100, 600, 300)
     world.ledger.measure(100, 0, {("a", 1): 250}, {})
-    assert (world.ledger.used, world.ledger.reserved, world.ledger.room) == (350, 350, 300)
+    assert (world.ledger.used, world.ledger.reserved, world.ledger.available) == (350, 350, 300)
 
 
 def test_a_ready_worker_counts_with_what_it_usually_takes_even_while_it_takes_less() -> None:
     world = World()
     world.ask("a", 600)
     world.ledger.measure(100, 0, {("a", 1): 250}, {("a", 1): 400})
-    assert (world.ledger.reserved, world.ledger.room) == (150, 500)
+    assert (world.ledger.reserved, world.ledger.available) == (150, 500)
     world.ledger.measure(100, 0, {("a", 1): 700}, {("a", 1): 400})
-    assert (world.ledger.reserved, world.ledger.room) == (0, 200)
+    assert (world.ledger.reserved, world.ledger.available) == (0, 200)
 
 
 def test_a_measurement_of_who_has_gone_meanwhile_counts_for_nothing() -> None:
@@ -70,7 +70,7 @@ def test_a_measurement_of_who_has_gone_meanwhile_counts_for_nothing() -> None:
     world.resident("a", 300)
     world.ledger.release("a", 1)
     world.ledger.measure(100, 0, {("a", 1): 300}, {("a", 1): 300})
-    assert world.ledger.room == 900
+    assert world.ledger.available == 900
 
 
 def test_the_room_that_is_made_for_the_first_is_not_taken_by_one_behind_it() -> None:
@@ -129,7 +129,7 @@ def test_what_ran_with_less_than_its_peak_gets_the_whole_budget_rather_than_a_re
     assert world.evicted == ["idle"]
     world.ledger.release("idle", 1)
     assert world.outcomes == {"spiky": True}
-    assert world.ledger.room == 0
+    assert world.ledger.available == 0
 
 
 def test_who_fits_only_alone_and_with_the_headroom_may_have_it() -> None:
@@ -141,7 +141,7 @@ def test_who_fits_only_alone_and_with_the_headroom_may_have_it() -> None:
     assert world.outcomes == {}
     world.ledger.release("idle", 1)
     assert world.outcomes == {"large": True}
-    assert (world.ledger.room, world.ledger.used + world.ledger.reserved) == (-150, 950)
+    assert (world.ledger.available, world.ledger.used + world.ledger.reserved) == (-150, 950)
     # Nobody else touches the headroom.
     world.ask("small", 10)
     assert "small" not in world.outcomes
@@ -162,7 +162,7 @@ def test_a_request_that_waits_is_refused_when_the_limit_falls_below_it() -> None
     world.ask("waits", 800)
     assert world.outcomes == {}
     world.ledger.limit = world.ledger.usable = 600
-    world.ledger.look()
+    world.ledger.schedule()
     assert world.outcomes == {"waits": False}
 
 
@@ -172,7 +172,7 @@ def test_nothing_is_granted_while_the_kernel_reports_a_shortage() -> None:
     world.ask("a", 100)
     assert world.outcomes == {}
     world.ledger.under_pressure = False
-    world.ledger.look()
+    world.ledger.schedule()
     assert world.outcomes == {"a": True}
 
 
@@ -217,11 +217,11 @@ class TestRelief:
         world = World()
         for since, name in enumerate(("old", "new")):
             world.resident(name, 200, idle_since=float(since))
-        world.ledger.relieve_by_one()
-        world.ledger.relieve_by_one()
+        world.ledger.evict_one()
+        world.ledger.evict_one()
         assert world.evicted == ["old"]
         world.ledger.release("old", 1)
-        world.ledger.relieve_by_one()
+        world.ledger.evict_one()
         assert world.evicted == ["old", "new"]
 
 

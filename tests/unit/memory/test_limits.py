@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.config import MemoryConfig
-from handler_host.memory.procfs import MemoryLimit, read_limit
+from handler_host.memory.cgroups import MemoryLimit, read_limit
 
 MB = 1024**2
 NO_LIMIT_V1 = 9223372036854771712

@@ -6,9 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.memory.monitor import KILL_AGE, OomKillCounter, PressureTracker
-from handler_host.memory.pressure import KernelView, read_kernel_view
-from handler_host.memory.procfs import MemoryLimit
+from handler_host.memory.cgroups import MemoryLimit
+from handler_host.memory.pressure import (
+    KILL_AGE_S,
+    KernelView,
+    OomKillCounter,
+    PressureTracker,
+    read_kernel_view,
+)
 
 MB = 1024**2
 V1 = "35 31 0:32 / /sys/fs/cgroup/memory rw,relatime shared:9 - cgroup cgroup rw,memory\n"
@@ -79,50 +84,50 @@ def test_what_is_not_told_is_none(tmp_path: Path, text: str) -> None:
 class TestStalls:
     def test_the_share_is_that_of_the_time_between_two_looks(self) -> None:
         stalls = PressureTracker(0.1)
-        stalls.note(10.0, now=100.0)
-        assert (stalls.share, stalls.pressed) == (0.0, False)
-        stalls.note(10.5, now=101.0)
-        assert (stalls.share, stalls.pressed) == (0.5, True)
-        stalls.note(10.5, now=103.0)
-        assert (stalls.share, stalls.pressed) == (0.0, False)
+        stalls.update(10.0, now=100.0)
+        assert (stalls.share, stalls.is_high) == (0.0, False)
+        stalls.update(10.5, now=101.0)
+        assert (stalls.share, stalls.is_high) == (0.5, True)
+        stalls.update(10.5, now=103.0)
+        assert (stalls.share, stalls.is_high) == (0.0, False)
 
     def test_two_looks_in_a_moment_are_one(self) -> None:
         stalls = PressureTracker(0.1)
-        stalls.note(0.0, now=1.0)
-        stalls.note(0.01, now=1.01)
-        assert not stalls.pressed
-        stalls.note(0.01, now=2.0)
+        stalls.update(0.0, now=1.0)
+        stalls.update(0.01, now=1.01)
+        assert not stalls.is_high
+        stalls.update(0.01, now=2.0)
         assert stalls.share == pytest.approx(0.01)
 
     def test_off_is_off_and_a_kernel_that_tells_nothing_presses_nobody(self) -> None:
         off, silent = PressureTracker(None), PressureTracker(0.1)
         for second in range(3):
-            off.note(float(second), now=float(second))
-            silent.note(None, now=float(second))
-        assert not off.pressed
-        assert not silent.pressed
+            off.update(float(second), now=float(second))
+            silent.update(None, now=float(second))
+        assert not off.is_high
+        assert not silent.is_high
 
 
 class TestKills:
     def test_each_kill_explains_one_end(self) -> None:
         kills = OomKillCounter()
-        assert kills.note(7, now=0.0) == 0
+        assert kills.update(7, now=0.0) == 0
         assert not kills.explain(now=0.0), "kills before the start are none of ours"
-        assert kills.note(9, now=1.0) == 2
+        assert kills.update(9, now=1.0) == 2
         assert [kills.explain(now=1.1) for _ in range(3)] == [True, True, False]
 
     def test_an_old_kill_explains_nothing(self) -> None:
         """A process of somebody else was killed; later an operator kills a worker by hand."""
         kills = OomKillCounter()
-        kills.note(0, now=0.0)
-        kills.note(1, now=1.0)
-        assert not kills.explain(now=1.1 + KILL_AGE)
+        kills.update(0, now=0.0)
+        kills.update(1, now=1.0)
+        assert not kills.explain(now=1.1 + KILL_AGE_S)
 
     def test_readings_in_the_wrong_order_and_silence_are_no_kills(self) -> None:
         kills = OomKillCounter()
-        kills.note(5, now=0.0)
-        kills.note(6, now=1.0)
-        assert kills.note(5, now=1.1) == 0
-        assert kills.note(6, now=1.2) == 0
-        assert kills.note(None, now=1.3) == 0
+        kills.update(5, now=0.0)
+        kills.update(6, now=1.0)
+        assert kills.update(5, now=1.1) == 0
+        assert kills.update(6, now=1.2) == 0
+        assert kills.update(None, now=1.3) == 0
         assert [kills.explain(now=1.4) for _ in range(2)] == [True, False]

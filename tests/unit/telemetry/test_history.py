@@ -6,8 +6,9 @@ import itertools
 import json
 from typing import Any
 
+from handler_host.memory.cgroups import MemoryLimit
 from handler_host.memory.pressure import KernelView
-from handler_host.memory.procfs import Memory, MemoryLimit
+from handler_host.memory.procfs import Memory
 from handler_host.memory.sampler import Reading
 from handler_host.telemetry.history import MAX_SAMPLES, History
 
@@ -20,7 +21,7 @@ def reading(host: int, **workers: int) -> Reading:
         measure="pss",
         limit=MemoryLimit(2**29, 2**28, "configured"),
         kernel=KernelView(),
-        others=0,
+        external_usage=0,
         at=0.0,
         cost=0.0,
     )

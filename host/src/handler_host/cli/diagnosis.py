@@ -13,7 +13,8 @@ from handler_host._internal.units import format_size
 from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.config import Config
-from handler_host.memory.procfs import MemoryLimit, read_memory
+from handler_host.memory.cgroups import MemoryLimit
+from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
 
 Level = Literal["ok", "note", "warning", "problem"]

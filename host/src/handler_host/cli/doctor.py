@@ -23,8 +23,8 @@ from handler_host.cli.local_host import own_host
 from handler_host.cli.plan import PLANS, Footprint, Need, advice, budget_of, expected_of, needs
 from handler_host.cli.render import echo, note, put_json, put_table, size
 from handler_host.config import Config, with_state_file
+from handler_host.memory.cgroups import MemoryLimit, read_limit
 from handler_host.memory.footprints import FootprintStore
-from handler_host.memory.procfs import MemoryLimit, read_limit
 from handler_host.workers.launch_spec import policy_of
 
 MARKS = {"ok": "ok", "note": "note", "warning": "WARNING", "problem": "PROBLEM"}
@@ -148,7 +148,7 @@ def _footprint(
     told = host.learned(entry) if host is not None else None
     if told is not None:
         return Footprint(entry.name, told[0], "learned", policy.pin, told[1])
-    known = learned.of((entry.name, entry.distribution, entry.version))
+    known = learned.get((entry.name, entry.distribution, entry.version))
     if known is not None and known.peak:
         return Footprint(entry.name, max(known.peak, known.raised), "learned", policy.pin, known.activate_seconds)
     if policy.memory_estimate is not None:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config import MB, Config
-from handler_host.memory.procfs import MemoryLimit
+from handler_host.memory.cgroups import MemoryLimit
 
 PLANS = (512 * MB, 1024 * MB, 2048 * MB, 4096 * MB)
 """Sizes of containers that are commonly sold."""

@@ -20,13 +20,12 @@ from typing import Any, Protocol
 
 from handler_host.catalog.catalog import CatalogEntry
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
+from handler_host.lifecycle import actions, events
 from handler_host.lifecycle.lease import Lease
-from handler_host.lifecycle.state import Phase, State, Timer
+from handler_host.lifecycle.state import Phase, State, Timer, Unloaded
 from handler_host.lifecycle.timers import BusyTracker, LazyTimer
 from handler_host.lifecycle.transitions import step
 from handler_host.memory.budget import Budget, MemoryEstimate
-from handler_host.memory.ledger import Candidate
 from handler_host.plugin.errors import (
     ActivationFailed,
     DeadlineExceeded,
@@ -35,6 +34,7 @@ from handler_host.plugin.errors import (
     HandlerUnavailable,
     HostError,
 )
+from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.worker import LaunchSpec, Worker
 
@@ -51,20 +51,20 @@ class ControllerServices(Protocol):
     def budget(self) -> Budget:
         """The bytes that may be used."""
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
-        """Return what to launch a generation with; raises :class:`HostError`."""
+    async def launch_spec(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
+        """Return the launch specification of a worker; raises :class:`HostError`."""
 
     async def memory_estimate(self, controller: HandlerController) -> MemoryEstimate:
-        """Return what an activation of the handler is expected to take."""
+        """Return the memory that an activation of the handler is expected to use."""
 
-    async def killed_for_memory(self) -> bool:
+    async def was_oom_kill(self) -> bool:
         """Return whether the kernel has just killed a worker for memory."""
 
-    def ended(self, generation: Worker, cause: life.Cause) -> None:
-        """Learn from the end of a worker."""
+    def on_worker_exit(self, controller: HandlerController, worker: Worker, cause: Cause) -> None:
+        """Learn from the exit of a worker."""
 
-    def changed(self, controller: HandlerController, what: str, exit: ExitReport | None = None) -> None:
-        """Take note of a step, one of ``handler_host.telemetry.events.KINDS``; ``exit`` is how the worker ended."""
+    def on_state_change(self, controller: HandlerController, kind: str, exit: ExitReport | None = None) -> None:
+        """Record a state change; ``kind`` is a key of ``handler_host.telemetry.events.KINDS``."""
 
 
 class HandlerController:
@@ -80,33 +80,33 @@ class HandlerController:
         """Who has caused the last activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """What the last activation took."""
-        self.spells = BusyTracker()
+        self.busy = BusyTracker()
         self.last_exit: ExitReport | None = None
         self._services = services
         self._state = State()
-        self._mailbox: deque[life.Event] = deque()
+        self._mailbox: deque[events.Event] = deque()
         self._deciding = False
-        self._generation: Worker | None = None
+        self._worker: Worker | None = None
         self._reserving: asyncio.Task[None] | None = None
         self._running: asyncio.Task[None] | None = None
         self._leases: dict[int, Lease] = {}
         self._loads: dict[int, asyncio.Future[None]] = {}
-        self._unloads: dict[int, asyncio.Future[life.Unloaded]] = {}
+        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
         self._requests = 0
         self._timers: dict[Timer, LazyTimer] = {}
         self._perform: dict[type[Any], Callable[[Any], None]] = {
-            life.Reserve: self._reserve,
-            life.Launch: self._launch,
-            life.Abandon: self._abandon,
-            life.Abort: self._abort,
-            life.Grant: self._grant,
-            life.Refuse: self._refuse,
-            life.EndLeases: self._end_leases,
-            life.Stop: self._stop,
-            life.StartTimer: self._start_timer,
-            life.StopTimer: self._stop_timer,
-            life.ReplyLoad: self._answer_load,
-            life.ReplyUnload: self._answer_unload,
+            actions.Reserve: self._reserve,
+            actions.Launch: self._launch,
+            actions.Abandon: self._abandon,
+            actions.Abort: self._abort,
+            actions.Grant: self._grant,
+            actions.Refuse: self._refuse,
+            actions.EndLeases: self._end_leases,
+            actions.Stop: self._stop,
+            actions.StartTimer: self._start_timer,
+            actions.StopTimer: self._stop_timer,
+            actions.ReplyLoad: self._answer_load,
+            actions.ReplyUnload: self._answer_unload,
         }
 
     @property
@@ -120,14 +120,9 @@ class HandlerController:
         return self._state
 
     @property
-    def generation(self) -> Worker | None:
-        """The generation that has a process, or is about to have one."""
-        return self._generation
-
-    @property
-    def inline(self) -> bool:
-        """Whether the handler runs in the host's own process, or would: a worker keeps to what it was launched with."""
-        return (self._generation.policy if self._generation is not None else self.policy).isolation == "inline"
+    def worker(self) -> Worker | None:
+        """The worker that has a process, or is about to have one."""
+        return self._worker
 
     @property
     def at_rest(self) -> bool:
@@ -140,9 +135,9 @@ class HandlerController:
         self.entry = entry
         self.policy = policy
         if not stays:
-            self.post(life.PolicyChanged())
+            self.post(events.PolicyChanged())
 
-    def post(self, event: life.Event) -> None:
+    def post(self, event: events.Event) -> None:
         """Let ``event`` happen: decide, then act. Events are worked on one after the other."""
         self._mailbox.append(event)
         if self._deciding:
@@ -155,15 +150,15 @@ class HandlerController:
                 for action in actions:
                     self._act(action)
                 if self._state.phase is not phase and self._state.phase in _TOLD:
-                    self._services.changed(self, _TOLD[self._state.phase])
+                    self._services.on_state_change(self, _TOLD[self._state.phase])
         finally:
             self._deciding = False
         ready, busy = self._state.phase is Phase.READY, bool(self._state.leases)
-        if self.spells.note(busy=busy, idle=ready and not busy):
+        if self.busy.update(is_busy=busy, is_idle=ready and not busy):
             # Somebody may wait for just this handler to be idle (case 22).
-            self._services.budget.ledger.look()
+            self._services.budget.ledger.schedule()
 
-    def _act(self, action: life.Action) -> None:
+    def _act(self, action: actions.Action) -> None:
         try:
             self._perform[type(action)](action)
         except Exception:
@@ -182,14 +177,14 @@ class HandlerController:
             raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
         lease = Lease(self.name, self.policy)
         self._leases[dispatch] = lease
-        self.post(life.LeaseRequested(dispatch))
+        self.post(events.LeaseRequested(dispatch))
         try:
             if not await lease.decided(patience):
                 raise self._too_slow(patience or 0.0)
         except BaseException:
             # Refused, out of patience, or cancelled: in the very moment of the grant, too.
             self._leases.pop(dispatch, None)
-            self.post(life.LeaseCancelled(dispatch))
+            self.post(events.LeaseCancelled(dispatch))
             raise
         self.dispatches += 1
         return lease
@@ -210,7 +205,7 @@ class HandlerController:
         lease = self._leases.pop(dispatch, None)
         if lease is not None:
             lease.left()
-        self.post(life.LeaseReleased(dispatch))
+        self.post(events.LeaseReleased(dispatch))
 
     async def load(self) -> None:
         """Activate the handler, or return at once if it is; raises the :class:`HostError` of a failure."""
@@ -219,41 +214,38 @@ class HandlerController:
             raise HandlerUnavailable(f"{self.name} cannot run ({problem.state}): {problem.reason}")
         self._requests += 1
         self._loads[self._requests] = response = asyncio.get_running_loop().create_future()
-        self.post(life.LoadRequested(self._requests))
+        self.post(events.LoadRequested(self._requests))
         await response
 
-    async def unload(self, mode: life.UnloadMode, deadline: float, cause: life.Cause) -> life.Unloaded:
+    async def unload(self, mode: events.UnloadMode, deadline: float, cause: Cause) -> Unloaded:
         """Take the worker away; returns when its process is gone. Raises ``HandlerBusy`` for ``if_idle``."""
         self._requests += 1
-        response: asyncio.Future[life.Unloaded] = asyncio.get_running_loop().create_future()
+        response: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
         self._unloads[self._requests] = response
-        self.post(life.UnloadRequested(self._requests, mode, deadline, cause))
+        self.post(events.UnloadRequested(self._requests, mode, deadline, cause))
         return await response
 
     async def close(self, deadline: float) -> None:
         """Shut down: dispatches under way get ``deadline`` seconds; returns when no process is left."""
-        self.post(life.ShutdownRequested(deadline))
+        self.post(events.ShutdownRequested(deadline))
         while tasks := {task for task in (self._reserving, self._running) if task is not None and not task.done()}:
             await asyncio.wait(tasks)
         for timer in self._timers.values():
             timer.stop()
 
-    def candidate(self) -> Candidate | None:
-        """Return what an eviction would give, or None while the handler may not be evicted."""
-        state, generation = self._state, self._generation
-        if state.phase is not Phase.READY or state.leases or state.waiters or self.policy.pin or generation is None:
+    def evictable_since(self) -> float | None:
+        """Return since when the worker could be evicted, on the monotonic clock; None while it must not be."""
+        state = self._state
+        if state.phase is not Phase.READY or state.leases or state.waiters or self.policy.pin:
             return None
-        if self.inline:
-            # It would give nothing back.
-            return None
-        return Candidate(self.name, generation.number, self.spells.idle_since or time.monotonic())
+        return self.busy.idle_since or time.monotonic()
 
     def expires_in(self) -> float | None:
         """Return the seconds until the idle clock runs out, or None while it does not run."""
         timer = self._timers.get(Timer.IDLE)
         return timer.remaining() if timer is not None else None
 
-    def _reserve(self, action: life.Reserve) -> None:
+    def _reserve(self, action: actions.Reserve) -> None:
         self.activated_for = "operator" if self._state.loads else "dispatch"
         self._reserving = asyncio.create_task(self._find_room(action.generation), name=f"room for {self.name}")
 
@@ -262,50 +254,50 @@ class HandlerController:
             expected = await self._services.memory_estimate(self)
             # Woken for its pending work, it takes room only if there is some: nobody waits for it.
             wanted = bool(self._state.waiters or self._state.loads)
-            if expected.amount > self._services.budget.ledger.room:
-                self._services.changed(self, "waiting")
-            await self._services.budget.reserve(self.name, generation, expected, patient=wanted)
+            if expected.amount > self._services.budget.ledger.available:
+                self._services.on_state_change(self, "waiting")
+            await self._services.budget.reserve(self.name, generation, expected, may_wait=wanted)
         except HostError as error:
-            self.post(life.WorkerStartFailed(generation, error, counts_as_failure=False))
+            self.post(events.WorkerStartFailed(generation, error, counts_as_failure=False))
         except Exception:
             log.exception("a defect of the host kept %s generation %d from its memory", self.name, generation)
-            self.post(life.WorkerStartFailed(generation, self._defect()))
+            self.post(events.WorkerStartFailed(generation, self._defect()))
         else:
-            self.post(life.MemoryReserved(generation))
+            self.post(events.MemoryReserved(generation))
 
-    def _abandon(self, action: life.Abandon) -> None:
+    def _abandon(self, action: actions.Abandon) -> None:
         if self._reserving is not None:
             self._reserving.cancel()
         self._services.budget.ledger.release(self.name, action.generation)
 
-    def _launch(self, action: life.Launch) -> None:
+    def _launch(self, action: actions.Launch) -> None:
         self._running = asyncio.create_task(
             self._run(action.generation), name=f"{self.name} generation {action.generation}"
         )
 
     async def _run(self, number: int) -> None:
         """Own one generation, from its plan to its end."""
-        outcome: list[life.Event] = []
+        outcome: list[events.Event] = []
 
-        def post(event: life.Event) -> None:
+        def post(event: events.Event) -> None:
             # The last event is told when nothing of the generation is left, this task included.
-            if isinstance(event, life.WorkerExited | life.WorkerStartFailed):
+            if isinstance(event, events.WorkerExited | events.WorkerStartFailed):
                 outcome.append(event)
                 return
             self.post(event)
-            if isinstance(event, life.WorkerReady):
-                assert self._generation is not None, "what activates was launched"
-                self.activate_seconds = time.monotonic() - self._generation.launched_at
-                self._services.changed(self, "activated")
+            if isinstance(event, events.WorkerReady):
+                assert self._worker is not None, "what activates was launched"
+                self.activate_seconds = time.monotonic() - self._worker.launched_at
+                self._services.on_state_change(self, "activated")
 
         try:
-            plan = await self._services.plan(self.entry, number)
-            self._generation = generation = Worker(plan, post, self._services.killed_for_memory)
+            spec = await self._services.launch_spec(self.entry, number)
+            self._worker = worker = Worker(spec, post, self._services.was_oom_kill)
             if self._state.phase is not Phase.ACTIVATING:
-                generation.abort()
-            await generation.run()
+                worker.abort()
+            await worker.run()
         except HostError as error:
-            outcome.append(life.WorkerStartFailed(number, error))
+            outcome.append(events.WorkerStartFailed(number, error))
         except Exception:
             log.exception("a defect of the host ended %s generation %d", self.name, number)
             outcome += self._after_defect(number)
@@ -313,71 +305,73 @@ class HandlerController:
             self._services.budget.ledger.release(self.name, number)
             self._running = None
         for event in outcome:
-            if isinstance(event, life.WorkerLost):
+            if isinstance(event, events.WorkerLost):
                 self.post(event)
                 continue
             report = self._note_end(event)
             self.post(event)
-            self._services.changed(self, "unloaded" if isinstance(event, life.WorkerExited) else "failed", report)
+            self._services.on_state_change(
+                self, "unloaded" if isinstance(event, events.WorkerExited) else "failed", report
+            )
 
-    def _after_defect(self, number: int) -> list[life.Event]:
+    def _after_defect(self, number: int) -> list[events.Event]:
         """Return the events that end a generation whose task failed, so that nobody waits for it for ever."""
         if self._state.phase is Phase.ACTIVATING:
-            return [life.WorkerStartFailed(number, self._defect())]
+            return [events.WorkerStartFailed(number, self._defect())]
         error = HandlerCrashed(f"a defect of the host ended the worker of {self.name}")
-        return [life.WorkerLost(number, life.Cause.CRASH, error), life.WorkerExited(number)]
+        return [events.WorkerLost(number, Cause.CRASH, error), events.WorkerExited(number)]
 
     def _defect(self) -> ActivationFailed:
         return ActivationFailed(f"a defect of the host kept {self.name} from being activated; see the log")
 
-    def _note_end(self, event: life.Event) -> ExitReport | None:
-        generation, drain = self._generation, self._state.drain
-        self._generation = None
-        if generation is None or generation.exit is None:
+    def _note_end(self, event: events.Event) -> ExitReport | None:
+        worker, drain = self._worker, self._state.drain
+        self._worker = None
+        if worker is None or worker.exit is None:
             return None
-        cause = drain.cause if drain is not None else life.Cause.FAILED
-        if generation.out_of_memory:
-            cause = life.Cause.OUT_OF_MEMORY
-        self._services.ended(generation, cause)
-        reason = event.error.message if isinstance(event, life.WorkerStartFailed) else None
-        self.last_exit = generation.report(cause, reason)
+        cause = drain.cause if drain is not None else Cause.FAILED
+        if worker.out_of_memory:
+            cause = Cause.OUT_OF_MEMORY
+        self._services.on_worker_exit(self, worker, cause)
+        reason = event.error.message if isinstance(event, events.WorkerStartFailed) else None
+        self.last_exit = worker.exit_report(cause, reason)
         return self.last_exit
 
-    def _abort(self, action: life.Abort) -> None:
-        if self._generation is not None:
-            self._generation.abort()
+    def _abort(self, action: actions.Abort) -> None:
+        if self._worker is not None:
+            self._worker.abort()
 
-    def _stop(self, action: life.Stop) -> None:
-        self._services.budget.ledger.leaving(self.name, action.generation)
-        if self._generation is not None:
-            self._generation.stop()
+    def _stop(self, action: actions.Stop) -> None:
+        self._services.budget.ledger.mark_leaving(self.name, action.generation)
+        if self._worker is not None:
+            self._worker.stop()
 
-    def _grant(self, action: life.Grant) -> None:
-        assert self._generation is not None, "only a ready generation grants"
-        self._generation.served += 1
-        self._leases[action.dispatch].granted(self._generation)
+    def _grant(self, action: actions.Grant) -> None:
+        assert self._worker is not None, "only a ready generation grants"
+        self._worker.served += 1
+        self._leases[action.dispatch].granted(self._worker)
 
-    def _refuse(self, action: life.Refuse) -> None:
+    def _refuse(self, action: actions.Refuse) -> None:
         lease = self._leases.pop(action.dispatch, None)
         if lease is not None:
             lease.refused(action.error)
 
-    def _end_leases(self, action: life.EndLeases) -> None:
+    def _end_leases(self, action: actions.EndLeases) -> None:
         for dispatch in action.dispatches:
             lease = self._leases.pop(dispatch, None)
             if lease is not None:
                 lease.ended(action.error)
 
-    def _start_timer(self, action: life.StartTimer) -> None:
+    def _start_timer(self, action: actions.StartTimer) -> None:
         timer = self._timers.get(action.timer)
         if timer is None:
             timer = self._timers[action.timer] = LazyTimer(action.timer, self.post)
         timer.start(action.token, action.delay)
 
-    def _stop_timer(self, action: life.StopTimer) -> None:
+    def _stop_timer(self, action: actions.StopTimer) -> None:
         self._timers[action.timer].stop()
 
-    def _answer_load(self, action: life.ReplyLoad) -> None:
+    def _answer_load(self, action: actions.ReplyLoad) -> None:
         response = self._loads.pop(action.request)
         if response.done():
             return
@@ -386,7 +380,7 @@ class HandlerController:
         else:
             response.set_exception(action.error.copy())
 
-    def _answer_unload(self, action: life.ReplyUnload) -> None:
+    def _answer_unload(self, action: actions.ReplyUnload) -> None:
         response = self._unloads.pop(action.request)
         if response.done():
             return
@@ -397,4 +391,4 @@ class HandlerController:
         if action.drain is None or (exit is not None and exit.generation != action.generation):
             exit = None  # that of an earlier one: this one never had a process
         text, given_back = (exit.text, exit.given_back or 0) if exit is not None else (None, 0)
-        response.set_result(life.Unloaded(action.generation, action.drain, text, given_back))
+        response.set_result(Unloaded(action.generation, action.drain, text, given_back))

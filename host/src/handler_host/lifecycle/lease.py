@@ -83,15 +83,15 @@ class Lease:
         self._calls.append(call)
         await call.read_response()
 
-    def granted(self, generation: Worker) -> None:
+    def granted(self, worker: Worker) -> None:
         """Take the worker; called by the owner."""
         now = time.monotonic()
-        self.generation = generation.number
-        self.channel = generation.channel
-        ready_at = generation.ready_at
+        self.generation = worker.generation
+        self.channel = worker.channel
+        ready_at = worker.ready_at
         if ready_at is not None and ready_at > self.asked_at:
             self.cold = True
-            self.activate_seconds = ready_at - max(self.asked_at, generation.launched_at)
+            self.activate_seconds = ready_at - max(self.asked_at, worker.launched_at)
         self.queue_seconds = max(0.0, now - self.asked_at - self.activate_seconds)
         self._wake()
 

@@ -1,4 +1,4 @@
-"""What operators are told of memory: the limit, who takes what of it, and who would have to go next."""
+"""The memory report for operators: the limit, its users, and the evictions that would come next."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
 
 
-def handler_memory(watch: MemoryMonitor, controller: HandlerController, status: HandlerStatus) -> HandlerMemory:
-    """Return what is known of one handler's memory."""
-    expected, found = watch.expected(controller.entry, controller.policy), watch.footprint(controller.entry)
-    generation = controller.generation
+def handler_memory(monitor: MemoryMonitor, controller: HandlerController, status: HandlerStatus) -> HandlerMemory:
+    """Return the memory figures of one handler."""
+    estimate = monitor.expected(controller.entry, controller.policy)
+    footprint, worker = monitor.footprint(controller.entry), controller.worker
     return HandlerMemory(
         state=status.state,
         pin=controller.policy.pin,
         pss=status.pss,
-        peak=generation.peak if generation is not None and generation.pss is not None else None,
-        counted=watch.budget.ledger.size_of(controller.name, generation.number) if generation is not None else 0,
-        expected=expected.amount,
-        expected_source=expected.source,
-        learned_peak=(found.peak or None) if found is not None else None,
-        learned_steady=(found.steady or None) if found is not None else None,
-        activate_seconds=found.activate_seconds if found is not None else None,
-        stop_seconds=found.stop_seconds if found is not None else None,
-        out_of_memory=found.out_of_memory if found is not None else 0,
+        peak=worker.usage.peak if worker is not None and worker.pss is not None else None,
+        counted=monitor.budget.ledger.size_of(controller.name, worker.generation) if worker is not None else 0,
+        expected=estimate.amount,
+        expected_source=estimate.source,
+        learned_peak=(footprint.peak or None) if footprint is not None else None,
+        learned_steady=(footprint.steady or None) if footprint is not None else None,
+        activate_seconds=footprint.activate_seconds if footprint is not None else None,
+        stop_seconds=footprint.stop_seconds if footprint is not None else None,
+        out_of_memory=footprint.out_of_memory if footprint is not None else 0,
         soft_limit=controller.policy.memory_soft_limit,
         hard_limit=controller.policy.memory_hard_limit,
         last_exit=status.last_exit,
@@ -44,24 +44,17 @@ def handler_memory(watch: MemoryMonitor, controller: HandlerController, status: 
 
 
 def memory_report(
-    watch: MemoryMonitor, reading: Reading, fork_servers: Sequence[int], handlers: Mapping[str, HandlerMemory]
+    monitor: MemoryMonitor,
+    reading: Reading,
+    controllers: Mapping[str, HandlerController],
+    handlers: Mapping[str, HandlerMemory],
+    fork_server_pids: Sequence[int],
 ) -> MemoryReport:
-    """Return the whole of it, as it was just measured."""
+    """Return the memory of all processes as ``reading`` has it, with the figures of ``handlers``."""
     now = time.monotonic()
-    limit, ledger, kernel = reading.limit, watch.budget.ledger, reading.kernel
-    workers: dict[str, WorkerMemory] = {}
-    for (name, number), memory in reading.workers.items():
-        generation = watch.controllers[name].generation if name in watch.controllers else None
-        if generation is not None and generation.number == number and generation.pid is not None:
-            workers[name] = WorkerMemory(
-                pid=generation.pid,
-                generation=number,
-                pss=memory.pss,
-                uss=memory.uss,
-                rss=memory.rss,
-                peak=generation.peak,
-            )
-    idle_since = {one.handler: one.idle_since for one in watch.candidates()}
+    limit, ledger, kernel = reading.limit, monitor.budget.ledger, reading.kernel
+    idle_since = {candidate.handler: candidate.idle_since for candidate in monitor.candidates()}
+    footprints = monitor.footprints
     return MemoryReport(
         limit=limit.bytes,
         limit_source=limit.source,
@@ -70,37 +63,54 @@ def memory_report(
         usable=limit.usable,
         used=reading.total,
         reserved=ledger.reserved,
-        others=reading.others,
-        room=ledger.room,
+        others=reading.external_usage,
+        room=ledger.available,
         host=reading.host,
         fork_server=reading.fork_server,
-        fork_server_pids=list(fork_servers),
-        workers=workers,
+        fork_server_pids=list(fork_server_pids),
+        workers=_workers(reading, controllers),
         handlers=dict(sorted(handlers.items())),
-        learned={name: one.learned_peak for name, one in handlers.items() if one.learned_peak is not None},
+        learned={name: memory.learned_peak for name, memory in handlers.items() if memory.learned_peak is not None},
         evict_next=[
             Eviction(
-                handler=one.handler,
-                generation=one.generation,
-                size=one.size,
-                idle_for=now - idle_since.get(one.handler, now),
+                handler=eviction.handler,
+                generation=eviction.generation,
+                size=eviction.size,
+                idle_for=now - idle_since.get(eviction.handler, now),
             )
-            for one in ledger.evictable()
+            for eviction in ledger.evictable()
         ],
         waiting=[
-            WaitingForMemory(handler=one.handler, amount=one.amount, waited=now - one.since)
-            for one in watch.budget.waiting
+            WaitingForMemory(handler=waiting.handler, amount=waiting.amount, waited=now - waiting.since)
+            for waiting in monitor.budget.waiting
         ],
-        refused=watch.budget.refused,
+        refused=monitor.budget.refused,
         pressure=Pressure(
             short=ledger.under_pressure,
-            stalled_share=watch.stalls.share,
-            threshold=watch.config.pressure,
+            stalled_share=monitor.pressure.share,
+            threshold=monitor.config.pressure,
             stalled_source=kernel.stalled_source,
             kills=kernel.kills,
             kills_source=kernel.kills_source,
         ),
-        sampling=Sampling(cost=watch.cost, every=watch.pause, share=watch.cost / watch.pause),
-        state_file=str(watch.learned.path) if watch.learned.path is not None else None,
+        sampling=Sampling(cost=monitor.cost, every=monitor.interval, share=monitor.cost / monitor.interval),
+        state_file=str(footprints.path) if footprints.path is not None else None,
         measure=reading.measure,
     )
+
+
+def _workers(reading: Reading, controllers: Mapping[str, HandlerController]) -> dict[str, WorkerMemory]:
+    """Return the measured workers that are still running, by handler."""
+    reports: dict[str, WorkerMemory] = {}
+    for (name, generation), memory in reading.workers.items():
+        worker = controllers[name].worker if name in controllers else None
+        if worker is not None and worker.generation == generation and worker.pid is not None:
+            reports[name] = WorkerMemory(
+                pid=worker.pid,
+                generation=generation,
+                pss=memory.pss,
+                uss=memory.uss,
+                rss=memory.rss,
+                peak=worker.usage.peak,
+            )
+    return reports

@@ -5,9 +5,20 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Action, Cause, Drain, Phase, State, Timer
+from handler_host.lifecycle.actions import (
+    Action,
+    EndLeases,
+    Grant,
+    Refuse,
+    ReplyLoad,
+    Reserve,
+    StartTimer,
+    Stop,
+    StopTimer,
+)
+from handler_host.lifecycle.state import Drain, Phase, State, Timer
 from handler_host.plugin.errors import Draining, HandlerUnloaded, HostError
+from handler_host.workers.events import Cause
 
 Result = tuple[State, list[Action]]
 
@@ -15,14 +26,14 @@ Result = tuple[State, list[Action]]
 def start(state: State) -> Result:
     """Begin a new generation, by looking for room."""
     generation = state.generation + 1
-    return replace(state, phase=Phase.WAITING, generation=generation), [life.Reserve(generation)]
+    return replace(state, phase=Phase.WAITING, generation=generation), [Reserve(generation)]
 
 
 def grant_waiting(state: State, policy: HandlerPolicy) -> Result:
     """Give free places of a ready worker to who waits; without anybody, start the idle clock."""
     free = policy.max_concurrency - len(state.leases)
     granted, waiters = state.waiters[:free], state.waiters[free:]
-    actions: list[Action] = [life.Grant(dispatch, state.generation) for dispatch in granted]
+    actions: list[Action] = [Grant(dispatch, state.generation) for dispatch in granted]
     if granted:
         state = replace(state, waiters=waiters, leases=state.leases.union(granted))
     if state.leases:
@@ -54,7 +65,7 @@ def stop(state: State) -> Result:
     for timer in (Timer.IDLE, Timer.DRAIN):
         state, more = stop_timer(state, timer)
         actions += more
-    return state, [*actions, life.Stop(state.generation)]
+    return state, [*actions, Stop(state.generation)]
 
 
 def force(state: State) -> Result:
@@ -68,10 +79,10 @@ def force(state: State) -> Result:
     drain = replace(drain, drained=max(0, drain.drained - ended), killed=drain.killed + ended)
     actions: list[Action] = []
     if state.phase is Phase.READY:
-        actions += [life.Refuse(dispatch, error) for dispatch in state.waiters]
+        actions += [Refuse(dispatch, error) for dispatch in state.waiters]
         state = replace(state, waiters=())
     if state.leases:
-        actions.append(life.EndLeases(state.generation, state.leases, error))
+        actions.append(EndLeases(state.generation, state.leases, error))
     state = replace(state, phase=Phase.DRAINING, drain=drain, leases=frozenset())
     state, more = stop(state)
     return state, actions + more
@@ -98,8 +109,8 @@ def backoff_error(state: State, now: float) -> HostError:
 
 def reject_waiting(state: State, error: HostError) -> list[Action]:
     """Answer everybody who waits with an error."""
-    refusals: list[Action] = [life.Refuse(dispatch, error) for dispatch in state.waiters]
-    return refusals + [life.ReplyLoad(request, error) for request in state.loads]
+    refusals: list[Action] = [Refuse(dispatch, error) for dispatch in state.waiters]
+    return refusals + [ReplyLoad(request, error) for request in state.loads]
 
 
 def start_timer(state: State, timer: Timer, delay: float) -> Result:
@@ -107,13 +118,11 @@ def start_timer(state: State, timer: Timer, delay: float) -> Result:
     serial = state.serial + 1
     others = tuple(entry for entry in state.tokens if entry[0] is not timer)
     state = replace(state, serial=serial, tokens=(*others, (timer, serial)))
-    return state, [life.StartTimer(timer, serial, delay)]
+    return state, [StartTimer(timer, serial, delay)]
 
 
 def stop_timer(state: State, timer: Timer) -> Result:
     """Stop a timer, if it runs."""
     if state.token(timer) is None:
         return state, []
-    return replace(state, tokens=tuple(entry for entry in state.tokens if entry[0] is not timer)), [
-        life.StopTimer(timer)
-    ]
+    return replace(state, tokens=tuple(entry for entry in state.tokens if entry[0] is not timer)), [StopTimer(timer)]

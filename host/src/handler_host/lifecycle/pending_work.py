@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from handler_host.lifecycle import state as life
+from handler_host.lifecycle import events
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.plugin import pending
 
@@ -33,7 +33,7 @@ class PendingWorkScheduler:
         """Activate a handler, as far as there is room for it without an eviction."""
         controller = self._controllers.get(name)
         if controller is not None and controller.entry.problem is None and not self._resting():
-            controller.post(life.PendingWorkDue())
+            controller.post(events.PendingWorkDue())
 
     async def counts(self) -> dict[str, int]:
         """Return how many things each handler still has to deliver, active or not; those without any are left out."""

@@ -20,7 +20,7 @@ class OperationRegistry:
 
     def learn(self, controller: HandlerController) -> None:
         """Keep what the handler's worker has told when it became ready."""
-        ready = controller.generation.ready if controller.generation is not None else None
+        ready = controller.worker.ready if controller.worker is not None else None
         if ready is not None:
             self._told[controller.name] = [
                 OperationReport(
@@ -76,9 +76,9 @@ def handler_status(
     controller: HandlerController, operations: list[OperationReport] | None, learned: int | None, recent: LatencyWindow
 ) -> HandlerStatus:
     """Return what there is to tell of a handler now."""
-    entry, state, generation = controller.entry, controller.state, controller.generation
+    entry, state, worker = controller.entry, controller.state, controller.worker
     now = time.monotonic()
-    idle_since = controller.spells.idle_since
+    idle_since = controller.busy.idle_since
     return HandlerStatus(
         name=entry.name,
         state=_shown_state(controller),
@@ -92,8 +92,8 @@ def handler_status(
         python=str(controller.policy.python) if controller.policy.python is not None else entry.python,
         pin=controller.policy.pin,
         generation=state.generation,
-        pid=generation.pid if generation is not None else None,
-        pss=generation.pss if generation is not None and generation.exit is None else None,
+        pid=worker.pid if worker is not None else None,
+        pss=worker.pss if worker is not None and worker.exit is None else None,
         learned_pss=learned,
         in_flight=len(state.leases),
         queued=len(state.waiters),
@@ -110,14 +110,14 @@ def handler_status(
 
 def load_receipt(controller: HandlerController, already: bool, before: int, after: int) -> LoadReceipt:
     """Return what an operator is told of a load; ``before`` and ``after`` are the PSS of all processes."""
-    generation = controller.generation
-    ready_at = generation.ready_at if generation is not None else None
+    worker = controller.worker
+    ready_at = worker.ready_at if worker is not None else None
     return LoadReceipt(
         handler=controller.name,
         generation=controller.state.generation,
-        pid=(generation.pid if generation is not None else None) or 0,
+        pid=(worker.pid if worker is not None else None) or 0,
         already=already,
-        activate_seconds=ready_at - generation.launched_at if generation is not None and ready_at else 0.0,
+        activate_seconds=ready_at - worker.launched_at if worker is not None and ready_at else 0.0,
         pss_before=before,
         pss_after=after,
     )

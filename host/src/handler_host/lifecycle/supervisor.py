@@ -20,9 +20,9 @@ from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config, HandlerPolicy
 from handler_host.dispatch import fallback
-from handler_host.lifecycle import state as life
 from handler_host.lifecycle.admission import LeaseContext
 from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.events import ShutdownRequested, UnloadMode
 from handler_host.lifecycle.memory_report import handler_memory, memory_report
 from handler_host.lifecycle.pending_work import PendingWorkScheduler
 from handler_host.lifecycle.reports import (
@@ -33,18 +33,23 @@ from handler_host.lifecycle.reports import (
     UnloadReceipt,
     VerifyReport,
 )
-from handler_host.lifecycle.state import Cause, UnloadMode
+from handler_host.lifecycle.state import Phase
 from handler_host.lifecycle.status import OperationRegistry, handler_status, load_receipt, step_fields, unload_receipt
+from handler_host.lifecycle.worker_views import ControlledWorker, SupervisedProcesses
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownHandler, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
+from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, policy_of, unknown_handlers
 from handler_host.workers.worker import LaunchSpec, Worker
 
 log = logging.getLogger(__name__)
+
+TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
+"""Causes of an exit after which the memory of a worker is typical of its handler."""
 
 
 class Supervisor:
@@ -70,8 +75,9 @@ class Supervisor:
         self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationRegistry()
         self._pins: dict[str, bool] = {}
-        self._planner = LaunchSpecBuilder(config, self._environ, self._make_call_runner)
-        self._watch = MemoryMonitor(config, self._controllers, self._planner, self.observation.history.add)
+        self._launch_specs = LaunchSpecBuilder(config, self._environ, self._make_call_runner)
+        processes = SupervisedProcesses(self._controllers, lambda: self._launch_specs.fork_server_pids)
+        self._memory_monitor = MemoryMonitor(config, processes, self.observation.history.add)
         self._rescanning = asyncio.Lock()
         self.waking = PendingWorkScheduler(config.data_dir, self._controllers, lambda: self.draining)
 
@@ -80,7 +86,7 @@ class Supervisor:
 
         Raises :class:`handler_host.plugin.errors.ConfigError` for a fallback that is no handler.
         """
-        await self._watch.start()
+        await self._memory_monitor.start()
         await self._note("startup")
         await self._rescan()
         flaws = list(fallback.unknown_fallbacks(self.config, self._catalog.entries))
@@ -88,7 +94,7 @@ class Supervisor:
             await self.close()
             raise ConfigError("\n".join(flaws))
         self._endless = [
-            self._spawn(self._watch.sample(), "memory sampler"),
+            self._spawn(self._memory_monitor.sample(), "memory sampler"),
             self._spawn(self.waking.run(), "pending work"),
         ]
 
@@ -114,14 +120,14 @@ class Supervisor:
             endless.cancel()
         while self._tasks:  # what is left are the last words on workers, for log and events
             await asyncio.wait(self._tasks)
-        await self._planner.close()
-        await self._watch.close()
+        await self._launch_specs.close()
+        await self._memory_monitor.close()
         self.observation.events.close()
 
     def force_shutdown(self) -> None:
         """End at once what a shutdown still waits for."""
         for controller in self._controllers.values():
-            controller.post(life.ShutdownRequested(0.0))
+            controller.post(ShutdownRequested(0.0))
 
     def begin_drain(self) -> None:
         """Refuse new work from now on; what was admitted goes on."""
@@ -132,7 +138,7 @@ class Supervisor:
     @property
     def budget(self) -> Budget:
         """The bytes that host, fork server and workers may use together."""
-        return self._watch.budget
+        return self._memory_monitor.budget
 
     @property
     def in_flight(self) -> int:
@@ -173,12 +179,12 @@ class Supervisor:
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is ready."""
         self._controller(name)
-        before = await self._watch.measure()
+        before = await self._memory_monitor.measure()
         # Only now: a rescan may have removed it meanwhile, and nobody would own what it activates.
         controller = self._controller(name)
-        already = controller.state.phase is life.Phase.READY
+        already = controller.state.phase is Phase.READY
         await controller.load()
-        after = before if already else await self._watch.measure()
+        after = before if already else await self._memory_monitor.measure()
         return load_receipt(controller, already, before.total, after.total)
 
     async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
@@ -204,7 +210,7 @@ class Supervisor:
     async def refresh(self) -> None:
         """Measure, unless that was done within ``memory.sample_interval``: however many look, one measures."""
         if self._closing is None:
-            await self._watch.refresh()
+            await self._memory_monitor.refresh()
 
     async def rescan(self) -> RescanReport:
         """Read the catalog anew. Workers go on until they are unloaded; new ones run what is installed now."""
@@ -219,7 +225,7 @@ class Supervisor:
             self._catalog = found
             if changes.added or changes.removed or changes.changed:
                 # What the fork server has preloaded may be of yesterday.
-                self._planner.retire()
+                self._launch_specs.retire_fork_server()
             for name, controller in list(self._controllers.items()):
                 controller.removed = name not in found.entries
                 if controller.removed and controller.at_rest:
@@ -256,34 +262,35 @@ class Supervisor:
         not fit a handler's manifest.
         """
         check_all_settings(config, self._catalog)
-        self._planner.reconfigure(config)
+        self._launch_specs.reconfigure(config)
         self.config = config
-        await self._watch.reconfigure(config)
+        await self._memory_monitor.reconfigure(config)
         await self.rescan()
 
     async def try_fork(self) -> int:
         """Fork a worker without a handler, and end it; return its pid. Raises ``HostError``."""
-        return await self._planner.try_fork()
+        return await self._launch_specs.try_fork()
 
-    def rest(self) -> None:
-        """Let a fork server go that has no worker."""
-        self._planner.rest()
+    def stop_idle_fork_server(self) -> None:
+        """Stop the fork server if it has no worker."""
+        self._launch_specs.stop_idle_fork_server()
 
     async def memory(self) -> MemoryReport:
         """Measure the host and all its processes now."""
-        return self._memory_report(await self._watch.measure())
+        return self._memory_report(await self._memory_monitor.measure())
 
     def last_memory(self) -> MemoryReport:
         """Return what the last measurement has brought; the host has measured when it has started."""
-        assert self._watch.last is not None, "nothing is told before the start"
-        return self._memory_report(self._watch.last)
+        assert self._memory_monitor.latest is not None, "nothing is told before the start"
+        return self._memory_report(self._memory_monitor.latest)
 
     def _memory_report(self, reading: Reading) -> MemoryReport:
         handlers = {
-            name: handler_memory(self._watch, controller, self._status(controller))
+            name: handler_memory(self._memory_monitor, controller, self._status(controller))
             for name, controller in self._controllers.items()
         }
-        return memory_report(self._watch, reading, self._planner.fork_servers, handlers)
+        pids = self._launch_specs.fork_server_pids
+        return memory_report(self._memory_monitor, reading, self._controllers, handlers, pids)
 
     def is_retryable(self, name: str, operation: str) -> bool:
         """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
@@ -292,31 +299,39 @@ class Supervisor:
         note = (manifest.operations or {}).get(operation) if manifest is not None else None
         return note is not None and note.retry_on_crash
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
-        """Return what to launch a generation with (for the owners)."""
-        return await self._planner.plan(entry, generation)
+    async def launch_spec(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
+        """Return the launch specification of a worker (for the controllers)."""
+        return await self._launch_specs.build(entry, generation)
 
     async def memory_estimate(self, controller: HandlerController) -> MemoryEstimate:
-        """Return what an activation is expected to take (for the owners)."""
-        return await self._watch.estimate(controller)
+        """Return the memory that an activation is expected to use (for the controllers)."""
+        return await self._memory_monitor.estimate(controller.entry, controller.policy)
 
-    async def killed_for_memory(self) -> bool:
-        """Return whether the kernel has just killed a worker for memory (for the owners)."""
-        return await self._watch.killed_for_memory()
+    async def was_oom_kill(self) -> bool:
+        """Return whether the kernel has just killed a worker for memory (for the controllers)."""
+        return await self._memory_monitor.was_oom_kill()
 
-    def ended(self, generation: Worker, cause: Cause) -> None:
-        """Learn from the end of a worker (for the owners)."""
-        self._watch.ended(generation, cause)
+    def on_worker_exit(self, controller: HandlerController, worker: Worker, cause: Cause) -> None:
+        """Learn from the exit of a worker (for the controllers)."""
+        exit, stopped_at = worker.exit, worker.stopped_at
+        self._memory_monitor.record_exit(
+            ControlledWorker(controller, worker),
+            killed_for_memory=cause is Cause.OUT_OF_MEMORY and exit is not None and exit.signal is not None,
+            is_typical=cause in TYPICAL_CAUSES and worker.served > 0,
+            max_resident=exit.maxrss if exit is not None else None,
+            stop_seconds=time.monotonic() - stopped_at if stopped_at is not None else None,
+        )
 
-    def changed(self, controller: HandlerController, what: str, exit: ExitReport | None = None) -> None:
-        """Take note of a step in a handler's life (for the owners)."""
+    def on_state_change(self, controller: HandlerController, kind: str, exit: ExitReport | None = None) -> None:
+        """Record a state change of a handler (for the controllers)."""
         if controller.removed and controller.at_rest and self._controllers.get(controller.name) is controller:
             del self._controllers[controller.name]
-        if what == "activated":
+        worker = controller.worker
+        if kind == "activated" and worker is not None and controller.activate_seconds is not None:
             self._operations.learn(controller)
-            self._watch.activated(controller)
-        fields = step_fields(controller, what, exit)
-        self._spawn(self._note(what, **fields), f"note of {what}")
+            self._memory_monitor.footprints.record_activation(worker.version, controller.activate_seconds)
+        fields = step_fields(controller, kind, exit)
+        self._spawn(self._note(kind, **fields), f"note of {kind}")
 
     def _make_call_runner(self, name: str, channel: Channel) -> HandlerCallRunner:
         from handler_host.dispatch.handler_calls import NestedCalls  # most hosts have no handler that dispatches
@@ -340,25 +355,25 @@ class Supervisor:
         return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
 
     def _status(self, controller: HandlerController) -> HandlerStatus:
-        found = self._watch.footprint(controller.entry)
-        recent = self.observation.counters.for_handler(controller.name).window
-        learned = (found.peak or None) if found is not None else None
-        return handler_status(controller, self._operations.reports(controller.entry), learned, recent)
+        footprint = self._memory_monitor.footprint(controller.entry)
+        window = self.observation.counters.for_handler(controller.name).window
+        learned = (footprint.peak or None) if footprint is not None else None
+        return handler_status(controller, self._operations.reports(controller.entry), learned, window)
 
     async def _unload(
         self, controller: HandlerController, mode: UnloadMode, deadline: float | None, cause: Cause
     ) -> UnloadReceipt:
         started = time.monotonic()
-        before = await self._watch.measure()
+        before = await self._memory_monitor.measure()
         was = self._status(controller).state
         seconds = controller.policy.drain_timeout if deadline is None else deadline
         outcome = await controller.unload(mode, seconds, cause)
-        after = await self._watch.measure() if outcome.generation is not None else before
+        after = await self._memory_monitor.measure() if outcome.generation is not None else before
         return unload_receipt(controller, was, outcome, before.total, after.total, time.monotonic() - started)
 
     async def _note(self, stage: str, **fields: object) -> None:
         """Tell a stage with the memory of all processes."""
-        reading = await self._watch.measure()
+        reading = await self._memory_monitor.measure()
         limit = reading.limit
         fields |= {
             "pss": reading.total,
@@ -369,7 +384,7 @@ class Supervisor:
             "limit_source": limit.source,
         }
         self.observation.emit(stage, fields)
-        await self._watch.save()
+        await self._memory_monitor.save()
 
     def _spawn(self, work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
         task = asyncio.create_task(work, name=name)

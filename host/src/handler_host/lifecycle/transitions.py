@@ -13,10 +13,30 @@ from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import moves
-from handler_host.lifecycle import state as life
+from handler_host.lifecycle.actions import Abandon, Abort, Action, Grant, Launch, Refuse, ReplyLoad, ReplyUnload
+from handler_host.lifecycle.events import (
+    Event,
+    Evicted,
+    LeaseCancelled,
+    LeaseReleased,
+    LeaseRequested,
+    LoadRequested,
+    MemoryLimitExceeded,
+    MemoryReserved,
+    PendingWorkDue,
+    PolicyChanged,
+    ShutdownRequested,
+    TimerFired,
+    UnloadRequested,
+    WorkerExited,
+    WorkerLost,
+    WorkerReady,
+    WorkerStartFailed,
+)
 from handler_host.lifecycle.moves import Result
-from handler_host.lifecycle.state import Action, Cause, Drain, Event, Phase, State, Timer
+from handler_host.lifecycle.state import CIRCUIT_BREAKER_CAUSES, Drain, Phase, State, Timer
 from handler_host.plugin.errors import CircuitOpen, Draining, HandlerBusy, HandlerUnloaded, QueueFull
+from handler_host.workers.events import Cause
 
 JITTER = 0.25
 """By how much of themselves pauses may be longer than they are configured."""
@@ -31,27 +51,27 @@ def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Resul
     return _RULES[type(event)](state, event, policy, now)
 
 
-def _asked(state: State, event: life.LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
+def _asked(state: State, event: LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.closing:
-        return state, [life.Refuse(event.dispatch, Draining("the host is shutting down; ask another instance"))]
+        return state, [Refuse(event.dispatch, Draining("the host is shutting down; ask another instance"))]
     if state.phase is Phase.READY and not state.waiters and len(state.leases) < policy.max_concurrency:
         state = replace(state, leases=state.leases | {event.dispatch})
         state, actions = moves.stop_timer(state, Timer.IDLE)
-        actions.append(life.Grant(event.dispatch, state.generation))
+        actions.append(Grant(event.dispatch, state.generation))
         return state, actions
     if state.phase is Phase.FAILED:
-        return state, [life.Refuse(event.dispatch, moves.backoff_error(state, now))]
+        return state, [Refuse(event.dispatch, moves.backoff_error(state, now))]
     if len(state.waiters) >= policy.max_queue:
         error = QueueFull(
             f"the queue is full: {len(state.waiters)} dispatches wait and {len(state.leases)} are under way "
             "(max_queue and max_concurrency of the handler)"
         )
-        return state, [life.Refuse(event.dispatch, error)]
+        return state, [Refuse(event.dispatch, error)]
     state = replace(state, waiters=(*state.waiters, event.dispatch))
     return moves.start(state) if state.phase is Phase.COLD else (state, [])
 
 
-def _released(state: State, event: life.LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
+def _released(state: State, event: LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
     if event.dispatch not in state.leases:
         return state, []
     state = replace(state, leases=state.leases - {event.dispatch})
@@ -65,38 +85,38 @@ def _released(state: State, event: life.LeaseReleased, policy: HandlerPolicy, no
     return moves.stop(state)
 
 
-def _withdrawn(state: State, event: life.LeaseCancelled, policy: HandlerPolicy, now: float) -> Result:
+def _withdrawn(state: State, event: LeaseCancelled, policy: HandlerPolicy, now: float) -> Result:
     if event.dispatch in state.leases:
-        return _released(state, life.LeaseReleased(event.dispatch), policy, now)
+        return _released(state, LeaseReleased(event.dispatch), policy, now)
     if event.dispatch not in state.waiters:
         return state, []
     state = replace(state, waiters=tuple(d for d in state.waiters if d != event.dispatch))
     if state.phase is Phase.WAITING and not state.waiters and not state.loads:
         # Nothing is forked for those who have all left (case 3). Once it is forked, it goes on (case 2).
-        return replace(state, phase=Phase.COLD), [life.Abandon(state.generation)]
+        return replace(state, phase=Phase.COLD), [Abandon(state.generation)]
     return moves.grant_waiting(state, policy) if state.phase is Phase.READY else (state, [])
 
 
-def _room_found(state: State, event: life.MemoryReserved, policy: HandlerPolicy, now: float) -> Result:
+def _room_found(state: State, event: MemoryReserved, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.WAITING or event.generation != state.generation:
         return state, []
-    return replace(state, phase=Phase.ACTIVATING), [life.Launch(state.generation)]
+    return replace(state, phase=Phase.ACTIVATING), [Launch(state.generation)]
 
 
-def _activated(state: State, event: life.WorkerReady, policy: HandlerPolicy, now: float) -> Result:
+def _activated(state: State, event: WorkerReady, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.ACTIVATING or event.generation != state.generation:
         return state, []
-    actions: list[Action] = [life.ReplyLoad(request, None) for request in state.loads]
+    actions: list[Action] = [ReplyLoad(request, None) for request in state.loads]
     state = replace(state, phase=Phase.READY, loads=(), failures=0, error=None, retry_at=None)
     # Who waits is served in the same step, so that nobody takes the worker for idle in between (cases 11, 21).
     state, more = moves.grant_waiting(state, policy)
     return state, actions + more
 
 
-def _activation_ended(state: State, event: life.WorkerStartFailed, policy: HandlerPolicy, now: float) -> Result:
+def _activation_ended(state: State, event: WorkerStartFailed, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is Phase.DRAINING:
         # It failed by itself while it was being aborted: it is gone all the same (case 13).
-        return _exited(state, life.WorkerExited(event.generation), policy, now)
+        return _exited(state, WorkerExited(event.generation), policy, now)
     if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
         return state, []
     actions = moves.reject_waiting(state, event.error)
@@ -110,7 +130,7 @@ def _activation_ended(state: State, event: life.WorkerStartFailed, policy: Handl
     return state, actions + more
 
 
-def _lost(state: State, event: life.WorkerLost, policy: HandlerPolicy, now: float) -> Result:
+def _lost(state: State, event: WorkerLost, policy: HandlerPolicy, now: float) -> Result:
     if event.generation != state.generation or state.phase not in (Phase.READY, Phase.DRAINING):
         return state, []
     if state.drain is not None and state.drain.stopping:
@@ -118,7 +138,7 @@ def _lost(state: State, event: life.WorkerLost, policy: HandlerPolicy, now: floa
     actions: list[Action] = []
     if state.phase is Phase.READY:
         # Those in its queue share its end; who comes later waits for the next generation (case 27).
-        actions = [life.Refuse(dispatch, event.error) for dispatch in state.waiters]
+        actions = [Refuse(dispatch, event.error) for dispatch in state.waiters]
         state = replace(state, waiters=())
     drain = state.drain or Drain(event.cause)
     lost = len(state.leases)
@@ -128,15 +148,15 @@ def _lost(state: State, event: life.WorkerLost, policy: HandlerPolicy, now: floa
     return state, actions + more
 
 
-def _exited(state: State, event: life.WorkerExited, policy: HandlerPolicy, now: float) -> Result:
+def _exited(state: State, event: WorkerExited, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.DRAINING or event.generation != state.generation or state.drain is None:
         return state, []
     drain = state.drain
-    actions: list[Action] = [life.ReplyUnload(request, event.generation, drain) for request in drain.unloads]
+    actions: list[Action] = [ReplyUnload(request, event.generation, drain) for request in drain.unloads]
     state, more = moves.stop_timer(state, Timer.DRAIN)
     actions += more
     state = replace(state, phase=Phase.COLD, drain=None, leases=frozenset())
-    if drain.cause in life.CIRCUIT_BREAKER_CAUSES:
+    if drain.cause in CIRCUIT_BREAKER_CAUSES:
         pause = policy.circuit_pause * (1 + JITTER * event.jitter)
         state, opened = _count_crash(state, drain.cause, policy, pause, now)
         if opened:
@@ -165,7 +185,7 @@ def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, pause: float
     return state, actions + more
 
 
-def _timer_fired(state: State, event: life.TimerFired, policy: HandlerPolicy, now: float) -> Result:
+def _timer_fired(state: State, event: TimerFired, policy: HandlerPolicy, now: float) -> Result:
     if state.token(event.timer) != event.token:
         return state, []
     state, _ = moves.stop_timer(state, event.timer)
@@ -177,11 +197,11 @@ def _timer_fired(state: State, event: life.TimerFired, policy: HandlerPolicy, no
     return moves.force(state)
 
 
-def _load_asked(state: State, event: life.LoadRequested, policy: HandlerPolicy, now: float) -> Result:
+def _load_asked(state: State, event: LoadRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.closing:
-        return state, [life.ReplyLoad(event.request, Draining("the host is shutting down"))]
+        return state, [ReplyLoad(event.request, Draining("the host is shutting down"))]
     if state.phase is Phase.READY:
-        return state, [life.ReplyLoad(event.request, None)]
+        return state, [ReplyLoad(event.request, None)]
     actions: list[Action] = []
     if state.phase is Phase.FAILED:
         state, actions = moves.reset_failures(state)
@@ -192,34 +212,34 @@ def _load_asked(state: State, event: life.LoadRequested, policy: HandlerPolicy, 
     return state, actions + more
 
 
-def _woken(state: State, event: life.PendingWorkDue, policy: HandlerPolicy, now: float) -> Result:
+def _woken(state: State, event: PendingWorkDue, policy: HandlerPolicy, now: float) -> Result:
     # After a failure its pause is kept: nobody waits for this activation.
     return moves.start(state) if state.phase is Phase.COLD and not state.closing else (state, [])
 
 
-def _unload_asked(state: State, event: life.UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
+def _unload_asked(state: State, event: UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.phase in (Phase.COLD, Phase.FAILED):
         state, actions = moves.reset_failures(state)
-        return state, [*actions, life.ReplyUnload(event.request, None, None)]
+        return state, [*actions, ReplyUnload(event.request, None, None)]
     busy = state.leases or state.waiters or state.loads
     if event.mode == "if_idle" and busy and state.phase is not Phase.DRAINING:
         error = HandlerBusy(
             f"the handler is busy: {len(state.leases)} dispatches under way, {len(state.waiters)} waiting; "
             "use mode=drain or mode=force"
         )
-        return state, [life.ReplyUnload(event.request, state.generation, None, error)]
+        return state, [ReplyUnload(event.request, state.generation, None, error)]
     unloaded = HandlerUnloaded("the handler was unloaded by an operator; ask again")
     if state.phase is Phase.WAITING:
-        actions = [*moves.reject_waiting(state, unloaded), life.Abandon(state.generation)]
+        actions = [*moves.reject_waiting(state, unloaded), Abandon(state.generation)]
         state = replace(state, phase=Phase.COLD, waiters=(), loads=())
-        return state, [*actions, life.ReplyUnload(event.request, None, None)]
+        return state, [*actions, ReplyUnload(event.request, None, None)]
     if state.phase is Phase.ACTIVATING:
         drain = Drain(Cause.ABORTED, unloads=(event.request,), stopping=True)
-        actions = [*moves.reject_waiting(state, unloaded), life.Abort(state.generation)]
+        actions = [*moves.reject_waiting(state, unloaded), Abort(state.generation)]
         return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
     actions = []
     if event.mode == "force":
-        actions = [life.Refuse(dispatch, unloaded) for dispatch in state.waiters]
+        actions = [Refuse(dispatch, unloaded) for dispatch in state.waiters]
         state = replace(state, waiters=())
     if state.drain is not None:
         drain = replace(state.drain, unloads=(*state.drain.unloads, event.request))
@@ -236,7 +256,7 @@ def _unload_asked(state: State, event: life.UnloadRequested, policy: HandlerPoli
     return state, actions + more
 
 
-def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: float) -> Result:
+def _evicted(state: State, event: Evicted, policy: HandlerPolicy, now: float) -> Result:
     if event.generation != state.generation or state.phase is not Phase.READY:
         return state, []
     if state.leases or state.waiters or policy.pin:
@@ -244,7 +264,7 @@ def _evicted(state: State, event: life.Evicted, policy: HandlerPolicy, now: floa
     return moves.begin_drain(state, Drain(Cause.EVICTED))
 
 
-def _overgrown(state: State, event: life.MemoryLimitExceeded, policy: HandlerPolicy, now: float) -> Result:
+def _overgrown(state: State, event: MemoryLimitExceeded, policy: HandlerPolicy, now: float) -> Result:
     if event.generation != state.generation or state.phase is not Phase.READY:
         return state, []
     state, actions = moves.begin_drain(state, Drain(event.cause))
@@ -254,7 +274,7 @@ def _overgrown(state: State, event: life.MemoryLimitExceeded, policy: HandlerPol
     return state, actions + more
 
 
-def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
+def _policy_changed(state: State, event: PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
     if state.phase is not Phase.READY or state.leases:
         return state, []
     state, actions = moves.stop_timer(state, Timer.IDLE)
@@ -262,16 +282,16 @@ def _policy_changed(state: State, event: life.PolicyChanged, policy: HandlerPoli
     return state, actions + more
 
 
-def _closing(state: State, event: life.ShutdownRequested, policy: HandlerPolicy, now: float) -> Result:
+def _closing(state: State, event: ShutdownRequested, policy: HandlerPolicy, now: float) -> Result:
     error = Draining("the host is shutting down; ask another instance")
     state = replace(state, closing=True)
     if state.phase in (Phase.COLD, Phase.FAILED):
         return moves.reset_failures(state)
     if state.phase is Phase.WAITING:
-        actions = [*moves.reject_waiting(state, error), life.Abandon(state.generation)]
+        actions = [*moves.reject_waiting(state, error), Abandon(state.generation)]
         return replace(state, phase=Phase.COLD, waiters=(), loads=()), actions
     if state.phase is Phase.ACTIVATING:
-        actions = [*moves.reject_waiting(state, error), life.Abort(state.generation)]
+        actions = [*moves.reject_waiting(state, error), Abort(state.generation)]
         drain = Drain(Cause.SHUTDOWN, stopping=True)
         return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
     if state.phase is Phase.READY:
@@ -290,20 +310,20 @@ def _closing(state: State, event: life.ShutdownRequested, policy: HandlerPolicy,
 
 
 _RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] = {
-    life.LeaseRequested: _asked,
-    life.LeaseCancelled: _withdrawn,
-    life.LeaseReleased: _released,
-    life.MemoryReserved: _room_found,
-    life.WorkerReady: _activated,
-    life.WorkerStartFailed: _activation_ended,
-    life.WorkerLost: _lost,
-    life.WorkerExited: _exited,
-    life.TimerFired: _timer_fired,
-    life.LoadRequested: _load_asked,
-    life.PendingWorkDue: _woken,
-    life.UnloadRequested: _unload_asked,
-    life.Evicted: _evicted,
-    life.PolicyChanged: _policy_changed,
-    life.MemoryLimitExceeded: _overgrown,
-    life.ShutdownRequested: _closing,
+    LeaseRequested: _asked,
+    LeaseCancelled: _withdrawn,
+    LeaseReleased: _released,
+    MemoryReserved: _room_found,
+    WorkerReady: _activated,
+    WorkerStartFailed: _activation_ended,
+    WorkerLost: _lost,
+    WorkerExited: _exited,
+    TimerFired: _timer_fired,
+    LoadRequested: _load_asked,
+    PendingWorkDue: _woken,
+    UnloadRequested: _unload_asked,
+    Evicted: _evicted,
+    PolicyChanged: _policy_changed,
+    MemoryLimitExceeded: _overgrown,
+    ShutdownRequested: _closing,
 }

@@ -65,7 +65,7 @@ async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyRepor
             await _check(supervisor, checks)
     except TimeoutError:
         checks.append(CheckReport(name="time", ok=False, text=f"not done within {limit:g} s (verify.timeout)"))
-    supervisor.rest()
+    supervisor.stop_idle_fork_server()
     after = (await supervisor.memory()).host
     passed = all(check.ok for check in checks)
     if passed:

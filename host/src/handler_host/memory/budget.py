@@ -1,9 +1,9 @@
-"""The memory budget: bytes promised before a fork, bytes measured after it.
+"""The memory budget: bytes reserved before a fork, bytes measured after it.
 
-An activation reserves what its handler is expected to take. While there is no
-room, idle handlers are evicted, least recently used first, by the fewest evictions
-that suffice; then the activation waits, for a bounded time. The accounts are
-``handler_host.memory.ledger``'s; all decisions are made in the event loop's thread.
+An activation reserves the memory that its handler is expected to use. If too little
+is available, idle workers are evicted, least recently used first, by the fewest
+evictions that suffice; then the activation waits, for a bounded time. The accounts
+are in ``handler_host.memory.ledger``; all decisions are made in the event loop's thread.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from handler_host.plugin.errors import MemoryBudget
 
 
 class MemoryEstimate(NamedTuple):
-    """What an activation is expected to take."""
+    """The memory that an activation is expected to use."""
 
     amount: int
     """Bytes."""
     minimum: int
-    """Bytes that it has run with; where nothing was learned, the same."""
+    """Bytes that a worker has run with; equal to ``amount`` where nothing was learned."""
     source: str
     """``learned``, ``configured``, ``manifest`` or ``default``."""
 
 
-class Waiting(NamedTuple):
-    """An activation that waits for room."""
+class WaitingActivation(NamedTuple):
+    """An activation that waits for memory."""
 
     handler: str
     amount: int
@@ -38,11 +38,18 @@ class Waiting(NamedTuple):
     """On the monotonic clock."""
 
 
-class Budget:
-    """Hands out the bytes that host, fork server and workers may use together.
+class ExceedsMemoryLimit(MemoryBudget):
+    """A handler needs more than the whole budget: a retry cannot succeed."""
 
-    ``wait`` is how many seconds an activation may wait; ``chance`` tells after how
-    many seconds there may be room, as measured, for who has waited in vain.
+    retryable = False
+
+
+class Budget:
+    """Reserves the bytes that host, fork server and workers may use together.
+
+    ``wait`` is the longest time that an activation may wait, in seconds;
+    ``seconds_until_available`` estimates when a refused one may succeed. The other
+    callbacks are those of :class:`Ledger`.
     """
 
     def __init__(
@@ -54,64 +61,65 @@ class Budget:
         candidates: Callable[[], Iterable[Candidate]],
         evict: Callable[[str, int], None],
         pinned: Callable[[], Iterable[Key]] = tuple,
-        chance: Callable[[], float] | None = None,
+        seconds_until_available: Callable[[], float] | None = None,
     ) -> None:
         self.ledger = Ledger(usable, candidates=candidates, evict=evict, pinned=pinned, limit=limit)
         self.refused = 0
-        """Activations that got no room."""
+        """Activations that were refused for want of memory."""
         self._wait = wait
-        self._chance = chance or (lambda: wait)
+        self._seconds_until_available = seconds_until_available or (lambda: wait)
         self._waiting: dict[Request, float] = {}
 
     @property
-    def waiting(self) -> list[Waiting]:
-        """The activations that wait for room, the first one first."""
-        return [Waiting(one.handler, one.amount, since) for one, since in self._waiting.items()]
+    def waiting(self) -> list[WaitingActivation]:
+        """The activations that wait for memory, in their order."""
+        return [WaitingActivation(request.handler, request.amount, since) for request, since in self._waiting.items()]
 
-    async def reserve(self, handler: str, generation: int, expected: MemoryEstimate, *, patient: bool = True) -> None:
-        """Promise this generation what it is expected to take, when there is room.
+    async def reserve(self, handler: str, generation: int, estimate: MemoryEstimate, *, may_wait: bool = True) -> None:
+        """Reserve the memory of a worker, and wait for it if it is not available.
 
-        Without ``patient`` it is now or never: nobody is evicted for it, nor held up behind it.
-        Raises :class:`MemoryBudget` if there is none within the time that an activation
-        may wait, :class:`ExceedsMemoryLimit` if there can never be. Being cancelled gives the
-        place in the queue up.
+        Without ``may_wait`` it is now or never: no worker is evicted for it, and no
+        other request waits behind it. Raises :class:`MemoryBudget` if there is too
+        little within the time that an activation may wait, and
+        :class:`ExceedsMemoryLimit` if the budget can never hold it. Cancelling the
+        call withdraws the request.
         """
         ledger = self.ledger
-        if not patient and (self._waiting or ledger.under_pressure or expected.amount > ledger.room):
-            raise self._no_room(handler, expected)
+        if not may_wait and (self._waiting or ledger.under_pressure or estimate.amount > ledger.available):
+            raise self._not_available(handler, estimate)
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        request = Request(handler, generation, expected.amount, expected.minimum, outcome.set_result)
+        request = Request(handler, generation, estimate.amount, estimate.minimum, outcome.set_result)
         self._waiting[request] = time.monotonic()
         granted = False
         try:
-            self.ledger.ask(request)
+            ledger.request(request)
             await asyncio.wait({outcome}, timeout=self._wait)
             granted = outcome.done() and outcome.result()
         finally:
             del self._waiting[request]
             if not granted:
-                # Also when it was cancelled in the very moment it was granted.
-                self.ledger.withdraw(request)
+                # Also if the call was cancelled just when the request was granted.
+                ledger.withdraw(request)
         if not granted:
             self.refused += 1
-            raise self._never(handler, expected) if outcome.done() else self._no_room(handler, expected)
+            raise (self._exceeds_limit(handler, estimate) if outcome.done() else self._not_available(handler, estimate))
 
     def resize(self, usable: int, limit: int, wait: float) -> None:
-        """Take another limit; who has memory keeps it, who waits is looked at again by the next measurement."""
+        """Change the limit. Reservations stay; the next measurement reconsiders the waiting requests."""
         self.ledger.usable, self.ledger.limit, self._wait = usable, limit, wait
 
-    def _never(self, handler: str, expected: MemoryEstimate) -> MemoryBudget:
+    def _exceeds_limit(self, handler: str, estimate: MemoryEstimate) -> MemoryBudget:
         ledger = self.ledger
         max_grantable = max(0, ledger.max_grantable)
         pinned = ledger.limit - ledger.base - ledger.max_grantable
-        held = f", {format_size(pinned)} by pinned handlers" if pinned else ""
+        pinned_text = f", pinned handlers {format_size(pinned)}" if pinned else ""
         return ExceedsMemoryLimit(
-            f"{handler} needs {format_size(expected.minimum)} ({expected.source}), and the limit of "
-            f"{format_size(ledger.limit)} leaves {format_size(max_grantable)} for it, alone and with the headroom "
-            f"({format_size(ledger.base)} are used by the host{held}); raise memory.limit, or the plan of the machine",
+            f"{handler} needs {format_size(estimate.minimum)} ({estimate.source}), but the limit of "
+            f"{format_size(ledger.limit)} leaves {format_size(max_grantable)} for it, even alone and with the headroom "
+            f"(the host uses {format_size(ledger.base)}{pinned_text}); raise memory.limit, or choose a larger machine",
             details={
-                "needed": expected.minimum,
-                "needed_source": expected.source,
+                "needed": estimate.minimum,
+                "needed_source": estimate.source,
                 "possible": max_grantable,
                 "limit": ledger.limit,
                 "usable": ledger.usable,
@@ -120,28 +128,21 @@ class Budget:
             },
         )
 
-    def _no_room(self, handler: str, expected: MemoryEstimate) -> MemoryBudget:
+    def _not_available(self, handler: str, estimate: MemoryEstimate) -> MemoryBudget:
         ledger = self.ledger
-        free = max(0, ledger.room)
-        reason = (
-            "the kernel reports that memory is short" if ledger.under_pressure else "no idle handler could be unloaded"
-        )
+        free = max(0, ledger.available)
+        reason = "the kernel reports memory pressure" if ledger.under_pressure else "no idle handler could be unloaded"
         return MemoryBudget(
-            f"no room for {handler}: it needs {format_size(expected.amount)} ({expected.source}), {format_size(free)} "
-            f"are free of {format_size(ledger.usable)}, and {reason} within {self._wait:g} s",
-            retry_after=self._chance(),
+            f"not enough memory for {handler}: it needs {format_size(estimate.amount)} ({estimate.source}), "
+            f"{format_size(free)} of {format_size(ledger.usable)} are available, and {reason} within {self._wait:g} s; "
+            "retry later, or raise memory.limit",
+            retry_after=self._seconds_until_available(),
             details={
-                "needed": expected.amount,
-                "needed_source": expected.source,
+                "needed": estimate.amount,
+                "needed_source": estimate.source,
                 "free": free,
                 "usable": ledger.usable,
                 "used": ledger.used,
                 "reserved": ledger.reserved,
             },
         )
-
-
-class ExceedsMemoryLimit(MemoryBudget):
-    """A handler needs more than the whole budget: asking again is of no use."""
-
-    retryable = False

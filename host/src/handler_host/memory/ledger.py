@@ -1,6 +1,6 @@
-"""Who has how many bytes of the budget, who waits for some, and whom to evict for them: pure accounting.
+"""Accounting of the memory budget: bytes per worker, queued requests, and the evictions that make them fit.
 
-No loop, no clock, no process: ``handler_host.memory.budget`` is what waits and refuses.
+Pure: no loop, no clock, no process. ``handler_host.memory.budget`` waits and refuses.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from typing import NamedTuple
 import msgspec
 
 Key = tuple[str, int]
-"""A handler and the number of its generation."""
+"""A handler and the generation of one of its workers."""
 
 
 class Candidate(NamedTuple):
-    """An idle handler that could be evicted."""
+    """An idle worker that could be evicted."""
 
     handler: str
     generation: int
@@ -24,7 +24,7 @@ class Candidate(NamedTuple):
 
 
 class Eviction(NamedTuple):
-    """A candidate, and the bytes that its eviction makes free."""
+    """A candidate, and the bytes that its eviction frees."""
 
     handler: str
     generation: int
@@ -32,41 +32,43 @@ class Eviction(NamedTuple):
 
 
 class Request(msgspec.Struct, eq=False):
-    """An activation that wants room.
+    """A request for the memory of one activation.
 
-    ``outcome`` is told once: True when the room is its own, False when it can never be.
+    The ledger calls ``on_decision`` once: with True when the bytes are reserved, with
+    False when the budget can never hold them.
     """
 
     handler: str
     generation: int
     amount: int
-    """Bytes that it is expected to take."""
+    """Bytes that the worker is expected to use."""
     minimum: int
-    """Bytes that it has run with: enough where the whole budget has no more than that."""
-    outcome: Callable[[bool], None]
+    """Bytes that a worker has run with: enough where the whole budget has no more."""
+    on_decision: Callable[[bool], None]
 
 
 class _Account(msgspec.Struct):
-    """What is known of one generation, in bytes."""
+    """The bytes of one worker."""
 
-    promised: int = 0
+    reserved: int = 0
     measured: int = 0
     leaving: bool = False
-    """On its way out: its bytes count, but come back without an eviction."""
+    """Whether it is on its way out: its bytes count, and come back without an eviction."""
 
     @property
     def size(self) -> int:
-        return max(self.promised, self.measured)
+        return max(self.reserved, self.measured)
 
 
 class Ledger:
     """The bytes that host, fork server and workers may use together.
 
-    ``usable`` is the limit less the headroom. Who fits beside nobody even so may have
-    the headroom as well, alone: it is kept for what estimates get wrong, and a refusal
-    for ever is worse than to try. ``candidates`` names the handlers that
-    are idle now, ``pinned`` the generations that no eviction takes; ``evict`` begins
-    to unload one, which is told back by :meth:`leaving` and :meth:`release`.
+    ``usable`` is the limit less the headroom. A handler that fits beside no other even
+    so may use the headroom too, alone: the headroom is there for estimates that are
+    too low, and a final refusal is worse than a try. ``candidates`` returns the
+    workers that are idle now, ``pinned`` those that must not be evicted. ``evict``
+    starts an unload; its caller reports the progress by :meth:`mark_leaving` and
+    :meth:`release`.
     """
 
     def __init__(
@@ -82,10 +84,10 @@ class Ledger:
         self.limit = usable if limit is None else limit
         self.base = 0
         """Bytes of host and fork server."""
-        self.others = 0
-        """Bytes that others hold of the same limit."""
+        self.external_usage = 0
+        """Bytes of the same limit that processes of others hold, and the kernel for them."""
         self.under_pressure = False
-        """Nothing is granted: the kernel says that memory is short."""
+        """Whether the kernel reports that memory is short: then nothing is granted."""
         self.queue: list[Request] = []
         self._candidates = candidates
         self._pinned = pinned
@@ -99,155 +101,165 @@ class Ledger:
 
     @property
     def reserved(self) -> int:
-        """Bytes promised beyond what is measured."""
+        """Bytes reserved beyond those measured."""
         return sum(account.size - account.measured for account in self._accounts.values())
 
     @property
-    def room(self) -> int:
-        """Bytes that can still be promised; negative if the tree is over the budget."""
-        return self.usable - self.used - self.reserved - self.others
+    def available(self) -> int:
+        """Bytes that can still be reserved; negative if the processes are over the budget."""
+        return self.usable - self.used - self.reserved - self.external_usage
 
     @property
     def max_grantable(self) -> int:
-        """Bytes that a handler can have at most: when all have gone that can be evicted, and with the headroom."""
+        """Bytes that one handler can have at most: with the headroom, and with every other worker evicted."""
         return self.limit - self.base - sum(self.size_of(*key) for key in self._pinned())
 
     def size_of(self, handler: str, generation: int) -> int:
-        """Return the bytes that a generation counts with: the larger of promised and measured."""
+        """Return the bytes that a worker counts with: the larger of reserved and measured."""
         account = self._accounts.get((handler, generation))
         return account.size if account is not None else 0
 
-    def ask(self, request: Request) -> None:
-        """Queue a request; it may be decided at once."""
+    def request(self, request: Request) -> None:
+        """Queue a request; the ledger may decide it at once."""
         self.queue.append(request)
-        self.look()
+        self.schedule()
 
     def withdraw(self, request: Request) -> None:
-        """Take a request back, whether it is decided or not."""
+        """Cancel a request, whether it is decided or not."""
         if request in self.queue:
             self.queue.remove(request)
-            self.look()
+            self.schedule()
         else:
             self.release(request.handler, request.generation)
 
-    def measure(self, base: int, others: int, workers: Mapping[Key, int], promises: Mapping[Key, int]) -> None:
-        """Take a measurement of workers, and what those that are ready count with from now on, all in bytes.
+    def measure(
+        self, base: int, external_usage: int, workers: Mapping[Key, int], reservations: Mapping[Key, int]
+    ) -> None:
+        """Update the accounts from a measurement, in bytes.
 
-        Who is not named keeps what it had.
+        ``workers`` are measured sizes; ``reservations`` are what ready workers count
+        with from now on. A worker missing from a mapping keeps its figure.
         """
-        self.base, self.others = base, others
-        # A worker may have ended, and been released, while the measurement was taken.
+        self.base, self.external_usage = base, external_usage
+        # A worker may have exited, and been released, during the measurement.
         for key, size in workers.items():
             if key in self._accounts:
                 self._accounts[key].measured = size
-        for key, size in promises.items():
+        for key, size in reservations.items():
             if key in self._accounts:
-                self._accounts[key].promised = size
-        self.look()
+                self._accounts[key].reserved = size
+        self.schedule()
 
-    def leaving(self, handler: str, generation: int) -> None:
+    def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
         account = self._accounts.get((handler, generation))
         if account is not None:
             account.leaving = True
 
     def release(self, handler: str, generation: int) -> None:
-        """Forget a generation: its process is gone, or was never there."""
+        """Close the account of a worker: its process has exited, or never started."""
         if self._accounts.pop((handler, generation), None) is not None:
-            self.look()
+            self.schedule()
 
-    def look(self) -> None:
-        """Give room to the requests in the order they came, and make some for the first that has none.
+    def schedule(self) -> None:
+        """Grant queued requests in their order, and evict idle workers for the first that does not fit.
 
-        While room is being made for the first, nobody else takes it. Only when all
-        idle handlers together would not do for it, those behind it may have what is
-        free meanwhile.
+        Bytes that are being freed for the first request go to no other. Only if all
+        idle workers together would not suffice for it, later requests may have the
+        bytes that are available meanwhile.
         """
         first_waits = False
         for request in list(self.queue):
             amount = self._amount(request)
             if amount is None:
                 self.queue.remove(request)
-                request.outcome(False)
+                request.on_decision(False)
             elif self.under_pressure:
                 continue
-            elif amount <= self._room_for(amount):
+            elif amount <= self._available_for(amount):
                 self.queue.remove(request)
-                self._accounts[request.handler, request.generation] = _Account(promised=amount)
-                request.outcome(True)
+                self._accounts[request.handler, request.generation] = _Account(reserved=amount)
+                request.on_decision(True)
             elif not first_waits:
                 first_waits = True
-                victims = self.victims(amount - self._room_for(amount))
-                for victim in victims or ():
-                    self._evict(victim.handler, victim.generation)
-                if victims is not None:
+                evictions = self.find_evictions(amount - self._available_for(amount))
+                for eviction in evictions or ():
+                    self._evict(eviction.handler, eviction.generation)
+                if evictions is not None:
                     return
 
     def evict_excess(self) -> None:
-        """Evict idle handlers while more is used than there is; all of them if that is what it takes."""
-        excess = self.used + self.others - self.usable
+        """Evict idle workers while more is used than allowed; all of them if that is needed."""
+        excess = self.used + self.external_usage - self.usable
         if excess > 0:
-            victims = self.victims(excess)
-            for victim in self.evictable() if victims is None else victims:
-                self._evict(victim.handler, victim.generation)
+            evictions = self.find_evictions(excess)
+            for eviction in self.evictable() if evictions is None else evictions:
+                self._evict(eviction.handler, eviction.generation)
 
-    def relieve_by_one(self) -> None:
-        """Evict the least recently used idle handler, unless one is on its way out already."""
+    def evict_one(self) -> None:
+        """Evict the least recently used idle worker, unless a worker is on its way out already."""
         evictable = self.evictable()
         if evictable and not any(account.leaving for account in self._accounts.values()):
             self._evict(evictable[0].handler, evictable[0].generation)
 
     def evictable(self) -> list[Eviction]:
-        """Return what could be evicted now, least recently used first."""
-        found = sorted(self._candidates(), key=lambda candidate: candidate.idle_since)
-        sizes = [Eviction(one.handler, one.generation, self.size_of(one.handler, one.generation)) for one in found]
-        # What has no process of its own, or is leaving, gives nothing back.
-        return [one for one in sizes if one.size and not self._accounts[one.handler, one.generation].leaving]
+        """Return the evictions that are possible now, least recently used first."""
+        candidates = sorted(self._candidates(), key=lambda candidate: candidate.idle_since)
+        evictions = [
+            Eviction(candidate.handler, candidate.generation, self.size_of(candidate.handler, candidate.generation))
+            for candidate in candidates
+        ]
+        # A worker without a process of its own, or on its way out, frees nothing.
+        return [
+            eviction
+            for eviction in evictions
+            if eviction.size and not self._accounts[eviction.handler, eviction.generation].leaving
+        ]
 
-    def victims(self, missing: int) -> list[Eviction] | None:
-        """Return whom to evict for ``missing`` bytes beyond what is free and leaving; None if that would not do."""
+    def find_evictions(self, missing: int) -> list[Eviction] | None:
+        """Return the evictions that free ``missing`` bytes beyond those leaving; None if all would not suffice."""
         missing -= sum(account.size for account in self._accounts.values() if account.leaving)
         return minimal_evictions(self.evictable(), missing)
 
     def _amount(self, request: Request) -> int | None:
-        """Return what the request gets, or None if it can never be given enough."""
+        """Return the bytes that the request gets, or None if the budget can never hold enough."""
         if request.minimum > self.max_grantable:
             return None
-        return min(request.amount, max(request.minimum, self._comfortable))
+        return min(request.amount, max(request.minimum, self._max_without_headroom))
 
     @property
-    def _comfortable(self) -> int:
-        """Bytes that a handler can have alone without the headroom, and without what others may give back."""
-        return self.max_grantable - (self.limit - self.usable) - self.others
+    def _max_without_headroom(self) -> int:
+        """Bytes that one handler can have at most without the headroom, beside the present external usage."""
+        return self.max_grantable - (self.limit - self.usable) - self.external_usage
 
-    def _room_for(self, amount: int) -> int:
-        return self.room if amount <= self._comfortable else self.room + self.limit - self.usable
+    def _available_for(self, amount: int) -> int:
+        return self.available if amount <= self._max_without_headroom else self.available + self.limit - self.usable
 
 
 def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
     """Return the smallest number of evictions that free ``missing`` bytes, the least recently used of such sets.
 
-    ``evictable`` has the least recently used first. None if all of them would not do.
+    ``evictable`` has the least recently used first. None if all of them would not suffice.
     """
     if missing <= 0:
         return []
     count = freed = 0
-    for one in sorted(evictable, key=lambda one: one.size, reverse=True):
-        count, freed = count + 1, freed + one.size
+    for eviction in sorted(evictable, key=lambda eviction: eviction.size, reverse=True):
+        count, freed = count + 1, freed + eviction.size
         if freed >= missing:
             break
     else:
         return None
     chosen: list[Eviction] = []
-    rest = list(evictable)
+    remaining = list(evictable)
     while len(chosen) < count:
-        for one in rest:
-            others = sorted((other.size for other in rest if other is not one), reverse=True)
-            if one.size + sum(others[: count - len(chosen) - 1]) >= missing:
+        for eviction in remaining:
+            sizes = sorted((other.size for other in remaining if other is not eviction), reverse=True)
+            if eviction.size + sum(sizes[: count - len(chosen) - 1]) >= missing:
                 break
         else:
-            raise AssertionError("a set of this size is known to do")
-        chosen.append(one)
-        rest.remove(one)
-        missing -= one.size
+            raise AssertionError("a set of this size is known to suffice")
+        chosen.append(eviction)
+        remaining.remove(eviction)
+        missing -= eviction.size
     return chosen

@@ -1,8 +1,8 @@
-"""Watches the memory of all processes: measures, learns, and acts before the kernel has to.
+"""Monitors the memory of all processes: measures, learns, and acts before the kernel does.
 
-One task samples while there are workers. Every measurement, whoever asked for it,
-is applied in the same way: to the budget, to what is learned, to the workers'
-own limits.
+One task samples while there are workers. Every measurement, whoever requested it, is
+applied in the same way: to the budget, to the learned footprints, to the workers' own
+limits.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 
 import msgspec
@@ -18,213 +17,147 @@ import msgspec
 from handler_host._internal.units import format_size
 from handler_host.catalog.catalog import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.controller import HandlerController
-from handler_host.lifecycle.state import Cause, Phase
 from handler_host.memory.budget import Budget, MemoryEstimate
-from handler_host.memory.footprints import Footprint, FootprintStore, Subject
+from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion
 from handler_host.memory.ledger import Candidate, Key
-from handler_host.memory.pressure import KernelView, read_kernel_view
+from handler_host.memory.pressure import KernelView, OomKillCounter, PressureTracker, read_kernel_view
 from handler_host.memory.sampler import MemorySampler, Reading
-from handler_host.workers.launch_spec import LaunchSpecBuilder
-from handler_host.workers.worker import Worker
+from handler_host.memory.views import ProcessTree, WorkerView
 
 log = logging.getLogger(__name__)
 
-MAX_SHARE = 0.02
-"""Of a processor's time that sampling may take: where a measurement is slow, there are fewer."""
+MAX_CPU_SHARE = 0.02
+"""Share of one processor that sampling may use: where a measurement is slow, there are fewer."""
 HURRY = 4
-"""So many times as often is measured while a worker activates, or a tenth of the budget or less is free."""
-SHORTEST_LOOK = 0.2
-"""Seconds over which waits for memory are looked at, at least: shorter ones tell nothing."""
-KILL_AGE = 10.0
-"""Seconds for which a kill that the kernel has counted can explain the end of a worker."""
-REST = 60.0
+"""Factor on the sampling rate while a worker activates, or a tenth of the budget or less is free."""
+IDLE_INTERVAL_S = 60.0
 """Seconds between two measurements while there is no worker."""
-SAVE_INTERVAL = 10.0
-"""Seconds between two writings of the state file while workers run."""
-FORK_SERVER: Subject = ("fork server", "handler-host", "")
-"""Where its footprint is kept: no handler can have this name."""
+SAVE_INTERVAL_S = 10.0
+"""Shortest time between two writes of the state file while workers run, in seconds."""
+FORK_SERVER: HandlerVersion = ("fork server", "handler-host", "")
+"""Key of the fork server's footprint: no handler can have this name."""
 FORK_SERVER_ESTIMATE = 12 * 1024**2
-"""Bytes of PSS beside a worker, which shares the rest; with pydantic preloaded, measured on Python 3.11."""
-NORMAL = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
-"""Ends after which a footprint tells what a worker usually takes."""
-
-
-class PressureTracker:
-    """Whether the kernel reports pressure: the share of time in which tasks waited for memory."""
-
-    def __init__(self, threshold: float | None) -> None:
-        self.share = 0.0
-        self.threshold = threshold
-        self._last: tuple[float, float] | None = None
-
-    @property
-    def pressed(self) -> bool:
-        """Whether the share is over the threshold."""
-        return self.threshold is not None and self.share >= self.threshold
-
-    def note(self, stalled: float | None, now: float) -> None:
-        """Take the kernel's counter, in seconds."""
-        if stalled is None:
-            return
-        if self._last is not None:
-            before, then = self._last
-            if now - then < SHORTEST_LOOK:
-                return
-            self.share = max(0.0, stalled - before) / (now - then)
-        self._last = (stalled, now)
-
-
-class OomKillCounter:
-    """What the kernel counts of kills for memory, each of which explains the end of one process."""
-
-    def __init__(self) -> None:
-        self.count: int | None = None
-        self._unexplained: deque[float] = deque(maxlen=1000)
-
-    def note(self, count: int | None, now: float) -> int:
-        """Take the kernel's counter; return by how much it has grown."""
-        if count is None:
-            return 0
-        grown = count - self.count if self.count is not None else 0
-        # Two readings may come in the wrong order: the counter itself never falls.
-        self.count = max(count, self.count or 0)
-        self._unexplained.extend([now] * max(0, grown))
-        return max(0, grown)
-
-    def explain(self, now: float) -> bool:
-        """Return whether a process that was killed just now, by nobody known, was one of them."""
-        while self._unexplained and now - self._unexplained[0] > KILL_AGE:
-            self._unexplained.popleft()
-        if not self._unexplained:
-            return False
-        self._unexplained.popleft()
-        return True
+"""Bytes of PSS beside a worker, which shares the rest: with pydantic preloaded on Python 3.11, `make bench-memory`."""
 
 
 class MemoryMonitor:
-    """Measures the processes of ``owners`` and of ``planner``'s launchers; has the budget, and what is learned."""
+    """Measures the processes of ``tree``; owns the budget and the learned footprints.
+
+    ``on_reading`` is called with each measurement.
+    """
 
     def __init__(
-        self,
-        config: Config,
-        controllers: Mapping[str, HandlerController],
-        planner: LaunchSpecBuilder,
-        on_reading: Callable[[Reading], None] = lambda reading: None,
+        self, config: Config, tree: ProcessTree, on_reading: Callable[[Reading], None] = lambda reading: None
     ) -> None:
         self.config = config.memory
-        self.learned = FootprintStore(config.memory.state_file)
-        self.meter = MemorySampler(config.memory)
+        self.footprints = FootprintStore(config.memory.state_file)
+        self.sampler = MemorySampler(config.memory)
         self.budget = Budget(
-            self.meter.limit.usable,
-            limit=self.meter.limit.bytes,
+            self.sampler.limit.usable,
+            limit=self.sampler.limit.bytes,
             wait=config.memory.wait,
             candidates=self.candidates,
-            evict=self._evict,
+            evict=tree.evict,
             pinned=self._pinned,
-            chance=self._chance,
+            seconds_until_available=self._seconds_until_available,
         )
-        self.stalls = PressureTracker(config.memory.pressure)
-        self.kills = OomKillCounter()
+        self.pressure = PressureTracker(config.memory.pressure)
+        self.oom_kills = OomKillCounter()
         self.cost = 0.0
-        """Seconds of processor time that the last measurement took."""
-        self.pause = config.memory.sample_interval
+        """Seconds of processor time that the latest measurement took."""
+        self.interval = config.memory.sample_interval
         """Seconds between the last two samples."""
-        self.controllers = controllers
-        self._planner = planner
-        self._fork_server = 0
-        """Bytes that the fork server is expected to take, while its first worker activates."""
-        self._measured_at: float | None = None
-        self.last: Reading | None = None
-        """The last measurement."""
+        self.latest: Reading | None = None
+        """The latest measurement."""
+        self._tree = tree
         self._on_reading = on_reading
+        self._fork_server = 0
+        """Bytes that the fork server is expected to use, while its first worker activates."""
+        self._measured_at: float | None = None
         self._refreshing = asyncio.Lock()
         self._saved_at = 0.0
 
     async def reconfigure(self, config: Config) -> None:
-        """Go on with this configuration, all but its state file; the limit is that of a measurement made now."""
+        """Apply another configuration, except its state file; the limit is that of a new measurement."""
         self.config = config.memory
-        self.stalls = PressureTracker(config.memory.pressure)
-        self.meter.reconfigure(config.memory)
+        self.pressure = PressureTracker(config.memory.pressure)
+        self.sampler.reconfigure(config.memory)
         await self.measure()
-        limit = self.meter.limit
+        limit = self.sampler.limit
         self.budget.resize(limit.usable, limit.bytes, config.memory.wait)
 
     async def start(self) -> None:
-        """Read what an earlier run has learned."""
-        await self.meter.run(self.learned.load)
+        """Read the footprints that an earlier run has learned."""
+        await self.sampler.run(self.footprints.load)
 
     async def close(self) -> None:
-        """Write what was learned, and measure no more."""
-        if self.learned.path is not None:
-            content = self.learned.snapshot()
-            await self.meter.run(lambda: self.learned.save(content))
-        self.meter.close()
+        """Write the footprints, and stop measuring."""
+        if self.footprints.path is not None:
+            content = self.footprints.snapshot()
+            await self.sampler.run(lambda: self.footprints.save(content))
+        self.sampler.close()
 
     async def sample(self) -> None:
-        """Measure again and again while there are workers or activations that wait; for a task of its own."""
+        """Measure at intervals while there are workers or waiting activations; runs until cancelled."""
         while True:
-            await asyncio.sleep(self.pause)
-            at_work = self.budget.ledger.queue or any(
-                controller.generation is not None for controller in self.controllers.values()
-            )
-            if at_work or self._age() >= REST:
+            await asyncio.sleep(self.interval)
+            if self.budget.ledger.queue or any(True for _ in self._tree.workers()) or self._age() >= IDLE_INTERVAL_S:
                 try:
                     await self.measure()
-                    if time.monotonic() - self._saved_at > SAVE_INTERVAL:
+                    if time.monotonic() - self._saved_at > SAVE_INTERVAL_S:
                         await self.save()
                 except Exception:
-                    # Once it failed is no reason to look no more.
+                    # One failure must not end the sampling.
                     log.exception("the memory could not be measured")
-            self.pause = self._next_pause()
+            self.interval = self._next_interval()
 
     async def measure(self) -> Reading:
-        """Measure all processes, and act on what is found."""
-        workers = {key: generation for key, generation in self._generations() if generation.pid is not None}
-        pids = {key: generation.pid for key, generation in workers.items() if generation.pid is not None}
-        reading = await self.meter.read(self._planner.fork_servers, pids)
-        noted = {key: workers[key].note_memory(memory) for key, memory in reading.workers.items()}
-        reading = msgspec.structs.replace(reading, workers=noted)
+        """Measure all processes, and act on the figures."""
+        workers = {key: worker for key, worker in self._own_processes() if worker.pid is not None}
+        pids = {key: worker.pid for key, worker in workers.items() if worker.pid is not None}
+        reading = await self.sampler.read(self._tree.fork_servers(), pids)
+        counted = {
+            key: worker.usage.record(memory, is_ready=worker.is_ready, is_exiting=worker.is_exiting)
+            for key, memory in reading.workers.items()
+            for worker in (workers[key],)
+        }
+        reading = msgspec.structs.replace(reading, workers=counted)
         self._apply(reading, workers)
-        self.last = reading
+        self.latest = reading
         self._on_reading(reading)
         return reading
 
     async def refresh(self) -> None:
-        """Measure, unless that was done within ``memory.sample_interval``; who asks meanwhile waits for the same."""
+        """Measure, unless the latest measurement is younger than ``memory.sample_interval``."""
+        # Concurrent callers wait for one measurement.
         async with self._refreshing:
             if self._age() >= self.config.sample_interval:
                 await self.measure()
 
-    def _age(self) -> float:
-        """Return the seconds since the last measurement."""
-        return time.monotonic() - self._measured_at if self._measured_at is not None else float("inf")
-
     async def save(self) -> None:
-        """Write the state file if there is something new in it."""
-        if self.learned.changed and self.learned.path is not None:
+        """Write the state file if the footprints have changed."""
+        if self.footprints.has_changes and self.footprints.path is not None:
             self._saved_at = time.monotonic()
-            content = self.learned.snapshot()
-            await self.meter.run(lambda: self.learned.save(content))
+            content = self.footprints.snapshot()
+            await self.sampler.run(lambda: self.footprints.save(content))
 
-    async def estimate(self, controller: HandlerController) -> MemoryEstimate:
-        """Return what an activation of the handler is expected to take; nothing of it is older than a sample."""
+    async def estimate(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
+        """Return what an activation of the handler is expected to use, from figures no older than one sample."""
         if self._age() >= self.config.sample_interval:
             await self.measure()
-        if controller.policy.isolation == "process" and not self._planner.fork_servers and not self._fork_server:
-            # It is started for the first worker, and is nobody's own.
-            found = self.learned.of(FORK_SERVER)
-            self._fork_server = found.steady if found is not None else FORK_SERVER_ESTIMATE
+        if policy.isolation == "process" and not self._tree.fork_servers() and not self._fork_server:
+            # It starts with the first worker, and belongs to no handler.
+            footprint = self.footprints.get(FORK_SERVER)
+            self._fork_server = footprint.steady if footprint is not None else FORK_SERVER_ESTIMATE
             self.budget.ledger.base += self._fork_server
-        return self.expected(controller.entry, controller.policy)
+        return self.expected(entry, policy)
 
     def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
-        """Return what a worker of the handler is expected to take."""
-        found = self.footprint(entry)
-        if found is not None and found.peak:
-            # What was raised is a guess: no reason to refuse for ever.
-            return MemoryEstimate(max(found.peak, found.raised), found.steady or found.peak, "learned")
+        """Return what a worker of the handler is expected to use."""
+        footprint = self.footprint(entry)
+        if footprint is not None and footprint.peak:
+            # ``raised`` is a guess: no reason for a final refusal.
+            return MemoryEstimate(max(footprint.peak, footprint.raised), footprint.steady or footprint.peak, "learned")
         if policy.memory_estimate is not None:
             manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
             source = "manifest" if policy.memory_estimate == manifest else "configured"
@@ -233,133 +166,139 @@ class MemoryMonitor:
         return MemoryEstimate(default, default, "default")
 
     def footprint(self, entry: CatalogEntry) -> Footprint | None:
-        """Return what was learned of the handler's version that is installed now."""
-        return self.learned.of((entry.name, entry.distribution, entry.version))
+        """Return what was learned of the handler's installed version."""
+        return self.footprints.get((entry.name, entry.distribution, entry.version))
 
-    async def killed_for_memory(self) -> bool:
-        """Return whether a worker that was killed just now, by nobody known, was killed by the kernel for memory."""
-        limit = self.meter.limit
-        view = await self.meter.run(lambda: read_kernel_view(limit))
+    async def was_oom_kill(self) -> bool:
+        """Return whether the kernel, for want of memory, sent the SIGKILL of unknown origin that ended a worker."""
+        limit = self.sampler.limit
+        view = await self.sampler.run(lambda: read_kernel_view(limit))
         now = time.monotonic()
-        self.kills.note(view.kills, now)
-        return self.kills.explain(now)
+        self.oom_kills.update(view.kills, now)
+        return self.oom_kills.explain(now)
 
-    def activated(self, controller: HandlerController) -> None:
-        """Learn from an activation."""
-        if controller.generation is not None and controller.activate_seconds is not None:
-            self.learned.activated(controller.generation.subject, controller.activate_seconds)
+    def record_exit(
+        self,
+        worker: WorkerView,
+        *,
+        killed_for_memory: bool,
+        is_typical: bool,
+        max_resident: int | None,
+        stop_seconds: float | None,
+    ) -> None:
+        """Learn from the exit of a worker.
 
-    def ended(self, generation: Worker, cause: Cause) -> None:
-        """Learn from the end of a worker."""
-        subject = generation.subject
-        if cause is Cause.OUT_OF_MEMORY and generation.exit is not None and generation.exit.signal is not None:
-            resident = (generation.exit.maxrss or 0) - generation.shared
-            self.learned.killed(subject, max(generation.peak, resident), max(0, self.budget.ledger.max_grantable))
-        elif cause in NORMAL and generation.served:
-            self.learned.ended(subject, peak=generation.peak, steady=generation.steady)
-        if generation.stop_at is not None:
-            self.learned.stopped(subject, time.monotonic() - generation.stop_at)
+        ``is_typical`` means that its figures tell what workers of its handler usually
+        use; ``max_resident`` is the kernel's high-water mark in bytes.
+        """
+        usage = worker.usage
+        if killed_for_memory:
+            size = max(usage.peak, (max_resident or 0) - usage.shared)
+            self.footprints.record_oom_kill(worker.version, size, max(0, self.budget.ledger.max_grantable))
+        elif is_typical:
+            self.footprints.record_typical_exit(worker.version, peak=usage.peak, steady=usage.steady)
+        if stop_seconds is not None:
+            self.footprints.record_stop(worker.version, stop_seconds)
 
-    def _generations(self) -> Iterator[tuple[Key, Worker]]:
-        """Yield those that have a process of their own."""
-        for name, controller in self.controllers.items():
-            if controller.generation is not None and not controller.inline:
-                yield (name, controller.generation.number), controller.generation
+    def candidates(self) -> list[Candidate]:
+        """Return the workers that could be evicted now."""
+        return [
+            Candidate(worker.handler, worker.generation, worker.idle_since)
+            for _, worker in self._own_processes()
+            if worker.idle_since is not None
+        ]
 
-    def _apply(self, reading: Reading, workers: Mapping[Key, Worker]) -> None:
+    def _age(self) -> float:
+        """Return the seconds since the latest measurement."""
+        return time.monotonic() - self._measured_at if self._measured_at is not None else float("inf")
+
+    def _own_processes(self) -> Iterator[tuple[Key, WorkerView]]:
+        """Yield the workers that have a process of their own."""
+        for worker in self._tree.workers():
+            if not worker.is_inline:
+                yield (worker.handler, worker.generation), worker
+
+    def _apply(self, reading: Reading, workers: Mapping[Key, WorkerView]) -> None:
         self.cost, self._measured_at = reading.cost, reading.at
-        ledger, sizes, promises = self.budget.ledger, {}, {}
+        ledger, sizes, reservations = self.budget.ledger, {}, {}
         for key, memory in reading.workers.items():
-            generation = workers[key]
-            if generation.exit is not None:
+            worker = workers[key]
+            if worker.has_exited:
                 continue
-            ready = generation.ready_at is not None
-            self.learned.seen(generation.subject, peak=generation.peak, steady=generation.steady if ready else None)
+            usage, is_ready = worker.usage, worker.is_ready
+            self.footprints.record_usage(worker.version, peak=usage.peak, steady=usage.steady if is_ready else None)
             sizes[key] = memory.pss
-            footprint = self.learned.of(generation.subject)
-            if ready and footprint is not None:
-                promises[key] = max(footprint.steady, footprint.raised)
+            footprint = self.footprints.get(worker.version)
+            if is_ready and footprint is not None:
+                reservations[key] = max(footprint.steady, footprint.raised)
         if reading.fork_server is not None:
-            self.learned.seen(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
+            self.footprints.record_usage(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
         if (ledger.limit, ledger.usable) != (reading.limit.bytes, reading.limit.usable):
-            log.info(
-                "the memory limit has changed",
-                extra={"fields": {"limit": reading.limit.bytes, "limit_source": reading.limit.source}},
-            )
+            fields = {"limit": reading.limit.bytes, "limit_source": reading.limit.source}
+            log.info("the memory limit has changed", extra={"fields": fields})
             ledger.limit, ledger.usable = reading.limit.bytes, reading.limit.usable
-        pressure = self._pressure(reading.kernel, reading.at)
-        pressed = pressure is not None
-        if pressed is not ledger.under_pressure:
-            level = logging.WARNING if pressed else logging.INFO
-            told = f"{pressure}; activations wait" if pressed else "over"
-            log.log(level, "memory pressure: %s", told, extra={"fields": {"stalled": self.stalls.share}})
-            ledger.under_pressure = pressed
-        ledger.measure(reading.host + self._of_fork_server(reading), reading.others, sizes, promises)
-        if pressed:
-            ledger.relieve_by_one()
+        reason = self._pressure_reason(reading.kernel, reading.at)
+        is_high = reason is not None
+        if is_high is not ledger.under_pressure:
+            level = logging.WARNING if is_high else logging.INFO
+            text = f"{reason}; activations wait" if is_high else "over"
+            log.log(level, "memory pressure: %s", text, extra={"fields": {"stalled": self.pressure.share}})
+            ledger.under_pressure = is_high
+        ledger.measure(reading.host + self._fork_server_size(reading), reading.external_usage, sizes, reservations)
+        if is_high:
+            ledger.evict_one()
         ledger.evict_excess()
-        self._recycle(sizes)
+        self._recycle(workers, sizes)
 
-    def _of_fork_server(self, reading: Reading) -> int:
-        """Return the bytes that the fork server counts with: while it starts, at least what it is expected to take."""
-        activating = any(
-            controller.state.phase in (Phase.WAITING, Phase.ACTIVATING) for controller in self.controllers.values()
-        )
-        if not activating:
+    def _fork_server_size(self, reading: Reading) -> int:
+        """Return the bytes that the fork server counts with: while it starts, at least the expected ones."""
+        if not self._tree.has_activations():
             self._fork_server = 0
         return max(reading.fork_server or 0, self._fork_server)
 
-    def _pressure(self, kernel: KernelView, now: float) -> str | None:
-        """Return by what the kernel tells that memory is short, however much of the limit is free; None: it is not."""
-        self.stalls.note(kernel.stalled, now)
-        if kills := self.kills.note(kernel.kills, now):
-            return f"the kernel has killed for memory, {kills} more ({kernel.kills_source})"
-        if self.stalls.pressed:
-            share, threshold = f"{self.stalls.share:.0%}", f"{self.stalls.threshold:.0%}"
-            return f"tasks waited for memory {share} of the time, {threshold} is too much ({kernel.stalled_source})"
+    def _pressure_reason(self, kernel: KernelView, now: float) -> str | None:
+        """Return how the kernel reports that memory is short, however much of the limit is free; None if it is not."""
+        self.pressure.update(kernel.stalled, now)
+        if kills := self.oom_kills.update(kernel.kills, now):
+            return f"the kernel killed {kills} more processes for memory ({kernel.kills_source})"
+        if self.pressure.is_high:
+            share, threshold = f"{self.pressure.share:.0%}", f"{self.pressure.threshold:.0%}"
+            return (
+                f"tasks waited for memory {share} of the time, over the limit of {threshold} ({kernel.stalled_source})"
+            )
         return None
 
-    def _recycle(self, sizes: Mapping[Key, int]) -> None:
-        """Let workers go that have outgrown their handler's own limit, when they have ended what they do."""
-        for (name, number), size in sizes.items():
-            controller = self.controllers.get(name)
-            limit = controller.policy.memory_soft_limit if controller is not None else None
-            if controller is not None and limit is not None and size > limit and controller.state.phase is Phase.READY:
-                fields = {"handler": name, "generation": number, "pss": size}
+    def _recycle(self, workers: Mapping[Key, WorkerView], sizes: Mapping[Key, int]) -> None:
+        """Recycle the workers that are over their handler's soft limit."""
+        for key, size in sizes.items():
+            worker = workers[key]
+            limit = worker.soft_limit
+            if limit is not None and size > limit:
+                fields = {"handler": worker.handler, "generation": worker.generation, "pss": size}
                 log.warning("over memory_soft_limit (%s): recycled", format_size(limit), extra={"fields": fields})
-                controller.post(life.MemoryLimitExceeded(number, Cause.RECYCLED))
+                self._tree.recycle(worker.handler, worker.generation)
 
-    def _next_pause(self) -> float:
+    def _next_interval(self) -> float:
         ledger = self.budget.ledger
-        activating = any(generation.ready_at is None for _, generation in self._generations())
-        hurried = activating or ledger.queue or ledger.usable - ledger.used - ledger.others < ledger.usable // 10
-        return max(self.config.sample_interval / (HURRY if hurried else 1), self.cost / MAX_SHARE)
-
-    def candidates(self) -> list[Candidate]:
-        """Return the handlers that are idle now."""
-        found = (controller.candidate() for controller in self.controllers.values())
-        return [candidate for candidate in found if candidate is not None]
+        activating = any(not worker.is_ready for _, worker in self._own_processes())
+        is_tight = ledger.usable - ledger.used - ledger.external_usage < ledger.usable // 10
+        factor = HURRY if activating or ledger.queue or is_tight else 1
+        return max(self.config.sample_interval / factor, self.cost / MAX_CPU_SHARE)
 
     def _pinned(self) -> list[Key]:
-        return [key for key, _ in self._generations() if self.controllers[key[0]].policy.pin]
+        return [key for key, worker in self._own_processes() if worker.is_pinned]
 
-    def _evict(self, name: str, generation: int) -> None:
-        self.controllers[name].post(life.Evicted(generation))
-
-    def _chance(self) -> float:
-        """Return after how many seconds there may be room, by what activations and busy spells took so far."""
-        now = time.monotonic()
-        times = []
-        for (name, _), generation in self._generations():
-            controller = self.controllers[name]
-            if controller.policy.pin:
+    def _seconds_until_available(self) -> float:
+        """Estimate when memory may become available, from past activations, busy times and stops."""
+        estimates = []
+        for _, worker in self._own_processes():
+            if worker.is_pinned:
                 continue
-            footprint = self.learned.of(generation.subject)
-            left = 0.0
-            if generation.ready_at is None:
+            footprint = self.footprints.get(worker.version)
+            if worker.is_ready:
+                seconds = worker.busy_for_another(self.config.wait)
+            else:
                 usual = footprint.activate_seconds if footprint is not None else None
-                left = max(0.0, (usual or self.config.wait) - (now - generation.launched_at))
-            elif controller.state.leases:
-                left = controller.spells.busy_left(self.config.wait)
-            times.append(left + ((footprint.stop_seconds if footprint is not None else None) or 0.0))
-        return max(1.0, min(times, default=self.config.wait))
+                seconds = max(0.0, (usual or self.config.wait) - worker.seconds_since_launch)
+            estimates.append(seconds + ((footprint.stop_seconds if footprint is not None else None) or 0.0))
+        return max(1.0, min(estimates, default=self.config.wait))

@@ -1,4 +1,4 @@
-"""Measures the host and all its processes, and what the kernel tells of their memory, off the event loop."""
+"""Measures the host and all its processes, and the kernel's memory counters, off the event loop."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from typing import TypeVar
 import msgspec
 
 from handler_host.config import MemoryConfig
+from handler_host.memory.cgroups import MemoryLimit, read_limit
+from handler_host.memory.ledger import Key
 from handler_host.memory.pressure import KernelView, read_kernel_view
-from handler_host.memory.procfs import Memory, MemoryLimit, read_limit, read_memory
+from handler_host.memory.procfs import Memory, read_memory
 
 Result = TypeVar("Result")
 
@@ -26,14 +28,14 @@ class Reading(msgspec.Struct, frozen=True):
 
     host: int
     fork_server: int | None
-    workers: Mapping[tuple[str, int], Memory]
-    """By handler and generation; who ended meanwhile is missing."""
+    workers: Mapping[Key, Memory]
+    """By handler and generation, without the workers that exited meanwhile."""
     measure: str
     limit: MemoryLimit
-    """As it was read this time: an operator may change it at any moment."""
+    """Read at the same moment: an operator may change it at any time."""
     kernel: KernelView
-    others: int
-    """Bytes that others hold in the limiting control group, beside these processes; the kernel for them, too."""
+    external_usage: int
+    """Bytes of the limiting control group that processes of others hold, and the kernel for these processes."""
     at: float
     """On the monotonic clock."""
     cost: float
@@ -46,35 +48,36 @@ class Reading(msgspec.Struct, frozen=True):
 
 
 class MemorySampler:
-    """Reads the memory of processes, one reading at a time; readers that ask meanwhile wait their turn."""
+    """Reads the memory of processes, one reading at a time; concurrent calls wait for their turn."""
 
     def __init__(self, config: MemoryConfig) -> None:
         self._config = config
         self.limit: MemoryLimit = read_limit(config)
-        """As it was read last."""
-        self._last = Reading(
-            0, None, {}, "pss", limit=self.limit, kernel=KernelView(), others=0, at=time.monotonic(), cost=0.0
+        """The limit of the latest reading."""
+        self._latest = Reading(
+            0, None, {}, "pss", limit=self.limit, kernel=KernelView(), external_usage=0, at=time.monotonic(), cost=0.0
         )
-        # One thread of its own, for readings one after the other: the loop's default pool would grow to many.
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="meter")
+        # One thread of its own: readings are sequential, and the loop's default pool would grow to many threads.
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory-sampler")
 
-    async def read(self, fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:
-        """Measure the host, the fork servers and the workers, given by process number.
+    async def read(self, fork_servers: Sequence[int], workers: Mapping[Key, int]) -> Reading:
+        """Measure the host, the fork servers and the workers, given by process ID.
 
-        Where the system refuses (no descriptor is left), what was last measured has to do: unloads,
-        which give descriptors back, must not fail for want of a figure.
+        If the system refuses (no file descriptor is left), the figures of the latest
+        reading are returned: an unload, which frees descriptors, must not fail for
+        want of a figure.
         """
         try:
-            self._last = await self.run(lambda: _read(self._config, fork_servers, workers))
+            self._latest = await self.run(lambda: _read(self._config, fork_servers, workers))
         except OSError as error:
             log.warning("memory cannot be measured: %s", error)
-            known = {key: memory for key, memory in self._last.workers.items() if key in workers}
-            return msgspec.structs.replace(self._last, workers=known)
-        self.limit = self._last.limit
-        return self._last
+            known = {key: memory for key, memory in self._latest.workers.items() if key in workers}
+            return msgspec.structs.replace(self._latest, workers=known)
+        self.limit = self._latest.limit
+        return self._latest
 
     async def run(self, work: Callable[[], Result]) -> Result:
-        """Return what ``work`` returns, run after the readings that were asked for before."""
+        """Return the result of ``work``, run after the readings requested before."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, work)
 
     def reconfigure(self, config: MemoryConfig) -> None:
@@ -86,24 +89,24 @@ class MemorySampler:
         self._thread.shutdown(wait=False)
 
 
-def _read(config: MemoryConfig, fork_servers: Sequence[int], workers: Mapping[tuple[str, int], int]) -> Reading:
-    begun = time.thread_time()
+def _read(config: MemoryConfig, fork_servers: Sequence[int], workers: Mapping[Key, int]) -> Reading:
+    start = time.thread_time()
     host = read_memory(os.getpid())
     parents = [memory for memory in map(read_memory, fork_servers) if memory is not None]
-    children = {key: read_memory(pid) for key, pid in workers.items()}
-    found = {key: memory for key, memory in children.items() if memory is not None}
+    readings = {key: read_memory(pid) for key, pid in workers.items()}
+    running = {key: memory for key, memory in readings.items() if memory is not None}
     limit = read_limit(config)
     kernel = read_kernel_view(limit)
-    own = sum(memory.anonymous for memory in (host, *parents, *found.values()) if memory is not None)
+    own = sum(memory.anonymous for memory in (host, *parents, *running.values()) if memory is not None)
     return Reading(
         host=host.pss if host is not None else 0,
         fork_server=sum(memory.pss for memory in parents) if parents else None,
-        workers=found,
+        workers=running,
         measure=host.measure if host is not None else "pss",
         limit=limit,
         kernel=kernel,
-        # Older kernels do not tell what of a process is anonymous: then nobody knows what is others'.
-        others=max(0, kernel.held - own) if kernel.held is not None and own else 0,
+        # Older kernels do not report how much of a process is anonymous: then the external usage is unknown.
+        external_usage=max(0, kernel.held - own) if kernel.held is not None and own else 0,
         at=time.monotonic(),
-        cost=time.thread_time() - begun,
+        cost=time.thread_time() - start,
     )

@@ -1,4 +1,4 @@
-"""Report on how and why a worker ended."""
+"""Report on how and why a worker exited."""
 
 from __future__ import annotations
 
@@ -6,16 +6,17 @@ import msgspec
 
 
 class ExitReport(msgspec.Struct, frozen=True, kw_only=True):
-    """How and why the last worker of a handler ended."""
+    """How and why the last worker of a handler exited."""
 
     kind: str
-    """One of ``handler_host.lifecycle.state.Cause``."""
+    """A value of ``handler_host.workers.events.Cause``."""
     text: str
     at: str
+    """Time of day, ISO 8601 in UTC."""
     generation: int
     code: int | None = None
     signal: int | None = None
     pss: int | None = None
-    """What it took when it was last measured before it was told to go."""
+    """Bytes of PSS at the last measurement before the worker was stopped."""
     given_back: int | None = None
-    """What of that was its own alone: the bytes that its end gave back."""
+    """Bytes of it that were the worker's alone, and that its exit therefore freed."""

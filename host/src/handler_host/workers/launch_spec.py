@@ -1,4 +1,4 @@
-"""What a generation is launched with: its launcher, its specification, its limits."""
+"""Builds the launch specification of each worker: launcher, policy, settings, secrets, limits."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ from handler_host.workers.worker import LaunchSpec
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
-    """Return how the host treats a handler: what is configured for it, else its manifest's word, else the defaults."""
+    """Return the policy of a handler: its own configuration, else its manifest, else the configured defaults."""
     policy, manifest = config.policy(entry.name), entry.manifest
     if manifest is None:
         return policy
     timeouts = manifest.timeouts
-    wishes = {
+    suggestions = {
         "activate_timeout": timeouts.activate,
         "first_byte_timeout": timeouts.first_byte,
         "gap_timeout": timeouts.gap,
@@ -40,31 +40,31 @@ def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
         "memory_estimate": manifest.memory_estimate,
     }
     own = config.handlers.get(entry.name, {})
-    changes = {key: value for key, value in wishes.items() if value is not None and key not in own}
+    changes = {key: value for key, value in suggestions.items() if value is not None and key not in own}
     return msgspec.structs.replace(policy, **changes) if changes else policy
 
 
-def unknown_handlers(config: Config, found: Catalog) -> list[str]:
-    """Return a sentence for each handler that is configured, but not installed."""
+def unknown_handlers(config: Config, catalog: Catalog) -> list[str]:
+    """Return a warning for each handler that is configured, but not installed."""
     places = [(name, f"[handlers.{name}]") for name in config.handlers]
     places += [(name, "log.levels") for name in config.log.levels]
     return [
-        f"{place}: there is no handler {name!r}{did_you_mean(name, found.entries)}"
+        f"{place}: there is no handler {name!r}{did_you_mean(name, catalog.entries)}"
         for name, place in places
-        if name not in found.entries
+        if name not in catalog.entries
     ]
 
 
-def check_all_settings(config: Config, found: Catalog) -> None:
+def check_all_settings(config: Config, catalog: Catalog) -> None:
     """Check the settings of each handler against its manifest; raises ``ConfigError``."""
-    for name, entry in found.entries.items():
+    for name, entry in catalog.entries.items():
         check_configured(entry.manifest, config, name)
 
 
 class LaunchSpecBuilder:
-    """Owns the launchers, and knows which one a handler needs and what its worker may see.
+    """Builds launch specifications, and owns the launchers.
 
-    ``environ`` is where secrets come from; ``make_call_runner`` makes the runner of the
+    ``environ`` holds the secrets; ``make_call_runner`` makes the runner of the
     dispatches that the worker of a handler makes itself.
     """
 
@@ -80,16 +80,16 @@ class LaunchSpecBuilder:
         self._exec: dict[str | None, Launcher] = {}
 
     @property
-    def fork_servers(self) -> list[int]:
-        """The process numbers of the fork servers: none, one, or more after a rescan."""
+    def fork_server_pids(self) -> list[int]:
+        """The process IDs of the fork servers: none, one, or more after a rescan."""
         return self._fork.pids
 
-    def retire(self) -> None:
-        """Launch from a fresh fork server from now on: what this one has preloaded may be of yesterday."""
+    def retire_fork_server(self) -> None:
+        """Launch from a new fork server from now on: the modules preloaded in this one may be outdated."""
         self._fork.retire()
 
     async def try_fork(self) -> int:
-        """Fork a worker without a handler, and end it; return its pid. Raises what the fork server raises."""
+        """Fork a worker without a handler, and kill it; return its process ID. Raises ``OutOfResources``."""
         worker = await self._fork.launch("verify", 0, self._environment)
         worker.kill(signal.SIGKILL)
         worker.socket.close()
@@ -97,23 +97,23 @@ class LaunchSpecBuilder:
         await worker.wait()
         return worker.pid
 
-    def rest(self) -> None:
-        """Let a fork server go that has no worker."""
+    def stop_idle_fork_server(self) -> None:
+        """Stop the fork server if it has no worker."""
         self._fork.stop_idle()
 
     def reconfigure(self, config: Config) -> None:
-        """Plan with this configuration from now on."""
+        """Build specifications from this configuration from now on."""
         self._config = config
         self._fork.reconfigure(config.preload(), config.workers.linger)
 
     async def close(self) -> None:
-        """End the launchers, and what they have started."""
+        """Close the launchers, and end the processes that they have started."""
         launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
         for launcher in launchers:
             await launcher.close()
 
-    async def plan(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
-        """Return what to launch generation ``generation`` of the handler with.
+    async def build(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
+        """Return the specification of worker ``generation`` of the handler.
 
         Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
         """
@@ -124,8 +124,8 @@ class LaunchSpecBuilder:
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
         return LaunchSpec(
-            number=generation,
-            spec=WorkerSpec(
+            generation=generation,
+            worker=WorkerSpec(
                 handler=entry.name,
                 entry_point=entry.entry_point,
                 distribution=entry.distribution,
@@ -149,15 +149,15 @@ class LaunchSpecBuilder:
                 max_answer=self._config.server.max_answer,
             ),
             output_lines_per_second=workers.output_lines_per_second,
-            on_log=lambda record: _log_of_worker(entry.name, generation, record),
+            on_log=lambda record: _log_record(entry.name, generation, record),
             make_call_runner=lambda channel: self._make_call_runner(entry.name, channel),
         )
 
-    def _launcher(self, policy: HandlerPolicy, own: str | None) -> Launcher:
-        """Return what launches a handler; ``own`` is the interpreter of its own environment, if it has one."""
+    def _launcher(self, policy: HandlerPolicy, own_python: str | None) -> Launcher:
+        """Return the launcher of a handler; ``own_python`` is the interpreter of its own environment, if it has one."""
         if policy.isolation == "inline":
             return self._inline
-        python = str(policy.python) if policy.python is not None else own
+        python = str(policy.python) if policy.python is not None else own_python
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork
         if python not in self._exec:
@@ -165,7 +165,7 @@ class LaunchSpecBuilder:
         return self._exec[python]
 
 
-def _log_of_worker(handler: str, generation: int, record: Log) -> None:
+def _log_record(handler: str, generation: int, record: Log) -> None:
     fields: dict[str, object] = {"handler": handler, "generation": generation, "logger": record.logger}
     if record.request_id is not None:
         fields["request_id"] = record.request_id

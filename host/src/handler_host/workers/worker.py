@@ -1,8 +1,8 @@
-"""One generation of a handler's worker: from its launch to its reaped process.
+"""One worker of a handler: from its launch to its reaped process.
 
-One task runs it, :meth:`Worker.run`, and owns all of it: the process, the
-channel, the output pipe. It tells what happens as lifecycle events, and when it
-returns, nothing of the generation is left.
+One task runs it, :meth:`Worker.run`, and owns all of it: the process, the channel, the
+output pipe. It reports what happens as events (``handler_host.workers.events``). When it
+returns, nothing of the worker is left.
 """
 
 from __future__ import annotations
@@ -23,29 +23,37 @@ from handler_host.channel.call import ChannelLimits
 from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.channel.frames import Log, Ready, WorkerSpec
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import state as life
-from handler_host.lifecycle.state import Cause
-from handler_host.memory.procfs import Memory
+from handler_host.memory.footprints import HandlerVersion
+from handler_host.memory.views import MemoryUsage
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, HandlerCrashed, HostError, OutOfResources
+from handler_host.workers.events import (
+    Cause,
+    MemoryLimitExceeded,
+    WorkerEvent,
+    WorkerExited,
+    WorkerLost,
+    WorkerReady,
+    WorkerStartFailed,
+)
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launchers.base import ExitStatus, Launcher, WorkerProcess
 from handler_host.workers.output_logger import OutputLogger
 
 EXIT_GRACE = 1.0
-"""Seconds that a worker whose channel has closed gets to be gone, so that its own exit status is seen."""
+"""Seconds for a worker whose channel has closed to exit by itself, so that its own exit status is seen."""
 
 LAUNCH_GRACE = 10.0
-"""Seconds that a launch may still take when nobody wants the worker any more."""
+"""Seconds that a launch may still take after its worker was aborted."""
 
 TERM_GRACE = 2.0
-"""Seconds between SIGTERM and SIGKILL for a worker that did not go by itself."""
+"""Seconds between SIGTERM and SIGKILL for a worker that did not exit by itself."""
 
 
 class LaunchSpec(msgspec.Struct, frozen=True):
-    """What a generation is launched with."""
+    """Everything that one worker is launched with."""
 
-    number: int
-    spec: WorkerSpec
+    generation: int
+    worker: WorkerSpec
     policy: HandlerPolicy
     launcher: Launcher
     limits: ChannelLimits
@@ -56,91 +64,84 @@ class LaunchSpec(msgspec.Struct, frozen=True):
 
 
 class Worker:
-    """The worker of one generation.
+    """One worker, identified by its handler and generation.
 
-    ``post`` takes the events: ``WorkerReady`` or ``WorkerStartFailed``, then, after an
-    activation, ``WorkerLost`` if it ends unasked, and last ``WorkerExited``. ``killed_for_memory``
-    tells whether the kernel has just killed a worker, when nobody else is known to.
+    ``post`` takes its events: ``WorkerReady`` or ``WorkerStartFailed``, then, after an
+    activation, ``WorkerLost`` if it ends by itself, and last ``WorkerExited``.
+    ``was_oom_kill`` returns whether the kernel has just killed a process for memory; it
+    is asked when the sender of a SIGKILL is unknown.
     """
 
     def __init__(
-        self, plan: LaunchSpec, post: Callable[[life.Event], None], killed_for_memory: Callable[[], Awaitable[bool]]
+        self, spec: LaunchSpec, post: Callable[[WorkerEvent], None], was_oom_kill: Callable[[], Awaitable[bool]]
     ) -> None:
-        self.number = plan.number
+        self.handler = spec.worker.handler
+        self.generation = spec.generation
+        self.version: HandlerVersion = (spec.worker.handler, spec.worker.distribution, spec.worker.version)
+        """The version of the handler that it runs."""
         self.launched_at = time.monotonic()
         self.ready_at: float | None = None
+        self.stopped_at: float | None = None
+        """When it was told to stop; all three on the monotonic clock."""
         self.process: WorkerProcess | None = None
         self.channel: Channel | None = None
         self.ready: Ready | None = None
+        """Its report on becoming ready: its operations."""
         self.exit: ExitStatus | None = None
-        self.subject = (plan.spec.handler, plan.spec.distribution, plan.spec.version)
-        """What is learned of it belongs to this version of the handler."""
-        self.memory: Memory | None = None
-        """What it took when it was last measured before it was told to go: then its memory is on its way back."""
-        self.peak = 0
-        """The most that it took, in bytes of PSS."""
-        self.steady = 0
-        """The most that it took since it was ready."""
-        self.shared = 0
-        """What of its resident memory is others' share, in bytes."""
+        self.usage = MemoryUsage()
         self.served = 0
-        """Dispatches that it was given."""
-        self.stop_at: float | None = None
-        self._plan = plan
+        """Dispatches that got a lease on it."""
+        self._spec = spec
         self._post = post
-        self._killed_for_memory = killed_for_memory
-        self._killed = False
-        """The host has sent it a signal that ends it."""
-        self._killed_by_kernel = False
-        """For memory."""
+        self._was_oom_kill = was_oom_kill
+        self._killed_by_host = False
+        self._killed_for_memory = False
         self._stopping = asyncio.Event()
         self._aborted = False
         self._launching: asyncio.Task[WorkerProcess] | None = None
 
     @property
     def policy(self) -> HandlerPolicy:
-        """What it was launched with."""
-        return self._plan.policy
+        """The policy that it was launched with."""
+        return self._spec.policy
 
     @property
     def pid(self) -> int | None:
-        """The worker's process number, while it has one."""
+        """Its process ID, while it has a process."""
         return self.process.pid if self.process is not None and self.exit is None else None
 
     @property
     def pss(self) -> int | None:
-        """What it takes, as far as that was measured."""
-        return self.memory.pss if self.memory is not None else None
+        """Bytes of PSS at the latest measurement; None before the first."""
+        return self.usage.latest.pss if self.usage.latest is not None else None
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its activation is complete."""
+        return self.ready_at is not None
+
+    @property
+    def is_exiting(self) -> bool:
+        """Whether it was stopped or killed, or has exited."""
+        return self.stopped_at is not None or self._killed_by_host or self.exit is not None
 
     @property
     def out_of_memory(self) -> bool:
-        """Whether it was killed for memory, or could get no more."""
-        return self._killed_by_kernel or (self.channel is not None and self.channel.out_of_memory)
+        """Whether it was killed for memory, or an allocation failed."""
+        return self._killed_for_memory or (self.channel is not None and self.channel.out_of_memory)
 
-    def note_memory(self, memory: Memory) -> Memory:
-        """Take a measurement of its process; return what it counts with from now on."""
-        self.peak = max(self.peak, memory.peak, memory.pss)
-        going = self.stop_at is not None or self._killed or self.exit is not None
-        if self.memory is not None and going:
-            return self.memory
-        self.memory = memory
-        self.shared = max(0, memory.rss - memory.pss)
-        if self.ready_at is not None:
-            self.steady = max(self.steady, memory.pss)
-        return memory
-
-    def report(self, cause: Cause, reason: str | None) -> ExitReport:
-        """Return how and why it ended; ``reason`` says it better than the process's end does."""
-        assert self.exit is not None, "what has not ended is not reported"
+    def exit_report(self, cause: Cause, reason: str | None) -> ExitReport:
+        """Return how and why it exited; ``reason`` takes the place of a description of the exit status."""
+        assert self.exit is not None, "only a worker that has exited is reported"
         return ExitReport(
             kind=cause.value,
             text=reason if reason is not None else self.exit.describe(),
             at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            generation=self.number,
+            generation=self.generation,
             code=self.exit.code,
             signal=self.exit.signal,
             pss=self.pss,
-            given_back=self.memory.uss if self.memory is not None else None,
+            given_back=self.usage.latest.uss if self.usage.latest is not None else None,
         )
 
     def abort(self) -> None:
@@ -149,45 +150,45 @@ class Worker:
         if self.process is not None:
             self._kill(self.process)
         elif self._launching is not None:
-            # Not at once: the process may be there already, and it has to be gone when the unload is answered.
+            # Not at once: the process may exist already, and must have exited when the unload is answered.
             asyncio.get_running_loop().call_later(LAUNCH_GRACE, self._launching.cancel)
 
     def stop(self) -> None:
-        """Let it deactivate and go, by force in the end; ``WorkerExited`` follows."""
-        self.stop_at = time.monotonic()
+        """Stop it: it deactivates and exits, or is killed in the end; ``WorkerExited`` follows."""
+        self.stopped_at = time.monotonic()
         self._stopping.set()
 
     async def run(self) -> None:
-        """Launch, activate, watch and end the worker."""
-        plan = self._plan
+        """Launch, activate and supervise the worker until its process is reaped."""
+        spec = self._spec
         try:
             self.process = await self._launch()
         except HostError as error:
-            self._never_ready(error)
+            self._post_start_failure(error)
             return
         if self._aborted:
             self._kill(self.process)
         exiting = asyncio.create_task(self._wait(self.process), name=f"exit of {self._name}")
         output: OutputLogger | None = None
         try:
-            output = OutputLogger(self.process.output, plan.spec.handler, plan.output_lines_per_second)
+            output = OutputLogger(self.process.output, self.handler, spec.output_lines_per_second)
             self.channel = await Channel.open(
                 self.process.socket,
-                handler=plan.spec.handler,
-                generation=self.number,
-                limits=plan.limits,
-                on_log=plan.on_log,
-                # What it is in after that, nobody knows.
-                on_out_of_memory=partial(self._post, life.MemoryLimitExceeded(self.number, Cause.OUT_OF_MEMORY)),
-                make_call_runner=plan.make_call_runner,
+                handler=self.handler,
+                generation=self.generation,
+                limits=spec.limits,
+                on_log=spec.on_log,
+                # After a failed allocation the state of the plugin's code is undefined.
+                on_out_of_memory=partial(self._post, MemoryLimitExceeded(self.generation, Cause.OUT_OF_MEMORY)),
+                make_call_runner=spec.make_call_runner,
             )
             failure = await self._activate(self.channel, exiting)
             if failure is None:
                 self.ready_at = time.monotonic()
-                self._post(life.WorkerReady(self.number))
-                await self._watch(self.channel, exiting)
+                self._post(WorkerReady(self.generation))
+                await self._supervise(self.channel, exiting)
         finally:
-            # Also when the host's own loop is torn down: no worker outlives its generation.
+            # Also when the host's event loop is torn down: no process outlives its worker.
             if not exiting.done():
                 self._kill(self.process)
             try:
@@ -195,26 +196,22 @@ class Worker:
             finally:
                 self._close(self.process, output)
         if failure is not None:
-            self._never_ready(failure)
+            self._post_start_failure(failure)
         else:
-            self._post(life.WorkerExited(self.number, random.random()))
-
-    def _kill(self, process: WorkerProcess) -> None:
-        self._killed = True
-        process.kill(signal.SIGKILL)
+            self._post(WorkerExited(self.generation, random.random()))
 
     @property
     def _name(self) -> str:
-        return f"{self._plan.spec.handler} generation {self.number}"
+        return f"{self.handler} generation {self.generation}"
 
     async def _launch(self) -> WorkerProcess:
-        """Return the process; raises what the launcher raises, and ``ActivationTimeout`` if it does not answer."""
-        plan = self._plan
+        """Return the process; raises the launcher's error, or ``ActivationTimeout`` if the launcher hangs."""
+        spec = self._spec
         if self._aborted:
-            raise ActivationFailed(f"{plan.spec.handler} was aborted before its launch")
-        work = plan.launcher.launch(plan.spec.handler, self.number, plan.spec.environment)
+            raise ActivationFailed(f"{self.handler} was aborted before its launch")
+        work = spec.launcher.launch(self.handler, self.generation, spec.worker.environment)
         self._launching = launching = asyncio.create_task(work, name=f"launch of {self._name}")
-        limit = plan.policy.activate_timeout
+        limit = spec.policy.activate_timeout
         try:
             await asyncio.wait({launching}, timeout=limit)
         finally:
@@ -222,14 +219,89 @@ class Worker:
         await asyncio.wait({launching})
         if launching.cancelled():
             raise ActivationTimeout(
-                f"no process for {plan.spec.handler} within {limit:g} s (activate_timeout): the fork server hangs, "
-                "perhaps in what it preloads",
+                f"no process for {self.handler} within {limit:g} s (activate_timeout): the fork server hangs, "
+                "perhaps in a module that it preloads",
                 retry_after=limit,
             )
         return launching.result()
 
+    async def _activate(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> HostError | None:
+        """Return None when the worker is ready, else the reason why it is not, with its exit explained."""
+        spec = self._spec
+        try:
+            self.ready = await channel.start(spec.worker, spec.policy.activate_timeout)
+        except HandlerCrashed:
+            closed = channel.closed.result()
+            exit = None if closed.broken else await self._wait_for_exit(exiting, EXIT_GRACE)
+            if exit is not None and exit.lost:
+                # Not the handler's failure: it gets no backoff.
+                return OutOfResources(f"{self.handler}: {exit.describe()}; retry the request", retry_after=1.0)
+            text = (await self._explain(exit))[1] if exit is not None else closed.text
+            return ActivationFailed(f"the worker of {self.handler} ended before it was ready: {text}")
+        except HostError as error:
+            return error
+        return None
+
+    async def _supervise(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> None:
+        """Wait until the worker is stopped or ends by itself, and until its process is reaped."""
+        stopping = asyncio.create_task(self._stopping.wait(), name=f"stop of {self._name}")
+        try:
+            outcomes: set[asyncio.Future[Any]] = {stopping, exiting, channel.closed}
+            await asyncio.wait(outcomes, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            stopping.cancel()
+        process = self.process
+        assert process is not None, "a supervised worker was launched"
+        if not self._stopping.is_set():
+            await self._handle_loss(channel, exiting, process)
+            return
+        policy = self._spec.policy
+        channel.stop(policy.stop_grace)
+        if await self._wait_for_exit(exiting, policy.stop_grace) is None:
+            process.kill(signal.SIGTERM)
+            if await self._wait_for_exit(exiting, TERM_GRACE) is None:
+                self._kill(process)
+                await exiting
+
+    async def _handle_loss(self, channel: Channel, exiting: asyncio.Task[ExitStatus], process: WorkerProcess) -> None:
+        """Reap a worker that ended by itself, hung or broke the protocol, then post ``WorkerLost``."""
+        reason = channel.closed.result() if channel.closed.done() else None
+        if reason is not None and reason.broken:
+            self._kill(process)
+            text = reason.text
+            cause = Cause.HANG if reason.hang else Cause.CRASH
+            await exiting
+        else:
+            if await self._wait_for_exit(exiting, EXIT_GRACE) is None:
+                self._kill(process)
+            cause, text = await self._explain(await exiting)
+        error = HandlerCrashed(f"the worker of {self.handler} ended: {text}")
+        channel.fail(error)
+        self._post(WorkerLost(self.generation, cause, error))
+
+    async def _explain(self, exit: ExitStatus) -> tuple[Cause, str]:
+        """Return the cause and a description of an exit that the host did not ask for."""
+        text = exit.describe()
+        if exit.signal != signal.SIGKILL or self._killed_by_host:
+            return Cause.CRASH, text
+        if await self._was_oom_kill():
+            self._killed_for_memory = True
+            return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
+        return Cause.KILLED, f"{text} (not sent by the host, no OOM kill recorded)"
+
+    def _post_start_failure(self, error: HostError) -> None:
+        if self._aborted:
+            self._post(WorkerExited(self.generation))
+        else:
+            counts_as_failure = not isinstance(error, OutOfResources)
+            self._post(WorkerStartFailed(self.generation, error, counts_as_failure, random.random()))
+
+    def _kill(self, process: WorkerProcess) -> None:
+        self._killed_by_host = True
+        process.kill(signal.SIGKILL)
+
     def _close(self, process: WorkerProcess, output: OutputLogger | None) -> None:
-        """Close the host's ends."""
+        """Close the host's ends of socket and pipe."""
         if self.channel is not None:
             self.channel.close()
         else:
@@ -243,79 +315,7 @@ class Worker:
         self.exit = await process.wait()
         return self.exit
 
-    def _never_ready(self, error: HostError) -> None:
-        if self._aborted:
-            self._post(life.WorkerExited(self.number))
-        else:
-            counts_as_failure = not isinstance(error, OutOfResources)
-            self._post(life.WorkerStartFailed(self.number, error, counts_as_failure, random.random()))
-
-    async def _activate(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> HostError | None:
-        """Return None when the worker is ready; else why it is not, with the worker's end explained."""
-        plan = self._plan
-        try:
-            self.ready = await channel.start(plan.spec, plan.policy.activate_timeout)
-        except HandlerCrashed:
-            closed = channel.closed.result()
-            exit = None if closed.broken else await self._gone(exiting, EXIT_GRACE)
-            if exit is not None and exit.lost:
-                # No fault of the handler, which is not paused for it.
-                return OutOfResources(f"{plan.spec.handler}: {exit.describe()}; ask again", retry_after=1.0)
-            how = (await self._explain(exit))[1] if exit is not None else closed.text
-            return ActivationFailed(f"the worker of {plan.spec.handler} ended before it was ready: {how}")
-        except HostError as error:
-            return error
-        return None
-
-    async def _watch(self, channel: Channel, exiting: asyncio.Task[ExitStatus]) -> None:
-        """Wait until the worker is told to stop or is lost, and see it out."""
-        stopping = asyncio.create_task(self._stopping.wait(), name=f"stop of {self._name}")
-        try:
-            ends: set[asyncio.Future[Any]] = {stopping, exiting, channel.closed}
-            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            stopping.cancel()
-        process = self.process
-        assert process is not None, "a generation that is watched was launched"
-        if not self._stopping.is_set():
-            await self._lose(channel, exiting, process)
-            return
-        policy = self._plan.policy
-        channel.stop(policy.stop_grace)
-        if await self._gone(exiting, policy.stop_grace) is None:
-            process.kill(signal.SIGTERM)
-            if await self._gone(exiting, TERM_GRACE) is None:
-                self._kill(process)
-                await exiting
-
-    async def _lose(self, channel: Channel, exiting: asyncio.Task[ExitStatus], process: WorkerProcess) -> None:
-        """Tell that the worker ended unasked, or is given up; its process is gone before anybody is told."""
-        reason = channel.closed.result() if channel.closed.done() else None
-        if reason is not None and reason.broken:
-            # A hang or a broken protocol: the worker is there, but of no use.
-            self._kill(process)
-            text = reason.text
-            cause = Cause.HANG if reason.hang else Cause.CRASH
-            await exiting
-        else:
-            if await self._gone(exiting, EXIT_GRACE) is None:
-                self._kill(process)
-            cause, text = await self._explain(await exiting)
-        error = HandlerCrashed(f"the worker of {self._plan.spec.handler} ended: {text}")
-        channel.fail(error)
-        self._post(life.WorkerLost(self.number, cause, error))
-
-    async def _explain(self, exit: ExitStatus) -> tuple[Cause, str]:
-        """Return why and how a worker ended that nobody has told to."""
-        text = exit.describe()
-        if exit.signal != signal.SIGKILL or self._killed:
-            return Cause.CRASH, text
-        if await self._killed_for_memory():
-            self._killed_by_kernel = True
-            return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
-        return Cause.KILLED, f"{text}, which neither the host has sent nor the kernel for want of memory"
-
-    async def _gone(self, exiting: asyncio.Task[ExitStatus], seconds: float) -> ExitStatus | None:
-        """Return how the process ended, or None if it is still there after ``seconds``."""
+    async def _wait_for_exit(self, exiting: asyncio.Task[ExitStatus], seconds: float) -> ExitStatus | None:
+        """Return how the process exited, or None if it is still running after ``seconds``."""
         await asyncio.wait({exiting}, timeout=seconds)
         return exiting.result() if exiting.done() else None

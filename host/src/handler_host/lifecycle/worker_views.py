@@ -1,0 +1,124 @@
+"""The host's processes as the memory monitor sees them (``handler_host.memory.views``)."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.events import Evicted, MemoryLimitExceeded
+from handler_host.lifecycle.state import Phase
+from handler_host.memory.footprints import HandlerVersion
+from handler_host.memory.views import MemoryUsage
+from handler_host.workers.events import Cause
+from handler_host.workers.worker import Worker
+
+
+class ControlledWorker:
+    """One worker of a controller, with the facts of its handler that decide about its memory."""
+
+    __slots__ = ("_controller", "_worker")
+
+    def __init__(self, controller: HandlerController, worker: Worker) -> None:
+        self._controller = controller
+        self._worker = worker
+
+    @property
+    def handler(self) -> str:
+        """The handler's name."""
+        return self._worker.handler
+
+    @property
+    def generation(self) -> int:
+        """The number of the worker."""
+        return self._worker.generation
+
+    @property
+    def version(self) -> HandlerVersion:
+        """The version of the handler that it runs."""
+        return self._worker.version
+
+    @property
+    def usage(self) -> MemoryUsage:
+        """Its measurements."""
+        return self._worker.usage
+
+    @property
+    def pid(self) -> int | None:
+        """Its process ID; None without a process."""
+        return self._worker.pid
+
+    @property
+    def is_inline(self) -> bool:
+        """Whether it runs in the host's own process."""
+        return self._worker.policy.isolation == "inline"
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether its activation is complete."""
+        return self._worker.is_ready
+
+    @property
+    def is_exiting(self) -> bool:
+        """Whether it was stopped or killed, or has exited."""
+        return self._worker.is_exiting
+
+    @property
+    def has_exited(self) -> bool:
+        """Whether its process has exited."""
+        return self._worker.exit is not None
+
+    @property
+    def is_pinned(self) -> bool:
+        """Whether its handler is pinned."""
+        return self._controller.policy.pin
+
+    @property
+    def soft_limit(self) -> int | None:
+        """``memory_soft_limit`` of its handler; None unless it is ready."""
+        return self._controller.policy.memory_soft_limit if self._controller.state.phase is Phase.READY else None
+
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it could be evicted, on the monotonic clock; None while it must not be."""
+        return self._controller.evictable_since()
+
+    @property
+    def seconds_since_launch(self) -> float:
+        """Seconds since its launch."""
+        return time.monotonic() - self._worker.launched_at
+
+    def busy_for_another(self, default: float) -> float:
+        """Return the seconds until it is probably idle: 0 if it is idle, ``default`` if nothing is known."""
+        controller = self._controller
+        return controller.busy.seconds_left(default) if controller.state.leases else 0.0
+
+
+class SupervisedProcesses:
+    """The workers of all controllers, and the fork servers.
+
+    ``fork_servers`` returns the process IDs of the fork servers.
+    """
+
+    def __init__(self, controllers: Mapping[str, HandlerController], fork_servers: Callable[[], Sequence[int]]) -> None:
+        self._controllers = controllers
+        self.fork_servers = fork_servers
+
+    def workers(self) -> Iterator[ControlledWorker]:
+        """Yield all workers."""
+        for controller in self._controllers.values():
+            if controller.worker is not None:
+                yield ControlledWorker(controller, controller.worker)
+
+    def has_activations(self) -> bool:
+        """Return whether a handler activates, or waits for memory to do so."""
+        activating = (Phase.WAITING, Phase.ACTIVATING)
+        return any(controller.state.phase in activating for controller in self._controllers.values())
+
+    def evict(self, handler: str, generation: int) -> None:
+        """Unload an idle worker for the sake of its memory."""
+        self._controllers[handler].post(Evicted(generation))
+
+    def recycle(self, handler: str, generation: int) -> None:
+        """Unload a worker that is over its soft limit, after its present dispatches."""
+        self._controllers[handler].post(MemoryLimitExceeded(generation, Cause.RECYCLED))
