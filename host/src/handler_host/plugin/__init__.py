@@ -14,8 +14,8 @@ of them. Its *hooks* (pluggy, marked with :data:`hookimpl`) run when the worker 
         async def now(self, request: dict) -> dict:
             return {"zone": self.zone}
 
-All of this runs in the worker; the host reads metadata only. So the names are imported on first use: the host's own
-modules import ``handler_host.plugin.errors`` without loading pluggy.
+All of this runs in the worker; the host reads metadata only. The names are imported on first use, so that the host's
+own modules can import ``handler_host.plugin.errors`` without loading pluggy.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handler_host._internal.suggestions import did_you_mean, nearest
     from handler_host.plugin.context import Context, Secret
     from handler_host.plugin.errors import (
         ActivationFailed,
@@ -73,14 +74,14 @@ if TYPE_CHECKING:
     from handler_host.plugin.hooks import hookimpl
     from handler_host.plugin.operations import CallInfo, operation
     from handler_host.plugin.provider_errors import (
+        from_httpx,
         from_status,
-        of_httpx,
+        parse_retry_after,
         refuse_fields,
-        retry_after_of,
-        timed_out,
-        unreachable,
+        timeout_error,
+        unreachable_error,
     )
-    from handler_host.plugin.retry import Retries, retried
+    from handler_host.plugin.retry import Retries, retry_stream
     from handler_host.plugin.trace import trace_headers
 
 __all__ = [
@@ -131,32 +132,35 @@ __all__ = [
     "UpstreamRateLimited",
     "UpstreamTimeout",
     "UpstreamUnreachable",
+    "did_you_mean",
+    "from_httpx",
     "from_status",
     "hookimpl",
-    "of_httpx",
+    "nearest",
     "operation",
+    "parse_retry_after",
     "refuse_fields",
-    "retried",
-    "retry_after_of",
-    "timed_out",
+    "retry_stream",
+    "timeout_error",
     "trace_headers",
-    "unreachable",
+    "unreachable_error",
 ]
 
 _MODULES = {
-    "context": ("Context", "Secret"),
-    "hooks": ("hookimpl",),
-    "operations": ("CallInfo", "operation"),
-    "provider_errors": (
+    "handler_host._internal.suggestions": ("did_you_mean", "nearest"),
+    "handler_host.plugin.context": ("Context", "Secret"),
+    "handler_host.plugin.hooks": ("hookimpl",),
+    "handler_host.plugin.operations": ("CallInfo", "operation"),
+    "handler_host.plugin.provider_errors": (
+        "from_httpx",
         "from_status",
-        "of_httpx",
+        "parse_retry_after",
         "refuse_fields",
-        "retry_after_of",
-        "timed_out",
-        "unreachable",
+        "timeout_error",
+        "unreachable_error",
     ),
-    "retry": ("Retries", "retried"),
-    "trace": ("trace_headers",),
+    "handler_host.plugin.retry": ("Retries", "retry_stream"),
+    "handler_host.plugin.trace": ("trace_headers",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
@@ -165,4 +169,4 @@ def __getattr__(name: str) -> Any:
     """Import the module that defines ``name``."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}"), name)
+    return getattr(import_module(_MODULE_OF.get(name, "handler_host.plugin.errors")), name)

@@ -1,4 +1,4 @@
-"""Context of a handler: its configuration, secrets, log and data directory, and its way to other handlers."""
+"""Context of a handler: its configuration, secrets, log, data directory, and calls to other handlers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handler_host.plugin.handler_client import DispatchMixin, DispatchTransport
 
 
 class Secret:
-    """A string that does not show itself in a ``repr``, a log or a traceback."""
+    """A string that is hidden in a ``repr``, a log and a traceback."""
 
     __slots__ = ("_value",)
 
@@ -24,7 +24,7 @@ class Secret:
         self._value = value
 
     def reveal(self) -> str:
-        """Return the value. Hand it to the SDK, and to nothing that prints."""
+        """Return the value. Pass it to the SDK only, and never to a function that prints or logs."""
         return self._value
 
     def __bool__(self) -> bool:
@@ -36,65 +36,66 @@ class Secret:
     __str__ = __repr__
 
 
-class _MadeOnDemand:
-    """``Context.data_dir``: the path that the host has given, made a directory when it is first asked for."""
-
-    def __get__(self, context: Context | None, owner: type | None = None) -> Path | None:
-        if context is None:
-            raise AttributeError("no default: the field is required")
-        path: Path | None = context.__dict__["data_dir"]
-        if path is not None:
-            try:
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            except OSError as error:
-                raise ConfigError(
-                    f"data_dir: {str(path)!r} cannot be made: {error.strerror}; "
-                    "choose a directory that the host may write to"
-                ) from error
-        return path
-
-    def __set__(self, context: Context, path: Path | None) -> None:
-        context.__dict__["data_dir"] = path
-
-
 @dataclass(frozen=True, repr=False, eq=False)
 class Context(DispatchMixin):
-    """What a handler is given when it is activated."""
+    """Access of a handler to its settings and to the host; the hooks receive it."""
 
     handler: str
     generation: int
     config: Mapping[str, Any]
     """The handler's own keys of ``[handlers.NAME]``, with the manifest's defaults."""
     secrets: Mapping[str, Secret]
-    """The declared secrets that are set; an optional one may be absent."""
+    """The declared secrets that are set; an optional one may be missing."""
     log: logging.Logger
-    data_dir: _MadeOnDemand = _MadeOnDemand()
-    """A directory of the handler's own (a ``Path``) that outlives workers, made when it is first asked for; None if
-    the host has none. Raises ``ConfigError`` if it cannot be made."""
+    _data_dir: Path | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
     _others: DispatchTransport | None = None
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"
 
+    @property
+    def data_dir(self) -> Path | None:
+        """The handler's own directory, which outlives its workers; None if the host has no data directory.
+
+        Same as :meth:`ensure_data_dir`: the directory exists after the first access.
+        """
+        return self.ensure_data_dir()
+
+    def ensure_data_dir(self) -> Path | None:
+        """Create the handler's own directory if it is missing, and return it; None if the host has no data directory.
+
+        Raises ``ConfigError`` if it cannot be created.
+        """
+        path = self._data_dir
+        if path is not None:
+            try:
+                path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            except OSError as error:
+                raise ConfigError(
+                    f"data_dir: {str(path)!r} cannot be created: {error.strerror}; "
+                    "choose a directory that the host may write to"
+                ) from error
+        return path
+
     def on_close(self, callback: Callable[[], Awaitable[object] | object]) -> None:
-        """Run ``callback`` (a function or coroutine function) at deactivation, last one first."""
+        """Run ``callback`` (a function or coroutine function) at deactivation, in reverse order of registration."""
         self._closers.append(callback)
 
     def pending(self, count: int, *, wake_after: float = 60.0) -> None:
-        """Tell the host how many things the handler has taken and not delivered yet.
+        """Report how many items the handler has accepted and not delivered yet; 0 withdraws the report.
 
-        The host shows it in ``/health/ready``, and if there is no worker after
-        ``wake_after`` seconds, it activates the handler again, as soon as there is
-        memory for it without unloading another. The note is a small file in
-        :attr:`data_dir`: it outlives the worker and the host, and may be written from
-        any thread. 0 takes it back. Does nothing without a data directory.
+        The host shows the count in ``/health/ready``. If there is no worker after ``wake_after`` seconds,
+        it activates the handler again, as soon as there is memory for it without unloading another handler.
+        The report is a small file in :attr:`data_dir`: it outlives the worker and the host. It may be
+        written from any thread. Has no effect without a data directory.
         """
-        if self.data_dir is not None:
-            pending.write(self.data_dir, count, wake_after)
+        directory = self.ensure_data_dir()
+        if directory is not None:
+            pending.write(directory, count, wake_after)
 
     async def close(self) -> None:
-        """Run the callbacks of :meth:`on_close`; one that fails is logged and keeps none of the others back."""
+        """Run the callbacks of :meth:`on_close`; one that fails is logged, and the others still run."""
         while self._closers:
             callback = self._closers.pop()
             try:
@@ -104,5 +105,5 @@ class Context(DispatchMixin):
             except BaseException as error:
                 task = asyncio.current_task()
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                    raise  # its time is over
+                    raise  # the time for deactivation is over
                 self.log.exception("closing failed in %s", getattr(callback, "__qualname__", callback))

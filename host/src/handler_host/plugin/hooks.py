@@ -1,4 +1,4 @@
-"""Hooks of a handler (pluggy): functions that the worker runs when it starts and stops."""
+"""Hooks of a handler (pluggy): methods that the worker runs when it starts and stops."""
 
 from __future__ import annotations
 
@@ -9,16 +9,15 @@ import pluggy
 if TYPE_CHECKING:
     from handler_host.plugin.context import Context
 
-
 PROJECT = "handler_host"
-"""The name under which pluggy knows this project's hooks."""
+"""Name of this project in pluggy."""
 hookspec = pluggy.HookspecMarker(PROJECT)
 hookimpl = pluggy.HookimplMarker(PROJECT)
-"""Marks a method of a handler as one of the hooks of :class:`HandlerHooks`."""
+"""Mark a method of a handler as one of the hooks of :class:`HandlerHooks`."""
 
 
 class HandlerHooks:
-    """The hooks of a handler. Each is optional, may be a coroutine function, and takes only the arguments it names."""
+    """Hooks of a handler. Each is optional, may be a coroutine function, and receives the arguments that it names."""
 
     @hookspec
     def activate(self, context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Operations of a handler: the methods that a dispatch calls."""
+"""Operations of a handler: the methods that dispatches call."""
 
 from __future__ import annotations
 
@@ -14,27 +14,26 @@ OPERATION_ATTRIBUTE = "__handler_operation__"
 
 @dataclass(frozen=True)
 class CallInfo:
-    """What an operation may ask to know of its dispatch, by a parameter named ``call``."""
+    """Details of the current dispatch; an operation receives them in a parameter named ``call``."""
 
     request_id: str
     operation: str
     streamed: bool
-    """Whether the client takes the pieces one by one."""
+    """Whether the client receives a stream of chunks."""
     deadline: float | None
-    """On the clock of :func:`time.monotonic`; None if there is none."""
+    """Deadline on the clock of :func:`time.monotonic`; None if there is no deadline."""
     log: logging.LoggerAdapter[logging.Logger]
     traceparent: str | None = None
-    """The trace that the dispatch is a part of (W3C Trace Context), for what it asks of others; see
-    ``handler_host.plugin.provider_errors``."""
+    """Trace of the dispatch (W3C Trace Context); :func:`handler_host.plugin.trace_headers` passes it to providers."""
 
     def remaining(self) -> float | None:
-        """Return the seconds that are left (0 if none are), or None without a deadline."""
+        """Return the seconds until the deadline, at least 0, or None without a deadline."""
         return None if self.deadline is None else max(0.0, self.deadline - time.monotonic())
 
 
 @dataclass(frozen=True)
 class OperationMark:
-    """What :func:`operation` notes on a method."""
+    """Mark that :func:`operation` sets on a method."""
 
     name: str
     summary: str
@@ -54,12 +53,11 @@ def operation(
 def operation(name: Any = None, /, *, summary: str = "", collect: Callable[[list[Any]], Any] | None = None) -> Any:
     """Mark a method as an operation, by default under the method's own name.
 
-    The method takes the request as its only argument, and ``call`` if it names
-    it (:class:`CallInfo`). The types that it is annotated with (builtins,
-    dataclasses, ``msgspec.Struct``) are checked, and shown as JSON Schema. It may be a
-    function, which is then run in a thread, a coroutine function, or an async
-    generator, which streams. ``collect`` makes one answer of a stream's pieces
-    for a client that asked for no stream; the default is a list of them.
+    The method receives the request as its only argument, and a :class:`CallInfo` if it has a parameter ``call``.
+    Its annotated types (builtins, dataclasses, ``msgspec.Struct``) are checked, and published as JSON Schema.
+    It may be a coroutine function, an async generator (which streams), or a function or generator (which run in
+    a thread). ``collect`` combines the chunks of a stream into one response for a client that takes no stream;
+    the default is the list of chunks.
     """
 
     def mark(method: Method) -> Method:

@@ -1,4 +1,4 @@
-"""Errors of providers, mapped to the errors of the host."""
+"""Map errors of providers to errors of the host."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from handler_host.plugin.errors import (
 )
 
 REFUSALS = frozenset({"content_filter", "content_policy_violation", "safety"})
-"""Providers' codes for content that they refuse."""
+"""Codes of providers for content that their filters refuse."""
 
 
 def from_status(
@@ -35,10 +35,10 @@ def from_status(
     if code in REFUSALS:
         return ContentRefused(f"the provider refused the content: {message}", param=param)
     if status in (401, 403):
-        # Not the provider's text: some repeat a part of the key in it.
+        # Without the provider's text: some repeat a part of the key in it.
         return UpstreamAuth(f"the provider refused the handler's key ({status}); check the handler's secret")
     if status == 408:
-        return UpstreamTimeout(f"the provider gave up waiting ({status}): {message}")
+        return UpstreamTimeout(f"the provider timed out ({status}): {message}")
     if status == 429:
         return UpstreamRateLimited(f"the provider limits the rate: {message}", retry_after=retry_after)
     if status in (503, 529):
@@ -48,8 +48,11 @@ def from_status(
     return UpstreamBadRequest(f"the provider refused the request ({status}): {message}", param=param)
 
 
-def retry_after_of(headers: Mapping[str, str]) -> float | None:
-    """Return the seconds in ``retry-after-ms`` or ``Retry-After`` (RFC 9110: seconds, or a date), or None."""
+def parse_retry_after(headers: Mapping[str, str]) -> float | None:
+    """Return the seconds of ``retry-after-ms`` or ``retry-after`` (RFC 9110: seconds, or a date), or None.
+
+    ``headers`` has lower-case names, or ignores their case.
+    """
     try:
         if "retry-after-ms" in headers:
             return max(0.0, float(headers["retry-after-ms"]) / 1000)
@@ -64,24 +67,27 @@ def retry_after_of(headers: Mapping[str, str]) -> float | None:
 
 
 def refuse_fields(request: Any, provider: str, *names: str) -> None:
-    """Raise ``InvalidInput`` for the first of these fields that a request has: nothing is dropped in silence."""
+    """Raise ``InvalidInput`` for the first of the fields ``names`` that is set: no field is dropped silently."""
     for name in names:
         if getattr(request, name) not in (None, [], {}):
-            raise InvalidInput(f"{name}: {provider} has nothing of the kind; leave it out", param=name)
+            raise InvalidInput(f"{name}: not supported by {provider}; leave it out", param=name)
 
 
-def timed_out(seconds: float) -> UpstreamTimeout:
-    """Return the error for a provider that was silent for so long."""
-    return UpstreamTimeout(f"no answer from the provider within {seconds:g} s")
+def timeout_error(seconds: float) -> UpstreamTimeout:
+    """Return the error for a provider that has sent nothing for ``seconds``."""
+    return UpstreamTimeout(f"no response from the provider within {seconds:g} s")
 
 
-def unreachable(error: BaseException) -> UpstreamUnreachable:
-    """Return the error for a connection to the provider that failed with ``error``, of whose text nothing is told."""
+def unreachable_error(error: BaseException) -> UpstreamUnreachable:
+    """Return the error for a failed connection to the provider; of ``error`` it names only the type."""
     return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
 
 
-def of_httpx(error: Exception, timeout: float) -> UpstreamError | None:
-    """Return the error for one of httpx or httpx2, which SDKs let through in mid-stream, or None if it is none."""
+def from_httpx(error: Exception, timeout: float) -> UpstreamError | None:
+    """Return the error for an exception of httpx or httpx2, or None for any other.
+
+    SDKs do not translate these exceptions in the middle of a stream. ``timeout`` is the setting in seconds.
+    """
     if not type(error).__module__.startswith("httpx"):
         return None
-    return timed_out(timeout) if "Timeout" in type(error).__name__ else unreachable(error)
+    return timeout_error(timeout) if "Timeout" in type(error).__name__ else unreachable_error(error)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextvars
 
 traceparent: contextvars.ContextVar[str | None] = contextvars.ContextVar("traceparent", default=None)
-"""That of the dispatch which is being served."""
+"""``traceparent`` of the dispatch that runs in this context; None if it is not traced."""
 
 
 def trace_headers() -> dict[str, str]:
-    """Return the headers that make a request to a provider a part of the dispatch's trace; none if it is not traced."""
+    """Return headers that add a request to a provider to the trace of the dispatch; empty if it is not traced."""
     parent = traceparent.get()
     return {} if parent is None else {"traceparent": parent}

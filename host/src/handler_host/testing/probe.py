@@ -126,7 +126,7 @@ async def look(probe: Probe, witness: Witness) -> Findings:
         config=spec.config,
         secrets={name: Secret(value) for name, value in spec.secrets.items()},
         log=logging.getLogger(spec.handler),
-        data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
+        _data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
     )
     # Its threads are the loop's own, and stay.
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.01) for _ in range(4)))

@@ -15,13 +15,13 @@ from handler_host.plugin import (
     ConfigError,
     Retries,
     UpstreamError,
+    from_httpx,
     from_status,
-    of_httpx,
-    retried,
-    retry_after_of,
-    timed_out,
+    parse_retry_after,
+    retry_stream,
+    timeout_error,
     trace_headers,
-    unreachable,
+    unreachable_error,
 )
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class GptA(ChatHandler):
         body = msgspec.to_builtins(request)
         body["model"] = request.model or self.context.config["model"]
         deadline = call.deadline if call is not None else None
-        async for piece in retried(lambda: self._attempt(body), self._retries, deadline=deadline):
+        async for piece in retry_stream(lambda: self._attempt(body), self._retries, deadline=deadline):
             yield piece
 
     def on_missing_finish_reason(self) -> FinishReason:
@@ -100,15 +100,15 @@ class GptA(ChatHandler):
         except openai.APIStatusError as error:
             raise _status_error(error) from error
         except openai.APITimeoutError as error:
-            raise timed_out(self.context.config["timeout"]) from error
+            raise timeout_error(self.context.config["timeout"]) from error
         except openai.APIConnectionError as error:
-            raise unreachable(error.__cause__ or error) from error
+            raise unreachable_error(error.__cause__ or error) from error
         except json.JSONDecodeError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
         except openai.APIError as error:
             raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
         except Exception as error:
-            told = of_httpx(error, self.context.config["timeout"])
+            told = from_httpx(error, self.context.config["timeout"])
             if told is None:
                 raise
             raise told from error
@@ -121,7 +121,7 @@ def _status_error(error: Any) -> UpstreamError:
     return from_status(
         error.status_code,
         str(message),
-        retry_after=retry_after_of(error.response.headers),
+        retry_after=parse_retry_after(error.response.headers),
         param=body.get("param"),
         code=body.get("code"),
     )

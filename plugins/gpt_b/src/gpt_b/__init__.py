@@ -22,14 +22,14 @@ from handler_host.plugin import (
     ConfigError,
     Retries,
     UpstreamError,
+    from_httpx,
     from_status,
-    of_httpx,
     operation,
-    retried,
-    retry_after_of,
-    timed_out,
+    parse_retry_after,
+    retry_stream,
+    timeout_error,
     trace_headers,
-    unreachable,
+    unreachable_error,
 )
 
 if TYPE_CHECKING:
@@ -73,7 +73,7 @@ class GptB(ChatHandler):
         body = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
         headers = {**headers_for(request), **trace_headers()}
         deadline = call.deadline if call is not None else None
-        async for chunk in retried(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
+        async for chunk in retry_stream(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
             yield chunk
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
@@ -81,7 +81,9 @@ class GptB(ChatHandler):
         """Let the provider count, which generates nothing."""
         validate_request(request)
         body = prompt_body(request, self.context.config["model"])
-        counted = [count async for count in retried(lambda: self._count(body), self._retries, deadline=call.deadline)]
+        counted = [
+            count async for count in retry_stream(lambda: self._count(body), self._retries, deadline=call.deadline)
+        ]
         return counted[0]
 
     def on_missing_finish_reason(self) -> FinishReason:
@@ -127,15 +129,15 @@ class GptB(ChatHandler):
         except anthropic.APIStatusError as error:
             raise _status_error(error) from error
         except anthropic.APITimeoutError as error:
-            raise timed_out(self.context.config["timeout"]) from error
+            raise timeout_error(self.context.config["timeout"]) from error
         except anthropic.APIConnectionError as error:
-            raise unreachable(error.__cause__ or error) from error
+            raise unreachable_error(error.__cause__ or error) from error
         except anthropic.APIError as error:
             raise UpstreamError(f"the provider's answer is not understood: {error.message}") from error
         except UpstreamError:
             raise
         except Exception as error:
-            told = of_httpx(error, self.context.config["timeout"])
+            told = from_httpx(error, self.context.config["timeout"])
             if told is None:
                 raise
             raise told from error
@@ -157,7 +159,7 @@ def _status_error(error: Any) -> UpstreamError:
     return from_status(
         error.status_code,
         str(message),
-        retry_after=retry_after_of(error.response.headers),
+        retry_after=parse_retry_after(error.response.headers),
         # Anthropic has no code of its own for it.
         code="content_filter" if "content filtering policy" in message else None,
     )

@@ -20,7 +20,7 @@ from handler_host.chat import (
     raise_truncated,
     validate_request,
 )
-from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retried
+from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retry_stream
 
 if TYPE_CHECKING:
     from gpt_c.backend import Backend, Call, Chunk, Question, Settings
@@ -80,7 +80,7 @@ class GptC(ChatHandler):
         ask = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
-            retried(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)  # type: ignore[type-var]
+            retry_stream(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)  # type: ignore[type-var]
         ) as pieces:
             async for piece in pieces:
                 yield piece
@@ -94,7 +94,7 @@ class GptC(ChatHandler):
         async def attempt() -> AsyncIterator[int]:
             yield await self._backend.count(asked)
 
-        (tokens,) = [count async for count in retried(attempt, self._retries, deadline=call.deadline)]
+        (tokens,) = [count async for count in retry_stream(attempt, self._retries, deadline=call.deadline)]
         return TokenCount(input_tokens=tokens)
 
     def on_missing_finish_reason(self) -> FinishReason:

@@ -9,7 +9,14 @@ from typing import Any
 
 import aiohttp
 
-from handler_host.plugin import UpstreamAuth, UpstreamError, from_status, retry_after_of, timed_out, unreachable
+from handler_host.plugin import (
+    UpstreamAuth,
+    UpstreamError,
+    from_status,
+    parse_retry_after,
+    timeout_error,
+    unreachable_error,
+)
 
 _BAD_KEY = "API_KEY_INVALID"
 """Google answers a wrong key with 400, and this reason among its details."""
@@ -21,9 +28,9 @@ def connection(timeout: float) -> Iterator[None]:
     try:
         yield
     except TimeoutError as error:
-        raise timed_out(timeout) from error
+        raise timeout_error(timeout) from error
     except aiohttp.ClientError as error:
-        raise unreachable(error) from error
+        raise unreachable_error(error) from error
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: str) -> UpstreamError:
@@ -46,12 +53,12 @@ def from_error(status: int, headers: Mapping[str, str], content: Any) -> Upstrea
         return from_status(
             status,
             f"an answer that is not Google's ({headers.get('content-type')})",
-            retry_after=retry_after_of(headers),
+            retry_after=parse_retry_after(headers),
         )
     details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
     if any(detail.get("reason") == _BAD_KEY for detail in details):
         return UpstreamAuth(f"the provider refused the handler's key ({status}); check the handler's secret")
-    retry_after = retry_after_of(headers)
+    retry_after = parse_retry_after(headers)
     return from_status(
         status,
         str(error["message"]),

@@ -31,7 +31,7 @@ from handler_host.plugin import (
     InvalidInput,
     Retries,
     refuse_fields,
-    retried,
+    retry_stream,
     trace_headers,
 )
 
@@ -117,7 +117,7 @@ class GptD(ChatHandler):
             body["_skip_mcp_handler"] = True
         deadline = call.deadline if call is not None else None
         attempt = self._streamed if call is None or call.streamed else self._whole
-        async for piece in retried(lambda: attempt(body), self._retries, deadline=deadline):
+        async for piece in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
             yield piece
 
     def on_missing_finish_reason(self) -> FinishReason:

@@ -20,9 +20,9 @@ from handler_host.plugin import (
     UpstreamError,
     UpstreamRateLimited,
     from_status,
-    retry_after_of,
-    timed_out,
-    unreachable,
+    parse_retry_after,
+    timeout_error,
+    unreachable_error,
 )
 
 TRANSPORTS = ("httpx", "httpcore", "aiohttp")
@@ -62,10 +62,10 @@ def _of_connection(chain: list[BaseException], timeout: float) -> HostError | No
     if any("Timeout" in type(link).__name__ for link in chain):
         if any(getattr(link, "status_code", None) == 408 for link in chain if _is_of_provider(link)):
             return None  # the provider's own time-out
-        return timed_out(timeout)
+        return timeout_error(timeout)
     for link in chain:
         if type(link).__module__.partition(".")[0] in TRANSPORTS and type(link).__name__ not in ANSWERS:
-            return unreachable(link)
+            return unreachable_error(link)
     if any(isinstance(link, json.JSONDecodeError) for link in chain):
         return UpstreamError("the provider sent a chunk that is not JSON")
     return None
@@ -152,7 +152,7 @@ def _retry_after(chain: list[BaseException]) -> float | None:
     for link in chain:
         for headers in (getattr(link, "litellm_response_headers", None), getattr(link, "headers", None)):
             if isinstance(headers, Mapping):
-                found = retry_after_of({name.lower(): value for name, value in headers.items()})
+                found = parse_retry_after({name.lower(): value for name, value in headers.items()})
                 if found is not None:
                     return found
     return None

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from handler_host.plugin import retry_after_of
+from handler_host.plugin import parse_retry_after
 from sheets.book import BookError, Effect
 from sheets.settings import SCOPE, Settings
 
@@ -88,7 +88,7 @@ def _answered(response: Any, settings: Settings) -> BookError:
         text = str(json.loads(response.text)["error"]["message"])
     except (ValueError, KeyError, TypeError):
         text = "an answer that is no JSON"
-    retry_after = retry_after_of({name.lower(): value for name, value in response.headers.items()})
+    retry_after = parse_retry_after({name.lower(): value for name, value in response.headers.items()})
     if status == 429:
         return BookError("limit", f"Google's quota is used up: {text}", retry_after=retry_after)
     if status == 401:

@@ -12,8 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from handler_host._internal.suggestions import did_you_mean, nearest
-from handler_host.plugin import InvalidInput
+from handler_host.plugin import InvalidInput, did_you_mean, nearest
 
 Cell = str | int | float | bool
 Cells = dict[str, Cell]

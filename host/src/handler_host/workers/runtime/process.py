@@ -117,7 +117,7 @@ def _make_context(start: frames.Start, host: HostConnection) -> Context:
         config=spec.config,
         secrets={name: Secret(value) for name, value in spec.secrets.items()},
         log=logging.getLogger(spec.handler),
-        data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
+        _data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
         _others=host.handler_calls,
     )
 
