@@ -1,0 +1,64 @@
+"""The commands of the README print what it shows."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+
+import pytest
+
+from handler_host.testing import HostUnderTest, host_under_test
+from tests.e2e.docs.reading import ROOT, Reader, steps
+
+README = (ROOT / "README.md").read_text()
+SHOWN = dict(steps(README))
+TOKEN = "a-token-of-the-readers"
+ADDRESS = "http://127.0.0.1:8080"
+
+
+def pattern(line: str) -> str:
+    """Return a pattern for a line of the README, in which ``…`` stands for any text and columns may be wider."""
+    return r"\s+".join(".*".join(map(re.escape, column.split("…"))) for column in line.split("  ") if column)
+
+
+def command(start: str) -> str:
+    (match,) = (each for each in SHOWN if each.startswith(start))
+    return match
+
+
+@pytest.fixture(scope="module")
+def host() -> Iterator[HostUnderTest]:
+    with host_under_test("[handlers.gpt_e]\nmax_tokens = 8\n", environ={"HANDLER_HOST_ADMIN_TOKEN": TOKEN}) as running:
+        yield running
+
+
+@pytest.mark.slow
+def test_the_request_is_answered_as_shown_and_the_list_has_the_columns(reader: Reader, host: HostUnderTest) -> None:
+    reader.environment |= {"HANDLER_HOST_URL": host.url, "HANDLER_HOST_ADMIN_TOKEN": TOKEN}
+    # A block shows the request on two lines; the second line is part of the command.
+    curl = command("curl ")
+    data, *lines = SHOWN[curl].splitlines()
+    events = reader.run(f"{curl}\n{data}".replace(ADDRESS, host.url).replace("-N", "-sN"))
+    for line in lines:
+        assert re.search(rf"^{pattern(line)}", events, re.MULTILINE), f"{line}\n{events}"
+
+    listed = reader.run("handler-host ps")
+    head, row, *_ = SHOWN["handler-host ps"].splitlines()
+    assert re.search(rf"^{pattern(head)}$", listed, re.MULTILINE), listed
+    assert re.search(rf"^{pattern(row)}", listed, re.MULTILINE), listed
+    assert "gpt_e" in reader.run("handler-host unload gpt_e")
+
+
+def test_the_named_modules_exist() -> None:
+    how = README.partition("\n## How it works\n")[2].partition("\n## ")[0]
+    modules = re.findall(r"`([a-z_/]+\.py)`", how)
+    assert len(modules) >= 6
+    assert [name for name in modules if not (ROOT / "host/src/handler_host" / name).exists()] == []
+
+
+def test_the_python_that_is_required_is_the_one_of_the_distribution() -> None:
+    required = re.search(r'requires-python = ">=(3\.\d+)"', (ROOT / "pyproject.toml").read_text())
+    assert required is not None
+    assert f"Python {required[1]} or newer" in README
+    assert sys.version_info >= tuple(map(int, required[1].split(".")))
