@@ -1,7 +1,7 @@
-"""A handler that does what it is told, when it is told: the tests' misbehaving plugin.
+"""A handler that runs scripts of steps, at activation and in its operations: the tests' misbehaving plugin.
 
-Its configuration has ``control``, a directory. Lines are sent to a test over the
-FIFOs in it, and awaited from them; nothing in a test sleeps to meet it.
+Its configuration has ``control``, a directory with FIFOs. Over them the handler and a test wait for each
+other, so that no test needs to sleep.
 """
 
 import asyncio
@@ -10,32 +10,34 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
-from handler_host.plugin import InvalidInput, UpstreamRateLimited, hookimpl, operation
+from handler_host.plugin import Context, InvalidInput, UpstreamRateLimited, hookimpl, operation
 
 
 class Puppet:
-    """Runs whatever an operation says."""
+    """A handler that runs the steps of its requests and of its configuration."""
 
     @hookimpl
-    async def activate(self, context):
+    async def activate(self, context: Context) -> None:
         self.context = context
-        self.held = []
-        self.control = Path(context.config["control"]) if "control" in context.config else None
+        self.allocated: list[bytes] = []
+        self.control = Path(context.config.get("control", "no-control"))
         for step in context.config.get("at_activation", "").split():
-            await self.do(step)
+            await self.run(step)
 
     @hookimpl
-    async def deactivate(self, context):
+    async def deactivate(self, context: Context) -> None:
         for step in context.config.get("at_deactivation", "").split():
-            await self.do(step)
+            await self.run(step)
 
-    async def do(self, step):
-        """One step of a script."""
+    async def run(self, step: str) -> None:
+        """Run one step of a script."""
         match step.split(":"):
             case ["wait", name]:
-                await asyncio.to_thread(self.hear, name)
+                await asyncio.to_thread(self.receive, name)
             case ["tell", name]:
                 self.tell(name)
             case ["raise"]:
@@ -45,60 +47,60 @@ class Puppet:
             case ["sys_exit"]:
                 sys.exit(0)
             case ["block", *seconds]:
-                time.sleep(float(seconds[0]) if seconds else 86400)  # noqa: ASYNC251 - that is what it is told to do
+                time.sleep(float(seconds[0]) if seconds else 86400)  # noqa: ASYNC251 - the step is meant to block the loop
             case ["deaf"]:
                 asyncio.get_running_loop().remove_signal_handler(signal.SIGTERM)
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)
             case ["forever"]:
                 await asyncio.Event().wait()
             case ["allocate", megabytes]:
-                # Written to, so that it is there.
-                self.held.append(b"x" * (int(megabytes) * 1024**2))
+                # Filled, so that the pages become resident.
+                self.allocated.append(b"x" * (int(megabytes) * 1024**2))
             case ["free"]:
-                self.held.clear()
+                self.allocated.clear()
             case ["children"]:
-                # They hold the output pipe, and ignore what is asked of them politely.
+                # It keeps the output pipe open, and ignores SIGTERM.
                 command = "trap '' TERM; while :; do sleep 1000; done"
                 child = subprocess.Popen(["sh", "-c", command])
                 self.tell("child", str(child.pid))
 
-    def hear(self, name):
-        """Wait for the test to say something."""
+    def receive(self, name: str) -> str:
+        """Wait until the test writes to a FIFO; return the text."""
         with open(self.control / name) as fifo:
             return fifo.read()
 
-    def tell(self, name, text="now"):
-        """Tell the test something; waits until it listens."""
+    def tell(self, name: str, text: str = "now") -> None:
+        """Write to a FIFO; waits until the test reads it."""
         with open(self.control / name, "w") as fifo:
             fifo.write(text)
 
     @operation
-    async def echo(self, request: dict) -> dict:
-        """Answer with the request, the process and the generation."""
+    async def echo(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the request, the process ID and the generation."""
         return {**request, "pid": os.getpid(), "generation": self.context.generation}
 
     @operation
-    async def script(self, request: dict) -> dict:
-        """Do the steps, then answer."""
+    async def script(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Run the steps, then return the process ID."""
         for step in request["steps"]:
-            await self.do(step)
+            await self.run(step)
         return {"pid": os.getpid()}
 
     @operation
-    async def stream(self, request: dict):
-        """Yield numbers; before each one the next step of the script is done."""
+    async def stream(self, request: dict[str, Any]) -> AsyncIterator[dict[str, int]]:
+        """Yield numbers; run one step of the script before each."""
         try:
             for number, step in enumerate(request["steps"]):
                 if step:
-                    await self.do(step)
+                    await self.run(step)
                 yield {"number": number}
         finally:
             if request.get("at_close"):
                 self.tell(request["at_close"])
 
     @operation
-    async def flood(self, request: dict):
-        """Yield pieces of a size without end, and count them in a file."""
+    async def flood(self, request: dict[str, Any]) -> AsyncIterator[str]:
+        """Yield chunks of one size without end, and count them in a file."""
         chunk = "x" * request["size"]
         count = 0
         while count < request.get("limit", 1 << 60):
@@ -107,21 +109,21 @@ class Puppet:
             yield chunk
 
     @operation
-    async def big(self, request: dict) -> str:
-        """Answer with so many bytes."""
+    async def big(self, request: dict[str, int]) -> str:
+        """Return ``size`` characters."""
         return "x" * request["size"]
 
     @operation
-    async def print(self, request: dict) -> dict:
-        """Write to standard output and error, from Python and from below it."""
+    async def print(self, request: dict[str, str]) -> dict[str, Any]:
+        """Write to standard output and error, by Python and by the file descriptor."""
         print(request["text"], "by print")  # noqa: T201
         print(request["text"], "to stderr", file=sys.stderr)  # noqa: T201
         os.write(1, (request["text"] + " by write\n").encode())
         return {}
 
     @operation
-    async def garbage(self, request: dict) -> dict:
-        """Write bytes into the channel that are no frame."""
+    async def garbage(self, request: dict[str, str]) -> None:
+        """Write bytes into the channel that are not a frame."""
         for name in os.listdir("/proc/self/fd"):
             fd = int(name)
             if fd > 2 and os.path.exists(f"/proc/self/fd/{fd}") and "socket" in os.readlink(f"/proc/self/fd/{fd}"):
@@ -132,8 +134,8 @@ class Puppet:
         await asyncio.Event().wait()
 
     @operation
-    async def environment(self, request: dict) -> dict:
-        """Answer with what a worker sees of the world."""
+    async def environment(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Return the environment of the worker's process."""
         group = os.getpgrp()
         return {
             "environ": dict(os.environ),
@@ -146,18 +148,18 @@ class Puppet:
         }
 
     @operation
-    async def refuse(self, request: dict) -> dict:
-        """Raise an error of the host's."""
+    async def refuse(self, request: dict[str, Any]) -> None:
+        """Raise an error of ``handler_host.plugin``."""
         if request.get("limit"):
             raise UpstreamRateLimited("too many", retry_after=7.0)
         raise InvalidInput("no good", param="field")
 
     @operation
-    async def fail(self, request: dict) -> dict:
-        """Raise what the host does not know."""
+    async def fail(self, request: dict[str, Any]) -> None:
+        """Raise an exception of another type."""
         raise ValueError("a secret detail")
 
     @operation
-    def in_thread(self, request: dict) -> dict:
-        """A plain function."""
+    def in_thread(self, request: dict[str, int]) -> dict[str, int]:
+        """Return the next number; a plain function."""
         return {"answer": request["number"] + 1}

@@ -1,10 +1,10 @@
-"""What the SDKs log of each of their requests is not in the log, unless the handler's level is debug."""
+"""The lines that SDKs log for each request: hidden, unless the handler's level is debug."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,39 +13,59 @@ from handler_host.config import LogConfig
 from handler_host.testing import Reply, Upstream
 from tests.support import supervisor_harness, within
 
-HANDLERS = [
-    ("gpt_a", "openai", "OPENAI_API_KEY", {}),
-    ("gpt_b", "anthropic", "ANTHROPIC_API_KEY", {}),
-    ("gpt_c", "gemini", "GEMINI_API_KEY", {}),
-    ("gpt_c", "gemini", "GEMINI_API_KEY", {"sdk": "google-genai"}),
-    ("gpt_d", "openai", "OPENAI_API_KEY", {"model": "openai/small"}),
+
+class Case(NamedTuple):
+    """A handler, its provider's protocol, its secret, its settings."""
+
+    name: str
+    protocol: Any
+    secret: str
+    settings: dict[str, Any]
+
+
+CASES = [
+    Case("gpt_a", "openai", "OPENAI_API_KEY", {}),
+    Case("gpt_b", "anthropic", "ANTHROPIC_API_KEY", {}),
+    Case("gpt_c", "gemini", "GEMINI_API_KEY", {}),
+    Case("gpt_c", "gemini", "GEMINI_API_KEY", {"sdk": "google-genai"}),
+    Case("gpt_d", "openai", "OPENAI_API_KEY", {"model": "openai/small"}),
 ]
 
 
-async def logged_by_sdks(
-    directory: Path, name: str, protocol: Any, secret: str, settings: dict[str, Any], log: LogConfig
-) -> list[str]:
-    records: list[logging.LogRecord] = []
-    keeping = logging.Handler()
-    keeping.emit = records.append  # type: ignore[method-assign]
-    upstream = Upstream()
+class Records(logging.Handler):
+    """Handler that keeps all records."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
+
+
+async def logged_by_sdks(directory: Path, case: Case, log: LogConfig) -> list[str]:
+    """Run one plain and one streamed chat; return the lines of other loggers than the handler's."""
+    name, protocol, secret, settings = case
+    handler, upstream = Records(), Upstream()
     async with upstream.serving():
         upstream.say(Reply(("Bon", "jour")))
         url = upstream.base_url(protocol)
-        handlers = {name: {**settings, **({"api_base": {"openai": url}} if name == "gpt_d" else {"base_url": url})}}
+        address = {"api_base": {"openai": url}} if name == "gpt_d" else {"base_url": url}
+        handlers = {name: {**settings, **address}}
         logs.setup(log)
-        logging.getLogger().addHandler(keeping)
+        logging.getLogger().addHandler(handler)
         try:
+            environ = {secret: "a-key"}
             async with supervisor_harness(
-                directory, handlers=handlers, installed=True, environ={secret: "a-key"}, log=log
+                directory, handlers=handlers, installed=True, environ=environ, log=log
             ) as host:
                 messages = [{"role": "user", "content": "Hello"}]
                 assert (await within(host.ask(name, "chat", messages=messages)))["text"] == "Bonjour"
                 assert [chunk async for chunk in host.chunks(name, "chat", messages=messages)]
         finally:
-            logging.getLogger().removeHandler(keeping)
+            logging.getLogger().removeHandler(handler)
             logs.setup(LogConfig())
-    fields = [(record, getattr(record, "fields", {})) for record in records]
+    fields = [(record, getattr(record, "fields", {})) for record in handler.records]
     return [
         f"{record.levelname} {field['logger']}: {record.getMessage()}"
         for record, field in fields
@@ -53,13 +73,11 @@ async def logged_by_sdks(
     ]
 
 
-@pytest.mark.parametrize(("name", "protocol", "secret", "settings"), HANDLERS)
-async def test_requests_to_the_provider_leave_no_line_in_the_log(
-    tmp_path: Path, name: str, protocol: str, secret: str, settings: dict[str, Any]
-) -> None:
-    assert await logged_by_sdks(tmp_path, name, protocol, secret, settings, LogConfig()) == []
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+async def test_hidden_by_default(tmp_path: Path, case: Case) -> None:
+    assert await logged_by_sdks(tmp_path, case, LogConfig()) == []
 
 
-async def test_the_level_debug_of_a_handler_shows_what_its_sdk_does(tmp_path: Path) -> None:
-    said = await logged_by_sdks(tmp_path, *HANDLERS[0], LogConfig(levels={"gpt_a": "debug"}))
-    assert any("HTTP Request: POST" in line for line in said)
+async def test_shown_at_debug(tmp_path: Path) -> None:
+    lines = await logged_by_sdks(tmp_path, CASES[0], LogConfig(levels={"gpt_a": "debug"}))
+    assert any("HTTP Request: POST" in line for line in lines)
