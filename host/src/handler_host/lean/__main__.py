@@ -1,0 +1,71 @@
+"""``python -m handler_host.lean compile PACKAGE...`` and ``... check PACKAGE``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from handler_host.lean.cache import CacheError, default_directory
+from handler_host.lean.checker import CheckFailed, Report, check
+from handler_host.lean.compiler import PackageMissing, compile_package
+from handler_host.lean.requirement import parse_requirement
+
+SHOWN = 20
+"""Differences that are printed of each kind."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; return 0 if it succeeded, 1 if a package is refused, 2 if it could not run."""
+    parser = argparse.ArgumentParser(prog="python -m handler_host.lean", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    compiling = commands.add_parser("compile", help="write the lean code of packages into the cache")
+    compiling.add_argument("packages", nargs="+", metavar="PACKAGE", help="openai, or openai==2.54.0")
+    compiling.add_argument("--eager", action="append", default=[], metavar="MODULE", help="never defer its import")
+    compiling.add_argument("--cache", type=Path, default=None, help=f"directory (now {default_directory()})")
+    checking = commands.add_parser("check", help="compare eager and lazy runs of a package")
+    checking.add_argument("package", metavar="PACKAGE")
+    checking.add_argument("--also", action="append", default=[], metavar="PACKAGE", help="lean together with it")
+    checking.add_argument("--eager", action="append", default=[], metavar="MODULE", help="known to stay eager")
+    options = parser.parse_args(arguments)
+    try:
+        if options.command == "compile":
+            return _compile(options.packages, options.eager, options.cache)
+        report = check(options.package, also=options.also, eager=options.eager)
+    except (CacheError, PackageMissing, CheckFailed, ValueError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    _show(report)
+    return 0 if report.is_lean else 1
+
+
+def _compile(packages: Sequence[str], eager: Sequence[str], cache: Path | None) -> int:
+    names = [name for text in packages for name in (parse_requirement(text).packages if "==" in text else (text,))]
+    for name in names:
+        compiled = compile_package(name, eager=eager, cache=cache)
+        _say(
+            f"{name}: {compiled.lazy_names} lazy names in {compiled.rewritten} of {compiled.modules} modules"
+            + (f"; {len(compiled.eager)} modules stay eager" if compiled.eager else "")
+        )
+    return 0
+
+
+def _show(report: Report) -> None:
+    _say(f"{report.package}: {report.modules} modules, {report.names} names compared")
+    for module in report.eager:
+        _say(f"  must stay eager: {module} ({report.reasons[module]})")
+    for title, differences in (("tolerated", report.tolerated), ("differs", report.differences)):
+        for difference in differences[:SHOWN]:
+            _say(f"  {title}: {difference.place}: eager {difference.eager}, lazy {difference.lazy}")
+        if len(differences) > SHOWN:
+            _say(f"  {title}: {len(differences) - SHOWN} more")
+    _say(f"  {'may be lean' if report.is_lean else 'refused: it must stay eager'}")
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(f"{text}\n")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

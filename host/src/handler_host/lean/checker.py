@@ -1,0 +1,172 @@
+"""Find out whether a package may be lean: run it eagerly and lazily, and compare what both leave behind.
+
+Effects of an import that others may rely on (a filter for warnings, a variable of the
+environment, a registered codec, class or function, a changed attribute of a foreign
+module) are attributed to the module whose execution made them. Those modules must
+stay eager; a package that still differs then is refused.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from handler_host.lean.compiler import compile_package
+
+TOLERATED = frozenset({"module", "foreign"})
+MAX_ROUNDS = 6
+"""Runs that may each add modules which must stay eager."""
+
+
+class Difference(NamedTuple):
+    """Something that an eager and a lazy import do not leave alike."""
+
+    kind: str
+    """``import``, ``state``, ``name``; tolerated: ``module`` (only ``__module__``), ``foreign`` (of other packages)."""
+    module: str
+    place: str
+    eager: str
+    lazy: str
+
+
+class Report(NamedTuple):
+    """The result of :func:`check`."""
+
+    package: str
+    modules: int
+    names: int
+    """Names of all those modules that were compared."""
+    eager: tuple[str, ...]
+    """Modules that must stay eager, in addition to those that the rewriter leaves."""
+    reasons: dict[str, str]
+    """Why, by module."""
+    tolerated: tuple[Difference, ...]
+    """Differences that users do not rely on: ``__module__`` before a name resolves, effects of other packages."""
+    differences: tuple[Difference, ...]
+
+    @property
+    def is_lean(self) -> bool:
+        """Return whether the package may be lean, with ``eager``."""
+        return not self.differences
+
+
+class CheckFailed(Exception):
+    """A package cannot even be imported eagerly; the message has the end of the traceback."""
+
+
+def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = ()) -> Report:
+    """Compare eager and lazy runs of a package in processes of their own.
+
+    ``also`` are packages that are lean together with it, ``eager`` modules that are known to
+    stay eager. Raises ``PackageMissing``, ``CacheError`` and :class:`CheckFailed`.
+    """
+    with tempfile.TemporaryDirectory(prefix="lean-check-") as directory:
+        names = Path(directory, "names.json")
+        reference = _run(["eager", package])
+        names.write_text(json.dumps({module: list(found) for module, found in reference["names"].items()}))
+        reasons = dict.fromkeys(eager, "listed before the check")
+        differences: list[Difference] = []
+        for _ in range(MAX_ROUNDS):
+            for name in (package, *also):
+                compile_package(name, eager=reasons, cache=Path(directory))
+            arguments = [json.dumps([package, *also]), json.dumps(sorted(reasons)), str(names), directory]
+            lazy = _run(["lazy", package, *arguments])
+            differences = _compare(reference, lazy, package)
+            found = {**_missing_effects(reference, lazy, package), **_broken_modules(differences, package)}
+            if not found.keys() - reasons.keys():
+                break
+            reasons = {**found, **reasons}
+    tolerated = tuple(difference for difference in differences if difference.kind in TOLERATED)
+    return Report(
+        package,
+        len(reference["names"]),
+        sum(len(found) for found in reference["names"].values()),
+        tuple(sorted(reasons)),
+        reasons,
+        tolerated,
+        tuple(difference for difference in differences if difference.kind not in TOLERATED),
+    )
+
+
+def _run(arguments: list[str]) -> dict[str, Any]:
+    environ = {**os.environ, "PYTHONHASHSEED": "0"}
+    with tempfile.NamedTemporaryFile("r", suffix=".json") as result:
+        process = subprocess.run(
+            [sys.executable, "-W", "ignore", "-m", "handler_host.lean.probe", result.name, *arguments],
+            capture_output=True,
+            text=True,
+            env=environ,
+            check=False,
+        )
+        if process.returncode:
+            raise CheckFailed(f"the check of {arguments[1]} ended with {process.returncode}: {process.stderr[-2000:]}")
+        found: dict[str, Any] = json.load(result)
+    if "error" in found and arguments[0] == "eager":
+        raise CheckFailed(f"{arguments[1]} cannot be imported eagerly: {found['error']}")
+    return found
+
+
+def _missing_effects(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> dict[str, str]:
+    """Return the modules whose effects the lazy run lacks, and those by which the eager run came to them."""
+    missing: dict[str, str] = {}
+    if "error" in lazy:
+        return missing
+    executed = {*lazy["executed"]}
+    for module, effects in eager["effects"].items():
+        if module in executed or not _is_within(module, package):
+            continue
+        missing[module] = f"its import changes: {', '.join(effects)}"
+        importer = eager["importers"].get(module)
+        while importer is not None and importer not in executed and _is_within(importer, package):
+            missing.setdefault(importer, f"imports {module}")
+            importer = eager["importers"].get(importer)
+    return missing
+
+
+def _broken_modules(differences: Sequence[Difference], package: str) -> dict[str, str]:
+    """Return the modules that may be right again if they stay as they are written."""
+    return {
+        difference.module: f"{difference.place} would be {difference.lazy}"
+        for difference in reversed(differences)
+        if difference.kind == "name" and _is_within(difference.module, package)
+    }
+
+
+def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[Difference]:
+    if "error" in lazy:
+        return [Difference("import", package, package, "imported", lazy["error"])]
+    found = []
+    own = {effect for module, effects in eager["effects"].items() if _is_within(module, package) for effect in effects}
+    own |= {effect for module, effects in lazy["effects"].items() if _is_within(module, package) for effect in effects}
+    for key, value in eager["state"].items():
+        if lazy["state"].get(key) != value:
+            kind = "state" if key in own else "foreign"
+            found.append(Difference(kind, package, key, *_apart(value, lazy["state"].get(key))))
+    for module, names in eager["names"].items():
+        others = lazy["names"][module]
+        if isinstance(others, str):
+            found.append(Difference("import", module, module, "imported", others))
+            continue
+        for name, value in names.items():
+            other = others[name]
+            if other != value:
+                kind = "module" if (other[0], other[2]) == (value[0], value[2]) else "name"
+                found.append(Difference(kind, module, f"{module}.{name}", str(value), str(other)))
+    return found
+
+
+def _apart(eager: Any, lazy: Any) -> tuple[str, str]:
+    """Return what only one of two lists has."""
+    if not isinstance(eager, list) or not isinstance(lazy, list):
+        return str(eager), str(lazy)
+    return str([one for one in eager if one not in lazy]), str([one for one in lazy if one not in eager])
+
+
+def _is_within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")

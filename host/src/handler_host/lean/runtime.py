@@ -1,0 +1,290 @@
+"""Lazy names at run time: found missing, imported, bound.
+
+A rewritten module gets :data:`LAZY_BUILTINS` as its ``__builtins__``. CPython looks a
+global name up in the module first and in its builtins next, and there
+``__missing__`` makes the import and binds the name. So functions are not rewritten,
+and after its first use a name costs what it always did. From outside
+(``module.name``, ``from module import name``) it resolves by PEP 562.
+"""
+
+from __future__ import annotations
+
+import builtins
+import importlib
+import sys
+import typing
+from _thread import get_ident
+from collections.abc import Callable, Iterable, Mapping
+from opcode import opmap
+from types import FrameType, ModuleType
+from typing import Any
+
+from handler_host.lean.cache import Entry
+
+FROM, ROOT, ALIAS = "from", "import", "as"
+"""Kinds of a lazy name: ``from a import b``, ``import a.b`` (binds ``a``), ``import a.b as c``."""
+
+LIVE = frozenset({"open", "print", "input", "breakpoint", "exit", "quit", "help"})
+"""Builtins that are looked up at each use: tests patch them, and they are slow anyway."""
+
+_namespace_of: Callable[[ModuleType], dict[str, Any]] = vars(ModuleType)["__dict__"].__get__
+_in_progress: set[tuple[int, int, str]] = set()
+"""Thread, namespace and name of the imports in progress: an import that needs itself must fail, not recurse."""
+_claims: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
+"""By module: the packages that put their own name into ``__module__`` of its classes, and which classes."""
+
+
+class ModuleState:
+    """What is lazy in one module; kept as ``loader_state`` of its spec."""
+
+    def __init__(self, module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
+        self.namespace = _namespace_of(module)
+        self.table = dict(entry.table)
+        self.copied = frozenset(entry.builtins)
+        self.shadowed = frozenset(entry.shadowed)
+        self.owner = entry.owner
+        self.exported = frozenset(entry.exported)
+        self.children = frozenset(children)
+
+    def resolve(self, name: str) -> Any:
+        """Import what ``name`` stands for, bind and return it; raises what the import raises."""
+        key = (get_ident(), id(self.namespace), name)
+        kind, module, attribute, line = self.table[name]
+        if key in _in_progress:
+            raise _circular(self.namespace, name, module)
+        _in_progress.add(key)
+        try:
+            value = _import(self.namespace, kind, module, attribute)
+        except BaseException as error:
+            error.add_note(
+                f"lazy import of {name!r} from {module!r}, written at {self.namespace.get('__file__')}:{line}"
+            )
+            raise
+        finally:
+            _in_progress.discard(key)
+        if name in self.exported:
+            set_module(value, self.owner)
+        return self.namespace.setdefault(name, value)
+
+    def is_importing(self, name: str) -> bool:
+        """Return whether this thread is importing ``name`` right now."""
+        return (get_ident(), id(self.namespace), name) in _in_progress
+
+    def public_names(self) -> list[str]:
+        """Return what ``import *`` binds without ``__all__``."""
+        names = dict.fromkeys([*self.namespace, *self.table])
+        return [name for name in names if not name.startswith("_") and name not in self.copied]
+
+
+class LeanModule(ModuleType):
+    """A rewritten module: behaves as if its lazy names were bound."""
+
+    @property
+    def __dict__(self) -> dict[str, Any]:  # type: ignore[override]
+        """Return the namespace; to :func:`typing.get_type_hints`, one in which lazy names resolve."""
+        namespace = _namespace_of(self)
+        # For a class it evaluates annotations with the module as *locals*, where no builtins are asked.
+        if sys._getframe(1).f_code is _GET_TYPE_HINTS:
+            state = state_of(namespace)
+            if state is not None:
+                return _Resolving(namespace, state)
+        return namespace
+
+    def __dir__(self) -> list[str]:
+        namespace = _namespace_of(self)
+        state = state_of(namespace)
+        own = namespace.get("__dir__")
+        if own is not None:
+            names: list[str] = own()
+            return names
+        if state is None:
+            return list(namespace)
+        return [name for name in dict.fromkeys([*namespace, *state.table]) if name not in state.copied]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if isinstance(value, ModuleType):
+            namespace = _namespace_of(self)
+            state = state_of(namespace)
+            # The import system binds each submodule in its package; the export of that name came later, and won.
+            if state is not None and name in state.shadowed and value.__name__ == f"{namespace['__name__']}.{name}":
+                return
+        super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        namespace = _namespace_of(self)
+        state = state_of(namespace)
+        if state is not None and state.table.pop(name, None) is not None and name not in namespace:
+            return
+        super().__delattr__(name)
+
+
+class _Resolving(dict[str, Any]):
+    """A copy of a namespace in which lazy names resolve."""
+
+    def __init__(self, namespace: Mapping[str, Any], state: ModuleState) -> None:
+        super().__init__(namespace)
+        self._state = state
+
+    def __missing__(self, name: str) -> Any:
+        if name in self._state.table:
+            return self._state.resolve(name)
+        raise KeyError(name)
+
+
+class LazyBuiltins(dict[str, Any]):
+    """The builtins of rewritten modules; asked last, they resolve the lazy names of the module that asks."""
+
+    def __missing__(self, name: str) -> Any:
+        state = state_of(sys._getframe(1).f_globals)
+        if state is not None and name in state.table:
+            try:
+                return state.resolve(name)
+            except KeyError as error:
+                # The interpreter takes a KeyError for "no such name", and would report a NameError.
+                raise ImportError(f"importing {name!r} raised {type(error).__name__}: {error}") from error
+        return _BUILTINS[name]
+
+
+def state_of(namespace: Mapping[str, Any]) -> ModuleState | None:
+    """Return what is lazy in the module with this namespace, or None."""
+    state = getattr(namespace.get("__spec__"), "loader_state", None)
+    return state if type(state) is ModuleState else None
+
+
+def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
+    """Run the code of a rewritten module in it."""
+    spec = module.__spec__
+    if spec is None:  # pragma: no cover - the import system always sets one
+        raise ImportError(f"{module.__name__} has no spec")
+    namespace = _namespace_of(module)
+    previous = namespace.get("__getattr__")
+    if getattr(previous, "is_lean", False):
+        del namespace["__getattr__"]
+    for name in entry.table:
+        # A reload makes the imports again.
+        namespace.pop(name, None)
+    state = ModuleState(module, entry, children)
+    spec.loader_state = state
+    if state.table or state.children:
+        module.__class__ = LeanModule
+        namespace["__getattr__"] = early = _make_getattr(state, None)
+        if state.table:
+            namespace["__builtins__"] = LAZY_BUILTINS
+            namespace.update({name: _BUILTINS[name] for name in entry.builtins})
+    else:
+        early = None
+    for name, claimed in entry.claims.items():
+        _claims.setdefault(name, []).append((entry.owner, claimed))
+    exec(entry.code, namespace)  # noqa: S102 - the code of the module itself
+    own = namespace.get("__getattr__")
+    if early is not None and own is not early:
+        namespace["__getattr__"] = _make_getattr(state, own)
+
+
+def name_owners(module: ModuleType) -> None:
+    """Set ``__module__`` of what other packages export from a module that has just run, as they would have."""
+    namespace = _namespace_of(module)
+    for owner, names in _claims.get(module.__name__, ()):
+        for name in names:
+            if name in namespace:
+                set_module(namespace[name], owner)
+
+
+def set_module(value: Any, owner: str) -> None:
+    """Set ``__module__`` of an export as its package would have."""
+    try:
+        value.__module__ = owner
+    except (TypeError, AttributeError):
+        return
+
+
+def _bound_names(names: Iterable[str], namespace: Mapping[str, Any]) -> list[str]:
+    return [name for name in names if name in namespace]
+
+
+def _import(namespace: dict[str, Any], kind: str, name: str, attribute: str | None) -> Any:
+    """Make an import as the statement would; names of modules are absolute."""
+    if kind == ROOT:
+        root = None
+        for module_name in name.split():
+            root = importlib.__import__(module_name, namespace, None, (), 0)
+        return root
+    if kind == ALIAS:
+        module = importlib.__import__(name, namespace, None, (), 0)
+        path = module.__name__
+        for part in name.split(".")[1:]:
+            path = f"{path}.{part}"
+            module = _attribute(module, part, path)
+        return module
+    if attribute is None:  # pragma: no cover - the rewriter writes none
+        raise ImportError(f"no attribute to import from {name}")
+    module = importlib.__import__(name, namespace, None, (attribute,), 0)
+    return _attribute(module, attribute, f"{name}.{attribute}")
+
+
+def _attribute(module: ModuleType, attribute: str, path: str) -> Any:
+    """Return what ``from module import attribute`` binds."""
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        if path in sys.modules:
+            return sys.modules[path]
+        file = getattr(module, "__file__", None)
+        raise ImportError(
+            f"cannot import name {attribute!r} from {module.__name__!r} ({file or 'unknown location'})",
+            name=module.__name__,
+            path=file,
+        ) from None
+
+
+def _circular(namespace: Mapping[str, Any], name: str, module: str) -> ImportError:
+    return ImportError(
+        f"cannot import name {name!r} into {namespace.get('__name__')!r}: its import of {module!r} needs the name "
+        "itself (a circular import)",
+        name=module,
+    )
+
+
+def _make_getattr(state: ModuleState, own: Callable[[str], Any] | None) -> Callable[[str], Any]:
+    """Return the module's ``__getattr__``: lazy names, then its own, then submodules that a lazy import would load."""
+    package = state.namespace["__name__"]
+
+    def __getattr__(name: str) -> Any:  # noqa: N807 - PEP 562
+        if name in state.table and not state.is_importing(name):
+            return state.resolve(name)
+        if name == "__all__" and _is_star_import(sys._getframe(1)):
+            return state.public_names()
+        if own is not None:
+            try:
+                return own(name)
+            except AttributeError:
+                if name not in state.children:
+                    raise
+        path = f"{package}.{name}"
+        if name in state.children and path not in sys.modules:
+            return importlib.import_module(path)
+        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name)
+
+    __getattr__.is_lean = True  # type: ignore[attr-defined]
+    return __getattr__
+
+
+def _is_star_import(frame: FrameType) -> bool:
+    """Return whether the frame is at ``from module import *``, which asks for ``__all__`` first."""
+    code, at = frame.f_code.co_code, frame.f_lasti
+    if at < 0:
+        return False
+    if _IMPORT_STAR is not None:
+        return code[at] == _IMPORT_STAR
+    return code[at] == _CALL_INTRINSIC_1 and code[at + 1] == _INTRINSIC_IMPORT_STAR
+
+
+_IMPORT_STAR = opmap.get("IMPORT_STAR")
+"""Python 3.11; later versions have an intrinsic function."""
+_CALL_INTRINSIC_1 = opmap.get("CALL_INTRINSIC_1")
+_INTRINSIC_IMPORT_STAR = 2
+
+_GET_TYPE_HINTS = typing.get_type_hints.__code__
+_BUILTINS = vars(builtins)
+LAZY_BUILTINS = LazyBuiltins({name: value for name, value in _BUILTINS.items() if name not in LIVE})
+LAZY_BUILTINS["__lean_bound__"] = _bound_names
