@@ -204,7 +204,7 @@ def test_a_wheel_holds_all_that_is_installed(root: Path, tmp_path: Path) -> None
         if path.is_file() and "__pycache__" not in path.parts
     }
     assert packed == files
-    assert ("[handler_host.v1]" if root in PLUGINS else "handler-host = handler_host.cli:main") in entry_points
+    assert ("[handler_host.v1]" if root in PLUGINS else "handler-host = handler_host.cli.main:main") in entry_points
 
 
 def commands_of(text: str) -> set[str]:

@@ -2,7 +2,7 @@
 
 import sys
 
-from handler_host.cli import main
+from handler_host.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.cli.failure import INTERRUPTED
-from tests.integration.cli.running import Run
+from tests.integration.cli.harness import Run
 from tests.support import children_of, gone
 
 pytestmark = [pytest.mark.slow, pytest.mark.alone]

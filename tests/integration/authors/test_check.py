@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.cli import main
+from handler_host.cli.main import main
 
 pytestmark = pytest.mark.slow
 
@@ -88,12 +88,12 @@ def test_what_new_writes_is_fit(
     assert status == 0, rows
     assert texts(rows, "warning", "problem") == ""
     if kind == "chat":
-        assert "its secret is read from MY_GPT_API_KEY, or for it alone from HANDLER_HOST_" in texts(rows, "note")
+        assert "reads its secret from MY_GPT_API_KEY, or for it alone from HANDLER_HOST_" in texts(rows, "note")
     said = texts(rows, "ok")
-    assert "is found as my_gpt:MyGpt, with nothing imported" in said
+    assert "found as my_gpt:MyGpt, nothing imported" in said
     assert "and opens nothing" in said
-    assert "is active after" in said
-    assert "ConformanceV1 is among them" in said
+    assert "active after" in said
+    assert "ConformanceV1" in said
 
 
 def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -103,14 +103,14 @@ def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pyt
     assert status == 1
     problems, warnings = texts(rows, "problem"), texts(rows, "warning")
     assert "opens 1 thread, 1 socket at import (socket: sinner/__init__.py:8, thread: sinner/__init__.py:9)" in problems
-    assert "kept its event loop busy for" in problems
-    assert "s (sinner/__init__.py:18): await, or use asyncio.to_thread" in problems
-    assert "writes to standard output: '{}' (sinner/__init__.py:10); that ends in the host's log" in warnings
-    assert "the manifest names the operations talk, and it has chat" in problems
+    assert "blocked its event loop for" in problems
+    assert "s (sinner/__init__.py:18); use await, or asyncio.to_thread" in problems
+    assert "writes to standard output: '{}' (sinner/__init__.py:10); that becomes lines of the host's log" in warnings
+    assert "its manifest declares the operations talk, but it has chat" in problems
     assert "1 of 1 fail: test_it" in problems
-    assert "after deactivate there is left: 1 thread" in warnings
-    assert "the manifest estimates 900.0 MB" in warnings
-    assert "no conformance class is among them" in warnings
+    assert "leaves behind after deactivate: 1 thread" in warnings
+    assert "its manifest estimates 900.0 MB" in warnings
+    assert "include no conformance class" in warnings
 
 
 def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,9 +119,9 @@ def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.Ca
     problems = texts(rows, "problem")
     assert status == 1
     assert "does not depend on handler-host" in problems
-    assert "src/sinner/handler.toml is not in it" in problems
-    assert "cannot be activated: sinner could not be activated: sinner (sinner/__init__.py) has no 'Saint'" in problems
-    assert "there is no tests/" in texts(rows, "warning")
+    assert "src/sinner/handler.toml is missing" in problems
+    assert "activation failed: sinner could not be activated: sinner (sinner/__init__.py) has no 'Saint'" in problems
+    assert "no directory tests/" in texts(rows, "warning")
 
 
 def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
@@ -132,7 +132,7 @@ def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "pyproject.toml").write_text("[project]\nname = 7\n")
     _, rows = checked(tmp_path / "broken", capsys)
-    assert "cannot be built" in texts(rows, "problem")
+    assert "the build failed: " in texts(rows, "problem")
 
 
 BUILT_BY = '[build-system]\nrequires = ["{}"]\nbuild-backend = "{}"\n'
@@ -168,7 +168,7 @@ def test_of_a_wheel_that_cannot_be_built_the_back_ends_words_and_a_command_are_t
     assert "Traceback" not in problem["text"]
     for words in said:
         assert words in problem["text"]
-    reason, command = problem["text"].split("; to see all of it: ")
+    reason, command = problem["text"].split("; for the full output: ")
     assert len(reason) < 1500
     assert "handler-host-check-" not in command
     again = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, timeout=120)
@@ -184,17 +184,17 @@ def test_a_plugin_that_forks_writes_and_raises_after_the_first_piece_is_told_whe
 ) -> None:
     _, rows = checked(write(tmp_path, f"{FORKING}class Sinner(ChatHandler):\n{LATE}"), capsys)
     problems = texts(rows, "problem")
-    assert "opens 1 process at import (process: sinner/__init__.py:3): do that in activate" in problems
+    assert "opens 1 process at import (process: sinner/__init__.py:3); do it in activate" in problems
     assert (
-        "chat was tried, and failed: it raised: ZeroDivisionError: division by zero (sinner/__init__.py:8); "
-        "clients get 500: raise what handler_host.plugin.errors has"
+        "chat failed: it raised: ZeroDivisionError: division by zero (sinner/__init__.py:8); "
+        "clients get status 500, so raise an error of handler_host.plugin.errors"
     ) in problems
     assert "writes to standard output: 'raw words" in texts(rows, "warning")
 
 
 def test_a_plugin_that_ends_its_process_is_told_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = checked(write(tmp_path, "import os\nos._exit(3)\n"), capsys)
-    assert "it ended the process that looked at it (exit status 3)" in texts(rows, "problem")
+    assert "ended the process that checks it (exit status 3)" in texts(rows, "problem")
 
 
 def test_a_directory_without_a_project_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.cli import main
-from tests.integration.cli.running import Terminal
+from handler_host.cli.main import main
+from tests.integration.cli.harness import Terminal
 
 PYPROJECT = """\
 [project]
@@ -40,14 +40,14 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
         terminal.until("FIRST hello")
         terminal.until("you> ")
         module.write_text(PARROT.replace("FIRST", "SECOND"))
-        terminal.until("parrot was reloaded")
+        terminal.until("parrot reloaded")
         terminal.type("hello\n")
         terminal.until("SECOND hello")
         module.write_text(PARROT + "boom(\n")
         terminal.until("not reloaded: ")
         assert "SyntaxError" in terminal.until("activation_failed")
         module.write_text(PARROT.replace("FIRST", "THIRD"))
-        terminal.until("parrot was reloaded")
+        terminal.until("parrot reloaded")
         terminal.type("hello\n")
         terminal.until("THIRD hello")
         terminal.until("you> ")
@@ -61,7 +61,7 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
     [
         (None, "has no pyproject.toml"),
         ("[project]\nname = 'x'\n", 'add [project.entry-points."handler_host.v1"]'),
-        ("[project", "cannot be read"),
+        ("[project", "cannot read it"),
     ],
 )
 def test_a_directory_that_is_no_plugins_project_is_refused_with_the_remedy(

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.cli import main
+from handler_host.cli.main import main
 
 ROOT = Path(__file__).parents[3]
 KINDS = {"chat": "my_gpt", "operations": "my-operations", "local-model": "my_model"}
@@ -77,7 +77,7 @@ def test_what_a_new_project_builds_on_and_is_not_installed_is_named_first(
     pip = f"pip install ./handler-host/plugins/{missing}"
     assert (pip in done.stdout) is (missing != "")
     if missing:
-        assert f"handler-host-{missing.replace('_', '-')} is not installed in this environment" in done.stdout
+        assert f"handler-host-{missing.replace('_', '-')} is not installed here" in done.stdout
         assert done.stdout.index(pip) < done.stdout.index("cd acme_gpt")
 
 
@@ -89,9 +89,9 @@ def test_of_what_is_installed_nothing_is_said(tmp_path: Path, capsys: pytest.Cap
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("My GPT", "'My GPT' is no handler's name"),
-        ("class", "a word of Python's own"),
-        ("json", "a word of Python's own"),
+        ("My GPT", "'My GPT': invalid handler name"),
+        ("class", "Python uses this name itself"),
+        ("json", "Python uses this name itself"),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
@@ -105,5 +105,5 @@ def test_a_name_that_cannot_be_is_refused_before_anything_is_written(
 def test_what_is_there_already_is_not_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "mine").write_text("precious")
     assert main(["new", "my_gpt", "--directory", str(tmp_path)]) == 2
-    assert "is there already, and not empty" in capsys.readouterr().err
+    assert "the directory is not empty" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]

@@ -1,4 +1,4 @@
-"""``handler-host events``, against the real host."""
+"""``handler-host events``, with the real host."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from tests.integration.cli.running import TOKEN, Run, Terminal
+from tests.integration.cli.harness import TOKEN, Run, Terminal
 
 
-def test_tells_what_has_happened_to_one_handler(host: str, run: Run) -> None:
+def test_shows_past_events_of_one_handler(host: str, run: Run) -> None:
     run("load", "parrot")
     run("unload", "parrot")
     result = run("events", "--handler", "parrot", "--kind", "activated", "--kind", "unloaded", "--last", "2")
@@ -20,23 +20,24 @@ def test_tells_what_has_happened_to_one_handler(host: str, run: Run) -> None:
     assert {"activating", "activated", "draining", "unloaded"} <= {event["kind"] for event in events}
 
 
-def test_a_wrong_kind_is_refused_by_the_host_and_a_wrong_number_here(host: str, run: Run) -> None:
+def test_wrong_options_are_refused(host: str, run: Run) -> None:
+    """The host knows the kinds of events; a wrong number does not reach it."""
     result = run("events", "--kind", "activate")
     assert (result.status, "did you mean 'activated'" in result.err) == (1, True)
     assert run("events", "--last", "-1").status == 2
 
 
-def test_follows_until_ctrl_c(host: str, run: Run) -> None:
-    words = ("events", "--follow", "--last", "0", "--handler", "macaw", "--url", host)
-    with Terminal(*words, HANDLER_HOST_ADMIN_TOKEN=TOKEN, COLUMNS="200") as terminal:
-        for _ in range(200):  # until it listens: who comes too late is told nothing
-            run("load", "macaw")
-            run("unload", "macaw")
-            if terminal.has("unloaded"):
-                break
-        assert terminal.interrupted() == 130
+class TestFollow:
+    def test_until_ctrl_c(self, host: str, run: Run) -> None:
+        words = ("events", "--follow", "--last", "0", "--handler", "macaw", "--url", host)
+        with Terminal(*words, HANDLER_HOST_ADMIN_TOKEN=TOKEN, COLUMNS="200") as terminal:
+            for _ in range(200):  # until it is connected: earlier events are not shown
+                run("load", "macaw")
+                run("unload", "macaw")
+                if terminal.has("unloaded"):
+                    break
+            assert terminal.interrupt() == 130
 
-
-def test_a_host_that_was_never_there_is_not_waited_for(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
-    assert run("events", "--follow", "--url", "http://127.0.0.1:9").status == 3
+    def test_unreachable_host_is_no_wait(self, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
+        assert run("events", "--follow", "--url", "http://127.0.0.1:9").status == 3

@@ -1,104 +1,208 @@
-"""What is installed and configured, and what is wrong with it: read from metadata, with nothing imported."""
+"""The report of ``handler-host doctor``: findings, and the memory plan."""
 
 from __future__ import annotations
 
 import os
-import sys
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Literal, NamedTuple
+import secrets
+from collections.abc import Iterator, Mapping, Sequence
+from types import SimpleNamespace
+from typing import Any, NamedTuple
+
+import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import format_size
-from handler_host.catalog.catalog import Catalog, CatalogEntry
-from handler_host.catalog.manifest import check_configured
-from handler_host.config import Config
-from handler_host.memory.cgroups import MemoryLimit
-from handler_host.memory.procfs import read_memory
-from handler_host.plugin.errors import ConfigError
-
-Level = Literal["ok", "note", "warning", "problem"]
-
-
-class Finding(NamedTuple):
-    """One thing that was looked at. A ``problem`` keeps something from working; a ``warning`` may."""
-
-    level: Level
-    place: str
-    """A handler, a section of the configuration, or a part of the machine."""
-    text: str
-    """What is so and, where something is wrong, the remedy."""
-
-
-def of_handlers(catalog: Catalog) -> Iterator[Finding]:
-    """Yield what the catalog says of each handler, and of metadata that belongs to none."""
-    if not catalog.entries:
-        yield Finding("problem", "catalog", "no handler is installed: pip install a plugin, or name catalog.roots")
-    for entry in catalog.entries.values():
-        yield _of_handler(entry)
-    for warning in catalog.warnings:
-        yield Finding("warning", "catalog", warning)
+from handler_host.catalog.catalog import CatalogEntry, scan
+from handler_host.cli import installation
+from handler_host.cli.client import Client
+from handler_host.cli.dependencies import check_dependencies
+from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
+from handler_host.cli.findings import Finding, Level, echo_findings, has_problem
+from handler_host.cli.local_host import run_local_host
+from handler_host.cli.memory_plan import (
+    PLAN_SIZES,
+    Footprint,
+    Need,
+    advise,
+    compute_needs,
+    default_expected,
+    usable_bytes,
+)
+from handler_host.cli.options import config_file, load_configuration
+from handler_host.cli.remote_host import RemoteHost, query_remote_host
+from handler_host.cli.render import echo, echo_json, echo_table, note, show_size
+from handler_host.config import Config, with_state_file
+from handler_host.memory.cgroups import MemoryLimit, read_limit
+from handler_host.memory.footprints import FootprintStore
+from handler_host.workers.launch_spec import policy_of
 
 
-def _of_handler(entry: CatalogEntry) -> Finding:
-    plugin = f"{entry.distribution} {entry.version}"
-    if entry.problem is None:
-        own = f", in its own environment ({entry.python})" if entry.python is not None else ""
-        bare = "" if entry.manifest is not None else "; it has no manifest, so its memory and settings are not known"
-        return Finding("ok", entry.name, f"{plugin}{own}{bare}")
-    level: Level = "note" if entry.problem.state == "blocked" else "problem"
-    whose = "; this shell's lacks it, a running host's may not" if entry.problem.state == "missing-secret" else ""
-    return Finding(level, entry.name, f"{plugin}: {entry.problem.state}: {entry.problem.reason}{whose}")
+class Measurement(NamedTuple):
+    """What an activation took."""
+
+    pss: int
+    """In bytes."""
+    seconds: float
 
 
-def of_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
-    """Yield what is set for handlers that are not installed, and what does not fit their manifests."""
-    for name in config.handlers:
-        if name not in entries:
-            text = f"no such handler is installed{did_you_mean(name, entries)}"
-            yield Finding("warning", f"[handlers.{name}]", text)
-            continue
-        try:
-            check_configured(entries[name].manifest, config, name)
-        except ConfigError as error:
-            yield Finding("problem", f"[handlers.{name}]", error.message)
+class Plan(NamedTuple):
+    """The memory plan, and what it is made from."""
+
+    config: Config
+    limit: MemoryLimit
+    footprints: Sequence[Footprint]
+    needs: Sequence[Need]
+    excluded: Mapping[str, str]
+    """Handlers that cannot run, with their state."""
+
+    def advice(self) -> list[str]:
+        """Return what to change, as sentences."""
+        return list(advise(self.config, self.limit, self.footprints, self.needs))
 
 
-def of_access(config: Config) -> Iterator[Finding]:
-    """Yield who may call the host."""
-    if config.auth.open:
-        yield Finding("note", "[auth]", "no API keys: the host serves this machine only; set HANDLER_HOST_API_KEYS")
-    if config.auth.admin_token is None:
-        yield Finding("note", "[auth]", "no admin token: each start makes another one; set HANDLER_HOST_ADMIN_TOKEN")
-
-
-def of_place(config: str | None, state_file: Path | None) -> Iterator[Finding]:
-    """Yield what is judged: a host that would be started here and now, which is not any that runs."""
-    file = config or "no configuration file"
-    text = f"a host that is started from this shell: its environment (secrets, HANDLER_HOST_...) and {file}"
-    yield Finding("ok", "judged", text)
-    learned = "nowhere: there is no place for it" if state_file is None else str(state_file)
-    if state_file is not None and not state_file.exists():
-        learned += ", which is not there yet"
-    yield Finding("ok", "learned", f"what handlers take is read from {learned}")
-
-
-def of_machine(limit: MemoryLimit) -> Iterator[Finding]:
-    """Yield what the machine offers: memory, how it is measured, how workers are started."""
-    where = f" ({limit.path})" if limit.path is not None else ""
-    yield Finding(
-        "ok",
-        "memory",
-        f"the limit is {format_size(limit.bytes)}, {limit.source}{where}; "
-        f"{format_size(limit.usable)} of it is the budget",
+def diagnose(arguments: SimpleNamespace) -> int:
+    """Print the findings and the plan; return 1 if there is a problem."""
+    config = load_configuration(arguments).config
+    blocked = [name for name in config.handlers if not config.policy(name).enabled]
+    catalog = scan(config.catalog, os.environ, blocked=blocked)
+    limit = read_limit(config.memory)
+    host, query = query_remote_host(arguments.url, arguments.token_file)
+    entries = {
+        name: host.without_local_problem(entry) if host is not None else entry
+        for name, entry in catalog.entries.items()
+    }
+    learned = FootprintStore(with_state_file(config, os.environ).memory.state_file)
+    learned.load()
+    findings = [
+        *installation.describe_scope(config_file(arguments), learned.path),
+        query,
+        *installation.check_machine(limit),
+        *installation.check_access(config),
+        *installation.check_handlers(msgspec.structs.replace(catalog, entries=entries)),
+        *installation.check_settings(config, catalog.entries),
+        *check_dependencies(catalog.entries.values()),
+    ]
+    runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
+    measurements: dict[str, Measurement] = {}
+    if arguments.measure:
+        # The temporary host has only the secrets of this shell, whatever the running host has.
+        local = [name for name in runnable if catalog.entries[name].problem is None]
+        for name, result in _measure(config_file(arguments), local):
+            if isinstance(result, Finding):
+                findings.append(result)
+            else:
+                measurements[name] = result
+    footprints = [_footprint(config, entry, measurements, learned, host) for entry in runnable.values()]
+    plan = Plan(
+        config=config,
+        limit=limit,
+        footprints=footprints,
+        needs=compute_needs(footprints, _expected(arguments.expect, footprints)),
+        excluded={name: entry.problem.state for name, entry in entries.items() if entry.problem is not None},
     )
-    own = read_memory(os.getpid())
-    if own is not None and own.measure != "pss":
-        text = f"there is no PSS to be read here; the budget counts {own.measure.upper()}, shared pages more than once"
-        yield Finding("warning", "memory", text)
-    if sys.platform == "linux":
-        yield Finding("ok", "workers", "are forked from a fork server, and share its pages")
+    if arguments.json:
+        echo_json(_to_json(findings, plan))
     else:
-        yield Finding("warning", "workers", f"are exec'ed on {sys.platform}, which is untested, and share no pages")
-    version = ".".join(map(str, sys.version_info[:3]))
-    yield Finding("ok", "python", f"{version} at {sys.executable}")
+        echo_findings(findings)
+        echo()
+        _echo_plan(plan)
+    return REFUSED if has_problem(findings) else OK
+
+
+def _echo_plan(plan: Plan) -> None:
+    source = {footprint.handler: footprint.known for footprint in plan.footprints}
+    cold_starts = {
+        footprint.handler: f"{footprint.activate_seconds:.2f} s"
+        for footprint in plan.footprints
+        if footprint.activate_seconds is not None
+    }
+    last = ("COLD START",) if cold_starts else ()
+    columns = ("NEED", "MEMORY", *(format_size(size) for size in PLAN_SIZES), "KNOWN", *last)
+    rows = [
+        (
+            need.name if need.name in source else f"{need.name} ({len(need.handlers)})",
+            show_size(need.bytes),
+            *("fits" if need.fits(plan.config, size) else "no" for size in PLAN_SIZES),
+            source.get(need.name, ""),
+            *(cold_starts.get(need.name, "") for _ in last),
+        )
+        for need in plan.needs
+    ]
+    echo_table(columns, rows, left=("NEED", "KNOWN"))
+    headroom = format_size(PLAN_SIZES[0] - usable_bytes(plan.config, PLAN_SIZES[0]))
+    echo(f"Each need includes host and fork server. The headroom stays free ({headroom} of {columns[2]}).")
+    busy = next(need for need in plan.needs if need.name == "expected")
+    echo(f"expected: {', '.join(busy.handlers) or 'none'} active at the same time; --expect A,B names others.")
+    if plan.excluded:
+        excluded = ", ".join(f"{name} ({state})" for name, state in plan.excluded.items())
+        echo(f"Not included: {excluded}.")
+    echo()
+    for sentence in plan.advice():
+        echo(f"- {sentence}")
+
+
+def _to_json(findings: Sequence[Finding], plan: Plan) -> dict[str, Any]:
+    limit = plan.limit
+    return {
+        "findings": [finding._asdict() for finding in findings],
+        "limit": {"bytes": limit.bytes, "usable": limit.usable, "source": limit.source, "path": limit.path},
+        "footprints": [footprint._asdict() for footprint in plan.footprints],
+        "left_out": dict(plan.excluded),
+        "needs": [
+            need._asdict() | {"fits": [size for size in PLAN_SIZES if need.fits(plan.config, size)]}
+            for need in plan.needs
+        ],
+        "advice": plan.advice(),
+    }
+
+
+def _footprint(
+    config: Config,
+    entry: CatalogEntry,
+    measurements: Mapping[str, Measurement],
+    learned: FootprintStore,
+    host: RemoteHost | None,
+) -> Footprint:
+    """Return a handler's footprint from the best source: measured, learned, estimated, or assumed."""
+    policy = policy_of(config, entry)
+    if entry.name in measurements:
+        measurement = measurements[entry.name]
+        return Footprint(entry.name, measurement.pss, "measured", policy.pin, measurement.seconds)
+    remote = host.footprint(entry) if host is not None else None
+    if remote is not None:
+        return Footprint(entry.name, remote[0], "learned", policy.pin, remote[1])
+    local = learned.get((entry.name, entry.distribution, entry.version))
+    if local is not None and local.peak:
+        return Footprint(entry.name, max(local.peak, local.raised), "learned", policy.pin, local.activate_seconds)
+    if policy.memory_estimate is not None:
+        return Footprint(entry.name, policy.memory_estimate, "estimated", policy.pin)
+    return Footprint(entry.name, config.memory.default_estimate, "assumed", policy.pin)
+
+
+def _expected(option: str | None, footprints: Sequence[Footprint]) -> list[str]:
+    if option is None:
+        return default_expected(footprints)
+    names = [footprint.handler for footprint in footprints]
+    expected = [name.strip() for name in option.split(",") if name.strip()]
+    for name in expected:
+        if name not in names:
+            raise Failure(f"--expect: no handler {name!r} that can run{did_you_mean(name, names)}", USAGE)
+    return expected
+
+
+def _measure(file: str | None, names: Sequence[str]) -> Iterator[tuple[str, Measurement | Finding]]:
+    """Activate each handler once in a temporary host; yield what it took, or why it failed."""
+    token = secrets.token_urlsafe(24)
+    environment = os.environ | {"HANDLER_HOST_ADMIN_TOKEN": token}
+    with run_local_host(environment, port=0, log_level="error", config=file) as url:
+        client = Client(url, token=token)
+        for name in names:
+            note(f"measuring {name} …")
+            try:
+                receipt = client.call_admin("POST", "handlers", name, "load")
+                worker = client.call_admin("GET", "memory")["workers"][name]
+                client.call_admin("POST", "handlers", name, "unload")
+            except Failure as failure:
+                yield name, Finding(Level.PROBLEM, name, f"activation failed: {failure}")
+                continue
+            yield name, Measurement(worker["peak"] or worker["pss"], receipt["activate_seconds"])

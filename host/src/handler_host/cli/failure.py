@@ -1,4 +1,4 @@
-"""What ends a command, and the exit status that tells programs of it."""
+"""Exit statuses, and the exception that ends a command with one of them."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ from typing import Any
 
 OK = 0
 REFUSED = 1
-"""The host said no."""
+"""The host refused the request, or a check found a problem."""
 USAGE = 2
-"""Wrong arguments, environment or configuration; nothing was done."""
+"""Arguments, environment or configuration are wrong; nothing was done."""
 UNREACHABLE = 3
-"""There is no host at the URL, or none that can be understood."""
+"""No host answers at the address, or the server there is not a handler host."""
 INTERRUPTED = 130
 """Ctrl-C."""
 
 
 class Failure(Exception):
-    """A command has failed: its message goes to standard error, ``status`` is the exit status.
+    """A command failed: the message goes to standard error, ``status`` is the exit status.
 
-    ``envelope`` is the host's own JSON of the error, where it was the host that refused.
+    ``envelope`` is the JSON of the host's error response, if the host refused the request.
     """
 
     def __init__(self, message: str, status: int = REFUSED, envelope: Any = None) -> None:

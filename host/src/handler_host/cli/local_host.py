@@ -1,4 +1,4 @@
-"""A host that a command runs for itself, and ends."""
+"""Run a host for the time of one command."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from pathlib import Path
 
 from handler_host.cli.failure import USAGE, Failure
 
-STOP_LIMIT = 60
-"""Seconds for it to end, before it is killed."""
+STOP_TIMEOUT_S = 60
+"""Seconds for the host to stop before it is killed."""
 
 
 @contextlib.contextmanager
-def own_host(environment: Mapping[str, str], *, port: int, log_level: str, config: str | None) -> Iterator[str]:
-    """Run a host on 127.0.0.1 (port 0 takes a free one); give its URL. Its log goes to standard error."""
+def run_local_host(environment: Mapping[str, str], *, port: int, log_level: str, config: str | None) -> Iterator[str]:
+    """Run a host on 127.0.0.1 (port 0 selects a free one) and yield its URL. Its log goes to standard error."""
     command = [sys.executable, "-m", "handler_host", "serve", "--host", "127.0.0.1", "--port", str(port)]
     command += ["--log-level", log_level]
     command += ["--config", str(Path(config).absolute())] if config else []
-    # In a group of its own: Ctrl-C is for the command.
+    # A process group of its own: Ctrl-C must reach only the command, which then stops the host.
     with subprocess.Popen(
         command, env=dict(environment), stdout=subprocess.PIPE, text=True, process_group=0
     ) as process:
@@ -29,11 +29,11 @@ def own_host(environment: Mapping[str, str], *, port: int, log_level: str, confi
             assert process.stdout is not None
             line = process.stdout.readline()
             if not line.startswith("ready "):
-                raise Failure("the host did not start: see above", USAGE)
+                raise Failure("the host did not start; its log above has the reason", USAGE)
             yield line.removeprefix("ready ").strip()
         finally:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(STOP_LIMIT)
+                process.wait(STOP_TIMEOUT_S)
             except subprocess.TimeoutExpired:
                 process.kill()

@@ -1,60 +1,77 @@
-"""Commands, and the options that several of them have."""
+"""Options that several commands share, and the configuration they lead to."""
 
 from __future__ import annotations
 
 import argparse
-import textwrap
-from typing import Any
+import os
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, NamedTuple
 
-from handler_host.cli.flags import FLAGS
-
-WIDTH = 78
-"""Characters of a line of explanation."""
-
-
-def add(commands: Any, name: str, module: str, what: str, more: str, *examples: str) -> argparse.ArgumentParser:
-    """Add a command, and say what it is for, the small print, and how it is used."""
-    command: argparse.ArgumentParser = commands.add_parser(
-        name,
-        help=what,
-        description=f"{what[0].upper()}{what[1:]}.\n\n{textwrap.fill(more, WIDTH)}".rstrip(),
-        epilog="\n  ".join([f"example{'s' if len(examples) > 1 else ''}:", *examples]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    command.set_defaults(module=module)
-    return command
+if TYPE_CHECKING:
+    from handler_host.config.loader import Loaded
 
 
-def unload_options(command: argparse.ArgumentParser) -> None:
-    """Add what unload and reload have in common."""
-    command.add_argument("handlers", nargs="*", metavar="HANDLER")
-    command.add_argument("--all", action="store_true", help="all handlers that have a worker")
-    command.add_argument(
-        "--mode",
-        choices=("drain", "if_idle", "force"),
-        default="drain",
-        help="drain: let what is under way come to its end (default); if_idle: only if nothing is under way; "
-        "force: end it with an error",
-    )
-    command.add_argument("--deadline", metavar="10s", help="what dispatches under way get before they are ended")
-    command.add_argument("--no-wait", action="store_true", help="do not wait until it is done")
-    client_options(command, json=True)
+class ConfigOption(NamedTuple):
+    """An option that sets one configuration key."""
+
+    name: str
+    """As it is typed: ``--port``."""
+    key: str
+    """``server.port``"""
+    metavar: str
+    help: str
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of the parsed arguments that has its value."""
+        return self.key.replace(".", "_")
 
 
-def client_options(command: argparse.ArgumentParser, *, json: bool = False) -> None:
-    """Add where the host is, and how its answer is shown."""
-    command.add_argument("--url", help="where the host is (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
-    if command.get_default("module") in ("operate", "events", "top"):
-        command.add_argument(
+CONFIG_OPTIONS = (
+    ConfigOption("--host", "server.host", "ADDRESS", "address to listen on"),
+    ConfigOption("--port", "server.port", "PORT", "port to listen on; 0 selects a free one"),
+    ConfigOption("--memory-limit", "memory.limit", "SIZE", "memory of all processes together (512MB), or auto"),
+    ConfigOption("--log-format", "log.format", "FORMAT", "text or json"),
+    ConfigOption("--log-level", "log.level", "LEVEL", "debug, info, warning or error"),
+)
+
+
+def add_config_options(parser: argparse.ArgumentParser) -> None:
+    """Add ``--config`` and the options that set configuration keys."""
+    parser.add_argument("--config", metavar="FILE", help="configuration file (default: HANDLER_HOST_CONFIG, or none)")
+    for option in CONFIG_OPTIONS:
+        parser.add_argument(option.name, dest=option.attribute, metavar=option.metavar, help=option.help)
+
+
+def add_host_options(parser: argparse.ArgumentParser, *, admin: bool = True, json: bool = True) -> None:
+    """Add the options of commands that send requests to a running host.
+
+    ``admin``: the command uses admin routes and needs the admin token. ``json``: it can print JSON.
+    """
+    parser.add_argument("--url", help="address of the host (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
+    if admin:
+        parser.add_argument(
             "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"
         )
     if json:
-        command.add_argument("--json", action="store_true", help="print the host's own JSON; errors, too")
+        parser.add_argument("--json", action="store_true", help="print the host's JSON, also for errors")
 
 
-def config_options(command: argparse.ArgumentParser) -> None:
-    """Add the configuration file, and the flags that are keys of it."""
-    command.add_argument("--config", metavar="FILE", help="the TOML file (default: HANDLER_HOST_CONFIG, or none)")
-    for flag in FLAGS:
-        command.add_argument(flag.name, dest=flag.attribute, metavar=flag.metavar, help=flag.meaning)
+def config_file(arguments: SimpleNamespace) -> str | None:
+    """Return the configuration file that the arguments or the environment name."""
+    return arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
+
+
+def load_configuration(arguments: SimpleNamespace) -> Loaded:
+    """Return the configuration from file, environment and options.
+
+    Raises :class:`handler_host.plugin.errors.ConfigError` with all that is wrong.
+    """
+    # Here: commands that only send requests to a host do without it.
+    from handler_host.config.loader import load_config
+
+    file = config_file(arguments)
+    values = {option.key: getattr(arguments, option.attribute) for option in CONFIG_OPTIONS}
+    overrides = {key: value for key, value in values.items() if value is not None}
+    return load_config(Path(file) if file else None, os.environ, overrides)

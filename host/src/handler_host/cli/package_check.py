@@ -1,4 +1,4 @@
-"""Whether a plugin's package is right: its wheel, its metadata, and what the catalog makes of it."""
+"""Checks of a plugin's package: its wheel, its metadata, and what the catalog finds in it."""
 
 from __future__ import annotations
 
@@ -16,104 +16,106 @@ from typing import NamedTuple
 
 from handler_host.catalog.catalog import CatalogEntry, scan, secret_variable
 from handler_host.catalog.manifest import FILE_NAME, GROUP
-from handler_host.cli.report_card import Mark, Row
+from handler_host.cli.findings import Finding, Level
 from handler_host.config import CatalogConfig
 
-NOT_SOURCES = {"build", "dist", "tests", "node_modules"}
-"""Directories of a project in which a manifest is none of the plugin's own; hidden ones are left out as well."""
-A_SECRET = "made-up-for-handler-host-check"  # noqa: S105 - that is what it says
+NON_SOURCE_DIRECTORIES = {"build", "dist", "tests", "node_modules"}
+"""Directories of a project whose manifests are not the plugin's own; hidden directories are excluded as well."""
+DUMMY_SECRET = "made-up-for-handler-host-check"  # noqa: S105 - not a real one
+MAX_LINES, MAX_LINE_LENGTH = 6, 250
+"""Limits of what is shown of a build backend's output."""
 
-MOST_LINES, MOST_CHARACTERS = 6, 250
-"""What is shown of what a build backend said, and of each of its lines."""
 
-
-class Built(NamedTuple):
-    """A plugin's wheel, and where it is installed for the checks."""
+class BuiltWheel(NamedTuple):
+    """A plugin's wheel, and the directory into which it is unpacked for the checks."""
 
     wheel: Path
     site: Path
 
 
-def build(path: Path, directory: Path, options: Sequence[str]) -> Built | Row:
-    """Build the wheel of a project and unpack it into a site directory of its own; return it, or the problem."""
+def build_wheel(path: Path, directory: Path, options: Sequence[str]) -> BuiltWheel | Finding:
+    """Build the wheel of a project and unpack it into a site directory; return it, or the problem."""
     pip, project = [sys.executable, "-m", "pip"], str(path.absolute())
     quiet = ["--disable-pip-version-check", "--quiet"]
     command = [*pip, *quiet, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), project]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, check=False)
     wheels = list((directory / "wheel").glob("*.whl"))
-    if done.returncode or len(wheels) != 1:
-        again = shlex.join([*pip, "wheel", "--no-deps", *options, "--wheel-dir", "dist", project])
-        said = why_not_built(done.stderr or done.stdout)
-        return Row(Mark.PROBLEM, "wheel", f"cannot be built: {said}; to see all of it: {again}")
+    if process.returncode or len(wheels) != 1:
+        full_command = shlex.join([*pip, "wheel", "--no-deps", *options, "--wheel-dir", "dist", project])
+        reason = build_error(process.stderr or process.stdout)
+        return Finding(Level.PROBLEM, "wheel", f"the build failed: {reason}; for the full output: {full_command}")
     site = directory / "site"
     with zipfile.ZipFile(wheels[0]) as wheel:
         wheel.extractall(site)
-    return Built(wheels[0], site)
+    return BuiltWheel(wheels[0], site)
 
 
-def why_not_built(output: str) -> str:
-    """Return what the build backend said, in a line: pip shows it within its own words, after a traceback."""
+def build_error(output: str) -> str:
+    """Return the build backend's error in one line; pip's output has it inside its own text, after a traceback."""
     blocks = re.findall(r"\[\d+ lines? of output\]\n(.*?)\n[^\n]*\[end of output\]", output, re.DOTALL)
     lines = textwrap.dedent(blocks[-1] if blocks else output).strip("\n").splitlines()
     frames = [number for number, line in enumerate(lines) if line.startswith('  File "')]
     if frames:
-        # The exception is the first line after the last frame that is not indented as its source is.
+        # The exception is the first line after the last frame that is not indented, as the frame's source is.
         lines = [*itertools.dropwhile(lambda line: line.startswith(" "), lines[frames[-1] :])]
     else:
         errors = [number for number, line in enumerate(lines) if line.lower().startswith("error:")]
-        lines = lines[errors[0] :] if errors else lines[-MOST_LINES:]
-    return " / ".join(line.strip()[:MOST_CHARACTERS] for line in [*filter(str.strip, lines)][:MOST_LINES])
+        lines = lines[errors[0] :] if errors else lines[-MAX_LINES:]
+    return " / ".join(line.strip()[:MAX_LINE_LENGTH] for line in [*filter(str.strip, lines)][:MAX_LINES])
 
 
-def of_wheel(path: Path, built: Built) -> Iterator[Row]:
-    """Yield what is said of the wheel's contents: metadata, manifest, markers."""
+def check_wheel(path: Path, built: BuiltWheel) -> Iterator[Finding]:
+    """Yield what is wrong with the wheel's metadata and contents."""
     (info,) = built.site.glob("*.dist-info")
     metadata = HeaderParser().parsestr((info / "METADATA").read_text(encoding="utf-8", errors="replace"))
     if not any(name.lower().startswith("handler-host") for name in metadata.get_all("Requires-Dist") or ()):
-        yield Row(Mark.PROBLEM, "wheel", 'does not depend on handler-host: add dependencies = ["handler-host>=0.1,<1"]')
+        text = 'does not depend on handler-host; add dependencies = ["handler-host>=0.1,<1"]'
+        yield Finding(Level.PROBLEM, "wheel", text)
     if not str(metadata.get_payload() or "").strip() and not metadata.get("Description"):
-        yield Row(Mark.WARNING, "wheel", 'has no description: write a README.md, and add readme = "README.md"')
+        text = 'has no description; write a README.md and add readme = "README.md"'
+        yield Finding(Level.WARNING, "wheel", text)
     if metadata.get("Requires-Python") is None:
-        yield Row(Mark.WARNING, "wheel", 'does not say which Python it needs: add requires-python = ">=3.11"')
-    inside = {file.relative_to(built.site) for file in built.site.rglob(FILE_NAME)}
+        text = 'does not state the required Python; add requires-python = ">=3.11"'
+        yield Finding(Level.WARNING, "wheel", text)
+    packed = {file.relative_to(built.site) for file in built.site.rglob(FILE_NAME)}
     for manifest in _manifests(path):
-        if not any(file.parts[-2:] == manifest.parts[-2:] for file in inside):
-            place = manifest.relative_to(path)
-            yield Row(Mark.PROBLEM, "wheel", f"{place} is not in it: let your build backend take it as package data")
-    if not inside:
-        text = f"has no {FILE_NAME}: without one its operations, settings and memory are not known before it runs"
-        yield Row(Mark.WARNING, "wheel", text)
+        if not any(file.parts[-2:] == manifest.parts[-2:] for file in packed):
+            text = f"{manifest.relative_to(path)} is missing; configure your build backend to include it"
+            yield Finding(Level.PROBLEM, "wheel", text)
+    if not packed:
+        text = f"has no {FILE_NAME}; without it, operations, settings and memory are unknown before the handler runs"
+        yield Finding(Level.WARNING, "wheel", text)
 
 
 def _manifests(path: Path) -> Iterator[Path]:
     for manifest in path.rglob(FILE_NAME):
-        folders = manifest.relative_to(path).parts[:-1]
-        if not any(folder.startswith(".") or folder in NOT_SOURCES for folder in folders):
+        directories = manifest.relative_to(path).parts[:-1]
+        if not any(name.startswith(".") or name in NON_SOURCE_DIRECTORIES for name in directories):
             yield manifest
 
 
-def runnable(built: Built) -> Generator[Row, None, list[CatalogEntry]]:
-    """Yield what the catalog says of the wheel's handlers; return those that can be activated."""
+def check_discovery(built: BuiltWheel) -> Generator[Finding, None, list[CatalogEntry]]:
+    """Yield what the catalog finds in the wheel; return the handlers that can be activated."""
     settings = CatalogConfig(roots=(built.site,), include_sys_path=False, environments=built.site / "none")
-    declared = [name for entry in scan(settings, {}).entries.values() for name in entry.secrets]
-    catalog = scan(settings, dict.fromkeys(declared, A_SECRET))
+    secrets = [name for entry in scan(settings, {}).entries.values() for name in entry.secrets]
+    catalog = scan(settings, dict.fromkeys(secrets, DUMMY_SECRET))
     for warning in catalog.warnings:
-        yield Row(Mark.WARNING, "discovery", warning)
+        yield Finding(Level.WARNING, "discovery", warning)
     if not catalog.entries:
-        text = f'no handler is found: add [project.entry-points."{GROUP}"] with my_handler = "my_package:MyHandler"'
-        yield Row(Mark.PROBLEM, "discovery", text)
-    found: list[CatalogEntry] = []
+        text = f'no handler found; add [project.entry-points."{GROUP}"] with my_handler = "my_package:MyHandler"'
+        yield Finding(Level.PROBLEM, "discovery", text)
+    runnable: list[CatalogEntry] = []
     for entry in catalog.entries.values():
         if entry.problem is not None:
-            yield Row(Mark.PROBLEM, entry.name, f"{entry.problem.state}: {entry.problem.reason}")
+            yield Finding(Level.PROBLEM, entry.name, f"{entry.problem.state}: {entry.problem.reason}")
             continue
-        found.append(entry)
+        runnable.append(entry)
         package = entry.entry_point.partition(":")[0].partition(".")[0]
         if package in sys.modules:
-            yield Row(Mark.PROBLEM, entry.name, f"{package} was imported while it was only looked for")
+            yield Finding(Level.PROBLEM, entry.name, f"the search for the handler imported {package}")
         else:
-            yield Row(Mark.OK, entry.name, f"is found as {entry.entry_point}, with nothing imported")
+            yield Finding(Level.OK, entry.name, f"found as {entry.entry_point}, nothing imported")
         for name in entry.secrets:
-            own = f"{secret_variable(entry.name, name)} (HANDLER_HOST_SECRET_, the handler, the secret)"
-            yield Row(Mark.NOTE, entry.name, f"its secret is read from {name}, or for it alone from {own}")
-    return found
+            variable = f"{secret_variable(entry.name, name)} (HANDLER_HOST_SECRET_, the handler, the secret)"
+            yield Finding(Level.NOTE, entry.name, f"reads its secret from {name}, or for it alone from {variable}")
+    return runnable

@@ -1,39 +1,39 @@
-"""What a load, an unload and a pin have brought, as a sentence."""
+"""The host's responses to load, unload, reload and pin, each as a sentence."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from handler_host.cli.render import duration, size
+from handler_host.cli.render import show_duration, show_size
 
 
-def of_load(receipt: dict[str, Any]) -> str:
-    """Return what an activation has taken."""
+def describe_load(receipt: dict[str, Any]) -> str:
+    """Return what an activation did."""
     name = receipt["handler"]
     if receipt.get("accepted"):
-        return f"{name}: is being activated"
+        return f"{name}: activation started"
     if receipt["already"]:
-        return f"{name}: was active already, generation {receipt['generation']}, pid {receipt['pid']}"
-    grown = max(0, receipt["pss_after"] - receipt["pss_before"])
+        return f"{name}: already active, generation {receipt['generation']}, pid {receipt['pid']}"
+    growth = max(0, receipt["pss_after"] - receipt["pss_before"])
     return (
         f"{name}: activated generation {receipt['generation']}, pid {receipt['pid']}, "
-        f"{size(grown)} taken in {duration(receipt['activate_seconds'])}"
+        f"{show_size(growth)} in {show_duration(receipt['activate_seconds'])}"
     )
 
 
-def of_unload(receipt: dict[str, Any]) -> str:
-    """Return what an unload has given back."""
+def describe_unload(receipt: dict[str, Any]) -> str:
+    """Return what an unload or a reload did."""
     name = receipt["handler"]
     if receipt.get("accepted"):
-        return f"{name}: is being unloaded"
+        return f"{name}: unload started"
     if receipt["generation"] is None:
-        return f"{name}: had no worker, it is {receipt['was']}"
+        return f"{name}: has no worker, state {receipt['was']}"
     return (
-        f"{name}: unloaded generation {receipt['generation']}, {size(receipt['bytes_given_back'])} given back "
-        f"in {duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
+        f"{name}: unloaded generation {receipt['generation']}, {show_size(receipt['bytes_given_back'])} freed "
+        f"in {show_duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
     )
 
 
-def of_pin(handler: dict[str, Any]) -> str:
+def describe_pin(handler: dict[str, Any]) -> str:
     """Return whether a handler is pinned now."""
     return f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"

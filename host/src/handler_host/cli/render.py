@@ -1,8 +1,8 @@
-"""What people and programs read: text, tables, figures, JSON.
+"""Output for people and programs: text, tables, sizes and durations, JSON.
 
-What comes from a handler or from another server is shown without its control
-characters: it could command the terminal. Colours are for terminals only, and not
-where ``NO_COLOR`` is set.
+Text from handlers and servers is printed to a terminal without control characters, which
+could change the terminal's state. Only a terminal gets colours, and only if ``NO_COLOR``
+(https://no-color.org) is not set.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from handler_host._internal.units import format_duration, format_size
 from handler_host.cli.failure import Failure
 
 GREEN, YELLOW, RED, FAINT = "32", "33", "31", "2"
-COLOURS = {
+STATE_COLOURS = {
     "active": GREEN,
     "idle": GREEN,
     "waiting": YELLOW,
@@ -25,90 +25,90 @@ COLOURS = {
     "draining": YELLOW,
     "cold": FAINT,
 }
-"""Of the states; all others are problems, and red."""
+"""ANSI colour of each state; all other states are problems and red."""
 
 
 def echo(text: str = "", end: str = "\n") -> None:
-    """Print to standard output: as it is to a pipe, harmless to a terminal."""
-    _write((visible(text) if sys.stdout.isatty() else text) + end)
+    """Print to standard output; a terminal gets the text without control characters."""
+    _write((sanitize(text) if sys.stdout.isatty() else text) + end)
 
 
 def note(text: str) -> None:
-    """Print to standard error."""
-    sys.stderr.write(f"{visible(text)}\n")
+    """Print a line to standard error."""
+    sys.stderr.write(f"{sanitize(text)}\n")
 
 
-def put_json(value: Any) -> None:
-    """Print JSON for programs; people can read it as well."""
+def echo_json(value: Any) -> None:
+    """Print JSON, indented."""
     echo(json.dumps(value, indent=2, ensure_ascii=False))
 
 
-def put_json_line(value: Any) -> None:
-    """Print JSON as one line: for commands with one answer for each of several handlers."""
+def echo_json_line(value: Any) -> None:
+    """Print JSON in one line: for commands that print one document for each of several handlers."""
     echo(json.dumps(value, ensure_ascii=False))
 
 
-def put_failure(failure: Failure, *, as_json: bool = False) -> None:
-    """Print what went wrong; ``as_json``: the host's own words on standard output, too."""
+def echo_failure(failure: Failure, *, as_json: bool = False) -> None:
+    """Print a failure to standard error; ``as_json``: also the host's error response to standard output."""
     if as_json and failure.envelope is not None:
-        put_json_line(failure.envelope)
+        echo_json_line(failure.envelope)
     note(f"handler-host: {failure}")
 
 
-def put_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str]) -> None:
-    """Print an aligned table; the columns of ``left`` stand to the left, figures to the right.
+def echo_table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, left: Sequence[str]) -> None:
+    """Print an aligned table; the columns in ``left`` are aligned to the left, the others to the right.
 
-    A ``STATE`` is coloured. A terminal cuts what is wider than itself, a pipe cuts nothing.
+    The cells of a column ``STATE`` are coloured. Lines are cut to the width of the terminal,
+    but not in a pipe.
     """
-    shown = [[visible(cell).replace("\n", " ") for cell in row] for row in rows]
-    widths = [max(map(len, column)) for column in zip(columns, *shown, strict=True)]
-    room = _room()
-    place = columns.index("STATE") if "STATE" in columns else None
-    for row in [columns, *shown]:
+    cells = [[sanitize(cell).replace("\n", " ") for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(columns, *cells, strict=True)]
+    line_width = _terminal_width()
+    state_column = columns.index("STATE") if "STATE" in columns else None
+    for row in [columns, *cells]:
         line = "  ".join(
             cell.ljust(width) if column in left else cell.rjust(width)
             for column, cell, width in zip(columns, row, widths, strict=True)
         ).rstrip()
-        if len(line) > room:
-            line = line[: room - 1] + "…"
-        if place is not None and row is not columns:
-            start = sum(widths[:place]) + 2 * place
-            end = start + len(row[place])
-            line = line[:start] + _coloured(line[start:end], COLOURS.get(row[place], RED)) + line[end:]
+        if len(line) > line_width:
+            line = line[: line_width - 1] + "…"
+        if state_column is not None and row is not columns:
+            start = sum(widths[:state_column]) + 2 * state_column
+            end = start + len(row[state_column])
+            line = line[:start] + _coloured(line[start:end], STATE_COLOURS.get(row[state_column], RED)) + line[end:]
         _write(f"{line}\n")
 
 
-def put_fields(fields: Mapping[str, str]) -> None:
-    """Print names and values, one a line; what has no value is left out."""
+def echo_fields(fields: Mapping[str, str]) -> None:
+    """Print names and values, one in a line; fields without a value are left out."""
     width = max(map(len, fields))
     for name, value in fields.items():
         if value not in ("", "-"):
-            echo(f"{name.ljust(width)}  {visible(value)}")
+            echo(f"{name.ljust(width)}  {sanitize(value)}")
 
 
-def size(value: int | None) -> str:
-    """Return a size, or a dash."""
-    return "-" if value is None else format_size(value)
+def show_size(size: int | None) -> str:
+    """Return a size in bytes as text, or a dash for None."""
+    return "-" if size is None else format_size(size)
 
 
-def duration(value: float | None) -> str:
-    """Return a duration, or a dash."""
-    return "-" if value is None else format_duration(value)
+def show_duration(seconds: float | None) -> str:
+    """Return a duration in seconds as text, or a dash for None."""
+    return "-" if seconds is None else format_duration(seconds)
 
 
-def visible(text: str) -> str:
-    """Return ``text`` without the characters that command a terminal; lines and tabs stay."""
-    return text if text.isprintable() else text.translate(_HARMLESS)
+def sanitize(text: str) -> str:
+    """Return ``text`` with control characters replaced, except for tabs and line ends."""
+    return text if text.isprintable() else text.translate(_REPLACEMENTS)
 
 
-_HARMLESS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
+_REPLACEMENTS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
 
 
-def _room() -> int:
-    """Return the width of the terminal; a pipe has all that is needed."""
+def _terminal_width() -> int:
     if not sys.stdout.isatty():
         return sys.maxsize
-    import shutil  # for terminals only: it brings the compression modules along
+    import shutil  # imports the compression modules: only for terminals
 
     return shutil.get_terminal_size().columns
 
@@ -123,7 +123,7 @@ def _write(text: str) -> None:
     try:
         sys.stdout.write(text)
     except UnicodeEncodeError:
-        # Half an emoji at the end of a piece, or a terminal that knows no more than ASCII.
+        # Half an emoji at the end of a chunk, or an output that can only encode ASCII.
         encoding = sys.stdout.encoding
         sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
     sys.stdout.flush()

@@ -1,4 +1,4 @@
-"""The screen of ``handler-host top``, by textual. Only the admin API is asked; nothing is kept on disk."""
+"""The screen of ``handler-host top``, made with textual. It uses only the admin API and writes no files."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from textual.widgets import DataTable, Footer, Static
 
 from handler_host.cli.client import Client
 from handler_host.cli.failure import UNREACHABLE, Failure
-from handler_host.cli.receipts import of_load, of_pin, of_unload
-from handler_host.cli.render import visible
+from handler_host.cli.receipts import describe_load, describe_pin, describe_unload
+from handler_host.cli.render import sanitize
 from handler_host.cli.top_table import Column, bars, cell, columns_for, heading, memory_line
 
-STYLES = {
+STATE_STYLES = {
     "active": "green",
     "idle": "green",
     "waiting": "yellow",
@@ -26,19 +26,20 @@ STYLES = {
     "draining": "yellow",
     "cold": "dim",
 }
-"""Of the states; all others are problems, and red. Without colours the words are enough."""
+"""Style of each state; all other states are problems and red."""
 HISTORY = 1000
+"""Measurements to keep: more than a terminal has columns."""
 
 
 class Screen(App[None]):
-    """The live table; ``failure`` is what has ended it, if it was not a key.
+    """The live table. ``failure`` is the error that ended it; None: the user did.
 
-    A host that goes away is waited for: what was last seen stays, and the last line says so.
+    While the host is away, the table keeps its last contents and the message line reports it.
     """
 
     ENABLE_COMMAND_PALETTE = False
     CSS = """
-    #memory, #bars, #said { height: 1; }
+    #memory, #bars, #message { height: 1; }
     DataTable { height: 1fr; scrollbar-size-vertical: 1; scrollbar-size-horizontal: 0; }
     DataTable > .datatable--header { background: ansi_default; color: ansi_default; text-style: bold underline; }
     DataTable > .datatable--cursor, DataTable:focus > .datatable--cursor {
@@ -51,14 +52,14 @@ class Screen(App[None]):
         Binding("U", "unload('force')", "force", key_display="U"),
         Binding("p", "pin", "pin"),
         Binding("q", "quit", "quit"),
-        Binding("r", "reload", show=False),  # the others fill 40 columns
+        Binding("r", "reload", show=False),  # the shown keys fill 40 columns
         Binding("ctrl+c", "quit", show=False, priority=True),
         Binding("j", "move(1)", show=False),
         Binding("k", "move(-1)", show=False),
     ]
 
     def __init__(self, client: Client, interval: float) -> None:
-        # The terminal's own colours: light or dark is its user's choice.
+        # Keep the terminal's own colours: its user has chosen light or dark.
         super().__init__(ansi_color=True)
         self.theme = "ansi-dark"
         self.title = "handler-host"
@@ -69,32 +70,32 @@ class Screen(App[None]):
         self._memory: dict[str, Any] | None = None
         self._handlers: list[dict[str, Any]] = []
         self._columns: list[Column] = []
-        self._looking = asyncio.Lock()
-        self._steering: set[asyncio.Task[None]] = set()
+        self._refreshing = asyncio.Lock()
+        self._commands: set[asyncio.Task[None]] = set()
 
     def compose(self) -> ComposeResult:
-        """Lay the screen out (textual)."""
+        """Yield the widgets (textual)."""
         yield Static(id="memory", markup=False)
         yield Static(id="bars", markup=False)
         yield DataTable[Text](cursor_type="row", cell_padding=1)
-        yield Static(id="said", markup=False)
+        yield Static(id="message", markup=False)
         yield Footer(compact=True, show_command_palette=False)
 
     async def on_mount(self) -> None:
-        """Look for the first time, and again and again (textual)."""
-        self._say("arrows, j and k select; r reloads")
-        self.set_interval(self._interval, self._look_again)
-        await self._look()
+        """Refresh now and at each interval (textual)."""
+        self._show_message("arrows, j and k select; r reloads")
+        self.set_interval(self._interval, self._refresh_unless_busy)
+        await self._refresh()
 
     def on_resize(self) -> None:
-        """Choose the columns anew (textual)."""
+        """Choose the columns again (textual)."""
         self._show()
 
     async def on_unmount(self) -> None:
-        """Leave what is under way to the host; it answers to nobody (textual)."""
-        for task in self._steering:
+        """Stop waiting for commands in progress; the host finishes them (textual)."""
+        for task in self._commands:
             task.cancel()
-        await asyncio.gather(*self._steering, return_exceptions=True)
+        await asyncio.gather(*self._commands, return_exceptions=True)
 
     def action_move(self, rows: int) -> None:
         """Select another handler."""
@@ -102,22 +103,23 @@ class Screen(App[None]):
         table.move_cursor(row=table.cursor_row + rows)
 
     def action_load(self) -> None:
-        """Load the handler that is selected."""
-        self._steer("is being activated", "load", of_load)
+        """Load the selected handler."""
+        self._start_command("activating", "load", describe_load)
 
     def action_unload(self, mode: str) -> None:
-        """Unload the handler that is selected."""
-        self._steer("is being unloaded", "unload", of_unload, mode=mode)
+        """Unload the selected handler."""
+        self._start_command("unloading", "unload", describe_unload, mode=mode)
 
     def action_reload(self) -> None:
-        """Unload it, so that its next dispatch runs what is installed."""
-        self._steer("is being reloaded", "reload", of_unload)
+        """Unload the selected handler, so that its next dispatch runs the installed version."""
+        self._start_command("reloading", "reload", describe_unload)
 
     def action_pin(self) -> None:
-        """Keep it from idleness and eviction, or let it go again."""
+        """Pin the selected handler, or unpin it if it is pinned."""
         selected = self._selected()
-        pinned = any(handler["name"] == selected and handler["pin"] for handler in self._handlers)
-        self._steer("is being unpinned" if pinned else "is being pinned", "unpin" if pinned else "pin", of_pin)
+        is_pinned = any(handler["name"] == selected and handler["pin"] for handler in self._handlers)
+        command = "unpin" if is_pinned else "pin"
+        self._start_command(f"{command}ning", command, describe_pin)
 
     @property
     def _table(self) -> DataTable[Text]:
@@ -127,49 +129,52 @@ class Screen(App[None]):
         row = self._table.cursor_row
         return self._handlers[row]["name"] if 0 <= row < len(self._handlers) else None
 
-    def _steer(self, meanwhile: str, command: str, shown: Callable[[dict[str, Any]], str], **query: object) -> None:
+    def _start_command(
+        self, progress: str, command: str, describe: Callable[[dict[str, Any]], str], **query: object
+    ) -> None:
+        """Run a command for the selected handler in a task; ``describe`` turns the response into the message."""
         name = self._selected()
         if name is None:
-            self._say("there is no handler")
+            self._show_message("no handler is selected")
             return
-        self._say(f"{visible(name)}: {meanwhile}")
-        task = asyncio.create_task(self._steered(name, command, shown, query), name=f"{command} of {name}")
-        self._steering.add(task)
-        task.add_done_callback(self._steering.discard)
+        self._show_message(f"{name}: {progress}")
+        task = asyncio.create_task(self._run_command(name, command, describe, query), name=f"{command} of {name}")
+        self._commands.add(task)
+        task.add_done_callback(self._commands.discard)
 
-    async def _steered(
-        self, name: str, command: str, shown: Callable[[dict[str, Any]], str], query: dict[str, object]
+    async def _run_command(
+        self, name: str, command: str, describe: Callable[[dict[str, Any]], str], query: dict[str, object]
     ) -> None:
         try:
-            receipt = await asyncio.to_thread(self._client.admin, "POST", "handlers", name, command, **query)
+            receipt = await asyncio.to_thread(self._client.call_admin, "POST", "handlers", name, command, **query)
         except Failure as failure:
-            self._say(str(failure))
+            self._show_message(str(failure))
             return
-        # First seen, then said: the next key acts on what the table shows.
-        await self._look()
-        self._say(shown({"handler": name} | receipt))
+        # The table before the message: after the message the user's next key acts on what the table shows.
+        await self._refresh()
+        self._show_message(describe({"handler": name} | receipt))
 
-    async def _look_again(self) -> None:
-        """Look, unless a look takes longer than the interval."""
-        if not self._looking.locked():
-            await self._look()
+    async def _refresh_unless_busy(self) -> None:
+        """Refresh, unless the previous refresh takes longer than the interval."""
+        if not self._refreshing.locked():
+            await self._refresh()
 
-    async def _look(self) -> None:
-        """Ask the host; what is shown then is not older than this call."""
-        async with self._looking:
+    async def _refresh(self) -> None:
+        """Fetch and show the state of the host; it is not older than this call."""
+        async with self._refreshing:
             try:
-                memory = await asyncio.to_thread(self._client.admin, "GET", "memory")
-                response = await asyncio.to_thread(self._client.admin, "GET", "handlers")
+                memory = await asyncio.to_thread(self._client.call_admin, "GET", "memory")
+                response = await asyncio.to_thread(self._client.call_admin, "GET", "handlers")
             except Failure as failure:
-                if failure.status != UNREACHABLE:  # another token, for one: nothing will be better by itself
+                if failure.status != UNREACHABLE:  # such as a changed token: a retry would not help
                     self.failure = failure
                     self.exit()
                     return
-                self._say(f"{failure}; trying again in {self._interval:g} s")
+                self._show_message(f"{failure}; retry in {self._interval:g} s")
                 self._memory = None
             else:
                 if self._memory is None and self._history:
-                    self._say("the host is there again")
+                    self._show_message("the host is back")
                 self._memory, self._handlers = memory, response["handlers"]
                 self._history.append(memory["used"])
                 self._show()
@@ -181,9 +186,9 @@ class Screen(App[None]):
         self.query_one("#memory", Static).update(memory_line(self._memory, width))
         self.query_one("#bars", Static).update(bars(self._history, self._memory["limit"], width))
         table, selected = self._table, self._table.cursor_row
-        name = self._shown_name(selected)
+        name = self._name_in_row(selected)
         names = [handler["name"] for handler in self._handlers]
-        # The table pads each column by one on both sides, and has its scroll bar.
+        # The table pads each column by one character on both sides, and needs space for its scroll bar.
         columns = columns_for(width - 3, names)
         if columns != self._columns or names != [key.value for key in table.rows]:
             self._columns = columns
@@ -199,13 +204,13 @@ class Screen(App[None]):
             for column in columns:
                 table.update_cell(handler["name"], column.title, self._cell(column, handler))
 
-    def _shown_name(self, row: int) -> str | None:
+    def _name_in_row(self, row: int) -> str | None:
         keys = [key.value for key in self._table.rows]
         return keys[row] if 0 <= row < len(keys) else None
 
     def _cell(self, column: Column, handler: dict[str, Any]) -> Text:
-        style = STYLES.get(handler["state"], "red") if column.title == "STATE" else ""
+        style = STATE_STYLES.get(handler["state"], "red") if column.title == "STATE" else ""
         return Text(cell(column, handler), style=style)
 
-    def _say(self, text: str) -> None:
-        self.query_one("#said", Static).update(visible(text).replace("\n", " "))
+    def _show_message(self, text: str) -> None:
+        self.query_one("#message", Static).update(sanitize(text).replace("\n", " "))

@@ -1,0 +1,91 @@
+"""``handler-host check``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
+
+from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
+from handler_host.cli.findings import Finding, Level, echo_finding, has_problem
+from handler_host.cli.render import echo, echo_json, note
+
+if TYPE_CHECKING:
+    from handler_host.cli.package_check import BuiltWheel
+
+DESCRIPTION = (
+    "Builds the wheel, finds its handlers as the host does, watches what they do to their process, activates them "
+    "in a real worker, and runs the tests of the project. The exit status is 1 if there is a problem. With "
+    "--protocol the handler's base_url is a scripted provider with this protocol, so that the handler can be called."
+)
+EXAMPLES = (
+    "handler-host check .",
+    "handler-host check plugins/gpt_a --protocol openai",
+    "handler-host check . --json | jq '.rows[] | select(.mark != \"ok\")'",
+)
+PLACE_WIDTH = 16
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument(
+        "path", nargs="?", default=".", metavar="PATH", help="project of the plugin (default: this directory)"
+    )
+    parser.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="protocol of its provider")
+    parser.add_argument("--installer", action="append", metavar="OPTION", help="option for `pip wheel`")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: SimpleNamespace) -> int:
+    """Run all checks and print a finding for each; return 1 if there is a problem."""
+    path = Path(arguments.path)
+    if not (path / "pyproject.toml").is_file():
+        raise Failure(f"{path.absolute()} has no pyproject.toml; name the directory of a plugin's project", USAGE)
+    findings: list[Finding] = []
+    with tempfile.TemporaryDirectory(prefix="handler-host-check-") as directory:
+        for finding in _findings(path, Path(directory), arguments):
+            # The unpacked wheel is deleted at the end; its relative paths are those of the project.
+            finding = finding._replace(text=finding.text.replace(f"{Path(directory, 'site')}{os.sep}", ""))
+            findings.append(finding)
+            if not arguments.json:
+                echo_finding(finding, width=PLACE_WIDTH)
+    is_fit = not has_problem(findings)
+    if arguments.json:
+        rows = [{"mark": finding.level, "place": finding.place, "text": finding.text} for finding in findings]
+        echo_json({"fit": is_fit, "rows": rows})
+    else:
+        count = sum(finding.level is Level.PROBLEM for finding in findings)
+        echo()
+        echo("ready for other people" if is_fit else f"{count} problem{'s' if count > 1 else ''}: not ready yet")
+    return OK if is_fit else REFUSED
+
+
+def _findings(path: Path, directory: Path, arguments: SimpleNamespace) -> Iterator[Finding]:
+    from handler_host.cli.package_check import build_wheel, check_wheel
+
+    if not arguments.json:
+        note("building the wheel …")
+    outcome = build_wheel(path, directory, arguments.installer or ())
+    if isinstance(outcome, Finding):
+        yield outcome
+        return
+    yield Finding(Level.OK, "wheel", f"built {outcome.wheel.name}")
+    yield from check_wheel(path, outcome)
+    yield from _handler_findings(path, outcome, arguments)
+
+
+def _handler_findings(path: Path, built: BuiltWheel, arguments: SimpleNamespace) -> Iterator[Finding]:
+    from handler_host.cli.package_check import check_discovery
+    from handler_host.cli.worker_check import check_process, check_tests, check_worker
+
+    entries = yield from check_discovery(built)
+    for entry in entries:
+        yield from check_process(entry, arguments.protocol)
+        yield from check_worker(entry, built.site, arguments.protocol)
+    if entries:
+        python_path = filter(None, [str(built.site), os.environ.get("PYTHONPATH")])
+        yield from check_tests(path, entries, {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)})

@@ -1,0 +1,64 @@
+"""``handler-host keys``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from types import SimpleNamespace
+
+from handler_host.cli.failure import USAGE, Failure
+from handler_host.cli.options import add_config_options, load_configuration
+
+DESCRIPTION = (
+    "A consumer is a client with a name, a key and limits. Consumers are stored in a file (auth.consumers_file, or "
+    "--file), with a hash instead of the key: `new` prints the key, which cannot be shown again. A running host "
+    "reads the file again when it changes."
+)
+EXAMPLES = (
+    "handler-host keys new team-a --handlers gpt_a,gpt_e --expires 90d",
+    "handler-host keys list",
+    "handler-host keys revoke team-a --file consumers.toml",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("action", choices=("new", "list", "revoke"), help="what to do")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the consumer, for new and revoke")
+    parser.add_argument("--file", metavar="FILE", help="file of the consumers (default: auth.consumers_file)")
+    parser.add_argument("--handlers", metavar="A,B", help="handlers that the key may call (default: all)")
+    parser.add_argument("--requests-per-minute", metavar="N", type=int, help="requests per minute (default: no limit)")
+    parser.add_argument("--concurrency", metavar="N", type=int, help="dispatches at the same time (default: no limit)")
+    parser.add_argument("--expires", metavar="WHEN", help="date (2027-01-01), time, or time from now (90d)")
+    parser.add_argument("--json", action="store_true", help="list as JSON")
+    add_config_options(parser)
+
+
+def run(arguments: SimpleNamespace) -> int:
+    """Create a key, list the consumers, or revoke a key."""
+    from handler_host.cli.consumer_keys import create_key, list_keys, revoke_key
+
+    file = _file(arguments)
+    if arguments.action == "list":
+        return list_keys(file, as_json=arguments.json)
+    if not arguments.name:
+        raise Failure(f"no consumer is named: handler-host keys {arguments.action} team-a", USAGE)
+    if arguments.action == "revoke":
+        return revoke_key(file, arguments.name)
+    return create_key(
+        file,
+        arguments.name,
+        handlers=arguments.handlers,
+        requests_per_minute=arguments.requests_per_minute,
+        concurrency=arguments.concurrency,
+        expires=arguments.expires,
+    )
+
+
+def _file(arguments: SimpleNamespace) -> Path:
+    if arguments.file is not None:
+        return Path(arguments.file)
+    configured: Path | None = load_configuration(arguments).config.auth.consumers_file
+    if configured is None:
+        raise Failure("no consumers file; set auth.consumers_file in the configuration, or use --file", USAGE)
+    return configured

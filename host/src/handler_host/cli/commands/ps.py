@@ -1,0 +1,104 @@
+"""``handler-host ps``."""
+
+from __future__ import annotations
+
+import argparse
+from types import SimpleNamespace
+from typing import Any
+
+from handler_host.cli.failure import OK
+from handler_host.cli.options import add_host_options
+from handler_host.cli.render import echo, echo_fields, echo_json, echo_table, note, show_duration, show_size
+
+DESCRIPTION = (
+    "STATE is cold for a handler without a worker; with a worker it is activating, idle, active or draining. GEN "
+    "is the number of the worker, PSS its memory, LEARNED the largest memory seen so far, BUSY the number of "
+    "dispatches in progress, and EXPIRES the time until an unused handler is unloaded. With names, ps shows "
+    "everything known of these handlers."
+)
+EXAMPLES = (
+    "handler-host ps",
+    "handler-host ps gpt_e",
+    "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the arguments of the command."""
+    parser.add_argument("handlers", nargs="*", metavar="HANDLER", help="handlers to show in full (default: a table)")
+    add_host_options(parser)
+
+
+def run(arguments: SimpleNamespace) -> int:
+    """Print the table of handlers, or all details of the named ones."""
+    from handler_host.cli.batch import request_each
+    from handler_host.cli.client import Client
+
+    client = Client.from_arguments(arguments)
+    if arguments.handlers:
+        return request_each(
+            arguments.handlers,
+            lambda name: client.call_admin("GET", "handlers", name),
+            _echo_details,
+            as_json=arguments.json,
+        )
+    response = client.call_admin("GET", "handlers")
+    if arguments.json:
+        echo_json(response)
+        return OK
+    handlers = response["handlers"]
+    _echo_handlers(handlers)
+    if not handlers:
+        note("no handlers: install a plugin, then run `handler-host rescan`")
+    return OK
+
+
+def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
+    rows = [
+        (
+            handler["name"],
+            handler["state"],
+            str(handler["generation"] or "-"),
+            str(handler["pid"] or "-"),
+            show_size(handler["pss"]),
+            show_size(handler["learned_pss"]),
+            str(handler["in_flight"]),
+            str(handler["queued"]),
+            show_duration(handler["idle_for"]),
+            "pinned" if handler["pin"] else show_duration(handler["expires_in"]),
+            handler["reason"] or "",
+        )
+        for handler in handlers
+    ]
+    columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
+    echo_table(columns, rows, left=("NAME", "STATE", "REASON"))
+
+
+def _echo_details(handler: dict[str, Any]) -> None:
+    last, operations = handler["last_exit"], handler["operations"]
+    fields = {
+        "name": handler["name"],
+        "state": handler["state"],
+        "reason": handler["reason"] or "",
+        "plugin": f"{handler['distribution']} {handler['version']}",
+        "title": handler["title"],
+        "description": handler["description"],
+        "operations": "unknown until it is activated"
+        if operations is None
+        else ", ".join(operation["name"] for operation in operations),
+        "isolation": handler["isolation"],
+        "pinned": "yes" if handler["pin"] else "",
+        "generation": str(handler["generation"] or "-"),
+        "pid": str(handler["pid"] or "-"),
+        "PSS": show_size(handler["pss"]),
+        "learned": show_size(handler["learned_pss"]),
+        "in flight": str(handler["in_flight"]),
+        "queued": str(handler["queued"]),
+        "dispatches": str(handler["dispatches"]),
+        "idle for": show_duration(handler["idle_for"]),
+        "expires in": show_duration(handler["expires_in"]),
+        "retry in": show_duration(handler["retry_in"]),
+        "last exit": f"{last['text']} ({last['kind']}, generation {last['generation']}, {last['at']})" if last else "",
+    }
+    echo_fields(fields)
+    echo()

@@ -1,0 +1,166 @@
+"""Create, list and revoke the keys in a consumers file."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import re
+import secrets
+from pathlib import Path
+from typing import Any
+
+from handler_host._internal.atomic_write import replace_file
+from handler_host._internal.units import parse_duration
+from handler_host.auth.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
+from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
+from handler_host.cli.render import echo, echo_json, echo_table, note
+from handler_host.config.loader import hash_key
+
+KEY_PREFIX = "hh_"
+"""Start of each key: secret scanners recognise a leaked one by it."""
+
+
+def create_key(
+    file: Path,
+    name: str,
+    *,
+    handlers: str | None = None,
+    requests_per_minute: int | None = None,
+    concurrency: int | None = None,
+    expires: str | None = None,
+) -> int:
+    """Add a consumer to the file and print its key; return the exit status.
+
+    ``handlers`` is a list with commas, ``expires`` a date, a time, or a duration from now.
+    """
+    if not is_name(name):
+        raise Failure(f"{name!r}: a name must be {NAME_FORM}", USAGE)
+    text, entries = _read(file)
+    if name in entries:
+        raise Failure(f"{file}: the consumer {name!r} exists already; choose another name, also after a revocation")
+    key = KEY_PREFIX + secrets.token_urlsafe(32)
+    lines = [f"[consumers.{_toml_key(name)}]", f'hash = "{hash_key(key)}"', f"created = {_now()}"]
+    if handlers:
+        names = [handler.strip() for handler in handlers.split(",") if handler.strip()]
+        lines.append(f"handlers = {json.dumps(names)}")
+    for option, number in (("requests_per_minute", requests_per_minute), ("concurrency", concurrency)):
+        if number is not None:
+            if not 1 <= number <= MOST:
+                raise Failure(f"--{option.replace('_', '-')} {number}: must be from 1 to {MOST}", USAGE)
+            lines.append(f"{option} = {number}")
+    if expires is not None:
+        lines.append(f"expires = {_expiry(expires)}")
+    block = "\n".join(lines) + "\n"
+    _write(file, f"{text.rstrip()}\n\n{block}" if text.strip() else block, name)
+    note(f"{name} is in {file}. This is its key; it cannot be shown again:")
+    echo(key)
+    return OK
+
+
+def list_keys(file: Path, *, as_json: bool) -> int:
+    """Print the consumers; return the exit status."""
+    _, entries = _read(file)
+    now = datetime.datetime.now(datetime.UTC)
+    consumers: list[dict[str, Any]] = [
+        {
+            "name": name,
+            "state": _state(entry, now),
+            "handlers": list(entry.handlers) if entry.handlers is not None else None,
+            "requests_per_minute": entry.requests_per_minute,
+            "concurrency": entry.concurrency,
+            "expires": entry.expires.isoformat() if entry.expires is not None else None,
+        }
+        for name, entry in entries.items()
+    ]
+    if as_json:
+        echo_json({"consumers": consumers})
+        return OK
+    rows = [
+        (
+            consumer["name"],
+            consumer["state"],
+            "all" if consumer["handlers"] is None else ", ".join(consumer["handlers"]) or "none",
+            str(consumer["requests_per_minute"] or "-"),
+            str(consumer["concurrency"] or "-"),
+            (consumer["expires"] or "-")[:16].replace("T", " "),
+        )
+        for consumer in consumers
+    ]
+    columns = ("NAME", "KEY", "HANDLERS", "REQUESTS/MIN", "CONCURRENCY", "EXPIRES")
+    echo_table(columns, rows, left=("NAME", "KEY", "HANDLERS"))
+    if not rows:
+        note(f"{file} has no consumers; create one: handler-host keys new NAME")
+    return OK
+
+
+def revoke_key(file: Path, name: str) -> int:
+    """Add the time of revocation to a consumer's table; the rest of the file stays. Return the exit status."""
+    text, entries = _read(file)
+    if name not in entries:
+        raise Failure(f"{file}: unknown consumer {name!r}; known: {', '.join(entries) or 'none'}")
+    if entries[name].revoked is not None:
+        note(f"{name} is already revoked")
+        return OK
+    quoted = re.escape(name)
+    header = re.compile(rf"""^\s*\[\s*consumers\s*\.\s*(?:{quoted}|"{quoted}"|'{quoted}')\s*\].*$""")
+    lines = text.splitlines()
+    line_number = next((number for number, line in enumerate(lines) if header.match(line)), None)
+    if line_number is None:
+        raise Failure(
+            f"{file}: [consumers.{name}] is not a table of its own; add revoked = {_now()} to it by hand", REFUSED
+        )
+    lines.insert(line_number + 1, f"revoked = {_now()}")
+    _write(file, "\n".join(lines) + "\n", name)
+    echo(f"{name} is revoked; a running host refuses the key within a second of its next request")
+    return OK
+
+
+def _state(entry: Entry, now: datetime.datetime) -> str:
+    if entry.revoked is not None:
+        return "revoked"
+    return "expired" if entry.expires is not None and entry.expires <= now else "valid"
+
+
+def _read(file: Path) -> tuple[str, dict[str, Entry]]:
+    try:
+        text = file.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        return "", {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise Failure(f"{file}: cannot read it: {error}", USAGE) from error
+    return text, parse_consumers(text, str(file))
+
+
+def _write(file: Path, text: str, name: str) -> None:
+    """Replace the file in one step, after checking that the new text is valid and has the consumer."""
+    assert name in parse_consumers(text, str(file)), "the new text must have the consumer"
+    try:
+        mode = file.stat().st_mode & 0o777 if file.exists() else 0o600
+        replace_file(file, text.encode(), mode=mode)
+    except OSError as error:
+        raise Failure(f"{file}: cannot write it: {error.strerror}", REFUSED) from error
+
+
+def _expiry(text: str) -> str:
+    """Return the TOML date-time for a date, a time, or a duration from now (``90d``, ``12h``)."""
+    try:
+        if match := re.fullmatch(r"(\d{1,5})d", text):
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=int(match[1]))
+        elif re.match(r"\d{4}-", text):
+            end = moment(text)
+        else:
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=parse_duration(text))
+    except (ValueError, OverflowError):
+        raise Failure(
+            f"--expires {text}: must be a date (2027-01-01), a time (2027-01-01T12:00:00Z), or a time from now (90d)",
+            USAGE,
+        ) from None
+    return end.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _now() -> str:
+    return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _toml_key(name: str) -> str:
+    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name)

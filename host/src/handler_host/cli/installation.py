@@ -1,0 +1,104 @@
+"""Checks of the installation and the configuration, from metadata alone: nothing of a plugin is imported."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from handler_host._internal.suggestions import did_you_mean
+from handler_host._internal.units import format_size
+from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.catalog.manifest import check_configured
+from handler_host.cli.findings import Finding, Level
+from handler_host.config import Config
+from handler_host.memory.cgroups import MemoryLimit
+from handler_host.memory.procfs import read_memory
+from handler_host.plugin.errors import ConfigError
+
+
+def check_handlers(catalog: Catalog) -> Iterator[Finding]:
+    """Yield whether each handler can run, and the warnings of the catalog."""
+    if not catalog.entries:
+        text = "no handler is installed; install a plugin with pip, or set catalog.roots"
+        yield Finding(Level.PROBLEM, "catalog", text)
+    for entry in catalog.entries.values():
+        yield _check_handler(entry)
+    for warning in catalog.warnings:
+        yield Finding(Level.WARNING, "catalog", warning)
+
+
+def _check_handler(entry: CatalogEntry) -> Finding:
+    plugin = f"{entry.distribution} {entry.version}"
+    if entry.problem is None:
+        environment = f", in its own environment ({entry.python})" if entry.python is not None else ""
+        note = "" if entry.manifest is not None else "; without a manifest, its memory and settings are unknown"
+        return Finding(Level.OK, entry.name, f"{plugin}{environment}{note}")
+    level = Level.NOTE if entry.problem.state == "blocked" else Level.PROBLEM
+    where = (
+        "; missing in the environment of this shell, a running host may have it"
+        if entry.problem.state == "missing-secret"
+        else ""
+    )
+    return Finding(level, entry.name, f"{plugin}: {entry.problem.state}: {entry.problem.reason}{where}")
+
+
+def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
+    """Yield settings of handlers that are not installed, and settings that do not fit the manifest."""
+    for name in config.handlers:
+        place = f"[handlers.{name}]"
+        if name not in entries:
+            yield Finding(Level.WARNING, place, f"no such handler is installed{did_you_mean(name, entries)}")
+            continue
+        try:
+            check_configured(entries[name].manifest, config, name)
+        except ConfigError as error:
+            yield Finding(Level.PROBLEM, place, error.message)
+
+
+def check_access(config: Config) -> Iterator[Finding]:
+    """Yield notes about missing keys and tokens."""
+    if config.auth.open:
+        text = "no API keys: the host serves only this machine; set HANDLER_HOST_API_KEYS to serve others"
+        yield Finding(Level.NOTE, "[auth]", text)
+    if config.auth.admin_token is None:
+        text = "no admin token: the host generates one at each start; set HANDLER_HOST_ADMIN_TOKEN to choose it"
+        yield Finding(Level.NOTE, "[auth]", text)
+
+
+def describe_scope(config_file: str | None, state_file: Path | None) -> Iterator[Finding]:
+    """Yield what is checked: a host started from this shell, not one that runs."""
+    file = config_file or "no configuration file"
+    text = f"a host started from this shell, with its environment (secrets, HANDLER_HOST_...) and {file}"
+    yield Finding(Level.OK, "scope", text)
+    if state_file is None:
+        text = "no file: neither a data directory nor a home directory is set"
+    elif state_file.exists():
+        text = str(state_file)
+    else:
+        text = f"{state_file}, which does not exist yet"
+    yield Finding(Level.OK, "learned", f"memory of handlers is read from {text}")
+
+
+def check_machine(limit: MemoryLimit) -> Iterator[Finding]:
+    """Yield the memory limit, how memory is measured, and how workers are started."""
+    path = f" ({limit.path})" if limit.path is not None else ""
+    yield Finding(
+        Level.OK,
+        "memory",
+        f"limit {format_size(limit.bytes)}, {limit.source}{path}; budget {format_size(limit.usable)}",
+    )
+    own = read_memory(os.getpid())
+    if own is not None and own.measure != "pss":
+        text = (
+            f"PSS is not available here; the budget counts {own.measure.upper()}, where shared pages count repeatedly"
+        )
+        yield Finding(Level.WARNING, "memory", text)
+    if sys.platform == "linux":
+        yield Finding(Level.OK, "workers", "are forked from a fork server and share its pages")
+    else:
+        text = f"are started with exec on {sys.platform}, which is untested, and share no pages"
+        yield Finding(Level.WARNING, "workers", text)
+    version = ".".join(map(str, sys.version_info[:3]))
+    yield Finding(Level.OK, "python", f"{version} at {sys.executable}")
