@@ -107,7 +107,7 @@ def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pyt
     assert "s (sinner/__init__.py:18); use await, or asyncio.to_thread" in problems
     assert "writes to standard output: '{}' (sinner/__init__.py:10); that becomes lines of the host's log" in warnings
     assert "its manifest declares the operations talk, but it has chat" in problems
-    assert "1 of 1 fail: test_it" in problems
+    assert "1 of 1 tests fail: test_it" in problems
     assert "leaves behind after deactivate: 1 thread" in warnings
     assert "its manifest estimates 900.0 MB" in warnings
     assert "include no conformance class" in warnings

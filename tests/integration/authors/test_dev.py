@@ -52,7 +52,7 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
         terminal.until("THIRD hello")
         terminal.until("you> ")
         terminal.type("\x04")
-        terminal.rest()
+        terminal.remaining()
         assert terminal.process.wait(30) == 0
 
 

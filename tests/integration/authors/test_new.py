@@ -71,7 +71,7 @@ def test_what_a_new_project_builds_on_and_is_not_installed_is_named_first(
         if "handler_host_" not in found.name:
             (site / found.name).symlink_to(found)
     command = [sys.executable, "-S", "-m", "handler_host", "new", "acme_gpt", "--kind", kind]
-    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT)])}
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), str(ROOT / "host" / "src")])}
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     pip = f"pip install ./handler-host/plugins/{missing}"
