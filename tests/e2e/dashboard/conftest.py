@@ -1,4 +1,4 @@
-"""A real browser, and the real host in a process of its own that may go away and come back."""
+"""A real browser, and the host in its own process, which can stop and restart."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FLAGS = [
     "--disable-sync",
 ]
 HEAVY = '''
-"""A handler of some megabytes, that answers word by word."""
+"""A handler of some megabytes that streams word by word."""
 import asyncio
 from handler_host.chat import ChatHandler
 
@@ -44,7 +44,7 @@ class Handler(ChatHandler):
 
 
 class Host:
-    """The host; it keeps its port when it is started anew."""
+    """The host process; it keeps its port when it restarts."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -76,7 +76,7 @@ class Host:
         self.port = int(self.process.stdout.readline().rpartition(":")[2])
 
     def configure(self, text: str) -> None:
-        """Add to the configuration, and start anew."""
+        """Append to the configuration and restart."""
         self.stop()
         with (self.root / "host.toml").open("a") as file:
             file.write(text)
@@ -109,10 +109,10 @@ def host(tmp_path: Path) -> Iterator[Host]:
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    """Start Chromium; not for the whole session, as its event loop would be in the way of the other modules' own."""
+    """Start Chromium for one module: its event loop would conflict with those of other modules."""
     chromium = shutil.which("chromium")
     if chromium is None:
-        pytest.skip("no Chromium here: apt-get install chromium")
+        pytest.skip("Chromium is missing: apt-get install chromium")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
         yield browser
@@ -121,15 +121,15 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture
 def page(browser: Browser) -> Iterator[Page]:
-    """Open a page; what its scripts complain of, or the policy of the page refuses, fails the test."""
+    """Open a page; an error of a script or a violation of its policy fails the test."""
     page = browser.new_page(viewport={"width": 1400, "height": 900})
     page.set_default_timeout(30_000)
-    complaints: list[str] = []
-    page.on("pageerror", lambda error: complaints.append(str(error)))
+    problems: list[str] = []
+    page.on("pageerror", lambda error: problems.append(str(error)))
     page.on(
         "console",
-        lambda message: complaints.append(message.text) if "Content Security Policy" in message.text else None,
+        lambda message: problems.append(message.text) if "Content Security Policy" in message.text else None,
     )
     yield page
     page.close()
-    assert not complaints
+    assert not problems

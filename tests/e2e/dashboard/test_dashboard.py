@@ -1,4 +1,4 @@
-"""The operators' page in a real browser: what an operator sees and does there."""
+"""The dashboard in a real browser."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from playwright.sync_api import Page, expect
 from tests.e2e.dashboard.conftest import TOKEN, Host
 
 LIMIT = 30_000
-"""Milliseconds after which what a test waits for has failed."""
+"""Milliseconds after which an expectation fails."""
 expect.set_options(timeout=LIMIT)
 
 
@@ -24,7 +24,7 @@ def open_page(page: Page, host: Host, token: str = TOKEN) -> None:
     button(page, "Sign in").click()
 
 
-def signed_in(page: Page, host: Host) -> None:
+def sign_in(page: Page, host: Host) -> None:
     open_page(page, host)
     expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
 
@@ -41,235 +41,11 @@ def total(page: Page) -> int:
     return int(page.locator("#chart").get_attribute("data-total") or 0)
 
 
-def ask(host: Host, method: str, path: str) -> Any:
-    """Ask the host beside the browser."""
+def call(host: Host, method: str, path: str) -> Any:
+    """Send a request to the host outside the browser."""
     request = urllib.request.Request(host.url + path, method=method, headers={"Authorization": f"Bearer {TOKEN}"})
     with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
         return json.load(response)
-
-
-def test_who_has_the_token_signs_in_and_out_and_the_token_is_kept_nowhere(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    (cookie,) = page.context.cookies()
-    assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/admin")
-    assert TOKEN not in json.dumps(page.context.cookies())
-    assert page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
-    page.reload()
-    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
-    button(page, "Sign out").click()
-    expect(page.get_by_label("Admin token")).to_be_visible()
-    page.reload()
-    expect(page.get_by_label("Admin token")).to_be_visible()
-
-
-def test_a_wrong_token_is_refused_and_shows_nothing(page: Page, host: Host) -> None:
-    open_page(page, host, "wrong")
-    expect(page.get_by_role("alert")).to_have_text("This is not the admin token.")
-    assert page.locator("tr[data-handler]").count() == 0
-    assert page.context.cookies() == []
-    page.get_by_label("Admin token").fill(TOKEN)
-    page.keyboard.press("Enter")
-    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
-
-
-def test_two_clicks_load_a_handler_and_get_its_memory_back_and_the_chart_moves(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    expect(page.locator("#chart canvas")).to_be_visible()
-    before = total(page)
-    assert before > 0
-    button(page, "Load heavy").click()
-    expect(state(page, "heavy")).to_have_text("idle")
-    expect(page.locator("#receipts li").first).to_contain_text("heavy activated: generation 1")
-    page.wait_for_function("before => document.getElementById('chart').dataset.total > before + 35e6", arg=before)
-    expect(page.locator("#legend li[data-series=heavy]")).to_be_visible()
-    expect(page.locator("#next-eviction")).to_contain_text(re.compile(r"heavy \(\d\d\.\d MB\)"))
-    high = total(page)
-    button(page, "Unload heavy").click()
-    given_back = re.compile(r"heavy unloaded: generation 1, \d\d\.\d MB given back")
-    expect(page.locator("#receipts li").first).to_have_text(given_back)
-    expect(state(page, "heavy")).to_have_text("cold")
-    expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator")
-    page.wait_for_function("high => document.getElementById('chart').dataset.total < high - 35e6", arg=high)
-
-
-def test_hovering_and_the_arrow_keys_show_the_figures_of_a_moment(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    legend = page.locator("#legend")
-    expect(legend).to_have_attribute("data-at", "now")
-    page.wait_for_function("document.getElementById('chart').dataset.samples > 1")
-    page.locator("#chart").hover(position={"x": 300, "y": 100})
-    expect(legend).not_to_have_attribute("data-at", "now")
-    expect(page.locator("#legend li[data-series=host] b")).to_have_text(re.compile(r"\d+\.\d MB"))
-    expect(page.locator("#legend li[data-series=budget] b")).to_have_text(re.compile("^461 MB"))
-    expect(page.locator("#legend li[data-series=limit] b")).to_have_text(re.compile("^512 MB"))
-    page.mouse.move(0, 0)
-    expect(legend).to_have_attribute("data-at", "now")
-    page.locator("#chart").focus()
-    page.keyboard.press("ArrowLeft")
-    expect(legend).not_to_have_attribute("data-at", "now")
-
-
-def test_each_handler_has_its_colour_whatever_comes_first(page: Page, host: Host) -> None:
-    """The colours go by the catalog (heavy, light), so that all pages have the same."""
-    signed_in(page, host)
-    button(page, "Load light").click()
-    swatch = page.locator("#legend li[data-series=light] .swatch")
-    expect(swatch).to_have_attribute("data-colour", "series-1")
-    page.reload()
-    expect(swatch).to_have_attribute("data-colour", "series-1")
-
-
-def test_the_check_of_a_deploy_is_shown_with_what_has_failed(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    expect(page.locator("#verify")).to_be_hidden()
-    host.configure(f'[verify]\nwhen = "start"\nflag = "{host.root}/flag"\n[handlers.light]\nverify = true\n')
-    signed_in(page, host)
-    summary = page.locator("#verify summary")
-    expect(summary).to_have_text(re.compile(r"Check of this deploy \(first start\): passed in .*, \d\.\d MB of the"))
-    summary.press("Enter")
-    expect(page.locator("#verify li").last).to_contain_text("light: healthy, activated in")
-    for path in host.root.glob("heavy*/handler.toml"):
-        path.write_text("[secrets.KEY_OF_NOBODY]\n")
-    (host.root / "flag").unlink()
-    host.configure("")
-    signed_in(page, host)
-    expect(page.locator("#verify[data-state=failed][open] li.error")).to_contain_text("KEY_OF_NOBODY")
-
-
-def test_a_busy_handler_is_kept_if_idle_and_ended_by_force(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    page.locator("#try-handler").select_option("light")
-    page.get_by_label("Request").fill('{"messages": [{"role": "user", "content": "one WAIT"}]}')
-    button(page, "Send").click()
-    expect(page.locator("#try-answer")).to_have_text("one ")
-    expect(state(page, "light")).to_have_text("active")
-    mode = page.get_by_label("how to unload or reload light")
-    mode.select_option("if_idle")
-    button(page, "Unload light").click()
-    expect(page.locator("#receipts li.error").first).to_contain_text("handler_busy")
-    mode.select_option("force")
-    button(page, "Unload light").click()
-    expect(page.locator("#receipts li").first).to_contain_text("0 drained, 1 killed")
-    expect(page.locator("#try-answer[data-state=failed]")).to_contain_text("one ")
-    expect(state(page, "light")).to_have_text("cold")
-
-
-def test_a_handler_is_pinned_and_reloaded(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    button(page, "Load light").click()
-    expect(state(page, "light")).to_have_text("idle")
-    button(page, "Pin light").click()
-    expect(button(page, "Pin light")).to_have_text("Pinned")
-    assert ask(host, "GET", "/admin/handlers/light")["pin"] is True
-    page.get_by_label("how to unload or reload light").select_option("if_idle")
-    button(page, "Reload light").click()
-    expect(page.locator("#receipts li").first).to_contain_text("light unloaded: generation 1")
-
-
-def test_an_action_on_a_handler_that_is_gone_is_told(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    page.route("**/admin/overview*", lambda route: route.abort())  # so that its row stays
-    for path in host.root.glob("light*"):
-        shutil.rmtree(path)
-    ask(host, "POST", "/admin/rescan")
-    button(page, "Load light").click()
-    expect(page.locator("#receipts li.error").first).to_contain_text("unknown_handler")
-    page.unroute("**/admin/overview*")
-    expect(page.locator("tr[data-handler=light]")).to_have_count(0)
-
-
-def test_the_try_it_box_shows_a_stream_and_where_its_time_went(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    page.locator("#try-handler").select_option("heavy")
-    request = {"messages": [{"role": "user", "content": "one two three"}]}
-    page.get_by_label("Request").fill(json.dumps(request))
-    button(page, "Send").click()
-    expect(page.locator("#try-answer")).to_have_text("one two three ")
-    expect(page.locator("#try-timing")).to_have_text(
-        re.compile(r"200 · queue [\d.]+ ms · activate [1-9][\d.]* ms · handler [\d.]+ ms")
-    )
-    request["messages"][0]["content"] = "one BOOM"
-    page.get_by_label("Request").fill(json.dumps(request))
-    page.get_by_label("Request").press("Control+Enter")
-    expect(page.locator("#try-answer[data-state=failed]")).to_contain_text("handler_error")
-    assert "a secret detail" not in page.content()
-    page.get_by_label("stream").uncheck()
-    page.get_by_label("Request").fill("{")
-    button(page, "Send").click()
-    expect(page.locator("#try-answer[data-state=failed]")).to_contain_text("invalid_input")
-
-
-def test_events_come_as_they_happen_and_can_be_filtered(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    ask(host, "POST", "/admin/handlers/light/load")
-    expect(page.locator("#events li[data-kind=activated]")).to_contain_text("light")
-    expect(state(page, "light")).to_have_text("idle")
-    page.get_by_label("Kind").select_option("activated")
-    expect(page.locator("#events li")).to_have_count(1)
-    page.get_by_label("Kind").select_option("")
-    expect(page.locator("#events li[data-kind=audit]").first).to_contain_text("load")
-
-
-def test_a_host_that_goes_away_is_waited_for_and_asks_to_sign_in_when_it_is_another(page: Page, host: Host) -> None:
-    signed_in(page, host)
-    host.stop()
-    expect(page.locator("#connection")).to_have_attribute("data-state", "away")
-    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()  # what was known stays
-    host.start()
-    expect(page.get_by_label("Admin token")).to_be_visible()
-    expect(page.locator("#sign-in-reason")).to_contain_text("started anew")
-    page.get_by_label("Admin token").fill(TOKEN)
-    page.keyboard.press("Enter")
-    expect(page.locator("#connection")).to_have_attribute("data-state", "live")
-    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
-    expect(page.locator("#events li[data-kind=ready]")).to_have_count(1)
-
-
-def test_at_1280_pixels_the_whole_table_is_seen_and_the_actions_of_a_handler_are_one_line(
-    page: Page, host: Host
-) -> None:
-    page.set_viewport_size({"width": 1280, "height": 900})
-    signed_in(page, host)
-    button(page, "Load heavy").click()
-    button(page, "Unload heavy").click()
-    expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator: exit code 0")
-    button(page, "Load light").click()
-    expect(state(page, "light")).to_have_text("idle")
-    scroll = page.locator(".scroll")
-    assert scroll.evaluate("place => place.scrollWidth - place.clientWidth") == 0
-    for handler in ("heavy", "light"):
-        controls = page.locator(f"tr[data-handler={handler}] .actions").locator("button, select")
-        boxes = [box for box in (control.bounding_box() for control in controls.all()) if box is not None]
-        assert len(boxes) == 5
-        # Beside each other: the lowest begins above the end of the highest.
-        assert max(box["y"] for box in boxes) < min(box["y"] + box["height"] for box in boxes)
-
-
-def test_it_fits_a_phone_and_every_control_is_reached_by_the_keyboard(page: Page, host: Host) -> None:
-    page.set_viewport_size({"width": 380, "height": 760})
-    signed_in(page, host)
-    assert page.evaluate("document.documentElement.scrollWidth") <= 380
-    reached = set()
-    for _ in range(60):
-        page.keyboard.press("Tab")
-        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id"))
-    assert {"Load heavy", "Pin light", "try-send", "Events, the newest first", "rescan"} <= reached
-    assert any("Memory over time" in name for name in reached)
-
-
-def test_two_steps_by_the_keyboard_alone_get_the_memory_back(page: Page, host: Host) -> None:
-    page.goto(f"{host.url}/admin/")
-    expect(page.get_by_label("Admin token")).to_be_focused()
-    page.keyboard.type(TOKEN)
-    page.keyboard.press("Enter")
-    expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
-    for action, then in (("Load heavy", "idle"), ("Unload heavy", "cold")):
-        for _ in range(30):
-            page.keyboard.press("Tab")
-            if page.evaluate("document.activeElement.getAttribute('aria-label')") == action:
-                break
-        page.keyboard.press("Enter")
-        expect(state(page, "heavy")).to_have_text(then)
 
 
 CONTRASTS = """() => {
@@ -279,39 +55,262 @@ CONTRASTS = """() => {
     const [red, green, blue] = parts(text).map((value) => linear(value / 255));
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue;
   };
-  const ground = (one) => {
-    const colour = getComputedStyle(one).backgroundColor;
-    return parts(colour)[3] === 0 && one.parentElement ? ground(one.parentElement) : colour;
+  const background = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    const isTransparent = parts(colour)[3] === 0;
+    return isTransparent && element.parentElement ? background(element.parentElement) : colour;
   };
-  const says = (one) => [...one.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
-  const shown = [...document.querySelectorAll("body *")].filter(
-    (one) => one.checkVisibility() && !one.closest(":disabled") && says(one),
+  const hasText = (element) => [...element.childNodes].some((node) => node.nodeType === 3 && node.data.trim());
+  const texts = [...document.querySelectorAll("body *")].filter(
+    (element) => element.checkVisibility() && !element.closest(":disabled") && hasText(element),
   );
-  return shown.map((one) => {
-    const [a, b] = [light(getComputedStyle(one).color), light(ground(one))].sort((x, y) => y - x);
-    return [(a + 0.05) / (b + 0.05), one.outerHTML.slice(0, 80)];
+  return texts.map((element) => {
+    const colours = [light(getComputedStyle(element).color), light(background(element))];
+    const [a, b] = colours.sort((x, y) => y - x);
+    return [(a + 0.05) / (b + 0.05), element.outerHTML.slice(0, 80)];
   });
 }"""
-"""Contrast of each text with what is behind it, as WCAG 2 defines it."""
+"""Contrast of each text with its background, as WCAG 2 defines it."""
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_text_is_readable_by_day_and_by_night(scheme: Literal["light", "dark"], page: Page, host: Host) -> None:
-    page.emulate_media(color_scheme=scheme)
-    signed_in(page, host)
-    button(page, "Load heavy").click()
-    expect(state(page, "heavy")).to_have_text("idle")
-    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
-    assert (background == "rgb(18, 22, 28)") == (scheme == "dark")
-    contrasts = page.evaluate(CONTRASTS)
-    assert len(contrasts) > 40
-    assert [one for one in contrasts if one[0] < 4.5] == []
+class TestSession:
+    def test_sign_in_and_out_without_storing_the_token(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        (cookie,) = page.context.cookies()
+        assert (cookie["httpOnly"], cookie["sameSite"], cookie["path"]) == (True, "Strict", "/admin")
+        assert TOKEN not in json.dumps(page.context.cookies())
+        assert page.evaluate("JSON.stringify([localStorage, sessionStorage, document.cookie])") == '[{},{},""]'
+        page.reload()
+        expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
+        button(page, "Sign out").click()
+        expect(page.get_by_label("Admin token")).to_be_visible()
+        page.reload()
+        expect(page.get_by_label("Admin token")).to_be_visible()
+
+    def test_wrong_token(self, page: Page, host: Host) -> None:
+        open_page(page, host, "wrong")
+        expect(page.get_by_role("alert")).to_have_text("This is not the admin token.")
+        assert page.locator("tr[data-handler]").count() == 0
+        assert page.context.cookies() == []
+        page.get_by_label("Admin token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
+
+    def test_restart_of_the_host(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        host.stop()
+        expect(page.locator("#connection")).to_have_attribute("data-state", "away")
+        expect(page.locator("tr[data-handler=heavy]")).to_be_visible()  # the last data stays
+        host.start()
+        expect(page.get_by_label("Admin token")).to_be_visible()
+        expect(page.locator("#sign-in-reason")).to_contain_text("has restarted")
+        page.get_by_label("Admin token").fill(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("#connection")).to_have_attribute("data-state", "live")
+        expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
+        expect(page.locator("#events li[data-kind=ready]")).to_have_count(1)
 
 
-def test_nothing_is_loaded_from_anywhere_else(page: Page, host: Host) -> None:
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    signed_in(page, host)
-    expect(page.locator("#events li").first).to_be_visible()
-    assert asked
-    assert {url for url in asked if not url.startswith(host.url + "/")} == set()
+class TestChart:
+    def test_cursor_by_mouse_and_arrow_keys(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        legend = page.locator("#legend")
+        expect(legend).to_have_attribute("data-at", "now")
+        page.wait_for_function("document.getElementById('chart').dataset.samples > 1")
+        page.locator("#chart").hover(position={"x": 300, "y": 100})
+        expect(legend).not_to_have_attribute("data-at", "now")
+        expect(page.locator("#legend li[data-series=host] b")).to_have_text(re.compile(r"\d+\.\d MB"))
+        expect(page.locator("#legend li[data-series=budget] b")).to_have_text(re.compile("^461 MB"))
+        expect(page.locator("#legend li[data-series=limit] b")).to_have_text(re.compile("^512 MB"))
+        page.mouse.move(0, 0)
+        expect(legend).to_have_attribute("data-at", "now")
+        page.locator("#chart").focus()
+        page.keyboard.press("ArrowLeft")
+        expect(legend).not_to_have_attribute("data-at", "now")
+
+    def test_colours_follow_the_catalog(self, page: Page, host: Host) -> None:
+        """The colours go by the catalog (heavy, light), so that all pages have the same."""
+        sign_in(page, host)
+        button(page, "Load light").click()
+        swatch = page.locator("#legend li[data-series=light] .swatch")
+        expect(swatch).to_have_attribute("data-colour", "series-1")
+        page.reload()
+        expect(swatch).to_have_attribute("data-colour", "series-1")
+
+
+class TestActions:
+    def test_load_and_unload_move_the_chart(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        expect(page.locator("#chart canvas")).to_be_visible()
+        before = total(page)
+        assert before > 0
+        button(page, "Load heavy").click()
+        expect(state(page, "heavy")).to_have_text("idle")
+        expect(page.locator("#receipts li").first).to_contain_text("heavy activated: generation 1")
+        page.wait_for_function("before => document.getElementById('chart').dataset.total > before + 35e6", arg=before)
+        expect(page.locator("#legend li[data-series=heavy]")).to_be_visible()
+        expect(page.locator("#next-eviction")).to_contain_text(re.compile(r"heavy \(\d\d\.\d MB\)"))
+        high = total(page)
+        button(page, "Unload heavy").click()
+        released = re.compile(r"heavy unloaded: generation 1, \d\d\.\d MB released")
+        expect(page.locator("#receipts li").first).to_have_text(released)
+        expect(state(page, "heavy")).to_have_text("cold")
+        expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator")
+        page.wait_for_function("high => document.getElementById('chart').dataset.total < high - 35e6", arg=high)
+
+    def test_unload_of_a_busy_handler(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        page.locator("#try-handler").select_option("light")
+        page.get_by_label("Request").fill('{"messages": [{"role": "user", "content": "one WAIT"}]}')
+        button(page, "Send").click()
+        expect(page.locator("#try-response")).to_have_text("one ")
+        expect(state(page, "light")).to_have_text("active")
+        mode = page.get_by_label("how to unload or reload light")
+        mode.select_option("if_idle")
+        button(page, "Unload light").click()
+        expect(page.locator("#receipts li.error").first).to_contain_text("handler_busy")
+        mode.select_option("force")
+        button(page, "Unload light").click()
+        expect(page.locator("#receipts li").first).to_contain_text("0 drained, 1 killed")
+        expect(page.locator("#try-response[data-state=failed]")).to_contain_text("one ")
+        expect(state(page, "light")).to_have_text("cold")
+
+    def test_pin_and_reload(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        button(page, "Load light").click()
+        expect(state(page, "light")).to_have_text("idle")
+        button(page, "Pin light").click()
+        expect(button(page, "Pin light")).to_have_text("Pinned")
+        assert call(host, "GET", "/admin/handlers/light")["pin"] is True
+        page.get_by_label("how to unload or reload light").select_option("if_idle")
+        button(page, "Reload light").click()
+        expect(page.locator("#receipts li").first).to_contain_text("light unloaded: generation 1")
+
+    def test_action_on_a_removed_handler(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        page.route("**/admin/overview*", lambda route: route.abort())  # so that its row stays
+        for path in host.root.glob("light*"):
+            shutil.rmtree(path)
+        call(host, "POST", "/admin/rescan")
+        button(page, "Load light").click()
+        expect(page.locator("#receipts li.error").first).to_contain_text("unknown_handler")
+        page.unroute("**/admin/overview*")
+        expect(page.locator("tr[data-handler=light]")).to_have_count(0)
+
+    def test_check_of_a_deploy(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        expect(page.locator("#verify")).to_be_hidden()
+        host.configure(f'[verify]\nwhen = "start"\nflag = "{host.root}/flag"\n[handlers.light]\nverify = true\n')
+        sign_in(page, host)
+        summary = page.locator("#verify summary")
+        expect(summary).to_have_text(
+            re.compile(r"Check of this deploy \(first start\): passed in .*, \d\.\d MB of the")
+        )
+        summary.press("Enter")
+        expect(page.locator("#verify li").last).to_contain_text("light: healthy, activated in")
+        for path in host.root.glob("heavy*/handler.toml"):
+            path.write_text("[secrets.KEY_OF_NOBODY]\n")
+        (host.root / "flag").unlink()
+        host.configure("")
+        sign_in(page, host)
+        expect(page.locator("#verify[data-state=failed][open] li.error")).to_contain_text("KEY_OF_NOBODY")
+
+
+class TestTryIt:
+    def test_stream_timing_and_errors(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        page.locator("#try-handler").select_option("heavy")
+        request = {"messages": [{"role": "user", "content": "one two three"}]}
+        page.get_by_label("Request").fill(json.dumps(request))
+        button(page, "Send").click()
+        expect(page.locator("#try-response")).to_have_text("one two three ")
+        expect(page.locator("#try-timing")).to_have_text(
+            re.compile(r"200 · queue [\d.]+ ms · activate [1-9][\d.]* ms · handler [\d.]+ ms")
+        )
+        request["messages"][0]["content"] = "one BOOM"
+        page.get_by_label("Request").fill(json.dumps(request))
+        page.get_by_label("Request").press("Control+Enter")
+        expect(page.locator("#try-response[data-state=failed]")).to_contain_text("handler_error")
+        assert "a secret detail" not in page.content()
+        page.get_by_label("stream").uncheck()
+        page.get_by_label("Request").fill("{")
+        button(page, "Send").click()
+        expect(page.locator("#try-response[data-state=failed]")).to_contain_text("invalid_input")
+
+
+class TestEvents:
+    def test_live_and_filtered(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        call(host, "POST", "/admin/handlers/light/load")
+        expect(page.locator("#events li[data-kind=activated]")).to_contain_text("light")
+        expect(state(page, "light")).to_have_text("idle")
+        page.get_by_label("Kind").select_option("activated")
+        expect(page.locator("#events li")).to_have_count(1)
+        page.get_by_label("Kind").select_option("")
+        expect(page.locator("#events li[data-kind=audit]").first).to_contain_text("load")
+
+
+class TestAccessibility:
+    def test_table_fits_1280_pixels(self, page: Page, host: Host) -> None:
+        page.set_viewport_size({"width": 1280, "height": 900})
+        sign_in(page, host)
+        button(page, "Load heavy").click()
+        button(page, "Unload heavy").click()
+        expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator: exit code 0")
+        button(page, "Load light").click()
+        expect(state(page, "light")).to_have_text("idle")
+        scroll = page.locator(".scroll")
+        assert scroll.evaluate("place => place.scrollWidth - place.clientWidth") == 0
+        for handler in ("heavy", "light"):
+            controls = page.locator(f"tr[data-handler={handler}] .actions").locator("button, select")
+            boxes = [box for box in (control.bounding_box() for control in controls.all()) if box is not None]
+            assert len(boxes) == 5
+            # On one line: the lowest starts above the bottom of the highest.
+            assert max(box["y"] for box in boxes) < min(box["y"] + box["height"] for box in boxes)
+
+    def test_phone_width_and_tab_order(self, page: Page, host: Host) -> None:
+        page.set_viewport_size({"width": 380, "height": 760})
+        sign_in(page, host)
+        assert page.evaluate("document.documentElement.scrollWidth") <= 380
+        reached = set()
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            reached.add(page.evaluate("document.activeElement.getAttribute('aria-label') || document.activeElement.id"))
+        assert {"Load heavy", "Pin light", "try-send", "Events, newest first", "rescan"} <= reached
+        assert any("Memory over time" in name for name in reached)
+
+    def test_load_and_unload_by_keyboard(self, page: Page, host: Host) -> None:
+        page.goto(f"{host.url}/admin/")
+        expect(page.get_by_label("Admin token")).to_be_focused()
+        page.keyboard.type(TOKEN)
+        page.keyboard.press("Enter")
+        expect(page.locator("tr[data-handler=heavy]")).to_be_visible()
+        for action, expected in (("Load heavy", "idle"), ("Unload heavy", "cold")):
+            for _ in range(30):
+                page.keyboard.press("Tab")
+                if page.evaluate("document.activeElement.getAttribute('aria-label')") == action:
+                    break
+            page.keyboard.press("Enter")
+            expect(state(page, "heavy")).to_have_text(expected)
+
+    @pytest.mark.parametrize("scheme", ["light", "dark"])
+    def test_contrast(self, scheme: Literal["light", "dark"], page: Page, host: Host) -> None:
+        page.emulate_media(color_scheme=scheme)
+        sign_in(page, host)
+        button(page, "Load heavy").click()
+        expect(state(page, "heavy")).to_have_text("idle")
+        background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (background == "rgb(18, 22, 28)") == (scheme == "dark")
+        contrasts = page.evaluate(CONTRASTS)
+        assert len(contrasts) > 40
+        assert [text for text in contrasts if text[0] < 4.5] == []
+
+
+class TestPolicy:
+    def test_requests_go_only_to_the_host(self, page: Page, host: Host) -> None:
+        urls: list[str] = []
+        page.on("request", lambda request: urls.append(request.url))
+        sign_in(page, host)
+        expect(page.locator("#events li").first).to_be_visible()
+        assert urls
+        assert {url for url in urls if not url.startswith(host.url + "/")} == set()

@@ -1,8 +1,9 @@
-// The admin routes, relative to the page: the host may be mounted anywhere.
+// Client of the admin routes. Paths are relative to the page, because the host may be mounted below any path.
 
 let csrf = null;
 
-export class Refused extends Error {
+// An error response of the host.
+export class ApiError extends Error {
   constructor(status, error, requestId) {
     super(error.message);
     this.status = status;
@@ -11,44 +12,45 @@ export class Refused extends Error {
   }
 }
 
+// No response, or an incomplete one.
 export class Unreachable extends Error {}
 
 export async function send(method, path, { body, headers, signal } = {}) {
-  const all = { ...headers };
-  if (body !== undefined) all["Content-Type"] = "application/json";
-  if (method !== "GET" && csrf !== null) all["X-CSRF-Token"] = csrf;
-  let answer;
+  const allHeaders = { ...headers };
+  if (body !== undefined) allHeaders["Content-Type"] = "application/json";
+  if (method !== "GET" && csrf !== null) allHeaders["X-CSRF-Token"] = csrf;
+  let response;
   try {
-    answer = await fetch(path, { method, headers: all, body, signal, credentials: "same-origin", cache: "no-store" });
+    response = await fetch(path, { method, headers: allHeaders, body, signal, credentials: "same-origin", cache: "no-store" });
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Unreachable("the host does not answer");
+    throw new Unreachable("the host does not respond");
   }
-  if (!answer.ok) throw await refusal(answer);
-  return answer;
+  if (!response.ok) throw await toError(response);
+  return response;
 }
 
 export async function call(method, path, options = {}) {
-  const answer = await send(method, path, options);
+  const response = await send(method, path, options);
   try {
-    return await answer.json();
+    return await response.json();
   } catch (error) {
     if (error.name === "AbortError") throw error;
-    throw new Unreachable("the answer broke off");
+    throw new Unreachable("the response ended early");
   }
 }
 
-async function refusal(answer) {
+async function toError(response) {
   let error;
   try {
-    error = (await answer.json()).error;
+    error = (await response.json()).error;
   } catch {
     error = null;
   }
-  return new Refused(
-    answer.status,
-    error || { code: "unknown", message: `${answer.status} ${answer.statusText}` },
-    answer.headers.get("X-Request-ID"),
+  return new ApiError(
+    response.status,
+    error || { code: "unknown", message: `${response.status} ${response.statusText}` },
+    response.headers.get("X-Request-ID"),
   );
 }
 

@@ -1,15 +1,15 @@
-// Ties it together: signs in, asks for the overview every two seconds while somebody looks, follows the events.
+// The page: signs in, fetches the overview every two seconds while the page is visible, follows the events.
 
-import { call, Refused, restore, signIn, signOut, Unreachable } from "./api.js";
+import { ApiError, call, restore, signIn, signOut, Unreachable } from "./api.js";
 import { Chart } from "./chart.js";
 import { Events } from "./events.js";
-import { put, size } from "./format.js";
+import { setText, size } from "./format.js";
 import { Handlers } from "./handlers.js";
 import { TryIt } from "./try.js";
 import { Verify } from "./verify.js";
 
-const INTERVAL = 2000;
-const LONGEST_PAUSE = 8000;
+const INTERVAL_MS = 2000;
+const MAX_BACKOFF_MS = 8000;
 
 const find = (id) => document.getElementById(id);
 const chart = new Chart(find("chart"), find("legend"));
@@ -19,95 +19,95 @@ const tryIt = new TryIt(find);
 const verify = new Verify(find("verify"));
 
 let timer = null;
-let pause = INTERVAL;
+let delay = INTERVAL_MS;
 let run = null;
-let asking = null;
-let signedIn = false;
+let pending = null;
+let isSignedIn = false;
 
-function connection(state, text) {
-  const shown = find("connection");
-  shown.dataset.state = state;
-  put(shown, text);
+function showConnection(state, text) {
+  const target = find("connection");
+  target.dataset.state = state;
+  setText(target, text);
 }
 
-function away(error) {
-  if (!(error instanceof Unreachable || error instanceof Refused)) throw error; // a defect of this page
-  connection("away", `${error.message}; trying again`);
+function showLost(error) {
+  if (!(error instanceof Unreachable || error instanceof ApiError)) throw error; // a defect of the page
+  showConnection("away", `${error.message}; retrying`);
 }
 
 function showSignIn(reason) {
-  signedIn = false;
+  isSignedIn = false;
   clearTimeout(timer);
   events.stop();
   find("dashboard").hidden = true;
   find("sign-out").hidden = true;
   find("sign-in").hidden = false;
   find("sign-in-reason").hidden = !reason;
-  put(find("sign-in-reason"), reason || "");
-  connection("waiting", "not signed in");
+  setText(find("sign-in-reason"), reason || "");
+  showConnection("waiting", "not signed in");
   find("token").focus();
 }
 
 function showDashboard() {
-  signedIn = true;
+  isSignedIn = true;
   find("sign-in").hidden = true;
   find("dashboard").hidden = false;
   find("sign-out").hidden = false;
-  pause = INTERVAL;
+  delay = INTERVAL_MS;
   return refresh();
 }
 
 function refresh() {
   clearTimeout(timer);
-  asking ??= ask().finally(() => {
-    asking = null;
-    if (signedIn && !document.hidden) timer = setTimeout(refresh, pause);
+  pending ??= fetchOverview().finally(() => {
+    pending = null;
+    if (isSignedIn && !document.hidden) timer = setTimeout(refresh, delay);
   });
-  return asking;
+  return pending;
 }
 
-async function ask() {
+async function fetchOverview() {
   try {
     const overview = await call("GET", `overview?since=${chart.since}`);
     if (overview.run !== run) {
-      const first = chart.since === 0;
+      const isFirst = chart.since === 0;
       run = overview.run;
       chart.reset();
-      if (!first) return void (await ask());
+      if (!isFirst) return void (await fetchOverview());
     }
     show(overview);
     events.start(onEvent);
-    pause = INTERVAL;
+    delay = INTERVAL_MS;
   } catch (error) {
-    if (error instanceof Refused && (error.status === 401 || error.status === 403)) {
-      showSignIn("Your session has ended, or the host was started anew.");
+    if (error instanceof ApiError && (error.status === 401 || error.status === 403)) {
+      showSignIn("Your session has expired, or the host has restarted.");
     } else {
-      away(error);
-      pause = Math.min(LONGEST_PAUSE, pause * 1.5);
+      showLost(error);
+      delay = Math.min(MAX_BACKOFF_MS, delay * 1.5);
     }
   }
 }
 
 function show(overview) {
   const { memory } = overview;
-  connection("live", overview.draining ? "draining: new work is refused" : `live, version ${overview.version}`);
+  showConnection("live", overview.draining ? "draining: the host rejects new work" : `live, version ${overview.version}`);
   chart.show(overview);
   handlers.show(overview.handlers);
   find("no-handlers").hidden = overview.handlers.length > 0;
   tryIt.show(overview.handlers);
   verify.show(overview.verify);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
-  put(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
-  const next = memory.evict_next.map((one) => `${one.handler} (${size(one.size)})`);
-  put(
+  setText(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
+  const next = memory.evict_next.map((eviction) => `${eviction.handler} (${size(eviction.size)})`);
+  setText(
     find("next-eviction"),
-    next.length ? `Unloaded next, if memory is short: ${next.join(", then ")}.` : "No handler is idle: none could be unloaded for another.",
+    next.length ? `Next evictions when memory is short: ${next.join(", then ")}.` : "No handler is idle, so none can be evicted.",
   );
 }
 
-// A step in a handler's life is shown at once, and not with the next question.
+// Show a step of a handler at once, not at the next interval.
 function onEvent(event) {
-  if (event.handler && event.kind !== "audit" && signedIn && !document.hidden) {
+  if (event.handler && event.kind !== "audit" && isSignedIn && !document.hidden) {
     clearTimeout(timer);
     timer = setTimeout(refresh, 100);
   }
@@ -116,17 +116,17 @@ function onEvent(event) {
 find("sign-in-form").addEventListener("submit", async (event) => {
   event.preventDefault();
   const field = find("token");
-  const failed = find("sign-in-error");
+  const message = find("sign-in-error");
   const button = event.submitter;
-  failed.hidden = true;
+  message.hidden = true;
   button.disabled = true;
   try {
     await signIn(field.value);
     field.value = "";
     await showDashboard();
   } catch (error) {
-    put(failed, error.status === 401 ? "This is not the admin token." : `Not signed in: ${error.message}`);
-    failed.hidden = false;
+    setText(message, error.status === 401 ? "This is not the admin token." : `Sign-in failed: ${error.message}`);
+    message.hidden = false;
     field.select();
   } finally {
     button.disabled = false;
@@ -138,17 +138,17 @@ find("sign-out").addEventListener("click", async () => {
     await signOut();
     showSignIn();
   } catch (error) {
-    handlers.receipt(`sign out: ${error.message}`, true);
+    handlers.addReceipt(`sign out: ${error.message}`, true);
   }
 });
 
 find("rescan").addEventListener("click", async () => {
   try {
     const report = await call("POST", "rescan", { body: "{}" });
-    const changes = ["added", "removed", "changed"].filter((what) => report[what].length).map((what) => `${what} ${report[what].join(", ")}`);
-    handlers.receipt(`rescan: ${changes.join("; ") || "nothing has changed"}`);
+    const changes = ["added", "removed", "changed"].filter((kind) => report[kind].length).map((kind) => `${kind} ${report[kind].join(", ")}`);
+    handlers.addReceipt(`rescan: ${changes.join("; ") || "no changes"}`);
   } catch (error) {
-    handlers.receipt(`rescan: ${error.message}`, true);
+    handlers.addReceipt(`rescan: ${error.message}`, true);
   }
   await refresh();
 });
@@ -160,17 +160,17 @@ find("ranges").addEventListener("click", (event) => {
 });
 
 document.addEventListener("visibilitychange", () => {
-  if (!document.hidden && signedIn) refresh();
+  if (!document.hidden && isSignedIn) refresh();
 });
 
-async function begin() {
+async function start() {
   try {
     if (await restore()) await showDashboard();
     else showSignIn();
   } catch (error) {
-    away(error);
-    setTimeout(begin, INTERVAL);
+    showLost(error);
+    setTimeout(start, INTERVAL_MS);
   }
 }
 
-begin();
+start();

@@ -1,14 +1,14 @@
-// Memory over time, stacked: host, fork server, each worker; the budget and the limit as lines.
+// Stacked memory over time: host, fork server, each worker; budget and limit as lines.
 /* global uPlot */
 
-import { clock, element, put, size } from "./format.js";
+import { clock, element, setText, size } from "./format.js";
 
-const PALETTE = 8;
-const SHORTEST = 20; // seconds
+const COLOURS = 8;
+const MIN_RANGE_S = 20;
 const STEPS = [1, 2, 5, 10, 20, 50, 100, 200, 500, 1024, 2048, 5120, 10240, 20480, 51200, 102400].map((mb) => mb * 1048576);
 const HOST = "host";
 const FORK_SERVER = "fork server";
-const FAR = 5; // a line so many times above the memory would flatten the steps
+const MAX_RATIO = 5; // a line further above the memory would flatten the chart
 
 export class Chart {
   constructor(target, legend) {
@@ -22,7 +22,7 @@ export class Chart {
     this.rows = new Map();
     new ResizeObserver(() => this.resize()).observe(target);
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => this.rebuild());
-    target.addEventListener("keydown", (event) => this.key(event));
+    target.addEventListener("keydown", (event) => this.moveCursor(event));
     target.addEventListener("blur", () => this.plot?.setCursor({ left: -10, top: -10 }));
   }
 
@@ -37,16 +37,16 @@ export class Chart {
 
   show(overview) {
     const offset = Date.now() / 1000 - overview.now;
-    // By the catalog, and not as they come: each page has the same colours, before a reload and after it.
+    // Assign colours in the order of the catalog, so that every page has the same ones.
     for (const { name } of overview.handlers) this.colour(name);
     this.limit = overview.memory.limit;
     this.usable = overview.memory.usable;
-    // The newest measurement comes each time, also where it brought nothing new; it is replaced by what follows.
-    if (this.provisional) this.samples.pop();
-    this.provisional = false;
+    // Each overview ends with the newest measurement, also an unchanged one; the next overview replaces it.
+    if (this.isProvisional) this.samples.pop();
+    this.isProvisional = false;
     for (const [number, at, host, forkServer, workers] of overview.history) {
       const sample = { number, time: at + offset, host, forkServer: forkServer || 0, workers };
-      this.provisional = number === this.since && this.samples.length > 0;
+      this.isProvisional = number === this.since && this.samples.length > 0;
       this.samples.push(sample);
       this.last = number;
     }
@@ -60,23 +60,23 @@ export class Chart {
     this.draw();
   }
 
-  table() {
+  buildSeries() {
     const now = Date.now() / 1000;
-    // A young host's chart begins with the host: the first steps are to be seen as well.
-    const start = Math.max(now - this.seconds, Math.min(this.samples[0]?.time ?? now, now - SHORTEST));
+    // The chart of a new host starts with the host, so that its first steps are visible.
+    const start = Math.max(now - this.seconds, Math.min(this.samples[0]?.time ?? now, now - MIN_RANGE_S));
     let first = this.samples.findIndex((sample) => sample.time >= start);
     if (first < 0) first = this.samples.length;
-    const shown = this.samples.slice(Math.max(0, first - 1));
-    const handlers = [...new Set(shown.flatMap((sample) => Object.keys(sample.workers)))].sort();
+    const visible = this.samples.slice(Math.max(0, first - 1));
+    const handlers = [...new Set(visible.flatMap((sample) => Object.keys(sample.workers)))].sort();
     const names = [HOST, FORK_SERVER, ...handlers];
-    const times = shown.map((sample) => sample.time);
+    const times = visible.map((sample) => sample.time);
     const raw = [
-      shown.map((sample) => sample.host),
-      shown.map((sample) => sample.forkServer),
-      ...handlers.map((name) => shown.map((sample) => sample.workers[name] || 0)),
+      visible.map((sample) => sample.host),
+      visible.map((sample) => sample.forkServer),
+      ...handlers.map((name) => visible.map((sample) => sample.workers[name] || 0)),
     ];
-    if (shown.length) {
-      times.push(now); // the last one holds until now
+    if (visible.length) {
+      times.push(now); // the last sample holds until now
       for (const series of raw) series.push(series.at(-1));
     }
     const sums = [];
@@ -85,16 +85,16 @@ export class Chart {
   }
 
   draw() {
-    const { names, times, raw, sums, start, now } = this.table();
+    const { names, times, raw, sums, start, now } = this.buildSeries();
     if (!times.length) return;
     this.raw = raw;
     this.totals = sums.at(-1);
     const peak = Math.max(...this.totals);
-    this.lines = { budget: this.usable <= FAR * peak, limit: this.limit <= FAR * peak };
+    this.lines = { budget: this.usable <= MAX_RATIO * peak, limit: this.limit <= MAX_RATIO * peak };
     this.top = Math.max(peak, this.lines.limit ? this.limit : 0, this.lines.budget ? this.usable : 0) * 1.08;
     this.bounds = [start, now];
     const key = JSON.stringify([names, this.lines]);
-    // The uppermost sum is drawn first, and what lies below it over it.
+    // Draw the uppermost sum first and the lower ones over it.
     const data = [times, ...[...sums].reverse()];
     if (this.lines.budget) data.push(times.map(() => this.usable));
     if (this.lines.limit) data.push(times.map(() => this.limit));
@@ -106,7 +106,7 @@ export class Chart {
       this.plot.setData(data);
     }
     this.describe();
-    this.fill();
+    this.showFigures();
   }
 
   build(data) {
@@ -142,11 +142,11 @@ export class Chart {
         { ...axis, size: 64, incrs: STEPS, values: (_, ticks) => ticks.map((tick) => (tick ? size(tick) : "0")) },
       ],
       series: [{}, ...series],
-      hooks: { setCursor: [() => this.fill()] },
+      hooks: { setCursor: [() => this.showFigures()] },
     };
     this.target.replaceChildren();
     this.plot = new uPlot(options, data, this.target);
-    this.list();
+    this.buildLegend();
   }
 
   rebuild() {
@@ -167,34 +167,34 @@ export class Chart {
   colour(name) {
     if (name === HOST) return "--series-host";
     if (name === FORK_SERVER) return "--series-fork";
-    if (!this.colours.has(name)) this.colours.set(name, this.colours.size % PALETTE);
+    if (!this.colours.has(name)) this.colours.set(name, this.colours.size % COLOURS);
     return `--series-${this.colours.get(name)}`;
   }
 
-  list() {
+  buildLegend() {
     this.rows.clear();
-    const rows = [...this.series, "together", "budget", "limit"].map((name) => {
+    const rows = [...this.series, "total", "budget", "limit"].map((name) => {
       const value = element("b");
       const swatch = element("span", { className: "swatch" });
       if (this.series.includes(name)) swatch.dataset.colour = this.colour(name).slice(2);
       else if (name === "limit" || name === "budget") swatch.dataset.line = name;
       this.rows.set(name, value);
-      return element("li", { data: { series: name } }, ...(name === "together" ? [] : [swatch]), `${name} `, value);
+      return element("li", { data: { series: name } }, ...(name === "total" ? [] : [swatch]), `${name} `, value);
     });
     this.legend.replaceChildren(...rows);
   }
 
-  // The figures under the cursor, else those of now.
-  fill() {
+  // Show the figures under the cursor, else the present ones.
+  showFigures() {
     if (!this.raw?.length) return;
-    const under = this.plot?.cursor.idx;
-    const index = under === null || under === undefined ? this.totals.length - 1 : under;
-    this.series.forEach((name, row) => put(this.rows.get(name), size(this.raw[row][index] || null)));
-    put(this.rows.get("together"), size(this.totals[index]));
-    put(this.rows.get("budget"), size(this.usable) + (this.lines.budget ? "" : " (above the chart)"));
-    put(this.rows.get("limit"), size(this.limit) + (this.lines.limit ? "" : " (above the chart)"));
+    const cursor = this.plot?.cursor.idx;
+    const index = cursor === null || cursor === undefined ? this.totals.length - 1 : cursor;
+    this.series.forEach((name, row) => setText(this.rows.get(name), size(this.raw[row][index] || null)));
+    setText(this.rows.get("total"), size(this.totals[index]));
+    setText(this.rows.get("budget"), size(this.usable) + (this.lines.budget ? "" : " (above the chart)"));
+    setText(this.rows.get("limit"), size(this.limit) + (this.lines.limit ? "" : " (above the chart)"));
     const at = this.plot?.data[0][index];
-    this.legend.dataset.at = under === null || under === undefined ? "now" : clock(at * 1000);
+    this.legend.dataset.at = cursor === null || cursor === undefined ? "now" : clock(at * 1000);
   }
 
   describe() {
@@ -206,7 +206,7 @@ export class Chart {
     this.target.dataset.series = this.series.join(" ");
   }
 
-  key(event) {
+  moveCursor(event) {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || !this.plot) return;
     event.preventDefault();

@@ -1,8 +1,8 @@
-// The live log of events. The browser comes back by itself when the stream breaks, and asks for what it has missed.
+// The live log of events. The browser reconnects by itself and requests the events that it has missed.
 
 import { clock, element, size } from "./format.js";
 
-const KEPT = 500;
+const MAX_EVENTS = 500;
 const HIDDEN = new Set(["id", "at", "kind", "handler", "host", "fork_server", "workers", "limit", "limit_source", "request_id"]);
 const SIZES = new Set(["pss", "given_back"]);
 
@@ -22,13 +22,13 @@ export class Events {
     this.events = [];
     this.list.replaceChildren();
     this.source = new EventSource("events?replay=200");
-    const take = (message) => {
+    const receive = (message) => {
       const event = JSON.parse(message.data);
-      this.take(event);
+      this.add(event);
       onEvent(event);
     };
-    this.source.addEventListener("message", take);
-    this.source.addEventListener("gap", take);
+    this.source.addEventListener("message", receive);
+    this.source.addEventListener("gap", receive);
   }
 
   stop() {
@@ -36,29 +36,29 @@ export class Events {
     this.source = null;
   }
 
-  take(event) {
+  add(event) {
     this.events.unshift(event);
-    this.events.length = Math.min(this.events.length, KEPT);
-    this.offer(this.kind, event.kind);
-    if (event.handler) this.offer(this.handler, event.handler);
-    if (this.paused.checked || !this.wanted(event)) return;
-    const kept = this.list.scrollTop;
+    this.events.length = Math.min(this.events.length, MAX_EVENTS);
+    this.addOption(this.kind, event.kind);
+    if (event.handler) this.addOption(this.handler, event.handler);
+    if (this.paused.checked || !this.matches(event)) return;
+    const scrollTop = this.list.scrollTop;
     this.list.prepend(row(event));
-    if (kept > 0) this.list.scrollTop = kept + this.list.firstChild.offsetHeight; // who reads further down stays there
-    while (this.list.children.length > KEPT) this.list.lastChild.remove();
+    if (scrollTop > 0) this.list.scrollTop = scrollTop + this.list.firstChild.offsetHeight; // keep a scrolled reader in place
+    while (this.list.children.length > MAX_EVENTS) this.list.lastChild.remove();
   }
 
-  offer(filter, value) {
+  addOption(filter, value) {
     if (![...filter.options].some((option) => option.value === value)) filter.append(element("option", { value }, value));
   }
 
-  wanted(event) {
+  matches(event) {
     return (!this.handler.value || event.handler === this.handler.value) && (!this.kind.value || event.kind === this.kind.value);
   }
 
   draw() {
     if (this.paused.checked) return;
-    this.list.replaceChildren(...this.events.filter((event) => this.wanted(event)).map(row));
+    this.list.replaceChildren(...this.events.filter((event) => this.matches(event)).map(row));
   }
 }
 
@@ -69,18 +69,18 @@ function row(event) {
   }
   const figures = Object.entries(event)
     .filter(([name, value]) => !HIDDEN.has(name) && value !== null)
-    .map(([name, value]) => `${name}=${shown(name, value)}`);
-  const bad = ["crash", "hang", "out of memory"].includes(event.cause) || (event.kind === "audit" && !["ok", "accepted"].includes(event.result));
+    .map(([name, value]) => `${name}=${formatValue(name, value)}`);
+  const isFailure = ["crash", "hang", "out of memory"].includes(event.cause) || (event.kind === "audit" && !["ok", "accepted"].includes(event.result));
   return element(
     "li",
-    { className: bad ? "bad" : "", data: { kind: event.kind } },
+    { className: isFailure ? "bad" : "", data: { kind: event.kind } },
     element("time", { dateTime: event.at }, clock(event.at)),
     element("b", {}, event.kind),
     [event.handler, ...figures].filter(Boolean).join(" "),
   );
 }
 
-function shown(name, value) {
+function formatValue(name, value) {
   if (SIZES.has(name)) return size(value);
   if (typeof value === "number" && !Number.isInteger(value)) return value.toFixed(3);
   if (typeof value === "object" || /\s/.test(value)) return JSON.stringify(value);

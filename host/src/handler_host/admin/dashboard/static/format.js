@@ -1,4 +1,4 @@
-// Figures for people, and elements without any markup in texts.
+// Formats of figures, and DOM elements whose texts are never parsed as markup.
 
 export const NONE = "–";
 
@@ -24,24 +24,24 @@ export function share(value) {
   return `${(value * 100).toFixed(value > 0 && value < 0.1 ? 1 : 0)} %`;
 }
 
-// The time of day of a moment as `Date` takes it; on 24 hours everywhere, so that log and chart are read together.
+// Return the time of day of a `Date` value, with 24 hours in every locale so that log and chart agree.
 export function clock(moment, seconds = true) {
   const parts = { hour: "2-digit", minute: "2-digit", hourCycle: "h23", ...(seconds ? { second: "2-digit" } : {}) };
   return new Date(moment).toLocaleTimeString([], parts);
 }
 
 export function element(name, properties = {}, ...children) {
-  const made = document.createElement(name);
+  const target = document.createElement(name);
   for (const [key, value] of Object.entries(properties)) {
-    if (key === "data") Object.assign(made.dataset, value);
-    else if (key in made) made[key] = value;
-    else made.setAttribute(key, value);
+    if (key === "data") Object.assign(target.dataset, value);
+    else if (key in target) target[key] = value;
+    else target.setAttribute(key, value);
   }
-  made.append(...children);
-  return made;
+  target.append(...children);
+  return target;
 }
 
-// Sets a text only where it has changed: a selection or a focus in the page survives.
-export function put(target, text) {
+// Set a text only if it differs, so that a selection or focus in the page survives.
+export function setText(target, text) {
   if (target.textContent !== text) target.textContent = text;
 }

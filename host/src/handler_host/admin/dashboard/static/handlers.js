@@ -1,44 +1,44 @@
-// The table of handlers, and what can be done to each. Rows stay where they are: a focus in them survives.
+// The table of handlers with their actions. Rows are updated in place, so that a focus in them survives.
 
-import { call, Refused } from "./api.js";
-import { clock, duration, element, NONE, put, share, size } from "./format.js";
+import { ApiError, call } from "./api.js";
+import { clock, duration, element, NONE, setText, share, size } from "./format.js";
 
 const WITHOUT_WORKER = new Set(["cold", "failed", "invalid", "incompatible", "conflict", "blocked", "missing-secret"]);
 const CANNOT_RUN = new Set(["invalid", "incompatible", "conflict", "blocked", "missing-secret"]);
-const RECEIPTS = 20;
+const MAX_RECEIPTS = 20;
 const FIGURES = [
-  ["Gen.", (one) => String(one.generation || NONE)],
-  ["PSS", (one) => size(one.pss)],
-  ["Learned", (one) => size(one.learned_pss)],
-  ["In flight", (one) => String(one.in_flight)],
-  ["Queued", (one) => String(one.queued)],
-  ["Idle for", (one) => duration(one.idle_for)],
-  ["Expires in", (one) => duration(one.expires_in)],
-  ["Dispatches", (one) => String(one.dispatches)],
-  ["Errors", (one) => share(one.error_rate)],
-  ["Median", (one) => duration(one.median_seconds)],
-  ["99 %", (one) => duration(one.p99_seconds)],
+  ["Gen.", (handler) => String(handler.generation || NONE)],
+  ["PSS", (handler) => size(handler.pss)],
+  ["Learned", (handler) => size(handler.learned_pss)],
+  ["In flight", (handler) => String(handler.in_flight)],
+  ["Queued", (handler) => String(handler.queued)],
+  ["Idle for", (handler) => duration(handler.idle_for)],
+  ["Expires in", (handler) => duration(handler.expires_in)],
+  ["Dispatches", (handler) => String(handler.dispatches)],
+  ["Errors", (handler) => share(handler.error_rate)],
+  ["Median", (handler) => duration(handler.median_seconds)],
+  ["99 %", (handler) => duration(handler.p99_seconds)],
 ];
 
 export class Handlers {
-  constructor(table, receipts, changed) {
+  constructor(table, receipts, refresh) {
     this.body = table.tBodies[0];
     this.receipts = receipts;
-    this.changed = changed;
+    this.refresh = refresh;
     this.rows = new Map();
   }
 
   show(handlers) {
     for (const name of [...this.rows.keys()]) {
-      if (!handlers.some((one) => one.name === name)) {
+      if (!handlers.some((handler) => handler.name === name)) {
         this.rows.get(name).row.remove();
         this.rows.delete(name);
       }
     }
-    handlers.forEach((one, place) => {
-      const known = this.rows.get(one.name) || this.add(one.name);
-      if (this.body.children[place] !== known.row) this.body.insertBefore(known.row, this.body.children[place] || null);
-      this.fill(known, one);
+    handlers.forEach((handler, index) => {
+      const entry = this.rows.get(handler.name) || this.add(handler.name);
+      if (this.body.children[index] !== entry.row) this.body.insertBefore(entry.row, this.body.children[index] || null);
+      this.fill(entry, handler);
     });
   }
 
@@ -55,10 +55,10 @@ export class Handlers {
       element("option", { value: "if_idle" }, "if idle"),
       element("option", { value: "force" }, "force"),
     );
-    const button = (label, act) => {
-      const made = element("button", { type: "button", "aria-label": `${label} ${name}`, data: { action: label.toLowerCase() } }, label);
-      made.addEventListener("click", () => this.act(name, made, act));
-      return made;
+    const button = (label, request) => {
+      const target = element("button", { type: "button", "aria-label": `${label} ${name}`, data: { action: label.toLowerCase() } }, label);
+      target.addEventListener("click", () => this.act(name, target, request));
+      return target;
     };
     const load = button("Load", () => ["load", {}]);
     const unload = button("Unload", () => ["unload", { mode: mode.value }]);
@@ -73,66 +73,66 @@ export class Handlers {
       ...figures,
       exit,
     );
-    const known = { row, title, state, reason, figures, exit, load, unload, reload, mode, pin, busy: false };
-    this.rows.set(name, known);
-    return known;
+    const entry = { row, title, state, reason, figures, exit, load, unload, reload, mode, pin, isBusy: false };
+    this.rows.set(name, entry);
+    return entry;
   }
 
-  fill(known, one) {
-    put(known.title, one.title || `${one.distribution} ${one.version}`);
-    put(known.state, one.state);
-    known.state.dataset.state = one.state;
-    put(known.reason, one.reason || "");
-    FIGURES.forEach(([, text], place) => {
-      const figure = text(one);
-      put(known.figures[place], figure);
-      known.figures[place].toggleAttribute("data-empty", figure === NONE);
+  fill(entry, handler) {
+    setText(entry.title, handler.title || `${handler.distribution} ${handler.version}`);
+    setText(entry.state, handler.state);
+    entry.state.dataset.state = handler.state;
+    setText(entry.reason, handler.reason || "");
+    FIGURES.forEach(([, text], index) => {
+      const figure = text(handler);
+      setText(entry.figures[index], figure);
+      entry.figures[index].toggleAttribute("data-empty", figure === NONE);
     });
-    const last = one.last_exit;
-    put(known.exit, last ? `${last.kind}: ${last.text}, ${clock(last.at)}` : "");
-    known.exit.toggleAttribute("data-empty", !last);
-    const without = WITHOUT_WORKER.has(one.state);
-    known.load.disabled = known.busy || !without || CANNOT_RUN.has(one.state);
-    known.unload.disabled = known.busy || without;
-    known.reload.disabled = known.busy || without;
-    known.pin.disabled = known.busy;
-    known.pin.dataset.pinned = one.pin;
-    known.pin.setAttribute("aria-pressed", one.pin);
-    put(known.pin, one.pin ? "Pinned" : "Pin");
+    const last = handler.last_exit;
+    setText(entry.exit, last ? `${last.kind}: ${last.text}, ${clock(last.at)}` : "");
+    entry.exit.toggleAttribute("data-empty", !last);
+    const hasNoWorker = WITHOUT_WORKER.has(handler.state);
+    entry.load.disabled = entry.isBusy || !hasNoWorker || CANNOT_RUN.has(handler.state);
+    entry.unload.disabled = entry.isBusy || hasNoWorker;
+    entry.reload.disabled = entry.isBusy || hasNoWorker;
+    entry.pin.disabled = entry.isBusy;
+    entry.pin.dataset.pinned = handler.pin;
+    entry.pin.setAttribute("aria-pressed", handler.pin);
+    setText(entry.pin, handler.pin ? "Pinned" : "Pin");
   }
 
-  async act(name, button, what) {
-    const [action, options] = what();
-    const known = this.rows.get(name);
-    known.busy = true;
-    for (const each of [known.load, known.unload, known.reload, known.pin]) each.disabled = true;
+  async act(name, button, request) {
+    const [action, options] = request();
+    const entry = this.rows.get(name);
+    entry.isBusy = true;
+    for (const control of [entry.load, entry.unload, entry.reload, entry.pin]) control.disabled = true;
     try {
       const path = `handlers/${encodeURIComponent(name)}/${action}`;
-      this.receipt(receiptOf(name, action, await call("POST", path, { body: JSON.stringify(options || {}) })));
+      this.addReceipt(formatReceipt(name, action, await call("POST", path, { body: JSON.stringify(options || {}) })));
     } catch (error) {
-      this.receipt(`${action} ${name}: ${error.message}${error instanceof Refused ? ` (${error.code})` : ""}`, true);
-      if (error instanceof Refused && error.status === 401) this.changed(error);
+      this.addReceipt(`${action} ${name}: ${error.message}${error instanceof ApiError ? ` (${error.code})` : ""}`, true);
+      if (error instanceof ApiError && error.status === 401) this.refresh(error);
     } finally {
-      known.busy = false;
-      await this.changed();
+      entry.isBusy = false;
+      await this.refresh();
       if (!button.disabled && document.activeElement === document.body) button.focus();
     }
   }
 
-  receipt(text, failed = false) {
-    this.receipts.prepend(element("li", { className: failed ? "error" : "" }, `${clock(Date.now())} ${text}`));
-    while (this.receipts.children.length > RECEIPTS) this.receipts.lastChild.remove();
+  addReceipt(text, isError = false) {
+    this.receipts.prepend(element("li", { className: isError ? "error" : "" }, `${clock(Date.now())} ${text}`));
+    while (this.receipts.children.length > MAX_RECEIPTS) this.receipts.lastChild.remove();
   }
 }
 
-function receiptOf(name, action, receipt) {
+function formatReceipt(name, action, receipt) {
   if (action === "load") {
-    if (receipt.already) return `${name} was active already, generation ${receipt.generation}`;
-    const taken = size(Math.max(0, receipt.pss_after - receipt.pss_before));
-    return `${name} activated: generation ${receipt.generation}, ${taken} taken in ${duration(receipt.activate_seconds)}`;
+    if (receipt.already) return `${name} was already active, generation ${receipt.generation}`;
+    const memory = size(Math.max(0, receipt.pss_after - receipt.pss_before));
+    return `${name} activated: generation ${receipt.generation}, ${memory} more memory after ${duration(receipt.activate_seconds)}`;
   }
-  if (action === "pin" || action === "unpin") return `${name} is ${receipt.pin ? "pinned" : "not pinned any more"}`;
+  if (action === "pin" || action === "unpin") return `${name} is ${receipt.pin ? "pinned" : "not pinned"}`;
   if (receipt.generation === null) return `${name} had no worker`;
-  const given = `${size(receipt.bytes_given_back)} given back in ${duration(receipt.seconds)}`;
-  return `${name} unloaded: generation ${receipt.generation}, ${given}, ${receipt.drained} drained, ${receipt.killed} killed`;
+  const released = `${size(receipt.bytes_given_back)} released in ${duration(receipt.seconds)}`;
+  return `${name} unloaded: generation ${receipt.generation}, ${released}, ${receipt.drained} drained, ${receipt.killed} killed`;
 }

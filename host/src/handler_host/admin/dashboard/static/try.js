@@ -1,10 +1,10 @@
-// A box to ask a handler something: the answer as it comes, and where its time went.
+// A form that dispatches to a handler and shows its response and timing.
 
-import { Refused, send } from "./api.js";
+import { ApiError, send } from "./api.js";
 import { element } from "./format.js";
 
 const EXAMPLE = '{"messages": [{"role": "user", "content": "Say hello."}]}';
-const MOST = 200000; // characters of an answer that are shown
+const MAX_CHARACTERS = 200000; // of the response on the page
 
 export class TryIt {
   constructor(find) {
@@ -17,15 +17,15 @@ export class TryIt {
     this.button = find("try-send");
     this.stop = find("try-stop");
     this.timing = find("try-timing");
-    this.answer = find("try-answer");
-    this.known = "";
+    this.output = find("try-response");
+    this.optionsKey = "";
     this.body.value = EXAMPLE;
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
-      this.ask();
+      this.dispatch();
     });
     this.stop.addEventListener("click", () => this.abort?.abort());
-    this.handler.addEventListener("change", () => this.offer());
+    this.handler.addEventListener("change", () => this.listOperations());
     this.body.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
@@ -33,60 +33,60 @@ export class TryIt {
 
   show(handlers) {
     this.handlers = handlers;
-    const names = handlers.map((one) => one.name);
-    const key = JSON.stringify([names, handlers.map((one) => (one.operations || []).map((each) => each.name))]);
-    if (key === this.known) return;
-    this.known = key;
-    const chosen = this.handler.value;
+    const names = handlers.map((handler) => handler.name);
+    const key = JSON.stringify([names, handlers.map((handler) => (handler.operations || []).map((operation) => operation.name))]);
+    if (key === this.optionsKey) return;
+    this.optionsKey = key;
+    const selected = this.handler.value;
     this.handler.replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    if (names.includes(chosen)) this.handler.value = chosen;
-    this.offer();
+    if (names.includes(selected)) this.handler.value = selected;
+    this.listOperations();
   }
 
-  offer() {
-    const one = this.handlers.find((each) => each.name === this.handler.value);
-    const names = (one?.operations || [{ name: "chat" }]).map((each) => each.name);
+  listOperations() {
+    const handler = this.handlers.find(({ name }) => name === this.handler.value);
+    const names = (handler?.operations || [{ name: "chat" }]).map((operation) => operation.name);
     this.operations.replaceChildren(...names.map((name) => element("option", { value: name })));
-    if (one?.operations && !names.includes(this.operation.value) && names.length) this.operation.value = names[0];
+    if (handler?.operations && !names.includes(this.operation.value) && names.length) this.operation.value = names[0];
   }
 
-  async ask() {
+  async dispatch() {
     this.abort = new AbortController();
     this.button.disabled = true;
     this.stop.disabled = false;
-    this.answer.textContent = "";
-    this.answer.dataset.state = "running";
+    this.output.textContent = "";
+    this.output.dataset.state = "running";
     this.timing.textContent = "waiting";
     try {
       const path = `handlers/${encodeURIComponent(this.handler.value)}/dispatch/${encodeURIComponent(this.operation.value)}`;
       const headers = this.stream.checked ? { Accept: "text/event-stream" } : {};
-      const answer = await send("POST", path, { body: this.body.value, headers, signal: this.abort.signal });
-      this.timing.textContent = timingOf(answer);
-      if (this.stream.checked) await this.read(answer);
-      else this.answer.textContent = JSON.stringify(await answer.json(), null, 2);
-      if (this.answer.dataset.state === "running") this.answer.dataset.state = "done";
+      const response = await send("POST", path, { body: this.body.value, headers, signal: this.abort.signal });
+      this.timing.textContent = formatTiming(response);
+      if (this.stream.checked) await this.read(response);
+      else this.output.textContent = JSON.stringify(await response.json(), null, 2);
+      if (this.output.dataset.state === "running") this.output.dataset.state = "done";
     } catch (error) {
-      this.failed(error);
+      this.showError(error);
     } finally {
       this.button.disabled = false;
       this.stop.disabled = true;
     }
   }
 
-  async read(answer) {
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  async read(response) {
+    const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
     let rest = "";
-    let ended = false;
-    for (let piece = await reader.read(); !piece.done; piece = await reader.read()) {
-      const blocks = (rest + piece.value).split("\n\n");
+    let isComplete = false;
+    for (let chunk = await reader.read(); !chunk.done; chunk = await reader.read()) {
+      const blocks = (rest + chunk.value).split("\n\n");
       rest = blocks.pop();
-      for (const block of blocks) ended = this.take(block) || ended;
+      for (const block of blocks) isComplete = this.showEvent(block) || isComplete;
     }
-    if (!ended) this.failed(new Error("the answer broke off"));
+    if (!isComplete) this.showError(new Error("the response ended early"));
   }
 
-  // Shows one event; returns whether it was the last one.
-  take(block) {
+  // Show one event; return whether it was the last one.
+  showEvent(block) {
     const fields = Object.fromEntries(
       block.split("\n").filter((line) => line && !line.startsWith(":")).map((line) => line.split(/: (.*)/s)),
     );
@@ -94,33 +94,33 @@ export class TryIt {
     if (fields.event === "end") return true;
     const data = JSON.parse(fields.data);
     if (fields.event === "error") {
-      this.failed(new Refused(0, data.error, data.error.request_id));
+      this.showError(new ApiError(0, data.error, data.error.request_id));
       return true;
     }
-    if (this.answer.textContent.length < MOST) this.answer.append(this.shown(data));
-    this.answer.scrollTop = this.answer.scrollHeight;
+    if (this.output.textContent.length < MAX_CHARACTERS) this.output.append(this.format(data));
+    this.output.scrollTop = this.output.scrollHeight;
     return false;
   }
 
-  // A piece of a text as it is, all else as JSON in a line of its own.
-  shown(data) {
+  // Return a chunk of text unchanged, any other data as JSON on its own line.
+  format(data) {
     if (typeof data?.text === "string") return data.text;
     if (data?.finish_reason) return "";
-    const { textContent: before } = this.answer;
+    const { textContent: before } = this.output;
     return `${before && !before.endsWith("\n") ? "\n" : ""}${JSON.stringify(data)}\n`;
   }
 
-  failed(error) {
-    this.answer.dataset.state = "failed";
-    const stopped = error.name === "AbortError";
-    const text = stopped ? "stopped" : `${error.message}${error.code ? ` (${error.code}, request ${error.requestId})` : ""}`;
-    this.answer.append(this.answer.textContent ? `\n\n${text}` : text);
+  showError(error) {
+    this.output.dataset.state = "failed";
+    const isAbort = error.name === "AbortError";
+    const text = isAbort ? "stopped" : `${error.message}${error.code ? ` (${error.code}, request ${error.requestId})` : ""}`;
+    this.output.append(this.output.textContent ? `\n\n${text}` : text);
     if (this.timing.textContent === "waiting") this.timing.textContent = "";
   }
 }
 
-function timingOf(answer) {
-  const timing = answer.headers.get("Server-Timing") || "";
+function formatTiming(response) {
+  const timing = response.headers.get("Server-Timing") || "";
   const parts = [...timing.matchAll(/(\w+);dur=([\d.]+)/g)].map(([, name, ms]) => `${name} ${Number(ms).toFixed(1)} ms`);
-  return [`${answer.status}`, ...parts].join(" · ");
+  return [`${response.status}`, ...parts].join(" · ");
 }
