@@ -255,7 +255,7 @@ MANIFEST = "[config.retries]\ntype = 'integer'\nmaximum = 9\n[config.model]\ntyp
         ("retries = 'many'\nmodel = 'x'", 3, "retries: 'many' is not a whole number"),
         ("model = 'x'\nretries = 10", 4, "retries: 10 is more than 9"),
         ("model = 'x'\nretris = 1", 4, "unknown key 'retris'; did you mean 'retries'?"),
-        ("retries = 1", 2, "model is missing (string); set it there"),
+        ("retries = 1", 2, "missing key model (string); set it there"),
     ],
 )
 async def test_setting_names_the_line_of_the_file(tmp_path: Path, settings: str, line: int, flaw: str) -> None:
@@ -296,7 +296,7 @@ class TestCatalog:
         [
             (
                 "title = 'Mine'\ntitle = \n",
-                "handler.toml is no TOML: Invalid value (at line 2, column 9); correct it there",
+                "handler.toml: not valid TOML: Invalid value (at line 2, column 9); correct it there",
             ),
             (
                 "title = 'Mine'\n[secrets.KEY]\nrequird = true\n",
@@ -318,7 +318,7 @@ class TestCatalog:
     async def test_other_api_major(self, tmp_path: Path) -> None:
         state, reason = await catalog_problem(tmp_path, group="handler_host.v2")
         assert state == "incompatible"
-        for part in ("mine 1.0 is made for API v2", "has API v1", "the group handler_host.v1"):
+        for part in ("mine 1.0 is for API v2", "has API v1", "the group handler_host.v1"):
             assert part in reason
 
     async def test_name_claimed_twice(self, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Case 43: editable installs by the build backends that people use, made by pip itself while the host runs."""
+"""Case 43: pip installs editable projects of the common build backends while the host runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def make_project(directory: Path, name: str) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
-    """The catalog of a host before and after all projects were installed."""
+    """Install all projects; return the catalogs before and after."""
     base = tmp_path_factory.mktemp("editables")
     packages = {name: make_project(base / name, name) for name in PROJECTS}
     site = base / "prefix" / "lib" / f"python{sys.version_info.major}.{sys.version_info.minor}" / "site-packages"
@@ -85,55 +85,53 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Installed:
     before = scan(settings, {})
     editables = [word for name in PROJECTS for word in ("--editable", str(base / name))]
     pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
-    # uv_build looks for its program on the path.
+    # uv_build searches the path for its program.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", os.defpath)])
     quiet = {"PIP_DISABLE_PIP_VERSION_CHECK": "1", "PIP_ROOT_USER_ACTION": "ignore"}
-    done = subprocess.run(
+    process = subprocess.run(
         [*pip, "--prefix", str(base / "prefix"), *editables],
         env={**os.environ, **quiet, "PATH": path},
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert process.returncode == 0, process.stderr
     return Installed(before, scan(settings, {}), site, packages)
 
 
-@pytest.mark.parametrize("name", PROJECTS)
-def test_case_43_an_editable_installed_while_the_host_runs_is_found_with_its_manifest(
-    installed: Installed, name: str
-) -> None:
-    assert name not in installed.before.entries
-    entry = installed.after.entries[name]
-    assert entry.problem is None
-    assert entry.manifest is not None
-    assert entry.manifest.title == name
-    assert entry.manifest_path is not None
-    assert Path(entry.manifest_path).samefile(installed.sources[name] / "handler.toml")
+class TestScan:
+    @pytest.mark.parametrize("name", PROJECTS)
+    def test_case_43_finds_handler_and_manifest(self, installed: Installed, name: str) -> None:
+        assert name not in installed.before.entries
+        entry = installed.after.entries[name]
+        assert entry.problem is None
+        assert entry.manifest is not None
+        assert entry.manifest.title == name
+        assert entry.manifest_path is not None
+        assert Path(entry.manifest_path).samefile(installed.sources[name] / "handler.toml")
+
+    @pytest.mark.parametrize("name", PROJECTS)
+    def test_case_43_executes_nothing(self, installed: Installed, name: str) -> None:
+        assert not [module for module in sys.modules if module.startswith(f"gpt_{name}")]
+        assert not (installed.sources[name] / "executed").exists()
+
+    def test_rescan_names_the_additions(self, installed: Installed) -> None:
+        assert diff(installed.before, installed.after).added == tuple(sorted(PROJECTS))
+        assert installed.after.warnings == ()
 
 
-@pytest.mark.parametrize("name", PROJECTS)
-def test_case_43_nothing_of_an_editable_is_executed_in_the_host(installed: Installed, name: str) -> None:
-    assert not [module for module in sys.modules if module.startswith(f"gpt_{name}")]
-    assert not (installed.sources[name] / "executed").exists()
-
-
-def test_a_worker_that_adds_the_entrys_paths_imports_what_was_found(installed: Installed) -> None:
-    """What the catalog says without importing is what Python does."""
-    entries = [installed.after.entries[name] for name in PROJECTS]
-    assert {entry.paths for entry in entries} == {(str(installed.site),)}
-    modules = [entry.entry_point.partition(".")[0] for entry in entries]
-    code = (
-        f"import importlib, site; site.addsitedir({str(installed.site)!r})\n"
-        f"for name in {modules}: print(importlib.import_module(name + '.part').__file__)\n"
-    )
-    environment = {**os.environ, "MAY_BE_IMPORTED": "1"}
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    imported = [Path(line).parent for line in done.stdout.splitlines()]
-    for directory, name in zip(imported, PROJECTS, strict=True):
-        assert directory.samefile(installed.sources[name])
-
-
-def test_the_rescan_names_what_came(installed: Installed) -> None:
-    assert diff(installed.before, installed.after).added == tuple(sorted(PROJECTS))
-    assert installed.after.warnings == ()
+class TestWorker:
+    def test_imports_the_located_module(self, installed: Installed) -> None:
+        """Python's import agrees with the catalog, which imports nothing."""
+        entries = [installed.after.entries[name] for name in PROJECTS]
+        assert {entry.paths for entry in entries} == {(str(installed.site),)}
+        modules = [entry.entry_point.partition(".")[0] for entry in entries]
+        code = (
+            f"import importlib, site; site.addsitedir({str(installed.site)!r})\n"
+            f"for name in {modules}: print(importlib.import_module(name + '.part').__file__)\n"
+        )
+        environment = {**os.environ, "MAY_BE_IMPORTED": "1"}
+        process = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        imported = [Path(line).parent for line in process.stdout.splitlines()]
+        for directory, name in zip(imported, PROJECTS, strict=True):
+            assert directory.samefile(installed.sources[name])

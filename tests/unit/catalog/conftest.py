@@ -1,4 +1,4 @@
-"""Installations made by hand: directories with the metadata that an installer would leave."""
+"""Installations without an installer: directories with the metadata that one would write."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from handler_host.config import CatalogConfig
 
 @dataclass(frozen=True)
 class Site:
-    """A directory that distributions are installed into."""
+    """A site directory for distributions."""
 
     path: Path
 
@@ -29,27 +29,27 @@ class Site:
         manifest: str | None = None,
         kind: str = "dist-info",
     ) -> Path:
-        """Write a distribution, with ``package`` as one that must not be imported; return its metadata directory."""
-        written: dict[str, str | bytes] = dict(files or {})
+        """Write a distribution whose ``package`` must not be imported; return its metadata directory."""
+        contents: dict[str, str | bytes] = dict(files or {})
         if package is not None:
-            written[f"{package}/__init__.py"] = "raise RuntimeError('imported')\n"
+            contents[f"{package}/__init__.py"] = "raise RuntimeError('imported')\n"
             if manifest is not None:
-                written[f"{package}/handler.toml"] = manifest
+                contents[f"{package}/handler.toml"] = manifest
         info = f"{distribution}-{version}.{kind}"
         metadata = "METADATA" if kind == "dist-info" else "PKG-INFO"
-        written[f"{info}/{metadata}"] = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
+        contents[f"{info}/{metadata}"] = f"Metadata-Version: 2.1\nName: {distribution}\nVersion: {version}\n"
         if entry_points is not None:
-            written[f"{info}/entry_points.txt"] = entry_points
+            contents[f"{info}/entry_points.txt"] = entry_points
         if kind == "dist-info":
-            written[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*written, f"{info}/RECORD"])
-        for name, content in written.items():
+            contents[f"{info}/RECORD"] = "".join(f"{name},,\n" for name in [*contents, f"{info}/RECORD"])
+        for name, content in contents.items():
             target = self.path / name
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(content.encode() if isinstance(content, str) else content)
         return self.path / info
 
     def plugin(self, distribution: str, handler: str, *, version: str = "1.0", manifest: str | None = None) -> Path:
-        """Install a distribution that is right, and has one handler."""
+        """Install a valid distribution with one handler."""
         package = distribution.replace("-", "_")
         text = f"[handler_host.v1]\n{handler} = {package}:Plugin\n"
         return self.install(package, text, version=version, package=package, manifest=manifest)
@@ -74,7 +74,7 @@ Look = Callable[..., Catalog]
 
 @pytest.fixture
 def look() -> Look:
-    """Scan the given sites, and nothing else."""
+    """Scan only the given sites."""
 
     def look(
         *sites: Site | Path,

@@ -1,4 +1,4 @@
-"""``handler.toml``: what is read, and the one clear message for each mistake."""
+"""``handler.toml``: parsing, and one clear message for each mistake."""
 
 from __future__ import annotations
 
@@ -59,169 +59,163 @@ gap = 5
 """
 
 
-def refused(text: str | bytes) -> str:
+def parse_error(text: str | bytes) -> str:
     with pytest.raises(ManifestError) as caught:
         parse_manifest(text, "/x/handler.toml")
     assert caught.value.message.startswith("/x/handler.toml")
     return caught.value.message
 
 
-def declared(text: str) -> Manifest:
+def parse(text: str) -> Manifest:
     return parse_manifest(text, "handler.toml")
 
 
-def test_a_full_manifest_is_read() -> None:
-    found = declared(FULL)
-    assert (found.title, found.description, found.requires_host) == ("GPT A", "Chats", ">=0.1,<9")
-    assert found.operations is not None
-    assert {name: note.summary for name, note in found.operations.items()} == {
-        "chat": "Answer a chat request",
-        "log.append": "",
-    }
-    assert {name: note.required for name, note in found.secrets.items()} == {"OPENAI_API_KEY": False, "OTHER_KEY": True}
-    assert found.config["model"].default == "small"
-    assert found.config["model"].enum == ("small", "large")
-    assert found.memory_estimate == 80 * 1024**2
-    assert (found.timeouts.activate, found.timeouts.gap, found.timeouts.drain) == (90.0, 5.0, None)
-
-
-def test_an_empty_manifest_says_nothing() -> None:
-    assert declared("") == Manifest()
-    assert declared("").operations is None
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("titel = 'x'", ["'titel'", "did you mean 'title'?"]),
-        ("[operation.chat]", ["'operation'", "'operations'?"]),
-        ("[operations.chat]\nsumary = ''", ["[operations.chat]", "'summary'?"]),
-        ("[secrets.KEY]\nrequire = true", ["[secrets.KEY]", "'required'?"]),
-        ("[config.model]\ntype = 'string'\nmin = 1", ["[config.model]", "'min'"]),
-        ("[memory]\nestimated = '1MB'", ["[memory]", "'estimate'?"]),
-        ("[timeouts]\nfirst-byte = 1", ["[timeouts]", "'first_byte'?"]),
-    ],
-)
-def test_an_unknown_key_is_answered_with_the_nearest_right_one(text: str, words: list[str]) -> None:
-    message = refused(text)
-    assert all(word in message for word in ["unknown key", *words]), message
-
-
-@pytest.mark.parametrize(
-    ("text", "words"),
-    [
-        ("title = 5", ["title", "5"]),
-        ("operations = 'chat'", ["operations", "'chat'", "section"]),
-        ("operations.chat = 'x'", ["operations.chat", "'x'"]),
-        ("[operations.'a b']", ["operations", "'a b'"]),
-        ("[secrets.api-key]", ["secrets", "'api-key'"]),
-        ("[secrets.HANDLER_HOST_ADMIN_TOKEN]", ["HANDLER_HOST_ADMIN_TOKEN", "the host's own"]),
-        ("[secrets.KEY]\nrequired = 'no'", ["secrets.KEY.required", "'no'"]),
-        ("[config.model]", ["config.model.type", "missing"]),
-        ("[config.model]\ntype = 'strng'", ["config.model.type", "'strng'", "'string'?"]),
-        ("[config.model]\ntype = 5", ["config.model.type", "5"]),
-        ("[config.n]\ntype = 'integer'\ndefault = 'x'", ["config.n.default", "'x'", "whole number"]),
-        ("[config.n]\ntype = 'integer'\ndefault = true", ["config.n.default", "True", "whole number"]),
-        ("[config.n]\ntype = 'integer'\nminimum = 3\ndefault = 2", ["config.n.default", "less than 3"]),
-        ("[config.n]\ntype = 'string'\nminimum = 3", ["config.n.minimum", "'string'"]),
-        ("[config.n]\ntype = 'number'\nmaximum = 'x'", ["config.n.maximum", "'x'"]),
-        ("[config.n]\ntype = 'string'\nenum = ['a', 1]", ["config.n.enum", "value 1", "1 is not a text"]),
-        ("[config.n]\ntype = 'string'\nenum = 'a'", ["config.n.enum", "'a' is not a list"]),
-        ("[config.n]\ntype = 'string'\nenum = ['a']\ndefault = 'b'", ["config.n.default", "'b' is none of 'a'"]),
-        ("[config.n]\ntype = 'string'\nitems = 'string'", ["config.n.items", "array"]),
-        ("[config.n]\ntype = 'array'\nitems = 'texts'", ["config.n.items", "'texts'"]),
-        ("[config.n]\ntype = 'array'\nitems = 'string'\ndefault = ['a', 2]", ["config.n.default", "item 1"]),
-        ("[memory]\nestimate = 'much'", ["memory.estimate", "much"]),
-        ("[memory]\nestimate = true", ["memory.estimate", "True"]),
-        (f"[memory]\nestimate = '{'9' * 400}GB'", ["memory.estimate"]),
-        (f"[timeouts]\ngap = {'9' * 400}", ["timeouts.gap"]),
-        (f"[timeouts]\ngap = {'9' * 5000}", ["no TOML"]),
-        ("[timeouts]\ngap = 'soon'", ["timeouts.gap", "soon"]),
-        ("requires_host = '0.1'", ["requires_host", "'0.1'", ">=0.1,<1"]),
-    ],
-)
-def test_a_wrong_value_is_answered_with_its_place_and_the_value(text: str, words: list[str]) -> None:
-    message = refused(text)
-    assert all(word in message for word in words), message
-
-
-def test_what_is_no_toml_is_answered_with_line_and_column() -> None:
-    assert "line 2, column" in refused("title = 'x'\n= 5")
-
-
-def test_what_is_no_utf8_is_answered_with_the_byte() -> None:
-    assert "byte 9 is not UTF-8" in refused(b"title = '\xff'")
-
-
-def test_a_setting_is_not_called_like_a_key_of_the_hosts_own() -> None:
-    message = refused("[config.pin]\ntype = 'boolean'")
-    assert "config.pin" in message
-
-
-def test_a_file_that_is_far_too_long_is_not_a_manifest(tmp_path: Path) -> None:
-    path = tmp_path / "handler.toml"
-    path.write_bytes(b"#" * (300 * 1024))
-    with pytest.raises(ManifestError, match="longer than 256 KiB"):
-        read_manifest(str(path))
-
-
-def test_a_file_that_cannot_be_read_is_an_error_of_the_manifest(tmp_path: Path) -> None:
-    with pytest.raises(ManifestError, match="cannot be read"):
-        read_manifest(str(tmp_path))
-
-
-def settings_refused(given: dict[str, Any], text: str = FULL) -> str:
+def settings_error(values: dict[str, Any], text: str = FULL) -> str:
     with pytest.raises(ConfigError) as caught:
-        check_settings(declared(text), given, "[handlers.gpt_a]")
+        check_settings(parse(text), values, "[handlers.gpt_a]")
     assert caught.value.message.startswith("[handlers.gpt_a]: ")
     return caught.value.message
 
 
-def test_defaults_are_filled_in() -> None:
-    found = check_settings(declared(FULL), {"sheet": "s", "temperature": 1}, "[handlers.gpt_a]")
-    assert found == {"sheet": "s", "temperature": 1, "model": "small", "tags": ["a"]}
+class TestParse:
+    def test_full(self) -> None:
+        manifest = parse(FULL)
+        assert (manifest.title, manifest.description, manifest.requires_host) == ("GPT A", "Chats", ">=0.1,<9")
+        assert manifest.operations is not None
+        assert {name: operation.summary for name, operation in manifest.operations.items()} == {
+            "chat": "Answer a chat request",
+            "log.append": "",
+        }
+        assert {name: secret.required for name, secret in manifest.secrets.items()} == {
+            "OPENAI_API_KEY": False,
+            "OTHER_KEY": True,
+        }
+        assert manifest.config["model"].default == "small"
+        assert manifest.config["model"].enum == ("small", "large")
+        assert manifest.memory_estimate == 80 * 1024**2
+        assert (manifest.timeouts.activate, manifest.timeouts.gap, manifest.timeouts.drain) == (90.0, 5.0, None)
+
+    def test_empty(self) -> None:
+        assert parse("") == Manifest()
+        assert parse("").operations is None
 
 
-def test_defaults_of_two_generations_are_not_the_same_object() -> None:
-    manifest = declared(FULL)
-    check_settings(manifest, {"sheet": "s"}, "here")["tags"].append("b")
-    assert check_settings(manifest, {"sheet": "s"}, "here")["tags"] == ["a"]
+class TestErrors:
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("titel = 'x'", ["'titel'", "did you mean 'title'?"]),
+            ("[operation.chat]", ["'operation'", "'operations'?"]),
+            ("[operations.chat]\nsumary = ''", ["[operations.chat]", "'summary'?"]),
+            ("[secrets.KEY]\nrequire = true", ["[secrets.KEY]", "'required'?"]),
+            ("[config.model]\ntype = 'string'\nmin = 1", ["[config.model]", "'min'"]),
+            ("[memory]\nestimated = '1MB'", ["[memory]", "'estimate'?"]),
+            ("[timeouts]\nfirst-byte = 1", ["[timeouts]", "'first_byte'?"]),
+        ],
+    )
+    def test_unknown_key_has_a_suggestion(self, text: str, words: list[str]) -> None:
+        message = parse_error(text)
+        assert all(word in message for word in ["unknown key", *words]), message
+
+    @pytest.mark.parametrize(
+        ("text", "words"),
+        [
+            ("title = 5", ["title", "5"]),
+            ("operations = 'chat'", ["operations", "'chat'", "section"]),
+            ("operations.chat = 'x'", ["operations.chat", "'x'"]),
+            ("[operations.'a b']", ["operations", "'a b'"]),
+            ("[secrets.api-key]", ["secrets", "'api-key'"]),
+            ("[secrets.HANDLER_HOST_ADMIN_TOKEN]", ["HANDLER_HOST_ADMIN_TOKEN", "belong to the host"]),
+            ("[secrets.KEY]\nrequired = 'no'", ["secrets.KEY.required", "'no'"]),
+            ("[config.model]", ["config.model.type", "missing"]),
+            ("[config.model]\ntype = 'strng'", ["config.model.type", "'strng'", "'string'?"]),
+            ("[config.model]\ntype = 5", ["config.model.type", "5"]),
+            ("[config.n]\ntype = 'integer'\ndefault = 'x'", ["config.n.default", "'x'", "whole number"]),
+            ("[config.n]\ntype = 'integer'\ndefault = true", ["config.n.default", "True", "whole number"]),
+            ("[config.n]\ntype = 'integer'\nminimum = 3\ndefault = 2", ["config.n.default", "less than 3"]),
+            ("[config.n]\ntype = 'string'\nminimum = 3", ["config.n.minimum", "'string'"]),
+            ("[config.n]\ntype = 'number'\nmaximum = 'x'", ["config.n.maximum", "'x'"]),
+            ("[config.n]\ntype = 'string'\nenum = ['a', 1]", ["config.n.enum", "value 1", "1 is not a text"]),
+            ("[config.n]\ntype = 'string'\nenum = 'a'", ["config.n.enum", "'a' is not a list"]),
+            ("[config.n]\ntype = 'string'\nenum = ['a']\ndefault = 'b'", ["config.n.default", "'b' is not one of 'a'"]),
+            ("[config.n]\ntype = 'string'\nitems = 'string'", ["config.n.items", "array"]),
+            ("[config.n]\ntype = 'array'\nitems = 'texts'", ["config.n.items", "'texts'"]),
+            ("[config.n]\ntype = 'array'\nitems = 'string'\ndefault = ['a', 2]", ["config.n.default", "item 1"]),
+            ("[memory]\nestimate = 'much'", ["memory.estimate", "much"]),
+            ("[memory]\nestimate = true", ["memory.estimate", "True"]),
+            (f"[memory]\nestimate = '{'9' * 400}GB'", ["memory.estimate"]),
+            (f"[timeouts]\ngap = {'9' * 400}", ["timeouts.gap"]),
+            (f"[timeouts]\ngap = {'9' * 5000}", ["not valid TOML"]),
+            ("[timeouts]\ngap = 'soon'", ["timeouts.gap", "soon"]),
+            ("requires_host = '0.1'", ["requires_host", "'0.1'", ">=0.1,<1"]),
+        ],
+    )
+    def test_invalid_value_has_its_place(self, text: str, words: list[str]) -> None:
+        message = parse_error(text)
+        assert all(word in message for word in words), message
+
+    def test_invalid_toml_has_line_and_column(self) -> None:
+        assert "line 2, column" in parse_error("title = 'x'\n= 5")
+
+    def test_invalid_utf8_has_the_byte(self) -> None:
+        assert "byte 9 is not UTF-8" in parse_error(b"title = '\xff'")
+
+    def test_setting_with_the_name_of_a_policy_key(self) -> None:
+        message = parse_error("[config.pin]\ntype = 'boolean'")
+        assert "config.pin" in message
+
+    def test_file_is_too_long(self, tmp_path: Path) -> None:
+        path = tmp_path / "handler.toml"
+        path.write_bytes(b"#" * (300 * 1024))
+        with pytest.raises(ManifestError, match="longer than 256 KiB"):
+            read_manifest(str(path))
+
+    def test_file_cannot_be_read(self, tmp_path: Path) -> None:
+        with pytest.raises(ManifestError, match="cannot be read"):
+            read_manifest(str(tmp_path))
 
 
-@pytest.mark.parametrize(
-    ("given", "words"),
-    [
-        ({"modle": "small"}, ["'modle'", "'model'?"]),
-        ({"idle_aftr": "5m"}, ["'idle_aftr'", "'idle_after'?"]),
-        ({"zzz": 1}, ["'zzz'", "level, model, retries"]),
-        ({"model": 5}, ["model", "5 is not a text"]),
-        ({"model": "smal"}, ["model", "'smal'", "'small'?"]),
-        ({"temperature": 3}, ["temperature", "3 is more than 2"]),
-        ({"temperature": float("nan")}, ["temperature", "nan is not a number"]),
-        ({"temperature": True}, ["temperature", "True is not a number"]),
-        ({"tags": ["a", 1]}, ["tags", "item 1", "1 is not a text"]),
-        ({"extra": []}, ["extra", "not a table"]),
-        ({"level": 5}, ["level", "5 is none of 1, 2"]),
-        ({"verbose": 1}, ["verbose", "not true or false"]),
-        ({"retries": 1.5}, ["retries", "not a whole number"]),
-        ({}, ["sheet is missing"]),
-    ],
-)
-def test_a_wrong_setting_is_answered_with_place_key_and_value(given: dict[str, Any], words: list[str]) -> None:
-    message = settings_refused(given)
-    assert all(word in message for word in words), message
+class TestSettings:
+    def test_defaults(self) -> None:
+        values = check_settings(parse(FULL), {"sheet": "s", "temperature": 1}, "[handlers.gpt_a]")
+        assert values == {"sheet": "s", "temperature": 1, "model": "small", "tags": ["a"]}
 
+    def test_defaults_are_copies(self) -> None:
+        manifest = parse(FULL)
+        check_settings(manifest, {"sheet": "s"}, "here")["tags"].append("b")
+        assert check_settings(manifest, {"sheet": "s"}, "here")["tags"] == ["a"]
 
-def test_a_secret_among_the_settings_is_sent_to_the_environment_and_not_shown() -> None:
-    message = settings_refused({"openai_api_key": "sk-very-secret"})
-    assert "environment variable OPENAI_API_KEY" in message
-    assert "sk-very-secret" not in message
+    @pytest.mark.parametrize(
+        ("values", "words"),
+        [
+            ({"modle": "small"}, ["'modle'", "'model'?"]),
+            ({"idle_aftr": "5m"}, ["'idle_aftr'", "'idle_after'?"]),
+            ({"zzz": 1}, ["'zzz'", "level, model, retries"]),
+            ({"model": 5}, ["model", "5 is not a text"]),
+            ({"model": "smal"}, ["model", "'smal'", "'small'?"]),
+            ({"temperature": 3}, ["temperature", "3 is more than 2"]),
+            ({"temperature": float("nan")}, ["temperature", "nan is not a number"]),
+            ({"temperature": True}, ["temperature", "True is not a number"]),
+            ({"tags": ["a", 1]}, ["tags", "item 1", "1 is not a text"]),
+            ({"extra": []}, ["extra", "not a table"]),
+            ({"level": 5}, ["level", "5 is not one of 1, 2"]),
+            ({"verbose": 1}, ["verbose", "not true or false"]),
+            ({"retries": 1.5}, ["retries", "not a whole number"]),
+            ({}, ["missing key sheet"]),
+        ],
+    )
+    def test_invalid_value_has_place_and_key(self, values: dict[str, Any], words: list[str]) -> None:
+        message = settings_error(values)
+        assert all(word in message for word in words), message
 
+    def test_secret_belongs_in_the_environment(self) -> None:
+        message = settings_error({"openai_api_key": "sk-very-secret"})
+        assert "environment variable OPENAI_API_KEY" in message
+        assert "sk-very-secret" not in message
 
-def test_without_a_manifest_settings_are_taken_as_they_are() -> None:
-    assert check_settings(None, {"anything": [1]}, "here") == {"anything": [1]}
+    def test_without_a_manifest_all_are_valid(self) -> None:
+        assert check_settings(None, {"anything": [1]}, "here") == {"anything": [1]}
 
-
-def test_a_manifest_without_settings_takes_none() -> None:
-    with pytest.raises(ConfigError, match="the settings of this handler are: none"):
-        check_settings(Manifest(), {"model": "x"}, "here")
+    def test_manifest_without_settings(self) -> None:
+        with pytest.raises(ConfigError, match="the settings of this handler are: none"):
+            check_settings(Manifest(), {"model": "x"}, "here")

@@ -1,7 +1,7 @@
-"""What is known of all handlers from metadata alone: runnable ones, and the others with the reason.
+"""The catalog: all handlers from metadata alone; those that cannot run have a reason.
 
-A scan is a pure read of the file system. It imports no plugin, and no broken
-distribution keeps it from finding the rest.
+A scan only reads the file system. It imports no plugin, and a broken distribution does
+not hide the others.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ import msgspec
 
 from handler_host._internal.suggestions import nearest
 from handler_host._internal.versions import __version__, parse_range, satisfies
-from handler_host.catalog.dist_info import Distribution, normalised, read_installed
+from handler_host.catalog.dist_info import Distribution, normalize_name, read_installed
 from handler_host.catalog.entry_points import Claim, parse
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from handler_host.catalog.location import has_own_manifest, locate
 from handler_host.catalog.manifest import API_MAJOR, GROUP, Manifest, ManifestError, read_manifest
-from handler_host.catalog.roots import divided_path, find_roots
+from handler_host.catalog.roots import find_roots, split_search_path
 from handler_host.config import CatalogConfig
 
 ProblemState = Literal["invalid", "incompatible", "conflict", "missing-secret", "blocked"]
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a handler cannot run."""
+    """The reason why a handler cannot run."""
 
     state: ProblemState
     reason: str
-    """Names the place, the value and the remedy."""
+    """Place, value and remedy."""
 
 
 class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,43 +39,43 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     distribution: str
-    """Normalised name; of a conflict the names of all, with commas between them."""
+    """Normalized name; the names of all distributions of a conflict, separated by commas."""
     version: str
     entry_point: str = ""
     """``module:attribute``."""
     root: str = ""
     """The directory in which the distribution is installed."""
     paths: tuple[str, ...] = ()
-    """Site directories that a worker must add; none where the host's own path has the handler."""
+    """Site directories that a worker must add; empty if the host's own path has the handler."""
     python: str | None = None
-    """The interpreter of the handler's own environment; None: it is installed in the host's."""
+    """The interpreter of the handler's own environment; None if it is installed in the host's."""
     manifest: Manifest | None = None
     manifest_path: str | None = None
     problem: Problem | None = None
-    """None: it can run."""
+    """None if the handler can run."""
     secrets: tuple[str, ...] = ()
-    """The names of the secrets that it declares."""
+    """Names of the secrets that the handler declares."""
     stamp: int = 0
     """Differs between two installations of the same version."""
 
 
 class Catalog(msgspec.Struct, frozen=True):
-    """All handlers by name, in the order of their names."""
+    """All handlers by name, sorted."""
 
     entries: Mapping[str, CatalogEntry]
     warnings: tuple[str, ...] = ()
-    """What is wrong with metadata, but belongs to no handler."""
+    """Problems of metadata that belong to no handler."""
     distributions: int = 0
-    """How many were looked at."""
+    """Number of distributions that the scan has read."""
 
     @classmethod
     def empty(cls) -> Catalog:
-        """Return the catalog of nothing."""
+        """Return a catalog without handlers."""
         return cls(MappingProxyType({}))
 
 
 class Changes(msgspec.Struct, frozen=True):
-    """How one catalog differs from another, as sorted names."""
+    """The differences between two catalogs, as sorted names."""
 
     added: tuple[str, ...]
     removed: tuple[str, ...]
@@ -89,62 +89,62 @@ def scan(
     blocked: Collection[str] = (),
     search_path: Sequence[str] | None = None,
 ) -> Catalog:
-    """Read what is installed now.
+    """Read the installed handlers.
 
-    ``environ`` is where secrets are looked for (whether they are set; values are
-    not kept). ``blocked`` names the handlers that the configuration disables.
-    ``search_path`` is where host and workers import from, by default what they share of ``sys.path``.
+    ``environ`` tells which secrets are set; the catalog keeps no values. ``blocked`` names
+    the handlers that the configuration disables. ``search_path`` is the path that host and
+    workers import from, by default the part of ``sys.path`` that they share.
     """
-    search_path, others = divided_path(environ) if search_path is None else (list(search_path), [])
-    roots, complaints = find_roots(
+    search_path, host_path = split_search_path(environ) if search_path is None else (list(search_path), [])
+    roots, warnings = find_roots(
         settings.roots,
         environ,
         include_sys_path=settings.include_sys_path,
         search_path=search_path,
-        others=others,
+        host_path=host_path,
     )
     installed = read_installed(roots)
-    warnings = complaints + installed.complaints
-    offers: dict[str, list[Offer]] = {}
+    warnings += installed.warnings
+    candidates: dict[str, list[Candidate]] = {}
     for distribution in installed.plugins:
-        advertised = parse(distribution.entry_points)
-        warnings += [f"{distribution.entry_points_path}: {complaint}" for complaint in advertised.complaints]
-        for claim in advertised.claims:
-            offers.setdefault(claim.name, []).append(Offer(distribution, claim))
-    environments, flaws = find_environments(settings.environments or default_directory(environ))
-    warnings += flaws
+        entry_points = parse(distribution.entry_points)
+        warnings += [f"{distribution.entry_points_path}: {warning}" for warning in entry_points.warnings]
+        for claim in entry_points.claims:
+            candidates.setdefault(claim.name, []).append(Candidate(distribution, claim))
+    environments, problems = find_environments(settings.environments or default_directory(environ))
+    warnings += problems
     for environment in environments:
-        own, flaws = _offers_of(environment)
-        warnings += flaws
+        own, problems = _environment_candidates(environment)
+        warnings += problems
         if own:
-            # Somebody has made it for this handler: what else claims the name stands back.
-            offers[environment.handler] = own
+            # An environment is made for one handler, so it overrides all other claims to the name.
+            candidates[environment.handler] = own
     for name in settings.pins:
-        if name not in offers:
-            meant = nearest(name, offers)
-            hint = f"; did you mean {meant!r}?" if meant is not None else ""
+        if name not in candidates:
+            suggestion = nearest(name, candidates)
+            hint = f"; did you mean {suggestion!r}?" if suggestion is not None else ""
             warnings.append(f"catalog.pins.{name}: no distribution has a handler {name!r}{hint}")
     examiner = _Examiner(environ, search_path)
     entries: dict[str, CatalogEntry] = {}
-    for name in sorted(offers):
-        choice = _choose(name, offers[name], settings.pins.get(name))
+    for name in sorted(candidates):
+        choice = _choose(name, candidates[name], settings.pins.get(name))
         entry = choice if isinstance(choice, CatalogEntry) else examiner.entry(choice)
         if name in blocked:
             reason = f"disabled by the configuration: [handlers.{_toml_key(name)}] enabled = false"
             entry = msgspec.structs.replace(entry, problem=Problem("blocked", reason))
         entries[name] = entry
-        taken = entries[name].distribution.split(", ")
+        used = entries[name].distribution.split(", ")
         warnings += [
-            f"{other.distribution.entry_points_path}: {name!r} is for API v{other.claim.major}, and left aside"
-            for other in offers[name]
-            if other.claim.major != API_MAJOR and other.distribution.name not in taken
+            f"{candidate.distribution.entry_points_path}: {name!r} is for API v{candidate.claim.major}, ignored"
+            for candidate in candidates[name]
+            if candidate.claim.major != API_MAJOR and candidate.distribution.name not in used
         ]
     warnings += _shared_variables(entries.values(), environ)
     return Catalog(MappingProxyType(entries), tuple(sorted(warnings)), installed.count)
 
 
 def diff(old: Catalog, new: Catalog) -> Changes:
-    """Return what a rescan has changed."""
+    """Return the differences that a rescan has found."""
     return Changes(
         added=tuple(sorted(new.entries.keys() - old.entries.keys())),
         removed=tuple(sorted(old.entries.keys() - new.entries.keys())),
@@ -154,10 +154,10 @@ def diff(old: Catalog, new: Catalog) -> Changes:
     )
 
 
-def secret_values(entry: CatalogEntry, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the secrets that the handler declares and that are set.
+def read_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the handler's secrets that are set.
 
-    The variable for this handler alone is stronger than the one of the secret's own name.
+    The variable for this handler alone overrides the variable of the secret's name.
     """
     values: dict[str, str] = {}
     for name in entry.secrets:
@@ -168,33 +168,33 @@ def secret_values(entry: CatalogEntry, environ: Mapping[str, str]) -> dict[str, 
 
 
 def secret_variable(handler: str, secret: str) -> str:
-    """Return the environment variable that sets a secret for one handler only."""
+    """Return the name of the environment variable that sets a secret for one handler only."""
     return f"HANDLER_HOST_SECRET_{re.sub('[^A-Z0-9]', '_', handler.upper())}_{secret}"
 
 
 def _shared_variables(entries: Iterable[CatalogEntry], environ: Mapping[str, str]) -> list[str]:
-    """Return warnings of variables meant for one handler that another reads too: A of gpt_b is B_A of gpt."""
+    """Return warnings about set variables that two handlers read: secret A of gpt_b is also B_A of gpt."""
     readers: dict[str, list[str]] = {}
     for entry in entries:
         for secret in entry.secrets:
             readers.setdefault(secret_variable(entry.name, secret), []).append(f"{secret} of {entry.name}")
     return [
-        f"the variable {variable} is {' and '.join(meanings)} alike; call one of the secrets otherwise"
+        f"the variable {variable} sets {' and '.join(meanings)}; rename one of the secrets"
         for variable, meanings in readers.items()
         if len(meanings) > 1 and variable in environ
     ]
 
 
-class Offer(msgspec.Struct, frozen=True):
+class Candidate(msgspec.Struct, frozen=True):
     """A distribution's claim to a handler's name."""
 
     distribution: Distribution
     claim: Claim
     python: str | None = None
-    """The interpreter of the environment that it is in, if that is the handler's own."""
+    """The interpreter of the handler's own environment, if the distribution is in one."""
 
     def entry(self, problem: Problem | None = None) -> CatalogEntry:
-        """Return the entry as far as the claim alone tells."""
+        """Return the entry with the fields that the claim alone has."""
         return CatalogEntry(
             name=self.claim.name,
             distribution=self.distribution.name,
@@ -207,93 +207,95 @@ class Offer(msgspec.Struct, frozen=True):
         )
 
 
-def _offers_of(environment: HandlerEnvironment) -> tuple[list[Offer], list[str]]:
-    """Return what claims the handler's name in its own environment, and what is wrong there."""
+def _environment_candidates(environment: HandlerEnvironment) -> tuple[list[Candidate], list[str]]:
+    """Return the claims to the handler's name in its own environment, and warnings."""
     installed = read_installed([environment.root])
-    complaints = list(installed.complaints)
-    offers: list[Offer] = []
+    warnings = list(installed.warnings)
+    candidates: list[Candidate] = []
     for distribution in installed.plugins:
-        advertised = parse(distribution.entry_points)
-        complaints += [f"{distribution.entry_points_path}: {complaint}" for complaint in advertised.complaints]
-        offers += [
-            Offer(distribution, claim, environment.python)
-            for claim in advertised.claims
+        entry_points = parse(distribution.entry_points)
+        warnings += [f"{distribution.entry_points_path}: {warning}" for warning in entry_points.warnings]
+        candidates += [
+            Candidate(distribution, claim, environment.python)
+            for claim in entry_points.claims
             if claim.name == environment.handler
         ]
-    if not offers:
-        complaints.append(
-            f"{environment.path} has no plugin with a handler {environment.handler!r}: install it there with "
+    if not candidates:
+        warnings.append(
+            f"{environment.path} has no plugin with a handler {environment.handler!r}; install it there with "
             f"`handler-host env create {environment.handler}`, or remove the environment"
         )
-    return offers, complaints
+    return candidates, warnings
 
 
-def _choose(name: str, offers: Sequence[Offer], pin: str | None) -> Offer | CatalogEntry:
-    """Return the one offer that the name stands for, or the entry that says why there is none."""
-    # A claim for another API harms nobody who can run.
-    candidates = [offer for offer in offers if offer.claim.major == API_MAJOR]
-    if not candidates:
-        candidates = list({offer.distribution.name: offer for offer in offers}.values())
-    candidates.sort(key=lambda offer: offer.distribution.name)
-    names = [offer.distribution.name for offer in candidates]
+def _choose(name: str, candidates: Sequence[Candidate], pin: str | None) -> Candidate | CatalogEntry:
+    """Return the candidate that gets the name, or an entry with the conflict."""
+    # A claim for another API does not compete with one that can run.
+    usable = [candidate for candidate in candidates if candidate.claim.major == API_MAJOR]
+    if not usable:
+        usable = list({candidate.distribution.name: candidate for candidate in candidates}.values())
+    usable.sort(key=lambda candidate: candidate.distribution.name)
+    names = [candidate.distribution.name for candidate in usable]
     if pin is not None:
-        pinned = [offer for offer in candidates if offer.distribution.name == normalised(pin)]
+        pinned = [candidate for candidate in usable if candidate.distribution.name == normalize_name(pin)]
         if pinned:
             return pinned[0]
         reason = (
             f"catalog.pins.{name} = {pin!r}, but that distribution has no handler {name!r}; "
-            f"it is offered by {' and '.join(names)}: pin to one of them, or remove the pin"
+            f"pin it to {' or '.join(names)}, or remove the pin"
         )
-        return _conflict(candidates, reason)
-    if len(candidates) == 1:
-        return candidates[0]
+        return _conflict(usable, reason)
+    if len(usable) == 1:
+        return usable[0]
     reason = (
         f"{len(names)} distributions have a handler {name!r}: {' and '.join(names)}; uninstall all but one, "
-        f'or say in the configuration which to take: [catalog.pins] {_toml_key(name)} = "{names[0]}"'
+        f'or choose one in the configuration: [catalog.pins] {_toml_key(name)} = "{names[0]}"'
     )
-    return _conflict(candidates, reason)
+    return _conflict(usable, reason)
 
 
-def _conflict(offers: Sequence[Offer], reason: str) -> CatalogEntry:
+def _conflict(candidates: Sequence[Candidate], reason: str) -> CatalogEntry:
     return CatalogEntry(
-        name=offers[0].claim.name,
-        distribution=", ".join(offer.distribution.name for offer in offers),
-        version=", ".join(offer.distribution.version for offer in offers),
+        name=candidates[0].claim.name,
+        distribution=", ".join(candidate.distribution.name for candidate in candidates),
+        version=", ".join(candidate.distribution.version for candidate in candidates),
         problem=Problem("conflict", reason),
-        stamp=max(offer.distribution.stamp for offer in offers),
+        stamp=max(candidate.distribution.stamp for candidate in candidates),
     )
 
 
 class _Examiner:
-    """Turns the offer that was chosen into an entry: finds its module, reads its manifest, looks for its secrets."""
+    """Builds the entry of a candidate: locates its module, reads its manifest, checks its secrets."""
 
     def __init__(self, environ: Mapping[str, str], search_path: Sequence[str]) -> None:
         self._environ = environ
         self._search_path = search_path
 
-    def entry(self, offer: Offer) -> CatalogEntry:
-        claim, distribution = offer.claim, offer.distribution
+    def entry(self, candidate: Candidate) -> CatalogEntry:
+        claim, distribution = candidate.claim, candidate.distribution
         if claim.major != API_MAJOR:
             reason = (
-                f"{distribution.name} {distribution.version} is made for API v{claim.major}, this host "
-                f"({__version__}) has API v{API_MAJOR}: install a version of the plugin that has the group {GROUP}, "
+                f"{distribution.name} {distribution.version} is for API v{claim.major}, this host "
+                f"({__version__}) has API v{API_MAJOR}; install a version of the plugin with the group {GROUP}, "
                 "or another version of handler-host"
             )
-            return offer.entry(Problem("incompatible", reason))
-        if claim.flaw is not None:
-            return offer.entry(Problem("invalid", f"{distribution.entry_points_path}: {claim.name!r}: {claim.flaw}"))
+            return candidate.entry(Problem("incompatible", reason))
+        if claim.error is not None:
+            return candidate.entry(
+                Problem("invalid", f"{distribution.entry_points_path}: {claim.name!r}: {claim.error}")
+            )
         module = claim.value.partition(":")[0]
-        search_path = self._search_path if offer.python is None else [distribution.root.path]
+        search_path = self._search_path if candidate.python is None else [distribution.root.path]
         location = locate(module, distribution, search_path)
         if location is None:
             reason = (
-                f"module {module!r} of entry point {claim.value!r} is not installed: "
+                f"module {module!r} of entry point {claim.value!r} is not installed; "
                 f"reinstall {distribution.name}, or correct {distribution.entry_points_path}"
             )
-            return offer.entry(Problem("invalid", reason))
-        entry = offer.entry()
+            return candidate.entry(Problem("invalid", reason))
+        entry = candidate.entry()
         root = distribution.root
-        if offer.python is None and (not root.on_path or (not root.is_site and not location.on_path)):
+        if candidate.python is None and (not root.on_path or (not root.is_site and not location.on_path)):
             entry = msgspec.structs.replace(entry, paths=(root.path,))
         if not has_own_manifest(location, distribution):
             return entry
@@ -306,19 +308,19 @@ class _Examiner:
         return msgspec.structs.replace(entry, problem=self._problem(entry, manifest))
 
     def _problem(self, entry: CatalogEntry, manifest: Manifest) -> Problem | None:
-        wanted = manifest.requires_host
-        if wanted is not None and not satisfies(__version__, parse_range(wanted)):
+        required = manifest.requires_host
+        if required is not None and not satisfies(__version__, parse_range(required)):
             reason = (
-                f"{entry.distribution} {entry.version} requires handler-host {wanted}, this is {__version__}: "
+                f"{entry.distribution} {entry.version} requires handler-host {required}, this is {__version__}; "
                 f"install another version of either (requires_host in {entry.manifest_path})"
             )
             return Problem("incompatible", reason)
-        given = secret_values(entry, self._environ)
-        missing = [name for name, note in manifest.secrets.items() if note.required and name not in given]
+        values = read_secrets(entry, self._environ)
+        missing = [name for name, secret in manifest.secrets.items() if secret.required and name not in values]
         if not missing:
             return None
         ways = "; ".join(f"{name} (or, for this handler only, {secret_variable(entry.name, name)})" for name in missing)
-        return Problem("missing-secret", f"set in the environment of the host: {ways}")
+        return Problem("missing-secret", f"set in the host's environment: {ways}")
 
 
 def _toml_key(name: str) -> str:

@@ -1,8 +1,8 @@
-"""What one distribution's ``entry_points.txt`` has in the host's groups: bytes in, claims out.
+"""Parser for the host's groups in an ``entry_points.txt``: from bytes to claims.
 
-The standard library's reader fails for everybody when one file is malformed, and
-decodes and parses all files of all distributions. This one looks at the bytes
-first, reads the host's groups only, and turns what is wrong into text.
+The reader of the standard library fails as a whole when one file is malformed, and it decodes
+and parses all files of all distributions. This one looks at the bytes first, reads only the
+host's groups, and returns mistakes as text.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import msgspec
 
 GROUP_PREFIX = "handler_host.v"
 MARK = GROUP_PREFIX.encode()
-"""What a file must contain to be worth parsing."""
+"""Bytes that every file with an entry point of the host contains."""
 
 MAX_NAME = 64
 _NAME = re.compile(r"[a-z0-9][a-z0-9_.-]*")
@@ -28,54 +28,54 @@ class Claim(msgspec.Struct, frozen=True):
 
     name: str
     major: int
-    """Of the API, as the group says: 1 of ``handler_host.v1``."""
+    """Major version of the API in the group's name: 1 for ``handler_host.v1``."""
     value: str
-    """``module:attribute``, without blanks and extras; as it was written where that is not what it is."""
-    flaw: str | None = None
-    """Why it cannot be a handler."""
+    """``module:attribute`` without blanks and extras; unchanged if the value is invalid."""
+    error: str | None = None
+    """The reason why the claim is invalid."""
 
 
-class Advertised(msgspec.Struct, frozen=True):
-    """All that one file has in the host's groups."""
+class EntryPoints(msgspec.Struct, frozen=True):
+    """The entry points of one file in the host's groups."""
 
     claims: list[Claim]
-    complaints: list[str]
-    """About lines that name no handler."""
+    warnings: list[str]
+    """About lines without a handler's name."""
 
 
-def parse(data: bytes) -> Advertised:
-    """Read the host's groups of an ``entry_points.txt``. Never raises; what is wrong is in the answer."""
+def parse(data: bytes) -> EntryPoints:
+    """Return the host's groups of an ``entry_points.txt``; never raises, mistakes are in the result."""
     if MARK not in data:
-        return Advertised([], [])
-    # A stray byte harms its own line: the replacement character is no part of a valid name or value.
+        return EntryPoints([], [])
+    # An invalid byte spoils only its line: no valid name or value has the replacement character.
     text = data.removeprefix(b"\xef\xbb\xbf").decode(errors="replace")
     claims: dict[tuple[int, str], Claim] = {}
-    complaints: list[str] = []
+    warnings: list[str] = []
     major: int | None = None
     for number, line in enumerate(text.replace("\r\n", "\n").replace("\r", "\n").split("\n"), 1):
         line = line.strip()
         if not line or line[0] in "#;":
             continue
         if line[0] == "[":
-            major, complaint = _section(line)
-            if complaint:
-                complaints.append(f"line {number}: {complaint}")
+            major, warning = _section(line)
+            if warning:
+                warnings.append(f"line {number}: {warning}")
         elif major is not None:
             claim = _claim(line, major)
             if claim is None:
-                complaints.append(f"line {number}: {line[:80]!r} is not 'name = module:attribute'")
+                warnings.append(f"line {number}: {line[:80]!r} is not 'name = module:attribute'")
             elif (major, claim.name) in claims:
-                claims[major, claim.name] = Claim(claim.name, major, claim.value, f"line {number} gives it again")
+                claims[major, claim.name] = Claim(claim.name, major, claim.value, f"line {number} repeats the name")
             else:
                 claims[major, claim.name] = claim
-    return Advertised(list(claims.values()), complaints)
+    return EntryPoints(list(claims.values()), warnings)
 
 
 def _section(line: str) -> tuple[int | None, str | None]:
-    """Return the API's major version that a section's header names, and what is wrong with the header."""
+    """Return the API's major version of a section header, and a warning about the header."""
     match = _SECTION.fullmatch(line)
     if match is None:
-        return None, f"{line[:80]!r} is no section header" if GROUP_PREFIX in line else None
+        return None, f"{line[:80]!r} is not a valid section header" if GROUP_PREFIX in line else None
     group = match[1]
     if not group.startswith(GROUP_PREFIX):
         return None, None
@@ -83,7 +83,7 @@ def _section(line: str) -> tuple[int | None, str | None]:
     if _MAJOR.fullmatch(version) is None:
         return (
             None,
-            f"{group[:80]!r} is no entry point group of the host; they are called like handler_host.v1",
+            f"{group[:80]!r} is not a valid entry-point group of the host; write it like handler_host.v1",
         )
     return int(version), None
 
@@ -94,25 +94,25 @@ def _claim(line: str, major: int) -> Claim | None:
         return None
     match = _VALUE.fullmatch(value)
     written = f"{match['module']}:{match['attribute']}" if match is not None else value
-    return Claim(name, major, written, _flaw_of_name(name) or _flaw_of_value(value, match))
+    return Claim(name, major, written, _name_error(name) or _value_error(value, match))
 
 
-def _flaw_of_name(name: str) -> str | None:
+def _name_error(name: str) -> str | None:
     if "\ufffd" in name:
         return "its name is not UTF-8"
     if len(name) > MAX_NAME:
         return f"its name is longer than {MAX_NAME} characters"
     if _NAME.fullmatch(name) is None:
         return (
-            f"{name!r} is no handler name: lowercase letters, digits, '_', '-' and '.', "
-            "of which the first is a letter or a digit"
+            f"{name!r} is not a valid handler name; use lowercase letters, digits, '_', '-' and '.', "
+            "and begin with a letter or a digit"
         )
     return None
 
 
-def _flaw_of_value(value: str, match: re.Match[str] | None) -> str | None:
+def _value_error(value: str, match: re.Match[str] | None) -> str | None:
     if match is not None:
         parts = [*match["module"].split("."), *match["attribute"].split(".")]
         if all(part.isidentifier() and not iskeyword(part) for part in parts):
             return None
-    return f"its entry point {value!r} is not 'module:attribute', like 'my_gpt:MyGpt'"
+    return f"its entry point {value!r} is not 'module:attribute'; write it like 'my_gpt:MyGpt'"

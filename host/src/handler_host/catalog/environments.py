@@ -1,7 +1,7 @@
-"""Environments of handlers' own: virtual environments, each for the handler that its directory is named after.
+"""The handlers' own virtual environments; the name of each directory is the handler's name.
 
-In one of them a plugin can have versions that the host's environment cannot: openai 3
-beside litellm, which needs openai 2. Its worker is launched by its interpreter.
+There a plugin can have versions that conflict with the host's environment: openai 3 beside
+litellm, which needs openai 2. The environment's interpreter launches the worker.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from handler_host.config import default_data_dir
 
 
 class HandlerEnvironment(msgspec.Struct, frozen=True):
-    """A virtual environment for one handler."""
+    """The virtual environment of one handler."""
 
     handler: str
     path: str
@@ -28,14 +28,14 @@ class HandlerEnvironment(msgspec.Struct, frozen=True):
 
 
 def default_directory(environ: Mapping[str, str]) -> Path:
-    """Return where environments are kept unless ``catalog.environments`` says otherwise: with the user's data."""
+    """Return the default of ``catalog.environments``: a directory in the user's data directory."""
     return (default_data_dir(environ) or Path("/var/lib/handler-host")) / "environments"
 
 
 def find_environments(directory: Path) -> tuple[list[HandlerEnvironment], list[str]]:
-    """Return the environments in a directory in the order of their names, and complaints about what is none."""
-    found: list[HandlerEnvironment] = []
-    complaints: list[str] = []
+    """Return the environments in a directory, sorted by name, and warnings about broken ones."""
+    environments: list[HandlerEnvironment] = []
+    warnings: list[str] = []
     try:
         names = sorted(os.listdir(directory))
     except (FileNotFoundError, NotADirectoryError):
@@ -49,15 +49,15 @@ def find_environments(directory: Path) -> tuple[list[HandlerEnvironment], list[s
         if name.startswith(".") or not os.path.isdir(path):
             continue
         if site is None or not os.access(python, os.X_OK):
-            complaints.append(f"{path} is no virtual environment: make it anew with `handler-host env create {name}`")
+            warnings.append(f"{path} is not a virtual environment; recreate it with `handler-host env create {name}`")
             continue
         root = Root(site, os.path.realpath(site), on_path=False, is_site=True, counts_in_tree=False)
-        found.append(HandlerEnvironment(name, path, python, root))
-    return found, complaints
+        environments.append(HandlerEnvironment(name, path, python, root))
+    return environments, warnings
 
 
 def _site_directory(path: str) -> str | None:
-    """Return the site directory of a virtual environment, or None if it has none."""
+    """Return the site directory of a virtual environment; None without one."""
     try:
         versions = sorted(name for name in os.listdir(os.path.join(path, "lib")) if name.startswith("python3"))
     except OSError:

@@ -1,9 +1,9 @@
-"""Where the module of an entry point is, found without importing anything of it.
+"""Locates the module of an entry point without importing it.
 
-The distribution's own root comes first. An editable install has only a pointer
-there, of which each build backend has its own: ``.pth`` files with directories,
-the finders of setuptools and of ``editables`` (their tables are read as
-literals, their code is not run), and the project's directory in ``direct_url.json``.
+The distribution's own root comes first. An editable install has only a pointer there, and
+each build backend has its own kind: ``.pth`` files with directories, the finders of setuptools
+and of ``editables`` (their tables are read as literals, their code does not run), and the
+project's directory in ``direct_url.json``.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from handler_host.catalog.roots import pth_directories
 
 
 class Location(msgspec.Struct, frozen=True):
-    """Where a module is."""
+    """The location of a module."""
 
     directory: str
-    """The package, or the directory that the module is in."""
+    """The package's directory, or the directory that has the module."""
     is_package: bool
     on_path: bool
-    """Whether it is in a directory of the path, and not in one that an editable install points to."""
+    """Whether the directory is on the path; False where only an editable install points to it."""
 
     @property
     def manifest(self) -> str:
-        """Where the manifest is if there is one."""
+        """The path that a manifest has."""
         return os.path.join(self.directory, FILE_NAME)
 
 
 class _Record:
-    """The files that a distribution's ``RECORD`` lists; none if there is no RECORD."""
+    """The files in a distribution's ``RECORD``; empty without a RECORD."""
 
     def __init__(self, directory: str) -> None:
         try:
@@ -49,9 +49,9 @@ class _Record:
 
 
 def locate(module: str, distribution: Distribution, search_path: Sequence[str]) -> Location | None:
-    """Return where the outermost regular package of ``module`` is, or the module itself, or None if it is nowhere.
+    """Return the location of the outermost regular package of ``module``, or of the module itself; None if missing.
 
-    ``search_path`` is where Python looks; the distribution's own root and what it points to come first.
+    The distribution's own root and its pointers come before ``search_path``, Python's path.
     """
     parts = module.split(".")
     root = distribution.root.path
@@ -59,7 +59,7 @@ def locate(module: str, distribution: Distribution, search_path: Sequence[str]) 
     if found is not None:
         return Location(*found, on_path=True)
     record = _Record(distribution.directory)
-    for directory in _pointed_at(distribution, record):
+    for directory in _pointers(distribution, record):
         found = _in_directory(directory, parts)
         if found is not None:
             return Location(*found, on_path=False)
@@ -70,7 +70,7 @@ def locate(module: str, distribution: Distribution, search_path: Sequence[str]) 
         found = _in_directory(directory, parts)
         if found is not None:
             return Location(*found, on_path=True)
-    # What is left is what only Python's path hooks know, like archives. Of a top-level name nothing is executed.
+    # Only Python's path hooks know archives and the like. Finding a top-level name executes nothing.
     spec = PathFinder.find_spec(parts[0], [root, *search_path])
     if spec is None or spec.origin is None:
         return None
@@ -78,9 +78,9 @@ def locate(module: str, distribution: Distribution, search_path: Sequence[str]) 
 
 
 def has_own_manifest(location: Location, distribution: Distribution) -> bool:
-    """Tell whether there is a manifest, and it is this distribution's.
+    """Return whether the location has a manifest of this distribution.
 
-    A single module in a shared directory has it beside files of others, so there the RECORD must list it.
+    Beside a single module, in a directory that several distributions share, the RECORD must list the manifest.
     """
     if not os.path.isfile(location.manifest):
         return False
@@ -91,21 +91,21 @@ def has_own_manifest(location: Location, distribution: Distribution) -> bool:
 
 
 def _in_directory(directory: str, parts: Sequence[str]) -> tuple[str, bool] | None:
-    """Look for a module in a directory as Python would; return its directory, and whether it is a package.
+    """Return the directory of a module, found as Python does, and whether it is a package.
 
-    Below a namespace package (a directory without ``__init__``) the search goes on; a
-    regular package is the end of it, as only its own code knows where its modules are.
+    The search continues below a namespace package (a directory without ``__init__``). It ends at
+    a regular package, because only its own code knows where its modules are.
     """
-    here = os.path.join(directory, parts[0])
+    path = os.path.join(directory, parts[0])
     suffixes = all_suffixes()
-    if any(os.path.isfile(f"{here}/__init__{suffix}") for suffix in suffixes):
-        return here, True
-    if any(os.path.isfile(here + suffix) for suffix in suffixes):
+    if any(os.path.isfile(f"{path}/__init__{suffix}") for suffix in suffixes):
+        return path, True
+    if any(os.path.isfile(path + suffix) for suffix in suffixes):
         return directory, False
-    return _in_directory(here, parts[1:]) if len(parts) > 1 and os.path.isdir(here) else None
+    return _in_directory(path, parts[1:]) if len(parts) > 1 and os.path.isdir(path) else None
 
 
-def _pointed_at(distribution: Distribution, record: _Record) -> Iterator[str]:
+def _pointers(distribution: Distribution, record: _Record) -> Iterator[str]:
     """Yield the directories that an editable install points to."""
     yield from pth_directories(distribution.root.path, record.top(".pth") or None)
     project = _project_directory(distribution)
@@ -115,12 +115,12 @@ def _pointed_at(distribution: Distribution, record: _Record) -> Iterator[str]:
 
 
 def _project_directory(distribution: Distribution) -> str | None:
-    """Return the directory that an editable was installed from (PEP 610)."""
+    """Return the project directory of an editable install (PEP 610)."""
     try:
-        told = msgspec.json.decode(read_bytes(os.path.join(distribution.directory, "direct_url.json")))
+        origin = msgspec.json.decode(read_bytes(os.path.join(distribution.directory, "direct_url.json")))
     except (OSError, msgspec.DecodeError, UnicodeDecodeError):
         return None
-    match told:
+    match origin:
         case {"url": str(url), "dir_info": {"editable": True}} if url.startswith("file://"):
             from urllib.parse import unquote, urlsplit
 
@@ -128,15 +128,15 @@ def _project_directory(distribution: Distribution) -> str | None:
                 path = unquote(urlsplit(url).path)
             except ValueError:
                 return None
-            below = told.get("subdirectory", "")
-            path = os.path.join(path, below) if isinstance(below, str) else path
+            subdirectory = origin.get("subdirectory", "")
+            path = os.path.join(path, subdirectory) if isinstance(subdirectory, str) else path
             return path if "\0" not in path else None
         case _:
             return None
 
 
 def _in_finder(distribution: Distribution, record: _Record, parts: Sequence[str]) -> tuple[str, bool] | None:
-    """Look for a module in the tables of the finders that an editable install has brought."""
+    """Return a module's directory from the tables of an editable install's finders."""
     for name in record.top(".py"):
         if not name.startswith(("__editable__", "_editable_impl_")):
             continue
@@ -151,7 +151,7 @@ def _in_finder(distribution: Distribution, record: _Record, parts: Sequence[str]
 
 
 def _at(path: str, rest: Sequence[str]) -> tuple[str, bool] | None:
-    """Look at what a finder maps a name to: a package's directory or ``__init__``, or a module."""
+    """Return the directory of a finder's target: a package's directory or ``__init__``, or a module."""
     directory, base = os.path.split(path)
     if os.path.isfile(path):
         return directory, base.startswith("__init__.")
@@ -161,7 +161,7 @@ def _at(path: str, rest: Sequence[str]) -> tuple[str, bool] | None:
 
 
 def _mapping(path: str) -> dict[str, str]:
-    """Return the names and paths that a finder's file maps, read as literals.
+    """Return the names and paths in a finder's table, read as literals.
 
     setuptools writes ``MAPPING = {name: path}``, and ``editables`` calls ``F.map_module(name, path)``.
     """

@@ -1,8 +1,8 @@
-"""``handler.toml``: what a plugin tells of itself without being imported.
+"""The manifest ``handler.toml``: a plugin's description of itself, read without importing it.
 
-The file is optional and stands beside the ``__init__.py`` of the entry point's
-package. An unknown key or a wrong value is an error with the nearest right one,
-and the handler is then shown as ``invalid`` with it.
+The optional file stands beside the ``__init__.py`` of the entry point's package. An unknown
+key or a wrong value is an error with the nearest valid one; the handler is then ``invalid``
+with that reason.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ GROUP = f"handler_host.v{API_MAJOR}"
 """The entry point group of this host's API."""
 FILE_NAME = "handler.toml"
 MAX_BYTES = 256 * 1024
-"""Longest manifest that is read."""
+"""Longest manifest that is read, in bytes."""
 
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
@@ -38,26 +38,26 @@ Read = TypeVar("Read")
 
 
 class ManifestError(ConfigError):
-    """A manifest is wrong; the message names file, key, value and remedy."""
+    """A mistake in a manifest; the message has file, key, value and remedy."""
 
 
-class OperationNote(msgspec.Struct, frozen=True):
-    """What a manifest says of an operation."""
+class OperationDeclaration(msgspec.Struct, frozen=True):
+    """An operation as the manifest declares it."""
 
     summary: str = ""
     retry_on_crash: bool = False
-    """Whether it may be run a second time, when its worker ended before anything of the answer was there."""
+    """Whether the host may run it again when its worker crashed before the first byte of the response."""
 
 
-class SecretNote(msgspec.Struct, frozen=True):
-    """What a manifest says of a secret; never its value."""
+class SecretDeclaration(msgspec.Struct, frozen=True):
+    """A secret as the manifest declares it; never its value."""
 
     required: bool = True
     description: str = ""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
-    """The author's word on the handler's time limits, in seconds; None leaves it to the host's configuration."""
+    """The author's time limits in seconds; None leaves the limit to the host's configuration."""
 
     activate: float | None = None
     first_byte: float | None = None
@@ -66,33 +66,33 @@ class Timeouts(msgspec.Struct, frozen=True):
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """A manifest that was read and checked."""
+    """A valid manifest."""
 
     title: str = ""
     description: str = ""
-    operations: dict[str, OperationNote] | None = None
-    """None: the manifest does not say; the worker will."""
-    secrets: dict[str, SecretNote] = {}
+    operations: dict[str, OperationDeclaration] | None = None
+    """None if the manifest has no operations; the worker reports them."""
+    secrets: dict[str, SecretDeclaration] = {}
     config: dict[str, Setting] = {}
     memory_estimate: int | None = None
-    """Bytes of PSS that an activation is expected to take."""
+    """Bytes of PSS to reserve for an activation."""
     timeouts: Timeouts = Timeouts()
     requires_host: str | None = None
-    """The versions of the host that the plugin works with, like ``>=0.1,<1``."""
+    """Range of supported host versions, like ``>=0.1,<1``."""
 
 
 def parse_manifest(data: str | bytes, path: str) -> Manifest:
-    """Read the text of a manifest; ``path`` is for messages. Raises :class:`ManifestError`."""
-    import tomllib  # a host without manifests does without it
+    """Parse the text of a manifest; ``path`` is for messages. Raises :class:`ManifestError`."""
+    import tomllib  # a host without manifests does not need it
 
     try:
         table = tomllib.loads(data if isinstance(data, str) else data.decode())
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except ValueError as error:
-        raise ManifestError(f"{path} is no TOML: {error}; correct it there") from None
+        raise ManifestError(f"{path}: not valid TOML: {error}; correct it there") from None
     except RecursionError:
-        raise ManifestError(f"{path} is no manifest: its values are nested too deeply") from None
+        raise ManifestError(f"{path}: values are nested too deeply; a manifest needs a few levels") from None
     return _Reader(path, data if isinstance(data, str) else data.decode()).manifest(table)
 
 
@@ -104,32 +104,32 @@ def read_manifest(path: str) -> Manifest:
     except OSError as error:
         raise ManifestError(f"{path} cannot be read: {error.strerror}") from None
     if len(data) > MAX_BYTES:
-        raise ManifestError(f"{path} is longer than {MAX_BYTES // 1024} KiB; it holds more than a manifest")
+        raise ManifestError(f"{path} is longer than {MAX_BYTES // 1024} KiB; keep only the manifest in it")
     return parse_manifest(data, path)
 
 
-def check_settings(manifest: Manifest | None, given: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """Return the handler's own settings with the manifest's defaults filled in.
+def check_settings(manifest: Manifest | None, values: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the handler's own settings with the manifest's defaults of missing ones.
 
-    ``where`` is the place of the settings, for messages (``[handlers.gpt_a]``). Without
-    a manifest all settings are taken as they are. Raises :class:`handler_host.plugin.errors.ConfigError`.
+    ``where`` is the place of the settings for messages (``[handlers.gpt_a]``). Without a manifest
+    all settings are valid. Raises :class:`handler_host.plugin.errors.ConfigError`.
     """
     if manifest is None:
-        return dict(given)
+        return dict(values)
     secrets = {name.lower(): name for name in manifest.secrets}
-    for key in given:
+    for key in values:
         if key not in manifest.config and key.lower() in secrets:
             name = secrets[key.lower()]
             raise ConfigError(
                 f"{where}: {key} is a secret; remove it here and set the environment variable {name}", param=key
             )
-    return settings.check(manifest.config, given, where, further=POLICY_KEYS)
+    return settings.check(manifest.config, values, where, other_keys=POLICY_KEYS)
 
 
 def check_configured(manifest: Manifest | None, config: Config, name: str) -> dict[str, Any]:
-    """Return the settings that a handler is configured with, as :func:`check_settings` does.
+    """Return the configured settings of a handler with defaults, see :func:`check_settings`.
 
-    Raises :class:`handler_host.plugin.errors.ConfigError` that begins with the file and the line.
+    Raises :class:`handler_host.plugin.errors.ConfigError` with file and line.
     """
     try:
         return check_settings(manifest, config.settings(name), f"[handlers.{name}]")
@@ -139,7 +139,7 @@ def check_configured(manifest: Manifest | None, config: Config, name: str) -> di
 
 
 def _place(source: Path | None, key: tuple[str, ...]) -> str:
-    """Return where a key stands, as the beginning of a message; what the environment sets is in no file."""
+    """Return file and line of a key as the start of a message; empty for a key from the environment."""
     try:
         line = line_of(source.read_text(encoding="utf-8-sig"), key) if source is not None else None
     except (OSError, UnicodeDecodeError):
@@ -148,7 +148,7 @@ def _place(source: Path | None, key: tuple[str, ...]) -> str:
 
 
 class _Reader:
-    """Reads the tables of one manifest; each method raises :class:`ManifestError`."""
+    """Reader of one manifest's tables; each method raises :class:`ManifestError`."""
 
     def __init__(self, path: str, text: str) -> None:
         self._path = path
@@ -176,47 +176,50 @@ class _Reader:
             ),
         )
 
-    def _operation(self, key: str, table: dict[str, Any]) -> OperationNote:
-        self._known(key, table, OperationNote.__struct_fields__)
+    def _operation(self, key: str, table: dict[str, Any]) -> OperationDeclaration:
+        self._known(key, table, OperationDeclaration.__struct_fields__)
         summary = self._text(f"{key}.summary", table.get("summary", ""))
-        return OperationNote(summary, self._yes_or_no(f"{key}.retry_on_crash", table.get("retry_on_crash", False)))
+        return OperationDeclaration(
+            summary, self._yes_or_no(f"{key}.retry_on_crash", table.get("retry_on_crash", False))
+        )
 
-    def _secret(self, key: str, table: dict[str, Any]) -> SecretNote:
-        self._known(key, table, SecretNote.__struct_fields__)
+    def _secret(self, key: str, table: dict[str, Any]) -> SecretDeclaration:
+        self._known(key, table, SecretDeclaration.__struct_fields__)
         if key.removeprefix("secrets.").startswith(_OWN_VARIABLES):
-            raise self._error(key, f"names that begin with {_OWN_VARIABLES} are the host's own; take another")
+            raise self._error(key, f"names that begin with {_OWN_VARIABLES} belong to the host; choose another name")
         required = self._yes_or_no(f"{key}.required", table.get("required", True))
-        return SecretNote(required, self._text(f"{key}.description", table.get("description", "")))
+        return SecretDeclaration(required, self._text(f"{key}.description", table.get("description", "")))
 
     def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
-        found = self._each("config", table, KEY, self._setting)
-        for key in found:
+        declared = self._each("config", table, KEY, self._setting)
+        for key in declared:
             if key in POLICY_KEYS:
-                raise self._error(f"config.{key}", f"[handlers.NAME] has a key {key!r} of the host's own; take another")
-        return found
+                text = f"{key!r} is a key of the host in [handlers.NAME]; choose another name"
+                raise self._error(f"config.{key}", text)
+        return declared
 
     def _setting(self, key: str, table: dict[str, Any]) -> Setting:
         self._known(key, table, settings.KEYS)
         try:
             return settings.declare(table)
-        except settings.Mistake as mistake:
-            raise self._error(f"{key}.{mistake.key}", mistake.text) from None
+        except settings.DeclarationError as error:
+            raise self._error(f"{key}.{error.key}", error.text) from None
 
     def _each(
         self, section: str, table: dict[str, Any], names: re.Pattern[str], read: Callable[[str, dict[str, Any]], Read]
     ) -> dict[str, Read]:
         """Read each sub-table of a section."""
-        found: dict[str, Read] = {}
+        values: dict[str, Read] = {}
         for name, value in self._table(section, table.get(section, {})).items():
             key = f"{section}.{name}"
             if names.fullmatch(name) is None:
-                raise self._error(section, f"{name!r} is no name for one of them; allowed is {names.pattern}")
-            found[name] = read(key, self._table(key, value))
-        return found
+                raise self._error(section, f"{name!r} is not a valid name; it must match {names.pattern}")
+            values[name] = read(key, self._table(key, value))
+        return values
 
     def _table(self, key: str, value: object) -> dict[str, Any]:
         if not isinstance(value, dict):
-            raise self._error(key, f"{value!r} is no table; write a section [{key}]")
+            raise self._error(key, f"{value!r} is not a table; write a section [{key}]")
         return value
 
     def _yes_or_no(self, key: str, value: object) -> bool:
@@ -226,12 +229,12 @@ class _Reader:
 
     def _text(self, key: str, value: object) -> str:
         if not isinstance(value, str):
-            raise self._error(key, f'{value!r} is no text; write {key.rpartition(".")[2]} = "..."')
+            raise self._error(key, f'{value!r} is not a text; write {key.rpartition(".")[2]} = "..."')
         return value
 
     def _amount(self, key: str, value: object, parse: Callable[[Any], Read]) -> Read:
         if isinstance(value, bool) or not isinstance(value, str | int | float):
-            raise self._error(key, f"{value!r} is no amount")
+            raise self._error(key, f"{value!r} is neither a number nor a text")
         try:
             return parse(value)
         except (ValueError, OverflowError) as error:
@@ -258,7 +261,7 @@ class _Reader:
         return ManifestError(f"{self._where(key)}: {key}: {text}")
 
     def _where(self, key: str) -> str:
-        """Return the file and, if it is found, the line of the key or of what it is missing in."""
+        """Return file and line of the key, or of the innermost table around it that has a line."""
         words = key.split(".")
         lines = (line_of(self._text_of_file, words[:length]) for length in range(len(words), 0, -1))
         line = next((line for line in lines if line is not None), None)

@@ -1,7 +1,8 @@
-"""The JSON Schema of ``handler.toml``, for editors: ``python -m handler_host.catalog.manifest_schema`` prints it.
+"""The JSON Schema of ``handler.toml`` for editors; ``make reference`` writes it.
 
-It is made of the types and patterns that the reader itself uses (``handler_host.catalog.manifest``). The reader
-is stricter in what a schema cannot say: version ranges, and names that are the host's own.
+``python -m handler_host.catalog.manifest_schema`` prints it. It is built from the types and patterns
+of the reader (``handler_host.catalog.manifest``). The reader also checks what a schema cannot
+express: version ranges, and names that belong to the host.
 """
 
 from __future__ import annotations
@@ -56,13 +57,13 @@ def schema() -> dict[str, Any]:
 
 
 def text() -> str:
-    """Return the schema as it is published."""
+    """Return the text of the published schema."""
     return json.dumps(schema(), indent=2) + "\n"
 
 
 def _table(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:
-    found: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
-    return {**found, "required": required} if required else found
+    table: dict[str, Any] = {"type": "object", "additionalProperties": False, "properties": properties}
+    return {**table, "required": required} if required else table
 
 
 def _tables(names: str, properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The directories in which installed distributions are looked for."""
+"""The directories that the host searches for installed distributions."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ class Root(msgspec.Struct, frozen=True):
     """A directory that may hold the metadata of distributions."""
 
     path: str
-    """Absolute, as it was given."""
+    """Absolute, with symbolic links."""
     real: str
-    """Without symbolic links: two roots of the same are one."""
+    """Without symbolic links; identifies the root."""
     on_path: bool
-    """Whether host and workers import from it by themselves."""
+    """Whether it is on the path of host and workers."""
     is_site: bool
-    """Whether ``.pth`` files in it count: a site directory of the host, or one that workers add as such."""
+    """Whether its ``.pth`` files count: a site directory of the host, or one that workers add as such."""
     counts_in_tree: bool
     """Whether an ``.egg-info`` beside its sources counts as installed."""
 
@@ -30,17 +30,17 @@ def find_roots(
     *,
     include_sys_path: bool = True,
     search_path: Sequence[str],
-    others: Sequence[str] = (),
+    host_path: Sequence[str] = (),
 ) -> tuple[list[Root], list[str]]:
-    """Return the roots, each directory once, and complaints about configured ones that are none.
+    """Return the roots, each directory once, and warnings about configured ones that are missing.
 
-    Those of ``search_path``, which workers have as well, come first, as workers look there
-    first; then the configured ones; then ``others``, which only this process imports from.
+    The order is that of a worker's imports: ``search_path``, which host and workers share; then the
+    configured roots; then ``host_path``, which only this process imports from.
     """
     on_path = {os.path.realpath(path or os.curdir) for path in search_path}
     sites = {os.path.realpath(path) for path in _site_directories()}
     roots: dict[str, Root] = {}
-    complaints: list[str] = []
+    warnings: list[str] = []
     named: set[str] | None = None
     for path in search_path if include_sys_path else ():
         real = os.path.realpath(path or os.curdir)
@@ -52,33 +52,33 @@ def find_roots(
                 named = set(_named_directories(sites & on_path, environ))
             in_tree = real in named
         roots[real] = Root(os.path.abspath(path or os.curdir), real, True, is_site, in_tree)
-    for given in configured:
-        path = os.path.abspath(given)
+    for directory in configured:
+        path = os.path.abspath(directory)
         real = os.path.realpath(path)
         if not os.path.isdir(real):
-            complaints.append(f"catalog.roots: {path} is no directory")
+            warnings.append(f"catalog.roots: {path} is not a directory; create it, or remove it from the roots")
         elif real not in roots:
-            own = real in on_path
-            roots[real] = Root(path, real, own, real in sites or not own, True)
-    for path in others if include_sys_path else ():
+            is_on_path = real in on_path
+            roots[real] = Root(path, real, is_on_path, real in sites or not is_on_path, True)
+    for path in host_path if include_sys_path else ():
         real = os.path.realpath(path or os.curdir)
         if real not in roots and os.path.isdir(real):
             in_tree = real == os.path.realpath(os.curdir)
             roots[real] = Root(os.path.abspath(path or os.curdir), real, False, True, in_tree)
-    return list(roots.values()), complaints
+    return list(roots.values()), warnings
 
 
-def divided_path(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
-    """Return what of ``sys.path`` a fresh interpreter has as well, and with it each worker, and the rest.
+def split_search_path(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
+    """Return the part of ``sys.path`` that every new interpreter, and so each worker, has, and the rest.
 
-    Shared are the standard library, the site directories, what their ``.pth`` files name, and
-    ``PYTHONPATH``. The rest is the directory that the host was started in or from, and what
-    was added while it runs: by an application around it, or for an inline handler.
+    Shared are the standard library, the site directories, the directories in their ``.pth`` files, and
+    ``PYTHONPATH``. The rest is the directory that the host was started in or from, and the directories
+    that were added at run time: by an application that mounts the host, or for an inline handler.
     """
     sites = [os.path.realpath(path) for path in _site_directories()]
     library = os.path.realpath(os.path.dirname(os.__file__))
-    given = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path]
-    shared = {library, *sites, *map(os.path.realpath, given)}
+    python_path = [path for path in environ.get("PYTHONPATH", "").split(os.pathsep) if path]
+    shared = {library, *sites, *map(os.path.realpath, python_path)}
     for site in sites:
         shared.update(map(os.path.realpath, pth_directories(site)))
     parts: tuple[list[str], list[str]] = ([], [])
@@ -88,7 +88,7 @@ def divided_path(environ: Mapping[str, str]) -> tuple[list[str], list[str]]:
 
 
 def pth_directories(directory: str, names: Collection[str] | None = None) -> Iterator[str]:
-    """Yield the directories that ``.pth`` files of a site directory add to the path: all files, or those named."""
+    """Yield the directories that ``.pth`` files of a site directory add to the path: all files, or ``names``."""
     if names is None:
         try:
             names = sorted(name for name in os.listdir(directory) if name.endswith(".pth"))
@@ -102,7 +102,7 @@ def pth_directories(directory: str, names: Collection[str] | None = None) -> Ite
             continue
         for line in lines:
             line = line.strip()
-            # Lines that begin with `import` are code, which is not run here.
+            # Lines that begin with `import` are code, which does not run here.
             if line and not line.startswith(("#", "import ", "import\t")) and "\0" not in line:
                 yield os.path.join(directory, line)
 
@@ -116,10 +116,10 @@ def _site_directories() -> Iterator[str]:
 
 
 def _named_directories(sites: Collection[str], environ: Mapping[str, str]) -> Iterator[str]:
-    """Yield what is on the path by somebody's word that holds today.
+    """Yield the directories that something puts on the path now: working directory, PYTHONPATH, ``.pth`` files.
 
-    setuptools leaves ``.egg-info`` in the source tree when an editable is
-    uninstalled, and the tree stays on the path of a host that runs since before.
+    setuptools leaves ``.egg-info`` in the source tree when an editable is uninstalled, and the
+    tree stays on the path of a host that was started before.
     """
     yield os.path.realpath(os.curdir)
     for path in environ.get("PYTHONPATH", "").split(os.pathsep):

@@ -10,14 +10,14 @@ from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
 from handler_host.catalog.catalog import CatalogEntry
-from handler_host.catalog.dist_info import normalised
+from handler_host.catalog.dist_info import normalize_name
 from handler_host.cli.findings import Finding, Level
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
 Installed = Mapping[str, Distribution]
-"""Distributions by normalised name."""
+"""Distributions by normalized name."""
 
 MIN_COMPILED_SHARE = 0.95
 """Share of modules with bytecode in a compiled package: a few modules are for other versions of Python."""
@@ -54,7 +54,7 @@ def _installed(path: tuple[str, ...]) -> Installed:
     for distribution in Distribution.discover(path=list(dict.fromkeys(path))):
         name = distribution.metadata["Name"]
         if name:
-            installed.setdefault(normalised(name), distribution)
+            installed.setdefault(normalize_name(name), distribution)
     return installed
 
 
@@ -81,7 +81,7 @@ class _RequirementTree:
                 self._check(f"{name} {distribution.version}", requirement)
 
     def _check(self, dependent: str, requirement: Requirement) -> None:
-        name = normalised(requirement.name)
+        name = normalize_name(requirement.name)
         distribution = self._installed.get(name)
         if distribution is None:
             self.conflicts.append(

@@ -43,7 +43,7 @@ class MemoryView(Protocol):
 
     @property
     def fork_server(self) -> int | None:
-        """The fork server; None while there is none."""
+        """The fork server; None while none runs."""
 
     @property
     def workers(self) -> Mapping[str, WorkerMemoryView]:

@@ -118,7 +118,7 @@ class LaunchSpecBuilder:
         Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
         """
         policy = policy_of(self._config, entry)
-        secrets = catalogs.secret_values(entry, self._environ)
+        secrets = catalogs.read_secrets(entry, self._environ)
         register_secrets(secrets.values())
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
