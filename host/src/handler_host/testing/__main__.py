@@ -28,8 +28,8 @@ def main() -> None:
     """Read the arguments, and serve."""
     parser = argparse.ArgumentParser(prog="python -m handler_host.testing", description=__doc__)
     parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
-    parser.add_argument("--pieces", type=int, default=2, help="into how many pieces a stream cuts the answer")
-    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each piece")
+    parser.add_argument("--chunks", type=int, default=2, help="into how many chunks a stream divides the response")
+    parser.add_argument("--pause", type=float, default=0.0, help="seconds before each chunk")
     arguments = parser.parse_args()
     reply = Reply(tuple(f"word{number} " for number in range(arguments.chunks)), pause=arguments.pause)
     asyncio.run(serve(arguments.port, reply))
