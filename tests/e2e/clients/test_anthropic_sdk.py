@@ -13,6 +13,7 @@ from typing import Any
 import anthropic
 import pytest
 
+from handler_host.chat import accumulate
 from handler_host.plugin.errors import UpstreamAuth, UpstreamBadRequest
 from handler_host.testing import (
     Called,
@@ -191,13 +192,11 @@ def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
     settings = {"base_url": host.url, "model": "gpt_e", "retries": 0}
     request = {"messages": QUESTION}
     with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
-        answer = worker.chat(QUESTION, max_tokens=8, temperature=0)
-        assert answer["text"]
-        assert answer["usage"]["completion_tokens"] > 0
-        assert (
-            "".join(chunk.get("text") or "" for chunk in worker.chat_pieces(QUESTION, max_tokens=8, temperature=0))
-            == (answer["text"])
-        )
+        response = worker.chat(QUESTION, max_tokens=8, temperature=0)
+        assert response.text
+        assert response.usage is not None
+        assert response.usage.completion_tokens > 0
+        assert accumulate(worker.chat_chunks(QUESTION, max_tokens=8, temperature=0)).text == response.text
         missing = worker.error_of("chat", {**request, "model": "nobody"})
         assert isinstance(missing, UpstreamBadRequest)
         assert "there is no handler 'nobody'" in missing.message

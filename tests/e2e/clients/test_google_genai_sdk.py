@@ -71,7 +71,7 @@ def test_it_chats_at_once_and_streamed(client: genai.Client, provider: Upstream,
     assert whole.response_id
     chunks = list(client.models.generate_content_stream(model=model, contents="Hi"))
     assert "".join(chunk.text or "" for chunk in chunks) == Reply().text
-    assert len([chunk for chunk in chunks if chunk.text]) == len(Reply().pieces)
+    assert len([chunk for chunk in chunks if chunk.text]) == len(Reply().chunks)
     assert chunks[-1].usage_metadata == whole.usage_metadata
     assert chunks[-1].candidates is not None
     assert chunks[-1].candidates[0].finish_reason == types.FinishReason.STOP
@@ -231,7 +231,7 @@ async def test_a_client_that_leaves_closes_the_providers_connection(host: HostUn
     provider.say(Reply().breaking("stalled", after=1))
     client = client_of(host).aio
     chunks = await client.models.generate_content_stream(model="gpt_a", contents="Hi")
-    assert (await anext(chunks)).text == Reply().pieces[0]
+    assert (await anext(chunks)).text == Reply().chunks[0]
     await chunks.aclose()
     await client.aclose()
     await asyncio.wait_for(asyncio.wrap_future(provider.left), 30)

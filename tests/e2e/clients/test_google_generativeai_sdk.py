@@ -190,14 +190,16 @@ def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnde
         provider.say(Reply((), finish="tool_calls", calls=(Called("look", {"at": "☀", "n": 2}, id="c7"),)), Reply())
         status, first = front.json("POST", "/v1/handlers/gpt_c/chat", request)
         assert (status, first["finish_reason"]) == (200, "tool_calls")
-        (call,) = first["tool_calls"]
-        assert (call["id"], json.loads(call["function"]["arguments"])) == ("c7", {"at": "☀", "n": 2})
+        (call,) = first["content"]
+        assert (call["type"], call["id"], json.loads(call["arguments"])) == ("tool_call", "c7", {"at": "☀", "n": 2})
         request["messages"] += [
-            {"role": "assistant", "tool_calls": [call]},
+            {"role": "assistant", "content": first["content"]},
             {"role": "tool", "tool_call_id": "c7", "content": "a cat"},
         ]
         status, second = front.json("POST", "/v1/handlers/gpt_c/chat", request)
-        assert (status, second["text"], second["model"]) == (200, Reply().text, Reply().model)
+        assert status == 200
+        assert second["content"] == [{"type": "text", "text": Reply().text}]
+        assert second["model"] == Reply().model
         assert provider.last.asked.turns[-1].responses == "c7"
         assert "a cat" in provider.last.asked.turns[-1].text
         assert "support" not in front.log, "the SDK's warning is in the log"

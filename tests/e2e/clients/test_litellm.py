@@ -6,8 +6,10 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
 import pytest
 
+from handler_host.chat import TextChunk, Usage
 from handler_host.plugin.errors import (
     UpstreamAuth,
     UpstreamBadRequest,
@@ -64,11 +66,11 @@ def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
 @pytest.mark.parametrize("api", APIS)
 def test_it_chats_whole_and_streamed(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
     response = client.chat("Hi", model=f"{api}/gpt_a", max_tokens=9)
-    assert (response["text"], response["finish_reason"]) == ("Hello you", "stop")
-    assert response["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+    assert (response.text, response.finish_reason) == ("Hello you", "stop")
+    assert response.usage == Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)
     assert (provider.last.asked.turns[-1].text, provider.last.asked.max_tokens) == ("Hi", 9)
-    chunks = [chunk["text"] for chunk in client.chat_pieces("Hi", model=f"{api}/gpt_a") if chunk.get("text")]
-    assert chunks == ["Hello", " you"]
+    chunks = list(client.chat_chunks("Hi", model=f"{api}/gpt_a"))
+    assert [chunk.text for chunk in chunks if isinstance(chunk, TextChunk)] == ["Hello", " you"]
 
 
 @pytest.mark.parametrize("api", APIS)
@@ -77,15 +79,15 @@ def test_a_tool_is_called_and_its_result_goes_back(client: WorkerUnderTest, prov
     provider.say(Reply((), finish="tool_calls", calls=(look,)), Reply(("It is bright.",)))
     messages: list[dict[str, Any]] = [{"role": "user", "content": "What is there?"}]
     response = client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])
-    assert response["finish_reason"] == "tool_calls"
-    (call,) = response["tool_calls"]
-    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "the sun"})
+    assert response.finish_reason == "tool_calls"
+    (call,) = response.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("look", {"at": "the sun"})
     assert provider.last.asked.tools == ("look",)
     messages += [
-        {"role": "assistant", "tool_calls": response["tool_calls"]},
-        {"role": "tool", "tool_call_id": call["id"], "content": "a star"},
+        {"role": "assistant", "content": msgspec.to_builtins(response.content)},
+        {"role": "tool", "tool_call_id": call.id, "content": "a star"},
     ]
-    assert client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL])["text"] == "It is bright."
+    assert client.chat(messages, model=f"{api}/gpt_a", tools=[TOOL]).text == "It is bright."
     user, assistant, tool = provider.last.asked.turns
     assert (user.text, assistant.calls[0].arguments, tool.role) == ("What is there?", {"at": "the sun"}, "tool")
     assert "a star" in tool.text
@@ -113,9 +115,9 @@ def test_errors_keep_their_meaning_through_the_host(client: WorkerUnderTest, pro
 @pytest.mark.parametrize("api", APIS)
 def test_when_the_client_leaves_it_is_told_all_the_way(client: WorkerUnderTest, provider: Upstream, api: str) -> None:
     provider.say(Reply().breaking("stalled", after=1))
-    chunks = client.chat_pieces("Hi", model=f"{api}/gpt_a")
-    assert next(chunk for chunk in chunks if chunk.get("text"))["text"] == "Hello"
-    chunks.close()  # type: ignore[attr-defined]
+    chunks = client.chat_chunks("Hi", model=f"{api}/gpt_a")
+    assert next(chunk for chunk in chunks if isinstance(chunk, TextChunk)).text == "Hello"
+    chunks.close()
     provider.left.result(30)
 
 

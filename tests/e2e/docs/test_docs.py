@@ -138,10 +138,10 @@ async def test_the_tutorials_plugin_runs(tmp_path: Path) -> None:
     async with supervisor_harness(tmp_path) as running:
         messages = [{"role": "user", "content": "Polly wants a cracker"}]
         response = await within(running.ask("parrot", "chat", messages=messages))
-        assert response["text"].strip() == "Polly wants a cracker"
+        assert response["content"][0]["text"].strip() == "Polly wants a cracker"
         chunks = [chunk async for chunk in running.chunks("parrot", "chat", messages=messages)]
         assert [chunk.get("text") for chunk in chunks] == ["Polly ", "wants ", "a ", "cracker ", None]
-        assert chunks[-1]["finish_reason"] == "stop"
+        assert chunks[-1] == {"type": "finish", "reason": "stop"}
 
 
 async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import get_args
 
 import msgspec
-import pytest
 
 import gpt_a
 from gpt_a import GptA
 from handler_host import chat
 from handler_host.catalog import settings
-from handler_host.chat import ChatChunk, ChatRequest, Content, FinishReason, Message
+from handler_host.chat import ChatChunk, ChatRequest, Content, FinishReason, Message, ResponsePart
 from handler_host.plugin.errors import ConfigError, HostError, InvalidInput, UpstreamError
 from tests.e2e.docs.reading import ROOT
 
@@ -28,7 +28,7 @@ def table(text: str, head: str) -> list[list[str]]:
 
 def shown(annotation: object) -> str:
     text = annotation if isinstance(annotation, str) else repr(annotation)
-    return re.sub(r"host\.chat_types\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
+    return re.sub(r"handler_host\.chat\.types\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
 
 
 def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
@@ -42,24 +42,35 @@ def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
     return found
 
 
-@pytest.mark.parametrize("kind", [ChatRequest, ChatChunk])
-def test_the_fields_of_request_and_piece_are_documented_with_their_types(kind: type[msgspec.Struct]) -> None:
-    rows = table(PAGE, f"field of `{kind.__name__}`")
-    assert [(name.strip("`"), told.strip("`")) for name, told, _ in rows] == [*fields(kind).items()]
+def test_the_fields_of_a_request_are_documented_with_their_types() -> None:
+    rows = table(PAGE, "field of `ChatRequest`")
+    assert [(name.strip("`"), kind.strip("`")) for name, kind, _ in rows] == [*fields(ChatRequest).items()]
+
+
+def test_the_chunks_are_documented_with_their_tags_and_fields() -> None:
+    documented = {
+        name.strip("`"): (tag.strip("`"), dict(re.findall(r"`(\w+): ([^`]+)`", kinds)))
+        for name, tag, kinds, _ in table(PAGE, "chunk")
+    }
+    chunks = get_args(ChatChunk)
+    assert documented == {kind.__name__: (kind.__struct_config__.tag, fields(kind)) for kind in chunks}
 
 
 def test_the_fields_of_all_parts_of_a_chat_are_documented_with_their_types() -> None:
-    documented = {name.strip("`"): dict(re.findall(r"`(\w+): ([^`]+)`", told)) for name, told, _ in table(PAGE, "type")}
+    documented = {
+        name.strip("`"): dict(re.findall(r"`(\w+): ([^`]+)`", kinds)) for name, kinds, _ in table(PAGE, "type")
+    }
     kinds = [getattr(chat, name) for name in chat.__all__]
     structs = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, msgspec.Struct)]
-    expected = {kind.__name__: fields(kind) for kind in structs if kind not in (ChatRequest, ChatChunk)}
+    expected = {kind.__name__: fields(kind) for kind in structs if kind not in (ChatRequest, *get_args(ChatChunk))}
     assert documented == expected
 
 
 def test_what_the_short_names_stand_for_is_documented() -> None:
     rows = PAGE.partition("\n| name | stands for |")[2].partition("\n\n")[0]
     documented = dict(re.findall(r"^\| `(\w+)` \| `([^`]+)`", rows, re.MULTILINE))
-    assert documented == {"Message": shown(Message), "Content": shown(Content), "FinishReason": shown(FinishReason)}
+    names = {"Message": Message, "Content": Content, "ResponsePart": ResponsePart, "FinishReason": FinishReason}
+    assert documented == {name: shown(kind) for name, kind in names.items()}
 
 
 def test_the_errors_for_authors_are_documented_with_status_code_and_arguments() -> None:
@@ -95,6 +106,6 @@ def test_what_a_variant_of_gpt_a_may_override_is_documented() -> None:
 def test_the_settings_that_a_variant_of_gpt_a_needs_are_documented() -> None:
     source = inspect.getsource(gpt_a)
     needed, optional = (set(re.findall(rf"config{read}\"(\w+)\"", source)) for read in (r"\[", r"\.get\("))
-    told = GPT_A.partition("The manifest has to have")[2].partition("\n\n")[0]
+    told = GPT_A.partition("The manifest must have")[2].partition("\n\n")[0]
     first, _, second = told.partition("may have")
     assert (set(re.findall(r"`(\w+)`", first)), set(re.findall(r"`(\w+)`", second))) == (needed, optional)

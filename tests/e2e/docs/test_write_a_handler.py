@@ -25,9 +25,9 @@ async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path
         async with supervisor_harness(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
             messages = [{"role": "user", "content": "Hello"}]
             response = await within(host.ask("my_gpt", "chat", messages=messages))
-            assert response["text"] == "Bonjour"
+            assert response["content"] == [{"type": "text", "text": "Bonjour"}]
             chunks = [chunk async for chunk in host.chunks("my_gpt", "chat", messages=messages)]
-            assert [chunk["text"] for chunk in chunks if chunk.get("text")] == ["Bon", "jour"]
+            assert [chunk["text"] for chunk in chunks if chunk["type"] == "text"] == ["Bon", "jour"]
         assert upstream.last.asked.model == "small"
         assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
 
@@ -39,13 +39,15 @@ async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Pat
     async with supervisor_harness(tmp_path) as host:
         response = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
         assert response["finish_reason"] == "tool_calls"
-        (call,) = response["tool_calls"]
-        assert call["function"] == {"name": "weather", "arguments": '{"city": "Rome"}'}
-        said = {"role": "assistant", "tool_calls": response["tool_calls"]}
+        (call,) = response["content"]
+        assert (call["type"], call["name"], call["arguments"]) == ("tool_call", "weather", '{"city": "Rome"}')
+        said = {"role": "assistant", "content": response["content"]}
         result = {"role": "tool", "tool_call_id": call["id"], "content": "31 degrees"}
         response = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
-        assert (response["text"], response["finish_reason"]) == ("The tool said: 31 degrees", "stop")
-        assert (await within(host.ask("clerk", "chat", messages=[asked])))["text"] == "I have no tools."
+        assert response["content"] == [{"type": "text", "text": "The tool said: 31 degrees"}]
+        assert response["finish_reason"] == "stop"
+        without = await within(host.ask("clerk", "chat", messages=[asked]))
+        assert without["content"] == [{"type": "text", "text": "I have no tools."}]
 
 
 async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:

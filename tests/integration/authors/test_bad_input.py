@@ -92,12 +92,12 @@ MISTAKES = {
     "chat handler that does not yield": (
         "from handler_host.chat import ChatHandler\nclass Handler(ChatHandler):\n    async def stream(self, r): ...\n",
         "Handler",
-        ["mine/__init__.py:3) has to be `async def`, and to yield"],
+        ["mine/__init__.py:3) is not an asynchronous generator; write `async def`, and `yield` its chunks"],
     ),
     "chat handler without stream": (
         "from handler_host.chat import ChatHandler\n\nclass Handler(ChatHandler):\n    pass\n",
         "Handler",
-        ["mine/__init__.py:3) has no stream: write `async def stream(self, request)`"],
+        ["mine/__init__.py:3) has no stream; write `async def stream(self, request)`"],
     ),
 }
 
@@ -147,7 +147,7 @@ STREAM = (
     ("second", "logged"),
     [
         ("1 / 0", ["ZeroDivisionError: division by zero", "mine/__init__.py", "line 5", "1 / 0"]),
-        ("7", ["TypeError: stream", "mine/__init__.py:3) has yielded 7: yield a str or a ChatPiece"]),
+        ("7", ["TypeError: stream", "mine/__init__.py:3) yielded 7; yield a str or a chunk"]),
     ],
 )
 async def test_stream_that_fails_after_its_first_chunk(
@@ -158,7 +158,7 @@ async def test_stream_that_fails_after_its_first_chunk(
         chunks: list[object] = []
         messages = [{"role": "user", "content": "Hi"}]
         error = await error_of(read_all(host, "chat", chunks, messages=messages))
-        assert chunks == [{"text": "Bon"}]
+        assert chunks == [{"type": "text", "text": "Bon"}]
         assert isinstance(error, HandlerFault)
         assert "see request test in the log" in error.message
         assert host.supervisor.status("mine").generation == 1

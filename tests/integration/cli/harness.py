@@ -25,7 +25,7 @@ TOKEN = "the-admin-token-of-the-tests"
 API_KEY = "a-key-of-a-consumer-of-the-tests"
 PARROT = '''
 from collections.abc import AsyncIterator
-from handler_host.chat import ChatChunk, ChatHandler, Usage, content_text
+from handler_host.chat import ChatHandler, Usage, UsageChunk, content_text
 from handler_host.plugin import operation
 
 class Handler(ChatHandler):
@@ -39,7 +39,7 @@ class Handler(ChatHandler):
             if word == "BOOM":
                 raise RuntimeError("a secret detail")
             yield word + " "
-        yield ChatChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
+        yield UsageChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
 
     @operation(summary="Returns its request.")
     async def echo(self, request: dict[str, object]) -> dict[str, object]:

@@ -20,7 +20,7 @@ from tests.support import Control, children_of, within
 
 ADMIN = "the-admin-token"
 PARROT = '''
-from handler_host.chat import ChatHandler, ChatChunk, ToolCallDelta, Usage
+from handler_host.chat import ChatHandler, FinishChunk, RefusalChunk, ToolCallChunk, Usage, UsageChunk
 from handler_host.plugin.errors import UpstreamRateLimited
 
 class Handler(ChatHandler):
@@ -33,16 +33,16 @@ class Handler(ChatHandler):
             if word == "LIMIT":
                 raise UpstreamRateLimited("slow down", retry_after=7.0)
             if word == "TOOL":
-                yield ChatChunk(tool_calls=[ToolCallDelta(index=0, id="call_1", name="look", arguments='{"a"')])
-                yield ChatChunk(tool_calls=[ToolCallDelta(index=0, arguments=": 1}")])
-                yield ChatChunk(finish_reason="tool_calls")
+                yield ToolCallChunk(index=0, id="call_1", name="look", arguments='{"a"')
+                yield ToolCallChunk(index=0, arguments=": 1}")
+                yield FinishChunk(reason="tool_calls")
             elif word == "MODEL":
                 yield str(request.model)
             elif word == "NO":
-                yield ChatChunk(refusal="I will not")
+                yield RefusalChunk(text="I will not")
             else:
                 yield word + " "
-        yield ChatChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
+        yield UsageChunk(usage=Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5))
 '''
 
 

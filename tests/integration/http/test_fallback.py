@@ -18,7 +18,7 @@ from tests.support import install_plugin
 
 FAILING = '''
 import os
-from handler_host.chat import ChatHandler, ChatChunk
+from handler_host.chat import ChatHandler
 from handler_host.plugin.errors import BY_CODE
 from handler_host.plugin import operation
 

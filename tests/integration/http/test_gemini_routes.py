@@ -85,11 +85,11 @@ async def test_a_silence_in_an_array_is_broken_by_what_json_allows(
     monkeypatch.setattr(sse, "SHORTEST_LOOK", 0.01)
     source = """
 import asyncio
-from handler_host.chat import ChatHandler, ChatChunk, Usage
+from handler_host.chat import ChatHandler, Usage, UsageChunk
 
 class Handler(ChatHandler):
     async def stream(self, request):
-        yield ChatChunk(usage=Usage(prompt_tokens=1))  # nothing that Gemini's clients are shown yet
+        yield UsageChunk(usage=Usage(prompt_tokens=1))  # nothing that Gemini's clients are shown yet
         await asyncio.Event().wait()
 """
     install_plugin(tmp_path, "mute", source)

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from bench.providers import aimock, free_port, wait_for_port
+from handler_host.chat import FinishChunk, TextChunk
 from handler_host.plugin import UpstreamAuth, UpstreamRateLimited
 from handler_host.testing import WorkerUnderTest, worker_under_test
 
@@ -89,19 +90,19 @@ def worker(request: pytest.FixtureRequest, url: str) -> Iterator[WorkerUnderTest
 
 
 def test_its_answers_are_understood(worker: WorkerUnderTest) -> None:
-    assert worker.chat("hello")["text"] == "Hello from nobody here."
-    chunks = list(worker.chat_pieces("hello"))
-    texts = [chunk["text"] for chunk in chunks if chunk.get("text")]
+    assert worker.chat("hello").text == "Hello from nobody here."
+    chunks = list(worker.chat_chunks("hello"))
+    texts = [chunk.text for chunk in chunks if isinstance(chunk, TextChunk)]
     assert "".join(texts) == "Hello from nobody here."
     assert len(texts) > 1
-    assert [chunk["finish_reason"] for chunk in chunks if chunk.get("finish_reason")] == ["stop"]
+    assert [chunk.reason for chunk in chunks if isinstance(chunk, FinishChunk)] == ["stop"]
 
 
 def test_its_tool_calls_are_understood(worker: WorkerUnderTest) -> None:
     response = worker.chat("look", tools=[TOOL])
-    (call,) = response["tool_calls"]
-    assert response["finish_reason"] == "tool_calls"
-    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "the sun"})
+    (call,) = response.tool_calls
+    assert response.finish_reason == "tool_calls"
+    assert (call.function.name, json.loads(call.function.arguments)) == ("look", {"at": "the sun"})
 
 
 def test_its_limit_comes_with_the_time_to_wait(worker: WorkerUnderTest) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handler_host.chat import FunctionCall, Usage
 from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
@@ -101,7 +102,7 @@ def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUn
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(Reply((), refusal="I will not", finish="content_filter"))
     response = worker.chat("Hi")
-    assert (response["refusal"], response["finish_reason"]) == ("I will not", "content_filter")
+    assert (response.refusal, response.finish_reason) == ("I will not", "content_filter")
 
 
 @pytest.mark.parametrize(
@@ -144,8 +145,8 @@ def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
     events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
     provider.say(Raw((*events, b"data: [DONE]\n\n")))
     response = worker.chat("Hi")
-    assert response["tool_calls"][0]["function"] == {"name": "look", "arguments": ""}
-    assert (response["finish_reason"], response["usage"]) == ("tool_calls", {"completion_tokens": 2})
+    assert response.tool_calls[0].function == FunctionCall(name="look", arguments="")
+    assert (response.finish_reason, response.usage) == ("tool_calls", Usage(completion_tokens=2))
 
 
 def test_a_chunk_that_is_none_of_openais_is_the_providers_fault(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -158,17 +159,17 @@ def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerU
     chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     chunk["choices"] = [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]
     provider.say(Raw((f"data: {json.dumps(chunk)}\n\n".encode(), b"data: [DONE]\n\n"), held=True))
-    assert worker.chat("Hi")["text"] == "Hello"
+    assert worker.chat("Hi").text == "Hello"
     provider.left.result(30)
     provider.say(Reply())
-    assert worker.chat("Hi")["text"] == "Hello you"
+    assert worker.chat("Hi").text == "Hello you"
 
 
 def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
     with gpt_a(retries=2) as (worker, provider):
         soon = Status(503, retry_after=0)
         provider.say(soon, soon, Reply())
-        assert worker.chat("Hi")["text"] == "Hello you"
+        assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
         provider.say(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from handler_host.chat import FunctionCall, Usage, accumulate
 from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
@@ -263,22 +264,22 @@ def test_each_stop_reason_has_its_finish_reason(
 ) -> None:
     provider.say(stream(START, stop(reason)))
     response = worker.chat("Hi")
-    assert response["finish_reason"] == finish
-    assert response["usage"] == {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    assert response.finish_reason == finish
+    assert response.usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8)
 
 
 def test_a_refusal_comes_with_what_is_said_about_it(worker: WorkerUnderTest, provider: Upstream) -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "I will not"}
     provider.say(stream(START, stop("refusal", stop_details=details)))
     response = worker.chat("Hi")
-    assert (response["refusal"], response["finish_reason"]) == ("I will not", "content_filter")
+    assert (response.refusal, response.finish_reason) == ("I will not", "content_filter")
 
 
 def test_cached_tokens_count_as_tokens_of_the_prompt(worker: WorkerUnderTest, provider: Upstream) -> None:
     """Anthropic counts them apart from the others."""
     usage = {"input_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 300, "output_tokens": 1}
     provider.say(stream({"type": "message_start", "message": {"model": "m", "usage": usage}}, stop("end_turn")))
-    assert worker.chat("Hi")["usage"] == {"prompt_tokens": 321, "completion_tokens": 3, "total_tokens": 324}
+    assert worker.chat("Hi").usage == Usage(prompt_tokens=321, completion_tokens=3, total_tokens=324)
 
 
 def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -299,7 +300,7 @@ def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, pr
             {"type": "message_stop"},
         )
     )
-    assert worker.chat("Hi")["text"] == "Hello"
+    assert worker.chat("Hi").text == "Hello"
 
 
 def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -314,8 +315,8 @@ def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, p
             stop("tool_use"),
         )
     )
-    (call,) = worker.chat("Hi")["tool_calls"]
-    assert call["function"] == {"name": "now", "arguments": "{}"}
+    (call,) = worker.chat("Hi").tool_calls
+    assert call.function == FunctionCall(name="now", arguments="{}")
 
 
 @pytest.mark.parametrize(
@@ -363,7 +364,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
     with gpt_b(retries=2) as (worker, provider):
         soon = Status(529, retry_after=0)
         provider.say(soon, soon, Reply())
-        assert worker.chat("Hi")["text"] == "Hello you"
+        assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
         provider.say(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
@@ -371,7 +372,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         # It begins, and then says that it is overloaded: nothing of an answer has been passed on.
         overloaded = stream(START, {"type": "error", "error": {"type": "overloaded_error", "message": "no"}})
         provider.say(overloaded, Reply())
-        assert worker.chat("Hi")["text"] == "Hello you"
+        assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 8
         provider.say(Reply().breaking("cut"))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
@@ -406,7 +407,7 @@ def test_without_a_key_and_without_another_server_the_activation_says_what_to_se
 def test_a_server_without_a_key_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     with Upstream().running() as provider, worker_under_test("gpt_b", {"base_url": provider.url}) as worker:
-        assert worker.chat("Hi")["text"] == "Hello you"
+        assert worker.chat("Hi").text == "Hello you"
         assert provider.last.key == "no-key"
 
 
@@ -426,10 +427,11 @@ def mocked(mock: Llmock) -> Iterator[WorkerUnderTest]:
 def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail()
     response = mocked.chat("Hello!")
-    assert response["text"]
-    assert response["finish_reason"] == "stop"
-    assert response["usage"]["completion_tokens"] > 0
-    assert "".join(chunk.get("text") or "" for chunk in mocked.chat_pieces("Hello!")) == response["text"]
+    assert response.text
+    assert response.finish_reason == "stop"
+    assert response.usage is not None
+    assert response.usage.completion_tokens > 0
+    assert accumulate(mocked.chat_chunks("Hello!")).text == response.text
 
 
 @pytest.mark.parametrize(

@@ -10,12 +10,11 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-import msgspec
 import pytest
 
 import gpt_c
 from gpt_c.backend import Settings
-from handler_host.chat import ChatChunk, accumulate
+from handler_host.chat import ChatResponse, TextPart, Usage, accumulate
 from handler_host.plugin import (
     ActivationFailed,
     ConfigError,
@@ -109,8 +108,7 @@ def streamed(*responses: Any) -> Step:
 
 def both(worker: WorkerUnderTest) -> list[dict[str, Any]]:
     """Return the answer of a plain call, and that of a stream, joined."""
-    chunks = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])
-    return [worker.chat("Hi"), msgspec.to_builtins(accumulate(chunks))]
+    return [worker.chat("Hi"), accumulate(worker.chat_chunks("Hi"))]
 
 
 def both_errors(worker: WorkerUnderTest) -> list[HostError]:
@@ -224,7 +222,7 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
     }
     assert "1.0" not in json.dumps(body), "a whole number has become a fraction"
     assert received.path == "/v1beta/models/gemini-3-pro:generateContent"
-    list(worker.chat_pieces("Hi", model="gemini-3-pro"))
+    list(worker.chat_chunks("Hi", model="gemini-3-pro"))
     assert provider.last.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
     assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
 
@@ -252,12 +250,12 @@ def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: U
         )
     )
     for response in both(worker):
-        assert response == {
-            "text": "Hi",
-            "finish_reason": "stop",
-            "usage": {"prompt_tokens": 3, "completion_tokens": 6, "total_tokens": 9},
-            "model": "gemini-x",
-        }
+        assert response == ChatResponse(
+            content=[TextPart(text="Hi")],
+            finish_reason="stop",
+            usage=Usage(prompt_tokens=3, completion_tokens=6, total_tokens=9),
+            model="gemini-x",
+        )
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"])
@@ -266,7 +264,7 @@ def test_what_the_provider_cuts_short_for_its_content_says_so(
 ) -> None:
     provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
     for response in both(worker):
-        assert (response["text"], response["finish_reason"]) == ("Once", "content_filter")
+        assert (response.text, response.finish_reason) == ("Once", "content_filter")
 
 
 def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -309,11 +307,11 @@ def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstr
 def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderTest, provider: Upstream) -> None:
     text = "ä" * 3_000_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
-    assert worker.chat("Hi")["text"] == text
+    assert worker.chat("Hi").text == text
     # A piece of a stream goes to the client in one frame, which the host bounds.
     text = "ä" * 300_000
     provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
-    assert [response["text"] for response in both(worker)] == [text, text]
+    assert [response.text for response in both(worker)] == [text, text]
     for chunk in (
         {"candidates": 5},
         {"candidates": {"x": 1}},
@@ -361,18 +359,18 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
     soon = Status(503, retry_after=0)
     with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
         provider.say(soon, soon, Reply())
-        assert worker.chat("Hi")["text"] == Reply().text
+        assert worker.chat("Hi").text == Reply().text
         assert len(provider.requests) == 3
         provider.say(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
         assert len(provider.requests) == 6
         provider.say(Reply().breaking("cut", after=1))
         with pytest.raises(UpstreamError):
-            list(worker.chat_pieces("Hi"))
+            list(worker.chat_chunks("Hi"))
         assert len(provider.requests) == 7
         # Of a plain answer that broke off the client has nothing yet.
         provider.say(Reply().breaking("cut"), Reply())
-        assert worker.chat("Hi")["text"] == Reply().text
+        assert worker.chat("Hi").text == Reply().text
         assert len(provider.requests) == 9
 
 
@@ -392,18 +390,19 @@ def mocked(request: pytest.FixtureRequest, mock: Llmock) -> Iterator[WorkerUnder
 def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail()
     response = mocked.chat("Hello!")
-    assert response["text"]
-    assert response["finish_reason"] == "stop"
-    assert response["usage"]["completion_tokens"] > 0
-    assert "".accumulate(piece.get("text") or "" for piece in mocked.chat_pieces("Hello!")) == response["text"]
+    assert response.text
+    assert response.finish_reason == "stop"
+    assert response.usage is not None
+    assert response.usage.completion_tokens > 0
+    assert accumulate(mocked.chat_chunks("Hello!")).text == response.text
 
 
 def test_its_tool_calls_are_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
     mock.fail({"type": "reply", "tool_calls": [{"name": "look", "arguments": {"at": "x"}}]})
     response = mocked.chat("Look!", tools=[{"type": "function", "function": {"name": "look"}}])
-    (call,) = response["tool_calls"]
-    assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", {"at": "x"})
-    assert (bool(call["id"]), response["finish_reason"]) == (True, "tool_calls")
+    (call,) = response.tool_calls
+    assert (call.function.name, json.loads(call.function.arguments)) == ("look", {"at": "x"})
+    assert (bool(call.id), response.finish_reason) == (True, "tool_calls")
 
 
 @pytest.mark.parametrize(
@@ -450,7 +449,7 @@ def test_a_server_that_takes_no_key_gets_none_of_ours(
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     with worker_under_test("gpt_c", {"sdk": sdk, "base_url": provider.url, "api_version": "v1"}) as worker:
-        assert worker.chat("Hi")["text"] == Reply().text
+        assert worker.chat("Hi").text == Reply().text
     assert provider.last.key in (None, "no-key")
     assert provider.last.path.startswith("/v1/models/gemini-")
 

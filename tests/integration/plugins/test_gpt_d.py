@@ -11,14 +11,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import msgspec
 import psutil
 import pytest
 
 from gpt_d import import_litellm
 from gpt_d.deployments import read
 from gpt_d.failures import translate
-from handler_host.chat import ChatChunk, ChatResponse, accumulate
+from handler_host.chat import ChatResponse, TextChunk, TextPart, accumulate
 from handler_host.plugin import (
     ConfigError,
     ContentRefused,
@@ -174,7 +173,7 @@ def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTes
 
 @pytest.mark.parametrize("protocol", MODELS)
 def test_each_provider_gets_its_own_key(worker: WorkerUnderTest, provider: Upstream, protocol: Any) -> None:
-    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert (provider.last.protocol, provider.last.key) == (protocol, SECRETS[f"{protocol.upper()}_API_KEY"])
 
 
@@ -191,15 +190,14 @@ def test_the_provider_is_asked_for_a_stream_by_a_client_only_that_takes_one(
 ) -> None:
     """LiteLLM's streams cost three times the processor time of its plain calls."""
     worker.chat("Hi", model=MODELS[protocol])
-    list(worker.chat_pieces("Hi", model=MODELS[protocol]))
+    list(worker.chat_chunks("Hi", model=MODELS[protocol]))
     assert [received.asked.streamed for received in provider.requests] == [False, True]
 
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.say(Reply((), refusal="I will not", finish="stop"))
-    streamed = msgspec.to_builtins(accumulate(msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])))
-    for response in (worker.chat("Hi"), streamed):
-        assert (response["refusal"], response["finish_reason"], response["text"]) == ("I will not", "stop", None)
+    for response in (worker.chat("Hi"), accumulate(worker.chat_chunks("Hi"))):
+        assert (response.refusal, response.finish_reason, response.text) == ("I will not", "stop", None)
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -209,10 +207,9 @@ def test_a_plain_answer_is_the_streamed_one_joined(
 ) -> None:
     """Of an answer that Gemini's filter has ended LiteLLM drops the text, of plain ones only."""
     provider.say(Reply(finish=finish))
-    chunks = msgspec.convert(list(worker.chat_pieces("Hi", model=MODELS[protocol])), list[ChatChunk])
     response = worker.chat("Hi", model=MODELS[protocol])
-    assert response == msgspec.to_builtins(accumulate(chunks))
-    assert (response["text"], response["finish_reason"], response["model"]) == ("Hello you", finish, "served-model")
+    assert response == accumulate(worker.chat_chunks("Hi", model=MODELS[protocol]))
+    assert (response.text, response.finish_reason, response.model) == ("Hello you", finish, "served-model")
 
 
 def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
@@ -220,7 +217,7 @@ def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
 ) -> None:
     """LiteLLM would take it out, of plain answers only."""
     provider.say(Reply(("<think>hm</think>", "Hello")))
-    assert worker.chat("Hi")["text"] == "<think>hm</think>Hello"
+    assert worker.chat("Hi").text == "<think>hm</think>Hello"
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -230,10 +227,10 @@ def test_two_tool_calls_of_a_plain_answer_are_told_apart(
     look, smell = Called("look", {"at": "the sun"}), Called("smell", {"at": "roses"}, id="call_2")
     provider.say(Reply(("I see",), finish="tool_calls", calls=(look, smell)))
     response = worker.chat("Look!", model=MODELS[protocol], tools=[TOOL])
-    assert (response["text"], response["finish_reason"]) == ("I see", "tool_calls")
-    found = [(each["function"]["name"], json.loads(each["function"]["arguments"])) for each in response["tool_calls"]]
+    assert (response.text, response.finish_reason) == ("I see", "tool_calls")
+    found = [(call.function.name, json.loads(call.function.arguments)) for call in response.tool_calls]
     assert found == [("look", {"at": "the sun"}), ("smell", {"at": "roses"})]
-    assert len({each["id"] for each in response["tool_calls"]}) == 2
+    assert len({call.id for call in response.tool_calls}) == 2
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -261,12 +258,12 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
     events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
     provider.say(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
-    chunks = msgspec.convert(list(worker.chat_pieces("Hi")), list[ChatChunk])
-    assert accumulate(chunks) == ChatResponse(text="Hello", finish_reason="stop", usage=None, model="m")
+    expected = ChatResponse(content=[TextPart(text="Hello")], finish_reason="stop", usage=None, model="m")
+    assert accumulate(worker.chat_chunks("Hi")) == expected
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
     whole = {**chunk, "object": "chat.completion", "choices": [choice]}
     provider.say(Raw((json.dumps(whole).encode(),), content_type="application/json"))
-    assert worker.chat("Hi") == {"text": "Hello", "finish_reason": "stop", "usage": None, "model": "m"}
+    assert worker.chat("Hi") == expected
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -317,18 +314,18 @@ def test_retries_are_made_in_one_place_within_bounds(
 ) -> None:
     soon = Status(503, retry_after=0)
     provider.say(soon, soon, Reply())
-    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert len(provider.requests) == 3
     provider.say(soon)
     assert type(worker.error_of("chat", {**ASK, "model": MODELS[protocol]})) is UpstreamOverloaded
     assert len(provider.requests) == 6
     # When: an answer breaks off. Then: it is asked for again where the client has nothing of it yet, and not else.
     provider.say(Reply().breaking("cut"), Reply())
-    assert worker.chat("Hi", model=MODELS[protocol])["text"] == "Hello you"
+    assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert len(provider.requests) == 8
     provider.say(Reply().breaking("cut"))
     with pytest.raises(UpstreamError):
-        list(worker.chat_pieces("Hi", model=MODELS[protocol]))
+        list(worker.chat_chunks("Hi", model=MODELS[protocol]))
     assert len(provider.requests) == 9
 
 
@@ -371,11 +368,11 @@ def router(routed: tuple[WorkerUnderTest, list[Upstream]]) -> tuple[WorkerUnderT
 def test_deployments_of_a_name_share_its_requests(router: tuple[WorkerUnderTest, list[Upstream]]) -> None:
     worker, (one, two, three) = router
     for _ in range(30):
-        assert worker.chat("Hi")["text"] in ("1", "2")
+        assert worker.chat("Hi").text in ("1", "2")
     assert one.last.key == SECRETS["OPENAI_API_KEY"]
     assert two.last.key == "the-second-key"
     assert not three.requests
-    assert worker.chat("Hi", model="safe")["text"] == "3"
+    assert worker.chat("Hi", model="safe").text == "3"
     error = worker.error_of("chat", {**ASK, "model": "slow"})
     assert (error.param, "fast" in error.message) == ("model", True)
 
@@ -387,15 +384,15 @@ def test_another_deployment_stands_in_then_the_fallback_and_nobody_is_asked_twic
     # When: one of them fails. Then: the other answers.
     one.say(Status(500))
     for _ in range(8):
-        assert worker.chat("Hi")["text"] == "2"
+        assert worker.chat("Hi").text == "2"
     assert len(two.requests) == 8
     assert len(one.requests) <= 8
     # When: the whole name fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
     two.say(Status(529))
-    assert worker.chat("Hi")["text"] == "3"
-    assert "".join(piece.get("text") or "" for piece in worker.chat_pieces("Hi")) == "3"
+    assert worker.chat("Hi").text == "3"
+    assert accumulate(worker.chat_chunks("Hi")).text == "3"
     two.say(Status(401))
-    assert worker.chat("Hi")["text"] == "3"
+    assert worker.chat("Hi").text == "3"
     # When: nobody answers. Then: the error is a provider's, and each was asked once.
     three.say(Status(503, "closed today", retry_after=37))
     before = [len(each.requests) for each in (one, two, three)]
@@ -410,10 +407,10 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
     for how in ("truncated", "cut"):
         one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
         with pytest.raises(UpstreamError):
-            list(worker.chat_pieces("Hi", model="alone"))
+            list(worker.chat_chunks("Hi", model="alone"))
     one.say(Reply().breaking("stalled", after=1))
-    chunks = worker.chat_pieces("Hi", model="alone")
-    assert next(piece for piece in chunks if piece.get("text"))["text"] == "Hello"
+    chunks = worker.chat_chunks("Hi", model="alone")
+    assert next(chunk for chunk in chunks if isinstance(chunk, TextChunk)).text == "Hello"
     chunks.close()  # type: ignore[attr-defined]
     one.left.result(30)
     assert len(one.requests) == 3
@@ -426,14 +423,14 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
     worker, (one, _, three) = router
     # When: it breaks off on its way. Then: the fallback answers, and the client knows nothing of it.
     one.say(Reply().breaking("cut"))
-    assert worker.chat("Hi", model="alone")["text"] == "3"
+    assert worker.chat("Hi", model="alone").text == "3"
     # When: it has no finish reason. Then: that is an error, of Gemini's, too.
     for name, each in (("alone", one), ("safe", three)):
         each.say(Reply().breaking("truncated"))
         assert type(worker.error_of("chat", {**ASK, "model": name})) is UpstreamError
     # When: it is a refusal in words. Then: the words come through.
     one.say(Reply((), refusal="I will not"))
-    assert worker.chat("Hi", model="alone")["refusal"] == "I will not"
+    assert worker.chat("Hi", model="alone").refusal == "I will not"
     # When: the client leaves. Then: the provider's connection is closed, and nobody takes over.
     one.reset()
     one.say(Silence())
@@ -443,7 +440,7 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
     asking.cancel()
     one.left.result(30)
     one.say(Reply(("again",)))
-    assert worker.chat("Hi", model="alone")["text"] == "again"
+    assert worker.chat("Hi", model="alone").text == "again"
     assert (len(one.requests), len(three.requests)) == (2, asked)
 
 
@@ -451,9 +448,9 @@ def test_a_plain_call_has_a_patience_of_its_own() -> None:
     """Its provider is silent until the answer is ready; each part of a stream has to come sooner."""
     with gpt_d(model="openai/gpt-4o", timeout=0.3, plain_timeout=60.0) as (worker, provider):
         provider.say(Reply(pause=0.5))
-        assert worker.chat("Hi")["text"] == "Hello you"
+        assert worker.chat("Hi").text == "Hello you"
         with pytest.raises(UpstreamTimeout):
-            list(worker.chat_pieces("Hi"))
+            list(worker.chat_chunks("Hi"))
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -469,7 +466,7 @@ def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_t
         with worker_under_test("gpt_d", settings, secrets=SECRETS) as worker:
             one.say(Status(401))
             for _ in range(30):
-                assert worker.chat("Hi")["text"] == "Hello you"
+                assert worker.chat("Hi").text == "Hello you"
             # The Router notes a failure a little after it.
             asked = len(one.requests)
             assert 1 <= asked < 10
@@ -581,7 +578,7 @@ def test_the_fork_server_can_import_litellm_for_its_workers() -> None:
     with Upstream().running() as provider:
         settings = {"api_base": bases(provider), "retries": 0}
         with worker_under_test("gpt_d", settings, secrets=SECRETS, policy=policy) as worker:
-            assert worker.chat("Hi")["text"] == "Hello you"
+            assert worker.chat("Hi").text == "Hello you"
             memory = psutil.Process(worker.status.pid).memory_full_info()
             # 0.64 was seen, and 0.88 of a worker that had to import it itself.
             assert memory.pss < 0.75 * memory.rss

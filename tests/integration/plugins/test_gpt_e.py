@@ -6,15 +6,17 @@ import asyncio
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 import gpt_e.__main__ as fetching
 from gpt_e import find_model
+from handler_host.chat import ChatChunk, ChatResponse, UsageChunk, accumulate
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin import ActivationFailed, ConfigError, InvalidInput
 from handler_host.testing import ChatConformance
@@ -34,6 +36,15 @@ async def running(tmp_path: Path, **settings: Any) -> AsyncIterator[SupervisorHa
         yield host
 
 
+async def chat(host: SupervisorHarness, request: Mapping[str, Any]) -> ChatResponse:
+    """Return the whole response to a request."""
+    return msgspec.convert(await within(host.ask("gpt_e", "chat", **request)), ChatResponse)
+
+
+def completion_tokens(response: ChatResponse) -> int | None:
+    return response.usage.completion_tokens if response.usage is not None else None
+
+
 def asking(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "max_tokens": 16, **more}
 
@@ -41,19 +52,20 @@ def asking(text: str, **more: Any) -> dict[str, Any]:
 async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reason(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         request = asking("What is the capital of France? Answer in one sentence.", temperature=0, seed=1)
-        response = await within(host.ask("gpt_e", "chat", **request))
-        assert response["text"]
-        assert response["finish_reason"] in ("stop", "length")
-        usage = response["usage"]
-        assert usage["total_tokens"] == usage["prompt_tokens"] + usage["completion_tokens"]
-        chunks = [chunk async for chunk in host.chunks("gpt_e", "chat", **request)]
-        assert "".join(chunk.get("text", "") for chunk in chunks) == response["text"]
+        response = await chat(host, request)
+        assert response.text
+        assert response.finish_reason in ("stop", "length")
+        usage = response.usage
+        assert usage is not None
+        assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
+        chunks = [msgspec.convert(chunk, ChatChunk) async for chunk in host.chunks("gpt_e", "chat", **request)]
+        assert accumulate(chunks).text == response.text
         assert len(chunks) > 3
-        assert chunks[-1]["usage"] == usage
-        short = await within(host.ask("gpt_e", "chat", **asking("Tell me a story.", max_tokens=3)))
-        assert (short["finish_reason"], short["usage"]["completion_tokens"]) == ("length", 3)
-        stopped = await within(host.ask("gpt_e", "chat", **asking("Count: one, two", stop=["e"])))
-        assert "e" not in (stopped["text"] or "")
+        assert chunks[-1] == UsageChunk(usage=usage)
+        short = await chat(host, asking("Tell me a story.", max_tokens=3))
+        assert (short.finish_reason, completion_tokens(short)) == ("length", 3)
+        stopped = await chat(host, asking("Count: one, two", stop=["e"]))
+        assert "e" not in (stopped.text or "")
 
 
 async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: Path) -> None:
@@ -62,8 +74,8 @@ async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: 
         async with supervisor_harness(
             tmp_path, handlers={"gpt_e": {"context": 4096, "cache": cache}}, installed=True
         ) as host:
-            response = await within(host.ask("gpt_e", "chat", **asking("What is the capital of France?")))
-            assert response["text"]
+            response = await chat(host, asking("What is the capital of France?"))
+            assert response.text
             memory = read_memory(host.pid("gpt_e"))
             assert memory is not None
             taken[cache] = memory.anonymous
@@ -75,17 +87,17 @@ async def test_a_short_question_gets_a_short_answer_which_is_the_same_each_time(
     """Without a penalty the small model repeats itself until its limit."""
     request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     async with running(tmp_path) as host:
-        first, second = [await within(host.ask("gpt_e", "chat", **request)) for _ in range(2)]
-    assert first["finish_reason"] == "stop"
-    assert first["usage"]["completion_tokens"] < 100
-    assert first["text"] == second["text"]
+        first, second = [await chat(host, request) for _ in range(2)]
+    assert first.finish_reason == "stop"
+    assert completion_tokens(first) < 100
+    assert first.text == second.text
 
 
 async def test_without_a_penalty_an_answer_ends_at_the_default_limit(tmp_path: Path) -> None:
     request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     async with running(tmp_path, repeat_penalty=1) as host:
-        response = await within(host.ask("gpt_e", "chat", **request))
-    assert (response["finish_reason"], response["usage"]["completion_tokens"]) == ("length", 256)
+        response = await chat(host, request)
+    assert (response.finish_reason, completion_tokens(response)) == ("length", 256)
 
 
 async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
@@ -93,8 +105,8 @@ async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
     wanted = {"type": "json_schema", "json_schema": {"name": "place", "schema": schema}}
     async with running(tmp_path) as host:
         request = asking("Name a city.", response_format=wanted)
-        response = await within(host.ask("gpt_e", "chat", **{**request, "max_tokens": 60}))
-        assert list(json.loads(response["text"])) == ["city"]
+        response = await chat(host, {**request, "max_tokens": 60})
+        assert list(json.loads(response.text or "")) == ["city"]
 
 
 async def test_a_request_beyond_the_context_is_refused_with_both_sizes(tmp_path: Path) -> None:
@@ -115,13 +127,13 @@ async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_thei
 
         long = host.begin(read())
         await within(begun.wait())
-        waiting = [host.begin(host.ask("gpt_e", "chat", **asking("Hi", max_tokens=2))) for _ in range(3)]
+        waiting = [host.begin(chat(host, asking("Hi", max_tokens=2))) for _ in range(3)]
         await until(lambda: host.supervisor.status("gpt_e").in_flight == 4)
         assert not any(task.done() for task in waiting)
         long.cancel()
         await asyncio.wait({long})
         responses = await within(asyncio.gather(*waiting))
-        assert [response["usage"]["completion_tokens"] for response in responses] == [2, 2, 2]
+        assert [completion_tokens(response) for response in responses] == [2, 2, 2]
 
 
 async def test_unloading_it_gives_the_models_memory_back(tmp_path: Path) -> None:

@@ -13,6 +13,8 @@ from handler_host.config import LogConfig
 from handler_host.testing import Reply, Upstream
 from tests.support import supervisor_harness, within
 
+BONJOUR = {"type": "text", "text": "Bonjour"}
+
 
 class Case(NamedTuple):
     """A handler, its provider's protocol, its secret, its settings."""
@@ -60,7 +62,7 @@ async def logged_by_sdks(directory: Path, case: Case, log: LogConfig) -> list[st
                 directory, handlers=handlers, installed=True, environ=environ, log=log
             ) as host:
                 messages = [{"role": "user", "content": "Hello"}]
-                assert (await within(host.ask(name, "chat", messages=messages)))["text"] == "Bonjour"
+                assert (await within(host.ask(name, "chat", messages=messages)))["content"] == [BONJOUR]
                 assert [chunk async for chunk in host.chunks(name, "chat", messages=messages)]
         finally:
             logging.getLogger().removeHandler(handler)

@@ -9,7 +9,7 @@ import os
 import msgspec
 
 from gpt_a import GptA
-from handler_host.chat import ChatChunk, ChatHandler
+from handler_host.chat import ChatHandler, FinishChunk
 from handler_host.plugin import operation
 from handler_host.plugin.errors import UpstreamError
 
@@ -90,7 +90,8 @@ class Endless(Parrot):
     """Goes on after the end, without usage, and however few tokens are asked for."""
 
     async def stream(self, request):
-        yield ChatChunk(text="That is all.", finish_reason="stop")
+        yield "That is all."
+        yield FinishChunk(reason="stop")
         yield "But one thing more."
 
 

@@ -66,7 +66,7 @@ FOUND = {
 def lay_out(root: Path, name: str) -> str:
     """Install a flawed handler; return its name."""
     handler = f"flawed_{name.lower()}"
-    manifest = (FLAWED.parents[2] / "plugins/gpt_a/src/gpt_a/handler.toml").read_text()
+    manifest = (FLAWED.parents[3] / "plugins/gpt_a/src/gpt_a/handler.toml").read_text()
     of_gpt_a = "(GptA)" in FLAWED.read_text().partition(f"class {name}")[2].partition("\n")[0]
     install_plugin(root, handler, FLAWED.read_text(), attribute=name, manifest=manifest if of_gpt_a else None)
     return handler

@@ -67,7 +67,7 @@ def test_openais_sdk_reads_answers_whole_and_streamed(oai: openai.OpenAI, upstre
     options: Any = {"model": "m", "messages": HI, "stream": True}
     chunks = list(oai.chat.completions.create(**options, stream_options={"include_usage": True}))
     texts = [chunk.choices[0].delta.content for chunk in chunks if chunk.choices]
-    assert [text for text in texts if text] == list(LONG.pieces)
+    assert [text for text in texts if text] == list(LONG.chunks)
     assert [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices][-1] == "length"
     assert chunks[-1].usage == whole.usage
     assert all(chunk.usage is None for chunk in oai.chat.completions.create(**options))
@@ -80,7 +80,7 @@ def test_anthropics_sdk_reads_answers_whole_and_streamed(claude: anthropic.Anthr
     assert (whole.content[0].text, whole.stop_reason) == (LONG.text, "max_tokens")
     assert (whole.usage.input_tokens, whole.usage.output_tokens, whole.model) == (3, 9, "served-model")
     with claude.messages.stream(model="m", max_tokens=9, messages=HI) as stream:  # type: ignore[arg-type]
-        assert list(stream.text_stream) == list(LONG.pieces)
+        assert list(stream.text_stream) == list(LONG.chunks)
         final = stream.get_final_message()
     assert (final.stop_reason, final.usage.input_tokens, final.usage.output_tokens) == ("max_tokens", 3, 9)
     counted = claude.messages.count_tokens(model="m", messages=HI)  # type: ignore[arg-type]
@@ -98,7 +98,7 @@ def test_googles_sdk_reads_answers_whole_and_streamed(gemini: genai.Client, upst
     assert (counts.prompt_token_count, counts.candidates_token_count, counts.total_token_count) == (3, 9, 12)
     assert whole.model_version == "served-model"
     chunks = list(gemini.models.generate_content_stream(model="m", contents="Hi"))
-    assert [chunk.text for chunk in chunks if chunk.text] == list(LONG.pieces)
+    assert [chunk.text for chunk in chunks if chunk.text] == list(LONG.chunks)
     assert chunks[-1].usage_metadata == counts
     assert gemini.models.count_tokens(model="m", contents="Hi there").total_tokens == 2
 

@@ -41,9 +41,9 @@ def said(content: Any, role: str = "user") -> dict[str, Any]:
 
 def events_of(*chunks: chat.ChatChunk) -> list[Any]:
     """Return the data of a stream's events, having seen that each has its type as its name."""
-    maker = EventEncoder(number="msg_1", model="asked")
+    encoder = EventEncoder(message_id="msg_1", model="requested")
     made = []
-    for lines in [event for chunk in chunks for event in maker.events(chunk)] + maker.last():
+    for lines in [event for chunk in chunks for event in encoder.events(chunk)] + encoder.last():
         name, data = lines.decode().split("\n")
         made.append(json.loads(data.removeprefix("data: ")))
         assert name == f"event: {made[-1]['type']}"
@@ -231,14 +231,14 @@ def test_a_count_takes_no_more_than_what_is_counted() -> None:
 
 
 def whole(**fields: Any) -> Any:
-    response = chat.ChatResponse(**{"text": None, "finish_reason": "stop", "usage": None, **fields})
-    return json.loads(msgspec.json.encode(message(response, number="msg_1", model="asked")))
+    response = chat.ChatResponse(**{"content": [], "finish_reason": "stop", "usage": None, **fields})
+    return json.loads(msgspec.json.encode(message(response, message_id="msg_1", model="requested")))
 
 
 def test_a_whole_answer_is_a_message() -> None:
-    call = chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments='{"a": 1}'))
+    content = [chat.TextPart(text="hi"), chat.ToolCallPart(id="c1", name="look", arguments='{"a": 1}')]
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2, total_tokens=5)
-    assert whole(text="hi", tool_calls=[call], finish_reason="tool_calls", usage=usage, model="real") == {
+    assert whole(content=content, finish_reason="tool_calls", usage=usage, model="real") == {
         "id": "msg_1",
         "type": "message",
         "role": "assistant",
@@ -260,35 +260,35 @@ def test_a_whole_answer_is_a_message() -> None:
 )
 def test_each_finish_reason_has_its_word(finish: Any, reason: str) -> None:
     assert whole(finish_reason=finish)["stop_reason"] == reason
-    assert events_of(chat.ChatChunk(finish_reason=finish))[-2]["delta"]["stop_reason"] == reason
+    assert events_of(chat.FinishChunk(reason=finish))[-2]["delta"]["stop_reason"] == reason
 
 
 def test_a_refusal_in_words_is_one_at_once_and_streamed() -> None:
     refused = {"stop_reason": "refusal", "stop_sequence": None}
     details = {"type": "refusal", "category": None, "explanation": "I will not"}
-    response = whole(refusal="I will not")
+    response = whole(content=[chat.RefusalPart(text="I will not")])
     assert {name: response[name] for name in refused} == refused
     assert (response["content"], response["stop_details"]) == ([], details)
-    made = events_of(chat.ChatChunk(refusal="I will"), chat.ChatChunk(refusal=" not", finish_reason="stop"))
+    made = events_of(chat.RefusalChunk(text="I will"), chat.RefusalChunk(text=" not"), chat.FinishChunk(reason="stop"))
     assert made[-2]["delta"] == {**refused, "stop_details": details}
 
 
 def test_arguments_that_are_no_object_are_an_error_and_no_empty_call() -> None:
-    call = chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments='{"a"'))
     with pytest.raises(UpstreamError, match="'look'"):
-        whole(tool_calls=[call])
+        whole(content=[chat.ToolCallPart(id="c1", name="look", arguments='{"a"')])
 
 
 def test_a_stream_has_anthropics_events_in_anthropics_order() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
     made = events_of(
-        chat.ChatChunk(text="a", model="real"),
-        chat.ChatChunk(text="b"),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=1, id="c2", name="smell")]),
-        chat.ChatChunk(finish_reason="tool_calls"),
-        chat.ChatChunk(usage=usage),
+        chat.ModelChunk(model="real"),
+        chat.TextChunk(text="a"),
+        chat.TextChunk(text="b"),
+        chat.ToolCallChunk(index=0, id="c1", name="look", arguments="{"),
+        chat.ToolCallChunk(index=0, arguments="}"),
+        chat.ToolCallChunk(index=1, id="c2", name="smell"),
+        chat.FinishChunk(reason="tool_calls"),
+        chat.UsageChunk(usage=usage),
     )
     assert [(event["type"], event.get("index")) for event in made] == [
         ("message_start", None),

@@ -39,9 +39,9 @@ def shown(value: object) -> Any:
     return json.loads(msgspec.json.encode(value))
 
 
-def chunks_of(*pieces: chat.ChatChunk) -> list[Any]:
-    maker = ChunkEncoder(number="r1", model="asked")
-    return [shown(chunk) for piece in pieces for chunk in maker.chunks(piece)] + [shown(maker.last())]
+def chunks_of(*chunks: chat.ChatChunk) -> list[Any]:
+    encoder = ChunkEncoder(response_id="r1", model="requested")
+    return [shown(data) for chunk in chunks for data in encoder.chunks(chunk)] + [shown(encoder.last())]
 
 
 @pytest.mark.parametrize(
@@ -328,11 +328,12 @@ def test_googles_schemas_become_json_schema() -> None:
 def test_a_stream_is_text_as_it_comes_and_one_last_chunk_with_all_else() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
     made = chunks_of(
-        chat.ChatChunk(text="a", model="real"),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at"')]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
-        chat.ChatChunk(finish_reason="tool_calls"),
-        chat.ChatChunk(usage=usage),
+        chat.ModelChunk(model="real"),
+        chat.TextChunk(text="a"),
+        chat.ToolCallChunk(index=0, id="c1", name="look", arguments='{"at"'),
+        chat.ToolCallChunk(index=0, arguments=": 1}"),
+        chat.FinishChunk(reason="tool_calls"),
+        chat.UsageChunk(usage=usage),
     )
     call = {"functionCall": {"id": "c1", "name": "look", "args": {"at": 1}}}
     ids = {"modelVersion": "real", "responseId": "r1"}
@@ -351,8 +352,9 @@ def test_a_stream_is_text_as_it_comes_and_one_last_chunk_with_all_else() -> None
     [("stop", "STOP"), ("length", "MAX_TOKENS"), ("tool_calls", "STOP"), ("content_filter", "SAFETY")],
 )
 def test_a_whole_answer_is_a_stream_of_one_chunk(reason: Any, finish: str) -> None:
-    answer = chat.ChatResponse(text="a", refusal="I will not", finish_reason=reason, usage=None)
-    whole = shown(response(answer, number="r1", model="m"))
+    content: list[chat.ResponsePart] = [chat.TextPart(text="a"), chat.RefusalPart(text="I will not")]
+    refused = chat.ChatResponse(content=content, finish_reason=reason, usage=None)
+    whole = shown(response(refused, response_id="r1", model="m"))
     assert whole == {
         "candidates": [
             {
@@ -368,8 +370,8 @@ def test_a_whole_answer_is_a_stream_of_one_chunk(reason: Any, finish: str) -> No
 
 def test_a_call_whose_arguments_are_no_object_is_no_call() -> None:
     made = chunks_of(
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments='{"at": ')]),
-        chat.ChatChunk(finish_reason="tool_calls"),
+        chat.ToolCallChunk(index=0, id="c1", name="look", arguments='{"at": '),
+        chat.FinishChunk(reason="tool_calls"),
     )
     (candidate,) = made[-1]["candidates"]
     assert (candidate["content"]["parts"], candidate["finishReason"]) == ([], "MALFORMED_FUNCTION_CALL")

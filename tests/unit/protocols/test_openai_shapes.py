@@ -25,11 +25,11 @@ def request(**fields: Any) -> bytes:
     return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
 
 
-def chunks_of(*pieces: chat.ChatChunk, include_usage: bool = False) -> list[Any]:
+def chunks_of(*chunks: chat.ChatChunk, include_usage: bool = False) -> list[Any]:
     """Return the chunks of a stream, as a client sees them."""
-    maker = ChunkEncoder(number="chatcmpl-1", created=1, model="asked", include_usage=include_usage)
-    made = [chunk for piece in pieces for chunk in maker.chunks(piece)] + maker.last()
-    return [json.loads(msgspec.json.encode(chunk)) for chunk in made]
+    encoder = ChunkEncoder(completion_id="chatcmpl-1", created=1, model="requested", include_usage=include_usage)
+    encoded = [data for chunk in chunks for data in encoder.chunks(chunk)] + encoder.last()
+    return [json.loads(msgspec.json.encode(data)) for data in encoded]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,12 @@ def test_an_answer_can_be_sent_back_as_its_sdk_has_given_it() -> None:
 
 
 def test_a_stream_begins_with_the_role_and_ends_with_the_reason() -> None:
-    made = chunks_of(chat.ChatChunk(text="a"), chat.ChatChunk(text="b", finish_reason="length", model="real"))
+    made = chunks_of(
+        chat.TextChunk(text="a"),
+        chat.ModelChunk(model="real"),
+        chat.TextChunk(text="b"),
+        chat.FinishChunk(reason="length"),
+    )
     assert [chunk["choices"][0]["delta"] for chunk in made] == [
         {"role": "assistant", "content": ""},
         {"content": "a"},
@@ -166,14 +171,19 @@ def test_a_stream_begins_with_the_role_and_ends_with_the_reason() -> None:
         {},
     ]
     assert [chunk["choices"][0]["finish_reason"] for chunk in made] == [None, None, None, "length"]
-    assert [chunk["model"] for chunk in made] == ["asked", "asked", "real", "real"]
+    assert [chunk["model"] for chunk in made] == ["requested", "requested", "real", "real"]
     assert all("usage" not in chunk for chunk in made)
     assert {chunk["object"] for chunk in made} == {"chat.completion.chunk"}
 
 
 def test_usage_comes_in_a_chunk_of_its_own_for_who_wants_it() -> None:
     usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
-    made = chunks_of(chat.ChatChunk(text="a"), chat.ChatChunk(finish_reason="stop", usage=usage), include_usage=True)
+    made = chunks_of(
+        chat.TextChunk(text="a"),
+        chat.FinishChunk(reason="stop"),
+        chat.UsageChunk(usage=usage),
+        include_usage=True,
+    )
     assert [chunk["usage"] for chunk in made[:-1]] == [None] * 3
     assert made[-1]["choices"] == []
     assert made[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
@@ -186,9 +196,9 @@ def test_a_stream_without_a_reason_or_a_piece_still_ends_as_one() -> None:
 
 def test_the_parts_of_tool_calls_have_their_index_and_the_first_one_has_its_name() -> None:
     made = chunks_of(
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, id="c1", name="look", arguments="{")]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments="}")]),
-        chat.ChatChunk(finish_reason="tool_calls"),
+        chat.ToolCallChunk(index=0, id="c1", name="look", arguments="{"),
+        chat.ToolCallChunk(index=0, arguments="}"),
+        chat.FinishChunk(reason="tool_calls"),
     )
     assert [chunk["choices"][0]["delta"].get("tool_calls") for chunk in made] == [
         None,
@@ -200,9 +210,9 @@ def test_the_parts_of_tool_calls_have_their_index_and_the_first_one_has_its_name
 
 
 def test_a_refusal_is_one_in_a_stream_and_in_a_whole_answer() -> None:
-    made = chunks_of(chat.ChatChunk(refusal="no"), chat.ChatChunk(finish_reason="content_filter"))
+    made = chunks_of(chat.RefusalChunk(text="no"), chat.FinishChunk(reason="content_filter"))
     assert made[1]["choices"][0]["delta"] == {"refusal": "no"}
-    response = chat.ChatResponse(text=None, refusal="no", finish_reason="content_filter", usage=None)
-    whole = json.loads(msgspec.json.encode(completion(response, number="1", created=1, model="m")))
+    response = chat.ChatResponse(content=[chat.RefusalPart(text="no")], finish_reason="content_filter", usage=None)
+    whole = json.loads(msgspec.json.encode(completion(response, completion_id="1", created=1, model="m")))
     assert whole["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": "no"}
     assert "usage" not in whole

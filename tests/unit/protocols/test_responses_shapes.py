@@ -36,7 +36,7 @@ def messages_of(*items: Any, **fields: Any) -> list[Any]:
 
 
 def maker(**fields: Any) -> ResponseEncoder:
-    return ResponseEncoder(request_id="r1", created=1, asked=decode_request(request(**fields)))
+    return ResponseEncoder(request_id="r1", created=1, request=decode_request(request(**fields)))
 
 
 def events_of(*chunks: chat.ChatChunk, **fields: Any) -> list[dict[str, Any]]:
@@ -232,10 +232,9 @@ def test_items_become_a_conversation() -> None:
 @pytest.mark.parametrize("calls_first", [False, True])
 def test_an_answer_that_is_sent_back_is_one_message_again(calls_first: bool) -> None:
     response = chat.ChatResponse(
-        text="I look.",
+        content=[chat.TextPart(text="I look."), chat.ToolCallPart(id="c1", name="look", arguments="{}")],
         finish_reason="tool_calls",
         usage=None,
-        tool_calls=[chat.ToolCall(id="c1", function=chat.FunctionCall(name="look", arguments="{}"))],
     )
     output = json.loads(msgspec.json.encode(maker().whole(response)))["output"]
     if calls_first:
@@ -248,7 +247,7 @@ def test_an_answer_that_is_sent_back_is_one_message_again(calls_first: bool) -> 
 
 def test_a_whole_answer_is_one_of_openais() -> None:
     response = chat.ChatResponse(
-        text="Hello",
+        content=[chat.TextPart(text="Hello")],
         finish_reason="stop",
         usage=chat.Usage(prompt_tokens=5, completion_tokens=2),
         model="served",
@@ -273,20 +272,21 @@ def test_a_whole_answer_is_one_of_openais() -> None:
     ],
 )
 def test_a_finish_reason_becomes_a_status(finish: Any, status: str, reason: str | None) -> None:
-    shown = maker().whole(chat.ChatResponse(text="He", finish_reason=finish, usage=None))
+    shown = maker().whole(chat.ChatResponse(content=[chat.TextPart(text="He")], finish_reason=finish, usage=None))
     assert shown.status == shown.output[0].status == status
     assert (shown.incomplete_details.reason if shown.incomplete_details else None) == reason
-    *_, last = events_of(chat.ChatChunk(text="He"), chat.ChatChunk(finish_reason=finish))
+    *_, last = events_of(chat.TextChunk(text="He"), chat.FinishChunk(reason=finish))
     assert last["type"] == f"response.{status}"
     assert last["response"]["status"] == status
 
 
 def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
     events = events_of(
-        chat.ChatChunk(text="Hel", model="served"),
-        chat.ChatChunk(text="lo"),
-        chat.ChatChunk(finish_reason="stop"),
-        chat.ChatChunk(usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)),
+        chat.ModelChunk(model="served"),
+        chat.TextChunk(text="Hel"),
+        chat.TextChunk(text="lo"),
+        chat.FinishChunk(reason="stop"),
+        chat.UsageChunk(usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7)),
     )
     assert names(events) == [
         "created",
@@ -306,7 +306,7 @@ def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
     assert events[2]["item"]["id"] == events[4]["item_id"] == events[8]["item"]["id"]
     assert events[2]["item"]["content"] == []
     whole = chat.ChatResponse(
-        text="Hello",
+        content=[chat.TextPart(text="Hello")],
         finish_reason="stop",
         usage=chat.Usage(prompt_tokens=5, completion_tokens=2, total_tokens=7),
         model="served",
@@ -315,17 +315,16 @@ def test_a_stream_of_text_has_openais_events_in_their_order() -> None:
 
 
 def test_a_stream_of_text_refusal_and_two_tool_calls_keeps_them_apart() -> None:
-    first, second = chat.ToolCallDelta(index=0, id="c1", name="look"), chat.ToolCallDelta(index=1, id="c2", name="go")
     events = events_of(
-        chat.ChatChunk(text="I"),
-        chat.ChatChunk(refusal="No"),
-        chat.ChatChunk(tool_calls=[first]),
-        chat.ChatChunk(tool_calls=[second]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments='{"a"')]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=1, arguments="{}")]),
-        chat.ChatChunk(tool_calls=[chat.ToolCallDelta(index=0, arguments=": 1}")]),
-        chat.ChatChunk(text=" see"),
-        chat.ChatChunk(finish_reason="tool_calls"),
+        chat.TextChunk(text="I"),
+        chat.RefusalChunk(text="No"),
+        chat.ToolCallChunk(index=0, id="c1", name="look"),
+        chat.ToolCallChunk(index=1, id="c2", name="go"),
+        chat.ToolCallChunk(index=0, arguments='{"a"'),
+        chat.ToolCallChunk(index=1, arguments="{}"),
+        chat.ToolCallChunk(index=0, arguments=": 1}"),
+        chat.TextChunk(text=" see"),
+        chat.FinishChunk(reason="tool_calls"),
     )
     deltas = [(event["output_index"], event["delta"]) for event in events if "delta" in event]
     assert deltas == [(0, "I"), (0, "No"), (1, '{"a"'), (2, "{}"), (1, ": 1}"), (0, " see")]
@@ -347,7 +346,7 @@ def test_an_empty_stream_is_a_whole_one() -> None:
 
 def test_an_error_in_a_stream_is_a_failed_response_with_what_came_before_it() -> None:
     stream = ResponseStream(maker())
-    lines = stream.events(chat.ChatChunk(text="Hel"))
+    lines = stream.events(chat.TextChunk(text="Hel"))
     *_, last = read(lines + stream.failed(HandlerCrashed("it has died"), "r1"))
     assert last["type"] == "response.failed"
     assert last["response"]["status"] == "failed"

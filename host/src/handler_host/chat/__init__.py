@@ -9,8 +9,8 @@ A GPT variant is a class with one method::
             for word in request.last_text().split():
                 yield word + " "
 
-The names are imported on first use: the host translates to and from ``handler_host.chat.types`` without loading what
-plugins are made with.
+The names are imported on first use: the host translates to and from ``handler_host.chat.types`` without loading the
+code for plugins.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handler_host.chat.conversion import accumulate, to_chunks
     from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.types import (
         AssistantMessage,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         ChatRequest,
         ChatResponse,
         Content,
+        FinishChunk,
         FinishReason,
         FunctionCall,
         FunctionSpec,
@@ -35,19 +37,27 @@ if TYPE_CHECKING:
         JsonSchema,
         JsonSchemaFormat,
         Message,
+        ModelChunk,
         NamedFunction,
         NamedToolChoice,
+        ReasoningChunk,
+        ReasoningPart,
+        RefusalChunk,
+        RefusalPart,
+        ResponsePart,
         SystemMessage,
+        TextChunk,
         TextFormat,
         TextPart,
         TokenCount,
         Tool,
         ToolCall,
-        ToolCallDelta,
+        ToolCallChunk,
+        ToolCallPart,
         ToolMessage,
         Usage,
+        UsageChunk,
         UserMessage,
-        accumulate,
         content_text,
     )
     from handler_host.chat.validation import arguments_of, image_of, validate_request
@@ -59,6 +69,7 @@ __all__ = [
     "ChatRequest",
     "ChatResponse",
     "Content",
+    "FinishChunk",
     "FinishReason",
     "FunctionCall",
     "FunctionSpec",
@@ -68,29 +79,40 @@ __all__ = [
     "JsonSchema",
     "JsonSchemaFormat",
     "Message",
+    "ModelChunk",
     "NamedFunction",
     "NamedToolChoice",
+    "ReasoningChunk",
+    "ReasoningPart",
+    "RefusalChunk",
+    "RefusalPart",
+    "ResponsePart",
     "SystemMessage",
+    "TextChunk",
     "TextFormat",
     "TextPart",
     "TokenCount",
     "Tool",
     "ToolCall",
-    "ToolCallDelta",
+    "ToolCallChunk",
+    "ToolCallPart",
     "ToolMessage",
     "Usage",
+    "UsageChunk",
     "UserMessage",
     "accumulate",
     "arguments_of",
     "content_text",
     "image_of",
     "raise_truncated",
+    "to_chunks",
     "validate_request",
 ]
 
 _MODULES = {
+    "conversion": ("accumulate", "to_chunks"),
     "handler": ("ChatHandler", "raise_truncated"),
-    "validation": ("arguments_of", "validate_request", "image_of"),
+    "validation": ("arguments_of", "image_of", "validate_request"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -1,24 +1,4 @@
-"""The base of chat handlers: one request type, one piece type, one method to write.
-
-A GPT variant is a class with one method::
-
-    from handler_host.chat import ChatHandler, ChatRequest
-
-    class Parrot(ChatHandler):
-        async def stream(self, request: ChatRequest):
-            for word in request.last_text().split():
-                yield word + " "
-
-What the method yields is a ``str`` (text) or a :class:`ChatChunk` (anything
-else). The base class makes the ``chat`` operation of it: it counts what is
-missing, keeps the finish reason right, and joins the pieces for a client that
-asked for no stream.
-
-A handler that can count the tokens of a request before it is answered adds the
-operation ``count_tokens``, from a :class:`ChatRequest` to a :class:`TokenCount`.
-
-The types are those of ``handler_host.chat.types``, and can be imported from here.
-"""
+"""Base class of chat handlers: one method to write."""
 
 from __future__ import annotations
 
@@ -26,25 +6,26 @@ import inspect
 import reprlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from typing import NoReturn
 
 from handler_host._internal.source_location import in_brackets, place_of
-from handler_host.chat.types import (
-    ChatChunk,
-    ChatRequest,
-    FinishReason,
-    accumulate,
-)
+from handler_host.chat.conversion import accumulate
+from handler_host.chat.types import ChatChunk, ChatRequest, FinishChunk, FinishReason, TextChunk
 from handler_host.chat.validation import validate_request
 from handler_host.plugin.context import Context
 from handler_host.plugin.errors import UpstreamError
 from handler_host.plugin.hooks import hookimpl
 from handler_host.plugin.operations import CallInfo, operation
 
-_NOTHING = ChatChunk()
-
 
 class ChatHandler:
-    """Base of a chat handler: write :meth:`stream`, and :meth:`open` if there is a client to make.
+    """Base of a chat handler: write :meth:`stream`, and :meth:`open` if the handler has a client.
+
+    The base class turns the chunks of :meth:`stream` into the operation ``chat``. It validates the request, adds the
+    finish reason if none came, and accumulates the chunks for a client that takes no stream.
+
+    A handler that can count the tokens of a request adds the operation ``count_tokens``, from a :class:`ChatRequest` to
+    a :class:`TokenCount`.
 
     ``self.context`` is set before :meth:`open` runs.
     """
@@ -57,50 +38,54 @@ class ChatHandler:
         self.context = context
         if type(self).stream is ChatHandler.stream:
             place = in_brackets(place_of(type(self)))
-            raise TypeError(f"{type(self).__name__}{place} has no stream: write `async def stream(self, request)`")
+            raise TypeError(f"{type(self).__name__}{place} has no stream; write `async def stream(self, request)`")
         if inspect.iscoroutinefunction(self.stream) or inspect.isgeneratorfunction(self.stream):
             raise TypeError(
-                f"stream{in_brackets(place_of(self.stream))} has to be `async def`, and to yield its pieces"
+                f"stream{in_brackets(place_of(self.stream))} is not an asynchronous generator; "
+                "write `async def`, and `yield` its chunks"
             )
         self._stream_takes_call = "call" in inspect.signature(self.stream).parameters
         await self.open()
 
     async def open(self) -> None:
-        """Import the SDK and make the client; register what has to be closed with ``self.context.on_close``."""
+        """Import the SDK and make the client; register its ``close`` with ``self.context.on_close``."""
 
     def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk | str]:
-        """Yield the answer's pieces. Add a parameter ``call`` to be given the dispatch's :class:`CallInfo`."""
-        raise NotImplementedError(f"{type(self).__name__} has to define stream(self, request)")
+        """Yield the response: a ``str`` is text, everything else a chunk.
+
+        A parameter ``call`` receives the :class:`CallInfo` of the dispatch.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define stream(self, request)")
 
     @operation("chat", summary="Answer a chat, at once or as a stream.", collect=accumulate)
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatChunk]:
-        """Run :meth:`stream` and see to it that the stream ends as a whole one does."""
+        """Run :meth:`stream`, and end it with a finish reason if it has none."""
         validate_request(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
-        async with aclosing(source) as chunks:  # type: ignore[type-var]
-            async for item in chunks:
-                chunk = ChatChunk(text=item) if isinstance(item, str) else item
-                if not isinstance(chunk, ChatChunk):
+        async with aclosing(source) as items:  # type: ignore[type-var]
+            async for item in items:
+                if isinstance(item, str):
+                    yield TextChunk(text=item)
+                elif isinstance(item, ChatChunk):
+                    finished = finished or isinstance(item, FinishChunk)
+                    yield item
+                else:
                     place = in_brackets(place_of(self.stream))
-                    raise TypeError(f"stream{place} has yielded {reprlib.repr(item)}: yield a str or a ChatPiece")
-                finished = finished or chunk.finish_reason is not None
-                if chunk != _NOTHING:
-                    yield chunk
+                    raise TypeError(f"stream{place} yielded {reprlib.repr(item)}; yield a str or a chunk")
         if not finished:
-            yield ChatChunk(finish_reason=self.on_missing_finish_reason())
+            yield FinishChunk(reason=self.on_missing_finish_reason())
 
     def on_missing_finish_reason(self) -> FinishReason:
-        """Say how a stream ended that gave no finish reason.
+        """Return the finish reason of a stream that gave none: ``stop``.
 
-        Here: it simply ended, which is what a dozen-line handler does. A handler
-        on a provider's SDK overrides this with :func:`cut_off`, for there a
-        stream without a finish reason is one that was cut off on its way.
+        A handler on a provider's SDK overrides this with :func:`raise_truncated`: there a stream without a finish
+        reason was cut off.
         """
         return "stop"
 
 
-def raise_truncated() -> FinishReason:
-    """Raise the error for a provider's answer that ended without a finish reason."""
-    raise UpstreamError("the provider's answer ended without a finish reason: it was cut off on its way")
+def raise_truncated() -> NoReturn:
+    """Raise the error for a provider's response that ended without a finish reason."""
+    raise UpstreamError("the provider's response was cut off: it ended without a finish reason")

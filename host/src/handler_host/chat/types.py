@@ -1,12 +1,15 @@
-"""What a chat is made of: the request, the pieces of its answer, and how they are joined.
+"""Types of the chat contract: the request, the chunks of a stream, the whole response.
 
-The types follow OpenAI's chat completions, which most providers and clients
-speak. They are apart from ``handler_host.chat`` so that the host, which only translates to
-and from them, does not carry what plugins are made with.
+Requests follow OpenAI's chat completions, which most providers and clients speak. Responses are ordered parts, as in
+Anthropic's messages and OpenAI's Responses: text, reasoning, refusals, tool calls.
+
+The module stands apart from ``handler_host.chat.handler`` because the host only translates to and from these types, and
+must not load the code for plugins.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
 import msgspec
@@ -15,9 +18,9 @@ FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 class _Model(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of the chat types: keyword arguments only, defaults not written out.
+    """Base of the chat types: keyword arguments only; JSON leaves defaults out.
 
-    Except where providers want them: a tool without its ``type`` is refused by OpenAI.
+    Tools and tool calls write them (``omit_defaults=False``): OpenAI refuses a tool without its ``type``.
     """
 
 
@@ -29,7 +32,7 @@ class ImageUrl(_Model, forbid_unknown_fields=True):
 
 
 class TextPart(_Model, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """A piece of text in a message."""
+    """Text in a message or a response."""
 
     text: str
 
@@ -40,18 +43,43 @@ class ImagePart(_Model, tag_field="type", tag="image_url", forbid_unknown_fields
     image_url: ImageUrl
 
 
+class ReasoningPart(_Model, tag_field="type", tag="reasoning"):
+    """Reasoning of the model."""
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+
+
+class RefusalPart(_Model, tag_field="type", tag="refusal"):
+    """A refusal of the model, in its own words."""
+
+    text: str
+
+
+class ToolCallPart(_Model, tag_field="type", tag="tool_call"):
+    """A tool call of the model; ``arguments`` is a JSON document."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+ResponsePart = TextPart | ReasoningPart | RefusalPart | ToolCallPart
+
+
 Content = str | list[TextPart | ImagePart]
 
 
 class FunctionCall(_Model, forbid_unknown_fields=True):
-    """The call of a function: its name, and its arguments as a JSON document."""
+    """A function's name, and the arguments of a call as a JSON document."""
 
     name: str
     arguments: str
 
 
 class ToolCall(_Model, forbid_unknown_fields=True, omit_defaults=False):
-    """A tool call that the model made."""
+    """A tool call that the model made, in a message of the history."""
 
     id: str
     function: FunctionCall
@@ -59,26 +87,42 @@ class ToolCall(_Model, forbid_unknown_fields=True, omit_defaults=False):
 
 
 class SystemMessage(_Model, tag_field="role", tag="system", forbid_unknown_fields=True):
-    """Instructions. ``developer`` messages of OpenAI become these."""
+    """Instructions, including OpenAI's ``developer`` messages."""
 
     content: str | list[TextPart]
     name: str | None = None
 
 
 class UserMessage(_Model, tag_field="role", tag="user", forbid_unknown_fields=True):
-    """What the user says and shows."""
+    """Text and images of the user."""
 
     content: Content
     name: str | None = None
 
 
 class AssistantMessage(_Model, tag_field="role", tag="assistant", forbid_unknown_fields=True):
-    """What the model said earlier; ``content`` may be None when it called tools or refused."""
+    """An earlier response of the model; ``content`` may be None if the model called tools or refused.
 
-    content: str | list[TextPart] | None = None
+    ``content`` takes the parts of a :class:`ChatResponse` as they are. Refusals and tool calls among them move to their
+    own fields, and reasoning is left out: handlers cannot send it back.
+    """
+
+    content: str | Sequence[ResponsePart] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     name: str | None = None
+
+    def __post_init__(self) -> None:
+        """Distribute the parts of a response."""
+        parts = self.content
+        if parts is None or isinstance(parts, str) or all(isinstance(part, TextPart) for part in parts):
+            return
+        calls = _tool_calls(parts)
+        refusal = _joined(parts, RefusalPart)
+        texts = [part for part in parts if isinstance(part, TextPart)]
+        self.content = texts or (None if calls or refusal else "")
+        self.tool_calls = [*(self.tool_calls or ()), *calls] or None
+        self.refusal = refusal if self.refusal is None else self.refusal
 
 
 class ToolMessage(_Model, tag_field="role", tag="tool", forbid_unknown_fields=True):
@@ -114,14 +158,14 @@ class NamedFunction(_Model, forbid_unknown_fields=True):
 
 
 class NamedToolChoice(_Model, forbid_unknown_fields=True, omit_defaults=False):
-    """The model has to call this function."""
+    """A function that the model must call."""
 
     function: NamedFunction
     type: Literal["function"] = "function"
 
 
 class JsonSchema(_Model, forbid_unknown_fields=True):
-    """The schema that the answer has to fit."""
+    """A JSON Schema that the response must fit."""
 
     name: str
     schema: dict[str, Any]
@@ -130,21 +174,21 @@ class JsonSchema(_Model, forbid_unknown_fields=True):
 
 
 class TextFormat(_Model, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """The answer is text."""
+    """Text, the default format of a response."""
 
 
 class JsonObjectFormat(_Model, tag_field="type", tag="json_object", forbid_unknown_fields=True):
-    """The answer is a JSON object."""
+    """A response that is a JSON object."""
 
 
 class JsonSchemaFormat(_Model, tag_field="type", tag="json_schema", forbid_unknown_fields=True):
-    """The answer is a JSON document that fits a schema."""
+    """A response that is a JSON document and fits a schema."""
 
     json_schema: JsonSchema
 
 
 class ChatRequest(_Model, forbid_unknown_fields=True):
-    """One turn of a chat. ``model`` None means the handler's own choice."""
+    """A request for the next turn of a chat; the handler chooses the model if ``model`` is None."""
 
     messages: list[Message]
     model: str | None = None
@@ -170,7 +214,7 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
 
 
 class Usage(_Model):
-    """Tokens, as the provider counts them."""
+    """Token counts of one response, as the provider reports them."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
@@ -178,13 +222,40 @@ class Usage(_Model):
 
 
 class TokenCount(_Model, omit_defaults=False):
-    """What the optional operation ``count_tokens`` of a chat handler answers to a :class:`ChatRequest`."""
+    """The response of the optional operation ``count_tokens`` to a :class:`ChatRequest`."""
 
     input_tokens: int
 
 
-class ToolCallDelta(_Model):
-    """A part of a tool call: the first one of an ``index`` has ``id`` and ``name``."""
+class _Chunk(_Model, tag_field="type"):
+    """Base of all chunks; each has its own value of ``type`` in JSON."""
+
+
+class TextChunk(_Chunk, tag="text"):
+    """The next part of the text; adjacent ones make one :class:`TextPart`."""
+
+    text: str
+
+
+class ReasoningChunk(_Chunk, tag="reasoning"):
+    """The next part of the model's reasoning; adjacent ones make one :class:`ReasoningPart`.
+
+    ``signature`` and ``encrypted`` are opaque data of the provider, and each ends its part.
+    """
+
+    text: str = ""
+    signature: str | None = None
+    encrypted: str | None = None
+
+
+class RefusalChunk(_Chunk, tag="refusal"):
+    """The next part of the model's refusal; adjacent ones make one :class:`RefusalPart`."""
+
+    text: str
+
+
+class ToolCallChunk(_Chunk, tag="tool_call"):
+    """The next part of a tool call; the first one of each ``index`` has ``id`` and ``name``."""
 
     index: int
     id: str | None = None
@@ -192,59 +263,70 @@ class ToolCallDelta(_Model):
     arguments: str = ""
 
 
-class ChatChunk(_Model):
-    """One item of a chat's stream; what it does not carry is left out.
+class ModelChunk(_Chunk, tag="model"):
+    """The model that responds, as the provider names it."""
 
-    A whole stream has one ``finish_reason`` and one ``usage``, in its last pieces.
-    """
+    model: str
 
-    text: str | None = None
-    refusal: str | None = None
-    tool_calls: list[ToolCallDelta] | None = None
-    finish_reason: FinishReason | None = None
-    usage: Usage | None = None
-    model: str | None = None
-    """The model that answers, as the provider names it."""
+
+class FinishChunk(_Chunk, tag="finish"):
+    """The reason why the model stopped; no content follows it, and a stream has exactly one."""
+
+    reason: FinishReason
+
+
+class UsageChunk(_Chunk, tag="usage"):
+    """The token counts of the response; if a stream has several, the last one counts."""
+
+    usage: Usage
+
+
+ChatChunk = TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk | ModelChunk | FinishChunk | UsageChunk
+"""One item of a chat's stream. Consumers must skip kinds and fields that they do not know."""
 
 
 class ChatResponse(_Model):
-    """A whole answer: the pieces of a stream, joined."""
+    """A whole response: the chunks of a stream, accumulated.
 
-    text: str | None
+    ``content`` has the parts in the order in which the model made them.
+    """
+
+    content: list[ResponsePart]
     finish_reason: FinishReason
     usage: Usage | None
-    refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
     model: str | None = None
 
+    @property
+    def text(self) -> str | None:
+        """The whole text, or None if there is no text part."""
+        return _joined(self.content, TextPart)
 
-def content_text(content: Content | list[TextPart] | None) -> str:
+    @property
+    def refusal(self) -> str | None:
+        """The whole refusal, or None if the model did not refuse in words."""
+        return _joined(self.content, RefusalPart)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls, as an :class:`AssistantMessage` takes them."""
+        return _tool_calls(self.content)
+
+
+def _joined(parts: Iterable[ResponsePart], kind: type[TextPart | RefusalPart]) -> str | None:
+    texts = [part.text for part in parts if isinstance(part, kind)]
+    return "".join(texts) if texts else None
+
+
+def _tool_calls(parts: Iterable[ResponsePart]) -> list[ToolCall]:
+    return [
+        ToolCall(id=part.id, function=FunctionCall(name=part.name, arguments=part.arguments))
+        for part in parts
+        if isinstance(part, ToolCallPart)
+    ]
+
+
+def content_text(content: str | Sequence[TextPart | ImagePart | ResponsePart] | None) -> str:
     """Return the text in a message's content, without its images."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content if isinstance(part, TextPart))
-
-
-def accumulate(chunks: list[ChatChunk]) -> ChatResponse:
-    """Make one answer of a stream's pieces."""
-    text: list[str] = []
-    refusal: list[str] = []
-    calls: dict[int, ToolCall] = {}
-    response = ChatResponse(text=None, finish_reason="stop", usage=None)
-    for chunk in chunks:
-        if chunk.text is not None:
-            text.append(chunk.text)
-        if chunk.refusal is not None:
-            refusal.append(chunk.refusal)
-        for delta in chunk.tool_calls or ():
-            call = calls.setdefault(delta.index, ToolCall(id="", function=FunctionCall(name="", arguments="")))
-            call.id = delta.id or call.id
-            call.function.name = delta.name or call.function.name
-            call.function.arguments += delta.arguments
-        response.finish_reason = chunk.finish_reason or response.finish_reason
-        response.usage = chunk.usage or response.usage
-        response.model = chunk.model or response.model
-    response.text = "".join(text) if text else None
-    response.refusal = "".join(refusal) if refusal else None
-    response.tool_calls = [calls[index] for index in sorted(calls)] or None
-    return response

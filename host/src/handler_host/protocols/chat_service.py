@@ -43,7 +43,8 @@ class _Decoders:
     def __init__(self) -> None:
         from handler_host.chat import types
 
-        self.chunk = msgspec.json.Decoder(types.ChatChunk)
+        self.chunk: msgspec.json.Decoder[types.ChatChunk] = msgspec.json.Decoder(types.ChatChunk)
+        self.model_chunk = types.ModelChunk
         self.answer = msgspec.json.Decoder(types.ChatResponse)
         self.count = msgspec.json.Decoder(types.TokenCount)
 
@@ -153,11 +154,11 @@ def handler_of(model: str) -> str:
 
 
 def _translate(translation: StreamEncoder, chunks: list[bytes], model: str | None = None) -> list[bytes]:
-    """Return the events of the pieces; ``model`` is for the first one, if it names none."""
-    decoder = _decoders().chunk
-    decoded = [_decode(decoder, chunk) for chunk in chunks]
-    if model is not None and decoded:
-        decoded[0].model = decoded[0].model or model
+    """Return the events of the chunks; ``model`` is the one to name if the handler names none."""
+    decoders = _decoders()
+    decoded = [_decode(decoders.chunk, chunk) for chunk in chunks]
+    if model is not None:
+        decoded.insert(0, decoders.model_chunk(model=model))
     return [event for chunk in decoded for event in translation.events(chunk)]
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from handler_host.chat.types import ChatChunk, ChatResponse, accumulate
+from handler_host.chat.conversion import accumulate
+from handler_host.chat.types import ChatChunk, ChatResponse, FinishChunk, TextChunk, UsageChunk
 from handler_host.plugin.errors import HostError, InvalidInput, UpstreamBadRequest
 from handler_host.testing.conformance import assert_refused
 from handler_host.testing.provider_conformance import ProviderConformance
@@ -72,17 +73,17 @@ class ChatConformanceV1(ProviderConformance):
             self.upstream.say(reply)
 
     def _chat(self, text: Any = "What is this?", **fields: Any) -> ChatResponse:
-        return msgspec.convert(self.worker.chat(text, **fields), ChatResponse)
+        return self.worker.chat(text, **fields)
 
-    def _pieces(self, text: Any = "What is this?", **fields: Any) -> list[ChatChunk]:
-        return msgspec.convert(list(self.worker.chat_pieces(text, **fields)), list[ChatChunk])
+    def _chunks(self, text: Any = "What is this?", **fields: Any) -> list[ChatChunk]:
+        return list(self.worker.chat_chunks(text, **fields))
 
     def test_an_answer_comes_whole(self) -> None:
         """Text, finish reason, usage, and the name of the model."""
         response = self._chat()
         assert response.text
         assert response.refusal is None
-        assert response.tool_calls is None
+        assert response.tool_calls == []
         if "finish_reason" not in self.ignores:
             assert response.finish_reason in ("stop", "length")
         if self.protocol is not None:
@@ -94,14 +95,17 @@ class ChatConformanceV1(ProviderConformance):
     def test_an_answer_comes_in_pieces_that_join_to_the_same(self) -> None:
         """One finish reason, after the text; one usage; and, of a provider's pieces, each as it came."""
         self._say(Reply(("One", " two", " three", " four")))
-        chunks = self._pieces()
-        assert any(chunk.text for chunk in chunks)
-        ends = [number for number, chunk in enumerate(chunks) if chunk.finish_reason is not None]
+        chunks = self._chunks()
+        texts = [chunk for chunk in chunks if isinstance(chunk, TextChunk)]
+        assert any(chunk.text for chunk in texts)
+        ends = [number for number, chunk in enumerate(chunks) if isinstance(chunk, FinishChunk)]
         assert len(ends) == 1, f"{len(ends)} finish reasons"
-        assert not any(chunk.text or chunk.tool_calls for chunk in chunks[ends[0] + 1 :]), "text after the end"
-        assert sum(chunk.usage is not None for chunk in chunks) == (0 if "usage" in self.ignores else 1)
+        later = accumulate(chunks[ends[0] + 1 :])
+        assert not later.text, "text after the finish reason"
+        assert not later.tool_calls, "a tool call after the finish reason"
+        assert sum(isinstance(chunk, UsageChunk) for chunk in chunks) == (0 if "usage" in self.ignores else 1)
         if self.protocol is not None:
-            assert len([chunk for chunk in chunks if chunk.text]) > 1, "the answer came in one piece"
+            assert len(texts) > 1, "the response came in one chunk"
             assert accumulate(chunks) == self._chat()
 
     def test_usage_comes_with_every_answer(self) -> None:
@@ -115,7 +119,7 @@ class ChatConformanceV1(ProviderConformance):
         assert usage.prompt_tokens > 0
         if self.protocol is not None:
             assert (usage.prompt_tokens, usage.completion_tokens) == (11, 31)
-            assert [chunk.usage for chunk in self._pieces() if chunk.usage is not None] == [usage]
+            assert [chunk.usage for chunk in self._chunks() if isinstance(chunk, UsageChunk)] == [usage]
 
     def test_a_conversation_arrives_in_its_order(self) -> None:
         """System, user, assistant, user."""
@@ -160,8 +164,8 @@ class ChatConformanceV1(ProviderConformance):
             pytest.skip("it is documented that max_tokens has no effect")
         self._say(Reply(finish="length"))
         assert self._chat("Tell me a long story.", max_tokens=3).finish_reason == "length"
-        ends = [chunk.finish_reason for chunk in self._pieces("Tell me a long story.", max_tokens=3)]
-        assert [end for end in ends if end is not None] == ["length"]
+        chunks = self._chunks("Tell me a long story.", max_tokens=3)
+        assert [chunk.reason for chunk in chunks if isinstance(chunk, FinishChunk)] == ["length"]
 
     def test_an_image_arrives_or_is_refused_at_its_place(self) -> None:
         """A ``data:`` URL."""
@@ -176,7 +180,7 @@ class ChatConformanceV1(ProviderConformance):
     def test_unicode_comes_through_both_ways(self) -> None:
         """Whole and streamed, also where a piece ends between two halves of a character."""
         self._say(Reply((UNICODE[:9], UNICODE[9:])))
-        responses = [self._chat(UNICODE), accumulate(self._pieces(UNICODE))]
+        responses = [self._chat(UNICODE), accumulate(self._chunks(UNICODE))]
         if self.protocol is not None:
             assert [response.text for response in responses] == [UNICODE, UNICODE]
             assert self.upstream.last.asked.turns[-1].text == UNICODE
@@ -231,13 +235,13 @@ class ChatConformanceV1(ProviderConformance):
         texts = [f"question {number}" for number in range(16)]
         requests = [{"messages": [{"role": "user", "content": text}], **short} for text in texts]
         running = [self.worker.begin("chat", request) for request in requests]
-        responses = [future.result(60)["text"] for future in running]
+        responses = [msgspec.convert(future.result(60), ChatResponse).text for future in running]
         if self.protocol is not None:
             assert responses == [f"{text}!" for text in texts]
 
     def test_a_client_that_leaves_a_stream_frees_its_place(self) -> None:
         """And the next one is answered."""
-        chunks = self.worker.chat_pieces("Tell me a very long story.")
+        chunks = self.worker.chat_chunks("Tell me a very long story.")
         next(chunks)
         chunks.close()
         assert self._chat().text

@@ -14,12 +14,13 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from handler_host.chat.types import ChatChunk, ChatResponse
 from handler_host.config import CatalogConfig, Config, HandlerPolicy
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
@@ -70,16 +71,18 @@ class WorkerUnderTest:
         """Begin an operation; ``result(30)`` of what is returned is the answer, and ``cancel()`` is to leave."""
         return self._background.start(self._ask(operation, request, timeout))
 
-    def chat(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> dict[str, Any]:
-        """Ask one question, or send messages; return the answer (``text``, ``finish_reason``, ``usage`` …)."""
-        response: dict[str, Any] = self.ask("chat", _chat_request(text, fields))
-        return response
+    def chat(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> ChatResponse:
+        """Run the operation ``chat`` with one question, or with messages; ``fields`` are further fields of the request.
 
-    def chat_pieces(
-        self, text: str | Sequence[Mapping[str, Any]], **fields: Any
-    ) -> Generator[dict[str, Any], None, None]:
-        """Do the same as a stream."""
-        return self.stream("chat", _chat_request(text, fields))
+        Returns the whole response.
+        """
+        return msgspec.convert(self.ask("chat", _chat_request(text, fields)), ChatResponse)
+
+    def chat_chunks(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> Generator[ChatChunk, None, None]:
+        """Run the operation ``chat`` as a stream; close the iterator to leave before its end."""
+        with closing(self.stream("chat", _chat_request(text, fields))) as chunks:
+            for chunk in chunks:
+                yield msgspec.convert(chunk, ChatChunk)
 
     def error_of(self, operation: str, request: object) -> HostError:
         """Return the error that an operation ends with; fails if there is none."""

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import msgspec
 import pytest
 
-from handler_host.chat.types import ChatChunk, ChatResponse, accumulate
+from handler_host.chat.conversion import accumulate
+from handler_host.chat.types import FinishChunk, TextChunk
 from handler_host.plugin.errors import (
     DeadlineExceeded,
     HostError,
@@ -75,7 +76,7 @@ class ProviderConformance(Conformance):
 
     def _lives(self) -> None:
         self.upstream.say(Reply())
-        assert self.worker.chat("Hi")["text"] == Reply().text
+        assert self.worker.chat("Hi").text == Reply().text
 
     def _fails(self, **request: Any) -> HostError:
         """Return the error of an answer, after having seen that a stream ends with the same."""
@@ -101,7 +102,7 @@ class ProviderConformance(Conformance):
         before = len(self.upstream.connections)
         for _ in range(3):
             self.worker.chat("Hi")
-            list(self.worker.chat_pieces("Hi"))
+            list(self.worker.chat_chunks("Hi"))
         made = len(self.upstream.connections) - before
         assert made <= 2, f"{made} connections for {len(self.upstream.requests)} calls"
 
@@ -114,11 +115,9 @@ class ProviderConformance(Conformance):
         """Its name, its arguments, an id, and the finish reason."""
         self._needs_tools()
         self.upstream.say(Reply((), finish="tool_calls", calls=(LOOK,)))
-        whole = msgspec.convert(self.worker.chat("Look!", tools=[TOOL]), ChatResponse)
-        chunks = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatChunk])
-        for response in (whole, accumulate(chunks)):
+        whole = self.worker.chat("Look!", tools=[TOOL])
+        for response in (whole, accumulate(self.worker.chat_chunks("Look!", tools=[TOOL]))):
             assert response.finish_reason == "tool_calls"
-            assert response.tool_calls is not None
             (call,) = response.tool_calls
             assert call.id
             assert call.function.name == LOOK.name
@@ -130,14 +129,11 @@ class ProviderConformance(Conformance):
         self._needs_tools()
         second = Called("smell", {"at": "roses"}, id="call_2", parts=1)
         self.upstream.say(Reply(("I", " see"), finish="tool_calls", calls=(LOOK, second)))
-        chunks = msgspec.convert(list(self.worker.chat_pieces("Look!", tools=[TOOL])), list[ChatChunk])
-        response = accumulate(chunks)
+        response = accumulate(self.worker.chat_chunks("Look!", tools=[TOOL]))
         assert response.text == "I see"
-        found = [
-            (call.function.name, msgspec.json.decode(call.function.arguments)) for call in response.tool_calls or ()
-        ]
+        found = [(call.function.name, msgspec.json.decode(call.function.arguments)) for call in response.tool_calls]
         assert found == [("look", LOOK.arguments), ("smell", {"at": "roses"})]
-        assert len({call.id for call in response.tool_calls or ()}) == 2
+        assert len({call.id for call in response.tool_calls}) == 2
 
     def test_a_tools_result_arrives_with_the_call_it_answers(self) -> None:
         """The second turn of every tool loop."""
@@ -148,7 +144,7 @@ class ProviderConformance(Conformance):
             {"role": "assistant", "content": None, "tool_calls": [call]},
             {"role": "tool", "tool_call_id": "c1", "content": "a cat"},
         ]
-        assert self.worker.chat(messages, tools=[TOOL])["text"] == Reply().text
+        assert self.worker.chat(messages, tools=[TOOL]).text == Reply().text
         user, assistant, tool = self.upstream.last.asked.turns
         assert (user.role, assistant.role, tool.role) == ("user", "assistant", "tool")
         assert [(made.name, made.arguments) for made in assistant.calls] == [("look", {"at": "x"})]
@@ -162,24 +158,24 @@ class ProviderConformance(Conformance):
     def test_an_empty_answer_is_an_answer(self) -> None:
         """No text, whole or streamed."""
         self.upstream.say(Reply((), completion_tokens=0))
-        assert not self.worker.chat("Hi").get("text")
-        chunks = msgspec.convert(list(self.worker.chat_pieces("Hi")), list[ChatChunk])
+        assert not self.worker.chat("Hi").text
+        chunks = list(self.worker.chat_chunks("Hi"))
         assert not accumulate(chunks).text
-        assert sum(chunk.finish_reason is not None for chunk in chunks) == 1
+        assert sum(isinstance(chunk, FinishChunk) for chunk in chunks) == 1
 
     def test_a_huge_answer_comes_whole(self) -> None:
         """A megabyte in five hundred pieces."""
         reply = Reply(tuple(f"{number:05d} {'ä' * 1000}" for number in range(500)))
         self.upstream.say(reply)
-        assert self.worker.chat("Hi")["text"] == reply.text
-        assert "".join(chunk.get("text") or "" for chunk in self.worker.chat_pieces("Hi")) == reply.text
+        assert self.worker.chat("Hi").text == reply.text
+        assert accumulate(self.worker.chat_chunks("Hi")).text == reply.text
 
     def test_the_first_piece_comes_before_the_provider_has_said_the_second(self) -> None:
         """And when the client leaves then, the provider's connection is closed at once."""
         self.upstream.say(Reply().breaking("stalled", after=1))
-        chunks = self.worker.chat_pieces("Hi")
-        first = next(chunk for chunk in chunks if chunk.get("text"))
-        assert first["text"] == Reply().chunks[0]
+        chunks = self.worker.chat_chunks("Hi")
+        first = next(chunk for chunk in chunks if isinstance(chunk, TextChunk))
+        assert first.text == Reply().chunks[0]
         assert not self.upstream.left.done()
         chunks.close()
         self.upstream.left.result(AT_ONCE)
@@ -257,7 +253,7 @@ class ProviderConformance(Conformance):
         self.upstream.say(Reply().breaking(how, after=1))
         chunks: list[Any] = []
         with pytest.raises(UpstreamError) as caught:
-            chunks.extend(self.worker.chat_pieces("Hi"))
+            chunks.extend(self.worker.chat_chunks("Hi"))
         assert not isinstance(caught.value, UpstreamBadRequest | UpstreamAuth), caught.value
         asked = len(self.upstream.requests)
         assert asked == 1, f"asked {asked} times, after the first piece had been sent"

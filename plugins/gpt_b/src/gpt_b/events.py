@@ -1,4 +1,4 @@
-"""From the events of Anthropic's stream to pieces of a chat."""
+"""From the events of Anthropic's stream to the chunks of a chat."""
 
 from __future__ import annotations
 
@@ -6,10 +6,20 @@ from typing import Any
 
 import msgspec
 
-from handler_host.chat import ChatChunk, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import (
+    ChatChunk,
+    FinishChunk,
+    FinishReason,
+    ModelChunk,
+    RefusalChunk,
+    TextChunk,
+    ToolCallChunk,
+    Usage,
+    UsageChunk,
+)
 from handler_host.plugin import UpstreamError, from_status
 
-_FINISHES: dict[str, FinishReason] = {
+_FINISH_REASONS: dict[str, FinishReason] = {
     "end_turn": "stop",
     "stop_sequence": "stop",
     "max_tokens": "length",
@@ -27,11 +37,11 @@ _STATUSES = {
     "timeout_error": 408,
     "overloaded_error": 529,
 }
-"""The status of an error that comes within a stream; any other is the provider's own fault."""
+"""HTTP status of each error type; a type that is not listed counts as 500."""
 
 
 class _Usage(msgspec.Struct):
-    """What has been counted so far; a later event has the higher count, or none."""
+    """Token counts so far; a later event has higher ones, or leaves them out."""
 
     input_tokens: int | None = None
     output_tokens: int | None = None
@@ -70,7 +80,7 @@ class _Error(msgspec.Struct):
 
 
 class _Event(msgspec.Struct):
-    """Any event of the stream; what this handler does not know is passed over, as Anthropic asks for."""
+    """Any event of the stream; unknown types and fields are skipped, as Anthropic asks its clients to do."""
 
     type: str
     index: int = 0
@@ -84,41 +94,43 @@ class _Event(msgspec.Struct):
 _decoder = msgspec.json.Decoder(_Event)
 
 
-class _Call:
-    """A tool call that is being streamed."""
+class _ToolCall:
+    """A tool call in progress."""
 
     def __init__(self, index: int, block: _Block) -> None:
-        self.index = index
-        self.block = block
-        self.has_arguments = False
+        self._index = index
+        self._block = block
+        self._has_arguments = False
 
-    def begin(self) -> ToolCallDelta:
-        return ToolCallDelta(index=self.index, id=self.block.id, name=self.block.name)
+    def start(self) -> ToolCallChunk:
+        return ToolCallChunk(index=self._index, id=self._block.id, name=self._block.name)
 
-    def go_on(self, fragment: str) -> ToolCallDelta:
-        self.has_arguments = True
-        return ToolCallDelta(index=self.index, arguments=fragment)
+    def add(self, fragment: str) -> ToolCallChunk:
+        self._has_arguments = True
+        return ToolCallChunk(index=self._index, arguments=fragment)
 
-    def end(self) -> ToolCallDelta | None:
-        """Return the arguments of a call that had none to stream: often ``{}``."""
-        if self.has_arguments:
-            return None
-        return ToolCallDelta(index=self.index, arguments=msgspec.json.encode(self.block.input or {}).decode())
+    def stop(self) -> list[ChatChunk]:
+        """Return the arguments of a call that streamed none: often ``{}``."""
+        if self._has_arguments:
+            return []
+        arguments = msgspec.json.encode(self._block.input or {}).decode()
+        return [ToolCallChunk(index=self._index, arguments=arguments)]
 
 
-class Events:
-    """One stream of events."""
+class EventDecoder:
+    """Translates the events of one stream."""
 
     def __init__(self) -> None:
         self._model: str | None = None
-        self._counted = _Usage()
-        self._calls: dict[int, _Call] = {}
-        self._begun = 0  # tool calls
+        """The model, until its chunk is returned."""
+        self._usage = _Usage()
+        self._calls: dict[int, _ToolCall] = {}
+        self._call_count = 0
 
     def chunks(self, data: str) -> list[ChatChunk]:
-        """Return the pieces in the data of one event: mostly one or none.
+        """Return the chunks in the data of one event: mostly one or none.
 
-        Raises ``UpstreamError`` for an event that tells of an error, and for one that is none.
+        Raises ``UpstreamError`` for an error event, and for data that is not an event of Anthropic's.
         """
         if not data:
             return []
@@ -127,64 +139,63 @@ class Events:
         except (msgspec.MsgspecError, UnicodeError) as error:
             raise UpstreamError("the provider sent an event that is not one of Anthropic's") from error
         if event.type == "error":
-            raise _told(event.error or _Error())
-        chunk = self._piece(event)
-        if chunk is None:
-            return []
-        chunk.model, self._model = self._model, None
-        return [chunk]
+            raise _stream_error(event.error or _Error())
+        chunks = self._translate(event)
+        # With the first content and not before it: until then the call can be retried.
+        if chunks and self._model is not None:
+            chunks.insert(0, ModelChunk(model=self._model))
+            self._model = None
+        return chunks
 
-    def _piece(self, event: _Event) -> ChatChunk | None:
-        if event.type == "content_block_delta":
-            return self._delta(event.index, event.delta or _Delta())
-        if event.type == "content_block_start":
-            return self._begin(event.index, event.content_block)
-        if event.type == "content_block_stop":
-            call = self._calls.pop(event.index, None)
-            last = call.end() if call is not None else None
-            return ChatChunk(tool_calls=[last]) if last is not None else None
-        if event.type == "message_start" and event.message is not None:
-            self._model = event.message.model
-            self._count(event.message.usage)
-        elif event.type == "message_delta":
-            self._count(event.usage)
-            return self._end(event.delta or _Delta())
-        return None
+    def _translate(self, event: _Event) -> list[ChatChunk]:
+        match event.type:
+            case "content_block_delta":
+                return self._add(event.index, event.delta or _Delta())
+            case "content_block_start" if event.content_block is not None:
+                return self._start(event.index, event.content_block)
+            case "content_block_stop" if event.index in self._calls:
+                return self._calls.pop(event.index).stop()
+            case "message_start" if event.message is not None:
+                self._model = event.message.model
+                self._count(event.message.usage)
+            case "message_delta":
+                self._count(event.usage)
+                return self._finish(event.delta or _Delta())
+        return []
 
-    def _delta(self, index: int, delta: _Delta) -> ChatChunk | None:
-        if delta.type == "text_delta":
-            return ChatChunk(text=delta.text) if delta.text else None
+    def _add(self, index: int, delta: _Delta) -> list[ChatChunk]:
+        if delta.type == "text_delta" and delta.text:
+            return [TextChunk(text=delta.text)]
         if delta.type == "input_json_delta" and index in self._calls and delta.partial_json:
-            return ChatChunk(tool_calls=[self._calls[index].go_on(delta.partial_json)])
-        return None  # thinking, its signature, citations: nothing that a chat's answer has a place for
+            return [self._calls[index].add(delta.partial_json)]
+        return []  # thinking, its signature, citations: not requested
 
-    def _begin(self, index: int, block: _Block | None) -> ChatChunk | None:
-        if block is None:
-            return None
+    def _start(self, index: int, block: _Block) -> list[ChatChunk]:
         if block.type == "tool_use":
-            call = self._calls[index] = _Call(self._begun, block)
-            self._begun += 1
-            return ChatChunk(tool_calls=[call.begin()])
-        return ChatChunk(text=block.text) if block.text else None
+            call = self._calls[index] = _ToolCall(self._call_count, block)
+            self._call_count += 1
+            return [call.start()]
+        return [TextChunk(text=block.text)] if block.text else []
 
     def _count(self, usage: _Usage | None) -> None:
         for name in _Usage.__struct_fields__:
             value = getattr(usage, name, None)
             if value is not None:
-                setattr(self._counted, name, value)
+                setattr(self._usage, name, value)
 
-    def _end(self, delta: _Delta) -> ChatChunk | None:
+    def _finish(self, delta: _Delta) -> list[ChatChunk]:
         if delta.stop_reason is None:
-            return None
-        counted = self._counted
-        cached = (counted.cache_creation_input_tokens or 0) + (counted.cache_read_input_tokens or 0)
-        prompt, completion = (counted.input_tokens or 0) + cached, counted.output_tokens or 0
-        return ChatChunk(
-            finish_reason=_FINISHES.get(delta.stop_reason, "stop"),
-            refusal=delta.stop_details.explanation if delta.stop_details is not None else None,
-            usage=Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion),
-        )
+            return []
+        chunks: list[ChatChunk] = []
+        if delta.stop_details is not None and delta.stop_details.explanation:
+            chunks.append(RefusalChunk(text=delta.stop_details.explanation))
+        chunks.append(FinishChunk(reason=_FINISH_REASONS.get(delta.stop_reason, "stop")))
+        counts = self._usage
+        cached = (counts.cache_creation_input_tokens or 0) + (counts.cache_read_input_tokens or 0)
+        prompt, completion = (counts.input_tokens or 0) + cached, counts.output_tokens or 0
+        usage = Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+        return [*chunks, UsageChunk(usage=usage)]
 
 
-def _told(error: _Error) -> UpstreamError:
+def _stream_error(error: _Error) -> UpstreamError:
     return from_status(_STATUSES.get(error.type, 500), error.message or error.type)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -13,10 +13,14 @@ from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
+    FinishChunk,
     FinishReason,
+    ModelChunk,
+    TextChunk,
     TokenCount,
-    ToolCallDelta,
+    ToolCallChunk,
     Usage,
+    UsageChunk,
     raise_truncated,
     validate_request,
 )
@@ -28,7 +32,7 @@ if TYPE_CHECKING:
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
 
-_FINISHES: dict[str, FinishReason] = {
+_FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
     # Not Google's, but that of servers which tell a function call so.
     "FUNCTION_CALL": "tool_calls",
@@ -81,9 +85,9 @@ class GptC(ChatHandler):
         deadline = call.deadline if call is not None else None
         async with aclosing(
             retry_stream(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)  # type: ignore[type-var]
-        ) as pieces:
-            async for piece in pieces:
-                yield piece
+        ) as chunks:
+            async for chunk in chunks:
+                yield chunk
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
@@ -99,7 +103,7 @@ class GptC(ChatHandler):
 
     def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a finish reason: the SDKs do not tell one that was cut off from a whole one."""
-        return raise_truncated()
+        raise_truncated()
 
     def _question(self, request: ChatRequest) -> Question:
         from gpt_c.questions import question
@@ -108,34 +112,62 @@ class GptC(ChatHandler):
         return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
 
     async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
-        finish, called, last = None, 0, ChatChunk()
+        decoder = _ChunkDecoder()
         async with aclosing(response) as chunks:  # type: ignore[type-var]
-            async for chunk in chunks:
-                if chunk.blocked is not None:
-                    raise ContentRefused(f"the provider refused the prompt: {chunk.blocked}")
-                if chunk.total_tokens:
-                    # Each chunk counts all that was before it: the last one has the sums.
-                    last.usage = Usage(
-                        prompt_tokens=chunk.prompt_tokens,
-                        completion_tokens=chunk.answer_tokens,
-                        total_tokens=chunk.total_tokens,
-                    )
-                last.model = chunk.model or last.model
-                finish = chunk.finish or finish
-                if chunk.text or chunk.calls:
-                    yield ChatChunk(
-                        text=chunk.text or None,
-                        tool_calls=[_delta(called + n, one) for n, one in enumerate(chunk.calls)] or None,
-                        model=chunk.model,
-                    )
-                    called += len(chunk.calls)
-        if finish is None:
+            async for data in chunks:
+                for chunk in decoder.chunks(data):
+                    yield chunk
+        for chunk in decoder.last():
+            yield chunk
+
+
+class _ChunkDecoder:
+    """Translates the chunks of one stream."""
+
+    def __init__(self) -> None:
+        self._finish: str | None = None
+        self._calls = 0
+        self._usage: Usage | None = None
+        self._model: str | None = None
+        self._sent_model: str | None = None
+
+    def chunks(self, data: Chunk) -> Iterator[ChatChunk]:
+        """Yield the content of a chunk, and keep the rest for :meth:`last`; raises ``ContentRefused``."""
+        if data.blocked is not None:
+            raise ContentRefused(f"the provider refused the prompt: {data.blocked}")
+        if data.total_tokens:
+            # Each chunk includes the counts of those before it.
+            self._usage = Usage(
+                prompt_tokens=data.prompt_tokens,
+                completion_tokens=data.answer_tokens,
+                total_tokens=data.total_tokens,
+            )
+        self._model = data.model or self._model
+        self._finish = data.finish or self._finish
+        if data.text or data.calls:
+            yield from self._new_model()
+        if data.text:
+            yield TextChunk(text=data.text)
+        for call in data.calls:
+            yield _tool_call(self._calls, call)
+            self._calls += 1
+
+    def last(self) -> Iterator[ChatChunk]:
+        """Yield model, finish reason and usage; raises ``UpstreamError`` for a response that is not whole."""
+        if self._finish is None:
             raise_truncated()
-        reason = _FINISHES.get(finish or "")
+        reason = _FINISH_REASONS.get(self._finish)
         if reason is None:
-            raise UpstreamError(f"the provider ended the answer before it was whole: {finish}")
-        last.finish_reason = "tool_calls" if called and reason == "stop" else reason
-        yield last
+            raise UpstreamError(f"the provider stopped before the response was complete: {self._finish}")
+        yield from self._new_model()
+        yield FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
+        if self._usage is not None:
+            yield UsageChunk(usage=self._usage)
+
+    def _new_model(self) -> Iterator[ChatChunk]:
+        if self._model is not None and self._model != self._sent_model:
+            self._sent_model = self._model
+            yield ModelChunk(model=self._model)
 
 
 def _backend(sdk: str, settings: Settings) -> Backend:
@@ -152,9 +184,9 @@ def _backend(sdk: str, settings: Settings) -> Backend:
     return GenAi(settings)
 
 
-def _delta(index: int, call: Call) -> ToolCallDelta:
-    """Return a call, with an identity where Google gave it none: clients answer by it."""
-    return ToolCallDelta(
+def _tool_call(index: int, call: Call) -> ToolCallChunk:
+    """Return a call, with a new ID if Google gave none: a tool message refers to its call by ID."""
+    return ToolCallChunk(
         index=index,
         id=call.id or f"call_{uuid.uuid4().hex[:24]}",
         name=call.name,

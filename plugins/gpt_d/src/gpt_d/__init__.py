@@ -10,16 +10,18 @@ from typing import Any
 
 import msgspec
 
-from gpt_d.chunks import Watch, piece_of
+from gpt_d.chunks import ChunkDecoder, Watch
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
-from gpt_d.whole import Heard, piece_of_whole
+from gpt_d.whole import Heard, chunks_of
 from handler_host.chat import (
     AssistantMessage,
     ChatChunk,
     ChatHandler,
     ChatRequest,
+    FinishChunk,
     FinishReason,
+    RefusalChunk,
     SystemMessage,
     arguments_of,
     raise_truncated,
@@ -117,24 +119,25 @@ class GptD(ChatHandler):
             body["_skip_mcp_handler"] = True
         deadline = call.deadline if call is not None else None
         attempt = self._streamed if call is None or call.streamed else self._whole
-        async for piece in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
-            yield piece
+        async for chunk in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
+            yield chunk
 
     def on_missing_finish_reason(self) -> FinishReason:
         """Refuse a stream without a finish reason: it was cut off on its way."""
-        return raise_truncated()
+        raise_truncated()
 
     async def _whole(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         heard = Heard()
         try:
             async with asyncio.timeout(self._patience(body["model"], self._plain_timeout)):
                 response = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
-            piece = piece_of_whole(response, heard.document())
+            chunks = chunks_of(response, heard.document())
         except HostError:
             raise
         except Exception as error:
             raise heard.told(translate(error, self._plain_timeout)) from error
-        yield piece
+        for chunk in chunks:
+            yield chunk
 
     async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         stream: Any = None
@@ -145,20 +148,19 @@ class GptD(ChatHandler):
                 stream = await self._ask(asked, self._timeout)
                 if stream.completion_stream is None:
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
-            watch = Watch(stream)
+            watch, decoder = Watch(stream), ChunkDecoder()
             while True:
                 async with asyncio.timeout(self._timeout):
-                    chunk = await anext(stream, None)
-                if chunk is None:
+                    data = await anext(stream, None)
+                if data is None:
                     return
                 refusal = watch.refusal()
                 if refusal is not None:
-                    yield ChatChunk(refusal=refusal)
-                piece = piece_of(chunk)
-                if piece is not None:
-                    if piece.finish_reason is not None and not watch.is_whole():
+                    yield RefusalChunk(text=refusal)
+                for chunk in decoder.chunks(data):
+                    if isinstance(chunk, FinishChunk) and not watch.is_whole():
                         raise_truncated()
-                    yield piece
+                    yield chunk
         except HostError:
             raise
         except Exception as error:

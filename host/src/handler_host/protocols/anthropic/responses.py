@@ -1,4 +1,4 @@
-"""What clients of Anthropic's messages get, made of the types of ``handler_host.chat.types``. Pure."""
+"""Responses for clients of Anthropic's messages, made from the types of ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ STOP_REASONS: dict[chat.FinishReason, str] = {
 }
 
 
-class _Answer(msgspec.Struct, kw_only=True):
-    """Base of what clients get: null is written, UNSET is left out."""
+class _Response(msgspec.Struct, kw_only=True):
+    """Base of responses: JSON has null for None, and leaves UNSET out."""
 
 
-class Usage(_Answer, kw_only=True):
-    """Tokens."""
+class Usage(_Response, kw_only=True):
+    """Token counts."""
 
     input_tokens: int
     output_tokens: int
 
 
-class Text(_Answer, tag_field="type", tag="text", kw_only=True):
+class Text(_Response, tag_field="type", tag="text", kw_only=True):
     """A block of text."""
 
     text: str
     citations: None = None
 
 
-class ToolUse(_Answer, tag_field="type", tag="tool_use", kw_only=True):
+class ToolUse(_Response, tag_field="type", tag="tool_use", kw_only=True):
     """A tool call."""
 
     id: str
@@ -46,15 +46,15 @@ class ToolUse(_Answer, tag_field="type", tag="tool_use", kw_only=True):
     input: dict[str, Any]
 
 
-class StopDetails(_Answer, tag_field="type", tag="refusal", kw_only=True):
-    """What a model said when it refused."""
+class StopDetails(_Response, tag_field="type", tag="refusal", kw_only=True):
+    """The words in which a model refused."""
 
     category: None = None
     explanation: str
 
 
-class Message(_Answer, tag_field="type", tag="message", kw_only=True):
-    """A whole answer; in a stream what is known of it at the beginning."""
+class Message(_Response, tag_field="type", tag="message", kw_only=True):
+    """A whole response, or its head at the start of a stream."""
 
     id: str
     role: str = "assistant"
@@ -66,74 +66,74 @@ class Message(_Answer, tag_field="type", tag="message", kw_only=True):
     usage: Usage
 
 
-class MessageStart(_Answer, tag_field="type", tag="message_start", kw_only=True):
+class MessageStart(_Response, tag_field="type", tag="message_start", kw_only=True):
     """The first event of a stream."""
 
     message: Message
 
 
-class Ping(_Answer, tag_field="type", tag="ping", kw_only=True):
-    """An event that says nothing."""
+class Ping(_Response, tag_field="type", tag="ping", kw_only=True):
+    """An event without content."""
 
 
-class BlockStart(_Answer, tag_field="type", tag="content_block_start", kw_only=True):
-    """A block begins."""
+class BlockStart(_Response, tag_field="type", tag="content_block_start", kw_only=True):
+    """The start of a block."""
 
     index: int
     content_block: Text | ToolUse
 
 
-class TextDelta(_Answer, tag_field="type", tag="text_delta", kw_only=True):
-    """More of a text."""
+class TextDelta(_Response, tag_field="type", tag="text_delta", kw_only=True):
+    """The next part of a text."""
 
     text: str
 
 
-class InputDelta(_Answer, tag_field="type", tag="input_json_delta", kw_only=True):
-    """More of a tool call's arguments, as JSON."""
+class InputDelta(_Response, tag_field="type", tag="input_json_delta", kw_only=True):
+    """The next part of a tool call's arguments, as JSON."""
 
     partial_json: str
 
 
-class BlockDelta(_Answer, tag_field="type", tag="content_block_delta", kw_only=True):
-    """A block goes on."""
+class BlockDelta(_Response, tag_field="type", tag="content_block_delta", kw_only=True):
+    """The next part of a block."""
 
     index: int
     delta: TextDelta | InputDelta
 
 
-class BlockStop(_Answer, tag_field="type", tag="content_block_stop", kw_only=True):
-    """A block ends."""
+class BlockStop(_Response, tag_field="type", tag="content_block_stop", kw_only=True):
+    """The end of a block."""
 
     index: int
 
 
-class Stop(_Answer, kw_only=True):
-    """How a stream ends."""
+class Stop(_Response, kw_only=True):
+    """The reason why the model stopped."""
 
     stop_reason: str
     stop_sequence: None = None
     stop_details: StopDetails | UnsetType = UNSET
 
 
-class MessageDelta(_Answer, tag_field="type", tag="message_delta", kw_only=True):
+class MessageDelta(_Response, tag_field="type", tag="message_delta", kw_only=True):
     """The last event but one."""
 
     delta: Stop
     usage: Usage
 
 
-class MessageStop(_Answer, tag_field="type", tag="message_stop", kw_only=True):
+class MessageStop(_Response, tag_field="type", tag="message_stop", kw_only=True):
     """The last event."""
 
 
-class TokenCount(_Answer, kw_only=True):
-    """The tokens of a request."""
+class TokenCount(_Response, kw_only=True):
+    """The token count of a request."""
 
     input_tokens: int
 
 
-class Model(_Answer, tag_field="type", tag="model", kw_only=True):
+class Model(_Response, tag_field="type", tag="model", kw_only=True):
     """A handler, as a client of Anthropic sees it."""
 
     id: str
@@ -142,8 +142,8 @@ class Model(_Answer, tag_field="type", tag="model", kw_only=True):
     lifecycle: str = "active"
 
 
-class ModelPage(_Answer, kw_only=True):
-    """All of them, on one page."""
+class ModelPage(_Response, kw_only=True):
+    """All models, on one page."""
 
     data: list[Model]
     has_more: bool = False
@@ -168,31 +168,38 @@ def model_page(models: list[Model]) -> ModelPage:
     )
 
 
-def message(response: chat.ChatResponse, *, number: str, model: str) -> Message:
-    """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
-    content: list[Text | ToolUse] = [Text(text=response.text)] if response.text else []
-    content += [_tool_use(call) for call in response.tool_calls or ()]
+def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Message:
+    """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
+    content: list[Text | ToolUse] = []
+    for part in response.content:
+        match part:
+            case chat.TextPart() if part.text:
+                content.append(Text(text=part.text))
+            case chat.ToolCallPart():
+                content.append(_tool_use(part))
+            case _:
+                pass  # a refusal goes into the stop details; reasoning has no place yet
+    refusal = response.refusal
     return Message(
-        id=number,
+        id=message_id,
         model=response.model or model,
         content=content,
-        stop_reason=_stop_reason(response.finish_reason, response.refusal),
-        stop_details=StopDetails(explanation=response.refusal) if response.refusal else None,
+        stop_reason=_stop_reason(response.finish_reason, refusal),
+        stop_details=StopDetails(explanation=refusal) if refusal else None,
         usage=_usage(response.usage or chat.Usage()),
     )
 
 
-def _tool_use(call: chat.ToolCall) -> ToolUse:
-    function = call.function
+def _tool_use(call: chat.ToolCallPart) -> ToolUse:
     try:
-        arguments = msgspec.json.decode(function.arguments or "{}", type=dict[str, Any])
+        arguments = msgspec.json.decode(call.arguments or "{}", type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError):
-        raise UpstreamError(f"the model called {function.name!r} with arguments that are no JSON object") from None
-    return ToolUse(id=call.id, name=function.name, input=arguments)
+        raise UpstreamError(f"the model called {call.name!r} with arguments that are not a JSON object") from None
+    return ToolUse(id=call.id, name=call.name, input=arguments)
 
 
-def _stop_reason(finish: chat.FinishReason, refusal: object) -> str:
-    """Return Anthropic's word: a model that refuses in words may have finished as usual."""
+def _stop_reason(finish: chat.FinishReason, refusal: str | None) -> str:
+    """Return Anthropic's stop reason: a model that refuses in words may have finished as usual."""
     return "refusal" if refusal else STOP_REASONS[finish]
 
 
@@ -201,76 +208,91 @@ def _usage(usage: chat.Usage) -> Usage:
 
 
 class EventEncoder:
-    """Makes the events of one stream from the pieces of a handler.
+    """Makes the events of one stream from the chunks of a handler.
 
-    Blocks come one after the other, as Anthropic sends them: a text, then a call, then
-    another. What a handler says later of a call that another has followed goes
-    to the block of that call, which clients find by its index.
+    One block follows another, as Anthropic sends them: a text, then a call, then
+    another. An argument that comes after the next block has started goes to the
+    block of its own call, which clients find by its index.
     """
 
-    def __init__(self, *, number: str, model: str) -> None:
-        self._number = number
+    def __init__(self, *, message_id: str, model: str) -> None:
+        self._id = message_id
         self._model = model
-        self._begun = False
+        self._has_started = False
         self._blocks = 0
         self._open: int | None = None
+        """Index of the open block."""
         self._text: int | None = None
+        """Index of the last text block."""
         self._calls: dict[int, int] = {}
+        """Index of each tool call's block, by the index of the call."""
         self._usage = chat.Usage()
         self._finish: chat.FinishReason = "stop"
         self._refusal: list[str] = []
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
-        """Return the events of one piece; of a piece of usage alone there may be none."""
-        self._usage = chunk.usage or self._usage
-        self._model = chunk.model or self._model
-        self._finish = chunk.finish_reason or self._finish
-        if chunk.refusal is not None:
-            self._refusal.append(chunk.refusal)
-        made = self._begin()
-        if chunk.text:
-            if self._text is None or self._open != self._text:
-                made += self._start(Text(text=""))
-                self._text = self._open
-            made.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=chunk.text)))
-        for part in chunk.tool_calls or ():
-            made += self._call(part)
-        return _encoded(made)
+        """Return the events for one chunk; some chunks have none."""
+        match chunk:
+            case chat.TextChunk():
+                return _encoded([*self._start(), *self._add_text(chunk.text)])
+            case chat.ToolCallChunk():
+                return _encoded([*self._start(), *self._add_call(chunk)])
+            case chat.RefusalChunk():
+                self._refusal.append(chunk.text)
+            case chat.FinishChunk():
+                self._finish = chunk.reason
+            case chat.ModelChunk():
+                self._model = chunk.model
+            case chat.UsageChunk():
+                self._usage = chunk.usage
+            case chat.ReasoningChunk():
+                pass  # no thinking block: clients cannot send one back yet
+        return []
 
     def last(self) -> list[bytes]:
-        """Return what to send when the pieces have ended."""
+        """Return the events to send after the last chunk."""
         refusal = "".join(self._refusal)
         stop = Stop(
             stop_reason=_stop_reason(self._finish, refusal),
             stop_details=StopDetails(explanation=refusal) if refusal else UNSET,
         )
-        ending: list[Event] = [MessageDelta(delta=stop, usage=_usage(self._usage)), MessageStop()]
-        return _encoded([*self._begin(), *self._stop(), *ending])
+        end: list[Event] = [MessageDelta(delta=stop, usage=_usage(self._usage)), MessageStop()]
+        return _encoded([*self._start(), *self._stop_block(), *end])
 
-    def _begin(self) -> list[Event]:
-        if self._begun:
+    def _start(self) -> list[Event]:
+        if self._has_started:
             return []
-        self._begun = True
-        empty = Message(id=self._number, model=self._model, content=[], usage=_usage(self._usage))
+        self._has_started = True
+        empty = Message(id=self._id, model=self._model, content=[], usage=_usage(self._usage))
         return [MessageStart(message=empty), Ping()]
 
-    def _call(self, part: chat.ToolCallDelta) -> list[Event]:
-        made: list[Event] = []
-        if part.index not in self._calls:
-            made += self._start(ToolUse(id=part.id or "", name=part.name or "", input={}))
-            self._calls[part.index] = self._blocks - 1
-        if part.arguments:
-            delta = InputDelta(partial_json=part.arguments)
-            made.append(BlockDelta(index=self._calls[part.index], delta=delta))
-        return made
+    def _add_text(self, text: str) -> list[Event]:
+        if not text:
+            return []
+        events: list[Event] = []
+        if self._text is None or self._open != self._text:
+            events += self._start_block(Text(text=""))
+            self._text = self._open
+        events.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=text)))
+        return events
 
-    def _start(self, block: Text | ToolUse) -> list[Event]:
-        made: list[Event] = [*self._stop(), BlockStart(index=self._blocks, content_block=block)]
+    def _add_call(self, chunk: chat.ToolCallChunk) -> list[Event]:
+        events: list[Event] = []
+        if chunk.index not in self._calls:
+            events += self._start_block(ToolUse(id=chunk.id or "", name=chunk.name or "", input={}))
+            self._calls[chunk.index] = self._blocks - 1
+        if chunk.arguments:
+            delta = InputDelta(partial_json=chunk.arguments)
+            events.append(BlockDelta(index=self._calls[chunk.index], delta=delta))
+        return events
+
+    def _start_block(self, block: Text | ToolUse) -> list[Event]:
+        events: list[Event] = [*self._stop_block(), BlockStart(index=self._blocks, content_block=block)]
         self._open = self._blocks
         self._blocks += 1
-        return made
+        return events
 
-    def _stop(self) -> list[Event]:
+    def _stop_block(self) -> list[Event]:
         if self._open is None:
             return []
         stopped, self._open = self._open, None
@@ -278,4 +300,4 @@ class EventEncoder:
 
 
 def _encoded(events: list[Event]) -> list[bytes]:
-    return [event(msgspec.json.encode(made), str(made.__struct_config__.tag)) for made in events]
+    return [event(msgspec.json.encode(data), str(data.__struct_config__.tag)) for data in events]

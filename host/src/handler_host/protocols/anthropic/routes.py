@@ -78,28 +78,28 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.requests import decode_message
         from handler_host.protocols.anthropic.responses import EventEncoder, message
 
-        body, asked = decode_message(await self._limits.json_body(request))
-        number = f"msg_{request_context.current.get().request_id}"
+        body, translated = decode_message(await self._limits.json_body(request))
+        message_id = f"msg_{request_context.current.get().request_id}"
         try:
             if body.stream:
-                events = MessageStream(EventEncoder(number=number, model=body.model))
-                return await self._chats.stream(request, body.model, asked.chat, events)
-            response = await self._chats.respond(body.model, asked.chat)
+                events = MessageStream(EventEncoder(message_id=message_id, model=body.model))
+                return await self._chats.stream(request, body.model, translated.chat, events)
+            response = await self._chats.respond(body.model, translated.chat)
         except InvalidInput as error:
-            raise asked.with_client_path(error) from None
-        return json_answer(message(response, number=number, model=body.model))
+            raise translated.with_client_path(error) from None
+        return json_answer(message(response, message_id=message_id, model=body.model))
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
         from handler_host.protocols.anthropic.requests import decode_count
         from handler_host.protocols.anthropic.responses import TokenCount
 
-        body, asked = decode_count(await self._limits.json_body(request))
+        body, translated = decode_count(await self._limits.json_body(request))
         try:
-            counted = await self._chats.count(body.model, asked.chat)
+            count = await self._chats.count(body.model, translated.chat)
         except InvalidInput as error:
-            raise asked.with_client_path(error) from None
-        return json_answer(TokenCount(input_tokens=counted.input_tokens))
+            raise translated.with_client_path(error) from None
+        return json_answer(TokenCount(input_tokens=count.input_tokens))
 
     def beside(self, routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
         """Return OpenAI's routes, with Anthropic's models at the same paths for who sends Anthropic's header.
@@ -141,16 +141,16 @@ def _by_header(own: Endpoint, other: Endpoint) -> Endpoint:
 class MessageStream:
     """The events of a streamed message."""
 
-    def __init__(self, maker: EventEncoder) -> None:
-        self._maker = maker
+    def __init__(self, encoder: EventEncoder) -> None:
+        self._encoder = encoder
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
-        """Return the events of one piece."""
-        return self._maker.events(chunk)
+        """Return the events for one chunk."""
+        return self._encoder.events(chunk)
 
     def last(self) -> list[bytes]:
         """Return the last events."""
-        return self._maker.last()
+        return self._encoder.last()
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as Anthropic's SDK expects it in a stream, and nothing after it."""

@@ -1,4 +1,4 @@
-"""What clients of Gemini's generateContent get, made of the types of ``handler_host.chat.types``. Pure."""
+"""Responses for clients of Gemini's generateContent, made from the types of ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
+from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import HostError
 
@@ -25,57 +26,57 @@ STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-"""Google's word (google.rpc.Code) for a status; each other one is that of a wrong request."""
+"""Google's name (google.rpc.Code) of each status; every other status below 500 is INVALID_ARGUMENT."""
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
-NO_CALL = "MALFORMED_FUNCTION_CALL"
-"""Google's reason for the end of an answer whose function call is none."""
+MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
+"""Google's finish reason for a function call whose arguments are not a JSON object."""
 _TYPE = "type.googleapis.com/google.rpc."
 
 
-class _Answer(msgspec.Struct, kw_only=True, rename="camel"):
-    """Base of what clients get: UNSET is left out."""
+class _Response(msgspec.Struct, kw_only=True, rename="camel"):
+    """Base of responses: JSON leaves UNSET out."""
 
 
-class FunctionCall(_Answer, kw_only=True):
-    """A whole call: Gemini sends no parts of one."""
+class FunctionCall(_Response, kw_only=True):
+    """A whole call: Gemini does not send calls in parts."""
 
     id: str | UnsetType = UNSET
     name: str
     args: dict[str, Any]
 
 
-class Part(_Answer, kw_only=True):
-    """Text, or a call."""
+class Part(_Response, kw_only=True):
+    """A text or a call."""
 
     text: str | UnsetType = UNSET
     function_call: FunctionCall | UnsetType = UNSET
 
 
-class Content(_Answer, kw_only=True):
-    """What the model says."""
+class Content(_Response, kw_only=True):
+    """The parts of a response."""
 
     parts: list[Part]
     role: str = "model"
 
 
-class Candidate(_Answer, kw_only=True):
-    """The one candidate."""
+class Candidate(_Response, kw_only=True):
+    """The only candidate."""
 
     content: Content
     finish_reason: str | UnsetType = UNSET
     index: int = 0
 
 
-class UsageMetadata(_Answer, kw_only=True):
-    """Tokens."""
+class UsageMetadata(_Response, kw_only=True):
+    """Token counts."""
 
     prompt_token_count: int
     candidates_token_count: int
     total_token_count: int
 
 
-class GenerateContentResponse(_Answer, kw_only=True):
-    """A whole answer, or a chunk of a stream."""
+class GenerateContentResponse(_Response, kw_only=True):
+    """A whole response, or a chunk of a stream."""
 
     candidates: list[Candidate]
     usage_metadata: UsageMetadata | UnsetType = UNSET
@@ -83,13 +84,13 @@ class GenerateContentResponse(_Answer, kw_only=True):
     response_id: str
 
 
-class CountTokensResponse(_Answer, kw_only=True):
-    """The tokens of a request."""
+class CountTokensResponse(_Response, kw_only=True):
+    """The token count of a request."""
 
     total_tokens: int
 
 
-class Model(_Answer, kw_only=True):
+class Model(_Response, kw_only=True):
     """A handler, as a client of Gemini sees it."""
 
     name: str
@@ -99,14 +100,14 @@ class Model(_Answer, kw_only=True):
     supported_generation_methods: list[str]
 
 
-class ModelList(_Answer, kw_only=True):
-    """All of them, on one page."""
+class ModelList(_Response, kw_only=True):
+    """All models, on one page."""
 
     models: list[Model]
 
 
 def model(status: HandlerStatus, name: str, methods: list[str]) -> Model:
-    """Return a handler under the name that it was asked for."""
+    """Return a handler as a model, under the requested name."""
     return Model(
         name=f"models/{name}",
         version=status.version,
@@ -116,73 +117,71 @@ def model(status: HandlerStatus, name: str, methods: list[str]) -> Model:
     )
 
 
-def response(answer: chat.ChatResponse, *, number: str, model: str) -> GenerateContentResponse:
-    """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
-    maker = ChunkEncoder(number=number, model=model)
-    maker.keep(answer.tool_calls or [])
-    usage = answer.usage or UNSET
-    last = maker.last_of(answer.finish_reason, usage if usage is not UNSET else None, answer.model)
-    said = [Part(text=text) for text in (answer.text, answer.refusal) if text]
-    last.candidates[0].content.parts[:0] = said
+def response(whole: chat.ChatResponse, *, response_id: str, model: str) -> GenerateContentResponse:
+    """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
+    encoder = ChunkEncoder(response_id=response_id, model=model)
+    parts = [part for chunk in to_chunks(whole) for part in encoder.parts(chunk)]
+    last = encoder.last()
+    last.candidates[0].content.parts[:0] = parts
     return last
 
 
 class ChunkEncoder:
-    """Makes the chunks of one stream from the pieces of a handler."""
+    """Makes the chunks of one stream in Gemini's form from those of a handler.
 
-    def __init__(self, *, number: str, model: str) -> None:
-        self._number = number
+    Text is sent at once. Calls are kept until the end, when they are whole, and so are finish reason and usage.
+    """
+
+    def __init__(self, *, response_id: str, model: str) -> None:
+        self._id = response_id
         self._model = model
         self._rest: list[chat.ChatChunk] = []
-        self._calls: list[chat.ToolCall] = []
+        """Chunks that are sent at the end."""
 
     def chunks(self, chunk: chat.ChatChunk) -> list[GenerateContentResponse]:
-        """Return what to send for one piece: its text; all else comes at the end, where it is whole."""
-        self._model = chunk.model or self._model
-        text = (chunk.text or "") + (chunk.refusal or "")
-        if chunk.tool_calls or chunk.finish_reason or chunk.usage:
-            self._rest.append(
-                chat.ChatChunk(tool_calls=chunk.tool_calls, finish_reason=chunk.finish_reason, usage=chunk.usage)
-            )
-        return [self._chunk([Part(text=text)])] if text else []
+        """Return the chunks to send for one chunk of the handler: one for text, else none."""
+        return [self._chunk([part]) for part in self.parts(chunk)]
+
+    def parts(self, chunk: chat.ChatChunk) -> list[Part]:
+        """Return the parts to send for one chunk, and keep the rest for :meth:`last`."""
+        match chunk:
+            case chat.TextChunk() | chat.RefusalChunk():
+                return [Part(text=chunk.text)] if chunk.text else []
+            case chat.ModelChunk():
+                self._model = chunk.model
+            case chat.ReasoningChunk():
+                pass  # no thought part: clients cannot send one back yet
+            case _:
+                self._rest.append(chunk)
+        return []
 
     def last(self) -> GenerateContentResponse:
-        """Return what to send when the pieces have ended."""
-        whole = chat.accumulate(self._rest)
-        self.keep(whole.tool_calls or [])
-        return self.last_of(whole.finish_reason, whole.usage, None)
-
-    def keep(self, calls: list[chat.ToolCall]) -> None:
-        """Keep calls for the last chunk."""
-        self._calls = calls
-
-    def last_of(self, reason: str, usage: chat.Usage | None, model: str | None) -> GenerateContentResponse:
-        """Return the chunk that ends an answer for ``reason``."""
-        self._model = model or self._model
-        parts = [_called(call) for call in self._calls]
-        made = self._chunk([part for part in parts if part is not None])
-        made.candidates[0].finish_reason = FINISHES[reason] if None not in parts else NO_CALL
-        if usage is not None:
-            made.usage_metadata = UsageMetadata(
-                prompt_token_count=usage.prompt_tokens,
-                candidates_token_count=usage.completion_tokens,
-                total_token_count=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
+        """Return the chunk to send after the handler's last one: calls, finish reason and usage."""
+        rest = accumulate(self._rest)
+        calls = [_function_call(call) for call in rest.tool_calls]
+        last = self._chunk([Part(function_call=call) for call in calls if call is not None])
+        last.candidates[0].finish_reason = MALFORMED_CALL if None in calls else FINISHES[rest.finish_reason]
+        if rest.usage is not None:
+            last.usage_metadata = UsageMetadata(
+                prompt_token_count=rest.usage.prompt_tokens,
+                candidates_token_count=rest.usage.completion_tokens,
+                total_token_count=rest.usage.total_tokens or rest.usage.prompt_tokens + rest.usage.completion_tokens,
             )
-        return made
+        return last
 
     def _chunk(self, parts: list[Part]) -> GenerateContentResponse:
         return GenerateContentResponse(
-            candidates=[Candidate(content=Content(parts=parts))], model_version=self._model, response_id=self._number
+            candidates=[Candidate(content=Content(parts=parts))], model_version=self._model, response_id=self._id
         )
 
 
-def _called(call: chat.ToolCall) -> Part | None:
-    """Return a call as a part, or None if its arguments are no JSON object, as models' are now and then."""
+def _function_call(call: chat.ToolCall) -> FunctionCall | None:
+    """Return a call, or None if its arguments are not a JSON object, which models produce now and then."""
     try:
         arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
     except msgspec.DecodeError:
         return None
-    return Part(function_call=FunctionCall(id=call.id or UNSET, name=call.function.name, args=arguments))
+    return FunctionCall(id=call.id or UNSET, name=call.function.name, args=arguments)
 
 
 def error_body(error: HostError, request_id: str) -> bytes:

@@ -81,12 +81,12 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
-        asked = decode_request(await self._limits.json_body(request)).to_chat(model)
+        translated = decode_request(await self._limits.json_body(request)).to_chat(model)
         try:
-            answer = await self._chats.respond(model, asked.chat)
+            whole = await self._chats.respond(model, translated.chat)
         except InvalidInput as error:
-            raise asked.with_client_path(error) from None
-        return json_answer(response(answer, number=request_context.current.get().request_id, model=model))
+            raise translated.with_client_path(error) from None
+        return json_answer(response(whole, response_id=request_context.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
         """Answer a chat as a stream: events with ``alt=sse``, else one JSON array, bit by bit."""
@@ -94,14 +94,14 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
-        asked = decode_request(await self._limits.json_body(request)).to_chat(model)
-        maker = ChunkEncoder(number=request_context.current.get().request_id, model=model)
+        translated = decode_request(await self._limits.json_body(request)).to_chat(model)
+        encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
         try:
             if request.query.get("alt") == "sse":
-                return await self._chats.stream(request, model, asked.chat, Events(maker))
-            return await self._chats.stream(request, model, asked.chat, Elements(maker), JsonArray)
+                return await self._chats.stream(request, model, translated.chat, Events(encoder))
+            return await self._chats.stream(request, model, translated.chat, Elements(encoder), JsonArray)
         except InvalidInput as error:
-            raise asked.with_client_path(error) from None
+            raise translated.with_client_path(error) from None
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
@@ -109,12 +109,12 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import CountTokensResponse
 
         model = _model(request)
-        asked = decode_count(await self._limits.json_body(request)).to_chat(model)
+        translated = decode_count(await self._limits.json_body(request)).to_chat(model)
         try:
-            counted = await self._chats.count(model, asked.chat)
+            count = await self._chats.count(model, translated.chat)
         except InvalidInput as error:
-            raise asked.with_client_path(error) from None
-        return json_answer(CountTokensResponse(total_tokens=counted.input_tokens))
+            raise translated.with_client_path(error) from None
+        return json_answer(CountTokensResponse(total_tokens=count.input_tokens))
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
         """Say that another method of a model (embedContent, predict, ...) is not there."""
@@ -132,16 +132,16 @@ def _model(request: web.Request) -> str:
 class Events:
     """A stream as server-sent events."""
 
-    def __init__(self, maker: ChunkEncoder) -> None:
-        self._maker = maker
+    def __init__(self, encoder: ChunkEncoder) -> None:
+        self._encoder = encoder
 
-    def events(self, piece: chat.ChatChunk) -> list[bytes]:
-        """Return the chunks of one piece."""
-        return [event(_encode(chunk)) for chunk in self._maker.chunks(piece)]
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
+        """Return the events for one chunk."""
+        return [event(_encode(data)) for data in self._encoder.chunks(chunk)]
 
     def last(self) -> list[bytes]:
         """Return the last chunk; nothing follows it."""
-        return [event(_encode(self._maker.last()))]
+        return [event(_encode(self._encoder.last()))]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as google-genai expects it in a stream."""
@@ -151,17 +151,17 @@ class Events:
 class Elements:
     """A stream as the elements of one array."""
 
-    def __init__(self, maker: ChunkEncoder) -> None:
-        self._maker = maker
+    def __init__(self, encoder: ChunkEncoder) -> None:
+        self._encoder = encoder
         self._begun = False
 
-    def events(self, piece: chat.ChatChunk) -> list[bytes]:
-        """Return the chunks of one piece."""
-        return [self._element(_encode(chunk)) for chunk in self._maker.chunks(piece)]
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
+        """Return the elements for one chunk."""
+        return [self._element(_encode(data)) for data in self._encoder.chunks(chunk)]
 
     def last(self) -> list[bytes]:
         """Return the last chunk, and the end of the array."""
-        return [self._element(_encode(self._maker.last())), b"]"]
+        return [self._element(_encode(self._encoder.last())), b"]"]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as an element; the array stays open, as google-generativeai reads over such an element."""

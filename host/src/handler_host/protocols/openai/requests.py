@@ -66,9 +66,13 @@ class DeveloperMessage(chat.SystemMessage, tag_field="role", tag="developer", kw
     """Instructions, in the newer word."""
 
 
-class EchoedMessage(chat.AssistantMessage, tag_field="role", tag="assistant", kw_only=True):
-    """An answer that the client sends back with the whole history, as its SDK has given it."""
+class EchoedMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
+    """A response that the client sends back with the whole history, in the form of its SDK."""
 
+    content: str | list[chat.TextPart] | None = None
+    refusal: str | None = None
+    tool_calls: list[chat.ToolCall] | None = None
+    name: str | None = None
     annotations: Any = None
     audio: None = None
     function_call: None = None

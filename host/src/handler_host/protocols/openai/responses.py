@@ -1,4 +1,4 @@
-"""What clients of OpenAI's chat completions get, made of the types of ``handler_host.chat.types``. Pure."""
+"""Responses for clients of OpenAI's chat completions, made from the types of ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -8,26 +8,26 @@ from msgspec import UNSET, UnsetType
 from handler_host.chat import types as chat
 
 
-class _Answer(msgspec.Struct, kw_only=True):
-    """Base of what clients get: null is written, UNSET is left out."""
+class _Response(msgspec.Struct, kw_only=True):
+    """Base of responses: JSON has null for None, and leaves UNSET out."""
 
 
-class Usage(_Answer, kw_only=True):
-    """Tokens, all three counts of them."""
+class Usage(_Response, kw_only=True):
+    """Token counts."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
 
 
-class Function(_Answer, kw_only=True):
-    """The call of a function, or a part of it."""
+class Function(_Response, kw_only=True):
+    """The function of a tool call, or a part of it."""
 
     name: str | UnsetType = UNSET
     arguments: str
 
 
-class ToolCall(_Answer, kw_only=True):
+class ToolCall(_Response, kw_only=True):
     """A tool call; in a stream a part of one, with its ``index``."""
 
     index: int | UnsetType = UNSET
@@ -36,8 +36,8 @@ class ToolCall(_Answer, kw_only=True):
     function: Function
 
 
-class Delta(_Answer, kw_only=True):
-    """What a chunk adds to the message."""
+class Delta(_Response, kw_only=True):
+    """The part of the message that a chunk adds."""
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
@@ -45,8 +45,8 @@ class Delta(_Answer, kw_only=True):
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
-class ChunkChoice(_Answer, kw_only=True):
-    """The one choice in a chunk."""
+class ChunkChoice(_Response, kw_only=True):
+    """The only choice in a chunk."""
 
     index: int = 0
     delta: Delta
@@ -54,7 +54,7 @@ class ChunkChoice(_Answer, kw_only=True):
     finish_reason: str | None = None
 
 
-class Chunk(_Answer, kw_only=True):
+class Chunk(_Response, kw_only=True):
     """One event of a stream."""
 
     id: str
@@ -65,8 +65,8 @@ class Chunk(_Answer, kw_only=True):
     usage: Usage | UnsetType | None = UNSET
 
 
-class AnswerMessage(_Answer, kw_only=True):
-    """The message of a whole answer."""
+class ResponseMessage(_Response, kw_only=True):
+    """The message of a whole response."""
 
     role: str = "assistant"
     content: str | None
@@ -74,27 +74,27 @@ class AnswerMessage(_Answer, kw_only=True):
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
-class AnswerChoice(_Answer, kw_only=True):
-    """The one choice of a whole answer."""
+class ResponseChoice(_Response, kw_only=True):
+    """The only choice of a whole response."""
 
     index: int = 0
-    message: AnswerMessage
+    message: ResponseMessage
     logprobs: None = None
     finish_reason: str
 
 
-class Completion(_Answer, kw_only=True):
-    """A whole answer."""
+class Completion(_Response, kw_only=True):
+    """A whole response."""
 
     id: str
     object: str = "chat.completion"
     created: int
     model: str
-    choices: list[AnswerChoice]
+    choices: list[ResponseChoice]
     usage: Usage | UnsetType = UNSET
 
 
-class Model(_Answer, kw_only=True):
+class Model(_Response, kw_only=True):
     """A handler, as a client of OpenAI sees it."""
 
     id: str
@@ -103,93 +103,102 @@ class Model(_Answer, kw_only=True):
     owned_by: str
 
 
-class ModelList(_Answer, kw_only=True):
-    """All of them."""
+class ModelList(_Response, kw_only=True):
+    """All models."""
 
     object: str = "list"
     data: list[Model]
 
 
-def completion(response: chat.ChatResponse, *, number: str, created: int, model: str) -> Completion:
-    """Return a whole answer. ``model`` is what was asked for, for a handler that does not say what answers."""
+def completion(response: chat.ChatResponse, *, completion_id: str, created: int, model: str) -> Completion:
+    """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
     calls = [
         ToolCall(
             id=call.id, type="function", function=Function(name=call.function.name, arguments=call.function.arguments)
         )
-        for call in response.tool_calls or ()
+        for call in response.tool_calls
     ]
-    message = AnswerMessage(content=response.text, refusal=response.refusal, tool_calls=calls or UNSET)
+    message = ResponseMessage(content=response.text, refusal=response.refusal, tool_calls=calls or UNSET)
     return Completion(
-        id=number,
+        id=completion_id,
         created=created,
         model=response.model or model,
-        choices=[AnswerChoice(message=message, finish_reason=response.finish_reason)],
+        choices=[ResponseChoice(message=message, finish_reason=response.finish_reason)],
         usage=_usage(response.usage) if response.usage is not None else UNSET,
     )
 
 
 class ChunkEncoder:
-    """Makes the chunks of one stream from the pieces of a handler."""
+    """Makes the chunks of one stream in OpenAI's form from those of a handler."""
 
-    def __init__(self, *, number: str, created: int, model: str, include_usage: bool) -> None:
-        self._number = number
+    def __init__(self, *, completion_id: str, created: int, model: str, include_usage: bool) -> None:
+        self._id = completion_id
         self._created = created
         self._model = model
         self._include_usage = include_usage
         self._usage = chat.Usage()
-        self._begun = False
-        self._finished = False
+        self._has_started = False
+        self._has_finished = False
 
-    def chunks(self, piece: chat.ChatChunk) -> list[Chunk]:
-        """Return what to send for one piece: mostly one chunk, and none for a piece of usage alone."""
-        self._usage = piece.usage or self._usage
-        self._model = piece.model or self._model
-        made = [] if self._begun else [self._chunk(Delta(role="assistant", content=""))]
-        self._begun = True
-        delta = _delta(piece)
-        if delta is not None:
-            made.append(self._chunk(delta))
-        if piece.finish_reason is not None and not self._finished:
-            made.append(self._chunk(Delta(), piece.finish_reason))
-            self._finished = True
-        return made
+    def chunks(self, chunk: chat.ChatChunk) -> list[Chunk]:
+        """Return the chunks to send for one chunk of the handler: mostly one, and none for model and usage."""
+        match chunk:
+            case chat.TextChunk():
+                return self._with_start(Delta(content=chunk.text))
+            case chat.ToolCallChunk():
+                return self._with_start(Delta(tool_calls=[_tool_call(chunk)]))
+            case chat.RefusalChunk():
+                return self._with_start(Delta(refusal=chunk.text))
+            case chat.FinishChunk():
+                return self._finish(chunk.reason)
+            case chat.ModelChunk():
+                self._model = chunk.model
+            case chat.UsageChunk():
+                self._usage = chunk.usage
+            case chat.ReasoningChunk():
+                pass  # chat completions have no field for it
+        return []
 
     def last(self) -> list[Chunk]:
-        """Return what to send when the pieces have ended."""
-        made = [] if self._finished else self.chunks(chat.ChatChunk(finish_reason="stop"))
+        """Return the chunks to send after the handler's last one."""
+        chunks = self._finish("stop")
         if self._include_usage:
             chunk = self._chunk(Delta())
             chunk.choices = []
             chunk.usage = _usage(self._usage)
-            made.append(chunk)
-        return made
+            chunks.append(chunk)
+        return chunks
 
-    def _chunk(self, delta: Delta, finish: str | None = None) -> Chunk:
+    def _finish(self, reason: chat.FinishReason) -> list[Chunk]:
+        if self._has_finished:
+            return []
+        self._has_finished = True
+        return self._with_start(Delta(), reason)
+
+    def _with_start(self, delta: Delta, reason: chat.FinishReason | None = None) -> list[Chunk]:
+        """Return the chunk of a delta, after the chunk with the role if it is the first one."""
+        chunk = self._chunk(delta, reason)
+        if self._has_started:
+            return [chunk]
+        self._has_started = True
+        return [self._chunk(Delta(role="assistant", content="")), chunk]
+
+    def _chunk(self, delta: Delta, reason: chat.FinishReason | None = None) -> Chunk:
         return Chunk(
-            id=self._number,
+            id=self._id,
             created=self._created,
             model=self._model,
-            choices=[ChunkChoice(delta=delta, finish_reason=finish)],
+            choices=[ChunkChoice(delta=delta, finish_reason=reason)],
             usage=None if self._include_usage else UNSET,
         )
 
 
-def _delta(piece: chat.ChatChunk) -> Delta | None:
-    if piece.text is None and piece.refusal is None and not piece.tool_calls:
-        return None
-    calls = [
-        ToolCall(
-            index=part.index,
-            id=part.id if part.id is not None else UNSET,
-            type="function" if part.id is not None else UNSET,
-            function=Function(name=part.name if part.name is not None else UNSET, arguments=part.arguments),
-        )
-        for part in piece.tool_calls or ()
-    ]
-    return Delta(
-        content=piece.text if piece.text is not None else UNSET,
-        refusal=piece.refusal if piece.refusal is not None else UNSET,
-        tool_calls=calls or UNSET,
+def _tool_call(chunk: chat.ToolCallChunk) -> ToolCall:
+    return ToolCall(
+        index=chunk.index,
+        id=chunk.id if chunk.id is not None else UNSET,
+        type="function" if chunk.id is not None else UNSET,
+        function=Function(name=chunk.name if chunk.name is not None else UNSET, arguments=chunk.arguments),
     )
 
 

@@ -62,15 +62,16 @@ class OpenAIRoutes:
         from handler_host.protocols.openai.requests import decode_request
         from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
-        asked = decode_request(await self._limits.json_body(request))
-        number = f"chatcmpl-{request_context.current.get().request_id}"
-        if asked.stream:
-            maker = ChunkEncoder(
-                number=number, created=int(time.time()), model=asked.model, include_usage=asked.include_usage
+        body = decode_request(await self._limits.json_body(request))
+        completion_id = f"chatcmpl-{request_context.current.get().request_id}"
+        created = int(time.time())
+        if body.stream:
+            encoder = ChunkEncoder(
+                completion_id=completion_id, created=created, model=body.model, include_usage=body.include_usage
             )
-            return await self._chats.stream(request, asked.model, asked.to_chat(), ChunkStream(maker))
-        response = await self._chats.respond(asked.model, asked.to_chat())
-        return json_answer(completion(response, number=number, created=int(time.time()), model=asked.model))
+            return await self._chats.stream(request, body.model, body.to_chat(), ChunkStream(encoder))
+        response = await self._chats.respond(body.model, body.to_chat())
+        return json_answer(completion(response, completion_id=completion_id, created=created, model=body.model))
 
     def _model(self, status: HandlerStatus, name: str) -> Model:
         from handler_host.protocols.openai.responses import Model
@@ -81,16 +82,16 @@ class OpenAIRoutes:
 class ChunkStream:
     """The events of a streamed chat completion."""
 
-    def __init__(self, maker: ChunkEncoder) -> None:
-        self._maker = maker
+    def __init__(self, encoder: ChunkEncoder) -> None:
+        self._encoder = encoder
 
-    def events(self, piece: chat.ChatChunk) -> list[bytes]:
-        """Return the chunks of one piece."""
-        return [event(_encode(chunk)) for chunk in self._maker.chunks(piece)]
+    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
+        """Return the events for one chunk."""
+        return [event(_encode(data)) for data in self._encoder.chunks(chunk)]
 
     def last(self) -> list[bytes]:
-        """Return the last chunks, and what tells clients that they were the last."""
-        return [*(event(_encode(chunk)) for chunk in self._maker.last()), DONE]
+        """Return the last events, with ``[DONE]`` at the end."""
+        return [*(event(_encode(data)) for data in self._encoder.last()), DONE]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as OpenAI's SDK expects it in a stream; there is no ``[DONE]`` after it."""

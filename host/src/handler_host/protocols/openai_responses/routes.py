@@ -42,38 +42,38 @@ class ResponsesRoutes:
         from handler_host.protocols.openai_responses.encoder import ResponseEncoder
         from handler_host.protocols.openai_responses.requests import decode_request
 
-        asked = decode_request(await self._limits.json_body(request))
-        wanted = asked.to_chat()
-        maker = ResponseEncoder(
-            request_id=request_context.current.get().request_id, created=int(time.time()), asked=asked
+        body = decode_request(await self._limits.json_body(request))
+        translated = body.to_chat()
+        encoder = ResponseEncoder(
+            request_id=request_context.current.get().request_id, created=int(time.time()), request=body
         )
         try:
-            if asked.stream:
-                return await self._chats.stream(request, asked.model, wanted.chat, ResponseStream(maker))
-            response = await self._chats.respond(asked.model, wanted.chat)
+            if body.stream:
+                return await self._chats.stream(request, body.model, translated.chat, ResponseStream(encoder))
+            response = await self._chats.respond(body.model, translated.chat)
         except InvalidInput as error:
-            raise wanted.with_client_path(error) from None
-        return json_answer(maker.whole(response))
+            raise translated.with_client_path(error) from None
+        return json_answer(encoder.whole(response))
 
 
 class ResponseStream:
     """The events of a streamed response."""
 
-    def __init__(self, maker: ResponseEncoder) -> None:
-        self._maker = maker
+    def __init__(self, encoder: ResponseEncoder) -> None:
+        self._encoder = encoder
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
-        """Return the events of one piece."""
-        return _encoded(self._maker.events(chunk))
+        """Return the events for one chunk."""
+        return _encoded(self._encoder.events(chunk))
 
     def last(self) -> list[bytes]:
         """Return the last events: of each item that it is done, and ``response.completed`` or ``.incomplete``."""
-        return _encoded(self._maker.last())
+        return _encoded(self._encoder.last())
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return ``response.failed``."""
         code = CODES.get(error.status, "server_error")
-        return _encoded(self._maker.failed(code, f"{error.message} ({error.code}, request {request_id})"))
+        return _encoded(self._encoder.failed(code, f"{error.message} ({error.code}, request {request_id})"))
 
 
 def _encoded(made: list[Event]) -> list[bytes]:

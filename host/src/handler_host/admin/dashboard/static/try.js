@@ -102,10 +102,10 @@ export class TryIt {
     return false;
   }
 
-  // Return a chunk of text unchanged, any other data as JSON on its own line.
+  // Return a chunk of text unchanged, model and finish reason not at all, other data as JSON on its own line.
   format(data) {
     if (typeof data?.text === "string") return data.text;
-    if (data?.finish_reason) return "";
+    if (data?.type === "model" || data?.type === "finish") return "";
     const { textContent: before } = this.output;
     return `${before && !before.endsWith("\n") ? "\n" : ""}${JSON.stringify(data)}\n`;
   }

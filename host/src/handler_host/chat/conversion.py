@@ -1,0 +1,129 @@
+"""From the chunks of a stream to a whole response, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from handler_host.chat.types import (
+    ChatChunk,
+    ChatResponse,
+    FinishChunk,
+    ModelChunk,
+    ReasoningChunk,
+    ReasoningPart,
+    RefusalChunk,
+    RefusalPart,
+    ResponsePart,
+    TextChunk,
+    TextPart,
+    ToolCallChunk,
+    ToolCallPart,
+    UsageChunk,
+)
+
+
+def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
+    """Return the response whose stream has these chunks."""
+    response = ChatResponse(content=[], finish_reason="stop", usage=None)
+    builder = _ContentBuilder()
+    for chunk in chunks:
+        match chunk:
+            case FinishChunk():
+                response.finish_reason = chunk.reason
+            case UsageChunk():
+                response.usage = chunk.usage
+            case ModelChunk():
+                response.model = chunk.model
+            case _:
+                builder.add(chunk)
+    response.content = builder.parts()
+    return response
+
+
+def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
+    """Yield a response as a stream of whole parts."""
+    if response.model is not None:
+        yield ModelChunk(model=response.model)
+    calls = 0
+    for part in response.content:
+        match part:
+            case TextPart():
+                yield TextChunk(text=part.text)
+            case ReasoningPart():
+                yield ReasoningChunk(text=part.text, signature=part.signature, encrypted=part.encrypted)
+            case RefusalPart():
+                yield RefusalChunk(text=part.text)
+            case ToolCallPart():
+                yield ToolCallChunk(index=calls, id=part.id, name=part.name, arguments=part.arguments)
+                calls += 1
+    yield FinishChunk(reason=response.finish_reason)
+    if response.usage is not None:
+        yield UsageChunk(usage=response.usage)
+
+
+class _ContentBuilder:
+    """The parts of a response under construction.
+
+    The strings of each part are joined once, at the end: appending one by one is quadratic, and the arguments of a
+    tool call can come in tens of thousands of chunks.
+    """
+
+    def __init__(self) -> None:
+        self._parts: list[ResponsePart] = []
+        self._strings: list[list[str]] = []
+        self._calls: dict[int, int] = {}
+        """Position of each tool call, by its index."""
+        self._closed = False
+        """The last part takes no more chunks."""
+
+    def add(self, chunk: TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk) -> None:
+        """Add a chunk to the part that it continues, or begin a new one."""
+        match chunk:
+            case TextChunk():
+                self._strings[self._position(TextPart)].append(chunk.text)
+            case RefusalChunk():
+                self._strings[self._position(RefusalPart)].append(chunk.text)
+            case ReasoningChunk():
+                self._add_reasoning(chunk)
+            case ToolCallChunk():
+                self._add_call(chunk)
+
+    def parts(self) -> list[ResponsePart]:
+        """Return the parts."""
+        for part, strings in zip(self._parts, self._strings, strict=True):
+            if isinstance(part, ToolCallPart):
+                part.arguments = "".join(strings)
+            else:
+                part.text = "".join(strings)
+        return self._parts
+
+    def _position(self, kind: type[TextPart | RefusalPart | ReasoningPart]) -> int:
+        """Return the position of the part that the next chunk of this kind belongs to."""
+        if self._closed or not self._parts or not isinstance(self._parts[-1], kind):
+            self._begin(kind(text=""))
+        return len(self._parts) - 1
+
+    def _begin(self, part: ResponsePart) -> None:
+        self._parts.append(part)
+        self._strings.append([])
+        self._closed = False
+
+    def _add_reasoning(self, chunk: ReasoningChunk) -> None:
+        position = self._position(ReasoningPart)
+        self._strings[position].append(chunk.text)
+        part = self._parts[position]
+        assert isinstance(part, ReasoningPart)
+        part.signature = chunk.signature or part.signature
+        part.encrypted = chunk.encrypted or part.encrypted
+        self._closed = chunk.signature is not None or chunk.encrypted is not None
+
+    def _add_call(self, chunk: ToolCallChunk) -> None:
+        if chunk.index not in self._calls:
+            self._begin(ToolCallPart(id="", name="", arguments=""))
+            self._calls[chunk.index] = len(self._parts) - 1
+        position = self._calls[chunk.index]
+        part = self._parts[position]
+        assert isinstance(part, ToolCallPart)
+        part.id = chunk.id or part.id
+        part.name = chunk.name or part.name
+        self._strings[position].append(chunk.arguments)
