@@ -100,7 +100,7 @@ def test_the_figures_are_those_of_the_readme() -> None:
     rows = re.findall(r"^(.+?) {2,}((?:[\d-]+ +)+\d+) +█", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     table = {name: figures.split() for name, figures in rows}
     assert float(table["all cold"][-1]) == pytest.approx(IDLE, rel=0.1)
-    active = table["sheets has kept it"]
+    active = table["sheets has answered"]
     assert float(active[-1]) - float(active[2]) == pytest.approx(FIVE, rel=0.1)  # all but the model of gpt_e
 
 

@@ -49,7 +49,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture
 def host(url: str, run: Run, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Let all commands use the host; at the end no handler has a worker."""
+    """Make all commands use the host; at the end no handler has a worker."""
     monkeypatch.setenv("HANDLER_HOST_URL", url)
     monkeypatch.setenv("HANDLER_HOST_ADMIN_TOKEN", TOKEN)
     monkeypatch.setenv("HANDLER_HOST_API_KEY", API_KEY)

@@ -1,4 +1,4 @@
-"""Messages and exit statuses when there is no host, or when another server answers."""
+"""Messages and exit statuses when no host answers, or another server."""
 
 from __future__ import annotations
 
