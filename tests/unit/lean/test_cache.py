@@ -106,11 +106,13 @@ def test_a_package_that_is_not_compiled_stays_eager_and_says_so(workshop: Worksh
     workshop.write(FILES)
     probe = f"""
         from handler_host.lean import install
-        print(install(["pkg"], cache=Path({str(workshop.cache)!r})).eager["pkg"].endswith("No such file or directory"))
+        print(install(["pkg"], cache=Path({str(workshop.cache)!r})).eager["pkg"])
         import pkg
         print("pkg.a" in sys.modules, pkg.f())
         """
-    assert workshop.run(probe, lazy=True, packages=()) == "True\nTrue 1\n"
+    assert workshop.run(probe, lazy=True, packages=()) == (
+        "not compiled; run 'python -m handler_host.lean compile'\nTrue 1\n"
+    )
 
 
 def test_a_changed_module_is_imported_as_it_is_now(workshop: Workshop) -> None:
@@ -132,12 +134,16 @@ def test_an_interrupted_compilation_leaves_the_package_eager(workshop: Workshop)
     assert "has no compiled index; compile the package again" in workshop.run(probe, lazy=True, packages=())
 
 
-def test_a_package_that_is_imported_already_stays_as_it_is(workshop: Workshop) -> None:
-    workshop.write(FILES)
+def test_of_a_package_that_is_imported_already_the_other_modules_are_lazy(workshop: Workshop) -> None:
+    workshop.write(
+        {**FILES, "pkg/c.py": "from .deep.inner import x\nfrom .b import g\n", "pkg/deep/inner.py": "x = 1\n"}
+    )
     workshop.compile()
     probe = f"""
         import pkg
         from handler_host.lean import install
-        print(*install(["pkg"], cache=Path({str(workshop.cache)!r})).eager.items())
+        assert install(["pkg"], cache=Path({str(workshop.cache)!r})).lean == ("pkg",)
+        import pkg.c
+        print("pkg.deep" in sys.modules, pkg.deep.inner.x, pkg.f())
         """
-    assert workshop.run(probe, lazy=True, packages=()) == "('pkg', 'imported before the hook was installed')\n"
+    assert workshop.run(probe, lazy=True, packages=()) == "False 1 1\n"

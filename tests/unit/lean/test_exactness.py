@@ -99,6 +99,17 @@ def test_a_star_import_binds_the_public_names_and_no_builtins(workshop: Workshop
     assert output == "((3, -1, '[]') ['helper', 'json', 'size']\nFalse\n".replace("((", "(")
 
 
+def test_a_star_import_may_bring_a_future_feature(workshop: Workshop) -> None:
+    workshop.both(
+        {
+            "pkg/__init__.py": "from .a import *\nfrom .b import *\ndef use(): return annotations, f(), g()\n",
+            "pkg/a.py": "from __future__ import annotations\ndef f(): return 1\n",
+            "pkg/b.py": "from __future__ import annotations\ndef g(): return 2\n",
+        },
+        "import pkg; print(pkg.use(), pkg.annotations)",
+    )
+
+
 def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:
     files = {
         "pkg/__init__.py": "\nfrom .broken import thing\ndef use(): return thing\n",

@@ -13,7 +13,7 @@ import pytest
 
 from handler_host.lean import Requirement, parse_requirement
 from handler_host.lean.native import enable, is_supported
-from handler_host.lean.requirement import installed_version
+from handler_host.lean.requirement import installed_versions
 
 if TYPE_CHECKING:
     from tests.unit.lean.conftest import Workshop
@@ -37,8 +37,7 @@ def test_what_is_no_checked_version_is_refused_with_the_remedy(text: str) -> Non
 def test_the_installed_version_is_found_by_any_spelling(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "My_Dist.name-1.2.3.dist-info").mkdir()
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert installed_version("my-dist-name") == "1.2.3"
-    assert installed_version("my-dist") is None
+    assert installed_versions(["my-dist-name", "my-dist"]) == {"my-dist-name": "1.2.3"}
 
 
 class FutureSys:

@@ -20,12 +20,14 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
 from handler_host.config import POLICY_KEYS, Config
+from handler_host.lean.requirement import check_module_name, parse_requirement
 from handler_host.plugin.errors import ConfigError
 
 API_MAJOR = 1
 GROUP = f"handler_host.v{API_MAJOR}"
 """The entry point group of this host's API."""
 FILE_NAME = "handler.toml"
+SECTIONS = ("title", "description", "requires_host", "operations", "secrets", "config", "memory", "timeouts", "lean")
 MAX_BYTES = 256 * 1024
 """Longest manifest that is read, in bytes."""
 
@@ -65,6 +67,15 @@ class Timeouts(msgspec.Struct, frozen=True):
     drain: float | None = None
 
 
+class LeanNote(msgspec.Struct, frozen=True):
+    """Packages of the plugin whose imports may be deferred (``[lean]``)."""
+
+    packages: tuple[str, ...] = ()
+    """Checked versions, as :func:`handler_host.lean.parse_requirement` reads them."""
+    eager: tuple[str, ...] = ()
+    """Modules whose import must not be deferred."""
+
+
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A valid manifest."""
 
@@ -77,6 +88,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     memory_estimate: int | None = None
     """Bytes of PSS to reserve for an activation."""
     timeouts: Timeouts = Timeouts()
+    lean: LeanNote = LeanNote()
     requires_host: str | None = None
     """Range of supported host versions, like ``>=0.1,<1``."""
 
@@ -155,7 +167,17 @@ class _Reader:
         self._text_of_file = text
 
     def manifest(self, table: dict[str, Any]) -> Manifest:
-        known = ("title", "description", "requires_host", "operations", "secrets", "config", "memory", "timeouts")
+        known = (
+            "title",
+            "description",
+            "requires_host",
+            "operations",
+            "secrets",
+            "config",
+            "memory",
+            "timeouts",
+            "lean",
+        )
         self._known("", table, known)
         memory = self._table("memory", table.get("memory", {}))
         self._known("memory", memory, ("estimate",))
@@ -163,6 +185,8 @@ class _Reader:
         self._known("timeouts", timeouts, Timeouts.__struct_fields__)
         operations = self._each("operations", table, OPERATION_NAME, self._operation) if "operations" in table else None
         estimate = self._amount("memory.estimate", memory["estimate"], units.parse_size) if memory else None
+        lean = self._table("lean", table.get("lean", {}))
+        self._known("lean", lean, LeanNote.__struct_fields__)
         return Manifest(
             title=self._text("title", table.get("title", "")),
             description=self._text("description", table.get("description", "")),
@@ -173,6 +197,10 @@ class _Reader:
             memory_estimate=estimate,
             timeouts=Timeouts(
                 **{key: self._amount(f"timeouts.{key}", value, units.parse_duration) for key, value in timeouts.items()}
+            ),
+            lean=LeanNote(
+                self._names("lean.packages", lean.get("packages", []), parse_requirement),
+                self._names("lean.eager", lean.get("eager", []), check_module_name),
             ),
         )
 
@@ -231,6 +259,16 @@ class _Reader:
         if not isinstance(value, str):
             raise self._error(key, f'{value!r} is not a text; write {key.rpartition(".")[2]} = "..."')
         return value
+
+    def _names(self, key: str, value: object, check: Callable[[str], object]) -> tuple[str, ...]:
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self._error(key, f'{value!r} is not a list of texts; write {key.rpartition(".")[2]} = ["..."]')
+        for item in value:
+            try:
+                check(item)
+            except ValueError as error:
+                raise self._error(key, str(error)) from None
+        return tuple(value)
 
     def _amount(self, key: str, value: object, parse: Callable[[Any], Read]) -> Read:
         if isinstance(value, bool) or not isinstance(value, str | int | float):

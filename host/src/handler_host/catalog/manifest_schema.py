@@ -15,6 +15,7 @@ from handler_host.catalog import manifest, settings
 
 AMOUNT = {"type": ["string", "number"]}
 _TEXT = {"type": "string"}
+_TEXTS = {"type": "array", "items": _TEXT}
 _SHAPES: dict[str, Any] = {
     "type": {"enum": list(settings.TYPES)},
     "default": {},
@@ -49,6 +50,12 @@ def schema() -> dict[str, Any]:
                     {
                         key: {**AMOUNT, "description": 'Seconds, or like "2m".'}
                         for key in manifest.Timeouts.__struct_fields__
+                    }
+                ),
+                "lean": _table(
+                    {
+                        "packages": {**_TEXTS, "description": "Checked versions, like openai==2.54.0."},
+                        "eager": {**_TEXTS, "description": "Modules whose import must not be deferred."},
                     }
                 ),
             }

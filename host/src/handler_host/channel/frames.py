@@ -40,6 +40,19 @@ class ProtocolError(Exception):
     """The other end sent a malformed frame, or a frame that is too long."""
 
 
+class LeanImports(msgspec.Struct, frozen=True, kw_only=True):
+    """Packages whose imports the worker makes lazy before it imports the handler (``handler_host.lean``)."""
+
+    requirements: tuple[str, ...]
+    """Checked versions, as ``DISTRIBUTION==VERSION`` or ``DISTRIBUTION==VERSION: PACKAGE, PACKAGE``."""
+    eager: tuple[str, ...] = ()
+    """Modules whose import is not deferred."""
+    any_version: bool = False
+    """Whether versions that were not checked are lazy too."""
+    cache: str | None = None
+    """Directory of the compiled code; None: the default of the worker's interpreter."""
+
+
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Settings with which a worker loads its handler."""
 
@@ -64,6 +77,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     oom_score_adj: int = 500
     """Added to the kernel's own score, so that it kills the worker before the host."""
     max_frame: int = DEFAULT_MAX_FRAME
+    lean: LeanImports | None = None
+    """None: all imports are eager."""
 
     def __repr__(self) -> str:
         return f"WorkerSpec(handler={self.handler!r}, entry_point={self.entry_point!r}, secrets=<{len(self.secrets)}>)"
@@ -198,6 +213,8 @@ class Log(_Frame, frozen=True, tag=22):
     logger: str
     message: str
     request_id: str | None = None
+    is_lazy_import_failure: bool = False
+    """Whether an import that had been deferred failed: the next worker of this version must import eagerly."""
 
 
 class Dispatch(_Frame, frozen=True, tag=23):

@@ -73,6 +73,11 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
 
     Example: ``["gpt_b", "gpt_e"]``
     """
+    lean: Literal["auto", "off", "force"] = "auto"
+    """``auto``: defer imports of the packages that the plugin lists, in checked versions.
+
+    ``force``: in any version; ``off``: never ([how](../explanation/lean.md)).
+    """
     verify: bool = False
     """``true``: the check of a new deploy (``[verify]``) activates it and calls its health hook."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -21,9 +22,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m handler_host.lean", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     compiling = commands.add_parser("compile", help="write the lean code of packages into the cache")
-    compiling.add_argument("packages", nargs="+", metavar="PACKAGE", help="openai, or openai==2.54.0")
+    compiling.add_argument("packages", nargs="*", metavar="PACKAGE", help="openai, or openai==2.54.0")
     compiling.add_argument("--eager", action="append", default=[], metavar="MODULE", help="never defer its import")
     compiling.add_argument("--cache", type=Path, default=None, help=f"directory (now {default_directory()})")
+    compiling.add_argument(
+        "--manifest",
+        action="append",
+        type=Path,
+        default=[],
+        metavar="FILE",
+        help="what the [lean] of a handler.toml lists",
+    )
     checking = commands.add_parser("check", help="compare eager and lazy runs of a package")
     checking.add_argument("package", metavar="PACKAGE")
     checking.add_argument("--also", action="append", default=[], metavar="PACKAGE", help="lean together with it")
@@ -31,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         if options.command == "compile":
-            return _compile(options.packages, options.eager, options.cache)
+            return _compile_all(options)
         report = check(options.package, also=options.also, eager=options.eager)
     except (CacheError, PackageMissing, CheckFailed, ValueError) as error:
         sys.stderr.write(f"{error}\n")
@@ -40,30 +49,42 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 0 if report.is_lean else 1
 
 
-def _compile(packages: Sequence[str], eager: Sequence[str], cache: Path | None) -> int:
-    names = [name for text in packages for name in (parse_requirement(text).packages if "==" in text else (text,))]
-    for name in names:
-        compiled = compile_package(name, eager=eager, cache=cache)
-        _say(
-            f"{name}: {compiled.lazy_names} lazy names in {compiled.rewritten} of {compiled.modules} modules"
-            + (f"; {len(compiled.eager)} modules stay eager" if compiled.eager else "")
-        )
+def _compile_all(options: argparse.Namespace) -> int:
+    jobs: dict[tuple[str, tuple[str, ...]], None] = {}
+    wanted = [(options.packages, options.eager)]
+    for path in options.manifest:
+        note = tomllib.loads(path.read_text(encoding="utf-8")).get("lean", {})
+        wanted.append((note.get("packages", []), note.get("eager", [])))
+    for packages, eager in wanted:
+        for text in packages:
+            for name in parse_requirement(text).packages if "==" in text else (text,):
+                jobs[name, tuple(sorted(module for module in eager if f"{module}.".startswith(f"{name}.")))] = None
+    if not jobs:
+        raise ValueError("nothing to compile; name packages, or a handler.toml with --manifest")
+    for name, eager in jobs:
+        _compile(name, eager, options.cache)
     return 0
 
 
+def _compile(name: str, eager: Sequence[str], cache: Path | None) -> None:
+    compiled = compile_package(name, eager=eager, cache=cache)
+    stay = f"; {len(compiled.eager)} modules stay eager" if compiled.eager else ""
+    _print(f"{name}: {compiled.lazy_names} lazy names in {compiled.rewritten} of {compiled.modules} modules{stay}")
+
+
 def _show(report: Report) -> None:
-    _say(f"{report.package}: {report.modules} modules, {report.names} names compared")
+    _print(f"{report.package}: {report.modules} modules, {report.names} names compared")
     for module in report.eager:
-        _say(f"  must stay eager: {module} ({report.reasons[module]})")
+        _print(f"  must stay eager: {module} ({report.reasons[module]})")
     for title, differences in (("tolerated", report.tolerated), ("differs", report.differences)):
         for difference in differences[:SHOWN]:
-            _say(f"  {title}: {difference.place}: eager {difference.eager}, lazy {difference.lazy}")
+            _print(f"  {title}: {difference.place}: eager {difference.eager}, lazy {difference.lazy}")
         if len(differences) > SHOWN:
-            _say(f"  {title}: {len(differences) - SHOWN} more")
-    _say(f"  {'may be lean' if report.is_lean else 'refused: it must stay eager'}")
+            _print(f"  {title}: {len(differences) - SHOWN} more")
+    _print(f"  {'may be lean' if report.is_lean else 'refused: it must stay eager'}")
 
 
-def _say(text: str) -> None:
+def _print(text: str) -> None:
     sys.stdout.write(f"{text}\n")
 
 

@@ -125,6 +125,7 @@ class Usage(ast.NodeVisitor):
             and _is_sys_modules(node.value.value)
             and isinstance(node.value.slice, ast.Name)
             and node.value.slice.id == "__name__"
+            and id(node) not in self._harmless
         ):
             self._note_namespace_use(node)
         self.generic_visit(node)

@@ -143,6 +143,8 @@ def _is_same_source(path: str, mtime: int, size: int, digest: bytes) -> bool:
 def _check_owner(directory: Path) -> None:
     try:
         status = os.lstat(directory)
+    except FileNotFoundError:
+        raise CacheError("not compiled; run 'python -m handler_host.lean compile'") from None
     except OSError as error:
         raise CacheError(f"{directory} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from handler_host.lean import native
 from handler_host.lean.cache import CacheError, PackageCache, default_directory, package_directory
-from handler_host.lean.runtime import execute, name_owners
+from handler_host.lean.runtime import FailureCallback, adopt, execute, name_owners, observe_failures
 
 
 class Installation(NamedTuple):
@@ -75,13 +75,21 @@ class LeanFinder:
         return None
 
 
-def install(packages: Iterable[str], *, eager: Collection[str] = (), cache: Path | None = None) -> Installation:
+def install(
+    packages: Iterable[str],
+    *,
+    eager: Collection[str] = (),
+    cache: Path | None = None,
+    on_failure: FailureCallback | None = None,
+) -> Installation:
     """Make the imports of ``packages`` lazy, as far as they are compiled; call it before they are imported.
 
     ``packages`` are names like ``openai`` or ``google.generativeai``. ``eager`` are modules
     whose import has effects that others need: nobody defers them. It must be what they were compiled
     with. ``cache`` is the directory of the compiled code (:func:`.cache.default_directory`).
-    A package that is not compiled, or imported already, stays as it is; the result says so.
+    ``on_failure`` is called with name, module and error of each deferred import that fails.
+    A package that is not compiled stays as it is, and the result says so; modules that are
+    imported already stay too.
     """
     wanted = list(dict.fromkeys(packages))
     if native.is_supported():
@@ -89,11 +97,10 @@ def install(packages: Iterable[str], *, eager: Collection[str] = (), cache: Path
         return Installation(tuple(wanted), {})
     root = default_directory() if cache is None else cache
     finder = _finder()
+    if on_failure is not None:
+        observe_failures(on_failure)
     lean, skipped = [], {}
     for name in wanted:
-        if name in sys.modules and name not in finder.packages:
-            skipped[name] = "imported before the hook was installed"
-            continue
         store = PackageCache(package_directory(root, name, eager))
         try:
             index = store.open()
@@ -101,6 +108,10 @@ def install(packages: Iterable[str], *, eager: Collection[str] = (), cache: Path
             skipped[name] = str(error)
             continue
         finder.packages[name] = _Package(store, index)
+        for package, children in index.items():
+            module = sys.modules.get(package)
+            if module is not None:
+                adopt(module, children)
         lean.append(name)
     return Installation(tuple(lean), skipped)
 

@@ -153,7 +153,8 @@ class _ModuleRewriter:
 
     def _star(self, statement: ast.ImportFrom, name: str, origin: Origin, must_stay: bool) -> _Import:
         target = absolute_name(statement, self._name, self._is_package)
-        can_wait = not must_stay and not {target, origin.module} & (LOADED_ANYWAY | self._eager)
+        stay = (LOADED_ANYWAY - {"__future__"}) | self._eager  # a __future__ statement has its place at the top only
+        can_wait = not must_stay and not {target, origin.module} & stay
         if origin.attribute is None:
             row: Row = (ALIAS, origin.module, None, statement.lineno)
         else:

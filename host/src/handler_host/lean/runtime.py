@@ -27,6 +27,10 @@ FROM, ROOT, ALIAS = "from", "import", "as"
 LIVE = frozenset({"open", "print", "input", "breakpoint", "exit", "quit", "help"})
 """Builtins that are looked up at each use: tests patch them, and they are slow anyway."""
 
+FailureCallback = Callable[[str, str, BaseException], None]
+"""Called with the name, the module and the error of a deferred import that failed."""
+
+_failure_callbacks: list[FailureCallback] = []
 _namespace_of: Callable[[ModuleType], dict[str, Any]] = vars(ModuleType)["__dict__"].__get__
 _in_progress: set[tuple[int, int, str]] = set()
 """Thread, namespace and name of the imports in progress: an import that needs itself must fail, not recurse."""
@@ -59,6 +63,8 @@ class ModuleState:
             error.add_note(
                 f"lazy import of {name!r} from {module!r}, written at {self.namespace.get('__file__')}:{line}"
             )
+            for callback in _failure_callbacks:
+                callback(name, module, error)
             raise
         finally:
             _in_progress.discard(key)
@@ -179,6 +185,22 @@ def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
     own = namespace.get("__getattr__")
     if early is not None and own is not early:
         namespace["__getattr__"] = _make_getattr(state, own)
+
+
+def adopt(module: ModuleType, children: Iterable[str]) -> None:
+    """Make submodules of a package that is imported already reachable, as its imports would have."""
+    spec = module.__spec__
+    if spec is None or spec.loader_state is not None:
+        return
+    state = ModuleState(module, Entry(None, {}, (), (), "", (), {}), children)
+    spec.loader_state = state
+    namespace = _namespace_of(module)
+    namespace["__getattr__"] = _make_getattr(state, namespace.get("__getattr__"))
+
+
+def observe_failures(callback: FailureCallback) -> None:
+    """Call ``callback`` for each deferred import that fails from now on."""
+    _failure_callbacks.append(callback)
 
 
 def name_owners(module: ModuleType) -> None:

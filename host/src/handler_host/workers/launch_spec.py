@@ -17,8 +17,9 @@ from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.channel.call import ChannelLimits
 from handler_host.channel.channel import Channel, HandlerCallRunner
-from handler_host.channel.frames import Log, WorkerSpec
+from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
+from handler_host.lean.cache import CACHE_VARIABLE
 from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
@@ -78,6 +79,8 @@ class LaunchSpecBuilder:
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
         self._exec: dict[str | None, Launcher] = {}
+        self._lean_failures: set[tuple[str, str]] = set()
+        """Handlers, with their versions, in which a deferred import has failed: their imports stay eager."""
 
     @property
     def fork_server_pids(self) -> list[int]:
@@ -138,6 +141,7 @@ class LaunchSpecBuilder:
                 log_level=level_of(self._config.log, entry.name),
                 memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
+                lean=self._lean_imports(policy, entry),
             ),
             policy=policy,
             launcher=self._launcher(policy, entry.python),
@@ -149,9 +153,31 @@ class LaunchSpecBuilder:
                 max_answer=self._config.server.max_answer,
             ),
             output_lines_per_second=workers.output_lines_per_second,
-            on_log=lambda record: _log_record(entry.name, generation, record),
+            on_log=lambda record: self._log_record(entry, generation, record),
             make_call_runner=lambda channel: self._make_call_runner(entry.name, channel),
         )
+
+    def _lean_imports(self, policy: HandlerPolicy, entry: CatalogEntry) -> LeanImports | None:
+        # Inline, the hook would change the host's own imports.
+        if policy.lean == "off" or policy.isolation == "inline" or entry.manifest is None:
+            return None
+        note, is_forced = entry.manifest.lean, policy.lean == "force"
+        if not note.packages or ((entry.name, entry.version) in self._lean_failures and not is_forced):
+            return None
+        return LeanImports(
+            requirements=note.packages,
+            eager=note.eager,
+            any_version=is_forced,
+            cache=self._environ.get(CACHE_VARIABLE),
+        )
+
+    def _log_record(self, entry: CatalogEntry, generation: int, record: Log) -> None:
+        fields: dict[str, object] = {"handler": entry.name, "generation": generation, "logger": record.logger}
+        if record.request_id is not None:
+            fields["request_id"] = record.request_id
+        if record.is_lazy_import_failure:
+            self._lean_failures.add((entry.name, entry.version))
+        logging.getLogger(f"handler.{entry.name}").log(record.level, "%s", record.message, extra={"fields": fields})
 
     def _launcher(self, policy: HandlerPolicy, own_python: str | None) -> Launcher:
         """Return the launcher of a handler; ``own_python`` is the interpreter of its own environment, if it has one."""
@@ -163,10 +189,3 @@ class LaunchSpecBuilder:
         if python not in self._exec:
             self._exec[python] = ExecLauncher(python)
         return self._exec[python]
-
-
-def _log_record(handler: str, generation: int, record: Log) -> None:
-    fields: dict[str, object] = {"handler": handler, "generation": generation, "logger": record.logger}
-    if record.request_id is not None:
-        fields["request_id"] = record.request_id
-    logging.getLogger(f"handler.{handler}").log(record.level, "%s", record.message, extra={"fields": fields})

@@ -76,6 +76,8 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
             _prepare_process(start.spec, host, fd)
         # Inline, the host's own modules keep precedence over a plugin's.
         add_import_paths(start.spec.paths, first=not inline)
+        if start.spec.lean is not None and not inline:
+            _make_imports_lazy(start.spec.lean, host)
         context = _make_context(start, host)
         try:
             with nullcontext() if inline else reduced_gc():
@@ -107,6 +109,12 @@ def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> 
     apply_limits(spec)
     send_log_to_host(spec, host.send)
     detach_in_forked_children(fd, host.note_fork)
+
+
+def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> None:
+    from handler_host.workers.runtime.lean_imports import install_lean_imports  # only for handlers that are lean
+
+    install_lean_imports(lean, host.send)
 
 
 def _make_context(start: frames.Start, host: HostConnection) -> Context:

@@ -1,0 +1,176 @@
+"""A worker whose handler's manifest lists packages: lazy if they are of the checked version and compiled."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler_host.lean.compiler import compile_package
+from tests.support import SupervisorHarness, error_of, install_plugin, supervisor_harness, until, within
+
+SDK = {
+    "__init__.py": "from .client import Client\nfrom . import heavy\ndef weigh(): return heavy.WEIGHT\n",
+    "client.py": "class Client: pass\n",
+    "heavy.py": "WEIGHT = 42\n",
+}
+PLUGIN = """
+import sys
+from handler_host.plugin import hookimpl, operation
+
+class Handler:
+    @hookimpl
+    def activate(self, context):
+        import lean_sdk
+        self.sdk = lean_sdk
+        self.loaded = sorted(name for name in sys.modules if name.startswith("lean_sdk"))
+
+    @operation
+    async def loaded_at_activation(self) -> list:
+        return self.loaded
+
+    @operation
+    async def weigh(self) -> int:
+        return self.sdk.weigh()
+"""
+LAZY = ["lean_sdk"]
+EAGER = ["lean_sdk", "lean_sdk.client", "lean_sdk.heavy"]
+
+
+class Installed:
+    """A root directory with a plugin and its SDK."""
+
+    def __init__(self, root: Path, cache: Path) -> None:
+        self.root = root
+        self.cache = cache
+        self.environ = {"PATH": "/usr/bin", "LEAN_CACHE": str(cache)}
+
+    def install(self, *, manifest: str = 'packages = ["lean-sdk==1.0"]', version: str = "1.0") -> None:
+        """Install the plugin, and the SDK in ``version``."""
+        install_plugin(self.root, "leaner", PLUGIN, manifest=f"[lean]\n{manifest}\n")
+        for file, text in SDK.items():
+            (self.root / "lean_sdk").mkdir(exist_ok=True)
+            (self.root / "lean_sdk" / file).write_text(text)
+        (self.root / f"lean_sdk-{version}.dist-info").mkdir(exist_ok=True)
+
+    def compile(self, eager: tuple[str, ...] = ()) -> None:
+        """Compile the SDK, as the command does."""
+        compile_package("lean_sdk", eager=eager, cache=self.cache)
+
+    def run(self, **policy: Any) -> Any:
+        """Run a supervisor over the directory."""
+        return supervisor_harness(self.root, environ=self.environ, policy=policy)
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Installed:
+    """Return an installation that is not compiled yet."""
+    root = tmp_path / "root"
+    root.mkdir()
+    monkeypatch.syspath_prepend(str(root))
+    return Installed(root, tmp_path / "cache")
+
+
+async def loaded(running: SupervisorHarness) -> Any:
+    return await within(running.ask("leaner", "loaded_at_activation"))
+
+
+async def test_imports_of_a_checked_version_are_lazy(installed: Installed) -> None:
+    installed.install()
+    installed.compile()
+    async with installed.run() as running:
+        assert await loaded(running) == LAZY
+        assert await within(running.ask("leaner", "weigh")) == 42
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_both_kinds_of_worker_are_lean(installed: Installed, isolation: str) -> None:
+    installed.install()
+    installed.compile()
+    async with installed.run(isolation=isolation) as running:
+        assert await loaded(running) == LAZY
+
+
+async def test_an_inline_handler_leaves_the_host_s_imports_alone(installed: Installed) -> None:
+    installed.install()
+    installed.compile()
+    finders = list(sys.meta_path)
+    async with installed.run(isolation="inline") as running:
+        assert await loaded(running) == EAGER
+        assert sys.meta_path == finders
+    for name in EAGER:
+        del sys.modules[name]
+
+
+async def test_off_is_eager(installed: Installed) -> None:
+    installed.install()
+    installed.compile()
+    async with installed.run(lean="off") as running:
+        assert await loaded(running) == EAGER
+
+
+async def test_another_version_is_eager_with_one_line_and_lazy_by_force(
+    installed: Installed, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    installed.install(version="1.1")
+    installed.compile()
+    async with installed.run() as running:
+        assert await loaded(running) == EAGER
+        lines = [record.message for record in caplog.records if "imported eagerly" in record.message]
+        assert lines == [
+            (
+                "some packages are imported eagerly (see docs/explanation/lean.md): "
+                "lean_sdk: installed is 1.1, checked 1.0"
+            )
+        ]
+    async with installed.run(lean="force") as running:
+        assert await loaded(running) == LAZY
+
+
+async def test_each_of_several_checked_versions_is_lazy(installed: Installed) -> None:
+    installed.install(manifest='packages = ["lean-sdk==0.9", "lean-sdk==1.0"]')
+    installed.compile()
+    async with installed.run() as running:
+        assert await loaded(running) == LAZY
+
+
+async def test_a_package_that_is_not_compiled_is_eager_with_one_line(
+    installed: Installed, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    installed.install()
+    async with installed.run() as running:
+        assert await loaded(running) == EAGER
+        (line,) = [record.message for record in caplog.records if "imported eagerly" in record.message]
+        assert "lean_sdk: not compiled" in line
+
+
+async def test_eager_modules_are_not_deferred(installed: Installed) -> None:
+    installed.install(manifest='packages = ["lean-sdk==1.0"]\neager = ["lean_sdk.heavy"]')
+    installed.compile(eager=("lean_sdk.heavy",))
+    async with installed.run() as running:
+        assert await loaded(running) == ["lean_sdk", "lean_sdk.heavy"]
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_after_a_deferred_import_has_failed_the_next_activation_is_eager(
+    installed: Installed, caplog: pytest.LogCaptureFixture, isolation: str
+) -> None:
+    installed.install()
+    installed.compile()
+    async with installed.run(isolation=isolation) as running:
+        assert await loaded(running) == LAZY
+        (installed.root / "lean_sdk" / "heavy.py").write_text("raise LookupError('broken on this machine')\n")
+        error = await error_of(running.ask("leaner", "weigh"))
+        assert error.status == 500
+        await until(lambda: "the deferred import of 'heavy' from 'lean_sdk' failed" in caplog.text)
+        assert "LookupError: broken on this machine; the next activation of this version" in caplog.text
+        (installed.root / "lean_sdk" / "heavy.py").write_text("WEIGHT = 43\n")
+        await within(running.supervisor.unload("leaner"))
+        assert await loaded(running) == EAGER
+        await within(running.supervisor.unload("leaner"))
+        assert await loaded(running) == EAGER
