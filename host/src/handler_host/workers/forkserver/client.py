@@ -16,6 +16,7 @@ from typing import Any
 
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Refused, Signal, encode, notices
+from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.launchers.base import ExitStatus, WorkerPipes, out_of_resources, reap, wait_for_exit
 from handler_host.workers.output_logger import OutputLogger
 
@@ -92,15 +93,16 @@ class ForkServerProcess:
         module = "handler_host.workers.forkserver.server"
         try:
             # In the thread of the event loop: the kernel kills the fork server when the thread that started it exits.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *preload],
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=write,
-                stderr=write,
-                pass_fds=(theirs.fileno(),),
-                process_group=0,
-            )
+            with host_signals_blocked():
+                self._process = subprocess.Popen(
+                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *preload],
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=write,
+                    stderr=write,
+                    pass_fds=(theirs.fileno(),),
+                    process_group=0,
+                )
         except OSError as error:
             ours.close()
             os.close(read)

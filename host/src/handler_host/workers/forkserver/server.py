@@ -27,15 +27,20 @@ from handler_host.workers.forkserver.messages import (
     encode,
     requests,
 )
+from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
 
 class ForkServer:
-    """Fork server of one host, which it serves over ``control``, a socket that keeps the boundaries of messages."""
+    """Fork server of the host with process ID ``parent``.
 
-    def __init__(self, control: socket.socket) -> None:
+    It serves requests of ``control``, a socket that keeps the boundaries of messages.
+    """
+
+    def __init__(self, control: socket.socket, parent: int) -> None:
         self._control = control
+        self._parent = parent
         self._workers: dict[int, int] = {}
         """Numbers of the workers that are not reaped yet, by process ID."""
         self._selector = selectors.DefaultSelector()
@@ -60,13 +65,14 @@ class ForkServer:
         """Wake the selector for every signal, so that exits of workers are reported at once."""
         signal.set_wakeup_fd(self._waker, warn_on_full_buffer=False)
         signal.signal(signal.SIGCHLD, lambda *_: None)
-        signal.signal(signal.SIGTERM, self._end)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        signal.signal(signal.SIGTERM, self._end_without_host)
         self._selector.register(self._control, selectors.EVENT_READ)
         self._selector.register(self._wakeup, selectors.EVENT_READ)
 
-    def _end(self, *_: object) -> None:
-        self._ending = True
+    def _end_without_host(self, *_: object) -> None:
+        """End if the host has exited, of which the kernel informs this process by SIGTERM; otherwise ignore it."""
+        if os.getppid() != self._parent:
+            self._ending = True
 
     def _clear_wakeup(self) -> None:
         with suppress(BlockingIOError):
@@ -115,8 +121,7 @@ class ForkServer:
         try:
             os.setpgid(0, 0)
             signal.set_wakeup_fd(-1)
-            for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT):
-                signal.signal(number, signal.SIG_DFL)
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)
             self._selector.close()
             self._control.close()
             os.close(self._wakeup)
@@ -199,11 +204,12 @@ def _warn(text: str) -> None:
 def main(arguments: list[str]) -> None:
     """Run a fork server with these arguments: control socket, process ID of the parent, modules to preload."""
     fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2:]
+    ignore_host_signals()
     set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
         return
     adopt_orphans()
-    server = ForkServer(socket.socket(fileno=fd))
+    server = ForkServer(socket.socket(fileno=fd), parent)
     # It freezes the imported objects: the garbage collector would write to their pages, and so unshare them.
     with reduced_gc():
         preload(modules)

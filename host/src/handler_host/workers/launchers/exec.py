@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from handler_host.plugin.errors import ActivationFailed
+from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.launchers.base import (
     RESOURCE_ERRNOS,
     ExitStatus,
@@ -64,15 +65,16 @@ class ExecLauncher:
         channel = pipes.worker_channel.fileno()
         command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", str(channel), str(os.getpid())]
         try:
-            process = subprocess.Popen(  # noqa: ASYNC220 - takes about 1 ms, and this thread must be the parent
-                command,
-                env=dict(environment),
-                stdin=subprocess.DEVNULL,
-                stdout=pipes.worker_output,
-                stderr=pipes.worker_output,
-                pass_fds=(channel,),
-                process_group=0,
-            )
+            with host_signals_blocked():
+                process = subprocess.Popen(  # noqa: ASYNC220 - takes about 1 ms, and this thread must be the parent
+                    command,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=pipes.worker_output,
+                    stderr=pipes.worker_output,
+                    pass_fds=(channel,),
+                    process_group=0,
+                )
         except OSError as error:
             pipes.close_host_ends()
             if error.errno in RESOURCE_ERRNOS:

@@ -19,7 +19,7 @@ from handler_host.workers.runtime.operation_runner import OperationRunner, Runni
 class HostConnection(asyncio.Protocol):
     """The worker's end of the channel.
 
-    ``started`` receives the ``Start`` frame; ``stopping`` the seconds of a ``Stop`` frame or of :meth:`stop`.
+    ``started`` receives the ``Start`` frame; ``stopping`` the seconds of the ``Stop`` frame.
     Both are cancelled, and ``disconnected`` is set, when the host is gone.
     """
 
@@ -68,11 +68,6 @@ class HostConnection(asyncio.Protocol):
         out, self._out = self._out, []
         if out and self._transport is not None:
             self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-
-    def stop(self, grace: float) -> None:
-        """Stop within ``grace`` seconds, as if the host had requested it."""
-        if not self.stopping.done():
-            self.stopping.set_result(grace)
 
     def note_fork(self) -> None:
         """Note that this process was forked by the plugin: it is not the worker, and exits at its next frame."""
@@ -131,4 +126,5 @@ class HostConnection(asyncio.Protocol):
         self.send(frames.Pong(frame.sequence, len(self._calls)))
 
     def _receive_stop(self, frame: frames.Stop) -> None:
-        self.stop(frame.grace)
+        if not self.stopping.done():
+            self.stopping.set_result(frame.grace)

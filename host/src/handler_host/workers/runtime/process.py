@@ -21,20 +21,21 @@ from typing import NoReturn
 
 from handler_host.channel import frames
 from handler_host.plugin.context import Context, Secret
+from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime.host_connection import HostConnection
 from handler_host.workers.runtime.loading import Handler, LoadError, load, load_error
 from handler_host.workers.runtime.process_setup import (
     add_import_paths,
     apply_environment,
     apply_limits,
-    detach_in_forked_children,
+    prepare_forked_children,
     reduced_gc,
     send_log_to_host,
     set_oom_score_and_pdeathsig,
 )
 
-TERM_GRACE = 1.0
-"""Seconds that a worker has to deactivate after SIGTERM, or after the host is gone."""
+ORPHAN_GRACE = 1.0
+"""Seconds that an inline worker has to deactivate after the host has closed its channel."""
 
 
 def main(fd: int, parent: int | None = None) -> NoReturn:
@@ -44,6 +45,7 @@ def main(fd: int, parent: int | None = None) -> NoReturn:
     """
     code = 1
     try:
+        ignore_host_signals()
         set_oom_score_and_pdeathsig(parent)
         # A process that the plugin starts must not be able to write into the channel, nor keep it open.
         os.set_inheritable(fd, False)
@@ -104,11 +106,10 @@ async def _receive_start(host: HostConnection) -> frames.Start | None:
 
 
 def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> None:
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, host.stop, TERM_GRACE)
     apply_environment(spec)
     apply_limits(spec)
     send_log_to_host(spec, host.send)
-    detach_in_forked_children(fd, host.note_fork)
+    prepare_forked_children(fd, host.note_fork)
 
 
 def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> None:
@@ -168,7 +169,7 @@ async def _wait_for_stop(host: HostConnection, inline: bool) -> float:
         if not inline:
             # Nothing else ends the processes that this worker has started.
             os.killpg(os.getpgrp(), signal.SIGKILL)
-        return TERM_GRACE
+        return ORPHAN_GRACE
 
 
 async def _deactivate(host: HostConnection, context: Context, grace: float) -> None:

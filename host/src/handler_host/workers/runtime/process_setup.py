@@ -14,6 +14,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from handler_host.channel import frames
+from handler_host.workers.host_signals import restore_host_signals
 from handler_host.workers.runtime.log_bridge import LogBridge
 
 CHATTY_LOGGERS = ("httpx", "httpx2")
@@ -80,14 +81,15 @@ def send_log_to_host(spec: frames.WorkerSpec, send: Callable[[frames.Log], None]
             logging.getLogger(name).setLevel(max(spec.log_level, logging.WARNING))
 
 
-def detach_in_forked_children(fd: int, on_fork: Callable[[], None]) -> None:
-    """Close the channel ``fd`` in every process that the plugin forks, and call ``on_fork`` there.
+def prepare_forked_children(fd: int, on_fork: Callable[[], None]) -> None:
+    """Close the channel ``fd`` in every process that the plugin forks, let signals end it, and call ``on_fork``.
 
     Such a process may exec or exit. If it returns to the event loop instead, it exits there.
     """
 
     def detach() -> None:
         on_fork()
+        restore_host_signals()
         null = os.open(os.devnull, os.O_RDWR)
         os.dup2(null, fd, inheritable=False)
         os.close(null)
