@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -20,6 +21,8 @@ from handler_host.config import (
     VerifyConfig,
     WorkersConfig,
 )
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
@@ -193,7 +196,8 @@ async def supervisor_harness(
     )
     before = set(children_of(os.getpid()))
     supervisor = Supervisor(config, environ=os.environ if environ is None else environ)
-    await supervisor.start()
+    dispatcher = Dispatcher(supervisor, config.server.request_timeout)
+    await supervisor.start(functools.partial(HandlerCalls, dispatcher))
     try:
         yield SupervisorHarness(root, supervisor)
     finally:

@@ -20,9 +20,9 @@ from aiohttp import web
 
 from handler_host._internal import log as logs
 from handler_host.app import SUPERVISOR, create_app
-from handler_host.auth.consumer_auth import is_loopback
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
+from handler_host.http.client_address import is_loopback
 from handler_host.http.listener import Listener
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import ConfigError
@@ -130,10 +130,10 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         try:
             async with AsyncExitStack() as stack:
                 if config.admin.listen is not None:
-                    from handler_host.http.admin_listener import listening_for_operators  # few have one
+                    from handler_host.http.admin_listener import admin_listener  # few hosts have one
 
                     listener = Listener(runner.server, config.server, admin=True)
-                    await stack.enter_async_context(listening_for_operators(config.admin.listen, listener))
+                    await stack.enter_async_context(admin_listener(config.admin.listen, listener))
                 yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()

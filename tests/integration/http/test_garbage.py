@@ -45,9 +45,9 @@ def uncollected(kinds: Counter[str]) -> Iterator[None]:
         for found in gc.garbage:
             kind = type(found)
             if isinstance(found, FrameType):
-                if "/host/" in found.f_code.co_filename:
+                if "/handler_host/" in found.f_code.co_filename:
                     kinds[f"frame of {found.f_code.co_qualname}"] += 1
-            elif kind.__module__.partition(".")[0] == "host":
+            elif kind.__module__.partition(".")[0] == "handler_host":
                 kinds[kind.__qualname__] += 1
     finally:
         gc.set_debug(0)

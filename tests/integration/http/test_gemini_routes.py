@@ -81,8 +81,8 @@ async def test_a_silence_in_an_array_is_broken_by_what_json_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Given a handler that is silent for long, white space comes, and only after the array has begun."""
-    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.02)
-    monkeypatch.setattr(sse, "SHORTEST_LOOK", 0.01)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.02)
+    monkeypatch.setattr(sse, "MIN_CHECK_INTERVAL_S", 0.01)
     source = """
 import asyncio
 from handler_host.chat import ChatHandler, Usage, UsageChunk

@@ -90,10 +90,10 @@ async def test_a_client_that_accepts_events_gets_a_stream_with_an_end(tmp_path: 
 @pytest.mark.parametrize(
     ("body", "said"),
     [
-        ("{", "no JSON"),
-        ('{"a": 1,}', "no JSON"),
-        ("nonsense", "no JSON"),
-        (b'{"a": "\xff"}', "no UTF-8"),
+        ("{", "not JSON"),
+        ('{"a": 1,}', "not JSON"),
+        ("nonsense", "not JSON"),
+        (b'{"a": "\xff"}', "not UTF-8"),
         ("[" * 100_000, "nested too deeply"),
     ],
 )
@@ -237,8 +237,8 @@ async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(t
 async def test_a_client_that_reads_nothing_holds_the_handler_back_and_is_given_up(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.1)
-    monkeypatch.setattr(sse, "CLIENT_STALL", 0.5)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.1)
+    monkeypatch.setattr(sse, "CLIENT_STALL_S", 0.5)
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         _, writer = await asyncio.open_connection("127.0.0.1", host.port, limit=1024)
@@ -256,8 +256,8 @@ async def test_a_client_that_reads_nothing_holds_the_handler_back_and_is_given_u
 
 
 async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL", 0.05)
-    monkeypatch.setattr(sse, "SHORTEST_LOOK", 0.05)
+    monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.05)
+    monkeypatch.setattr(sse, "MIN_CHECK_INTERVAL_S", 0.05)
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         host.control.make("more")

@@ -95,7 +95,7 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
 async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("handler_host.auth.consumers.LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr("handler_host.auth.consumers.CHECK_INTERVAL_S", 0.0)
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="")) as host:
         assert await echo(host, "key-a") == (200, "")
@@ -108,7 +108,7 @@ async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken
 async def test_a_file_that_becomes_wrong_or_goes_changes_nothing_and_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
-    monkeypatch.setattr("handler_host.auth.consumers.LOOK_INTERVAL", 0.0)
+    monkeypatch.setattr("handler_host.auth.consumers.CHECK_INTERVAL_S", 0.0)
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="")) as host:
         file = tmp_path / "consumers.toml"
@@ -118,7 +118,7 @@ async def test_a_file_that_becomes_wrong_or_goes_changes_nothing_and_is_told(
             file.unlink()
         assert await echo(host, "key-a") == (200, "")
         assert await echo(host, "nobody") == (401, "invalid_key")
-        assert "the consumers stay as they were" in caplog.text
+        assert "consumers not reloaded" in caplog.text
         assert "in clear" not in caplog.text
 
 
@@ -139,7 +139,7 @@ def test_consumers_come_from_the_environment_as_well_and_open_nothing_when_the_f
     assert "key-ci" not in repr(config)
     empty = tmp_path / "empty.toml"
     empty.write_text("")
-    assert not Consumers(AuthConfig(consumers_file=empty)).open
+    assert not Consumers(AuthConfig(consumers_file=empty)).is_open
     with pytest.raises(ConfigError, match=r"consumers_file.*missing\.toml"):
         Consumers(AuthConfig(consumers_file=tmp_path / "missing.toml"))
 
@@ -156,9 +156,9 @@ def test_consumers_come_from_the_environment_as_well_and_open_nothing_when_the_f
         (written(a="expire = 2027-01-01"), "did you mean 'expires'"),
         ("[keys.a]\n", "unknown key 'keys'"),
         ("consumers = 3\n", r"\[consumers.NAME\]"),
-        ('[consumers."a b"]\n', "a name has to be"),
+        ('[consumers."a b"]\n', "a name must be"),
         ("[consumers", "neither TOML nor JSON"),
-        (written(a="") + written(b="").replace(hash_key("key-b"), hash_key("key-a")), "that of a"),
+        (written(a="") + written(b="").replace(hash_key("key-b"), hash_key("key-a")), "same as that of a"),
     ],
 )
 def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str) -> None:
@@ -169,14 +169,14 @@ def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str) -> 
 
 def test_no_minute_has_more_requests_than_allowed_also_when_the_limit_changes() -> None:
     usage = RateLimiter()
-    assert [usage.request(3, now) for now in (0.0, 10.0, 20.0)] == [0.0, 0.0, 0.0]
-    assert usage.request(3, 30.0) == 30.0
-    assert usage.request(3, 60.0) == 0.0
-    assert usage.request(3, 61.0) == 9.0
-    assert usage.request(4, 61.0) == 0.0
-    assert usage.request(4, 62.0) == 8.0
-    assert usage.request(2, 62.0) == 58.0
-    assert usage.request(2, 120.5) == 0.0
+    assert [usage.count_request(3, now) for now in (0.0, 10.0, 20.0)] == [0.0, 0.0, 0.0]
+    assert usage.count_request(3, 30.0) == 30.0
+    assert usage.count_request(3, 60.0) == 0.0
+    assert usage.count_request(3, 61.0) == 9.0
+    assert usage.count_request(4, 61.0) == 0.0
+    assert usage.count_request(4, 62.0) == 8.0
+    assert usage.count_request(2, 62.0) == 58.0
+    assert usage.count_request(2, 120.5) == 0.0
 
 
 PAGE = "https://chat.example"

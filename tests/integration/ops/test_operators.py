@@ -13,7 +13,7 @@ import pytest
 
 from handler_host.admin.dashboard import FILES, STATIC
 from handler_host.auth import failed_login_throttle, sessions
-from handler_host.auth.failed_login_throttle import Throttle
+from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.sessions import Sessions
 from tests.integration.http.serving import ADMIN, Host, running
 from tests.support import LIMIT, install_puppet, until, within
@@ -88,32 +88,30 @@ async def test_another_sites_page_cannot_sign_in_and_a_consumers_key_is_no_token
 
 async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        for _ in range(failed_login_throttle.FREE):
+        for _ in range(failed_login_throttle.FREE_FAILURES):
             status, response, cookie = await sign_in(host, "wrong")
             assert (status, response["error"]["message"], cookie) == (401, "this is not the admin token", "")
         begun = time.monotonic()
         assert (await sign_in(host, "wrong"))[0] == 401
-        assert time.monotonic() - begun >= failed_login_throttle.FIRST_PAUSE
+        assert time.monotonic() - begun >= failed_login_throttle.FIRST_DELAY_S
         found = await audit_of(host)
         assert {(one["action"], one["result"]) for one in found} == {("sign in", "invalid_key")}
         assert "wrong" not in json.dumps(found)
-        assert host.supervisor.observation.counters.wrong_keys["operator"] == failed_login_throttle.FREE + 1
+        assert host.supervisor.observation.counters.wrong_keys["operator"] == failed_login_throttle.FREE_FAILURES + 1
         assert (await sign_in(host))[0] == 200
 
 
 async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_session(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(failed_login_throttle, "FREE", 0)
-    monkeypatch.setattr(failed_login_throttle, "FIRST_PAUSE", LIMIT)
-    monkeypatch.setattr(failed_login_throttle, "LONGEST_PAUSE", LIMIT)
+    monkeypatch.setattr(failed_login_throttle, "FREE_FAILURES", 0)
+    monkeypatch.setattr(failed_login_throttle, "FIRST_DELAY_S", LIMIT)
+    monkeypatch.setattr(failed_login_throttle, "MAX_DELAY_S", LIMIT)
     async with running(tmp_path) as host:
         _, _, cookie = await sign_in(host)
-        guesses = [
-            asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(failed_login_throttle.MOST_WAITING)
-        ]
+        guesses = [asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(failed_login_throttle.MAX_DELAYED)]
         counters = host.supervisor.observation.counters
-        await until(lambda: counters.wrong_keys["operator"] == failed_login_throttle.MOST_WAITING)
+        await until(lambda: counters.wrong_keys["operator"] == failed_login_throttle.MAX_DELAYED)
         assert (await within(sign_in(host)))[0] == 401
         assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200
         for guess in guesses:
@@ -123,25 +121,25 @@ async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_se
 
 
 def test_pauses_grow_are_bounded_and_are_forgotten() -> None:
-    slow = Throttle()
-    pauses = [slow.pause("a", now=1000.0 + n) for n in range(failed_login_throttle.FREE + 8)]
-    assert pauses[: failed_login_throttle.FREE] == [0.0] * failed_login_throttle.FREE
-    assert pauses[failed_login_throttle.FREE :] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
-    assert slow.pause("b", now=1000.0) == 0.0
-    assert slow.pause("a", now=1000.0 + failed_login_throttle.FORGET_AFTER + 100) == 0.0
-    for number in range(failed_login_throttle.MOST_ADDRESSES + 10):
-        slow.pause(f"address {number}", now=2000.0)
-    assert len(slow._addresses) == failed_login_throttle.MOST_ADDRESSES
+    slow = FailedLoginThrottle()
+    pauses = [slow.count_failure("a", now=1000.0 + n) for n in range(failed_login_throttle.FREE_FAILURES + 8)]
+    assert pauses[: failed_login_throttle.FREE_FAILURES] == [0.0] * failed_login_throttle.FREE_FAILURES
+    assert pauses[failed_login_throttle.FREE_FAILURES :] == [0.5, 1.0, 2.0, 4.0, 8.0, 8.0, 8.0, 8.0]
+    assert slow.count_failure("b", now=1000.0) == 0.0
+    assert slow.count_failure("a", now=1000.0 + failed_login_throttle.FORGET_AFTER_S + 100) == 0.0
+    for number in range(failed_login_throttle.MAX_ADDRESSES + 10):
+        slow.count_failure(f"address {number}", now=2000.0)
+    assert len(slow._addresses) == failed_login_throttle.MAX_ADDRESSES
 
 
 def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> None:
     kept = Sessions()
     cookie, session = kept.open(now=1000.0)
-    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME - 1) == session
-    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME) is None
+    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME_S - 1) == session
+    assert kept.find(cookie, now=1000.0 + sessions.LIFETIME_S) is None
     assert cookie not in repr(vars(kept))
     first, _ = kept.open(now=1.0)
-    for _ in range(sessions.MOST):
+    for _ in range(sessions.MAX_SESSIONS):
         kept.open(now=1.0)
     assert kept.find(first, now=2.0) is None
 

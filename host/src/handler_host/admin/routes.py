@@ -13,9 +13,9 @@ from typing import Annotated, Any, Literal, TypeVar
 import msgspec
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
-from handler_host.http.request_limits import RequestLimits
+from handler_host.http.body import BodyReader
+from handler_host.http.responses import json_response
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError, InvalidInput
 
@@ -57,9 +57,9 @@ Options = TypeVar("Options", bound=NoOptions)
 class AdminRoutes:
     """The admin routes and the tasks that they started."""
 
-    def __init__(self, supervisor: Supervisor, limits: RequestLimits) -> None:
+    def __init__(self, supervisor: Supervisor, bodies: BodyReader) -> None:
         self._supervisor = supervisor
-        self._limits = limits
+        self._bodies = bodies
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def routes(self) -> list[web.RouteDef]:
@@ -85,11 +85,11 @@ class AdminRoutes:
 
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
         """Return the status of all handlers."""
-        return json_answer({"handlers": self._supervisor.statuses()})
+        return json_response({"handlers": self._supervisor.statuses()})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
         """Return the status of one handler."""
-        return json_answer(self._supervisor.status(request.match_info["name"]))
+        return json_response(self._supervisor.status(request.match_info["name"]))
 
     async def load(self, request: web.Request) -> web.StreamResponse:
         """Activate a handler."""
@@ -114,12 +114,12 @@ class AdminRoutes:
     async def pin(self, request: web.Request) -> web.StreamResponse:
         """Exempt a handler from idle unload and eviction until the host restarts."""
         await self._options(request, NoOptions)
-        return json_answer(await self._supervisor.pin(self._known(request), pinned=True))
+        return json_response(await self._supervisor.pin(self._known(request), pinned=True))
 
     async def unpin(self, request: web.Request) -> web.StreamResponse:
         """End the exemption of a handler."""
         await self._options(request, NoOptions)
-        return json_answer(await self._supervisor.pin(self._known(request), pinned=False))
+        return json_response(await self._supervisor.pin(self._known(request), pinned=False))
 
     async def rescan(self, request: web.Request) -> web.StreamResponse:
         """Read the installed plugins again."""
@@ -128,14 +128,14 @@ class AdminRoutes:
 
     async def memory(self, request: web.Request) -> web.StreamResponse:
         """Measure the host and all its processes."""
-        return json_answer(await self._supervisor.memory())
+        return json_response(await self._supervisor.memory())
 
     async def drain(self, request: web.Request) -> web.StreamResponse:
         """Reject new work from now on."""
         await self._options(request, NoOptions)
         self._supervisor.begin_drain()
         message = "the host rejects new work, and /health/ready is 503; it runs until SIGTERM"
-        return json_answer({"draining": True, "in_flight": self._supervisor.in_flight, "message": message})
+        return json_response({"draining": True, "in_flight": self._supervisor.in_flight, "message": message})
 
     def _known(self, request: web.Request) -> str:
         """Return the handler's name; raises ``UnknownHandler``."""
@@ -145,7 +145,7 @@ class AdminRoutes:
         """Return the options of query and body; the body overrides the query."""
         values: Any = dict(request.query)
         if request.can_read_body:
-            body = msgspec.json.decode(await self._limits.json_body(request))
+            body = msgspec.json.decode(await self._bodies.read_json(request))
             if not isinstance(body, dict):
                 raise InvalidInput("the body must be a JSON object")
             values |= body
@@ -167,8 +167,8 @@ class AdminRoutes:
         self._tasks.add(task)
         task.add_done_callback(self._finish)
         if options.wait:
-            return json_answer(await asyncio.shield(task))
-        return json_answer({"accepted": True}, status=202)
+            return json_response(await asyncio.shield(task))
+        return json_response({"accepted": True}, status=202)
 
     def _finish(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

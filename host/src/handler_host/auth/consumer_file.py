@@ -1,13 +1,13 @@
-"""The consumers' file: who has which key, for what, and for how long.
+"""Consumers file: keys of the consumers, their rights and limits.
 
 .. code-block:: toml
 
     [consumers.team-a]
     hash = "sha256:..."            # of the key; `handler-host keys new` makes both
-    handlers = ["gpt_a", "gpt_e"]  # none: all
-    requests_per_minute = 60       # none: no limit
-    concurrency = 4                # dispatches at a time; none: no limit
-    expires = 2027-01-01           # none: never
+    handlers = ["gpt_a", "gpt_e"]  # default: all
+    requests_per_minute = 60       # default: no limit
+    concurrency = 4                # dispatches in flight; default: no limit
+    expires = 2027-01-01           # default: never
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import msgspec
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.plugin.errors import ConfigError
 
-MOST = 100_000
-"""Of requests a minute, and of dispatches at a time."""
+MAX_LIMIT = 100_000
+"""Largest number of requests per minute, and of dispatches in flight."""
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
-MOMENT_FORM = "has to be a day (2027-01-01) or a moment (2027-01-01T12:00:00Z)"
+MOMENT_FORM = "must be a day (2027-01-01) or a time (2027-01-01T12:00:00Z)"
 NAME_FORM = "1 to 64 letters, digits, dots, dashes or underscores"
 
 
 class Entry(msgspec.Struct, frozen=True, kw_only=True):
-    """One consumer as it is written."""
+    """Consumer as the file has it."""
 
     hash: str
     handlers: tuple[str, ...] | None = None
@@ -43,83 +43,83 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def parse_consumers(text: str, where: str) -> dict[str, Entry]:
-    """Return the consumers of a file, or of a variable, which may also be JSON; raises :class:`ConfigError`."""
+    """Return the consumers of a file or variable, which may also be JSON; raises :class:`ConfigError`."""
     tables = _tables(text, where)
     problems: list[str] = []
-    found: dict[str, Entry] = {}
+    entries: dict[str, Entry] = {}
     hashes: dict[str, str] = {}
     for name, table in tables.items():
         place = f"{where}: [consumers.{name}]"
         if not is_name(name):
-            problems.append(f"{place}: a name has to be {NAME_FORM}")
+            problems.append(f"{place}: a name must be {NAME_FORM}")
             continue
         try:
-            entry = found[name] = _entry(table)
+            entry = entries[name] = _entry(table)
         except ValueError as error:
             problems.append(f"{place}: {error}")
             continue
-        other = hashes.setdefault(entry.hash, name)
-        if other != name:
-            problems.append(f"{place}: hash: is that of {other}, too; each consumer has a key of its own")
+        first = hashes.setdefault(entry.hash, name)
+        if first != name:
+            problems.append(f"{place}: hash: same as that of {first}; each consumer needs a key of its own")
     if problems:
         raise ConfigError("\n".join(problems))
-    return found
+    return entries
 
 
 def is_name(text: str) -> bool:
-    """Tell whether a consumer may have this name."""
+    """Return whether a consumer may have this name."""
     return _NAME.fullmatch(text) is not None
 
 
 def moment(value: object) -> datetime.datetime:
-    """Return a day or a moment as a moment in UTC; raises ``ValueError``."""
+    """Return a day or a time as a time in UTC; raises ``ValueError``."""
     if isinstance(value, str):
         value = datetime.datetime.fromisoformat(value)
     if isinstance(value, datetime.date) and not isinstance(value, datetime.datetime):
         value = datetime.datetime(value.year, value.month, value.day, tzinfo=datetime.UTC)
     if not isinstance(value, datetime.datetime):
-        raise ValueError(MOMENT_FORM)  # noqa: TRY004 - as all that is wrong in the file
+        raise ValueError(MOMENT_FORM)  # noqa: TRY004 - all flaws of the file are ValueErrors
     return value if value.tzinfo is not None else value.replace(tzinfo=datetime.UTC)
 
 
 def _tables(text: str, where: str) -> dict[str, Any]:
-    import tomllib  # only who has consumers in a file or a variable needs it
+    import tomllib  # needed only for consumers in a file or variable
 
     try:
         document = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
     except (tomllib.TOMLDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: is neither TOML nor JSON: {error}") from None
+        raise ConfigError(f"{where}: neither TOML nor JSON: {error}") from None
     for key in document:
         if key != "consumers":
-            raise ConfigError(f"{where}: unknown key {key!r}; consumers are written as [consumers.NAME]")
+            raise ConfigError(f"{where}: unknown key {key!r}; write consumers as [consumers.NAME]")
     tables = document.get("consumers", {})
     if not isinstance(tables, dict):
-        raise ConfigError(f"{where}: consumers: has to be tables, [consumers.NAME]")
+        raise ConfigError(f"{where}: consumers: must be tables, [consumers.NAME]")
     return tables
 
 
 def _entry(table: object) -> Entry:
     """Return one consumer; raises ``ValueError`` with the key and what is wrong."""
     if not isinstance(table, dict):
-        raise ValueError("has to be a table")  # noqa: TRY004 - as all that is wrong here
+        raise ValueError("must be a table")  # noqa: TRY004 - all flaws of the file are ValueErrors
     for key in table:
         if key not in Entry.__struct_fields__:
             raise ValueError(f"unknown key {key!r}{did_you_mean(key, Entry.__struct_fields__)}")
     if not isinstance(table.get("hash"), str) or _HASH.fullmatch(table["hash"]) is None:
-        raise ValueError("hash: has to be sha256:HEX; `handler-host keys new` makes a key and its hash")
+        raise ValueError("hash: must be sha256:HEX; `handler-host keys new` makes a key and its hash")
     values = {key: read(key, table[key]) for key, read in _READ.items() if table.get(key) is not None}
     return Entry(hash=table["hash"], **values)
 
 
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{key}: has to be a list of names")
+        raise ValueError(f"{key}: must be a list of names")
     return tuple(value)
 
 
 def _count(key: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MOST:
-        raise ValueError(f"{key}: has to be a whole number from 1 to {MOST}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_LIMIT:
+        raise ValueError(f"{key}: must be a whole number from 1 to {MAX_LIMIT}")
     return value
 
 

@@ -1,7 +1,7 @@
-"""The consumers: their keys, what each may ask for, and how much; as the configuration and the consumers' file have it.
+"""Consumers: their keys, rights and limits, from the configuration and the consumers file.
 
-The file is looked at once a second while requests come: a key that is revoked there
-is refused without a restart. A file that has become wrong changes nothing, and is told.
+While requests arrive the file is checked once a second, so a key that is revoked there is refused without a restart.
+An invalid file changes nothing, and the log says why.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from handler_host.plugin.errors import ConfigError, RateLimited
 
 log = logging.getLogger(__name__)
 
-LOOK_INTERVAL = 1.0
-"""Seconds between two looks at the file."""
+CHECK_INTERVAL_S = 1.0
+"""Time between two checks of the file."""
 
 
 class Consumer:
-    """Who has sent a key: what it may, and what it does now."""
+    """Consumer: name, rights, limits, and their use at the moment."""
 
-    def __init__(self, name: str, entry: Entry, usage: RateLimiter) -> None:
+    def __init__(self, name: str, entry: Entry, limiter: RateLimiter) -> None:
         self.name = name
         self.entry = entry
-        self._usage = usage
+        self._limiter = limiter
 
     def allows(self, handler: str) -> bool:
-        """Tell whether the consumer may ask for this handler."""
+        """Return whether the consumer may use this handler."""
         return self.entry.handlers is None or handler in self.entry.handlers
 
     def inactive_reason(self, now: datetime.datetime | None = None) -> str | None:
-        """Return why the key is of no use (any more), or None."""
+        """Return ``revoked`` or ``expired`` if the key is no longer valid, else None."""
         if self.entry.revoked is not None:
             return "revoked"
         expires = self.entry.expires
@@ -47,99 +47,104 @@ class Consumer:
             return "expired"
         return None
 
-    def request(self) -> None:
+    def count_request(self) -> None:
         """Count a request; raises ``RateLimited``."""
-        most = self.entry.requests_per_minute
-        if most is None:
+        limit = self.entry.requests_per_minute
+        if limit is None:
             return
-        wait = self._usage.request(most)
-        if wait:
-            raise RateLimited(f"the key {self.name!r} may send {most} requests a minute", retry_after=wait)
+        wait_s = self._limiter.count_request(limit)
+        if wait_s:
+            raise RateLimited(f"the key {self.name!r} may send {limit} requests per minute", retry_after=wait_s)
 
-    def begin(self) -> None:
-        """Count a dispatch that begins; raises ``RateLimited``. Who gets through has to :meth:`end` it."""
-        most = self.entry.concurrency
-        if most is not None and self._usage.under_way >= most:
-            raise RateLimited(f"the key {self.name!r} may have {most} dispatches under way", retry_after=1.0)
-        self._usage.under_way += 1
+    def acquire(self) -> None:
+        """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
+        limit = self.entry.concurrency
+        if limit is not None and self._limiter.in_flight >= limit:
+            raise RateLimited(f"the key {self.name!r} may have {limit} dispatches in flight", retry_after=1.0)
+        self._limiter.in_flight += 1
 
-    def end(self) -> None:
+    def release(self) -> None:
         """Count a dispatch that has ended."""
-        self._usage.under_way -= 1
+        self._limiter.in_flight -= 1
 
 
 class Consumers:
-    """All of them. Raises :class:`ConfigError` where the file cannot be read at the start."""
+    """All consumers. Raises :class:`ConfigError` if the file is missing or invalid at the start."""
 
     def __init__(self, config: AuthConfig) -> None:
         self._file: Path | None = config.consumers_file
-        self._fixed = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
+        self._configured = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
         if config.consumers is not None:
-            self._fixed |= parse_consumers(config.consumers, "HANDLER_HOST_CONSUMERS")
-        self._usage: dict[str, RateLimiter] = {}
+            self._configured |= parse_consumers(config.consumers, "HANDLER_HOST_CONSUMERS")
+        self._limiters: dict[str, RateLimiter] = {}
         self._consumers: list[tuple[bytes, Consumer]] = []
-        self._stamp: tuple[int, int, int] | None = None
-        self._looked_at = time.monotonic()
-        self._looking: asyncio.Task[None] | None = None
+        self._file_version: tuple[int, int, int] | None = None
+        self._checked_at = time.monotonic()
+        self._checking: asyncio.Task[None] | None = None
         if self._file is not None:
-            self._stamp = _stamp_of(self._file)
-            self._take(_read(self._file))
+            self._file_version = _version_of(self._file)
+            self._replace(_read(self._file))
         else:
-            self._take({})
+            self._replace({})
 
     @property
-    def open(self) -> bool:
+    def is_open(self) -> bool:
         """Whether no consumer is configured, so that everybody on this machine is one."""
-        return not self._fixed and self._file is None
+        return not self._configured and self._file is None
+
+    @property
+    def may_have_changed(self) -> bool:
+        """Whether the last check of the file is too long ago."""
+        return self._file is not None and time.monotonic() - self._checked_at >= CHECK_INTERVAL_S
 
     def find(self, key: str) -> Consumer | None:
-        """Return whose key it is; compared with all of them, in constant time."""
+        """Return the consumer of a key, or None."""
         digest = hashlib.sha256(key.encode(errors="surrogateescape")).digest()
-        found = None
+        match = None
         for known, consumer in self._consumers:
             if hmac.compare_digest(digest, known):
-                found = consumer
-        return found
+                match = consumer
+        return match
 
-    async def refresh(self, *, now: bool = False) -> None:
-        """Read the file anew if it has changed; ``now``: also if it was looked at within the last second."""
-        if self._file is None or (not now and time.monotonic() - self._looked_at < LOOK_INTERVAL):
+    async def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        if self._file is None:
             return
-        if self._looking is None:
-            self._looked_at = time.monotonic()
-            self._looking = asyncio.create_task(self._look(self._file), name="look at the consumers' file")
-        await asyncio.shield(self._looking)
+        if self._checking is None:
+            self._checked_at = time.monotonic()
+            self._checking = asyncio.create_task(self._check(self._file), name="check of the consumers file")
+        await asyncio.shield(self._checking)
 
-    async def _look(self, file: Path) -> None:
+    async def _check(self, file: Path) -> None:
         try:
-            stamp = await asyncio.to_thread(_stamp_of, file)
-            if stamp == self._stamp:
+            version = await asyncio.to_thread(_version_of, file)
+            if version == self._file_version:
                 return
-            self._stamp = stamp
+            self._file_version = version
             entries = await asyncio.to_thread(_read, file)
-            self._take(entries)
-            log.info("consumers read anew", extra={"fields": {"file": str(file), "consumers": len(entries)}})
+            self._replace(entries)
+            log.info("consumers reloaded", extra={"fields": {"file": str(file), "consumers": len(entries)}})
         except ConfigError as error:
-            log.error("the consumers stay as they were: %s", error.message)
+            log.error("consumers not reloaded: %s", error.message)
         finally:
-            self._looking = None
+            self._checking = None
 
-    def _take(self, entries: dict[str, Entry]) -> None:
-        """Let these be the consumers, beside those of the configuration; who is counted stays counted."""
-        every = {**entries, **self._fixed}
-        self._usage = {name: self._usage.get(name) or RateLimiter() for name in every}
+    def _replace(self, entries: dict[str, Entry]) -> None:
+        """Replace the consumers of the file; those that stay keep their counts."""
+        consumers = {**entries, **self._configured}
+        self._limiters = {name: self._limiters.get(name) or RateLimiter() for name in consumers}
         self._consumers = [
-            (bytes.fromhex(entry.hash.removeprefix("sha256:")), Consumer(name, entry, self._usage[name]))
-            for name, entry in every.items()
+            (bytes.fromhex(entry.hash.removeprefix("sha256:")), Consumer(name, entry, self._limiters[name]))
+            for name, entry in consumers.items()
         ]
 
 
-def _stamp_of(file: Path) -> tuple[int, int, int] | None:
+def _version_of(file: Path) -> tuple[int, int, int] | None:
     try:
-        found = os.stat(file)
+        status = os.stat(file)
     except OSError:
         return None
-    return found.st_mtime_ns, found.st_size, found.st_ino
+    return status.st_mtime_ns, status.st_size, status.st_ino
 
 
 def _read(file: Path) -> dict[str, Entry]:

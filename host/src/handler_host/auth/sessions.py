@@ -1,4 +1,4 @@
-"""Sessions of operators who have signed in to the dashboard: what the cookie says, and for how long."""
+"""Sessions of operators who have signed in to the dashboard."""
 
 from __future__ import annotations
 
@@ -9,41 +9,41 @@ import time
 from collections import OrderedDict
 from typing import NamedTuple
 
-LIFETIME = 12 * 3600.0
-"""Seconds after which one has to sign in again."""
-MOST = 64
-"""Sessions at a time; the oldest goes."""
+LIFETIME_S = 12 * 3600.0
+"""Time after which an operator must sign in again."""
+MAX_SESSIONS = 64
+"""Sessions at a time; the oldest one ends for a new one."""
 
 
 class Session(NamedTuple):
-    """One of them."""
+    """Session of an operator."""
 
     name: str
-    """What the audit log calls it: tells nothing about the cookie."""
+    """Name in the audit log; it reveals nothing about the cookie."""
     csrf: str
-    """What has to come with each change, beside the cookie: another site cannot know it."""
+    """Token that each change must send beside the cookie: another site cannot know it."""
     ends_at: float
     """On the monotonic clock: the time of day may jump."""
 
 
 class Sessions:
-    """The sessions, known by the digests of their cookies."""
+    """Sessions by the digests of their cookies."""
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[bytes, Session] = OrderedDict()
 
     def open(self, now: float | None = None) -> tuple[str, Session]:
-        """Begin a session; return the value of its cookie, which is kept nowhere, and the session."""
+        """Open a session; return the value of its cookie, which is kept nowhere, and the session."""
         at = time.monotonic() if now is None else now
         cookie = secrets.token_urlsafe(32)
-        session = Session(f"session {secrets.token_hex(3)}", secrets.token_urlsafe(32), at + LIFETIME)
+        session = Session(f"session {secrets.token_hex(3)}", secrets.token_urlsafe(32), at + LIFETIME_S)
         self._sessions[_digest(cookie)] = session
-        while len(self._sessions) > MOST:
+        while len(self._sessions) > MAX_SESSIONS:
             self._sessions.popitem(last=False)
         return cookie, session
 
     def find(self, cookie: str, now: float | None = None) -> Session | None:
-        """Return the session of a cookie, or None if there is none (any more)."""
+        """Return the session of a cookie, or None if it is unknown or has ended."""
         at = time.monotonic() if now is None else now
         digest = _digest(cookie)
         session = self._sessions.get(digest)
@@ -57,9 +57,9 @@ class Sessions:
         self._sessions.pop(_digest(cookie), None)
 
 
-def same(given: str, expected: str) -> bool:
+def is_equal(text: str, expected: str) -> bool:
     """Compare two texts in constant time."""
-    return hmac.compare_digest(given.encode(errors="surrogateescape"), expected.encode())
+    return hmac.compare_digest(text.encode(errors="surrogateescape"), expected.encode())
 
 
 def _digest(cookie: str) -> bytes:

@@ -11,7 +11,7 @@ from typing import Any
 
 from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.units import parse_duration
-from handler_host.auth.consumer_file import MOST, NAME_FORM, Entry, is_name, moment, parse_consumers
+from handler_host.auth.consumer_file import MAX_LIMIT, NAME_FORM, Entry, is_name, moment, parse_consumers
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
 from handler_host.config.loader import hash_key
@@ -45,8 +45,8 @@ def create_key(
         lines.append(f"handlers = {json.dumps(names)}")
     for option, number in (("requests_per_minute", requests_per_minute), ("concurrency", concurrency)):
         if number is not None:
-            if not 1 <= number <= MOST:
-                raise Failure(f"--{option.replace('_', '-')} {number}: must be from 1 to {MOST}", USAGE)
+            if not 1 <= number <= MAX_LIMIT:
+                raise Failure(f"--{option.replace('_', '-')} {number}: must be from 1 to {MAX_LIMIT}", USAGE)
             lines.append(f"{option} = {number}")
     if expires is not None:
         lines.append(f"expires = {_expiry(expires)}")

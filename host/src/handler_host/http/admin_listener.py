@@ -1,4 +1,4 @@
-"""The operators' own address (``admin.listen``): a TCP address, or a Unix socket that only the host's user may open."""
+"""Listener of the admin routes' own address (``admin.listen``): TCP, or a Unix socket of the host's user."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from handler_host.plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-ONLY_FOR_ITS_USER = 0o177
-"""The mask that leaves read and write to the owner of a new socket."""
+OWNER_ONLY = 0o177
+"""Mask that leaves read and write to the owner of a new socket."""
 
 
 @asynccontextmanager
-async def listening_for_operators(listen: str, listener: Listener) -> AsyncIterator[None]:
-    """Listen there while the block runs; raises :class:`ConfigError` if the address cannot be had."""
+async def admin_listener(listen: str, listener: Listener) -> AsyncIterator[None]:
+    """Listen while the block runs; raises :class:`ConfigError` if the address is not available."""
     address = parse_listen(listen)
     loop = asyncio.get_running_loop()
     try:
         if address.path is not None:
-            server = await loop.create_unix_server(listener, sock=_bound(address.path))
+            server = await loop.create_unix_server(listener, sock=_bind(address.path))
             shown = f"unix:{address.path}"
         else:
             server = await loop.create_server(listener, address.host, address.port, reuse_address=True)
@@ -37,7 +37,7 @@ async def listening_for_operators(listen: str, listener: Listener) -> AsyncItera
     except OSError as error:
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(f"admin.listen: cannot listen on {listen}: {reason}; choose another address") from error
-    log.info("the operators' routes are at %s only", shown, extra={"fields": {"address": shown}})
+    log.info("admin routes are served only at %s", shown, extra={"fields": {"address": shown}})
     try:
         yield
     finally:
@@ -46,13 +46,13 @@ async def listening_for_operators(listen: str, listener: Listener) -> AsyncItera
             address.path.unlink(missing_ok=True)
 
 
-def _bound(path: Path) -> socket.socket:
-    """Return a socket at this path, in place of one that a host has left which is gone."""
+def _bind(path: Path) -> socket.socket:
+    """Return a socket bound to this path, in place of one that a former host has left."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
-        if _is_left_over(path):
+        if _is_stale(path):
             path.unlink()
-        mask = os.umask(ONLY_FOR_ITS_USER)
+        mask = os.umask(OWNER_ONLY)
         try:
             bound.bind(str(path))
         finally:
@@ -63,16 +63,16 @@ def _bound(path: Path) -> socket.socket:
     return bound
 
 
-def _is_left_over(path: Path) -> bool:
-    """Tell whether there is a socket that nobody listens at."""
+def _is_stale(path: Path) -> bool:
+    """Return whether there is a socket at which no process listens."""
     try:
         if not stat.S_ISSOCK(path.stat().st_mode):
             return False
     except FileNotFoundError:
         return False
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
-            asking.connect(str(path))
+            probe.connect(str(path))
         except ConnectionRefusedError:
             return True
     return False

@@ -1,7 +1,8 @@
-"""Where a request comes from."""
+"""Address of a client, and which names are those of this machine."""
 
 from __future__ import annotations
 
+import functools
 import socket
 import struct
 
@@ -26,5 +27,21 @@ def address_of(request: web.Request) -> str:
 
 
 def is_admin_connection(request: web.Request) -> bool:
-    """Tell whether the request has come to the operators' own address."""
+    """Return whether the request has come to ``admin.listen``."""
     return getattr(request.protocol, "admin", False) is True
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name (without port) is this machine's loopback interface, whatever a resolver says."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost") or name in ("::1", "[::1]"):
+        return True
+    parts = name.split(".")
+    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
+
+
+@functools.lru_cache(maxsize=256)
+def is_loopback_address(address: str) -> bool:
+    """Return whether an address, ``HOST`` or ``HOST:PORT`` as in the ``Host`` header, is loopback."""
+    name, colon, port = address.rpartition(":")
+    return is_loopback(name if colon and port.isdigit() else address)

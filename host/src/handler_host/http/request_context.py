@@ -1,4 +1,4 @@
-"""What is noted of one HTTP request while it is answered, and told in the headers of its answer."""
+"""Request context: facts about one HTTP request for its routes, middleware, errors, log lines and headers."""
 
 from __future__ import annotations
 
@@ -8,120 +8,122 @@ import string
 import time
 from collections.abc import Callable, MutableMapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
 
 from aiohttp import web
 from multidict import istr
 
+from handler_host.dispatch.request import Caller, Consumer
 from handler_host.plugin.errors import HostError
-
-if TYPE_CHECKING:
-    from handler_host.auth.consumers import Consumer
 
 REQUEST_ID = istr("X-Request-ID")
 HANDLER = istr("X-Handler")
 SERVER_TIMING = istr("Server-Timing")
 
-MAX_ID = 128
-"""Longest request number that is taken over from a client."""
+MAX_ID_LENGTH = 128
+"""Longest request ID that is taken over from a client."""
 _ALLOWED = frozenset(string.ascii_letters + string.digits + "._-")
 _PREFIX = secrets.token_hex(6)
 _numbers = itertools.count(1)
 
 
-Envelope = Callable[[HostError, str], bytes]
-"""The JSON of an error, of the error and the request's number."""
+ErrorBody = Callable[[HostError, str], bytes]
+"""Returns the JSON of an error; the second argument is the request ID."""
 
 
 class RequestContext:
-    """One request and its answer; times are seconds."""
+    """Context of one request, and sink of the times of its dispatch; all times are seconds."""
 
     __slots__ = (
-        *("_activate", "_asked_at", "_dispatched_at", "_others", "_queue"),
-        *("also", "consumer", "error_body", "handler", "operator", "origin", "request_id", "traceparent"),
+        *("_activate_s", "_call_started_at", "_failed_s", "_queue_s", "_started_at"),
+        *("consumer", "error_body", "handler", "operator", "origin", "request_id", "request_id_header", "traceparent"),
     )
 
     def __init__(self, request_id: str) -> None:
         self.request_id = request_id
         self.consumer: Consumer | None = None
-        """Who has asked; None where there are no keys, and for operators."""
+        """Consumer of the key; None for operators, and on a host without keys."""
         self.origin: str | None = None
-        """The origin of the web page that has asked, if it may read the answer."""
+        """Origin of the web page that sent the request, if it may read the response."""
         self.operator: str | None = None
-        """Who of the operators has asked: ``token``, or the name of a session."""
+        """Operator that sent the request: ``token``, or the name of a session."""
         self.traceparent: str | None = None
-        """The span of this request (W3C Trace Context), if it is traced."""
+        """Span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
-        """The handler that was asked, once it is known that there is one."""
-        self.error_body: Envelope | None = None
-        """How the protocol of this route shows errors; None: as most routes do."""
-        self.also: istr | None = None
-        """Another header for the request's number, where this protocol's clients look for one."""
-        self._asked_at = 0.0
-        self._others = 0.0
-        self._queue = 0.0
-        self._activate = 0.0
-        self._dispatched_at: float | None = None
+        """Handler of the dispatch, once it is known to exist; after a fallback, the handler that responds."""
+        self.error_body: ErrorBody | None = None
+        """Error format of the route's protocol; None: the format of most routes."""
+        self.request_id_header: istr | None = None
+        """Header of the route's protocol for the request ID, beside ``X-Request-ID``."""
+        self._started_at = 0.0
+        self._failed_s = 0.0
+        self._queue_s = 0.0
+        self._activate_s = 0.0
+        self._call_started_at: float | None = None
 
-    def allows(self, handler: str) -> bool:
-        """Tell whether who asks may ask for this handler."""
-        return self.consumer is None or self.consumer.allows(handler)
+    def caller(self) -> Caller:
+        """Return the caller of this request's dispatches."""
+        return Caller(self.request_id, self.consumer, self.traceparent, self)
 
-    def asked(self, handler: str) -> None:
-        """Note that the handler is asked now; if there was another one before, that has failed."""
+    def start_attempt(self, handler: str) -> None:
+        """Start the clock of an attempt; an attempt before it has failed."""
         now = time.monotonic()
         if self.handler is not None:
-            self._others += now - self._asked_at
+            self._failed_s += now - self._started_at
         self.handler = handler
-        self._asked_at = now
-        self._queue = self._activate = 0.0
-        self._dispatched_at = None
+        self._started_at = now
+        self._queue_s = self._activate_s = 0.0
+        self._call_started_at = None
 
-    def dispatched(self, queue: float, activate: float) -> None:
-        """Note that the worker gets the dispatch now, after so long in the queue and so long for its activation."""
-        self._queue = queue
-        self._activate = activate
-        self._dispatched_at = time.monotonic()
+    def start_call(self, queue_s: float, activate_s: float) -> None:
+        """Note that the worker has the call, after so long in the queue and for an activation."""
+        self._queue_s = queue_s
+        self._activate_s = activate_s
+        self._call_started_at = time.monotonic()
 
-    def stamp(self, headers: MutableMapping[str, str]) -> None:
-        """Write the headers that every answer has; the handler's time ends now, for a stream with its first piece."""
+    def attribute_to(self, handler: str) -> None:
+        """Name the handler that the outcome belongs to."""
+        self.handler = handler
+
+    def write_headers(self, headers: MutableMapping[str, str]) -> None:
+        """Write the headers that every response has; the handler's time ends here, for a stream at its first chunk."""
         headers[REQUEST_ID] = self.request_id
-        if self.also is not None:
-            headers[self.also] = self.request_id
+        if self.request_id_header is not None:
+            headers[self.request_id_header] = self.request_id
         if self.handler is None:
             return
         headers[HANDLER] = self.handler
         now = time.monotonic()
-        queue, taken = self._queue, 0.0
-        if self._dispatched_at is not None:
-            taken = now - self._dispatched_at
+        queue_s, handler_s = self._queue_s, 0.0
+        if self._call_started_at is not None:
+            handler_s = now - self._call_started_at
         else:
-            queue = now - self._asked_at  # refused: all that it did was to wait
+            queue_s = now - self._started_at  # refused: it only waited
         timing = (
-            f"queue;dur={queue * 1000:.2f}, activate;dur={self._activate * 1000:.2f}, handler;dur={taken * 1000:.2f}"
+            f"queue;dur={queue_s * 1000:.2f}, activate;dur={self._activate_s * 1000:.2f}, "
+            f"handler;dur={handler_s * 1000:.2f}"
         )
-        if self._others:
-            timing = f"failed;dur={self._others * 1000:.2f}, {timing}"
+        if self._failed_s:
+            timing = f"failed;dur={self._failed_s * 1000:.2f}, {timing}"
         headers[SERVER_TIMING] = timing
 
 
-current: ContextVar[RequestContext] = ContextVar("exchange")
-"""The exchange of the running request: aiohttp gives each request a task, and so a context, of its own."""
+current: ContextVar[RequestContext] = ContextVar("request_context")
+"""Context of the running request: aiohttp runs each request in a task, and so in a context, of its own."""
 
 
 def begin(request: web.Request) -> RequestContext:
-    """Return the new exchange of a request, and make it the current one."""
-    given = request.headers.get(REQUEST_ID)
-    exchange = RequestContext(given if given is not None and _is_sane(given) else new_request_id())
-    current.set(exchange)
-    return exchange
+    """Make the context of a request, set it as the current one and return it."""
+    client_id = request.headers.get(REQUEST_ID)
+    context = RequestContext(client_id if client_id is not None and _is_valid_id(client_id) else new_request_id())
+    current.set(context)
+    return context
 
 
 def new_request_id() -> str:
-    """Return a number that no other request has."""
+    """Return an ID that no other request has."""
     return f"{_PREFIX}-{next(_numbers)}"
 
 
-def _is_sane(request_id: str) -> bool:
-    """Tell whether a client's number may stand in headers and in the log."""
-    return 0 < len(request_id) <= MAX_ID and _ALLOWED.issuperset(request_id)
+def _is_valid_id(request_id: str) -> bool:
+    """Return whether a client's ID may stand in headers and in the log."""
+    return 0 < len(request_id) <= MAX_ID_LENGTH and _ALLOWED.issuperset(request_id)

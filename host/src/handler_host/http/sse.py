@@ -1,4 +1,4 @@
-"""An answer as server-sent events, written as fast as the client reads."""
+"""Responses as server-sent events, written as fast as the client reads."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from aiohttp import hdrs, web
 
 from handler_host.http.request_context import RequestContext
 
-KEEP_ALIVE_INTERVAL = 15.0
-"""Seconds of silence after which a comment tells proxies that the stream is alive."""
+KEEP_ALIVE_INTERVAL_S = 15.0
+"""Silence after which a comment shows proxies that the stream is alive."""
 KEEP_ALIVE = b": keep-alive\n\n"
-CLIENT_STALL = 60.0
-"""Seconds after which a client that takes nothing of what is written is given up."""
-SHORTEST_LOOK = 1.0
-"""Seconds between two looks at a client that is behind."""
+CLIENT_STALL_S = 60.0
+"""Time after which a client that reads nothing is disconnected."""
+MIN_CHECK_INTERVAL_S = 1.0
+"""Time between two checks of a client that is behind."""
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
@@ -25,25 +25,25 @@ def event(data: bytes, name: str | None = None) -> bytes:
 
 
 class SseResponse:
-    """A stream of events to one client; enter it to send the head.
+    """Stream of events to one client; enter it to send the head.
 
-    While nothing is written a comment goes out now and then. A client that stops
-    reading is disconnected in the end, as it would keep the handler busy for ever.
+    A comment breaks a long silence. A client that stops reading is disconnected after a time, because it would
+    keep the handler busy without end.
     """
 
     content_type = "text/event-stream; charset=utf-8"
     separator = b"\n\n"
-    """What ends an event."""
+    """End of an event."""
     comment = KEEP_ALIVE
-    """What says nothing, between two events."""
+    """Bytes without a meaning, to be sent between two events."""
 
-    def __init__(self, request: web.Request, exchange: RequestContext) -> None:
+    def __init__(self, request: web.Request, context: RequestContext) -> None:
         self._request = request
-        self._exchange = exchange
+        self._context = context
         self._response = web.StreamResponse()
         self._loop = asyncio.get_running_loop()
         self._written_at = 0.0
-        self._writing = False
+        self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
@@ -53,10 +53,10 @@ class SseResponse:
         headers[hdrs.CONTENT_TYPE] = self.content_type
         headers[hdrs.CACHE_CONTROL] = "no-cache"
         headers["X-Accel-Buffering"] = "no"
-        self._exchange.stamp(headers)
+        self._context.write_headers(headers)
         await self._response.prepare(self._request)
         self._written_at = self._loop.time()
-        self._timer = self._loop.call_later(KEEP_ALIVE_INTERVAL, self._look)
+        self._timer = self._loop.call_later(KEEP_ALIVE_INTERVAL_S, self._check)
         return self
 
     async def __aexit__(
@@ -73,44 +73,44 @@ class SseResponse:
 
     @property
     def response(self) -> web.StreamResponse:
-        """The answer as aiohttp knows it."""
+        """Response for aiohttp."""
         return self._response
 
     async def send(self, chunks: list[bytes]) -> None:
-        """Write events, each of one line of JSON; returns when the client has taken enough of what was written before.
+        """Write events, each of one line of JSON; return when the client has read enough of what was written before.
 
         Raises ``ConnectionError`` when the client has gone.
         """
         await self._write(b"data: " + b"\n\ndata: ".join(chunks) + b"\n\n")
 
     async def send_events(self, events: list[bytes]) -> None:
-        """Write what :func:`event` has made, as :meth:`send` does; nothing for an empty list."""
+        """Write events made by :func:`event`, as :meth:`send` does; nothing for an empty list."""
         if events:
             await self._write(self.separator.join(events) + self.separator)
 
     async def _write(self, data: bytes) -> None:
-        self._writing = True
+        self._is_writing = True
         self._written_at = self._loop.time()
         try:
             await self._response.write(data)
         finally:
-            self._writing = False
+            self._is_writing = False
 
-    def _look(self) -> None:
-        """Break a long silence with a comment, and end a stall."""
-        silent = self._loop.time() - self._written_at
-        if self._writing or (self._comment is not None and not self._comment.done()):
-            if silent >= CLIENT_STALL and self._request.transport is not None:
+    def _check(self) -> None:
+        """Break a long silence with a comment, and disconnect a client that has stalled."""
+        silent_s = self._loop.time() - self._written_at
+        if self._is_writing or (self._comment is not None and not self._comment.done()):
+            if silent_s >= CLIENT_STALL_S and self._request.transport is not None:
                 self._request.transport.abort()
                 return
-        elif silent >= KEEP_ALIVE_INTERVAL:
+        elif silent_s >= KEEP_ALIVE_INTERVAL_S:
             self._written_at = self._loop.time()
             self._comment = asyncio.create_task(self._write_comment(), name="keep-alive comment")
-            silent = 0.0
-        self._timer = self._loop.call_later(max(SHORTEST_LOOK, KEEP_ALIVE_INTERVAL - silent), self._look)
+            silent_s = 0.0
+        self._timer = self._loop.call_later(max(MIN_CHECK_INTERVAL_S, KEEP_ALIVE_INTERVAL_S - silent_s), self._check)
 
     async def _write_comment(self) -> None:
         try:
             await self._response.write(self.comment)
         except ConnectionError:
-            return  # who sends the next event finds out
+            return  # the next event raises it

@@ -11,15 +11,13 @@ import itertools
 import logging
 import os
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Iterable, Mapping
 
 import msgspec
 
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
-from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config, HandlerPolicy
-from handler_host.dispatch import fallback
 from handler_host.lifecycle.admission import LeaseContext
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import ShutdownRequested, UnloadMode
@@ -44,7 +42,7 @@ from handler_host.telemetry.hub import Observer, TelemetryHub
 from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, policy_of, unknown_handlers
-from handler_host.workers.worker import LaunchSpec, Worker
+from handler_host.workers.worker import LaunchSpec, MakeCallRunner, Worker
 
 log = logging.getLogger(__name__)
 
@@ -55,11 +53,17 @@ TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVIC
 class Supervisor:
     """Offers the handlers of a catalog: leases to dispatches, loads and unloads to operators.
 
-    ``environ`` is where secrets come from; the default is the host's own environment.
+    ``environ`` is where secrets come from; the default is the host's own environment. ``check_config`` finds
+    further flaws once the catalog is read: errors at the start, warnings at a rescan.
     """
 
     def __init__(
-        self, config: Config, *, environ: Mapping[str, str] | None = None, observer: Observer | None = None
+        self,
+        config: Config,
+        *,
+        environ: Mapping[str, str] | None = None,
+        observer: Observer | None = None,
+        check_config: Callable[[Config, Collection[str]], Iterable[str]] = lambda config, handlers: (),
     ) -> None:
         self.config = config
         self.draining = False
@@ -67,6 +71,7 @@ class Supervisor:
         """The check of this deploy, which ``handler_host.lifecycle.verification`` runs; None: none was asked for."""
         self._closing: asyncio.Task[None] | None = None
         self._environ = dict(os.environ if environ is None else environ)
+        self._check_config = check_config
         self.observation = TelemetryHub(observer)
         self._catalog = Catalog.empty()
         self._controllers: dict[str, HandlerController] = {}
@@ -75,21 +80,23 @@ class Supervisor:
         self._endless: list[asyncio.Task[None]] = []
         self._operations = OperationRegistry()
         self._pins: dict[str, bool] = {}
-        self._launch_specs = LaunchSpecBuilder(config, self._environ, self._make_call_runner)
+        self._launch_specs = LaunchSpecBuilder(config, self._environ)
         processes = SupervisedProcesses(self._controllers, lambda: self._launch_specs.fork_server_pids)
         self._memory_monitor = MemoryMonitor(config, processes, self.observation.history.add)
         self._rescanning = asyncio.Lock()
         self.waking = PendingWorkScheduler(config.data_dir, self._controllers, lambda: self.draining)
 
-    async def start(self) -> None:
-        """Read the catalog, and begin to measure. Nothing is launched.
+    async def start(self, make_call_runner: MakeCallRunner | None = None) -> None:
+        """Read the catalog and start to measure. No worker is launched.
 
-        Raises :class:`handler_host.plugin.errors.ConfigError` for a fallback that is no handler.
+        Without ``make_call_runner`` handlers cannot dispatch to other handlers. Raises
+        :class:`handler_host.plugin.errors.ConfigError` for a flaw that ``check_config`` finds.
         """
+        self._launch_specs.make_call_runner = make_call_runner
         await self._memory_monitor.start()
         await self._note("startup")
         await self._rescan()
-        flaws = list(fallback.unknown_fallbacks(self.config, self._catalog.entries))
+        flaws = list(self._check_config(self.config, self._catalog.entries))
         if flaws:
             await self.close()
             raise ConfigError("\n".join(flaws))
@@ -103,10 +110,7 @@ class Supervisor:
         await self._note("ready", handlers=len(self._controllers))
 
     async def close(self) -> None:
-        """Shut down: who was admitted gets ``server.drain_timeout``; returns when no process is left.
-
-        Whoever else closes waits for the same end; a caller that is cancelled does not stop it.
-        """
+        """Shut down within ``server.drain_timeout``; return when no process is left, also to a second caller."""
         self.draining = True
         if self._closing is None:
             self._closing = asyncio.create_task(self._close(), name="close of the supervisor")
@@ -243,7 +247,7 @@ class Supervisor:
         warnings = [
             *found.warnings,
             *unknown_handlers(self.config, found),
-            *fallback.unknown_fallbacks(self.config, found.entries),
+            *self._check_config(self.config, found.entries),
         ]
         for warning in warnings:
             log.warning(warning)
@@ -293,9 +297,8 @@ class Supervisor:
         return memory_report(self._memory_monitor, reading, self._controllers, handlers, pids)
 
     def is_retryable(self, name: str, operation: str) -> bool:
-        """Return whether a dispatch may be run a second time when its worker has ended: the manifest's word."""
-        controller = self._controllers.get(name)
-        manifest = controller.entry.manifest if controller is not None else None
+        """Return whether the manifest marks the operation ``retry_on_crash``."""
+        manifest = self._controllers[name].entry.manifest if name in self._controllers else None
         note = (manifest.operations or {}).get(operation) if manifest is not None else None
         return note is not None and note.retry_on_crash
 
@@ -332,11 +335,6 @@ class Supervisor:
             self._memory_monitor.footprints.record_activation(worker.version, controller.activate_seconds)
         fields = step_fields(controller, kind, exit)
         self._spawn(self._note(kind, **fields), f"note of {kind}")
-
-    def _make_call_runner(self, name: str, channel: Channel) -> HandlerCallRunner:
-        from handler_host.dispatch.handler_calls import NestedCalls  # most hosts have no handler that dispatches
-
-        return NestedCalls(name, channel, self.lease, self.config.server.request_timeout)
 
     def _controller(self, name: str) -> HandlerController:
         controller = self._controllers.get(name)

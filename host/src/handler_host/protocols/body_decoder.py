@@ -12,7 +12,7 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
-from handler_host.http.request_limits import not_json
+from handler_host.http.body import invalid_json
 from handler_host.plugin.errors import InvalidInput
 
 Body = TypeVar("Body", bound=msgspec.Struct)
@@ -55,14 +55,14 @@ class BodyDecoder(Generic[Body]):
         except msgspec.ValidationError as error:
             return self._decode_leniently(body, error)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise not_json(error) from None
+            raise invalid_json(error) from None
 
     def _decode_leniently(self, body: bytes, first: msgspec.ValidationError) -> Body:
         """Decode what has fields that the strict way does not know; ``first`` is what it said."""
         try:
             fields = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise not_json(error) from None
+            raise invalid_json(error) from None
         if not isinstance(fields, dict):
             raise self._invalid(first) from None
         known = {field.encode_name for field in msgspec.structs.fields(self._type)}

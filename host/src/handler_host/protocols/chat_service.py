@@ -16,6 +16,7 @@ from aiohttp import web
 
 from handler_host.catalog.catalog import ProblemState
 from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.request import Request
 from handler_host.http import request_context
 from handler_host.http.errors import to_host_error
 from handler_host.http.sse import SseResponse
@@ -73,9 +74,13 @@ class ChatService:
         self._dispatcher = dispatcher
 
     def models(self) -> list[HandlerStatus]:
-        """Return all handlers that chat, or of which it is not known yet."""
-        allows = request_context.current.get().allows
-        return [status for status in self._supervisor.statuses() if _may_chat(status) and allows(status.name)]
+        """Return the handlers that chat, or may, as far as the key may use them."""
+        consumer = request_context.current.get().consumer
+        return [
+            status
+            for status in self._supervisor.statuses()
+            if _may_chat(status) and (consumer is None or consumer.allows(status.name))
+        ]
 
     def model(self, name: str) -> HandlerStatus:
         """Return the handler of a model; raises ``ModelNotFound``."""
@@ -83,29 +88,30 @@ class ChatService:
             status = self._supervisor.status(handler_of(name))
         except UnknownHandler as error:
             raise self._not_found(name, error) from None
-        if not request_context.current.get().allows(status.name):
+        consumer = request_context.current.get().consumer
+        if consumer is not None and not consumer.allows(status.name):
             raise ModelNotFound(f"this key is not for the handler {status.name!r}", param="model")
         if not _may_chat(status):
             raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
         return status
 
     async def respond(self, model: str, asked: chat.ChatRequest) -> chat.ChatResponse:
-        """Return the whole answer of a model's handler."""
+        """Return the whole response of a model's handler."""
         try:
-            answer = await self._dispatcher.answer(handler_of(model), CHAT, _encode(asked))
+            response = await self._dispatcher.run(self._dispatch(model, CHAT, asked))
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
-        decoded = _decode(_decoders().answer, answer)
+        decoded = _decode(_decoders().answer, response)
         decoded.model = decoded.model or _stand_in(model)
         return decoded
 
     async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
         try:
-            answer = await self._dispatcher.answer(handler_of(model), COUNT_TOKENS, _encode(asked))
+            response = await self._dispatcher.run(self._dispatch(model, COUNT_TOKENS, asked))
         except UnknownHandler as error:
             raise self._not_found(model, error) from None
-        return _decode(_decoders().count, answer)
+        return _decode(_decoders().count, response)
 
     async def stream(
         self,
@@ -115,30 +121,41 @@ class ChatService:
         translation: StreamEncoder,
         stream: type[SseResponse] = SseResponse,
     ) -> web.StreamResponse:
-        """Answer ``request`` with the stream of a model's handler; what fails before its first piece is raised.
+        """Respond to ``request`` with the stream of a model's handler; raises what fails before the first chunk.
 
         ``stream`` is the form in which the protocol sends its events.
         """
-        current = request_context.current.get()
+        context = request_context.current.get()
         try:
-            async with self._dispatcher.stream(handler_of(model), CHAT, _encode(asked)) as (chunks, rest):
-                # What cannot be translated is to fail before the head is sent, too.
+            async with self._dispatcher.stream(self._dispatch(model, CHAT, asked)) as response:
+                chunks = response.chunks
+                # Before the head is sent: an error of the translation gets its status, too.
                 translated = _translate(translation, chunks, _stand_in(model))
-                async with stream(request, current) as events:
+                async with stream(request, context) as events:
                     try:
                         while chunks:
                             await events.send_events(translated)
-                            chunks = await rest.read_chunks()
+                            chunks = await response.read_chunks()
                             translated = _translate(translation, chunks)
                         await events.send_events(translation.last())
                     except ConnectionError:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                        told = translation.failed(to_host_error(error, current.request_id), current.request_id)
-                        await events.send_events(told)
+                        # No name for the error: its traceback has this frame, and each would keep the other alive.
+                        last = translation.failed(to_host_error(error, context.request_id), context.request_id)
+                        await events.send_events(last)
                 return events.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
+
+    def _dispatch(self, model: str, operation: str, request: chat.ChatRequest) -> Request:
+        return Request(
+            handler=handler_of(model),
+            operation=operation,
+            body=_encode(request),
+            caller=request_context.current.get().caller(),
+            deadline=self._dispatcher.new_deadline(),
+        )
 
     def _not_found(self, model: str, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         name, message = handler_of(model), error.message

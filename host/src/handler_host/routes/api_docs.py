@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
+from handler_host.http.responses import json_response
 from handler_host.lifecycle.supervisor import Supervisor
 
 PAGE = Path(__file__).with_name("api_docs.html")
@@ -39,7 +39,7 @@ class ApiDocsRoutes:
         from handler_host.routes.openapi import document  # few ask for it
 
         keys = bool(self._supervisor.config.auth.api_keys)
-        return json_answer(document(self._supervisor.statuses(), keys=keys))
+        return json_response(document(self._supervisor.statuses(), keys=keys))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """The page."""

@@ -6,7 +6,7 @@ from collections import Counter
 
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
+from handler_host.http.responses import json_response
 from handler_host.lifecycle.supervisor import Supervisor
 
 
@@ -22,7 +22,7 @@ class HealthRoutes:
 
     async def live(self, request: web.Request) -> web.StreamResponse:
         """200 as long as the event loop turns."""
-        return json_answer({"live": True})
+        return json_response({"live": True})
 
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """200, or 503 with the reasons."""
@@ -37,4 +37,4 @@ class HealthRoutes:
                 # A platform that waits for readiness keeps the old deploy until this one is known to be good.
                 reasons.append(f"the check of this deploy: {verified.state}")
                 response["ready"] = False
-        return json_answer(response, status=503 if reasons else 200)
+        return json_response(response, status=503 if reasons else 200)

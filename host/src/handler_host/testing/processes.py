@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import os
 import signal
@@ -22,6 +23,8 @@ import msgspec
 
 from handler_host.chat.types import ChatChunk, ChatResponse
 from handler_host.config import CatalogConfig, Config, HandlerPolicy
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
@@ -148,7 +151,8 @@ def worker_under_test(
 
 @asynccontextmanager
 async def _started(supervisor: Supervisor) -> AsyncIterator[None]:
-    await supervisor.start()
+    dispatcher = Dispatcher(supervisor, supervisor.config.server.request_timeout)
+    await supervisor.start(functools.partial(HandlerCalls, dispatcher))
     try:
         yield
     finally:

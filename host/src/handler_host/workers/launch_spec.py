@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import msgspec
 
@@ -16,7 +17,6 @@ from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.channel.call import ChannelLimits
-from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
 from handler_host.lean.cache import CACHE_VARIABLE
@@ -24,7 +24,7 @@ from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
-from handler_host.workers.worker import LaunchSpec
+from handler_host.workers.worker import LaunchSpec, MakeCallRunner
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
@@ -65,16 +65,14 @@ def check_all_settings(config: Config, catalog: Catalog) -> None:
 class LaunchSpecBuilder:
     """Builds launch specifications, and owns the launchers.
 
-    ``environ`` holds the secrets; ``make_call_runner`` makes the runner of the
-    dispatches that the worker of a handler makes itself.
+    ``environ`` holds the secrets.
     """
 
-    def __init__(
-        self, config: Config, environ: Mapping[str, str], make_call_runner: Callable[[str, Channel], HandlerCallRunner]
-    ) -> None:
+    def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
+        self.make_call_runner: MakeCallRunner | None = None
+        """Makes the runner of the dispatches of a worker; None: handlers cannot dispatch to other handlers."""
         self._config = config
         self._environ = environ
-        self._make_call_runner = make_call_runner
         self._environment = worker_environment(environ)
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
@@ -154,7 +152,7 @@ class LaunchSpecBuilder:
             ),
             output_lines_per_second=workers.output_lines_per_second,
             on_log=lambda record: self._log_record(entry, generation, record),
-            make_call_runner=lambda channel: self._make_call_runner(entry.name, channel),
+            make_call_runner=functools.partial(self.make_call_runner, entry.name) if self.make_call_runner else None,
         )
 
     def _lean_imports(self, policy: HandlerPolicy, entry: CatalogEntry) -> LeanImports | None:

@@ -49,6 +49,10 @@ TERM_GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL for a worker that did not exit by itself."""
 
 
+MakeCallRunner = Callable[[str, Channel], HandlerCallRunner]
+"""Makes the runner of a worker's dispatches, from the name of its handler and its channel."""
+
+
 class LaunchSpec(msgspec.Struct, frozen=True):
     """Everything that one worker is launched with."""
 

@@ -15,9 +15,10 @@ import msgspec
 from aiohttp import hdrs, web
 
 from handler_host._internal.versions import __version__
-from handler_host.dispatch.dispatcher import JSON_HEADERS, NativeRoutes
+from handler_host.http.responses import JSON_HEADERS
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import InvalidInput, NotFound
+from handler_host.routes.native import NativeRoutes
 
 STATIC = Path(__file__).parent / "static"
 TYPES = {

@@ -9,20 +9,19 @@ no client of Anthropic asks does not carry it.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
 from multidict import istr
 
-from handler_host.auth.consumer_auth import Endpoint
-from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
-from handler_host.http.request_limits import RequestLimits
+from handler_host.http.body import BodyReader
+from handler_host.http.responses import json_response as json_answer
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -61,14 +60,16 @@ def error_body(error: HostError, request_id: str) -> bytes:
 class AnthropicRoutes:
     """Messages, counts of tokens, and models for who asks as Anthropic's clients do."""
 
-    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
         self._chats = chats
         self._limits = limits
         self._created = int(time.time())
 
     def routes(self) -> list[web.RouteDef]:
-        """Return them, for the composition root to guard and to add."""
+        """Return the routes; those of models are OpenAI's too, and the version header decides."""
         return [
+            web.get("/v1/models", self.list_models),
+            web.get("/v1/models/{model:.+}", self.show_model),
             web.post("/v1/messages", self.create),
             web.post("/v1/messages/count_tokens", self.count),
         ]
@@ -101,19 +102,6 @@ class AnthropicRoutes:
             raise translated.with_client_path(error) from None
         return json_answer(TokenCount(input_tokens=count.input_tokens))
 
-    def beside(self, routes: list[web.RouteDef], guard: Callable[[Endpoint], Endpoint]) -> list[web.RouteDef]:
-        """Return OpenAI's routes, with Anthropic's models at the same paths for who sends Anthropic's header.
-
-        ``guard`` goes before them, as before all of Anthropic's routes; ``routes`` have theirs.
-        """
-        own = {"/v1/models": guard(self.list_models), "/v1/models/{model:.+}": guard(self.show_model)}
-        return [
-            web.route(route.method, route.path, _by_header(own[route.path], route.handler), **route.kwargs)
-            if route.path in own and route.method == "GET"
-            else route
-            for route in routes
-        ]
-
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """All handlers that chat, or of which it is not known yet, on one page."""
         from handler_host.protocols.anthropic.responses import model_page
@@ -129,13 +117,6 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.responses import model
 
         return model(name, status.title or name, self._created)
-
-
-def _by_header(own: Endpoint, other: Endpoint) -> Endpoint:
-    async def choose(request: web.Request) -> web.StreamResponse:
-        return await (own if VERSION_HEADER in request.headers else other)(request)
-
-    return choose
 
 
 class MessageStream:
@@ -155,3 +136,13 @@ class MessageStream:
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as Anthropic's SDK expects it in a stream, and nothing after it."""
         return [event(error_body(error, request_id), "error")]
+
+
+ANTHROPIC = Protocol(
+    name="anthropic",
+    routes=lambda chats, bodies: AnthropicRoutes(chats, bodies).routes(),
+    error_body=error_body,
+    request_id_header=REQUEST_ID,
+    key_headers=("x-api-key",),
+    marker_header=VERSION_HEADER,
+)

@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Self
 import msgspec
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
-from handler_host.http.request_limits import RequestLimits
+from handler_host.http.body import BodyReader
+from handler_host.http.responses import json_response as json_answer
 from handler_host.http.sse import SseResponse, event
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -40,7 +41,7 @@ def error_body(error: HostError, request_id: str) -> bytes:
 class GeminiRoutes:
     """Generate content, at once and streamed; count tokens; and models."""
 
-    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
         self._chats = chats
         self._limits = limits
 
@@ -184,3 +185,12 @@ class JsonArray(SseResponse):
         await super().__aenter__()
         await self.send_events([b"["])
         return self
+
+
+GEMINI = Protocol(
+    name="gemini",
+    routes=lambda chats, bodies: GeminiRoutes(chats, bodies).routes(),
+    error_body=error_body,
+    key_headers=("x-goog-api-key",),
+    key_parameter="key",
+)

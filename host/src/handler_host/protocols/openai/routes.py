@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
+from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_body
-from handler_host.http.request_limits import RequestLimits
+from handler_host.http.responses import json_response as json_answer
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -33,7 +34,7 @@ _encode = msgspec.json.encode
 class OpenAIRoutes:
     """Chat completions and models."""
 
-    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
         self._chats = chats
         self._limits = limits
         self._created = int(time.time())
@@ -96,3 +97,6 @@ class ChunkStream:
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error as OpenAI's SDK expects it in a stream; there is no ``[DONE]`` after it."""
         return [event(error_body(error, request_id))]
+
+
+OPENAI = Protocol(name="openai", routes=lambda chats, bodies: OpenAIRoutes(chats, bodies).routes())

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import msgspec
 from aiohttp import web
 
-from handler_host.dispatch.dispatcher import json_answer
 from handler_host.http import request_context
-from handler_host.http.request_limits import RequestLimits
+from handler_host.http.body import BodyReader
+from handler_host.http.responses import json_response as json_answer
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -28,7 +29,7 @@ _encode = msgspec.json.encode
 class ResponsesRoutes:
     """Responses that nobody stores."""
 
-    def __init__(self, chats: ChatService, limits: RequestLimits) -> None:
+    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
         self._chats = chats
         self._limits = limits
 
@@ -78,3 +79,8 @@ class ResponseStream:
 
 def _encoded(made: list[Event]) -> list[bytes]:
     return [event(_encode(carried), name) for name, carried in made]
+
+
+OPENAI_RESPONSES = Protocol(
+    name="openai_responses", routes=lambda chats, bodies: ResponsesRoutes(chats, bodies).routes()
+)

@@ -1,0 +1,106 @@
+"""One attempt of a dispatch: a consumer's slot, a lease and a call, and the metrics of the three."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Self
+
+from handler_host.channel.call import Call
+from handler_host.dispatch.request import Request
+from handler_host.lifecycle.admission import LeaseContext
+from handler_host.lifecycle.lease import Lease
+from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
+from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
+
+
+class Attempt:
+    """Attempt to run a request on one handler; it must be closed, and is counted as one dispatch then.
+
+    Raises ``RateLimited`` for a consumer with too many dispatches in flight: that attempt is not counted.
+    """
+
+    __slots__ = ("_call", "_counters", "_first_chunk_s", "_lease", "_leasing", "_request", "_started_at")
+
+    def __init__(self, request: Request, leasing: LeaseContext, counters: Counters) -> None:
+        caller = request.caller
+        if caller.timings is not None:
+            caller.timings.start_attempt(request.handler)
+        if caller.consumer is not None:
+            try:
+                caller.consumer.acquire()
+            except RateLimited:
+                counters.refused[caller.consumer.name, "concurrency"] += 1
+                raise
+        self._request = request
+        self._leasing = leasing
+        self._counters = counters
+        self._lease: Lease | None = None
+        self._call: Call | None = None
+        self._first_chunk_s: float | None = None
+        self._started_at = time.monotonic()
+
+    async def start_call(self, *, streamed: bool) -> Call:
+        """Wait for a lease and send the call to the worker; raises the :class:`HostError` of a refusal."""
+        request, caller = self._request, self._request.caller
+        lease = await self._leasing.__aenter__()
+        self._lease = lease
+        self._started_at = now = time.monotonic()
+        if caller.timings is not None:
+            caller.timings.start_call(lease.queue_seconds, lease.activate_seconds)
+        self._call = call = lease.call(
+            request.operation,
+            request.body,
+            streamed=streamed,
+            request_id=caller.request_id,
+            timeout=max(0.0, request.deadline - now),
+            chain=request.chain,
+            traceparent=caller.traceparent,
+        )
+        return call
+
+    async def read_first_chunks(self) -> list[bytes]:
+        """Return the first chunks of a stream; none if it is empty."""
+        assert self._call is not None, "the call has started"
+        chunks = await self._call.read_chunks()
+        self._first_chunk_s = time.monotonic() - self._started_at
+        return chunks
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Give back lease and slot, cancel what has not arrived, and count; ``error`` is what ended the attempt."""
+        elapsed_s = time.monotonic() - self._started_at
+        request, lease, call, operation = self._request, self._lease, self._call, self._leasing.operation
+        consumer = request.caller.consumer
+        if isinstance(error, HostError):
+            result = error.code
+        elif call is not None:
+            # Before the lease is released: that cancels the call.
+            result = call.outcome or CANCELLED
+        else:
+            result = HostError.code if isinstance(error, Exception) else CANCELLED
+        if call is not None:
+            operation = request.operation
+        if lease is not None:
+            self._leasing.release()
+        if consumer is not None:
+            consumer.release()
+        self._counters.count_dispatch(
+            Dispatch(
+                request.handler,
+                OTHER if operation is None or result == UnknownOperation.code else operation,
+                result,
+                elapsed_s if lease is None else lease.queue_seconds,
+                0.0 if lease is None else lease.activate_seconds,
+                None if call is None else elapsed_s,
+                self._first_chunk_s,
+                None if consumer is None else consumer.name,
+            )
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(error)

@@ -1,0 +1,72 @@
+"""Dispatch request: operation, caller, deadline, and the parts of a dispatch that a caller skips."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import msgspec
+
+
+class Consumer(Protocol):
+    """Rights and limits of an API key, as dispatches need them."""
+
+    @property
+    def name(self) -> str:
+        """Name of the key in metrics and errors."""
+
+    def allows(self, handler: str) -> bool:
+        """Return whether the consumer may use this handler."""
+
+    def acquire(self) -> None:
+        """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
+
+    def release(self) -> None:
+        """Count a dispatch that has ended."""
+
+
+class Timings(Protocol):
+    """Sink for the times of a dispatch; all times are seconds."""
+
+    def start_attempt(self, handler: str) -> None:
+        """Start the clock of an attempt; an attempt before it has failed."""
+
+    def start_call(self, queue_s: float, activate_s: float) -> None:
+        """Note that the worker has the call, after so long in the queue and for an activation."""
+
+    def attribute_to(self, handler: str) -> None:
+        """Name the handler that the outcome belongs to."""
+
+
+class Caller(msgspec.Struct, frozen=True):
+    """Client, operator or handler that a dispatch runs for."""
+
+    request_id: str
+    consumer: Consumer | None = None
+    """None: no rights or limits of a key apply (host without keys, operator, handler)."""
+    traceparent: str | None = None
+    """Span that the dispatch belongs to (W3C Trace Context); None: not traced."""
+    timings: Timings | None = None
+
+
+class Request(msgspec.Struct, frozen=True):
+    """One dispatch: an operation of a handler, for a caller.
+
+    The defaults are those of a client's request. An operator's box in the dashboard uses them too, without a
+    consumer; a handler's call sets ``in_progress`` and ``chain``, and chooses ``fallback``.
+    """
+
+    handler: str
+    operation: str
+    body: bytes
+    """JSON."""
+    caller: Caller
+    deadline: float
+    """On the clock of ``time.monotonic``, for all attempts together."""
+    fallback: bool = True
+    """Whether the handler's fallbacks are tried if it fails."""
+    retry_on_crash: bool = True
+    """Whether the operation runs once more after a crash, if its manifest marks it ``retry_on_crash``."""
+    in_progress: bool = False
+    """Whether it belongs to a dispatch in progress: a host that drains runs it."""
+    chain: tuple[str, ...] = ()
+    """Handlers that wait for this dispatch, the first one first; none of them runs it."""

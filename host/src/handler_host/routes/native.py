@@ -1,0 +1,89 @@
+"""Native routes: list the handlers, show one, run an operation.
+
+An operation responds with JSON, or with server-sent events if the client accepts ``text/event-stream``.
+"""
+
+from __future__ import annotations
+
+from aiohttp import hdrs, web
+
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.request import Request
+from handler_host.http import request_context
+from handler_host.http.body import BodyReader
+from handler_host.http.errors import error_body, to_host_error
+from handler_host.http.responses import JSON_HEADERS, json_response
+from handler_host.http.sse import SseResponse, event
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.plugin.errors import Forbidden
+
+EVENT_STREAM = "text/event-stream"
+END = event(b"{}", "end")
+"""Last event of a stream without an error."""
+
+
+class NativeRoutes:
+    """Routes of the host's own API."""
+
+    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher, bodies: BodyReader) -> None:
+        self._supervisor = supervisor
+        self._dispatcher = dispatcher
+        self._bodies = bodies
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            # The most frequent one first: aiohttp tries the routes of one prefix in this order.
+            web.post("/v1/handlers/{name}/{operation}", self.dispatch),
+            web.get("/v1/handlers", self.list_handlers),
+            web.get("/v1/handlers/{name}", self.show_handler),
+        ]
+
+    async def list_handlers(self, request: web.Request) -> web.StreamResponse:
+        """List all handlers that the key may use, active or not."""
+        consumer = request_context.current.get().consumer
+        statuses = self._supervisor.statuses()
+        if consumer is not None:
+            statuses = [status for status in statuses if consumer.allows(status.name)]
+        return json_response({"handlers": statuses})
+
+    async def show_handler(self, request: web.Request) -> web.StreamResponse:
+        """Show one handler."""
+        status = self._supervisor.status(request.match_info["name"])
+        consumer = request_context.current.get().consumer
+        if consumer is not None and not consumer.allows(status.name):
+            raise Forbidden(f"this key is not for the handler {status.name!r}", param="handler")
+        return json_response(status)
+
+    async def dispatch(self, request: web.Request) -> web.StreamResponse:
+        """Run an operation: JSON in, JSON or a stream of events out."""
+        context = request_context.current.get()
+        body = await self._bodies.read_json(request)
+        dispatch = Request(
+            handler=request.match_info["name"],
+            operation=request.match_info["operation"],
+            body=body,
+            caller=context.caller(),
+            deadline=self._dispatcher.new_deadline(),
+        )
+        if EVENT_STREAM in request.headers.get(hdrs.ACCEPT, ""):
+            return await self._stream(request, dispatch)
+        return web.Response(body=await self._dispatcher.run(dispatch), headers=JSON_HEADERS)
+
+    async def _stream(self, request: web.Request, dispatch: Request) -> web.StreamResponse:
+        context = request_context.current.get()
+        async with self._dispatcher.stream(dispatch) as stream:
+            async with SseResponse(request, context) as events:
+                try:
+                    chunks = stream.chunks
+                    while chunks:
+                        await events.send(chunks)
+                        chunks = await stream.read_chunks()
+                except ConnectionError:
+                    raise  # the client has gone
+                except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
+                    body = error_body(to_host_error(error, context.request_id), context.request_id)
+                    await events.send_events([event(body, "error")])
+                else:
+                    await events.send_events([END])
+            return events.response
