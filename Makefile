@@ -59,6 +59,15 @@ $(VENV)/.installed: $(VENV)/.locked pyproject.toml host/src/handler_host/_intern
 	@$(python) -m compileall -q $(sources)
 	@touch $@
 
+manifests := $(wildcard plugins/*/src/*/handler.toml)
+
+.PHONY: lean
+lean: $(VENV)/.lean ## compile the plugins' packages for lean imports (about two minutes; litellm is large)
+
+$(VENV)/.lean: $(VENV)/.installed $(manifests) $(wildcard host/src/handler_host/lean/*.py)
+	@$(python) -m handler_host.lean compile $(addprefix --manifest ,$(manifests))
+	@touch $@
+
 .PHONY: demo
 demo: setup ## the story in a minute: cold, chat, unload, memory back
 	@$(python) examples/demo.py

@@ -12,11 +12,17 @@ import subprocess
 import sys
 import time
 import urllib.error
+from pathlib import Path
+from typing import NamedTuple
 
 from bench import servers, tables
 from bench.memory import CONFIG, SDKS
 
 ALLOWED_MS = 50
+LEAN = ("gpt_a", "gpt_b", "gpt_c", "gpt_d")
+"""Handlers whose manifest has ``[lean]``."""
+LEAN_TARGET = 0.35
+"""Seconds of an activation with lean imports, of the SDK's plain import."""
 
 
 LOAD_MODEL = """\
@@ -62,11 +68,79 @@ def activate(host: servers.Server, name: str) -> float:
     return taken
 
 
+class Activation(NamedTuple):
+    """The cost of one activation, the worker's memory just after it."""
+
+    seconds: float
+    cpu: float
+    uss: float
+    pss: float
+
+
+def measured_activation(host: servers.Server, name: str) -> Activation:
+    """Load a cold handler, measure its worker, and unload it; sizes in bytes."""
+    started = time.perf_counter()
+    host.admin(f"/admin/handlers/{name}/load", "POST")
+    seconds = time.perf_counter() - started
+    (pid,) = (handler["pid"] for handler in host.admin("/admin/handlers")["handlers"] if handler["name"] == name)
+    times = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[11:13]
+    sizes = {
+        line.split(":")[0]: int(line.split()[1]) * 1024
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]
+    }
+    host.admin(f"/admin/handlers/{name}/unload", "POST")
+    uss = sizes["Private_Clean"] + sizes["Private_Dirty"]
+    return Activation(seconds, sum(map(int, times)) / os.sysconf("SC_CLK_TCK"), uss, sizes["Pss"])
+
+
+def compare_imports(names: list[str], runs: int) -> None:
+    """Print what lean imports change, for the handlers whose manifest lists packages (compile with ``make lean``)."""
+    rows = []
+    config = CONFIG.format(linger="10m", url="http://127.0.0.1:9")
+    with servers.host(config) as lean, servers.host(f'{config}[defaults]\nlean = "off"\n') as eager:
+        for name in names:
+            for host in (eager, lean):
+                measured_activation(host, name)  # the fork server and the page cache are warm from here on
+            plain, without, hooked = [], [], []
+            for _ in range(runs):
+                plain.append(alone(name))
+                without.append(measured_activation(eager, name))
+                hooked.append(measured_activation(lean, name))
+            base = statistics.median(plain)
+            before, after = (
+                Activation(*(statistics.median(run[key] for run in part) for key in range(4)))
+                for part in (without, hooked)
+            )
+            rows.append(
+                (
+                    name,
+                    SDKS[name],
+                    f"{before.cpu:.2f} -> {after.cpu:.2f}",
+                    f"{before.uss / 2**20:.1f} -> {after.uss / 2**20:.1f}",
+                    f"{before.pss / 2**20:.1f} -> {after.pss / 2**20:.1f}",
+                    f"{before.seconds / base:.2f} -> {after.seconds / base:.2f}",
+                    tables.verdict(after.seconds / base, LEAN_TARGET),
+                )
+            )
+        if "imported eagerly" in lean.log():
+            print("some packages are not lean; run make lean")
+    tables.print_table(
+        "Activation, all imports eager -> lean imports (a fork server is there)",
+        ["handler", "SDK", "CPU s", "USS MB", "PSS MB", "of the SDK's import", f"<= {LEAN_TARGET}"],
+        rows,
+        ["CPU of the worker from its fork until it is ready; memory just after that."],
+    )
+
+
 def main() -> None:
-    """Measure, and print the table."""
+    """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=7)
+    parser.add_argument("--lean-only", action="store_true", help="only the comparison of lean and eager imports")
     options = parser.parse_args()
+    if options.lean_only:
+        compare_imports(list(LEAN), options.runs)
+        return
     print(
         *tables.header("openai", "anthropic", "google-generativeai", "litellm", "xllamacpp"),
         f"runs: {options.runs} of each, alternating; medians",
@@ -123,6 +197,7 @@ def main() -> None:
         rows,
         ["gpt_e alone: import and loading the model.", "A fork server goes after `workers.linger` without a worker."],
     )
+    compare_imports([name for name in handlers if name in LEAN], options.runs)
 
 
 if __name__ == "__main__":

@@ -87,7 +87,10 @@ def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
+    parser.add_argument("--eager", action="store_true", help="without lean imports")
     options = parser.parse_args()
+    imports = '[defaults]\nlean = "off"\n' if options.eager else ""
+    print("imports: all eager" if options.eager else "imports: lean (as far as `make lean` has compiled)")
     print(*tables.header(), f"runs: {options.runs}; medians; MB are 2**20 bytes of PSS", sep="\n")
 
     bare, idle = [], []
@@ -113,7 +116,7 @@ def main() -> None:
     )
 
     rows = []
-    with servers.host(CONFIG.format(linger="10m", url="http://127.0.0.1:9")) as host:
+    with servers.host(CONFIG.format(linger="10m", url="http://127.0.0.1:9") + imports) as host:
         handlers = [
             handler["name"]
             for handler in host.admin("/admin/handlers")["handlers"]
@@ -149,7 +152,7 @@ def main() -> None:
         [f"host and fork server without a worker: {megabytes(with_fork_server)} MB"],
     )
 
-    with servers.host(CONFIG.format(linger="1s", url="http://127.0.0.1:9")) as host:
+    with servers.host(CONFIG.format(linger="1s", url="http://127.0.0.1:9") + imports) as host:
         before = servers.settle(host)
         host.admin(f"/admin/handlers/{handlers[0]}/load", "POST")
         active = servers.settle(host)

@@ -13,7 +13,7 @@ from handler_host.lean.cache import CacheError, Entry, PackageCache, package_dir
 if TYPE_CHECKING:
     from tests.unit.lean.conftest import Workshop
 
-ENTRY = Entry(compile("x = 1", "f", "exec"), {"y": ("from", "a", "b", 1)}, ("len",), (), "", (), {})
+ENTRY = Entry(compile("x = 1", "f", "exec"), {"y": ("from", "a", "b", 1)}, ("len",), (), (), "", (), {})
 FILES = {
     "pkg/__init__.py": "from .a import f\n",
     "pkg/a.py": "from .b import g\ndef f(): return g\n",

@@ -480,8 +480,28 @@ def test_the_loop_that_renames_exports_names_them(workshop: Workshop) -> None:
 
 def test_a_submodule_deleted_from_its_package_is_gone(workshop: Workshop) -> None:
     workshop.both(
-        {"pkg/__init__.py": "from .a import f\ndel a\n", "pkg/a.py": "def f(): return 1\n"},
-        "import pkg; print(pkg.f(), hasattr(pkg, 'a'))",
+        {
+            "pkg/__init__.py": """\
+                from .a import f
+                from .b import g
+                from . import c
+                from .d import D
+                del a, b
+                del c, d
+                """,
+            "pkg/a.py": "from .b import g\ndef f(): return g()\n",
+            "pkg/b.py": "def g(): return 1\n",
+            "pkg/c.py": "",
+            "pkg/d.py": "class D: pass\n",
+        },
+        """
+        import pkg
+        print([hasattr(pkg, name) for name in "abcd"], pkg.f(), pkg.g(), pkg.D.__name__)
+        print([hasattr(pkg, name) for name in "abcd"])
+        from pkg import a
+        import pkg.b
+        print(a.__name__, hasattr(pkg, "b"))
+        """,
     )
 
 

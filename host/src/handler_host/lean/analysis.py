@@ -31,6 +31,8 @@ class Usage(ast.NodeVisitor):
     def __init__(self, *, evaluates_annotations: bool) -> None:
         self.bound: set[str] = set()
         self.loaded: set[str] = set()
+        self.stored: set[str] = set()
+        """Names that are assigned at the top level."""
         self.deleted: set[str] = set()
         self.namespace_use: int | None = None
         """Line of a use of the namespace as data (``globals()["x"]``), which would miss lazy names."""
@@ -55,8 +57,8 @@ class Usage(ast.NodeVisitor):
             self.loaded.add(node.id)
             return
         self._bind([node.id])
-        if isinstance(node.ctx, ast.Del) and not self._class_depth:
-            self.deleted.add(node.id)
+        if not self._class_depth:
+            (self.deleted if isinstance(node.ctx, ast.Del) else self.stored).add(node.id)
 
     def visit_Global(self, node: ast.Global) -> None:
         """Note names that a function binds in the module."""

@@ -41,6 +41,8 @@ class Entry(NamedTuple):
     """Builtins that the module uses and that are copied into its namespace, for speed."""
     shadowed: tuple[str, ...]
     """Lazy names that are also names of submodules; importing the submodule must not win."""
+    hidden: tuple[str, ...]
+    """Submodules that the package deletes from its namespace after their import."""
     owner: str
     """What the package writes into ``__module__`` of its exports, or ``""``."""
     exported: tuple[str, ...]

@@ -75,6 +75,8 @@ class _ModuleRewriter:
         if usage.namespace_use is not None:
             raise NotRewritten(f"line {usage.namespace_use} uses the module's namespace as data")
         imports = self._imports(tree.body, usage)
+        hidden = self._hidden_submodules(imports, usage)
+        usage.deleted -= hidden
         lazy = self._choose(imports, usage)
         kept = self._kept_body(tree.body, imports, lazy, usage)
         if owner is not None:
@@ -83,12 +85,13 @@ class _ModuleRewriter:
         exported = sorted(set(_listed(tree.body)) & lazy.keys()) if owner is not None else []
         used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
         copied = used & vars(builtins).keys() - LIVE - usage.bound - {imported.name for imported in imports}
-        tree.body = kept
+        tree.body = [statement for each in kept for statement in _without_deletes(each, hidden)]
         return Entry(
             compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True),
             lazy,
             tuple(sorted(name for name in copied if not name.startswith("__"))) if lazy else (),
             tuple(shadowed),
+            tuple(sorted(hidden)),
             owner.name if owner is not None else "",
             tuple(exported),
             self._claims(exported, lazy),
@@ -112,6 +115,11 @@ class _ModuleRewriter:
             if not is_import and (owner is None or statement not in owner.statements):
                 usage.visit(statement)
         return usage
+
+    def _hidden_submodules(self, imports: list[_Import], usage: Usage) -> set[str]:
+        """Return the submodules that only a ``del`` names: deferred imports bind them later, and must not."""
+        named = {imported.name for imported in imports} | usage.stored | usage.loaded
+        return {name for name in usage.deleted - named if self._has_submodule(name)}
 
     def _imports(self, body: list[ast.stmt], usage: Usage) -> list[_Import]:
         """Return what the top-level imports bind, in order."""
@@ -218,6 +226,16 @@ class _ModuleRewriter:
             else:
                 kept.append(statement)
         return kept
+
+
+def _without_deletes(statement: ast.stmt, names: Collection[str]) -> list[ast.stmt]:
+    """Return a statement without ``del`` of ``names``: nothing, if it was only that."""
+    if not isinstance(statement, ast.Delete):
+        return [statement]
+    statement.targets = [
+        target for target in statement.targets if not (isinstance(target, ast.Name) and target.id in names)
+    ]
+    return [statement] if statement.targets else []
 
 
 def _bind_now(imported: _Import) -> ast.stmt:

@@ -45,10 +45,10 @@ class ModuleState:
         self.namespace = _namespace_of(module)
         self.table = dict(entry.table)
         self.copied = frozenset(entry.builtins)
-        self.shadowed = frozenset(entry.shadowed)
+        self.shadowed = frozenset(entry.shadowed) | frozenset(entry.hidden)
         self.owner = entry.owner
         self.exported = frozenset(entry.exported)
-        self.children = frozenset(children)
+        self.children = frozenset(children) - frozenset(entry.hidden)
 
     def resolve(self, name: str) -> Any:
         """Import what ``name`` stands for, bind and return it; raises what the import raises."""
@@ -111,7 +111,8 @@ class LeanModule(ModuleType):
         if isinstance(value, ModuleType):
             namespace = _namespace_of(self)
             state = state_of(namespace)
-            # The import system binds each submodule in its package; the export of that name came later, and won.
+            # The import system binds each submodule in its package; the export of that name came later, and won,
+            # or the package deleted the name.
             if state is not None and name in state.shadowed and value.__name__ == f"{namespace['__name__']}.{name}":
                 return
         super().__setattr__(name, value)
@@ -192,7 +193,7 @@ def adopt(module: ModuleType, children: Iterable[str]) -> None:
     spec = module.__spec__
     if spec is None or spec.loader_state is not None:
         return
-    state = ModuleState(module, Entry(None, {}, (), (), "", (), {}), children)
+    state = ModuleState(module, Entry(None, {}, (), (), (), "", (), {}), children)
     spec.loader_state = state
     namespace = _namespace_of(module)
     namespace["__getattr__"] = _make_getattr(state, namespace.get("__getattr__"))
