@@ -135,3 +135,17 @@ class TestWorker:
         imported = [Path(line).parent for line in process.stdout.splitlines()]
         for directory, name in zip(imported, PROJECTS, strict=True):
             assert directory.samefile(installed.sources[name])
+
+
+class TestBuildInSources:
+    @pytest.mark.parametrize("name", ["setuptools_src", "setuptools_flat"])
+    def test_wheel_leaves_one_handler(self, installed: Installed, name: str, tmp_path: Path) -> None:
+        """``pip wheel .`` leaves ``NAME.egg-info`` in the sources, which the editable install has on the path."""
+        project = installed.site.parents[3] / name
+        command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-index", "--no-deps", "--no-build-isolation"]
+        process = subprocess.run([*command, "--wheel-dir", str(tmp_path), str(project)], capture_output=True, text=True)
+        assert process.returncode == 0, process.stderr
+        sources = installed.sources[name].parent
+        assert list(sources.glob("*.egg-info"))
+        catalog = scan(CatalogConfig(), {"PYTHONPATH": str(sources)}, search_path=[str(installed.site), str(sources)])
+        assert catalog.entries[name] == installed.after.entries[name]

@@ -1,4 +1,4 @@
-"""The version ranges in which a plugin requires the host, compared with those of packaging."""
+"""Version ranges and the order of versions, compared with those of packaging."""
 
 from __future__ import annotations
 
@@ -8,11 +8,36 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from packaging.specifiers import SpecifierSet
+from packaging.version import Version
 
-from handler_host._internal.versions import __version__, parse_range, satisfies
+from handler_host._internal.versions import __version__, parse_range, satisfies, version_key
 
 releases = st.lists(st.integers(0, 12), min_size=1, max_size=4).map(lambda numbers: ".".join(map(str, numbers)))
 clauses = st.tuples(st.sampled_from(["==", "!=", "<", "<=", ">", ">="]), releases).map("".join)
+numbers = st.integers(0, 11).map(str) | st.just("")
+versions = st.builds(
+    "".join,
+    st.tuples(
+        st.sampled_from(["", "", "1!", "v"]),
+        releases,
+        st.just("")
+        | st.builds(str.__add__, st.sampled_from(["a", "b", "rc", ".alpha", "-beta", "_c", "pre"]), numbers),
+        st.just("") | st.builds(str.__add__, st.sampled_from([".post", "-r", "rev"]), numbers) | st.just("-3"),
+        st.just("") | st.builds(str.__add__, st.sampled_from([".dev", "_dev", "DEV"]), numbers),
+        st.sampled_from(["", "", "+local", "+local.2", "+local.10", "+7", "+Ubuntu-1"]),
+    ),
+)
+
+
+class TestOrder:
+    @given(versions, versions)
+    def test_as_packaging(self, left: str, right: str) -> None:
+        assert (version_key(left) < version_key(right)) == (Version(left) < Version(right))
+        assert (version_key(left) == version_key(right)) == (Version(left) == Version(right))
+
+    @pytest.mark.parametrize("text", ["", "x", "1.x", "1..2", "1.0+", "\u0661", "9" * 5000])
+    def test_invalid_version_sorts_first(self, text: str) -> None:
+        assert version_key(text) < version_key("0.dev0")
 
 
 class TestRange:

@@ -240,3 +240,12 @@ class TestFiles:
     def test_unknown_home(self) -> None:
         text = message(None, {"HANDLER_HOST_DATA_DIR": "~nobody-of-this-name/data"})
         assert "must be a path on this machine" in text
+
+    def test_relative_path_without_a_working_directory(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A deploy removed it; SIGHUP reads the configuration again."""
+        directory = tmp_path / "release"
+        directory.mkdir()
+        monkeypatch.chdir(directory)
+        directory.rmdir()
+        text = message(None, {"HANDLER_HOST_DATA_DIR": "data"})
+        assert 'data_dir = "data": must be an absolute path: the working directory was removed' in text

@@ -15,7 +15,7 @@ import msgspec
 
 from handler_host._internal.suggestions import nearest
 from handler_host._internal.versions import __version__, parse_range, satisfies
-from handler_host.catalog.dist_info import Distribution, normalize_name, read_installed
+from handler_host.catalog.dist_info import Distribution, Installed, normalize_name, read_installed
 from handler_host.catalog.entry_points import Claim, parse
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from handler_host.catalog.location import has_own_manifest, locate
@@ -96,15 +96,15 @@ def scan(
     workers import from, by default the part of ``sys.path`` that they share.
     """
     search_path, host_path = split_search_path(environ) if search_path is None else (list(search_path), [])
-    roots, warnings = find_roots(
+    roots = find_roots(
         settings.roots,
         environ,
         include_sys_path=settings.include_sys_path,
         search_path=search_path,
         host_path=host_path,
     )
-    installed = read_installed(roots)
-    warnings += installed.warnings
+    installed = read_installed(roots.roots)
+    warnings = roots.warnings + installed.warnings + _egg_warnings(roots.eggs + installed.eggs, installed)
     candidates: dict[str, list[Candidate]] = {}
     for distribution in installed.plugins:
         entry_points = parse(distribution.entry_points)
@@ -140,7 +140,7 @@ def scan(
             if candidate.claim.major != API_MAJOR and candidate.distribution.name not in used
         ]
     warnings += _shared_variables(entries.values(), environ)
-    return Catalog(MappingProxyType(entries), tuple(sorted(warnings)), installed.count)
+    return Catalog(MappingProxyType(entries), tuple(sorted(set(warnings))), installed.count)
 
 
 def diff(old: Catalog, new: Catalog) -> Changes:
@@ -185,6 +185,15 @@ def _shared_variables(entries: Iterable[CatalogEntry], environ: Mapping[str, str
     ]
 
 
+def _egg_warnings(paths: list[str], installed: Installed) -> list[str]:
+    """Return warnings about eggs with handlers that no worker can import."""
+    if not paths:
+        return []
+    from handler_host.catalog.eggs import check_eggs  # few hosts have eggs
+
+    return list(check_eggs(paths, installed.directories))
+
+
 class Candidate(msgspec.Struct, frozen=True):
     """A distribution's claim to a handler's name."""
 
@@ -210,7 +219,7 @@ class Candidate(msgspec.Struct, frozen=True):
 def _environment_candidates(environment: HandlerEnvironment) -> tuple[list[Candidate], list[str]]:
     """Return the claims to the handler's name in its own environment, and warnings."""
     installed = read_installed([environment.root])
-    warnings = list(installed.warnings)
+    warnings = installed.warnings + _egg_warnings(installed.eggs, installed)
     candidates: list[Candidate] = []
     for distribution in installed.plugins:
         entry_points = parse(distribution.entry_points)
@@ -296,7 +305,7 @@ class _Examiner:
         entry = candidate.entry()
         root = distribution.root
         if candidate.python is None and (not root.on_path or (not root.is_site and not location.on_path)):
-            entry = msgspec.structs.replace(entry, paths=(root.path,))
+            entry = msgspec.structs.replace(entry, paths=(root.added_path,))
         if not has_own_manifest(location, distribution):
             return entry
         path = location.manifest

@@ -84,7 +84,7 @@ def has_own_manifest(location: Location, distribution: Distribution) -> bool:
     """
     if not os.path.isfile(location.manifest):
         return False
-    if location.is_package or not location.on_path or distribution.directory.endswith(".egg-info"):
+    if location.is_package or not location.on_path or not distribution.directory.endswith(".dist-info"):
         return True
     inside = os.path.relpath(location.manifest, distribution.root.path)
     return inside in _Record(distribution.directory).files

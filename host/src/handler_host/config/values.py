@@ -162,5 +162,7 @@ def _path(value: Any, base: Path) -> Path:
     try:
         # Not resolved: the interpreter of a virtual environment is a link and must stay one.
         return (base / Path(value).expanduser()).absolute()
+    except FileNotFoundError:
+        raise InvalidValue("must be an absolute path: the working directory was removed") from None
     except (RuntimeError, OSError) as error:
         raise InvalidValue(f"must be a path on this machine: {error}") from None
