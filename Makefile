@@ -22,13 +22,13 @@ weights := $(if $(filter dev,$(LOCK)),requirements/weights.txt)
 
 # Without bytecode every import takes 3 to 9 times as long, in the tests and in each worker.
 unexport PYTHONDONTWRITEBYTECODE
-# Packages come from the locks alone, whatever Python path the caller has.
+# Packages come from the locks alone, not from the caller's Python path.
 unexport PYTHONPATH PYTHONHOME
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
 # Hashes for all, and wheels: only forbiddenfruit has none, and is built (it is pure Python) by the locked setuptools.
-# A lock is complete, so pip resolves nothing (--no-deps): what is published after it cannot disturb it.
+# A lock is complete, so pip resolves nothing (--no-deps), and later releases cannot change the result.
 pip_install := $(python) -m pip install --quiet --compile
 locked := --require-hashes --no-deps --no-build-isolation --use-pep517 --only-binary=:all: --no-binary=forbiddenfruit
 
@@ -39,11 +39,11 @@ help: ## list the commands
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf 'make %-9s %s\n' "$$name" "$$text"; done
 
 .PHONY: setup
-setup: $(VENV)/.installed ## install everything into .venv (the others do it by themselves)
+setup: $(VENV)/.installed ## install everything into .venv (the other commands do it when needed)
 
 $(VENV)/.locked: $(locks) $(weights)
-	@test -n "$(PYTHON)" || { echo "handler-host needs Python 3.11 or newer, and none of python3.11, python3.12, python3.13, python3 is. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
-	@$(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { echo "handler-host needs Python 3.11 or newer, and '$(PYTHON)' is not. Name another: make PYTHON=/path/to/python" >&2; exit 1; }
+	@test -n "$(PYTHON)" || { echo "handler-host needs Python 3.11 or newer, but python3.11, python3.12, python3.13 and python3 are missing or older. Install one, or name it: make PYTHON=/path/to/python" >&2; exit 1; }
+	@$(PYTHON) -c $(NEW_ENOUGH) 2>/dev/null || { echo "handler-host needs Python 3.11 or newer, but '$(PYTHON)' is older or missing. Name another: make PYTHON=/path/to/python" >&2; exit 1; }
 	@echo "setting up $(VENV) with $$($(PYTHON) --version)"
 	@$(python) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "1 of 3: the packages of requirements/$(LOCK).txt$(if $(weights), (about 1 GB in $(VENV)$(comma) some minutes))"
@@ -69,11 +69,11 @@ $(VENV)/.lean: $(VENV)/.installed $(manifests) $(wildcard host/src/handler_host/
 	@touch $@
 
 .PHONY: demo
-demo: setup ## the story in a minute: cold, chat, unload, memory back
+demo: setup ## a demonstration in a minute: start, chat, unload, memory released
 	@$(python) examples/demo.py
 
 .PHONY: serve
-serve: setup ## the host of the demo, left running, with the lines to try
+serve: setup ## the host of the demo, left running, with requests to try
 	@$(python) examples/demo.py --serve
 
 .PHONY: test
@@ -94,11 +94,12 @@ pythons: setup ## unit tests and a part of the integration tests on every other 
 
 # The tests that no other SDK, browser or weights are needed for, chosen for what differs between versions of Python:
 # asyncio, forks, signals, imports, the standard library's parsers.
-portable_tests := tests/unit $(addprefix tests/integration/,test_imports.py catalog http log plugins/test_gpt_a.py races testing)
+portable_tests := tests/unit $(addprefix tests/integration/,test_imports.py catalog http log plugins/test_gpt_a.py races testing) \
+	$(addprefix --ignore=tests/integration/,http/test_anthropic_routes.py testing/test_upstream.py)
 
 .PHONY: portable
 portable: setup
-	@$(python) -m pytest --hypothesis-profile=ci --numprocesses=2 -m "not alone" $(portable_tests) $(ARGS)
+	@$(python) -m pytest --hypothesis-profile=ci --numprocesses=2 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 
@@ -148,7 +149,7 @@ benches := memory cycles dispatch activation discovery upstream sheets peer ops
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
-# Of many minutes, and therefore no part of `make bench`: limit (40; ARGS="--seconds 30" for less), soak (10).
+# Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10).
 long_benches := limit soak
 
 .PHONY: $(addprefix bench-,$(benches) $(long_benches))
@@ -191,11 +192,11 @@ $(VENV)-docs/.installed: requirements/docs.txt
 	touch $@
 
 .PHONY: clean
-clean: ## remove what the other commands made
+clean: ## remove all environments, caches and built files
 	rm -rf .venv .venv-* $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
-# The locks. The biggest comes first and binds the others, so that a package has one version in all.
+# The locks. The biggest comes first and constrains the others, so that a package has one version in all.
 
 compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \

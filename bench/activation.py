@@ -1,4 +1,4 @@
-"""How long the first dispatch on a cold handler takes: ``python -m bench.activation``.
+"""Measure the first dispatch on a cold handler: ``python -m bench.activation``.
 
 Against a plain ``import`` of the same SDK in a fresh interpreter, alternating.
 """
@@ -37,14 +37,14 @@ parameters.fit_params = parameters.warmup = parameters.ui = False
 parameters.offline = True
 server = Server(parameters)
 """
-"""What gpt_e does at its activation, without any host."""
+"""The work of gpt_e at its activation, without a host."""
 
 
 def alone(name: str) -> float:
-    """Return the seconds of a fresh interpreter, start and end included, for an SDK's import (gpt_e: and its model)."""
+    """Return the seconds that a fresh interpreter takes to import an SDK and end; gpt_e loads its model too."""
     work = LOAD_MODEL if name == "gpt_e" else f"import {SDKS[name]}"
     started = time.perf_counter()
-    # As in gpt_d: without it LiteLLM goes to the network, and waits for it.
+    # As in gpt_d: without it LiteLLM fetches a price list from the network.
     environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [sys.executable, "-c", f"{work}\nimport os; os._exit(0)"]
     subprocess.run(command, check=True, capture_output=True, env=environ)
@@ -54,8 +54,8 @@ def alone(name: str) -> float:
 def activate(host: servers.Server, name: str) -> float:
     """Return the seconds of a first dispatch; the handler is cold before and after.
 
-    The dispatch is a chat without messages: the handler itself refuses it, once it
-    is active, so that nothing of a provider's or a model's own time is in the figure.
+    The dispatch is a chat without messages. The active handler refuses it, so the
+    figure has no time of a provider or a model in it.
     """
     started = time.perf_counter()
     try:
@@ -63,9 +63,9 @@ def activate(host: servers.Server, name: str) -> float:
     except urllib.error.HTTPError as error:
         if error.code != 400:
             raise SystemExit(f"{name} could not be activated: {error.read().decode()}") from error
-    taken = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     host.admin(f"/admin/handlers/{name}/unload", "POST")
-    return taken
+    return seconds
 
 
 class Activation(NamedTuple):
@@ -150,24 +150,24 @@ def main() -> None:
     warm_config = CONFIG.format(linger="10m", url="http://127.0.0.1:9")
     cold_config = CONFIG.format(linger="0s", url="http://127.0.0.1:9")
     with servers.host(warm_config) as warm, servers.host(cold_config) as cold:
-        # sheets imports its SDK with the first row for Google, not with its activation.
+        # Not sheets: it imports its SDK with the first row for Google, not with its activation.
         handlers = [
             handler["name"]
             for handler in warm.admin("/admin/handlers")["handlers"]
-            if handler["state"] == "cold" and "chat" in (one["name"] for one in handler["operations"] or ())
+            if handler["state"] == "cold" and "chat" in (operation["name"] for operation in handler["operations"] or ())
         ]
         for name in handlers:
             if name not in SDKS:
                 continue
-            plain, first, again = [], [], []
+            imports, first_ms, again_ms = [], [], []
             activate(warm, name)
             for _ in range(options.runs):
-                plain.append(alone(name) * 1000)
+                imports.append(alone(name) * 1000)
                 while len(cold.pids) > 1:
                     time.sleep(0.01)
-                first.append(activate(cold, name) * 1000)
-                again.append(activate(warm, name) * 1000)
-            base, cold_ms, warm_ms = map(statistics.median, (plain, first, again))
+                first_ms.append(activate(cold, name) * 1000)
+                again_ms.append(activate(warm, name) * 1000)
+            base, cold_ms, warm_ms = map(statistics.median, (imports, first_ms, again_ms))
             rows.append(
                 (
                     name,
@@ -190,12 +190,12 @@ def main() -> None:
             "no fork server yet ms",
             "more",
             f"<= import + {ALLOWED_MS} ms",
-            "fork server there ms",
+            "fork server ready ms",
             "of import",
             f"<= import + {ALLOWED_MS} ms",
         ],
         rows,
-        ["gpt_e alone: import and loading the model.", "A fork server goes after `workers.linger` without a worker."],
+        ["gpt_e alone: import and loading the model.", "A fork server ends after `workers.linger` without a worker."],
     )
     compare_imports([name for name in handlers if name in LEAN], options.runs)
 

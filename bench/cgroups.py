@@ -1,4 +1,4 @@
-"""Control groups with a hard limit of memory, where the machine lets one be made (as root, mostly)."""
+"""Control groups with a hard memory limit, on machines where this user may create one (mostly root)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FILES = {
     "v1": ("memory.limit_in_bytes", "memory.max_usage_in_bytes", "memory.oom_control", ("total_rss", "total_shmem")),
     "v2": ("memory.max", "memory.peak", "memory.events", ("anon", "shmem", "kernel_stack", "pagetables", "sock")),
 }
-"""Of each version: the limit, the most that was charged, the kills, and what of ``memory.stat`` cannot be dropped."""
+"""For each version: files of the limit, the peak and the kills, and the unreclaimable fields of ``memory.stat``."""
 
 
 class Group:
@@ -24,23 +24,23 @@ class Group:
         self.version = version
         self.path = path
         self.prefix = ["sh", "-c", f'echo $$ > {path}/cgroup.procs && exec "$@"', "sh"]
-        self._peak, self._events, self._kept = FILES[version][1:]
+        self._peak, self._events, self._unreclaimable = FILES[version][1:]
 
     def kills(self) -> int:
-        """Return how many of its processes the kernel has killed for memory."""
+        """Return how many of its processes the kernel killed for memory."""
         return self._numbers(self._events).get("oom_kill", 0)
 
     def peak(self) -> int:
-        """Return the most bytes that were charged, cached files included; 0 if the kernel does not tell."""
+        """Return the most bytes ever charged, cached files included; 0 if the kernel does not report it."""
         try:
             return int((self.path / self._peak).read_text())
         except (OSError, ValueError):
             return 0
 
-    def kept(self) -> int:
-        """Return the bytes that the kernel could not drop now: without cached files."""
+    def unreclaimable(self) -> int:
+        """Return the bytes that the kernel cannot reclaim now: all but cached files."""
         numbers = self._numbers("memory.stat")
-        return sum(numbers.get(name, 0) for name in self._kept)
+        return sum(numbers.get(name, 0) for name in self._unreclaimable)
 
     def _numbers(self, name: str) -> dict[str, int]:
         lines = (line.split() for line in (self.path / name).read_text().splitlines())
@@ -49,7 +49,7 @@ class Group:
 
 @contextlib.contextmanager
 def limited(size: int) -> Iterator[Group | None]:
-    """Give a group with a hard limit of ``size`` bytes, without swap; None if none can be made."""
+    """Yield a group with a hard limit of ``size`` bytes, without swap; None if this user may not create one."""
     group = _make(size)
     try:
         yield group
@@ -79,10 +79,10 @@ def _make(size: int) -> Group | None:
 
 
 def _remove(path: Path) -> None:
-    """Remove it when its last process has gone."""
+    """Remove the group once its last process has ended."""
     for _ in range(200):
         with contextlib.suppress(OSError):
             path.rmdir()
             return
         time.sleep(0.05)
-    print(f"{path} is left behind: processes of it are still there", file=sys.stderr)
+    print(f"{path}: processes are still in this group; remove it when they have ended", file=sys.stderr)

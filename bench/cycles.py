@@ -1,4 +1,4 @@
-"""Whether anything is left behind: ``python -m bench.cycles``.
+"""Look for leaks: ``python -m bench.cycles``.
 
 Many rounds of activate, dispatch, unload; memory, file descriptors, threads and
 zombies of the host and its fork server before and after.
@@ -17,11 +17,11 @@ from bench.dispatch import ECHO, MESSAGE
 from bench.memory import CONFIG, megabytes
 
 TARGET = 2 * 2**20
-"""Bytes of PSS that the tree may have grown by."""
+"""Bytes of PSS by which the tree may grow."""
 
 
 def count(host: servers.Server) -> dict[str, int]:
-    """Return what the processes of the host hold."""
+    """Return PSS in bytes, and the numbers of processes, file descriptors, threads and zombies."""
     pids = host.pids
     stats = [Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split() for pid in pids]
     return {
@@ -34,7 +34,7 @@ def count(host: servers.Server) -> dict[str, int]:
 
 
 def run(host: servers.Server, name: str, cycles: int, dispatch: bool) -> tuple[dict[str, int], dict[str, int], float]:
-    """Return the counts before and after, and the seconds that a cycle took."""
+    """Return the counts before and after, and the seconds of one cycle."""
 
     def cycle() -> None:
         if dispatch:
@@ -83,7 +83,7 @@ def main() -> None:
                     )
                 )
     tables.print_table(
-        "Activate, dispatch, unload, again and again (host and fork server)",
+        "Activate, dispatch, unload, many times (host and fork server)",
         [
             "handler",
             "cycles",
@@ -98,7 +98,7 @@ def main() -> None:
             "target",
         ],
         rows,
-        ["target: within 2 MB, and nothing left"],
+        ["target: growth within 2 MB, and the same numbers as before"],
     )
 
 

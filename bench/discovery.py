@@ -1,8 +1,8 @@
-"""How long discovery takes: ``python -m bench.discovery``.
+"""Measure discovery and start: ``python -m bench.discovery``.
 
 1. A warm scan of 1,000 distributions, 20 of them plugins with a manifest, against
    ``importlib.metadata.entry_points()`` on the same directory.
-2. From the start of the process to the first answer, against a bare aiohttp server.
+2. From the start of the process to the first response, against a bare aiohttp server.
 """
 
 from __future__ import annotations
@@ -101,13 +101,13 @@ def make_root(root: Path) -> None:
 
 
 def milliseconds(work: Callable[[], object], runs: int) -> list[float]:
-    """Return how long each run took."""
-    taken = []
+    """Return the milliseconds of each run."""
+    durations = []
     for _ in range(runs):
         started = time.perf_counter()
         work()
-        taken.append((time.perf_counter() - started) * 1000)
-    return taken
+        durations.append((time.perf_counter() - started) * 1000)
+    return durations
 
 
 def measure_scan(runs: int) -> bool:
@@ -116,11 +116,11 @@ def measure_scan(runs: int) -> bool:
         root = Path(directory)
         make_root(root)
         settings = CatalogConfig(roots=(root,), include_sys_path=False)
-        found = scan(settings, {})
-        problems = {name: entry.problem for name, entry in found.entries.items() if entry.problem is not None}
-        assert found.distributions == DISTRIBUTIONS, found.distributions
-        assert len(found.entries) == PLUGINS, found.entries
-        assert all(entry.manifest is not None for entry in found.entries.values())
+        catalog = scan(settings, {})
+        problems = {name: entry.problem for name, entry in catalog.entries.items() if entry.problem is not None}
+        assert catalog.distributions == DISTRIBUTIONS, catalog.distributions
+        assert len(catalog.entries) == PLUGINS, catalog.entries
+        assert all(entry.manifest is not None for entry in catalog.entries.values())
         assert not problems, problems
         before = set(sys.modules)
         ours = milliseconds(lambda: scan(settings, {}), runs)
@@ -133,14 +133,14 @@ def measure_scan(runs: int) -> bool:
             theirs = milliseconds(lambda: entry_points(group=GROUP), runs)
         finally:
             sys.path[:] = path
-    own, other = statistics.median(ours), statistics.median(theirs)
+    own_ms, stdlib_ms = statistics.median(ours), statistics.median(theirs)
     tables.print_table(
         f"discovery: {DISTRIBUTIONS} distributions, {PLUGINS} of them plugins; warm, {runs} runs",
-        ["how", "median ms", "best ms", "worst ms", "ratio", "plugin modules imported"],
+        ["scan", "median ms", "best ms", "worst ms", "ratio", "plugin modules imported"],
         [
             [
                 "handler_host.catalog.catalog.scan, manifests read and checked",
-                own,
+                own_ms,
                 min(ours),
                 max(ours),
                 "1.00x",
@@ -148,20 +148,20 @@ def measure_scan(runs: int) -> bool:
             ],
             [
                 "importlib.metadata.entry_points(), names only",
-                other,
+                stdlib_ms,
                 min(theirs),
                 max(theirs),
-                tables.ratio(other, own),
+                tables.ratio(stdlib_ms, own_ms),
                 0,
             ],
         ],
-        [f"target: at most {SCAN_TARGET_MS:.0f} ms, nothing imported: {tables.verdict(own, SCAN_TARGET_MS)}"],
+        [f"target: at most {SCAN_TARGET_MS:.0f} ms, nothing imported: {tables.verdict(own_ms, SCAN_TARGET_MS)}"],
     )
-    return own <= SCAN_TARGET_MS and not imported
+    return own_ms <= SCAN_TARGET_MS and not imported
 
 
 def time_to_ready(command: list[str], environment: dict[str, str]) -> tuple[float, float]:
-    """Start a server; return the milliseconds to its ``ready`` line and to its first answer."""
+    """Start a server; return the milliseconds to its ``ready`` line and to its first response."""
     started = time.perf_counter()
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment, text=True
@@ -171,14 +171,14 @@ def time_to_ready(command: list[str], environment: dict[str, str]) -> tuple[floa
             line = process.stdout.readline()
             ready = time.perf_counter()
             address = re.search(r"http://\S+", line)
-            assert address is not None, f"{command} printed {line!r} instead of its address"
+            assert address is not None, f"{command}: no address in its first line {line!r}"
             opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
             with opener.open(f"{address[0]}/health/live", timeout=30) as response:
                 response.read()
-            answered = time.perf_counter()
+            responded = time.perf_counter()
         finally:
             process.terminate()
-    return (ready - started) * 1000, (answered - started) * 1000
+    return (ready - started) * 1000, (responded - started) * 1000
 
 
 def measure_ready(runs: int) -> bool:
@@ -192,19 +192,20 @@ def measure_ready(runs: int) -> bool:
             "bare aiohttp": [sys.executable, str(script)],
             "handler-host": [sys.executable, "-m", "handler_host", "serve", "--port", "0"],
         }
-        taken: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        samples_of: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
         for number in range(runs + 1):
             for name, command in commands.items():
                 sample = time_to_ready(command, environment)
-                if number:  # the first round compiles and warms
-                    taken[name].append(sample)
+                if number:  # not the first round, which compiles bytecode and fills caches
+                    samples_of[name].append(sample)
     medians = {
-        name: [statistics.median(column) for column in zip(*samples, strict=True)] for name, samples in taken.items()
+        name: [statistics.median(column) for column in zip(*samples, strict=True)]
+        for name, samples in samples_of.items()
     }
     bare, host = medians["bare aiohttp"], medians["handler-host"]
     tables.print_table(
         f"time to ready: {runs} alternating runs, medians",
-        ["server", "ready line ms", "ratio", "first answer ms", "ratio"],
+        ["server", "ready line ms", "ratio", "first response ms", "ratio"],
         [
             [name, line, tables.ratio(line, bare[0]), response, tables.ratio(response, bare[1])]
             for name, (line, response) in medians.items()
@@ -218,7 +219,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=20, help="scans to take the median of (default: 20)")
     parser.add_argument("--starts", type=int, default=9, help="starts of each server (default: 9)")
-    parser.add_argument("--only", choices=("scan", "ready"), help="one of the two tables")
+    parser.add_argument("--only", choices=("scan", "ready"), help="print only this table")
     arguments = parser.parse_args()
     print("# Discovery", "", *tables.header(), sep="\n")
     reached = True

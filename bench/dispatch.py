@@ -1,4 +1,4 @@
-"""What the way through host and worker costs: ``python -m bench.dispatch``.
+"""Measure what a dispatch through host and worker costs: ``python -m bench.dispatch``.
 
 An echo handler through the host (HTTP, lease, channel, worker process) against the
 same echo in bare aiohttp, with the same load generator, in alternating runs.
@@ -19,7 +19,7 @@ from bench import servers, tables
 THROUGHPUT_TARGET = 0.8
 MEDIAN_TARGET_MS = 0.5
 ECHO = '''\
-"""Answers with what it was asked."""
+"""Returns its request."""
 from handler_host.plugin import operation
 
 class Handler:
@@ -29,11 +29,11 @@ class Handler:
 
     @operation
     async def stream(self, request: dict):
-        for number in range(request["pieces"]):
+        for number in range(request["chunks"]):
             yield {"number": number}
 '''
 MESSAGE = {"text": "What is the capital of France?", "numbers": [1, 2, 3], "nested": {"deep": True}}
-PIECES = 20
+CHUNKS = 20
 
 
 def load(
@@ -46,7 +46,9 @@ def load(
     command += ["--header", f"Authorization=Bearer {key}"] if key is not None else []
     figures: dict[str, float] = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     if figures["failed"]:
-        raise SystemExit(f"{figures['failed']:.0f} of {requests} requests to {url} failed: no figures from that")
+        raise SystemExit(
+            f"{figures['failed']:.0f} of {requests} requests to {url} failed; a run with failures has no figures"
+        )
     return figures
 
 
@@ -67,12 +69,12 @@ def main() -> None:
         with servers.bare() as bare, servers.host(config) as host:
             host.post("/v1/handlers/echo/echo", MESSAGE)
             for streamed in (False, True):
-                body = {"pieces": PIECES} if streamed else MESSAGE
+                body = {"chunks": CHUNKS} if streamed else MESSAGE
                 name = "stream" if streamed else "echo"
                 requests = options.requests // 8 if streamed else options.requests
                 for connections in (1, 32, 256):
                     count = requests // 4 if connections == 1 else requests
-                    taken: dict[str, list[dict[str, float]]] = {"bare": [], "host": []}
+                    samples: dict[str, list[dict[str, float]]] = {"bare": [], "host": []}
                     for _ in range(options.runs):
                         for which, server, path in (
                             ("bare", bare, f"/{name}"),
@@ -81,14 +83,14 @@ def main() -> None:
                             before = server.cpu()
                             figures = load(server.url + path, connections, count, body, streamed)
                             figures["cpu"] = (server.cpu() - before) / count
-                            taken[which].append(figures)
+                            samples[which].append(figures)
                     middle = {
                         which: {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-                        for which, runs in taken.items()
+                        for which, runs in samples.items()
                     }
                     share = statistics.median(
                         ours["per_second"] / theirs["per_second"]
-                        for ours, theirs in zip(taken["host"], taken["bare"], strict=True)
+                        for ours, theirs in zip(samples["host"], samples["bare"], strict=True)
                     )
                     more = (middle["host"]["median"] - middle["bare"]["median"]) * 1000
                     target = ""
@@ -100,7 +102,7 @@ def main() -> None:
                         target = f"median <= +{MEDIAN_TARGET_MS} ms: " + tables.verdict(more, MEDIAN_TARGET_MS)
                     if "MISSED" in target:
                         missed.append(target)
-                    kind = f"SSE, {PIECES} pieces" if streamed else "JSON"
+                    kind = f"SSE, {CHUNKS} chunks" if streamed else "JSON"
                     for which in ("bare", "host"):
                         figures = middle[which]
                         rows.append(
@@ -118,7 +120,7 @@ def main() -> None:
                         )
     tables.print_table(
         "Dispatch of a warm echo, host against bare aiohttp",
-        ["answer", "connections", "server", "requests/s", "median ms", "p99 ms", "CPU us", "of bare", "target"],
+        ["response", "connections", "server", "requests/s", "median ms", "p99 ms", "CPU us", "of bare", "target"],
         rows,
         ["CPU is that of all processes of the server for one request."],
     )

@@ -1,11 +1,10 @@
-"""The host under a hard limit of memory: ``python -m bench.limit``.
+"""Run the host under a hard memory limit: ``python -m bench.limit``.
 
-In a control group of 512, 384, 256 and 192 MB: clients ask all handlers in
-rotation, with concurrent streams, so that they are activated and evicted all the
-time. Beside it, in the same group and under the same load, one process with
-everything imported at start. SDKs talk to a scripted upstream on loopback, outside
-the group. Where no control group can be made, the host is given the limit by its
-configuration, and PSS is watched instead.
+In a control group of 512, 384, 256 and 192 MB, clients dispatch to all handlers in
+rotation, with concurrent streams, so that handlers are activated and evicted all the
+time. One process that imports everything at its start gets the same limit and load.
+SDKs use a scripted provider on loopback, outside the group. Without the right to
+create control groups, the host's configuration sets the limit, and PSS is compared.
 """
 
 from __future__ import annotations
@@ -26,24 +25,24 @@ from bench import cgroups, servers, tables, traffic
 from bench.memory import megabytes
 
 MB = 1024**2
-HELD = (512, 384, 256)
-"""Megabytes at which nothing may be killed and nothing may fail."""
+TARGET_LIMITS_MB = (512, 384, 256)
+"""Limits at which no process may be killed and no dispatch may fail."""
 EAGER = 'isolation = "inline"\nidle_after = "never"\nactivate_timeout = "5m"'
-"""All handlers in the server's own process, as an application has them that imports its SDKs at the top."""
+"""All handlers in the server's own process, as in an application that imports its SDKs at the top."""
 
 
 @dataclass
 class Watch:
-    """Looks at the processes and at the group while the load runs."""
+    """Peak memory of the processes and of the group while the load runs, in bytes."""
 
     server: servers.Server
     group: cgroups.Group | None
     pss: int = 0
-    kept: int = 0
+    unreclaimable: int = 0
     _stop: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Watch:
-        self._thread = threading.Thread(target=self._look)
+        self._thread = threading.Thread(target=self._sample)
         self._thread.start()
         return self
 
@@ -51,43 +50,43 @@ class Watch:
         self._stop.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _sample(self) -> None:
         while not self._stop.wait(0.5):
             self.pss = max(self.pss, self.server.pss())
             if self.group is not None:
-                self.kept = max(self.kept, self.group.kept())
+                self.unreclaimable = max(self.unreclaimable, self.group.unreclaimable())
 
 
 @dataclass
 class Result:
-    """One run."""
+    """Outcome of one run; sizes are in bytes."""
 
     tally: traffic.Tally
     kills: int
     steps: dict[str, int]
     pss: int
-    kept: int
+    unreclaimable: int
     charged: int
     ended: str
 
 
 def forget_models() -> None:
-    """Drop cached model files: the kernel charges a cached page to the group that read it first, and to no other."""
+    """Drop cached model files: the kernel charges a cached page only to the group that read it first."""
     for path in Path(sysconfig.get_path("purelib")).rglob("*.gguf"):
         with path.open("rb") as file:
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
 
 
 def run(kind: str, limit: int, names: list[str], upstream: str, options: argparse.Namespace) -> Result:
-    """Load the host (or the one process) under a limit in megabytes."""
+    """Put load on the host (or the one process) under a limit in megabytes."""
     with tempfile.TemporaryDirectory(prefix="bench-limit-") as directory, cgroups.limited(limit * MB) as group:
         traffic.make_data_dir(directory)
         forget_models()
         if kind == "host":
-            told = "auto" if group is not None else f"{limit}MB"
-            text = traffic.config(directory, upstream, limit=told, defaults=f'idle_after = "{options.idle_after}"')
+            setting = "auto" if group is not None else f"{limit}MB"
+            text = traffic.config(directory, upstream, limit=setting, defaults=f'idle_after = "{options.idle_after}"')
         else:
-            # It has no budget: it takes what it takes.
+            # No budget: one process cannot release memory.
             text = traffic.config(directory, upstream, limit="1TB", defaults=EAGER)
         prefix = group.prefix if group is not None else ()
         try:
@@ -106,7 +105,7 @@ def run(kind: str, limit: int, names: list[str], upstream: str, options: argpars
                         )
                     )
                 if server.process.poll() is not None:
-                    ended = ended or f"under load, after {tally.asked} dispatches"
+                    ended = ended or f"under load, after {tally.dispatches} dispatches"
                 steps = traffic.steps(server.log())
         except RuntimeError as error:
             return Result(traffic.Tally(), group.kills() if group else 0, {}, 0, 0, 0, f"at its start: {error}"[:60])
@@ -115,19 +114,19 @@ def run(kind: str, limit: int, names: list[str], upstream: str, options: argpars
             group.kills() if group is not None else int(watch.pss > limit * MB),
             steps,
             watch.pss,
-            watch.kept,
+            watch.unreclaimable,
             group.peak() if group is not None else 0,
             ended,
         )
 
 
 def _load_all(server: servers.Server, names: list[str], seconds: float) -> str:
-    """Import everything, before the first request; return where it ended, if it did.
+    """Import everything before the first request; return the place where the process ended, or an empty text.
 
-    Short of memory, and without swap, an import may take for ever: the kernel reads the same files again and again.
+    With little memory and no swap an import may never end: the kernel reads the same files many times.
     """
-    patience = max(seconds, servers.PATIENCE)
-    until = time.monotonic() + patience
+    timeout_s = max(seconds, servers.TIMEOUT_S)
+    until = time.monotonic() + timeout_s
     for name in names:
         try:
             server.admin(f"/admin/handlers/{name}/load", "POST")
@@ -136,9 +135,9 @@ def _load_all(server: servers.Server, names: list[str], seconds: float) -> str:
         except (urllib.error.URLError, ConnectionError, TimeoutError):
             if server.process.poll() is not None or _is_dying(server):
                 return f"while {name} was imported"
-            return f"{name} was not imported within {servers.PATIENCE:g} s"
+            return f"{name} was not imported within {servers.TIMEOUT_S:g} s"
         if time.monotonic() > until:
-            return f"{name} was imported after {patience:g} s only"
+            return f"{name} was imported after {timeout_s:g} s only"
     return ""
 
 
@@ -151,7 +150,7 @@ def _is_dying(server: servers.Server) -> bool:
 
 
 def _minutes(options: argparse.Namespace, limits: int) -> float:
-    """Return how long all runs take if nobody ends early; with each, about 20 s of starts and imports."""
+    """Return the minutes of all runs if none ends early, with about 20 s of starts and imports for each."""
     seconds: float = options.seconds
     return limits * len(options.kinds.split(",")) * (seconds + 20) / 60 + 1
 
@@ -164,26 +163,26 @@ def _milliseconds(values: list[float], share: float) -> str:
 
 
 def row(kind: str, limit: int, result: Result) -> tuple[object, ...]:
-    """Return a line of the table."""
+    """Return one row of the table."""
     outcomes = result.tally.outcomes
-    never, fine = outcomes["never fits"], outcomes["ok"]
-    failed = outcomes.total() - fine - never
+    refused, complete = outcomes["never fits"], outcomes["ok"]
+    failed = outcomes.total() - complete - refused
     verdict = ""
-    if kind == "host" and limit in HELD:
+    if kind == "host" and limit in TARGET_LIMITS_MB:
         held = not result.kills and not failed and not result.ended and result.tally.accounted
-        verdict = "met" if held and not never else ("met for what fits" if held else "MISSED")
+        verdict = "met" if held and not refused else ("met for what fits" if held else "MISSED")
     return (
         f"{limit}",
         kind,
         outcomes.total(),
         failed,
-        never,
+        refused,
         result.kills,
         result.steps.get("activated", 0),
         result.steps.get("evicted", 0),
         result.steps.get("idle", 0),
         megabytes(result.pss),
-        megabytes(result.kept),
+        megabytes(result.unreclaimable),
         megabytes(result.charged),
         f"{_milliseconds(result.tally.warm, 0.5)} / {_milliseconds(result.tally.warm, 0.99)}",
         f"{_milliseconds(result.tally.cold, 0.5)} / {_milliseconds(result.tally.cold, 0.99)}",
@@ -192,15 +191,15 @@ def row(kind: str, limit: int, result: Result) -> tuple[object, ...]:
     )
 
 
-def which(names: list[str], result: Result) -> str:
-    """Return in a sentence which handlers have answered, and why the others have not."""
+def summary(names: list[str], result: Result) -> str:
+    """Return in one sentence which handlers responded, and why the others did not."""
     tally = result.tally
-    told = ", ".join(f"{name} {tally.answered[name]}" for name in names if tally.answered[name])
-    parts = [f"answers of {told}" if told else "no answer"]
-    parts += [f"left out: {reason}" for reason in tally.unfit.values()]
-    none = [name for name in names if not tally.answered[name] and name not in tally.unfit]
-    if none:
-        parts.append(f"never answered: {', '.join(none)}")
+    responses = ", ".join(f"{name} {tally.completed[name]}" for name in names if tally.completed[name])
+    parts = [f"responses of {responses}" if responses else "no response"]
+    parts += [f"refused: {reason}" for reason in tally.unfit.values()]
+    silent = [name for name in names if not tally.completed[name] and name not in tally.unfit]
+    if silent:
+        parts.append(f"no response of {', '.join(silent)}")
     if result.ended:
         parts.append(f"ended {result.ended}")
     return "; ".join(parts)
@@ -224,9 +223,9 @@ def main() -> None:
         f"runs: 1 of {options.seconds:g} s for each line, {options.clients} clients, idle_after {options.idle_after}",
         f"limit: hard, by a {how}"
         if how is not None
-        else "limit: NO control group can be made here: the host is told of it, and PSS is watched ('kills' is 1 if it "
-        "was over)",
-        f"takes at most {_minutes(options, len(limits)):.0f} minutes, less where one is killed at once",
+        else "limit: NO right to create control groups: the configuration sets it, and PSS is compared ('kills' is 1 "
+        "for PSS over the limit)",
+        f"takes at most {_minutes(options, len(limits)):.0f} minutes, less if a process is killed early",
         sep="\n",
         flush=True,
     )
@@ -235,22 +234,22 @@ def main() -> None:
         with tempfile.TemporaryDirectory(prefix="bench-limit-") as directory:
             traffic.make_data_dir(directory)
             with servers.host(traffic.config(directory, upstream.url), traffic.KEYS) as probe:
-                names, left_out = traffic.handlers_of(probe)
-        print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ", flush=True)
+                names, excluded = traffic.handlers_of(probe)
+        print("handlers:", ", ".join(names), *excluded, sep="\n" if excluded else " ", flush=True)
         for limit in limits:
             for kind in options.kinds.split(","):
                 result = run(kind, limit, names, upstream.url, options)
                 rows.append(row(kind, limit, result))
-                print(f"{limit} MB, {kind}: {which(names, result)}", flush=True)
-                # One of each kind: the numbers in them differ each time. Who never fits is told above.
-                told = [one for one in result.tally.failures if not one.startswith("never fits")]
-                kinds = {failure.partition(",")[0]: failure for failure in told}
+                print(f"{limit} MB, {kind}: {summary(names, result)}", flush=True)
+                # One failure of each kind: only the numbers differ. The summary names handlers that never fit.
+                others = [failure for failure in result.tally.failures if not failure.startswith("never fits")]
+                kinds = {failure.partition(",")[0]: failure for failure in others}
                 failures += [f"{limit} MB, {kind}: {failure}" for failure in kinds.values()]
     tables.print_table(
         "All handlers in rotation under a hard limit",
         [
             "limit MB",
-            "what",
+            "server",
             "dispatches",
             "failed",
             "do not fit",
@@ -259,7 +258,7 @@ def main() -> None:
             "evicted",
             "idle",
             "peak PSS MB",
-            "peak kept MB",
+            "peak unreclaimable MB",
             "peak charged MB",
             "warm ms, median / p99",
             "cold ms, median / p99",
@@ -268,8 +267,8 @@ def main() -> None:
         ],
         rows,
         [
-            "failed: all but whole answers, refusals of what can never fit apart; ms to the first piece",
-            "kept: what the kernel cannot drop (no cached files); charged: with cached files, up to the limit",
+            "failed: all but complete responses and refusals of handlers that can never fit; ms to the first bytes",
+            "unreclaimable: without cached files; charged: with cached files, up to the limit",
             *failures[:20],
         ],
     )

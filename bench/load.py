@@ -1,9 +1,9 @@
-"""A load generator that costs little: ``python -m bench.load URL --connections 32 --requests 20000``.
+"""Generate load at little cost: ``python -m bench.load URL --connections 32 --requests 20000``.
 
 It sends the same POST on each of its connections, one request at a time on each,
-over HTTP/1.1 keep-alive, and reads whole answers (by length or chunked). It does
-not parse more of HTTP than that, so that a benchmark measures the server. The
-same generator is used for all servers of a table. Prints one JSON object.
+over HTTP/1.1 keep-alive, and reads whole responses (by length or chunked). It parses
+no more of HTTP than that, so that a benchmark measures the server. All servers of a
+table get the same generator. Prints one JSON object.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from urllib.parse import urlsplit
 
 
 class Connection(asyncio.Protocol):
-    """One client: sends the next request when the last answer is complete."""
+    """One client: sends the next request when the last response is complete."""
 
     def __init__(self, load: Load) -> None:
         self._load = load
         self._buffer = b""
-        self._missing = -1
+        self._missing_bytes = -1
         self._chunked = False
         self._sent_at = 0.0
         self._transport: asyncio.Transport | None = None
@@ -32,7 +32,7 @@ class Connection(asyncio.Protocol):
         self._send()
 
     def data_received(self, data: bytes) -> None:
-        if self._missing < 0:
+        if self._missing_bytes < 0:
             self._buffer += data
             end = self._buffer.find(b"\r\n\r\n")
             if end < 0:
@@ -41,31 +41,31 @@ class Connection(asyncio.Protocol):
             if b" 200 " not in head[:20]:
                 self._load.failed += 1
             self._chunked = b"\r\ntransfer-encoding: chunked" in head
-            # With the line's begin: a proxy may repeat its provider's headers under longer names.
+            # From the start of a line: a proxy may repeat its provider's headers under longer names.
             length = head.find(b"\r\ncontent-length:")
-            self._missing = int(head[length + 17 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
+            self._missing_bytes = int(head[length + 17 :].split(b"\r\n", 1)[0]) if length >= 0 else 0
         if self._chunked:
             self._buffer = (self._buffer + data)[-5:]
             complete = self._buffer == b"0\r\n\r\n"
         else:
-            self._missing -= len(data)
-            complete = self._missing <= 0
+            self._missing_bytes -= len(data)
+            complete = self._missing_bytes <= 0
         if complete:
-            self._missing, self._buffer = -1, b""
-            self._load.took.append(time.perf_counter() - self._sent_at)
+            self._missing_bytes, self._buffer = -1, b""
+            self._load.durations.append(time.perf_counter() - self._sent_at)
             self._send()
 
     def connection_lost(self, error: Exception | None) -> None:
         if not self._load.done.done():
             self._load.failed += 1
-            self._load.left()
+            self._load.finish_connection()
 
     def _send(self) -> None:
         assert self._transport is not None
-        if self._load.open <= 0:
-            self._load.left()
+        if self._load.remaining <= 0:
+            self._load.finish_connection()
             return
-        self._load.open -= 1
+        self._load.remaining -= 1
         self._sent_at = time.perf_counter()
         self._transport.write(self._load.request)
 
@@ -75,21 +75,21 @@ class Load:
 
     def __init__(self, request: bytes, connections: int, requests: int) -> None:
         self.request = request
-        self.open = requests
+        self.remaining = requests
         self.failed = 0
-        self.took: list[float] = []
+        self.durations: list[float] = []
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._connections = connections
 
-    def left(self) -> None:
-        """Note that a connection has nothing more to do."""
+    def finish_connection(self) -> None:
+        """Count one connection that has no more requests to send."""
         self._connections -= 1
         if self._connections == 0 and not self.done.done():
             self.done.set_result(None)
 
 
 async def run(url: str, body: bytes, headers: dict[str, str], connections: int, requests: int) -> dict[str, float]:
-    """Send ``requests`` requests over ``connections`` connections; return counts, requests a second and seconds."""
+    """Send ``requests`` requests over ``connections`` connections; return counts, rate and durations in seconds."""
     target = urlsplit(url)
     assert target.hostname is not None
     assert target.port is not None
@@ -106,13 +106,13 @@ async def run(url: str, body: bytes, headers: dict[str, str], connections: int, 
     elapsed = time.perf_counter() - started
     for transport, _ in opened:
         transport.close()
-    took = sorted(load.took)
+    durations = sorted(load.durations)
     return {
-        "requests": len(took),
+        "requests": len(durations),
         "failed": load.failed,
-        "per_second": len(took) / elapsed,
-        "median": took[len(took) // 2],
-        "p99": took[int(len(took) * 0.99)],
+        "per_second": len(durations) / elapsed,
+        "median": durations[len(durations) // 2],
+        "p99": durations[int(len(durations) * 0.99)],
     }
 
 

@@ -1,4 +1,4 @@
-"""What handlers take and give back: ``python -m bench.memory``.
+"""Measure the memory that handlers take and release: ``python -m bench.memory``.
 
 PSS of all processes of the host, idle, with each plugin activated, and unloaded
 again, against a bare aiohttp server and against the same SDKs imported in one
@@ -19,7 +19,7 @@ from importlib.util import find_spec
 from bench import servers, tables
 
 IDLE_TARGET = 1.15
-GIVEN_BACK_TARGET = 0.98
+RELEASED_TARGET = 0.98
 SDKS = {
     "gpt_a": "openai",
     "gpt_b": "anthropic",
@@ -28,7 +28,7 @@ SDKS = {
     "gpt_e": "xllamacpp",
     "sheets": "gspread",
 }
-"""What each plugin imports when it is activated."""
+"""The package that each plugin imports when it is activated."""
 CONFIG = """\
 [workers]
 linger = "{linger}"
@@ -79,7 +79,7 @@ def cycle(host: servers.Server, name: str) -> dict[str, float]:
         "active": active,
         "after": after,
         "seconds": receipt["activate_seconds"],
-        "given back": (active - after) / (active - before),
+        "released": (active - after) / (active - before),
     }
 
 
@@ -136,8 +136,8 @@ def main() -> None:
                     megabytes(middle["active"]),
                     megabytes(middle["active"] - middle["before"]),
                     megabytes(middle["after"]),
-                    f"{middle['given back'] * 100:.1f} %",
-                    tables.verdict(middle["given back"], GIVEN_BACK_TARGET, at_least=True),
+                    f"{middle['released'] * 100:.1f} %",
+                    tables.verdict(middle["released"], RELEASED_TARGET, at_least=True),
                     f"{middle['seconds'] * 1000:.0f}",
                 )
             )
@@ -147,7 +147,7 @@ def main() -> None:
         together = servers.settle(host)
     tables.print_table(
         "Each plugin activated and unloaded (the fork server stays)",
-        ["handler", "SDK", "before MB", "active MB", "took MB", "after MB", "given back", ">= 98 %", "activation ms"],
+        ["handler", "SDK", "before MB", "active MB", "took MB", "after MB", "released", ">= 98 %", "activation ms"],
         rows,
         [f"host and fork server without a worker: {megabytes(with_fork_server)} MB"],
     )
@@ -164,19 +164,19 @@ def main() -> None:
     eager = [one_process(modules) for _ in range(options.runs)]
     eager_pss = statistics.median(after for _, after in eager)
     tables.print_table(
-        "All of it",
-        ["what", "PSS MB", "of one process"],
+        "All handlers together",
+        ["state", "PSS MB", "of one process"],
         [
             (f"one process, aiohttp.web and {', '.join(modules)} imported", megabytes(eager_pss), "1.00"),
             ("host, all of these active", megabytes(together), f"{together / eager_pss:.2f}"),
             ("host, all of these unloaded", megabytes(with_fork_server), f"{with_fork_server / eager_pss:.2f}"),
             (f"host from its start ({handlers[0]} not yet active)", megabytes(before), f"{before / eager_pss:.2f}"),
             (f"host with {handlers[0]} active", megabytes(active), f"{active / eager_pss:.2f}"),
-            ("host after that, fork server gone", megabytes(after), f"{after / eager_pss:.2f}"),
+            ("host after its unload, fork server ended", megabytes(after), f"{after / eager_pss:.2f}"),
         ],
         [
-            "The one process only imports; gpt_e's worker holds a loaded model, the others an open client.",
-            f"Back to the start: {megabytes(after - before)} MB more than before the first activation.",
+            "The one process only imports. The worker of gpt_e holds a loaded model, the others an open client.",
+            f"After the unload: {megabytes(after - before)} MB more than before the first activation.",
         ],
     )
     print(json.dumps({"idle of bare": idle_pss / bare_pss, "handlers": handlers}))

@@ -1,8 +1,8 @@
-"""What watching costs: ``python -m bench.ops``.
+"""Measure what metrics and dashboard cost: ``python -m bench.ops``.
 
-PSS and processor time of the host while nobody looks, while it is scraped once a
-second, and while a viewer has the dashboard open besides: the page's own questions
-every two seconds, and its stream of events.
+PSS and processor time of the host without observers, with one scrape a second, and
+with a viewer of the dashboard in addition: the page's own request every two seconds,
+and its stream of events.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ from collections.abc import Callable, Iterator
 from bench import servers, tables
 
 MEMORY_TARGET = 3 * 2**20
-"""Bytes that dashboard and metrics may add."""
+"""Bytes that dashboard and metrics may take."""
 CPU_TARGET = 0.01
-"""Share of a core that they may use."""
+"""Share of a core that dashboard and metrics may take."""
 
 
 @contextlib.contextmanager
 def every(seconds: float, work: Callable[[], object]) -> Iterator[None]:
-    """Do something again and again in a thread while the block runs."""
+    """Call ``work`` at an interval in seconds, in a thread, while the block runs."""
     ended = threading.Event()
 
     def run() -> None:
@@ -49,31 +49,31 @@ def scrape(host: servers.Server) -> None:
 
 @contextlib.contextmanager
 def viewer(host: servers.Server) -> Iterator[None]:
-    """Look at the host as the dashboard does."""
+    """Send the requests of an open dashboard while the block runs."""
     for name in ("", "static/app.js", "static/uplot.js", "static/style.css"):
         with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(f"{host.url}/admin/{name}") as response:
             response.read()
     headers = {"Authorization": f"Bearer {servers.TOKEN}"}
     request = urllib.request.Request(host.url + "/admin/events?replay=200", headers=headers)
-    seen = {"number": 0}
+    last = {"number": 0}
 
-    def look() -> None:
-        overview = host.admin(f"/admin/overview?since={seen['number']}")
+    def poll() -> None:
+        overview = host.admin(f"/admin/overview?since={last['number']}")
         if overview["history"]:
-            seen["number"] = overview["history"][-1][0]
+            last["number"] = overview["history"][-1][0]
 
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=600) as stream:
         stream.readline()
-        with every(2.0, look):
+        with every(2.0, poll):
             yield
 
 
 def watched(host: servers.Server, seconds: float) -> tuple[float, float]:
-    """Return the share of a core that the host uses for so long, and its PSS then."""
-    before, begun = host.cpu(), time.monotonic()
+    """Return the share of a core that the host uses over ``seconds``, and its PSS in bytes afterwards."""
+    before, started = host.cpu(), time.monotonic()
     time.sleep(seconds)
-    share = (host.cpu() - before) / (time.monotonic() - begun)
+    share = (host.cpu() - before) / (time.monotonic() - started)
     return share, servers.settle(host)
 
 
@@ -84,19 +84,19 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     options = parser.parse_args()
     print(*tables.header("prometheus-client"), f"runs: {options.runs}, {options.seconds:g} s each; medians", sep="\n")
-    stages = ("nobody looks", "one scrape a second", "one scrape a second and one viewer")
-    found: dict[str, list[tuple[float, float]]] = {stage: [] for stage in stages}
+    stages = ("no observer", "one scrape a second", "one scrape a second and one viewer")
+    samples: dict[str, list[tuple[float, float]]] = {stage: [] for stage in stages}
     for _ in range(options.runs):
         with servers.host() as host:
             servers.settle(host)
-            found[stages[0]].append(watched(host, options.seconds))
+            samples[stages[0]].append(watched(host, options.seconds))
             scrape(host)
             with every(1.0, lambda: scrape(host)):
-                found[stages[1]].append(watched(host, options.seconds))
+                samples[stages[1]].append(watched(host, options.seconds))
                 with viewer(host):
-                    found[stages[2]].append(watched(host, options.seconds))
-    shares = {stage: statistics.median(share for share, _ in runs) for stage, runs in found.items()}
-    sizes = {stage: statistics.median(size for _, size in runs) for stage, runs in found.items()}
+                    samples[stages[2]].append(watched(host, options.seconds))
+    shares = {stage: statistics.median(share for share, _ in runs) for stage, runs in samples.items()}
+    sizes = {stage: statistics.median(size for _, size in runs) for stage, runs in samples.items()}
     idle = stages[0]
     rows = [
         (
@@ -109,8 +109,8 @@ def main() -> None:
         )
         for stage in stages
     ]
-    columns = ["what", "PSS MB", "more MB", "<= 3 MB", "CPU % of a core", "<= 1 %"]
-    tables.print_table("What watching the host costs", columns, rows)
+    columns = ["observers", "PSS MB", "more MB", "<= 3 MB", "CPU % of a core", "<= 1 %"]
+    tables.print_table("Cost of metrics and dashboard", columns, rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,8 @@
-"""This host beside LiteLLM's proxy, in front of the same provider: ``python -m bench.peer``.
+"""Compare this host with LiteLLM's proxy, in front of the same provider: ``python -m bench.peer``.
 
-The proxy runs in an environment of its own, ``.venv-peer``, which is made at the first
-run from ``requirements/peer.txt``. Both reach the provider by OpenAI's SDK or protocol;
-both are asked for OpenAI's chat completions by the same load generator, in
-alternating runs.
+The proxy runs in an environment of its own, ``.venv-peer``, which the first run makes
+from ``requirements/peer.txt``. Both reach the provider by OpenAI's SDK or protocol. The
+same load generator requests OpenAI's chat completions from both, in alternating runs.
 """
 
 from __future__ import annotations
@@ -57,36 +56,36 @@ model = "m"
 retries = 0
 """
 KEY = f"sk-{secrets.token_hex(32)}"
-"""What consumers of both have to bring: the proxy does not start without."""
+"""The API key for both servers: the proxy does not start without one."""
 CASES = ((1, False), (32, False), (1, True), (32, True))
-"""Connections, and whether the answers are streamed."""
+"""Connections, and whether responses are streamed."""
 
 
 def environment() -> tuple[Path, str]:
-    """Return the interpreter of the proxy's environment, made if need be, and the version of litellm in it."""
+    """Return the interpreter of the proxy's environment, made if missing, and the version of litellm in it."""
     python = ENVIRONMENT / "bin" / "python"
-    done, wanted = ENVIRONMENT / ".installed", hashlib.sha256(LOCK.read_bytes()).hexdigest()
-    if not done.exists() or done.read_text() != wanted:
+    stamp, lock_hash = ENVIRONMENT / ".installed", hashlib.sha256(LOCK.read_bytes()).hexdigest()
+    if not stamp.exists() or stamp.read_text() != lock_hash:
         print(f"making {ENVIRONMENT} from {LOCK.relative_to(ROOT)} …", file=sys.stderr)
         venv.create(ENVIRONMENT, clear=True, with_pip=True)
         command = [str(python), "-m", "pip", "install", "--quiet", "--compile", "--require-hashes"]
         command += ["--no-deps", "--only-binary=:all:", "-r", str(LOCK)]
         installed = subprocess.run(command, check=False, stderr=subprocess.PIPE, text=True)
         if installed.returncode != 0:
-            raise SystemExit(f"the peer could not be installed:\n{installed.stderr[-2000:]}")
-        done.write_text(wanted)
-    ask = "from importlib.metadata import version; print(version('litellm'))"
-    found = subprocess.run([str(python), "-c", ask], check=True, capture_output=True, text=True).stdout.strip()
-    if found in FORBIDDEN:
-        raise SystemExit(f"litellm {found} must not run: remove {ENVIRONMENT}")
-    return python, found
+            raise SystemExit(f"{LOCK.name} could not be installed:\n{installed.stderr[-2000:]}")
+        stamp.write_text(lock_hash)
+    script = "from importlib.metadata import version; print(version('litellm'))"
+    version = subprocess.run([str(python), "-c", script], check=True, capture_output=True, text=True).stdout.strip()
+    if version in FORBIDDEN:
+        raise SystemExit(f"litellm {version} is a withdrawn release; remove {ENVIRONMENT}")
+    return python, version
 
 
 @contextlib.contextmanager
 def running(
     command: list[str], port: int, health: str, variables: dict[str, str]
 ) -> Iterator[tuple[servers.Server, float]]:
-    """Start a server; give it with the seconds until its health route answered."""
+    """Start a server; yield it with the seconds until its health route responded."""
     with tempfile.TemporaryFile("w+") as log:
         started = time.perf_counter()
         process = subprocess.Popen(
@@ -94,7 +93,7 @@ def running(
         )
         server = servers.Server(process, f"http://127.0.0.1:{port}", log)
         try:
-            while not responses(f"{server.url}{health}"):
+            while not is_up(f"{server.url}{health}"):
                 if process.poll() is not None or time.perf_counter() - started > 120:
                     log.seek(0)
                     raise SystemExit(f"{command[0]} did not start:\n{log.read()[-2000:]}")
@@ -104,8 +103,8 @@ def running(
             servers.stop(process)
 
 
-def responses(url: str) -> bool:
-    """Return whether a GET is answered with 200."""
+def is_up(url: str) -> bool:
+    """Return whether a GET gets status 200."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as response:
@@ -116,16 +115,16 @@ def responses(url: str) -> bool:
 
 @contextlib.contextmanager
 def proxy(python: Path, url: str) -> Iterator[tuple[servers.Server, float]]:
-    """Run LiteLLM's proxy, with one worker process, as it does by itself."""
+    """Run LiteLLM's proxy, with one worker process (its default)."""
     with tempfile.TemporaryDirectory(prefix="bench-peer-") as directory:
         config, port = Path(directory, "config.yaml"), providers.free_port()
         config.write_text(PROXY.format(url=url))
         command = [str(python.with_name("litellm")), "--config", str(config), "--host", "127.0.0.1"]
         command += ["--port", str(port), "--telemetry", "False"]
-        # Without this it goes to the network for a list of prices.
+        # Without this it fetches a price list from the network.
         variables = {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "LITELLM_LOG": "ERROR", "LITELLM_MASTER_KEY": KEY}
-        with running(command, port, "/health/liveliness", variables) as found:
-            yield found
+        with running(command, port, "/health/liveliness", variables) as server:
+            yield server
 
 
 @contextlib.contextmanager
@@ -136,8 +135,8 @@ def host(url: str) -> Iterator[tuple[servers.Server, float]]:
         config.write_text(HOST.format(url=url, port=port))
         command = [sys.executable, "-m", "handler_host", "serve", "--config", str(config)]
         variables = {"HANDLER_HOST_API_KEYS": KEY, "HANDLER_HOST_ADMIN_TOKEN": KEY, "OPENAI_API_KEY": "none"}
-        with running(command, port, "/health/live", variables) as found:
-            yield found
+        with running(command, port, "/health/live", variables) as server:
+            yield server
 
 
 class Peak:
@@ -146,37 +145,37 @@ class Peak:
     def __init__(self, server: servers.Server) -> None:
         self.bytes = 0
         self._server = server
-        self._over = threading.Event()
-        self._thread = threading.Thread(target=self._look)
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._sample)
 
     def __enter__(self) -> Peak:
         self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._over.set()
+        self._stop.set()
         self._thread.join()
 
-    def _look(self) -> None:
-        while not self._over.wait(0.5):
+    def _sample(self) -> None:
+        while not self._stop.wait(0.5):
             self.bytes = max(self.bytes, self._server.pss())
 
 
-def measure(found: tuple[servers.Server, float], requests: int) -> dict[str, float]:
-    """Return the figures of a server that has just started."""
-    server, ready = found
+def measure(started: tuple[servers.Server, float], requests: int) -> dict[str, float]:
+    """Return the figures of a freshly started server."""
+    server, ready = started
     figures = {"ready": ready, "idle": float(servers.settle(server))}
-    question = {"model": "gpt_a", "messages": [{"role": "user", "content": providers.QUESTION}]}
+    request = {"model": "gpt_a", "messages": [{"role": "user", "content": providers.QUESTION}]}
     authorization = f"Bearer {KEY}"
-    content = server.post("/v1/chat/completions", question, Authorization=authorization)["choices"][0]["message"][
+    content = server.post("/v1/chat/completions", request, Authorization=authorization)["choices"][0]["message"][
         "content"
     ]
     if not content:
-        raise SystemExit(f"{server.url} has answered with nothing")
+        raise SystemExit(f"{server.url}: empty response")
     url = f"{server.url}/v1/chat/completions"
     with Peak(server) as peak:
         for connections, streamed in CASES:
-            body = {**question, "stream": streamed}
+            body = {**request, "stream": streamed}
             load(url, connections, 2 * connections, body, streamed, KEY)
             count = max(50, requests // 4) if connections == 1 else requests
             loaded = load(url, connections, count, body, streamed, KEY)
@@ -198,27 +197,27 @@ def main() -> None:
     which = options.provider or providers.best()
     print(*tables.header("openai"), sep="\n")
     print(f"peer: litellm[proxy] {version}; provider: {which}; runs: {options.runs} of each, alternating; medians")
-    taken: dict[str, list[dict[str, float]]] = {"peer": [], "host": []}
+    samples: dict[str, list[dict[str, float]]] = {"peer": [], "host": []}
     with providers.provider(which) as url:
         for _ in range(options.runs):
-            with proxy(python, url) as found:
-                taken["peer"].append(measure(found, options.requests))
-            with host(url) as found:
-                taken["host"].append(measure(found, options.requests))
+            with proxy(python, url) as server:
+                samples["peer"].append(measure(server, options.requests))
+            with host(url) as server:
+                samples["host"].append(measure(server, options.requests))
     middle = {
-        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in taken.items()
+        name: {key: statistics.median(run[key] for run in runs) for key in runs[0]} for name, runs in samples.items()
     }
     report(middle)
 
 
 def report(middle: dict[str, dict[str, float]]) -> None:
-    """Print what was measured."""
+    """Print the tables of the medians."""
     peer, ours = middle["peer"], middle["host"]
     named = (("LiteLLM's proxy", peer), ("this host", ours))
     share = ours["idle"] / peer["idle"]
     mb = 2**20
     tables.print_table(
-        "Start and memory, this host beside LiteLLM's proxy",
+        "Start and memory, this host and LiteLLM's proxy",
         ["server", "ready s", "idle MB", "of the peer", "under load MB", "idle after load MB", "target"],
         [
             (
@@ -233,8 +232,8 @@ def report(middle: dict[str, dict[str, float]]) -> None:
             for name, figures in named
         ],
         [
-            "MB are 2**20 bytes of PSS of all processes. Idle: ready, nothing asked yet (the host's handler is cold).",
-            "Under load: the highest of all loads. Idle after load: the host's handler is active, never unloaded here.",
+            "MB are 2**20 bytes of PSS of all processes. Idle: ready, no request yet (the host's handler is cold).",
+            "Under load: the highest of all loads. Idle after load: the host's handler stays active here.",
         ],
     )
     rows = []
@@ -244,7 +243,7 @@ def report(middle: dict[str, dict[str, float]]) -> None:
         for name, figures in named:
             rows.append(
                 (
-                    f"SSE, {providers.PIECES} pieces" if streamed else "JSON",
+                    f"SSE, {providers.CHUNKS} chunks" if streamed else "JSON",
                     connections,
                     name,
                     f"{figures[f'per_second {key}']:.0f}",
@@ -257,8 +256,8 @@ def report(middle: dict[str, dict[str, float]]) -> None:
                 )
             )
     tables.print_table(
-        "Chat completions, this host (gpt_a) beside LiteLLM's proxy",
-        ["answer", "connections", "server", "requests/s", "of the peer", "median ms", "p99 ms", "target"],
+        "Chat completions, this host (gpt_a) and LiteLLM's proxy",
+        ["response", "connections", "server", "requests/s", "of the peer", "median ms", "p99 ms", "target"],
         rows,
         ["Client and provider share the machine with the server."],
     )

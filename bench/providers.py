@@ -1,6 +1,6 @@
-"""The far end of measurements of chat handlers: a provider on loopback, in a process of its own.
+"""Run a provider on loopback, in a process of its own, for measurements of chat handlers.
 
-``aimock`` is one that nobody here wrote (npm, started with node); ``own`` is
+``aimock`` comes from npm and runs on node, so it is independent of this project; ``own`` is
 ``python -m handler_host.testing``. Both speak OpenAI's, Anthropic's and Gemini's protocols.
 """
 
@@ -19,16 +19,16 @@ from pathlib import Path
 
 AIMOCK = "@copilotkit/aimock@1.43.0"
 AIMOCK_INTEGRITY = "sha512-V8D8cjSMtAR4rHaD2ulp3DR/ZguXQjDNOqwKDNvjb/OJL/KR1I0SDf5xpRCd+TYKjhmf9fM8Xpg3QBKPmV9Kmw=="
-"""What npm has to have checked it against."""
+"""The hash that npm must have checked it against."""
 DIRECTORY = Path(__file__).parents[1] / ".venv-node"
-PIECES = 8
+CHUNKS = 8
 QUESTION = "Tell me something."
-ANSWER = "".join(f"This is piece {number:02d} of it. " for number in range(PIECES))
-CHUNK = len(ANSWER) // PIECES
+RESPONSE = "".join(f"This is chunk {number:02d} of it. " for number in range(CHUNKS))
+CHUNK_CHARACTERS = len(RESPONSE) // CHUNKS
 
 
 def aimock() -> Path | None:
-    """Return aimock's program, installed if need be; None if it cannot be had here."""
+    """Return aimock's program, installed if necessary; None without npm, node or a network."""
     program = DIRECTORY / "node_modules/@copilotkit/aimock/dist/cli.js"
     if not program.exists():
         npm = shutil.which("npm")
@@ -39,25 +39,25 @@ def aimock() -> Path | None:
         if subprocess.run(command, check=False, capture_output=True, timeout=300).returncode != 0:
             return None
     lock = json.loads((DIRECTORY / "node_modules/.package-lock.json").read_text())
-    found = lock["packages"]["node_modules/@copilotkit/aimock"]["integrity"]
-    if found != AIMOCK_INTEGRITY:
-        raise SystemExit(f"{AIMOCK} is not what was expected ({found}): remove {DIRECTORY}")
+    integrity = lock["packages"]["node_modules/@copilotkit/aimock"]["integrity"]
+    if integrity != AIMOCK_INTEGRITY:
+        raise SystemExit(f"{AIMOCK}: unexpected hash {integrity}; remove {DIRECTORY}")
     return program if shutil.which("node") is not None else None
 
 
 @contextlib.contextmanager
 def provider(name: str) -> Iterator[str]:
-    """Run ``aimock`` or ``own``; give its URL, without a path."""
+    """Run ``aimock`` or ``own``; yield its URL, without a path."""
     with tempfile.TemporaryDirectory(prefix="bench-provider-") as directory:
         port = None
         if name == "own":
-            command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(PIECES)]
+            command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(CHUNKS)]
         else:
-            fixture = {"match": {"userMessage": QUESTION}, "response": {"content": ANSWER}}
+            fixture = {"match": {"userMessage": QUESTION}, "response": {"content": RESPONSE}}
             Path(directory, "fixtures.json").write_text(json.dumps({"fixtures": [fixture]}))
             port = free_port()
             command = ["node", str(aimock()), "-p", str(port), "-f", f"{directory}/fixtures.json"]
-            command += ["--log-level", "silent", "--chunk-size", str(CHUNK), "--journal-max", "1"]
+            command += ["--log-level", "silent", "--chunk-size", str(CHUNK_CHARACTERS), "--journal-max", "1"]
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
         try:
             assert process.stdout is not None
@@ -72,25 +72,25 @@ def provider(name: str) -> Iterator[str]:
 
 
 def best() -> str:
-    """Return the provider to measure with: aimock, where it can be had."""
+    """Return the provider to measure with: aimock if it is available."""
     return "aimock" if aimock() is not None else "own"
 
 
 def free_port() -> int:
-    """Return a loopback port that nobody listens on."""
+    """Return a free loopback port."""
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port: int = sock.getsockname()[1]
         return port
 
 
-def wait_for_port(port: int, process: subprocess.Popen[str], limit: float = 60) -> None:
-    """Return when somebody listens; raises ``RuntimeError`` when the process ends before, or takes too long."""
-    until = time.monotonic() + limit
+def wait_for_port(port: int, process: subprocess.Popen[str], limit_s: float = 60) -> None:
+    """Return when the port accepts connections; raises ``RuntimeError`` if the process exits or ``limit_s`` passes."""
+    until = time.monotonic() + limit_s
     while time.monotonic() < until:
         if process.poll() is not None:
             raise RuntimeError(f"{process.args!r} ended with {process.returncode}")
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
             return
         time.sleep(0.02)
-    raise RuntimeError(f"{process.args!r} did not listen within {limit} s")
+    raise RuntimeError(f"{process.args!r} did not listen within {limit_s} s")

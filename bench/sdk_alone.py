@@ -1,6 +1,6 @@
-"""An SDK as an application calls it, without any host: ``python -m bench.sdk_alone gpt_a URL --calls 2000``.
+"""Call an SDK as an application does, without a host: ``python -m bench.sdk_alone gpt_a URL --calls 2000``.
 
-Prints one JSON object: calls a second, and seconds of processor time for each.
+Prints one JSON object: calls per second, and seconds of processor time for each call.
 """
 
 from __future__ import annotations
@@ -50,11 +50,11 @@ def anthropic(url: str, streamed: bool) -> Call:
 
 
 def generativeai(url: str, streamed: bool) -> Call:
-    """In threads: the SDK has no asynchronous calls over HTTP."""
+    """Call in threads: the SDK has no asynchronous calls over HTTP."""
     warnings.simplefilter("ignore")
     import google.generativeai
 
-    genai: Any = google.generativeai  # its types leave out what its own documentation uses
+    genai: Any = google.generativeai  # its types leave out functions that its own documentation uses
     genai.configure(api_key="none", transport="rest", client_options={"api_endpoint": url})
     model = genai.GenerativeModel("m")
 
@@ -85,11 +85,11 @@ SDKS = {"gpt_a": openai, "gpt_b": anthropic, "gpt_c": generativeai, "gpt_d": lit
 
 
 async def run(call: Call, calls: int, concurrency: int) -> dict[str, float]:
-    """Make the calls, so many at a time."""
-    left = iter(range(calls))
+    """Make the calls, at most ``concurrency`` at a time."""
+    remaining = iter(range(calls))
 
     async def work() -> None:
-        for _ in left:
+        for _ in remaining:
             await call()
 
     await asyncio.gather(*(call() for _ in range(2 * concurrency)))
@@ -110,7 +110,7 @@ def main() -> None:
     options = parser.parse_args()
     call = SDKS[options.handler](options.url, options.stream)
     print(json.dumps(asyncio.run(run(call, options.calls, options.concurrency))), flush=True)
-    # The SDKs' clients are left as they are: what they would say about that is of no interest here.
+    # Without closing the SDKs' clients: their warnings about that would end up in the measurement.
     os._exit(0)
 
 

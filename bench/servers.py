@@ -1,4 +1,4 @@
-"""Servers that benchmarks measure, each in a process of its own on a free loopback port."""
+"""Servers that the benchmarks measure, each in a process of its own on a free loopback port."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import IO, Any
 
 TOKEN = "benchmark-admin-token"
-PATIENCE = 120.0
-"""Seconds within which a server has to answer."""
+TIMEOUT_S = 120.0
+"""Seconds within which a server must respond."""
 BARE = """\
 import asyncio, json, sys
 from aiohttp import web
@@ -32,7 +32,7 @@ async def stream(request):
     message = await request.json()
     response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
     await response.prepare(request)
-    for number in range(message["pieces"]):
+    for number in range(message["chunks"]):
         await response.write(b"data: " + json.dumps({"number": number}).encode() + b"\\n\\n")
     await response.write_eof()
     return response
@@ -50,11 +50,11 @@ async def main():
 
 asyncio.run(main())
 """
-"""A server as anybody would write it on aiohttp alone: what the host is compared with."""
+"""A plain server on aiohttp alone, to compare the host with."""
 
 
 class Server:
-    """A server process that has said it is ready, and its tree of processes."""
+    """A server process that is ready, and its tree of processes."""
 
     def __init__(self, process: subprocess.Popen[str], url: str, errors: IO[str]) -> None:
         self.process = process
@@ -62,27 +62,27 @@ class Server:
         self._errors = errors
 
     def log(self) -> str:
-        """Return what it has written to standard error so far."""
+        """Return everything that it wrote to standard error until now."""
         return os.pread(self._errors.fileno(), 2**30, 0).decode(errors="replace")
 
     @property
     def pids(self) -> list[int]:
         """The process and all its descendants."""
-        found, look = [], [self.process.pid]
-        while look:
-            pid = look.pop()
-            found.append(pid)
+        pids, unvisited = [], [self.process.pid]
+        while unvisited:
+            pid = unvisited.pop()
+            pids.append(pid)
             with contextlib.suppress(OSError):
                 for task in os.listdir(f"/proc/{pid}/task"):
-                    look += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-        return found
+                    unvisited += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+        return pids
 
     def pss(self) -> int:
         """Return the PSS of the whole tree, in bytes."""
         return sum(map(pss_of, self.pids))
 
     def cpu(self) -> float:
-        """Return the seconds of processor time that the tree has used, children that ended included."""
+        """Return the seconds of processor time that the tree used, ended children included."""
         ticks = 0
         for pid in self.pids:
             with contextlib.suppress(OSError):
@@ -95,22 +95,22 @@ class Server:
         return self.call(path, method, {"Authorization": f"Bearer {TOKEN}"})
 
     def post(self, path: str, body: object, **headers: str) -> Any:
-        """Post JSON; return the JSON of the answer."""
+        """Post JSON; return the JSON of the response."""
         return self.call(path, "POST", {"Content-Type": "application/json", **headers}, json.dumps(body).encode())
 
     def call(self, path: str, method: str, headers: dict[str, str], data: bytes | None = None) -> Any:
-        """Send a request without any proxy; return the JSON of the answer. Raises ``urllib.error.HTTPError``."""
+        """Send a request without any proxy; return the JSON of the response. Raises ``urllib.error.HTTPError``."""
         request = urllib.request.Request(self.url + path, method=method, headers=headers, data=data)
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=PATIENCE) as response:
+        with opener.open(request, timeout=TIMEOUT_S) as response:
             return json.loads(response.read())
 
 
-def pss_of(pid: int, of: str = "Pss") -> int:
-    """Return the PSS of one process in bytes, or 0 if it is gone; ``of`` is another line of ``smaps_rollup``."""
+def pss_of(pid: int, field: str = "Pss") -> int:
+    """Return the PSS of one process in bytes, 0 if it has ended; ``field`` names another line of ``smaps_rollup``."""
     with contextlib.suppress(OSError):
         for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
-            if line.startswith(f"{of}:"):
+            if line.startswith(f"{field}:"):
                 return int(line.split()[1]) * 1024
     return 0
 
@@ -129,7 +129,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
         path = Path(directory, "host.toml")
         path.write_text(config)
         command = [*prefix, sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(path)]
-        # What hosts and handlers have kept elsewhere is not to be taken up here.
+        # An empty state: data that other hosts and handlers stored on this machine would change the figures.
         own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
         with _running(command, own | (environment or {})) as server:
             yield server
@@ -137,7 +137,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
 
 @contextlib.contextmanager
 def upstream(chunks: int, pause: float) -> Iterator[Server]:
-    """Run the scripted provider: answers of so many pieces, so many seconds before each of them."""
+    """Run the scripted provider: responses of ``chunks`` chunks, ``pause`` seconds before each of them."""
     command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(chunks), "--pause", str(pause)]
     with _running(command, {}) as server:
         yield server
@@ -161,12 +161,12 @@ def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server
 
 
 def inherited() -> dict[str, str]:
-    """Return the environment for a server: the caller's, but with bytecode written."""
+    """Return the environment for a server: the caller's, with bytecode enabled."""
     return {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
 
 
 def stop(process: subprocess.Popen[str]) -> None:
-    """End a server, politely first."""
+    """Stop a server by SIGTERM, after 30 s by SIGKILL."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(30)
@@ -188,7 +188,7 @@ def settle(server: Server, rounds: int = 20) -> int:
 
 
 def install(root: Path, name: str, source: str) -> None:
-    """Lay a plugin of one module into ``root``, as pip would: the module and its metadata."""
+    """Install a plugin of one module into ``root`` as pip does: the module and its metadata."""
     (root / f"{name}.py").write_text(source)
     info = root / f"{name}-1.0.dist-info"
     info.mkdir(parents=True)

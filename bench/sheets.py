@@ -1,9 +1,9 @@
-"""What the handler ``sheets`` takes and does: ``python -m bench.sheets``.
+"""Measure the handler ``sheets``: ``python -m bench.sheets``.
 
 Memory and time of its first dispatch, acknowledged appends, calls of the API, and
-what an unload gives back; local, and against the stand-in for Google of the tests,
-which is given a latency. Beside it gspread used in the naive way, one ``append_row`` for
-each row: rows a minute under a quota, and rows lost in the same script of faults.
+the memory that an unload releases; with a local workbook, and with the tests'
+stand-in for Google, which gets a latency. For comparison, one ``append_row`` of gspread
+for each row: rows per minute under a quota, and rows lost in the same script of faults.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 from bench import servers, tables
-from bench.memory import GIVEN_BACK_TARGET, megabytes
+from bench.memory import RELEASED_TARGET, megabytes
 from tests.integration.plugins.sheets.google import BOOK, Google, serving
 
 GOOGLE = "https://sheets.googleapis.com"
 CALLS_TARGET = 5
-"""Of the API, for 1,000 appended rows."""
+"""Calls of the API for 1,000 appended rows."""
 CLIENTS = 16
-"""Who append at the same time."""
+"""Number of clients that append at the same time."""
 SCRIPT: list[dict[str, Any]] = [
     {"status": 503},
     {"act": "cut", "when": "after"},
@@ -39,11 +39,11 @@ SCRIPT: list[dict[str, Any]] = [
     {"act": "cut"},
     {"status": 500, "when": "after"},
 ]
-"""What befalls every tenth append, one after the other."""
+"""Faults of every tenth append, in turn."""
 
 
 class StandIn:
-    """The stand-in in a thread of its own."""
+    """The stand-in for Google, in a thread of its own."""
 
     def __init__(self, google: Google, loop: asyncio.AbstractEventLoop) -> None:
         self.google = google
@@ -51,19 +51,19 @@ class StandIn:
         self._key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
     def key(self) -> dict[str, str]:
-        """Return a service account's key for it."""
+        """Return a service account's key for the stand-in."""
         form = serialization.PrivateFormat.PKCS8
         pem = self._key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
         return self.google.key(pem.decode())
 
     def settings(self) -> dict[str, Any]:
-        """Return what the handler needs to find it."""
+        """Return the handler's settings for the stand-in."""
         return {"spreadsheet": BOOK, "endpoint": self.google.url}
 
 
 @contextlib.contextmanager
 def stand_in(latency: float = 0.0) -> Iterator[StandIn]:
-    """Run the stand-in."""
+    """Run the stand-in; each call takes ``latency`` more seconds."""
     loop, ready, stop = asyncio.new_event_loop(), threading.Event(), asyncio.Event()
     google = Google()
     google.latency = latency
@@ -102,7 +102,7 @@ def ask(server: servers.Server, operation: str, **request: Any) -> Any:
 
 
 async def load(server: servers.Server, operation: str, requests: list[dict[str, Any]]) -> float:
-    """Ask all, as many at a time as there are clients; return the seconds."""
+    """Send all requests over ``CLIENTS`` clients; return the seconds."""
     waiting = list(requests)
 
     async def client(session: aiohttp.ClientSession) -> None:
@@ -111,49 +111,49 @@ async def load(server: servers.Server, operation: str, requests: list[dict[str, 
             async with session.post(url, json=waiting.pop()) as response:
                 text = await response.text()
                 if response.status != 200:
-                    raise SystemExit(f"{operation} was answered {response.status}: {text}")
+                    raise SystemExit(f"{operation}: status {response.status}: {text}")
 
     async with aiohttp.ClientSession() as session:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         await asyncio.gather(*(client(session) for _ in range(CLIENTS)))
-        return time.perf_counter() - begun
+        return time.perf_counter() - started
 
 
 def first_dispatch(google: StandIn | None) -> tuple[float, float, int, int]:
-    """Return ms of the first append, ms of the first read, bytes of the activated handler, and of those given back."""
+    """Return ms of the first append and of the first read, bytes of the active handler, and bytes released."""
     with host(google) as server:
         before = servers.settle(server)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         ask(server, "log.append", event="first")
-        append = time.perf_counter() - begun
-        begun = time.perf_counter()
+        append = time.perf_counter() - started
+        started = time.perf_counter()
         ask(server, "users.get", user_id="1")
-        read = time.perf_counter() - begun
+        read = time.perf_counter() - started
         ask(server, "sync")
-        taken = servers.settle(server) - before
+        size = servers.settle(server) - before
         server.admin("/admin/handlers/sheets/unload", "POST")
         while len(server.pids) > 1:
             time.sleep(0.01)
-        return append * 1000, read * 1000, taken, taken - (servers.settle(server) - before)
+        return append * 1000, read * 1000, size, size - (servers.settle(server) - before)
 
 
 def appends(google: StandIn | None, rows: int) -> tuple[float, float, int]:
-    """Return acknowledged appends a second, with one row each; seconds until all are written; calls of the API."""
+    """Return acknowledged one-row appends per second, seconds until all are written, and calls of the API."""
     with host(google) as server:
         ask(server, "log.append", event="first")
         ask(server, "sync")
         calls = len(google.google.calls) if google is not None else 0
         requests = [{"user_id": str(number % 7), "event": "e", "text": "x" * 80} for number in range(rows)]
-        begun = time.perf_counter()
+        started = time.perf_counter()
         seconds = asyncio.run(load(server, "log.append", requests))
         while ask(server, "status")["pending"]:
             time.sleep(0.05)
-        written = time.perf_counter() - begun
+        written = time.perf_counter() - started
         return rows / seconds, written, (len(google.google.calls) if google is not None else 0) - calls
 
 
 def reads(google: StandIn, count: int) -> tuple[float, int]:
-    """Return reads a second, and calls of the API."""
+    """Return reads per second, and calls of the API."""
     with host(google) as server:
         ask(server, "users.register", user_id="1", name="One")
         ask(server, "sync")
@@ -163,7 +163,7 @@ def reads(google: StandIn, count: int) -> tuple[float, int]:
 
 
 def naive(google: StandIn, rows: int, tries: int) -> tuple[int, int, int]:
-    """Append rows by gspread as it comes; return how many are there, how many twice, and how many calls failed."""
+    """Append rows by gspread; return the numbers of rows written, rows written twice, and failed calls."""
     worksheet = naive_worksheet(google)
     failed = 0
     for number in range(rows):
@@ -171,9 +171,9 @@ def naive(google: StandIn, rows: int, tries: int) -> tuple[int, int, int]:
             try:
                 worksheet.append_row([str(number), "e", "x" * 80])
                 break
-            except Exception:  # noqa: BLE001 - whatever comes is one row that is not known to be written
+            except Exception:  # noqa: BLE001 - any error leaves one row in doubt
                 failed += 1
-    return _there([line[0] for line in google.google.sheet("Sheet1").cells if line], rows, failed)
+    return _tally([line[0] for line in google.google.sheet("Sheet1").cells if line], failed)
 
 
 def naive_worksheet(google: StandIn) -> Any:
@@ -190,38 +190,38 @@ def naive_worksheet(google: StandIn) -> Any:
             return super().request(method, endpoint.replace(GOOGLE, google.google.url), *args, **kwargs)
 
     scopes = ["https://www.googleapis.com/auth/spreadsheets"]
-    kind: Any = Quiet  # google-auth has types, this function of it has none
+    kind: Any = Quiet  # google-auth is typed, but not this function
     client = gspread.Client(kind.from_service_account_info(google.key(), scopes=scopes), http_client=Directed)
     return client.open_by_key(BOOK).worksheet("Sheet1")
 
 
 def with_faults(rows: int) -> list[tuple[str, int, int, int]]:
-    """Return, for each way, rows there, twice, and requests that were answered with an error, under the script."""
+    """Return, for each way, rows written, rows written twice, and failed requests, with the script of faults."""
     outcomes = []
-    for name, tries in (("gspread, append_row each", 1), ("the same, tried again after an error", 5)):
+    for name, tries in (("gspread, append_row each", 1), ("the same, retried after an error", 5)):
         with stand_in() as google:
-            befall(google.google, rows)
+            inject_faults(google.google)
             outcomes.append((name, *naive(google, rows, tries)))
     with stand_in() as google:
-        # Small batches, so that the same faults meet it.
+        # Small batches, so that it gets the same faults.
         quick = {"flush_after": 0, "batch_rows": 1, "settle": 2, "retry_first": 0.05, "retry_longest": 0.5}
         plenty = {"writes_per_minute": 10**6, "reads_per_minute": 10**6}
         with host(google, **quick, **plenty) as server:
             ask(server, "log.append", event="first")
             ask(server, "sync")
-            befall(google.google, rows)
+            inject_faults(google.google)
             failed = 0
             for number in range(rows):
                 ask(server, "log.append", event=str(number))
             while ask(server, "status")["pending"]:
                 time.sleep(0.1)
         events = [row["event"] for row in google.google.rows("log") if row["event"] != "first"]
-        outcomes.append(("sheets", *_there(events, rows, failed)))
+        outcomes.append(("sheets", *_tally(events, failed)))
     return outcomes
 
 
-def befall(google: Google, rows: int) -> None:
-    """Let the script befall every tenth append."""
+def inject_faults(google: Google) -> None:
+    """Inject the script into every tenth append."""
     count = 0
 
     def fault(name: str) -> Any:
@@ -237,33 +237,33 @@ def befall(google: Google, rows: int) -> None:
     google._fault = fault  # type: ignore[method-assign]
 
 
-def _there(found: list[str], rows: int, failed: int) -> tuple[int, int, int]:
-    return len(set(found)), len(found) - len(set(found)), failed
+def _tally(written: list[str], failed: int) -> tuple[int, int, int]:
+    return len(set(written)), len(written) - len(set(written)), failed
 
 
 def a_minute(seconds: float) -> list[tuple[str, int, float]]:
-    """Return, for both ways, the rows written under the quota of 60 writes a minute, and the seconds."""
+    """Return, for each way, the rows written under the quota of 60 writes a minute, and the seconds."""
     outcomes = []
     with stand_in() as google:
         google.google.quota = 60
         worksheet = naive_worksheet(google)
-        begun, written = time.perf_counter(), 0
-        while time.perf_counter() - begun < seconds:
+        started, written = time.perf_counter(), 0
+        while time.perf_counter() - started < seconds:
             try:
                 worksheet.append_row(["e", "x" * 80])
                 written += 1
             except Exception:  # noqa: BLE001 - refused
                 time.sleep(0.2)
-        outcomes.append(("gspread, append_row each", written, time.perf_counter() - begun))
+        outcomes.append(("gspread, append_row each", written, time.perf_counter() - started))
     with stand_in() as google:
         google.google.quota = 60
         with host(google) as server:
-            begun, number = time.perf_counter(), 0
-            while time.perf_counter() - begun < seconds:
+            started, number = time.perf_counter(), 0
+            while time.perf_counter() - started < seconds:
                 asyncio.run(load(server, "log.append", [{"event": "e", "text": "x" * 80}] * 200))
-            taken = time.perf_counter() - begun
+            elapsed = time.perf_counter() - started
             number = len(google.google.rows("log"))
-        outcomes.append(("sheets", number, taken))
+        outcomes.append(("sheets", number, elapsed))
     return outcomes
 
 
@@ -284,16 +284,16 @@ def main() -> None:
     speeds: list[tuple[object, ...]] = []
     with stand_in(options.latency) as google:
         for name, remote in (("local workbook", None), ("Google stand-in", google)):
-            append, read, taken, back = median(*(first_dispatch(remote) for _ in range(options.runs)))
-            share = back / taken
+            append, read, size, released = median(*(first_dispatch(remote) for _ in range(options.runs)))
+            share = released / size
             rows.append(
                 (
                     name,
                     f"{append:.0f}",
                     f"{read:.0f}",
-                    megabytes(taken),
+                    megabytes(size),
                     f"{100 * share:.1f} %",
-                    tables.verdict(share, GIVEN_BACK_TARGET, at_least=True),
+                    tables.verdict(share, RELEASED_TARGET, at_least=True),
                 )
             )
             rate, written, calls = median(*(appends(remote, options.rows) for _ in range(options.runs)))
@@ -310,29 +310,29 @@ def main() -> None:
         read_rate, read_calls = median(*(reads(google, 1000) for _ in range(options.runs)))
     tables.print_table(
         "First dispatch and unload",
-        ["tabs", "first append ms", "then first read ms", "PSS MB", "given back", f">= {GIVEN_BACK_TARGET:.0%}"],
+        ["tabs", "first append ms", "then first read ms", "PSS MB", "released", f">= {RELEASED_TARGET:.0%}"],
         rows,
         [
-            f"Each call to the stand-in takes {options.latency:g} s more; the fork server goes with the worker.",
-            "PSS: fork server and worker, connected, after a sync. The first read at Google connects and reads.",
+            f"Each call to the stand-in takes {options.latency:g} s more; the fork server ends with the worker.",
+            "PSS: fork server and worker, connected, after a sync. The first read from Google connects, too.",
         ],
     )
     tables.print_table(
         f"Acknowledged appends, one row each, {CLIENTS} clients, {options.rows} rows",
-        ["tabs", "appends a second", "all written s", "API calls for 1,000 rows", f"<= {CALLS_TARGET}"],
+        ["tabs", "appends/s", "all written s", "API calls for 1,000 rows", f"<= {CALLS_TARGET}"],
         speeds,
-        [f"1,000 reads at the stand-in: {read_calls:.0f} API calls (at most one in 30 s), {read_rate:.0f} a second."],
+        [f"1,000 reads from the stand-in: {read_calls:.0f} API calls (at most one in 30 s), {read_rate:.0f} a second."],
     )
     tables.print_table(
-        "Under Google's quota of 60 writes a minute, as many rows as go",
+        "Rows written under Google's quota of 60 writes a minute",
         ["way", "rows written", "seconds"],
         [(name, count, f"{seconds:.0f}") for name, count, seconds in a_minute(options.seconds)],
-        ["A run that is shorter than a minute has the whole quota of one."],
+        ["A run of less than a minute has the quota of a whole minute."],
     )
     tables.print_table(
         "200 rows, a fault at every tenth append",
-        ["way", "rows there", "lost", "written twice", "errors for the caller"],
-        [(name, there, 200 - there, twice, failed) for name, there, twice, failed in with_faults(200)],
+        ["way", "rows written", "lost", "written twice", "errors for the caller"],
+        [(name, rows, 200 - rows, twice, failed) for name, rows, twice, failed in with_faults(200)],
         ["503, connection cut after the effect, 429, cut before it, 500 after the effect, in turn."],
     )
 

@@ -1,9 +1,9 @@
-"""Whether faults leave anything behind: ``python -m bench.soak``.
+"""Look for leaks after faults: ``python -m bench.soak``.
 
 Ten minutes of mixed load on all handlers while workers crash, hang and are killed,
-clients leave, operators unload and reload, and the fork server is killed: each
-dispatch has one outcome, and in the end memory, file descriptors, threads and
-processes are what they were.
+clients disconnect, operators unload and reload, and the fork server is killed: each
+dispatch has one outcome, and at the end memory, file descriptors, threads and
+processes are as before.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from bench.memory import megabytes
 WARM_UP = 10.0
 """Seconds of the same load before the first count."""
 PARTS = 4
-"""Counts in between: what fills up to a bound is told from what goes on."""
+"""Number of counts: they show whether growth stops at a bound or continues."""
 GROWTH = 2 * 2**20
-"""Bytes of PSS that the tree may have grown by."""
+"""Bytes of PSS by which the tree may grow."""
 THREADS = 2 + 1 + min(32, (os.cpu_count() or 1) + 4)
-"""Of host and fork server, when asyncio's pool has been used by as many at a time as it takes."""
+"""Threads of host and fork server when asyncio's pool has its full size."""
 CHAOS = """\
 import asyncio, os, time
 from handler_host.chat import ChatHandler
@@ -56,29 +56,29 @@ class Handler(ChatHandler):
 
     @operation
     async def allocate(self) -> int:
-        self.kept = b"x" * (200 * 1024**2)
-        return len(self.kept)
+        self.block = b"x" * (200 * 1024**2)
+        return len(self.block)
 """
 DEFAULTS = (
     'idle_after = "3s"\nactivate_timeout = "30s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
 )
 WORKERS = '[workers]\nheartbeat_interval = "500ms"\nhang_after = "6s"\nlinger = "10m"\n'
-FORESEEN = frozenset(
+EXPLAINED = frozenset(
     {"ok", "left", "handler_crashed", "handler_unloaded", "circuit_open", "memory_budget", "out_of_resources"}
     | {"activation_failed", "event:handler_crashed", "event:handler_unloaded"}
-    # A worker that is stopped while it activates: its activation runs out of time, and who waits may do so before.
+    # A worker that gets SIGSTOP while it activates: its activation times out, or its waiting dispatches do before.
     | {"activation_timeout", "handler_loading"}
 )
 """Outcomes that the injected faults explain."""
 
 
 class Faults:
-    """Injects one fault after the other, at random but from a seed."""
+    """A random sequence of faults, from a seed."""
 
     def __init__(self, host: servers.Server, names: Sequence[str], tally: traffic.Tally, seed: int) -> None:
         self.injected: Counter[str] = Counter()
         self.unanswered: list[str] = []
-        """What operators asked in vain."""
+        """Admin requests without a response."""
         self._host = host
         self._names = names
         self._tally = tally
@@ -87,24 +87,24 @@ class Faults:
         self._pending: set[asyncio.Task[None]] = set()
 
     async def inject(self, until: float, pause: float) -> None:
-        """Go on until then; who was asked has answered when it returns."""
+        """Inject faults until the time ``until``; return when every request has its response."""
         kinds: list[Callable[[], Awaitable[None]]] = [
             *(self._crash, self._hang, self._leave, self._leave, self._kill, self._stop),
             *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server),
         ]
-        timeout = aiohttp.ClientTimeout(total=servers.PATIENCE)
+        timeout = aiohttp.ClientTimeout(total=servers.TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as self._session:
             while time.perf_counter() < until and self._host.process.poll() is None:
                 kind = self._random.choice(kinds)
                 self.injected[kind.__name__.strip("_").replace("_", " ")] += 1
-                task = asyncio.ensure_future(self._tried(kind))
+                task = asyncio.ensure_future(self._inject_one(kind))
                 self._pending.add(task)
                 task.add_done_callback(self._pending.discard)
                 await asyncio.sleep(pause)
             await asyncio.gather(*self._pending)
 
-    async def _tried(self, kind: Callable[[], Awaitable[None]]) -> None:
-        """Let a fault happen; that the operators' routes do not answer is a finding, not the end of the run."""
+    async def _inject_one(self, kind: Callable[[], Awaitable[None]]) -> None:
+        """Inject a fault; an admin route without a response is a result of the run, not its end."""
         try:
             await kind()
         except (aiohttp.ClientError, OSError, ValueError) as error:
@@ -138,7 +138,7 @@ class Faults:
         await self._admin("POST", f"/admin/handlers/{self._random.choice(self._names)}/reload?deadline_s=2")
 
     async def _kill_fork_server(self) -> None:
-        # Rarely: all workers go with it.
+        # Rarely: all workers end with it.
         if self._random.random() < 0.2:
             for pid in (await self._admin("GET", "/admin/memory"))["fork_server_pids"]:
                 with suppress(ProcessLookupError):
@@ -151,16 +151,16 @@ class Faults:
                 os.kill(self._random.choice(list(workers.values()))["pid"], number)
 
     async def _operation(self, operation: str) -> None:
-        self._tally.asked += 1
+        self._tally.dispatches += 1
         url = f"{self._host.url}/v1/handlers/chaos/{operation}"
         try:
             async with self._session.post(url, json={}) as response:
                 body = await response.json()
-                self._tally.note("ok" if response.status == 200 else body["error"]["code"], str(body))
+                self._tally.add("ok" if response.status == 200 else body["error"]["code"], str(body))
         except TimeoutError:
-            self._tally.note("hung", f"chaos: {operation} has no answer within {servers.PATIENCE:g} s")
+            self._tally.add("hung", f"chaos: no response of {operation} within {servers.TIMEOUT_S:g} s")
         except aiohttp.ClientError as error:
-            self._tally.note("cut off", f"chaos: {type(error).__name__}: {error}")
+            self._tally.add("cut off", f"chaos: {type(error).__name__}: {error}")
 
     async def _admin(self, method: str, path: str) -> Any:
         headers = {"Authorization": f"Bearer {servers.TOKEN}"}
@@ -171,7 +171,7 @@ class Faults:
 async def soak(
     host: servers.Server, names: Sequence[str], options: argparse.Namespace
 ) -> tuple[traffic.Tally, traffic.Tally, Faults]:
-    """Run load and faults; return what came of both, and the faults."""
+    """Run load and faults; return the outcomes of both, and the faults."""
     own = traffic.Tally()
     faults = Faults(host, names, own, options.seed)
     until = time.perf_counter() + options.seconds
@@ -183,16 +183,16 @@ async def soak(
 
 
 class Rest(NamedTuple):
-    """What the host and its fork servers hold when all handlers are unloaded; memory is in bytes of PSS."""
+    """Counts and memory (bytes of PSS) of the host and its fork servers, with all handlers unloaded."""
 
     counts: dict[str, int]
     host: int
-    """Anonymous memory: what is mapped from files is shared with whoever maps them, too."""
+    """Anonymous memory: mapped files are shared with every process that maps them."""
     fork_server: int
 
 
 def at_rest(host: servers.Server, names: Sequence[str]) -> Rest:
-    """Unload all handlers, and measure."""
+    """Unload all handlers, then measure."""
     for name in names:
         host.admin(f"/admin/handlers/{name}/unload?mode=force", "POST")
     counts = count(host)
@@ -213,7 +213,7 @@ def main() -> None:
         *tables.header("openai", "anthropic", "google-generativeai", "litellm", "xllamacpp", "gspread"),
         f"runs: 1 of {options.seconds:g} s, {options.clients} clients, a fault every {options.fault_every:g} s, "
         f"seed {options.seed}; MB are 2**20 bytes of PSS",
-        f"takes at most {(options.seconds + WARM_UP + servers.PATIENCE) / 60 + 1:.0f} minutes",
+        f"takes at most {(options.seconds + WARM_UP + servers.TIMEOUT_S) / 60 + 1:.0f} minutes",
         sep="\n",
         flush=True,
     )
@@ -223,9 +223,9 @@ def main() -> None:
         config = traffic.config(directory, upstream.url, defaults=DEFAULTS) + WORKERS
         config += f'[catalog]\nroots = ["{directory}"]\n[handlers.chaos]\ncrash_limit = 3\ncircuit_pause = "3s"\n'
         with servers.host(config, traffic.KEYS) as host:
-            names, left_out = traffic.handlers_of(host)
-            print("handlers:", ", ".join(names), *left_out, sep="\n" if left_out else " ", flush=True)
-            # The second time: what is opened once for all has been opened.
+            names, excluded = traffic.handlers_of(host)
+            print("handlers:", ", ".join(names), *excluded, sep="\n" if excluded else " ", flush=True)
+            # Count after a first round, which opens everything that stays open.
             asyncio.run(soak(host, names, argparse.Namespace(**{**vars(options), "seconds": WARM_UP})))
             rests = [at_rest(host, names)]
             tallies: list[traffic.Tally] = []
@@ -241,33 +241,33 @@ def main() -> None:
                 alive = host.process.poll() is None
                 if not alive:
                     break
-                shown = host.admin("/admin/handlers")["handlers"]
-                in_flight += sum(one["in_flight"] + one["queued"] for one in shown)
+                handlers = host.admin("/admin/handlers")["handlers"]
+                in_flight += sum(handler["in_flight"] + handler["queued"] for handler in handlers)
                 rests.append(at_rest(host, names))
             ends = traffic.steps(host.log())
     outcomes = sum((tally.outcomes for tally in tallies), Counter[str]())
-    strange = {outcome: number for outcome, number in outcomes.items() if outcome not in FORESEEN}
+    unexplained = {outcome: number for outcome, number in outcomes.items() if outcome not in EXPLAINED}
     accounted = all(tally.accounted for tally in tallies) and not in_flight
-    asked = sum(tally.asked for tally in tallies)
-    account = f"asked: {asked}, with an outcome: {outcomes.total()}, left in flight: {in_flight}: "
+    dispatches = sum(tally.dispatches for tally in tallies)
+    account = f"dispatches: {dispatches}, with an outcome: {outcomes.total()}, left in flight: {in_flight}: "
     account += "all accounted for" if accounted else "NOT ALL ACCOUNTED FOR"
     tables.print_table(
         "Dispatches and their outcomes",
         ["outcome", "dispatches", "explained by a fault"],
-        [(outcome, number, "yes" if outcome in FORESEEN else "NO") for outcome, number in outcomes.most_common()],
+        [(outcome, number, "yes" if outcome in EXPLAINED else "NO") for outcome, number in outcomes.most_common()],
         [
             account,
             f"faults injected: {', '.join(f'{number} x {kind}' for kind, number in injected.most_common())}",
             "ends of workers: " + ", ".join(f"{number} x {cause}" for cause, number in ends.most_common()),
-            *(f"an operator had no answer: {one}" for one in unanswered[:20]),
-            *(failure for tally in tallies for failure in tally.failures if failure.partition(": ")[0] in strange),
+            *(f"no response to an admin request: {request}" for request in unanswered[:20]),
+            *(failure for tally in tallies for failure in tally.failures if failure.partition(": ")[0] in unexplained),
         ],
     )
     before, after = rests[0].counts, rests[-1].counts
     grown = after["pss"] - before["pss"]
     same = after["processes"] == before["processes"] and after["fds"] == before["fds"] and not after["zombies"]
     same = same and after["threads"] <= max(before["threads"], THREADS)
-    met = grown <= GROWTH and same and accounted and alive and not strange and not unanswered
+    met = grown <= GROWTH and same and accounted and alive and not unexplained and not unanswered
     kinds = ("processes", "fds", "threads", "zombies")
     tables.print_table(
         "Host and fork server, all handlers unloaded",
@@ -282,8 +282,8 @@ def main() -> None:
         ],
         [
             "own: anonymous memory, which is not mapped from files",
-            f"threads: {THREADS} at most, whatever comes: two main ones, one that measures, and asyncio's pool",
-            f"grown by {grown / 2**20:+.1f} MB, nothing left, all accounted for, the host alive: "
+            f"threads: {THREADS} at most: two main threads, one that measures, and asyncio's pool",
+            f"grown by {grown / 2**20:+.1f} MB, counts unchanged, all accounted for, the host alive: "
             + ("met" if met else "MISSED"),
         ],
     )

@@ -1,4 +1,4 @@
-"""Tables that benchmarks print: what machine, what versions, how many runs, medians and ratios."""
+"""Tables that benchmarks print: machine, versions, number of runs, medians and ratios."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 DISTRIBUTIONS = ("handler-host", "aiohttp", "msgspec", "pluggy")
-"""Whose versions the header names."""
+"""Distributions whose versions every header names."""
 
 
 def header(*distributions: str) -> list[str]:
-    """Return the lines that say on what was measured; ``distributions`` are named beside the usual ones."""
+    """Return the lines that describe the machine and the versions, those of ``distributions`` too."""
     names = [*DISTRIBUTIONS, *distributions]
     return [
         f"machine: {_processor()}, {os.cpu_count()} CPUs, {_memory()}, {platform.system()} {platform.release()}",
@@ -24,7 +24,7 @@ def header(*distributions: str) -> list[str]:
 def print_table(
     title: str, columns: Sequence[str], rows: Iterable[Sequence[object]], notes: Sequence[str] = ()
 ) -> None:
-    """Print a Markdown table that is aligned as well; numbers stand to the right."""
+    """Print a Markdown table with aligned columns; numbers are aligned to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     numeric = [all(_is_number(row[index]) for row in cells) for index in range(len(columns))]
     widths = [max(len(row[index]) for row in [columns, *cells]) for index in range(len(columns))]
@@ -48,7 +48,7 @@ def ratio(value: float, base: float) -> str:
 
 
 def verdict(value: float, target: float, *, at_least: bool = False) -> str:
-    """Return whether a figure reaches its target, as a word."""
+    """Return ``reached`` or ``MISSED``."""
     return "reached" if (value >= target if at_least else value <= target) else "MISSED"
 
 

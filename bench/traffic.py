@@ -1,4 +1,4 @@
-"""Clients of all handlers at once, as ``bench.limit`` and ``bench.soak`` need them: each dispatch has an outcome."""
+"""Clients of all handlers at once for ``bench.limit`` and ``bench.soak``: each dispatch has one outcome."""
 
 from __future__ import annotations
 
@@ -45,14 +45,14 @@ backend = "local"
 {handler}
 """
 KEYS = dict.fromkeys(("OPENAI_API_KEY", "ANTHROPIC_API_KEY", "GEMINI_API_KEY", "GOOGLE_API_KEY"), "sk-loopback")
-"""The upstream takes any key; some SDKs want to have one."""
+"""The scripted provider accepts any key; some SDKs demand one."""
 PROMPT = [{"role": "user", "content": "Say something."}]
 OTHER_OPERATIONS = {"sheets": "status"}
-"""What is asked of a handler that does not chat."""
+"""The operation to dispatch to a handler that does not chat."""
 
 
 def config(directory: str, upstream: str, *, limit: str = "auto", memory: str = "", defaults: str = "") -> str:
-    """Return a ``host.toml`` with all handlers pointed at the upstream."""
+    """Return a ``host.toml`` in which all handlers use the scripted provider."""
     return CONFIG.format(
         directory=directory, upstream=upstream, limit=limit, memory=memory, defaults=defaults, handler=""
     )
@@ -60,40 +60,40 @@ def config(directory: str, upstream: str, *, limit: str = "auto", memory: str = 
 
 @dataclass
 class Tally:
-    """What came of the dispatches."""
+    """Outcomes of dispatches."""
 
-    asked: int = 0
+    dispatches: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     """``ok``, ``left``, ``never fits``, ``cut off``, ``hung``, or an error's code (``event:CODE`` in a stream)."""
     failures: list[str] = field(default_factory=list)
     warm: list[float] = field(default_factory=list)
-    """Seconds to the first piece, from a handler that was active."""
+    """Seconds to the first bytes, from an active handler."""
     cold: list[float] = field(default_factory=list)
-    """The same, where it had to be activated."""
-    answered: Counter[str] = field(default_factory=Counter)
-    """Whole answers by handler."""
+    """Seconds to the first bytes, from a handler that the dispatch activated."""
+    completed: Counter[str] = field(default_factory=Counter)
+    """Complete responses by handler."""
     unfit: dict[str, str] = field(default_factory=dict)
-    """The handlers that were refused because they can never fit, and the numbers."""
+    """Messages, by handler, of refusals because the handler can never fit."""
 
     @property
     def accounted(self) -> bool:
-        """Whether each dispatch has had exactly one outcome."""
-        return self.asked == self.outcomes.total()
+        """Whether each dispatch had exactly one outcome."""
+        return self.dispatches == self.outcomes.total()
 
-    def note(self, outcome: str, detail: str = "") -> None:
-        """Take the one outcome of a dispatch."""
+    def add(self, outcome: str, detail: str = "") -> None:
+        """Count the outcome of one dispatch."""
         self.outcomes[outcome] += 1
         if outcome not in ("ok", "left") and len(self.failures) < 20:
             self.failures.append(f"{outcome}: {detail[:300]}")
 
 
 def handlers_of(host: servers.Server) -> tuple[list[str], list[str]]:
-    """Return the handlers that answer, each tried twice at most, and a sentence for each that does not."""
-    usable, left_out = [], []
+    """Return the handlers that respond, each tried at most twice, and a sentence for each that does not."""
+    usable, excluded = [], []
     for handler in host.admin("/admin/handlers")["handlers"]:
         name = handler["name"]
         if handler["state"] != "cold":
-            left_out.append(f"{name} is left out: {handler['state']}, {handler['reason']}")
+            excluded.append(f"{name} is excluded: {handler['state']}, {handler['reason']}")
             continue
         tally = Tally()
         for _ in range(2):
@@ -102,20 +102,20 @@ def handlers_of(host: servers.Server) -> tuple[list[str], list[str]]:
         if tally.outcomes["ok"]:
             usable.append(name)
         else:
-            left_out.append(f"{name} is left out: {'; '.join(tally.failures)}")
-    return usable, left_out
+            excluded.append(f"{name} is excluded: {'; '.join(tally.failures)}")
+    return usable, excluded
 
 
 async def _once(url: str, name: str, tally: Tally) -> None:
-    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=servers.PATIENCE)) as session:
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=servers.TIMEOUT_S)) as session:
         await dispatch(session, url, name, tally)
 
 
 async def dispatch(
     session: aiohttp.ClientSession, url: str, name: str, tally: Tally, leave_after: int | None = None
 ) -> None:
-    """Send one dispatch and note its outcome; ``leave_after`` is after how many bytes the client leaves."""
-    tally.asked += 1
+    """Send one dispatch and count its outcome; the client disconnects after ``leave_after`` bytes."""
+    tally.dispatches += 1
     started = time.perf_counter()
     if name in OTHER_OPERATIONS:
         path, body = f"/v1/handlers/{name}/{OTHER_OPERATIONS[name]}", {}
@@ -127,24 +127,24 @@ async def dispatch(
                 outcome, detail = _refusal(response, await response.text())
                 if outcome == "never fits":
                     tally.unfit[name] = detail
-                tally.note(outcome, detail)
+                tally.add(outcome, detail)
                 return
             received, first = b"", None
             async for data in response.content.iter_any():
                 first = first if first is not None else time.perf_counter() - started
                 received += data
                 if leave_after is not None and len(received) >= leave_after:
-                    tally.note("left")
+                    tally.add("left")
                     return
-            activated = re.search(r"activate;dur=([\d.]+)", response.headers.get("Server-Timing", ""))
-            (tally.cold if activated and float(activated[1]) > 0 else tally.warm).append(first or 0.0)
+            activation = re.search(r"activate;dur=([\d.]+)", response.headers.get("Server-Timing", ""))
+            (tally.cold if activation and float(activation[1]) > 0 else tally.warm).append(first or 0.0)
             outcome, detail = _ending(name, received.decode(errors="replace"))
-            tally.answered[name] += outcome == "ok"
-            tally.note(outcome, detail)
+            tally.completed[name] += outcome == "ok"
+            tally.add(outcome, detail)
     except TimeoutError:
-        tally.note("hung", f"{name}: no answer, or no end of it, within {session.timeout.total:g} s")
+        tally.add("hung", f"{name}: no complete response within {session.timeout.total:g} s")
     except (aiohttp.ClientError, ConnectionError) as error:
-        tally.note("cut off", f"{name}: {type(error).__name__}: {error}")
+        tally.add("cut off", f"{name}: {type(error).__name__}: {error}")
 
 
 def _refusal(response: aiohttp.ClientResponse, text: str) -> tuple[str, str]:
@@ -157,7 +157,7 @@ def _refusal(response: aiohttp.ClientResponse, text: str) -> tuple[str, str]:
 
 
 def _ending(name: str, text: str) -> tuple[str, str]:
-    """Return the outcome of an answer whose status was 200: a stream may have ended with an error."""
+    """Return the outcome of a response with status 200: a stream may have ended with an error."""
     if name in OTHER_OPERATIONS:
         return "ok", ""
     for line in text.splitlines():
@@ -169,16 +169,16 @@ def _ending(name: str, text: str) -> tuple[str, str]:
 
 
 async def rotate(url: str, names: Sequence[str], clients: int, seconds: float, alive: Any, pause: float) -> Tally:
-    """Let so many clients ask all handlers in rotation, each beginning with another, while ``alive()``."""
+    """Run clients that dispatch to all handlers in rotation, each starting with another one, while ``alive()``."""
     tally, until = Tally(), time.perf_counter() + seconds
-    timeout = aiohttp.ClientTimeout(total=servers.PATIENCE)
+    timeout = aiohttp.ClientTimeout(total=servers.TIMEOUT_S)
 
     async def client(number: int) -> None:
         async with aiohttp.ClientSession(timeout=timeout) as session:
-            turn = number
+            index = number
             while time.perf_counter() < until and alive():
-                await dispatch(session, url, names[turn % len(names)], tally)
-                turn += 1
+                await dispatch(session, url, names[index % len(names)], tally)
+                index += 1
                 await asyncio.sleep(pause)
 
     await asyncio.gather(*(client(number) for number in range(clients)))
@@ -186,18 +186,18 @@ async def rotate(url: str, names: Sequence[str], clients: int, seconds: float, a
 
 
 def steps(log: str) -> Counter[str]:
-    """Return how often each step of a handler's life stands in a log, and each cause of an end."""
-    found: Counter[str] = Counter()
+    """Count the lifecycle events in a log, and the causes in them."""
+    counts: Counter[str] = Counter()
     for line in log.splitlines():
         try:
             entry = json.loads(line)
         except ValueError:
             continue
         if entry.get("event") in ("activated", "unloaded", "failed"):
-            found[entry["event"]] += 1
+            counts[entry["event"]] += 1
             if "cause" in entry:
-                found[entry["cause"]] += 1
-    return found
+                counts[entry["cause"]] += 1
+    return counts
 
 
 def make_data_dir(directory: str) -> None:

@@ -1,7 +1,7 @@
-"""What the host adds to a call of a provider: ``python -m bench.upstream``.
+"""Measure what the host adds to a call of a provider: ``python -m bench.upstream``.
 
 Chat handlers through the host (HTTP, worker, their SDK) against the same SDK called
-directly by an application, in front of the same provider on loopback, 16 calls at a
+by an application directly, in front of the same provider on loopback, 16 calls at a
 time, in alternating runs. Handlers that are not installed are left out.
 """
 
@@ -64,17 +64,17 @@ def measure(handler: str, which: str, calls: int, runs: int) -> list[tuple[objec
     rows: list[tuple[object, ...]] = []
     with providers.provider(which) as url, servers.host(CONFIG.format(url=url), SECRETS) as host:
         for streamed in (False, True):
-            taken: dict[str, list[dict[str, float]]] = {"alone": [], "host": []}
+            samples: dict[str, list[dict[str, float]]] = {"alone": [], "host": []}
             for _ in range(runs):
-                taken["alone"].append(alone(handler, url, calls, streamed))
-                taken["host"].append(through(host, handler, calls, streamed))
+                samples["alone"].append(alone(handler, url, calls, streamed))
+                samples["host"].append(through(host, handler, calls, streamed))
             middle = {
                 name: {key: statistics.median(run[key] for run in figures) for key in ("per_second", "cpu")}
-                for name, figures in taken.items()
+                for name, figures in samples.items()
             }
             share = statistics.median(
                 ours["per_second"] / theirs["per_second"]
-                for ours, theirs in zip(taken["host"], taken["alone"], strict=True)
+                for ours, theirs in zip(samples["host"], samples["alone"], strict=True)
             )
             cpu = middle["host"]["cpu"] / middle["alone"]["cpu"]
             for name in ("alone", "host"):
@@ -84,7 +84,7 @@ def measure(handler: str, which: str, calls: int, runs: int) -> list[tuple[objec
                         handler,
                         NAMES[handler],
                         which,
-                        f"SSE, {providers.PIECES} pieces" if streamed else "JSON",
+                        f"SSE, {providers.CHUNKS} chunks" if streamed else "JSON",
                         "through the host" if ours else "SDK alone",
                         f"{middle[name]['per_second']:.0f}",
                         f"{share:.2f}" if ours else "1.00",
@@ -116,11 +116,11 @@ def main() -> None:
         rows += measure(name, "own" if name == "gpt_c" else best, options.calls, options.runs)
     tables.print_table(
         f"Chat handlers through the host against their SDK alone, {CONCURRENCY} at a time",
-        ["handler", "SDK", "provider", "answer", "how", "calls/s", "of alone", "CPU us", "CPU of alone", "target"],
+        ["handler", "SDK", "provider", "response", "caller", "calls/s", "of alone", "CPU us", "CPU of alone", "target"],
         rows,
         [
-            "CPU is that of the application's process, or of all processes of the host, for one call. Client,",
-            "provider and host share the machine: with two cores the host's two processes compete with them.",
+            "CPU for one call: of the application's process, or of all processes of the host. Client, provider",
+            "and host share the machine: on two cores the host's two processes compete with them.",
             "gpt_c's SDK alone runs in threads, as it has no asynchronous calls over HTTP.",
         ],
     )

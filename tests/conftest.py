@@ -1,4 +1,4 @@
-"""What holds for every test of the project."""
+"""Fixtures for every test of the project."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ settings.load_profile("handler-host")
 
 @pytest.fixture(scope="session", autouse=True)
 def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Hide what the caller's environment would change: the host's own settings, proxies between loopback ends, data.
+    """Hide the caller's settings of the host, proxies and data directories.
 
-    What a host learns, and what handlers keep, is not to be found by the caller's own.
+    The tests' hosts must neither read nor write the state of a host that the caller runs.
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
@@ -30,13 +30,13 @@ def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _processes_that_ctrl_c_ends() -> Iterator[None]:
-    """Start processes with SIGINT as a terminal's shell does.
+def _default_sigint() -> Iterator[None]:
+    """Handle SIGINT as under a terminal's shell.
 
-    What a script starts in the background (`nohup make test &`) ignores it, and so would all that tests start.
+    A shell makes background jobs (`nohup make test &`) ignore SIGINT, and the tests' processes would inherit that.
     """
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
+    previous = signal.getsignal(signal.SIGINT)
+    if previous is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     yield
-    signal.signal(signal.SIGINT, before)
+    signal.signal(signal.SIGINT, previous)

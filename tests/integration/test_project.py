@@ -20,8 +20,8 @@ import handler_host
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(set(REQUIREMENTS.glob("*.txt")) - {REQUIREMENTS / "constraints.txt", REQUIREMENTS / "overrides.txt"})
-OF_THEIR_OWN = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt", REQUIREMENTS / "docs.txt"}
-"""Locks of environments that have other versions on purpose."""
+SEPARATE_LOCKS = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt", REQUIREMENTS / "docs.txt"}
+"""Locks of environments with other versions on purpose."""
 DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = DISTRIBUTIONS[1:]
 
@@ -42,18 +42,18 @@ BAD_LITELLM = ("1.82.7", "1.82.8", "1.107.0")
 
 
 def project_files() -> list[Path]:
-    """Return what is committed or could be: all but what .gitignore names."""
+    """Return the files that are committed, or are neither committed nor ignored."""
     listing = subprocess.run(
         ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
     )
     if listing.returncode != 0:
-        pytest.skip("no git repository: which files are the project's is not known")
+        pytest.skip("no git repository: the list of the project's files is unknown")
     paths = (ROOT / name for name in listing.stdout.decode().split("\0") if name)
     return [path for path in paths if path.is_file()]
 
 
 def locked(lock: Path) -> Iterator[tuple[Requirement, int]]:
-    """Yield each requirement of a lock, and how many hashes it has."""
+    """Yield each requirement of a lock with the number of its hashes."""
     text = re.sub(r"#.*", "", lock.read_text(encoding="utf-8")).replace("\\\n", " ")
     for line in filter(None, map(str.strip, text.splitlines())):
         requirement, *hashes = line.split("--hash=")
@@ -113,23 +113,23 @@ def test_a_commit_message_has_its_form(tmp_path: Path, message: str, complaint: 
 
 
 def test_no_file_names_a_package_index() -> None:
-    """Whoever installs chooses the index, by the configuration of pip."""
-    found = [
+    """Users choose the index, by the configuration of pip."""
+    named = [
         f"{path.relative_to(ROOT)}: {host}"
         for path in project_files()
         for host in INDEX_HOSTS
         if host.encode() in path.read_bytes()
     ]
-    assert not found
+    assert not named
 
 
-def test_there_is_no_lock_that_names_an_index() -> None:
+def test_no_lock_names_an_index() -> None:
     assert [path for path in project_files() if path.name == "uv.lock"] == []
 
 
 @pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
 def test_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None:
-    """Older pips do not take ``name[extra]==1`` for a pin of ``name``, and fail once a newer version is published."""
+    """For older pips ``name[extra]==1`` does not pin ``name``: they fail once a newer version is published."""
     for requirement, hashes in locked(lock):
         assert not requirement.extras, f"{lock.name}: {requirement.name} is locked with extras"
         assert re.fullmatch(r"==[\w.!+]+", str(requirement.specifier)), f"{requirement} is not one version"
@@ -138,10 +138,10 @@ def test_every_locked_package_has_one_version_and_its_hashes(lock: Path) -> None
 
 def test_the_locks_of_the_shared_environment_agree_with_each_other() -> None:
     versions: dict[str, set[str]] = {}
-    for lock in set(LOCKS) - OF_THEIR_OWN:
+    for lock in set(LOCKS) - SEPARATE_LOCKS:
         for requirement, _ in locked(lock):
             versions.setdefault(canonicalize_name(requirement.name), set()).add(str(requirement.specifier))
-    assert {name: found for name, found in versions.items() if len(found) > 1} == {}
+    assert {name: pins for name, pins in versions.items() if len(pins) > 1} == {}
 
 
 @pytest.mark.parametrize(
@@ -149,7 +149,7 @@ def test_the_locks_of_the_shared_environment_agree_with_each_other() -> None:
     [("host.txt", [ROOT]), ("plugins.txt", DISTRIBUTIONS), ("dev.txt", DISTRIBUTIONS)],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_a_lock_holds_what_the_projects_declare(lock: str, roots: list[Path]) -> None:
+def test_a_lock_has_the_declared_dependencies(lock: str, roots: list[Path]) -> None:
     versions = {canonicalize_name(pin.name): str(pin.specifier)[2:] for pin, _ in locked(REQUIREMENTS / lock)}
     for declared in (requirement for root in roots for requirement in dependencies(root)):
         if declared.name == "handler-host":
@@ -160,10 +160,10 @@ def test_a_lock_holds_what_the_projects_declare(lock: str, roots: list[Path]) ->
 
 
 @pytest.mark.parametrize("version", BAD_LITELLM)
-def test_no_lock_can_take_a_bad_release_of_litellm(version: str) -> None:
+def test_no_lock_has_a_bad_release_of_litellm(version: str) -> None:
     lines = (REQUIREMENTS / "constraints.txt").read_text(encoding="utf-8").splitlines()
     constraints = [Requirement(line) for line in lines if line and not line.startswith("#")]
-    assert any(each.name == "litellm" and not each.specifier.contains(version) for each in constraints)
+    assert any(pin.name == "litellm" and not pin.specifier.contains(version) for pin in constraints)
     assert not any(
         pin.name == "litellm" and pin.specifier.contains(version) for lock in LOCKS for pin, _ in locked(lock)
     )
@@ -181,8 +181,8 @@ def test_a_plugin_depends_on_the_host_and_on_no_weights(root: Path) -> None:
 
 
 @pytest.mark.parametrize("root", DISTRIBUTIONS, ids=lambda path: path.name)
-def test_a_wheel_holds_all_that_is_installed(root: Path, tmp_path: Path) -> None:
-    """A published wheel must not lack a data file that an editable installation finds in the tree."""
+def test_a_wheel_has_every_file_of_the_package(root: Path, tmp_path: Path) -> None:
+    """An editable installation finds data files in the tree; a wheel may lack them."""
     build = subprocess.run(
         [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
         cwd=root,
@@ -193,8 +193,8 @@ def test_a_wheel_holds_all_that_is_installed(root: Path, tmp_path: Path) -> None
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-        about = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
-        entry_points = archive.read(about["entry_points.txt"]).decode()
+        metadata_files = {name.rpartition("/")[2]: name for name in archive.namelist() if ".dist-info/" in name}
+        entry_points = archive.read(metadata_files["entry_points.txt"]).decode()
     source = root / ("src" if root in PLUGINS else "host/src")
     packages = sorted(path for path in source.iterdir() if path.is_dir() and not path.name.endswith(".egg-info"))
     files = {

@@ -25,11 +25,12 @@ ROOT = Path(__file__).parents[3]
 DEPLOY = ROOT / "examples" / "deploy"
 KEYS = {"HANDLER_HOST_API_KEYS": "a-key", "HANDLER_HOST_ADMIN_TOKEN": "a-token"}
 IN_IMAGE = {"/etc/handler-host/host.toml": str(DEPLOY / "host.toml")}
-"""What the Dockerfile copies, and where to."""
+"""Paths in the image, and the files that the Dockerfile copies there."""
 
 IDLE, FIVE = 35, 410
 """MB of PSS: the host with nothing active, and with the SDKs of gpt_a to gpt_d and sheets all active."""
-LEFT = 425
+AVAILABLE = 425
+"""MB that remain for handlers beside the idle host."""
 
 
 def text(name: str) -> str:
@@ -42,7 +43,7 @@ def pod() -> dict[str, Any]:
     return spec
 
 
-def of_docker(instruction: str) -> list[str]:
+def docker_words(instruction: str) -> list[str]:
     """Return the words of an instruction in its exec form, of the last stage."""
     words: list[str] = json.loads(re.findall(rf"^{instruction} (\[.*\])$", text("Dockerfile"), re.MULTILINE)[-1])
     return words
@@ -56,13 +57,13 @@ def unit(key: str) -> str:
 COMMANDS: dict[str, Callable[[], list[str]]] = {
     "Procfile": lambda: shlex.split(text("Procfile").splitlines()[-1].removeprefix("web: ")),
     "render.yaml": lambda: shlex.split(yaml.safe_load(text("render.yaml"))["services"][0]["startCommand"]),
-    "Dockerfile": lambda: of_docker("CMD"),
+    "Dockerfile": lambda: docker_words("CMD"),
     "kubernetes.yaml": lambda: pod()["containers"][0]["args"],
     "handler-host.service": lambda: shlex.split(unit("ExecStart")),
 }
 
 
-def test_each_file_is_known_here() -> None:
+def test_each_file_has_its_command_here() -> None:
     assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml"}
 
 
@@ -78,10 +79,10 @@ def test_the_command_of_each_file_is_one_of_the_command_line(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_file_says_what_its_memory_is_made_of(name: str) -> None:
+def test_each_file_explains_its_memory(name: str) -> None:
     comments = " ".join(line for line in text(name).splitlines() if line.startswith("#"))
     assert "512" in comments
-    for figure in ("460", str(IDLE), str(LEFT), str(FIVE)):
+    for figure in ("460", str(IDLE), str(AVAILABLE), str(FIVE)):
         assert figure in comments, name
 
 
@@ -89,19 +90,19 @@ def test_the_sums_are_right() -> None:
     config = load_config(DEPLOY / "host.toml", KEYS).config
     usable = 512 * (1 - config.memory.headroom)
     assert int(usable) == 460
-    assert int(usable) - IDLE == LEFT
+    assert int(usable) - IDLE == AVAILABLE
     assert usable > FIVE
     assert pod()["containers"][0]["resources"]["limits"]["memory"] == "512Mi"
     assert unit("MemoryMax") == "512M"
 
 
 def test_the_figures_are_those_of_the_readme() -> None:
-    """Within a tenth: the table there is measured anew from time to time."""
+    """Within a tenth: the table there is measured again from time to time."""
     rows = re.findall(r"^(.+?) {2,}((?:[\d-]+ +)+\d+) +█", (ROOT / "README.md").read_text("utf-8"), re.MULTILINE)
     table = {name: figures.split() for name, figures in rows}
     assert float(table["all cold"][-1]) == pytest.approx(IDLE, rel=0.1)
     active = table["sheets has answered"]
-    assert float(active[-1]) - float(active[2]) == pytest.approx(FIVE, rel=0.1)  # all but the model of gpt_e
+    assert float(active[-1]) - float(active[2]) == pytest.approx(FIVE, rel=0.1)  # without gpt_e and its model
 
 
 def test_each_platform_waits_longer_than_the_host_drains() -> None:
@@ -111,11 +112,10 @@ def test_each_platform_waits_longer_than_the_host_drains() -> None:
     assert yaml.safe_load(text("render.yaml"))["services"][0]["maxShutdownDelaySeconds"] > drain
 
 
-def test_every_variable_of_the_host_is_one() -> None:
-    """Given all variables that the files set, the configuration takes them."""
+def test_the_configuration_accepts_every_variable_of_the_files() -> None:
     service = yaml.safe_load(text("render.yaml"))["services"][0]
-    variables = {one["key"]: one.get("value", "x") for one in service["envVars"]}
-    variables |= {one["name"]: one["value"] for one in pod()["containers"][0]["env"]}
+    variables = {entry["key"]: entry.get("value", "x") for entry in service["envVars"]}
+    variables |= {entry["name"]: entry["value"] for entry in pod()["containers"][0]["env"]}
     variables |= dict(pair.split("=", 1) for pair in unit("Environment").split())
     variables |= dict(re.findall(r"(HANDLER_HOST_\w+)=(\S+)", text("Dockerfile")))
     assert len([name for name in variables if name.startswith("HANDLER_HOST_")]) >= 6
@@ -141,22 +141,22 @@ def url() -> Iterator[str]:
         process.stdout.close()
 
 
-def test_the_health_check_of_the_image_tells_a_living_host_from_none(url: str) -> None:
+def test_the_health_check_of_the_image_distinguishes_a_live_host_from_a_dead_one(url: str) -> None:
     program, flag, code = _health_check()
     assert (program, flag) == ("python", "-c")
     assert "http://127.0.0.1:8080" in code
-    living = subprocess.run([sys.executable, "-c", code.replace("http://127.0.0.1:8080", url)], capture_output=True)
-    gone = subprocess.run([sys.executable, "-c", code.replace(":8080", ":1")], capture_output=True)
-    assert (living.returncode, gone.returncode) == (0, 1)
+    live = subprocess.run([sys.executable, "-c", code.replace("http://127.0.0.1:8080", url)], capture_output=True)
+    dead = subprocess.run([sys.executable, "-c", code.replace(":8080", ":1")], capture_output=True)
+    assert (live.returncode, dead.returncode) == (0, 1)
 
 
 def _health_check() -> list[str]:
     (words,) = re.findall(r"^HEALTHCHECK .* CMD (\[.*\])$", text("Dockerfile"), re.MULTILINE)
-    found: list[str] = json.loads(words)
-    return found
+    command: list[str] = json.loads(words)
+    return command
 
 
-def test_the_probes_are_routes_that_need_no_key(url: str) -> None:
+def test_the_probes_use_routes_without_a_key(url: str) -> None:
     container = pod()["containers"][0]
     paths = {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
     paths.add(yaml.safe_load(text("render.yaml"))["services"][0]["healthCheckPath"])
@@ -167,7 +167,7 @@ def test_the_probes_are_routes_that_need_no_key(url: str) -> None:
             assert response.status == 200
 
 
-def test_the_image_runs_as_nobody_of_importance_and_has_bytecode() -> None:
+def test_the_image_runs_without_privileges_and_has_bytecode() -> None:
     last = text("Dockerfile").rpartition("\nFROM ")[2]
     assert re.search(r"^USER 10001$", last, re.MULTILINE)
     assert pod()["securityContext"]["runAsUser"] == 10001
@@ -178,10 +178,10 @@ def test_the_image_runs_as_nobody_of_importance_and_has_bytecode() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_finds_nothing_wrong_with_the_unit(tmp_path: Path) -> None:
+def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
     path = tmp_path / "handler-host.service"
-    # Nothing is installed in /opt here, which is all that may be wrong.
+    # The host is not installed in /opt here; everything else must be right.
     path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text("handler-host.service"), flags=re.MULTILINE))
     done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
-    # Of this machine's other units it may say what it likes.
+    # Complaints about other units of this machine do not count.
     assert [line for line in done.stderr.splitlines() if path.name in line] == []

@@ -1,4 +1,4 @@
-"""Doing what a page says: its commands, in an environment of the reader's own that has what this one has."""
+"""Run the commands of a page, in an environment of the reader's own that sees the packages of this one."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def free_port() -> int:
 
 
 def steps(text: str) -> Iterator[tuple[str, str]]:
-    """Yield each command of the page with what it is shown to print."""
+    """Yield each command of the page with the output that the page shows."""
     for block in blocks(text, "console"):
         for command, _, printed in (step.partition("\n") for step in re.split(r"^\$ ", block, flags=re.MULTILINE)[1:]):
             yield command, printed
 
 
 class Reader:
-    """Somebody who does what the page says, in an environment of their own that has what this one has."""
+    """A reader who runs a page's commands, in an environment that sees the packages of this one."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -42,7 +42,7 @@ class Reader:
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(environment)], check=True)
         version = f"python{sys.version_info.major}.{sys.version_info.minor}"
         site = environment / "lib" / version / "site-packages"
-        (site / "of_the_tests.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+        (site / "tests.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
         for name, module in (("handler-host", "handler_host"), ("pip", "pip")):
             command = environment / "bin" / name
             command.write_text(f'#!/bin/sh\nexec "{environment}/bin/python" -m {module} "$@"\n')
@@ -52,7 +52,7 @@ class Reader:
         self.environment = {**os.environ, **offline, "PATH": path, "XDG_DATA_HOME": str(directory / "data")}
 
     def run(self, command: str) -> str:
-        """Do a step; return what it prints, of a server its first line."""
+        """Run a command; return its output, or the first line of a server's."""
         if command.startswith("export "):
             self.environment |= dict(word.split("=", 1) for word in command.removeprefix("export ").split())
             return ""
@@ -81,7 +81,7 @@ class Reader:
         return done.stdout
 
     def close(self) -> None:
-        """End the servers."""
+        """Stop the servers."""
         for server in self.running:
             server.send_signal(signal.SIGTERM)
         for server in self.running:

@@ -1,4 +1,4 @@
-"""The documentation names everything that there is, and its examples run."""
+"""The documentation names every key, code, route, metric and command, and its examples run."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def test_every_page_is_linked_from_the_index() -> None:
     assert linked == {str(page.relative_to(DOCS)) for page in PAGES} - {"index.md"}
 
 
-def test_the_how_tos_configuration_is_in_order(tmp_path: Path) -> None:
+def test_the_how_tos_configuration_is_valid(tmp_path: Path) -> None:
     for number, block in enumerate(blocks(DOCS / "how-to/run.md", "toml")):
         path = tmp_path / f"{number}.toml"
         path.write_text(block)
@@ -152,7 +152,7 @@ async def test_the_references_handler_counts_tokens(tmp_path: Path) -> None:
         assert await within(running.ask("counting", "count_tokens", messages=messages)) == {"input_tokens": 4}
 
 
-async def test_the_references_handler_asks_another_one(tmp_path: Path) -> None:
+async def test_the_references_handler_dispatches_to_another_one(tmp_path: Path) -> None:
     source, _ = blocks(DOCS / "reference/plugins.md", "python")
     (parrot,) = blocks(DOCS / "tutorial/first-plugin.md", "python")
     install_plugin(tmp_path, "twice", source, attribute="Twice")
@@ -163,7 +163,7 @@ async def test_the_references_handler_asks_another_one(tmp_path: Path) -> None:
         assert response == {"first": "Hello ", "second": "Hello "}
 
 
-def test_everything_of_host_testing_is_documented() -> None:
+def test_every_name_of_handler_host_testing_is_documented() -> None:
     page = text("reference/testing.md")
     missing = [name for name in testing.__all__ if not re.search(rf"`{name}\b", page)]
     assert not missing
@@ -175,7 +175,7 @@ def test_everything_of_host_testing_is_documented() -> None:
 
 
 def write_the_how_tos_tests(directory: Path) -> list[Path]:
-    """Write the tests of the page about tests; those of gpt_a need the imports of the others, and a few more."""
+    """Write the tests of the how-to on tests into files; gpt_a's tests use the imports of the blocks before."""
     python = blocks(DOCS / "how-to/test-a-handler.md", "python")
     of_gpt_a = [block for block in blocks(DOCS / "how-to/test-a-handler.md", "text") if "def test_" in block]
     files = []

@@ -1,4 +1,4 @@
-"""What the pages say of installing works as it stands, and each project that they show can be built."""
+"""The commands of Install work as the pages show them, and each project that a page shows can be built."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ INSTALL = README.read_text().partition("\n## Install\n")[2].partition("\n## ")[0
 @pytest.mark.slow
 def test_the_readmes_install_gives_what_a_new_plugin_needs(reader: Reader) -> None:
     (reader.directory / "handler-host").symlink_to(ROOT)
-    (own, install, version), _ = zip(*steps(INSTALL), strict=True)
-    assert own == "python3 -m venv env && . env/bin/activate"  # which the reader has
+    (create, install, version), _ = zip(*steps(INSTALL), strict=True)
+    assert create == "python3 -m venv env && . env/bin/activate"  # the reader's environment
     reader.run(install)
     assert reader.run(version).startswith("handler-host 0.1.0")
     python = reader.run("python -c 'import handler_host, gpt_a; print(handler_host.__file__, gpt_a.__file__)'")
@@ -33,11 +33,11 @@ def test_the_readmes_install_gives_what_a_new_plugin_needs(reader: Reader) -> No
     reader.run(words)
 
 
-def test_the_documentation_says_the_same_as_the_readme() -> None:
+def test_the_index_has_the_install_section_of_the_readme() -> None:
     assert (ROOT / "docs/index.md").read_text().partition("\n## Install\n")[2].strip() == INSTALL.strip()
 
 
-def test_no_page_installs_from_an_index_what_is_not_published() -> None:
+def test_no_page_installs_the_host_from_an_index() -> None:
     wrong = re.compile(r"pip install[^\n]*[ '\"]handler-host(?!\[)")
     assert [f"{page}: {found[0]}" for page in PAGES for found in wrong.finditer(page.read_text())] == []
 

@@ -1,4 +1,4 @@
-"""The tutorial's commands, run as they stand from the first to the last, answer what the page shows."""
+"""The tutorial's commands, run in order as they stand, print the output that the page shows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LINES_OF_PYTHON, LINES_OF_TOML = 12, 10
 
 
 @pytest.mark.slow
-def test_the_tutorial_leads_from_new_to_a_streamed_answer_and_a_fit_plugin(reader: Reader) -> None:
+def test_the_tutorial_runs_from_new_to_a_streamed_response_and_a_checked_plugin(reader: Reader) -> None:
     text = PAGE.read_text()
     for port in ("9001", "8080"):
         text = text.replace(port, str(free_port()))
@@ -26,10 +26,10 @@ def test_the_tutorial_leads_from_new_to_a_streamed_answer_and_a_fit_plugin(reade
     reader.environment["HANDLER_HOST_URL"] = url  # the page's port is the default
     done = []
     for command, shown in steps(text):
-        said = reader.run(command)
+        output = reader.run(command)
         for line in filter(None, shown.splitlines()):
             pattern = ".*".join(re.escape(part) for part in line.split("…"))
-            assert re.search(pattern, said), f"{command}: no {line!r} in {said}"
+            assert re.search(pattern, output), f"{command}: no {line!r} in {output}"
         done.append(command.split()[0])
     assert done.count("handler-host") == 8
 

@@ -1,4 +1,4 @@
-"""The recipes for plugin authors run as they stand, in real workers against a real provider's protocol."""
+"""The recipes for plugin authors run as they stand, in real workers, against a scripted provider."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGE = (Path(__file__).parents[3] / "docs/how-to/write-a-handler.md").read_text(
 CHAT, TOOLS, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
-async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path: Path) -> None:
+async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Path) -> None:
     assert set(parse_manifest(MANIFEST, "handler.toml").secrets) == {"MY_GPT_KEY"}
     install_plugin(tmp_path, "my_gpt", CHAT, attribute="MyGpt", manifest=MANIFEST)
     upstream = Upstream(key="a-key")
@@ -32,25 +32,25 @@ async def test_the_recipe_for_a_provider_streams_what_the_provider_says(tmp_path
         assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
 
 
-async def test_the_recipe_for_tools_calls_one_and_takes_its_result(tmp_path: Path) -> None:
+async def test_the_recipe_for_tools_calls_a_tool_and_reads_its_result(tmp_path: Path) -> None:
     install_plugin(tmp_path, "clerk", TOOLS, attribute="Clerk")
-    asked = {"role": "user", "content": "How warm is it in Rome?"}
+    question = {"role": "user", "content": "How warm is it in Rome?"}
     tool = {"type": "function", "function": {"name": "weather", "parameters": {"type": "object"}}}
     async with supervisor_harness(tmp_path) as host:
-        response = await within(host.ask("clerk", "chat", messages=[asked], tools=[tool]))
+        response = await within(host.ask("clerk", "chat", messages=[question], tools=[tool]))
         assert response["finish_reason"] == "tool_calls"
         (call,) = response["content"]
         assert (call["type"], call["name"], call["arguments"]) == ("tool_call", "weather", '{"city": "Rome"}')
-        said = {"role": "assistant", "content": response["content"]}
+        called = {"role": "assistant", "content": response["content"]}
         result = {"role": "tool", "tool_call_id": call["id"], "content": "31 degrees"}
-        response = await within(host.ask("clerk", "chat", messages=[asked, said, result], tools=[tool]))
+        response = await within(host.ask("clerk", "chat", messages=[question, called, result], tools=[tool]))
         assert response["content"] == [{"type": "text", "text": "The tool said: 31 degrees"}]
         assert response["finish_reason"] == "stop"
-        without = await within(host.ask("clerk", "chat", messages=[asked]))
+        without = await within(host.ask("clerk", "chat", messages=[question]))
         assert without["content"] == [{"type": "text", "text": "I have no tools."}]
 
 
-async def test_the_recipe_for_typed_operations_checks_what_it_is_given(tmp_path: Path) -> None:
+async def test_the_recipe_for_typed_operations_validates_its_input(tmp_path: Path) -> None:
     install_plugin(tmp_path, "calculator", TYPED, attribute="Calculator")
     async with supervisor_harness(tmp_path) as host:
         assert await within(host.ask("calculator", "add", numbers=[1, 2.5])) == {"value": 3.5}

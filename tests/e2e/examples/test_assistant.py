@@ -1,4 +1,4 @@
-"""``examples/assistant``: the program as a user runs it, against the host with its own configuration."""
+"""``examples/assistant``: the program as a user runs it, with a host under the example's configuration."""
 
 from __future__ import annotations
 
@@ -22,50 +22,50 @@ CONFIG = (ASSISTANT / "host.toml").read_text()
 ROLES = (ASSISTANT / "roles.toml").read_text()
 
 
-def converse(host: HostUnderTest, roles: Path, *said: str) -> tuple[str, str, dict[str, Any]]:
-    """Run the program with what the user says; return what it printed, its complaints, and what it remembers."""
+def converse(host: HostUnderTest, roles: Path, *lines: str) -> tuple[str, str, dict[str, Any]]:
+    """Run the program with the user's lines; return its output, its errors, and the state in ``sheets``."""
     command = [sys.executable, str(ASSISTANT / "assistant.py"), "--url", host.url]
     command += ["--user", "ann", "--roles", str(roles)]
-    for text in said:
-        command += ["--say", text]
+    for line in lines:
+        command += ["--say", line]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, f"{run.stdout}{run.stderr}{host.log}"
-    return run.stdout, run.stderr, remembered(host)
+    return run.stdout, run.stderr, stored_state(host)
 
 
-def remembered(host: HostUnderTest) -> dict[str, Any]:
-    """Return what ``sheets`` has of the user."""
+def stored_state(host: HostUnderTest) -> dict[str, Any]:
+    """Return the user's messages and states in ``sheets``."""
 
-    def ask(operation: str, **request: object) -> Any:
+    def dispatch(operation: str, **request: object) -> Any:
         status, response = host.json("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
         assert status == 200, response
         return response
 
-    messages = [{"role": row["event"], "content": row["text"]} for row in ask("log.tail")["rows"]]
-    states = {name: ask("states.get", name=name)["value"] for name in ("summary", "profile", "analyses")}
+    messages = [{"role": row["event"], "content": row["text"]} for row in dispatch("log.tail")["rows"]]
+    states = {name: dispatch("states.get", name=name)["value"] for name in ("summary", "profile", "analyses")}
     return {"messages": messages, **states}
 
 
 @pytest.mark.slow
-def test_it_runs_as_it_comes_with_all_five_roles_on_the_local_model(tmp_path: Path) -> None:
-    """What the small model says is not looked at, but that each role has done its part."""
+def test_it_runs_unchanged_with_all_five_roles_on_the_local_model(tmp_path: Path) -> None:
+    """Each role does its part, whatever text the small model writes."""
     roles = tmp_path / "roles.toml"
-    # Shorter answers than for people, and E looks at once.
+    # Shorter responses, and an analysis after the first exchange.
     short = ROLES.replace("analyse_every = 4", "analyse_every = 2").replace("max_tokens = 160", "max_tokens = 20")
     roles.write_text(short)
     with host_under_test(CONFIG) as host:
-        printed, complaints, state = converse(host, roles, "Hello, I am Ann. I live in Lyon.")
+        output, errors, state = converse(host, roles, "Hello, I am Ann. I live in Lyon.")
     assert [message["role"] for message in state["messages"]] == ["user", "assistant"]
     assert state["summary"]
     assert state["analyses"]
     assert all(set(fact) == {"name", "value"} for fact in state["profile"])
-    assert "analyse=gpt_e, answer=gpt_e, extract=gpt_e" in printed
-    # Its JSON fits the schema, but may be cut off for its length.
-    assert all("not the JSON that was asked for" in line for line in complaints.splitlines())
+    assert "analyse=gpt_e, answer=gpt_e, extract=gpt_e" in output
+    # Its JSON fits the schema, but may be truncated at max_tokens.
+    assert all("not the JSON that was asked for" in line for line in errors.splitlines())
 
 
-def played(received: Received) -> Reply:
-    """What a good model would say in each role."""
+def play(received: Received) -> Reply:
+    """Reply as a good model does in each role."""
     system = received.asked.system
     said = received.asked.turns[-1].text
     if system.startswith("Summarise"):
@@ -84,23 +84,23 @@ def played(received: Received) -> Reply:
 @pytest.fixture
 def provider() -> Iterator[Upstream]:
     with Upstream(key="sk-test").running() as running:
-        running.say(played)
+        running.say(play)
         yield running
 
 
-def test_with_a_provider_behind_the_roles_it_remembers_what_it_was_told(tmp_path: Path, provider: Upstream) -> None:
+def test_with_a_provider_for_the_roles_it_keeps_the_conversation(tmp_path: Path, provider: Upstream) -> None:
     roles = tmp_path / "roles.toml"
     roles.write_text(ROLES.replace('model = "gpt_e"', 'model = "gpt_a/some-model"'))
     config = CONFIG.replace("[handlers.gpt_a]", f'[handlers.gpt_a]\nbase_url = "{provider.base_url("openai")}"')
     with host_under_test(config, environ={"OPENAI_API_KEY": "sk-test"}) as host:
-        printed, complaints, state = converse(host, roles, "I live in Lyon.", "What is it like?")
-        assert complaints == ""
-        assert printed.count("  A> I see.\n") == 2
+        output, errors, state = converse(host, roles, "I live in Lyon.", "What is it like?")
+        assert errors == ""
+        assert output.count("  A> I see.\n") == 2
         assert state["messages"][2] == {"role": "user", "content": "What is it like?"}
         assert state["summary"] == "They talk."
         assert state["profile"] == [{"name": "city", "value": "Lyon"}]
         assert state["analyses"] == ["Curious."]
-        assert printed.endswith("played by: analyse=gpt_a, answer=gpt_a, extract=gpt_a, merge=gpt_a, summarise=gpt_a\n")
+        assert output.endswith("played by: analyse=gpt_a, answer=gpt_a, extract=gpt_a, merge=gpt_a, summarise=gpt_a\n")
         assert {received.asked.model for received in provider.requests} == {"some-model"}
         responses = [r for r in provider.requests if r.asked.system.startswith("You are a friendly")]
         assert "city: Lyon" in responses[-1].asked.system
@@ -109,17 +109,17 @@ def test_with_a_provider_behind_the_roles_it_remembers_what_it_was_told(tmp_path
         extractions = [r for r in provider.requests if r.asked.system.startswith("List the facts")]
         assert extractions[0].body["response_format"]["json_schema"]["schema"]["required"] == ["facts"]
 
-        # The state is taken up again, and a role that fails is told without ending the conversation.
+        # A second run continues with the stored state; a role that fails is reported, and the conversation continues.
         provider.say(
-            lambda received: Status(400, "no") if received.asked.system.startswith("Merge") else played(received)
+            lambda received: Status(400, "no") if received.asked.system.startswith("Merge") else play(received)
         )
-        _, complaints, state = converse(host, roles, "I have left Lyon.")
-        assert "merge: the provider refused the request (400): no" in complaints
+        _, errors, state = converse(host, roles, "I have left Lyon.")
+        assert "merge: the provider refused the request (400): no" in errors
         assert len(state["messages"]) == 6
         assert state["profile"] == [{"name": "city", "value": "Lyon"}]
 
 
-def test_its_configuration_is_in_order_with_what_stands_there_as_a_comment_too(tmp_path: Path) -> None:
+def test_its_configuration_is_valid_with_the_commented_parts_too(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
     path.write_text(re.sub(r"^# (\[handlers|fallback)", r"\1", CONFIG, flags=re.MULTILINE))
     config = load_config(path, {}).config

@@ -246,6 +246,7 @@ async def test_a_client_that_leaves_while_the_second_works_leaves_nothing_behind
             assert host.supervisor.in_flight == 0
 
 
+@pytest.mark.sdks
 async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same(tmp_path: Path) -> None:
     """The real SDK, behind a name of its own in each environment: what the feature is for."""
     from handler_host.testing import host_under_test
