@@ -16,6 +16,7 @@ from handler_host.config import Config
 from handler_host.memory.cgroups import MemoryLimit
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
+from handler_host.workers.preload_check import missing_modules
 
 
 def check_handlers(catalog: Catalog) -> Iterator[Finding]:
@@ -45,7 +46,7 @@ def _check_handler(entry: CatalogEntry) -> Finding:
 
 
 def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
-    """Yield settings of handlers that are not installed, and settings that do not fit the manifest."""
+    """Yield settings of handlers that are not installed, settings that do not fit the manifest, missing modules."""
     for name in config.handlers:
         place = f"[handlers.{name}]"
         if name not in entries:
@@ -55,6 +56,8 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
             check_configured(entries[name].manifest, config, name)
         except ConfigError as error:
             yield Finding(Level.PROBLEM, place, error.message)
+    for place, reason in missing_modules(config):
+        yield Finding(Level.WARNING, place, reason)
 
 
 def check_access(config: Config) -> Iterator[Finding]:

@@ -42,6 +42,7 @@ from handler_host.telemetry.hub import Observer, TelemetryHub
 from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, policy_of, unknown_handlers
+from handler_host.workers.preload_check import missing_modules
 from handler_host.workers.worker import LaunchSpec, MakeCallRunner, Worker
 
 log = logging.getLogger(__name__)
@@ -247,6 +248,7 @@ class Supervisor:
         warnings = [
             *found.warnings,
             *unknown_handlers(self.config, found),
+            *(f"{place}: {reason}" for place, reason in missing_modules(self.config)),
             *self._check_config(self.config, found.entries),
         ]
         for warning in warnings:

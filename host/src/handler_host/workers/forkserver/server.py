@@ -31,6 +31,9 @@ from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
+OPTIONAL = ("pydantic",)
+"""The default of the setting ``preload``: not every host has it installed."""
+
 
 class ForkServer:
     """Fork server of the host with process ID ``parent``.
@@ -185,9 +188,9 @@ def preload(modules: list[str]) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as error:
-            if error.name != name.partition(".")[0]:
+            if name not in OPTIONAL or error.name != name:
                 _warn(f"{name}: {error}")
-        except Exception as error:  # noqa: BLE001 - a package may raise anything
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - a package may raise anything
             _warn(f"{name}: {type(error).__name__}: {error}")
     with suppress(OSError):
         threads = len(os.listdir("/proc/self/task"))
