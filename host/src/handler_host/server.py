@@ -12,13 +12,14 @@ import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 
 import msgspec
 from aiohttp import web
 
 from handler_host._internal import log as logs
+from handler_host._internal.standard_streams import discard_output
 from handler_host.app import SUPERVISOR, create_app
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
@@ -171,10 +172,15 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
     An admin token that was made for this run is shown before, once, and not in the log.
     """
     if made_token is not None:
-        sys.stderr.write(f"admin token of this run: {made_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
-        sys.stderr.flush()
-    sys.stdout.write(f"ready {url}\n")
-    sys.stdout.flush()
+        with suppress(OSError):
+            sys.stderr.write(f"admin token of this run: {made_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
+            sys.stderr.flush()
+    try:
+        sys.stdout.write(f"ready {url}\n")
+        sys.stdout.flush()
+    except OSError as error:
+        discard_output()
+        log.warning("standard output: %s; the host is ready at %s", error.strerror, url)
     if config.auth.open:
         log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
 

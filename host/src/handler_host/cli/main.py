@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import os
 import sys
 import textwrap
 from collections.abc import Collection, Sequence
 from types import ModuleType, SimpleNamespace
 
+from handler_host._internal.standard_streams import discard_output, open_closed_streams
 from handler_host._internal.versions import __version__
 from handler_host.cli.commands import COMMANDS
 from handler_host.cli.failure import INTERRUPTED, OK, USAGE, Failure
@@ -45,6 +45,7 @@ exit status:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command; return its exit status, one of the constants in ``handler_host.cli.failure``."""
+    open_closed_streams()
     words = sys.argv[1:] if argv is None else list(argv)
     try:
         status = _run(_parse(words))
@@ -54,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader has closed the pipe (`| head`). Without this, Python fails again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        discard_output()  # the reader has closed the pipe (`| head`)
         return OK
     return status
 

@@ -13,8 +13,9 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+from handler_host._internal.standard_streams import discard_output
 from handler_host._internal.units import format_duration, format_size
-from handler_host.cli.failure import Failure
+from handler_host.cli.failure import REFUSED, Failure
 
 GREEN, YELLOW, RED, FAINT = "32", "33", "31", "2"
 STATE_COLOURS = {
@@ -121,9 +122,15 @@ def _coloured(text: str, colour: str) -> str:
 
 def _write(text: str) -> None:
     try:
-        sys.stdout.write(text)
-    except UnicodeEncodeError:
-        # Half an emoji at the end of a chunk, or an output that can only encode ASCII.
-        encoding = sys.stdout.encoding
-        sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
-    sys.stdout.flush()
+        try:
+            sys.stdout.write(text)
+        except UnicodeEncodeError:
+            # Half an emoji at the end of a chunk, or an output that can only encode ASCII.
+            encoding = sys.stdout.encoding
+            sys.stdout.write(text.encode(encoding, "replace").decode(encoding))
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise  # the reader has seen enough: no error
+    except OSError as error:
+        discard_output()
+        raise Failure(f"standard output: {error.strerror}", REFUSED) from error
