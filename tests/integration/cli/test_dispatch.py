@@ -17,6 +17,23 @@ def test_response_is_printed(host: str, run: Run) -> None:
     assert "Zürich" in result.out
 
 
+class TestWithoutRequest:
+    def test_operation_without_required_fields_runs(self, host: str, run: Run) -> None:
+        result = run("dispatch", "parrot", "echo")
+        assert (result.status, json.loads(result.out), result.err) == (0, {}, "")
+
+    @pytest.mark.parametrize("words", [[], ["--stream"]])
+    def test_required_fields_are_named(self, words: list[str], host: str, run: Run) -> None:
+        result = run("dispatch", "parrot", "chat", *words)
+        assert (result.status, result.out) == (1, "")
+        assert "(invalid_input, request " in result.err
+        assert "the request is empty; add fields as --field value" in result.err
+        assert "Fields of chat: messages (required), " in result.err
+
+    def test_invalid_request_has_no_hint(self, host: str, run: Run) -> None:
+        assert "the request is empty" not in run("dispatch", "parrot", "chat", "--messages", "7").err
+
+
 class TestStream:
     def test_prints_a_line_for_each_chunk(self, host: str, run: Run) -> None:
         result = run("dispatch", "parrot", "count", "--upto", "2", "--stream")

@@ -56,6 +56,7 @@ def test_changes_keep_the_rest_of_the_file(run: Run, tmp_path: Path) -> None:
         (("new", "a b"), 2, "must be"),
         (("new", "a", "--expires", "soon"), 2, "--expires"),
         (("new", "a", "--concurrency", "0"), 2, "--concurrency"),
+        (("new", "a", "--handlers", "gpt_a,gpt_ee"), 2, "unknown handler 'gpt_ee'; did you mean 'gpt_e'?"),
         (("revoke", "nobody"), 1, "nobody"),
     ],
 )

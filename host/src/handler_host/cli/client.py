@@ -84,6 +84,10 @@ class Client:
             )
         )
 
+    def get(self, *path: str) -> Any:
+        """Return the JSON of a consumer route below ``/v1``."""
+        return self._json(self._send("GET", _path("v1", *path), secret=_api_key()))
+
     def post(self, *path: str, body: bytes) -> Any:
         """Post JSON to a consumer route below ``/v1``; return the JSON of the response."""
         return self._json(self._send("POST", _path("v1", *path), secret=_api_key(), body=body))

@@ -4,34 +4,48 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import secrets
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from handler_host._internal.atomic_write import replace_file
+from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import parse_duration
 from handler_host.auth.consumer_file import MAX_LIMIT, NAME_FORM, Entry, is_name, moment, parse_consumers
+from handler_host.catalog.catalog import scan
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
+from handler_host.config import Config
 from handler_host.config.loader import hash_key
 
 KEY_PREFIX = "hh_"
 """Start of each key: secret scanners recognise a leaked one by it."""
 
 
+def check_handlers(names: Sequence[str], config: Config) -> None:
+    """Raise :class:`Failure` if a handler is not installed, so that a typo cannot make a key that opens nothing."""
+    installed = scan(config.catalog, os.environ).entries
+    for name in names:
+        if name not in installed:
+            hint = did_you_mean(name, installed) or "; no handler is installed"
+            raise Failure(f"--handlers: unknown handler {name!r}{hint}", USAGE)
+
+
 def create_key(
     file: Path,
     name: str,
     *,
-    handlers: str | None = None,
+    handlers: Sequence[str] | None = None,
     requests_per_minute: int | None = None,
     concurrency: int | None = None,
     expires: str | None = None,
 ) -> int:
     """Add a consumer to the file and print its key; return the exit status.
 
-    ``handlers`` is a list with commas, ``expires`` a date, a time, or a duration from now.
+    ``handlers`` are those that the key may call (None: all), ``expires`` is a date, a time, or a duration from now.
     """
     if not is_name(name):
         raise Failure(f"{name!r}: a name must be {NAME_FORM}", USAGE)
@@ -40,9 +54,8 @@ def create_key(
         raise Failure(f"{file}: the consumer {name!r} exists already; choose another name, also after a revocation")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
     lines = [f"[consumers.{_toml_key(name)}]", f'hash = "{hash_key(key)}"', f"created = {_now()}"]
-    if handlers:
-        names = [handler.strip() for handler in handlers.split(",") if handler.strip()]
-        lines.append(f"handlers = {json.dumps(names)}")
+    if handlers is not None:
+        lines.append(f"handlers = {json.dumps(list(handlers))}")
     for option, number in (("requests_per_minute", requests_per_minute), ("concurrency", concurrency)):
         if number is not None:
             if not 1 <= number <= MAX_LIMIT:

@@ -25,3 +25,8 @@ class Failure(Exception):
         super().__init__(message)
         self.status = status
         self.envelope = envelope
+
+    @property
+    def code(self) -> str | None:
+        """The code of the host's error, if the host refused the request."""
+        return None if self.envelope is None else str(self.envelope["error"]["code"])

@@ -9,11 +9,14 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.options import add_host_options
-from handler_host.cli.render import echo, echo_json
+from handler_host.cli.render import echo, echo_json, note
+
+if TYPE_CHECKING:
+    from handler_host.cli.client import Client
 
 DESCRIPTION = (
     "The words after OPERATION are the request: a JSON document, @FILE, or - for standard input; or the fields of "
@@ -40,17 +43,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: SimpleNamespace) -> int:
     """Run an operation and print its response."""
-    from handler_host.cli.client import Client, stream_error
+    from handler_host.cli.client import Client
 
     words = list(arguments.request)
-    streamed = arguments.stream or "--stream" in words
-    body = request_body([word for word in words if word != "--stream"])
+    is_streamed = arguments.stream or "--stream" in words
+    words = [word for word in words if word != "--stream"]
     client = Client.from_arguments(arguments)
-    path = ("handlers", arguments.handler, arguments.operation)
-    if not streamed:
-        echo_json(client.post(*path, body=body))
-        return OK
-    events = client.post_streamed(*path, body=body)
+    send = _send_streamed if is_streamed else _send
+    try:
+        return send(client, arguments.handler, arguments.operation, request_body(words))
+    except Failure as failure:
+        if not words and failure.code == "invalid_input":
+            note(_fields_hint(client, arguments.handler, arguments.operation))
+        raise
+
+
+def _send(client: Client, handler: str, operation: str, body: bytes) -> int:
+    echo_json(client.post("handlers", handler, operation, body=body))
+    return OK
+
+
+def _send_streamed(client: Client, handler: str, operation: str, body: bytes) -> int:
+    from handler_host.cli.client import stream_error
+
+    events = client.post_streamed("handlers", handler, operation, body=body)
     for name, data in events:
         if name == "error":
             raise stream_error(data)
@@ -58,6 +74,21 @@ def run(arguments: SimpleNamespace) -> int:
             return OK
         echo(data)
     raise events.truncated()
+
+
+def _fields_hint(client: Client, handler: str, operation: str) -> str:
+    """Return the fields of an operation, for a command that named none."""
+    operations = client.get("handlers", handler)["operations"] or ()
+    schema = next((entry["input_schema"] for entry in operations if entry["name"] == operation), None) or {}
+    if "$ref" in schema:
+        schema = schema["$defs"][schema["$ref"].rpartition("/")[2]]
+    required, properties = schema.get("required", ()), schema.get("properties", {})
+    names = [*required, *(name for name in properties if name not in required)]
+    fields = ", ".join(f"{name} (required)" if name in required else name for name in names)
+    return (
+        "the request is empty; add fields as --field value or field=value, or write it as JSON"
+        f"{f'. Fields of {operation}: {fields}' if fields else ''}"
+    )
 
 
 def request_body(words: Sequence[str]) -> bytes:

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(arguments: SimpleNamespace) -> int:
     """Create a key, list the consumers, or revoke a key."""
-    from handler_host.cli.consumer_keys import create_key, list_keys, revoke_key
+    from handler_host.cli.consumer_keys import check_handlers, create_key, list_keys, revoke_key
 
     file = _file(arguments)
     if arguments.action == "list":
@@ -45,10 +45,14 @@ def run(arguments: SimpleNamespace) -> int:
         raise Failure(f"no consumer is named: handler-host keys {arguments.action} team-a", USAGE)
     if arguments.action == "revoke":
         return revoke_key(file, arguments.name)
+    handlers = None
+    if arguments.handlers:
+        handlers = [name.strip() for name in arguments.handlers.split(",") if name.strip()]
+        check_handlers(handlers, load_configuration(arguments).config)
     return create_key(
         file,
         arguments.name,
-        handlers=arguments.handlers,
+        handlers=handlers,
         requests_per_minute=arguments.requests_per_minute,
         concurrency=arguments.concurrency,
         expires=arguments.expires,
