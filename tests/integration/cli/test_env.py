@@ -50,7 +50,7 @@ class TestEnvironment:
         with Upstream().running() as provider:
             settings = {"base_url": provider.base_url("openai")}
             with worker_under_test("gpt_a", settings) as worker:
-                assert worker.chat("Hi")["text"] == Reply().text
+                assert worker.chat("Hi").text == Reply().text
                 assert worker.status.python == str(environment / "bin" / "python")
             assert provider.last.headers["x-stainless-package-version"].startswith("3.")
 
