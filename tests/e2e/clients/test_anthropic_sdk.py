@@ -16,10 +16,10 @@ import pytest
 from handler_host.chat import accumulate
 from handler_host.plugin.errors import UpstreamAuth, UpstreamBadRequest
 from handler_host.testing import (
-    Called,
     HostUnderTest,
-    Received,
+    RecordedRequest,
     Reply,
+    ScriptedToolCall,
     Status,
     Upstream,
     host_under_test,
@@ -42,15 +42,15 @@ retries = 0
 HANDLERS = ["gpt_a", "gpt_b"]
 
 
-def answer(received: Received) -> Reply | Status:
+def answer(received: RecordedRequest) -> Reply | Status:
     """Do what the model's name says, and call a tool where one has to be called."""
-    asked = received.asked
+    asked = received.parsed
     if asked.model == "limited":
         return Status(429, "slow down", retry_after=37)
     if asked.model == "broken":
-        return Reply().breaking("error")
+        return Reply().with_fault("error")
     if asked.tool_choice == "required":
-        return Reply((), finish="tool_calls", calls=(Called("look", {"at": "x"}),))
+        return Reply((), finish="tool_calls", calls=(ScriptedToolCall("look", {"at": "x"}),))
     if asked.turns[-1].role == "tool":
         return Reply((f"I see {asked.turns[-1].text}",))
     return Reply()
@@ -58,8 +58,8 @@ def answer(received: Received) -> Reply | Status:
 
 @pytest.fixture(scope="module")
 def upstream() -> Iterator[Upstream]:
-    with Upstream().running() as provider:
-        provider.say(answer)
+    with Upstream().run() as provider:
+        provider.respond_with(answer)
         yield provider
 
 
@@ -85,7 +85,7 @@ def test_it_chats_with_any_handler_streamed_and_not(
     client: anthropic.Anthropic, upstream: Upstream, model: str
 ) -> None:
     whole = client.messages.create(model=model, max_tokens=64, messages=QUESTION, system="Be brief.")
-    assert upstream.last.asked.system == "Be brief."
+    assert upstream.last_request.parsed.system == "Be brief."
     with client.messages.stream(model=model, max_tokens=64, messages=QUESTION) as stream:
         texts = list(stream.text_stream)
         streamed = stream.get_final_message()
@@ -94,7 +94,7 @@ def test_it_chats_with_any_handler_streamed_and_not(
         assert content_text(message) == "Hello you"
         assert (message.model, message.stop_reason) == ("served-model", "end_turn")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 2)
-    assert upstream.last.asked.max_tokens == 64
+    assert upstream.last_request.parsed.max_tokens == 64
 
 
 def test_it_chats_with_a_local_model(client: anthropic.Anthropic) -> None:
@@ -128,7 +128,7 @@ def test_a_tool_is_called_and_its_result_goes_back(client: anthropic.Anthropic, 
         {"role": "user", "content": [result]},
     ]
     assert content_text(client.messages.create(**ask, messages=messages)) == "I see a cat"
-    assert upstream.last.asked.tools == ("look",)
+    assert upstream.last_request.parsed.tools == ("look",)
 
 
 @pytest.mark.parametrize("model", HANDLERS)
@@ -173,7 +173,7 @@ async def test_a_client_that_leaves_a_stream_closes_the_providers_connection(
     host: HostUnderTest, upstream: Upstream
 ) -> None:
     upstream.reset()
-    upstream.say(Reply().breaking("stalled"))
+    upstream.respond_with(Reply().with_fault("stalled"))
     try:
         async with (
             anthropic.AsyncAnthropic(base_url=host.url, api_key=KEY, max_retries=0, timeout=60) as client,
@@ -183,9 +183,9 @@ async def test_a_client_that_leaves_a_stream_closes_the_providers_connection(
                 assert text == "Hello"
                 break
         async with asyncio.timeout(30):
-            await asyncio.wrap_future(upstream.left)
+            await asyncio.wrap_future(upstream.disconnected)
     finally:
-        upstream.say(answer)
+        upstream.respond_with(answer)
 
 
 def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:

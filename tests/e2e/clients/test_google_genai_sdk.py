@@ -10,7 +10,7 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing import HostUnderTest, Reply, ScriptedToolCall, Status, Upstream, host_under_test
 from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "a-consumer-key-of-some-length"
@@ -27,7 +27,7 @@ LOOK = types.FunctionDeclaration(
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with Upstream().running() as running:
+    with Upstream().run() as running:
         yield running
 
 
@@ -76,7 +76,7 @@ def test_it_chats_at_once_and_streamed(client: genai.Client, provider: Upstream,
     assert chunks[-1].candidates is not None
     assert chunks[-1].candidates[0].finish_reason == types.FinishReason.STOP
     if model.endswith("some/model"):
-        assert {received.asked.model for received in provider.requests} == {"some/model"}
+        assert {received.parsed.model for received in provider.requests} == {"some/model"}
 
 
 def test_a_client_that_was_told_of_no_version_is_answered_too(host: HostUnderTest) -> None:
@@ -114,7 +114,7 @@ def test_all_that_a_request_says_reaches_the_handlers_provider(client: genai.Cli
             ],
         ),
     )
-    asked, body = provider.last.asked, provider.last.body
+    asked, body = provider.last_request.parsed, provider.last_request.body
     assert [(turn.role, turn.text, turn.images) for turn in asked.turns] == [
         ("system", "Be brief.", 0),
         ("user", "I am Ann.", 0),
@@ -129,7 +129,9 @@ def test_all_that_a_request_says_reaches_the_handlers_provider(client: genai.Cli
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_tools_are_called_and_answered(client: genai.Client, provider: Upstream, streamed: bool) -> None:
-    provider.say(Reply((), finish="tool_calls", calls=(Called("look", {"at": "☀", "n": 2}, id="c7", parts=3),)))
+    provider.respond_with(
+        Reply((), finish="tool_calls", calls=(ScriptedToolCall("look", {"at": "☀", "n": 2}, id="c7", chunk_count=3),))
+    )
     config = types.GenerateContentConfig(
         tools=[types.Tool(function_declarations=[LOOK])],
         tool_config=types.ToolConfig(
@@ -143,8 +145,8 @@ def test_tools_are_called_and_answered(client: genai.Client, provider: Upstream,
         *_, answer = client.models.generate_content_stream(model="gpt_a", contents=question, config=config)
     else:
         answer = client.models.generate_content(model="gpt_a", contents=question, config=config)
-    assert provider.last.asked.tool_choice == "look"
-    parameters = provider.last.body["tools"][0]["function"]["parameters"]
+    assert provider.last_request.parsed.tool_choice == "look"
+    parameters = provider.last_request.body["tools"][0]["function"]["parameters"]
     assert parameters["properties"] == {"at": {"type": ["string", "null"]}, "n": {"type": "integer"}}
     (call,) = answer.function_calls or []
     assert (call.id, call.name, call.args) == ("c7", "look", {"at": "☀", "n": 2})
@@ -158,9 +160,9 @@ def test_tools_are_called_and_answered(client: genai.Client, provider: Upstream,
         config=types.GenerateContentConfig(tools=config.tools),
     )
     assert second.text == Reply().text
-    _, assistant, tool = provider.last.asked.turns
+    _, assistant, tool = provider.last_request.parsed.turns
     assert [(made.name, made.id) for made in assistant.calls] == [("look", "c7")]
-    assert (tool.text, tool.responses) == ('{"result":"a cat"}', "c7")
+    assert (tool.text, tool.result_of) == ('{"result":"a cat"}', "c7")
 
 
 def test_models_are_the_handlers_that_can_chat(client: genai.Client) -> None:
@@ -175,7 +177,7 @@ def test_tokens_are_counted_where_the_handler_can(client: genai.Client) -> None:
         client.models.count_tokens(model="gpt_a", contents="Hi")
     assert (cannot.value.code, cannot.value.status) == (404, "NOT_FOUND")
     assert "count_tokens" in str(cannot.value.message)
-    with Upstream().running() as google:
+    with Upstream().run() as google:
         config = f'[handlers.gpt_c]\nbase_url = "{google.url}"\n'
         with host_under_test(config) as counting, client_of(counting) as asking:
             assert asking.models.count_tokens(model="gpt_c", contents="How many?").total_tokens == 2
@@ -206,20 +208,20 @@ def test_errors_are_the_sdks_own(client: genai.Client, host: HostUnderTest, prov
     with pytest.raises(errors.ClientError) as unknown:
         client.models.embed_content(model="gpt_a", contents="Hi")
     assert unknown.value.status == "NOT_FOUND"
-    provider.say(Status(429, "slow down", retry_after=7))
+    provider.respond_with(Status(429, "slow down", retry_after=7))
     limited = error_of()
     assert (type(limited), limited.code, limited.status) == (errors.ClientError, 429, "RESOURCE_EXHAUSTED")
     assert "7.000s" in str(limited.details)
-    provider.say(Status(503))
+    provider.respond_with(Status(503))
     overloaded = error_of()
     assert (type(overloaded), overloaded.status) == (errors.ServerError, "UNAVAILABLE")
 
 
 def test_an_error_in_a_stream_is_raised_after_what_came_before_it(client: genai.Client, provider: Upstream) -> None:
-    provider.say(Status(429))
+    provider.respond_with(Status(429))
     with pytest.raises(errors.ClientError):
         next(iter(client.models.generate_content_stream(model="gpt_a", contents="Hi")))
-    provider.say(Reply().breaking("cut", after=1))
+    provider.respond_with(Reply().with_fault("cut", after=1))
     seen: list[str | None] = []
     with pytest.raises(errors.ServerError) as caught:
         seen.extend(chunk.text for chunk in client.models.generate_content_stream(model="gpt_a", contents="Hi"))
@@ -228,22 +230,22 @@ def test_an_error_in_a_stream_is_raised_after_what_came_before_it(client: genai.
 
 @pytest.mark.filterwarnings("ignore:Inheritance class Aiohttp:DeprecationWarning")  # the SDK's own sessions
 async def test_a_client_that_leaves_closes_the_providers_connection(host: HostUnderTest, provider: Upstream) -> None:
-    provider.say(Reply().breaking("stalled", after=1))
+    provider.respond_with(Reply().with_fault("stalled", after=1))
     client = client_of(host).aio
     chunks = await client.models.generate_content_stream(model="gpt_a", contents="Hi")
     assert (await anext(chunks)).text == Reply().chunks[0]
     await chunks.aclose()
     await client.aclose()
-    await asyncio.wait_for(asyncio.wrap_future(provider.left), 30)
+    await asyncio.wait_for(asyncio.wrap_future(provider.disconnected), 30)
 
 
 def test_the_key_may_stand_in_the_query_and_never_in_the_log(host: HostUnderTest) -> None:
     body = {"contents": [{"parts": [{"text": "Hi"}]}]}
-    status, answer = host.json("POST", f"/v1beta/models/gpt_a:generateContent?key={KEY}", body)
+    status, answer = host.request("POST", f"/v1beta/models/gpt_a:generateContent?key={KEY}", body)
     assert (status, answer["candidates"][0]["finishReason"]) == (200, "STOP")
-    status, answer = host.json("POST", "/v1beta/models/gpt_a:generateContent?key=wrong-key", body)
+    status, answer = host.request("POST", "/v1beta/models/gpt_a:generateContent?key=wrong-key", body)
     assert (status, answer["error"]["status"]) == (401, "UNAUTHENTICATED")
-    assert host.json("POST", f"/v1/chat/completions?key={KEY}", {})[0] == 401
+    assert host.request("POST", f"/v1/chat/completions?key={KEY}", {})[0] == 401
     assert KEY not in host.log
     assert "wrong-key" not in host.log
 
@@ -251,11 +253,13 @@ def test_the_key_may_stand_in_the_query_and_never_in_the_log(host: HostUnderTest
 def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnderTest, provider: Upstream) -> None:
     config = f'[handlers.gpt_c]\nsdk = "google-genai"\nbase_url = "{host.url}"\nmodel = "gpt_a"\n'
     with host_under_test(config, environ={"GEMINI_API_KEY": KEY}) as front, client_of(front) as client:
-        provider.say(Reply((), finish="tool_calls", calls=(Called("look", {"at": "☀", "n": 2}),)), Reply())
+        provider.respond_with(
+            Reply((), finish="tool_calls", calls=(ScriptedToolCall("look", {"at": "☀", "n": 2}),)), Reply()
+        )
         tools = types.GenerateContentConfig(tools=[types.Tool(function_declarations=[LOOK])])
         chat = client.chats.create(model="gpt_c", config=tools)
         (call,) = chat.send_message("Look!").function_calls or []
         assert (call.name, call.args) == ("look", {"at": "☀", "n": 2})
         result = types.Part.from_function_response(name="look", response={"result": "a cat"})
         assert chat.send_message(result).text == Reply().text
-        assert "a cat" in provider.last.asked.turns[-1].text
+        assert "a cat" in provider.last_request.parsed.turns[-1].text

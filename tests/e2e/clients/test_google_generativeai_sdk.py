@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing import HostUnderTest, Reply, ScriptedToolCall, Status, Upstream, host_under_test
 from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "a-consumer-key-of-some-length"
@@ -87,7 +87,7 @@ globals()[what](*(rest if what != "everything" else ()))
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with Upstream().running() as running:
+    with Upstream().run() as running:
         yield running
 
 
@@ -123,7 +123,7 @@ def test_a_model_of_a_handler_is_written_with_an_escaped_slash(host: HostUnderTe
     """Given the SDK's own rule for names, ``models/*``, a slash in one is sent as %2F."""
     whole, _ = run(host, "chat", "models/gpt_a%2Fsome-model")
     assert whole[0] == Reply().text
-    assert {received.asked.model for received in provider.requests} == {"some-model"}
+    assert {received.parsed.model for received in provider.requests} == {"some-model"}
 
 
 def test_a_local_model_answers(host: HostUnderTest) -> None:
@@ -134,7 +134,7 @@ def test_a_local_model_answers(host: HostUnderTest) -> None:
 
 def test_all_that_a_request_says_reaches_the_handlers_provider(host: HostUnderTest, provider: Upstream) -> None:
     run(host, "everything", PIXEL)
-    asked, body = provider.last.asked, provider.last.body
+    asked, body = provider.last_request.parsed, provider.last_request.body
     assert [(turn.role, turn.text, turn.images) for turn in asked.turns] == [
         ("system", "Be brief.", 0),
         ("user", "See:", 1),
@@ -145,12 +145,14 @@ def test_all_that_a_request_says_reaches_the_handlers_provider(host: HostUnderTe
 
 
 def test_tools_are_called_and_answered(host: HostUnderTest, provider: Upstream) -> None:
-    provider.say(Reply((), finish="tool_calls", calls=(Called("look", {"at": "☀", "n": 2}),)), Reply())
+    provider.respond_with(
+        Reply((), finish="tool_calls", calls=(ScriptedToolCall("look", {"at": "☀", "n": 2}),)), Reply()
+    )
     assert run(host, "tools") == [Reply().text]
-    assert provider.requests[0].asked.tools == ("look",)
+    assert provider.requests[0].parsed.tools == ("look",)
     parameters = provider.requests[0].body["tools"][0]["function"]["parameters"]
     assert (parameters["type"], parameters["properties"]["n"]["type"]) == ("object", "integer")
-    _, assistant, tool = provider.last.asked.turns
+    _, assistant, tool = provider.last_request.parsed.turns
     assert [made.name for made in assistant.calls] == ["look"]
     assert json.loads(tool.text) == {"result": "a cat"}
 
@@ -167,14 +169,14 @@ def test_errors_are_the_sdks_own(host: HostUnderTest, provider: Upstream) -> Non
     assert "gpt_z" in message
     ((_, kind, code, _),) = run(host, "fail", key="wrong")
     assert (kind, code) == ("Unauthorized", 401)
-    provider.say(Status(429, "slow down", retry_after=7))
+    provider.respond_with(Status(429, "slow down", retry_after=7))
     ((_, kind, code, message),) = run(host, "fail", "gpt_a", "stream")
     assert (kind, code) == ("TooManyRequests", 429)
     assert "slow down" in message
 
 
 def test_an_error_in_a_stream_is_no_short_answer(host: HostUnderTest, provider: Upstream) -> None:
-    provider.say(Reply().breaking("cut", after=1))
+    provider.respond_with(Reply().with_fault("cut", after=1))
     ((_, kind, _, message),) = run(host, "fail", "gpt_a", "stream")
     assert (kind, "Unfinished stream" in message) == ("ValueError", True)
 
@@ -187,8 +189,10 @@ def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnde
         "tools": [{"type": "function", "function": look}],
     }
     with host_under_test(config, environ={"GEMINI_API_KEY": KEY}) as front:
-        provider.say(Reply((), finish="tool_calls", calls=(Called("look", {"at": "☀", "n": 2}, id="c7"),)), Reply())
-        status, first = front.json("POST", "/v1/handlers/gpt_c/chat", request)
+        provider.respond_with(
+            Reply((), finish="tool_calls", calls=(ScriptedToolCall("look", {"at": "☀", "n": 2}, id="c7"),)), Reply()
+        )
+        status, first = front.request("POST", "/v1/handlers/gpt_c/chat", request)
         assert (status, first["finish_reason"]) == (200, "tool_calls")
         (call,) = first["content"]
         assert (call["type"], call["id"], json.loads(call["arguments"])) == ("tool_call", "c7", {"at": "☀", "n": 2})
@@ -196,10 +200,10 @@ def test_gpt_c_in_front_of_another_host_passes_tools_through_both(host: HostUnde
             {"role": "assistant", "content": first["content"]},
             {"role": "tool", "tool_call_id": "c7", "content": "a cat"},
         ]
-        status, second = front.json("POST", "/v1/handlers/gpt_c/chat", request)
+        status, second = front.request("POST", "/v1/handlers/gpt_c/chat", request)
         assert status == 200
         assert second["content"] == [{"type": "text", "text": Reply().text}]
         assert second["model"] == Reply().model
-        assert provider.last.asked.turns[-1].responses == "c7"
-        assert "a cat" in provider.last.asked.turns[-1].text
+        assert provider.last_request.parsed.turns[-1].result_of == "c7"
+        assert "a cat" in provider.last_request.parsed.turns[-1].text
         assert "support" not in front.log, "the SDK's warning is in the log"

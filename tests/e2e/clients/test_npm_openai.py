@@ -8,26 +8,26 @@ from typing import Any
 
 import pytest
 
-from handler_host.testing import Called, Reply, Status, Upstream, host_under_test
-from handler_host.testing.script import Fixed, Received
+from handler_host.testing import Reply, ScriptedToolCall, Status, Upstream, host_under_test
+from handler_host.testing.script import FixedStep, RecordedRequest
 
 KEY = "a-consumer-key-of-some-length"
-LOOK = Called("look", {"at": "the sun"}, parts=3)
+LOOK = ScriptedToolCall("look", {"at": "the sun"}, chunk_count=3)
 
 
-def response(received: Received) -> Fixed:
+def response(received: RecordedRequest) -> FixedStep:
     """Do what the name of the model says."""
     return {
         "tools": Reply((), finish="tool_calls", calls=(LOOK,)),
         "limited": Status(429, "slow down", retry_after=17),
-        "broken": Reply().breaking("cut", after=1),
-    }.get(received.asked.model) or Reply()
+        "broken": Reply().with_fault("cut", after=1),
+    }.get(received.parsed.model) or Reply()
 
 
 @pytest.fixture(scope="module")
 def seen(node: Callable[..., Any]) -> Iterator[tuple[Any, Upstream]]:
-    with Upstream().running() as upstream:
-        upstream.say(response)
+    with Upstream().run() as upstream:
+        upstream.respond_with(response)
         config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
         with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
             yield node("openai", f"{host.url}/v1", KEY), upstream
@@ -39,7 +39,7 @@ def test_chat_completions_come_whole_and_streamed(seen: tuple[Any, Upstream]) ->
     assert (choice["message"]["content"], choice["finish_reason"]) == ("Hello you", "stop")
     assert chats["whole"]["usage"] == {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
     assert chats["pieces"] == ["Hello", " you"]
-    assert seen[1].requests[0].asked.max_tokens == 9
+    assert seen[1].requests[0].parsed.max_tokens == 9
 
 
 def test_chat_completions_call_tools(seen: tuple[Any, Upstream]) -> None:
@@ -79,7 +79,7 @@ def test_responses_call_tools_and_take_their_results(seen: tuple[Any, Upstream])
     (call,) = responses["call"]["output"]
     assert (call["type"], call["name"], json.loads(call["arguments"])) == ("function_call", "look", LOOK.arguments)
     assert responses["answered"]["output_text"] == "Hello you"
-    asked = next(each.asked for each in seen[1].requests if any(turn.role == "tool" for turn in each.asked.turns))
+    asked = next(each.parsed for each in seen[1].requests if any(turn.role == "tool" for turn in each.parsed.turns))
     assert [(turn.role, turn.text) for turn in asked.turns] == [
         ("user", "Look!"),
         ("assistant", ""),

@@ -10,7 +10,7 @@ import openai
 import pydantic
 import pytest
 
-from handler_host.testing import Called, HostUnderTest, Reply, Status, Upstream, host_under_test
+from handler_host.testing import HostUnderTest, Reply, ScriptedToolCall, Status, Upstream, host_under_test
 
 KEY = "a-consumer-key-of-some-length"
 LOOK: Any = {
@@ -23,7 +23,7 @@ LOOK: Any = {
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[HostUnderTest, Upstream]]:
-    with Upstream().running() as upstream:
+    with Upstream().run() as upstream:
         config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
         with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
             yield host, upstream
@@ -47,7 +47,7 @@ def test_an_answer_comes_whole_and_streamed(client: openai.OpenAI, provider: Ups
     assert (whole.status, whole.output_text, whole.model) == ("completed", "Hello you", "served-model")
     assert whole.usage is not None
     assert (whole.usage.input_tokens, whole.usage.output_tokens, whole.usage.total_tokens) == (5, 2, 7)
-    received = provider.last.asked
+    received = provider.last_request.parsed
     assert (received.model, received.system, received.max_tokens) == ("some-model", "Be brief.", 9)
     events = list(client.responses.create(**asked, stream=True))
     deltas = [event.delta for event in events if event.type == "response.output_text.delta"]
@@ -72,8 +72,8 @@ async def test_the_asynchronous_client_streams(running: tuple[HostUnderTest, Ups
 
 @pytest.mark.parametrize("streamed", [False, True])
 def test_a_tool_is_called_and_its_result_goes_back(client: openai.OpenAI, provider: Upstream, streamed: bool) -> None:
-    look = Called("look", {"at": "the sun"}, id="call_9", parts=3)
-    provider.say(Reply(("I look.",), finish="tool_calls", calls=(look,)), Reply(("It is bright.",)))
+    look = ScriptedToolCall("look", {"at": "the sun"}, id="call_9", chunk_count=3)
+    provider.respond_with(Reply(("I look.",), finish="tool_calls", calls=(look,)), Reply(("It is bright.",)))
     items: list[Any] = [{"role": "user", "content": "What is there?"}]
 
     def ask() -> Any:
@@ -95,9 +95,9 @@ def test_a_tool_is_called_and_its_result_goes_back(client: openai.OpenAI, provid
     items += answer.output
     items.append({"type": "function_call_output", "call_id": call.call_id, "output": "a star"})
     assert ask().output_text == "It is bright."
-    user, assistant, tool = provider.last.asked.turns
+    user, assistant, tool = provider.last_request.parsed.turns
     assert (user.role, assistant.text, assistant.calls[0].arguments) == ("user", "I look.", {"at": "the sun"})
-    assert (tool.role, tool.text, tool.answers) == ("tool", "a star", "call_9")
+    assert (tool.role, tool.text, tool.result_of) == ("tool", "a star", "call_9")
 
 
 class City(pydantic.BaseModel):
@@ -108,31 +108,31 @@ class City(pydantic.BaseModel):
 # The SDK's own: what it has parsed does not fit the types that it serializes by when that is sent back.
 @pytest.mark.filterwarnings("ignore:Pydantic serializer warnings")
 def test_the_sdk_parses_an_answer_into_a_model(client: openai.OpenAI, provider: Upstream) -> None:
-    provider.say(Reply(('{"name": "Paris",', ' "people": 2100000}')))
+    provider.respond_with(Reply(('{"name": "Paris",', ' "people": 2100000}')))
     answer = client.responses.parse(model="gpt_a", input="Tell me of Paris.", text_format=City)
     assert answer.output_parsed == City(name="Paris", people=2100000)
-    asked = provider.last.body["response_format"]
+    asked = provider.last_request.body["response_format"]
     assert (asked["type"], asked["json_schema"]["name"], asked["json_schema"]["strict"]) == (
         "json_schema",
         "City",
         True,
     )
     # And what was parsed can be sent back as it is.
-    provider.say(Reply())
+    provider.respond_with(Reply())
     follow_up: Any = [
         {"role": "user", "content": "Tell me of Paris."},
         *answer.output,
         {"role": "user", "content": "?"},
     ]
     assert client.responses.create(model="gpt_a", input=follow_up).output_text == "Hello you"
-    assert provider.last.asked.turns[1].text == '{"name": "Paris", "people": 2100000}'
+    assert provider.last_request.parsed.turns[1].text == '{"name": "Paris", "people": 2100000}'
 
 
 def test_a_refusal_and_an_answer_that_is_cut_at_its_length_are_told(client: openai.OpenAI, provider: Upstream) -> None:
-    provider.say(Reply((), refusal="I will not"))
+    provider.respond_with(Reply((), refusal="I will not"))
     refused: Any = client.responses.create(model="gpt_a", input="Hi")
     assert refused.output[0].content[0].refusal == "I will not"
-    provider.say(Reply(finish="length"))
+    provider.respond_with(Reply(finish="length"))
     short = client.responses.create(model="gpt_a", input="Hi")
     assert short.incomplete_details is not None
     assert (short.status, short.incomplete_details.reason) == ("incomplete", "max_output_tokens")
@@ -153,11 +153,11 @@ def test_errors_become_the_sdks_own_exceptions(
         assert (bad.value.param or "").startswith(name)
     assert provider.requests == []
     for streamed in (False, True):
-        provider.say(Status(429, "slow down", retry_after=17))
+        provider.respond_with(Status(429, "slow down", retry_after=17))
         with pytest.raises(openai.RateLimitError) as limited:
             ask(stream=streamed)
         assert limited.value.response.headers["Retry-After"] == "17"
-    provider.say(Status(500))
+    provider.respond_with(Status(500))
     with pytest.raises(openai.InternalServerError):
         ask()
     with pytest.raises(openai.AuthenticationError):
@@ -167,7 +167,7 @@ def test_errors_become_the_sdks_own_exceptions(
 
 
 def test_a_stream_that_breaks_ends_with_a_failed_response(client: openai.OpenAI, provider: Upstream) -> None:
-    provider.say(Reply().breaking("cut", after=1))
+    provider.respond_with(Reply().with_fault("cut", after=1))
     events = list(client.responses.create(model="gpt_a", input="Hi", stream=True))
     last = events[-1]
     assert last.type == "response.failed"
@@ -177,8 +177,8 @@ def test_a_stream_that_breaks_ends_with_a_failed_response(client: openai.OpenAI,
 
 
 def test_a_client_that_leaves_closes_the_request_to_the_provider(client: openai.OpenAI, provider: Upstream) -> None:
-    provider.say(Reply().breaking("stalled", after=1))
+    provider.respond_with(Reply().with_fault("stalled", after=1))
     stream = client.responses.create(model="gpt_a", input="Hi", stream=True)
     assert next(event for event in stream if event.type == "response.output_text.delta").delta == "Hello"
     stream.close()
-    provider.left.result(30)
+    provider.disconnected.result(30)

@@ -19,8 +19,8 @@ async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Pa
     assert set(parse_manifest(MANIFEST, "handler.toml").secrets) == {"MY_GPT_KEY"}
     install_plugin(tmp_path, "my_gpt", CHAT, attribute="MyGpt", manifest=MANIFEST)
     upstream = Upstream(key="a-key")
-    async with upstream.serving():
-        upstream.say(Reply(("Bon", "jour")))
+    async with upstream.serve():
+        upstream.respond_with(Reply(("Bon", "jour")))
         settings = {"my_gpt": {"base_url": upstream.base_url("openai")}}
         async with supervisor_harness(tmp_path, handlers=settings, environ={"MY_GPT_KEY": "a-key"}) as host:
             messages = [{"role": "user", "content": "Hello"}]
@@ -28,8 +28,8 @@ async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Pa
             assert response["content"] == [{"type": "text", "text": "Bonjour"}]
             chunks = [chunk async for chunk in host.chunks("my_gpt", "chat", messages=messages)]
             assert [chunk["text"] for chunk in chunks if chunk["type"] == "text"] == ["Bon", "jour"]
-        assert upstream.last.asked.model == "small"
-        assert [turn.text for turn in upstream.last.asked.turns] == ["Hello"]
+        assert upstream.last_request.parsed.model == "small"
+        assert [turn.text for turn in upstream.last_request.parsed.turns] == ["Hello"]
 
 
 async def test_the_recipe_for_tools_calls_a_tool_and_reads_its_result(tmp_path: Path) -> None:

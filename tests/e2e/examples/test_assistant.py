@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from handler_host.config.loader import load_config
-from handler_host.testing import HostUnderTest, Received, Reply, Status, Upstream, host_under_test
+from handler_host.testing import HostUnderTest, RecordedRequest, Reply, Status, Upstream, host_under_test
 
 pytestmark = pytest.mark.alone
 
@@ -37,7 +37,7 @@ def stored_state(host: HostUnderTest) -> dict[str, Any]:
     """Return the user's messages and states in ``sheets``."""
 
     def dispatch(operation: str, **request: object) -> Any:
-        status, response = host.json("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
+        status, response = host.request("POST", f"/v1/handlers/sheets/{operation}", {"user_id": "ann", **request})
         assert status == 200, response
         return response
 
@@ -64,10 +64,10 @@ def test_it_runs_unchanged_with_all_five_roles_on_the_local_model(tmp_path: Path
     assert all("not the JSON that was asked for" in line for line in errors.splitlines())
 
 
-def play(received: Received) -> Reply:
+def play(received: RecordedRequest) -> Reply:
     """Reply as a good model does in each role."""
-    system = received.asked.system
-    said = received.asked.turns[-1].text
+    system = received.parsed.system
+    said = received.parsed.turns[-1].text
     if system.startswith("Summarise"):
         return Reply(("They ", "talk."))
     if system.startswith("List the facts"):
@@ -83,8 +83,8 @@ def play(received: Received) -> Reply:
 
 @pytest.fixture
 def provider() -> Iterator[Upstream]:
-    with Upstream(key="sk-test").running() as running:
-        running.say(play)
+    with Upstream(key="sk-test").run() as running:
+        running.respond_with(play)
         yield running
 
 
@@ -101,17 +101,17 @@ def test_with_a_provider_for_the_roles_it_keeps_the_conversation(tmp_path: Path,
         assert state["profile"] == [{"name": "city", "value": "Lyon"}]
         assert state["analyses"] == ["Curious."]
         assert output.endswith("played by: analyse=gpt_a, answer=gpt_a, extract=gpt_a, merge=gpt_a, summarise=gpt_a\n")
-        assert {received.asked.model for received in provider.requests} == {"some-model"}
-        responses = [r for r in provider.requests if r.asked.system.startswith("You are a friendly")]
-        assert "city: Lyon" in responses[-1].asked.system
-        assert "They talk." in responses[-1].asked.system
-        assert [turn.role for turn in responses[-1].asked.turns] == ["system", "user", "assistant", "user"]
-        extractions = [r for r in provider.requests if r.asked.system.startswith("List the facts")]
+        assert {received.parsed.model for received in provider.requests} == {"some-model"}
+        responses = [r for r in provider.requests if r.parsed.system.startswith("You are a friendly")]
+        assert "city: Lyon" in responses[-1].parsed.system
+        assert "They talk." in responses[-1].parsed.system
+        assert [turn.role for turn in responses[-1].parsed.turns] == ["system", "user", "assistant", "user"]
+        extractions = [r for r in provider.requests if r.parsed.system.startswith("List the facts")]
         assert extractions[0].body["response_format"]["json_schema"]["schema"]["required"] == ["facts"]
 
         # A second run continues with the stored state; a role that fails is reported, and the conversation continues.
-        provider.say(
-            lambda received: Status(400, "no") if received.asked.system.startswith("Merge") else play(received)
+        provider.respond_with(
+            lambda received: Status(400, "no") if received.parsed.system.startswith("Merge") else play(received)
         )
         _, errors, state = converse(host, roles, "I have left Lyon.")
         assert "merge: the provider refused the request (400): no" in errors

@@ -47,12 +47,12 @@ def environments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.slow
 class TestEnvironment:
     def test_has_another_version_of_an_sdk(self, environment: Path) -> None:
-        with Upstream().running() as provider:
+        with Upstream().run() as provider:
             settings = {"base_url": provider.base_url("openai")}
             with worker_under_test("gpt_a", settings) as worker:
                 assert worker.chat("Hi").text == Reply().text
                 assert worker.status.python == str(environment / "bin" / "python")
-            assert provider.last.headers["x-stainless-package-version"].startswith("3.")
+            assert provider.last_request.headers["x-stainless-package-version"].startswith("3.")
 
     def test_list_shows_contents_and_warns_of_other_directories(self, environment: Path, run: Run) -> None:
         (environment.parent / "gpt_z").mkdir()

@@ -205,8 +205,8 @@ async def test_the_native_routes_turn_too_and_pass_over_who_has_no_such_operatio
 
 
 async def test_the_deadline_is_for_all_of_them_together(tmp_path: Path) -> None:
-    async with Upstream().serving() as upstream:
-        upstream.say(Silence())
+    async with Upstream().serve() as upstream:
+        upstream.respond_with(Silence())
         install_plugin(tmp_path, "silent", SILENT)
         install_plugin(tmp_path, "other", ONLY)
         handlers = {"silent": {"fallback": ("other",), "url": upstream.url}}
@@ -215,12 +215,12 @@ async def test_the_deadline_is_for_all_of_them_together(tmp_path: Path) -> None:
             status, handler, content = await complete(host, "silent")
             assert (status, handler, content["error"]["code"]) == (504, "silent", "deadline_exceeded")
             assert host.supervisor.status("other").state == "cold"
-            await asyncio.wait_for(asyncio.wrap_future(upstream.left), 30)
+            await asyncio.wait_for(asyncio.wrap_future(upstream.disconnected), 30)
 
 
 async def test_a_handler_that_is_silent_for_its_first_byte_is_given_up_for_another(tmp_path: Path) -> None:
-    async with Upstream().serving() as upstream:
-        upstream.say(Silence())
+    async with Upstream().serve() as upstream:
+        upstream.respond_with(Silence())
         install_plugin(tmp_path, "silent", SILENT)
         install_plugin(tmp_path, "other", ONLY)
         own = {"fallback": ("other",), "url": upstream.url, "first_byte_timeout": 0.3}
@@ -228,20 +228,20 @@ async def test_a_handler_that_is_silent_for_its_first_byte_is_given_up_for_anoth
             body = {"model": "silent", "messages": ASK, "stream": True}
             async with host.ask("POST", "/v1/chat/completions", json=body) as response:
                 assert response.headers["X-Handler"] == "other"
-            await asyncio.wait_for(asyncio.wrap_future(upstream.left), 30)
+            await asyncio.wait_for(asyncio.wrap_future(upstream.disconnected), 30)
 
 
 async def test_a_client_that_leaves_while_the_second_works_leaves_nothing_behind(tmp_path: Path) -> None:
-    async with Upstream().serving() as upstream:
-        upstream.say(Silence())
+    async with Upstream().serve() as upstream:
+        upstream.respond_with(Silence())
         install_plugin(tmp_path, "first", FAILING)
         install_plugin(tmp_path, "silent", SILENT)
         handlers = {"first": {"how": "upstream_error", "fallback": ("silent",)}, "silent": {"url": upstream.url}}
         async with running(tmp_path, handlers=handlers) as host:
             asking = asyncio.create_task(complete(host, stream=True))
-            await asyncio.wait_for(asyncio.wrap_future(upstream.asked), 30)
+            await asyncio.wait_for(asyncio.wrap_future(upstream.first_request), 30)
             asking.cancel()
-            await asyncio.wait_for(asyncio.wrap_future(upstream.left), 30)
+            await asyncio.wait_for(asyncio.wrap_future(upstream.disconnected), 30)
             await host.supervisor.unload("silent")
             assert host.supervisor.in_flight == 0
 
@@ -252,8 +252,8 @@ async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same
     from handler_host.testing import host_under_test
 
     def run() -> tuple[list[tuple[int, Any]], str]:
-        with Upstream().running() as upstream:
-            upstream.say(Status(503), Reply(("Bon", "jour")))
+        with Upstream().run() as upstream:
+            upstream.respond_with(Status(503), Reply(("Bon", "jour")))
             config = (
                 f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\nfallback = ["gpt_e"]\n'
                 "[handlers.gpt_e]\ncontext = 512\nmax_tokens = 4\n"

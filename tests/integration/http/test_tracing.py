@@ -238,7 +238,7 @@ SDKS: list[tuple[str, ProtocolName, dict[str, Any]]] = [
 async def test_an_sdks_request_to_its_provider_is_a_part_of_the_trace(
     handler: str, protocol: ProtocolName, more: dict[str, Any], spans: InMemorySpanExporter
 ) -> None:
-    async with Upstream().serving() as provider:
+    async with Upstream().serve() as provider:
         config = Config(
             server=ServerConfig(port=0),
             tracing=TracingConfig(enabled=True),
@@ -255,6 +255,6 @@ async def test_an_sdks_request_to_its_provider_is_a_part_of_the_trace(
                 (span,) = spans.get_finished_spans()
                 assert span.context is not None
                 expected = f"00-{span.context.trace_id:032x}-{span.context.span_id:016x}-"
-                assert provider.last.headers["traceparent"].startswith(expected)
+                assert provider.last_request.headers["traceparent"].startswith(expected)
                 if handler == "gpt_d":
-                    assert provider.last.headers["x-own"] == "kept"
+                    assert provider.last_request.headers["x-own"] == "kept"

@@ -25,7 +25,7 @@ def calling(arguments: str = "{}") -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[HostUnderTest, Upstream]]:
-    with Upstream().running() as upstream:
+    with Upstream().run() as upstream:
         bases = {
             "openai": upstream.base_url("openai"),
             "anthropic": upstream.base_url("anthropic"),
@@ -51,12 +51,12 @@ def host(running: tuple[HostUnderTest, Upstream]) -> Iterator[HostUnderTest]:
     upstream.reset()
     yield found
     assert upstream.requests == []
-    _, told = found.admin("GET", "/handlers")
+    _, told = found.admin_request("GET", "/handlers")
     assert {each["name"]: each["last_exit"] for each in told["handlers"] if each["last_exit"]} == {}
 
 
 def refused(host: HostUnderTest, path: str, body: dict[str, Any]) -> dict[str, Any]:
-    status, content = host.json("POST", path, body)
+    status, content = host.request("POST", path, body)
     assert status == 400, content
     error: dict[str, Any] = content["error"]
     return error

@@ -37,7 +37,7 @@ class TestConformance(ChatConformance):
 @contextmanager
 def gpt_a(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
     """Run the handler in front of a provider."""
-    with Upstream().running() as provider:
+    with Upstream().run() as provider:
         keys = {"base_url": provider.base_url("openai"), "retries": 0, **settings}
         with worker_under_test("gpt_a", keys, secrets={"OPENAI_API_KEY": KEY}) as worker:
             yield worker, provider
@@ -90,17 +90,17 @@ def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUn
         "frequency_penalty": 0.2,
         "user": "u",
     }
-    worker.ask("chat", request)
-    worker.ask("chat", {**request, "model": "asked"})
+    worker.dispatch("chat", request)
+    worker.dispatch("chat", {**request, "model": "asked"})
     sent, again = (received.body for received in provider.requests)
     assert sent == {**request, "model": "configured", "stream": True, "stream_options": {"include_usage": True}}
     assert again["model"] == "asked"
-    assert provider.last.key == KEY
-    assert provider.last.headers["X-Team"] == "blue"
+    assert provider.last_request.key == KEY
+    assert provider.last_request.headers["X-Team"] == "blue"
 
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
-    provider.say(Reply((), refusal="I will not", finish="content_filter"))
+    provider.respond_with(Reply((), refusal="I will not", finish="content_filter"))
     response = worker.chat("Hi")
     assert (response.refusal, response.finish_reason) == ("I will not", "content_filter")
 
@@ -119,7 +119,7 @@ def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) ->
 def test_a_providers_refusal_becomes_the_hosts_error(
     worker: WorkerUnderTest, provider: Upstream, status: Status, kind: type[HostError], told: str, param: str | None
 ) -> None:
-    provider.say(status)
+    provider.respond_with(status)
     error = worker.error_of("chat", ASK)
     assert type(error) is kind
     assert told in error.message
@@ -129,7 +129,7 @@ def test_a_providers_refusal_becomes_the_hosts_error(
 
 def test_an_error_event_without_openais_shape_ends_the_stream(worker: WorkerUnderTest, provider: Upstream) -> None:
     """As some compatible servers send it, with status 200."""
-    provider.say(Raw((f"data: {json.dumps({'error': 'overheated'})}\n\n".encode(),)))
+    provider.respond_with(Raw((f"data: {json.dumps({'error': 'overheated'})}\n\n".encode(),)))
     assert isinstance(worker.error_of("chat", ASK), UpstreamError)
 
 
@@ -143,7 +143,7 @@ def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
         {"choices": None, "usage": {"completion_tokens": 2}},
     ]
     events = [f"data: {json.dumps(chunk)}\n\n".encode() for chunk in chunks]
-    provider.say(Raw((*events, b"data: [DONE]\n\n")))
+    provider.respond_with(Raw((*events, b"data: [DONE]\n\n")))
     response = worker.chat("Hi")
     assert response.tool_calls[0].function == FunctionCall(name="look", arguments="")
     assert (response.finish_reason, response.usage) == ("tool_calls", Usage(completion_tokens=2))
@@ -151,30 +151,30 @@ def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
 
 def test_a_chunk_that_is_none_of_openais_is_the_providers_fault(worker: WorkerUnderTest, provider: Upstream) -> None:
     for data in ({"choices": [{"delta": {"content": 5}}]}, ["no chunk"]):
-        provider.say(Raw((f"data: {json.dumps(data)}\n\n".encode(), b"data: [DONE]\n\n")))
+        provider.respond_with(Raw((f"data: {json.dumps(data)}\n\n".encode(), b"data: [DONE]\n\n")))
         assert "not one of OpenAI's" in worker.error_of("chat", ASK).message
 
 
 def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
     chunk: dict[str, Any] = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     chunk["choices"] = [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]
-    provider.say(Raw((f"data: {json.dumps(chunk)}\n\n".encode(), b"data: [DONE]\n\n"), held=True))
+    provider.respond_with(Raw((f"data: {json.dumps(chunk)}\n\n".encode(), b"data: [DONE]\n\n"), stays_open=True))
     assert worker.chat("Hi").text == "Hello"
-    provider.left.result(30)
-    provider.say(Reply())
+    provider.disconnected.result(30)
+    provider.respond_with(Reply())
     assert worker.chat("Hi").text == "Hello you"
 
 
 def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
     with gpt_a(retries=2) as (worker, provider):
         soon = Status(503, retry_after=0)
-        provider.say(soon, soon, Reply())
+        provider.respond_with(soon, soon, Reply())
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
-        provider.say(soon)
+        provider.respond_with(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
         assert len(provider.requests) == 6
-        provider.say(Reply().breaking("cut"))
+        provider.respond_with(Reply().with_fault("cut"))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
         assert len(provider.requests) == 7
 

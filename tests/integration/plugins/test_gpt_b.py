@@ -45,7 +45,7 @@ class TestConformance(ChatConformance):
 @contextmanager
 def gpt_b(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
     """Run the handler in front of a provider."""
-    with Upstream().running() as provider:
+    with Upstream().run() as provider:
         keys = {"base_url": provider.base_url("anthropic"), "retries": 0, **settings}
         with worker_under_test("gpt_b", keys, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
             yield worker, provider
@@ -119,8 +119,8 @@ def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
         "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}},
         "user": "u",
     }
-    worker.ask("chat", request)
-    assert provider.last.body == {
+    worker.dispatch("chat", request)
+    assert provider.last_request.body == {
         "model": "configured",
         "stream": True,
         "system": [{"type": "text", "text": "Be brief."}, {"type": "text", "text": "Be kind."}],
@@ -163,15 +163,15 @@ def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
         "output_config": {"format": {"type": "json_schema", "schema": {**SCHEMA, "additionalProperties": False}}},
         "metadata": {"user_id": "u"},
     }
-    assert provider.last.key == KEY
-    assert provider.last.headers["X-Team"] == "blue"
+    assert provider.last_request.key == KEY
+    assert provider.last_request.headers["X-Team"] == "blue"
 
 
 def test_a_short_request_has_the_configured_model_and_limit_and_nothing_else(
     worker: WorkerUnderTest, provider: Upstream
 ) -> None:
-    worker.ask("chat", ASK)
-    assert provider.last.body == {"model": "configured", "max_tokens": 77, "stream": True, **ASK}
+    worker.dispatch("chat", ASK)
+    assert provider.last_request.body == {"model": "configured", "max_tokens": 77, "stream": True, **ASK}
 
 
 def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
@@ -179,7 +179,7 @@ def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
 ) -> None:
     """The newer one, which the SDK asks for, refuses them for every model."""
     for fields in ({}, {"temperature": 0.5}, {"top_p": 0.5}):
-        worker.ask("chat", {**ASK, **fields})
+        worker.dispatch("chat", {**ASK, **fields})
     versions = [received.headers["anthropic-version"] for received in provider.requests]
     assert versions[1:] == ["2023-06-01"] * 2
     assert versions[0] > "2023-06-01"
@@ -201,8 +201,8 @@ def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
 def test_each_tool_choice_has_its_word(
     worker: WorkerUnderTest, provider: Upstream, fields: dict[str, Any], sent: dict[str, Any] | None
 ) -> None:
-    worker.ask("chat", {**ASK, "tools": [TOOL], **fields})
-    assert provider.last.body.get("tool_choice") == sent
+    worker.dispatch("chat", {**ASK, "tools": [TOOL], **fields})
+    assert provider.last_request.body.get("tool_choice") == sent
 
 
 @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ def test_what_has_no_counterpart_is_refused_by_name(
 def test_each_stop_reason_has_its_finish_reason(
     worker: WorkerUnderTest, provider: Upstream, reason: str, finish: str
 ) -> None:
-    provider.say(stream(START, stop(reason)))
+    provider.respond_with(stream(START, stop(reason)))
     response = worker.chat("Hi")
     assert response.finish_reason == finish
     assert response.usage == Usage(prompt_tokens=5, completion_tokens=3, total_tokens=8)
@@ -270,7 +270,7 @@ def test_each_stop_reason_has_its_finish_reason(
 
 def test_a_refusal_comes_with_what_is_said_about_it(worker: WorkerUnderTest, provider: Upstream) -> None:
     details = {"type": "refusal", "category": "bio", "explanation": "I will not"}
-    provider.say(stream(START, stop("refusal", stop_details=details)))
+    provider.respond_with(stream(START, stop("refusal", stop_details=details)))
     response = worker.chat("Hi")
     assert (response.refusal, response.finish_reason) == ("I will not", "content_filter")
 
@@ -278,13 +278,15 @@ def test_a_refusal_comes_with_what_is_said_about_it(worker: WorkerUnderTest, pro
 def test_cached_tokens_count_as_tokens_of_the_prompt(worker: WorkerUnderTest, provider: Upstream) -> None:
     """Anthropic counts them apart from the others."""
     usage = {"input_tokens": 1, "cache_creation_input_tokens": 20, "cache_read_input_tokens": 300, "output_tokens": 1}
-    provider.say(stream({"type": "message_start", "message": {"model": "m", "usage": usage}}, stop("end_turn")))
+    provider.respond_with(
+        stream({"type": "message_start", "message": {"model": "m", "usage": usage}}, stop("end_turn"))
+    )
     assert worker.chat("Hi").usage == Usage(prompt_tokens=321, completion_tokens=3, total_tokens=324)
 
 
 def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, provider: Upstream) -> None:
     """Pings, thinking with its signature, and kinds of events that come one day."""
-    provider.say(
+    provider.respond_with(
         stream(
             START,
             {"type": "ping"},
@@ -306,7 +308,7 @@ def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, pr
 def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, provider: Upstream) -> None:
     block = {"type": "tool_use", "id": "c1", "name": "now", "input": {}}
     empty = {"type": "input_json_delta", "partial_json": ""}
-    provider.say(
+    provider.respond_with(
         stream(
             START,
             {"type": "content_block_start", "index": 0, "content_block": block},
@@ -334,7 +336,7 @@ def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, p
 def test_a_providers_refusal_becomes_the_hosts_error(
     worker: WorkerUnderTest, provider: Upstream, status: Status, kind: type[HostError], told: str
 ) -> None:
-    provider.say(status)
+    provider.respond_with(status)
     error = worker.error_of("chat", ASK)
     assert type(error) is kind
     assert told in error.message
@@ -356,34 +358,34 @@ def test_a_providers_refusal_becomes_the_hosts_error(
 def test_an_error_within_a_stream_is_the_same_as_with_a_status(
     worker: WorkerUnderTest, provider: Upstream, type_: str, kind: type[HostError]
 ) -> None:
-    provider.say(stream(START, {"type": "error", "error": {"type": type_, "message": "no"}}))
+    provider.respond_with(stream(START, {"type": "error", "error": {"type": type_, "message": "no"}}))
     assert type(worker.error_of("chat", ASK)) is kind
 
 
 def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
     with gpt_b(retries=2) as (worker, provider):
         soon = Status(529, retry_after=0)
-        provider.say(soon, soon, Reply())
+        provider.respond_with(soon, soon, Reply())
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
-        provider.say(soon)
+        provider.respond_with(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
         assert len(provider.requests) == 6
         # It begins, and then says that it is overloaded: nothing of an answer has been passed on.
         overloaded = stream(START, {"type": "error", "error": {"type": "overloaded_error", "message": "no"}})
-        provider.say(overloaded, Reply())
+        provider.respond_with(overloaded, Reply())
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 8
-        provider.say(Reply().breaking("cut"))
+        provider.respond_with(Reply().with_fault("cut"))
         assert isinstance(worker.error_of("chat", ASK), UpstreamError)
         assert len(provider.requests) == 9
 
 
 def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
     request = {**user("one two three"), "tools": [TOOL], "max_tokens": 5, "temperature": 0.5}
-    assert worker.ask("count_tokens", request) == {"input_tokens": 3}
-    assert provider.last.path == "/v1/messages/count_tokens"
-    assert set(provider.last.body) == {"model", "messages", "tools"}
+    assert worker.dispatch("count_tokens", request) == {"input_tokens": 3}
+    assert provider.last_request.path == "/v1/messages/count_tokens"
+    assert set(provider.last_request.body) == {"model", "messages", "tools"}
     assert isinstance(worker.error_of("count_tokens", {"messages": []}), InvalidInput)
     provider.key = "another"
     try:
@@ -406,9 +408,9 @@ def test_without_a_key_and_without_another_server_the_activation_says_what_to_se
 
 def test_a_server_without_a_key_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
-    with Upstream().running() as provider, worker_under_test("gpt_b", {"base_url": provider.url}) as worker:
+    with Upstream().run() as provider, worker_under_test("gpt_b", {"base_url": provider.url}) as worker:
         assert worker.chat("Hi").text == "Hello you"
-        assert provider.last.key == "no-key"
+        assert provider.last_request.key == "no-key"
 
 
 @pytest.fixture(scope="module")

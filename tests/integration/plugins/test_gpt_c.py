@@ -30,7 +30,7 @@ from handler_host.plugin import (
 from handler_host.testing import (
     ChatConformance,
     Raw,
-    Received,
+    RecordedRequest,
     Reply,
     Status,
     Step,
@@ -73,7 +73,7 @@ class TestGoogleGenAi(ChatConformance):
 
 @pytest.fixture(scope="module")
 def provider() -> Iterator[Upstream]:
-    with Upstream().running() as running:
+    with Upstream().run() as running:
         yield running
 
 
@@ -92,8 +92,8 @@ def _reset(provider: Upstream) -> None:
 def streamed(*responses: Any) -> Step:
     """Return a stream of answers as Google sends them, and all of them in one to a client that asks for no stream."""
 
-    def step(received: Received) -> Raw:
-        if received.asked.streamed:
+    def step(received: RecordedRequest) -> Raw:
+        if received.parsed.streamed:
             return Raw(tuple(f"data: {json.dumps(response)}\r\n\r\n".encode() for response in responses))
         whole = responses[-1]
         for response in reversed(responses[:-1]):
@@ -114,7 +114,7 @@ def both(worker: WorkerUnderTest) -> list[dict[str, Any]]:
 def both_errors(worker: WorkerUnderTest) -> list[HostError]:
     """Return the error of a plain call, and that of a stream."""
     with pytest.raises(HostError) as caught:
-        list(worker.stream("chat", ASK))
+        list(worker.dispatch_stream("chat", ASK))
     return [worker.error_of("chat", ASK), caught.value]
 
 
@@ -164,7 +164,7 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
         presence_penalty=0.5,
         frequency_penalty=0.25,
     )
-    received = provider.last
+    received = provider.last_request
     sent = json.dumps(received.body)
     for spelt, name in (("mime_type", "mimeType"), ("parameters_json_schema", "parametersJsonSchema")):
         sent = sent.replace(spelt, name)  # google-genai spells these so, and Google takes both
@@ -223,7 +223,7 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
     assert "1.0" not in json.dumps(body), "a whole number has become a fraction"
     assert received.path == "/v1beta/models/gemini-3-pro:generateContent"
     list(worker.chat_chunks("Hi", model="gemini-3-pro"))
-    assert provider.last.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
+    assert provider.last_request.path == "/v1beta/models/gemini-3-pro:streamGenerateContent?alt=sse"
     assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
 
 
@@ -232,9 +232,9 @@ def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
 ) -> None:
     messages = [{"role": "system", "content": "Be very brief."}, {"role": "user", "content": "Who am I?"}]
     tools = [{"type": "function", "function": {"name": "look"}}]
-    assert worker.ask("count_tokens", {"messages": messages, "tools": tools}) == {"input_tokens": 6}
-    assert provider.last.path == "/v1beta/models/gemini-2.5-flash:countTokens"
-    counted = provider.last.body["generateContentRequest"]
+    assert worker.dispatch("count_tokens", {"messages": messages, "tools": tools}) == {"input_tokens": 6}
+    assert provider.last_request.path == "/v1beta/models/gemini-2.5-flash:countTokens"
+    counted = provider.last_request.body["generateContentRequest"]
     assert counted["model"] == "models/gemini-2.5-flash"
     assert counted["tools"] == [{"functionDeclarations": [{"name": "look"}]}]
     assert worker.error_of("count_tokens", {"messages": []}).param == "messages"
@@ -242,7 +242,7 @@ def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
 
 def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: Upstream) -> None:
     usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "totalTokenCount": 9}
-    provider.say(
+    provider.respond_with(
         streamed(
             said({"text": "hm", "thought": True}),
             said({"text": "Hi", "thoughtSignature": "AA=="}),
@@ -262,13 +262,13 @@ def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: U
 def test_what_the_provider_cuts_short_for_its_content_says_so(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
-    provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
+    provider.respond_with(streamed(said({"text": "Once"}), said(finishReason=reason)))
     for response in both(worker):
         assert (response.text, response.finish_reason) == ("Once", "content_filter")
 
 
 def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTest, provider: Upstream) -> None:
-    provider.say(streamed({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}))
+    provider.respond_with(streamed({"promptFeedback": {"blockReason": "PROHIBITED_CONTENT"}}))
     for error in both_errors(worker):
         assert type(error) is ContentRefused
         assert "PROHIBITED_CONTENT" in error.message
@@ -278,7 +278,7 @@ def test_a_prompt_that_is_blocked_is_the_providers_refusal(worker: WorkerUnderTe
 def test_an_answer_that_ended_before_it_was_whole_is_an_error(
     worker: WorkerUnderTest, provider: Upstream, reason: str
 ) -> None:
-    provider.say(streamed(said({"text": "Once"}), said(finishReason=reason)))
+    provider.respond_with(streamed(said({"text": "Once"}), said(finishReason=reason)))
     for error in both_errors(worker):
         assert type(error) is UpstreamError
         assert reason in error.message
@@ -286,31 +286,31 @@ def test_an_answer_that_ended_before_it_was_whole_is_an_error(
 
 def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstream) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
-    provider.say(refused(400, f"API key not valid: {KEY}", info))
+    provider.respond_with(refused(400, f"API key not valid: {KEY}", info))
     error = worker.error_of("chat", ASK)
     assert type(error) is UpstreamAuth
     assert KEY not in error.message
     violation = {"field": "generation_config.top_p", "description": "too high"}
     bad = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
-    provider.say(refused(400, "Invalid value", bad))
+    provider.respond_with(refused(400, "Invalid value", bad))
     error = worker.error_of("chat", ASK)
     assert (type(error), error.param) == (UpstreamBadRequest, "generation_config.top_p")
     retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}
-    provider.say(refused(429, "Quota exceeded", retry))
+    provider.respond_with(refused(429, "Quota exceeded", retry))
     error = worker.error_of("chat", ASK)
     assert (type(error), error.retry_after) == (UpstreamRateLimited, 17.5)
-    provider.say(streamed(said({"text": "Once"}), {"error": {"code": 503, "message": "overloaded"}}))
+    provider.respond_with(streamed(said({"text": "Once"}), {"error": {"code": 503, "message": "overloaded"}}))
     with pytest.raises(UpstreamOverloaded):
-        list(worker.stream("chat", ASK))
+        list(worker.dispatch_stream("chat", ASK))
 
 
 def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderTest, provider: Upstream) -> None:
     text = "ä" * 3_000_000
-    provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
+    provider.respond_with(streamed(said({"text": text}), said(finishReason="STOP")))
     assert worker.chat("Hi").text == text
     # A piece of a stream goes to the client in one frame, which the host bounds.
     text = "ä" * 300_000
-    provider.say(streamed(said({"text": text}), said(finishReason="STOP")))
+    provider.respond_with(streamed(said({"text": text}), said(finishReason="STOP")))
     assert [response.text for response in both(worker)] == [text, text]
     for chunk in (
         {"candidates": 5},
@@ -320,7 +320,7 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
         "x",
         7,
     ):
-        provider.say(streamed(chunk))
+        provider.respond_with(streamed(chunk))
         for error in both_errors(worker):
             assert isinstance(error, UpstreamError)
     assert worker.status.generation == 1
@@ -358,18 +358,18 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
     settings = {"sdk": sdk, "base_url": provider.url, "retries": 2}
     soon = Status(503, retry_after=0)
     with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
-        provider.say(soon, soon, Reply())
+        provider.respond_with(soon, soon, Reply())
         assert worker.chat("Hi").text == Reply().text
         assert len(provider.requests) == 3
-        provider.say(soon)
+        provider.respond_with(soon)
         assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
         assert len(provider.requests) == 6
-        provider.say(Reply().breaking("cut", after=1))
+        provider.respond_with(Reply().with_fault("cut", after=1))
         with pytest.raises(UpstreamError):
             list(worker.chat_chunks("Hi"))
         assert len(provider.requests) == 7
         # Of a plain answer that broke off the client has nothing yet.
-        provider.say(Reply().breaking("cut"), Reply())
+        provider.respond_with(Reply().with_fault("cut"), Reply())
         assert worker.chat("Hi").text == Reply().text
         assert len(provider.requests) == 9
 
@@ -423,7 +423,7 @@ def test_its_faults_are_told_as_ours(
 ) -> None:
     mock.fail(behavior)
     with pytest.raises(HostError) as caught:
-        list(mocked.stream("chat", ASK))
+        list(mocked.dispatch_stream("chat", ASK))
     error = caught.value
     assert type(error) is kind
     assert len(mock.requests) == 1
@@ -450,8 +450,8 @@ def test_a_server_that_takes_no_key_gets_none_of_ours(
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     with worker_under_test("gpt_c", {"sdk": sdk, "base_url": provider.url, "api_version": "v1"}) as worker:
         assert worker.chat("Hi").text == Reply().text
-    assert provider.last.key in (None, "no-key")
-    assert provider.last.path.startswith("/v1/models/gemini-")
+    assert provider.last_request.key in (None, "no-key")
+    assert provider.last_request.path.startswith("/v1/models/gemini-")
 
 
 def test_an_sdk_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,10 +32,10 @@ from handler_host.plugin import (
     UpstreamUnreachable,
 )
 from handler_host.testing import (
-    Called,
     ChatConformance,
     Raw,
     Reply,
+    ScriptedToolCall,
     Silence,
     Status,
     Upstream,
@@ -76,28 +76,28 @@ class OverLiteLLM(ChatConformance):
         assert cls.protocol is not None
         return {"api_base": bases(upstream), "model": MODELS[cls.protocol], "retries": 0}
 
-    def test_the_requests_model_is_the_one_that_is_asked(self) -> None:
+    def test_the_model_of_the_request_is_sent(self) -> None:
         """A model string of LiteLLM's: its first part is the provider, and not sent."""
         self.worker.chat("Hi", model=f"{self.protocol}/another-model")
-        assert self.upstream.last.asked.model == "another-model"
+        assert self.upstream.last_request.parsed.model == "another-model"
 
 
 class TestOpenAI(OverLiteLLM):
     protocol = "openai"
-    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestAnthropic(OverLiteLLM):
     protocol = "anthropic"
-    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
     refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestGemini(OverLiteLLM):
     protocol = "gemini"
-    test_a_provider_that_is_not_there_is_told = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
     refuses = frozenset({"user", "parallel_tool_calls"})
     impatient: ClassVar[Mapping[str, Any]] = {"timeout": 0.5, "plain_timeout": 0.5}
 
@@ -105,7 +105,7 @@ class TestGemini(OverLiteLLM):
 @contextmanager
 def gpt_d(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
     """Run the handler in front of a provider."""
-    with Upstream().running() as provider:
+    with Upstream().run() as provider:
         keys = {"api_base": bases(provider), "retries": 0, **settings}
         with worker_under_test("gpt_d", keys, secrets=SECRETS) as worker:
             yield worker, provider
@@ -158,23 +158,26 @@ def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTes
         "frequency_penalty": 0.2,
         "user": "u",
     }
-    worker.ask("chat", request)
-    assert provider.last.body == {**request, "model": "configured"}
-    list(worker.stream("chat", request))
-    assert provider.last.body == {
+    worker.dispatch("chat", request)
+    assert provider.last_request.body == {**request, "model": "configured"}
+    list(worker.dispatch_stream("chat", request))
+    assert provider.last_request.body == {
         **request,
         "model": "configured",
         "stream": True,
         "stream_options": {"include_usage": True},
     }
-    assert provider.last.key == SECRETS["OPENAI_API_KEY"]
-    assert provider.last.headers["X-Team"] == "blue"
+    assert provider.last_request.key == SECRETS["OPENAI_API_KEY"]
+    assert provider.last_request.headers["X-Team"] == "blue"
 
 
 @pytest.mark.parametrize("protocol", MODELS)
 def test_each_provider_gets_its_own_key(worker: WorkerUnderTest, provider: Upstream, protocol: Any) -> None:
     assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
-    assert (provider.last.protocol, provider.last.key) == (protocol, SECRETS[f"{protocol.upper()}_API_KEY"])
+    assert (provider.last_request.protocol, provider.last_request.key) == (
+        protocol,
+        SECRETS[f"{protocol.upper()}_API_KEY"],
+    )
 
 
 def test_a_model_of_no_provider_is_refused_by_name(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -191,11 +194,11 @@ def test_the_provider_is_asked_for_a_stream_by_a_client_only_that_takes_one(
     """LiteLLM's streams cost three times the processor time of its plain calls."""
     worker.chat("Hi", model=MODELS[protocol])
     list(worker.chat_chunks("Hi", model=MODELS[protocol]))
-    assert [received.asked.streamed for received in provider.requests] == [False, True]
+    assert [received.parsed.streamed for received in provider.requests] == [False, True]
 
 
 def test_a_refusal_comes_through(worker: WorkerUnderTest, provider: Upstream) -> None:
-    provider.say(Reply((), refusal="I will not", finish="stop"))
+    provider.respond_with(Reply((), refusal="I will not", finish="stop"))
     for response in (worker.chat("Hi"), accumulate(worker.chat_chunks("Hi"))):
         assert (response.refusal, response.finish_reason, response.text) == ("I will not", "stop", None)
 
@@ -206,7 +209,7 @@ def test_a_plain_answer_is_the_streamed_one_joined(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any, finish: Any
 ) -> None:
     """Of an answer that Gemini's filter has ended LiteLLM drops the text, of plain ones only."""
-    provider.say(Reply(finish=finish))
+    provider.respond_with(Reply(finish=finish))
     response = worker.chat("Hi", model=MODELS[protocol])
     assert response == accumulate(worker.chat_chunks("Hi", model=MODELS[protocol]))
     assert (response.text, response.finish_reason, response.model) == ("Hello you", finish, "served-model")
@@ -216,7 +219,7 @@ def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
     worker: WorkerUnderTest, provider: Upstream
 ) -> None:
     """LiteLLM would take it out, of plain answers only."""
-    provider.say(Reply(("<think>hm</think>", "Hello")))
+    provider.respond_with(Reply(("<think>hm</think>", "Hello")))
     assert worker.chat("Hi").text == "<think>hm</think>Hello"
 
 
@@ -224,8 +227,8 @@ def test_what_a_model_thinks_in_its_text_is_kept_whole_as_in_a_stream(
 def test_two_tool_calls_of_a_plain_answer_are_told_apart(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any
 ) -> None:
-    look, smell = Called("look", {"at": "the sun"}), Called("smell", {"at": "roses"}, id="call_2")
-    provider.say(Reply(("I see",), finish="tool_calls", calls=(look, smell)))
+    look, smell = ScriptedToolCall("look", {"at": "the sun"}), ScriptedToolCall("smell", {"at": "roses"}, id="call_2")
+    provider.respond_with(Reply(("I see",), finish="tool_calls", calls=(look, smell)))
     response = worker.chat("Look!", model=MODELS[protocol], tools=[TOOL])
     assert (response.text, response.finish_reason) == ("I see", "tool_calls")
     found = [(call.function.name, json.loads(call.function.arguments)) for call in response.tool_calls]
@@ -246,7 +249,7 @@ def test_a_plain_answer_that_is_none_is_the_providers_error_and_not_the_clients(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any, document: dict[str, Any], told: str
 ) -> None:
     """LiteLLM calls some of them a bad request (422), and puts its traceback into the message."""
-    provider.say(Raw((json.dumps(document).encode(),), content_type="application/json"))
+    provider.respond_with(Raw((json.dumps(document).encode(),), content_type="application/json"))
     error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
     assert type(error) is UpstreamError
     assert told in error.message
@@ -257,12 +260,12 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
     events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
-    provider.say(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
+    provider.respond_with(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
     expected = ChatResponse(content=[TextPart(text="Hello")], finish_reason="stop", usage=None, model="m")
     assert accumulate(worker.chat_chunks("Hi")) == expected
     choice = {"index": 0, "message": {"role": "assistant", "content": "Hello"}, "finish_reason": "stop"}
     whole = {**chunk, "object": "chat.completion", "choices": [choice]}
-    provider.say(Raw((json.dumps(whole).encode(),), content_type="application/json"))
+    provider.respond_with(Raw((json.dumps(whole).encode(),), content_type="application/json"))
     assert worker.chat("Hi") == expected
 
 
@@ -280,7 +283,7 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
 def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any, status: Status, kind: type[HostError], told: str
 ) -> None:
-    provider.say(status)
+    provider.respond_with(status)
     error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
     assert type(error) is kind
     assert told in error.message
@@ -302,9 +305,9 @@ def test_a_failure_of_litellms_own_is_told_without_its_traceback() -> None:
 def test_content_that_openai_refuses_and_the_field_it_names_are_told(
     worker: WorkerUnderTest, provider: Upstream
 ) -> None:
-    provider.say(Status(400, "not this", code="content_filter"))
+    provider.respond_with(Status(400, "not this", code="content_filter"))
     assert type(worker.error_of("chat", ASK)) is ContentRefused
-    provider.say(Status(400, "too long", param="messages[0]"))
+    provider.respond_with(Status(400, "too long", param="messages[0]"))
     assert worker.error_of("chat", ASK).param == "messages[0]"
 
 
@@ -313,17 +316,17 @@ def test_retries_are_made_in_one_place_within_bounds(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any
 ) -> None:
     soon = Status(503, retry_after=0)
-    provider.say(soon, soon, Reply())
+    provider.respond_with(soon, soon, Reply())
     assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert len(provider.requests) == 3
-    provider.say(soon)
+    provider.respond_with(soon)
     assert type(worker.error_of("chat", {**ASK, "model": MODELS[protocol]})) is UpstreamOverloaded
     assert len(provider.requests) == 6
     # When: an answer breaks off. Then: it is asked for again where the client has nothing of it yet, and not else.
-    provider.say(Reply().breaking("cut"), Reply())
+    provider.respond_with(Reply().with_fault("cut"), Reply())
     assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert len(provider.requests) == 8
-    provider.say(Reply().breaking("cut"))
+    provider.respond_with(Reply().with_fault("cut"))
     with pytest.raises(UpstreamError):
         list(worker.chat_chunks("Hi", model=MODELS[protocol]))
     assert len(provider.requests) == 9
@@ -337,8 +340,8 @@ def deployment(name: str, model: str, upstream: Upstream, **more: Any) -> dict[s
 @pytest.fixture(scope="module")
 def routed() -> Iterator[tuple[WorkerUnderTest, list[Upstream]]]:
     """Run the handler with deployments at three providers, and two at which nobody listens."""
-    with Upstream().running() as one, Upstream().running() as two, Upstream().running() as three:
-        with Upstream().running() as gone:
+    with Upstream().run() as one, Upstream().run() as two, Upstream().run() as three:
+        with Upstream().run() as gone:
             deployments = [
                 deployment("fast", MODELS["openai"], one),
                 deployment("fast", MODELS["anthropic"], two, secret="ANTHROPIC_API_KEY_2"),
@@ -361,7 +364,7 @@ def routed() -> Iterator[tuple[WorkerUnderTest, list[Upstream]]]:
 def router(routed: tuple[WorkerUnderTest, list[Upstream]]) -> tuple[WorkerUnderTest, list[Upstream]]:
     for number, each in enumerate(routed[1], 1):
         each.reset()
-        each.say(Reply((str(number),)))
+        each.respond_with(Reply((str(number),)))
     return routed
 
 
@@ -369,8 +372,8 @@ def test_deployments_of_a_name_share_its_requests(router: tuple[WorkerUnderTest,
     worker, (one, two, three) = router
     for _ in range(30):
         assert worker.chat("Hi").text in ("1", "2")
-    assert one.last.key == SECRETS["OPENAI_API_KEY"]
-    assert two.last.key == "the-second-key"
+    assert one.last_request.key == SECRETS["OPENAI_API_KEY"]
+    assert two.last_request.key == "the-second-key"
     assert not three.requests
     assert worker.chat("Hi", model="safe").text == "3"
     error = worker.error_of("chat", {**ASK, "model": "slow"})
@@ -382,19 +385,19 @@ def test_another_deployment_stands_in_then_the_fallback_and_nobody_is_asked_twic
 ) -> None:
     worker, (one, two, three) = router
     # When: one of them fails. Then: the other answers.
-    one.say(Status(500))
+    one.respond_with(Status(500))
     for _ in range(8):
         assert worker.chat("Hi").text == "2"
     assert len(two.requests) == 8
     assert len(one.requests) <= 8
     # When: the whole name fails. Then: the fallback answers, for a request, a stream and a wrong key, too.
-    two.say(Status(529))
+    two.respond_with(Status(529))
     assert worker.chat("Hi").text == "3"
     assert accumulate(worker.chat_chunks("Hi")).text == "3"
-    two.say(Status(401))
+    two.respond_with(Status(401))
     assert worker.chat("Hi").text == "3"
     # When: nobody answers. Then: the error is a provider's, and each was asked once.
-    three.say(Status(503, "closed today", retry_after=37))
+    three.respond_with(Status(503, "closed today", retry_after=37))
     before = [len(each.requests) for each in (one, two, three)]
     assert isinstance(worker.error_of("chat", ASK), UpstreamError)
     assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
@@ -405,14 +408,14 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
 ) -> None:
     worker, (one, _, three) = router
     for how in ("truncated", "cut"):
-        one.say(Reply().breaking(how, after=1))  # type: ignore[arg-type]
+        one.respond_with(Reply().with_fault(how, after=1))  # type: ignore[arg-type]
         with pytest.raises(UpstreamError):
             list(worker.chat_chunks("Hi", model="alone"))
-    one.say(Reply().breaking("stalled", after=1))
+    one.respond_with(Reply().with_fault("stalled", after=1))
     chunks = worker.chat_chunks("Hi", model="alone")
     assert next(chunk for chunk in chunks if isinstance(chunk, TextChunk)).text == "Hello"
     chunks.close()  # type: ignore[attr-defined]
-    one.left.result(30)
+    one.disconnected.result(30)
     assert len(one.requests) == 3
     assert not three.requests
 
@@ -422,24 +425,24 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
 ) -> None:
     worker, (one, _, three) = router
     # When: it breaks off on its way. Then: the fallback answers, and the client knows nothing of it.
-    one.say(Reply().breaking("cut"))
+    one.respond_with(Reply().with_fault("cut"))
     assert worker.chat("Hi", model="alone").text == "3"
     # When: it has no finish reason. Then: that is an error, of Gemini's, too.
     for name, each in (("alone", one), ("safe", three)):
-        each.say(Reply().breaking("truncated"))
+        each.respond_with(Reply().with_fault("truncated"))
         assert type(worker.error_of("chat", {**ASK, "model": name})) is UpstreamError
     # When: it is a refusal in words. Then: the words come through.
-    one.say(Reply((), refusal="I will not"))
+    one.respond_with(Reply((), refusal="I will not"))
     assert worker.chat("Hi", model="alone").refusal == "I will not"
     # When: the client leaves. Then: the provider's connection is closed, and nobody takes over.
     one.reset()
-    one.say(Silence())
+    one.respond_with(Silence())
     asked = len(three.requests)
-    asking = worker.begin("chat", {**ASK, "model": "alone"})
-    one.asked.result(30)
+    asking = worker.start_dispatch("chat", {**ASK, "model": "alone"})
+    one.first_request.result(30)
     asking.cancel()
-    one.left.result(30)
-    one.say(Reply(("again",)))
+    one.disconnected.result(30)
+    one.respond_with(Reply(("again",)))
     assert worker.chat("Hi", model="alone").text == "again"
     assert (len(one.requests), len(three.requests)) == (2, asked)
 
@@ -447,24 +450,24 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
 def test_a_plain_call_has_a_patience_of_its_own() -> None:
     """Its provider is silent until the answer is ready; each part of a stream has to come sooner."""
     with gpt_d(model="openai/gpt-4o", timeout=0.3, plain_timeout=60.0) as (worker, provider):
-        provider.say(Reply(pause=0.5))
+        provider.respond_with(Reply(pause=0.5))
         assert worker.chat("Hi").text == "Hello you"
         with pytest.raises(UpstreamTimeout):
             list(worker.chat_chunks("Hi"))
 
 
 @pytest.mark.parametrize("protocol", MODELS)
-def test_a_provider_that_is_not_there_is_told(router: tuple[WorkerUnderTest, list[Upstream]], protocol: str) -> None:
+def test_an_unreachable_provider_is_reported(router: tuple[WorkerUnderTest, list[Upstream]], protocol: str) -> None:
     error = router[0].error_of("chat", {**ASK, "model": f"gone-{protocol}"})
     assert type(error) is UpstreamUnreachable
 
 
 def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_that_is_told() -> None:
-    with Upstream().running() as one, Upstream().running() as two:
+    with Upstream().run() as one, Upstream().run() as two:
         listed = [deployment("fast", "openai/gpt-4o", each) for each in (one, two)]
         settings = {"deployments": listed, "cooldown": 3600, "retries": 0}
         with worker_under_test("gpt_d", settings, secrets=SECRETS) as worker:
-            one.say(Status(401))
+            one.respond_with(Status(401))
             for _ in range(30):
                 assert worker.chat("Hi").text == "Hello you"
             # The Router notes a failure a little after it.
@@ -473,7 +476,7 @@ def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_t
             for _ in range(30):
                 worker.chat("Hi")
             assert len(one.requests) == asked
-            two.say(Status(401))
+            two.respond_with(Status(401))
             errors = [worker.error_of("chat", ASK) for _ in range(30)]
             assert type(errors[0]) is UpstreamAuth
             assert isinstance(errors[-1], UpstreamRateLimited)
@@ -575,7 +578,7 @@ def test_activation_goes_to_no_network_reads_no_env_file_calls_nobody_back_and_t
 def test_the_fork_server_can_import_litellm_for_its_workers() -> None:
     """As the README advises: the worker then has it at once, in pages that it shares."""
     policy = {"preload": ("gpt_d.preload",)}
-    with Upstream().running() as provider:
+    with Upstream().run() as provider:
         settings = {"api_base": bases(provider), "retries": 0}
         with worker_under_test("gpt_d", settings, secrets=SECRETS, policy=policy) as worker:
             assert worker.chat("Hi").text == "Hello you"

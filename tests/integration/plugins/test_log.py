@@ -49,8 +49,8 @@ async def logged_by_sdks(directory: Path, case: Case, log: LogConfig) -> list[st
     """Run one plain and one streamed chat; return the lines of other loggers than the handler's."""
     name, protocol, secret, settings = case
     handler, upstream = Records(), Upstream()
-    async with upstream.serving():
-        upstream.say(Reply(("Bon", "jour")))
+    async with upstream.serve():
+        upstream.respond_with(Reply(("Bon", "jour")))
         url = upstream.base_url(protocol)
         address = {"api_base": {"openai": url}} if name == "gpt_d" else {"base_url": url}
         handlers = {name: {**settings, **address}}

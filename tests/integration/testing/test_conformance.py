@@ -18,7 +18,7 @@ from pathlib import Path
 import handler_host.testing.provider_conformance
 from handler_host.testing import ChatConformance, Example, OperationsConformance
 
-handler_host.testing.provider_conformance.AT_ONCE = 1.0
+handler_host.testing.provider_conformance.DISCONNECT_TIMEOUT_S = 1.0
 """
 OF_GPT_A = """
 class Test{name}(ChatConformance):
@@ -42,22 +42,22 @@ class Test{name}(OperationsConformance):
 """
 TEMPLATES = {"Endless": OF_PARROTS, "Dying": OF_PARROTS, "Miscounting": OF_ADDERS}
 FOUND = {
-    "Truncated": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[truncated]",),
+    "Truncated": ("test_a_response_that_breaks_off_is_an_error[truncated]",),
     "Dropping": ("test_no_field_is_dropped_in_silence[seed]",),
-    "Hoarding": ("test_the_first_piece_comes_before_the_provider_has_said_the_second",),
-    "Deaf": ("test_a_client_that_leaves_before_its_answer_closes_the_providers_connection[stalled]",),
-    "Insisting": ("test_an_answer_that_breaks_off_is_an_error_and_no_short_answer[cut]",),
-    "Mixing": ("test_many_at_a_time_are_not_mixed_up",),
+    "Hoarding": ("test_the_first_chunk_does_not_wait_for_the_second",),
+    "Deaf": ("test_a_client_that_disconnects_closes_the_providers_connection[stalled]",),
+    "Insisting": ("test_a_response_that_breaks_off_is_an_error[cut]",),
+    "Mixing": ("test_concurrent_requests_get_their_own_responses",),
     "Endless": (
-        "test_an_answer_comes_in_pieces_that_join_to_the_same",
-        "test_usage_comes_with_every_answer",
-        "test_max_tokens_ends_an_answer_for_its_length",
+        "test_the_chunks_of_a_stream_accumulate_to_the_same_response",
+        "test_every_response_has_its_usage",
+        "test_max_tokens_gives_the_finish_reason_length",
     ),
-    "Dying": ("test_empty_content_is_answered_or_refused",),
+    "Dying": ("test_empty_content_gets_a_response_or_a_400",),
     "Miscounting": (
-        "test_an_example_is_answered[add-0]",
+        "test_an_example_gets_its_response[add-0]",
         "test_every_operation_has_an_example",
-        "test_a_client_that_leaves_frees_its_place[slow]",
+        "test_a_client_that_disconnects_frees_its_place[slow]",
     ),
 }
 """By which tests each flaw has to be found."""

@@ -15,18 +15,18 @@ import pytest
 from google import genai
 from google.genai import errors, types
 
-from handler_host.testing import Asked, Called, Raw, Reply, Silence, Status, Turn, Upstream
+from handler_host.testing import ParsedRequest, Raw, Reply, ScriptedToolCall, Silence, Status, Turn, Upstream
 
-CALL = Called("look", {"at": "the ☀"}, id="call_7")
+CALL = ScriptedToolCall("look", {"at": "the ☀"}, id="call_7")
 LONG = Reply(("Grüße", ", ", "世界"), finish="length", prompt_tokens=3, completion_tokens=9)
-TOOLS = Reply(("I see: ",), finish="tool_calls", calls=(CALL, Called("smell", {}, id="call_8")))
+TOOLS = Reply(("I see: ",), finish="tool_calls", calls=(CALL, ScriptedToolCall("smell", {}, id="call_8")))
 HI = [{"role": "user", "content": "Hi"}]
 KEY = "the-key"
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Upstream]:
-    with Upstream(key=KEY).running() as upstream:
+    with Upstream(key=KEY).run() as upstream:
         yield upstream
 
 
@@ -58,7 +58,7 @@ def gemini(upstream: Upstream) -> Iterator[genai.Client]:
 
 
 def test_openais_sdk_reads_answers_whole_and_streamed(oai: openai.OpenAI, upstream: Upstream) -> None:
-    upstream.say(LONG)
+    upstream.respond_with(LONG)
     whole = oai.chat.completions.create(model="m", messages=HI)  # type: ignore[arg-type]
     assert (whole.choices[0].message.content, whole.choices[0].finish_reason) == (LONG.text, "length")
     assert whole.usage is not None
@@ -74,7 +74,7 @@ def test_openais_sdk_reads_answers_whole_and_streamed(oai: openai.OpenAI, upstre
 
 
 def test_anthropics_sdk_reads_answers_whole_and_streamed(claude: anthropic.Anthropic, upstream: Upstream) -> None:
-    upstream.say(LONG)
+    upstream.respond_with(LONG)
     whole = claude.messages.create(model="m", max_tokens=9, messages=HI)  # type: ignore[arg-type]
     assert isinstance(whole.content[0], anthropic.types.TextBlock)
     assert (whole.content[0].text, whole.stop_reason) == (LONG.text, "max_tokens")
@@ -88,7 +88,7 @@ def test_anthropics_sdk_reads_answers_whole_and_streamed(claude: anthropic.Anthr
 
 
 def test_googles_sdk_reads_answers_whole_and_streamed(gemini: genai.Client, upstream: Upstream) -> None:
-    upstream.say(LONG)
+    upstream.respond_with(LONG)
     whole = gemini.models.generate_content(model="m", contents="Hi")
     assert whole.text == LONG.text
     assert whole.candidates is not None
@@ -108,7 +108,7 @@ def test_googles_former_sdk_reads_the_array_that_is_no_event_stream(upstream: Up
         warnings.simplefilter("ignore")  # it announces its end at every import
         import google.generativeai as former
 
-    upstream.say(LONG)
+    upstream.respond_with(LONG)
     former.configure(api_key=KEY, transport="rest", client_options={"api_endpoint": upstream.base_url("gemini")})
     model = former.GenerativeModel("m")
     assert model.generate_content("Hi", request_options={"retry": None}).text == LONG.text
@@ -119,7 +119,7 @@ def test_googles_former_sdk_reads_the_array_that_is_no_event_stream(upstream: Up
 def test_every_sdk_reads_tool_calls(
     oai: openai.OpenAI, claude: anthropic.Anthropic, gemini: genai.Client, upstream: Upstream
 ) -> None:
-    upstream.say(TOOLS)
+    upstream.respond_with(TOOLS)
     with oai.chat.completions.stream(model="m", messages=HI) as stream:  # type: ignore[arg-type]
         choice = stream.get_final_completion().choices[0]
     made = choice.message.tool_calls or []
@@ -149,7 +149,7 @@ def _last(gemini: genai.Client) -> list[types.GenerateContentResponse]:
 def test_a_refusal_is_each_sdks_own_exception_with_the_providers_words(
     oai: openai.OpenAI, claude: anthropic.Anthropic, gemini: genai.Client, upstream: Upstream
 ) -> None:
-    upstream.say(Status(429, "slow down", retry_after=37))
+    upstream.respond_with(Status(429, "slow down", retry_after=37))
     with pytest.raises(openai.RateLimitError, match="slow down") as by_openai:
         oai.chat.completions.create(model="m", messages=HI)  # type: ignore[arg-type]
     with pytest.raises(anthropic.RateLimitError, match="slow down") as by_anthropic:
@@ -160,7 +160,7 @@ def test_a_refusal_is_each_sdks_own_exception_with_the_providers_words(
         gemini.models.generate_content(model="m", contents="Hi")
     assert (by_google.value.code, by_google.value.status) == (429, "RESOURCE_EXHAUSTED")
     assert by_google.value.details["error"]["details"][0]["retryDelay"] == "37s"
-    upstream.say(Status(529))
+    upstream.respond_with(Status(529))
     with pytest.raises(anthropic.APIStatusError) as overloaded:
         claude.messages.create(model="m", max_tokens=9, messages=HI)  # type: ignore[arg-type]
     assert overloaded.value.type == "overloaded_error"
@@ -265,7 +265,7 @@ def test_a_request_means_the_same_in_every_protocol(
         ),
     )
     for received in upstream.requests:
-        asked = received.asked
+        asked = received.parsed
         assert (asked.model, asked.streamed, asked.system) == ("m", False, "Be brief.")
         assert (asked.max_tokens, asked.temperature, asked.top_p, asked.stop) == (9, 0.5, 0.75, ("###",))
         assert asked.seed == (None if received.protocol == "anthropic" else 4)
@@ -273,7 +273,7 @@ def test_a_request_means_the_same_in_every_protocol(
         _, user, assistant, tool = asked.turns
         assert user == Turn("user", "Look!", images=1)
         assert [(call.name, call.arguments) for call in assistant.calls] == [("look", {"at": "x"})]
-        assert (tool.role, tool.responses) == ("tool", "look" if received.protocol == "gemini" else "c1")
+        assert (tool.role, tool.result_of) == ("tool", "look" if received.protocol == "gemini" else "c1")
         assert "a cat" in tool.text
     assert [received.protocol for received in upstream.requests] == ["openai", "anthropic", "gemini"]
 
@@ -302,52 +302,52 @@ async def ask(upstream: Upstream, protocol: str, *, stream: bool) -> str:
 @pytest.mark.parametrize("protocol", BODIES)
 async def test_every_fault_is_one_in_every_protocol(upstream: Upstream, protocol: str, stream: bool) -> None:
     whole = Reply(("one", "two", "three"))
-    upstream.say(whole)
+    upstream.respond_with(whole)
     good = await ask(upstream, protocol, stream=stream)
     assert "three" in good
-    upstream.say(whole.breaking("cut", after=2))
+    upstream.respond_with(whole.with_fault("cut", after=2))
     with pytest.raises(aiohttp.ClientPayloadError):
         await ask(upstream, protocol, stream=stream)
-    assert not upstream.left.done()
-    upstream.say(whole.breaking("truncated", after=2))
+    assert not upstream.disconnected.done()
+    upstream.respond_with(whole.with_fault("truncated", after=2))
     short = await ask(upstream, protocol, stream=stream)
     assert "two" in short
     assert '"stop"' not in short.lower().replace("end_turn", "stop")
-    upstream.say(whole.breaking("malformed", after=2))
+    upstream.respond_with(whole.with_fault("malformed", after=2))
     broken = await ask(upstream, protocol, stream=stream)
     assert ("two" in broken and "three" not in broken) or not stream
     with pytest.raises(json.JSONDecodeError):
         json.loads(broken.strip().rpartition("data: ")[2])
-    upstream.say(whole.breaking("error", after=2))
+    upstream.respond_with(whole.with_fault("error", after=2))
     assert "overheated" in await ask(upstream, protocol, stream=stream)
-    upstream.say(Status(502, html="<html>"))
+    upstream.respond_with(Status(502, html="<html>"))
     assert await ask(upstream, protocol, stream=stream) == "<html>"
-    upstream.say(Raw((b"any", b"thing")))
+    upstream.respond_with(Raw((b"any", b"thing")))
     assert await ask(upstream, protocol, stream=stream) == "anything"
 
 
-@pytest.mark.parametrize("step", [Silence(), Reply().breaking("stalled")], ids=["silent", "stalled"])
+@pytest.mark.parametrize("step", [Silence(), Reply().with_fault("stalled")], ids=["silent", "stalled"])
 @pytest.mark.parametrize("protocol", BODIES)
 async def test_a_client_that_leaves_is_noticed(upstream: Upstream, protocol: str, step: Any) -> None:
-    upstream.say(step)
+    upstream.respond_with(step)
     asking = asyncio.create_task(ask(upstream, protocol, stream=True))
-    received = await asyncio.wait_for(asyncio.wrap_future(upstream.asked), 30)
-    assert not upstream.left.done()
+    received = await asyncio.wait_for(asyncio.wrap_future(upstream.first_request), 30)
+    assert not upstream.disconnected.done()
     asking.cancel()
     await asyncio.wait({asking})
-    for left in (received.left, upstream.left):
+    for left in (received.disconnected, upstream.disconnected):
         await asyncio.wait_for(asyncio.wrap_future(left), 30)
 
 
 async def test_a_script_is_followed_step_by_step_and_its_last_step_stays(upstream: Upstream) -> None:
-    upstream.say(Status(500), lambda received: Reply((received.asked.turns[-1].text + "!",)))
+    upstream.respond_with(Status(500), lambda received: Reply((received.parsed.turns[-1].text + "!",)))
     responses = [await ask(upstream, "openai", stream=False) for _ in range(3)]
     assert ["scripted 500" in answer for answer in responses] == [True, False, False]
     assert all('"Hi!"' in answer for answer in responses[1:])
-    asked: Asked = upstream.last.asked
+    asked: ParsedRequest = upstream.last_request.parsed
     assert asked.turns == (Turn("user", "Hi"),)
 
 
 async def test_it_runs_on_the_event_loop_of_an_asynchronous_test_too() -> None:
-    async with Upstream(key=KEY).serving() as upstream:
+    async with Upstream(key=KEY).serve() as upstream:
         assert "Hello you" in await ask(upstream, "openai", stream=False)

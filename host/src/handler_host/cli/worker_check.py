@@ -21,8 +21,7 @@ from handler_host.channel.frames import WorkerSpec
 from handler_host.cli.findings import Finding, Level
 from handler_host.cli.package_check import DUMMY_SECRET
 from handler_host.plugin.errors import HostError
-from handler_host.testing.probe import Findings as ProbeReport
-from handler_host.testing.probe import Probe
+from handler_host.testing.probe import ProbeReport, ProbeSpec
 from handler_host.testing.processes import worker_under_test
 from handler_host.testing.script import ProtocolName
 from handler_host.testing.upstream import Upstream
@@ -50,7 +49,7 @@ def check_process(entry: CatalogEntry, protocol: ProtocolName | None) -> Iterato
             config=settings,
             secrets=dict.fromkeys(entry.secrets, DUMMY_SECRET),
         )
-        probe = Probe(spec=spec, requests={CHAT: CHAT_REQUEST})
+        probe = ProbeSpec(spec=spec, requests={CHAT: CHAT_REQUEST})
         process = subprocess.run(
             [sys.executable, "-m", "handler_host.testing.probe"],
             input=msgspec.json.encode(probe),
@@ -186,7 +185,7 @@ def _provider_settings(stack: ExitStack, protocol: ProtocolName | None) -> dict[
     """Return the settings that connect the handler to a scripted provider, if it has one."""
     if protocol is None:
         return {}
-    return {"base_url": stack.enter_context(Upstream().running()).base_url(protocol)}
+    return {"base_url": stack.enter_context(Upstream().run()).base_url(protocol)}
 
 
 def _settings(entry: CatalogEntry, values: Mapping[str, Any]) -> dict[str, Any] | Finding:

@@ -1,4 +1,4 @@
-"""What the tests of a handler are made with: a scripted upstream, real workers, and conformance classes.
+"""Tools for a plugin's tests: a scripted provider, real workers and hosts, and conformance classes.
 
 In a test module or a ``conftest.py``::
 
@@ -9,8 +9,7 @@ In a test module or a ``conftest.py``::
     class TestMyGpt(ChatConformance):
         handler = "my_gpt"
 
-Nothing of the host imports this package; pytest is needed for the fixtures and the
-conformance classes, and for nothing else of it.
+The host does not import this package. Only the fixtures and the conformance classes need pytest.
 """
 
 from __future__ import annotations
@@ -28,48 +27,65 @@ if TYPE_CHECKING:
         OperationsConformanceV1,
     )
     from handler_host.testing.processes import (
-        Host,
+        HostFactory,
         HostUnderTest,
-        Worker,
+        WorkerFactory,
         WorkerUnderTest,
         host_under_test,
         worker_under_test,
     )
-    from handler_host.testing.script import Asked, Called, Raw, Received, Reply, Silence, Status, Step, Turn
+    from handler_host.testing.script import (
+        ParsedRequest,
+        Raw,
+        RecordedRequest,
+        Reply,
+        ScriptedToolCall,
+        Silence,
+        Status,
+        Step,
+        Turn,
+    )
     from handler_host.testing.upstream import Upstream
 
 __all__ = [
     "ANYTHING",
-    "Asked",
-    "Called",
     "ChatConformance",
     "ChatConformanceV1",
     "Example",
-    "Host",
+    "HostFactory",
     "HostUnderTest",
     "OperationsConformance",
     "OperationsConformanceV1",
+    "ParsedRequest",
     "Raw",
-    "Received",
+    "RecordedRequest",
     "Reply",
+    "ScriptedToolCall",
     "Silence",
     "Status",
     "Step",
     "Turn",
     "Upstream",
-    "Worker",
+    "WorkerFactory",
     "WorkerUnderTest",
     "host_under_test",
     "worker_under_test",
 ]
 
 _MODULES = {
-    "script": ("Asked", "Called", "Raw", "Received", "Reply", "Silence", "Status", "Step", "Turn"),
-    "upstream": ("Upstream",),
-    "processes": ("Host", "HostUnderTest", "Worker", "WorkerUnderTest", "host_under_test", "worker_under_test"),
     "chat_conformance": ("ChatConformance", "ChatConformanceV1"),
     "operations_conformance": ("ANYTHING", "Example", "OperationsConformance", "OperationsConformanceV1"),
+    "processes": (
+        "HostFactory",
+        "HostUnderTest",
+        "WorkerFactory",
+        "WorkerUnderTest",
+        "host_under_test",
+        "worker_under_test",
+    ),
+    "upstream": ("Upstream",),
 }
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 
 if "pytest" in sys.modules:
     # So that a failed assertion of a conformance class shows its values.
@@ -80,8 +96,7 @@ if "pytest" in sys.modules:
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for: the upstream alone needs neither pytest nor the host's server."""
-    for module, names in _MODULES.items():
-        if name in names:
-            return getattr(import_module(f"{__name__}.{module}"), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import the module that defines ``name``: the upstream alone needs neither pytest nor the host's server."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_MODULE_OF.get(name, 'script')}"), name)

@@ -1,4 +1,4 @@
-"""``python -m handler_host.testing``: the scripted upstream by itself, to try clients on or to measure against."""
+"""``python -m handler_host.testing``: a scripted provider by itself, to try clients on or to measure against."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from handler_host.testing.upstream import Upstream
 
 
 async def serve(port: int, reply: Reply) -> None:
-    """Serve until SIGTERM or SIGINT; the first line on standard output says where."""
+    """Serve until SIGTERM or SIGINT; the first line on standard output has the address."""
     upstream = Upstream(record=False)
-    upstream.say(reply)
+    upstream.respond_with(reply)
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    async with upstream.serving(port):
+    async with upstream.serve(port):
         sys.stdout.write(f"ready {upstream.url}\n")
         sys.stdout.flush()
         await stop.wait()
@@ -27,8 +27,8 @@ async def serve(port: int, reply: Reply) -> None:
 def main() -> None:
     """Read the arguments, and serve."""
     parser = argparse.ArgumentParser(prog="python -m handler_host.testing", description=__doc__)
-    parser.add_argument("--port", type=int, default=0, help="0 takes a free one (default)")
-    parser.add_argument("--chunks", type=int, default=2, help="into how many chunks a stream divides the response")
+    parser.add_argument("--port", type=int, default=0, help="0 chooses a free one (default)")
+    parser.add_argument("--chunks", type=int, default=2, help="number of chunks of a streamed response")
     parser.add_argument("--pause", type=float, default=0.0, help="seconds before each chunk")
     arguments = parser.parse_args()
     reply = Reply(tuple(f"word{number} " for number in range(arguments.chunks)), pause=arguments.pause)

@@ -1,4 +1,4 @@
-"""Anthropic's messages, from the provider's side."""
+"""The provider's side of Anthropic's messages."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any, Literal
 
 from handler_host.testing import openai_protocol
-from handler_host.testing.script import Asked, Called, Reply, Status, Turn
+from handler_host.testing.script import ParsedRequest, Reply, ScriptedToolCall, Status, Turn
 
-TYPES = {
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "authentication_error",
     403: "permission_error",
@@ -19,23 +19,23 @@ TYPES = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+STOP_REASONS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
 
 
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings: in its own header, or as newer SDKs (2.12) send it, like OpenAI's."""
-    return headers.get("x-api-key") or openai_protocol.key_of(headers)
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key of a request: in its own header, or like OpenAI's, as newer SDKs (2.12) send it."""
+    return headers.get("x-api-key") or openai_protocol.read_key(headers)
 
 
-def read(body: dict[str, Any]) -> Asked:
-    """Return what a request asks for."""
+def parse_request(body: dict[str, Any]) -> ParsedRequest:
+    """Return the content of a request."""
     choice = body.get("tool_choice") or {}
     kind = {"any": "required", "tool": choice.get("name")}.get(choice.get("type", ""), choice.get("type"))
     system = body.get("system")
     turns = [Turn("system", _text(system))] if system else []
     for message in body["messages"]:
         turns += _turns(message)
-    return Asked(
+    return ParsedRequest(
         model=body["model"],
         streamed=bool(body.get("stream")),
         turns=tuple(turns),
@@ -55,45 +55,47 @@ def _text(content: Any) -> str:
 
 
 def _turns(message: dict[str, Any]) -> list[Turn]:
-    """Return a message as turns: the results of tools stand in the user's."""
+    """Return the turns of a message: the results of tools are blocks of a user message."""
     content = message["content"]
     blocks = content if isinstance(content, list) else []
     turns = [
-        Turn("tool", _text(block.get("content")), responses=block["tool_use_id"])
+        Turn("tool", _text(block.get("content")), result_of=block["tool_use_id"])
         for block in blocks
         if block["type"] == "tool_result"
     ]
     text, images = _text(content), sum(block["type"] == "image" for block in blocks)
-    calls = tuple(Called(block["name"], block["input"], block["id"]) for block in blocks if block["type"] == "tool_use")
+    calls = tuple(
+        ScriptedToolCall(block["name"], block["input"], block["id"]) for block in blocks if block["type"] == "tool_use"
+    )
     role: Literal["user", "assistant"] = message["role"]
     return turns if turns and not text and not images else [*turns, Turn(role, text, images, calls)]
 
 
-def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
-    """Return an answer that is no stream."""
+def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
+    """Return a response that is not streamed."""
     blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text, "citations": None}] if reply.text else []
     blocks += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in reply.calls
     ]
-    stop = None if reply.broken == "truncated" else STOPS[reply.finish]
+    stop = None if reply.fault == "truncated" else STOP_REASONS[reply.finish]
     return {**_message(reply, reply.completion_tokens), "content": blocks, "stop_reason": stop}
 
 
-def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes before the first piece of a stream."""
+def stream_start(reply: Reply) -> Iterator[bytes]:
+    """Yield the events before the first chunk of text."""
     yield _event("message_start", message=_message(reply, 1))
     if reply.text:
         yield _event("content_block_start", index=0, content_block={"type": "text", "text": ""})
     yield _event("ping")
 
 
-def chunk(reply: Reply, text: str) -> bytes:
-    """Return a piece of the text."""
+def stream_text(reply: Reply, text: str) -> bytes:
+    """Return the event of a chunk of text."""
     return _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
 
 
-def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes after the last piece of the text."""
+def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
+    """Yield the events after the last chunk of text."""
     first = 0
     if reply.text:
         yield _event("content_block_stop", index=0)
@@ -105,38 +107,38 @@ def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
             delta = {"type": "input_json_delta", "partial_json": fragment}
             yield _event("content_block_delta", index=index, delta=delta)
         yield _event("content_block_stop", index=index)
-    stop = {"stop_reason": STOPS[reply.finish], "stop_sequence": None}
+    stop = {"stop_reason": STOP_REASONS[reply.finish], "stop_sequence": None}
     yield _event("message_delta", delta=stop, usage={"output_tokens": reply.completion_tokens})
     yield _event("message_stop")
 
 
-def truncated(reply: Reply) -> Iterator[bytes]:
-    """Yield the end of a stream that has been cut off by something polite: nothing."""
+def stream_truncated() -> Iterator[bytes]:
+    """Yield the end of a stream that was cut off by a well-behaved proxy: nothing."""
     yield from ()
 
 
-def malformed(reply: Reply) -> bytes:
+def stream_malformed() -> bytes:
     """Return an event whose data is half a document."""
     return b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0, "del\n\n'
 
 
-def failed(reply: Reply) -> bytes:
+def stream_error() -> bytes:
     """Return an error in the middle of a stream."""
-    return _event("error", error=error(Status(500, "overheated"))["error"])
+    return _event("error", error=error_body(Status(500, "overheated"))["error"])
 
 
-def error(status: Status) -> dict[str, Any]:
+def error_body(status: Status) -> dict[str, Any]:
     """Return the body of a refusal."""
-    kind = status.code or TYPES.get(status.status, "api_error")
+    kind = status.code or ERROR_TYPES.get(status.status, "api_error")
     return {"type": "error", "error": {"type": kind, "message": status.text}, "request_id": "req_1"}
 
 
-def counted(tokens: int) -> dict[str, Any]:
-    """Return the answer to a question for the number of tokens."""
+def token_count(tokens: int) -> dict[str, Any]:
+    """Return the response to a request for a token count."""
     return {"input_tokens": tokens}
 
 
-def _message(reply: Reply, tokens: int) -> dict[str, Any]:
+def _message(reply: Reply, output_tokens: int) -> dict[str, Any]:
     return {
         "id": "msg_1",
         "type": "message",
@@ -145,7 +147,7 @@ def _message(reply: Reply, tokens: int) -> dict[str, Any]:
         "content": [],
         "stop_reason": None,
         "stop_sequence": None,
-        "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": tokens},
+        "usage": {"input_tokens": reply.prompt_tokens, "output_tokens": output_tokens},
     }
 
 

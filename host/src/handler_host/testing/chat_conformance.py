@@ -1,4 +1,4 @@
-"""What every chat handler has to do: the class that its author subclasses."""
+"""Tests that every chat handler must pass: the class that its author subclasses."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from handler_host.testing.script import Reply
 UNICODE = "Grüße, 世界 🎈 \u202e\u05e9\u05dc\u05d5\u05dd \\ \"quoted\" \n\t'end'"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 IMAGE = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
-NO_IMAGE = {"type": "image_url", "image_url": {"url": "a cat"}}
+INVALID_IMAGE = {"type": "image_url", "image_url": {"url": "a cat"}}
 LOOK = {
     "type": "function",
     "function": {
@@ -42,23 +42,21 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "frequency_penalty": {"frequency_penalty": 0.5},
     "user": {"user": "user-1"},
 }
-"""Every optional field of a request, each with what else it needs."""
+"""Every optional field of a request, each with the other fields that it needs."""
 
 
 class ChatConformanceV1(ProviderConformance):
-    """Subclass it, name the handler, and pytest runs these tests against it in a real worker process.
+    """Tests of a chat handler in a real worker process: subclass it and name the handler.
 
-    With a ``protocol`` the handler talks to a scripted provider, and what
-    reaches that and comes back is compared; the tests of
-    ``handler_host.testing.provider_conformance`` come in addition. Without one (a local
-    model, a handler that makes its answers up) the answers are only looked at
-    for their form.
+    With a ``protocol`` the handler calls a scripted provider. The tests compare requests and responses on both sides,
+    and the tests of ``handler_host.testing.provider_conformance`` run as well. Without a protocol (a local model, a
+    handler that invents its responses) the tests check the form of responses only.
 
-    A later version of the class has further demands; this one keeps its own.
+    A later version of the class demands more; this one stays as it is.
     """
 
     def __init_subclass__(cls, **options: Any) -> None:
-        """Leave the provider's tests out where there is no provider."""
+        """Remove the provider's tests if the handler has no provider."""
         super().__init_subclass__(**options)
         for name, test in vars(ProviderConformance).items():
             if not name.startswith("test_") or name in vars(cls):
@@ -66,11 +64,11 @@ class ChatConformanceV1(ProviderConformance):
             if cls.protocol is None:
                 setattr(cls, name, None)
             elif getattr(cls, name) is None:
-                setattr(cls, name, test)  # left out by a base in between, which names no protocol
+                setattr(cls, name, test)  # removed by a base class without a protocol
 
-    def _say(self, reply: Reply) -> None:
+    def _respond_with(self, reply: Reply) -> None:
         if self.protocol is not None:
-            self.upstream.say(reply)
+            self.upstream.respond_with(reply)
 
     def _chat(self, text: Any = "What is this?", **fields: Any) -> ChatResponse:
         return self.worker.chat(text, **fields)
@@ -78,8 +76,8 @@ class ChatConformanceV1(ProviderConformance):
     def _chunks(self, text: Any = "What is this?", **fields: Any) -> list[ChatChunk]:
         return list(self.worker.chat_chunks(text, **fields))
 
-    def test_an_answer_comes_whole(self) -> None:
-        """Text, finish reason, usage, and the name of the model."""
+    def test_a_response_is_complete(self) -> None:
+        """It has text, a finish reason, and the name of the model."""
         response = self._chat()
         assert response.text
         assert response.refusal is None
@@ -87,14 +85,14 @@ class ChatConformanceV1(ProviderConformance):
         if "finish_reason" not in self.ignores:
             assert response.finish_reason in ("stop", "length")
         if self.protocol is not None:
-            said = Reply()
-            assert response.text == said.text
-            assert response.finish_reason == said.finish
-            assert "model" in self.ignores or response.model == said.model
+            reply = Reply()
+            assert response.text == reply.text
+            assert response.finish_reason == reply.finish
+            assert "model" in self.ignores or response.model == reply.model
 
-    def test_an_answer_comes_in_pieces_that_join_to_the_same(self) -> None:
-        """One finish reason, after the text; one usage; and, of a provider's pieces, each as it came."""
-        self._say(Reply(("One", " two", " three", " four")))
+    def test_the_chunks_of_a_stream_accumulate_to_the_same_response(self) -> None:
+        """With one finish reason, after the content, and one usage; a provider's chunks are passed on one by one."""
+        self._respond_with(Reply(("One", " two", " three", " four")))
         chunks = self._chunks()
         texts = [chunk for chunk in chunks if isinstance(chunk, TextChunk)]
         assert any(chunk.text for chunk in texts)
@@ -108,11 +106,11 @@ class ChatConformanceV1(ProviderConformance):
             assert len(texts) > 1, "the response came in one chunk"
             assert accumulate(chunks) == self._chat()
 
-    def test_usage_comes_with_every_answer(self) -> None:
-        """Whole and streamed, the same."""
+    def test_every_response_has_its_usage(self) -> None:
+        """The same, whole and streamed."""
         if "usage" in self.ignores:
-            pytest.skip("it is documented that there is no usage")
-        self._say(Reply(prompt_tokens=11, completion_tokens=31))
+            pytest.skip("the handler documents that it has no usage")
+        self._respond_with(Reply(prompt_tokens=11, completion_tokens=31))
         usage = self._chat().usage
         assert usage is not None
         assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens
@@ -121,30 +119,30 @@ class ChatConformanceV1(ProviderConformance):
             assert (usage.prompt_tokens, usage.completion_tokens) == (11, 31)
             assert [chunk.usage for chunk in self._chunks() if isinstance(chunk, UsageChunk)] == [usage]
 
-    def test_a_conversation_arrives_in_its_order(self) -> None:
+    def test_messages_keep_their_order(self) -> None:
         """System, user, assistant, user."""
         turns = [("system", "Be brief."), ("user", "I am Ann."), ("assistant", "Hello Ann."), ("user", "Who am I?")]
         assert self._chat([{"role": role, "content": text} for role, text in turns]).text
         if self.protocol is not None:
-            assert [(turn.role, turn.text) for turn in self.upstream.last.asked.turns] == turns
+            assert [(turn.role, turn.text) for turn in self.upstream.last_request.parsed.turns] == turns
 
-    def test_content_may_come_in_parts(self) -> None:
-        """As OpenAI's clients may send it."""
+    def test_content_may_have_several_parts(self) -> None:
+        """OpenAI's clients may send it so."""
         parts = [{"type": "text", "text": "What is"}, {"type": "text", "text": " this?"}]
         assert self._chat([{"role": "system", "content": parts[:1]}, {"role": "user", "content": parts}]).text
         if self.protocol is not None:
-            assert self.upstream.last.asked.system == "What is"
-            assert self.upstream.last.asked.turns[-1].text == "What is this?"
+            assert self.upstream.last_request.parsed.system == "What is"
+            assert self.upstream.last_request.parsed.turns[-1].text == "What is this?"
 
     @pytest.mark.parametrize("field", FIELDS)
     def test_no_field_is_dropped_in_silence(self, field: str) -> None:
-        """It reaches the provider, or is refused with a 400 that names it, or is documented as ignored."""
+        """The handler sends it, refuses it with a 400 that names it, or documents that it has no effect."""
         request = FIELDS[field]
         if self.refuses & {field, *request}:
             error = self.worker.error_of("chat", {"messages": [{"role": "user", "content": "Hi"}], **request})
             assert_refused(error, field, *request)
             return
-        self._say(Reply(('{"city": ', '"Paris"}')))
+        self._respond_with(Reply(('{"city": ', '"Paris"}')))
         without = {key: value for key, value in request.items() if key != field}
         if self.protocol is None or self.ignores & {field, *request}:
             self._chat(**request)
@@ -152,22 +150,22 @@ class ChatConformanceV1(ProviderConformance):
         self._chat(**without)
         self._chat(**request)
         before, after = self.upstream.requests
-        assert after.body != before.body, f"{field} did not reach the provider"
-        if hasattr(after.asked, field):
-            sent = getattr(after.asked, field)
+        assert after.body != before.body, f"the provider did not receive {field}"
+        if hasattr(after.parsed, field):
+            sent = getattr(after.parsed, field)
             expected = {"stop": ("###",), "tools": ("look",)}.get(field, request[field])
-            assert sent == expected, f"{field} reached the provider as {sent!r}"
+            assert sent == expected, f"the provider received {field} as {sent!r}"
 
-    def test_max_tokens_ends_an_answer_for_its_length(self) -> None:
-        """And the finish reason says so."""
+    def test_max_tokens_gives_the_finish_reason_length(self) -> None:
+        """Whole and streamed."""
         if self.protocol is None and (self.refuses | self.ignores) & {"max_tokens", "finish_reason"}:
-            pytest.skip("it is documented that max_tokens has no effect")
-        self._say(Reply(finish="length"))
+            pytest.skip("the handler documents that max_tokens has no effect")
+        self._respond_with(Reply(finish="length"))
         assert self._chat("Tell me a long story.", max_tokens=3).finish_reason == "length"
         chunks = self._chunks("Tell me a long story.", max_tokens=3)
         assert [chunk.reason for chunk in chunks if isinstance(chunk, FinishChunk)] == ["length"]
 
-    def test_an_image_arrives_or_is_refused_at_its_place(self) -> None:
+    def test_an_image_is_sent_or_refused_with_its_path(self) -> None:
         """A ``data:`` URL."""
         messages = [{"role": "user", "content": [{"type": "text", "text": "What is this?"}, IMAGE]}]
         if "images" in self.refuses:
@@ -175,26 +173,26 @@ class ChatConformanceV1(ProviderConformance):
         else:
             self._chat(messages)
             if self.protocol is not None and "images" not in self.ignores:
-                assert self.upstream.last.asked.turns[-1].images == 1
+                assert self.upstream.last_request.parsed.turns[-1].images == 1
 
-    def test_unicode_comes_through_both_ways(self) -> None:
-        """Whole and streamed, also where a piece ends between two halves of a character."""
-        self._say(Reply((UNICODE[:9], UNICODE[9:])))
+    def test_unicode_is_kept_in_both_directions(self) -> None:
+        """Whole and streamed, also if a chunk ends between two halves of a character."""
+        self._respond_with(Reply((UNICODE[:9], UNICODE[9:])))
         responses = [self._chat(UNICODE), accumulate(self._chunks(UNICODE))]
         if self.protocol is not None:
             assert [response.text for response in responses] == [UNICODE, UNICODE]
-            assert self.upstream.last.asked.turns[-1].text == UNICODE
+            assert self.upstream.last_request.parsed.turns[-1].text == UNICODE
 
-    def test_empty_content_is_answered_or_refused(self) -> None:
-        """The worker lives."""
+    def test_empty_content_gets_a_response_or_a_400(self) -> None:
+        """The worker survives."""
         try:
             self._chat("")
         except HostError as error:
             assert isinstance(error, InvalidInput | UpstreamBadRequest), error
         assert self._chat().text
 
-    def test_a_huge_request_arrives_or_is_refused(self) -> None:
-        """A megabyte of text; the worker lives."""
+    def test_a_huge_request_is_sent_or_refused(self) -> None:
+        """A megabyte of text; the worker survives."""
         text = "All work and no play. " * 50_000
         try:
             self._chat(text)
@@ -203,7 +201,7 @@ class ChatConformanceV1(ProviderConformance):
             assert error.param == "messages"
         else:
             if self.protocol is not None:
-                assert self.upstream.last.asked.turns[-1].text == text
+                assert self.upstream.last_request.parsed.turns[-1].text == text
         assert self._chat().text
 
     @pytest.mark.parametrize(
@@ -214,33 +212,33 @@ class ChatConformanceV1(ProviderConformance):
             ({"messages": [{"role": "usr", "content": "Hi"}]}, "messages[0].role"),
             ({"messages": [{"role": "user", "content": 7}]}, "messages[0].content"),
             ({"messages": [{"role": "tool", "content": "x", "tool_call_id": "c9"}]}, "messages[0].tool_call_id"),
-            ({"messages": [{"role": "user", "content": [NO_IMAGE]}]}, "messages[0].content[0].image_url"),
+            ({"messages": [{"role": "user", "content": [INVALID_IMAGE]}]}, "messages[0].content[0].image_url"),
             ({"messages": [{"role": "user", "content": "Hi"}], "temperature": "hot"}, "temperature"),
             ({"messages": [{"role": "user", "content": "Hi"}], "temprature": 1}, "temprature"),
         ],
     )
     def test_bad_input_is_a_400_that_names_the_field(self, request_: dict[str, Any], field: str) -> None:
-        """And the provider hears nothing of it."""
+        """Without a request to the provider."""
         error = self.worker.error_of("chat", request_)
         assert isinstance(error, InvalidInput), error
         assert (error.param or "").startswith(field) or field in error.message, error
         if self.protocol is not None:
             assert self.upstream.requests == []
 
-    def test_many_at_a_time_are_not_mixed_up(self) -> None:
-        """Sixteen questions, each with an answer of its own."""
+    def test_concurrent_requests_get_their_own_responses(self) -> None:
+        """Sixteen at a time."""
         if self.protocol is not None:
-            self.upstream.say(lambda received: Reply((received.asked.turns[-1].text, "!"), pause=0.01))
+            self.upstream.respond_with(lambda request: Reply((request.parsed.turns[-1].text, "!"), pause=0.01))
         short = {} if "max_tokens" in self.refuses else {"max_tokens": 2}
         texts = [f"question {number}" for number in range(16)]
         requests = [{"messages": [{"role": "user", "content": text}], **short} for text in texts]
-        running = [self.worker.begin("chat", request) for request in requests]
+        running = [self.worker.start_dispatch("chat", request) for request in requests]
         responses = [msgspec.convert(future.result(60), ChatResponse).text for future in running]
         if self.protocol is not None:
             assert responses == [f"{text}!" for text in texts]
 
-    def test_a_client_that_leaves_a_stream_frees_its_place(self) -> None:
-        """And the next one is answered."""
+    def test_a_client_that_disconnects_frees_its_place(self) -> None:
+        """The next request gets its response."""
         chunks = self.worker.chat_chunks("Tell me a very long story.")
         next(chunks)
         chunks.close()

@@ -1,4 +1,4 @@
-"""What the conformance classes share: one worker for all tests of a class, and that it outlives them."""
+"""Base of the conformance classes: one worker for all tests of a class, which must survive them."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ class Conformance:
     """Base of the conformance classes."""
 
     handler: ClassVar[str]
-    """The handler's name; it is installed (an editable install will do), or lies in one of ``roots``."""
+    """Name of the handler, which is installed (an editable install will do) or lies in one of ``roots``."""
     settings: ClassVar[Mapping[str, Any]] = {}
     """Its keys of ``[handlers.NAME]``."""
     secrets: ClassVar[Mapping[str, str]] = {}
-    """Values for the environment variables that it declares."""
+    """Values of the environment variables that it declares as secrets."""
     policy: ClassVar[Mapping[str, Any]] = {}
     """The host's own keys of ``[handlers.NAME]``; durations in seconds, sizes in bytes."""
     roots: ClassVar[Sequence[Path]] = ()
-    """Directories of installed distributions, beside ``sys.path``."""
+    """Directories of installed distributions, in addition to ``sys.path``."""
 
     worker: ClassVar[WorkerUnderTest]
     """The handler in its worker, for tests that a subclass adds."""
@@ -41,11 +41,11 @@ class Conformance:
 
     @classmethod
     def teardown_class(cls) -> None:
-        """Unload it."""
+        """Unload the handler."""
         cls._stack.close()
 
     def teardown_method(self) -> None:
-        """Whatever a test has done: the worker is the same as before."""
+        """Fail if the test has killed the worker."""
         status = self.worker.status
         assert (status.generation, status.last_exit) == (1, None), f"the worker has died: {status.last_exit}"
 
@@ -61,9 +61,9 @@ class Conformance:
 
 
 def assert_refused(error: HostError, *fields: str) -> None:
-    """Fail unless ``error`` is a 400 whose ``param`` is one of the fields, or a place within it."""
+    """Fail unless ``error`` is a 400 whose ``param`` is one of the fields, or a path inside of one."""
     assert isinstance(error, InvalidInput), f"{type(error).__name__} instead of a 400 of the handler's own: {error}"
     param = error.param or ""
     assert any(param == field or param.startswith((f"{field}[", f"{field}.")) for field in fields), (
-        f"the error names the field {param!r}, and not {' or '.join(fields)}: {error}"
+        f"the error names the field {param!r} instead of {' or '.join(fields)}: {error}"
     )

@@ -1,7 +1,6 @@
-"""Gemini's generateContent and streamGenerateContent, from the provider's side.
+"""The provider's side of Gemini's generateContent and streamGenerateContent.
 
-A client may write the keys of a request in camel case or with underscores, as in
-every JSON form of protobuf.
+A client may write the keys of a request in camel case or with underscores, as in every JSON form of protobuf.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from handler_host.testing.script import Asked, Called, Reply, Status, Turn
+from handler_host.testing.script import ParsedRequest, Reply, ScriptedToolCall, Status, Turn
 
-STATUSES = {
+ERROR_STATUSES = {
     400: "INVALID_ARGUMENT",
     401: "UNAUTHENTICATED",
     403: "PERMISSION_DENIED",
@@ -23,24 +22,24 @@ STATUSES = {
     503: "UNAVAILABLE",
     504: "DEADLINE_EXCEEDED",
 }
-FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
+FINISH_REASONS = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 ROLES: dict[str, Any] = {"model": "assistant", "user": "user", "function": "user"}
 
 
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings in its header."""
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key of a request in its header."""
     return headers.get("x-goog-api-key") or None
 
 
-def read(body: dict[str, Any], model: str, streamed: bool) -> Asked:
-    """Return what a request asks for."""
+def parse_request(body: dict[str, Any], model: str, streamed: bool) -> ParsedRequest:
+    """Return the content of a request."""
     config = _get(body, "generationConfig") or {}
     system = _get(body, "systemInstruction")
     turns = [Turn("system", _text(system))] if system else []
     for content in body["contents"]:
         turns += _turns(content)
     functions = [function for tool in body.get("tools") or () for function in _get(tool, "functionDeclarations") or ()]
-    return Asked(
+    return ParsedRequest(
         model=model,
         streamed=streamed,
         turns=tuple(turns),
@@ -55,8 +54,8 @@ def read(body: dict[str, Any], model: str, streamed: bool) -> Asked:
 
 
 def _get(mapping: Mapping[str, Any], name: str) -> Any:
-    """Return the value of a key in camel case, however it is written."""
-    return mapping.get(name, mapping.get(re.sub("[A-Z]", lambda found: f"_{found.group().lower()}", name)))
+    """Return the value of a key, given in camel case, in either spelling."""
+    return mapping.get(name, mapping.get(re.sub("[A-Z]", lambda match: f"_{match.group().lower()}", name)))
 
 
 def _choice(config: Mapping[str, Any]) -> str | None:
@@ -71,60 +70,62 @@ def _text(content: Mapping[str, Any]) -> str:
 
 
 def _turns(content: Mapping[str, Any]) -> list[Turn]:
-    """Return a content as turns: the results of functions stand in the user's."""
+    """Return the turns of a content: the results of functions are parts of a user's content."""
     parts = content.get("parts") or ()
     results = [_get(part, "functionResponse") for part in parts]
     turns = [
-        Turn("tool", json.dumps(result.get("response"), ensure_ascii=False), responses=result["name"])
+        Turn("tool", json.dumps(result.get("response"), ensure_ascii=False), result_of=result["name"])
         for result in results
         if result
     ]
     text, images = _text(content), sum(_get(part, "inlineData") is not None for part in parts)
-    found = (_get(part, "functionCall") for part in parts)
-    calls = tuple(Called(call["name"], call.get("args") or {}, call.get("id", "")) for call in found if call)
+    function_calls = (_get(part, "functionCall") for part in parts)
+    calls = tuple(
+        ScriptedToolCall(call["name"], call.get("args") or {}, call.get("id", "")) for call in function_calls if call
+    )
     role = ROLES[content.get("role", "user")]
     return turns if turns and not text and not images else [*turns, Turn(role, text, images, calls)]
 
 
-def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
-    """Return an answer that is no stream."""
+def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
+    """Return a response that is not streamed."""
     parts = [{"text": reply.text}] if reply.text else []
-    return _response(reply, [*parts, *_calls(reply)], None if reply.broken == "truncated" else reply.finish)
+    return _response(reply, [*parts, *_calls(reply)], None if reply.fault == "truncated" else reply.finish)
 
 
-def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes before the first piece of a stream: nothing."""
+def stream_start(reply: Reply) -> Iterator[bytes]:
+    """Yield the documents before the first chunk of text: none."""
     yield from ()
 
 
-def chunk(reply: Reply, text: str) -> bytes:
-    """Return a piece of the text."""
+def stream_text(reply: Reply, text: str) -> bytes:
+    """Return the document of a chunk of text."""
     return _document(_response(reply, [{"text": text}]))
 
 
-def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes after the last piece of the text."""
+def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
+    """Yield the documents after the last chunk of text."""
     yield _document(_response(reply, [*_calls(reply)] or [{"text": ""}], reply.finish))
 
 
-def truncated(reply: Reply) -> Iterator[bytes]:
-    """Yield the end of a stream that has been cut off by something polite: nothing."""
+def stream_truncated() -> Iterator[bytes]:
+    """Yield the end of a stream that was cut off by a well-behaved proxy: nothing."""
     yield from ()
 
 
-def malformed(reply: Reply) -> bytes:
+def stream_malformed() -> bytes:
     """Return half a document."""
     return b'{"candidates": [{"content": {"par'
 
 
-def failed(reply: Reply) -> bytes:
+def stream_error() -> bytes:
     """Return an error in the middle of a stream."""
-    return _document(error(Status(500, "overheated")))
+    return _document(error_body(Status(500, "overheated")))
 
 
-def error(status: Status) -> dict[str, Any]:
+def error_body(status: Status) -> dict[str, Any]:
     """Return the body of a refusal."""
-    name = status.code or STATUSES.get(status.status, "UNKNOWN")
+    name = status.code or ERROR_STATUSES.get(status.status, "UNKNOWN")
     content: dict[str, Any] = {"code": status.status, "message": status.text, "status": name}
     if status.retry_after is not None:
         kind = "type.googleapis.com/google.rpc.RetryInfo"
@@ -132,8 +133,8 @@ def error(status: Status) -> dict[str, Any]:
     return {"error": content}
 
 
-def counted(tokens: int) -> dict[str, Any]:
-    """Return the answer to a question for the number of tokens."""
+def token_count(tokens: int) -> dict[str, Any]:
+    """Return the response to a request for a token count."""
     return {"totalTokens": tokens}
 
 
@@ -145,7 +146,7 @@ def _response(reply: Reply, parts: list[dict[str, Any]], finish: str | None = No
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
     usage = {"promptTokenCount": reply.prompt_tokens, "totalTokenCount": reply.prompt_tokens}
     if finish is not None:
-        candidate["finishReason"] = FINISHES[finish]
+        candidate["finishReason"] = FINISH_REASONS[finish]
         usage["candidatesTokenCount"] = reply.completion_tokens
         usage["totalTokenCount"] += reply.completion_tokens
     return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": reply.model, "responseId": "r1"}

@@ -1,4 +1,4 @@
-"""An event loop in a thread of its own, so that a test needs none, and blocks nobody by waiting."""
+"""An event loop in a thread of its own, for tests that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, Self, TypeVar
 
 Result = TypeVar("Result")
 
-LIMIT = 60.0
-"""Seconds after which a test that waits for something has failed: no measure of how fast anything is."""
+TIMEOUT_S = 60.0
+"""Seconds after which a waiting test fails: far more than any of them needs on a busy machine."""
 
 
-class Background:
+class LoopThread:
     """Runs coroutines for code that is not asynchronous; a context manager."""
 
     def __enter__(self) -> Self:
@@ -26,27 +26,27 @@ class Background:
 
     def __exit__(self, *_: object) -> None:
         with suppress(TimeoutError):
-            self.run(_cancel_others())
+            self.run(_cancel_other_tasks())
         self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join(LIMIT)
+        self._thread.join(TIMEOUT_S)
         self._loop.run_until_complete(self._loop.shutdown_default_executor())
         self._loop.close()
 
     def start(self, work: Coroutine[Any, Any, Result]) -> Future[Result]:
-        """Begin something; cancelling the future cancels it."""
+        """Start a coroutine; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(work, self._loop)
 
-    def run(self, work: Coroutine[Any, Any, Result], limit: float = LIMIT) -> Result:
-        """Return the result of ``work``; raises ``TimeoutError`` if it takes longer than ``limit`` seconds."""
+    def run(self, work: Coroutine[Any, Any, Result], timeout_s: float = TIMEOUT_S) -> Result:
+        """Run a coroutine and return its result; raises ``TimeoutError`` after ``timeout_s``."""
         future = self.start(work)
         try:
-            return future.result(limit)
+            return future.result(timeout_s)
         finally:
             future.cancel()
 
     @contextmanager
-    def entered(self, manager: AbstractAsyncContextManager[Result]) -> Iterator[Result]:
-        """Enter an asynchronous context manager, and leave it, in one task as it may demand."""
+    def enter(self, manager: AbstractAsyncContextManager[Result]) -> Iterator[Result]:
+        """Enter and leave an asynchronous context manager, in one task, as some demand."""
         leave = asyncio.Event()
         entered: Future[Result] = Future()
 
@@ -60,15 +60,15 @@ class Background:
                     raise
                 entered.set_exception(error)
 
-        holding = self.start(hold())
+        holder = self.start(hold())
         try:
-            yield entered.result(LIMIT)
+            yield entered.result(TIMEOUT_S)
         finally:
             self._loop.call_soon_threadsafe(leave.set)
-            holding.result(LIMIT)
+            holder.result(TIMEOUT_S)
 
     def iterate(self, source: AsyncIterator[Result]) -> Generator[Result, None, None]:
-        """Yield the items of an asynchronous generator, which is closed with this one."""
+        """Yield the items of an asynchronous generator; closing the iterator closes the generator."""
         try:
             while (item := self.run(_next(source))) is not _END:
                 yield item
@@ -85,8 +85,8 @@ async def _next(source: AsyncIterator[Result]) -> Result:
     return await anext(source, _END)
 
 
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
+async def _cancel_other_tasks() -> None:
+    tasks = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in tasks:
         task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,4 +1,4 @@
-"""OpenAI's chat completions, from the provider's side."""
+"""The provider's side of OpenAI's chat completions."""
 
 from __future__ import annotations
 
@@ -6,29 +6,29 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from handler_host.testing.script import Asked, Called, Reply, Status, Turn
+from handler_host.testing.script import ParsedRequest, Reply, ScriptedToolCall, Status, Turn
 
-TYPES = {
+ERROR_TYPES = {
     400: "invalid_request_error",
     401: "invalid_request_error",
     403: "permission_error",
     404: "invalid_request_error",
     429: "requests",
 }
-END = b"data: [DONE]\n\n"
+DONE = b"data: [DONE]\n\n"
 
 
-def key_of(headers: Mapping[str, str]) -> str | None:
-    """Return the key that a request brings."""
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """Return the key of a request."""
     scheme, _, key = headers.get("Authorization", "").partition(" ")
     return key if scheme.lower() == "bearer" and key else None
 
 
-def read(body: dict[str, Any]) -> Asked:
-    """Return what a request asks for."""
+def parse_request(body: dict[str, Any]) -> ParsedRequest:
+    """Return the content of a request."""
     stop = body.get("stop") or ()
     choice = body.get("tool_choice")
-    return Asked(
+    return ParsedRequest(
         model=body["model"],
         streamed=bool(body.get("stream")),
         include_usage=bool((body.get("stream_options") or {}).get("include_usage")),
@@ -51,15 +51,15 @@ def _turn(message: dict[str, Any]) -> Turn:
         text="".join(part.get("text", "") for part in parts if part["type"] == "text"),
         images=sum(part["type"] == "image_url" for part in parts),
         calls=tuple(
-            Called(call["function"]["name"], json.loads(call["function"]["arguments"]), call["id"])
+            ScriptedToolCall(call["function"]["name"], json.loads(call["function"]["arguments"]), call["id"])
             for call in message.get("tool_calls") or ()
         ),
-        responses=message.get("tool_call_id"),
+        result_of=message.get("tool_call_id"),
     )
 
 
-def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
-    """Return an answer that is no stream."""
+def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
+    """Return a response that is not streamed."""
     calls = [
         {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": json.dumps(call.arguments)}}
         for call in reply.calls
@@ -72,23 +72,23 @@ def whole(reply: Reply, asked: Asked) -> dict[str, Any]:
     }
     if calls:
         message["tool_calls"] = calls
-    finish = None if reply.broken == "truncated" else reply.finish
+    finish = None if reply.fault == "truncated" else reply.finish
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     return {**_head(reply, "chat.completion"), "choices": [choice], "usage": _usage(reply)}
 
 
-def begin(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes before the first piece of a stream."""
+def stream_start(reply: Reply) -> Iterator[bytes]:
+    """Yield the events before the first chunk of text."""
     yield _chunk(reply, {"role": "assistant", "content": "", "refusal": None})
 
 
-def chunk(reply: Reply, text: str) -> bytes:
-    """Return a piece of the text."""
+def stream_text(reply: Reply, text: str) -> bytes:
+    """Return the event of a chunk of text."""
     return _chunk(reply, {"content": text})
 
 
-def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
-    """Yield what comes after the last piece of the text."""
+def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
+    """Yield the events after the last chunk of text."""
     if reply.refusal is not None:
         yield _chunk(reply, {"refusal": reply.refusal})
     for index, call in enumerate(reply.calls):
@@ -97,29 +97,29 @@ def end(reply: Reply, asked: Asked) -> Iterator[bytes]:
         for fragment in call.fragments():
             yield _chunk(reply, {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]})
     yield _chunk(reply, {}, reply.finish)
-    if asked.include_usage:
+    if request.include_usage:
         yield _event({**_head(reply, "chat.completion.chunk"), "choices": [], "usage": _usage(reply)})
-    yield END
+    yield DONE
 
 
-def truncated(reply: Reply) -> Iterator[bytes]:
-    """Yield the end of a stream that has been cut off by something polite."""
-    yield END
+def stream_truncated() -> Iterator[bytes]:
+    """Yield the end of a stream that was cut off by a well-behaved proxy."""
+    yield DONE
 
 
-def malformed(reply: Reply) -> bytes:
+def stream_malformed() -> bytes:
     """Return an event whose data is half a document."""
     return b'data: {"id": "chatcmpl-1", "choices": [{"in\n\n'
 
 
-def failed(reply: Reply) -> bytes:
+def stream_error() -> bytes:
     """Return an error in the middle of a stream."""
-    return _event(error(Status(500, "overheated")))
+    return _event(error_body(Status(500, "overheated")))
 
 
-def error(status: Status) -> dict[str, Any]:
+def error_body(status: Status) -> dict[str, Any]:
     """Return the body of a refusal."""
-    kind = TYPES.get(status.status, "server_error")
+    kind = ERROR_TYPES.get(status.status, "server_error")
     return {"error": {"message": status.text, "type": kind, "param": status.param, "code": status.code}}
 
 
@@ -141,5 +141,5 @@ def _chunk(reply: Reply, delta: dict[str, Any], finish: str | None = None) -> by
 
 
 def _event(data: dict[str, Any]) -> bytes:
-    # Not escaped: what is outside ASCII comes as UTF-8, as providers send it.
+    # Not escaped: providers send characters beyond ASCII as UTF-8.
     return f"data: {json.dumps(data, ensure_ascii=False)}\n\n".encode()

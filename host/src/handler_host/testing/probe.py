@@ -1,7 +1,7 @@
-"""What a plugin does to its process, looked at from inside: run by ``handler-host check`` in a process of its own.
+"""Reports what a plugin does to its process; ``handler-host check`` runs it in a process of its own.
 
-``python -m handler_host.testing.probe`` reads a :class:`Probe` as JSON from standard input and
-writes a :class:`Findings` as the last line of standard output.
+``python -m handler_host.testing.probe`` reads a :class:`ProbeSpec` as JSON from standard input and writes a
+:class:`ProbeReport` as the last line of standard output.
 """
 
 from __future__ import annotations
@@ -25,70 +25,70 @@ from handler_host.channel.frames import WorkerSpec
 from handler_host.plugin.context import Context, Secret
 from handler_host.plugin.errors import HostError
 from handler_host.plugin.operations import CallInfo
-from handler_host.testing.memory_sampler import Sampler, Spoken, Witness
+from handler_host.testing.plugin_observer import MainThreadSampler, PluginObserver, StdoutRecorder
 from handler_host.workers.runtime.loading import LoadError, Operation, load, load_error
 
-BLOCKED = 0.25
-"""Seconds for which a handler may keep the loop busy in one go before that is told."""
-SETTLE = 5.0
-"""Seconds that threads and sockets get to go after a deactivation."""
+BLOCKED_S = 0.25
+"""Seconds for which a handler may block the loop without being reported."""
+SETTLE_S = 5.0
+"""Seconds within which threads and sockets must be gone after the deactivation."""
 
 
-class Probe(msgspec.Struct, kw_only=True):
-    """What to look at."""
+class ProbeSpec(msgspec.Struct, kw_only=True):
+    """The handler to probe."""
 
     spec: WorkerSpec
     requests: dict[str, Any] = {}
-    """A request for each operation that is to be tried."""
+    """A request for each operation to try."""
 
 
-class Held(msgspec.Struct, frozen=True):
-    """What a process holds."""
+class ProcessResources(msgspec.Struct, frozen=True):
+    """Numbers of the threads, sockets and child processes of a process."""
 
     threads: int
     sockets: int
     children: int
 
-    def more_than(self, other: Held) -> list[str]:
-        """Return in words what is held here and was not there."""
+    def more_than(self, earlier: ProcessResources) -> list[str]:
+        """Return in words the resources that were not there ``earlier``."""
         names = ("threads", "sockets", "children")
-        found = [(name, getattr(self, name) - getattr(other, name)) for name in names]
+        differences = [(name, getattr(self, name) - getattr(earlier, name)) for name in names]
         words = {
             "threads": ("thread", "threads"),
             "sockets": ("socket", "sockets"),
             "children": ("process", "processes"),
         }
-        return [f"{count} {words[name][count > 1]}" for name, count in found if count > 0]
+        return [f"{count} {words[name][count > 1]}" for name, count in differences if count > 0]
 
 
-class Findings(msgspec.Struct, kw_only=True):
-    """What was seen. Times are seconds."""
+class ProbeReport(msgspec.Struct, kw_only=True):
+    """The effects of a handler on its process; times in seconds."""
 
     import_seconds: float = 0.0
     modules: int = 0
-    """How many modules the import of the plugin's own module has loaded."""
+    """Number of modules that the import of the plugin's own module loaded."""
     opened_at_import: list[str] = []
     opened_by: dict[str, str] = {}
-    """``thread``, ``socket`` or ``process`` to the ``file:line`` that has opened the first one."""
+    """``thread``, ``socket`` or ``process`` to the ``file:line`` that opened the first one."""
     printed: str | None = None
-    """What it wrote to standard output first, and where, if it did."""
+    """The first text that it wrote to standard output, and the place."""
     activate_seconds: float = 0.0
     error: str | None = None
-    """Why it could not be loaded or activated; nothing after this was tried."""
+    """The reason why it could not be loaded or activated; the later fields are empty then."""
     tried: dict[str, str | None] = {}
-    """Each operation that was tried, with its error."""
+    """Each tried operation, with its error."""
     faults: list[str] = []
-    """Which of these errors are the handler's own, and no host's error: clients get 500 for them."""
+    """The operations whose error is not one of the host's: clients get 500 for them."""
     blocked: list[float] = []
-    """For how long the loop was kept busy, each time that it was too long."""
+    """Each time that the loop was blocked for too long."""
     blocked_by: str | None = None
-    """The ``file:line`` that it was busy with the first time."""
+    """The ``file:line`` that blocked it the first time."""
     left_behind: list[str] = []
-    """What is still there after the deactivation."""
+    """Resources and tasks that exist after the deactivation."""
 
 
-def held() -> Held:
-    """Return what this process holds (Linux; elsewhere nothing is seen)."""
+def process_resources() -> ProcessResources:
+    """Return the resources of this process (on Linux; zeros elsewhere)."""
     sockets = 0
     with suppress(OSError):
         for name in os.listdir("/proc/self/fd"):
@@ -101,24 +101,24 @@ def held() -> Held:
         for task in tasks:
             with suppress(OSError):
                 children += len(Path(f"/proc/self/task/{task}/children").read_text().split())
-    return Held(threads, sockets, children)
+    return ProcessResources(threads, sockets, children)
 
 
-async def look(probe: Probe, witness: Witness) -> Findings:
-    """Import, activate, try, deactivate; never raises for what the plugin does."""
-    found = Findings()
+async def run_probe(probe: ProbeSpec, observer: PluginObserver) -> ProbeReport:
+    """Import, activate, try and deactivate a handler; its exceptions become part of the report."""
+    report = ProbeReport()
     pid = os.getpid()
-    before, modules, begun = held(), len(sys.modules), time.monotonic()
-    witness.listen(True)
-    with suppress(Exception, SystemExit):  # `load` says it better
+    before, modules, started = process_resources(), len(sys.modules), time.monotonic()
+    observer.record(True)
+    with suppress(Exception, SystemExit):  # `load` below reports the same failure with its place
         importlib.import_module(probe.spec.entry_point.partition(":")[0])
-    witness.listen(False)
+    observer.record(False)
     if os.getpid() != pid:
-        os._exit(0)  # it has forked, and its parent tells of it
-    found.opened_by = witness.opened
-    found.import_seconds = time.monotonic() - begun
-    found.modules = len(sys.modules) - modules
-    found.opened_at_import = held().more_than(before)
+        os._exit(0)  # the plugin has forked: the parent writes the report
+    report.opened_by = observer.opened
+    report.import_seconds = time.monotonic() - started
+    report.modules = len(sys.modules) - modules
+    report.opened_at_import = process_resources().more_than(before)
     spec = probe.spec
     context = Context(
         handler=spec.handler,
@@ -128,47 +128,47 @@ async def look(probe: Probe, witness: Witness) -> Findings:
         log=logging.getLogger(spec.handler),
         _data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
     )
-    # Its threads are the loop's own, and stay.
+    # Start the threads of the loop's executor now: they stay, and are not the handler's.
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.01) for _ in range(4)))
-    before, begun = held(), time.monotonic()
+    before, started = process_resources(), time.monotonic()
     try:
         handler = load(spec)
         await handler.run_hook("activate", context)
     except LoadError as error:
-        found.error = error.reason
-        return found
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a plugin raises is a finding
-        found.error = load_error("activate failed", error).reason
-        return found
-    found.activate_seconds = time.monotonic() - begun
+        report.error = error.reason
+        return report
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
+        report.error = load_error("activate failed", error).reason
+        return report
+    report.activate_seconds = time.monotonic() - started
     for name, request in probe.requests.items():
         if name in handler.operations:
-            found.tried[name] = await _try(handler.operations[name], request, found, witness)
+            report.tried[name] = await _try(handler.operations[name], request, report, observer)
     context.on_close(lambda: handler.run_hook("deactivate", context))
     await context.close()
-    found.left_behind = await _left(before)
-    return found
+    report.left_behind = await _remaining_resources(before)
+    return report
 
 
-async def _try(operation: Operation, request: Any, found: Findings, witness: Witness) -> str | None:
-    """Run an operation twice: the first time may import; return its error, if there is one."""
+async def _try(operation: Operation, request: Any, report: ProbeReport, observer: PluginObserver) -> str | None:
+    """Run an operation and return its error; watch the second run only, because the first may import."""
     for watched in (False, True):
-        watch = await _Watch.begin(witness) if watched else None
+        watch = await _LoopWatch.start(observer) if watched else None
         try:
             async with asyncio.timeout(60):
                 await _run(operation, request)
         except HostError as error:
             return error.message
         except msgspec.ValidationError as error:
-            found.faults.append(operation.info.name)
-            return f"its answer does not fit its declared type: {error}{in_brackets(operation.place)}"
-        except Exception as error:  # noqa: BLE001 - whatever a plugin raises is a finding
-            found.faults.append(operation.info.name)
+            report.faults.append(operation.info.name)
+            return f"its response does not fit its declared type: {error}{in_brackets(operation.place)}"
+        except Exception as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
+            report.faults.append(operation.info.name)
             return load_error("it raised", error).reason
         finally:
             if watch is not None:
-                found.blocked += await watch.end()
-                found.blocked_by = watch.sampler.place
+                report.blocked += await watch.stop()
+                report.blocked_by = watch.sampler.place
     return None
 
 
@@ -190,84 +190,84 @@ async def _run(operation: Operation, request: Any) -> None:
         operation.encode(await asyncio.to_thread(operation.method, *values, **arguments))
 
 
-class _Watch:
-    """Sees when the loop is kept busy: a callback that should come every 10 ms comes late."""
+class _LoopWatch:
+    """Measures how late a callback comes that is due every 10 ms."""
 
-    STEP = 0.01
+    INTERVAL_S = 0.01
 
-    def __init__(self, witness: Witness) -> None:
-        self._late: list[float] = []
-        self.sampler = Sampler(witness, BLOCKED)
+    def __init__(self, observer: PluginObserver) -> None:
+        self._delays: list[float] = []
+        self.sampler = MainThreadSampler(observer, BLOCKED_S)
         self._task = asyncio.create_task(self._tick())
 
     @classmethod
-    async def begin(cls, witness: Witness) -> Self:
-        """Return one that waits for its first callback already."""
-        watch = cls(witness)
+    async def start(cls, observer: PluginObserver) -> Self:
+        """Return a watch that already waits for its first callback."""
+        watch = cls(observer)
         await asyncio.sleep(0)
         return watch
 
     async def _tick(self) -> None:
         while True:
-            begun = time.monotonic()
+            started = time.monotonic()
             busy = time.thread_time()
-            self.sampler.turn()
-            await asyncio.sleep(self.STEP)
-            late = time.monotonic() - begun - self.STEP
-            # Late for want of a core is nobody's fault here: a blocking call computes, or waits in this thread.
-            if late > BLOCKED and (time.thread_time() - busy > BLOCKED / 2 or late > 4 * BLOCKED):
-                self._late.append(round(late, 3))
+            self.sampler.tick()
+            await asyncio.sleep(self.INTERVAL_S)
+            delay = time.monotonic() - started - self.INTERVAL_S
+            # A short delay counts only if this thread computed: on a busy machine it may have waited for a core.
+            if delay > BLOCKED_S and (time.thread_time() - busy > BLOCKED_S / 2 or delay > 4 * BLOCKED_S):
+                self._delays.append(round(delay, 3))
 
-    async def end(self) -> list[float]:
-        """Return each time that it was too long, up to now."""
-        await asyncio.sleep(2 * self.STEP)  # what was late comes first
+    async def stop(self) -> list[float]:
+        """Return the delays that were too long."""
+        await asyncio.sleep(2 * self.INTERVAL_S)  # a late callback comes first
         self._task.cancel()
         with suppress(asyncio.CancelledError):
             await self._task
-        self.sampler.end()
-        return self._late
+        self.sampler.stop()
+        return self._delays
 
 
-async def _left(before: Held) -> list[str]:
-    """Return what has not gone ``SETTLE`` seconds after the deactivation."""
-    limit = time.monotonic() + SETTLE
-    while (more := held().more_than(before) + _tasks()) and time.monotonic() < limit:  # noqa: ASYNC110 - told by nobody
+async def _remaining_resources(before: ProcessResources) -> list[str]:
+    """Return in words the resources and tasks that exist ``SETTLE_S`` after the deactivation."""
+    deadline = time.monotonic() + SETTLE_S
+    while (remaining := process_resources().more_than(before) + _other_tasks()) and time.monotonic() < deadline:  # noqa: ASYNC110 - no event reports it
         await asyncio.sleep(0.05)
-    return more
+    return remaining
 
 
-def _tasks() -> list[str]:
-    """Return in words which tasks there are beside the one that asks."""
-    mine = asyncio.current_task()
-    running = [task.get_coro() for task in asyncio.all_tasks() if task is not mine]
-    return [f"the task {getattr(coroutine, '__qualname__', coroutine)}" for coroutine in running]
+def _other_tasks() -> list[str]:
+    """Return in words the tasks other than the current one."""
+    current = asyncio.current_task()
+    coroutines = [task.get_coro() for task in asyncio.all_tasks() if task is not current]
+    return [f"the task {getattr(coroutine, '__qualname__', coroutine)}" for coroutine in coroutines]
 
 
 def main() -> None:
-    """Read, look, write."""
-    probe = msgspec.json.decode(sys.stdin.buffer.read(), type=Probe)
+    """Read the spec, probe the handler, write the report."""
+    probe = msgspec.json.decode(sys.stdin.buffer.read(), type=ProbeSpec)
     for path in reversed(probe.spec.paths):
         before = list(sys.path)
         site.addsitedir(path)
         sys.path[:] = [*(entry for entry in sys.path if entry not in before), *before]
-    # What the plugin prints must not be taken for the answer.
+    # Output of the plugin must not be read as the report.
     out = os.fdopen(os.dup(1), "w")
     written = tempfile.TemporaryFile()  # noqa: SIM115 - until this process ends
     os.dup2(written.fileno(), 1)
-    witness = Witness(probe.spec.paths)
-    spoken = sys.stdout = Spoken(witness)
+    observer = PluginObserver(probe.spec.paths)
+    stdout = sys.stdout = StdoutRecorder(observer)
     pid = os.getpid()
-    found = asyncio.run(look(probe, witness))
+    report = asyncio.run(run_probe(probe, observer))
     if os.getpid() != pid:
-        os._exit(0)  # the plugin has forked this one
-    found.printed = spoken.first
-    if found.printed is None:
+        os._exit(0)  # a child that the plugin has forked
+    report.printed = stdout.first_output
+    if report.printed is None:
         written.seek(0)
-        words = written.read(60).strip()
-        found.printed = repr(words.decode(errors="replace")) if words else None
-    out.write(msgspec.json.encode(found).decode() + "\n")
+        text = written.read(60).strip()
+        report.printed = repr(text.decode(errors="replace")) if text else None
+    out.write(msgspec.json.encode(report).decode() + "\n")
     out.flush()
-    # Threads that a plugin has left must not keep this process.
+    # Do not wait for threads that the plugin has left.
     os._exit(0)
 
 

@@ -1,4 +1,4 @@
-"""A handler in a real worker process, and a whole running host, for tests that are not asynchronous."""
+"""A handler in a real worker process, and a running host, for tests that are not asynchronous."""
 
 from __future__ import annotations
 
@@ -28,88 +28,88 @@ from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
-from handler_host.testing.loop_thread import LIMIT, Background
+from handler_host.testing.loop_thread import TIMEOUT_S, LoopThread
 
-ADMIN_TOKEN = "the-admin-token-of-a-test"  # noqa: S105 - that is what it says
-_direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+ADMIN_TOKEN = "the-admin-token-of-a-test"  # noqa: S105 - for hosts on loopback that end with their test
+_opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
 
 class WorkerUnderTest:
     """One handler, with a supervisor of its own; its worker is a real process, started by the first call.
 
-    What a call raises is the :class:`handler_host.plugin.errors.HostError` that a client would get.
+    Calls raise the :class:`handler_host.plugin.errors.HostError` that a client would get.
     """
 
-    def __init__(self, name: str, supervisor: Supervisor, background: Background) -> None:
+    def __init__(self, name: str, supervisor: Supervisor, thread: LoopThread) -> None:
         self.name = name
         self._supervisor = supervisor
-        self._background = background
+        self._thread = thread
 
     @property
     def status(self) -> HandlerStatus:
-        """What the host tells of it: state, generation, pid, last exit."""
+        """The handler's status: state, generation, pid, last exit."""
         return self._supervisor.status(self.name)
 
     def pss(self) -> int:
-        """Return what its worker takes, in bytes."""
-        return self._background.run(self._supervisor.memory()).workers[self.name].pss
+        """Return the PSS of the worker, in bytes."""
+        return self._thread.run(self._supervisor.memory()).workers[self.name].pss
 
     def activate(self) -> LoadReceipt:
-        """Activate it; returns when it is ready."""
-        return self._background.run(self._supervisor.load(self.name))
+        """Activate the handler; return when it is ready."""
+        return self._thread.run(self._supervisor.load(self.name))
 
     def unload(self) -> UnloadReceipt:
-        """Unload it; returns when its process is gone."""
-        return self._background.run(self._supervisor.unload(self.name))
+        """Unload the handler; return when its process is gone."""
+        return self._thread.run(self._supervisor.unload(self.name))
 
-    def ask(self, operation: str, request: object, *, timeout: float = LIMIT) -> Any:
-        """Run an operation; return its answer. ``timeout`` is the dispatch's deadline, in seconds."""
-        return self._background.run(self._ask(operation, request, timeout), timeout + LIMIT)
+    def dispatch(self, operation: str, request: object, *, timeout: float = TIMEOUT_S) -> Any:
+        """Run an operation and return its response; ``timeout`` is the deadline of the dispatch, in seconds."""
+        return self._thread.run(self._dispatch(operation, request, timeout), timeout + TIMEOUT_S)
 
-    def stream(self, operation: str, request: object) -> Generator[Any, None, None]:
-        """Run an operation as a stream; closing the iterator is what a client does that leaves."""
-        return self._background.iterate(self._stream(operation, request))
+    def dispatch_stream(self, operation: str, request: object) -> Generator[Any, None, None]:
+        """Run an operation and yield its chunks; closing the iterator is what a client does that disconnects."""
+        return self._thread.iterate(self._dispatch_stream(operation, request))
 
-    def begin(self, operation: str, request: object, *, timeout: float = LIMIT) -> Future[Any]:
-        """Begin an operation; ``result(30)`` of what is returned is the answer, and ``cancel()`` is to leave."""
-        return self._background.start(self._ask(operation, request, timeout))
+    def start_dispatch(self, operation: str, request: object, *, timeout: float = TIMEOUT_S) -> Future[Any]:
+        """Start an operation; ``result(30)`` of the future is its response, ``cancel()`` disconnects."""
+        return self._thread.start(self._dispatch(operation, request, timeout))
 
     def chat(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> ChatResponse:
         """Run the operation ``chat`` with one question, or with messages; ``fields`` are further fields of the request.
 
         Returns the whole response.
         """
-        return msgspec.convert(self.ask("chat", _chat_request(text, fields)), ChatResponse)
+        return msgspec.convert(self.dispatch("chat", _chat_request(text, fields)), ChatResponse)
 
     def chat_chunks(self, text: str | Sequence[Mapping[str, Any]], **fields: Any) -> Generator[ChatChunk, None, None]:
         """Run the operation ``chat`` as a stream; close the iterator to leave before its end."""
-        with closing(self.stream("chat", _chat_request(text, fields))) as chunks:
+        with closing(self.dispatch_stream("chat", _chat_request(text, fields))) as chunks:
             for chunk in chunks:
                 yield msgspec.convert(chunk, ChatChunk)
 
     def error_of(self, operation: str, request: object) -> HostError:
-        """Return the error that an operation ends with; fails if there is none."""
+        """Run an operation that must fail, and return its error."""
         try:
-            response = self.ask(operation, request)
+            response = self.dispatch(operation, request)
         except HostError as error:
             return error
         raise AssertionError(f"no error, but {response!r}")
 
-    def until(self, condition: Callable[[HandlerStatus], bool]) -> None:
-        """Wait until the handler's status is as told; raises ``TimeoutError`` after a minute."""
-        self._background.run(self._until(condition))
+    def wait_until(self, condition: Callable[[HandlerStatus], bool]) -> None:
+        """Wait until the handler's status meets a condition; raises ``TimeoutError`` after a minute."""
+        self._thread.run(self._wait_until(condition))
 
-    async def _until(self, condition: Callable[[HandlerStatus], bool]) -> None:
-        while not condition(self.status):  # noqa: ASYNC110 - the status is told by nobody
+    async def _wait_until(self, condition: Callable[[HandlerStatus], bool]) -> None:
+        while not condition(self.status):  # noqa: ASYNC110 - not every change of the status has an event
             await asyncio.sleep(0.005)
 
-    async def _ask(self, operation: str, request: object, timeout: float) -> Any:
+    async def _dispatch(self, operation: str, request: object, timeout: float) -> Any:
         body = msgspec.json.encode(request)
         async with self._supervisor.lease(self.name, operation) as lease:
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
             return json.loads(await call.read_response())
 
-    async def _stream(self, operation: str, request: object) -> AsyncIterator[Any]:
+    async def _dispatch_stream(self, operation: str, request: object) -> AsyncIterator[Any]:
         body = msgspec.json.encode(request)
         async with self._supervisor.lease(self.name, operation) as lease:
             call = lease.call(operation, body, streamed=True, request_id="test", timeout=None)
@@ -133,10 +133,16 @@ def worker_under_test(
     include_sys_path: bool = True,
     data_dir: Path | None = None,
 ) -> Iterator[WorkerUnderTest]:
-    """Give a handler that is installed (an editable install will do), or lies in one of ``roots`` as installed.
+    """Give a handler in a worker of its own; on exit, all of its processes are gone.
 
-    ``settings`` are its keys of ``[handlers.NAME]``, ``secrets`` the environment variables that it declares,
-    ``policy`` the host's own keys (durations in seconds, sizes in bytes). At the end no process is left.
+    Args:
+        name: The handler, which is installed (an editable install will do) or lies in one of ``roots``.
+        settings: Its keys of ``[handlers.NAME]``.
+        secrets: Values of the environment variables that it declares as secrets.
+        policy: The host's own keys of ``[handlers.NAME]``; durations in seconds, sizes in bytes.
+        roots: Directories of installed distributions, in addition to ``sys.path``.
+        include_sys_path: Whether handlers on ``sys.path`` count as installed.
+        data_dir: Directory for the data of handlers; None: they have none.
     """
     config = Config(
         defaults=HandlerPolicy(**{"preload": (), **(policy or {})}),
@@ -145,8 +151,8 @@ def worker_under_test(
         handlers={name: dict(settings or {})},
     )
     supervisor = Supervisor(config, environ={**os.environ, **(secrets or {})})
-    with Background() as background, background.entered(_started(supervisor)):
-        yield WorkerUnderTest(name, supervisor, background)
+    with LoopThread() as thread, thread.enter(_started(supervisor)):
+        yield WorkerUnderTest(name, supervisor, thread)
 
 
 @asynccontextmanager
@@ -166,38 +172,37 @@ class HostUnderTest:
     def __init__(self, process: subprocess.Popen[str], url: str, log: Path) -> None:
         self.process = process
         self.url = url
-        """Without a path: ``{url}/v1`` is the base URL of an OpenAI client."""
+        """The address, without a path: ``{url}/v1`` is the base URL of an OpenAI client."""
         self._log = log
 
     @property
     def log(self) -> str:
-        """What it has logged so far."""
+        """The log so far."""
         return self._log.read_text()
 
-    def json(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
-        """Send a request; return the status and the JSON of the answer."""
+    def request(self, method: str, path: str, body: object = None, **headers: str) -> tuple[int, Any]:
+        """Send a request; return the status and the JSON of the response."""
         data = None if body is None else msgspec.json.encode(body)
         names = {"Content-Type": "application/json", **{key.replace("_", "-"): value for key, value in headers.items()}}
-        request = urllib.request.Request(self.url + path, data, names, method=method)  # noqa: S310 - it is http
+        request = urllib.request.Request(self.url + path, data, names, method=method)  # noqa: S310 - always http
         try:
-            with _direct.open(request, timeout=LIMIT) as response:
+            with _opener.open(request, timeout=TIMEOUT_S) as response:
                 return response.status, json.load(response)
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, json.load(error)
 
-    def admin(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        """Send a request as an operator; ``path`` comes after ``/admin``."""
-        return self.json(method, f"/admin{path}", body, Authorization=f"Bearer {ADMIN_TOKEN}")
+    def admin_request(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
+        """Send a request to an admin route, with the admin token; ``path`` comes after ``/admin``."""
+        return self.request(method, f"/admin{path}", body, Authorization=f"Bearer {ADMIN_TOKEN}")
 
 
 @contextmanager
 def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = None) -> Iterator[HostUnderTest]:
-    """Run ``handler-host serve`` with the text of a ``host.toml`` and further environment variables.
+    """Run ``handler-host serve`` on a free port, with the text of a ``host.toml`` and further environment variables.
 
-    The port is a free one, and the admin token is ``ADMIN_TOKEN``; what of ``HANDLER_HOST_…``
-    and of proxies stands in the environment does not count. The host is told to stop at the
-    end, and killed if it does not.
+    The admin token is ``ADMIN_TOKEN``. The host does not see the variables ``HANDLER_HOST_…`` and the proxies of the
+    caller's environment. On exit the host is stopped, and killed if that takes too long.
     """
     clean = {
         name: value
@@ -208,7 +213,7 @@ def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = Non
     with tempfile.TemporaryDirectory(prefix="handler-host-") as directory:
         file, log = Path(directory, "host.toml"), Path(directory, "log")
         file.write_text(config)
-        # What handlers keep goes with the host, and what others have kept is not looked at.
+        # A data directory of its own, so that the test neither sees nor leaves data of other hosts.
         variables["XDG_DATA_HOME"] = directory
         command = [sys.executable, "-m", "handler_host", "serve", "--config", str(file), "--port", "0"]
         with log.open("w") as sink:
@@ -226,21 +231,21 @@ def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = Non
             process.stdout.close()
 
 
-Worker = Callable[..., WorkerUnderTest]
-"""The fixture ``worker``: takes the arguments of :func:`worker_under_test`."""
-Host = Callable[..., HostUnderTest]
-"""The fixture ``handler_host``: takes the arguments of :func:`host_under_test`."""
+WorkerFactory = Callable[..., WorkerUnderTest]
+"""The type of the fixture ``worker``, which takes the arguments of :func:`worker_under_test`."""
+HostFactory = Callable[..., HostUnderTest]
+"""The type of the fixture ``handler_host``, which takes the arguments of :func:`host_under_test`."""
 
 
 def _stop(process: subprocess.Popen[str]) -> None:
-    # Twice: the second signal ends what a test has left under way.
+    # The second signal ends the dispatches that a test has left in flight.
     for number in (signal.SIGTERM, signal.SIGTERM):
         process.send_signal(number)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(2)
             return
     try:
-        process.wait(LIMIT)
+        process.wait(TIMEOUT_S)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

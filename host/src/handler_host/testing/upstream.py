@@ -1,4 +1,4 @@
-"""A provider on loopback that does what a test says, in three protocols, over real HTTP."""
+"""A provider on loopback that responds by a script, in three protocols, over real HTTP."""
 
 from __future__ import annotations
 
@@ -7,28 +7,61 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from concurrent.futures import Future
 from contextlib import asynccontextmanager, contextmanager
-from types import ModuleType
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from handler_host.testing import anthropic_protocol, gemini_protocol, openai_protocol
-from handler_host.testing.loop_thread import Background
-from handler_host.testing.script import Asked, ProtocolName, Raw, Received, Reply, Silence, Status, Step
+from handler_host.testing.loop_thread import LoopThread
+from handler_host.testing.script import ParsedRequest, ProtocolName, Raw, RecordedRequest, Reply, Silence, Status, Step
 
-PROTOCOLS: Mapping[ProtocolName, ModuleType] = {
+
+class ProviderProtocol(Protocol):
+    """The provider's side of a protocol: the functions of its module."""
+
+    def read_key(self, headers: Mapping[str, str], /) -> str | None:
+        """Return the key of a request."""
+
+    def whole(self, reply: Reply, request: ParsedRequest, /) -> dict[str, Any]:
+        """Return a response that is not streamed."""
+
+    def stream_start(self, reply: Reply, /) -> Iterator[bytes]:
+        """Yield the data before the first chunk of text."""
+
+    def stream_text(self, reply: Reply, text: str, /) -> bytes:
+        """Return the data of a chunk of text."""
+
+    def stream_end(self, reply: Reply, request: ParsedRequest, /) -> Iterator[bytes]:
+        """Yield the data after the last chunk of text."""
+
+    def stream_truncated(self) -> Iterator[bytes]:
+        """Yield the end of a stream that was cut off by a well-behaved proxy."""
+
+    def stream_malformed(self) -> bytes:
+        """Return half a document."""
+
+    def stream_error(self) -> bytes:
+        """Return an error in the middle of a stream."""
+
+    def error_body(self, status: Status, /) -> dict[str, Any]:
+        """Return the body of a refusal."""
+
+
+PROTOCOLS: Mapping[ProtocolName, ProviderProtocol] = {
     "openai": openai_protocol,
     "anthropic": anthropic_protocol,
     "gemini": gemini_protocol,
 }
+TOKEN_COUNTS = {"anthropic": anthropic_protocol.token_count, "gemini": gemini_protocol.token_count}
 MAX_BODY = 256 * 1024**2
 
 
 class Upstream:
-    """Answers each request by the next step of ``script``, the last one for ever; keeps what it was asked.
+    """Responds to each request with the next step of ``script``, the last one forever; records the requests.
 
-    ``key`` is what clients have to bring; None takes every key, and none. Without
-    ``record`` it keeps no requests, as a long measurement needs it.
+    Args:
+        key: The key that clients must send; None accepts every key, and none.
+        record: Whether requests are kept. Long measurements switch it off.
     """
 
     def __init__(self, *, key: str | None = None, record: bool = True) -> None:
@@ -37,49 +70,49 @@ class Upstream:
         self.url = ""
         """Its address, without a path."""
         self.script: list[Step] = [Reply()]
-        self.requests: list[Received] = []
+        self.requests: list[RecordedRequest] = []
         self.connections: set[int] = set()
-        """The client's port of each connection that a request came by; ``reset`` keeps them."""
-        self._asked: Future[Received] = Future()
-        self._left: Future[None] = Future()
+        """The client's port of each connection with a request; ``reset`` keeps them."""
+        self._first_request: Future[RecordedRequest] = Future()
+        self._disconnected: Future[None] = Future()
         self._closing = False
 
     @property
-    def asked(self) -> Future[Received]:
+    def first_request(self) -> Future[RecordedRequest]:
         """The first request since the last ``reset``; done when it has come."""
-        return self._asked
+        return self._first_request
 
     @property
-    def left(self) -> Future[None]:
-        """Done when a client, of any request since the last ``reset``, has left before it had its whole answer.
+    def disconnected(self) -> Future[None]:
+        """Done when any client since the last ``reset`` has disconnected before it had its whole response.
 
-        ``left.result(30)`` waits for it, ``await asyncio.wrap_future(left)`` in an asynchronous test.
+        ``disconnected.result(30)`` waits for it, ``await asyncio.wrap_future(disconnected)`` in an asynchronous test.
         """
-        return self._left
+        return self._disconnected
 
     @property
-    def last(self) -> Received:
+    def last_request(self) -> RecordedRequest:
         """The last request."""
         return self.requests[-1]
 
     def base_url(self, protocol: ProtocolName) -> str:
-        """Return what the protocol's own SDK takes for a base URL: OpenAI's ends in ``/v1``."""
+        """Return the base URL for the protocol's own SDK: OpenAI's ends in ``/v1``."""
         return f"{self.url}/v1" if protocol == "openai" else self.url
 
-    def say(self, *steps: Step) -> None:
-        """Set what the next requests get, the last one for ever."""
+    def respond_with(self, *steps: Step) -> None:
+        """Set the steps for the next requests, the last one for all further ones."""
         self.script = list(steps)
 
     def reset(self) -> None:
-        """Forget what was asked and what was to be said."""
+        """Forget the script and the requests."""
         self.script = [Reply()]
         self.requests = []
-        self._asked = Future()
-        self._left = Future()
+        self._first_request = Future()
+        self._disconnected = Future()
 
     @asynccontextmanager
-    async def serving(self, port: int = 0) -> AsyncIterator[Upstream]:
-        """Serve on the running event loop; 0 takes a free port."""
+    async def serve(self, port: int = 0) -> AsyncIterator[Upstream]:
+        """Serve on the running event loop; port 0 chooses a free one."""
         app = web.Application(client_max_size=MAX_BODY)
         app.add_routes(
             [
@@ -100,149 +133,158 @@ class Upstream:
             await runner.cleanup()
 
     @contextmanager
-    def running(self) -> Iterator[Upstream]:
+    def run(self) -> Iterator[Upstream]:
         """Serve in a thread of its own, for tests that are not asynchronous."""
-        with Background() as background, background.entered(self.serving()):
+        with LoopThread() as thread, thread.enter(self.serve()):
             yield self
 
     async def _openai(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return await self._response(request, "openai", body, openai_protocol.read(body))
+        return await self._respond(request, "openai", body, openai_protocol.parse_request(body))
 
     async def _anthropic(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return await self._response(request, "anthropic", body, anthropic_protocol.read(body))
+        return await self._respond(request, "anthropic", body, anthropic_protocol.parse_request(body))
 
     async def _anthropic_count(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return self._count(request, "anthropic", body, anthropic_protocol.read(body))
+        return self._count(request, "anthropic", body, anthropic_protocol.parse_request(body))
 
     async def _gemini(self, request: web.Request) -> web.StreamResponse:
         body, verb = await request.json(), request.match_info["verb"]
         model = request.match_info["model"]
         if verb == "countTokens":
             inner = body.get("generateContentRequest", body)
-            return self._count(request, "gemini", body, gemini_protocol.read(inner, model, streamed=False))
+            return self._count(request, "gemini", body, gemini_protocol.parse_request(inner, model, streamed=False))
         if verb not in ("generateContent", "streamGenerateContent"):
             raise web.HTTPNotFound
         streamed = verb == "streamGenerateContent"
-        return await self._response(request, "gemini", body, gemini_protocol.read(body, model, streamed))
+        return await self._respond(request, "gemini", body, gemini_protocol.parse_request(body, model, streamed))
 
-    def _receive(self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked) -> Received:
-        key = PROTOCOLS[name].key_of(request.headers) or (request.query.get("key") if name == "gemini" else None)
+    def _record_request(
+        self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
+    ) -> RecordedRequest:
+        key = PROTOCOLS[name].read_key(request.headers) or (request.query.get("key") if name == "gemini" else None)
         port = request.transport.get_extra_info("peername")[1] if request.transport is not None else 0
-        received = Received(name, request.path_qs, request.headers, key, body, asked, port)
+        recorded = RecordedRequest(name, request.path_qs, request.headers, key, body, parsed, port)
         if self._record:
-            self.requests.append(received)
+            self.requests.append(recorded)
             self.connections.add(port)
-            if not self._asked.done():
-                self._asked.set_result(received)
-        return received
+            if not self._first_request.done():
+                self._first_request.set_result(recorded)
+        return recorded
 
-    def _count(self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked) -> web.Response:
-        received = self._receive(request, name, body, asked)
-        if self.key is not None and received.key != self.key:
-            return _refusal(PROTOCOLS[name], Status(401, "the key is wrong"))
-        tokens = sum(len(turn.text.split()) for turn in asked.turns)
-        return web.json_response(PROTOCOLS[name].counted(tokens))
+    def _count(
+        self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
+    ) -> web.Response:
+        recorded = self._record_request(request, name, body, parsed)
+        if self.key is not None and recorded.key != self.key:
+            return _refuse(PROTOCOLS[name], Status(401, "the key is wrong"))
+        tokens = sum(len(turn.text.split()) for turn in parsed.turns)
+        return web.json_response(TOKEN_COUNTS[name](tokens))
 
-    async def _response(
-        self, request: web.Request, name: ProtocolName, body: dict[str, Any], asked: Asked
+    async def _respond(
+        self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
     ) -> web.StreamResponse:
-        received = self._receive(request, name, body, asked)
+        recorded = self._record_request(request, name, body, parsed)
         protocol = PROTOCOLS[name]
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
-        if self.key is not None and received.key != self.key:
+        if self.key is not None and recorded.key != self.key:
             step = Status(401, "the key is wrong")
         try:
-            match step(received) if callable(step) else step:
+            match step(recorded) if callable(step) else step:
                 case Reply() as reply:
-                    answer = _stream if asked.streamed else _whole
-                    return await answer(request, protocol, reply, asked)
+                    send = _send_stream if parsed.streamed else _send_whole
+                    return await send(request, protocol, reply, parsed)
                 case Status() as status:
-                    return _refusal(protocol, status)
+                    return _refuse(protocol, status)
                 case Raw() as raw:
-                    return await _raw(request, raw)
+                    return await _send_raw(request, raw)
                 case Silence():
                     await asyncio.Event().wait()
-            raise AssertionError("an event that nobody sets has been set")
+            raise AssertionError("an event was set that nothing sets")
         except (asyncio.CancelledError, ConnectionError):
             if not self._closing:
-                for left in (self._left, received.left):
-                    if not left.done():
-                        left.set_result(None)
+                for disconnected in (self._disconnected, recorded.disconnected):
+                    if not disconnected.done():
+                        disconnected.set_result(None)
             raise
 
 
-def _refusal(protocol: ModuleType, status: Status) -> web.Response:
+def _refuse(protocol: ProviderProtocol, status: Status) -> web.Response:
     headers = {} if status.retry_after is None else {"Retry-After": f"{status.retry_after:g}"}
     if status.html is not None:
         return web.Response(status=status.status, text=status.html, content_type="text/html", headers=headers)
-    return web.json_response(protocol.error(status), status=status.status, headers=headers)
+    return web.json_response(protocol.error_body(status), status=status.status, headers=headers)
 
 
-async def _raw(request: web.Request, raw: Raw) -> web.StreamResponse:
+async def _send_raw(request: web.Request, raw: Raw) -> web.StreamResponse:
     response = web.StreamResponse(status=raw.status, headers={"Content-Type": raw.content_type})
     await response.prepare(request)
     for part in raw.parts:
         await response.write(part)
-    if raw.held:
+    if raw.stays_open:
         await asyncio.Event().wait()
     return response
 
 
-async def _whole(request: web.Request, protocol: ModuleType, reply: Reply, asked: Asked) -> web.StreamResponse:
-    """Answer at once."""
+async def _send_whole(
+    request: web.Request, protocol: ProviderProtocol, reply: Reply, parsed: ParsedRequest
+) -> web.StreamResponse:
     await asyncio.sleep(reply.pause * len(reply.chunks))
-    if reply.broken == "error":
-        return _refusal(protocol, Status(500, "overheated"))
-    data = json.dumps(protocol.whole(reply, asked), ensure_ascii=False).encode()
+    if reply.fault == "error":
+        return _refuse(protocol, Status(500, "overheated"))
+    data = json.dumps(protocol.whole(reply, parsed), ensure_ascii=False).encode()
     half = data[: len(data) // 2]
-    if reply.broken == "malformed":
+    if reply.fault == "malformed":
         return web.Response(body=half, content_type="application/json")
     response = web.StreamResponse(headers={"Content-Type": "application/json", "Content-Length": str(len(data))})
     await response.prepare(request)
     await response.write(half)
-    if not await _broken_off(request, reply):
+    if not await _interrupted(request, reply):
         await response.write(data[len(half) :])
     return response
 
 
-async def _stream(request: web.Request, protocol: ModuleType, reply: Reply, asked: Asked) -> web.StreamResponse:
-    """Answer piece by piece."""
+async def _send_stream(
+    request: web.Request, protocol: ProviderProtocol, reply: Reply, parsed: ParsedRequest
+) -> web.StreamResponse:
     framing = _framing(request, protocol)
     response = web.StreamResponse(headers={"Content-Type": framing.content_type})
     await response.prepare(request)
-    for data in protocol.begin(reply, asked):
+    for data in protocol.stream_start(reply):
         await response.write(framing.frame(data))
-    for text in reply.chunks if reply.broken is None else reply.chunks[: reply.after]:
+    for text in reply.chunks if reply.fault is None else reply.chunks[: reply.chunks_before_fault]:
         if reply.pause:
             await asyncio.sleep(reply.pause)
-        await response.write(framing.frame(protocol.chunk(reply, text)))
-    if await _broken_off(request, reply):
+        await response.write(framing.frame(protocol.stream_text(reply, text)))
+    if await _interrupted(request, reply):
         return response
-    for data in _last(protocol, reply, asked):
+    for data in _stream_end(protocol, reply, parsed):
         await response.write(framing.frame(data))
-    if reply.broken != "malformed":
+    if reply.fault != "malformed":
         await response.write(framing.end)
     return response
 
 
-def _last(protocol: ModuleType, reply: Reply, asked: Asked) -> Iterable[bytes]:
-    """Return what comes after the last piece of the text."""
-    if reply.broken == "malformed":
-        return [protocol.malformed(reply)]
-    if reply.broken == "error":
-        return [protocol.failed(reply)]
-    found: Iterable[bytes] = protocol.truncated(reply) if reply.broken == "truncated" else protocol.end(reply, asked)
-    return found
+def _stream_end(protocol: ProviderProtocol, reply: Reply, parsed: ParsedRequest) -> Iterable[bytes]:
+    """Return the data after the last chunk of text."""
+    match reply.fault:
+        case "malformed":
+            return [protocol.stream_malformed()]
+        case "error":
+            return [protocol.stream_error()]
+        case "truncated":
+            return protocol.stream_truncated()
+        case _:
+            return protocol.stream_end(reply, parsed)
 
 
-async def _broken_off(request: web.Request, reply: Reply) -> bool:
-    """Let the connection stand still, or cut it (then True), if that is what the script says."""
-    if reply.broken == "stalled":
+async def _interrupted(request: web.Request, reply: Reply) -> bool:
+    """Stall the connection, or cut it and return True, if the script demands it."""
+    if reply.fault == "stalled":
         await asyncio.Event().wait()
-    if reply.broken == "cut":
+    if reply.fault == "cut":
         assert request.transport is not None
         request.transport.abort()
         return True
@@ -250,7 +292,7 @@ async def _broken_off(request: web.Request, reply: Reply) -> bool:
 
 
 class _Framing:
-    """How a stream's pieces follow one another. OpenAI's and Anthropic's bring their own events."""
+    """The form of a stream. OpenAI's and Anthropic's data are whole events already."""
 
     content_type = "text/event-stream"
     end = b""
@@ -260,14 +302,14 @@ class _Framing:
 
 
 class _GeminiEvents(_Framing):
-    """Gemini's with ``alt=sse``."""
+    """Gemini's events, with ``alt=sse``."""
 
     def frame(self, data: bytes) -> bytes:
         return b"data: " + data + b"\r\n\r\n"
 
 
 class _GeminiArray(_Framing):
-    """Gemini's without: one JSON array, which comes bit by bit."""
+    """Gemini's JSON array, without ``alt=sse``."""
 
     content_type = "application/json"
     end = b"]"
@@ -280,7 +322,7 @@ class _GeminiArray(_Framing):
         return before + data
 
 
-def _framing(request: web.Request, protocol: ModuleType) -> _Framing:
+def _framing(request: web.Request, protocol: ProviderProtocol) -> _Framing:
     if protocol is not gemini_protocol:
         return _Framing()
     return _GeminiEvents() if request.query.get("alt") == "sse" else _GeminiArray()
