@@ -53,9 +53,7 @@ def test_no_process_is_left_when_the_test_is_over(tmp_path: Path) -> None:
     assert hanging.done()
 
 
-def test_a_host_is_real_and_has_the_configuration_of_the_test(
-    handler_host: HostFactory, upstream: Upstream
-) -> None:
+def test_a_host_is_real_and_has_the_configuration_of_the_test(handler_host: HostFactory, upstream: Upstream) -> None:
     upstream.respond_with(Reply(("Bon", "jour")))
     config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
     host = handler_host(config, environ={"HANDLER_HOST_API_KEYS": "a-consumer", "OPENAI_API_KEY": "a-key"})
