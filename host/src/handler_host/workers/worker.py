@@ -36,8 +36,9 @@ from handler_host.workers.events import (
     WorkerStartFailed,
 )
 from handler_host.workers.exit_report import ExitReport
-from handler_host.workers.launchers.base import ExitStatus, Launcher, WorkerProcess
+from handler_host.workers.launchers.base import Launcher
 from handler_host.workers.output_logger import OutputLogger
+from handler_host.workers.worker_process import ExitStatus, WorkerProcess
 
 EXIT_GRACE = 1.0
 """Seconds for a worker whose channel has closed to exit by itself, so that its own exit status is seen."""

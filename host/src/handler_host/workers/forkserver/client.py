@@ -17,8 +17,8 @@ from typing import Any
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Refused, Signal, encode, notices
 from handler_host.workers.host_signals import host_signals_blocked
-from handler_host.workers.launchers.base import ExitStatus, WorkerPipes, out_of_resources, reap, wait_for_exit
 from handler_host.workers.output_logger import OutputLogger
+from handler_host.workers.worker_process import ExitStatus, WorkerPipes, out_of_resources, reap, wait_for_exit
 
 log = logging.getLogger(__name__)
 

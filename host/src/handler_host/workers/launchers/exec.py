@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from handler_host.plugin.errors import ActivationFailed
 from handler_host.workers.host_signals import host_signals_blocked
-from handler_host.workers.launchers.base import (
+from handler_host.workers.worker_process import (
     RESOURCE_ERRNOS,
     ExitStatus,
     WorkerPipes,

@@ -7,7 +7,7 @@ import functools
 from collections.abc import Mapping, Sequence
 
 from handler_host.workers.forkserver.client import ForkServerProcess
-from handler_host.workers.launchers.base import WorkerProcess
+from handler_host.workers.worker_process import WorkerProcess
 
 
 class ForkLauncher:

@@ -7,7 +7,7 @@ import os
 import socket
 from collections.abc import Mapping
 
-from handler_host.workers.launchers.base import ExitStatus, WorkerProcess, out_of_resources
+from handler_host.workers.worker_process import ExitStatus, WorkerProcess, out_of_resources
 
 
 class _InlineWorker:

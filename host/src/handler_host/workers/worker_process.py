@@ -1,0 +1,143 @@
+"""One worker's process as every launcher provides it: pipes, exit status, reaping."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+from contextlib import suppress
+from typing import NamedTuple, Protocol
+
+import msgspec
+
+from handler_host.plugin.errors import OutOfResources
+
+EXIT_POLL_INTERVAL = 0.05
+"""Seconds between two checks of a process whose exit the kernel cannot signal to the event loop."""
+
+RESOURCE_ERRNOS = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE, errno.ENOBUFS})
+"""Errors of a system that has no process, memory or file descriptor left."""
+
+
+class ExitStatus(msgspec.Struct, frozen=True):
+    """How the process of a worker exited."""
+
+    code: int | None = None
+    signal: int | None = None
+    maxrss: int | None = None
+    """Peak of its resident memory in bytes, if the system reports it."""
+    lost: bool = False
+    """The status is unknown, because the fork server ended first."""
+
+    def describe(self) -> str:
+        """Return the status as the end of a sentence."""
+        if self.lost:
+            return "its fork server ended, and the worker with it"
+        if self.signal is not None:
+            with suppress(ValueError):
+                return f"killed by {signal.Signals(self.signal).name}"
+            return f"killed by signal {self.signal}"
+        return f"exit code {self.code}"
+
+
+class WorkerProcess(Protocol):
+    """A launched worker."""
+
+    @property
+    def pid(self) -> int:
+        """Its process ID."""
+
+    @property
+    def socket(self) -> socket.socket:
+        """The host's end of the channel."""
+
+    @property
+    def output(self) -> int:
+        """The read end of its output pipe; -1 if it has none."""
+
+    def kill(self, number: int) -> None:
+        """Send signal ``number`` to its process group; has no effect after it is reaped."""
+
+    async def wait(self) -> ExitStatus:
+        """Wait until it is reaped and its process group is killed."""
+
+
+class WorkerPipes(NamedTuple):
+    """The file descriptors of a new worker: a channel and an output pipe, each with the host's and the worker's end."""
+
+    channel: socket.socket
+    output: int
+    worker_channel: socket.socket
+    worker_output: int
+
+    @classmethod
+    def open(cls) -> WorkerPipes:
+        """Open the channel and the pipe; raises ``OutOfResources``."""
+        try:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+        except OSError as error:
+            raise out_of_resources("a socket for a worker", error) from error
+        try:
+            read, write = os.pipe()
+        except OSError as error:
+            ours.close()
+            theirs.close()
+            raise out_of_resources("a pipe for a worker", error) from error
+        ours.setblocking(False)
+        return cls(ours, read, theirs, write)
+
+    def close_worker_ends(self) -> None:
+        """Close the worker's ends in this process."""
+        self.worker_channel.close()
+        os.close(self.worker_output)
+
+    def close_host_ends(self) -> None:
+        """Close the host's ends, if the worker could not be launched."""
+        self.channel.close()
+        os.close(self.output)
+
+
+def out_of_resources(what: str, error: OSError) -> OutOfResources:
+    """Return the error for a system that refused ``what``."""
+    remedy = "raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else "raise ulimit -u, or free memory"
+    return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
+
+
+def reap(pid: int) -> ExitStatus:
+    """Reap a child that has exited, after killing the rest of its process group."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, signal.SIGKILL)
+    _, status, usage = os.wait4(pid, 0)
+    if os.WIFSIGNALED(status):
+        return ExitStatus(signal=os.WTERMSIG(status), maxrss=usage.ru_maxrss * 1024)
+    return ExitStatus(code=os.WEXITSTATUS(status), maxrss=usage.ru_maxrss * 1024)
+
+
+async def wait_for_exit(pid: int) -> None:
+    """Wait until a child has exited, without reaping it: until then the kernel does not reuse its process ID."""
+    try:
+        fd = os.pidfd_open(pid)
+    except (AttributeError, OSError):
+        # Other systems and old kernels lack pidfd, some containers forbid it, and descriptors can run out.
+        while not _has_exited(pid):  # noqa: ASYNC110 - no event tells
+            await asyncio.sleep(EXIT_POLL_INTERVAL)
+        return
+    loop = asyncio.get_running_loop()
+    exited: asyncio.Future[None] = loop.create_future()
+
+    def note_exit() -> None:
+        if not exited.done():
+            exited.set_result(None)
+
+    loop.add_reader(fd, note_exit)
+    try:
+        await exited
+    finally:
+        loop.remove_reader(fd)
+        os.close(fd)
+
+
+def _has_exited(pid: int) -> bool:
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
