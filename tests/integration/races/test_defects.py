@@ -81,7 +81,7 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
         await asyncio.sleep(0)
         second = host.begin(host.ask(number=2))
         assert (await within(second))["number"] == 2
-        assert "a defect of the host: Grant of puppet failed" in caplog.text
+        assert "internal error: Grant of puppet failed" in caplog.text
         first.cancel()
         await asyncio.wait({first})
         assert host.supervisor.status("puppet").in_flight == 0
@@ -229,5 +229,5 @@ async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_no
     async with supervisor_harness(tmp_path) as host:
         monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
         assert (await host.ask(number=1))["number"] == 1
-        await until(lambda: "the observer of the application failed at 'activated'" in caplog.text)
+        await until(lambda: "the application's observer failed at 'activated'" in caplog.text)
         monkeypatch.undo()

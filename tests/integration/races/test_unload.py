@@ -9,10 +9,12 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from handler_host.plugin.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded
+from handler_host.plugin.errors import HandlerBusy, HandlerCrashed, HandlerUnloaded, UnknownHandler
+from handler_host.telemetry.counters import LatencyWindow
 from tests.support import (
     WORKERS,
     SupervisorHarness,
@@ -136,7 +138,7 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
         controller = host.supervisor._controllers["puppet"]
 
         def joined() -> int:
-            return len(controller.state.drain.unloads) if controller.state.drain is not None else 0
+            return sum(len(worker.drain.unloads) for worker in controller.state.workers if worker.drain is not None)
 
         await host.ask()
         await host.control.heard("leaving")
@@ -343,3 +345,23 @@ async def test_a_crash_while_draining_answers_the_unload_and_the_dispatch(tmp_pa
         assert "exit code 5" in error.message
         receipt = await within(unloaded)
         assert (receipt.drained, receipt.killed) == (0, 1)
+
+
+async def test_a_load_and_an_unload_compute_no_percentiles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An operator's action reads a state and checks a name: it needs no status, which sorts all latencies twice."""
+    install_puppet(tmp_path)
+    async with supervisor_harness(tmp_path) as host:
+        await host.ask()
+
+        def sorts(*_: Any) -> None:
+            raise AssertionError("percentiles of a status that nobody reads")
+
+        monkeypatch.setattr(LatencyWindow, "quantile", sorts)
+        host.supervisor.require_handler("puppet")
+        with pytest.raises(UnknownHandler, match="'puppett'"):
+            host.supervisor.require_handler("puppett")
+        receipt = await within(host.supervisor.unload("puppet"))
+        assert (receipt.was, receipt.generation) == ("idle", 1)
+        assert (await within(host.supervisor.load("puppet"))).generation == 2
+        assert (await within(host.supervisor.reload("puppet"))).was == "idle"
+        monkeypatch.undo()

@@ -1,7 +1,7 @@
-"""Several handlers and one budget, under any order of events, memory shortages included.
+"""Several handlers and one budget, under any order of events and memory pressure.
 
 The real ``step`` and the real ledger; the machine plays supervisor, launchers and
-kernel. What takes time in the host (a grant that is told later, a process that goes
+kernel. What takes time in the host (a grant that arrives later, a process that exits
 later) is a rule of its own here, so that anything can happen in between.
 """
 
@@ -41,7 +41,7 @@ from handler_host.lifecycle.events import (
     WorkerReady,
     WorkerStartFailed,
 )
-from handler_host.lifecycle.state import Phase, State
+from handler_host.lifecycle.state import HandlerState, Phase, Timer
 from handler_host.lifecycle.transitions import step
 from handler_host.memory.ledger import Candidate, Key, Ledger, Request
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
@@ -49,7 +49,7 @@ from handler_host.workers.events import Cause
 
 USABLE, BASE = 1000, 100
 SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}
-"""What each handler takes; the last one never fits."""
+"""Bytes of each handler; the last one never fits."""
 
 
 class Handler:
@@ -60,21 +60,37 @@ class Handler:
         self.policy = HandlerPolicy(
             max_concurrency=2, max_queue=3, crash_limit=4, crash_window=5.0, pin=name == "pinned"
         )
-        self.state = State()
-        self.asked: set[int] = set()
+        self.state = HandlerState()
+        self.waiting: set[int] = set()
         self.held: set[int] = set()
         self.unloads: set[int] = set()
         self.request: Request | None = None
-        """It looks for room."""
+        """Its reservation, until the decision arrives."""
         self.outcome: bool | None = None
-        """It was decided, and is not told yet."""
+        """The decision, until it arrives."""
         self.process: int | None = None
-        self.told_to_go = False
+        self.stopped = False
         self.idle_since = 0.0
 
     @property
+    def leases(self) -> set[int]:
+        return {dispatch for worker in self.state.workers for dispatch in worker.leases}
+
+    @property
+    def timers(self) -> list[TimerFired]:
+        """The events of the timers that run."""
+        events = []
+        for worker in self.state.workers:
+            for timer, token in ((Timer.IDLE, worker.idle_timer), (Timer.DRAIN, worker.drain_timer)):
+                if token is not None:
+                    events.append(TimerFired(timer, token, worker.generation))
+        if self.state.retry_timer is not None:
+            events.append(TimerFired(Timer.RETRY, self.state.retry_timer))
+        return events
+
+    @property
     def idle(self) -> bool:
-        return self.state.phase is Phase.READY and not self.state.leases and not self.state.waiters
+        return self.state.phase is Phase.READY and not self.state.in_flight and not self.state.waiters
 
 
 class House(RuleBasedStateMachine):
@@ -86,8 +102,8 @@ class House(RuleBasedStateMachine):
         self.numbers = 0
         self.handlers = {name: Handler(name) for name in SIZES}
         self.sizes: dict[Key, int] = {}
-        self.overgrown = False
-        """Somebody took more than was promised: until there is room again, what is used may be over the limit."""
+        self.over_budget = False
+        """A worker used more than reserved: until memory is available again, usage may be over the limit."""
         self.ledger = Ledger(USABLE, candidates=self.candidates, evict=self.evict, pinned=self.pinned)
         self.ledger.measure(BASE, 0, {}, {})
 
@@ -107,13 +123,14 @@ class House(RuleBasedStateMachine):
 
     def evict(self, name: str, generation: int) -> None:
         handler = self.handlers[name]
-        assert handler.idle, "a handler is evicted that is not idle"
+        assert handler.idle, "a busy handler is evicted"
         assert not handler.policy.pin, "a pinned handler is evicted"
-        self.happens(handler, Evicted(generation))
-        assert handler.state.drain is not None
-        assert handler.state.drain.cause is Cause.EVICTED
+        self.handle(handler, Evicted(generation))
+        (worker,) = handler.state.workers
+        assert worker.drain is not None
+        assert worker.drain.cause is Cause.EVICTED
 
-    def happens(self, handler: Handler, event: Event) -> None:
+    def handle(self, handler: Handler, event: Event) -> None:
         self.now += 0.25
         was_idle = handler.idle
         handler.state, actions = step(handler.state, event, handler.policy, self.now)
@@ -130,22 +147,22 @@ class House(RuleBasedStateMachine):
                 assert handler.request is None
                 self.reserve(handler, generation)
             case Abandon():
-                self.give_up(handler)
+                self.withdraw(handler)
             case Launch(generation):
                 assert handler.process is None, "a second worker of one handler"
-                handler.process, handler.told_to_go = generation, False
+                handler.process, handler.stopped = generation, False
                 taken = self.ledger.used + self.ledger.reserved
-                assert self.overgrown or taken <= USABLE, f"{taken} of {USABLE} at a fork"
+                assert self.over_budget or taken <= USABLE, f"{taken} of {USABLE} at a fork"
             case Abort(generation) | Stop(generation):
                 assert handler.process == generation
-                handler.told_to_go = True
+                handler.stopped = True
                 self.ledger.mark_leaving(handler.name, generation)
             case Grant(dispatch, generation):
                 assert generation == handler.process
-                handler.asked.remove(dispatch)
+                handler.waiting.remove(dispatch)
                 handler.held.add(dispatch)
             case Refuse(dispatch):
-                handler.asked.remove(dispatch)
+                handler.waiting.remove(dispatch)
             case EndLeases(_, dispatches):
                 handler.held -= dispatches
             case ReplyUnload(request):
@@ -157,21 +174,21 @@ class House(RuleBasedStateMachine):
             handler.outcome = granted
             if granted:
                 taken = self.ledger.used + self.ledger.reserved + self.ledger.external_usage
-                assert taken <= USABLE, f"{taken} of {USABLE} promised"
+                assert taken <= USABLE, f"{taken} of {USABLE} reserved"
             else:
-                assert SIZES[handler.name] > self.ledger.max_grantable, "refused for ever, and it would fit"
+                assert SIZES[handler.name] > self.ledger.max_grantable, "a final refusal, and it would fit"
 
         size = SIZES[handler.name]
         handler.request = Request(handler.name, generation, size, size, decide)
         self.ledger.request(handler.request)
 
-    def give_up(self, handler: Handler) -> None:
+    def withdraw(self, handler: Handler) -> None:
         request, handler.request, handler.outcome = handler.request, None, None
         assert request is not None
         self.ledger.withdraw(request)
 
-    def goes(self, handler: Handler) -> None:
-        """Let its process be gone, before anybody is told."""
+    def exit(self, handler: Handler) -> None:
+        """Its process has exited; the event follows."""
         assert handler.process is not None
         self.sizes.pop((handler.name, handler.process), None)
         self.ledger.release(handler.name, handler.process)
@@ -184,18 +201,18 @@ class House(RuleBasedStateMachine):
         return [one for one in self.handlers.values() if getattr(one, condition) not in (None, set())]
 
     @rule(name=st.sampled_from(sorted(SIZES)))
-    def a_dispatch_asks(self, name: str) -> None:
+    def a_dispatch_requests_a_lease(self, name: str) -> None:
         handler, dispatch = self.handlers[name], self.number()
-        handler.asked.add(dispatch)
-        self.happens(handler, LeaseRequested(dispatch))
+        handler.waiting.add(dispatch)
+        self.handle(handler, LeaseRequested(dispatch))
 
-    @precondition(lambda self: self.having("asked"))
+    @precondition(lambda self: self.having("waiting"))
     @rule(data=st.data())
-    def one_who_waits_leaves(self, data: st.DataObject) -> None:
-        handler = self.pick(data, self.having("asked"))
-        dispatch = min(handler.asked)
-        handler.asked.remove(dispatch)
-        self.happens(handler, LeaseCancelled(dispatch))
+    def a_waiting_dispatch_leaves(self, data: st.DataObject) -> None:
+        handler = self.pick(data, self.having("waiting"))
+        dispatch = min(handler.waiting)
+        handler.waiting.remove(dispatch)
+        self.handle(handler, LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.having("held"))
     @rule(data=st.data())
@@ -203,28 +220,28 @@ class House(RuleBasedStateMachine):
         handler = self.pick(data, self.having("held"))
         dispatch = min(handler.held)
         handler.held.remove(dispatch)
-        self.happens(handler, LeaseReleased(dispatch))
+        self.handle(handler, LeaseReleased(dispatch))
 
     @precondition(lambda self: self.having("outcome"))
     @rule(data=st.data())
-    def a_decision_is_told(self, data: st.DataObject) -> None:
+    def a_decision_arrives(self, data: st.DataObject) -> None:
         handler = self.pick(data, self.having("outcome"))
         request, granted = handler.request, handler.outcome
         assert request is not None
         handler.request = handler.outcome = None
         if granted:
-            self.happens(handler, MemoryReserved(request.generation))
+            self.handle(handler, MemoryReserved(request.generation))
         else:
-            self.happens(handler, WorkerStartFailed(request.generation, MemoryBudget("never"), counts_as_failure=False))
+            self.handle(handler, WorkerStartFailed(request.generation, MemoryBudget("never"), counts_as_failure=False))
 
     @precondition(lambda self: any(one.outcome is None for one in self.having("request")))
     @rule(data=st.data())
-    def one_has_waited_long_enough_for_room(self, data: st.DataObject) -> None:
+    def a_reservation_times_out(self, data: st.DataObject) -> None:
         handler = self.pick(data, [one for one in self.having("request") if one.outcome is None])
         assert handler.request is not None
         generation = handler.request.generation
-        self.give_up(handler)
-        self.happens(handler, WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
+        self.withdraw(handler)
+        self.handle(handler, WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
 
     @precondition(lambda self: any(one.state.phase is Phase.ACTIVATING for one in self.having("process")))
     @rule(data=st.data(), fails=st.booleans())
@@ -233,14 +250,14 @@ class House(RuleBasedStateMachine):
         generation = handler.process
         assert generation is not None
         if fails:
-            self.goes(handler)
-            self.happens(handler, WorkerStartFailed(generation, ActivationFailed("broken")))
+            self.exit(handler)
+            self.handle(handler, WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(handler, WorkerReady(generation))
+            self.handle(handler, WorkerReady(generation))
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data(), share=st.sampled_from([0.1, 0.5, 1.0]))
-    def a_measurement_finds_what_was_expected(self, data: st.DataObject, share: float) -> None:
+    def a_measurement_finds_the_expected(self, data: st.DataObject, share: float) -> None:
         handler = self.pick(data, self.having("process"))
         assert handler.process is not None
         key, size = (handler.name, handler.process), int(SIZES[handler.name] * share)
@@ -249,17 +266,17 @@ class House(RuleBasedStateMachine):
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data())
-    def a_worker_takes_more_than_it_was_promised(self, data: st.DataObject) -> None:
+    def a_worker_uses_more_than_reserved(self, data: st.DataObject) -> None:
         handler = self.pick(data, self.having("process"))
         assert handler.process is not None
         self.sizes[handler.name, handler.process] = SIZES[handler.name] + 400
-        self.overgrown = True
+        self.over_budget = True
         self.ledger.measure(BASE, 0, self.sizes, {})
         self.ledger.evict_excess()
         # What is on its way out counts as used until it is gone.
-        leaving = sum(self.sizes.get((one.name, one.process), 0) for one in self.having("process") if one.told_to_go)
+        leaving = sum(self.sizes.get((one.name, one.process), 0) for one in self.having("process") if one.stopped)
         staying = self.ledger.used - leaving
-        assert staying <= USABLE or not self.ledger.evictable(), "over the limit, and somebody idle stays"
+        assert staying <= USABLE or not self.ledger.evictable(), "over the limit, and an idle handler stays"
 
     @rule(short=st.booleans())
     def the_kernel_reports_pressure(self, short: bool) -> None:
@@ -270,90 +287,89 @@ class House(RuleBasedStateMachine):
 
     @precondition(lambda self: any(one.state.phase in (Phase.READY, Phase.DRAINING) for one in self.having("process")))
     @rule(data=st.data(), cause=st.sampled_from([Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED]))
-    def a_worker_ends_unasked(self, data: st.DataObject, cause: Cause) -> None:
+    def a_worker_is_lost(self, data: st.DataObject, cause: Cause) -> None:
         fitting = [one for one in self.having("process") if one.state.phase in (Phase.READY, Phase.DRAINING)]
         handler = self.pick(data, fitting)
         assert handler.process is not None
-        stopping, held = handler.told_to_go, set(handler.held)
-        self.happens(handler, WorkerLost(handler.process, cause, HandlerCrashed("gone")))
+        stopping, held = handler.stopped, set(handler.held)
+        self.handle(handler, WorkerLost(handler.process, cause, HandlerCrashed("gone")))
         if not stopping:
             for dispatch in held:
                 handler.held.discard(dispatch)
-                self.happens(handler, LeaseReleased(dispatch))
+                self.handle(handler, LeaseReleased(dispatch))
 
-    @precondition(lambda self: any(one.told_to_go for one in self.having("process")))
+    @precondition(lambda self: any(one.stopped for one in self.having("process")))
     @rule(data=st.data())
-    def a_process_goes(self, data: st.DataObject) -> None:
-        handler = self.pick(data, [one for one in self.having("process") if one.told_to_go])
+    def a_process_exits(self, data: st.DataObject) -> None:
+        handler = self.pick(data, [one for one in self.having("process") if one.stopped])
         generation = handler.process
         assert generation is not None
-        self.goes(handler)
-        self.happens(handler, WorkerExited(generation))
+        self.exit(handler)
+        self.handle(handler, WorkerExited(generation))
 
-    @precondition(lambda self: any(one.state.tokens for one in self.handlers.values()))
+    @precondition(lambda self: any(one.timers for one in self.handlers.values()))
     @rule(data=st.data())
-    def a_timer_runs_out(self, data: st.DataObject) -> None:
-        handler = self.pick(data, [one for one in self.handlers.values() if one.state.tokens])
-        timer, token = data.draw(st.sampled_from(handler.state.tokens))
-        self.happens(handler, TimerFired(timer, token))
+    def a_timer_fires(self, data: st.DataObject) -> None:
+        handler = self.pick(data, [one for one in self.handlers.values() if one.timers])
+        self.handle(handler, data.draw(st.sampled_from(handler.timers)))
 
     @precondition(lambda self: self.having("process"))
     @rule(data=st.data(), cause=st.sampled_from([Cause.RECYCLED, Cause.OUT_OF_MEMORY]))
     def a_worker_is_recycled(self, data: st.DataObject, cause: Cause) -> None:
         handler = self.pick(data, self.having("process"))
         assert handler.process is not None
-        self.happens(handler, MemoryLimitExceeded(handler.process, cause))
+        self.handle(handler, MemoryLimitExceeded(handler.process, cause))
 
     @rule(name=st.sampled_from(sorted(SIZES)), mode=st.sampled_from(["drain", "if_idle", "force"]))
     def an_operator_unloads(self, name: str, mode: UnloadMode) -> None:
         handler, request = self.handlers[name], self.number()
         handler.unloads.add(request)
-        self.happens(handler, UnloadRequested(request, mode, 30.0))
+        self.handle(handler, UnloadRequested(request, mode, 30.0))
 
     @invariant()
-    def in_flight_is_what_was_granted_and_nobody_is_forgotten(self) -> None:
+    def leases_and_waiters_are_those_known(self) -> None:
         for handler in self.handlers.values():
-            assert handler.state.leases == handler.held
-            assert set(handler.state.waiters) == handler.asked
-            if handler.asked:
+            assert handler.leases == handler.held
+            assert set(handler.state.waiters) == handler.waiting
+            if handler.waiting:
                 assert handler.request is not None or handler.process is not None
 
     @invariant()
-    def accounts_are_of_those_who_are_there(self) -> None:
+    def accounts_are_those_of_present_workers(self) -> None:
         counted = {name: self.ledger.size_of(name, handler.state.generation) for name, handler in self.handlers.items()}
         for name, handler in self.handlers.items():
             assert bool(counted[name]) == (handler.process is not None or handler.outcome is True)
         assert self.ledger.used + self.ledger.reserved == BASE + sum(counted.values())
         if self.ledger.available >= 0:
-            self.overgrown = False
+            self.over_budget = False
 
     @invariant()
-    def nobody_waits_for_room_that_is_there_or_could_be_made(self) -> None:
+    def no_request_waits_for_available_memory(self) -> None:
         assert {request.handler for request in self.ledger.queue} == {
             one.name for one in self.having("request") if one.outcome is None
         }
         if self.ledger.queue and not self.ledger.under_pressure:
             missing = self.ledger.queue[0].amount - self.ledger.available
-            assert missing > 0, "the first one would fit"
+            assert missing > 0, "the first request would fit"
             # Either enough is on its way out, or all that is idle would not do.
-            assert not self.ledger.find_evictions(missing), "idle handlers would make room, and stay"
+            assert not self.ledger.find_evictions(missing), "evictions would suffice, and do not happen"
 
     def teardown(self) -> None:
-        """However it went: when the world comes to rest, nobody waits and nothing is left of anybody."""
+        """However it went: when the world comes to rest, nothing waits and nothing is left."""
         for handler in self.handlers.values():
-            self.happens(handler, ShutdownRequested(1.0))
+            self.handle(handler, ShutdownRequested(1.0))
             while handler.held:
                 dispatch = handler.held.pop()
-                self.happens(handler, LeaseReleased(dispatch))
+                self.handle(handler, LeaseReleased(dispatch))
             if handler.process is not None:
-                assert handler.told_to_go, "nothing is under way, and the worker was not told to go"
+                assert handler.stopped, "no dispatch is in flight, and the worker was not stopped"
                 generation = handler.process
-                self.goes(handler)
-                self.happens(handler, WorkerExited(generation))
-            assert not handler.asked
+                self.exit(handler)
+                self.handle(handler, WorkerExited(generation))
+            assert not handler.waiting
             assert not handler.unloads
             assert handler.request is None
-            assert handler.state.leases == frozenset()
+            assert handler.leases == set()
         assert self.ledger.queue == []
         assert (self.ledger.used, self.ledger.reserved) == (BASE, 0)
 

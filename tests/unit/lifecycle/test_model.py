@@ -1,8 +1,9 @@
 """The lifecycle under any order of events: what must hold after each of them.
 
-The machine plays the supervisor and the world: it performs the actions that
-``step`` returns by remembering what they promise, and lets dispatches, operators,
-timers, crashes and a shortage of memory happen in any order.
+The machine plays the controller and the world: it performs the actions that ``step``
+returns by remembering what they promise, and lets dispatches, operators, timers,
+crashes and a lack of memory happen in any order. It runs twice: with one worker at a
+time, as the host does, and with several, which the rules allow for.
 """
 
 from __future__ import annotations
@@ -24,7 +25,9 @@ from handler_host.lifecycle.actions import (
     ReplyLoad,
     ReplyUnload,
     Reserve,
+    StartTimer,
     Stop,
+    StopTimer,
 )
 from handler_host.lifecycle.events import (
     Event,
@@ -46,30 +49,38 @@ from handler_host.lifecycle.events import (
     WorkerReady,
     WorkerStartFailed,
 )
-from handler_host.lifecycle.state import Phase, State, Timer
+from handler_host.lifecycle.handler_transitions import start_worker
+from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
 from handler_host.lifecycle.transitions import step
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
+
+ALIVE = (WorkerPhase.WAITING, WorkerPhase.ACTIVATING, WorkerPhase.READY)
 
 
 class Handler(RuleBasedStateMachine):
     """One handler, and what the world knows of it."""
 
+    max_workers = 1
+
     def __init__(self) -> None:
         super().__init__()
         self.policy = HandlerPolicy(max_concurrency=2, max_queue=3, crash_limit=3)
-        self.state = State()
+        self.state = HandlerState()
         self.now = 0.0
-        self.asked: set[int] = set()
-        """Dispatches that wait for an answer to their asking."""
-        self.held: set[int] = set()
-        """Dispatches that were granted a lease and have not given it back."""
+        self.waiting: set[int] = set()
+        """Dispatches that requested a lease and have no answer yet."""
+        self.held: dict[int, int] = {}
+        """Dispatches with a lease that they have not released, and the worker that it is on."""
         self.loads: set[int] = set()
-        self.unloads: set[int] = set()
-        self.reserving: int | None = None
-        self.process: int | None = None
-        """The generation that has a process."""
-        self.told_to_go = False
+        self.unloads: dict[int, set[int]] = {}
+        """Unloads without a reply, and the workers that had a process when they were requested."""
+        self.reserving: set[int] = set()
+        self.processes: set[int] = set()
+        """Workers that have a process."""
+        self.stopped: set[int] = set()
+        """Those of them that were told to exit."""
+        self.timers: dict[tuple[Timer, int | None], int] = {}
         self.highest = 0
         self.numbers = 0
 
@@ -77,7 +88,7 @@ class Handler(RuleBasedStateMachine):
         self.numbers += 1
         return self.numbers
 
-    def happens(self, event: Event) -> None:
+    def handle(self, event: Event) -> None:
         self.now += 0.25
         self.state, actions = step(self.state, event, self.policy, self.now)
         for action in actions:
@@ -86,115 +97,139 @@ class Handler(RuleBasedStateMachine):
     def perform(self, action: Action) -> None:
         match action:
             case Reserve(generation):
-                assert self.process is None, "a generation is begun while another has its process"
-                assert self.reserving is None
+                assert len(self.processes) + len(self.reserving) < self.max_workers, "a worker too many"
                 assert generation > self.highest, "a generation's number is used twice"
-                self.highest = self.reserving = generation
+                self.highest = generation
+                self.reserving.add(generation)
             case Launch(generation):
-                assert self.process is None, "a second process"
-                self.process, self.told_to_go = generation, False
+                assert generation not in self.processes, "a second process"
+                self.processes.add(generation)
             case Abandon(generation):
-                assert self.reserving == generation
-                self.reserving = None
+                self.reserving.remove(generation)
             case Abort(generation) | Stop(generation):
-                assert self.process == generation
-                assert not self.told_to_go, "told to go twice"
-                self.told_to_go = True
+                assert generation in self.processes
+                assert generation not in self.stopped, "told to exit twice"
+                self.stopped.add(generation)
             case Grant(dispatch, generation):
-                assert generation == self.process
-                assert not self.told_to_go, "a lease on a worker that goes"
-                self.asked.remove(dispatch)
-                self.held.add(dispatch)
+                assert generation in self.processes
+                assert generation not in self.stopped, "a lease on a worker that exits"
+                self.waiting.remove(dispatch)
+                self.held[dispatch] = generation
             case Refuse(dispatch):
-                self.asked.remove(dispatch)
+                self.waiting.remove(dispatch)
             case EndLeases(generation, dispatches):
-                assert generation == self.process
-                assert dispatches <= self.held
-                self.held -= dispatches
+                assert generation in self.processes
+                for dispatch in dispatches:
+                    assert self.held.pop(dispatch) == generation
             case ReplyLoad(request):
                 self.loads.remove(request)
-            case ReplyUnload(request, generation, _, error):
-                self.unloads.remove(request)
-                assert error is not None or self.process is None, "an unload answered before the process was gone"
+            case ReplyUnload(request, _, _, error):
+                present = self.unloads.pop(request)
+                assert error is not None or not present & self.processes, (
+                    "an unload answered before the processes exited"
+                )
+            case StartTimer() | StopTimer():
+                self.set_timer(action)
+
+    def set_timer(self, action: StartTimer | StopTimer) -> None:
+        match action:
+            case StartTimer(timer, token, _, generation):
+                self.timers[timer, generation] = token
+            case StopTimer(timer, generation):
+                del self.timers[timer, generation]
+
+    def draw(self, data: st.DataObject, generations: set[int]) -> int:
+        return data.draw(st.sampled_from(sorted(generations)))
+
+    def in_phase(self, *phases: WorkerPhase) -> set[int]:
+        return {worker.generation for worker in self.state.workers if worker.phase in phases}
+
+    def release_all(self, generation: int | None = None) -> None:
+        """Release the leases on a worker, or all."""
+        for dispatch, holder in sorted(self.held.items()):
+            if generation in (None, holder):
+                self.held.pop(dispatch, None)
+                self.handle(LeaseReleased(dispatch))
 
     @rule()
-    def a_dispatch_asks(self) -> None:
+    def a_dispatch_requests_a_lease(self) -> None:
         dispatch = self.number()
-        self.asked.add(dispatch)
-        self.happens(LeaseRequested(dispatch))
+        self.waiting.add(dispatch)
+        self.handle(LeaseRequested(dispatch))
 
     @rule()
     def work_is_pending(self) -> None:
         before = self.state
-        self.happens(PendingWorkDue())
+        self.handle(PendingWorkDue())
         assert self.state == before or before.phase is Phase.COLD
 
-    @precondition(lambda self: self.asked)
+    @precondition(lambda self: self.waiting)
     @rule(data=st.data())
-    def one_who_waits_leaves(self, data: st.DataObject) -> None:
-        dispatch = data.draw(st.sampled_from(sorted(self.asked)))
-        self.asked.remove(dispatch)
-        self.happens(LeaseCancelled(dispatch))
+    def a_waiting_dispatch_leaves(self, data: st.DataObject) -> None:
+        dispatch = self.draw(data, self.waiting)
+        self.waiting.remove(dispatch)
+        self.handle(LeaseCancelled(dispatch))
 
     @precondition(lambda self: self.held)
     @rule(data=st.data(), left=st.booleans())
     def a_dispatch_ends(self, data: st.DataObject, left: bool) -> None:
-        dispatch = data.draw(st.sampled_from(sorted(self.held)))
-        self.held.remove(dispatch)
-        self.happens(LeaseCancelled(dispatch) if left else LeaseReleased(dispatch))
+        dispatch = self.draw(data, set(self.held))
+        del self.held[dispatch]
+        self.handle(LeaseCancelled(dispatch) if left else LeaseReleased(dispatch))
 
-    @precondition(lambda self: self.reserving is not None)
-    @rule(room=st.booleans())
-    def memory_is_decided(self, room: bool) -> None:
-        assert self.reserving is not None
-        generation, self.reserving = self.reserving, None
-        if room:
-            self.happens(MemoryReserved(generation))
+    @precondition(lambda self: self.reserving)
+    @rule(data=st.data(), available=st.booleans())
+    def memory_is_decided(self, data: st.DataObject, available: bool) -> None:
+        generation = self.draw(data, self.reserving)
+        self.reserving.remove(generation)
+        if available:
+            self.handle(MemoryReserved(generation))
         else:
-            self.happens(WorkerStartFailed(generation, MemoryBudget("no room"), counts_as_failure=False))
+            self.handle(WorkerStartFailed(generation, MemoryBudget("not enough"), counts_as_failure=False))
 
-    @precondition(lambda self: self.process is not None and self.state.phase is Phase.ACTIVATING)
-    @rule(fails=st.booleans())
-    def activation_ends(self, fails: bool) -> None:
-        assert self.process is not None
-        generation = self.process
+    @precondition(lambda self: self.in_phase(WorkerPhase.ACTIVATING))
+    @rule(data=st.data(), fails=st.booleans())
+    def an_activation_ends(self, data: st.DataObject, fails: bool) -> None:
+        generation = self.draw(data, self.in_phase(WorkerPhase.ACTIVATING))
         if fails:
-            self.process = None
-            self.happens(WorkerStartFailed(generation, ActivationFailed("broken")))
+            self.processes.remove(generation)
+            self.handle(WorkerStartFailed(generation, ActivationFailed("broken")))
         else:
-            self.happens(WorkerReady(generation))
+            self.handle(WorkerReady(generation))
 
-    @precondition(lambda self: self.process is not None and self.state.phase in (Phase.READY, Phase.DRAINING))
-    @rule(cause=st.sampled_from([Cause.CRASH, Cause.HANG]))
-    def the_worker_crashes(self, cause: Cause) -> None:
-        assert self.process is not None
-        waiting = set(self.state.waiters) if self.state.phase is Phase.READY else set()
-        was_held, stopping = set(self.held), self.told_to_go
-        self.happens(WorkerLost(self.process, cause, HandlerCrashed("gone")))
-        assert not waiting & self.asked, "one in the queue of a crashed worker was not told"
+    @precondition(lambda self: self.in_phase(WorkerPhase.READY, WorkerPhase.DRAINING))
+    @rule(data=st.data(), cause=st.sampled_from([Cause.CRASH, Cause.HANG]))
+    def a_worker_crashes(self, data: st.DataObject, cause: Cause) -> None:
+        generation = self.draw(data, self.in_phase(WorkerPhase.READY, WorkerPhase.DRAINING))
+        is_last = self.in_phase(*ALIVE) == {generation}
+        queue = set(self.state.waiters) if is_last else set()
+        stopping = generation in self.stopped
+        self.handle(WorkerLost(generation, cause, HandlerCrashed("gone")))
+        assert not queue & self.waiting, "a dispatch in the queue of a crashed worker has no answer"
         if not stopping:
-            # The channel answers those with an error; they give back a lease that is gone already.
-            for dispatch in was_held:
-                self.held.discard(dispatch)
-                self.happens(LeaseReleased(dispatch))
+            # The channel ends its dispatches with an error; they release a lease that is gone already.
+            self.release_all(generation)
 
-    @precondition(lambda self: self.told_to_go)
-    @rule(late=st.booleans())
-    def the_process_goes(self, late: bool) -> None:
-        assert self.process is not None
-        generation, self.process, self.told_to_go = self.process, None, False
-        self.happens(WorkerExited(generation))
+    @precondition(lambda self: self.stopped)
+    @rule(data=st.data(), late=st.booleans())
+    def a_process_exits(self, data: st.DataObject, late: bool) -> None:
+        generation = self.draw(data, self.stopped)
+        self.processes.remove(generation)
+        self.stopped.remove(generation)
+        self.handle(WorkerExited(generation))
         if late:
             before = self.state
-            self.happens(WorkerExited(generation))
-            self.happens(WorkerReady(generation))
-            assert self.state == before, "a late event changed a later generation"
+            self.handle(WorkerExited(generation))
+            self.handle(WorkerReady(generation))
+            assert self.state == before, "a late event changed a later worker"
 
     @precondition(lambda self: self.state.generation > 0)
     @rule(data=st.data())
-    def an_old_generation_tells_something_late(self, data: st.DataObject) -> None:
-        # None is number 0, which is as old as any.
+    def an_old_worker_reports_something_late(self, data: st.DataObject) -> None:
+        # Number 0 was never used, and is as old as any.
         old = data.draw(st.integers(0, self.state.generation - 1))
+        if self.state.worker(old) is not None:
+            return
         events: list[Event] = [
             MemoryReserved(old),
             WorkerReady(old),
@@ -207,98 +242,126 @@ class Handler(RuleBasedStateMachine):
         for event in events:
             assert step(self.state, event, self.policy, self.now) == (self.state, []), event
 
-    @precondition(lambda self: self.state.tokens)
+    @precondition(lambda self: self.timers)
     @rule(data=st.data(), late=st.booleans())
-    def a_timer_runs_out(self, data: st.DataObject, late: bool) -> None:
-        timer, token = data.draw(st.sampled_from(self.state.tokens))
+    def a_timer_fires(self, data: st.DataObject, late: bool) -> None:
+        (timer, generation), token = data.draw(st.sampled_from(sorted(self.timers.items(), key=repr)))
         before = self.state
         if late:
-            self.happens(TimerFired(timer, token - 1))
-            assert self.state == before, "a timer that was started anew ran out early"
+            self.handle(TimerFired(timer, token - 1, generation))
+            assert self.state == before, "a timer that was restarted fired early"
         else:
-            self.happens(TimerFired(timer, token))
+            del self.timers[timer, generation]
+            self.handle(TimerFired(timer, token, generation))
 
     @rule()
     def an_operator_loads(self) -> None:
         request = self.number()
         self.loads.add(request)
-        self.happens(LoadRequested(request))
+        self.handle(LoadRequested(request))
 
     @rule(mode=st.sampled_from(["drain", "if_idle", "force"]))
     def an_operator_unloads(self, mode: UnloadMode) -> None:
         request = self.number()
-        self.unloads.add(request)
-        self.happens(UnloadRequested(request, mode, 30.0))
+        self.unloads[request] = set(self.processes)
+        self.handle(UnloadRequested(request, mode, 30.0))
 
-    @precondition(lambda self: self.process is not None)
-    @rule()
-    def the_budget_evicts(self) -> None:
-        assert self.process is not None
-        busy = bool(self.held or self.asked)
-        going = self.told_to_go
-        self.happens(Evicted(self.process))
-        assert going or not busy or not self.told_to_go, "a busy worker was evicted"
+    @precondition(lambda self: self.processes)
+    @rule(data=st.data())
+    def the_budget_evicts(self, data: st.DataObject) -> None:
+        generation = self.draw(data, self.processes)
+        busy = generation in self.held.values() or bool(self.waiting)
+        going = generation in self.stopped
+        self.handle(Evicted(generation))
+        assert going or not busy or generation not in self.stopped, "a busy worker was evicted"
 
     @rule(pin=st.booleans())
     def an_operator_pins(self, pin: bool) -> None:
         self.policy = replace(self.policy, pin=pin)
-        self.happens(PolicyChanged())
-        assert not pin or self.state.token(Timer.IDLE) is None, "a pinned handler's idle clock runs"
+        self.handle(PolicyChanged())
+        assert not pin or not any(worker.idle_timer for worker in self.state.workers), (
+            "an idle timer of a pinned handler"
+        )
 
     @precondition(lambda self: self.numbers > 30)
     @rule()
     def the_host_shuts_down(self) -> None:
-        self.happens(ShutdownRequested(10.0))
+        self.handle(ShutdownRequested(10.0))
 
     @invariant()
     def leases_are_those_that_are_held(self) -> None:
-        assert self.state.leases == self.held
-        assert len(self.state.leases) <= self.policy.max_concurrency
+        for worker in self.state.workers:
+            assert worker.leases == {dispatch for dispatch, on in self.held.items() if on == worker.generation}
+            assert len(worker.leases) <= self.policy.max_concurrency
+        assert self.state.in_flight == len(self.held)
 
     @invariant()
-    def nobody_who_waits_is_forgotten(self) -> None:
-        assert set(self.state.waiters) == self.asked
+    def nothing_that_waits_is_forgotten(self) -> None:
+        assert set(self.state.waiters) == self.waiting
         assert len(self.state.waiters) <= self.policy.max_queue
         assert set(self.state.loads) == self.loads
-        if self.asked:
-            assert self.reserving is not None or self.process is not None, "waiters, and nothing under way for them"
+        if self.waiting:
+            assert self.reserving or self.processes, "waiters, and no worker is coming or going"
+            for worker in self.state.workers:
+                if worker.phase is WorkerPhase.READY:
+                    assert len(worker.leases) == self.policy.max_concurrency, "a free slot, and a dispatch waits"
 
     @invariant()
-    def phase_and_process_agree(self) -> None:
-        phase = self.state.phase
-        assert (self.process is not None) == (phase in (Phase.ACTIVATING, Phase.READY, Phase.DRAINING))
-        assert (self.reserving is not None) == (phase is Phase.WAITING)
-        assert (self.state.drain is not None) == (phase is Phase.DRAINING)
+    def phases_and_processes_agree(self) -> None:
+        assert self.processes == self.in_phase(WorkerPhase.ACTIVATING, WorkerPhase.READY, WorkerPhase.DRAINING)
+        assert self.reserving == self.in_phase(WorkerPhase.WAITING)
+        for worker in self.state.workers:
+            assert (worker.drain is not None) == (worker.phase is WorkerPhase.DRAINING)
 
     @invariant()
-    def timers_run_only_where_they_mean_something(self) -> None:
-        phase, running = self.state.phase, {timer for timer, _ in self.state.tokens}
-        assert Timer.IDLE not in running or (phase is Phase.READY and not self.state.leases)
-        assert Timer.RETRY not in running or phase is Phase.FAILED
-        assert (phase is Phase.FAILED) <= (Timer.RETRY in running), "a pause without an end"
-        if phase is Phase.READY and not self.held:
-            assert (Timer.IDLE in running) != self.policy.pin, "an idle worker stays for ever, or a pinned one does not"
+    def timers_run_only_where_they_have_a_meaning(self) -> None:
+        running = {(Timer.RETRY, None): self.state.retry_timer}
+        for worker in self.state.workers:
+            running[Timer.IDLE, worker.generation] = worker.idle_timer
+            running[Timer.DRAIN, worker.generation] = worker.drain_timer
+            idle = worker.phase is WorkerPhase.READY and not worker.leases
+            assert worker.idle_timer is None or idle
+            if idle:
+                assert (worker.idle_timer is not None) != self.policy.pin, (
+                    "an idle worker stays for ever, or a pinned one does not"
+                )
+        assert self.timers == {timer: token for timer, token in running.items() if token is not None}
+        assert (self.state.retry_at is None) == (self.state.retry_timer is None), "a backoff without an end"
+        if self.max_workers == 1:
+            assert (self.state.phase is Phase.FAILED) == (self.state.retry_timer is not None)
 
     def teardown(self) -> None:
-        """However it went: when the world comes to rest, nobody is left waiting."""
-        self.happens(ShutdownRequested(1.0))
-        for dispatch in sorted(self.held):
-            self.held.discard(dispatch)
-            self.happens(LeaseReleased(dispatch))
+        """However it went: when the world comes to rest, nothing waits and nothing is left."""
+        self.handle(ShutdownRequested(1.0))
         while self.held:
-            for dispatch in sorted(self.held):
-                self.held.discard(dispatch)
-                self.happens(LeaseReleased(dispatch))
-        if self.process is not None:
-            assert self.told_to_go, "nothing is under way, and the worker was not told to go"
-            generation, self.process = self.process, None
-            self.happens(WorkerExited(generation))
-        assert not self.asked
+            self.release_all()
+        assert self.processes <= self.stopped, "no dispatch is in flight, and a worker was not told to exit"
+        for generation in sorted(self.stopped):
+            self.processes.remove(generation)
+            self.handle(WorkerExited(generation))
+        assert not self.waiting
         assert not self.loads
         assert not self.unloads
-        assert self.reserving is None
-        assert self.state.leases == frozenset()
+        assert not self.reserving
+        assert self.state.in_flight == 0
+        assert self.state.workers == ()
+
+
+class ScaledHandler(Handler):
+    """A handler with up to three workers: the machine starts those that no event starts yet."""
+
+    max_workers = 3
+
+    @precondition(lambda self: 0 < len(self.state.workers) < self.max_workers)
+    @precondition(lambda self: self.state.retry_at is None and not self.state.closing)
+    @rule()
+    def one_more_worker_is_started(self) -> None:
+        self.state, actions = start_worker(self.state)
+        for action in actions:
+            self.perform(action)
 
 
 TestHandler = Handler.TestCase
 TestHandler.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestScaledHandler = ScaledHandler.TestCase
+TestScaledHandler.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)

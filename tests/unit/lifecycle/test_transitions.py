@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 import pytest
+from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle.actions import (
@@ -31,6 +32,7 @@ from handler_host.lifecycle.events import (
     LoadRequested,
     MemoryLimitExceeded,
     MemoryReserved,
+    PendingWorkDue,
     PolicyChanged,
     ShutdownRequested,
     TimerFired,
@@ -40,7 +42,8 @@ from handler_host.lifecycle.events import (
     WorkerReady,
     WorkerStartFailed,
 )
-from handler_host.lifecycle.state import Phase, State, Timer
+from handler_host.lifecycle.handler_transitions import start_worker
+from handler_host.lifecycle.state import Drain, HandlerState, Phase, Timer, WorkerPhase, WorkerState
 from handler_host.lifecycle.transitions import step
 from handler_host.plugin.errors import (
     ActivationFailed,
@@ -54,316 +57,347 @@ from handler_host.plugin.errors import (
 )
 from handler_host.workers.events import Cause
 
-Found = TypeVar("Found")
+Kind = TypeVar("Kind")
 
 
 class Life:
-    """A handler's state, the actions of its last event, and all dispatches that were granted or refused."""
+    """A handler's state, and the actions of its latest event."""
 
     def __init__(self, **policy: Any) -> None:
         self.policy = HandlerPolicy(**policy)
-        self.state = State()
+        self.state = HandlerState()
         self.now = 1000.0
         self.actions: list[Action] = []
 
-    def happens(self, *events: Event) -> Life:
+    def handle(self, *events: Event) -> Life:
         for event in events:
             self.state, self.actions = step(self.state, event, self.policy, self.now)
         return self
 
-    def did(self, kind: type[Found]) -> list[Found]:
+    def actions_of(self, kind: type[Kind]) -> list[Kind]:
         return [action for action in self.actions if isinstance(action, kind)]
 
     def warm(self) -> Life:
-        """Bring it to an idle worker of generation 1, the way an operator's load does."""
-        return self.happens(LoadRequested(900), MemoryReserved(1), WorkerReady(1))
+        """Bring the handler to an idle worker of generation 1, as an operator's load does."""
+        return self.handle(LoadRequested(900), MemoryReserved(1), WorkerReady(1))
 
-    def timer_runs_out(self, timer: Timer) -> Life:
-        token = self.state.token(timer)
+    def token(self, timer: Timer, generation: int | None = None) -> int | None:
+        """Return the token of a running timer, by default of the oldest worker."""
+        if timer is Timer.RETRY:
+            return self.state.retry_timer
+        worker = self.state.worker(generation) if generation is not None else next(iter(self.state.workers), None)
+        if worker is None:
+            return None
+        return worker.idle_timer if timer is Timer.IDLE else worker.drain_timer
+
+    def fire(self, timer: Timer) -> Life:
+        token = self.token(timer)
         assert token is not None, f"{timer} does not run"
-        return self.happens(TimerFired(timer, token))
+        generation = None if timer is Timer.RETRY else self.state.workers[0].generation
+        return self.handle(TimerFired(timer, token, generation))
 
+    @property
+    def leases(self) -> set[int]:
+        """The dispatches in flight on all workers."""
+        return {dispatch for worker in self.state.workers for dispatch in worker.leases}
 
-def granted(handler: Life) -> list[int]:
-    return [action.dispatch for action in handler.did(Grant)]
+    @property
+    def drain(self) -> Drain | None:
+        """The drain of the oldest worker."""
+        return self.state.workers[0].drain if self.state.workers else None
 
+    @property
+    def granted(self) -> list[int]:
+        return [action.dispatch for action in self.actions_of(Grant)]
 
-def refused(handler: Life) -> dict[int, str]:
-    return {action.dispatch: action.error.code for action in handler.did(Refuse)}
+    @property
+    def refused(self) -> dict[int, str]:
+        return {action.dispatch: action.error.code for action in self.actions_of(Refuse)}
+
+    @property
+    def unloads(self) -> list[int]:
+        return [action.request for action in self.actions_of(ReplyUnload)]
 
 
 class TestActivation:
-    def test_an_activation_that_fails_by_itself_while_it_is_aborted_answers_the_unload(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(2, "drain", 1.0))
-        assert handler.did(Abort) == [Abort(1)]
-        handler.happens(LeaseRequested(3), WorkerStartFailed(1, ActivationFailed("broken")))
-        assert [response.request for response in handler.did(ReplyUnload)] == [2]
-        # Who came meanwhile is served by a new generation.
-        assert handler.actions[-1] == Reserve(2)
-        assert handler.happens(WorkerStartFailed(1, ActivationFailed("late"))).actions == []
-
-    def test_first_dispatch_on_a_cold_handler_looks_for_room_before_anything_is_launched(self) -> None:
-        handler = Life().happens(LeaseRequested(1))
+    def test_memory_is_reserved_before_the_launch(self) -> None:
+        handler = Life().handle(LeaseRequested(1))
         assert handler.state.phase is Phase.WAITING
         assert handler.actions == [Reserve(1)]
-        assert handler.happens(MemoryReserved(1)).actions == [Launch(1)]
+        assert handler.handle(MemoryReserved(1)).actions == [Launch(1)]
 
-    def test_hundred_dispatches_on_a_cold_handler_make_one_generation_that_answers_all(self) -> None:
+    def test_a_hundred_dispatches_share_one_worker(self) -> None:
         handler = Life(max_queue=100, max_concurrency=100)
         launches = 0
         for dispatch in range(100):
-            handler.happens(LeaseRequested(dispatch))
-            launches += len(handler.did(Reserve))
-        handler.happens(MemoryReserved(1), WorkerReady(1))
+            handler.handle(LeaseRequested(dispatch))
+            launches += len(handler.actions_of(Reserve))
+        handler.handle(MemoryReserved(1), WorkerReady(1))
         assert launches == 1
-        assert granted(handler) == list(range(100))
+        assert handler.granted == list(range(100))
 
-    def test_activation_goes_on_when_all_who_waited_have_left_and_then_idles_a_full_time(self) -> None:
-        handler = Life(idle_after=300.0).happens(LeaseRequested(1), MemoryReserved(1), LeaseCancelled(1))
+    def test_continues_without_waiters_and_idles_a_full_time(self) -> None:
+        handler = Life(idle_after=300.0).handle(LeaseRequested(1), MemoryReserved(1), LeaseCancelled(1))
         assert handler.state.phase is Phase.ACTIVATING
-        handler.happens(WorkerReady(1))
-        assert handler.did(StartTimer) == [StartTimer(Timer.IDLE, 1, 300.0)]
+        handler.handle(WorkerReady(1))
+        assert handler.actions_of(StartTimer) == [StartTimer(Timer.IDLE, 1, 300.0, 1)]
 
-    def test_nothing_is_launched_when_all_leave_while_it_waits_for_memory(self) -> None:
-        handler = Life().happens(LeaseRequested(1), LeaseRequested(2), LeaseCancelled(1))
+    def test_without_waiters_nothing_is_launched(self) -> None:
+        handler = Life().handle(LeaseRequested(1), LeaseRequested(2), LeaseCancelled(1))
         assert handler.state.phase is Phase.WAITING
-        handler.happens(LeaseCancelled(2))
+        handler.handle(LeaseCancelled(2))
         assert handler.actions == [Abandon(1)]
-        assert handler.happens(MemoryReserved(1)).actions == []
+        assert handler.handle(MemoryReserved(1)).actions == []
         assert handler.state.phase is Phase.COLD
 
-    def test_no_room_refuses_all_and_does_not_count_against_the_handler(self) -> None:
-        handler = Life().happens(LeaseRequested(1), LeaseRequested(2))
-        handler.happens(WorkerStartFailed(1, MemoryBudget("no room"), counts_as_failure=False))
-        assert refused(handler) == {1: "memory_budget", 2: "memory_budget"}
+    def test_a_lack_of_memory_is_no_failure_of_the_handler(self) -> None:
+        handler = Life().handle(LeaseRequested(1), LeaseRequested(2))
+        handler.handle(WorkerStartFailed(1, MemoryBudget("not enough memory"), counts_as_failure=False))
+        assert handler.refused == {1: "memory_budget", 2: "memory_budget"}
         assert handler.state.phase is Phase.COLD
         assert handler.state.failures == 0
 
-    def test_a_failed_activation_refuses_all_and_is_tried_again_only_after_a_pause(self) -> None:
-        handler = Life(backoff=2.0, backoff_max=60.0).happens(LeaseRequested(1), MemoryReserved(1))
-        handler.happens(WorkerStartFailed(1, ActivationFailed("no module named x")))
-        assert refused(handler) == {1: "activation_failed"}
-        assert handler.did(StartTimer)[0].delay == 2.0
+    def test_a_failure_is_retried_after_the_backoff_only(self) -> None:
+        handler = Life(backoff=2.0, backoff_max=60.0).handle(LeaseRequested(1), MemoryReserved(1))
+        handler.handle(WorkerStartFailed(1, ActivationFailed("no module named x")))
+        assert handler.refused == {1: "activation_failed"}
+        assert handler.actions_of(StartTimer)[0].delay == 2.0
         handler.now += 0.5
-        handler.happens(LeaseRequested(2))
-        error = handler.did(Refuse)[0].error
+        handler.handle(LeaseRequested(2))
+        error = handler.actions_of(Refuse)[0].error
         assert (error.code, error.message, error.retry_after) == ("activation_failed", "no module named x", 1.5)
-        handler.timer_runs_out(Timer.RETRY).happens(LeaseRequested(3))
-        assert handler.did(Reserve) == [Reserve(2)]
+        handler.fire(Timer.RETRY).handle(LeaseRequested(3))
+        assert handler.actions_of(Reserve) == [Reserve(2)]
 
-    def test_pauses_between_failed_activations_double_up_to_a_bound_and_start_over_after_a_success(self) -> None:
+    def test_the_backoff_doubles_up_to_a_bound_until_a_success(self) -> None:
         handler = Life(backoff=1.0, backoff_max=3.0)
         delays = []
         for generation in range(1, 5):
-            handler.happens(LoadRequested(generation), MemoryReserved(generation))
-            handler.happens(WorkerStartFailed(generation, ActivationFailed("broken")))
-            delays.append(handler.did(StartTimer)[0].delay)
-            handler.timer_runs_out(Timer.RETRY)
+            handler.handle(LoadRequested(generation), MemoryReserved(generation))
+            handler.handle(WorkerStartFailed(generation, ActivationFailed("broken")))
+            delays.append(handler.actions_of(StartTimer)[0].delay)
+            handler.fire(Timer.RETRY)
         assert delays == [1.0, 2.0, 3.0, 3.0]
-        handler.happens(LeaseRequested(1), MemoryReserved(5), WorkerReady(5))
+        handler.handle(LeaseRequested(1), MemoryReserved(5), WorkerReady(5))
         assert handler.state.failures == 0
 
-    def test_an_operators_load_tries_at_once_what_would_be_paused(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1))
-        handler.happens(WorkerStartFailed(1, ActivationFailed("broken")), LoadRequested(1))
-        assert handler.did(Reserve) == [Reserve(2)]
-        assert handler.did(StopTimer) == [StopTimer(Timer.RETRY)]
+    def test_a_load_ends_the_backoff(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1))
+        handler.handle(WorkerStartFailed(1, ActivationFailed("broken")), LoadRequested(1))
+        assert handler.actions_of(Reserve) == [Reserve(2)]
+        assert handler.actions_of(StopTimer) == [StopTimer(Timer.RETRY)]
+
+    def test_a_failure_during_an_abort_answers_the_unload(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1), UnloadRequested(2, "drain", 1.0))
+        assert handler.actions_of(Abort) == [Abort(1)]
+        handler.handle(LeaseRequested(3), WorkerStartFailed(1, ActivationFailed("broken")))
+        assert handler.unloads == [2]
+        # A new worker serves the dispatch that came meanwhile.
+        assert handler.actions[-1] == Reserve(2)
+        assert handler.handle(WorkerStartFailed(1, ActivationFailed("late"))).actions == []
+
+    @pytest.mark.parametrize("phase", Phase)
+    def test_pending_work_activates_a_cold_handler_only(self, phase: Phase) -> None:
+        error = HandlerCrashed("gone")
+        workers = () if phase in (Phase.COLD, Phase.FAILED) else (WorkerState(4, WorkerPhase(phase.value)),)
+        retry_at = 9.0 if phase is Phase.FAILED else None
+        state = HandlerState(workers=workers, generation=4, error=error, retry_at=retry_at)
+        assert state.phase is phase
+        after, actions = step(state, PendingWorkDue(), HandlerPolicy(), 1.0)
+        if phase is Phase.COLD:
+            assert (after.phase, actions) == (Phase.WAITING, [Reserve(5)])
+        else:
+            assert (after, actions) == (state, [])
+
+    def test_pending_work_activates_nothing_during_a_shutdown(self) -> None:
+        closing = HandlerState(closing=True)
+        assert step(closing, PendingWorkDue(), HandlerPolicy(), 1.0) == (closing, [])
 
 
 class TestAdmission:
     def test_dispatches_over_the_concurrency_wait_in_order(self) -> None:
-        handler = Life(max_concurrency=2).warm().happens(*(LeaseRequested(n) for n in range(1, 5)))
-        assert handler.state.leases == {1, 2}
-        assert granted(handler.happens(LeaseReleased(1))) == [3]
-        assert granted(handler.happens(LeaseCancelled(2))) == [4]
+        handler = Life(max_concurrency=2).warm().handle(*(LeaseRequested(n) for n in range(1, 5)))
+        assert handler.leases == {1, 2}
+        assert handler.handle(LeaseReleased(1)).granted == [3]
+        assert handler.handle(LeaseCancelled(2)).granted == [4]
 
-    def test_nobody_overtakes_who_waits(self) -> None:
-        handler = (
-            Life(max_concurrency=1)
-            .warm()
-            .happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseRequested(3))
-        )
-        assert handler.state.leases == {2}
+    def test_no_dispatch_overtakes_the_queue(self) -> None:
+        handler = Life(max_concurrency=1).warm()
+        handler.handle(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseRequested(3))
+        assert handler.leases == {2}
         assert handler.state.waiters == (3,)
 
     @pytest.mark.parametrize("warm", [True, False])
-    def test_a_full_queue_refuses_on_warm_and_cold_handlers_alike(self, warm: bool) -> None:
+    def test_a_full_queue_refuses_on_warm_and_cold_handlers(self, warm: bool) -> None:
         handler = Life(max_concurrency=1, max_queue=2)
         if warm:
-            handler.warm().happens(LeaseRequested(90))
-        handler.happens(LeaseRequested(1), LeaseRequested(2), LeaseRequested(3))
-        assert isinstance(handler.did(Refuse)[0].error, QueueFull)
+            handler.warm().handle(LeaseRequested(90))
+        handler.handle(LeaseRequested(1), LeaseRequested(2), LeaseRequested(3))
+        assert isinstance(handler.actions_of(Refuse)[0].error, QueueFull)
         assert handler.state.waiters == (1, 2)
 
-    def test_a_lease_given_back_twice_counts_once(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseReleased(1))
-        assert handler.state.leases == {2}
+    def test_a_lease_released_twice_counts_once(self) -> None:
+        handler = Life().warm().handle(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1), LeaseReleased(1))
+        assert handler.leases == {2}
+
+    def test_a_lowered_concurrency_holds_for_the_queue(self) -> None:
+        handler = Life(max_concurrency=4).warm().handle(*(LeaseRequested(n) for n in range(1, 9)))
+        handler.policy = replace(handler.policy, max_concurrency=1)
+        for dispatch in (1, 2, 3):
+            assert handler.handle(LeaseReleased(dispatch)).granted == []
+        assert handler.handle(LeaseReleased(4)).granted == [5]
 
 
 class TestIdle:
-    def test_idle_clock_starts_at_the_end_of_the_last_lease_and_stops_at_the_next(self) -> None:
-        handler = Life(idle_after=5.0).warm().happens(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1))
-        assert handler.state.token(Timer.IDLE) is None
-        handler.happens(LeaseReleased(2))
-        assert handler.did(StartTimer)[0].delay == 5.0
-        handler.happens(LeaseRequested(3))
-        assert handler.did(StopTimer) == [StopTimer(Timer.IDLE)]
+    def test_the_timer_starts_after_the_last_lease_and_stops_at_the_next(self) -> None:
+        handler = Life(idle_after=5.0).warm().handle(LeaseRequested(1), LeaseRequested(2), LeaseReleased(1))
+        assert handler.token(Timer.IDLE) is None
+        handler.handle(LeaseReleased(2))
+        assert handler.actions_of(StartTimer)[0].delay == 5.0
+        handler.handle(LeaseRequested(3))
+        assert handler.actions_of(StopTimer) == [StopTimer(Timer.IDLE, 1)]
 
-    def test_a_late_idle_expiry_does_not_touch_a_dispatch_that_came_before_it(self) -> None:
+    def test_a_late_expiry_does_not_touch_an_earlier_dispatch(self) -> None:
         handler = Life().warm()
-        token = handler.state.token(Timer.IDLE)
+        token = handler.token(Timer.IDLE)
         assert token is not None
-        handler.happens(LeaseRequested(1), TimerFired(Timer.IDLE, token))
+        handler.handle(LeaseRequested(1), TimerFired(Timer.IDLE, token, 1))
         assert handler.state.phase is Phase.READY
         assert handler.actions == []
 
-    def test_idle_expiry_stops_the_worker(self) -> None:
-        handler = Life().warm().timer_runs_out(Timer.IDLE)
-        assert handler.did(Stop) == [Stop(1)]
-        assert handler.state.drain is not None
-        assert handler.state.drain.cause is Cause.IDLE
+    def test_an_expiry_stops_the_worker(self) -> None:
+        handler = Life().warm().fire(Timer.IDLE)
+        assert handler.actions_of(Stop) == [Stop(1)]
+        assert handler.drain is not None
+        assert handler.drain.cause is Cause.IDLE
 
-    def test_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_generation(self) -> None:
-        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(LeaseRequested(7))
+    def test_a_dispatch_during_the_stop_gets_a_new_worker(self) -> None:
+        handler = Life().warm().fire(Timer.IDLE).handle(LeaseRequested(7))
         assert handler.actions == []
-        handler.happens(WorkerExited(1))
-        assert handler.did(Reserve) == [Reserve(2)]
-        assert granted(handler.happens(MemoryReserved(2), WorkerReady(2))) == [7]
+        handler.handle(WorkerExited(1))
+        assert handler.actions_of(Reserve) == [Reserve(2)]
+        assert handler.handle(MemoryReserved(2), WorkerReady(2)).granted == [7]
 
     @pytest.mark.parametrize("policy", [{"pin": True}, {"idle_after": None}])
-    def test_a_pinned_handler_and_one_that_never_expires_have_no_idle_clock(self, policy: dict[str, Any]) -> None:
-        assert Life(**policy).warm().state.token(Timer.IDLE) is None
+    def test_a_pinned_handler_and_one_without_expiry_have_no_timer(self, policy: dict[str, Any]) -> None:
+        assert Life(**policy).warm().token(Timer.IDLE) is None
 
 
 class TestUnload:
-    def test_unload_of_a_cold_handler_is_answered_at_once(self) -> None:
-        handler = Life().happens(UnloadRequested(1, "drain", 30.0))
+    def test_of_a_cold_handler_is_answered_at_once(self) -> None:
+        handler = Life().handle(UnloadRequested(1, "drain", 30.0))
         assert handler.actions == [ReplyUnload(1, None, None)]
 
-    def test_unload_while_activating_aborts_and_tells_who_waited(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "drain", 30.0))
-        assert refused(handler) == {1: "handler_unloaded"}
-        assert handler.did(Abort) == [Abort(1)]
-        handler.happens(WorkerExited(1))
-        assert [response.request for response in handler.did(ReplyUnload)] == [5]
+    def test_aborts_an_activation_and_refuses_its_queue(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "drain", 30.0))
+        assert handler.refused == {1: "handler_unloaded"}
+        assert handler.actions_of(Abort) == [Abort(1)]
+        handler.handle(WorkerExited(1))
+        assert handler.unloads == [5]
         assert handler.state.phase is Phase.COLD
 
-    def test_an_activation_that_ends_after_its_abort_changes_nothing(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "force", 0.0))
-        assert handler.happens(WorkerReady(1)).actions == []
+    def test_an_activation_complete_after_its_abort_changes_nothing(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1), UnloadRequested(5, "force", 0.0))
+        assert handler.handle(WorkerReady(1)).actions == []
         assert handler.state.phase is Phase.DRAINING
 
-    def test_drain_waits_for_the_last_lease_and_says_how_many_came_to_their_end(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
-        assert handler.did(Stop) == []
-        assert handler.did(StartTimer)[0] == StartTimer(Timer.DRAIN, handler.state.serial, 30.0)
-        handler.happens(LeaseReleased(1))
-        assert handler.did(Stop) == []
-        handler.happens(LeaseReleased(2))
-        assert handler.did(Stop) == [Stop(1)]
-        drain = handler.happens(WorkerExited(1)).did(ReplyUnload)[0].drain
+    def test_drain_waits_for_the_last_lease_and_counts(self) -> None:
+        handler = Life().warm().handle(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
+        assert handler.actions_of(Stop) == []
+        assert handler.actions_of(StartTimer)[0] == StartTimer(Timer.DRAIN, handler.state.serial, 30.0, 1)
+        handler.handle(LeaseReleased(1))
+        assert handler.actions_of(Stop) == []
+        handler.handle(LeaseReleased(2))
+        assert handler.actions_of(Stop) == [Stop(1)]
+        drain = handler.handle(WorkerExited(1)).actions_of(ReplyUnload)[0].drain
         assert drain is not None
         assert (drain.drained, drain.killed) == (2, 0)
 
-    def test_the_drain_deadline_ends_what_is_still_under_way(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
-        handler.happens(LeaseReleased(1)).timer_runs_out(Timer.DRAIN)
-        assert handler.did(EndLeases)[0].dispatches == {2}
-        drain = handler.happens(WorkerExited(1)).did(ReplyUnload)[0].drain
+    def test_the_drain_deadline_ends_the_rest(self) -> None:
+        handler = Life().warm().handle(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
+        handler.handle(LeaseReleased(1)).fire(Timer.DRAIN)
+        assert handler.actions_of(EndLeases)[0].dispatches == {2}
+        drain = handler.handle(WorkerExited(1)).actions_of(ReplyUnload)[0].drain
         assert drain is not None
         assert (drain.drained, drain.killed) == (1, 1)
 
     def test_if_idle_on_a_busy_handler_is_refused_and_kills_nothing(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "if_idle", 0.0))
-        response = handler.did(ReplyUnload)[0]
-        assert isinstance(response.error, HandlerBusy)
+        handler = Life().warm().handle(LeaseRequested(1), UnloadRequested(5, "if_idle", 0.0))
+        assert isinstance(handler.actions_of(ReplyUnload)[0].error, HandlerBusy)
         assert handler.state.phase is Phase.READY
 
-    def test_force_ends_leases_and_queue_with_an_error_and_stops_at_once(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2))
-        handler.happens(UnloadRequested(5, "force", 0.0))
-        assert refused(handler) == {2: "handler_unloaded"}
-        assert isinstance(handler.did(EndLeases)[0].error, HandlerUnloaded)
-        assert handler.did(Stop) == [Stop(1)]
+    def test_force_ends_leases_and_queue_and_stops_at_once(self) -> None:
+        handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2))
+        handler.handle(UnloadRequested(5, "force", 0.0))
+        assert handler.refused == {2: "handler_unloaded"}
+        assert isinstance(handler.actions_of(EndLeases)[0].error, HandlerUnloaded)
+        assert handler.actions_of(Stop) == [Stop(1)]
 
-    def test_two_unloads_and_an_idle_expiry_are_one_teardown_with_an_answer_each(self) -> None:
+    def test_two_unloads_and_an_expiry_are_one_stop_with_a_reply_each(self) -> None:
         handler = Life().warm()
-        token = handler.state.token(Timer.IDLE)
+        token = handler.token(Timer.IDLE)
         assert token is not None
-        handler.happens(UnloadRequested(1, "drain", 30.0))
-        assert handler.did(Stop) == [Stop(1)]
-        handler.happens(UnloadRequested(2, "drain", 30.0))
-        assert handler.did(Stop) == []
-        assert handler.happens(TimerFired(Timer.IDLE, token)).actions == []
-        handler.happens(WorkerExited(1))
-        assert [response.request for response in handler.did(ReplyUnload)] == [1, 2]
+        handler.handle(UnloadRequested(1, "drain", 30.0))
+        assert handler.actions_of(Stop) == [Stop(1)]
+        handler.handle(UnloadRequested(2, "drain", 30.0))
+        assert handler.actions_of(Stop) == []
+        assert handler.handle(TimerFired(Timer.IDLE, token, 1)).actions == []
+        handler.handle(WorkerExited(1))
+        assert handler.unloads == [1, 2]
 
     def test_force_after_drain_ends_the_wait(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "drain", 30.0))
-        handler.happens(UnloadRequested(6, "force", 0.0))
-        assert handler.did(EndLeases)[0].dispatches == {1}
-        assert handler.did(Stop) == [Stop(1)]
+        handler = Life().warm().handle(LeaseRequested(1), UnloadRequested(5, "drain", 30.0))
+        handler.handle(UnloadRequested(6, "force", 0.0))
+        assert handler.actions_of(EndLeases)[0].dispatches == {1}
+        assert handler.actions_of(Stop) == [Stop(1)]
 
     @pytest.mark.parametrize("busy", [True, False])
-    def test_nothing_late_of_an_old_generation_touches_a_new_one(self, busy: bool) -> None:
-        handler = Life().warm().timer_runs_out(Timer.IDLE).happens(WorkerExited(1))
-        handler.happens(LeaseRequested(1), MemoryReserved(2), WorkerReady(2))
+    def test_a_late_event_of_an_old_worker_touches_no_new_one(self, busy: bool) -> None:
+        handler = Life().warm().fire(Timer.IDLE).handle(WorkerExited(1))
+        handler.handle(LeaseRequested(1), MemoryReserved(2), WorkerReady(2))
         if not busy:
-            handler.happens(LeaseReleased(1))
+            handler.handle(LeaseReleased(1))
         before = handler.state
-        crash, grown = (
-            WorkerLost(1, Cause.CRASH, HandlerCrashed("late")),
-            MemoryLimitExceeded(1, Cause.RECYCLED),
-        )
-        for late in (
-            WorkerExited(1),
-            crash,
-            WorkerReady(1),
-            MemoryReserved(1),
-            Evicted(1),
-            grown,
-        ):
-            assert handler.happens(late).actions == []
+        late: list[Event] = [WorkerExited(1), WorkerReady(1), MemoryReserved(1), Evicted(1)]
+        late += [WorkerLost(1, Cause.CRASH, HandlerCrashed("late")), MemoryLimitExceeded(1, Cause.RECYCLED)]
+        for event in late:
+            assert handler.handle(event).actions == []
         assert handler.state == before
 
 
 class TestCrash:
-    def test_who_is_queued_shares_the_crash_and_the_next_one_activates_anew(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2))
-        handler.happens(WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
-        assert refused(handler) == {2: "handler_crashed"}
-        assert handler.state.leases == frozenset()
-        handler.happens(LeaseRequested(3), WorkerExited(1))
-        assert handler.did(Reserve) == [Reserve(2)]
+    def test_the_queue_shares_the_crash_and_the_next_dispatch_activates(self) -> None:
+        handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2))
+        handler.handle(WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
+        assert handler.refused == {2: "handler_crashed"}
+        assert handler.leases == set()
+        handler.handle(LeaseRequested(3), WorkerExited(1))
+        assert handler.actions_of(Reserve) == [Reserve(2)]
 
     def crash(self, handler: Life) -> Life:
         generation = handler.state.generation + 1
-        handler.happens(LoadRequested(generation), MemoryReserved(generation), WorkerReady(generation))
-        handler.happens(WorkerLost(generation, Cause.CRASH, HandlerCrashed("exit code 3")))
-        return handler.happens(WorkerExited(generation))
+        handler.handle(LoadRequested(generation), MemoryReserved(generation), WorkerReady(generation))
+        handler.handle(WorkerLost(generation, Cause.CRASH, HandlerCrashed("exit code 3")))
+        return handler.handle(WorkerExited(generation))
 
-    def test_crashes_within_the_window_open_the_circuit_and_one_trial_decides(self) -> None:
+    def test_crashes_within_the_window_open_the_circuit_breaker(self) -> None:
         handler = Life(crash_limit=3, crash_window=60.0, circuit_pause=30.0)
         for _ in range(3):
             self.crash(handler)
         assert handler.state.phase is Phase.FAILED
-        refusal = handler.happens(LeaseRequested(1)).did(Refuse)[0].error
+        refusal = handler.handle(LeaseRequested(1)).actions_of(Refuse)[0].error
         assert isinstance(refusal, CircuitOpen)
         assert refusal.retry_after == 30.0
-        handler.timer_runs_out(Timer.RETRY)
+        # Half-open: the next crash opens it again, the next dispatch that ends closes it.
+        handler.fire(Timer.RETRY)
         self.crash(handler)
         assert handler.state.phase is Phase.FAILED
-        handler.timer_runs_out(Timer.RETRY)
+        handler.fire(Timer.RETRY)
         generation = handler.state.generation + 1
-        handler.happens(
-            LeaseRequested(9),
-            MemoryReserved(generation),
-            WorkerReady(generation),
-            LeaseReleased(9),
-        )
+        handler.handle(LeaseRequested(9), MemoryReserved(generation), WorkerReady(generation), LeaseReleased(9))
         assert handler.state.crashes == ()
 
-    def test_crashes_far_apart_do_not_open_the_circuit(self) -> None:
+    def test_crashes_far_apart_do_not_open_it(self) -> None:
         handler = Life(crash_limit=2, crash_window=60.0)
         for _ in range(4):
             self.crash(handler)
@@ -371,67 +405,154 @@ class TestCrash:
         assert handler.state.phase is Phase.COLD
 
     def test_out_of_memory_is_told_from_a_crash(self) -> None:
-        handler = Life().warm().happens(UnloadRequested(5, "drain", 1.0))
-        assert handler.did(Stop)
-        crashed = Life().warm().happens(LeaseRequested(1), UnloadRequested(5, "drain", 1.0))
-        crashed.happens(WorkerLost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), WorkerExited(1))
-        drain = crashed.did(ReplyUnload)[0].drain
+        handler = Life().warm().handle(UnloadRequested(5, "drain", 1.0))
+        assert handler.actions_of(Stop)
+        crashed = Life().warm().handle(LeaseRequested(1), UnloadRequested(5, "drain", 1.0))
+        crashed.handle(WorkerLost(1, Cause.OUT_OF_MEMORY, HandlerCrashed("signal 9")), WorkerExited(1))
+        drain = crashed.actions_of(ReplyUnload)[0].drain
         assert drain is not None
         assert drain.cause is Cause.OUT_OF_MEMORY
         assert drain.killed == 1
 
 
 class TestEviction:
-    def test_only_an_idle_worker_of_that_generation_is_evicted(self) -> None:
-        handler = Life().warm().happens(LeaseRequested(1), Evicted(1))
+    def test_only_an_idle_worker_is_evicted(self) -> None:
+        handler = Life().warm().handle(LeaseRequested(1), Evicted(1))
         assert handler.state.phase is Phase.READY
-        handler.happens(LeaseReleased(1), Evicted(1))
-        assert handler.did(Stop) == [Stop(1)]
+        handler.handle(LeaseReleased(1), Evicted(1))
+        assert handler.actions_of(Stop) == [Stop(1)]
 
     def test_a_pinned_handler_is_never_evicted(self) -> None:
-        assert Life(pin=True).warm().happens(Evicted(1)).state.phase is Phase.READY
+        assert Life(pin=True).warm().handle(Evicted(1)).state.phase is Phase.READY
 
-    def test_a_handler_that_is_pinned_while_it_idles_stays_and_idles_a_full_time_when_it_is_unpinned(self) -> None:
+    def test_an_idle_handler_stays_while_pinned_and_idles_a_full_time_after(self) -> None:
         handler = Life(idle_after=300.0).warm()
-        assert handler.state.token(Timer.IDLE) is not None
+        assert handler.token(Timer.IDLE) is not None
         handler.policy = HandlerPolicy(idle_after=300.0, pin=True)
-        handler.happens(PolicyChanged())
-        assert handler.did(StopTimer) == [StopTimer(Timer.IDLE)]
-        assert handler.happens(Evicted(1)).state.phase is Phase.READY
+        handler.handle(PolicyChanged())
+        assert handler.actions_of(StopTimer) == [StopTimer(Timer.IDLE, 1)]
+        assert handler.handle(Evicted(1)).state.phase is Phase.READY
         handler.policy = HandlerPolicy(idle_after=300.0)
-        handler.happens(PolicyChanged())
-        assert [action.delay for action in handler.did(StartTimer)] == [300.0]
+        handler.handle(PolicyChanged())
+        assert [action.delay for action in handler.actions_of(StartTimer)] == [300.0]
 
-    def test_pinning_changes_nothing_for_a_handler_that_is_busy_or_has_no_worker(self) -> None:
-        for handler in (Life(pin=True), Life(pin=True).warm().happens(LeaseRequested(1))):
+    def test_pinning_changes_nothing_for_a_busy_or_cold_handler(self) -> None:
+        for handler in (Life(pin=True), Life(pin=True).warm().handle(LeaseRequested(1))):
             before = handler.state
-            assert handler.happens(PolicyChanged()).actions == []
+            assert handler.handle(PolicyChanged()).actions == []
             assert handler.state == before
 
-    def test_a_worker_that_has_just_become_ready_serves_before_it_can_be_evicted(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), WorkerReady(1), Evicted(1))
-        assert handler.state.leases == {1}
+    def test_a_new_worker_serves_before_it_can_be_evicted(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1), WorkerReady(1), Evicted(1))
+        assert handler.leases == {1}
         assert handler.state.phase is Phase.READY
 
 
 class TestShutdown:
-    def test_new_work_is_refused_and_what_was_admitted_is_served(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
-        assert isinstance(handler.happens(LeaseRequested(3)).did(Refuse)[0].error, Draining)
-        assert granted(handler.happens(LeaseReleased(1))) == [2]
-        assert handler.happens(LeaseReleased(2)).did(Stop) == [Stop(1)]
+    def test_refuses_new_work_and_serves_the_admitted(self) -> None:
+        handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
+        assert isinstance(handler.handle(LeaseRequested(3)).actions_of(Refuse)[0].error, Draining)
+        assert handler.handle(LeaseReleased(1)).granted == [2]
+        assert handler.handle(LeaseReleased(2)).actions_of(Stop) == [Stop(1)]
 
     def test_the_deadline_ends_the_rest(self) -> None:
-        handler = Life(max_concurrency=1).warm().happens(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
-        handler.timer_runs_out(Timer.DRAIN)
-        assert refused(handler) == {2: "draining"}
-        assert handler.did(EndLeases)[0].dispatches == {1}
-        assert handler.did(Stop) == [Stop(1)]
+        handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2), ShutdownRequested(10.0))
+        handler.fire(Timer.DRAIN)
+        assert handler.refused == {2: "draining"}
+        assert handler.actions_of(EndLeases)[0].dispatches == {1}
+        assert handler.actions_of(Stop) == [Stop(1)]
 
-    def test_an_activation_is_aborted_and_nothing_starts_again(self) -> None:
-        handler = Life().happens(LeaseRequested(1), MemoryReserved(1), ShutdownRequested(10.0))
-        assert refused(handler) == {1: "draining"}
-        assert handler.did(Abort) == [Abort(1)]
-        handler.happens(WorkerExited(1), LoadRequested(4))
-        assert isinstance(handler.did(ReplyLoad)[0].error, Draining)
+    def test_aborts_an_activation_and_starts_nothing_again(self) -> None:
+        handler = Life().handle(LeaseRequested(1), MemoryReserved(1), ShutdownRequested(10.0))
+        assert handler.refused == {1: "draining"}
+        assert handler.actions_of(Abort) == [Abort(1)]
+        handler.handle(WorkerExited(1), LoadRequested(4))
+        assert isinstance(handler.actions_of(ReplyLoad)[0].error, Draining)
         assert handler.state.phase is Phase.COLD
+
+
+class TestSeveralWorkers:
+    """No event starts a second worker yet (issue 16); the rules hold for as many as the state has."""
+
+    @staticmethod
+    def with_two(ready: bool = True, **policy: Any) -> Life:
+        """Return a handler with worker 1 ready, and worker 2 ready or activating."""
+        handler = Life(**policy).warm()
+        handler.state, _ = start_worker(handler.state)
+        handler.handle(MemoryReserved(2))
+        return handler.handle(WorkerReady(2)) if ready else handler
+
+    def test_a_dispatch_goes_to_the_worker_with_the_fewest_leases(self) -> None:
+        handler = self.with_two(max_concurrency=2)
+        for dispatch, generation in ((1, 1), (2, 2), (3, 1), (4, 2)):
+            assert handler.handle(LeaseRequested(dispatch)).actions_of(Grant) == [Grant(dispatch, generation)]
+        handler.handle(LeaseRequested(5), LeaseReleased(4))
+        assert handler.actions_of(Grant) == [Grant(5, 2)]
+
+    def test_each_has_its_own_idle_timer(self) -> None:
+        handler = self.with_two().handle(LeaseRequested(1))
+        assert handler.token(Timer.IDLE, 1) is None
+        token = handler.token(Timer.IDLE, 2)
+        assert token is not None
+        assert handler.handle(TimerFired(Timer.IDLE, token, 1)).actions == []
+        assert handler.handle(TimerFired(Timer.IDLE, token, 2)).actions_of(Stop) == [Stop(2)]
+        assert handler.leases == {1}
+
+    @pytest.mark.parametrize("ready", [True, False])
+    def test_the_queue_outlives_a_lost_worker(self, ready: bool) -> None:
+        handler = self.with_two(ready, max_concurrency=1)
+        handler.handle(*(LeaseRequested(number) for number in (1, 2, 3)))
+        waiting = handler.state.waiters
+        handler.handle(WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
+        assert (handler.refused, handler.state.waiters) == ({}, waiting)
+        assert handler.handle(WorkerExited(1)).actions == []
+        handler.handle(LeaseReleased(2) if ready else WorkerReady(2))
+        assert handler.granted == [waiting[0]]
+
+    def test_a_failed_activation_refuses_nothing_while_another_serves(self) -> None:
+        handler = self.with_two(ready=False, max_concurrency=1).handle(LeaseRequested(1), LeaseRequested(2))
+        handler.handle(WorkerStartFailed(2, ActivationFailed("broken")))
+        assert handler.refused == {}
+        assert handler.state.phase is Phase.READY
+        # During the backoff the other worker serves; when it is gone, the queue has the reason.
+        assert handler.handle(LeaseReleased(1)).granted == [2]
+        handler.handle(LeaseRequested(3), WorkerLost(1, Cause.KILLED, HandlerCrashed("gone")), LeaseRequested(4))
+        assert handler.refused == {4: "activation_failed"}
+
+    def test_the_last_exit_during_a_backoff_refuses_the_queue(self) -> None:
+        handler = self.with_two(ready=False, max_concurrency=1, backoff=8.0).handle(
+            LeaseRequested(1), LeaseRequested(2)
+        )
+        handler.handle(WorkerStartFailed(2, ActivationFailed("broken")), MemoryLimitExceeded(1, Cause.RECYCLED))
+        handler.handle(LeaseReleased(1), WorkerExited(1))
+        assert handler.refused == {2: "activation_failed"}
+        assert handler.actions_of(Refuse)[0].error.retry_after == 8.0
+
+    def test_an_unload_ends_the_backoff(self) -> None:
+        handler = self.with_two(ready=False).handle(WorkerStartFailed(2, ActivationFailed("broken")))
+        handler.handle(UnloadRequested(7, "drain", 1.0), LeaseRequested(3))
+        assert handler.handle(WorkerExited(1)).actions_of(Reserve) == [Reserve(3)]
+
+    def test_an_unload_is_answered_by_the_last_exit_for_all(self) -> None:
+        handler = self.with_two().handle(LeaseRequested(1), LeaseRequested(2), UnloadRequested(5, "drain", 30.0))
+        assert [action.generation for action in handler.actions_of(StartTimer)] == [1, 2]
+        handler.handle(LeaseReleased(1))
+        assert handler.handle(WorkerExited(1)).unloads == []
+        handler.handle(UnloadRequested(6, "force", 0.0))
+        (reply, other) = handler.handle(WorkerExited(2)).actions_of(ReplyUnload)
+        assert (reply.request, other.request) == (5, 6)
+        assert reply.drain is not None
+        assert (reply.drain.drained, reply.drain.killed) == (1, 1)
+
+    def test_crashes_of_all_workers_open_one_circuit_breaker(self) -> None:
+        handler = self.with_two(crash_limit=2)
+        for generation in (1, 2):
+            handler.handle(WorkerLost(generation, Cause.CRASH, HandlerCrashed("gone")), WorkerExited(generation))
+        assert isinstance(handler.handle(LeaseRequested(1)).actions_of(Refuse)[0].error, CircuitOpen)
+
+    def test_a_shutdown_serves_the_queue_with_all_workers(self) -> None:
+        handler = self.with_two(max_concurrency=1)
+        handler.handle(LeaseRequested(1), LeaseRequested(2), LeaseRequested(3), ShutdownRequested(10.0))
+        assert handler.handle(LeaseReleased(2)).granted == [3]
+        assert handler.handle(LeaseReleased(3)).actions_of(Stop) == [Stop(2)]
+        assert handler.handle(LeaseReleased(1)).actions_of(Stop) == [Stop(1)]

@@ -139,7 +139,9 @@ class AdminRoutes:
 
     def _known(self, request: web.Request) -> str:
         """Return the handler's name; raises ``UnknownHandler``."""
-        return self._supervisor.status(request.match_info["name"]).name
+        name = request.match_info["name"]
+        self._supervisor.require_handler(name)
+        return name
 
     async def _options(self, request: web.Request, kind: type[Options]) -> Options:
         """Return the options of query and body; the body overrides the query."""

@@ -69,12 +69,15 @@ class StartTimer(msgspec.Struct, frozen=True):
     timer: Timer
     token: int
     delay: float
+    generation: int | None = None
+    """The worker that the timer belongs to; None for a timer of the handler."""
 
 
 class StopTimer(msgspec.Struct, frozen=True):
     """Stop the timer."""
 
     timer: Timer
+    generation: int | None = None
 
 
 class ReplyLoad(msgspec.Struct, frozen=True):

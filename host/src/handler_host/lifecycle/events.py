@@ -55,6 +55,8 @@ class TimerFired(msgspec.Struct, frozen=True):
 
     timer: Timer
     token: int
+    generation: int | None = None
+    """The worker that the timer belongs to; None for a timer of the handler."""
 
 
 class LoadRequested(msgspec.Struct, frozen=True):

@@ -1,8 +1,11 @@
-"""The state of one handler.
+"""The state of one handler and of each of its workers.
 
 ``handler_host.lifecycle.transitions.step`` is the only code that makes a new state. It is
 pure: no loop, no clock, no process. The controller feeds it events, one at a time, and
 performs the actions that it returns.
+
+A handler has at most one worker that is not draining today. The state does not rely on
+that: what belongs to a worker is in its own :class:`WorkerState`.
 """
 
 from __future__ import annotations
@@ -11,33 +14,54 @@ import enum
 
 import msgspec
 
+from handler_host.lifecycle.lease_set import NO_LEASES, LeaseSet
 from handler_host.plugin.errors import HostError
 from handler_host.workers.events import Cause
 
 
+class WorkerPhase(enum.Enum):
+    """The phase of a worker; after the last one it is removed from the state."""
+
+    WAITING = "waiting"
+    """Its memory is not reserved yet; nothing was forked."""
+    ACTIVATING = "activating"
+    """It is being launched, or imports its SDK and opens its clients."""
+    READY = "ready"
+    """It takes dispatches."""
+    DRAINING = "draining"
+    """It takes no new dispatch: it ends its leases, then exits, or has exited and is not reaped yet."""
+
+
 class Phase(enum.Enum):
-    """The phase of a handler."""
+    """The phase of a handler, as operators see it: that of its most useful worker, else COLD or FAILED."""
 
     COLD = "cold"
     """No worker."""
     WAITING = "waiting"
-    """An activation waits for memory; nothing was forked."""
+    """An activation waits for memory."""
     ACTIVATING = "activating"
     """A worker is being launched, or imports its SDK and opens its clients."""
     READY = "ready"
-    """A worker takes dispatches. It is shown as active with leases, as idle without."""
+    """A worker takes dispatches. Shown as active with leases, as idle without."""
     DRAINING = "draining"
-    """The worker takes no new dispatch: it ends its leases, then exits, or has exited and is not reaped yet."""
+    """The last worker takes no new dispatch."""
     FAILED = "failed"
-    """The last activation failed, or the circuit breaker is open: no retry before ``retry_at``."""
+    """The last activation failed, or the circuit breaker is open: no activation before ``retry_at``."""
 
+
+_BY_USEFULNESS = (
+    (WorkerPhase.READY, Phase.READY),
+    (WorkerPhase.ACTIVATING, Phase.ACTIVATING),
+    (WorkerPhase.WAITING, Phase.WAITING),
+    (WorkerPhase.DRAINING, Phase.DRAINING),
+)
 
 CIRCUIT_BREAKER_CAUSES = frozenset({Cause.CRASH, Cause.HANG, Cause.OUT_OF_MEMORY, Cause.KILLED})
 """Causes of an exit that count for the circuit breaker."""
 
 
 class Timer(enum.Enum):
-    """The timers of a handler; at most one of each runs."""
+    """The timers: IDLE and DRAIN of each worker, RETRY of the handler."""
 
     IDLE = "idle"
     DRAIN = "drain"
@@ -58,32 +82,35 @@ class Drain(msgspec.Struct, frozen=True, gc=False):
     """Whether the worker was stopped, or is known to have exited."""
 
 
-class Unloaded(msgspec.Struct, frozen=True):
-    """The outcome of an unload."""
+class WorkerState(msgspec.Struct, frozen=True):
+    """Everything that decides about one worker."""
 
-    generation: int | None
-    drain: Drain | None
-    exit: str | None
-    given_back: int
-    """Bytes; see ``handler_host.workers.exit_report.ExitReport``."""
-
-
-class State(msgspec.Struct, frozen=True):
-    """Everything that decides about a handler."""
-
-    phase: Phase = Phase.COLD
-    generation: int = 0
-    """The number of the latest generation; 0 before the first."""
-    waiters: tuple[int, ...] = ()
-    """Dispatches without a lease, in the order of their arrival."""
-    leases: frozenset[int] = frozenset()
-    """Dispatches in flight on the worker: the only in-flight counter there is."""
-    loads: tuple[int, ...] = ()
-    """Operators' loads that wait for the activation."""
+    generation: int
+    """Its number; a handler never uses one twice."""
+    phase: WorkerPhase = WorkerPhase.WAITING
+    leases: LeaseSet = NO_LEASES
+    """Dispatches in flight on it: the only in-flight counter there is."""
     drain: Drain | None = None
     """Set in DRAINING only."""
+    idle_timer: int | None = None
+    """Token of its running idle timer, which the event must carry; None if it does not run."""
+    drain_timer: int | None = None
+    """Token of its running drain timer."""
+
+
+class HandlerState(msgspec.Struct, frozen=True):
+    """Everything that decides about a handler."""
+
+    workers: tuple[WorkerState, ...] = ()
+    """Its workers, oldest first."""
+    generation: int = 0
+    """The number of the latest worker; 0 before the first."""
+    waiters: tuple[int, ...] = ()
+    """The queue: dispatches without a lease, in the order of their arrival."""
+    loads: tuple[int, ...] = ()
+    """Operators' loads that wait for an activation."""
     closing: bool = False
-    """Whether the host shuts down: new dispatches are refused, those in flight may end."""
+    """Whether the host shuts down: new dispatches are refused, admitted ones may end."""
     failures: int = 0
     """Activations that failed in a row."""
     crashes: tuple[float, ...] = ()
@@ -91,15 +118,42 @@ class State(msgspec.Struct, frozen=True):
     half_open: bool = False
     """Whether the circuit breaker is half-open: the next crash opens it again at once."""
     retry_at: float | None = None
+    """When activations are allowed again, on the monotonic clock; None if they are."""
     error: HostError | None = None
-    """Why the handler is in FAILED; the error for dispatches meanwhile."""
-    tokens: tuple[tuple[Timer, int], ...] = ()
-    """The timers that run, each with the token that its event must carry."""
+    """The latest failure; refused dispatches get it until ``retry_at``."""
+    retry_timer: int | None = None
+    """Token of the running retry timer."""
     serial: int = 0
+    """The latest token of a timer."""
 
-    def token(self, timer: Timer) -> int | None:
-        """Return the token of the running ``timer``, or None."""
-        for kind, token in self.tokens:
-            if kind is timer:
-                return token
+    @property
+    def phase(self) -> Phase:
+        """The phase of the handler as a whole."""
+        for worker_phase, phase in _BY_USEFULNESS:
+            if any(worker.phase is worker_phase for worker in self.workers):
+                return phase
+        return Phase.FAILED if self.retry_at is not None else Phase.COLD
+
+    @property
+    def in_flight(self) -> int:
+        """Dispatches with a lease, on all workers."""
+        return sum(worker.leases.size for worker in self.workers)
+
+    def worker(self, generation: int | None) -> WorkerState | None:
+        """Return the worker of this generation, or None."""
+        for worker in self.workers:
+            if worker.generation == generation:
+                return worker
         return None
+
+    def holder(self, dispatch: int) -> WorkerState | None:
+        """Return the worker that a dispatch has a lease on, or None."""
+        for worker in self.workers:
+            if dispatch in worker.leases:
+                return worker
+        return None
+
+    @property
+    def is_served(self) -> bool:
+        """Whether a worker takes dispatches, or will."""
+        return any(worker.phase is not WorkerPhase.DRAINING for worker in self.workers)

@@ -1,73 +1,31 @@
-"""One handler as it is shown: the catalog's facts and the owner's state, side by side."""
+"""One handler as operators see it: facts of the catalog beside the state of its controller."""
 
 from __future__ import annotations
 
 import time
 
-from handler_host.catalog.catalog import CatalogEntry
-from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.controller import HandlerController, Unloaded
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
-from handler_host.lifecycle.state import Phase, Unloaded
+from handler_host.lifecycle.state import Phase
 from handler_host.telemetry.counters import LatencyWindow
 from handler_host.workers.exit_report import ExitReport
 
 
-class OperationRegistry:
-    """What is known of the handlers' operations: the manifest's word, and then what a worker has told."""
-
-    def __init__(self) -> None:
-        self._told: dict[str, list[OperationReport]] = {}
-
-    def learn(self, controller: HandlerController) -> None:
-        """Keep what the handler's worker has told when it became ready."""
-        ready = controller.worker.ready if controller.worker is not None else None
-        if ready is not None:
-            self._told[controller.name] = [
-                OperationReport(
-                    name=told.name,
-                    summary=told.summary,
-                    streams=told.streams,
-                    input_schema=told.input_schema,
-                    output_schema=told.output_schema,
-                )
-                for told in ready.operations
-            ]
-
-    def forget(self, name: str) -> None:
-        """Forget what was told: another version is installed."""
-        self._told.pop(name, None)
-
-    def reports(self, entry: CatalogEntry) -> list[OperationReport] | None:
-        """Return the operations of a handler, or None if nobody has told them yet."""
-        if entry.name in self._told:
-            return self._told[entry.name]
-        if entry.manifest is None or entry.manifest.operations is None:
-            return None
-        return [
-            OperationReport(name=name, summary=operation.summary)
-            for name, operation in entry.manifest.operations.items()
-        ]
-
-    def names(self, entry: CatalogEntry) -> set[str] | None:
-        """Return the operations' names, or None if nobody has told them yet."""
-        reports = self.reports(entry)
-        return None if reports is None else {report.name for report in reports}
-
-
-def step_fields(controller: HandlerController, what: str, exit: ExitReport | None) -> dict[str, object]:
-    """Return the figures of a step in a handler's life, for log and events; ``exit`` is how a worker ended."""
-    fields: dict[str, object] = {"handler": controller.name, "generation": controller.state.generation}
-    drain = controller.state.drain
-    if what in ("activating", "activated", "failed"):
+def state_change_fields(
+    controller: HandlerController, generation: int, kind: str, exit: ExitReport | None
+) -> dict[str, object]:
+    """Return the fields of a state change of a worker for log and events; ``exit`` is how the worker exited."""
+    fields: dict[str, object] = {"handler": controller.name, "generation": generation}
+    worker = controller.state.worker(generation)
+    if kind in ("activating", "activated", "failed"):
         fields["for"] = controller.activated_for
-    if what == "activated":
+    if kind == "activated":
         fields["seconds"] = controller.activate_seconds
-    elif what == "draining" and drain is not None:
-        fields |= {"cause": drain.cause.value, "in_flight": len(controller.state.leases)}
+    elif kind == "draining" and worker is not None and worker.drain is not None:
+        fields |= {"cause": worker.drain.cause.value, "in_flight": len(worker.leases)}
     elif exit is not None:
-        # Its successor may have begun already.
-        fields |= {"generation": exit.generation, "cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
-    elif what == "failed" and controller.state.error is not None:
+        fields |= {"cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
+    elif kind == "failed" and controller.state.error is not None:
         fields["error"] = controller.state.error.message
     return fields
 
@@ -78,10 +36,10 @@ def handler_status(
     """Return what there is to tell of a handler now."""
     entry, state, worker = controller.entry, controller.state, controller.worker
     now = time.monotonic()
-    idle_since = controller.busy.idle_since
+    idle_since = controller.idle_since
     return HandlerStatus(
         name=entry.name,
-        state=_shown_state(controller),
+        state=shown_state(controller),
         reason=_reason(controller),
         distribution=entry.distribution,
         version=entry.version,
@@ -95,7 +53,7 @@ def handler_status(
         pid=worker.pid if worker is not None else None,
         pss=worker.pss if worker is not None and worker.exit is None else None,
         learned_pss=learned,
-        in_flight=len(state.leases),
+        in_flight=state.in_flight,
         queued=len(state.waiters),
         idle_for=now - idle_since if idle_since is not None else None,
         expires_in=controller.expires_in(),
@@ -142,12 +100,13 @@ def unload_receipt(
     )
 
 
-def _shown_state(controller: HandlerController) -> str:
+def shown_state(controller: HandlerController) -> str:
+    """Return the state of a handler as operators see it, such as ``idle`` or ``missing-secret``."""
     state, problem = controller.state, controller.entry.problem
     if state.phase in (Phase.COLD, Phase.FAILED) and problem is not None:
         return problem.state
     if state.phase is Phase.READY:
-        return "active" if state.leases else "idle"
+        return "active" if state.in_flight else "idle"
     return str(state.phase.value)
 
 
@@ -161,4 +120,5 @@ def _reason(controller: HandlerController) -> str | None:
         return state.error.message
     if state.phase is Phase.WAITING:
         return "waits for memory"
-    return str(state.drain.cause.value) if state.drain is not None else None
+    drains = [worker.drain for worker in state.workers if worker.drain is not None]
+    return str(drains[0].cause.value) if drains and state.phase is Phase.DRAINING else None

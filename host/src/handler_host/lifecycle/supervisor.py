@@ -22,6 +22,7 @@ from handler_host.lifecycle.admission import LeaseContext
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import ShutdownRequested, UnloadMode
 from handler_host.lifecycle.memory_report import handler_memory, memory_report
+from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.pending_work import PendingWorkScheduler
 from handler_host.lifecycle.reports import (
     HandlerStatus,
@@ -32,8 +33,14 @@ from handler_host.lifecycle.reports import (
     VerifyReport,
 )
 from handler_host.lifecycle.state import Phase
-from handler_host.lifecycle.status import OperationRegistry, handler_status, load_receipt, step_fields, unload_receipt
-from handler_host.lifecycle.worker_views import ControlledWorker, SupervisedProcesses
+from handler_host.lifecycle.status import (
+    handler_status,
+    load_receipt,
+    shown_state,
+    state_change_fields,
+    unload_receipt,
+)
+from handler_host.lifecycle.worker_views import ControlledWorker, SupervisedProcesses, record_exit
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
@@ -46,9 +53,6 @@ from handler_host.workers.preload_check import missing_modules
 from handler_host.workers.worker import LaunchSpec, MakeCallRunner, Worker
 
 log = logging.getLogger(__name__)
-
-TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
-"""Causes of an exit after which the memory of a worker is typical of its handler."""
 
 
 class Supervisor:
@@ -149,7 +153,7 @@ class Supervisor:
     def in_flight(self) -> int:
         """Dispatches that have a lease or wait for one."""
         return sum(
-            len(controller.state.leases) + len(controller.state.waiters) for controller in self._controllers.values()
+            controller.state.in_flight + len(controller.state.waiters) for controller in self._controllers.values()
         )
 
     def lease(
@@ -176,6 +180,10 @@ class Supervisor:
     def statuses(self) -> list[HandlerStatus]:
         """Return what there is to tell of every handler, by name."""
         return [self._status(self._controllers[name]) for name in sorted(self._controllers)]
+
+    def require_handler(self, name: str) -> None:
+        """Raise ``UnknownHandler`` unless there is a handler of this name."""
+        self._controller(name)
 
     def status(self, name: str) -> HandlerStatus:
         """Return what there is to tell of one handler; raises ``UnknownHandler``."""
@@ -233,7 +241,7 @@ class Supervisor:
                 self._launch_specs.retire_fork_server()
             for name, controller in list(self._controllers.items()):
                 controller.removed = name not in found.entries
-                if controller.removed and controller.at_rest:
+                if controller.removed and controller.is_unloaded:
                     del self._controllers[name]
             for name, entry in found.entries.items():
                 if name in changes.changed:
@@ -308,9 +316,9 @@ class Supervisor:
         """Return the launch specification of a worker (for the controllers)."""
         return await self._launch_specs.build(entry, generation)
 
-    async def memory_estimate(self, controller: HandlerController) -> MemoryEstimate:
+    async def memory_estimate(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
         """Return the memory that an activation is expected to use (for the controllers)."""
-        return await self._memory_monitor.estimate(controller.entry, controller.policy)
+        return await self._memory_monitor.estimate(entry, policy)
 
     async def was_oom_kill(self) -> bool:
         """Return whether the kernel has just killed a worker for memory (for the controllers)."""
@@ -318,24 +326,19 @@ class Supervisor:
 
     def on_worker_exit(self, controller: HandlerController, worker: Worker, cause: Cause) -> None:
         """Learn from the exit of a worker (for the controllers)."""
-        exit, stopped_at = worker.exit, worker.stopped_at
-        self._memory_monitor.record_exit(
-            ControlledWorker(controller, worker),
-            killed_for_memory=cause is Cause.OUT_OF_MEMORY and exit is not None and exit.signal is not None,
-            is_typical=cause in TYPICAL_CAUSES and worker.served > 0,
-            max_resident=exit.maxrss if exit is not None else None,
-            stop_seconds=time.monotonic() - stopped_at if stopped_at is not None else None,
-        )
+        record_exit(self._memory_monitor, ControlledWorker(controller, worker), worker, cause)
 
-    def on_state_change(self, controller: HandlerController, kind: str, exit: ExitReport | None = None) -> None:
-        """Record a state change of a handler (for the controllers)."""
-        if controller.removed and controller.at_rest and self._controllers.get(controller.name) is controller:
+    def on_state_change(
+        self, controller: HandlerController, generation: int, kind: str, exit: ExitReport | None = None
+    ) -> None:
+        """Record a state change of a worker (for the controllers)."""
+        if controller.removed and controller.is_unloaded and self._controllers.get(controller.name) is controller:
             del self._controllers[controller.name]
         worker = controller.worker
         if kind == "activated" and worker is not None and controller.activate_seconds is not None:
-            self._operations.learn(controller)
+            self._operations.learn(worker)
             self._memory_monitor.footprints.record_activation(worker.version, controller.activate_seconds)
-        fields = step_fields(controller, kind, exit)
+        fields = state_change_fields(controller, generation, kind, exit)
         self._spawn(self._note(kind, **fields), f"note of {kind}")
 
     def _controller(self, name: str) -> HandlerController:
@@ -365,7 +368,7 @@ class Supervisor:
     ) -> UnloadReceipt:
         started = time.monotonic()
         before = await self._memory_monitor.measure()
-        was = self._status(controller).state
+        was = shown_state(controller)
         seconds = controller.policy.drain_timeout if deadline is None else deadline
         outcome = await controller.unload(mode, seconds, cause)
         after = await self._memory_monitor.measure() if outcome.generation is not None else before

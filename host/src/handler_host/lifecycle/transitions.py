@@ -1,7 +1,8 @@
-"""What happens to a handler: ``step(state, event) -> (state, actions)``, and nothing else.
+"""The life of a handler and its workers: ``step(state, event) -> (state, actions)``, and nothing else.
 
-The rules are those of the race cases in ``docs/explanation/lifecycle.md``; a
-comment names the case where a line exists for its sake.
+The rules are those of the race cases in ``docs/explanation/lifecycle.md``; a comment
+names the case that needs a line. A rule decides about one worker or about the whole
+handler: what it changes is in ``worker_transitions`` and ``handler_transitions``.
 """
 
 from __future__ import annotations
@@ -12,8 +13,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle import moves
-from handler_host.lifecycle.actions import Abandon, Abort, Action, Grant, Launch, Refuse, ReplyLoad, ReplyUnload
+from handler_host.lifecycle.actions import Abandon, Action, Launch, Refuse, ReplyLoad, ReplyUnload
 from handler_host.lifecycle.events import (
     Event,
     Evicted,
@@ -33,297 +33,346 @@ from handler_host.lifecycle.events import (
     WorkerReady,
     WorkerStartFailed,
 )
-from handler_host.lifecycle.moves import Result
-from handler_host.lifecycle.state import CIRCUIT_BREAKER_CAUSES, Drain, Phase, State, Timer
+from handler_host.lifecycle.handler_transitions import (
+    back_off,
+    backoff_error,
+    count_crash,
+    refuse_queue,
+    reject_waiting,
+    reset_failures,
+    serve_waiting,
+    start_worker,
+)
+from handler_host.lifecycle.lease_set import NO_LEASES
+from handler_host.lifecycle.state import (
+    CIRCUIT_BREAKER_CAUSES,
+    Drain,
+    HandlerState,
+    Timer,
+    WorkerPhase,
+    WorkerState,
+)
+from handler_host.lifecycle.worker_transitions import (
+    Result,
+    abort,
+    begin_drain,
+    force,
+    grant,
+    grant_waiting,
+    has_other,
+    least_loaded,
+    put,
+    remove,
+    reply_unloads,
+    start_timer,
+    stop,
+    stop_timer,
+)
 from handler_host.plugin.errors import CircuitOpen, Draining, HandlerBusy, HandlerUnloaded, QueueFull
 from handler_host.workers.events import Cause
 
 JITTER = 0.25
-"""By how much of themselves pauses may be longer than they are configured."""
+"""Largest share of a backoff that is added to it."""
+SHUTTING_DOWN = "the host is shutting down; send the request to another instance"
 
 
-def step(state: State, event: Event, policy: HandlerPolicy, now: float) -> Result:
-    """Return the state after ``event``, and what is to be done, in this order.
+def step(state: HandlerState, event: Event, policy: HandlerPolicy, now: float) -> Result:
+    """Return the state after ``event``, and the actions to perform in their order.
 
-    ``now`` is on a monotonic clock, in seconds. Events of another generation and
-    of dispatches that are already gone leave the state as it is.
+    ``now`` is on a monotonic clock, in seconds. Events of a worker that is no longer in
+    the state, of a timer that does not run, and of a dispatch that has ended leave the
+    state as it is.
     """
     return _RULES[type(event)](state, event, policy, now)
 
 
-def _asked(state: State, event: LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
+def _on_lease_requested(state: HandlerState, event: LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
     if state.closing:
-        return state, [Refuse(event.dispatch, Draining("the host is shutting down; ask another instance"))]
-    if state.phase is Phase.READY and not state.waiters and len(state.leases) < policy.max_concurrency:
-        state = replace(state, leases=state.leases | {event.dispatch})
-        state, actions = moves.stop_timer(state, Timer.IDLE)
-        actions.append(Grant(event.dispatch, state.generation))
-        return state, actions
-    if state.phase is Phase.FAILED:
-        return state, [Refuse(event.dispatch, moves.backoff_error(state, now))]
+        return state, [Refuse(event.dispatch, Draining(SHUTTING_DOWN))]
+    # A dispatch never overtakes the queue.
+    if not state.waiters and (worker := least_loaded(state, policy)) is not None:
+        return grant(state, worker, event.dispatch)
+    if state.retry_at is not None and not state.is_served:
+        return state, [Refuse(event.dispatch, backoff_error(state, now))]
     if len(state.waiters) >= policy.max_queue:
         error = QueueFull(
-            f"the queue is full: {len(state.waiters)} dispatches wait and {len(state.leases)} are under way "
-            "(max_queue and max_concurrency of the handler)"
+            f"the queue is full: {len(state.waiters)} dispatches wait and {state.in_flight} are in flight "
+            "(max_queue and max_concurrency of the handler); retry later"
         )
         return state, [Refuse(event.dispatch, error)]
-    state = replace(state, waiters=(*state.waiters, event.dispatch))
-    return moves.start(state) if state.phase is Phase.COLD else (state, [])
+    return serve_waiting(replace(state, waiters=(*state.waiters, event.dispatch)), now)
 
 
-def _released(state: State, event: LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
-    if event.dispatch not in state.leases:
+def _on_lease_released(state: HandlerState, event: LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.holder(event.dispatch)
+    if worker is None:
         return state, []
-    state = replace(state, leases=state.leases - {event.dispatch})
+    worker = replace(worker, leases=worker.leases.without(event.dispatch))
     if state.half_open:
-        # The worker lived through a dispatch: the trial has decided for it (case 29).
+        # A worker lived through a dispatch: that closes the circuit breaker (case 29).
         state = replace(state, half_open=False, crashes=())
-    if state.phase is Phase.READY:
-        return moves.grant_waiting(state, policy)
-    if state.drain is None or state.leases or state.drain.stopping:
-        return state, []
-    return moves.stop(state)
+    if worker.phase is WorkerPhase.READY:
+        return grant_waiting(state, worker, policy)
+    if worker.drain is None or worker.leases or worker.drain.stopping:
+        return put(state, worker), []
+    return stop(state, worker)
 
 
-def _withdrawn(state: State, event: LeaseCancelled, policy: HandlerPolicy, now: float) -> Result:
-    if event.dispatch in state.leases:
-        return _released(state, LeaseReleased(event.dispatch), policy, now)
+def _on_lease_cancelled(state: HandlerState, event: LeaseCancelled, policy: HandlerPolicy, now: float) -> Result:
     if event.dispatch not in state.waiters:
+        return _on_lease_released(state, LeaseReleased(event.dispatch), policy, now)
+    state = replace(state, waiters=tuple(waiter for waiter in state.waiters if waiter != event.dispatch))
+    if state.waiters or state.loads:
         return state, []
-    state = replace(state, waiters=tuple(d for d in state.waiters if d != event.dispatch))
-    if state.phase is Phase.WAITING and not state.waiters and not state.loads:
-        # Nothing is forked for those who have all left (case 3). Once it is forked, it goes on (case 2).
-        return replace(state, phase=Phase.COLD), [Abandon(state.generation)]
-    return moves.grant_waiting(state, policy) if state.phase is Phase.READY else (state, [])
+    actions: list[Action] = []
+    for worker in state.workers:
+        if worker.phase is WorkerPhase.WAITING:
+            # Nothing is forked once all that waited have left (case 3). What is forked already continues (case 2).
+            state, actions = remove(state, worker), [*actions, Abandon(worker.generation)]
+    return state, actions
 
 
-def _room_found(state: State, event: MemoryReserved, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is not Phase.WAITING or event.generation != state.generation:
+def _on_memory_reserved(state: HandlerState, event: MemoryReserved, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase is not WorkerPhase.WAITING:
         return state, []
-    return replace(state, phase=Phase.ACTIVATING), [Launch(state.generation)]
+    return put(state, replace(worker, phase=WorkerPhase.ACTIVATING)), [Launch(worker.generation)]
 
 
-def _activated(state: State, event: WorkerReady, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is not Phase.ACTIVATING or event.generation != state.generation:
+def _on_worker_ready(state: HandlerState, event: WorkerReady, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase is not WorkerPhase.ACTIVATING:
         return state, []
     actions: list[Action] = [ReplyLoad(request, None) for request in state.loads]
-    state = replace(state, phase=Phase.READY, loads=(), failures=0, error=None, retry_at=None)
-    # Who waits is served in the same step, so that nobody takes the worker for idle in between (cases 11, 21).
-    state, more = moves.grant_waiting(state, policy)
+    state = replace(state, loads=(), failures=0, error=state.error if state.retry_at is not None else None)
+    # The queue is served in the same step, so that the worker does not count as idle in between (cases 11, 21).
+    state, more = grant_waiting(state, replace(worker, phase=WorkerPhase.READY), policy)
     return state, actions + more
 
 
-def _activation_ended(state: State, event: WorkerStartFailed, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is Phase.DRAINING:
-        # It failed by itself while it was being aborted: it is gone all the same (case 13).
-        return _exited(state, WorkerExited(event.generation), policy, now)
-    if state.phase not in (Phase.WAITING, Phase.ACTIVATING) or event.generation != state.generation:
+def _on_worker_start_failed(state: HandlerState, event: WorkerStartFailed, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase is WorkerPhase.READY:
         return state, []
-    actions = moves.reject_waiting(state, event.error)
-    state = replace(state, phase=Phase.COLD, waiters=(), loads=())
+    if worker.phase is WorkerPhase.DRAINING:
+        # It failed by itself while it was being aborted: it is gone all the same (case 13).
+        return _on_worker_exited(state, WorkerExited(event.generation), policy, now)
+    actions: list[Action] = []
+    if not has_other(state, worker):
+        state, actions = reject_waiting(state, event.error)
+    state = remove(state, worker)
     if not event.counts_as_failure or state.closing:
         return state, actions
     failures = state.failures + 1
-    # No power of two that is too large for a float: a handler may fail for days.
-    pause = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + JITTER * event.jitter)
-    state, more = moves.fail(replace(state, failures=failures), event.error, pause, now)
+    # The exponent is bounded, as a float is: a handler may fail for days.
+    delay = min(policy.backoff * 2.0 ** min(failures - 1, 60), policy.backoff_max) * (1 + JITTER * event.jitter)
+    state, more = back_off(replace(state, failures=failures), event.error, delay, now)
     return state, actions + more
 
 
-def _lost(state: State, event: WorkerLost, policy: HandlerPolicy, now: float) -> Result:
-    if event.generation != state.generation or state.phase not in (Phase.READY, Phase.DRAINING):
+def _on_worker_lost(state: HandlerState, event: WorkerLost, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase not in (WorkerPhase.READY, WorkerPhase.DRAINING):
         return state, []
-    if state.drain is not None and state.drain.stopping:
+    if worker.drain is not None and worker.drain.stopping:
         return state, []
     actions: list[Action] = []
-    if state.phase is Phase.READY:
-        # Those in its queue share its end; who comes later waits for the next generation (case 27).
-        actions = [Refuse(dispatch, event.error) for dispatch in state.waiters]
-        state = replace(state, waiters=())
-    drain = state.drain or Drain(event.cause)
-    lost = len(state.leases)
+    if worker.phase is WorkerPhase.READY and not has_other(state, worker):
+        # Its queue shares its end; a dispatch that arrives later waits for the next worker (case 27).
+        state, actions = refuse_queue(state, event.error)
+    drain, lost = worker.drain or Drain(event.cause), len(worker.leases)
     drain = replace(drain, cause=event.cause, drained=max(0, drain.drained - lost), killed=drain.killed + lost)
-    state = replace(state, phase=Phase.DRAINING, leases=frozenset(), drain=drain)
-    state, more = moves.stop(state)
+    worker = replace(worker, phase=WorkerPhase.DRAINING, leases=NO_LEASES, drain=drain)
+    state, more = stop(state, worker)
     return state, actions + more
 
 
-def _exited(state: State, event: WorkerExited, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is not Phase.DRAINING or event.generation != state.generation or state.drain is None:
+def _on_worker_exited(state: HandlerState, event: WorkerExited, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.drain is None:
         return state, []
-    drain = state.drain
-    actions: list[Action] = [ReplyUnload(request, event.generation, drain) for request in drain.unloads]
-    state, more = moves.stop_timer(state, Timer.DRAIN)
-    actions += more
-    state = replace(state, phase=Phase.COLD, drain=None, leases=frozenset())
+    drain = worker.drain
+    worker, timers = stop_timer(worker, Timer.DRAIN)
+    state, actions = reply_unloads(remove(state, worker), worker.generation, drain)
+    actions += timers
     if drain.cause in CIRCUIT_BREAKER_CAUSES:
-        pause = policy.circuit_pause * (1 + JITTER * event.jitter)
-        state, opened = _count_crash(state, drain.cause, policy, pause, now)
-        if opened:
-            return state, actions + opened
+        state, error = count_crash(state, drain.cause, policy, now)
+        if error is not None:
+            if not state.is_served:
+                state, more = reject_waiting(state, error)
+                actions += more
+            delay = policy.circuit_pause * (1 + JITTER * event.jitter)
+            state, more = back_off(state, error, delay, now)
+            return state, actions + more
     if state.closing:
-        actions += moves.reject_waiting(state, Draining("the host is shutting down; ask another instance"))
-        return replace(state, waiters=(), loads=()), actions
-    if state.waiters or state.loads:
-        # A new generation answers who came while the old one was leaving (case 10).
-        state, more = moves.start(state)
+        if state.workers:
+            return state, actions
+        state, more = reject_waiting(state, Draining(SHUTTING_DOWN))
+    else:
+        # A new worker serves the dispatches that came while this one was draining (case 10).
+        state, more = serve_waiting(state, now)
+    return state, actions + more
+
+
+def _on_timer_fired(state: HandlerState, event: TimerFired, policy: HandlerPolicy, now: float) -> Result:
+    if event.timer is Timer.RETRY:
+        if state.retry_timer != event.token:
+            return state, []
+        half_open = isinstance(state.error, CircuitOpen)
+        return replace(state, retry_at=None, retry_timer=None, half_open=half_open), []
+    worker = state.worker(event.generation)
+    if worker is None:
+        return state, []
+    if event.timer is Timer.IDLE and worker.idle_timer == event.token:
+        return begin_drain(state, replace(worker, idle_timer=None), Drain(Cause.IDLE))
+    if event.timer is Timer.DRAIN and worker.drain_timer == event.token:
+        return force(state, replace(worker, drain_timer=None))
+    return state, []
+
+
+def _on_load_requested(state: HandlerState, event: LoadRequested, policy: HandlerPolicy, now: float) -> Result:
+    if state.closing:
+        return state, [ReplyLoad(event.request, Draining("the host is shutting down"))]
+    if any(worker.phase is WorkerPhase.READY for worker in state.workers):
+        return state, [ReplyLoad(event.request, None)]
+    actions: list[Action] = []
+    if state.retry_at is not None:
+        state, actions = reset_failures(state)
+    state, more = serve_waiting(replace(state, loads=(*state.loads, event.request)), now)
+    return state, actions + more
+
+
+def _on_pending_work_due(state: HandlerState, event: PendingWorkDue, policy: HandlerPolicy, now: float) -> Result:
+    # A backoff is kept: no client waits for this activation.
+    return start_worker(state) if not state.workers and state.retry_at is None and not state.closing else (state, [])
+
+
+def _on_unload_requested(state: HandlerState, event: UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
+    busy = state.in_flight or state.waiters or state.loads
+    if event.mode == "if_idle" and busy and state.is_served:
+        error = HandlerBusy(
+            f"the handler is busy: {state.in_flight} dispatches in flight, {len(state.waiters)} waiting; "
+            "use mode=drain or mode=force"
+        )
+        return state, [ReplyUnload(event.request, state.generation, None, error)]
+    actions: list[Action] = []
+    if not state.workers or state.retry_at is not None:
+        state, actions = reset_failures(state)
+    unloaded = HandlerUnloaded("an operator unloaded the handler; retry the request")
+    if state.is_served and not any(worker.phase is WorkerPhase.READY for worker in state.workers):
+        state, more = reject_waiting(state, unloaded)
+        actions += more
+    elif event.mode == "force":
+        state, more = refuse_queue(state, unloaded)
+        actions += more
+    for worker in state.workers:
+        state, more = _unload(state, worker, event)
+        actions += more
+    if not state.workers:
+        actions.append(ReplyUnload(event.request, None, None))
+    return state, actions
+
+
+def _unload(state: HandlerState, worker: WorkerState, event: UnloadRequested) -> Result:
+    """Unload one worker; the request is answered when the last one has exited."""
+    if worker.phase is WorkerPhase.WAITING:
+        return remove(state, worker), [Abandon(worker.generation)]
+    if worker.phase is WorkerPhase.ACTIVATING:
+        return abort(state, worker, Drain(Cause.ABORTED, unloads=(event.request,)))
+    actions: list[Action] = []
+    if worker.drain is not None:
+        worker = replace(worker, drain=replace(worker.drain, unloads=(*worker.drain.unloads, event.request)))
+        state = put(state, worker)
+    else:
+        state, actions = begin_drain(state, worker, Drain(event.cause, unloads=(event.request,)))
+        worker = state.worker(worker.generation) or worker
+    if worker.drain is None or worker.drain.stopping:
+        return state, actions
+    if event.mode == "force":
+        state, more = force(state, worker)
+    else:
+        state, more = start_timer(state, worker, Timer.DRAIN, event.deadline)
+    return state, actions + more
+
+
+def _on_evicted(state: HandlerState, event: Evicted, policy: HandlerPolicy, now: float) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase is not WorkerPhase.READY:
+        return state, []
+    if worker.leases or state.waiters or policy.pin:
+        return state, []
+    return begin_drain(state, worker, Drain(Cause.EVICTED))
+
+
+def _on_memory_limit_exceeded(
+    state: HandlerState, event: MemoryLimitExceeded, policy: HandlerPolicy, now: float
+) -> Result:
+    worker = state.worker(event.generation)
+    if worker is None or worker.phase is not WorkerPhase.READY:
+        return state, []
+    state, actions = begin_drain(state, worker, Drain(event.cause))
+    draining = state.worker(event.generation)
+    if draining is None or not draining.leases:
+        return state, actions
+    state, more = start_timer(state, draining, Timer.DRAIN, policy.drain_timeout)
+    return state, actions + more
+
+
+def _on_policy_changed(state: HandlerState, event: PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
+    actions: list[Action] = []
+    for worker in state.workers:
+        if worker.phase is WorkerPhase.READY and not worker.leases:
+            worker, more = stop_timer(worker, Timer.IDLE)
+            actions += more
+            state, more = grant_waiting(state, worker, policy)
+            actions += more
+    return state, actions
+
+
+def _on_shutdown_requested(state: HandlerState, event: ShutdownRequested, policy: HandlerPolicy, now: float) -> Result:
+    state = replace(state, closing=True)
+    actions: list[Action] = []
+    if not state.workers or state.retry_at is not None:
+        state, actions = reset_failures(state)
+    if not any(worker.phase is WorkerPhase.READY for worker in state.workers):
+        state, more = reject_waiting(state, Draining(SHUTTING_DOWN))
+        actions += more
+    for worker in state.workers:
+        state, more = _shut_down(state, worker, event)
         actions += more
     return state, actions
 
 
-def _count_crash(state: State, cause: Cause, policy: HandlerPolicy, pause: float, now: float) -> Result:
-    crashes = (*(at for at in state.crashes if now - at < policy.crash_window), now)
-    state = replace(state, crashes=crashes)
-    if state.closing or not (state.half_open or len(crashes) >= policy.crash_limit):
+def _shut_down(state: HandlerState, worker: WorkerState, event: ShutdownRequested) -> Result:
+    """Shut one worker down. Admitted dispatches are served: its queue too, until it is empty or the deadline comes."""
+    if worker.phase is WorkerPhase.WAITING:
+        return remove(state, worker), [Abandon(worker.generation)]
+    if worker.phase is WorkerPhase.ACTIVATING:
+        return abort(state, worker, Drain(Cause.SHUTDOWN))
+    if worker.phase is WorkerPhase.READY and not worker.leases and not state.waiters:
+        return begin_drain(state, worker, Drain(Cause.SHUTDOWN))
+    if worker.drain is not None and worker.drain.stopping:
         return state, []
-    error = CircuitOpen(
-        f"the handler is paused: its worker ended by {cause.value} {len(crashes)} times "
-        f"within {policy.crash_window:g} s"
-    )
-    actions = moves.reject_waiting(state, error)
-    state, more = moves.fail(replace(state, waiters=(), loads=()), error, pause, now)
+    worker, actions = stop_timer(worker, Timer.IDLE)
+    state, more = start_timer(state, worker, Timer.DRAIN, event.deadline)
     return state, actions + more
 
 
-def _timer_fired(state: State, event: TimerFired, policy: HandlerPolicy, now: float) -> Result:
-    if state.token(event.timer) != event.token:
-        return state, []
-    state, _ = moves.stop_timer(state, event.timer)
-    if event.timer is Timer.RETRY:
-        half_open = isinstance(state.error, CircuitOpen)
-        return replace(state, phase=Phase.COLD, retry_at=None, half_open=half_open), []
-    if event.timer is Timer.IDLE:
-        return moves.begin_drain(state, Drain(Cause.IDLE))
-    return moves.force(state)
-
-
-def _load_asked(state: State, event: LoadRequested, policy: HandlerPolicy, now: float) -> Result:
-    if state.closing:
-        return state, [ReplyLoad(event.request, Draining("the host is shutting down"))]
-    if state.phase is Phase.READY:
-        return state, [ReplyLoad(event.request, None)]
-    actions: list[Action] = []
-    if state.phase is Phase.FAILED:
-        state, actions = moves.reset_failures(state)
-    state = replace(state, loads=(*state.loads, event.request))
-    if state.phase is not Phase.COLD:
-        return state, actions
-    state, more = moves.start(state)
-    return state, actions + more
-
-
-def _woken(state: State, event: PendingWorkDue, policy: HandlerPolicy, now: float) -> Result:
-    # After a failure its pause is kept: nobody waits for this activation.
-    return moves.start(state) if state.phase is Phase.COLD and not state.closing else (state, [])
-
-
-def _unload_asked(state: State, event: UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase in (Phase.COLD, Phase.FAILED):
-        state, actions = moves.reset_failures(state)
-        return state, [*actions, ReplyUnload(event.request, None, None)]
-    busy = state.leases or state.waiters or state.loads
-    if event.mode == "if_idle" and busy and state.phase is not Phase.DRAINING:
-        error = HandlerBusy(
-            f"the handler is busy: {len(state.leases)} dispatches under way, {len(state.waiters)} waiting; "
-            "use mode=drain or mode=force"
-        )
-        return state, [ReplyUnload(event.request, state.generation, None, error)]
-    unloaded = HandlerUnloaded("the handler was unloaded by an operator; ask again")
-    if state.phase is Phase.WAITING:
-        actions = [*moves.reject_waiting(state, unloaded), Abandon(state.generation)]
-        state = replace(state, phase=Phase.COLD, waiters=(), loads=())
-        return state, [*actions, ReplyUnload(event.request, None, None)]
-    if state.phase is Phase.ACTIVATING:
-        drain = Drain(Cause.ABORTED, unloads=(event.request,), stopping=True)
-        actions = [*moves.reject_waiting(state, unloaded), Abort(state.generation)]
-        return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
-    actions = []
-    if event.mode == "force":
-        actions = [Refuse(dispatch, unloaded) for dispatch in state.waiters]
-        state = replace(state, waiters=())
-    if state.drain is not None:
-        drain = replace(state.drain, unloads=(*state.drain.unloads, event.request))
-        state = replace(state, drain=drain)
-    else:
-        state, more = moves.begin_drain(state, Drain(event.cause, unloads=(event.request,)))
-        actions += more
-    if state.drain is None or state.drain.stopping:
-        return state, actions
-    if event.mode == "force":
-        state, more = moves.force(state)
-    else:
-        state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
-    return state, actions + more
-
-
-def _evicted(state: State, event: Evicted, policy: HandlerPolicy, now: float) -> Result:
-    if event.generation != state.generation or state.phase is not Phase.READY:
-        return state, []
-    if state.leases or state.waiters or policy.pin:
-        return state, []
-    return moves.begin_drain(state, Drain(Cause.EVICTED))
-
-
-def _overgrown(state: State, event: MemoryLimitExceeded, policy: HandlerPolicy, now: float) -> Result:
-    if event.generation != state.generation or state.phase is not Phase.READY:
-        return state, []
-    state, actions = moves.begin_drain(state, Drain(event.cause))
-    if not state.leases:
-        return state, actions
-    state, more = moves.start_timer(state, Timer.DRAIN, policy.drain_timeout)
-    return state, actions + more
-
-
-def _policy_changed(state: State, event: PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
-    if state.phase is not Phase.READY or state.leases:
-        return state, []
-    state, actions = moves.stop_timer(state, Timer.IDLE)
-    state, more = moves.grant_waiting(state, policy)
-    return state, actions + more
-
-
-def _closing(state: State, event: ShutdownRequested, policy: HandlerPolicy, now: float) -> Result:
-    error = Draining("the host is shutting down; ask another instance")
-    state = replace(state, closing=True)
-    if state.phase in (Phase.COLD, Phase.FAILED):
-        return moves.reset_failures(state)
-    if state.phase is Phase.WAITING:
-        actions = [*moves.reject_waiting(state, error), Abandon(state.generation)]
-        return replace(state, phase=Phase.COLD, waiters=(), loads=()), actions
-    if state.phase is Phase.ACTIVATING:
-        actions = [*moves.reject_waiting(state, error), Abort(state.generation)]
-        drain = Drain(Cause.SHUTDOWN, stopping=True)
-        return replace(state, phase=Phase.DRAINING, drain=drain, waiters=(), loads=()), actions
-    if state.phase is Phase.READY:
-        # Who was admitted is served: the queue goes on until it is empty or the deadline comes.
-        if not state.leases and not state.waiters:
-            return moves.begin_drain(state, Drain(Cause.SHUTDOWN))
-        state, actions = moves.stop_timer(state, Timer.IDLE)
-        state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
-        return state, actions + more
-    actions = moves.reject_waiting(state, error)
-    state = replace(state, waiters=(), loads=())
-    if state.drain is None or state.drain.stopping:
-        return state, actions
-    state, more = moves.start_timer(state, Timer.DRAIN, event.deadline)
-    return state, actions + more
-
-
-_RULES: dict[type[Event], Callable[[State, Any, HandlerPolicy, float], Result]] = {
-    LeaseRequested: _asked,
-    LeaseCancelled: _withdrawn,
-    LeaseReleased: _released,
-    MemoryReserved: _room_found,
-    WorkerReady: _activated,
-    WorkerStartFailed: _activation_ended,
-    WorkerLost: _lost,
-    WorkerExited: _exited,
-    TimerFired: _timer_fired,
-    LoadRequested: _load_asked,
-    PendingWorkDue: _woken,
-    UnloadRequested: _unload_asked,
-    Evicted: _evicted,
-    PolicyChanged: _policy_changed,
-    MemoryLimitExceeded: _overgrown,
-    ShutdownRequested: _closing,
+_RULES: dict[type[Event], Callable[[HandlerState, Any, HandlerPolicy, float], Result]] = {
+    LeaseRequested: _on_lease_requested,
+    LeaseCancelled: _on_lease_cancelled,
+    LeaseReleased: _on_lease_released,
+    MemoryReserved: _on_memory_reserved,
+    WorkerReady: _on_worker_ready,
+    WorkerStartFailed: _on_worker_start_failed,
+    WorkerLost: _on_worker_lost,
+    WorkerExited: _on_worker_exited,
+    TimerFired: _on_timer_fired,
+    LoadRequested: _on_load_requested,
+    PendingWorkDue: _on_pending_work_due,
+    UnloadRequested: _on_unload_requested,
+    Evicted: _on_evicted,
+    PolicyChanged: _on_policy_changed,
+    MemoryLimitExceeded: _on_memory_limit_exceeded,
+    ShutdownRequested: _on_shutdown_requested,
 }

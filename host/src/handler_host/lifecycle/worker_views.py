@@ -7,11 +7,15 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import Evicted, MemoryLimitExceeded
-from handler_host.lifecycle.state import Phase
+from handler_host.lifecycle.state import WorkerPhase
 from handler_host.memory.footprints import HandlerVersion
-from handler_host.memory.views import MemoryUsage
+from handler_host.memory.monitor import MemoryMonitor
+from handler_host.memory.views import MemoryUsage, WorkerView
 from handler_host.workers.events import Cause
 from handler_host.workers.worker import Worker
+
+TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
+"""Causes of an exit after which the memory of a worker is typical of its handler."""
 
 
 class ControlledWorker:
@@ -76,12 +80,14 @@ class ControlledWorker:
     @property
     def soft_limit(self) -> int | None:
         """``memory_soft_limit`` of its handler; None unless it is ready."""
-        return self._controller.policy.memory_soft_limit if self._controller.state.phase is Phase.READY else None
+        state = self._controller.state.worker(self._worker.generation)
+        is_ready = state is not None and state.phase is WorkerPhase.READY
+        return self._controller.policy.memory_soft_limit if is_ready else None
 
     @property
     def idle_since(self) -> float | None:
         """Since when it could be evicted, on the monotonic clock; None while it must not be."""
-        return self._controller.evictable_since()
+        return self._controller.evictable_since(self._worker.generation)
 
     @property
     def seconds_since_launch(self) -> float:
@@ -90,8 +96,7 @@ class ControlledWorker:
 
     def busy_for_another(self, default: float) -> float:
         """Return the seconds until it is probably idle: 0 if it is idle, ``default`` if nothing is known."""
-        controller = self._controller
-        return controller.busy.seconds_left(default) if controller.state.leases else 0.0
+        return self._controller.busy_for_another(self._worker.generation, default)
 
 
 class SupervisedProcesses:
@@ -107,13 +112,17 @@ class SupervisedProcesses:
     def workers(self) -> Iterator[ControlledWorker]:
         """Yield all workers."""
         for controller in self._controllers.values():
-            if controller.worker is not None:
-                yield ControlledWorker(controller, controller.worker)
+            for worker in controller.workers:
+                yield ControlledWorker(controller, worker)
 
     def has_activations(self) -> bool:
         """Return whether a handler activates, or waits for memory to do so."""
-        activating = (Phase.WAITING, Phase.ACTIVATING)
-        return any(controller.state.phase in activating for controller in self._controllers.values())
+        activating = (WorkerPhase.WAITING, WorkerPhase.ACTIVATING)
+        return any(
+            worker.phase in activating
+            for controller in self._controllers.values()
+            for worker in controller.state.workers
+        )
 
     def evict(self, handler: str, generation: int) -> None:
         """Unload an idle worker for the sake of its memory."""
@@ -122,3 +131,15 @@ class SupervisedProcesses:
     def recycle(self, handler: str, generation: int) -> None:
         """Unload a worker that is over its soft limit, after its present dispatches."""
         self._controllers[handler].post(MemoryLimitExceeded(generation, Cause.RECYCLED))
+
+
+def record_exit(monitor: MemoryMonitor, view: WorkerView, worker: Worker, cause: Cause) -> None:
+    """Let the memory monitor learn from the exit of a worker."""
+    exit, stopped_at = worker.exit, worker.stopped_at
+    monitor.record_exit(
+        view,
+        killed_for_memory=cause is Cause.OUT_OF_MEMORY and exit is not None and exit.signal is not None,
+        is_typical=cause in TYPICAL_CAUSES and worker.served > 0,
+        max_resident=exit.maxrss if exit is not None else None,
+        stop_seconds=time.monotonic() - stopped_at if stopped_at is not None else None,
+    )

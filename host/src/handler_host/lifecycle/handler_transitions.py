@@ -1,0 +1,77 @@
+"""State changes of a handler as a whole: each returns the next state and the actions. Pure."""
+
+from __future__ import annotations
+
+from msgspec.structs import replace
+
+from handler_host.config import HandlerPolicy
+from handler_host.lifecycle.actions import Action, Refuse, ReplyLoad, Reserve, StartTimer, StopTimer
+from handler_host.lifecycle.state import HandlerState, Timer, WorkerState
+from handler_host.plugin.errors import CircuitOpen, HostError
+from handler_host.workers.events import Cause
+
+Result = tuple[HandlerState, list[Action]]
+
+
+def start_worker(state: HandlerState) -> Result:
+    """Start a new worker, by reserving its memory."""
+    generation = state.generation + 1
+    workers = (*state.workers, WorkerState(generation))
+    return replace(state, workers=workers, generation=generation), [Reserve(generation)]
+
+
+def serve_waiting(state: HandlerState, now: float) -> Result:
+    """Start a worker if none will serve the dispatches and loads that wait; refuse them while the handler may not."""
+    if state.is_served or not (state.waiters or state.loads):
+        return state, []
+    if state.retry_at is not None:
+        return reject_waiting(state, backoff_error(state, now))
+    # One worker at a time: the next one starts when the present one has exited.
+    return start_worker(state) if not state.workers else (state, [])
+
+
+def reject_waiting(state: HandlerState, error: HostError) -> Result:
+    """Answer all dispatches and loads that wait with an error."""
+    actions: list[Action] = [Refuse(dispatch, error) for dispatch in state.waiters]
+    actions += [ReplyLoad(request, error) for request in state.loads]
+    return replace(state, waiters=(), loads=()), actions
+
+
+def refuse_queue(state: HandlerState, error: HostError) -> Result:
+    """Answer the queued dispatches with an error; operators' loads keep waiting."""
+    return replace(state, waiters=()), [Refuse(dispatch, error) for dispatch in state.waiters]
+
+
+def back_off(state: HandlerState, error: HostError, delay: float, now: float) -> Result:
+    """Start no worker for ``delay`` seconds."""
+    token = state.serial + 1
+    state = replace(state, error=error, retry_at=now + delay, retry_timer=token, serial=token)
+    return state, [StartTimer(Timer.RETRY, token, delay)]
+
+
+def backoff_error(state: HandlerState, now: float) -> HostError:
+    """Return the error for a dispatch while the handler may not be activated."""
+    assert state.error is not None, "a backoff has its error"
+    assert state.retry_at is not None, "a backoff has its end"
+    return state.error.copy(retry_after=max(0.0, state.retry_at - now))
+
+
+def reset_failures(state: HandlerState) -> Result:
+    """End the backoff, and forget failures and crashes: the next dispatch activates at once."""
+    actions: list[Action] = [StopTimer(Timer.RETRY)] if state.retry_timer is not None else []
+    state = replace(state, error=None, retry_at=None, retry_timer=None, failures=0, crashes=(), half_open=False)
+    return state, actions
+
+
+def count_crash(
+    state: HandlerState, cause: Cause, policy: HandlerPolicy, now: float
+) -> tuple[HandlerState, HostError | None]:
+    """Count a crash for the circuit breaker; the error is set if that opens it."""
+    crashes = (*(at for at in state.crashes if now - at < policy.crash_window), now)
+    state = replace(state, crashes=crashes)
+    if state.closing or not (state.half_open or len(crashes) >= policy.crash_limit):
+        return state, None
+    return state, CircuitOpen(
+        f"the circuit breaker is open: the worker ended by {cause.value} {len(crashes)} times "
+        f"within {policy.crash_window:g} s; retry later"
+    )

@@ -1,0 +1,51 @@
+"""The operations of each handler: those of its manifest, until a worker has reported its own."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from handler_host.catalog.catalog import CatalogEntry
+from handler_host.lifecycle.reports import OperationReport
+from handler_host.workers.worker import Worker
+
+
+class OperationRegistry:
+    """Operations by handler. A worker's report, which has schemas, takes precedence over the manifest."""
+
+    def __init__(self) -> None:
+        self._reported: dict[str, dict[str, OperationReport]] = {}
+
+    def learn(self, worker: Worker) -> None:
+        """Keep the operations that a worker has reported on becoming ready."""
+        if worker.ready is not None:
+            self._reported[worker.handler] = {
+                operation.name: OperationReport(
+                    name=operation.name,
+                    summary=operation.summary,
+                    streams=operation.streams,
+                    input_schema=operation.input_schema,
+                    output_schema=operation.output_schema,
+                )
+                for operation in worker.ready.operations
+            }
+
+    def forget(self, name: str) -> None:
+        """Forget the reported operations of a handler: another version is installed."""
+        self._reported.pop(name, None)
+
+    def reports(self, entry: CatalogEntry) -> list[OperationReport] | None:
+        """Return the operations of a handler, or None if they are not known yet."""
+        if entry.name in self._reported:
+            return list(self._reported[entry.name].values())
+        if entry.manifest is None or entry.manifest.operations is None:
+            return None
+        return [
+            OperationReport(name=name, summary=operation.summary)
+            for name, operation in entry.manifest.operations.items()
+        ]
+
+    def names(self, entry: CatalogEntry) -> Collection[str] | None:
+        """Return the names of a handler's operations, or None if they are not known yet."""
+        if entry.name in self._reported:
+            return self._reported[entry.name]
+        return entry.manifest.operations if entry.manifest is not None else None
