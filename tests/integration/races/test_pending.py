@@ -8,16 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.config import HandlerPolicy
 from handler_host.config.loader import load_config
-from handler_host.lifecycle.actions import Reserve
-from handler_host.lifecycle.events import PendingWorkDue
-from handler_host.lifecycle.state import Phase, State
-from handler_host.lifecycle.transitions import step
+from handler_host.lifecycle import pending_work
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.ledger import Candidate
 from handler_host.plugin import pending
-from handler_host.plugin.errors import ConfigError, HandlerCrashed, MemoryBudget
+from handler_host.plugin.errors import ConfigError, MemoryBudget
 from handler_host.routes.health import HealthRoutes
 from tests.support import error_of, install_plugin, supervisor_harness, until, within
 
@@ -42,7 +38,7 @@ class Handler:
 
 @pytest.fixture(autouse=True)
 def _often(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pending, "INTERVAL", 0.02)
+    monkeypatch.setattr(pending_work, "INTERVAL_S", 0.02)
 
 
 async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_without_a_dispatch(tmp_path: Path) -> None:
@@ -112,20 +108,6 @@ async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_i
         host.supervisor.waking.wake("postman")
         assert host.state("postman") == "waiting"
         assert await host.ask("postman", "other") == 1
-
-
-def test_only_a_cold_handler_is_woken() -> None:
-    policy = HandlerPolicy()
-    error = HandlerCrashed("gone")
-    for phase in Phase:
-        state = State(phase=phase, generation=4, error=error, retry_at=9.0)
-        after, actions = step(state, PendingWorkDue(), policy, 1.0)
-        if phase is Phase.COLD:
-            assert (after.phase, actions) == (Phase.WAITING, [Reserve(5)])
-        else:
-            assert (after, actions) == (state, [])
-    closing = State(closing=True)
-    assert step(closing, PendingWorkDue(), policy, 1.0) == (closing, [])
 
 
 async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:

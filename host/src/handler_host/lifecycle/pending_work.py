@@ -1,43 +1,76 @@
-"""Activates handlers again that have work pending (``handler_host.plugin.pending``), and tells how much waits."""
+"""Activates handlers that have pending work (``handler_host.plugin.pending``) and that no dispatch will activate."""
 
 from __future__ import annotations
 
 import asyncio
+import math
+import os
+import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 
-from handler_host.lifecycle import events
+import msgspec
+
 from handler_host.lifecycle.controller import HandlerController
-from handler_host.plugin import pending
+from handler_host.lifecycle.events import PendingWorkDue
+from handler_host.plugin.pending import FILE_NAME, Note
+
+INTERVAL_S = 5.0
+"""Seconds between two reads of the notes."""
 
 
 class PendingWorkScheduler:
-    """Looks at the notes under ``root``, the data directory, if there is one.
+    """Reads the notes under ``root``, the data directory, if there is one.
 
-    ``resting`` tells whether the host takes no new work.
+    ``is_draining`` returns whether the host refuses new work.
     """
 
     def __init__(
-        self, root: Path | None, controllers: Mapping[str, HandlerController], resting: Callable[[], bool]
+        self, root: Path | None, controllers: Mapping[str, HandlerController], is_draining: Callable[[], bool]
     ) -> None:
         self._root = root
         self._controllers = controllers
-        self._resting = resting
+        self._is_draining = is_draining
 
     async def run(self) -> None:
-        """Wake whom it is due for, until cancelled."""
-        if self._root is not None:
-            await pending.watch(self._root, self.wake)
+        """Activate each handler whose work is due, until cancelled.
+
+        The first time all are due: the reason why an earlier host was to wait may have gone with it.
+        """
+        if self._root is None:
+            return
+        now = math.inf
+        while True:
+            notes = await asyncio.to_thread(_read_notes, self._root)
+            for name, note in notes.items():
+                if note.due <= now:
+                    self.wake(name)
+            await asyncio.sleep(INTERVAL_S)
+            now = time.time()
 
     def wake(self, name: str) -> None:
-        """Activate a handler, as far as there is room for it without an eviction."""
+        """Activate a handler if memory is available without an eviction."""
         controller = self._controllers.get(name)
-        if controller is not None and controller.entry.problem is None and not self._resting():
-            controller.post(events.PendingWorkDue())
+        if controller is not None and controller.entry.problem is None and not self._is_draining():
+            controller.post(PendingWorkDue())
 
     async def counts(self) -> dict[str, int]:
-        """Return how many things each handler still has to deliver, active or not; those without any are left out."""
+        """Return the amount of pending work by handler, active or not, without those that have none."""
         if self._root is None:
             return {}
-        notes = await asyncio.to_thread(pending.read, self._root)
+        notes = await asyncio.to_thread(_read_notes, self._root)
         return {name: notes[name].count for name in sorted(notes) if name in self._controllers}
+
+
+def _read_notes(root: Path) -> dict[str, Note]:
+    """Return the notes of all handlers under the data directory; invalid ones are left out."""
+    notes: dict[str, Note] = {}
+    try:
+        names = os.listdir(root)
+    except OSError:
+        return notes
+    for name in names:
+        with suppress(OSError, msgspec.DecodeError):
+            notes[name] = msgspec.json.decode((root / name / FILE_NAME).read_bytes(), type=Note)
+    return notes

@@ -87,8 +87,9 @@ class Context(DispatchMixin):
 
         The host shows the count in ``/health/ready``. If there is no worker after ``wake_after`` seconds,
         it activates the handler again, as soon as there is memory for it without unloading another handler.
-        The report is a small file in :attr:`data_dir`: it outlives the worker and the host. It may be
-        written from any thread. Has no effect without a data directory.
+        The report is a small file in :attr:`data_dir`: it outlives the worker, the host and a crash of the
+        machine. The call waits until it is on disk, and may come from any thread. Has no effect without a
+        data directory.
         """
         directory = self.ensure_data_dir()
         if directory is not None:

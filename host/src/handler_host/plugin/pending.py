@@ -1,19 +1,15 @@
-"""Work that a handler still has to do: a note in its data directory, which outlives its worker.
+"""The note of a handler's pending work: a file in its data directory that outlives its worker.
 
-A handler that has taken something it has not delivered yet says so with
-``Context.pending``. The note is a file, so that it is there after a crash of the
-worker, of the host, or of the machine; the host reads it to activate the handler
-again by itself, and to tell in ``/health/ready`` how much waits.
+A handler that has accepted something it has not delivered yet says so with
+``Context.pending``. The note survives a crash of the worker, of the host and of the
+machine; ``handler_host.lifecycle.pending_work`` reads it.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
 import os
+import threading
 import time
-from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -21,54 +17,48 @@ import msgspec
 FILE_NAME = ".pending"
 """In the directory of the handler."""
 
-INTERVAL = 5.0
-"""Seconds between two looks at the notes."""
+_writing = threading.Lock()
 
 
-class Note(msgspec.Struct, frozen=True):
-    """What one handler has told."""
+class Note(msgspec.Struct):
+    """The note of one handler."""
 
     count: int
-    """How many things wait, of whatever it delivers."""
+    """Number of things that wait for delivery."""
     due: float
-    """When it wants to be activated, in seconds since the epoch: the note outlives the machine's monotonic clock."""
+    """When the handler is to be activated, in seconds since the epoch: the note outlives the monotonic clock."""
 
 
 def write(directory: Path, count: int, wake_after: float) -> None:
-    """Note that ``count`` things wait, and that the handler wants a worker in ``wake_after`` seconds; 0 removes it."""
-    path = directory / FILE_NAME
-    if count <= 0:
-        path.unlink(missing_ok=True)
-        return
-    # Renamed, so that a reader never sees half of it.
-    part = directory / f"{FILE_NAME}.part"
-    part.write_bytes(msgspec.json.encode(Note(count, time.time() + wake_after)))
-    os.replace(part, path)
+    """Note that ``count`` things wait, and that the handler needs a worker in ``wake_after`` seconds.
 
-
-def read(root: Path) -> dict[str, Note]:
-    """Return the notes of all handlers under the data directory; what is no note is none."""
-    notes: dict[str, Note] = {}
-    try:
-        names = os.listdir(root)
-    except OSError:
-        return notes
-    for name in names:
-        with suppress(OSError, msgspec.DecodeError):
-            notes[name] = msgspec.json.decode((root / name / FILE_NAME).read_bytes(), type=Note)
-    return notes
-
-
-async def watch(root: Path, wake: Callable[[str], None]) -> None:
-    """Call ``wake`` with the name of each handler whose work is due, again and again.
-
-    At first all are: why an earlier host was to wait may have passed with it.
+    The note is on disk when this returns; a count of 0 removes it. Raises OSError. It
+    waits for the disk, and may be called from any thread.
     """
-    now = math.inf
-    while True:
-        notes = await asyncio.to_thread(read, root)
-        for name, note in notes.items():
-            if note.due <= now:
-                wake(name)
-        await asyncio.sleep(INTERVAL)
-        now = time.time()
+    path = directory / FILE_NAME
+    with _writing:
+        if count <= 0:
+            # Not synced: a note that comes back after a crash only wakes a handler without work.
+            path.unlink(missing_ok=True)
+            return
+        is_new = not path.exists()
+        part = directory / f"{FILE_NAME}.part"
+        with part.open("wb") as file:
+            file.write(msgspec.json.encode(Note(count, time.time() + wake_after)))
+            file.flush()
+            # Before it gets its name, so that the note is never an empty file.
+            os.fsync(file.fileno())
+        part.replace(path)
+        if is_new:
+            # The directory may be new as well.
+            for place in (directory, directory.parent):
+                _sync_directory(place)
+
+
+def _sync_directory(directory: Path) -> None:
+    """Write the names in a directory to disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
