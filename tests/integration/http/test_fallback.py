@@ -164,7 +164,7 @@ async def test_when_all_fail_the_firsts_error_comes_with_what_became_of_the_othe
         error = (await response.json())["error"]
         assert (response.status, response.headers["X-Handler"], response.headers["Retry-After"]) == (429, "first", "7")
         assert error["code"] == "upstream_rate_limited"
-        assert error["message"] == "as told (and so did its fallbacks: second: activation_failed)"
+        assert error["message"] == "as told (its fallbacks failed, too: second: activation_failed)"
         assert error["details"]["fallbacks"] == {"second": "activation_failed"}
 
 

@@ -183,7 +183,7 @@ async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -
     async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("relay", "typed", to="puppet", what="echo"))
         assert error.code == "handler_error"
-        assert "puppet answered echo" in error.message
+        assert "puppet: the response of echo" in error.message
 
 
 async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Path) -> None:
@@ -293,7 +293,7 @@ async def test_what_an_operation_does_not_wait_for_ends_with_it(tmp_path: Path) 
     async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "forgotten", **to_puppet("script", steps=["forever"]))
         told = await host.ask("relay", "what_became")
-        assert "has ended before it had the answer" in told["results"][0]
+        assert "has ended before the response arrived" in told["results"][0]
         await until(lambda: in_flight(host, "puppet") == 0)
 
 

@@ -232,6 +232,8 @@ class Dispatch(_Frame, frozen=True, tag=23):
     """Bytes of the response that the host may send before it needs credit."""
     timeout: float | None
     """Time limit in seconds that the handler sets; the parent's remaining time applies as well."""
+    fallback: bool = True
+    """Whether the fallbacks of ``handler`` are tried if it fails."""
 
 
 HostFrame = Start | Call | Cancel | Credit | Ping | Stop | Health | Chunk | End | Error

@@ -1,8 +1,7 @@
-"""Whom a dispatch turns to when the handler that was asked fails before its answer has begun.
+"""Fallback: handlers to try when the first handler fails before its first byte.
 
-``[handlers.NAME] fallback`` lists others, which are asked one after the other, each
-at most once. Only the list of the handler that was asked counts: two handlers
-may name each other, and a dispatch comes to an end.
+``[handlers.NAME] fallback`` lists them; they are tried in this order, each at most once. Only the list of the
+requested handler counts, so a dispatch ends even if two handlers name each other.
 """
 
 from __future__ import annotations
@@ -31,10 +30,10 @@ from handler_host.plugin.errors import (
     UpstreamError,
 )
 
-WITH_A_MODEL = frozenset({"chat", "count_tokens"})
-"""The operations whose requests name a model, which is the asked handler's and no other's."""
+OPERATIONS_WITH_MODEL = frozenset({"chat", "count_tokens"})
+"""Operations whose request names a model of the requested handler."""
 
-OF_THE_HANDLER = (
+HANDLER_ERRORS = (
     UpstreamError,
     ActivationFailed,
     HandlerCrashed,
@@ -46,39 +45,39 @@ OF_THE_HANDLER = (
     QueueFull,
     DeadlineExceeded,
 )
-"""What is wrong with one handler and need not be with another. A deadline counts while the dispatch has time left."""
-OF_THE_REQUEST = (UpstreamBadRequest, ContentRefused)
-"""Of these, what is wrong with the request: another provider is not to be talked into it."""
-OF_THE_HOST = (Draining, OutOfResources)
-"""What no handler can do anything about."""
+"""Errors of one handler, which another one may not have. A deadline is one as long as the dispatch has time left."""
+REQUEST_ERRORS = (UpstreamBadRequest, ContentRefused)
+"""Subclasses of :data:`HANDLER_ERRORS` that are errors of the request: no other provider is tried with it."""
+HOST_ERRORS = (Draining, OutOfResources)
+"""Errors that every handler would have."""
 
 
 class Fallbacks:
-    """The lists of all handlers; ``config`` returns the configuration in force, which may change."""
+    """Fallback lists of all handlers; ``config`` returns the current configuration."""
 
     def __init__(self, config: Callable[[], Config]) -> None:
         self._config = config
 
     def of(self, name: str) -> list[str]:
-        """Return the handlers to turn to, in their order; none is meant by its own name in the defaults."""
+        """Return the fallbacks of a handler in their order, without the handler itself."""
         config = self._config()
-        others = config.handlers.get(name, {}).get("fallback", config.defaults.fallback)
-        return [other for other in dict.fromkeys(others) if other != name]
+        fallbacks = config.handlers.get(name, {}).get("fallback", config.defaults.fallback)
+        return [fallback for fallback in dict.fromkeys(fallbacks) if fallback != name]
 
 
 def should_fall_back(error: HostError) -> bool:
-    """Tell whether another handler is asked after this error of the first one."""
-    return isinstance(error, OF_THE_HANDLER) and not isinstance(error, OF_THE_REQUEST)
+    """Return whether the fallbacks are tried after this error of the requested handler."""
+    return isinstance(error, HANDLER_ERRORS) and not isinstance(error, REQUEST_ERRORS)
 
 
 def should_try_next(error: HostError) -> bool:
-    """Tell whether the next one is asked after this error of a fallback: also if that cannot take the request."""
-    return not isinstance(error, OF_THE_HOST)
+    """Return whether the next fallback is tried after this error of a fallback; also if that refuses the request."""
+    return not isinstance(error, HOST_ERRORS)
 
 
 def request_for_fallback(operation: str, body: bytes) -> bytes:
-    """Return the request as it goes to a fallback: a chat without its model, which would be that of the first one."""
-    if operation not in WITH_A_MODEL:
+    """Return the body for a fallback: that of a chat without the model, which is one of the requested handler."""
+    if operation not in OPERATIONS_WITH_MODEL:
         return body
     try:
         request = msgspec.json.decode(body)
@@ -91,20 +90,21 @@ def request_for_fallback(operation: str, body: bytes) -> bytes:
 
 
 def with_fallback_errors(error: HostError, failures: dict[str, HostError]) -> HostError:
-    """Return the first handler's error, with what the others that were asked have failed with."""
-    told = error.copy()
-    causes = ", ".join(f"{name}: {other.code}" for name, other in failures.items())
-    told.message = f"{error.message} (and so did its fallbacks: {causes})"
-    told.args = (told.message,)
-    told.details = {**(error.details or {}), "fallbacks": {name: other.code for name, other in failures.items()}}
-    return told
+    """Return the error of the requested handler, with the errors of its fallbacks."""
+    combined = error.copy()
+    causes = ", ".join(f"{name}: {failure.code}" for name, failure in failures.items())
+    combined.message = f"{error.message} (its fallbacks failed, too: {causes})"
+    combined.args = (combined.message,)
+    codes = {name: failure.code for name, failure in failures.items()}
+    combined.details = {**(error.details or {}), "fallbacks": codes}
+    return combined
 
 
-def unknown_fallbacks(config: Config, known: Collection[str]) -> Iterator[str]:
-    """Yield a sentence for each name in a list that is no handler's."""
-    places = {"[defaults]": config.defaults.fallback}
-    places |= {f"[handlers.{name}]": keys["fallback"] for name, keys in config.handlers.items() if "fallback" in keys}
-    for place, names in places.items():
+def unknown_fallbacks(config: Config, handlers: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each fallback that is not one of the handlers."""
+    lists = {"[defaults]": config.defaults.fallback}
+    lists |= {f"[handlers.{name}]": keys["fallback"] for name, keys in config.handlers.items() if "fallback" in keys}
+    for place, names in lists.items():
         for name in names:
-            if name not in known:
-                yield f"{place} fallback: there is no handler {name!r}{did_you_mean(name, known)}"
+            if name not in handlers:
+                yield f"{place} fallback: there is no handler {name!r}{did_you_mean(name, handlers)}"

@@ -118,6 +118,7 @@ class HandlerCalls:
                 traceparent=parent.traceparent if parent is not None else None,
             ),
             deadline=deadline,
+            fallback=frame.fallback,
             in_progress=parent is not None,
             chain=(*parent.chain, self._caller) if parent is not None else (self._caller,),
         )

@@ -51,8 +51,8 @@ class Caller(msgspec.Struct, frozen=True):
 class Request(msgspec.Struct, frozen=True):
     """One dispatch: an operation of a handler, for a caller.
 
-    The defaults are those of a client's request. An operator's box in the dashboard uses them too, without a
-    consumer; a handler's call sets ``in_progress`` and ``chain``, and chooses ``fallback``.
+    The defaults are those of a client's request. The operators' try-it box differs in its caller, which has no
+    consumer; a handler call has no consumer either, sets ``in_progress`` and ``chain``, and chooses ``fallback``.
     """
 
     handler: str

@@ -49,7 +49,7 @@ class Context(DispatchMixin):
     log: logging.Logger
     _data_dir: Path | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
-    _others: DispatchTransport | None = None
+    _transport: DispatchTransport | None = None
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"

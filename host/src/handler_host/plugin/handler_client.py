@@ -1,4 +1,4 @@
-"""How a handler asks other handlers: the methods of its context."""
+"""Handler client: the methods of a context that dispatch to other handlers."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from handler_host.plugin.errors import HandlerFault
 
 
 class DispatchTransport(Protocol):
-    """The way to other handlers, through the host."""
+    """Connection to other handlers, through the host."""
 
     loop: asyncio.AbstractEventLoop
 
-    async def ask(self, handler: str, operation: str, body: bytes, timeout: float | None) -> bytes:
-        """Return the whole answer."""
+    async def run(self, handler: str, operation: str, body: bytes, timeout: float | None, fallback: bool) -> bytes:
+        """Return the whole response as JSON."""
 
-    def stream(self, handler: str, operation: str, body: bytes, timeout: float | None) -> AsyncGenerator[bytes, None]:
-        """Yield the pieces of the answer."""
+    def stream(
+        self, handler: str, operation: str, body: bytes, timeout: float | None, fallback: bool
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the chunks of the response, each as JSON."""
 
 
 class DispatchMixin:
-    """What a context has for it."""
+    """Dispatch methods of a context."""
 
-    _others: DispatchTransport | None
+    _transport: DispatchTransport | None
 
     async def dispatch(
         self,
@@ -37,20 +39,34 @@ class DispatchMixin:
         *,
         response_type: Any = Any,
         timeout: float | None = None,
+        fallback: bool = True,
     ) -> Any:
-        """Let another handler run an operation, and return its answer.
+        """Run an operation of another handler and return its response.
 
-        The host activates the handler if need be. ``request`` is anything that is JSON to
-        msgspec; the answer is checked against the type ``response_type``. Within an operation
-        the request's number, its deadline and its end go along: ``timeout``, in
-        seconds, can only shorten it. What is not answered when the operation ends, is cancelled.
+        The host treats it like a client's request: it activates the handler, retries after a crash where the manifest
+        allows that, and counts it in the metrics.
 
-        Raises the :class:`handler_host.plugin.errors.HostError` that the other handler or the host
-        answers with, its message begun with the handler's name; ``DispatchCycle`` for the handler itself
-        and for those that wait for it; ``HandlerFault`` in ``activate`` and after the unload has begun.
+        Args:
+            handler: Name of the handler.
+            operation: Name of its operation.
+            request: Anything that msgspec encodes as JSON; None is ``{}``.
+            response_type: Type that the response is checked against and converted to.
+            timeout: Seconds. Within an operation it can only shorten the time that the operation has left.
+            fallback: Whether the operator's fallbacks of ``handler`` are tried if it fails. They are by default, so
+                that a handler's name means the same for clients and handlers; pass False if the response must come
+                from ``handler`` itself.
+
+        Within an operation the request ID and the trace go along, and the dispatch is cancelled when the operation
+        ends.
+
+        Raises:
+            HostError: The error of the other handler or of the host; its message starts with the handler's name.
+            DispatchCycle: ``handler`` is this handler, or waits for it.
+            HandlerFault: In ``activate``, and after the unload has started.
         """
         body = msgspec.json.encode({} if request is None else request)
-        return _decoded(handler, operation, await self._way().ask(handler, operation, body, timeout), response_type)
+        response = await self._connected().run(handler, operation, body, timeout, fallback)
+        return _decode(handler, operation, response, response_type)
 
     async def dispatch_stream(
         self,
@@ -60,16 +76,17 @@ class DispatchMixin:
         *,
         chunk_type: Any = Any,
         timeout: float | None = None,
+        fallback: bool = True,
     ) -> AsyncGenerator[Any, None]:
-        """Do the same for a stream, and yield its pieces, each of the type ``chunk_type``.
+        """Run an operation of another handler and yield the chunks of its response, each of the type ``chunk_type``.
 
-        ``timeout`` bounds the time to the first one. Close the iterator (:func:`contextlib.aclosing`) to
-        leave before the end; the operation's own end does so, too.
+        As :meth:`dispatch`; ``timeout`` limits the time to the first chunk, and fallbacks are tried only before it.
+        Close the iterator (:func:`contextlib.aclosing`) to stop early; the end of the operation does so, too.
         """
         body = msgspec.json.encode({} if request is None else request)
-        async with aclosing(self._way().stream(handler, operation, body, timeout)) as chunks:
+        async with aclosing(self._connected().stream(handler, operation, body, timeout, fallback)) as chunks:
             async for data in chunks:
-                yield _decoded(handler, operation, data, chunk_type)
+                yield _decode(handler, operation, data, chunk_type)
 
     def dispatch_from_thread(
         self,
@@ -79,22 +96,25 @@ class DispatchMixin:
         *,
         response_type: Any = Any,
         timeout: float | None = None,
+        fallback: bool = True,
     ) -> Any:
         """Do the same as :meth:`dispatch` in an operation that is a plain function; blocks its thread."""
-        loop = self._way().loop
+        loop = self._connected().loop
         if asyncio._get_running_loop() is loop:
-            raise RuntimeError("dispatch_from_thread() would block the event loop for ever; await dispatch()")
-        work = self.dispatch(handler, operation, request, response_type=response_type, timeout=timeout)
+            raise RuntimeError("dispatch_from_thread() would block the event loop; await dispatch() instead")
+        work = self.dispatch(
+            handler, operation, request, response_type=response_type, timeout=timeout, fallback=fallback
+        )
         return asyncio.run_coroutine_threadsafe(work, loop).result()
 
-    def _way(self) -> DispatchTransport:
-        if self._others is None:
-            raise HandlerFault("there is no host here that could dispatch to other handlers")
-        return self._others
+    def _connected(self) -> DispatchTransport:
+        if self._transport is None:
+            raise HandlerFault("cannot dispatch to other handlers: there is no host here")
+        return self._transport
 
 
-def _decoded(handler: str, operation: str, data: bytes, kind: Any) -> Any:
+def _decode(handler: str, operation: str, data: bytes, expected_type: Any) -> Any:
     try:
-        return msgspec.json.decode(data, type=kind)
+        return msgspec.json.decode(data, type=expected_type)
     except msgspec.ValidationError as error:
-        raise HandlerFault(f"{handler} answered {operation} with what was not expected: {error}") from None
+        raise HandlerFault(f"{handler}: the response of {operation} has an unexpected type: {error}") from None

@@ -127,7 +127,7 @@ def _make_context(start: frames.Start, host: HostConnection) -> Context:
         secrets={name: Secret(value) for name, value in spec.secrets.items()},
         log=logging.getLogger(spec.handler),
         _data_dir=Path(spec.data_dir) if spec.data_dir is not None else None,
-        _others=host.handler_calls,
+        _transport=host.handler_calls,
     )
 
 
