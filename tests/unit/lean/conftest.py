@@ -64,9 +64,13 @@ class Workshop:
         assert result.returncode == 0, result.stderr
         return result.stdout
 
-    def both(self, files: Mapping[str, str], probe: str, *, eager: Collection[str] = ()) -> str:
+    def both(
+        self, files: Mapping[str, str], probe: str, *, eager: Collection[str] = (), without_init: Collection[str] = ()
+    ) -> str:
         """Write and compile ``pkg``, run a script eagerly and lazily, assert equal output, and return it."""
         self.write(files)
+        for directory in without_init:
+            (self.packages / directory / "__init__.py").unlink()
         self.compile(eager=eager)
         expected = self.run(probe, lazy=False)
         assert self.run(probe, lazy=True, eager=eager) == expected

@@ -282,6 +282,25 @@ def test_a_submodule_reached_without_an_import_of_its_own(workshop: Workshop) ->
     )
 
 
+def test_submodules_of_packages_that_are_not_rewritten_are_reached_too(workshop: Workshop) -> None:
+    workshop.both(
+        {
+            "pkg/__init__.py": "from .a import f\n",
+            "pkg/a.py": "from .eager.inner import x\nfrom .plain.leaf import y\ndef f(): return x, y\n",
+            "pkg/eager/__init__.py": "names = sorted(globals())\n",  # stays as it is written
+            "pkg/eager/inner.py": "x = 1\n",
+            "pkg/plain/leaf.py": "y = 2\n",
+            "pkg/user.py": "def use(): import pkg.eager; return pkg.eager.inner.x\n",
+        },
+        """
+        import pkg
+        import pkg.user
+        print(pkg.user.use(), pkg.plain.__name__, pkg.f())
+        """,
+        without_init=["pkg/plain"],
+    )
+
+
 def test_a_module_s_own_getattr_is_asked_last(workshop: Workshop) -> None:
     workshop.both(
         {

@@ -102,8 +102,13 @@ def _store(store: PackageCache, name: str, path: Path, data: bytes, entry: Entry
 def _children(reached: Iterable[str], sources: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return, by package, the submodules that an eager import somewhere would have bound in it."""
     children: dict[str, set[str]] = {}
+    known: set[str] = set()  # with directories that have no __init__.py, and so no source of their own
+    for module in sources:
+        while module not in known and "." in module:
+            known.add(module)
+            module = module.rpartition(".")[0]
     for module in reached:
-        while module in sources and "." in module:
+        while module in known:
             parent, _, name = module.rpartition(".")
             children.setdefault(parent, set()).add(name)
             module = parent

@@ -40,11 +40,13 @@ class LeanLoader(importlib.machinery.SourceFileLoader):
 
     def exec_module(self, module: ModuleType) -> None:
         """Run the module, lazily if it was compiled from the source that is there."""
+        children = self._package.children.get(self.name, ())
         entry = self._package.cache.load(self.name, self.path)
         if entry is None:
             super().exec_module(module)
+            adopt(module, children)
         else:
-            execute(module, entry, self._package.children.get(self.name, ()))
+            execute(module, entry, children)
         name_owners(module)
 
 

@@ -166,7 +166,8 @@ def names_of(modules: dict[str, ModuleType]) -> dict[str, dict[str, list[str]]]:
         name: {
             key: describe(value)
             for key, value in list(vars(module).items())
-            if not (key.startswith("__") and key.endswith("__"))
+            # Not the names that pydantic makes up for generic models ("Page[int]"), nor variables of loops ("__name").
+            if key.isidentifier() and not key.startswith("__")
         }
         for name, module in modules.items()
     }

@@ -14,7 +14,7 @@ import importlib
 import sys
 import typing
 from _thread import get_ident
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from opcode import opmap
 from types import FrameType, ModuleType
 from typing import Any
@@ -188,10 +188,10 @@ def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
         namespace["__getattr__"] = _make_getattr(state, own)
 
 
-def adopt(module: ModuleType, children: Iterable[str]) -> None:
-    """Make submodules of a package that is imported already reachable, as its imports would have."""
+def adopt(module: ModuleType, children: Collection[str]) -> None:
+    """Make submodules of a package that runs as it is written reachable, as eager imports elsewhere would have."""
     spec = module.__spec__
-    if spec is None or spec.loader_state is not None:
+    if spec is None or spec.loader_state is not None or not children:
         return
     state = ModuleState(module, Entry(None, {}, (), (), (), "", (), {}), children)
     spec.loader_state = state
