@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -17,6 +19,7 @@ from typing import NamedTuple
 from handler_host.catalog.catalog import CatalogEntry, scan, secret_variable
 from handler_host.catalog.manifest import FILE_NAME, GROUP
 from handler_host.cli.findings import Finding, Level
+from handler_host.cli.project_copy import copy_project
 from handler_host.config import CatalogConfig
 
 NON_SOURCE_DIRECTORIES = {"build", "dist", "tests", "node_modules"}
@@ -34,15 +37,21 @@ class BuiltWheel(NamedTuple):
 
 
 def build_wheel(path: Path, directory: Path, options: Sequence[str]) -> BuiltWheel | Finding:
-    """Build the wheel of a project and unpack it into a site directory; return it, or the problem."""
+    """Build the wheel of a project's copy and unpack it into a site directory; return it, or the problem."""
     pip, project = [sys.executable, "-m", "pip"], str(path.absolute())
     quiet = ["--disable-pip-version-check", "--quiet"]
-    command = [*pip, *quiet, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), project]
-    process = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        copy = str(copy_project(path, directory / "project"))
+    except (OSError, shutil.Error) as error:
+        return Finding(Level.PROBLEM, "wheel", f"the project cannot be copied for the build: {error}")
+    command = [*pip, *quiet, "wheel", "--no-deps", *options, "--wheel-dir", str(directory / "wheel"), copy]
+    # The copy shares the repository, whose index a backend's `git status` must not write.
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    process = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     wheels = list((directory / "wheel").glob("*.whl"))
     if process.returncode or len(wheels) != 1:
         full_command = shlex.join([*pip, "wheel", "--no-deps", *options, "--wheel-dir", "dist", project])
-        reason = build_error(process.stderr or process.stdout)
+        reason = build_error((process.stderr or process.stdout).replace(copy, project))
         return Finding(Level.PROBLEM, "wheel", f"the build failed: {reason}; for the full output: {full_command}")
     site = directory / "site"
     with zipfile.ZipFile(wheels[0]) as wheel:
