@@ -129,6 +129,7 @@ imports: setup ## the order of the packages and the direction of every import (i
 .PHONY: voice
 voice: setup ## spelling, and the phrases that this project does not use (codespell)
 	@$(bin)/codespell . .ci/run
+
 .PHONY: reference
 reference: setup ## write the reference of configuration and manifest again, from the types
 	@$(python) -m handler_host.config.reference docs/reference/configuration.md examples/host.toml
