@@ -18,7 +18,7 @@ import pytest
 import yaml
 
 from handler_host._internal.units import parse_duration
-from handler_host.cli.main import make_parser
+from handler_host.cli.parser import make_parser
 from handler_host.config.loader import load_config
 
 ROOT = Path(__file__).parents[3]

@@ -16,7 +16,7 @@ from aiohttp import web
 import handler_host
 from handler_host import testing
 from handler_host.app import create_app
-from handler_host.cli.main import make_parser
+from handler_host.cli.parser import make_parser
 from handler_host.config import Config
 from handler_host.config.loader import load_config
 from handler_host.config.values import SECTIONS

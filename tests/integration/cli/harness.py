@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, Self
 
 COLUMNS = 60
@@ -111,7 +111,7 @@ class ScriptedServer:
 
 
 class Terminal:
-    """A command that runs in a terminal of its own."""
+    """A command, or another ``program``, that runs in a terminal of its own."""
 
     # The leader of a session that opens a terminal becomes controlled by it: Ctrl-C arrives as a signal.
     _START = (
@@ -119,10 +119,10 @@ class Terminal:
         "os.execv(sys.executable, [sys.executable, '-m', 'handler_host', *sys.argv[1:]])"
     )
 
-    def __init__(self, *words: str, **environment: str) -> None:
+    def __init__(self, *words: str, program: Sequence[str] | None = None, **environment: str) -> None:
         self._end, side = pty.openpty()
         self.process = subprocess.Popen(
-            [sys.executable, "-c", self._START, *words],
+            [*(program or (sys.executable, "-c", self._START)), *words],
             stdin=side,
             stdout=side,
             stderr=side,

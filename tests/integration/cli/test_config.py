@@ -158,3 +158,19 @@ class TestHash:
         result = run("config", "hash")
         assert (result.status, result.out) == (2, "")
         assert "fewer than 16 characters" in result.err
+
+
+class TestSchema:
+    def test_has_the_settings_of_installed_handlers(self, write_toml: WriteToml, run: Run, tmp_path: Path) -> None:
+        root = tmp_path / "plugins"
+        install_plugin(root, "parrot", PARROT, manifest='[config.model]\ntype = "string"\n')
+        source = write_toml(f'[catalog]\nroots = ["{root}"]\ninclude_sys_path = false\n')
+        schema = json.loads(run("config", "schema", "--config", source).out)
+        handlers = schema["properties"]["handlers"]["properties"]
+        assert set(handlers) == {"parrot"}
+        assert handlers["parrot"]["properties"]["model"] == {"type": "string"}
+
+    def test_invalid_configuration_does_not_matter(self, write_toml: WriteToml, run: Run) -> None:
+        result = run("config", "schema", "--config", write_toml("[servre]\n"))
+        assert (result.status, result.err) == (0, "")
+        assert "gpt_a" in json.loads(result.out)["properties"]["handlers"]["properties"]

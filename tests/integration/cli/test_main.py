@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from handler_host._internal.versions import __version__
-from handler_host.cli.commands import COMMANDS
+from handler_host.cli.parser import COMMANDS
 from tests.integration.cli.harness import Run
 
 HEAVY = {"aiohttp", "msgspec", "psutil", "pluggy", "http.client", "asyncio", "pydantic", "ssl", "importlib.metadata"}
@@ -46,7 +46,7 @@ class TestImports:
     def test_server_has_no_tools(self) -> None:
         """Given a server that ends at once, its process has only the modules of the command line that parse."""
         modules = modules_after("serve", setup=SERVE)
-        parsing = ("commands", "commands.serve", "failure", "main", "options")
+        parsing = ("commands", "commands.serve", "failure", "main", "options", "parser")
         assert {name for name in modules if name.startswith("handler_host.cli")} == {
             "handler_host.cli",
             *(f"handler_host.cli.{name}" for name in parsing),

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from textual.binding import Binding
 
 from tests.integration.cli.harness import PARROT, TOKEN, Run, Terminal, get_admin, start_host, states
 from tests.support import install_plugin
@@ -58,6 +59,14 @@ class TestKeys:
             terminal.type("\x1b[B")
             press(terminal, "l", "MISSING_KEY")
             assert quit_top(terminal) == 0
+
+    def test_help_names_every_key(self, run: Run) -> None:
+        from handler_host.cli.top_screen import Screen
+
+        keys = {binding.key for binding in Screen.BINDINGS if isinstance(binding, Binding)} - {"ctrl+c"}
+        text = " ".join(run("top", "--help").out.partition("Keys: ")[2].partition(".")[0].split())
+        assert keys <= set(re.findall(r"\b[a-zA-Z]\b", text))
+        assert "arrows" in text
 
     def test_ctrl_c_quits(self, host: str) -> None:
         with Terminal("top", COLUMNS="80") as terminal:

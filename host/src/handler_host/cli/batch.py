@@ -6,13 +6,16 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from handler_host.cli.failure import OK, UNREACHABLE, USAGE, Failure
+from handler_host.cli.progress import show_progress
 from handler_host.cli.render import echo_failure, echo_json_line
 
 
 def request_each(
-    names: Iterable[str], request: Callable[[str], Any], show: Callable[[Any], None], *, as_json: bool
+    names: Iterable[str], request: Callable[[str], Any], show: Callable[[Any], None], *, step: str, as_json: bool
 ) -> int:
     """Send a request for each handler and show its response; return the exit status.
+
+    ``step`` names what the host does, for the progress: ``activating``.
 
     If the host refuses one, its error is printed and the next one is requested.
     Raises :class:`Failure` if the host cannot be reached.
@@ -20,7 +23,8 @@ def request_each(
     status = OK
     for name in dict.fromkeys(names):
         try:
-            response = request(name)
+            with show_progress(f"{step} {name}"):
+                response = request(name)
         except Failure as failure:
             if failure.status in (USAGE, UNREACHABLE):
                 raise

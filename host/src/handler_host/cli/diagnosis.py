@@ -29,8 +29,9 @@ from handler_host.cli.memory_plan import (
     usable_bytes,
 )
 from handler_host.cli.options import config_file, load_configuration
+from handler_host.cli.progress import show_progress
 from handler_host.cli.remote_host import RemoteHost, query_remote_host
-from handler_host.cli.render import echo, echo_json, echo_table, note, show_size
+from handler_host.cli.render import echo, echo_json, echo_table, show_size
 from handler_host.config import Config, with_state_file
 from handler_host.memory.cgroups import MemoryLimit, read_limit
 from handler_host.memory.footprints import FootprintStore
@@ -197,11 +198,11 @@ def _measure(file: str | None, names: Sequence[str]) -> Iterator[tuple[str, Meas
     with run_local_host(environment, port=0, log_level="error", config=file) as url:
         client = Client(url, token=token)
         for name in names:
-            note(f"measuring {name} …")
             try:
-                receipt = client.call_admin("POST", "handlers", name, "load")
-                worker = client.call_admin("GET", "memory")["workers"][name]
-                client.call_admin("POST", "handlers", name, "unload")
+                with show_progress(f"measuring {name}"):
+                    receipt = client.call_admin("POST", "handlers", name, "load")
+                    worker = client.call_admin("GET", "memory")["workers"][name]
+                    client.call_admin("POST", "handlers", name, "unload")
             except Failure as failure:
                 yield name, Finding(Level.PROBLEM, name, f"activation failed: {failure}")
                 continue

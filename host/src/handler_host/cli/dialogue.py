@@ -12,6 +12,7 @@ from typing import Any
 from handler_host._internal.units import format_duration
 from handler_host.cli.client import Client, EventStream, stream_error
 from handler_host.cli.failure import INTERRUPTED, OK, Failure
+from handler_host.cli.progress import show_progress
 from handler_host.cli.render import echo, echo_failure, note
 
 _TIMING = re.compile(r"(\w+);dur=([\d.]+)")
@@ -48,7 +49,8 @@ class Dialogue:
         started_at = time.monotonic()
         messages = [*self._messages, {"role": "user", "content": text}]
         body = json.dumps(self._options | {"messages": messages}).encode()
-        events = self._client.post_streamed("chat", "completions", body=body)
+        with show_progress(f"waiting for {self._options['model']}"):
+            events = self._client.post_streamed("chat", "completions", body=body)
         response = StreamedResponse(events)
         try:
             response.print()

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from handler_host.cli.failure import USAGE, Failure
+from handler_host.cli.progress import show_progress
 
 STOP_TIMEOUT_S = 60
 """Seconds for the host to stop before it is killed."""
@@ -27,7 +28,8 @@ def run_local_host(environment: Mapping[str, str], *, port: int, log_level: str,
     ) as process:
         try:
             assert process.stdout is not None
-            line = process.stdout.readline()
+            with show_progress("starting a host"):
+                line = process.stdout.readline()
             if not line.startswith("ready "):
                 raise Failure("the host did not start; its log above has the reason", USAGE)
             yield line.removeprefix("ready ").strip()

@@ -18,6 +18,7 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog.catalog import CatalogEntry, scan
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from handler_host.cli.failure import OK, Failure
+from handler_host.cli.progress import show_progress
 from handler_host.cli.render import echo, echo_table, note
 from handler_host.config import Config
 from handler_host.plugin.errors import ConfigError
@@ -166,13 +167,15 @@ class _Installer:
         return cls("venv and pip", [base, "-m", "venv", str(path)], install)
 
     def create(self) -> None:
-        self._run(self._create_command)
+        self._run("creating the environment", self._create_command)
 
     def install(self, arguments: Sequence[str]) -> None:
-        self._run([*self._install_command, *arguments])
+        self._run(f"installing {' '.join(arguments)}", [*self._install_command, *arguments])
 
-    def _run(self, command: Sequence[str]) -> None:
+    def _run(self, step: str, command: Sequence[str]) -> None:
         # Without bytecode every import takes several times as long, so the installer must write it.
         environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
-        if subprocess.run(command, env=environment, check=False).returncode:
+        with show_progress(step):
+            status = subprocess.run(command, env=environment, check=False).returncode
+        if status:
             raise Failure(f"{self.name} failed (output above); the environment was removed: {' '.join(command)}")

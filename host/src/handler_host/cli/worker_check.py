@@ -20,6 +20,7 @@ from handler_host.catalog.manifest import check_settings
 from handler_host.channel.frames import WorkerSpec
 from handler_host.cli.findings import Finding, Level
 from handler_host.cli.package_check import DUMMY_SECRET
+from handler_host.cli.progress import show_progress
 from handler_host.plugin.errors import HostError
 from handler_host.testing.probe import ProbeReport, ProbeSpec
 from handler_host.testing.processes import worker_under_test
@@ -50,13 +51,14 @@ def check_process(entry: CatalogEntry, protocol: ProtocolName | None) -> Iterato
             secrets=dict.fromkeys(entry.secrets, DUMMY_SECRET),
         )
         probe = ProbeSpec(spec=spec, requests={CHAT: CHAT_REQUEST})
-        process = subprocess.run(
-            [sys.executable, "-m", "handler_host.testing.probe"],
-            input=msgspec.json.encode(probe),
-            capture_output=True,
-            check=False,
-            timeout=PROCESS_TIMEOUT_S,
-        )
+        with show_progress(f"calling {entry.name} in a process of its own"):
+            process = subprocess.run(
+                [sys.executable, "-m", "handler_host.testing.probe"],
+                input=msgspec.json.encode(probe),
+                capture_output=True,
+                check=False,
+                timeout=PROCESS_TIMEOUT_S,
+            )
     lines = process.stdout.splitlines()
     if process.returncode or not lines:
         output = " / ".join(process.stderr.decode(errors="replace").strip().splitlines()[-3:])
@@ -110,7 +112,8 @@ def check_worker(entry: CatalogEntry, site: Path, protocol: ProtocolName | None)
             worker_under_test(entry.name, settings, secrets=secrets, roots=(site,), include_sys_path=False)
         )
         try:
-            receipt = worker.activate()
+            with show_progress(f"activating {entry.name}"):
+                receipt = worker.activate()
         except HostError as error:
             yield Finding(Level.PROBLEM, entry.name, f"activation failed: {error.message}")
             return
@@ -144,15 +147,16 @@ def check_tests(path: Path, entries: Sequence[CatalogEntry], environment: Mappin
     with tempfile.TemporaryDirectory() as directory:
         report = Path(directory, "report.xml")
         command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests"]
-        process = subprocess.run(
-            command,
-            cwd=path,
-            env=dict(environment),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PROCESS_TIMEOUT_S,
-        )
+        with show_progress("running the tests of the project"):
+            process = subprocess.run(
+                command,
+                cwd=path,
+                env=dict(environment),
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=PROCESS_TIMEOUT_S,
+            )
         if not report.exists():
             output = " / ".join(process.stdout.strip().splitlines()[-3:])
             yield Finding(Level.PROBLEM, "tests", f"pytest failed: {output}")

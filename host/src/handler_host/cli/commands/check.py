@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.findings import Finding, Level, echo_finding, has_problem
-from handler_host.cli.render import echo, echo_json, note
+from handler_host.cli.render import echo, echo_json
 
 if TYPE_CHECKING:
     from handler_host.cli.package_check import BuiltWheel
@@ -66,10 +66,10 @@ def run(arguments: SimpleNamespace) -> int:
 
 def _findings(path: Path, directory: Path, arguments: SimpleNamespace) -> Iterator[Finding]:
     from handler_host.cli.package_check import build_wheel, check_wheel
+    from handler_host.cli.progress import show_progress
 
-    if not arguments.json:
-        note("building the wheel …")
-    outcome = build_wheel(path, directory, arguments.installer or ())
+    with show_progress("building the wheel"):
+        outcome = build_wheel(path, directory, arguments.installer or ())
     if isinstance(outcome, Finding):
         yield outcome
         return

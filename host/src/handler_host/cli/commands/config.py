@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 DESCRIPTION = (
     "`show` prints all keys in force as a configuration file, each with its source; secrets are masked. `check` also "
     "compares the settings of handlers with their manifests. `hash` reads a key from standard input and prints the "
-    "hash to store in a file."
+    "hash to store in a file. `schema` prints the JSON Schema of the file, with the settings of the installed "
+    "handlers: editors use it to complete and check keys."
 )
 EXAMPLES = (
     "handler-host config --config host.toml",
     "handler-host config check --config host.toml",
     "openssl rand -hex 24 | tee key | handler-host config hash",
+    "handler-host config schema > host.schema.json",
 )
 MIN_KEY_LENGTH = 16
 
@@ -31,16 +33,22 @@ MIN_KEY_LENGTH = 16
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument(
-        "action", nargs="?", choices=("show", "check", "hash"), default="show", help="what to do (default: show)"
+        "action",
+        nargs="?",
+        choices=("show", "check", "hash", "schema"),
+        default="show",
+        help="what to do (default: show)",
     )
     parser.add_argument("--json", action="store_true", help="show as JSON, in seconds and bytes")
     add_config_options(parser)
 
 
 def run(arguments: SimpleNamespace) -> int:
-    """Show or check the configuration, or hash a key."""
+    """Show or check the configuration, hash a key, or print the schema."""
     if arguments.action == "hash":
         return _hash_key()
+    if arguments.action == "schema":
+        return _print_schema(arguments)
     loaded = load_configuration(arguments)
     if arguments.action == "check":
         return _check(loaded.config)
@@ -68,6 +76,21 @@ def _hash_key() -> int:
             USAGE,
         )
     echo(hash_key(key))
+    return OK
+
+
+def _print_schema(arguments: SimpleNamespace) -> int:
+    """Print the JSON Schema of the file, also while the file itself is not valid."""
+    from handler_host.catalog.catalog import scan
+    from handler_host.cli.config_schema import config_schema
+    from handler_host.config import CatalogConfig
+    from handler_host.plugin.errors import ConfigError
+
+    try:
+        catalog = load_configuration(arguments).config.catalog
+    except ConfigError:
+        catalog = CatalogConfig()
+    echo_json(config_schema(scan(catalog, os.environ).entries))
     return OK
 
 

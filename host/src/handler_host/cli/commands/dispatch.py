@@ -59,14 +59,20 @@ def run(arguments: SimpleNamespace) -> int:
 
 
 def _send(client: Client, handler: str, operation: str, body: bytes) -> int:
-    echo_json(client.post("handlers", handler, operation, body=body))
+    from handler_host.cli.progress import show_progress
+
+    with show_progress(f"waiting for {handler}"):
+        response = client.post("handlers", handler, operation, body=body)
+    echo_json(response)
     return OK
 
 
 def _send_streamed(client: Client, handler: str, operation: str, body: bytes) -> int:
     from handler_host.cli.client import stream_error
+    from handler_host.cli.progress import show_progress
 
-    events = client.post_streamed("handlers", handler, operation, body=body)
+    with show_progress(f"waiting for {handler}"):
+        events = client.post_streamed("handlers", handler, operation, body=body)
     for name, data in events:
         if name == "error":
             raise stream_error(data)

@@ -34,5 +34,6 @@ def run(arguments: SimpleNamespace) -> int:
         arguments.handlers,
         lambda name: {"handler": name} | client.call_admin("POST", "handlers", name, "load", **query),
         lambda receipt: echo(describe_load(receipt)),
+        step="activating",
         as_json=arguments.json,
     )

@@ -32,5 +32,6 @@ def run(arguments: SimpleNamespace) -> int:
         arguments.handlers,
         lambda name: client.call_admin("POST", "handlers", name, arguments.command),
         lambda handler: echo(describe_pin(handler)),
+        step=f"{arguments.command}ning",
         as_json=arguments.json,
     )

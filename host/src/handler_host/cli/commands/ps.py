@@ -40,6 +40,7 @@ def run(arguments: SimpleNamespace) -> int:
             arguments.handlers,
             lambda name: client.call_admin("GET", "handlers", name),
             _echo_details,
+            step="reading",
             as_json=arguments.json,
         )
     response = client.call_admin("GET", "handlers")

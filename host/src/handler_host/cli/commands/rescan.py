@@ -21,8 +21,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: SimpleNamespace) -> int:
     """Request a rescan and print what changed."""
     from handler_host.cli.client import Client
+    from handler_host.cli.progress import show_progress
 
-    report = Client.from_arguments(arguments).call_admin("POST", "rescan")
+    client = Client.from_arguments(arguments)
+    with show_progress("looking for plugins"):
+        report = client.call_admin("POST", "rescan")
     if arguments.json:
         echo_json(report)
         return OK

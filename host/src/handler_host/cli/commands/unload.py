@@ -63,6 +63,7 @@ def run(arguments: SimpleNamespace) -> int:
         names,
         lambda name: {"handler": name} | client.call_admin("POST", "handlers", name, arguments.command, **query),
         lambda receipt: echo(describe_unload(receipt)),
+        step=f"{arguments.command}ing",
         as_json=arguments.json,
     )
 
