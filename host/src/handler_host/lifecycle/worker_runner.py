@@ -182,6 +182,8 @@ class WorkerRunner:
                 self._owner.on_end(self, event)
             else:
                 self._owner.post(event)
+        # The worker keeps `post`, and that keeps this runner: without the cycle all of it is freed at once.
+        self.worker = None
 
     def _after_internal_error(self) -> list[WorkerEvent]:
         """Return the events that end the worker after its task has failed: no dispatch may wait for ever."""
