@@ -84,19 +84,19 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         error_format = ErrorFormat(protocol.error_body, protocol.request_id_header) if protocol.error_body else None
         return [error_format, *consumers, consumer_auth.with_key_parameter(protocol.key_parameter)]
 
-    native = NativeRoutes(supervisor, dispatcher, bodies)
+    native = NativeRoutes(dispatcher, bodies)
     admin = AdminRoutes(supervisor, bodies)
     dashboard = DashboardRoutes(supervisor, native)
-    api_docs = ApiDocsRoutes(supervisor)
+    api_docs = ApiDocsRoutes(supervisor, dispatcher.directory)
     metrics = MetricsRoutes(supervisor)
 
     app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
     app[SUPERVISOR] = supervisor
     app.add_routes(with_middleware(HealthRoutes(supervisor).routes()))
     app.add_routes(with_middleware(native.routes(), [*consumers, consumer_auth]))
-    app.add_routes(protocol_routes(PROTOCOLS, ChatService(supervisor, dispatcher), bodies, protocol_middleware))
+    app.add_routes(protocol_routes(PROTOCOLS, ChatService(dispatcher), bodies, protocol_middleware))
     app.add_routes(with_middleware(api_docs.routes(), [*consumers, consumer_auth]))
-    app.add_routes(with_middleware(api_docs.open_routes(), [not_admin_listener]))
+    app.add_routes(with_middleware(api_docs.public_routes(), [not_admin_listener]))
     app.add_routes(with_middleware(admin.routes(), operators))
     app.add_routes(with_middleware(EventRoutes(supervisor).routes(), operators))
     app.add_routes(with_middleware(dashboard.routes(), operators))

@@ -199,7 +199,7 @@ def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
         assert accumulate(worker.chat_chunks(QUESTION, max_tokens=8, temperature=0)).text == response.text
         missing = worker.error_of("chat", {**request, "model": "nobody"})
         assert isinstance(missing, UpstreamBadRequest)
-        assert "there is no handler 'nobody'" in missing.message
+        assert "unknown handler 'nobody'" in missing.message
     with worker_under_test("gpt_b", settings, secrets={"ANTHROPIC_API_KEY": "wrong"}) as worker:
         assert isinstance(worker.error_of("chat", request), UpstreamAuth)
 

@@ -286,9 +286,9 @@ async def test_a_fallback_that_is_no_handler_is_an_error_at_the_start(tmp_path: 
     with pytest.raises(ConfigError) as caught:
         async with hosted(tmp_path, first={"fallback": ("secnd",)}):
             pass
-    expected = "[handlers.first] fallback: there is no handler 'secnd'; did you mean 'second'?"
+    expected = "[handlers.first] fallback: unknown handler 'secnd'; did you mean 'second'?"
     assert caught.value.message == expected
-    with pytest.raises(ConfigError, match=r"\[defaults\] fallback: there is no handler 'fourth'"):
+    with pytest.raises(ConfigError, match=r"\[defaults\] fallback: unknown handler 'fourth'"):
         async with hosted(tmp_path, policy={"fallback": ("fourth",)}):
             pass
 

@@ -164,7 +164,7 @@ async def test_given_an_unknown_model_then_only_handlers_that_chat_are_offered(t
             with pytest.raises(openai.NotFoundError) as missing:
                 await ask
             message = missing.value.body["message"]  # type: ignore[index]
-            assert message.startswith("there is no handler 'nobody'; those that chat: parrot (")
+            assert message.startswith("unknown handler 'nobody'; handlers that chat: parrot (")
 
 
 async def test_a_handler_whose_chat_is_none_is_an_error_and_no_crash(tmp_path: Path) -> None:

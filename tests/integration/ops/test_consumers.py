@@ -54,13 +54,13 @@ async def test_a_key_is_for_its_handlers_only_and_sees_no_others(tmp_path: Path)
     options = with_file(tmp_path, a='handlers = ["puppet"]', b="", c="handlers = []")
     async with running(tmp_path, handlers={"other": {}}, **options) as host:
         assert await echo(host, "key-a") == (200, "")
-        assert await echo(host, "key-a", "other") == (403, "forbidden")
-        assert await echo(host, "key-a", "nobody") == (403, "forbidden")
+        assert await echo(host, "key-a", "other") == (404, "unknown_handler")
+        assert await echo(host, "key-a", "nobody") == (404, "unknown_handler")
         assert await echo(host, "key-b", "other") == (200, "")
         for key, names in (("a", ["puppet"]), ("b", ["other", "puppet"]), ("c", [])):
             _, response = await host.json("GET", "/v1/handlers", headers=bearer(f"key-{key}"))
             assert [one["name"] for one in response["handlers"]] == names
-        assert (await host.json("GET", "/v1/handlers/other", headers=bearer("key-a")))[0] == 403
+        assert (await host.json("GET", "/v1/handlers/other", headers=bearer("key-a")))[0] == 404
         counters = host.supervisor.observation.counters
         assert counters.by_consumer == {("a", "puppet", "ok"): 1, ("b", "other", "ok"): 1}
         assert counters.refused == {("a", "handler"): 2}

@@ -12,6 +12,7 @@ import msgspec
 
 from handler_host.channel.call import Call
 from handler_host.dispatch.attempt import Attempt
+from handler_host.dispatch.directory import HandlerDirectory
 from handler_host.dispatch.fallback import (
     Fallbacks,
     request_for_fallback,
@@ -21,7 +22,7 @@ from handler_host.dispatch.fallback import (
 )
 from handler_host.dispatch.request import Request
 from handler_host.lifecycle.supervisor import Supervisor
-from handler_host.plugin.errors import DispatchCycle, Forbidden, HandlerCrashed, HostError
+from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, UnknownHandler
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +43,7 @@ class Dispatcher:
         self._timeout_s = timeout_s
         self._counters = supervisor.observation.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
+        self.directory = HandlerDirectory(supervisor)
 
     def new_deadline(self) -> float:
         """Return the deadline of a request that starts now, on the clock of ``time.monotonic``."""
@@ -78,11 +80,17 @@ class Dispatcher:
         consumer = request.caller.consumer
         if consumer is not None and not consumer.allows(request.handler):
             self._counters.refused[consumer.name, "handler"] += 1
-            raise Forbidden(
-                f"the key {consumer.name!r} is not for the handler {request.handler[:100]!r}", param="handler"
-            )
+            raise self.directory.unknown_handler(request.handler, consumer)
         patience_s = max(0.0, request.deadline - time.monotonic())
-        leasing = self._supervisor.lease(request.handler, request.operation, patience_s, admitted=request.in_progress)
+        try:
+            leasing = self._supervisor.lease(
+                request.handler, request.operation, patience_s, admitted=request.in_progress
+            )
+        except UnknownHandler:
+            if request.chain:
+                # Without the names of others: the calling handler may pass the error on to a client.
+                raise UnknownHandler(f"unknown handler {request.handler!r}", param="handler") from None
+            raise self.directory.unknown_handler(request.handler, consumer) from None
         return Attempt(request, leasing, self._counters)
 
     async def _with_fallback(self, run_once: RunOnce[Outcome], request: Request) -> Outcome:
@@ -102,7 +110,12 @@ class Dispatcher:
     def _fallbacks_for(self, request: Request) -> list[str]:
         if not request.fallback:
             return []
-        return [name for name in self._fallbacks.of(request.handler) if name not in request.chain]
+        consumer = request.caller.consumer
+        return [
+            name
+            for name in self._fallbacks.of(request.handler)
+            if name not in request.chain and (consumer is None or consumer.allows(name))
+        ]
 
     async def _try_fallbacks(
         self, run_once: RunOnce[Outcome], request: Request, fallbacks: list[str], first_error: HostError

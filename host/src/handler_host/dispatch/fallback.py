@@ -107,4 +107,4 @@ def unknown_fallbacks(config: Config, handlers: Collection[str]) -> Iterator[str
     for place, names in lists.items():
         for name in names:
             if name not in handlers:
-                yield f"{place} fallback: there is no handler {name!r}{did_you_mean(name, handlers)}"
+                yield f"{place} fallback: unknown handler {name!r}{did_you_mean(name, handlers)}"

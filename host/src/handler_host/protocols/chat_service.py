@@ -1,8 +1,7 @@
-"""What the chat routes of all protocols share: a translated request to a handler, its answer or stream back.
+"""Chat service: runs a translated chat on a handler, and sends its response or stream back, for all protocols.
 
-Each protocol brings its decoder, its answers, a :class:`StreamEncoder` for streams
-and its envelope of errors; everything else is here, so that any client reaches any
-handler.
+A protocol brings decoders, responses, a :class:`StreamEncoder` and an error format; everything else is here, so any
+client reaches any handler.
 """
 
 from __future__ import annotations
@@ -19,34 +18,34 @@ from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
 from handler_host.http.errors import to_host_error
+from handler_host.http.request_context import RequestContext
 from handler_host.http.sse import SseResponse
 from handler_host.lifecycle.reports import HandlerStatus
-from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
 
 CHAT = "chat"
-"""The operation that answers chats."""
+"""Operation that responds to chats."""
 COUNT_TOKENS = "count_tokens"
-"""The operation that counts the tokens of a chat request; not every handler has it."""
+"""Operation that counts the tokens of a chat request; optional."""
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
-Shape = TypeVar("Shape")
+T = TypeVar("T")
 
 _encode = msgspec.json.encode
 
 
 class _Decoders:
-    """What handlers answer with; made with the first chat, with the types that a host without chats does without."""
+    """Decoders of handlers' responses; made with the first chat, because a host without chats needs no chat types."""
 
     def __init__(self) -> None:
         from handler_host.chat import types
 
         self.chunk: msgspec.json.Decoder[types.ChatChunk] = msgspec.json.Decoder(types.ChatChunk)
         self.model_chunk = types.ModelChunk
-        self.answer = msgspec.json.Decoder(types.ChatResponse)
+        self.response = msgspec.json.Decoder(types.ChatResponse)
         self.count = msgspec.json.Decoder(types.TokenCount)
 
 
@@ -54,142 +53,138 @@ _decoders = functools.cache(_Decoders)
 
 
 class StreamEncoder(Protocol):
-    """One stream in the events of a protocol, each as :func:`handler_host.http.sse.event` makes it."""
+    """Encoder of one stream; it returns events as :func:`handler_host.http.sse.event` makes them."""
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
-        """Return what to send for one piece, which may be nothing."""
+        """Return the events for one chunk, perhaps none."""
 
     def last(self) -> list[bytes]:
-        """Return what to send when the pieces have ended."""
+        """Return the events for the end of the stream."""
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return what to send for an error, when the status has been sent already."""
+        """Return the events for an error after the status was sent."""
 
 
 class ChatService:
     """Chats with handlers, for the routes of a protocol."""
 
-    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher) -> None:
-        self._supervisor = supervisor
+    def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
+        self._directory = dispatcher.directory
 
     def models(self) -> list[HandlerStatus]:
         """Return the handlers that chat, or may, as far as the key may use them."""
         consumer = request_context.current.get().consumer
-        return [
-            status
-            for status in self._supervisor.statuses()
-            if _may_chat(status) and (consumer is None or consumer.allows(status.name))
-        ]
+        return [status for status in self._directory.statuses(consumer) if _may_chat(status)]
 
     def model(self, name: str) -> HandlerStatus:
         """Return the handler of a model; raises ``ModelNotFound``."""
         try:
-            status = self._supervisor.status(handler_of(name))
+            status = self._directory.status(handler_of(name), request_context.current.get().consumer)
         except UnknownHandler as error:
             raise self._not_found(name, error) from None
-        consumer = request_context.current.get().consumer
-        if consumer is not None and not consumer.allows(status.name):
-            raise ModelNotFound(f"this key is not for the handler {status.name!r}", param="model")
         if not _may_chat(status):
-            raise ModelNotFound(f"handler {status.name!r} answers no chats ({status.state})", param="model")
+            raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
         return status
 
-    async def respond(self, model: str, asked: chat.ChatRequest) -> chat.ChatResponse:
+    async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler."""
+        context = request_context.current.get()
         try:
-            response = await self._dispatcher.run(self._dispatch(model, CHAT, asked))
+            data = await self._dispatcher.run(self._dispatch(context, model, CHAT, request))
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
-        decoded = _decode(_decoders().answer, response)
-        decoded.model = decoded.model or _stand_in(model)
-        return decoded
+        response = _decode(_decoders().response, data)
+        response.model = response.model or _fallback_of(context, model)
+        return response
 
-    async def count(self, model: str, asked: chat.ChatRequest) -> chat.TokenCount:
+    async def count(self, model: str, request: chat.ChatRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
+        context = request_context.current.get()
         try:
-            response = await self._dispatcher.run(self._dispatch(model, COUNT_TOKENS, asked))
+            data = await self._dispatcher.run(self._dispatch(context, model, COUNT_TOKENS, request))
         except UnknownHandler as error:
             raise self._not_found(model, error) from None
-        return _decode(_decoders().count, response)
+        return _decode(_decoders().count, data)
 
     async def stream(
         self,
-        request: web.Request,
+        http_request: web.Request,
         model: str,
-        asked: chat.ChatRequest,
-        translation: StreamEncoder,
-        stream: type[SseResponse] = SseResponse,
+        request: chat.ChatRequest,
+        encoder: StreamEncoder,
+        response_class: type[SseResponse] = SseResponse,
     ) -> web.StreamResponse:
-        """Respond to ``request`` with the stream of a model's handler; raises what fails before the first chunk.
+        """Respond to ``http_request`` with the stream of a model's handler; raises what fails before the first chunk.
 
-        ``stream`` is the form in which the protocol sends its events.
+        ``response_class`` is the form in which the protocol sends its events.
         """
         context = request_context.current.get()
         try:
-            async with self._dispatcher.stream(self._dispatch(model, CHAT, asked)) as response:
-                chunks = response.chunks
+            async with self._dispatcher.stream(self._dispatch(context, model, CHAT, request)) as stream:
+                chunks = stream.chunks
                 # Before the head is sent: an error of the translation gets its status, too.
-                translated = _translate(translation, chunks, _stand_in(model))
-                async with stream(request, context) as events:
+                events = _events(encoder, chunks, _fallback_of(context, model))
+                async with response_class(http_request, context) as response:
                     try:
                         while chunks:
-                            await events.send_events(translated)
-                            chunks = await response.read_chunks()
-                            translated = _translate(translation, chunks)
-                        await events.send_events(translation.last())
+                            await response.send_events(events)
+                            chunks = await stream.read_chunks()
+                            events = _events(encoder, chunks)
+                        await response.send_events(encoder.last())
                     except ConnectionError:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
                         # No name for the error: its traceback has this frame, and each would keep the other alive.
-                        last = translation.failed(to_host_error(error, context.request_id), context.request_id)
-                        await events.send_events(last)
-                return events.response
+                        events = encoder.failed(to_host_error(error, context.request_id), context.request_id)
+                        await response.send_events(events)
+                return response.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
 
-    def _dispatch(self, model: str, operation: str, request: chat.ChatRequest) -> Request:
+    def _dispatch(self, context: RequestContext, model: str, operation: str, request: chat.ChatRequest) -> Request:
         return Request(
             handler=handler_of(model),
             operation=operation,
             body=_encode(request),
-            caller=request_context.current.get().caller(),
+            caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
         )
 
     def _not_found(self, model: str, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         name, message = handler_of(model), error.message
-        if isinstance(error, UnknownHandler) and all(status.name != name for status in self._supervisor.statuses()):
+        consumer = request_context.current.get().consumer
+        # The error may also be that of a handler which has dispatched to another one.
+        if isinstance(error, UnknownHandler) and all(s.name != name for s in self._directory.statuses(consumer)):
             known = ", ".join(status.name for status in self.models()) or "none"
-            message = f"there is no handler {name!r}; those that chat: {known}"
+            message = f"unknown handler {name!r}; handlers that chat: {known}"
         return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
 
 
 def handler_of(model: str) -> str:
-    """Return the handler that a model names: all of it, or what stands before the first slash."""
+    """Return the handler that a model names: the part before the first slash."""
     return model.partition("/")[0]
 
 
-def _translate(translation: StreamEncoder, chunks: list[bytes], model: str | None = None) -> list[bytes]:
+def _events(encoder: StreamEncoder, chunks: list[bytes], model: str | None = None) -> list[bytes]:
     """Return the events of the chunks; ``model`` is the one to name if the handler names none."""
     decoders = _decoders()
     decoded = [_decode(decoders.chunk, chunk) for chunk in chunks]
     if model is not None:
         decoded.insert(0, decoders.model_chunk(model=model))
-    return [event for chunk in decoded for event in translation.events(chunk)]
+    return [event for chunk in decoded for event in encoder.events(chunk)]
 
 
-def _stand_in(model: str) -> str | None:
-    """Return the handler that answers instead of the one that was asked, if there is one: it may not name its model."""
-    handler = request_context.current.get().handler
-    return handler if handler != handler_of(model) else None
+def _fallback_of(context: RequestContext, model: str) -> str | None:
+    """Return the fallback that responds in place of the requested handler, or None: it may not name its model."""
+    return context.handler if context.handler != handler_of(model) else None
 
 
-def _decode(decoder: msgspec.json.Decoder[Shape], data: bytes) -> Shape:
+def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise HandlerFault(f"the handler's chat operation gave what is no part of a chat: {error}") from None
+        raise HandlerFault(f"the handler's operation returned data that is not part of a chat: {error}") from None
 
 
 def _may_chat(status: HandlerStatus) -> bool:

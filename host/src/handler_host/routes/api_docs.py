@@ -1,7 +1,7 @@
-"""The routes that describe the host: ``/openapi.json``, and ``/docs``, a page that shows it.
+"""Documentation routes: ``/openapi.json``, and ``/docs``, a page that shows it.
 
-The page is the project's own, one file without any other address: it works without a
-network, and nothing of what is typed into it goes anywhere but to the host.
+The page is one file of this project that loads nothing from elsewhere: it works without a network, and what a user
+enters goes to the host only.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from pathlib import Path
 
 from aiohttp import web
 
+from handler_host.dispatch.directory import HandlerDirectory
+from handler_host.http import request_context
 from handler_host.http.responses import json_response
 from handler_host.lifecycle.supervisor import Supervisor
 
@@ -21,27 +23,28 @@ POLICY = (
 
 
 class ApiDocsRoutes:
-    """The routes of whoever writes a client."""
+    """Routes of the OpenAPI document and its viewer."""
 
-    def __init__(self, supervisor: Supervisor) -> None:
+    def __init__(self, supervisor: Supervisor, directory: HandlerDirectory) -> None:
         self._supervisor = supervisor
+        self._directory = directory
 
     def routes(self) -> list[web.RouteDef]:
-        """Return those that consumers may see, for the composition root to guard and to add."""
+        """Return the routes for consumers."""
         return [web.get("/openapi.json", self.openapi)]
 
-    def open_routes(self) -> list[web.RouteDef]:
-        """Return those that need no key: a browser has none, and the page asks for it."""
+    def public_routes(self) -> list[web.RouteDef]:
+        """Return the routes that need no key: a browser sends none, and the page asks for it."""
         return [web.get("/docs", self.page)]
 
     async def openapi(self, request: web.Request) -> web.StreamResponse:
-        """What is known of the operations now, as an OpenAPI document."""
-        from handler_host.routes.openapi import document  # few ask for it
+        """Return the operations of the handlers that the key may use, as an OpenAPI document."""
+        from handler_host.routes.openapi import document  # few clients need it
 
-        keys = bool(self._supervisor.config.auth.api_keys)
-        return json_response(document(self._supervisor.statuses(), keys=keys))
+        statuses = self._directory.statuses(request_context.current.get().consumer)
+        return json_response(document(statuses, keys=bool(self._supervisor.config.auth.api_keys)))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
-        """The page."""
+        """Return the page."""
         headers = {"Content-Security-Policy": POLICY, "X-Content-Type-Options": "nosniff"}
         return web.FileResponse(PAGE, headers=headers)

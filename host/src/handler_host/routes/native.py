@@ -14,8 +14,6 @@ from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_body, to_host_error
 from handler_host.http.responses import JSON_HEADERS, json_response
 from handler_host.http.sse import SseResponse, event
-from handler_host.lifecycle.supervisor import Supervisor
-from handler_host.plugin.errors import Forbidden
 
 EVENT_STREAM = "text/event-stream"
 END = event(b"{}", "end")
@@ -25,8 +23,7 @@ END = event(b"{}", "end")
 class NativeRoutes:
     """Routes of the host's own API."""
 
-    def __init__(self, supervisor: Supervisor, dispatcher: Dispatcher, bodies: BodyReader) -> None:
-        self._supervisor = supervisor
+    def __init__(self, dispatcher: Dispatcher, bodies: BodyReader) -> None:
         self._dispatcher = dispatcher
         self._bodies = bodies
 
@@ -42,18 +39,12 @@ class NativeRoutes:
     async def list_handlers(self, request: web.Request) -> web.StreamResponse:
         """List all handlers that the key may use, active or not."""
         consumer = request_context.current.get().consumer
-        statuses = self._supervisor.statuses()
-        if consumer is not None:
-            statuses = [status for status in statuses if consumer.allows(status.name)]
-        return json_response({"handlers": statuses})
+        return json_response({"handlers": self._dispatcher.directory.statuses(consumer)})
 
     async def show_handler(self, request: web.Request) -> web.StreamResponse:
         """Show one handler."""
-        status = self._supervisor.status(request.match_info["name"])
         consumer = request_context.current.get().consumer
-        if consumer is not None and not consumer.allows(status.name):
-            raise Forbidden(f"this key is not for the handler {status.name!r}", param="handler")
-        return json_response(status)
+        return json_response(self._dispatcher.directory.status(request.match_info["name"], consumer))
 
     async def dispatch(self, request: web.Request) -> web.StreamResponse:
         """Run an operation: JSON in, JSON or a stream of events out."""

@@ -1,0 +1,36 @@
+"""Directory: the handlers as a consumer sees them. A handler that its key may not use does not exist for it."""
+
+from __future__ import annotations
+
+from handler_host.dispatch.request import Consumer
+from handler_host.lifecycle.reports import HandlerStatus
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.plugin.errors import UnknownHandler
+
+
+class HandlerDirectory:
+    """Handlers that a consumer may use; all of them without a consumer."""
+
+    def __init__(self, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+
+    def statuses(self, consumer: Consumer | None) -> list[HandlerStatus]:
+        """Return the status of each handler, by name."""
+        statuses = self._supervisor.statuses()
+        if consumer is None:
+            return statuses
+        return [status for status in statuses if consumer.allows(status.name)]
+
+    def status(self, name: str, consumer: Consumer | None) -> HandlerStatus:
+        """Return the status of one handler; raises ``UnknownHandler``."""
+        if consumer is None or consumer.allows(name):
+            try:
+                return self._supervisor.status(name)
+            except UnknownHandler:
+                raise self.unknown_handler(name, consumer) from None
+        raise self.unknown_handler(name, consumer)
+
+    def unknown_handler(self, name: str, consumer: Consumer | None) -> UnknownHandler:
+        """Return the error for a handler that is not installed, or that the consumer may not use."""
+        names = ", ".join(status.name for status in self.statuses(consumer)) or "none"
+        return UnknownHandler(f"unknown handler {name!r}; there are: {names}", param="handler")
