@@ -68,7 +68,7 @@ def events_of(*chunks: chat.ChatChunk) -> list[Any]:
         (
             {"messages": [USER, said([CALL], "assistant"), said([{**RESULT, "content": [PIXEL]}])]},
             "messages[2].content[0].content[0].type",
-            "has to be text",
+            "must be text",
         ),
         (
             {"messages": [said([{"type": "text", "text": "x", "citations": [{"type": "page_location"}]}])]},

@@ -75,6 +75,8 @@ class Consumers:
         self._configured = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
         if config.consumers is not None:
             self._configured |= parse_consumers(config.consumers, "HANDLER_HOST_CONSUMERS")
+        self.is_open = not self._configured and self._file is None
+        """Whether no consumer is configured, so that everybody on this machine is one."""
         self._limiters: dict[str, RateLimiter] = {}
         self._consumers: dict[bytes, Consumer] = {}
         self._file_version: tuple[int, int, int] | None = None
@@ -85,11 +87,6 @@ class Consumers:
             self._replace(_read(self._file))
         else:
             self._replace({})
-
-    @property
-    def is_open(self) -> bool:
-        """Whether no consumer is configured, so that everybody on this machine is one."""
-        return not self._configured and self._file is None
 
     @property
     def may_have_changed(self) -> bool:

@@ -17,12 +17,9 @@ class KeyRing:
 
     def __init__(self, config: AuthConfig) -> None:
         self.consumers = Consumers(config)
-        self._admin = bytes.fromhex(config.admin_token.removeprefix("sha256:")) if config.admin_token else None
-
-    @property
-    def is_open(self) -> bool:
+        self.is_open = self.consumers.is_open
         """Whether there are no consumer keys, so that everybody on this machine is a consumer."""
-        return self.consumers.is_open
+        self._admin = bytes.fromhex(config.admin_token.removeprefix("sha256:")) if config.admin_token else None
 
     @property
     def has_admin(self) -> bool:

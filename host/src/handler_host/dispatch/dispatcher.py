@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -55,11 +56,7 @@ class Dispatcher:
 
     def stream(self, request: Request) -> ResponseStream:
         """Return the response as a stream of chunks, which is an async context manager."""
-        return ResponseStream(self, request)
-
-    async def open_stream(self, request: Request) -> OpenStream:
-        """Run a request up to its first chunks; raises the :class:`HostError` of a refusal or failure."""
-        return await self._with_fallback(self._open_once, request)
+        return ResponseStream(functools.partial(self._with_fallback, self._open_once, request))
 
     async def _run_once(self, request: Request) -> bytes:
         with self._attempt(request) as attempt:
@@ -98,7 +95,12 @@ class Dispatcher:
         if request.handler in request.chain:
             raise _cycle(request)
         try:
-            return await self._with_crash_retry(run_once, request)
+            try:
+                return await run_once(request)
+            except HandlerCrashed:
+                if not self._should_retry(request):
+                    raise
+            return await run_once(request)
         except HostError as error:
             fallbacks = self._fallbacks_for(request) if should_fall_back(error) else []
             if not fallbacks:
@@ -151,9 +153,12 @@ class Dispatcher:
         try:
             return await run_once(request)
         except HandlerCrashed:
-            if not (request.retry_on_crash and self._supervisor.is_retryable(request.handler, request.operation)):
+            if not self._should_retry(request):
                 raise
         return await run_once(request)
+
+    def _should_retry(self, request: Request) -> bool:
+        return request.retry_on_crash and self._supervisor.is_retryable(request.handler, request.operation)
 
 
 class OpenStream(NamedTuple):
@@ -171,20 +176,19 @@ class ResponseStream:
     cancels the call, unless that has ended.
     """
 
-    __slots__ = ("_attempt", "_dispatcher", "_request", "chunks", "read_chunks")
+    __slots__ = ("_attempt", "_open", "chunks", "read_chunks")
 
     chunks: list[bytes]
     """First chunks, each one JSON; none if the stream is empty."""
     read_chunks: Callable[[], Awaitable[list[bytes]]]
     """Waits for the next chunks and returns all that have arrived; none at the end."""
 
-    def __init__(self, dispatcher: Dispatcher, request: Request) -> None:
-        self._dispatcher = dispatcher
-        self._request = request
+    def __init__(self, open_stream: Callable[[], Awaitable[OpenStream]]) -> None:
+        self._open = open_stream
         self._attempt: Attempt | None = None
 
     async def __aenter__(self) -> Self:
-        self._attempt, call, self.chunks = await self._dispatcher.open_stream(self._request)
+        self._attempt, call, self.chunks = await self._open()
         self.read_chunks = call.read_chunks
         return self
 

@@ -1,4 +1,4 @@
-"""Request bodies: media type, size and time limits of ``[server]``, and the check that they are JSON."""
+"""Request bodies: media type, limits of ``[server]`` on size and time, and the check that they are JSON."""
 
 from __future__ import annotations
 
@@ -23,25 +23,21 @@ class BodyReader:
         self._timeout_s = config.body_timeout
 
     async def read_json(self, request: web.Request) -> bytes:
-        """Return the body, which is JSON; ``{}`` for an empty one.
+        """Return the body as :meth:`read` does; raises ``InvalidInput`` unless it is JSON."""
+        body = await self.read(request)
+        check_json(body)
+        return body
 
-        Raises ``UnsupportedMediaType``, ``BodyTooLarge``, ``RequestTimeout`` and ``InvalidInput``.
+    async def read(self, request: web.Request) -> bytes:
+        """Return the body, which the client declares as JSON, for a decoder; ``{}`` for an empty one.
+
+        Raises ``UnsupportedMediaType``, ``BodyTooLarge`` and ``RequestTimeout``.
         """
         if not request.can_read_body:
             return EMPTY_OBJECT
         media_type = request.headers.get(hdrs.CONTENT_TYPE)
         if media_type is not None and media_type != JSON and not _is_json(media_type):
             raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
-        body = await self.read(request)
-        if not body:
-            return EMPTY_OBJECT
-        check_json(body)
-        return body
-
-    json_body = read_json
-
-    async def read(self, request: web.Request) -> bytes:
-        """Return the body; raises ``BodyTooLarge`` and ``RequestTimeout``."""
         content = request.content
         if content.is_eof():  # the body of most requests arrives with the head
             body = content.read_nowait()
@@ -57,7 +53,7 @@ class BodyReader:
                 ) from None
         if len(body) > self._limit_bytes:
             raise self._too_large()
-        return body
+        return body or EMPTY_OBJECT
 
     async def _read_chunks(self, request: web.Request) -> bytes:
         """Read a body of unknown length up to the limit."""

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import TracebackType
 from typing import Self
 
 from aiohttp import hdrs, web
+from aiohttp.abc import AbstractStreamWriter
 
 from handler_host.http.request_context import RequestContext
 
 KEEP_ALIVE_INTERVAL_S = 15.0
 """Silence after which a comment shows proxies that the stream is alive."""
+DATA = b"data: "
+"""Start of an event without a name."""
 KEEP_ALIVE = b": keep-alive\n\n"
 CLIENT_STALL_S = 60.0
 """Time after which a client that reads nothing is disconnected."""
@@ -21,7 +25,18 @@ MIN_CHECK_INTERVAL_S = 1.0
 
 def event(data: bytes, name: str | None = None) -> bytes:
     """Return one event for :meth:`SseResponse.send_events`; ``data`` is one line."""
-    return b"data: " + data if name is None else b"event: " + name.encode() + b"\ndata: " + data
+    return DATA + data if name is None else b"event: " + name.encode() + b"\ndata: " + data
+
+
+def _send_head(writer: AbstractStreamWriter) -> None:
+    with contextlib.suppress(ConnectionError):  # the first event raises it
+        writer.send_headers()
+
+
+class _BufferedHeadResponse(web.StreamResponse):
+    """Response whose head waits for the first write (an attribute of aiohttp, which sets it for whole responses)."""
+
+    _send_headers_immediately = False
 
 
 class SseResponse:
@@ -40,7 +55,7 @@ class SseResponse:
     def __init__(self, request: web.Request, context: RequestContext) -> None:
         self._request = request
         self._context = context
-        self._response = web.StreamResponse()
+        self._response = _BufferedHeadResponse()
         self._loop = asyncio.get_running_loop()
         self._written_at = 0.0
         self._is_writing = False
@@ -54,7 +69,10 @@ class SseResponse:
         headers[hdrs.CACHE_CONTROL] = "no-cache"
         headers["X-Accel-Buffering"] = "no"
         self._context.write_headers(headers)
-        await self._response.prepare(self._request)
+        writer = await self._response.prepare(self._request)
+        assert writer is not None, "a new response has not ended"
+        # With the first event in one segment, or alone if that is not written in this turn of the loop.
+        self._loop.call_soon(_send_head, writer)
         self._written_at = self._loop.time()
         self._timer = self._loop.call_later(KEEP_ALIVE_INTERVAL_S, self._check)
         return self

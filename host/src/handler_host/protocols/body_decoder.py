@@ -1,7 +1,7 @@
-"""The bodies of compatible routes: decoded into a declared type, with the path to what is wrong. Pure.
+"""Body decoder: decodes the body of a protocol's route into a declared type; errors have the path to the field. Pure.
 
-What is asked for and cannot be given is refused by name, not ignored: a client
-that sets ``n`` or ``logprobs`` relies on them.
+Fields that ask for an unsupported feature are refused by name, not ignored: a client that sets ``n`` or ``logprobs``
+relies on them.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _UNKNOWN = "Object contains unknown field `"
 
 
 class BodyDecoder(Generic[Body]):
-    """Decodes the body of one route.
+    """Decoder of the bodies of one route.
 
     Args:
-        type: What the body has to be; it forbids unknown fields.
-        ignored: Fields that are taken and have no effect, as they change nothing of an answer.
-        neutral: Fields that are not supported, with the values (beside null) that ask for nothing.
-        remedies: What to do instead of using such a field.
-        choices: What is possible where one of a few words has to stand, by the path without indices.
+        type: Type of the body; it forbids unknown fields.
+        ignored: Fields that are accepted without effect, because they do not change a response.
+        neutral: Unsupported fields, with the values (beside null) that do not ask for the feature.
+        remedies: Remedies for such fields.
+        choices: Valid words of a field, by its path without indices.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class BodyDecoder(Generic[Body]):
         self._choices = choices or {}
 
     def decode(self, body: bytes) -> Body:
-        """Return what is in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+        """Decode ``body``; raises ``InvalidInput`` with the path to the field."""
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
@@ -57,14 +57,14 @@ class BodyDecoder(Generic[Body]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
 
-    def _decode_leniently(self, body: bytes, first: msgspec.ValidationError) -> Body:
-        """Decode what has fields that the strict way does not know; ``first`` is what it said."""
+    def _decode_leniently(self, body: bytes, strict_error: msgspec.ValidationError) -> Body:
+        """Decode a body with unknown fields; ``strict_error`` is the error of the strict decoder."""
         try:
             fields = msgspec.json.decode(body)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
         if not isinstance(fields, dict):
-            raise self._invalid(first) from None
+            raise self._invalid(strict_error) from None
         known = {field.encode_name for field in msgspec.structs.fields(self._type)}
         for name in [name for name in fields if name not in known]:
             self._refuse(name, fields.pop(name), known)
@@ -74,18 +74,18 @@ class BodyDecoder(Generic[Body]):
             raise self._invalid(error) from None
 
     def _refuse(self, name: str, value: object, known: Collection[str]) -> None:
-        """Raise ``InvalidInput`` for an unknown field that asks for something."""
+        """Raise ``InvalidInput`` for an unknown field, unless it has no effect."""
         if name in self._ignored:
             return
         if name not in self._neutral:
-            raise InvalidInput(f"unknown field {name!r}{_meant(name, known)}", param=name)
+            raise InvalidInput(f"unknown field {name!r}{_suggestion(name, known)}", param=name)
         if value is None or value in self._neutral[name]:
             return
         remedy = f": {self._remedies[name]}" if name in self._remedies else "; leave it out"
         raise InvalidInput(f"{name} is not supported{remedy}", param=name)
 
     def _invalid(self, error: msgspec.ValidationError) -> InvalidInput:
-        """Return msgspec's word on a wrong value, with the path as clients write it: ``messages[0].role``."""
+        """Return msgspec's error with the path as clients write it: ``messages[0].role``."""
         text, _, place = str(error).partition(" - at `")
         path = place.rstrip("`").removeprefix("$").lstrip(".")
         if text.startswith(_MISSING):
@@ -97,15 +97,15 @@ class BodyDecoder(Generic[Body]):
         text = text[:1].lower() + text[1:].replace("`", "'")
         choices = self._choices.get(re.sub(r"\[\d+\]", "[]", path))
         if text.startswith("invalid ") and choices is not None:
-            text += f"; it has to be {choices}"
+            text += f"; it must be {choices}"
         return InvalidInput(f"{path or 'the body'}: {text}", param=path or None)
 
 
-def _meant(name: str, known: Collection[str]) -> str:
-    from handler_host._internal.suggestions import nearest  # needed only where somebody has made a mistake
+def _suggestion(name: str, known: Collection[str]) -> str:
+    from handler_host._internal.suggestions import nearest  # needed only for mistakes
 
-    found = nearest(name, known)
-    return f"; did you mean {found!r}?" if found is not None else "; leave it out"
+    similar = nearest(name, known)
+    return f"; did you mean {similar!r}?" if similar is not None else "; leave it out"
 
 
 def _inside(path: str, quoted: str) -> str:

@@ -90,12 +90,14 @@ class ChatService:
     async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler."""
         context = request_context.current.get()
+        dispatch = self._dispatch(context, model, CHAT, request)
         try:
-            data = await self._dispatcher.run(self._dispatch(context, model, CHAT, request))
+            data = await self._dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, error) from None
         response = _decode(_decoders().response, data)
-        response.model = response.model or _fallback_of(context, model)
+        if not response.model and context.handler != dispatch.handler:
+            response.model = context.handler  # a fallback, which has not named its model
         return response
 
     async def count(self, model: str, request: chat.ChatRequest) -> chat.TokenCount:
@@ -120,11 +122,12 @@ class ChatService:
         ``response_class`` is the form in which the protocol sends its events.
         """
         context = request_context.current.get()
+        dispatch = self._dispatch(context, model, CHAT, request)
         try:
-            async with self._dispatcher.stream(self._dispatch(context, model, CHAT, request)) as stream:
+            async with self._dispatcher.stream(dispatch) as stream:
                 chunks = stream.chunks
                 # Before the head is sent: an error of the translation gets its status, too.
-                events = _events(encoder, chunks, _fallback_of(context, model))
+                events = _events(encoder, chunks, context.handler if context.handler != dispatch.handler else None)
                 async with response_class(http_request, context) as response:
                     try:
                         while chunks:
@@ -166,25 +169,28 @@ def handler_of(model: str) -> str:
     return model.partition("/")[0]
 
 
-def _events(encoder: StreamEncoder, chunks: list[bytes], model: str | None = None) -> list[bytes]:
-    """Return the events of the chunks; ``model`` is the one to name if the handler names none."""
+def _events(encoder: StreamEncoder, chunks: list[bytes], fallback: str | None = None) -> list[bytes]:
+    """Return the events of the chunks; ``fallback`` is the handler that responds in place of the requested one."""
     decoders = _decoders()
-    decoded = [_decode(decoders.chunk, chunk) for chunk in chunks]
-    if model is not None:
-        decoded.insert(0, decoders.model_chunk(model=model))
+    decode = decoders.chunk.decode
+    try:
+        decoded = [decode(chunk) for chunk in chunks]
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise _invalid_response(error) from None
+    if fallback is not None:
+        decoded.insert(0, decoders.model_chunk(model=fallback))  # in case it names no model itself
     return [event for chunk in decoded for event in encoder.events(chunk)]
-
-
-def _fallback_of(context: RequestContext, model: str) -> str | None:
-    """Return the fallback that responds in place of the requested handler, or None: it may not name its model."""
-    return context.handler if context.handler != handler_of(model) else None
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:
     try:
         return decoder.decode(data)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise HandlerFault(f"the handler's operation returned data that is not part of a chat: {error}") from None
+        raise _invalid_response(error) from None
+
+
+def _invalid_response(error: Exception) -> HandlerFault:
+    return HandlerFault(f"the handler's operation returned data that is not part of a chat: {error}")
 
 
 def _may_chat(status: HandlerStatus) -> bool:

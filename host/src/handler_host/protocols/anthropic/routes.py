@@ -1,9 +1,8 @@
-"""The routes that clients of Anthropic know: ``/v1/messages`` and ``/v1/messages/count_tokens``.
+"""Routes of Anthropic's API: ``/v1/messages``, ``/v1/messages/count_tokens`` and ``/v1/models``.
 
-A model is a handler's name, or ``handler/model``; the rest is the handler's matter.
-``GET /v1/models`` is OpenAI's; who sends Anthropic's version header gets it in Anthropic's shape.
-What requests and answers are made of is imported with the first of them: a host that
-no client of Anthropic asks does not carry it.
+A model is a handler, or ``handler/model``. ``GET /v1/models`` is OpenAI's route, too: clients that send Anthropic's
+version header get its shape. The types of requests and responses are imported with the first request, because a host
+without clients of Anthropic does not need them.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ from multidict import istr
 
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
-from handler_host.http.responses import json_response as json_answer
+from handler_host.http.responses import json_response
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.chat_service import ChatService
@@ -28,11 +27,7 @@ if TYPE_CHECKING:
     from handler_host.lifecycle.reports import HandlerStatus
     from handler_host.protocols.anthropic.responses import EventEncoder, Model
 
-VERSION_HEADER = "anthropic-version"
-"""The header that every client of Anthropic sends, and no other."""
-REQUEST_ID = istr("request-id")
-"""Where Anthropic's SDKs look for the request's number."""
-TYPES = {
+ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
@@ -42,31 +37,31 @@ TYPES = {
     503: "overloaded_error",
     504: "timeout_error",
 }
-"""Anthropic's word for the kind of an error, where it is not that of its class of statuses."""
+"""Anthropic's type of an error, where it is not that of its class of statuses."""
 
 
 def error_body(error: HostError, request_id: str) -> bytes:
-    """Return the JSON of an error in Anthropic's envelope; ``details.error_code`` is the host's own code."""
+    """Return the JSON of an error in Anthropic's format; ``details.error_code`` is the host's own code."""
     details: dict[str, Any] = {"error_code": error.code}
     if error.param is not None:
         details["param"] = error.param
     if error.retry_after is not None:
         details["retry_after"] = round(error.retry_after, 3)
-    kind = TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-    told = {"type": kind, "message": error.message, "details": details | (error.details or {})}
-    return msgspec.json.encode({"type": "error", "error": told, "request_id": request_id})
+    error_type = ERROR_TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
+    content = {"type": error_type, "message": error.message, "details": details | (error.details or {})}
+    return msgspec.json.encode({"type": "error", "error": content, "request_id": request_id})
 
 
 class AnthropicRoutes:
-    """Messages, counts of tokens, and models for who asks as Anthropic's clients do."""
+    """Messages, token counts and models."""
 
-    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
+    def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
-        self._limits = limits
+        self._bodies = bodies
         self._created = int(time.time())
 
     def routes(self) -> list[web.RouteDef]:
-        """Return the routes; those of models are OpenAI's too, and the version header decides."""
+        """Return the routes."""
         return [
             web.get("/v1/models", self.list_models),
             web.get("/v1/models/{model:.+}", self.show_model),
@@ -75,11 +70,11 @@ class AnthropicRoutes:
         ]
 
     async def create(self, request: web.Request) -> web.StreamResponse:
-        """Answer a chat, at once or as a stream."""
+        """Respond to a chat, whole or as a stream."""
         from handler_host.protocols.anthropic.requests import decode_message
         from handler_host.protocols.anthropic.responses import EventEncoder, message
 
-        body, translated = decode_message(await self._limits.json_body(request))
+        body, translated = decode_message(await self._bodies.read(request))
         message_id = f"msg_{request_context.current.get().request_id}"
         try:
             if body.stream:
@@ -88,30 +83,30 @@ class AnthropicRoutes:
             response = await self._chats.respond(body.model, translated.chat)
         except InvalidInput as error:
             raise translated.with_client_path(error) from None
-        return json_answer(message(response, message_id=message_id, model=body.model))
+        return json_response(message(response, message_id=message_id, model=body.model))
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
         from handler_host.protocols.anthropic.requests import decode_count
         from handler_host.protocols.anthropic.responses import TokenCount
 
-        body, translated = decode_count(await self._limits.json_body(request))
+        body, translated = decode_count(await self._bodies.read(request))
         try:
             count = await self._chats.count(body.model, translated.chat)
         except InvalidInput as error:
             raise translated.with_client_path(error) from None
-        return json_answer(TokenCount(input_tokens=count.input_tokens))
+        return json_response(TokenCount(input_tokens=count.input_tokens))
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
-        """All handlers that chat, or of which it is not known yet, on one page."""
+        """List all handlers that chat, or may, on one page."""
         from handler_host.protocols.anthropic.responses import model_page
 
-        return json_answer(model_page([self._model(status, status.name) for status in self._chats.models()]))
+        return json_response(model_page([self._model(status, status.name) for status in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
-        """One of them."""
+        """Return one model by ID."""
         name = request.match_info["model"]
-        return json_answer(self._model(self._chats.model(name), name))
+        return json_response(self._model(self._chats.model(name), name))
 
     def _model(self, status: HandlerStatus, name: str) -> Model:
         from handler_host.protocols.anthropic.responses import model
@@ -120,7 +115,7 @@ class AnthropicRoutes:
 
 
 class MessageStream:
-    """The events of a streamed message."""
+    """Events of a streamed message."""
 
     def __init__(self, encoder: EventEncoder) -> None:
         self._encoder = encoder
@@ -134,7 +129,7 @@ class MessageStream:
         return self._encoder.last()
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error as Anthropic's SDK expects it in a stream, and nothing after it."""
+        """Return the error event that Anthropic's SDK expects; no event follows it."""
         return [event(error_body(error, request_id), "error")]
 
 
@@ -142,7 +137,7 @@ ANTHROPIC = Protocol(
     name="anthropic",
     routes=lambda chats, bodies: AnthropicRoutes(chats, bodies).routes(),
     error_body=error_body,
-    request_id_header=REQUEST_ID,
+    request_id_header=istr("request-id"),
     key_headers=("x-api-key",),
-    marker_header=VERSION_HEADER,
+    marker_header="anthropic-version",
 )

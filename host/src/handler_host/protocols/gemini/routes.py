@@ -1,8 +1,7 @@
-"""The routes that clients of Gemini know: ``/v1beta/models`` and ``:generateContent``.
+"""Routes of Gemini's API: ``/v1beta/models``, ``:generateContent``, ``:streamGenerateContent`` and ``:countTokens``.
 
-A model is a handler's name, or ``handler/model``; the rest is the handler's matter.
-What requests and answers are made of is imported with the first of them: a host that
-no client of Gemini asks does not carry it.
+A model is a handler, or ``handler/model``. The types of requests and responses are imported with the first request,
+because a host without clients of Gemini does not need them.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from aiohttp import web
 
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
-from handler_host.http.responses import json_response as json_answer
-from handler_host.http.sse import SseResponse, event
+from handler_host.http.responses import json_response
+from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import ChatService
 from handler_host.protocols.protocol import Protocol
@@ -25,28 +24,28 @@ if TYPE_CHECKING:
     from handler_host.protocols.gemini.responses import ChunkEncoder
 
 VERSIONS = ("v1beta", "v1")
-"""Under both: google-genai asks ``v1`` where it is not told otherwise."""
+"""Both versions of the API: google-genai uses ``v1`` by default."""
 METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
 
 _encode = msgspec.json.encode
 
 
 def error_body(error: HostError, request_id: str) -> bytes:
-    """Return the JSON of an error in Google's envelope."""
-    from handler_host.protocols.gemini.responses import error_body as made
+    """Return the JSON of an error in Google's format."""
+    from handler_host.protocols.gemini.responses import error_body as encode_error
 
-    return made(error, request_id)
+    return encode_error(error, request_id)
 
 
 class GeminiRoutes:
-    """Generate content, at once and streamed; count tokens; and models."""
+    """Generated content (whole or streamed), token counts and models."""
 
-    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
+    def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
-        self._limits = limits
+        self._bodies = bodies
 
     def routes(self) -> list[web.RouteDef]:
-        """Return them, for the composition root to guard and to add."""
+        """Return the routes."""
         generating = [
             route
             for version in VERSIONS
@@ -64,38 +63,38 @@ class GeminiRoutes:
         ]
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
-        """All handlers that chat, or of which it is not known yet, on one page."""
+        """List all handlers that chat, or may, on one page."""
         from handler_host.protocols.gemini.responses import ModelList, model
 
-        return json_answer(ModelList(models=[model(status, status.name, METHODS) for status in self._chats.models()]))
+        return json_response(ModelList(models=[model(status, status.name, METHODS) for status in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
-        """One of them."""
+        """Return one model by ID."""
         from handler_host.protocols.gemini.responses import model
 
         name = _model(request)
-        return json_answer(model(self._chats.model(name), name, METHODS))
+        return json_response(model(self._chats.model(name), name, METHODS))
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
-        """Answer a chat at once."""
+        """Respond to a chat."""
         from handler_host.protocols.gemini.requests import decode_request
         from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
-        translated = decode_request(await self._limits.json_body(request)).to_chat(model)
+        translated = decode_request(await self._bodies.read(request)).to_chat(model)
         try:
             whole = await self._chats.respond(model, translated.chat)
         except InvalidInput as error:
             raise translated.with_client_path(error) from None
-        return json_answer(response(whole, response_id=request_context.current.get().request_id, model=model))
+        return json_response(response(whole, response_id=request_context.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
-        """Answer a chat as a stream: events with ``alt=sse``, else one JSON array, bit by bit."""
+        """Respond to a chat as a stream: events with ``alt=sse``, else the elements of one JSON array."""
         from handler_host.protocols.gemini.requests import decode_request
         from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
-        translated = decode_request(await self._limits.json_body(request)).to_chat(model)
+        translated = decode_request(await self._bodies.read(request)).to_chat(model)
         encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
         try:
             if request.query.get("alt") == "sse":
@@ -110,78 +109,78 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import CountTokensResponse
 
         model = _model(request)
-        translated = decode_count(await self._limits.json_body(request)).to_chat(model)
+        translated = decode_count(await self._bodies.read(request)).to_chat(model)
         try:
             count = await self._chats.count(model, translated.chat)
         except InvalidInput as error:
             raise translated.with_client_path(error) from None
-        return json_answer(CountTokensResponse(total_tokens=count.input_tokens))
+        return json_response(CountTokensResponse(total_tokens=count.input_tokens))
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
-        """Say that another method of a model (embedContent, predict, ...) is not there."""
+        """Refuse the other methods of models (``embedContent``, ``predict`` …)."""
         method = request.match_info["method"]
-        raise NotFound(f"there is no method {method!r} of models here; there are {', '.join(METHODS)}")
+        raise NotFound(f"unknown method {method!r} of models; there are: {', '.join(METHODS)}")
 
 
 def _model(request: web.Request) -> str:
     model = request.match_info["model"]
     if not model.partition("/")[0] or model.endswith("/"):
-        raise InvalidInput(f"model {model!r} has to be HANDLER or HANDLER/MODEL", param="model")
+        raise InvalidInput(f"model {model!r} must be HANDLER or HANDLER/MODEL", param="model")
     return model
 
 
 class Events:
-    """A stream as server-sent events."""
+    """Stream as server-sent events."""
 
     def __init__(self, encoder: ChunkEncoder) -> None:
         self._encoder = encoder
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return the events for one chunk."""
-        return [event(_encode(data)) for data in self._encoder.chunks(chunk)]
+        return [DATA + _encode(data) for data in self._encoder.chunks(chunk)]
 
     def last(self) -> list[bytes]:
-        """Return the last chunk; nothing follows it."""
-        return [event(_encode(self._encoder.last()))]
+        """Return the last event."""
+        return [DATA + _encode(self._encoder.last())]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error as google-genai expects it in a stream."""
-        return [event(error_body(error, request_id))]
+        """Return the error event that google-genai expects."""
+        return [DATA + error_body(error, request_id)]
 
 
 class Elements:
-    """A stream as the elements of one array."""
+    """Stream as the elements of one array."""
 
     def __init__(self, encoder: ChunkEncoder) -> None:
         self._encoder = encoder
-        self._begun = False
+        self._has_elements = False
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
         """Return the elements for one chunk."""
         return [self._element(_encode(data)) for data in self._encoder.chunks(chunk)]
 
     def last(self) -> list[bytes]:
-        """Return the last chunk, and the end of the array."""
+        """Return the last element and the end of the array."""
         return [self._element(_encode(self._encoder.last())), b"]"]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error as an element; the array stays open, as google-generativeai reads over such an element."""
+        """Return the error as an element; the array stays open, because google-generativeai skips such an element."""
         return [self._element(error_body(error, request_id))]
 
     def _element(self, data: bytes) -> bytes:
-        before, self._begun = b"," if self._begun else b"", True
-        return before + data
+        separator, self._has_elements = b"," if self._has_elements else b"", True
+        return separator + data
 
 
 class JsonArray(SseResponse):
-    """One JSON array to one client, each element as soon as it is there."""
+    """Response as one JSON array, each element sent as it arrives."""
 
     content_type = "application/json; charset=utf-8"
     separator = b""
     comment = b"\n"
 
     async def __aenter__(self) -> Self:
-        """Send the head, and the beginning of the array: nothing may stand before it, not even white space."""
+        """Send the head and the start of the array; nothing may stand before it, not even white space."""
         await super().__aenter__()
         await self.send_events([b"["])
         return self

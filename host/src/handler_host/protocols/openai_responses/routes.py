@@ -1,4 +1,4 @@
-"""The route that clients of OpenAI's Responses API know: ``POST /v1/responses``, for what maps onto a chat."""
+"""Route of OpenAI's Responses API: ``POST /v1/responses``, for requests that map onto a chat."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from aiohttp import web
 
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
-from handler_host.http.responses import json_response as json_answer
+from handler_host.http.responses import json_response
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.chat_service import ChatService
@@ -21,29 +21,29 @@ if TYPE_CHECKING:
     from handler_host.protocols.openai_responses.encoder import Event, ResponseEncoder
 
 CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
-"""OpenAI's word for what ends a stream, where it is not ``server_error``."""
+"""OpenAI's code of an error that ends a stream, where it is not ``server_error``."""
 
 _encode = msgspec.json.encode
 
 
 class ResponsesRoutes:
-    """Responses that nobody stores."""
+    """Responses, which are not stored."""
 
-    def __init__(self, chats: ChatService, limits: BodyReader) -> None:
+    def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
-        self._limits = limits
+        self._bodies = bodies
 
     def routes(self) -> list[web.RouteDef]:
-        """Return them, for the composition root to guard and to add."""
+        """Return the routes."""
         return [web.post("/v1/responses", self.respond)]
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
-        """Answer, at once or as a stream."""
-        # A host that nobody asks for this does without their types.
+        """Respond to a request, whole or as a stream."""
+        # A host without such clients does not need these types.
         from handler_host.protocols.openai_responses.encoder import ResponseEncoder
         from handler_host.protocols.openai_responses.requests import decode_request
 
-        body = decode_request(await self._limits.json_body(request))
+        body = decode_request(await self._bodies.read(request))
         translated = body.to_chat()
         encoder = ResponseEncoder(
             request_id=request_context.current.get().request_id, created=int(time.time()), request=body
@@ -54,11 +54,11 @@ class ResponsesRoutes:
             response = await self._chats.respond(body.model, translated.chat)
         except InvalidInput as error:
             raise translated.with_client_path(error) from None
-        return json_answer(encoder.whole(response))
+        return json_response(encoder.whole(response))
 
 
 class ResponseStream:
-    """The events of a streamed response."""
+    """Events of a streamed response."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
         self._encoder = encoder
@@ -68,7 +68,7 @@ class ResponseStream:
         return _encoded(self._encoder.events(chunk))
 
     def last(self) -> list[bytes]:
-        """Return the last events: of each item that it is done, and ``response.completed`` or ``.incomplete``."""
+        """Return the last events: the end of each item, and ``response.completed`` or ``response.incomplete``."""
         return _encoded(self._encoder.last())
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
@@ -77,8 +77,8 @@ class ResponseStream:
         return _encoded(self._encoder.failed(code, f"{error.message} ({error.code}, request {request_id})"))
 
 
-def _encoded(made: list[Event]) -> list[bytes]:
-    return [event(_encode(carried), name) for name, carried in made]
+def _encoded(events: list[Event]) -> list[bytes]:
+    return [event(_encode(data), name) for name, data in events]
 
 
 OPENAI_RESPONSES = Protocol(

@@ -1,0 +1,89 @@
+"""Bodies of chats: decoded once, and refused with a status and the field."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.integration.http.serving import Host, running
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+CONTENTS = [{"role": "user", "parts": [{"text": "Hi"}]}]
+CHATS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"model": "absent", "messages": MESSAGES}),
+    ("/v1/responses", {"model": "absent", "input": "Hi"}),
+    ("/v1/messages", {"model": "absent", "max_tokens": 9, "messages": MESSAGES}),
+    ("/v1/messages/count_tokens", {"model": "absent", "messages": MESSAGES}),
+    ("/v1beta/models/absent:generateContent", {"contents": CONTENTS}),
+    ("/v1beta/models/absent:countTokens", {"contents": CONTENTS}),
+]
+JSON = {"Content-Type": "application/json"}
+
+
+class JsonDecodes:
+    """Counts the calls of msgspec's JSON decoders in this thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> JsonDecodes:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+
+    def _profile(self, frame: FrameType, event: str, function: Any) -> None:
+        if event == "c_call":
+            is_method = function.__name__ == "decode" and isinstance(function.__self__, msgspec.json.Decoder)
+            self.count += is_method or function is msgspec.json.decode
+
+
+@pytest.fixture
+async def host(tmp_path: Path) -> AsyncIterator[Host]:
+    async with running(tmp_path) as host:
+        yield host
+
+
+class TestDecoding:
+    @pytest.mark.parametrize(("path", "body"), CHATS)
+    async def test_happens_once(self, host: Host, path: str, body: dict[str, Any]) -> None:
+        await host.json("POST", path, json=body)  # imports the protocol
+        with JsonDecodes() as decodes:
+            assert (await host.json("POST", path, json=body))[0] == 404
+        assert decodes.count == 1
+
+    @pytest.mark.parametrize(("path", "body"), CHATS)
+    @pytest.mark.parametrize(
+        ("data", "text"),
+        [
+            (b"{", "not JSON"),
+            (b"nonsense", "not JSON"),
+            (b'{"model": "\xff"}', "not UTF-8"),
+            (b'{"metadata": "\xff"}', "not UTF-8"),
+            (b"[" * 100_000, "nested too deeply"),
+        ],
+    )
+    async def test_refuses_what_is_not_json(
+        self, host: Host, path: str, body: dict[str, Any], data: bytes, text: str
+    ) -> None:
+        async with host.ask("POST", path, data=data, headers=JSON) as response:
+            assert response.status == 400
+            assert text in await response.text()
+
+    @pytest.mark.parametrize(("path", "body"), CHATS)
+    async def test_refuses_other_media_types(self, host: Host, path: str, body: dict[str, Any]) -> None:
+        async with host.ask("POST", path, data=b"{}", headers={"Content-Type": "text/plain"}) as response:
+            assert response.status == 415
+
+    @pytest.mark.parametrize(("path", "body"), CHATS)
+    async def test_an_empty_body_lacks_its_fields(self, host: Host, path: str, body: dict[str, Any]) -> None:
+        async with host.ask("POST", path, headers=JSON) as response:
+            assert response.status == 400
+            assert "missing" in await response.text()
