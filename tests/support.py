@@ -1,9 +1,10 @@
-"""What tests of the running host share: plugins laid into a directory, a supervisor, FIFOs to a worker."""
+"""Shared by tests of the running host: plugins in a directory, a supervisor, FIFOs to a worker."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import functools
 import json
 import os
@@ -29,7 +30,7 @@ from handler_host.plugin.errors import HostError
 
 WORKERS = Path(__file__).parent / "workers"
 LIMIT = 30.0
-"""Seconds after which a test that waits for something has failed."""
+"""Seconds after which a test that waits fails."""
 
 
 def install_plugin(
@@ -42,7 +43,7 @@ def install_plugin(
     manifest: str | None = None,
     group: str = "handler_host.v1",
 ) -> Path:
-    """Lay a plugin of one package into ``root`` as pip would; return the package's directory."""
+    """Install a plugin of one package into ``root`` as pip does; return the package's directory."""
     package = root / name
     package.mkdir(parents=True, exist_ok=True)
     (package / "__init__.py").write_text(source)
@@ -62,12 +63,15 @@ def install_plugin(
 
 
 def install_puppet(root: Path, name: str = "puppet") -> Path:
-    """Install the plugin that does what it is told, under ``name``."""
+    """Install the plugin that follows the steps of its requests, under ``name``."""
     return install_plugin(root, name, (WORKERS / "puppet.py").read_text(), attribute="Puppet")
 
 
 class Control:
-    """The FIFOs to and from one worker; ``say`` and ``heard`` wait for the other end."""
+    """The FIFOs to and from one worker; ``signal`` and ``wait_for`` wait for the other end.
+
+    They poll instead of blocking a thread: a test that fails would wait for that thread for ever.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -79,19 +83,44 @@ class Control:
             if not (self.directory / name).exists():
                 os.mkfifo(self.directory / name)
 
-    async def say(self, name: str) -> None:
-        """Tell the worker; returns when it has listened."""
-        await within(asyncio.to_thread((self.directory / name).write_text, "now"))
+    async def signal(self, name: str) -> None:
+        """Write to a FIFO; returns when the worker has opened it."""
+        async with asyncio.timeout(LIMIT):
+            while (descriptor := self._open_for_writing(name)) is None:  # noqa: ASYNC110 - no event tells it
+                await asyncio.sleep(0.005)
+        os.write(descriptor, b"now")
+        os.close(descriptor)
 
-    async def heard(self, name: str) -> str:
-        """Return what the worker has told."""
-        return await within(asyncio.to_thread((self.directory / name).read_text))
+    async def wait_for(self, name: str) -> str:
+        """Return the text that the worker writes to a FIFO."""
+        descriptor = os.open(self.directory / name, os.O_RDONLY | os.O_NONBLOCK)
+        text = b""
+        try:
+            async with asyncio.timeout(LIMIT):
+                while True:
+                    # At first there is no writer; then it has written nothing yet; after its text it closes its end.
+                    with contextlib.suppress(BlockingIOError):
+                        chunk = os.read(descriptor, 65536)
+                        if text and not chunk:
+                            return text.decode()
+                        text += chunk
+                    await asyncio.sleep(0.005)
+        finally:
+            os.close(descriptor)
+
+    def _open_for_writing(self, name: str) -> int | None:
+        try:
+            return os.open(self.directory / name, os.O_WRONLY | os.O_NONBLOCK)
+        except OSError as error:
+            if error.errno != errno.ENXIO:
+                raise
+            return None  # without a reader
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Wait until something that no event tells has come about."""
+    """Wait until a condition holds that no event reports."""
     async with asyncio.timeout(LIMIT):
-        while not condition():  # noqa: ASYNC110 - a process's end is told by nobody here
+        while not condition():  # noqa: ASYNC110 - no event reports it
             await asyncio.sleep(0.005)
 
 
@@ -101,7 +130,7 @@ def gone(pid: int) -> bool:
 
 
 def ended(pid: int) -> bool:
-    """Return whether a process runs no more; who should reap it may be gone as well, and init takes its time."""
+    """Return whether a process has exited; it may be a zombie if its parent has exited too, until init reaps it."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except (FileNotFoundError, ProcessLookupError):
@@ -109,12 +138,12 @@ def ended(pid: int) -> bool:
 
 
 def children_of(pid: int) -> list[int]:
-    """Return the processes that a process has started and not reaped."""
-    found: list[int] = []
+    """Return the child processes of a process that are not reaped."""
+    children: list[int] = []
     with contextlib.suppress(OSError):
         for task in os.listdir(f"/proc/{pid}/task"):
-            found += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
-    return found
+            children += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
+    return children
 
 
 async def within(work: Any, seconds: float = LIMIT) -> Any:
@@ -134,7 +163,7 @@ class SupervisorHarness:
     async def ask(
         self, name: str = "puppet", operation: str = "echo", /, timeout: float = LIMIT, **request: Any
     ) -> Any:
-        """Run an operation; return its answer."""
+        """Run an operation; return its response."""
         async with self.supervisor.lease(name, operation) as lease:
             body = json.dumps(request).encode()
             call = lease.call(operation, body, streamed=False, request_id="test", timeout=timeout)
@@ -148,16 +177,16 @@ class SupervisorHarness:
             async for chunk in call:
                 yield json.loads(chunk)
 
-    def begin(self, work: Any) -> asyncio.Task[Any]:
-        """Start something that a test goes on beside."""
+    def start(self, work: Any) -> asyncio.Task[Any]:
+        """Run ``work`` in a task beside the test."""
         return asyncio.ensure_future(work)
 
     def state(self, name: str = "puppet") -> str:
-        """Return the handler's state as it is shown."""
+        """Return the handler's state as operators see it."""
         return self.supervisor.status(name).state
 
     def pid(self, name: str = "puppet") -> int:
-        """Return the process number of the handler's worker."""
+        """Return the process ID of the handler's worker."""
         pid = self.supervisor.status(name).pid
         assert pid is not None, f"{name} has no worker"
         return pid
@@ -178,9 +207,9 @@ async def supervisor_harness(
     log: LogConfig | None = None,
     verify: VerifyConfig | None = None,
 ) -> AsyncIterator[SupervisorHarness]:
-    """Run a supervisor over the plugins in ``root``, and those that are ``installed``.
+    """Run a supervisor over the plugins in ``root``, and over those installed if ``installed`` is set.
 
-    At its end no process of it may be left.
+    No process of it may be left at the end.
     """
     control = str(root / "control")
     config = Config(
@@ -208,7 +237,7 @@ async def supervisor_harness(
 
 
 async def error_of(work: Any) -> HostError:
-    """Return the error that ``work`` ends with."""
+    """Return the error that ``work`` raises."""
     try:
         result = await within(work)
     except HostError as error:

@@ -57,7 +57,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     config = config or Config()
     supervisor = Supervisor(config, observer=observer, check_config=unknown_fallbacks)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
-    counters, events = supervisor.observation.counters, supervisor.observation.events
+    counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server)
     keys = KeyRing(config.auth)
     key_source = KeySource(header for protocol in PROTOCOLS for header in protocol.key_headers)

@@ -381,8 +381,8 @@ class TestProcess:
         install_plugin(tmp_path, "mine", HEAD + ECHO + read)
         async with supervisor_harness(tmp_path) as host:
             host.control.make("go")
-            blocked = host.begin(host.ask("mine", "read", fifo=str(host.control.directory / "go")))
+            blocked = host.start(host.ask("mine", "read", fifo=str(host.control.directory / "go")))
             assert await within(host.ask("mine", number=1)) == {"number": 1}
             assert not blocked.done()
-            await host.control.say("go")
+            await host.control.signal("go")
             assert await within(blocked) == "now"

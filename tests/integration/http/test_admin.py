@@ -56,7 +56,7 @@ async def test_a_drain_that_runs_out_of_time_is_ended_at_its_deadline(tmp_path: 
         host.control.make("begun")
         body = '{"steps": ["tell:begun", "forever"]}'
         asked = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body))
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         status, receipt = await host.admin("POST", "/handlers/puppet/unload", json={"deadline_s": 0.1})
         assert (status, receipt["drained"], receipt["killed"]) == (200, 0, 1)
         status, response = await asked
@@ -78,9 +78,9 @@ async def test_an_operator_who_leaves_does_not_undo_what_was_begun(tmp_path: Pat
     async with running(tmp_path, handlers=handlers) as host:
         host.control.make("begun", "go")
         asked = asyncio.ensure_future(host.admin("POST", "/handlers/puppet/load"))
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         asked.cancel()
-        await host.control.say("go")
+        await host.control.signal("go")
         await until(lambda: host.supervisor.status("puppet").state == "idle")
 
 
@@ -168,12 +168,12 @@ async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_pa
         )
         await host.json("POST", "/v1/handlers/broken/any")
         await host.admin("POST", "/handlers/puppet/load?wait=false")
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         assert await host.json("GET", "/health/ready") == (
             200,
             {"ready": True, "reasons": [], "handlers": {"activating": 1, "failed": 1}, "pending": {}},
         )
-        await host.control.say("go")
+        await host.control.signal("go")
 
 
 async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tmp_path: Path) -> None:
@@ -191,5 +191,5 @@ async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tm
             async with host.ask("POST", "/v1/handlers/puppet/echo") as refused:
                 assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
                 assert "Retry-After" in refused.headers
-            await host.control.say("more")
+            await host.control.signal("more")
             assert events(await within(stream.text()))[-1] == ("end", {})

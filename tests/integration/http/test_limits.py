@@ -134,7 +134,7 @@ async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_
 
         waiting = [asyncio.ensure_future(wait(number)) for number in (1, 2)]
         for number in (1, 2):
-            await host.control.heard(f"begun-{number}")
+            await host.control.wait_for(f"begun-{number}")
         async with host.ask("POST", ECHO, data="{}") as refused:
             assert refused.status == 503
             assert refused.headers["Retry-After"] == "1"
@@ -142,7 +142,7 @@ async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_
         assert (await host.json("GET", "/health/ready"))[0] == 200
         assert (await host.admin("GET", "/handlers"))[0] == 200
         for number in (1, 2):
-            await host.control.say(f"go-{number}")
+            await host.control.signal(f"go-{number}")
         assert [status for status, _ in await within(asyncio.gather(*waiting))] == [200, 200]
         assert await serves_on(host)
 

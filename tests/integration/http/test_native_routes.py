@@ -216,9 +216,9 @@ async def test_a_client_that_leaves_ends_its_dispatch_and_no_other(tmp_path: Pat
         staying = await first_chunk({"steps": ["", "wait:other"]})
         assert host.supervisor.in_flight == 2
         leaving.close()
-        assert await host.control.heard("closed") == "now"
+        assert await host.control.wait_for("closed") == "now"
         await until(lambda: host.supervisor.in_flight == 1)
-        await host.control.say("other")
+        await host.control.signal("other")
         assert events(await within(staying.text()))[-1] == ("end", {})
         await until(lambda: host.supervisor.in_flight == 0)
 
@@ -229,7 +229,7 @@ async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(t
         host.control.make("begun")
         body = '{"steps": ["tell:begun", "forever"]}'
         asked = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body))
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         asked.cancel()
         await until(lambda: host.supervisor.in_flight == 0)
 
@@ -266,7 +266,7 @@ async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path, monkeyp
             text = b""
             while text.count(b": keep-alive\n\n") < 2:
                 text += await within(response.content.readany())
-            await host.control.say("more")
+            await host.control.signal("more")
             text += await response.content.read()
         assert events(text.decode()) == [("message", {"number": 0}), ("message", {"number": 1}), ("end", {})]
 
@@ -280,7 +280,7 @@ async def test_the_request_timeout_covers_the_wait_for_a_handler_that_does_not_g
             status, response = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
             assert (status, response["error"]["code"]) == (503, "handler_loading")
             assert response["error"]["retry_after"] > 0
-        await host.control.say("go")
+        await host.control.signal("go")
 
 
 async def test_the_request_timeout_covers_the_answer(tmp_path: Path) -> None:
@@ -298,13 +298,13 @@ async def test_a_full_queue_is_429_with_the_time_to_come_again(tmp_path: Path) -
         host.control.make("begun", "go")
         steps = '{"steps": ["tell:begun", "wait:go"]}'
         running_one = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=steps))
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         queued = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/echo"))
         await until(lambda: host.supervisor.status("puppet").queued == 1)
         async with host.ask("POST", "/v1/handlers/puppet/echo") as refused:
             assert refused.status == 429
             assert int(refused.headers["Retry-After"]) >= 1
             assert (await refused.json())["error"]["code"] == "queue_full"
-        await host.control.say("go")
+        await host.control.signal("go")
         assert (await running_one)[0] == 200
         assert (await queued)[0] == 200

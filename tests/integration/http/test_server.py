@@ -189,7 +189,7 @@ async def test_case_34_sigterm_refuses_new_work_and_lets_a_stream_end(tmp_path: 
                 assert response.status == 200
             async with session.post(f"{path}/echo", json={}) as refused:
                 assert (refused.status, (await refused.json())["error"]["code"]) == (503, "draining")
-            await host.control.say("more")
+            await host.control.signal("more")
             assert events(await within(stream.text())) == [("message", {"number": 1}), ("end", {})]
         await host.output()
         assert host.process.returncode == 0

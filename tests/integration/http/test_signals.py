@@ -153,7 +153,7 @@ async def test_sigusr1_unloads_what_is_idle_and_nothing_else(tmp_path: Path) -> 
             host.process.send_signal(signal.SIGUSR1)
             assert (await logged(host, "unloaded what was idle"))["handlers"] == ["puppet"]
             assert (await status(session, host))["state"] == "cold"
-            await host.control.say("more")
+            await host.control.signal("more")
             assert "event: end" in await within(stream.text())
 
 

@@ -1,4 +1,4 @@
-"""What a process uses is read from the kernel, and the measure is named where that is not possible."""
+"""The memory of a process is read from the kernel, or measured otherwise, and the measure is named."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def sleeper() -> Iterator[subprocess.Popen[str]]:
 
 
 @linux
-def test_a_process_uses_what_it_has_touched(sleeper: subprocess.Popen[str]) -> None:
+def test_a_process_uses_the_pages_that_it_has_touched(sleeper: subprocess.Popen[str]) -> None:
     memory = read_memory(sleeper.pid)
     assert memory is not None
     assert memory.measure == "pss"
@@ -69,7 +69,7 @@ def test_a_process_that_is_gone_uses_nothing(sleeper: subprocess.Popen[str]) -> 
 
 @linux
 def test_a_zombie_uses_nothing_and_needs_no_other_measure(sleeper: subprocess.Popen[str]) -> None:
-    # given: it has ended and nobody has reaped it
+    # given: it has exited and is not reaped
     sleeper.kill()
     os.waitid(os.P_PID, sleeper.pid, os.WEXITED | os.WNOWAIT)
     # then
@@ -88,8 +88,8 @@ def test_the_next_best_measure_is_uss(sleeper: subprocess.Popen[str]) -> None:
 
 @linux
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody else")
-def test_of_others_processes_rss_is_left(sleeper: subprocess.Popen[str], tmp_path: Path) -> None:
-    """Somebody else may not read what the kernel tells of the pages of root's processes."""
+def test_for_processes_of_other_users_it_is_rss(sleeper: subprocess.Popen[str], tmp_path: Path) -> None:
+    """Another user must not read the page figures of root's processes."""
     paths = [path for path in sys.path if path]
     script = (
         f"import os, sys; sys.path[:0] = {paths!r}\n"

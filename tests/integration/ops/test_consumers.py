@@ -83,10 +83,10 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
         body = '{"steps": ["tell:begun", "wait:go"]}'
         headers = bearer("key-a")
         first = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body, headers=headers))
-        await host.control.heard("begun")
+        await host.control.wait_for("begun")
         assert await echo(host, "key-a") == (429, "rate_limited")
         assert await echo(host, "key-b") == (200, "")
-        await host.control.say("go")
+        await host.control.signal("go")
         assert (await within(first))[0] == 200
         assert await echo(host, "key-a") == (200, "")
         assert host.supervisor.observation.counters.refused == {("a", "concurrency"): 1}

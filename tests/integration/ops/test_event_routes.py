@@ -36,7 +36,7 @@ async def past(host: Host, query: str = "", **headers: str) -> list[tuple[str, A
 
 
 def past_kinds(host: Host) -> list[str]:
-    return [event.kind for event in host.supervisor.observation.events.past]
+    return [event.kind for event in host.supervisor.telemetry.events.past]
 
 
 class TestStream:
@@ -79,7 +79,7 @@ class TestStream:
 
     async def test_disconnected_client_leaves_no_listener(self, tmp_path: Path) -> None:
         async with running(tmp_path) as host:
-            hub = host.supervisor.observation.events
+            hub = host.supervisor.telemetry.events
             async with host.ask("GET", "/admin/events", headers=OPERATOR) as stream:
                 await within(stream.content.readuntil(b"\n\n"))
                 assert hub.listeners == 1

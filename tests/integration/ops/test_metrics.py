@@ -43,7 +43,7 @@ async def scrape(host: Host, headers: Mapping[str, str] = OPERATOR) -> Samples:
 
 
 def past_kinds(host: Host) -> list[str]:
-    return [event.kind for event in host.supervisor.observation.events.past]
+    return [event.kind for event in host.supervisor.telemetry.events.past]
 
 
 class TestDispatches:

@@ -33,7 +33,7 @@ def cookie_of(header: str) -> dict[str, str]:
 
 
 async def audit_of(host: Host) -> list[dict[str, Any]]:
-    return [json.loads(event.data) for event in host.supervisor.observation.events.past if event.kind == "audit"]
+    return [json.loads(event.data) for event in host.supervisor.telemetry.events.past if event.kind == "audit"]
 
 
 async def test_a_cookie_is_given_for_the_token_and_is_not_the_token(tmp_path: Path) -> None:
@@ -97,7 +97,7 @@ async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_pat
         found = await audit_of(host)
         assert {(one["action"], one["result"]) for one in found} == {("sign in", "invalid_key")}
         assert "wrong" not in json.dumps(found)
-        assert host.supervisor.observation.counters.wrong_keys["operator"] == failed_login_throttle.FREE_FAILURES + 1
+        assert host.supervisor.telemetry.counters.wrong_keys["operator"] == failed_login_throttle.FREE_FAILURES + 1
         assert (await sign_in(host))[0] == 200
 
 
@@ -110,7 +110,7 @@ async def test_a_crowd_of_wrong_tokens_is_refused_without_a_look_and_harms_no_se
     async with running(tmp_path) as host:
         _, _, cookie = await sign_in(host)
         guesses = [asyncio.ensure_future(sign_in(host, f"wrong-{n}")) for n in range(failed_login_throttle.MAX_DELAYED)]
-        counters = host.supervisor.observation.counters
+        counters = host.supervisor.telemetry.counters
         await until(lambda: counters.wrong_keys["operator"] == failed_login_throttle.MAX_DELAYED)
         assert (await within(sign_in(host)))[0] == 401
         assert (await host.json("GET", "/admin/handlers", headers=cookie_of(cookie)))[0] == 200

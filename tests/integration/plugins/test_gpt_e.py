@@ -125,9 +125,9 @@ async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_thei
             async for _ in host.chunks("gpt_e", "chat", **asking("Tell me a very long story.", max_tokens=400)):
                 begun.set()
 
-        long = host.begin(read())
+        long = host.start(read())
         await within(begun.wait())
-        waiting = [host.begin(chat(host, asking("Hi", max_tokens=2))) for _ in range(3)]
+        waiting = [host.start(chat(host, asking("Hi", max_tokens=2))) for _ in range(3)]
         await until(lambda: host.supervisor.status("gpt_e").in_flight == 4)
         assert not any(task.done() for task in waiting)
         long.cancel()

@@ -24,7 +24,7 @@ from tests.support import (
 MB = 1024**2
 
 
-async def test_case_1_hundred_dispatches_on_a_cold_handler_make_one_worker_and_get_hundred_answers(
+async def test_case_1_a_hundred_first_dispatches_share_one_worker(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -35,7 +35,7 @@ async def test_case_1_hundred_dispatches_on_a_cold_handler_make_one_worker_and_g
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_case_2_activation_goes_on_when_its_first_client_leaves_and_followers_are_answered(
+async def test_case_2_an_activation_continues_when_its_first_client_leaves(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -43,33 +43,33 @@ async def test_case_2_activation_goes_on_when_its_first_client_leaves_and_follow
         tmp_path, handlers={"puppet": {"at_activation": "wait:go", "control": f"{tmp_path}/control"}}
     ) as host:
         host.control.make("go")
-        first = host.begin(host.ask(number=1))
+        first = host.start(host.ask(number=1))
         await until(lambda: host.supervisor.status("puppet").pid is not None)
-        follower = host.begin(host.ask(number=2))
+        follower = host.start(host.ask(number=2))
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait({first})
-        await host.control.say("go")
+        await host.control.signal("go")
         assert (await within(follower))["generation"] == 1
 
 
-async def test_case_2_a_worker_that_is_ready_with_nobody_waiting_stays_a_full_idle_time(tmp_path: Path) -> None:
+async def test_case_2_a_worker_that_no_dispatch_waits_for_stays_a_full_idle_time(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"at_activation": "wait:go", "control": f"{tmp_path}/control"}}
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 300.0}) as host:
         host.control.make("go")
-        only = host.begin(host.ask())
+        only = host.start(host.ask())
         await until(lambda: host.supervisor.status("puppet").pid is not None)
         only.cancel()
         await asyncio.wait({only})
-        await host.control.say("go")
+        await host.control.signal("go")
         await until(lambda: host.state() == "idle")
         expires = host.supervisor.status("puppet").expires_in
         assert expires is not None
         assert expires > 290
 
 
-async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wait_for_memory(tmp_path: Path) -> None:
+async def test_case_3_nothing_is_forked_for_dispatches_that_have_left(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     control = str(tmp_path / "control")
@@ -78,21 +78,21 @@ async def test_case_3_nothing_is_forked_for_dispatches_that_leave_while_they_wai
     handlers = {"puppet": keys, "other": {**keys, "at_activation": "wait:go"}}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
-        # It activates, and holds its reservation: what is left is not enough for another.
-        activating = host.begin(host.ask("other"))
+        # It holds its reservation while it activates: the rest is too little for another.
+        activating = host.start(host.ask("other"))
         await until(lambda: host.state("other") == "activating")
-        waiting = [host.begin(host.ask()) for _ in range(3)]
+        waiting = [host.start(host.ask()) for _ in range(3)]
         await until(lambda: host.state() == "waiting")
         for task in waiting:
             task.cancel()
         await asyncio.wait(waiting)
         assert host.state() == "cold"
         assert host.supervisor.status("puppet").pid is None
-        await host.control.say("go")
+        await host.control.signal("go")
         await within(activating)
 
 
-async def test_case_4_a_failed_import_gives_all_who_wait_one_reason_and_is_tried_again_after_a_pause(
+async def test_case_4_a_failed_import_is_the_error_of_all_and_is_retried_after_the_backoff(
     tmp_path: Path,
 ) -> None:
     package = install_plugin(tmp_path, "puppet", "raise RuntimeError('no such luck')\n", attribute="Puppet")
@@ -124,7 +124,7 @@ async def test_case_4_a_failed_import_gives_all_who_wait_one_reason_and_is_tried
         ("class Hander:\n    pass\n", "did you mean 'Hander'?"),
     ],
 )
-async def test_case_5_an_import_that_ends_the_process_or_is_broken_is_failed_and_says_why(
+async def test_case_5_an_import_that_ends_the_process_is_failed_with_its_reason(
     tmp_path: Path, source: str, told: str
 ) -> None:
     install_plugin(tmp_path, "puppet", source)
@@ -135,7 +135,7 @@ async def test_case_5_an_import_that_ends_the_process_or_is_broken_is_failed_and
         assert host.state() == "failed"
 
 
-async def test_case_6_what_an_import_prints_is_in_the_log_and_not_in_the_channel(
+async def test_case_6_the_output_of_an_import_is_in_the_log_and_not_in_the_channel(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = (
@@ -159,12 +159,12 @@ async def test_case_6_what_an_import_prints_is_in_the_log_and_not_in_the_channel
 async def test_case_7_an_import_that_never_ends_is_killed_at_its_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {
-        "puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:pid block", "activate_timeout": 1.0}
+        "puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:pid block", "activate_timeout": 4.0}
     }
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
         host.control.make("pid")
-        asked = host.begin(error_of(host.ask()))
-        await host.control.heard("pid")
+        asked = host.start(error_of(host.ask()))
+        await host.control.wait_for("pid")
         pid = host.pid()
         error = await within(asked)
         assert isinstance(error, ActivationTimeout)
@@ -172,21 +172,21 @@ async def test_case_7_an_import_that_never_ends_is_killed_at_its_deadline(tmp_pa
         assert gone(pid)
 
 
-async def test_case_8_and_9_a_slow_activation_holds_up_nobody_else(tmp_path: Path) -> None:
+async def test_case_8_and_9_a_slow_activation_delays_no_other_handler(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
-    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun block"}}
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started block"}}
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
-        host.control.make("begun")
-        slow = host.begin(host.ask())
-        await host.control.heard("begun")
+        host.control.make("started")
+        slow = host.start(host.ask())
+        await host.control.wait_for("started")
         assert (await within(host.ask("other", number=1)))["number"] == 1
         assert host.state() == "activating"
         slow.cancel()
         await asyncio.wait({slow})
 
 
-async def test_what_can_never_fit_is_refused_at_once_with_the_numbers(tmp_path: Path) -> None:
+async def test_a_handler_that_exceeds_the_limit_is_refused_at_once_with_the_figures(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = {"control": "", "memory_estimate": 900 * MB}
     before = children_of(1)

@@ -1,4 +1,4 @@
-"""Race cases 27 to 33: crashes, hangs, late answers, slow and leaving clients, huge answers."""
+"""Race cases 27 to 33: crashes, hangs, late responses, slow and leaving clients, huge responses."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from tests.support import error_of, gone, install_plugin, install_puppet, superv
 MB = 1024**2
 
 
-async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error_and_the_next_one_a_new_worker(
+async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"max_concurrency": 25}) as host:
-        asked = [host.begin(error_of(host.ask("puppet", "script", steps=["forever"]))) for _ in range(50)]
+        asked = [host.start(error_of(host.ask("puppet", "script", steps=["forever"]))) for _ in range(50)]
         await until(lambda: host.supervisor.status("puppet").in_flight == 25)
         assert host.supervisor.status("puppet").queued == 25
         os.kill(host.pid(), signal.SIGSEGV)
@@ -33,15 +33,15 @@ async def test_case_27_all_dispatches_of_a_crashed_worker_get_an_error_and_the_n
         assert (last.kind, last.signal, last.generation) == ("crash", signal.SIGSEGV, 1)
 
 
-async def test_case_28_an_answer_that_comes_after_its_deadline_reaches_nobody(tmp_path: Path) -> None:
+async def test_case_28_a_response_after_its_deadline_is_dropped(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         late = await error_of(host.ask("puppet", "script", timeout=0.1, steps=["wait:go"]))
         assert isinstance(late, DeadlineExceeded)
         assert "request_timeout" in late.message
-        asked = [host.begin(host.ask(number=number)) for number in range(20)]
-        await host.control.say("go")
+        asked = [host.start(host.ask(number=number)) for number in range(20)]
+        await host.control.signal("go")
         responses = await within(asyncio.gather(*asked))
         assert [response["number"] for response in responses] == list(range(20))
 
@@ -80,7 +80,7 @@ class Handler:
 """
 
 
-async def test_case_28_an_answer_in_spite_of_its_cancellation_reaches_no_dispatch_that_came_later(
+async def test_case_28_a_response_after_its_cancellation_reaches_no_later_dispatch(
     tmp_path: Path,
 ) -> None:
     install_plugin(tmp_path, "puppet", STUBBORN)
@@ -88,18 +88,18 @@ async def test_case_28_an_answer_in_spite_of_its_cancellation_reaches_no_dispatc
         host.control.make("go", "then")
         late = await error_of(host.ask("puppet", "late", timeout=0.1))
         assert isinstance(late, DeadlineExceeded)
-        asked = [host.begin(host.ask("puppet", "slow", number=1))]
+        asked = [host.start(host.ask("puppet", "slow", number=1))]
         await until(lambda: host.supervisor.status("puppet").in_flight == 1)
-        asked.append(host.begin(host.ask("puppet", "when_that_has_answered", number=2)))
-        await host.control.say("go")
+        asked.append(host.start(host.ask("puppet", "when_that_has_answered", number=2)))
+        await host.control.signal("go")
         assert await within(asked[1]) == {"number": 2}
         assert not asked[0].done()
-        await host.control.say("then")
+        await host.control.signal("then")
         assert await within(asked[0]) == {"number": 1}
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tmp_path: Path) -> None:
+async def test_case_29_repeated_crashes_open_the_circuit_breaker_of_one_handler_only(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
@@ -114,7 +114,7 @@ async def test_case_29_repeated_crashes_open_the_circuit_of_this_handler_only(tm
         assert (await host.ask(number=2))["number"] == 2
 
 
-async def test_case_29_after_the_pause_one_trial_decides(tmp_path: Path) -> None:
+async def test_case_29_half_open_one_dispatch_decides(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
 
@@ -126,23 +126,23 @@ async def test_case_29_after_the_pause_one_trial_decides(tmp_path: Path) -> None
             await crash()
         await until(lambda: host.state() == "cold")
         await crash()
-        # One is enough now.
+        # One crash is enough now.
         assert isinstance(await error_of(host.ask()), CircuitOpen)
         await until(lambda: host.state() == "cold")
         assert (await host.ask(number=1))["number"] == 1
-        # The trial was passed: what was before does not count any more.
+        # The circuit breaker is closed: earlier crashes no longer count.
         await crash()
         assert (await host.ask(number=2))["number"] == 2
 
 
 @pytest.mark.parametrize("how", ["SIGSTOP", "block"])
-async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Path, how: str) -> None:
+async def test_case_30_a_worker_that_misses_its_heartbeats_is_replaced(tmp_path: Path, how: str) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 0.5}) as host:
         await host.ask()
         pid = host.pid()
         steps = ["forever"] if how == "SIGSTOP" else ["block"]
-        asked = host.begin(error_of(host.ask("puppet", "script", steps=steps)))
+        asked = host.start(error_of(host.ask("puppet", "script", steps=steps)))
         await until(lambda: host.state() == "active")
         if how == "SIGSTOP":
             os.kill(pid, signal.SIGSTOP)
@@ -156,35 +156,35 @@ async def test_case_30_a_worker_without_a_sign_of_life_is_replaced(tmp_path: Pat
         assert last.kind == "hang"
 
 
-async def test_case_30_a_call_that_holds_the_worker_for_less_than_the_patience_is_no_hang(tmp_path: Path) -> None:
-    """A C extension, or a model that is read: nothing of the worker answers meanwhile."""
+async def test_case_30_a_worker_that_is_blocked_for_less_than_hang_after_stays(tmp_path: Path) -> None:
+    """A C extension, or a model that is being read: the worker responds to nothing meanwhile."""
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 60.0}) as host:
         await host.ask()
         pid = host.pid()
-        # Many heartbeats go unanswered.
+        # The worker misses many heartbeats.
         assert (await host.ask("puppet", "script", steps=["block:1"]))["pid"] == pid
         assert (await host.ask())["generation"] == 1
         assert host.supervisor.status("puppet").last_exit is None
 
 
-async def test_case_31_a_client_that_leaves_closes_what_the_worker_has_open_for_it(tmp_path: Path) -> None:
+async def test_case_31_when_a_client_leaves_the_worker_closes_its_resources(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("closed")
-        other = host.begin(host.ask("puppet", "script", steps=["forever"]))
+        other = host.start(host.ask("puppet", "script", steps=["forever"]))
         numbers: list[int] = []
 
         async def read() -> None:
             async for chunk in host.chunks(steps=["", "forever"], at_close="closed"):
                 numbers.append(chunk["number"])
 
-        stream = host.begin(read())
+        stream = host.start(read())
         await until(lambda: bool(numbers) and host.supervisor.status("puppet").in_flight == 2)
         stream.cancel()
         await asyncio.wait({stream})
         assert host.supervisor.status("puppet").in_flight == 1
-        assert await host.control.heard("closed") == "now"
+        assert await host.control.wait_for("closed") == "now"
         other.cancel()
         await asyncio.wait({other})
 
@@ -198,7 +198,7 @@ async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path:
         async with host.supervisor.lease("puppet", "flood") as lease:
             call = lease.call("flood", b'{"size": %d}' % size, streamed=True, request_id="slow", timeout=None)
             assert await call.read_chunks()
-            # It has sent what the window allows, and waits; others go on meanwhile.
+            # It has filled its window, and waits; other streams continue.
             for number in range(50):
                 assert (await host.ask(number=number))["number"] == number
             produced = int(flooded.read_text())
@@ -212,14 +212,14 @@ async def test_case_32_a_slow_client_stops_its_own_stream_and_no_other(tmp_path:
             assert int(flooded.read_text()) > produced
 
 
-async def test_case_33_an_answer_of_64_mb_is_delivered_where_that_is_allowed(tmp_path: Path) -> None:
+async def test_case_33_a_response_of_64_mb_is_delivered_if_allowed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, server={"max_answer": 65 * MB}) as host:
         response = await within(host.ask("puppet", "big", size=64 * MB))
         assert len(response) == 64 * MB
 
 
-async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+async def test_case_33_a_response_over_the_limit_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, server={"max_answer": 1 * MB}) as host:
         error = await error_of(host.ask("puppet", "big", size=64 * MB))
@@ -228,7 +228,7 @@ async def test_case_33_an_answer_over_the_limit_is_refused_and_the_worker_lives(
         assert (await host.ask())["generation"] == 1
 
 
-async def test_a_piece_that_fits_no_frame_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+async def test_a_chunk_larger_than_a_frame_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"max_frame": 64 * 1024}) as host:
 
@@ -246,9 +246,7 @@ async def test_a_piece_that_fits_no_frame_is_refused_and_the_worker_lives(tmp_pa
     ("sent", "told"),
     [("ffffffff", "4294967295 bytes"), ("00000003c1c1c1", "malformed"), ("00000002917f", "malformed")],
 )
-async def test_garbage_in_the_channel_ends_that_worker_with_a_clear_error_and_nothing_else(
-    tmp_path: Path, sent: str, told: str
-) -> None:
+async def test_garbage_in_the_channel_ends_that_worker_only(tmp_path: Path, sent: str, told: str) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path) as host:
@@ -260,12 +258,12 @@ async def test_garbage_in_the_channel_ends_that_worker_with_a_clear_error_and_no
         assert (await host.ask())["generation"] == 2
 
 
-async def test_a_frame_cut_off_by_the_workers_end_is_told(tmp_path: Path) -> None:
+async def test_a_frame_cut_off_by_a_crash_is_reported(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask()
         pid = host.pid()
-        error = host.begin(error_of(host.ask("puppet", "garbage", hex="000000ff01")))
+        error = host.start(error_of(host.ask("puppet", "garbage", hex="000000ff01")))
         await until(lambda: host.state() == "active")
         os.kill(pid, signal.SIGKILL)
         assert "SIGKILL" in (await within(error)).message

@@ -1,4 +1,4 @@
-"""Whatever goes wrong in the host itself or beside it: who waits is told, and the host works on."""
+"""Internal errors and hanging helpers: waiting callers get an error, and the host keeps working."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from handler_host.workers.worker import Worker
 from tests.support import children_of, error_of, gone, install_puppet, supervisor_harness, until, within
 
 
-async def test_a_defect_while_room_is_found_is_told_to_all_who_wait(
+async def test_an_internal_error_of_a_reservation_reaches_all_waiters(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"backoff": 0.01}) as host:
 
         async def broken(*_: Any) -> None:
-            raise RuntimeError("a defect")
+            raise RuntimeError("an internal error")
 
         with monkeypatch.context() as patch:
             patch.setattr(host.supervisor.budget, "reserve", broken)
@@ -38,7 +38,7 @@ async def test_a_defect_while_room_is_found_is_told_to_all_who_wait(
         assert (await host.ask(number=1))["number"] == 1
 
 
-async def test_an_unload_is_answered_though_the_activation_fails_before_there_is_a_process(
+async def test_an_unload_is_answered_if_the_activation_fails_before_the_fork(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
@@ -51,10 +51,10 @@ async def test_an_unload_is_answered_though_the_activation_fails_before_there_is
             raise ConfigError("[handlers.puppet] does not fit")
 
         with monkeypatch.context() as patch:
-            patch.setattr(host.supervisor, "launch_spec", misfit)
-            asked = host.begin(error_of(host.ask()))
+            patch.setattr(host.supervisor._launch_specs, "build", misfit)
+            asked = host.start(error_of(host.ask()))
             await within(planning.wait())
-            unloaded = host.begin(host.supervisor.unload("puppet"))
+            unloaded = host.start(host.supervisor.unload("puppet"))
             assert (await within(asked)).code == "handler_unloaded"
             go.set()
             await within(unloaded)
@@ -62,24 +62,24 @@ async def test_an_unload_is_answered_though_the_activation_fails_before_there_is
         assert (await host.ask(number=1))["number"] == 1
 
 
-async def test_a_failed_action_keeps_nobody_else_from_theirs(
+async def test_a_failed_action_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        granted = Lease.granted
+        grant = Lease.grant
         failed: list[Lease] = []
 
         def broken(lease: Lease, worker: Worker) -> None:
             if not failed:
                 failed.append(lease)
-                raise RuntimeError("a defect")
-            granted(lease, worker)
+                raise RuntimeError("an internal error")
+            grant(lease, worker)
 
-        monkeypatch.setattr(Lease, "granted", broken)
-        first = host.begin(host.ask(number=1))
+        monkeypatch.setattr(Lease, "grant", broken)
+        first = host.start(host.ask(number=1))
         await asyncio.sleep(0)
-        second = host.begin(host.ask(number=2))
+        second = host.start(host.ask(number=2))
         assert (await within(second))["number"] == 2
         assert "internal error: Grant of puppet failed" in caplog.text
         first.cancel()
@@ -89,14 +89,14 @@ async def test_a_failed_action_keeps_nobody_else_from_theirs(
 
 @pytest.fixture
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Give a hung fork server up sooner."""
+    """Detect a hung fork server sooner."""
     monkeypatch.setattr(client, "RESPONSE_TIMEOUT", 0.5)
     monkeypatch.setattr(client, "EXIT_TIMEOUT", 0.5)
     monkeypatch.setattr(worker, "LAUNCH_GRACE", 0.2)
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replaced(tmp_path: Path) -> None:
+async def test_a_hung_fork_server_fails_an_activation_and_is_replaced(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     handlers = {"other": {"activate_timeout": 0.5}}
@@ -113,7 +113,7 @@ async def test_a_fork_server_that_hangs_is_given_up_by_an_activation_and_replace
 
 @pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("when", ["ready", "launching"])
-async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path, when: str) -> None:
+async def test_an_unload_is_answered_while_the_fork_server_hangs(tmp_path: Path, when: str) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path, policy={"stop_grace": 0.2}) as host:
@@ -123,7 +123,7 @@ async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
         if when == "launching":
-            asked = host.begin(error_of(host.ask()))
+            asked = host.start(error_of(host.ask()))
             await until(lambda: host.state() == "activating")
         await within(host.supervisor.unload("puppet"))
         if when == "launching":
@@ -133,7 +133,7 @@ async def test_an_unload_is_answered_though_the_fork_server_hangs(tmp_path: Path
 
 
 @pytest.mark.usefixtures("impatient")
-async def test_the_host_ends_though_the_fork_server_hangs(tmp_path: Path) -> None:
+async def test_the_host_stops_while_the_fork_server_hangs(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"stop_grace": 0.2}) as host:
         await host.ask()
@@ -143,7 +143,7 @@ async def test_the_host_ends_though_the_fork_server_hangs(tmp_path: Path) -> Non
         assert gone(server)
 
 
-async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_descriptor(
+async def test_a_worker_without_a_channel_is_killed_and_leaves_no_descriptor(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
@@ -155,7 +155,7 @@ async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_de
         sockets = open_channels()
 
         async def broken(*_: Any, **__: Any) -> None:
-            raise RuntimeError("a defect")
+            raise RuntimeError("an internal error")
 
         for target, name in ((worker.Channel, "open"), (worker, "OutputLogger")):
             with monkeypatch.context() as patch:
@@ -169,11 +169,11 @@ async def test_a_worker_whose_channel_cannot_be_opened_is_ended_and_leaves_no_de
 
 
 def raises(*_: Any) -> None:
-    raise RuntimeError("a defect")
+    raise RuntimeError("an internal error")
 
 
 def open_channels() -> int:
-    """Return how many sockets and pipes this process has."""
+    """Return the number of sockets and pipes of this process."""
     found = 0
     for fd in os.listdir("/proc/self/fd"):
         with suppress(OSError):
@@ -181,26 +181,26 @@ def open_channels() -> int:
     return found
 
 
-async def test_whoever_closes_the_host_waits_until_no_process_is_left(tmp_path: Path) -> None:
+async def test_every_caller_of_close_waits_until_no_process_is_left(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
-        asked = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
+        asked = host.start(host.ask("puppet", "script", steps=["wait:go"]))
         await until(lambda: host.state() == "active")
         pid = host.pid()
-        first = host.begin(host.supervisor.close())
+        first = host.start(host.supervisor.close())
         await until(lambda: host.state() == "draining" or host.supervisor.draining)
-        second = host.begin(host.supervisor.close())
+        second = host.start(host.supervisor.close())
         await asyncio.sleep(0)
         first.cancel()
         await asyncio.wait({first})
         assert not second.done()
-        await host.control.say("go")
+        await host.control.signal("go")
         await within(asyncio.gather(asked, second))
         assert gone(pid)
 
 
-async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an_unload_works(
+async def test_at_the_descriptor_limit_an_unload_works_and_measuring_recovers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
@@ -222,12 +222,12 @@ async def test_at_the_limit_of_descriptors_memory_is_measured_again_later_and_an
         await until(lambda: host.supervisor.status("puppet").pss is not None)
 
 
-async def test_an_observer_that_fails_is_told_in_the_log_at_once_and_disturbs_nothing(
+async def test_a_failing_observer_is_logged_and_affects_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        monkeypatch.setattr(host.supervisor.observation, "_observer", raises)
+        monkeypatch.setattr(host.supervisor.telemetry, "_observer", raises)
         assert (await host.ask(number=1))["number"] == 1
         await until(lambda: "the application's observer failed at 'activated'" in caplog.text)
         monkeypatch.undo()

@@ -1,4 +1,4 @@
-"""What a plugin raises that is no ``Exception``: one answer to that dispatch, and nothing else is disturbed."""
+"""Exceptions of a plugin outside of ``Exception``: one error for that dispatch, and no other effect."""
 
 from __future__ import annotations
 
@@ -86,10 +86,10 @@ KINDS = (
 
 
 @pytest.mark.parametrize("operation", ["coroutine", "stream", "thread", "iterator"])
-async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tmp_path: Path, operation: str) -> None:
+async def test_any_exception_of_an_operation_is_one_error_and_the_worker_lives(tmp_path: Path, operation: str) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
-        other = host.begin(host.ask("puppet", "wait", seconds=0.1))
+        other = host.start(host.ask("puppet", "wait", seconds=0.1))
         for kind in KINDS:
             chunks = []
 
@@ -107,13 +107,13 @@ async def test_whatever_an_operation_raises_is_one_error_and_the_worker_lives(tm
         assert (status.generation, status.in_flight) == (1, 0)
 
 
-async def test_an_operation_that_cancels_itself_is_answered(tmp_path: Path) -> None:
+async def test_an_operation_that_cancels_itself_gets_a_response(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert isinstance(await error_of(host.ask("puppet", "cancels_itself")), HandlerFault)
 
 
-async def test_an_error_of_odd_content_does_not_break_the_channel(tmp_path: Path) -> None:
+async def test_an_error_with_odd_content_does_not_break_the_channel(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert isinstance(await error_of(host.ask("puppet", "odd_error")), InvalidInput)
@@ -122,7 +122,7 @@ async def test_an_error_of_odd_content_does_not_break_the_channel(tmp_path: Path
 
 @pytest.mark.parametrize("kind", ["KeyboardInterrupt", "GeneratorExit", "CancelledError", "Unspeakable"])
 @pytest.mark.parametrize("isolation", ["process", "inline"])
-async def test_whatever_activate_raises_is_told_as_the_reason(
+async def test_any_exception_of_activate_is_the_reason(
     tmp_path: Path, kind: str, isolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -137,7 +137,7 @@ async def test_whatever_activate_raises_is_told_as_the_reason(
 
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "asyncio.CancelledError"])
-async def test_whatever_an_import_raises_is_told_as_the_reason(tmp_path: Path, raised: str) -> None:
+async def test_any_exception_of_an_import_is_the_reason(tmp_path: Path, raised: str) -> None:
     install_plugin(tmp_path, "puppet", f"import asyncio\nraise {raised}\n")
     async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask())
@@ -145,13 +145,11 @@ async def test_whatever_an_import_raises_is_told_as_the_reason(tmp_path: Path, r
         assert raised.rpartition(".")[2] in error.message
 
 
-async def test_a_client_that_leaves_is_no_error_of_the_handler(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_client_that_leaves_causes_no_handler_error(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         await host.ask("puppet", "wait", seconds=0)
-        asked = host.begin(host.ask("puppet", "wait", seconds=60))
+        asked = host.start(host.ask("puppet", "wait", seconds=60))
         await asyncio.sleep(0)
         asked.cancel()
         await asyncio.wait({asked})
@@ -159,7 +157,7 @@ async def test_a_client_that_leaves_is_no_error_of_the_handler(
     assert "failed" not in caplog.text
 
 
-async def test_a_callback_that_ends_the_worker_is_a_crash_and_the_log_has_its_traceback(
+async def test_a_callback_that_ends_the_worker_is_a_crash_with_a_traceback(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
@@ -190,7 +188,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("kind", ["SystemExit", "GeneratorExit", "asyncio.CancelledError"])
-async def test_whatever_a_closing_callback_raises_keeps_none_of_the_others_back(
+async def test_any_exception_of_a_closing_callback_leaves_the_others_running(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_plugin(tmp_path, "puppet", CLOSING.replace("KIND", kind))

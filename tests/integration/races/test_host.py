@@ -1,4 +1,4 @@
-"""Race cases 34 to 39 and 45: the host itself, its fork server, and what is left behind."""
+"""Race cases 34 to 39 and 45: the host itself, its fork server, and leaks."""
 
 from __future__ import annotations
 
@@ -32,50 +32,50 @@ from tests.support import (
 )
 
 
-async def test_case_34_shutdown_lets_a_stream_end_aborts_an_activation_and_refuses_new_work(tmp_path: Path) -> None:
+async def test_case_34_a_shutdown_ends_streams_aborts_activations_and_refuses_new_work(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     control = f"{tmp_path}/control"
-    handlers = {"other": {"control": control, "at_activation": "tell:begun block"}}
+    handlers = {"other": {"control": control, "at_activation": "tell:started block"}}
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
-        host.control.make("go", "begun")
+        host.control.make("go", "started")
         numbers: list[int] = []
 
         async def read() -> None:
             async for chunk in host.chunks(steps=["", "wait:go"]):
                 numbers.append(chunk["number"])
 
-        stream = host.begin(read())
-        activating = host.begin(error_of(host.ask("other")))
-        await host.control.heard("begun")
+        stream = host.start(read())
+        activating = host.start(error_of(host.ask("other")))
+        await host.control.wait_for("started")
         await until(lambda: bool(numbers))
-        closing = host.begin(host.supervisor.close())
+        closing = host.start(host.supervisor.close())
         assert isinstance(await within(activating), Draining)
         assert isinstance(await error_of(host.ask()), Draining)
         assert host.supervisor.draining
-        await host.control.say("go")
+        await host.control.signal("go")
         await within(stream)
         assert numbers == [0, 1]
         await within(closing)
 
 
-async def test_case_34_the_deadline_ends_what_does_not_end_by_itself(tmp_path: Path) -> None:
+async def test_case_34_the_deadline_ends_the_rest(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, server={"drain_timeout": 0.1}) as host:
-        asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
+        asked = host.start(error_of(host.ask("puppet", "script", steps=["forever"])))
         await until(lambda: host.state() == "active")
         await within(host.supervisor.close())
         assert isinstance(await within(asked), Draining)
 
 
-async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispatch_hangs(tmp_path: Path) -> None:
+async def test_case_35_a_killed_fork_server_is_replaced_and_no_dispatch_hangs(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
         await host.ask()
         pid = host.pid()
-        script = host.begin(error_of(host.ask("puppet", "script", steps=["children", "forever"])))
-        child = int(await host.control.heard("child"))
+        script = host.start(error_of(host.ask("puppet", "script", steps=["children", "forever"])))
+        child = int(await host.control.wait_for("child"))
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGKILL)
         error = await within(script)
@@ -85,22 +85,22 @@ async def test_case_35_a_killed_fork_server_is_noticed_and_replaced_and_no_dispa
         assert (await host.ask())["generation"] == 2
 
 
-async def test_case_35_an_activation_that_loses_its_fork_server_is_no_fault_of_the_handler(tmp_path: Path) -> None:
+async def test_case_35_an_activation_that_loses_its_fork_server_gets_no_backoff(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
-        host.control.make("begun", "go")
-        asked = host.begin(error_of(host.ask()))
-        await host.control.heard("begun")
+        host.control.make("started", "go")
+        asked = host.start(error_of(host.ask()))
+        await host.control.wait_for("started")
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGKILL)
         error = await within(asked)
         assert isinstance(error, OutOfResources)
         assert error.retry_after is not None
-        # It is not paused: the next one is activated at once.
-        again = host.begin(host.ask(number=1))
-        await host.control.heard("begun")
-        await host.control.say("go")
+        # Without a backoff the next dispatch activates at once.
+        again = host.start(host.ask(number=1))
+        await host.control.wait_for("started")
+        await host.control.signal("go")
         assert (await within(again))["number"] == 1
 
 
@@ -112,7 +112,7 @@ async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_pat
             await host.ask()
             await host.supervisor.unload("puppet")
 
-        # Threads are made at the first cycles: of the tests' own pool, and the one that measures.
+        # The first cycles start threads: the tests' own pool, and the memory sampler.
         for _ in range(10):
             await cycle()
         (server,) = (await host.supervisor.memory()).fork_server_pids
@@ -125,21 +125,21 @@ async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_pat
                 "workers": len(children_of(server)),
             }
 
-        # The thread that measures has a file open at times: what counts is what is held without it.
+        # The memory sampler has a file open at times: only descriptors that stay open count.
         before = held()
         for _ in range(10):
             await host.supervisor.memory()
             before = {name: min(number, before[name]) for name, number in held().items()}
         for _ in range(100):
             await within(cycle())
-        # What is on its way out goes; a leak stays.
+        # A descriptor that is being closed goes; a leak stays.
         with suppress(TimeoutError):
             await until(lambda: all(number <= before[name] for name, number in held().items()))
         assert {name: number for name, number in held().items() if number > before[name]} == {}, before
         assert host.supervisor.status("puppet").generation == 110
 
 
-async def test_case_37_generation_and_state_never_run_backwards_for_who_reads_the_list_all_the_time(
+async def test_case_37_generation_and_state_never_run_backwards_for_a_constant_reader(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -154,10 +154,10 @@ async def test_case_37_generation_and_state_never_run_backwards_for_who_reads_th
                 seen.append((status.generation, order[status.state]))
                 if status.state in ("cold", "waiting"):
                     assert status.pid is None
-                # Not at each turn of the loop: that would keep the threads that read memory waiting for seconds.
+                # Not in each iteration of the loop: that would block the memory sampler's thread for seconds.
                 await asyncio.sleep(0.0005)
 
-        watching = host.begin(watch())
+        watching = host.start(watch())
         for _ in range(50):
             await host.ask()
             await host.supervisor.unload("puppet")
@@ -185,7 +185,7 @@ async def test_case_38_a_jump_of_the_wall_clock_disturbs_no_timer(
         assert status.idle_for < 60
 
 
-async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clearly_and_works_again_after(
+async def test_case_39_at_the_descriptor_limit_an_activation_is_refused_and_recovers(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -212,14 +212,14 @@ async def test_case_39_at_the_limit_of_descriptors_an_activation_is_refused_clea
         assert (await host.ask())["generation"] == 2
 
 
-async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_workers_go_on(tmp_path: Path) -> None:
+async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_workers_live(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path) as host:
         pid = (await host.ask("other"))["pid"]
         (server,) = (await host.supervisor.memory()).fork_server_pids
         limits = resource.prlimit(server, resource.RLIMIT_NOFILE)
-        # No number is left for what it is sent with the request.
+        # No descriptor is left for those sent with the request.
         resource.prlimit(server, resource.RLIMIT_NOFILE, (1, limits[1]))
         error = await error_of(host.ask())
         assert isinstance(error, OutOfResources)
@@ -234,7 +234,7 @@ PIDS = Path("/sys/fs/cgroup/pids")
 
 @pytest.fixture
 def few_processes() -> Iterator[Path]:
-    """A control group in which no process can be started: root is not held by ``ulimit -u``."""
+    """A control group in which no process can be started: ``ulimit -u`` does not bind root."""
     group = PIDS / f"handler-host-test-{secrets.token_hex(4)}"
     try:
         group.mkdir()
@@ -245,7 +245,7 @@ def few_processes() -> Iterator[Path]:
     group.rmdir()
 
 
-async def test_case_39_at_the_limit_of_processes_an_activation_is_refused_clearly_and_works_again_after(
+async def test_case_39_at_the_process_limit_an_activation_is_refused_and_recovers(
     tmp_path: Path, few_processes: Path
 ) -> None:
     install_puppet(tmp_path)
@@ -260,14 +260,14 @@ async def test_case_39_at_the_limit_of_processes_an_activation_is_refused_clearl
         assert "ulimit -u" in error.message
         assert error.retry_after is not None
         assert (await host.ask("other", number=1))["number"] == 1
-        # The system is to blame, not the handler: it is not paused.
+        # The system is the cause, not the handler: it gets no backoff.
         assert host.state() == "cold"
         (few_processes / "pids.max").write_text("max")
         assert (await host.ask(number=2))["number"] == 2
     await until(lambda: not (few_processes / "cgroup.procs").read_text().strip())
 
 
-async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_removed_until_it_is_unloaded(
+async def test_case_45_a_worker_of_a_removed_distribution_runs_until_it_is_unloaded(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -286,7 +286,7 @@ async def test_case_45_a_running_worker_goes_on_after_its_distribution_was_remov
         assert host.supervisor.statuses() == []
 
 
-async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobody_has(
+async def test_case_45_a_load_during_the_removal_leaves_no_worker_without_a_controller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
@@ -305,7 +305,7 @@ async def test_case_45_a_load_that_meets_the_removal_leaves_no_worker_that_nobod
         assert (await host.supervisor.memory()).fork_server_pids == []
 
 
-async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_after_a_rescan(tmp_path: Path) -> None:
+async def test_case_45_a_rescan_finds_new_and_upgraded_distributions(tmp_path: Path) -> None:
     async with supervisor_harness(tmp_path) as host:
         assert isinstance(await error_of(host.ask()), UnknownHandler)
         install_puppet(tmp_path)
@@ -320,7 +320,7 @@ async def test_case_45_a_newly_installed_and_an_upgraded_distribution_are_there_
         assert host.supervisor.status("puppet").version == "2.0"
 
 
-async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path: Path) -> None:
+async def test_an_idle_fork_server_exits_and_is_started_again(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"linger": 0.05}) as host:
         await host.ask()
@@ -332,19 +332,19 @@ async def test_the_fork_server_goes_when_it_is_of_no_use_and_comes_back(tmp_path
         assert (await host.ask())["generation"] == 2
 
 
-async def test_without_lingering_each_worker_may_get_a_fork_server_of_its_own(tmp_path: Path) -> None:
+async def test_without_linger_each_worker_may_get_its_own_fork_server(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path, workers={"linger": 0.0}) as host:
         for generation in range(1, 6):
-            unloaded = host.begin(host.supervisor.unload("other"))
+            unloaded = host.start(host.supervisor.unload("other"))
             assert (await host.ask())["generation"] == generation
             await within(unloaded)
             assert (await host.ask("other"))["generation"] == generation
             await within(host.supervisor.unload("puppet"))
 
 
-async def test_case_35_a_fork_server_that_dies_during_a_fork_is_told_and_replaced(
+async def test_case_35_a_fork_server_that_dies_during_a_fork_is_reported_and_replaced(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
@@ -353,16 +353,16 @@ async def test_case_35_a_fork_server_that_dies_during_a_fork_is_told_and_replace
         await host.ask("other")
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
-        waiting = [host.begin(error_of(host.ask())) for _ in range(3)]
+        waiting = [host.start(error_of(host.ask())) for _ in range(3)]
         await until(lambda: host.state() == "activating")
-        leaving = host.begin(host.ask("other", "script", steps=["forever"]))
+        leaving = host.start(host.ask("other", "script", steps=["forever"]))
         await asyncio.sleep(0)
         os.kill(server, signal.SIGKILL)
         errors = await within(asyncio.gather(*waiting))
         assert {type(error) for error in errors} == {OutOfResources}
         assert {error.status for error in errors} == {503}
         assert isinstance(await error_of(leaving), HandlerCrashed)
-        # Nobody is to blame: it is tried again at once.
+        # Not the handler's failure: the retry is immediate.
         assert (await host.ask())["generation"] == 2
         gc.collect()
     assert "never retrieved" not in caplog.text

@@ -1,4 +1,4 @@
-"""Race case 25 for real, and the limit as the kernel has it: the host in a control group of its own."""
+"""Race case 25 with a real OOM kill, and the real limit: the host in a control group of its own."""
 
 from __future__ import annotations
 
@@ -71,7 +71,7 @@ async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited
     config = f'[memory]\n{memory}\n[defaults]\npreload = []\n[catalog]\nroots = ["{root}"]\ninclude_sys_path = false\n'
     config += "".join(f'[handlers.{name}]\ncontrol = "{root}/control"\n' for name in ("puppet", "other"))
     (root / "host.toml").write_text(config)
-    # The group is entered before the host begins, so that all it takes is counted there.
+    # The shell enters the group before it starts the host, so that all its memory is counted there.
     enter = f'echo $$ > {group}/cgroup.procs && exec "$@"'
     command = [sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(root / "host.toml")]
     with (root / "log").open("w") as log:
@@ -95,20 +95,20 @@ async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited
         process.kill()
         process.wait()
         process.stdout.close()
-        # What it had is gone with it.
+        # Its reservation is released.
         await until(lambda: not (group / "cgroup.procs").read_text().strip())
 
 
-async def test_case_25_a_worker_that_the_kernel_kills_for_memory_is_told_and_gets_more_room_the_next_time(
+async def test_case_25_a_worker_killed_by_the_kernel_is_recognized_and_the_next_reserves_more(
     group: Path, tmp_path: Path
 ) -> None:
-    # The host is told of a limit that is not there, so that it is the kernel's that is met.
+    # The host gets a limit that is too high, so that the kernel's is reached.
     async with limited(group, tmp_path, 'limit = "8GB"') as host:
         for name in ("go", "end"):
             os.mkfifo(tmp_path / "control" / name)
         await host.ask("POST", "/admin/handlers/puppet/load")
         before = (await host.memory())["handlers"]["puppet"]
-        # Busy: an idle one may be evicted for the shortage that a kill tells of.
+        # Busy: an idle one might be evicted for the pressure that a kill reports.
         async with (
             host.stream("other", {"steps": ["", "wait:end"]}) as others,
             host.stream("puppet", {"steps": ["", "wait:go", "allocate:600"]}) as events,
@@ -121,10 +121,10 @@ async def test_case_25_a_worker_that_the_kernel_kills_for_memory_is_told_and_get
             assert not gone(other)
             await within(asyncio.to_thread((tmp_path / "control" / "end").write_text, "now"))
             whole = (await within(others.read())).decode()
-        # The other worker lives, with what it has under way, and so does the host.
+        # The other worker lives, with its dispatches in flight, and so does the host.
         assert '{"number":1}' in whole
         assert "event: end" in whole
-        # The status was sent long ago: it ends with an event.
+        # The status was sent before: the stream ends with an error event.
         assert "event: error" in rest
         assert "handler_crashed" in rest
         assert "out of memory" in rest
@@ -141,7 +141,7 @@ async def test_case_25_a_worker_that_the_kernel_kills_for_memory_is_told_and_get
         assert (status, response["generation"]) == (200, 2)
 
 
-async def test_case_25_an_activation_that_the_kernel_kills_for_memory_says_so(group: Path, tmp_path: Path) -> None:
+async def test_case_25_an_activation_killed_by_the_kernel_says_so(group: Path, tmp_path: Path) -> None:
     async with limited(group, tmp_path, 'limit = "8GB"') as host:
         config = (tmp_path / "puppet" / "__init__.py").read_text()
         (tmp_path / "puppet" / "__init__.py").write_text(f"{config}\nKEPT = b'x' * (600 * 1024**2)\n")
@@ -151,14 +151,14 @@ async def test_case_25_an_activation_that_the_kernel_kills_for_memory_says_so(gr
         assert (await host.memory())["handlers"]["puppet"]["last_exit"]["kind"] == "out of memory"
 
 
-async def test_the_limit_is_that_of_the_group_and_is_read_again_when_it_changes(group: Path, tmp_path: Path) -> None:
+async def test_the_limit_is_that_of_the_group_and_follows_its_changes(group: Path, tmp_path: Path) -> None:
     async with limited(group, tmp_path, 'headroom = "10%"') as host:
         report = await host.memory()
         assert (report["limit"], report["limit_source"]) == (400 * MB, "cgroup v1")
         assert report["limit_path"] == str(group / "memory.limit_in_bytes")
         assert report["usable"] == 360 * MB
         assert (await host.ask("POST", "/v1/handlers/other/echo", {}))[0] == 200
-        # Less than what is used: who is idle goes.
+        # Less than the usage: the idle handler is evicted.
         (group / "memory.limit_in_bytes").write_text(str(200 * MB))
         report = await host.memory()
         assert report["limit"] == 200 * MB
@@ -167,7 +167,7 @@ async def test_the_limit_is_that_of_the_group_and_is_read_again_when_it_changes(
         assert status == 200, response
 
 
-async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: Path) -> None:
+async def test_memory_of_other_processes_in_the_group_is_not_available(group: Path, tmp_path: Path) -> None:
     async with limited(group, tmp_path, 'headroom = 0\nwait = "100ms"\ndefault_estimate = "120MB"') as host:
         free = (await host.memory())["room"]
         script = "import sys; kept = b'x' * (310 * 1024**2); print('ready', flush=True); sys.stdin.read()"
@@ -185,7 +185,7 @@ async def test_what_others_hold_of_the_group_is_no_room(group: Path, tmp_path: P
             assert (status, response["error"]["code"]) == (503, "memory_budget")
             neighbour.communicate()
         async with asyncio.timeout(30):
-            # The kernel sums its counters up every two seconds.
-            while (await host.memory())["others"] > 100 * MB:  # noqa: ASYNC110 - nobody tells when
+            # The kernel updates its sums every two seconds.
+            while (await host.memory())["others"] > 100 * MB:  # noqa: ASYNC110 - no event reports it
                 await asyncio.sleep(0.1)
         assert (await host.ask("POST", "/v1/handlers/puppet/echo", {}))[0] == 200

@@ -49,7 +49,7 @@ def write_project(directory: Path, name: str, version: str) -> Path:
     (package / "__init__.py").write_text("")
     part = package / "part.py"
     part.write_text(SOURCE.format(version=version))
-    # Bytecode is told from its source by size and whole seconds.
+    # Python compares bytecode with its source by size and whole seconds.
     seconds = 1_700_000_000 + 100 * int(version.partition(".")[0])
     os.utime(part, (seconds, seconds))
     return directory
@@ -77,7 +77,7 @@ class Environment:
         assert done.returncode == 0, done.stdout + done.stderr
 
     def install(self, base: Path, version: str) -> None:
-        """Install that version of all plugins: an editable from where it lies, a wheel from a tree of its own."""
+        """Install that version of all plugins: an editable from its source, a wheel from a copy."""
         words: list[str] = []
         for name in NAMES:
             if name.endswith("_editable"):
@@ -91,8 +91,8 @@ async def versions(host: SupervisorHarness) -> dict[str, str]:
     return {name: await within(host.ask(name, "version")) for name in NAMES}
 
 
-async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_the_host_runs(tmp_path: Path) -> None:
-    """Given a running host, when pip does its work, then old streams end on old code and the next dispatch is new."""
+async def test_plugins_are_installed_upgraded_and_removed_while_the_host_runs(tmp_path: Path) -> None:
+    """Old streams end on old code, and the next dispatch runs the new code."""
     environment = Environment(tmp_path / "venv")
     go = tmp_path / "go"
     async with supervisor_harness(environment.site) as host:
@@ -107,9 +107,9 @@ async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_t
         environment.install(tmp_path, "2.0")
         report = await host.supervisor.rescan()
         assert (report.changed, report.problems) == (sorted(NAMES), {})
-        reloads = [host.begin(host.supervisor.reload(name)) for name in NAMES]
+        reloads = [host.start(host.supervisor.reload(name)) for name in NAMES]
         await until(lambda: all(host.state(name) == "draining" for name in NAMES))
-        asked = host.begin(versions(host))
+        asked = host.start(versions(host))
         go.touch()
         for name, stream in streams.items():
             assert [chunk async for chunk in stream] == ["1.0"], name
@@ -120,6 +120,6 @@ async def test_plugins_are_installed_upgraded_under_a_stream_and_removed_while_t
 
         environment.pip("uninstall", "--yes", *(f"gpt-{name}" for name in NAMES))
         assert (await host.supervisor.rescan()).removed == sorted(NAMES)
-        for name in NAMES:  # the workers that run go on until they are unloaded
+        for name in NAMES:  # running workers stay until they are unloaded
             await within(host.supervisor.unload(name))
             assert isinstance(await error_of(host.ask(name, "version")), UnknownHandler)

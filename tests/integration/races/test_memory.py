@@ -1,4 +1,4 @@
-"""Race cases 20 to 26: room is made and given away while handlers activate, answer, grow and are killed.
+"""Race cases 20 to 26: memory is freed and reserved while handlers activate, respond, grow and are killed.
 
 What a handler takes is laid down as learned by an earlier run, so that a worker of
 a few megabytes counts as one of a gigabyte; where the real footprint matters, the
@@ -42,11 +42,11 @@ pytestmark = pytest.mark.alone
 
 MB = 1024**2
 SIZE = 1000 * MB
-"""What each handler of these tests was learned to take, where nothing else is said."""
+"""The learned footprint of each handler, by default."""
 
 
 def prepare(root: Path, *names: str, size: int = SIZE) -> dict[str, Any]:
-    """Install puppets that were learned to take ``size``; return the keys of ``[memory]`` for it."""
+    """Install puppets with a learned footprint of ``size``; return the keys of ``[memory]`` for it."""
     footprints = FootprintStore(root / "memory.json")
     for name in names:
         install_puppet(root, name)
@@ -71,38 +71,40 @@ async def test_case_20_a_handler_that_activates_is_never_evicted_for_another(tmp
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go")
         await host.ask("victim")
-        slow = host.begin(host.ask("slow"))
+        slow = host.start(host.ask("slow"))
         await until(lambda: host.supervisor.status("slow").pid is not None)
         pid = host.pid("slow")
-        # There is room for two of them only.
+        # Only two of them fit.
         assert (await host.ask("other"))["generation"] == 1
         assert exit_of(host, "victim") == "evicted"
         assert host.state("slow") == "activating"
-        await host.control.say("go")
+        await host.control.signal("go")
         assert (await within(slow))["pid"] == pid
 
 
-async def test_case_21_who_has_just_become_ready_answers_before_it_can_be_evicted(tmp_path: Path) -> None:
+async def test_case_21_a_new_worker_responds_before_it_can_be_evicted(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "first", "second") | {"limit": 1700 * MB}
     handlers = {"first": control(tmp_path, at_activation="wait:go")}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         host.control.make("go", "finish")
-        first = host.begin(host.ask("first", "script", steps=["wait:finish"]))
+        first = host.start(host.ask("first", "script", steps=["wait:finish"]))
         await until(lambda: host.state("first") == "activating")
-        second = host.begin(host.ask("second"))
+        second = host.start(host.ask("second"))
         await until(lambda: host.state("second") == "waiting")
-        await host.control.say("go")
+        await host.control.signal("go")
         await until(lambda: host.state("first") == "active")
         assert host.state("second") == "waiting"
-        await host.control.say("finish")
+        await host.control.signal("finish")
         await within(first)
-        # The answer was delivered; now it may go.
+        # The response was delivered; now it may be evicted.
         await within(second)
         assert exit_of(host, "first") == "evicted"
 
 
-async def test_case_22_of_two_that_wait_for_one_victim_one_takes_its_room_and_none_is_stranded(tmp_path: Path) -> None:
-    # Nobody samples meanwhile: it is the end of a worker itself that lets the next one in.
+async def test_case_22_of_two_that_wait_for_one_eviction_one_gets_the_memory_and_none_is_stranded(
+    tmp_path: Path,
+) -> None:
+    # No sample is taken meanwhile: the exit of a worker itself admits the next one.
     memory = prepare(tmp_path, "victim", "one", "two") | {"limit": 1700 * MB, "sample_interval": 600.0}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("victim")
@@ -134,7 +136,7 @@ async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_us
         assert [host.state(name) for name in ("oldest", "older", "newer")] == ["idle", "cold", "idle"]
 
 
-async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_nothing_is_killed(tmp_path: Path) -> None:
+async def test_case_23_with_all_busy_a_dispatch_waits_and_is_refused_and_nothing_is_killed(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.2}
     async with supervisor_harness(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
         host.control.make("go")
@@ -144,7 +146,7 @@ async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_no
             async for chunk in host.chunks("busy", steps=["", "wait:go"]):
                 numbers.append(chunk["number"])
 
-        stream = host.begin(read())
+        stream = host.start(read())
         await until(lambda: bool(numbers))
         error = await error_of(host.ask("other"))
         assert isinstance(error, MemoryBudget)
@@ -155,21 +157,21 @@ async def test_case_23_where_all_are_busy_a_dispatch_waits_and_is_refused_and_no
         assert error.details["needed"] == SIZE
         assert host.supervisor.status("other").pid is None
         assert (await host.supervisor.memory()).refused == 1
-        await host.control.say("go")
+        await host.control.signal("go")
         await within(stream)
         assert numbers == [0, 1]
         assert (await host.ask("other", number=7))["number"] == 7
 
 
-async def test_case_23_retry_after_is_what_the_busy_one_usually_takes(tmp_path: Path) -> None:
-    """The pause is measured: who was busy for a moment each time is expected to be free in a moment."""
+async def test_case_23_retry_after_is_the_usual_time_of_the_busy_handler(tmp_path: Path) -> None:
+    """``Retry-After`` is estimated: a handler that was busy for a moment each time is soon idle."""
     memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.05}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         for _ in range(8):
             await host.ask("busy")
-        stream = host.begin(error_of(host.ask("busy", "script", steps=["forever"])))
+        stream = host.start(error_of(host.ask("busy", "script", steps=["forever"])))
         await until(lambda: host.state("busy") == "active")
-        host.supervisor._memory_monitor.footprints.record_stop(("busy", "busy", "1.0"), 7.0)
+        host.supervisor._memory.footprints.record_stop(("busy", "busy", "1.0"), 7.0)
         error = await error_of(host.ask("other"))
         assert error.retry_after is not None
         assert 7.0 <= error.retry_after < 15.0
@@ -177,7 +179,7 @@ async def test_case_23_retry_after_is_what_the_busy_one_usually_takes(tmp_path: 
         await asyncio.wait({stream})
 
 
-async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_right_the_next_time(
+async def test_case_24_a_low_estimate_costs_an_idle_handler_and_is_right_the_next_time(
     tmp_path: Path,
 ) -> None:
     own = read_memory(os.getpid())
@@ -198,7 +200,7 @@ async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_
         learned = (await host.supervisor.memory()).handlers["large"]
         assert learned.expected_source == "learned"
         assert learned.expected > 200 * MB
-    # After a restart it is known before the fork: the idle one goes first.
+    # After a restart it is known before the fork: the idle handler is evicted first.
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         assert (await host.supervisor.memory()).handlers["large"].expected > 200 * MB
         await host.ask("idle")
@@ -206,13 +208,13 @@ async def test_case_24_an_estimate_that_is_too_low_costs_an_idle_handler_and_is_
         assert host.state("idle") == "cold"
 
 
-async def test_case_25_a_worker_killed_by_nobody_known_is_told_from_a_crash_and_from_a_shortage(
+async def test_case_25_a_kill_of_unknown_origin_differs_from_a_crash_and_from_an_oom_kill(
     tmp_path: Path,
 ) -> None:
-    """The kernel's own kill is in ``test_kernel_limit.py``: it takes a control group."""
+    """The kernel's own kill is in ``test_kernel_limit.py``: it needs a control group."""
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        asked = host.begin(error_of(host.ask("puppet", "script", steps=["forever"])))
+        asked = host.start(error_of(host.ask("puppet", "script", steps=["forever"])))
         await until(lambda: host.state() == "active")
         os.kill(host.pid(), signal.SIGKILL)
         error = await within(asked)
@@ -229,7 +231,7 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
     handlers = {"pinned": control(tmp_path, pin=True)}
     async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
         await host.ask("pinned")
-        # What was reserved for the fork server has become the fork server's own.
+        # The reservation for the fork server has become its own usage.
         await host.supervisor.memory()
         error = await error_of(host.ask("other"))
         assert isinstance(error, ExceedsMemoryLimit)
@@ -243,7 +245,7 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
         assert (await host.ask("other", number=7))["number"] == 7
 
 
-async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_with_the_numbers(tmp_path: Path) -> None:
+async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
     async with supervisor_harness(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
         error = await error_of(host.supervisor.load("pinned"))
@@ -254,40 +256,40 @@ async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_w
         assert host.supervisor.status("pinned").pid is None
 
 
-async def test_a_worker_over_its_soft_limit_is_replaced_when_it_has_ended_what_it_does(tmp_path: Path) -> None:
+async def test_a_worker_over_its_soft_limit_is_replaced_after_its_dispatches(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_soft_limit=100 * MB)
     async with supervisor_harness(tmp_path, handlers={"puppet": keys}, memory={"sample_interval": 0.1}) as host:
         host.control.make("go")
-        script = host.begin(host.ask("puppet", "script", steps=["allocate:150", "wait:go"]))
+        script = host.start(host.ask("puppet", "script", steps=["allocate:150", "wait:go"]))
         await until(lambda: host.state() == "draining")
-        later = host.begin(host.ask(number=1))
-        await host.control.say("go")
+        later = host.start(host.ask(number=1))
+        await host.control.signal("go")
         await within(script)
         assert (await within(later))["generation"] == 2
         assert exit_of(host, "puppet") == "recycled"
 
 
-async def test_a_dispatch_beyond_the_hard_limit_is_refused_and_others_of_the_worker_end_as_they_should(
+async def test_a_dispatch_over_the_hard_limit_fails_and_others_of_the_worker_end_normally(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_hard_limit=400 * MB)
     async with supervisor_harness(tmp_path, handlers={"puppet": keys}) as host:
         host.control.make("go")
-        other = host.begin(host.ask("puppet", "script", steps=["wait:go"]))
+        other = host.start(host.ask("puppet", "script", steps=["wait:go"]))
         await until(lambda: host.state() == "active")
         error = await error_of(host.ask("puppet", "script", steps=["allocate:500"]))
         assert isinstance(error, HandlerOutOfMemory)
         assert error.status == 502
         await until(lambda: host.state() == "draining")
-        await host.control.say("go")
+        await host.control.signal("go")
         assert (await within(other))["pid"]
         assert (await host.ask())["generation"] == 2
         assert exit_of(host, "puppet") == "out of memory"
 
 
-async def test_an_activation_beyond_the_hard_limit_fails_and_says_so(tmp_path: Path) -> None:
+async def test_an_activation_over_the_hard_limit_fails_and_says_so(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     keys = control(tmp_path, memory_hard_limit=400 * MB, at_activation="allocate:500")
     async with supervisor_harness(tmp_path, handlers={"puppet": keys}) as host:
@@ -298,9 +300,7 @@ async def test_an_activation_beyond_the_hard_limit_fails_and_says_so(tmp_path: P
 
 
 @pytest.mark.parametrize("retried", [True, False])
-async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_it_may(
-    tmp_path: Path, retried: bool
-) -> None:
+async def test_a_dispatch_runs_twice_only_with_retry_on_crash(tmp_path: Path, retried: bool) -> None:
     source = "\n".join(
         [
             "import os",
@@ -329,10 +329,10 @@ async def test_a_dispatch_runs_a_second_time_only_where_its_manifest_says_that_i
         assert runs.read_text() == "x" * (2 if retried else 1)
 
 
-async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait(
+async def test_under_pressure_idle_handlers_are_evicted_and_activations_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The kernel's counter is made up here: a real shortage would be everybody's on this machine."""
+    """The kernel's counter is made up here: real pressure would affect the whole machine."""
     short, stalled = True, 0.0
 
     def view(limit: MemoryLimit) -> KernelView:
@@ -355,7 +355,7 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
         short = True
         await until(lambda: host.state("one") == "cold" and host.state("two") == "cold")
         assert [exit_of(host, name) for name in ("one", "two")] == ["evicted", "evicted"]
-        third = host.begin(host.ask("three", number=3))
+        third = host.start(host.ask("three", number=3))
         await until(lambda: host.state("three") == "waiting")
         report = await host.supervisor.memory()
         assert report.pressure.short
@@ -363,14 +363,14 @@ async def test_while_tasks_wait_for_memory_idle_handlers_go_and_activations_wait
         assert [one.handler for one in report.waiting] == ["three"]
         short = False
         assert (await within(third))["number"] == 3
-    # There is room enough: whose word it is, and how much over what.
+    # Memory is available: the log names the file, the share and the limit.
     (warning,) = (record.message for record in caplog.records if "activations wait" in record.message)
     why = r"memory pressure: tasks waited for memory \d+% of the time, over the limit of 10% \(/proc/pressure/memory\)"
     assert re.match(why, warning), warning
 
 
-async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Sampling takes a bounded share of a processor: fifty times as long as a measurement takes is a pause at least."""
+async def test_slow_measurements_are_less_frequent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sampling uses a bounded share of a processor: the interval is at least fifty times a measurement."""
     install_puppet(tmp_path)
     read, cost = sampler._read, 0.5
 
@@ -379,14 +379,14 @@ async def test_where_a_measurement_is_slow_there_are_fewer(tmp_path: Path, monke
 
     monkeypatch.setattr(sampler, "_read", slow)
     async with supervisor_harness(tmp_path, memory={"sample_interval": 0.1}) as host:
-        monitor = host.supervisor._memory_monitor
+        monitor = host.supervisor._memory
         await host.ask()
         await until(lambda: monitor.interval > 0.1)
         assert monitor.interval >= 25.0
         assert (await host.supervisor.memory()).sampling.share <= 0.02
 
 
-async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
+async def test_a_killed_worker_leaves_nothing_reserved(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "one", "two") | {"limit": 1700 * MB}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         await host.ask("one")
@@ -396,7 +396,7 @@ async def test_what_was_killed_leaves_no_room_taken(tmp_path: Path) -> None:
         assert (await host.ask("two"))["generation"] == 1
 
 
-async def test_who_can_never_fit_is_told_not_to_come_again(tmp_path: Path) -> None:
+async def test_a_handler_that_exceeds_the_limit_is_not_to_be_retried(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, handlers={"puppet": control(tmp_path, memory_estimate=2**48)}) as host:
         async with host.ask("POST", "/v1/handlers/puppet/echo", data="{}") as response:

@@ -1,4 +1,4 @@
-"""Handlers that dispatch to other handlers, with real workers: answers, streams, and every way to end."""
+"""Handlers that dispatch to other handlers, with real workers: responses, streams, and every way to end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from tests.support import (
 
 
 def install_relay(root: Path, *names: str) -> None:
-    """Install the plugin that asks others, under each of the names; and the one that is asked."""
+    """Install the plugin that calls other handlers, under each of the names, and the puppet that it calls."""
     for name in names or ("relay",):
         install_plugin(root, name, (WORKERS / "relay.py").read_text(), attribute="Relay")
     install_puppet(root)
@@ -46,7 +46,7 @@ def in_flight(host: SupervisorHarness, name: str) -> int:
     return host.supervisor.status(name).in_flight
 
 
-async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path) -> None:
+async def test_a_handler_gets_the_response_of_a_cold_one(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         response = await host.ask("relay", "ask", **to_puppet("echo", number=7))
@@ -56,14 +56,14 @@ async def test_a_handler_has_the_answer_of_another_that_was_cold(tmp_path: Path)
         assert in_flight(host, "puppet") == in_flight(host, "relay") == 0
 
 
-async def test_a_stream_comes_through_two_handlers_piece_by_piece(tmp_path: Path) -> None:
+async def test_a_stream_passes_two_handlers_chunk_by_chunk(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
         request = to_puppet("stream", steps=["", "wait:go", ""])
         chunks = host.chunks("relay", "stream", **request)
         assert (await within(anext(chunks)))["number"] == 0
-        await host.control.say("go")
+        await host.control.signal("go")
         assert [chunk["number"] async for chunk in chunks] == [1, 2]
 
 
@@ -74,7 +74,7 @@ async def test_a_plain_function_may_dispatch_from_its_thread(tmp_path: Path) -> 
         assert response["answer"]["number"] == 3
 
 
-async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> None:
+async def test_the_request_id_and_the_deadline_are_passed_on(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "second")
     async with supervisor_harness(tmp_path) as host:
         seen = await host.ask("relay", "ask", timeout=25.0, to="second", what="shown")
@@ -84,24 +84,24 @@ async def test_the_request_number_and_the_deadline_go_along(tmp_path: Path) -> N
         assert shorter["answer"]["remaining"] <= 5.0
 
 
-async def test_the_deadline_of_the_call_ends_what_it_has_dispatched(tmp_path: Path) -> None:
+async def test_the_deadline_of_a_call_ends_its_dispatches(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
         body = to_puppet("stream", steps=["forever"])
-        error = host.begin(error_of(host.ask("relay", "ask", timeout=0.5, **body)))
+        error = host.start(error_of(host.ask("relay", "ask", timeout=0.5, **body)))
         assert isinstance(await within(error), DeadlineExceeded)
         await until(lambda: in_flight(host, "puppet") == 0)
 
 
-async def test_an_answer_that_is_larger_than_frame_and_window_arrives(tmp_path: Path) -> None:
+async def test_a_response_larger_than_frame_and_window_arrives(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path, workers={"window": 64 * 1024}) as host:
         response = await host.ask("relay", "ask", **to_puppet("big", size=3_000_000))
         assert response["answer"] == "x" * 3_000_000
 
 
-async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp_path: Path) -> None:
+async def test_a_request_larger_than_a_frame_is_refused_and_both_workers_live(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path, workers={"max_frame": 64 * 1024}) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
@@ -111,7 +111,7 @@ async def test_a_request_that_fits_no_frame_is_refused_and_both_workers_live(tmp
         assert host.supervisor.status("relay").generation == 1
 
 
-async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path) -> None:
+async def test_a_caller_that_reads_nothing_stops_the_stream(tmp_path: Path) -> None:
     install_relay(tmp_path)
     window, size = 64 * 1024, 8 * 1024
     async with supervisor_harness(tmp_path, workers={"window": window}) as host:
@@ -129,7 +129,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
                     if before == int(flooded.read_text() or -1):
                         return before
 
-            # The window of the one, of the relay between both, and of the other; not more.
+            # The windows of both workers and of the relay between them, not more.
             assert await within(settled()) <= (2 * window + 256 * 1024) // size + 9
             taken = 0
             while taken < 8 * window:
@@ -137,7 +137,7 @@ async def test_who_takes_no_pieces_stops_the_stream_of_the_other(tmp_path: Path)
         await until(lambda: in_flight(host, "puppet") == 0)
 
 
-async def test_a_stream_that_is_left_in_the_middle_ends_with_the_operation(tmp_path: Path) -> None:
+async def test_an_abandoned_stream_ends_with_the_operation(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         assert await host.ask("relay", "first", count=3, **to_puppet("flood", size=10_000)) == {"size": 30_000}
@@ -145,9 +145,7 @@ async def test_a_stream_that_is_left_in_the_middle_ends_with_the_operation(tmp_p
 
 
 @pytest.mark.parametrize("chain", [["relay"], ["relay", "b"], ["relay", "b", "c"]], ids=len)
-async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
-    tmp_path: Path, chain: list[str]
-) -> None:
+async def test_a_dispatch_to_itself_or_up_the_chain_is_refused_with_the_chain(tmp_path: Path, chain: list[str]) -> None:
     install_relay(tmp_path, *chain)
     async with supervisor_harness(tmp_path, policy={"max_concurrency": 1}) as host:
         request: dict[str, Any] = {"to": chain[0], "what": "shown"}
@@ -158,7 +156,7 @@ async def test_a_dispatch_to_oneself_or_up_the_chain_is_refused_with_the_chain(
         assert error.message.endswith(" → ".join([*chain, chain[0]]))
 
 
-async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -> None:
+async def test_the_same_handler_twice_in_parallel_is_allowed(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
     async with supervisor_harness(tmp_path) as host:
         work = [host.ask("relay", "ask", to="b", what="ask", request=to_puppet("echo", n=n)) for n in range(20)]
@@ -166,7 +164,7 @@ async def test_the_same_handler_twice_side_by_side_is_no_cycle(tmp_path: Path) -
         assert [response["answer"]["answer"]["n"] for response in responses] == list(range(20))
 
 
-async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: Path) -> None:
+async def test_an_error_keeps_its_code_and_names_its_handler(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("relay", "ask", **to_puppet("refuse", limit=True)))
@@ -178,7 +176,7 @@ async def test_an_error_of_the_other_comes_with_its_code_and_its_name(tmp_path: 
         assert wrong["code"] == "unknown_operation"
 
 
-async def test_an_answer_of_another_type_than_expected_is_told(tmp_path: Path) -> None:
+async def test_a_response_of_another_type_is_reported(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         error = await error_of(host.ask("relay", "typed", to="puppet", what="echo"))
@@ -197,34 +195,34 @@ async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Pat
             async for chunk in host.chunks("relay", "stream", **request):
                 got.append(chunk["number"])
 
-        client = host.begin(read())
+        client = host.start(read())
         await until(lambda: bool(got))
         assert in_flight(host, "puppet") == in_flight(host, "relay") == 1
         client.cancel()
         await asyncio.wait({client})
-        assert await host.control.heard("closed") == "now"
+        assert await host.control.wait_for("closed") == "now"
         await until(lambda: in_flight(host, "puppet") == in_flight(host, "relay") == 0)
 
 
-async def test_the_callers_worker_dies_and_what_it_has_dispatched_is_cancelled(tmp_path: Path) -> None:
+async def test_the_callers_worker_dies_and_its_dispatches_are_cancelled(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        host.control.make("begun", "closed")
-        request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
-        error = host.begin(error_of(host.ask("relay", "ask", **request)))
-        # Before that, it could be cancelled without having opened anything.
-        assert await host.control.heard("begun") == "now"
+        host.control.make("started", "closed")
+        request = to_puppet("stream", steps=["tell:started", "forever"], at_close="closed")
+        error = host.start(error_of(host.ask("relay", "ask", **request)))
+        # Earlier it could be cancelled before it has opened anything.
+        assert await host.control.wait_for("started") == "now"
         os.kill(host.pid("relay"), signal.SIGKILL)
         assert isinstance(await within(error), HandlerCrashed)
-        assert await host.control.heard("closed") == "now"
+        assert await host.control.wait_for("closed") == "now"
         await until(lambda: in_flight(host, "puppet") == 0)
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_the_others_worker_dies_and_the_caller_has_a_clear_error(tmp_path: Path) -> None:
+async def test_the_called_worker_dies_and_the_caller_gets_a_clear_error(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        asked = host.begin(host.ask("relay", "caught", **to_puppet("script", steps=["forever"])))
+        asked = host.start(host.ask("relay", "caught", **to_puppet("script", steps=["forever"])))
         await until(lambda: host.state("puppet") == "active")
         os.kill(host.pid("puppet"), signal.SIGSEGV)
         told = await within(asked)
@@ -235,60 +233,60 @@ async def test_the_others_worker_dies_and_the_caller_has_a_clear_error(tmp_path:
         assert again["answer"]["generation"] == 2
 
 
-async def test_an_unload_of_the_caller_waits_for_what_it_waits_for(tmp_path: Path) -> None:
+async def test_an_unload_of_the_caller_waits_for_its_dispatches(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
-        asked = host.begin(host.ask("relay", "ask", **to_puppet("script", steps=["wait:go"])))
+        asked = host.start(host.ask("relay", "ask", **to_puppet("script", steps=["wait:go"])))
         await until(lambda: host.state("puppet") == "active")
         pid = host.pid("relay")
-        unload = host.begin(host.supervisor.unload("relay", "drain", 30.0))
+        unload = host.start(host.supervisor.unload("relay", "drain", 30.0))
         await until(lambda: host.state("relay") == "draining")
-        await host.control.say("go")
+        await host.control.signal("go")
         assert "pid" in (await within(asked))["answer"]
         assert (await within(unload)).drained == 1
         assert gone(pid)
 
 
-async def test_a_drain_lets_a_call_under_way_dispatch_and_refuses_new_ones(tmp_path: Path) -> None:
+async def test_a_drain_lets_a_call_in_flight_dispatch_and_refuses_new_ones(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
     async with supervisor_harness(tmp_path) as host:
         await host.ask("b", "ask", **to_puppet("echo"))
         host.control.make("go")
         request = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
-        asked = host.begin(host.ask("relay", "ask", **request))
+        asked = host.start(host.ask("relay", "ask", **request))
         await until(lambda: in_flight(host, "b") == 1)
         host.supervisor.begin_drain()
         assert (await error_of(host.ask("relay", "ask", **to_puppet("echo")))).code == "draining"
-        await host.control.say("go")
+        await host.control.signal("go")
         assert "answer" in (await within(asked))["answer"]
 
 
-async def test_a_forced_unload_of_the_other_is_told_to_the_caller(tmp_path: Path) -> None:
+async def test_a_forced_unload_of_the_called_handler_reaches_the_caller(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        error = host.begin(error_of(host.ask("relay", "ask", **to_puppet("script", steps=["forever"]))))
+        error = host.start(error_of(host.ask("relay", "ask", **to_puppet("script", steps=["forever"]))))
         await until(lambda: host.state("puppet") == "active")
         await within(host.supervisor.unload("puppet", "force", 0.0))
         assert isinstance(await within(error), HandlerUnloaded)
         assert host.supervisor.status("relay").generation == 1
 
 
-async def test_a_forced_unload_of_the_caller_ends_what_it_has_dispatched(tmp_path: Path) -> None:
+async def test_a_forced_unload_of_the_caller_ends_its_dispatches(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
-        host.control.make("begun", "closed")
-        request = to_puppet("stream", steps=["tell:begun", "forever"], at_close="closed")
-        error = host.begin(error_of(host.ask("relay", "ask", **request)))
-        # Before that, it could be cancelled without having opened anything.
-        assert await host.control.heard("begun") == "now"
+        host.control.make("started", "closed")
+        request = to_puppet("stream", steps=["tell:started", "forever"], at_close="closed")
+        error = host.start(error_of(host.ask("relay", "ask", **request)))
+        # Earlier it could be cancelled before it has opened anything.
+        assert await host.control.wait_for("started") == "now"
         await within(host.supervisor.unload("relay", "force", 0.0))
         assert isinstance(await within(error), HandlerUnloaded)
-        assert await host.control.heard("closed") == "now"
+        assert await host.control.wait_for("closed") == "now"
         await until(lambda: in_flight(host, "puppet") == 0)
 
 
-async def test_what_an_operation_does_not_wait_for_ends_with_it(tmp_path: Path) -> None:
+async def test_a_dispatch_that_is_not_awaited_ends_with_its_operation(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "forgotten", **to_puppet("script", steps=["forever"]))
@@ -304,14 +302,14 @@ async def test_nothing_is_dispatched_while_the_handler_activates(tmp_path: Path)
         assert host.state("puppet") == "cold"
 
 
-async def test_a_task_of_the_handlers_own_dispatches_without_a_call(tmp_path: Path) -> None:
+async def test_a_background_task_dispatches_without_a_call(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         response = await host.ask("relay", "by_itself", **to_puppet("echo", number=5))
         assert response["answer"]["number"] == 5
 
 
-async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
+async def test_an_inline_handler_dispatches_like_one_in_a_process(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -323,12 +321,12 @@ async def test_a_handler_inline_dispatches_as_one_in_a_process_of_its_own(
         assert isinstance(await error_of(host.ask("inline_one", "ask", **cycle)), DispatchCycle)
 
 
-async def test_clients_that_leave_at_any_moment_leave_nothing_under_way(tmp_path: Path) -> None:
+async def test_clients_that_leave_at_any_moment_leave_nothing_in_flight(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask("relay", "ask", **to_puppet("echo"))
         for turns in range(60):
-            client = host.begin(host.ask("relay", "ask", **to_puppet("echo", turns=turns)))
+            client = host.start(host.ask("relay", "ask", **to_puppet("echo", turns=turns)))
             for _ in range(turns):
                 await asyncio.sleep(0)
             client.cancel()

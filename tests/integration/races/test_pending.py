@@ -1,4 +1,4 @@
-"""Work that outlives a worker: the host shows it, and activates the handler again by itself."""
+"""Pending work outlives a worker: the host shows it, and activates the handler again by itself."""
 
 from __future__ import annotations
 
@@ -37,34 +37,34 @@ class Handler:
 
 
 @pytest.fixture(autouse=True)
-def _often(monkeypatch: pytest.MonkeyPatch) -> None:
+def _short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending_work, "INTERVAL_S", 0.02)
 
 
-async def test_a_worker_that_is_killed_with_work_pending_is_activated_again_without_a_dispatch(tmp_path: Path) -> None:
+async def test_a_handler_whose_worker_was_killed_is_activated_without_a_dispatch(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.ask("postman", "take", count=3) == 1
-        assert await host.supervisor.waking.counts() == {"postman": 3}
+        assert await host.supervisor.pending_work.counts() == {"postman": 3}
         os.kill(host.pid("postman"), signal.SIGKILL)
         await until(lambda: host.supervisor.status("postman").generation == 2 and host.state("postman") == "idle")
-        # When all is delivered, nothing wakes it any more.
+        # After the delivery nothing activates it any more.
         assert await host.ask("postman", "take", count=0) == 2
         await host.supervisor.unload("postman")
-        assert await host.supervisor.waking.counts() == {}
+        assert await host.supervisor.pending_work.counts() == {}
         assert not (tmp_path / "data/postman" / pending.FILE_NAME).exists()
 
 
-async def test_a_new_host_activates_what_the_old_one_left_with_work_pending(tmp_path: Path) -> None:
+async def test_a_new_host_activates_handlers_with_pending_work(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=2, wake_after=3600)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
-        assert await host.supervisor.waking.counts() == {"postman": 2}
+        assert await host.supervisor.pending_work.counts() == {"postman": 2}
         await until(lambda: host.state("postman") == "idle")
 
 
-async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobodys(tmp_path: Path) -> None:
+async def test_a_note_is_honoured_when_due_and_only_for_known_handlers(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     install_plugin(tmp_path, "prompt", POSTMAN)
     (tmp_path / "data/stranger").mkdir(parents=True)
@@ -76,13 +76,13 @@ async def test_it_is_not_activated_before_its_time_and_a_strangers_note_is_nobod
         await host.supervisor.unload("postman")
         await host.ask("prompt", "take", count=1)
         await host.supervisor.unload("prompt")
-        # The other one, whose time has come, tells that the notes were looked at.
+        # The other handler, which is due, shows that the notes were read.
         await until(lambda: host.supervisor.status("prompt").generation == 2)
         assert host.state("postman") == "cold"
-        assert await host.supervisor.waking.counts() == {"postman": 1, "prompt": 1}
+        assert await host.supervisor.pending_work.counts() == {"postman": 1, "prompt": 1}
 
 
-async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
+async def test_readiness_shows_the_amount(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "take", count=7)
@@ -90,7 +90,7 @@ async def test_ready_tells_how_much_waits(tmp_path: Path) -> None:
         assert b'"pending":{"postman":7}' in response.body.replace(b" ", b"")  # type: ignore[attr-defined]
 
 
-async def test_room_for_pending_work_is_taken_from_nobody() -> None:
+async def test_no_handler_is_evicted_for_pending_work() -> None:
     evicted: list[str] = []
     idle = Candidate("idle", 1, 0.0)
     budget = Budget(100, wait=30, candidates=lambda: [idle], evict=lambda name, _: evicted.append(name))
@@ -102,15 +102,15 @@ async def test_room_for_pending_work_is_taken_from_nobody() -> None:
     assert budget.ledger.available == 0
 
 
-async def test_a_dispatch_that_comes_while_a_woken_handler_looks_for_room_gets_its_room(tmp_path: Path) -> None:
+async def test_a_dispatch_during_the_reservation_for_pending_work_gets_its_memory(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
-        host.supervisor.waking.wake("postman")
+        host.supervisor.pending_work.wake("postman")
         assert host.state("postman") == "waiting"
         assert await host.ask("postman", "other") == 1
 
 
-async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: Path) -> None:
+async def test_the_data_directory_is_made_on_first_use(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         await host.ask("postman", "other")
@@ -122,14 +122,14 @@ async def test_the_data_directory_is_made_when_a_handler_asks_for_it(tmp_path: P
         error = await error_of(host.ask("postman", "take", count=1))
         assert isinstance(error, ConfigError)
         assert str(tmp_path / "file/postman") in error.message
-        # One that asks for nothing is not disturbed.
+        # An operation without pending work is not affected.
         assert await within(host.ask("postman", "other")) == 1
     async with supervisor_harness(tmp_path) as host:
         assert await host.ask("postman", "take", count=1) == 1
-        assert await host.supervisor.waking.counts() == {}
+        assert await host.supervisor.pending_work.counts() == {}
 
 
-def test_the_default_is_where_xdg_has_a_users_data() -> None:
+def test_the_default_directory_follows_xdg() -> None:
     for environ, expected in (
         ({"XDG_DATA_HOME": "/xdg", "HOME": "/home/u"}, Path("/xdg/handler-host")),
         ({"XDG_DATA_HOME": "relative", "HOME": "/home/u"}, Path("/home/u/.local/share/handler-host")),

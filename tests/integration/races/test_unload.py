@@ -28,29 +28,29 @@ from tests.support import (
 )
 
 
-def told_at(step: str, tmp_path: Path, when: str = "at_deactivation") -> dict[str, dict[str, object]]:
+def tell_at(step: str, tmp_path: Path, when: str = "at_deactivation") -> dict[str, dict[str, object]]:
     return {"puppet": {"control": f"{tmp_path}/control", when: step}}
 
 
-async def test_case_10_a_dispatch_that_comes_while_the_worker_stops_is_answered_by_a_new_one(tmp_path: Path) -> None:
+async def test_case_10_a_dispatch_during_the_stop_gets_a_new_worker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    handlers = told_at("tell:leaving wait:go", tmp_path)
+    handlers = tell_at("tell:leaving wait:go", tmp_path)
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 0.05}) as host:
         host.control.make("leaving", "go")
         assert (await host.ask())["generation"] == 1
-        await host.control.heard("leaving")
+        await host.control.wait_for("leaving")
         assert host.state() == "draining"
-        asked = [host.begin(host.ask()) for _ in range(3)]
+        asked = [host.start(host.ask()) for _ in range(3)]
         await asyncio.sleep(0)
-        await host.control.say("go")
+        await host.control.signal("go")
         assert [response["generation"] for response in await within(asyncio.gather(*asked))] == [2, 2, 2]
-        serve_later = host.begin(host.ask())
+        serve_later = host.start(host.ask())
         assert (await within(serve_later))["generation"] == 2
-        await host.control.heard("leaving")
-        await host.control.say("go")
+        await host.control.wait_for("leaving")
+        await host.control.signal("go")
 
 
-async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes_through_whole(tmp_path: Path) -> None:
+async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_is_complete(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 0.05}) as host:
         host.control.make("more")
@@ -60,10 +60,10 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes
             status = host.supervisor.status("puppet")
             assert (status.state, status.in_flight, status.idle_for) == ("active", 1, None)
             if chunk["number"] < 2:
-                # Longer than the idle time, seen from the loop's own clock.
+                # Longer than the idle time, by the loop's own clock.
                 await asyncio.sleep(0.15)
                 assert host.state() == "active"
-                await host.control.say("more")
+                await host.control.signal("more")
         assert numbers == [0, 1, 2]
         await until(lambda: host.state() == "cold")
         last = host.supervisor.status("puppet").last_exit
@@ -71,14 +71,14 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_comes
         assert last.kind == "idle"
 
 
-async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keeps_its_worker(tmp_path: Path) -> None:
+async def test_case_11_an_admitted_dispatch_that_was_not_sent_yet_keeps_its_worker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 0.3}) as host:
-        # Warm, so that an idle clock runs when the dispatch is admitted.
+        # Warm, so that the idle timer runs when the dispatch is admitted.
         await host.ask()
         async with host.supervisor.lease("puppet", "echo") as lease:
             pid = host.pid()
-            # That clock would run out now.
+            # That timer would fire now.
             await asyncio.sleep(0.5)
             assert host.state() == "active"
             call = lease.call("echo", b"{}", streamed=False, request_id="test", timeout=30.0)
@@ -86,28 +86,28 @@ async def test_case_11_a_dispatch_that_is_admitted_and_has_sent_nothing_yet_keep
         assert (response["pid"], response["generation"]) == (pid, lease.generation)
 
 
-async def test_case_12_the_idle_clock_starts_anew_when_a_stream_ends(tmp_path: Path) -> None:
+async def test_case_12_the_idle_timer_restarts_when_a_stream_ends(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 300.0}) as host:
         host.control.make("more")
         await host.ask()
-        stream = host.begin(collect(host, ["", "wait:more"]))
+        stream = host.start(collect(host, ["", "wait:more"]))
         await until(lambda: host.state() == "active")
         assert host.supervisor.status("puppet").expires_in is None
         before_the_end = time.monotonic()
-        await host.control.say("more")
+        await host.control.signal("more")
         await within(stream)
         expires = host.supervisor.status("puppet").expires_in
         assert expires is not None
         assert expires >= 300 - (time.monotonic() - before_the_end)
 
 
-async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_path: Path) -> None:
+async def test_case_13_an_unload_aborts_an_activation_and_refuses_its_queue(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    async with supervisor_harness(tmp_path, handlers=told_at("tell:begun block", tmp_path, "at_activation")) as host:
-        host.control.make("begun")
-        waiting = [host.begin(error_of(host.ask())) for _ in range(2)]
-        await host.control.heard("begun")
+    async with supervisor_harness(tmp_path, handlers=tell_at("tell:started block", tmp_path, "at_activation")) as host:
+        host.control.make("started")
+        waiting = [host.start(error_of(host.ask())) for _ in range(2)]
+        await host.control.wait_for("started")
         pid = host.pid()
         receipt = await within(host.supervisor.unload("puppet"))
         assert {type(error) for error in await within(asyncio.gather(*waiting))} == {HandlerUnloaded}
@@ -116,7 +116,7 @@ async def test_case_13_an_unload_aborts_an_activation_and_tells_who_waited(tmp_p
         assert host.state() == "cold"
 
 
-async def test_case_14_two_unloads_and_an_idle_expiry_at_once_are_one_teardown(tmp_path: Path) -> None:
+async def test_case_14_two_unloads_and_an_idle_expiry_are_one_stop(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 0.02}) as host:
         for generation in range(1, 6):
@@ -128,11 +128,11 @@ async def test_case_14_two_unloads_and_an_idle_expiry_at_once_are_one_teardown(t
             assert host.state() == "cold"
 
 
-async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_and_no_later_generation(
+async def test_case_14_unloads_during_an_idle_stop_share_it_and_touch_no_later_worker(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
-    handlers = told_at("tell:leaving wait:go", tmp_path)
+    handlers = tell_at("tell:leaving wait:go", tmp_path)
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"idle_after": 0.05, "stop_grace": 30.0}) as host:
         host.control.make("leaving", "go")
         controller = host.supervisor._controllers["puppet"]
@@ -141,11 +141,11 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
             return sum(len(worker.drain.unloads) for worker in controller.state.workers if worker.drain is not None)
 
         await host.ask()
-        await host.control.heard("leaving")
-        unloads = [host.begin(host.supervisor.unload("puppet", mode)) for mode in ("drain", "force", "if_idle")]
+        await host.control.wait_for("leaving")
+        unloads = [host.start(host.supervisor.unload("puppet", mode)) for mode in ("drain", "force", "if_idle")]
         await until(lambda: joined() == 3)
-        asked = host.begin(host.ask())
-        await host.control.say("go")
+        asked = host.start(host.ask())
+        await host.control.signal("go")
         receipts = await within(asyncio.gather(*unloads))
         assert {receipt.generation for receipt in receipts} == {1}
         assert {receipt.exit for receipt in receipts} == {"exit code 0"}
@@ -153,9 +153,9 @@ async def test_case_14_two_unloads_that_meet_an_idle_expiry_share_its_teardown_a
         last = host.supervisor.status("puppet").last_exit
         assert last is not None
         assert (last.kind, last.generation) == ("idle", 1)
-        # The new generation ends by its own idle clock, once.
-        await host.control.heard("leaving")
-        await host.control.say("go")
+        # The new worker exits by its own idle timer, once.
+        await host.control.wait_for("leaving")
+        await host.control.signal("go")
         await until(lambda: host.state() == "cold")
         assert host.supervisor.status("puppet").generation == 2
 
@@ -164,13 +164,13 @@ async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
-        stream = host.begin(collect(host, ["", "wait:go"]))
+        stream = host.start(collect(host, ["", "wait:go"]))
         await until(lambda: host.state() == "active")
         assert isinstance(await error_of(host.supervisor.unload("puppet", "if_idle")), HandlerBusy)
         assert host.state() == "active"
-        drained = host.begin(host.supervisor.unload("puppet", "drain"))
+        drained = host.start(host.supervisor.unload("puppet", "drain"))
         await until(lambda: host.state() == "draining")
-        await host.control.say("go")
+        await host.control.signal("go")
         assert await within(stream) == [0, 1]
         receipt = await within(drained)
         assert (receipt.drained, receipt.killed) == (1, 0)
@@ -191,7 +191,7 @@ async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(t
             async for chunk in host.chunks(steps=["", "forever"]):
                 numbers.append(chunk["number"])
 
-        stream = host.begin(error_of(read()))
+        stream = host.start(error_of(read()))
         await until(lambda: bool(numbers))
         if how == "force":
             receipt = await within(host.supervisor.unload("puppet", "force"))
@@ -202,7 +202,7 @@ async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(t
         assert (receipt.drained, receipt.killed) == (0, 1)
 
 
-async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_memory_is_back(tmp_path: Path) -> None:
+async def test_case_16_when_an_unload_is_answered_the_process_has_exited_and_its_memory_is_free(tmp_path: Path) -> None:
     source = "ballast = bytearray(b'x' * (64 * 1024**2))\n" + (WORKERS / "puppet.py").read_text()
     install_plugin(tmp_path, "puppet", source, attribute="Puppet")
     async with supervisor_harness(tmp_path) as host:
@@ -219,23 +219,23 @@ async def test_case_16_when_the_unload_is_answered_the_process_is_gone_and_its_m
         assert receipt.exit == "exit code 0"
 
 
-async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measured_while_it_frees_memory(
+async def test_receipt_log_and_events_of_an_unload_have_one_figure(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     install_puppet(tmp_path)
-    handlers = told_at("free tell:freed wait:go", tmp_path)
+    handlers = tell_at("free tell:freed wait:go", tmp_path)
     handlers["puppet"]["at_activation"] = "allocate:64"
     with caplog.at_level(logging.INFO):
         async with supervisor_harness(tmp_path, handlers=handlers) as host:
             host.control.make("freed", "go")
             await host.supervisor.load("puppet")
-            unloading = host.begin(host.supervisor.unload("puppet"))
-            await host.control.heard("freed")
+            unloading = host.start(host.supervisor.unload("puppet"))
+            await host.control.wait_for("freed")
             assert (await host.supervisor.memory()).workers["puppet"].pss > 64 * 1024**2
-            await host.control.say("go")
+            await host.control.signal("go")
             receipt = await within(unloading)
             last = host.supervisor.status("puppet").last_exit
-    hub = host.supervisor.observation
+    hub = host.supervisor.telemetry
     events = [json.loads(event.data) for event in hub.events.past]
     (unloaded,) = (event for event in events if event["kind"] == "unloaded")
     (line,) = (record for record in caplog.records if record.message == "unloaded")
@@ -248,7 +248,7 @@ async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measur
         "metric": hub.counters.for_handler("puppet").given_back,
     }
     assert set(figures.values()) == {receipt.bytes_given_back}, figures
-    # Whatever else has happened meanwhile: this is also what is gone of the whole tree.
+    # The whole tree of processes has shrunk by the same amount.
     assert receipt.bytes_given_back == pytest.approx(receipt.pss_before - receipt.pss_after, rel=0.05)
     assert receipt.bytes_given_back > 64 * 1024**2
     (draining,) = (event for event in events if event["kind"] == "draining")
@@ -256,26 +256,24 @@ async def test_all_that_tells_of_an_unload_has_one_figure_also_when_it_is_measur
 
 
 @pytest.mark.parametrize("when", ["activating", "ready"])
-async def test_case_13_and_16_an_unload_is_not_answered_before_the_process_is_known_to_be_gone(
-    tmp_path: Path, when: str
-) -> None:
-    """A fork server that stands still tells of no end, whatever else has come to its end meanwhile."""
+async def test_case_13_and_16_an_unload_is_not_answered_before_the_exit_notice(tmp_path: Path, when: str) -> None:
+    """A stopped fork server sends no exit notice, whatever else has ended meanwhile."""
     install_puppet(tmp_path)
-    handlers = told_at("tell:begun block", tmp_path, "at_activation") if when == "activating" else {}
+    handlers = tell_at("tell:started block", tmp_path, "at_activation") if when == "activating" else {}
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
-        host.control.make("begun")
-        asked = host.begin(error_of(host.ask()) if when == "activating" else host.ask())
+        host.control.make("started")
+        asked = host.start(error_of(host.ask()) if when == "activating" else host.ask())
         if when == "activating":
-            await host.control.heard("begun")
+            await host.control.wait_for("started")
         else:
             await within(asked)
         pid = host.pid()
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
         try:
-            unloaded = host.begin(host.supervisor.unload("puppet"))
+            unloaded = host.start(host.supervisor.unload("puppet"))
             await until(lambda: asked.done() and host.state() == "draining")
-            # All that an unload waits for beside the process has long been done.
+            # Everything else that an unload waits for has long been done.
             for _ in range(5):
                 await host.supervisor.memory()
             assert not unloaded.done()
@@ -288,7 +286,7 @@ async def test_case_13_and_16_an_unload_is_not_answered_before_the_process_is_kn
 
 async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    handlers = told_at("deaf block", tmp_path)
+    handlers = tell_at("deaf block", tmp_path)
     async with supervisor_harness(tmp_path, handlers=handlers, policy={"stop_grace": 0.1}) as host:
         await host.ask()
         pid = host.pid()
@@ -297,33 +295,33 @@ async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(t
         assert receipt.exit == "killed by SIGKILL"
 
 
-async def test_case_18_grandchildren_that_hold_the_pipes_are_gone_and_hold_up_nobody(tmp_path: Path) -> None:
+async def test_case_18_grandchildren_that_hold_the_pipes_are_killed_and_delay_nothing(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
-        script = host.begin(host.ask("puppet", "script", steps=["children"]))
-        child = int(await host.control.heard("child"))
+        script = host.start(host.ask("puppet", "script", steps=["children"]))
+        child = int(await host.control.wait_for("child"))
         await within(script)
         assert not gone(child)
         await within(host.supervisor.unload("puppet"))
         await until(lambda: gone(child))
 
 
-async def test_case_19_after_an_upgrade_reload_lets_old_dispatches_end_on_old_code_and_runs_new_code(
+async def test_case_19_after_an_upgrade_old_dispatches_end_on_old_code_and_new_ones_run_new_code(
     tmp_path: Path,
 ) -> None:
     puppet = (WORKERS / "puppet.py").read_text()
     install_plugin(tmp_path, "puppet", puppet, attribute="Puppet")
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
-        stream = host.begin(collect(host, ["", "wait:go"]))
+        stream = host.start(collect(host, ["", "wait:go"]))
         await until(lambda: host.state() == "active")
         new = puppet.replace('return {**request, "pid"', 'return {"new": True, "pid"')
         install_plugin(tmp_path, "puppet", new, attribute="Puppet", version="2.0")
-        reloaded = host.begin(host.supervisor.reload("puppet"))
+        reloaded = host.start(host.supervisor.reload("puppet"))
         await until(lambda: host.state() == "draining")
-        asked = host.begin(host.ask())
-        await host.control.say("go")
+        asked = host.start(host.ask())
+        await host.control.signal("go")
         assert await within(stream) == [0, 1]
         await within(reloaded)
         response = await within(asked)
@@ -335,11 +333,11 @@ async def test_a_crash_while_draining_answers_the_unload_and_the_dispatch(tmp_pa
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
-        asked = host.begin(error_of(host.ask("puppet", "script", steps=["wait:go", "exit:5"])))
+        asked = host.start(error_of(host.ask("puppet", "script", steps=["wait:go", "exit:5"])))
         await until(lambda: host.state() == "active")
-        unloaded = host.begin(host.supervisor.unload("puppet"))
+        unloaded = host.start(host.supervisor.unload("puppet"))
         await until(lambda: host.state() == "draining")
-        await host.control.say("go")
+        await host.control.signal("go")
         error = await within(asked)
         assert isinstance(error, HandlerCrashed)
         assert "exit code 5" in error.message

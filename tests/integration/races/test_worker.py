@@ -1,4 +1,4 @@
-"""What a worker is: its process, its environment, its secrets, its errors; by all three launchers."""
+"""The process of a worker, its environment, its secrets and its errors, by all three launchers."""
 
 from __future__ import annotations
 
@@ -63,7 +63,9 @@ async def test_a_worker_sees_its_own_secrets_and_nothing_else_of_the_hosts_envir
 
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
-async def test_a_worker_leads_its_own_group_and_goes_first_when_memory_is_short(tmp_path: Path, isolation: str) -> None:
+async def test_a_worker_leads_its_own_group_and_is_the_first_to_be_killed_for_memory(
+    tmp_path: Path, isolation: str
+) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
         seen = await host.ask("puppet", "environment")
@@ -92,7 +94,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
-async def test_the_collector_rests_while_a_handler_is_loaded_and_never_looks_at_what_that_made(
+async def test_gc_is_reduced_while_a_handler_is_loaded_and_skips_the_loaded_objects(
     tmp_path: Path, isolation: str
 ) -> None:
     install_plugin(tmp_path, "collecting", COLLECTING)
@@ -115,7 +117,7 @@ class Handler:
 
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
-async def test_the_channel_is_not_handed_on_to_what_a_plugin_starts(tmp_path: Path, isolation: str) -> None:
+async def test_child_processes_of_a_plugin_do_not_inherit_the_channel(tmp_path: Path, isolation: str) -> None:
     install_plugin(tmp_path, "puppet", SPAWNING)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}, policy={"isolation": isolation}) as host:
         shown = await host.ask("puppet", "descriptors")
@@ -124,10 +126,10 @@ async def test_the_channel_is_not_handed_on_to_what_a_plugin_starts(tmp_path: Pa
 
 
 @pytest.mark.parametrize("isolation", ["exec", "inline"])
-async def test_the_other_launchers_speak_the_same_channel(
+async def test_the_other_launchers_use_the_same_channel(
     tmp_path: Path, isolation: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    # An inline handler is imported into this very process: under a name of its own, and taken out again.
+    # An inline handler is imported into this process: under a name of its own, and removed again.
     name = f"puppet_{isolation}"
     monkeypatch.setattr(sys, "path", list(sys.path))
     install_puppet(tmp_path, name)
@@ -146,10 +148,10 @@ async def test_the_other_launchers_speak_the_same_channel(
 
 @pytest.mark.parametrize("isolation", ["process", "exec"])
 @pytest.mark.parametrize("number", [errno.ENOSYS, errno.EPERM, errno.EMFILE])
-async def test_where_no_descriptor_of_a_process_can_be_had_its_end_is_noticed_all_the_same(
+async def test_without_pidfd_the_exit_of_a_process_is_noticed(
     tmp_path: Path, isolation: str, number: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Old kernels do not have it, some containers forbid it, and descriptors run out."""
+    """Old kernels lack it, some containers forbid it, and descriptors run out."""
 
     def refused(pid: int, flags: int = 0) -> int:
         raise OSError(number, os.strerror(number))
@@ -169,7 +171,7 @@ async def test_where_no_descriptor_of_a_process_can_be_had_its_end_is_noticed_al
             assert (await within(host.ask()))["generation"] == 4
 
 
-async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_for_the_workers(
+async def test_a_path_that_an_inline_handler_adds_does_not_reach_the_workers(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "path", list(sys.path))
@@ -186,7 +188,7 @@ async def test_what_an_inline_handler_adds_to_the_path_of_the_host_is_not_taken_
         sys.modules.pop(name, None)
 
 
-async def test_an_interpreter_that_is_not_there_is_a_clear_error(tmp_path: Path) -> None:
+async def test_a_missing_interpreter_is_a_clear_error(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     policy = {"isolation": "exec", "python": Path("/nowhere/python")}
     async with supervisor_harness(tmp_path, policy=policy) as host:
@@ -255,7 +257,7 @@ class Handler:
 """
 
 
-async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_are_shown(tmp_path: Path) -> None:
+async def test_an_invalid_type_is_named_by_its_path_and_schemas_are_shown(tmp_path: Path) -> None:
     install_plugin(tmp_path, "puppet", TYPED)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert await host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": 2}]) == 3
@@ -307,7 +309,7 @@ async def test_a_wrong_type_deep_in_a_body_is_named_by_its_path_and_the_schemas_
         ),
     ],
 )
-async def test_what_an_author_got_wrong_is_told_in_one_sentence(tmp_path: Path, source: str, told: str) -> None:
+async def test_a_mistake_of_an_author_is_explained_in_one_sentence(tmp_path: Path, source: str, told: str) -> None:
     install_plugin(tmp_path, "puppet", source)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         error = await error_of(host.ask())
@@ -316,7 +318,7 @@ async def test_what_an_author_got_wrong_is_told_in_one_sentence(tmp_path: Path, 
         assert "\n" not in error.message
 
 
-async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_the_requests_number(
+async def test_a_handlers_log_reaches_the_hosts_with_its_name_and_request_id(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     source = (
@@ -354,7 +356,7 @@ async def test_a_flood_of_output_is_bounded_in_the_log(tmp_path: Path, caplog: p
     assert any("more lines of output suppressed" in line for line in lines)
 
 
-async def test_the_host_never_imports_a_plugin_or_what_it_needs(tmp_path: Path) -> None:
+async def test_the_host_never_imports_a_plugin_or_its_dependencies(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask()

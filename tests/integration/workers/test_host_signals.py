@@ -50,7 +50,7 @@ async def test_stream_survives_a_signal_to_all_processes(tmp_path: Path, number:
             send(number, processes)
             await asyncio.sleep(0.3)
             assert not any(map(ended, processes))
-            await host.control.say("more")
+            await host.control.signal("more")
             assert events(await within(stream.text())) == [("message", {"number": 1}), ("end", {})]
         if number not in STOPS:
             host.process.send_signal(signal.SIGTERM)
@@ -67,15 +67,15 @@ class TestWithoutTheHost:
         handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
         async with supervisor_harness(tmp_path, handlers=handlers) as host:
             host.control.make("begun", "go")
-            response = host.begin(host.ask())
-            await host.control.heard("begun")
+            response = host.start(host.ask())
+            await host.control.wait_for("begun")
             (server,) = (await host.supervisor.memory()).fork_server_pids
             processes = [*descendants(server), server]
             for number in SIGNALS:
                 send(number, processes)
             await asyncio.sleep(0.3)
             assert not any(map(ended, processes))
-            await host.control.say("go")
+            await host.control.signal("go")
             assert (await within(response))["generation"] == 1
 
     @pytest.mark.parametrize("isolation", ISOLATION)
@@ -84,7 +84,7 @@ class TestWithoutTheHost:
         install_puppet(tmp_path)
         before = set(descendants(os.getpid()))
         async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
-            response = host.begin(host.ask())
+            response = host.start(host.ask())
             while not response.done():
                 send(signal.SIGTERM, set(descendants(os.getpid())) - before)
                 await asyncio.sleep(0.002)

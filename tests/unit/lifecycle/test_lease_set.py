@@ -15,7 +15,7 @@ changes = st.lists(st.tuples(st.booleans(), numbers, st.integers(0, 40)), max_si
 
 @given(changes)
 def test_every_version_keeps_its_value(changes: list[tuple[bool, int, int]]) -> None:
-    """Each change goes on from any version made so far, as no state machine that goes on from its newest would."""
+    """Each change starts from any version made so far, not only from the newest as in a state machine."""
     versions: list[tuple[LeaseSet, frozenset[int]]] = [(NO_LEASES, frozenset())]
     for adds, number, origin in changes:
         leases, model = versions[origin % len(versions)]

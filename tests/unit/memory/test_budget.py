@@ -1,4 +1,4 @@
-"""Waiting for room: for a bounded time, and giving up leaves nothing behind."""
+"""Reservations wait for a bounded time, and a cancelled one leaves nothing behind."""
 
 from __future__ import annotations
 
@@ -12,13 +12,19 @@ from handler_host.plugin.errors import MemoryBudget
 from tests.support import within
 
 
-def budget(wait: float = 600.0, chance: float = 7.0) -> Budget:
-    """A budget of 1000 bytes, of which the host takes 100; nobody is ever idle."""
+def budget(wait: float = 600.0, seconds_until_available: float = 7.0) -> Budget:
+    """Return a budget of 1000 bytes, of which the host uses 100; no worker is ever idle."""
 
-    def nobody() -> list[Candidate]:
+    def no_candidates() -> list[Candidate]:
         return []
 
-    made = Budget(1000, wait=wait, candidates=nobody, evict=lambda *_: None, seconds_until_available=lambda: chance)
+    made = Budget(
+        1000,
+        wait=wait,
+        candidates=no_candidates,
+        evict=lambda *_: None,
+        seconds_until_available=lambda: seconds_until_available,
+    )
     made.ledger.measure(100, 0, {}, {})
     return made
 
@@ -27,7 +33,7 @@ def expected(amount: int) -> MemoryEstimate:
     return MemoryEstimate(amount, amount, "default")
 
 
-async def test_who_waits_gets_the_room_that_is_given_back() -> None:
+async def test_a_waiting_request_gets_released_memory() -> None:
     made = budget()
     await made.reserve("first", 1, expected(600))
     second = asyncio.ensure_future(made.reserve("second", 1, expected(600)))
@@ -39,7 +45,7 @@ async def test_who_waits_gets_the_room_that_is_given_back() -> None:
     assert made.ledger.available == 300
 
 
-async def test_who_has_waited_in_vain_is_told_the_numbers_and_when_to_come_again() -> None:
+async def test_a_request_that_waited_too_long_is_refused_with_the_figures() -> None:
     made = budget(wait=0.01)
     await made.reserve("first", 1, expected(600))
     with pytest.raises(MemoryBudget) as refusal:
@@ -59,7 +65,7 @@ async def test_who_has_waited_in_vain_is_told_the_numbers_and_when_to_come_again
     assert made.ledger.queue == []
 
 
-async def test_what_can_never_be_is_told_at_once() -> None:
+async def test_a_request_over_the_limit_is_refused_at_once() -> None:
     made = budget()
     with pytest.raises(ExceedsMemoryLimit) as refusal:
         await made.reserve("huge", 1, expected(901))
@@ -68,7 +74,7 @@ async def test_what_can_never_be_is_told_at_once() -> None:
     assert made.waiting == []
 
 
-async def test_cancelled_while_it_waits_it_leaves_the_queue() -> None:
+async def test_a_cancelled_request_leaves_the_queue() -> None:
     made = budget()
     await made.reserve("first", 1, expected(600))
     second = asyncio.ensure_future(made.reserve("second", 1, expected(600)))
@@ -80,13 +86,13 @@ async def test_cancelled_while_it_waits_it_leaves_the_queue() -> None:
     assert made.ledger.available == 900
 
 
-async def test_cancelled_in_the_moment_of_the_grant_it_gives_the_room_back_to_the_next() -> None:
+async def test_a_request_cancelled_at_its_grant_releases_the_memory() -> None:
     made = budget()
     await made.reserve("first", 1, expected(600))
     second = asyncio.ensure_future(made.reserve("second", 1, expected(600)))
     third = asyncio.ensure_future(made.reserve("third", 1, expected(600)))
     await asyncio.sleep(0)
-    # Granted now; told to its task only in the loop's next turn.
+    # Granted now; its task learns it only in the loop's next iteration.
     made.ledger.release("first", 1)
     second.cancel()
     await within(third)

@@ -1,4 +1,4 @@
-"""What was learned outlives the host, whatever happens to it or to the file."""
+"""Footprints outlive the host, whatever happens to it or to the file."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ def saved(path: Path) -> FootprintStore:
     return found
 
 
-def test_it_is_there_for_the_next_host(tmp_path: Path) -> None:
+def test_the_next_host_reads_it(tmp_path: Path) -> None:
     path = tmp_path / "state" / "memory.json"
     saved(path)
     assert learned(path).get(SUBJECT) == Footprint(*SUBJECT, peak=80 * MB, steady=60 * MB, activate_seconds=1.5)
     assert os.listdir(path.parent) == ["memory.json"]
 
 
-def test_another_version_is_learned_anew(tmp_path: Path) -> None:
+def test_another_version_has_its_own(tmp_path: Path) -> None:
     saved(tmp_path / "memory.json")
     assert learned(tmp_path / "memory.json").get((*SUBJECT[:2], "1.1")) is None
 
@@ -61,7 +61,7 @@ def test_another_version_is_learned_anew(tmp_path: Path) -> None:
         b" " * (MAX_BYTES + 1),
     ],
 )
-def test_a_damaged_file_is_told_once_ignored_and_replaced(
+def test_a_damaged_file_is_logged_once_ignored_and_replaced(
     tmp_path: Path, content: bytes, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "memory.json"
@@ -77,14 +77,14 @@ def test_a_damaged_file_is_told_once_ignored_and_replaced(
     assert len(caplog.records) == 1
 
 
-def test_without_a_file_there_is_nothing_to_tell(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_missing_file_is_not_logged(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert learned(tmp_path / "memory.json").get(SUBJECT) is None
     assert learned(None).get(SUBJECT) is None
     assert caplog.records == []
 
 
 @pytest.mark.parametrize("kind", ["directory", "fifo", "under a file"])
-def test_where_no_file_can_be_it_is_told_once_and_kept_in_memory(
+def test_without_a_writable_file_it_is_logged_once_and_kept_in_memory(
     tmp_path: Path, kind: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     path = tmp_path / "memory.json"
@@ -104,7 +104,7 @@ def test_where_no_file_can_be_it_is_told_once_and_kept_in_memory(
     assert found.get(SUBJECT) is not None
 
 
-def test_dev_null_keeps_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixture) -> None:
+def test_dev_null_stores_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixture) -> None:
     found = learned(Path(os.devnull))
     found.record_usage(SUBJECT, peak=1 * MB, steady=None)
     found.save(found.snapshot())
@@ -113,8 +113,8 @@ def test_dev_null_keeps_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixt
     assert caplog.records == []
 
 
-def test_a_crash_while_it_is_written_leaves_the_old_one(tmp_path: Path) -> None:
-    """A process is killed again and again while it writes: whoever reads finds a whole file each time."""
+def test_a_crash_during_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
+    """A process is killed again and again while it writes: a reader finds a whole file each time."""
     path = tmp_path / "memory.json"
     saved(path)
     script = (
@@ -153,7 +153,7 @@ def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
     assert footprint.steady == pytest.approx(50 * MB, abs=1 * MB)
 
 
-def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> None:
+def test_after_an_oom_kill_more_is_reserved_but_not_more_than_possible() -> None:
     found = FootprintStore(None)
     found.record_usage(SUBJECT, peak=100 * MB, steady=80 * MB)
     found.record_oom_kill(SUBJECT, 200 * MB, 400 * MB)
@@ -162,14 +162,14 @@ def test_who_was_killed_for_memory_gets_more_but_not_more_than_there_is() -> Non
     assert (footprint.raised, footprint.out_of_memory) == (250 * MB, 1)
     found.record_oom_kill(SUBJECT, 390 * MB, 400 * MB)
     assert footprint.raised == 400 * MB
-    # What was seen to be enough is left as it was.
+    # The measured figures stay as they were.
     assert (footprint.peak, footprint.steady) == (100 * MB, 80 * MB)
     for _ in range(12):
         found.record_typical_exit(SUBJECT, peak=100 * MB, steady=80 * MB)
     assert footprint.raised == 0
 
 
-def test_only_so_many_versions_are_kept_those_seen_last(tmp_path: Path) -> None:
+def test_the_number_of_versions_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     found = FootprintStore(path)
     for number in range(MAX_RECORDS + 10):
@@ -195,12 +195,12 @@ class TestPlace:
             ({"HOME": "/home/me", "XDG_STATE_HOME": "relative"}, "/home/me/.local/state/handler-host/memory.json"),
         ],
     )
-    def test_else_where_xdg_says(self, environ: dict[str, str], place: str) -> None:
+    def test_by_xdg(self, environ: dict[str, str], place: str) -> None:
         assert with_state_file(Config(), environ).memory.state_file == Path(place)
 
-    def test_nowhere_without_a_home(self) -> None:
+    def test_none_without_a_home(self) -> None:
         assert with_state_file(Config(), {}).memory.state_file is None
 
-    def test_what_is_configured_is_stronger(self) -> None:
+    def test_configured(self) -> None:
         config = Config(memory=MemoryConfig(state_file=Path("/own.json")), data_dir=Path("/data"))
         assert with_state_file(config, {}).memory.state_file == Path("/own.json")

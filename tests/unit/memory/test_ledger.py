@@ -1,4 +1,4 @@
-"""The accounts of the budget: who gets room, who has to go for it, and that nobody is given what is not there."""
+"""The accounts of the budget: which request is granted, which worker is evicted, and never more than available."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from handler_host.memory.ledger import Candidate, Eviction, Ledger, Request, min
 
 
 class World:
-    """A ledger of 1000 bytes, of which the host takes 100, and what it is told."""
+    """A ledger of 1000 bytes, of which the host uses 100, and its environment."""
 
     def __init__(self) -> None:
         self.idle: dict[str, float] = {}
@@ -39,7 +39,7 @@ class World:
         return request
 
     def resident(self, name: str, size: int, idle_since: float | None = None) -> None:
-        """Let a handler be ready, idle since then or busy."""
+        """Add a ready handler, idle since then or busy."""
         self.ask(name, size)
         assert self.outcomes.pop(name)
         self.ledger.measure(100, 0, {(name, 1): size}, {(name, 1): size})
@@ -47,7 +47,7 @@ class World:
             self.idle[name] = idle_since
 
 
-def test_what_fits_is_granted_at_once_and_counts_before_it_is_measured() -> None:
+def test_a_request_that_fits_is_granted_at_once_and_counts_before_it_is_measured() -> None:
     world = World()
     world.ask("a", 600)
     assert world.outcomes == {"a": True}
@@ -56,7 +56,7 @@ def test_what_fits_is_granted_at_once_and_counts_before_it_is_measured() -> None
     assert (world.ledger.used, world.ledger.reserved, world.ledger.available) == (350, 350, 300)
 
 
-def test_a_ready_worker_counts_with_what_it_usually_takes_even_while_it_takes_less() -> None:
+def test_a_ready_worker_counts_with_its_usual_size() -> None:
     world = World()
     world.ask("a", 600)
     world.ledger.measure(100, 0, {("a", 1): 250}, {("a", 1): 400})
@@ -65,7 +65,7 @@ def test_a_ready_worker_counts_with_what_it_usually_takes_even_while_it_takes_le
     assert (world.ledger.reserved, world.ledger.available) == (0, 200)
 
 
-def test_a_measurement_of_who_has_gone_meanwhile_counts_for_nothing() -> None:
+def test_a_measurement_of_an_exited_worker_is_ignored() -> None:
     world = World()
     world.resident("a", 300)
     world.ledger.release("a", 1)
@@ -73,7 +73,7 @@ def test_a_measurement_of_who_has_gone_meanwhile_counts_for_nothing() -> None:
     assert world.ledger.available == 900
 
 
-def test_the_room_that_is_made_for_the_first_is_not_taken_by_one_behind_it() -> None:
+def test_memory_freed_for_the_first_goes_to_no_later_request() -> None:
     world = World()
     world.resident("victim", 500, idle_since=1.0)
     world.ask("large", 800)
@@ -84,13 +84,13 @@ def test_the_room_that_is_made_for_the_first_is_not_taken_by_one_behind_it() -> 
     assert world.outcomes == {"large": True, "small": True}
 
 
-def test_one_that_fits_passes_a_first_one_for_which_all_idle_ones_would_not_do() -> None:
+def test_a_later_request_passes_a_first_one_that_no_eviction_helps() -> None:
     world = World()
     world.resident("busy", 500)
     world.resident("idle", 100, idle_since=1.0)
     world.ask("large", 700)
     world.ask("small", 200)
-    # Nobody is evicted in vain.
+    # No worker is evicted in vain.
     assert world.evicted == []
     assert world.outcomes == {"small": True}
     world.ledger.release("busy", 1)
@@ -99,7 +99,7 @@ def test_one_that_fits_passes_a_first_one_for_which_all_idle_ones_would_not_do()
     assert world.outcomes == {"small": True, "large": True}
 
 
-def test_who_takes_a_request_back_leaves_no_promise_and_lets_the_next_have_its_turn() -> None:
+def test_a_withdrawn_request_leaves_no_reservation_and_admits_the_next() -> None:
     world = World()
     world.resident("busy", 500)
     first = world.ask("first", 500)
@@ -111,7 +111,7 @@ def test_who_takes_a_request_back_leaves_no_promise_and_lets_the_next_have_its_t
     assert world.outcomes == {"first": True, "second": True}
 
 
-def test_what_can_never_fit_is_refused_at_once_pinned_ones_counted() -> None:
+def test_a_request_over_the_limit_less_pinned_workers_is_refused_at_once() -> None:
     world = World()
     world.ask("huge", 901)
     assert world.outcomes == {"huge": False}
@@ -122,7 +122,7 @@ def test_what_can_never_fit_is_refused_at_once_pinned_ones_counted() -> None:
     assert world.ledger.queue == []
 
 
-def test_what_ran_with_less_than_its_peak_gets_the_whole_budget_rather_than_a_refusal() -> None:
+def test_a_worker_that_ran_with_less_than_its_peak_gets_the_whole_budget() -> None:
     world = World()
     world.resident("idle", 200, idle_since=1.0)
     world.ask("spiky", 5000, minimum=300)
@@ -132,7 +132,7 @@ def test_what_ran_with_less_than_its_peak_gets_the_whole_budget_rather_than_a_re
     assert world.ledger.available == 0
 
 
-def test_who_fits_only_alone_and_with_the_headroom_may_have_it() -> None:
+def test_a_request_that_fits_only_alone_may_use_the_headroom() -> None:
     world = World()
     world.ledger.usable = 800
     world.resident("idle", 300, idle_since=1.0)
@@ -142,21 +142,21 @@ def test_who_fits_only_alone_and_with_the_headroom_may_have_it() -> None:
     world.ledger.release("idle", 1)
     assert world.outcomes == {"large": True}
     assert (world.ledger.available, world.ledger.used + world.ledger.reserved) == (-150, 950)
-    # Nobody else touches the headroom.
+    # No other request uses the headroom.
     world.ask("small", 10)
     assert "small" not in world.outcomes
     world.ledger.release("large", 1)
     assert world.outcomes["small"]
 
 
-def test_what_does_not_fit_with_the_headroom_either_is_refused() -> None:
+def test_a_request_that_exceeds_even_the_headroom_is_refused() -> None:
     world = World()
     world.ledger.usable = 800
     world.ask("huge", 901)
     assert world.outcomes == {"huge": False}
 
 
-def test_a_request_that_waits_is_refused_when_the_limit_falls_below_it() -> None:
+def test_a_waiting_request_is_refused_when_the_limit_falls_below_it() -> None:
     world = World()
     world.resident("busy", 500)
     world.ask("waits", 800)
@@ -166,7 +166,7 @@ def test_a_request_that_waits_is_refused_when_the_limit_falls_below_it() -> None
     assert world.outcomes == {"waits": False}
 
 
-def test_nothing_is_granted_while_the_kernel_reports_a_shortage() -> None:
+def test_nothing_is_granted_under_pressure() -> None:
     world = World()
     world.ledger.under_pressure = True
     world.ask("a", 100)
@@ -176,7 +176,7 @@ def test_nothing_is_granted_while_the_kernel_reports_a_shortage() -> None:
     assert world.outcomes == {"a": True}
 
 
-def test_what_others_hold_is_no_room_but_no_reason_to_refuse_for_ever() -> None:
+def test_external_usage_is_not_available_but_causes_no_final_refusal() -> None:
     world = World()
     world.ledger.measure(100, 500, {}, {})
     world.ask("a", 600)
@@ -186,7 +186,7 @@ def test_what_others_hold_is_no_room_but_no_reason_to_refuse_for_ever() -> None:
 
 
 class TestRelief:
-    def test_more_used_than_there_is_costs_the_fewest_idle_ones(self) -> None:
+    def test_an_excess_costs_the_fewest_idle_workers(self) -> None:
         world = World()
         for since, name in enumerate(("old", "new")):
             world.resident(name, 200, idle_since=float(since))
@@ -194,11 +194,11 @@ class TestRelief:
         world.ledger.measure(100, 0, {("busy", 1): 600}, {})
         world.ledger.evict_excess()
         assert world.evicted == ["old"]
-        # What is on its way out is not evicted for twice.
+        # Memory of a leaving worker is not freed twice.
         world.ledger.evict_excess()
         assert world.evicted == ["old"]
 
-    def test_where_all_idle_ones_do_not_suffice_they_all_go(self) -> None:
+    def test_all_idle_workers_go_if_they_do_not_suffice(self) -> None:
         world = World()
         world.resident("idle", 100, idle_since=0.0)
         world.resident("busy", 400)
@@ -206,14 +206,14 @@ class TestRelief:
         world.ledger.evict_excess()
         assert world.evicted == ["idle"]
 
-    def test_a_promise_alone_costs_nobody(self) -> None:
+    def test_a_reservation_alone_evicts_nothing(self) -> None:
         world = World()
         world.resident("idle", 400, idle_since=0.0)
         world.ledger.measure(100, 0, {("idle", 1): 400}, {("idle", 1): 2000})
         world.ledger.evict_excess()
         assert world.evicted == []
 
-    def test_under_pressure_they_go_one_after_the_other(self) -> None:
+    def test_under_pressure_they_go_one_by_one(self) -> None:
         world = World()
         for since, name in enumerate(("old", "new")):
             world.resident(name, 200, idle_since=float(since))
@@ -247,13 +247,13 @@ def test_the_fewest_that_suffice_are_chosen(sizes: tuple[int, ...], missing: int
     assert sorted(int(one.handler[1:]) for one in found) == chosen
 
 
-def test_if_all_do_not_suffice_there_is_no_choice() -> None:
+def test_none_if_all_do_not_suffice() -> None:
     assert minimal_evictions(evictions(10, 20), 31) is None
     assert minimal_evictions([], 1) is None
 
 
 @given(st.lists(st.integers(1, 50), max_size=7), st.integers(0, 200))
-def test_no_smaller_set_suffices_and_no_older_one_of_the_same_number(sizes: list[int], missing: int) -> None:
+def test_no_smaller_and_no_older_set_suffices(sizes: list[int], missing: int) -> None:
     candidates = evictions(*sizes)
     found = minimal_evictions(candidates, missing)
     sets = [

@@ -1,4 +1,4 @@
-"""The limit in force: what is configured, else the smallest of the control groups' limits and the machine's memory."""
+"""The limit in force: the configured one, else the smallest of the control groups' limits and the machine's memory."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from handler_host.memory.cgroups import MemoryLimit, read_limit
 
 MB = 1024**2
 NO_LIMIT_V1 = 9223372036854771712
-"""What control groups v1 write where there is no limit."""
+"""The value of control groups v1 without a limit."""
 V1 = "35 31 0:32 {root} {mount} rw,relatime shared:9 - cgroup cgroup rw,memory\n"
 V2 = "41 31 0:38 {root} {mount} rw,nosuid,relatime - cgroup2 cgroup2 rw,nsdelegate\n"
 OTHER = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n32 31 0:29 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n"
 
 
 class Machine:
-    """A tree of ``proc`` and ``sys``: 1000 MB, and control groups as a test lays them."""
+    """A tree of ``proc`` and ``sys``: 1000 MB, and control groups as a test writes them."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
@@ -59,7 +59,7 @@ def test_without_proc_it_is_the_machine_too(tmp_path: Path) -> None:
     assert (limit.bytes, limit.source) == (os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), "machine")
 
 
-def test_what_is_configured_is_not_compared(machine: Machine) -> None:
+def test_a_configured_limit_is_not_compared(machine: Machine) -> None:
     limit = read_limit(MemoryConfig(limit=4000 * MB, headroom=0), machine.root)
     assert limit == MemoryLimit(4000 * MB, 4000 * MB, "configured")
 
@@ -80,7 +80,7 @@ class TestVersion2:
         machine.groups("0::/system.slice/host.service\n")
         machine.write("sys/fs/cgroup/system.slice/host.service/memory.max", "max\n")
 
-    def test_max_is_no_limit(self, machine: Machine) -> None:
+    def test_the_word_max_means_unlimited(self, machine: Machine) -> None:
         assert machine.limit().source == "machine"
 
     def test_of_the_group(self, machine: Machine) -> None:
@@ -97,22 +97,22 @@ class TestVersion2:
         path = machine.write("sys/fs/cgroup/system.slice/memory.max", 256 * MB)
         assert machine.limit() == MemoryLimit(256 * MB, 256 * MB, "cgroup v2", path)
 
-    def test_of_a_neighbour_is_none_of_ours(self, machine: Machine) -> None:
+    def test_of_a_neighbour_is_ignored(self, machine: Machine) -> None:
         machine.write("sys/fs/cgroup/system.slice/memory.max", 256 * MB)
         machine.write("sys/fs/cgroup/system.slice/other.service/memory.max", 1 * MB)
         assert machine.limit().bytes == 256 * MB
 
-    def test_more_than_the_machine_has_is_no_limit(self, machine: Machine) -> None:
+    def test_more_than_the_machine_has_is_ignored(self, machine: Machine) -> None:
         machine.write("sys/fs/cgroup/system.slice/host.service/memory.max", 2000 * MB)
         assert machine.limit().source == "machine"
 
     @pytest.mark.parametrize("text", ["", "-1", "0", "many", "1 2", "\n"])
-    def test_what_is_no_number_is_no_limit(self, machine: Machine, text: str) -> None:
+    def test_an_invalid_number_is_ignored(self, machine: Machine, text: str) -> None:
         machine.write("sys/fs/cgroup/system.slice/host.service/memory.max", text)
         assert machine.limit().source == "machine"
 
     def test_in_a_container_with_a_namespace(self, machine: Machine) -> None:
-        """The group is the root, and so is what is mounted."""
+        """The group is the root, and so is the mount."""
         machine.groups("0::/\n")
         path = machine.write("sys/fs/cgroup/memory.max", 512 * MB)
         assert machine.limit() == MemoryLimit(512 * MB, 512 * MB, "cgroup v2", path)
@@ -126,7 +126,7 @@ class TestVersion2:
         assert machine.limit() == MemoryLimit(300 * MB, 300 * MB, "cgroup v2", path)
 
     @pytest.mark.parametrize("group", ["/../elsewhere", "/docker/01234", "/other"])
-    def test_a_group_that_is_not_to_be_seen(self, machine: Machine, group: str) -> None:
+    def test_a_group_that_is_not_visible(self, machine: Machine, group: str) -> None:
         machine.groups(f"0::{group}\n")
         machine.mounts(V2.format(root="/docker/0123", mount="/sys/fs/cgroup"))
         machine.write("sys/fs/memory.max", 1 * MB)
@@ -159,7 +159,7 @@ class TestVersion1:
         for group in ("", "app/", "app/host/"):
             machine.write(f"sys/fs/cgroup/memory/{group}memory.limit_in_bytes", NO_LIMIT_V1)
 
-    def test_the_largest_number_is_no_limit(self, machine: Machine) -> None:
+    def test_the_largest_number_means_unlimited(self, machine: Machine) -> None:
         assert machine.limit().source == "machine"
 
     def test_of_the_group(self, machine: Machine) -> None:
@@ -226,7 +226,7 @@ class TestThisMachine:
         path.rmdir()
 
     def test_has_control_groups_that_are_read_as_the_kernel_writes_them(self, group: Path, machine: Machine) -> None:
-        # given: the kernel's own group, limits and mounts; only who is in the group is made up
+        # given: the kernel's own group, limits and mounts; only the membership is made up
         inner = group / "inner"
         inner.mkdir()
         try:

@@ -1,4 +1,4 @@
-"""What the kernel tells of a shortage is read as it writes it, and understood."""
+"""The kernel's reports of memory pressure are read as it writes them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Machine:
         return read_kernel_view(limit or MemoryLimit(MB, MB, "machine"), self.root)
 
 
-def test_version_2_tells_of_the_group_itself(tmp_path: Path) -> None:
+def test_version_2_reports_on_the_group_itself(tmp_path: Path) -> None:
     machine = Machine(tmp_path, V2, "0::/app\n")
     machine.write("proc/pressure/memory", PSI.format(9_000_000))
     machine.write("proc/vmstat", "nr_free_pages 12\noom_kill 77\n")
@@ -74,32 +74,32 @@ def test_without_control_groups_it_is_the_machine(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "garbage\n", "some total=\n", "oom_kill\n", "oom_kill many\n"])
-def test_what_is_not_told_is_none(tmp_path: Path, text: str) -> None:
+def test_a_missing_counter_is_none(tmp_path: Path, text: str) -> None:
     machine = Machine(tmp_path, V2, "0::/app\n")
     for path in ("proc/pressure/memory", "proc/vmstat", "sys/fs/cgroup/app/memory.events"):
         machine.write(path, text)
     assert machine.view() == KernelView()
 
 
-class TestStalls:
-    def test_the_share_is_that_of_the_time_between_two_looks(self) -> None:
-        stalls = PressureTracker(0.1)
-        stalls.update(10.0, now=100.0)
-        assert (stalls.share, stalls.is_high) == (0.0, False)
-        stalls.update(10.5, now=101.0)
-        assert (stalls.share, stalls.is_high) == (0.5, True)
-        stalls.update(10.5, now=103.0)
-        assert (stalls.share, stalls.is_high) == (0.0, False)
+class TestPressureTracker:
+    def test_the_share_is_that_of_the_time_between_two_updates(self) -> None:
+        tracker = PressureTracker(0.1)
+        tracker.update(10.0, now=100.0)
+        assert (tracker.share, tracker.is_high) == (0.0, False)
+        tracker.update(10.5, now=101.0)
+        assert (tracker.share, tracker.is_high) == (0.5, True)
+        tracker.update(10.5, now=103.0)
+        assert (tracker.share, tracker.is_high) == (0.0, False)
 
-    def test_two_looks_in_a_moment_are_one(self) -> None:
-        stalls = PressureTracker(0.1)
-        stalls.update(0.0, now=1.0)
-        stalls.update(0.01, now=1.01)
-        assert not stalls.is_high
-        stalls.update(0.01, now=2.0)
-        assert stalls.share == pytest.approx(0.01)
+    def test_two_updates_in_a_moment_are_one(self) -> None:
+        tracker = PressureTracker(0.1)
+        tracker.update(0.0, now=1.0)
+        tracker.update(0.01, now=1.01)
+        assert not tracker.is_high
+        tracker.update(0.01, now=2.0)
+        assert tracker.share == pytest.approx(0.01)
 
-    def test_off_is_off_and_a_kernel_that_tells_nothing_presses_nobody(self) -> None:
+    def test_off_and_a_kernel_without_counters_report_no_pressure(self) -> None:
         off, silent = PressureTracker(None), PressureTracker(0.1)
         for second in range(3):
             off.update(float(second), now=float(second))
@@ -108,22 +108,22 @@ class TestStalls:
         assert not silent.is_high
 
 
-class TestKills:
-    def test_each_kill_explains_one_end(self) -> None:
+class TestOomKillCounter:
+    def test_each_kill_explains_one_exit(self) -> None:
         kills = OomKillCounter()
         assert kills.update(7, now=0.0) == 0
-        assert not kills.explain(now=0.0), "kills before the start are none of ours"
+        assert not kills.explain(now=0.0), "kills before the start do not count"
         assert kills.update(9, now=1.0) == 2
         assert [kills.explain(now=1.1) for _ in range(3)] == [True, True, False]
 
     def test_an_old_kill_explains_nothing(self) -> None:
-        """A process of somebody else was killed; later an operator kills a worker by hand."""
+        """A foreign process was killed; later an operator kills a worker by hand."""
         kills = OomKillCounter()
         kills.update(0, now=0.0)
         kills.update(1, now=1.0)
         assert not kills.explain(now=1.1 + KILL_AGE_S)
 
-    def test_readings_in_the_wrong_order_and_silence_are_no_kills(self) -> None:
+    def test_readings_out_of_order_and_missing_ones_are_not_kills(self) -> None:
         kills = OomKillCounter()
         kills.update(5, now=0.0)
         kills.update(6, now=1.0)

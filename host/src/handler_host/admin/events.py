@@ -43,7 +43,7 @@ class EventRoutes:
 
     @property
     def _hub(self) -> EventHub:
-        return self._supervisor.observation.events
+        return self._supervisor.telemetry.events
 
     async def follow(self, request: web.Request) -> web.StreamResponse:
         """Stream past and new events until the client disconnects or the host stops."""

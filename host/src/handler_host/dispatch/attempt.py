@@ -8,8 +8,7 @@ from typing import Self
 
 from handler_host.channel.call import Call
 from handler_host.dispatch.request import Request
-from handler_host.lifecycle.admission import LeaseContext
-from handler_host.lifecycle.lease import Lease
+from handler_host.lifecycle.lease import Lease, LeaseContext
 from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
 from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
 

@@ -42,7 +42,7 @@ class Dispatcher:
     def __init__(self, supervisor: Supervisor, timeout_s: float) -> None:
         self._supervisor = supervisor
         self._timeout_s = timeout_s
-        self._counters = supervisor.observation.counters
+        self._counters = supervisor.telemetry.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
         self.directory = HandlerDirectory(supervisor)
 

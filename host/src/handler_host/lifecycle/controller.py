@@ -126,7 +126,7 @@ class HandlerController:
 
     @property
     def is_unloaded(self) -> bool:
-        """Whether there is no worker, and no task that starts or ends one."""
+        """Whether it has neither a worker nor a task that starts or ends one."""
         return not self._state.workers and not self._runners
 
     @property
@@ -192,7 +192,7 @@ class HandlerController:
         self._leases[dispatch] = lease
         self.post(events.LeaseRequested(dispatch))
         try:
-            if not await lease.decided(patience):
+            if not await lease.wait(patience):
                 raise self._out_of_patience(patience or 0.0)
         except BaseException:
             # Refused, out of patience, or cancelled: possibly just when the lease was granted.
@@ -222,7 +222,7 @@ class HandlerController:
         """Release the lease of a dispatch; its calls that have not ended are cancelled."""
         lease = self._leases.pop(dispatch, None)
         if lease is not None:
-            lease.left()
+            lease.cancel()
         self.post(events.LeaseReleased(dispatch))
 
     async def load(self) -> None:
@@ -338,18 +338,18 @@ class HandlerController:
         worker = self._runners[action.generation].worker
         assert worker is not None, "only a ready worker gets leases"
         worker.served += 1
-        self._leases[action.dispatch].granted(worker)
+        self._leases[action.dispatch].grant(worker)
 
     def _refuse(self, action: actions.Refuse) -> None:
         lease = self._leases.pop(action.dispatch, None)
         if lease is not None:
-            lease.refused(action.error)
+            lease.refuse(action.error)
 
     def _end_leases(self, action: actions.EndLeases) -> None:
         for dispatch in action.dispatches:
             lease = self._leases.pop(dispatch, None)
             if lease is not None:
-                lease.ended(action.error)
+                lease.end(action.error)
 
     def _start_timer(self, action: actions.StartTimer) -> None:
         if action.generation is not None:

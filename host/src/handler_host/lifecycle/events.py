@@ -2,8 +2,7 @@
 
 The events of a worker come from ``handler_host.workers.events``. An event that can
 arrive late (a timer, an exit, the outcome of an activation) carries the generation of
-its worker or the token of its timer, and changes nothing if that is no longer the
-present one.
+its worker or the token of its timer, and changes nothing if that has been replaced.
 """
 
 from __future__ import annotations

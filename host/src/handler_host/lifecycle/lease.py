@@ -1,9 +1,11 @@
-"""What a dispatch holds on a worker, from admission to its last byte."""
+"""The lease of a dispatch: its place on a worker, from admission to its last byte."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from types import TracebackType
+from typing import Protocol
 
 from handler_host.channel.call import Call, CallTimeouts
 from handler_host.channel.channel import Channel
@@ -13,13 +15,12 @@ from handler_host.workers.worker import Worker
 
 
 class Lease:
-    """A place on the worker of one generation; the owner grants it, refuses it, or ends it."""
+    """A place on one worker; the handler's controller grants it, refuses it, or ends it."""
 
     __slots__ = (
         "_calls",
-        "_outcome",
+        "_decision",
         "activate_seconds",
-        "asked_at",
         "channel",
         "cold",
         "error",
@@ -27,6 +28,7 @@ class Lease:
         "handler",
         "policy",
         "queue_seconds",
+        "requested_at",
     )
 
     def __init__(self, handler: str, policy: HandlerPolicy) -> None:
@@ -34,13 +36,17 @@ class Lease:
         self.policy = policy
         self.generation = 0
         self.channel: Channel | None = None
+        """The channel to the worker; None until the lease is granted."""
         self.cold = False
-        """Whether the dispatch had to wait for an activation."""
+        """Whether the dispatch waited for an activation."""
         self.queue_seconds = 0.0
+        """Seconds that it waited, without the activation."""
         self.activate_seconds = 0.0
-        self.asked_at = time.monotonic()
+        """Seconds that it waited for an activation."""
+        self.requested_at = time.monotonic()
         self.error: HostError | None = None
-        self._outcome: asyncio.Future[None] | None = None
+        """Why it was refused or ended."""
+        self._decision: asyncio.Future[None] | None = None
         self._calls: list[Call] = []
 
     def call(
@@ -54,11 +60,11 @@ class Lease:
         chain: tuple[str, ...] = (),
         traceparent: str | None = None,
     ) -> Call:
-        """Send the dispatch to the worker; ``timeout`` is what it has left, in seconds.
+        """Send the dispatch to the worker; ``timeout`` is its remaining time, in seconds.
 
-        ``chain`` names the handlers that wait for it, if it is one of them that has made it.
+        ``chain`` names the handlers that wait for it, if one of them has made it.
         """
-        assert self.channel is not None, "a lease that was not granted has no worker"
+        assert self.channel is not None, "a granted lease has a channel"
         policy = self.policy
         first_byte = policy.first_byte_timeout if timeout is None else min(policy.first_byte_timeout, timeout)
         timeouts = CallTimeouts(total=timeout, first_byte=first_byte, gap=policy.gap_timeout)
@@ -77,49 +83,52 @@ class Lease:
         return call
 
     async def health(self, *, request_id: str, timeout: float) -> None:
-        """Let the handler's health hook run; raises the :class:`HostError` of what it raises, or of its end."""
-        assert self.channel is not None, "a lease that was not granted has no worker"
+        """Run the handler's health hook; raises the :class:`HostError` of its failure or of the worker's end."""
+        assert self.channel is not None, "a granted lease has a channel"
         call = self.channel.check_health(request_id=request_id, timeout=timeout)
         self._calls.append(call)
         await call.read_response()
 
-    def granted(self, worker: Worker) -> None:
-        """Take the worker; called by the owner."""
+    def grant(self, worker: Worker) -> None:
+        """Grant the lease on ``worker`` (for the controller)."""
         now = time.monotonic()
         self.generation = worker.generation
         self.channel = worker.channel
         ready_at = worker.ready_at
-        if ready_at is not None and ready_at > self.asked_at:
+        if ready_at is not None and ready_at > self.requested_at:
             self.cold = True
-            self.activate_seconds = ready_at - max(self.asked_at, worker.launched_at)
-        self.queue_seconds = max(0.0, now - self.asked_at - self.activate_seconds)
+            self.activate_seconds = ready_at - max(self.requested_at, worker.launched_at)
+        self.queue_seconds = max(0.0, now - self.requested_at - self.activate_seconds)
         self._wake()
 
-    def refused(self, error: HostError) -> None:
-        """Take the refusal; called by the owner."""
+    def refuse(self, error: HostError) -> None:
+        """Refuse the lease (for the controller)."""
         self.error = error
         self._wake()
 
-    def ended(self, error: HostError) -> None:
-        """End what is under way with ``error``; called by the owner."""
+    def end(self, error: HostError) -> None:
+        """End the calls in flight with ``error`` (for the controller)."""
         self.error = error
         for call in self._calls:
             call.abort(error)
 
-    def left(self) -> None:
-        """Cancel what has not ended; called by the owner."""
+    def cancel(self) -> None:
+        """Cancel the calls that have not ended (for the controller)."""
         for call in self._calls:
             call.cancel()
 
-    async def decided(self, patience: float | None) -> bool:
-        """Wait until the lease is granted, at most ``patience`` seconds; return whether it is. Raises its refusal."""
+    async def wait(self, patience: float | None) -> bool:
+        """Wait for the decision, at most ``patience`` seconds; return whether the lease is granted.
+
+        Raises the :class:`HostError` of a refusal.
+        """
         if self.channel is None and self.error is None:
             loop = asyncio.get_running_loop()
-            self._outcome = loop.create_future()
-            # A handle of its own, and only for who waits: asyncio.timeout costs a warm dispatch several percent.
+            self._decision = loop.create_future()
+            # A handle of its own, and only for a dispatch that waits: asyncio.timeout costs a warm one several percent.
             timer = loop.call_later(patience, self._wake) if patience is not None else None
             try:
-                await self._outcome
+                await self._decision
             finally:
                 if timer is not None:
                     timer.cancel()
@@ -128,5 +137,41 @@ class Lease:
         return self.channel is not None
 
     def _wake(self) -> None:
-        if self._outcome is not None and not self._outcome.done():
-            self._outcome.set_result(None)
+        """Wake the waiter."""
+        if self._decision is not None and not self._decision.done():
+            self._decision.set_result(None)
+
+
+class LeaseSource(Protocol):
+    """Grants leases on a handler's workers."""
+
+    async def admit(self, dispatch: int, patience: float | None) -> Lease:
+        """Return a lease for the dispatch; raises :class:`HostError`."""
+
+    def release(self, dispatch: int) -> None:
+        """Release the lease of a dispatch."""
+
+
+class LeaseContext:
+    """Holds a lease for the block that it is entered for."""
+
+    __slots__ = ("_dispatch", "_patience", "_source", "operation")
+
+    def __init__(self, source: LeaseSource, dispatch: int, patience: float | None, operation: str | None) -> None:
+        self.operation = operation
+        """The requested operation, if the handler is known to have it."""
+        self._source = source
+        self._dispatch = dispatch
+        self._patience = patience
+
+    async def __aenter__(self) -> Lease:
+        return await self._source.admit(self._dispatch, self._patience)
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def release(self) -> None:
+        """Release the lease; for a caller that has entered this without a block."""
+        self._source.release(self._dispatch)

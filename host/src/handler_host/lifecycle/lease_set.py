@@ -10,7 +10,7 @@ class LeaseSet(Set[int]):
 
     All versions that follow from one another share one hash table, which the newest one
     owns. An older version keeps the one difference from its successor, and builds a
-    table of its own if it is used again. So a state machine that only goes on from its
+    table of its own if it is used again. So a state machine that always continues from its
     newest state pays the same for each lease, however many are in flight, while each
     version keeps its value for ever.
     """

@@ -9,25 +9,25 @@ from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.reports import (
     Eviction,
     HandlerMemory,
-    HandlerStatus,
     MemoryReport,
     Pressure,
     Sampling,
     WaitingForMemory,
     WorkerMemory,
 )
+from handler_host.lifecycle.status import shown_state, worker_pss
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
 
 
-def handler_memory(monitor: MemoryMonitor, controller: HandlerController, status: HandlerStatus) -> HandlerMemory:
+def handler_memory(monitor: MemoryMonitor, controller: HandlerController) -> HandlerMemory:
     """Return the memory figures of one handler."""
     estimate = monitor.expected(controller.entry, controller.policy)
     footprint, worker = monitor.footprint(controller.entry), controller.worker
     return HandlerMemory(
-        state=status.state,
+        state=shown_state(controller),
         pin=controller.policy.pin,
-        pss=status.pss,
+        pss=worker_pss(controller),
         peak=worker.usage.peak if worker is not None and worker.pss is not None else None,
         counted=monitor.budget.ledger.size_of(controller.name, worker.generation) if worker is not None else 0,
         expected=estimate.amount,
@@ -39,7 +39,7 @@ def handler_memory(monitor: MemoryMonitor, controller: HandlerController, status
         out_of_memory=footprint.out_of_memory if footprint is not None else 0,
         soft_limit=controller.policy.memory_soft_limit,
         hard_limit=controller.policy.memory_hard_limit,
-        last_exit=status.last_exit,
+        last_exit=controller.last_exit,
     )
 
 
@@ -47,14 +47,14 @@ def memory_report(
     monitor: MemoryMonitor,
     reading: Reading,
     controllers: Mapping[str, HandlerController],
-    handlers: Mapping[str, HandlerMemory],
     fork_server_pids: Sequence[int],
 ) -> MemoryReport:
-    """Return the memory of all processes as ``reading`` has it, with the figures of ``handlers``."""
+    """Return the memory of all processes as ``reading`` has it."""
     now = time.monotonic()
     limit, ledger, kernel = reading.limit, monitor.budget.ledger, reading.kernel
     idle_since = {candidate.handler: candidate.idle_since for candidate in monitor.candidates()}
     footprints = monitor.footprints
+    handlers = {name: handler_memory(monitor, controllers[name]) for name in sorted(controllers)}
     return MemoryReport(
         limit=limit.bytes,
         limit_source=limit.source,
@@ -69,7 +69,7 @@ def memory_report(
         fork_server=reading.fork_server,
         fork_server_pids=list(fork_server_pids),
         workers=_workers(reading, controllers),
-        handlers=dict(sorted(handlers.items())),
+        handlers=handlers,
         learned={name: memory.learned_peak for name, memory in handlers.items() if memory.learned_peak is not None},
         evict_next=[
             Eviction(

@@ -1,6 +1,6 @@
-"""Status structs of handlers and memory: the JSON of the admin routes, as frozen types.
+"""Status and receipts of handlers and memory: the JSON of the admin routes, as frozen types.
 
-Sizes are bytes, durations seconds; a time of day is ISO 8601 in UTC.
+Sizes are in bytes, durations in seconds; a time of day is ISO 8601 in UTC.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class _Report(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OperationReport(_Report, frozen=True, kw_only=True):
-    """One operation; the schemas are known once the handler was active."""
+    """One operation; its schemas are known after the first activation."""
 
     name: str
     summary: str = ""
@@ -32,16 +32,16 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     name: str
     state: str
     reason: str | None
-    """Why it is in this state, where that is not the normal course of things."""
+    """Why it is in this state, if that is unusual."""
     distribution: str
     version: str
     title: str
     description: str
     operations: list[OperationReport] | None
-    """None: not known before the first activation, as the handler has no manifest."""
+    """None before the first activation of a handler without a manifest."""
     isolation: str
     python: str | None
-    """The interpreter of the handler's own environment; None: it runs in the host's."""
+    """The interpreter of the handler's own environment; None for the host's."""
     pin: bool
     generation: int = 0
     pid: int | None = None
@@ -53,23 +53,23 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     expires_in: float | None = None
     retry_in: float | None = None
     dispatches: int = 0
-    """Admitted since the host's start."""
+    """Dispatches admitted since the host's start."""
     error_rate: float | None = None
-    """Which share of the last 256 dispatches failed, without those that were the client's fault."""
+    """Share of the last 256 dispatches that failed, without client errors."""
     median_seconds: float | None = None
-    """Of the last 256 dispatches, from request to last byte, activation included; ``p99_seconds``: 99th percentile."""
+    """Of the last 256 dispatches, from request to last byte, with activation; ``p99_seconds``: 99th percentile."""
     p99_seconds: float | None = None
     last_exit: ExitReport | None = None
 
 
 class LoadReceipt(_Report, frozen=True, kw_only=True):
-    """The answer to a load: the handler is active now."""
+    """The response to a load: the handler is active now."""
 
     handler: str
     generation: int
     pid: int
     already: bool
-    """It was active before."""
+    """Whether it was active before."""
     activate_seconds: float
     pss_before: int
     """PSS of the host and all its processes."""
@@ -77,40 +77,40 @@ class LoadReceipt(_Report, frozen=True, kw_only=True):
 
 
 class UnloadReceipt(_Report, frozen=True, kw_only=True):
-    """The answer to an unload: the process is gone now."""
+    """The response to an unload: the process has exited."""
 
     handler: str
     generation: int | None
-    """The generation that went; None if there was none."""
+    """The worker that exited; None without one."""
     was: str
-    """The state in which the unload found the handler."""
+    """The state of the handler before the unload."""
     bytes_given_back: int
-    """``given_back`` of the generation's :class:`ExitReport`; 0 if there was none, or it was never measured."""
+    """``given_back`` of the worker's :class:`ExitReport`; 0 without a worker, or if it was never measured."""
     pss_before: int
     """PSS of the host and all its processes."""
     pss_after: int
     drained: int
-    """Dispatches that were under way and came to their end."""
+    """Dispatches in flight that came to their end."""
     killed: int
-    """Dispatches that were ended with an error."""
+    """Dispatches in flight that were ended with an error."""
     seconds: float
     exit: str | None
-    """How the process ended."""
+    """How the process exited."""
 
 
 class RescanReport(_Report, frozen=True, kw_only=True):
-    """What a rescan changed, by handler name."""
+    """The changes that a rescan found, by handler."""
 
     added: list[str]
     removed: list[str]
     changed: list[str]
     problems: dict[str, str]
-    """The handlers that cannot run, with the reason."""
+    """Handlers that cannot run, with the reason."""
     warnings: list[str]
 
 
 class CheckReport(_Report, frozen=True, kw_only=True):
-    """One thing that the check of a deploy has looked at."""
+    """One item of the check of a deploy."""
 
     name: str
     """``catalog``, ``fork server``, or a handler's name."""
@@ -119,19 +119,19 @@ class CheckReport(_Report, frozen=True, kw_only=True):
 
 
 class VerifyReport(_Report, frozen=True, kw_only=True):
-    """The check of a deploy."""
+    """The result of the check of a deploy."""
 
     state: str
-    """``running``, ``passed``, ``failed``, or ``skipped``: the commit was verified before."""
+    """``running``, ``passed``, ``failed``, or ``skipped`` if the commit was verified before."""
     commit: str | None
     checks: list[CheckReport] = []
     seconds: float = 0.0
     host_bytes: int = 0
-    """What the host's own process takes more than before."""
+    """Growth of the host's own process."""
 
 
 class WorkerMemory(_Report, frozen=True, kw_only=True):
-    """Memory of one worker."""
+    """The memory of one worker."""
 
     pid: int
     generation: int
@@ -139,49 +139,49 @@ class WorkerMemory(_Report, frozen=True, kw_only=True):
     uss: int
     rss: int
     peak: int
-    """The highest PSS seen of this generation."""
+    """The highest PSS of this worker so far."""
 
 
 class HandlerMemory(_Report, frozen=True, kw_only=True):
-    """What is known of one handler's memory, active or not."""
+    """The memory of one handler, active or not."""
 
     state: str
     pin: bool
     pss: int | None
-    """Now; None without a worker."""
+    """At the latest measurement; None without a worker."""
     peak: int | None
-    """The most that this generation took."""
+    """The highest PSS of the worker so far."""
     counted: int
-    """What the budget counts for it: the larger of what it takes and what it was promised."""
+    """Bytes that the budget counts for it: the larger of measured and reserved."""
     expected: int
-    """What its next activation reserves."""
+    """Bytes that its next activation reserves."""
     expected_source: str
     """``learned``, ``configured``, ``manifest`` or ``default``."""
     learned_peak: int | None
-    """The most that a worker of this version took, its activation included."""
+    """The most that a worker of this version used, its activation included."""
     learned_steady: int | None
-    """The most that a ready one took."""
+    """The most that a ready worker of this version used."""
     activate_seconds: float | None
     stop_seconds: float | None
     out_of_memory: int
-    """How often a worker of this version was killed for memory."""
+    """Workers of this version that were killed for memory."""
     soft_limit: int | None
     hard_limit: int | None
     last_exit: ExitReport | None
 
 
 class Eviction(_Report, frozen=True, kw_only=True):
-    """An idle handler that may be unloaded for another."""
+    """An idle handler that may be unloaded for another one."""
 
     handler: str
     generation: int
     size: int
-    """What that makes free."""
+    """Bytes that this frees."""
     idle_for: float
 
 
 class WaitingForMemory(_Report, frozen=True, kw_only=True):
-    """An activation that waits for room."""
+    """An activation that waits for memory."""
 
     handler: str
     amount: int
@@ -189,21 +189,21 @@ class WaitingForMemory(_Report, frozen=True, kw_only=True):
 
 
 class Pressure(_Report, frozen=True, kw_only=True):
-    """What the kernel tells of a shortage."""
+    """Memory pressure as the kernel reports it."""
 
     short: bool
-    """Idle handlers are being unloaded, and activations wait."""
+    """Whether idle handlers are being unloaded, and activations wait."""
     stalled_share: float
-    """Share of the time between the last two looks in which tasks waited for memory."""
+    """Share of the time between the last two measurements in which tasks waited for memory."""
     threshold: float | None
     stalled_source: str | None
     kills: int | None
-    """Processes killed for memory since the kernel counts."""
+    """Processes killed for memory since the kernel's count began."""
     kills_source: str | None
 
 
 class Sampling(_Report, frozen=True, kw_only=True):
-    """What measuring costs."""
+    """The cost of measuring."""
 
     cost: float
     """Seconds of processor time for one measurement."""
@@ -213,38 +213,38 @@ class Sampling(_Report, frozen=True, kw_only=True):
 
 
 class MemoryReport(_Report, frozen=True, kw_only=True):
-    """Memory of the host and all its processes, against the limit."""
+    """The memory of the host and all its processes, and the limit."""
 
     limit: int
     limit_source: str
     limit_path: str | None
-    """The file that it was read from."""
+    """The file that the limit was read from."""
     headroom: int
     usable: int
     """The limit less the headroom."""
     used: int
     reserved: int
-    """Promised beyond what is used already: to activations, and to workers that took more before."""
+    """Reserved beyond the present use: for activations, and for workers that used more before."""
     others: int
-    """Held by others in the limiting control group, or by the kernel for these processes."""
+    """Used in the limiting control group by other processes, or by the kernel for the host's."""
     room: int
-    """What can still be promised; negative where there is too much already."""
+    """Bytes that can still be reserved; negative if usage is over the budget."""
     host: int
     fork_server: int | None
-    """None while there is no fork server."""
+    """None without a fork server."""
     fork_server_pids: list[int]
     workers: dict[str, WorkerMemory]
     handlers: dict[str, HandlerMemory]
     learned: dict[str, int]
-    """The most that a worker of each handler took."""
+    """The most that a worker of each handler used."""
     evict_next: list[Eviction]
-    """Who may go for another, least recently used first."""
+    """Possible evictions, least recently used first."""
     waiting: list[WaitingForMemory]
     refused: int
-    """Activations that got no room since the start."""
+    """Activations refused for want of memory since the start."""
     pressure: Pressure
     sampling: Sampling
     state_file: str | None
-    """Where is kept what was learned."""
+    """The file of learned footprints."""
     measure: str
-    """What the figures are: ``pss``, or ``uss`` or ``rss`` where the system has no PSS."""
+    """The measure of the figures: ``pss``, or ``uss`` or ``rss`` where the system lacks PSS."""

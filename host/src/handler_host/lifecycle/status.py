@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import time
 
-from handler_host.lifecycle.controller import HandlerController, Unloaded
-from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, OperationReport, UnloadReceipt
+from handler_host.lifecycle.controller import HandlerController
+from handler_host.lifecycle.reports import HandlerStatus, OperationReport
 from handler_host.lifecycle.state import Phase
 from handler_host.telemetry.counters import LatencyWindow
 from handler_host.workers.exit_report import ExitReport
@@ -51,7 +51,7 @@ def handler_status(
         pin=controller.policy.pin,
         generation=state.generation,
         pid=worker.pid if worker is not None else None,
-        pss=worker.pss if worker is not None and worker.exit is None else None,
+        pss=worker_pss(controller),
         learned_pss=learned,
         in_flight=state.in_flight,
         queued=len(state.waiters),
@@ -66,38 +66,10 @@ def handler_status(
     )
 
 
-def load_receipt(controller: HandlerController, already: bool, before: int, after: int) -> LoadReceipt:
-    """Return what an operator is told of a load; ``before`` and ``after`` are the PSS of all processes."""
+def worker_pss(controller: HandlerController) -> int | None:
+    """Return the PSS of a handler's worker at the latest measurement; None without a running worker."""
     worker = controller.worker
-    ready_at = worker.ready_at if worker is not None else None
-    return LoadReceipt(
-        handler=controller.name,
-        generation=controller.state.generation,
-        pid=(worker.pid if worker is not None else None) or 0,
-        already=already,
-        activate_seconds=ready_at - worker.launched_at if worker is not None and ready_at else 0.0,
-        pss_before=before,
-        pss_after=after,
-    )
-
-
-def unload_receipt(
-    controller: HandlerController, was: str, outcome: Unloaded, before: int, after: int, seconds: float
-) -> UnloadReceipt:
-    """Return what an operator is told of an unload; ``was`` is the state that it found."""
-    drain = outcome.drain
-    return UnloadReceipt(
-        handler=controller.name,
-        generation=outcome.generation,
-        was=was,
-        bytes_given_back=outcome.given_back,
-        pss_before=before,
-        pss_after=after,
-        drained=drain.drained if drain is not None else 0,
-        killed=drain.killed if drain is not None else 0,
-        seconds=seconds,
-        exit=outcome.exit,
-    )
+    return worker.pss if worker is not None and worker.exit is None else None
 
 
 def shown_state(controller: HandlerController) -> str:
@@ -113,7 +85,7 @@ def shown_state(controller: HandlerController) -> str:
 def _reason(controller: HandlerController) -> str | None:
     state, problem = controller.state, controller.entry.problem
     if controller.removed:
-        return "its distribution was removed; the worker goes on until it is unloaded"
+        return "its distribution was removed; the worker runs until it is unloaded"
     if problem is not None:
         return problem.reason
     if state.error is not None:

@@ -79,9 +79,9 @@ SHUTTING_DOWN = "the host is shutting down; send the request to another instance
 def step(state: HandlerState, event: Event, policy: HandlerPolicy, now: float) -> Result:
     """Return the state after ``event``, and the actions to perform in their order.
 
-    ``now`` is on a monotonic clock, in seconds. Events of a worker that is no longer in
-    the state, of a timer that does not run, and of a dispatch that has ended leave the
-    state as it is.
+    ``now`` is on a monotonic clock, in seconds. Events of a worker that has left the
+    state, of a timer that does not run, and of a dispatch that has ended leave the state
+    as it is.
     """
     return _RULES[type(event)](state, event, policy, now)
 

@@ -1,9 +1,9 @@
-"""The check that the host runs of itself after a new deploy, in the background, in its own process.
+"""The check that the host runs of itself after a deploy, in the background, in its own process.
 
-It reads what the catalog has found, forks one worker without a handler, and activates
-each handler with ``verify = true`` and asks it for its health, one after the other: so
-that it takes no more memory than one of them. A commit that was verified is written
-to a flag file, and is not verified again.
+It checks the catalog, forks one worker without a handler, and activates each handler
+with ``verify = true`` and runs its health hook, one after the other, so that it needs no
+more memory than one of them. The commit of a check that passed is written to a flag
+file, and is not verified again.
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from handler_host.plugin.errors import HandlerBusy, HostError
 log = logging.getLogger(__name__)
 
 FIRST_START = "first start"
-"""What the flag file has where no variable names a commit."""
+"""Content of the flag file if no variable names a commit."""
 BROKEN = frozenset({"invalid", "incompatible", "conflict", "missing-secret"})
-"""States that the catalog gives to a handler that cannot run."""
+"""States of handlers that cannot run, without those that an operator has blocked."""
 REQUEST_ID = "verify"
 
 
 def commit_of(config: VerifyConfig, environ: Mapping[str, str]) -> str | None:
-    """Return the commit that is to be verified, or None if there is none."""
+    """Return the commit to verify, or None to skip the check."""
     if config.when == "never":
         return None
-    named = (environ.get(name, "").strip() for name in config.commit_variables)
-    return next(filter(None, named), FIRST_START if config.when == "start" else None)
+    commits = (environ.get(name, "").strip() for name in config.commit_variables)
+    return next(filter(None, commits), FIRST_START if config.when == "start" else None)
 
 
 def flag_file(config: Config, environ: Mapping[str, str]) -> Path:
-    """Return the file of the verified commit: as configured, in ``data_dir``, or by the XDG base directories."""
+    """Return the path of the flag file: as configured, in ``data_dir``, or by the XDG base directories."""
     if config.verify.flag is not None:
         return config.verify.flag
     if config.data_dir is not None:
-        return config.data_dir / ".verified"  # no handler's name begins with a dot
+        return config.data_dir / ".verified"  # the name of a handler never begins with a dot
     state = environ.get("XDG_STATE_HOME", "")
     base = Path(state) if state.startswith("/") else Path(environ.get("HOME", "/")) / ".local" / "state"
     return base / "handler-host" / "verified"
 
 
 async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyReport:
-    """Check this deploy, unless ``flag`` has its commit; return what was found, which is logged and shown, too."""
+    """Check this deploy, unless ``flag`` has its commit; log the report, and return it."""
     if await asyncio.to_thread(_read, flag) == commit:
         supervisor.verified = VerifyReport(state="skipped", commit=commit)
         return supervisor.verified
@@ -69,7 +69,7 @@ async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyRepor
     after = (await supervisor.memory()).host
     passed = all(check.ok for check in checks)
     if passed:
-        # Before anybody sees it: who is told that a deploy was verified may end the host at once.
+        # Written before the report is visible: a deploy script may stop the host as soon as it reads it.
         await asyncio.to_thread(_write, flag, commit)
     supervisor.verified = report = VerifyReport(
         state="passed" if passed else "failed",
@@ -88,10 +88,11 @@ async def verify(supervisor: Supervisor, commit: str, flag: Path) -> VerifyRepor
 
 
 async def _check(supervisor: Supervisor, checks: list[CheckReport]) -> None:
+    """Run all checks, and append each result to ``checks``."""
     statuses = supervisor.statuses()
     broken = [status for status in statuses if status.state in BROKEN]
     checks.append(CheckReport(name="catalog", ok=True, text=f"{len(statuses)} handlers"))
-    checks += [CheckReport(name=status.name, ok=False, text=_why(status)) for status in broken]
+    checks += [CheckReport(name=status.name, ok=False, text=_problem(status)) for status in broken]
     if sys.platform == "linux":
         try:
             await supervisor.try_fork()
@@ -105,7 +106,7 @@ async def _check(supervisor: Supervisor, checks: list[CheckReport]) -> None:
 
 
 async def _check_handler(supervisor: Supervisor, before: HandlerStatus) -> CheckReport:
-    """Activate a handler and ask it; what has no worker before has none afterwards, unless somebody uses it."""
+    """Activate a handler and run its health hook; unload it again, unless it was active before or is in use."""
     name, policy = before.name, supervisor.config.policy(before.name)
     try:
         async with supervisor.lease(name) as lease:
@@ -119,7 +120,7 @@ async def _check_handler(supervisor: Supervisor, before: HandlerStatus) -> Check
     return CheckReport(name=name, ok=True, text=text)
 
 
-def _why(status: HandlerStatus) -> str:
+def _problem(status: HandlerStatus) -> str:
     return f"{status.state}: {status.reason}; or set [handlers.{status.name}] enabled = false"
 
 
@@ -131,8 +132,9 @@ def _read(flag: Path) -> str | None:
 
 
 def _write(flag: Path, commit: str) -> None:
-    """Write the flag as a whole or not at all; where that cannot be, the next start verifies again."""
+    """Replace the flag file; if that fails, the next start verifies again."""
     try:
         replace_file(flag, f"{commit}\n".encode())
     except OSError as error:
-        log.warning("the verified commit cannot be kept", extra={"fields": {"flag": str(flag), "reason": str(error)}})
+        fields = {"flag": str(flag), "reason": str(error)}
+        log.warning("the flag file of the verified commit cannot be written", extra={"fields": fields})

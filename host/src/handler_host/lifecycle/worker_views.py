@@ -10,7 +10,7 @@ from handler_host.lifecycle.events import Evicted, MemoryLimitExceeded
 from handler_host.lifecycle.state import WorkerPhase
 from handler_host.memory.footprints import HandlerVersion
 from handler_host.memory.monitor import MemoryMonitor
-from handler_host.memory.views import MemoryUsage, WorkerView
+from handler_host.memory.views import MemoryUsage
 from handler_host.workers.events import Cause
 from handler_host.workers.worker import Worker
 
@@ -98,6 +98,17 @@ class ControlledWorker:
         """Return the seconds until it is probably idle: 0 if it is idle, ``default`` if nothing is known."""
         return self._controller.busy_for_another(self._worker.generation, default)
 
+    def record_exit(self, monitor: MemoryMonitor, cause: Cause) -> None:
+        """Pass the exit of this worker to the memory monitor, which learns from it."""
+        exit, stopped_at = self._worker.exit, self._worker.stopped_at
+        monitor.record_exit(
+            self,
+            killed_for_memory=cause is Cause.OUT_OF_MEMORY and exit is not None and exit.signal is not None,
+            is_typical=cause in TYPICAL_CAUSES and self._worker.served > 0,
+            max_resident=exit.maxrss if exit is not None else None,
+            stop_seconds=time.monotonic() - stopped_at if stopped_at is not None else None,
+        )
+
 
 class SupervisedProcesses:
     """The workers of all controllers, and the fork servers.
@@ -131,15 +142,3 @@ class SupervisedProcesses:
     def recycle(self, handler: str, generation: int) -> None:
         """Unload a worker that is over its soft limit, after its present dispatches."""
         self._controllers[handler].post(MemoryLimitExceeded(generation, Cause.RECYCLED))
-
-
-def record_exit(monitor: MemoryMonitor, view: WorkerView, worker: Worker, cause: Cause) -> None:
-    """Let the memory monitor learn from the exit of a worker."""
-    exit, stopped_at = worker.exit, worker.stopped_at
-    monitor.record_exit(
-        view,
-        killed_for_memory=cause is Cause.OUT_OF_MEMORY and exit is not None and exit.signal is not None,
-        is_typical=cause in TYPICAL_CAUSES and worker.served > 0,
-        max_resident=exit.maxrss if exit is not None else None,
-        stop_seconds=time.monotonic() - stopped_at if stopped_at is not None else None,
-    )

@@ -31,7 +31,7 @@ MAX_CPU_SHARE = 0.02
 HURRY = 4
 """Factor on the sampling rate while a worker activates, or a tenth of the budget or less is free."""
 IDLE_INTERVAL_S = 60.0
-"""Seconds between two measurements while there is no worker."""
+"""Seconds between two measurements without a worker."""
 SAVE_INTERVAL_S = 10.0
 """Shortest time between two writes of the state file while workers run, in seconds."""
 FORK_SERVER: HandlerVersion = ("fork server", "handler-host", "")

@@ -72,7 +72,7 @@ class OomKillCounter:
         self._unexplained: deque[float] = deque(maxlen=1000)
 
     def update(self, count: int | None, now: float) -> int:
-        """Take the kernel's counter; return by how much it has grown."""
+        """Record the kernel's counter; return by how much it has grown."""
         if count is None:
             return 0
         growth = count - self.count if self.count is not None else 0

@@ -15,7 +15,7 @@ Measure = Literal["pss", "uss", "rss"]
 
 
 class Memory(msgspec.Struct, frozen=True):
-    """Memory of one process, in bytes. ``pss`` holds the figure named by ``measure`` where there is no PSS."""
+    """Memory of one process, in bytes. ``pss`` holds the figure named by ``measure`` without PSS."""
 
     pss: int
     uss: int
@@ -34,7 +34,7 @@ def read_memory(pid: int) -> Memory | None:
     except ProcessLookupError:
         return None
     except FileNotFoundError:
-        # The process has ended, or the kernel is older than the file, or there is no /proc at all.
+        # The process has ended, or the kernel is older than the file, or /proc is missing.
         gone = Path("/proc/self").exists() and not Path(f"/proc/{pid}").exists()
         return None if gone else read_other_memory(pid)
     except OSError:

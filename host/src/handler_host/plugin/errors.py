@@ -1,8 +1,8 @@
 """The errors of the host: each has one HTTP status and one stable code.
 
-Code below the HTTP layer raises these; one middleware renders them. What is not
-a :class:`HostError` is answered with a general text and the request's number,
-so that internal details never reach a client.
+Code below the HTTP layer raises these; one middleware renders them. For any other
+exception the response has a general text and the request ID, so that internal details
+never reach a client.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ class HostError(Exception):
 
     ``message`` is one sentence that names the place, the value and the remedy.
     ``retry_after`` is in seconds, and becomes the ``Retry-After`` header.
-    ``param`` is the path to the offending field (``messages[0].role``).
+    ``param`` is the path to the invalid field (``messages[0].role``).
     ``details`` are further figures for programs, rendered as JSON.
     """
 
@@ -39,7 +39,7 @@ class HostError(Exception):
         self.details = details
 
     def copy(self, *, retry_after: float | None = None) -> Self:
-        """Return a new error of the same content: one exception object is raised once."""
+        """Return a new error with the same content, because an exception object should be raised only once."""
         return type(self)(
             self.message,
             retry_after=self.retry_after if retry_after is None else retry_after,
@@ -49,69 +49,69 @@ class HostError(Exception):
 
 
 class ConfigError(HostError):
-    """The configuration is wrong; the message names file, key, value and remedy."""
+    """The configuration is invalid; the message names file, key, value and remedy."""
 
     code = "invalid_config"
 
 
 class InvalidInput(HostError):
-    """The request does not fit what the operation takes; ``param`` is the field."""
+    """The request does not match the input of the operation; ``param`` is the field."""
 
     status = 400
     code = "invalid_input"
 
 
 class Unauthorized(HostError):
-    """The key is missing or wrong."""
+    """The API key is missing or invalid."""
 
     status = 401
     code = "invalid_key"
 
 
 class Forbidden(HostError):
-    """The key is right, but not for this."""
+    """The API key is valid, but does not allow this request."""
 
     status = 403
     code = "forbidden"
 
 
 class NotFound(HostError):
-    """There is no such route."""
+    """The route is unknown."""
 
     status = 404
     code = "not_found"
 
 
 class MethodNotAllowed(HostError):
-    """The route exists, but not with this method."""
+    """The route does not support this method."""
 
     status = 405
     code = "method_not_allowed"
 
 
 class NotInstalled(HostError):
-    """An optional package that this needs is not installed."""
+    """A required optional package is not installed."""
 
     status = 501
     code = "not_installed"
 
 
 class BadRequest(HostError):
-    """What came is no HTTP request that can be read."""
+    """The request is not valid HTTP."""
 
     status = 400
     code = "bad_request"
 
 
 class UnknownHandler(HostError):
-    """The catalog has no handler of this name."""
+    """The handler is unknown."""
 
     status = 404
     code = "unknown_handler"
 
 
 class UnknownOperation(HostError):
-    """The handler has no operation of this name."""
+    """The handler does not have this operation."""
 
     status = 404
     code = "unknown_operation"
@@ -125,14 +125,14 @@ class RequestTimeout(HostError):
 
 
 class ModelNotFound(HostError):
-    """No handler answers chats under this model's name (OpenAI's code for it)."""
+    """The model is unknown: no handler chats under its name (OpenAI's error code)."""
 
     status = 404
     code = "model_not_found"
 
 
 class HandlerBusy(HostError):
-    """An ``if_idle`` unload met dispatches under way (admin routes only)."""
+    """An ``if_idle`` unload found dispatches in flight (admin routes only)."""
 
     status = 409
     code = "handler_busy"
@@ -160,7 +160,7 @@ class HeadersTooLarge(HostError):
 
 
 class QueueFull(HostError):
-    """The handler's queue has no place left."""
+    """The handler's queue is full."""
 
     status = 429
     code = "queue_full"
@@ -168,7 +168,7 @@ class QueueFull(HostError):
 
 
 class RateLimited(HostError):
-    """The consumer's key has asked for as much as it may."""
+    """The consumer has reached its limit."""
 
     status = 429
     code = "rate_limited"
@@ -176,21 +176,21 @@ class RateLimited(HostError):
 
 
 class HandlerFault(HostError):
-    """The handler's own code raised; the detail is in the host's log."""
+    """The handler's own code raised an exception; the host's log has the details."""
 
     status = 500
     code = "handler_error"
 
 
 class DispatchCycle(HandlerFault):
-    """A handler has dispatched to itself, or to one that waits for it; the message names the chain."""
+    """A handler dispatched to itself, or to a handler that waits for it; the message names the chain."""
 
     status = 508
     code = "dispatch_cycle"
 
 
 class ActivationFailed(HostError):
-    """The handler could not be activated; the message has the reason."""
+    """The activation of the handler failed; the message has the reason."""
 
     status = 502
     code = "activation_failed"
@@ -198,7 +198,7 @@ class ActivationFailed(HostError):
 
 
 class HandlerCrashed(HostError):
-    """The worker ended while it had this dispatch."""
+    """The worker ended during this dispatch."""
 
     status = 502
     code = "handler_crashed"
@@ -206,7 +206,7 @@ class HandlerCrashed(HostError):
 
 
 class HandlerOutOfMemory(HostError):
-    """The worker could get no more memory for this dispatch; it goes when it has ended its others."""
+    """The worker could not allocate memory for this dispatch; it exits after its other dispatches."""
 
     status = 502
     code = "handler_out_of_memory"
@@ -214,21 +214,21 @@ class HandlerOutOfMemory(HostError):
 
 
 class ResponseTooLarge(HostError):
-    """The handler's answer is over ``max_answer``."""
+    """The handler's response is over ``max_answer``."""
 
     status = 502
     code = "answer_too_large"
 
 
 class HandlerUnavailable(HostError):
-    """The handler is found, but cannot run; the message has the catalog's reason."""
+    """The handler is installed, but cannot run; the message has the catalog's reason."""
 
     status = 503
     code = "handler_unavailable"
 
 
 class HandlerLoading(HostError):
-    """The handler was not ready within the time the client gave."""
+    """The handler was not ready within the time that the client allowed."""
 
     status = 503
     code = "handler_loading"
@@ -244,7 +244,7 @@ class HandlerUnloaded(HostError):
 
 
 class MemoryBudget(HostError):
-    """There is no room for the handler within the memory budget."""
+    """The memory budget has too little available for the handler."""
 
     status = 503
     code = "memory_budget"
@@ -252,7 +252,7 @@ class MemoryBudget(HostError):
 
 
 class CircuitOpen(HostError):
-    """The handler crashed too often in a short time and is paused."""
+    """The circuit breaker is open: the handler crashed too often in a short time."""
 
     status = 503
     code = "circuit_open"
@@ -260,7 +260,7 @@ class CircuitOpen(HostError):
 
 
 class Draining(HostError):
-    """The host is shutting down and takes no new work."""
+    """The host is shutting down, and refuses new work."""
 
     status = 503
     code = "draining"
@@ -268,7 +268,7 @@ class Draining(HostError):
 
 
 class TooManyConnections(HostError):
-    """The host has as many requests under way as ``server.max_connections``."""
+    """The host has reached ``server.max_connections``."""
 
     status = 503
     code = "too_many_connections"
@@ -284,7 +284,7 @@ class OutOfResources(HostError):
 
 
 class DeadlineExceeded(HostError):
-    """A time limit ran out; the message names which."""
+    """A time limit was exceeded; the message names it."""
 
     status = 504
     code = "deadline_exceeded"
@@ -298,7 +298,7 @@ class ActivationTimeout(DeadlineExceeded):
 
 
 class UpstreamError(HostError):
-    """The provider behind the handler failed (5xx, broken answer)."""
+    """The provider behind the handler failed (5xx, invalid response)."""
 
     status = 502
     code = "upstream_error"
@@ -306,20 +306,20 @@ class UpstreamError(HostError):
 
 
 class UpstreamUnreachable(UpstreamError):
-    """The provider could not be reached, or cut the connection."""
+    """The provider could not be reached, or closed the connection."""
 
     code = "upstream_unreachable"
 
 
 class UpstreamAuth(UpstreamError):
-    """The provider refused the handler's own key."""
+    """The provider rejected the handler's own key."""
 
     code = "upstream_auth"
     retryable = False
 
 
 class UpstreamRateLimited(UpstreamError):
-    """The provider's own limit; ``retry_after`` is the provider's."""
+    """The provider's rate limit was reached; ``retry_after`` is the provider's."""
 
     status = 429
     code = "upstream_rate_limited"
@@ -333,14 +333,14 @@ class UpstreamOverloaded(UpstreamError):
 
 
 class UpstreamTimeout(UpstreamError):
-    """The provider did not answer in time."""
+    """The provider did not respond in time."""
 
     status = 504
     code = "upstream_timeout"
 
 
 class UpstreamBadRequest(UpstreamError):
-    """The provider refused the request; the message is the provider's own."""
+    """The provider rejected the request; the message is the provider's own."""
 
     status = 400
     code = "upstream_bad_request"
@@ -348,7 +348,7 @@ class UpstreamBadRequest(UpstreamError):
 
 
 class ContentRefused(UpstreamError):
-    """The provider refused the content (its filter or safety system)."""
+    """The provider rejected the content (its filter or safety system)."""
 
     status = 400
     code = "content_refused"
@@ -360,4 +360,4 @@ def _all_subclasses(cls: type[HostError]) -> list[type[HostError]]:
 
 
 BY_CODE: dict[str, type[HostError]] = {cls.code: cls for cls in _all_subclasses(HostError)}
-"""Every error of the host by its code; what crosses the channel is looked up here."""
+"""Every error by its code; an error that crosses the channel is looked up here."""

@@ -30,7 +30,7 @@ class HealthRoutes:
         handlers = Counter(status.state for status in self._supervisor.statuses())
         verified = self._supervisor.verified
         response: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
-        response["pending"] = await self._supervisor.waking.counts()
+        response["pending"] = await self._supervisor.pending_work.counts()
         if verified is not None:
             response["verify"] = verified
             if self._supervisor.config.verify.on_failure == "exit" and verified.state in ("running", "failed"):

@@ -52,5 +52,5 @@ class MetricsRoutes:
                 raise NotInstalled(
                     "/metrics needs prometheus_client: pip install 'handler-host[metrics]', then start the host anew"
                 ) from None
-            self._collector = HostCollector(self._supervisor, self._supervisor.observation, self._lag)
+            self._collector = HostCollector(self._supervisor, self._supervisor.telemetry, self._lag)
         return self._collector

@@ -50,7 +50,7 @@ def unknown_handlers(config: Config, catalog: Catalog) -> list[str]:
     places = [(name, f"[handlers.{name}]") for name in config.handlers]
     places += [(name, "log.levels") for name in config.log.levels]
     return [
-        f"{place}: there is no handler {name!r}{did_you_mean(name, catalog.entries)}"
+        f"{place}: unknown handler {name!r}{did_you_mean(name, catalog.entries)}"
         for name, place in places
         if name not in catalog.entries
     ]

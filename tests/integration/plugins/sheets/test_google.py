@@ -159,7 +159,7 @@ async def test_a_column_that_was_renamed_stops_its_tab_alone_with_a_clear_error_
             while (await sheets("status"))["pending"] > 1:  # noqa: ASYNC110 - the worker is another process
                 await asyncio.sleep(0.01)
         assert google.rows("states")
-        assert await sheets.host.supervisor.waking.counts() == {"sheets": 1}
+        assert await sheets.host.supervisor.pending_work.counts() == {"sheets": 1}
         header(google, "log")[header(google, "log").index("row_kye")] = "row_key"
         await sheets.written()
         assert [row["event"] for row in google.rows("log")] == ["before", "after"]
@@ -394,12 +394,12 @@ async def test_an_idle_unload_drains_and_what_it_cannot_drain_is_written_by_the_
         await sheets("log.append", event="one")
         await sheets.host.supervisor.unload("sheets")
         assert [row["event"] for row in google.rows("log")] == ["one"]
-        assert await sheets.host.supervisor.waking.counts() == {}
+        assert await sheets.host.supervisor.pending_work.counts() == {}
         google.fail("the-book", times=10**6)
         await sheets("log.append", event="two")
         receipt = await within(sheets.host.supervisor.unload("sheets"))
         assert receipt.exit == "exit code 0"
-        assert await sheets.host.supervisor.waking.counts() == {"sheets": 1}
+        assert await sheets.host.supervisor.pending_work.counts() == {"sheets": 1}
         google.faults.clear()
         await sheets("sync")
         assert [row["event"] for row in google.rows("log")] == ["one", "two"]

@@ -222,7 +222,7 @@ async def test_status_says_local_and_imports_nothing_of_google(tmp_path: Path) -
         maps = Path(f"/proc/{sheets.host.pid('sheets')}/maps").read_text()
         assert "_sqlite3" in maps
         assert "cryptography" not in maps
-        assert await sheets.host.supervisor.waking.counts() == {}
+        assert await sheets.host.supervisor.pending_work.counts() == {}
 
 
 async def test_a_tab_is_exported_as_csv_and_formulas_are_made_harmless(tmp_path: Path) -> None:

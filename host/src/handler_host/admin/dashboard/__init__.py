@@ -114,13 +114,13 @@ class DashboardRoutes:
         await supervisor.refresh()
         content: dict[str, Any] = {
             "version": __version__,
-            "run": supervisor.observation.events.run,
+            "run": supervisor.telemetry.events.run,
             "now": time.monotonic(),
             "draining": supervisor.draining,
             "handlers": supervisor.statuses(),
             "memory": supervisor.last_memory(),
             "verify": supervisor.verified,
-            "history": [msgspec.Raw(sample) for sample in supervisor.observation.history.since(int(since))],
+            "history": [msgspec.Raw(sample) for sample in supervisor.telemetry.history.since(int(since))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)
 

@@ -1,0 +1,120 @@
+"""The handlers of the catalog and their controllers, kept up to date by rescans."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Collection, Iterable, Mapping
+
+import msgspec
+
+from handler_host.catalog import catalog as catalogs
+from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.config import Config, HandlerPolicy
+from handler_host.lifecycle.controller import ControllerServices, HandlerController
+from handler_host.lifecycle.operation_registry import OperationRegistry
+from handler_host.lifecycle.reports import RescanReport
+from handler_host.plugin.errors import UnknownHandler
+from handler_host.workers.launch_spec import policy_of, unknown_handlers
+from handler_host.workers.preload_check import missing_modules
+
+log = logging.getLogger(__name__)
+
+ConfigCheck = Callable[[Config, Collection[str]], Iterable[str]]
+"""Yields a sentence for each flaw of a configuration, given the names of all handlers."""
+
+
+class HandlerRegistry:
+    """One controller for each handler of the catalog, and for each removed one that still has a worker.
+
+    ``environ`` tells which secrets are set; ``check_config`` finds flaws that need the
+    names of all handlers.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        environ: Mapping[str, str],
+        controllers: dict[str, HandlerController],
+        operations: OperationRegistry,
+        services: ControllerServices,
+        check_config: ConfigCheck,
+    ) -> None:
+        self.catalog = Catalog.empty()
+        self.config = config
+        self._environ = environ
+        self._controllers = controllers
+        self._operations = operations
+        self._services = services
+        self._check_config = check_config
+        self._pins: dict[str, bool] = {}
+        self._rescanning = asyncio.Lock()
+
+    def get(self, name: str) -> HandlerController:
+        """Return the controller of a handler; raises ``UnknownHandler``."""
+        controller = self._controllers.get(name)
+        if controller is None:
+            known = ", ".join(sorted(self._controllers)) or "none"
+            raise UnknownHandler(f"unknown handler {name!r}; known: {known}", param="handler")
+        return controller
+
+    def pin(self, name: str, *, pinned: bool) -> bool:
+        """Pin or unpin a handler until the host's next start; return whether that changes anything."""
+        controller = self.get(name)
+        changed = controller.policy.pin != pinned
+        self._pins[name] = pinned
+        controller.update(controller.entry, self._policy(controller.entry))
+        return changed
+
+    def config_flaws(self) -> list[str]:
+        """Return the flaws of the configuration that need the names of all handlers."""
+        return list(self._check_config(self.config, self.catalog.entries))
+
+    async def rescan(self) -> RescanReport:
+        """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
+        async with self._rescanning:
+            catalog = await asyncio.to_thread(self._scan)
+            changes = catalogs.diff(self.catalog, catalog)
+            self.catalog = catalog
+            self._remove_missing()
+            for name, entry in catalog.entries.items():
+                if name in changes.changed:
+                    self._operations.forget(name)
+                if name in self._controllers:
+                    self._controllers[name].update(entry, self._policy(entry))
+                else:
+                    self._controllers[name] = HandlerController(entry, self._policy(entry), self._services)
+        problems = {name: entry.problem.reason for name, entry in catalog.entries.items() if entry.problem is not None}
+        for name, reason in problems.items():
+            log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
+        warnings = [
+            *catalog.warnings,
+            *unknown_handlers(self.config, catalog),
+            *(f"{place}: {reason}" for place, reason in missing_modules(self.config)),
+            *self.config_flaws(),
+        ]
+        for warning in warnings:
+            log.warning(warning)
+        return RescanReport(
+            added=sorted(changes.added),
+            removed=sorted(changes.removed),
+            changed=sorted(changes.changed),
+            problems=problems,
+            warnings=warnings,
+        )
+
+    def _remove_missing(self) -> None:
+        """Drop the controllers of removed handlers; one that has a worker goes when that has exited."""
+        for name, controller in list(self._controllers.items()):
+            controller.removed = name not in self.catalog.entries
+            if controller.removed and controller.is_unloaded:
+                del self._controllers[name]
+
+    def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
+        policy = policy_of(self.config, entry)
+        pinned = self._pins.get(entry.name, policy.pin)
+        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
+
+    def _scan(self) -> Catalog:
+        blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
+        return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)
