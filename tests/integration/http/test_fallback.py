@@ -260,7 +260,7 @@ async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same
             )
             with host_under_test(config) as host:
                 body = {"model": "gpt_a/gpt-4o", "messages": ASK}
-                return [host.json("POST", "/v1/chat/completions", body) for _ in range(2)], host.log
+                return [host.request("POST", "/v1/chat/completions", body) for _ in range(2)], host.log
 
     (by_e, by_a), log = await asyncio.to_thread(run)
     assert by_e[1]["model"] == "gpt_e"
