@@ -106,7 +106,7 @@ portable: setup
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 
 .PHONY: coverage
-coverage: setup ## lines and branches that the tests reach, with a floor (pyproject.toml)
+coverage: setup ## lines and branches that unit tests and a part of the integration tests reach
 	@rm -f .coverage .coverage.*
 	@$(python) -m coverage run -m pytest -q $(covered_tests) $(ARGS)
 	@$(python) -m coverage combine --quiet
