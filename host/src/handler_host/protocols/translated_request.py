@@ -1,4 +1,4 @@
-"""A chat request as handlers take it, and where the client of another protocol has written its parts. Pure."""
+"""A chat request for handlers, with the client's own paths to its parts. Pure."""
 
 from __future__ import annotations
 
@@ -12,39 +12,40 @@ from handler_host.plugin.errors import InvalidInput
 
 
 class TranslatedRequest(msgspec.Struct, frozen=True):
-    """A translated request; handlers complain of it in its own words, and clients know theirs."""
+    """A translated request: an error of a handler names a field of the chat, and the client needs its own."""
 
     chat: chat.ChatRequest
     places: list[str]
-    """Where each of its messages stood in the client's request."""
+    """The path of each message in the client's request."""
     tools: list[str]
-    """Where each of its tools stood."""
+    """The path of each tool in the client's request."""
     names: Mapping[str, str]
-    """The client's names of fields, where they are others; of what is in a tool without the tool's number."""
+    """The client's names of fields with another name; those inside of a tool without the tool's number."""
 
     def with_client_path(self, error: InvalidInput) -> InvalidInput:
-        """Return a handler's complaint with the client's own name of the field."""
+        """Return the error of a handler with the client's own path to the field."""
         param = error.param or ""
-        mine = self._mine(param)
-        if mine == param:
+        path = self._client_path(param)
+        if path == param:
             return error
-        return InvalidInput(error.message.replace(param, mine), param=mine, details=error.details)
+        return InvalidInput(error.message.replace(param, path), param=path, details=error.details)
 
-    def _mine(self, param: str) -> str:
-        found = re.match(r"(messages|tools)\[(\d+)\]", param)
-        if found is None:
-            return self._renamed(param)
-        number, places = int(found[2]), self.places if found[1] == "messages" else self.tools
+    def _client_path(self, param: str) -> str:
+        match = re.match(r"(messages|tools)\[(\d+)\]", param)
+        if match is None:
+            return self._client_name(param)
+        number, places = int(match[2]), self.places if match[1] == "messages" else self.tools
         if number >= len(places):
             return param
-        if found[1] == "messages":
-            # What follows counts parts where the client has counted its own: the message is as far as it is sure.
+        if match[1] == "messages":
+            # Not the part of the message: the client may have divided its content differently.
             return places[number]
-        return places[number] + self._renamed("tools" + param[found.end() :]).removeprefix("tools")
+        return places[number] + self._client_name("tools" + param[match.end() :]).removeprefix("tools")
 
-    def _renamed(self, param: str) -> str:
-        """Return a path with its beginning in the client's words, as much of it as there is a name for."""
-        for end in (len(param), *(match.start() for match in reversed(list(re.finditer(r"[.\[]", param))))):
+    def _client_name(self, param: str) -> str:
+        """Return a path with its longest known beginning replaced by the client's name."""
+        ends = (len(param), *(match.start() for match in reversed(list(re.finditer(r"[.\[]", param)))))
+        for end in ends:
             if param[:end] in self.names:
                 return self.names[param[:end]] + param[end:]
         return param

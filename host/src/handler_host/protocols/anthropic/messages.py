@@ -1,4 +1,4 @@
-"""What clients of Anthropic's messages may send: its types, and what is not among them. Pure."""
+"""Types of the requests of Anthropic's messages, and the fields that are ignored or unsupported. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 from msgspec import Meta
 
 IGNORED = frozenset({"cache_control", "metadata", "service_tier"})
-"""Fields of a request that are taken and have no effect: book-keeping between a client and Anthropic."""
+"""Fields that are accepted and have no effect: bookkeeping between a client and Anthropic."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "container": (),
@@ -21,7 +21,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "thinking": ({"type": "disabled"},),
     "top_k": (),
 }
-"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+"""Unsupported fields, each with the values, apart from null, that request nothing."""
 
 REMEDIES = {"output_format": "use output_config.format instead"}
 
@@ -35,37 +35,37 @@ CHOICES = {
     "output_config.format.type": "json_schema",
     "system[].type": "text",
     "tool_choice.type": "auto, any, tool or none",
-    "tools[].type": "custom: there are no tools that run at the provider",
+    "tools[].type": "custom; tools that run at the provider are unsupported",
 }
-"""What is possible where one of a few words has to stand."""
+"""The valid words of each field that takes one of a few, for error messages."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of what clients send."""
+    """Base of requests and their parts."""
 
 
 class _Block(_Request, kw_only=True):
-    """Base of blocks: any may carry a hint to the provider's cache, which changes no answer."""
+    """Base of blocks: any block can have a hint for the provider's cache, which has no effect on the response."""
 
     cache_control: Any = None
 
 
 class TextBlock(_Block, tag_field="type", tag="text", kw_only=True):
-    """A text; ``citations`` is there, and null or empty, when an answer is sent back."""
+    """A text; a response that is sent back has ``citations``, null or empty."""
 
     text: str
     citations: Annotated[list[Any], Meta(max_length=0)] | None = None
 
 
 class Base64Source(_Request, tag_field="type", tag="base64", kw_only=True):
-    """An image as it is."""
+    """The data of an image."""
 
     media_type: Literal["image/jpeg", "image/png", "image/gif", "image/webp"]
     data: Annotated[str, Meta(min_length=1)]
 
 
 class UrlSource(_Request, tag_field="type", tag="url", kw_only=True):
-    """An image by its address."""
+    """The URL of an image."""
 
     url: Annotated[str, Meta(pattern=r"^https?://")]
 
@@ -77,7 +77,7 @@ class ImageBlock(_Block, tag_field="type", tag="image", kw_only=True):
 
 
 class ToolUseBlock(_Block, tag_field="type", tag="tool_use", kw_only=True):
-    """A tool call that the model made; ``caller`` and ``toolset_name`` come back from answers of newer SDKs."""
+    """A tool call that the model made; newer SDKs send ``caller`` and ``toolset_name`` back."""
 
     id: str
     name: str
@@ -87,7 +87,7 @@ class ToolUseBlock(_Block, tag_field="type", tag="tool_use", kw_only=True):
 
 
 class ToolResultBlock(_Block, tag_field="type", tag="tool_result", kw_only=True):
-    """The result of a tool call; that it is an error is in the text for the model, and nowhere else."""
+    """The result of a tool call; ``is_error`` is dropped, because the text tells the model."""
 
     tool_use_id: str
     content: str | list[TextBlock] = ""
@@ -95,19 +95,19 @@ class ToolResultBlock(_Block, tag_field="type", tag="tool_result", kw_only=True)
 
 
 class UserMessage(_Request, tag_field="role", tag="user", kw_only=True):
-    """What the user says and shows, and what tools have given."""
+    """Text and images of the user, and results of tools."""
 
     content: str | list[TextBlock | ImageBlock | ToolResultBlock]
 
 
 class AssistantMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
-    """What the model said earlier."""
+    """An earlier response of the model."""
 
     content: str | list[TextBlock | ToolUseBlock]
 
 
 class SystemMessage(_Request, tag_field="role", tag="system", kw_only=True):
-    """Instructions in the course of the chat."""
+    """Instructions in the middle of the chat."""
 
     content: str | list[TextBlock]
 
@@ -121,11 +121,11 @@ class Tool(_Block, kw_only=True):
     description: str | None = None
     strict: bool | None = None
     eager_input_streaming: bool | None = None
-    """How finely arguments are streamed; they come as the handler gives them."""
+    """Finer chunks of arguments; the host passes on the handler's."""
 
 
 class ToolChoice(_Request, kw_only=True):
-    """How the tools are to be used."""
+    """Which tools the model may or must call."""
 
     type: Literal["auto", "any", "tool", "none"]
     name: str | None = None
@@ -133,20 +133,20 @@ class ToolChoice(_Request, kw_only=True):
 
 
 class OutputFormat(_Request, kw_only=True):
-    """The schema that the answer has to fit."""
+    """A JSON Schema that the response must fit."""
 
     type: Literal["json_schema"]
     schema: dict[str, Any]
 
 
 class OutputConfig(_Request, kw_only=True):
-    """What the answer has to be like."""
+    """Options of the response."""
 
     format: OutputFormat | None = None
 
 
 class Prompt(_Request, kw_only=True):
-    """What messages and counts of tokens have in common."""
+    """Fields that messages and token counts share."""
 
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[list[UserMessage | AssistantMessage | SystemMessage], Meta(min_length=1)]

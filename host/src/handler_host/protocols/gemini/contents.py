@@ -1,4 +1,4 @@
-"""The contents of a Gemini request, and the messages that they are. Pure."""
+"""The contents of a Gemini request, and their translation to messages. Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from handler_host.plugin.errors import InvalidInput
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of what clients send."""
+    """Base of requests and their parts."""
 
 
 class Blob(_Request):
@@ -21,12 +21,12 @@ class Blob(_Request):
 
     mime_type: str
     data: str
-    """Base64, in either of its alphabets."""
+    """Base64, in either alphabet."""
     display_name: str | None = None
 
 
 class FileData(_Request):
-    """Data somewhere else."""
+    """Data at a URL."""
 
     file_uri: str
     mime_type: str | None = None
@@ -34,7 +34,7 @@ class FileData(_Request):
 
 
 class FunctionCall(_Request):
-    """A call that the model made."""
+    """A function call that the model made."""
 
     name: str
     args: dict[str, Any] | None = None
@@ -42,7 +42,7 @@ class FunctionCall(_Request):
 
 
 class FunctionResponse(_Request):
-    """What the function returned."""
+    """The result of a function call."""
 
     name: str
     response: dict[str, Any] | None = None
@@ -50,7 +50,7 @@ class FunctionResponse(_Request):
 
 
 class Part(_Request):
-    """A part of a content: one of the first five fields."""
+    """A part of a content, with one of the first five fields."""
 
     text: str | None = None
     inline_data: Blob | None = None
@@ -59,109 +59,114 @@ class Part(_Request):
     function_response: FunctionResponse | None = None
     thought: bool | None = None
     thought_signature: str | None = None
-    """Of the model that made it: no handler can use another one's."""
+    """Opaque data of the model that made the part; other models cannot use it."""
 
 
 class Content(_Request):
-    """One turn."""
+    """One message."""
 
     parts: list[Part] = []
     role: Literal["user", "model", "function", "system", ""] | None = None
 
 
-def text_of_system(content: Content) -> str:
-    """Return the text of a system instruction, whose role is of no meaning."""
+def system_text(content: Content) -> str:
+    """Return the text of a system instruction; its role has no meaning."""
     for number, part in enumerate(content.parts):
         if part.text is None:
             field = f"systemInstruction.parts[{number}]"
-            raise InvalidInput(f"{field}: has to be text", param=field)
+            raise InvalidInput(f"{field}: must be text", param=field)
     return "".join(part.text or "" for part in content.parts)
 
 
 def messages(contents: list[Content]) -> tuple[list[chat.Message], list[str]]:
-    """Return the messages, and the place of each; raises ``InvalidInput`` with the path to what is wrong."""
-    made: list[chat.Message] = []
+    """Return the messages, and the path of each; raises ``InvalidInput`` with the path to the field."""
+    translated: list[chat.Message] = []
     places: list[str] = []
-    calls = _Calls()
+    calls = _OpenCalls()
     for number, content in enumerate(contents):
         place = f"contents[{number}]"
         if content.role == "system":
-            raise InvalidInput(f"{place}.role: instructions belong into systemInstruction", param=f"{place}.role")
+            raise InvalidInput(
+                f"{place}.role: unsupported here; send instructions as systemInstruction", param=f"{place}.role"
+            )
         if not content.parts and content.role != "model":
-            raise InvalidInput(f"{place}.parts: has to have at least one part", param=f"{place}.parts")
+            raise InvalidInput(f"{place}.parts: must have at least one part", param=f"{place}.parts")
         if content.role == "model":
-            made.append(_said(content, place, calls))
+            translated.append(_assistant_message(content, place, calls))
         else:
-            made += _asked(content, place, calls)
-        places += [place] * (len(made) - len(places))
-    return made, places
+            translated += _user_messages(content, place, calls)
+        places += [place] * (len(translated) - len(places))
+    return translated, places
 
 
-class _Calls:
-    """The calls that have no response yet: Google's clients name the function, and often no id."""
+class _OpenCalls:
+    """Function calls without a response: Google's clients name the function, and often leave out the ID."""
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[str, str]] = []
-        self._made = 0
+        self._open: list[tuple[str, str]] = []
+        """Name and ID of each call."""
+        self._count = 0
 
-    def call(self, call: FunctionCall) -> str:
-        """Note a call; return its id."""
-        self._made += 1
-        number = call.id or f"call_{self._made}"
-        self._waiting.append((call.name, number))
-        return number
+    def add(self, call: FunctionCall) -> str:
+        """Add a call and return its ID, which is a new one if the call has none."""
+        self._count += 1
+        call_id = call.id or f"call_{self._count}"
+        self._open.append((call.name, call_id))
+        return call_id
 
-    def answered(self, response: FunctionResponse) -> str | None:
-        """Return the id of the call that a response belongs to, the earliest one of its function, or None."""
-        for waiting in self._waiting:
-            if response.id == waiting[1] if response.id else response.name == waiting[0]:
-                self._waiting.remove(waiting)
-                return waiting[1]
+    def close(self, response: FunctionResponse) -> str | None:
+        """Remove the call that a response belongs to, the earliest of its function; return its ID, or None."""
+        for call in self._open:
+            if response.id == call[1] if response.id else response.name == call[0]:
+                self._open.remove(call)
+                return call[1]
         return None
 
 
-def _said(content: Content, place: str, calls: _Calls) -> chat.AssistantMessage:
+def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.AssistantMessage:
     text: list[str] = []
-    made: list[chat.ToolCall] = []
+    tool_calls: list[chat.ToolCall] = []
     for number, part in enumerate(content.parts):
         if part.thought:
             continue
         if part.function_call is not None:
             call = part.function_call
             arguments = msgspec.json.encode(call.args or {}).decode()
-            made.append(
-                chat.ToolCall(id=calls.call(call), function=chat.FunctionCall(name=call.name, arguments=arguments))
+            tool_calls.append(
+                chat.ToolCall(id=calls.add(call), function=chat.FunctionCall(name=call.name, arguments=arguments))
             )
         elif part.text is not None:
             text.append(part.text)
         else:
             field = f"{place}.parts[{number}]"
-            raise InvalidInput(f"{field}: of the model can be text or a functionCall only", param=field)
-    return chat.AssistantMessage(content="".join(text) if text or not made else None, tool_calls=made or None)
+            raise InvalidInput(f"{field}: must be text or a functionCall in a content of the model", param=field)
+    return chat.AssistantMessage(
+        content="".join(text) if text or not tool_calls else None, tool_calls=tool_calls or None
+    )
 
 
-def _asked(content: Content, place: str, calls: _Calls) -> list[chat.Message]:
+def _user_messages(content: Content, place: str, calls: _OpenCalls) -> list[chat.Message]:
     results: list[chat.Message] = []
     parts: list[chat.TextPart | chat.ImagePart] = []
     for number, part in enumerate(content.parts):
         field = f"{place}.parts[{number}]"
         if part.function_response is not None:
-            answered = calls.answered(part.function_response)
-            if answered is None:
+            call_id = calls.close(part.function_response)
+            if call_id is None:
                 raise InvalidInput(
-                    f"{field}.functionResponse: no functionCall of {part.function_response.name!r} waits for one",
+                    f"{field}.functionResponse: no functionCall of {part.function_response.name!r} without a response",
                     param=f"{field}.functionResponse",
                 )
             result = msgspec.json.encode(part.function_response.response or {}).decode()
-            results.append(chat.ToolMessage(content=result, tool_call_id=answered))
+            results.append(chat.ToolMessage(content=result, tool_call_id=call_id))
         elif part.text is not None:
             parts.append(chat.TextPart(text=part.text))
         else:
             parts.append(chat.ImagePart(image_url=chat.ImageUrl(url=_url(part, field))))
     if not parts:
         return results
-    only = parts[0] if len(parts) == 1 else None
-    return [*results, chat.UserMessage(content=only.text if isinstance(only, chat.TextPart) else parts)]
+    single = parts[0] if len(parts) == 1 else None
+    return [*results, chat.UserMessage(content=single.text if isinstance(single, chat.TextPart) else parts)]
 
 
 def _url(part: Part, field: str) -> str:
@@ -173,22 +178,20 @@ def _url(part: Part, field: str) -> str:
         try:
             decoded = base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
         except (binascii.Error, ValueError) as error:
-            raise InvalidInput(f"{field}: cannot be read as base64: {error}", param=field) from None
+            raise InvalidInput(f"{field}: invalid base64: {error}", param=field) from None
         if not decoded:
-            raise InvalidInput(f"{field}: is empty", param=field)
+            raise InvalidInput(f"{field}: empty", param=field)
         return f"data:{kind};base64,{base64.b64encode(decoded).decode()}"
     if part.file_data is not None:
         _image(part.file_data.mime_type or "image/*", f"{field}.fileData.mimeType")
         uri, field = part.file_data.file_uri, f"{field}.fileData.fileUri"
         if not uri.startswith(("https://", "http://")):
-            raise InvalidInput(f"{field}: has to be an https: URL", param=field)
+            raise InvalidInput(f"{field}: must be an https: URL", param=field)
         return uri
-    raise InvalidInput(
-        f"{field}: has to have text, inlineData, fileData, functionCall or functionResponse", param=field
-    )
+    raise InvalidInput(f"{field}: must have text, inlineData, fileData, functionCall or functionResponse", param=field)
 
 
 def _image(kind: str, field: str) -> str:
     if not kind.startswith("image/"):
-        raise InvalidInput(f"{field}: handlers take images only, and not {kind!r}", param=field)
+        raise InvalidInput(f"{field}: {kind!r} is unsupported; handlers take images only", param=field)
     return kind

@@ -1,7 +1,6 @@
-"""What clients of Gemini's generateContent send, checked and translated to ``handler_host.chat.types``. Pure.
+"""Requests of Gemini's generateContent, validated and translated to ``handler_host.chat.types``. Pure.
 
-As everywhere in Google's JSON a field's name may be written ``inlineData`` or
-``inline_data``, and a word of an enum may be its number.
+As everywhere in Google's JSON, a field's name may be ``inlineData`` or ``inline_data``, and an enum's word its number.
 """
 
 from __future__ import annotations
@@ -14,27 +13,27 @@ from msgspec import Meta
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import Body, BodyDecoder
-from handler_host.protocols.gemini.contents import Content, messages, text_of_system
+from handler_host.protocols.gemini.contents import Content, messages, system_text
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.protocols.translated_request import TranslatedRequest
 
 IGNORED = frozenset({"labels", "model", "safetySettings", "serviceTier", "store"})
-"""Fields of a request that are taken and have no effect: a handler's provider has its own settings for safety."""
+"""Fields that are accepted and have no effect: a handler's provider has its own settings for safety."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {"cachedContent": ("",), "continuationToken": ("",)}
-"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+"""Unsupported fields, each with the values, apart from null, that request nothing."""
 
 CHOICES = {
     "contents[].role": "user, model or function",
-    "generationConfig.candidateCount": "1: send one request for each candidate",
+    "generationConfig.candidateCount": "1; send one request for each candidate",
     "generationConfig.responseMimeType": "text/plain or application/json",
     "generationConfig.responseModalities[]": "TEXT",
     "toolConfig.functionCallingConfig.mode": "AUTO, ANY or NONE",
 }
-"""What is possible where one of a few words has to stand."""
+"""The valid words of each field that takes one of a few, for error messages."""
 
 OPAQUE = frozenset({"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"})
-"""Fields whose content is the client's own, with names of its own."""
+"""Fields whose content has the client's own names."""
 MODES: dict[str | int, str] = {0: "auto", 1: "auto", 2: "any", 3: "none", "MODE_UNSPECIFIED": "auto"}
 
 
@@ -52,48 +51,48 @@ PLACES = {
     "tools.function": "tools",
     "tools.function.parameters": "tools.parameters",
 }
-"""Where a client has written what a chat request calls so."""
+"""The client's path of each field of a chat request."""
 JSON_SCHEMA = {"response_format.json_schema.schema": "generationConfig.responseJsonSchema"}
-"""Of these, what is written elsewhere by who sends JSON Schema."""
+"""Paths that differ for a client that sends JSON Schema."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """Base of what clients send."""
+    """Base of requests and their parts."""
 
 
 class FunctionDeclaration(_Request):
-    """A function that the model may call; its parameters are a Schema, or in the newer field JSON Schema."""
+    """A function that the model may call; the older field of its parameters is a Schema, the newer JSON Schema."""
 
     name: Annotated[str, Meta(min_length=1)]
     description: str | None = None
     parameters: dict[str, Any] | None = None
     parameters_json_schema: dict[str, Any] | None = None
     response: Any = None
-    """What the function returns: taken, and told to nobody, as handlers have no place for it."""
+    """The type of the function's result: accepted and dropped, because a chat request has no field for it."""
     response_json_schema: Any = None
 
 
 class Tool(_Request):
-    """Functions; Google's own tools (search, code execution, ...) are not there."""
+    """Functions; Google's own tools (search, code execution, ...) are unsupported."""
 
     function_declarations: list[FunctionDeclaration] = []
 
 
 class FunctionCallingConfig(_Request):
-    """Whether and which functions have to be called."""
+    """Which functions the model may or must call."""
 
     mode: Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", 0, 1, 2, 3] | None = None
     allowed_function_names: list[str] | None = None
 
 
 class ToolConfig(_Request):
-    """How to use the tools."""
+    """Options of the tools."""
 
     function_calling_config: FunctionCallingConfig | None = None
 
 
 class GenerationConfig(_Request):
-    """How to answer."""
+    """Options of the response."""
 
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
@@ -120,18 +119,18 @@ class GenerateContentRequest(_Request):
     generation_config: GenerationConfig | None = None
 
     def to_chat(self, model: str) -> TranslatedRequest:
-        """Return the request as handlers take it; ``model`` is ``handler`` or ``handler/model``."""
+        """Return the translated request; ``model`` is ``handler`` or ``handler/model``."""
         config = self.generation_config or GenerationConfig()
         if config.response_logprobs:
             field = "generationConfig.responseLogprobs"
             raise InvalidInput(f"{field} is not supported; leave it out", param=field)
         tools, choice = self._tools()
-        said, places = messages(self.contents)
-        if self.system_instruction is not None and (text := text_of_system(self.system_instruction)):
-            said.insert(0, chat.SystemMessage(content=text))
+        translated, places = messages(self.contents)
+        if self.system_instruction is not None and (text := system_text(self.system_instruction)):
+            translated.insert(0, chat.SystemMessage(content=text))
             places.insert(0, "systemInstruction")
-        made = chat.ChatRequest(
-            messages=said,
+        request = chat.ChatRequest(
+            messages=translated,
             model=model.partition("/")[2] or None,
             temperature=config.temperature,
             top_p=config.top_p,
@@ -145,31 +144,31 @@ class GenerateContentRequest(_Request):
             frequency_penalty=config.frequency_penalty,
         )
         names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
-        return TranslatedRequest(made, places, list(tools), names)
+        return TranslatedRequest(request, places, list(tools), names)
 
     def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
-        """Return the functions that may be called, each by its place, and how they are to be chosen."""
+        """Return the functions that the model may call, by their paths, and the tool choice."""
         tools = {
             f"tools[{number}].functionDeclarations[{index}]": function
             for number, tool in enumerate(self.tools or ())
             for index, function in enumerate(tool.function_declarations)
         }
-        made = {place: _tool(function, place) for place, function in tools.items()}
+        translated = {place: _tool(function, place) for place, function in tools.items()}
         config = (self.tool_config or ToolConfig()).function_calling_config or FunctionCallingConfig()
         mode = None if config.mode is None else MODES.get(config.mode, str(config.mode).lower())
         allowed = config.allowed_function_names
         field = "toolConfig.functionCallingConfig.allowedFunctionNames"
         if not allowed:
-            return made, "required" if mode == "any" else mode if made else None
+            return translated, "required" if mode == "any" else mode if translated else None
         if mode != "any":
-            raise InvalidInput(f"{field}: goes with the mode ANY only", param=field)
+            raise InvalidInput(f"{field}: valid with the mode ANY only", param=field)
         known = {function.name for function in tools.values()}
         for name in allowed:
             if name not in known:
-                raise InvalidInput(f"{field}: there is no function {name!r}", param=field)
+                raise InvalidInput(f"{field}: unknown function {name!r}", param=field)
         if len(allowed) == 1:
-            return made, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
-        return {place: tool for place, tool in made.items() if tool.function.name in allowed}, "required"
+            return translated, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
+        return {place: tool for place, tool in translated.items() if tool.function.name in allowed}, "required"
 
 
 def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
@@ -177,7 +176,7 @@ def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
     if function.parameters is not None:
         if parameters is not None:
             field = f"{place}.parametersJsonSchema"
-            raise InvalidInput(f"{field}: there are parameters already; give one of them", param=field)
+            raise InvalidInput(f"{field}: parameters are also set; set one of them", param=field)
         parameters = json_schema(function.parameters, f"{place}.parameters")
     return chat.Tool(
         function=chat.FunctionSpec(name=function.name, description=function.description or None, parameters=parameters)
@@ -189,12 +188,12 @@ def _format(config: GenerationConfig) -> chat.JsonObjectFormat | chat.JsonSchema
     if config.response_schema is not None:
         field = "generationConfig.responseSchema"
         if schema is not None:
-            raise InvalidInput(f"{field}: there is a responseJsonSchema already; give one of them", param=field)
+            raise InvalidInput(f"{field}: responseJsonSchema is also set; set one of them", param=field)
         schema = json_schema(config.response_schema, field)
     if config.response_mime_type != "application/json":
         if schema is None:
             return None
-        raise InvalidInput(f"{field}: goes with responseMimeType application/json only", param=field)
+        raise InvalidInput(f"{field}: valid with responseMimeType application/json only", param=field)
     if schema is None:
         return chat.JsonObjectFormat()
     return chat.JsonSchemaFormat(json_schema=chat.JsonSchema(name="answer", schema=schema))
@@ -207,18 +206,18 @@ class CountTokensRequest(_Request):
     generate_content_request: dict[str, Any] | None = None
 
 
-_counted = BodyDecoder(CountTokensRequest)
+_count_decoder = BodyDecoder(CountTokensRequest)
 _decoder = BodyDecoder(GenerateContentRequest, ignored=IGNORED, neutral=NEUTRAL, choices=CHOICES)
 
 
 def decode_request(body: bytes) -> GenerateContentRequest:
-    """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
-    return _decoded(_decoder, body)
+    """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
+    return _decode(_decoder, body)
 
 
 def decode_count(body: bytes) -> GenerateContentRequest:
-    """Return the request whose tokens are to be counted; raises ``InvalidInput``, too."""
-    count = _decoded(_counted, body)
+    """Return the request whose tokens the client counts; raises ``InvalidInput``."""
+    count = _decode(_count_decoder, body)
     if count.generate_content_request is not None:
         return decode_request(msgspec.json.encode(count.generate_content_request))
     if not count.contents:
@@ -226,11 +225,11 @@ def decode_count(body: bytes) -> GenerateContentRequest:
     return GenerateContentRequest(contents=count.contents)
 
 
-def _decoded(decoder: BodyDecoder[Body], body: bytes) -> Body:
+def _decode(decoder: BodyDecoder[Body], body: bytes) -> Body:
     try:
         return decoder.decode(body)
     except InvalidInput:
-        # Most clients write one spelling: only who does not is asked for the time to look at all names.
+        # Nearly all clients use camel case throughout, so only a failure is worth the conversion of all names.
         renamed = _in_camel_case(body)
         if renamed is None:
             raise
@@ -238,7 +237,7 @@ def _decoded(decoder: BodyDecoder[Body], body: bytes) -> Body:
 
 
 def _in_camel_case(body: bytes) -> bytes | None:
-    """Return the body with all its own names in camel case, or None if they are, or it is no JSON."""
+    """Return the body with its names in camel case, or None if they are already, or the body is not JSON."""
     try:
         content = msgspec.json.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -1,7 +1,7 @@
-"""Google's ``Schema`` as JSON Schema, which handlers take. Pure.
+"""Translation of Google's ``Schema`` to JSON Schema. Pure.
 
-Source: ai.google.dev/api/caching#Schema, a subset of OpenAPI 3.0: types in capitals, or as
-the numbers of protobuf's enum; ``nullable`` in place of the type null; 64-bit numbers as text.
+Source: ai.google.dev/api/caching#Schema, a subset of OpenAPI 3.0: types in capitals, or as the numbers of protobuf's
+enum; ``nullable`` in place of the type null; 64-bit numbers as strings.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 from handler_host.plugin.errors import InvalidInput
 
 TYPES = ("TYPE_UNSPECIFIED", "STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL")
-"""In the order of their numbers."""
+"""Types, in the order of their numbers."""
 _COUNTS = frozenset({"maxItems", "minItems", "maxLength", "minLength", "maxProperties", "minProperties"})
 _SPELLINGS = {
     "any_of": "anyOf",
@@ -24,35 +24,35 @@ _SPELLINGS = {
     "property_ordering": "propertyOrdering",
 }
 _ANNOTATIONS = frozenset({"example", "propertyOrdering"})
-"""Words that JSON Schema has not, and that forbid nothing."""
-_DEEPEST = 64
+"""Keywords that JSON Schema lacks, and that restrict nothing."""
+_MAX_DEPTH = 64
 
 
 def json_schema(schema: Any, place: str, depth: int = 0) -> dict[str, Any]:
-    """Return a ``Schema`` as JSON Schema; ``place`` is the path to it. Words that both have stay as they are."""
+    """Return a ``Schema`` as JSON Schema; ``place`` is the path to it. Keywords of both are kept."""
     if not isinstance(schema, dict):
-        raise InvalidInput(f"{place}: has to be an object, which describes a type", param=place)
-    if depth > _DEEPEST:
-        raise InvalidInput(f"{place}: is nested too deeply", param=place)
-    made: dict[str, Any] = {}
+        raise InvalidInput(f"{place}: must be a Schema, which is an object", param=place)
+    if depth > _MAX_DEPTH:
+        raise InvalidInput(f"{place}: nested too deeply", param=place)
+    translated: dict[str, Any] = {}
     for spelling, value in schema.items():
         word = str(_SPELLINGS.get(spelling, spelling))
         inside = f"{place}.{spelling}"
         if word == "type":
-            made["type"] = _type(value, inside)
+            translated["type"] = _type(value, inside)
         elif word == "properties" and isinstance(value, dict):
-            made["properties"] = {
+            translated["properties"] = {
                 name: json_schema(part, f"{inside}.{name}", depth + 1) for name, part in value.items()
             }
         elif word == "items":
-            made["items"] = json_schema(value, inside, depth + 1)
+            translated["items"] = json_schema(value, inside, depth + 1)
         elif word == "anyOf" and isinstance(value, list):
-            made["anyOf"] = [json_schema(part, f"{inside}[{n}]", depth + 1) for n, part in enumerate(value)]
+            translated["anyOf"] = [json_schema(part, f"{inside}[{n}]", depth + 1) for n, part in enumerate(value)]
         elif word in _COUNTS:
-            made[word] = _count(value, inside)
+            translated[word] = _count(value, inside)
         elif word not in _ANNOTATIONS and word != "nullable" and not (word == "format" and value == "enum"):
-            made[word] = value
-    return _nullable(made) if schema.get("nullable") else made
+            translated[word] = value
+    return _nullable(translated) if schema.get("nullable") else translated
 
 
 def _type(value: Any, place: str) -> str:
@@ -60,14 +60,14 @@ def _type(value: Any, place: str) -> str:
         return TYPES[value].lower()
     if isinstance(value, str) and value.upper() in TYPES[1:]:
         return value.lower()
-    raise InvalidInput(f"{place}: has to be one of {', '.join(TYPES[1:])}, and is {value!r}", param=place)
+    raise InvalidInput(f"{place}: must be one of {', '.join(TYPES[1:])}, not {value!r}", param=place)
 
 
 def _count(value: Any, place: str) -> int:
     try:
         return int(value)
     except (TypeError, ValueError):
-        raise InvalidInput(f"{place}: has to be a number, and is {value!r}", param=place) from None
+        raise InvalidInput(f"{place}: must be a number, not {value!r}", param=place) from None
 
 
 def _nullable(schema: dict[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's chat completions send, checked and translated to ``handler_host.chat.types``. Pure."""
+"""Requests of OpenAI's chat completions, validated and translated to ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IGNORED = frozenset(
         "store",
     }
 )
-"""Fields of a request that are taken and have no effect: book-keeping between a client and OpenAI."""
+"""Fields that are accepted and have no effect: bookkeeping between a client and OpenAI."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "audio": (),
@@ -37,7 +37,7 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "verbosity": (),
     "web_search_options": (),
 }
-"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+"""Unsupported fields, each with the values, apart from null, that request nothing."""
 
 REMEDIES = {
     "function_call": "use tool_choice instead",
@@ -55,15 +55,15 @@ CHOICES = {
     "tool_choice.type": "function",
     "tools[].type": "function",
 }
-"""What is possible where one of a few words has to stand."""
+"""The valid words of each field that takes one of a few, for error messages."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of what clients send."""
+    """Base of requests and their parts."""
 
 
 class DeveloperMessage(chat.SystemMessage, tag_field="role", tag="developer", kw_only=True):
-    """Instructions, in the newer word."""
+    """Instructions, under the newer role."""
 
 
 class EchoedMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
@@ -82,11 +82,11 @@ Message = chat.SystemMessage | DeveloperMessage | chat.UserMessage | EchoedMessa
 
 
 class StreamOptions(_Request):
-    """How to stream."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
-    """Padding against observers of the network; there is none."""
+    """Padding against observers of the network; the host adds none."""
 
 
 class CompletionRequest(_Request):
@@ -112,11 +112,11 @@ class CompletionRequest(_Request):
 
     @property
     def include_usage(self) -> bool:
-        """Whether a stream is to end with a chunk of usage."""
+        """Whether a stream must end with a chunk of usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     def to_chat(self) -> chat.ChatRequest:
-        """Return the request as handlers take it."""
+        """Return the request for handlers."""
         return chat.ChatRequest(
             messages=[_to_chat_message(message) for message in self.messages],
             model=self.model.partition("/")[2] or None,
@@ -149,14 +149,15 @@ _decoder = BodyDecoder(CompletionRequest, ignored=IGNORED, neutral=NEUTRAL, reme
 
 
 def decode_request(body: bytes) -> CompletionRequest:
-    """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+    """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
     request = _decoder.decode(body)
     if request.stream_options is not None and not request.stream:
-        raise InvalidInput("stream_options goes with stream: true only", param="stream_options")
+        raise InvalidInput("stream_options: valid with stream: true only", param="stream_options")
     if request.max_tokens is not None and request.max_completion_tokens is not None:
         raise InvalidInput(
-            "max_tokens is the older name of max_completion_tokens: give one of them", param="max_completion_tokens"
+            "max_completion_tokens: also set as max_tokens, its older name; set one of them",
+            param="max_completion_tokens",
         )
     if not request.model.partition("/")[0] or request.model.endswith("/"):
-        raise InvalidInput(f"model {request.model!r} has to be HANDLER or HANDLER/MODEL", param="model")
+        raise InvalidInput(f"model: {request.model!r} must be HANDLER or HANDLER/MODEL", param="model")
     return request

@@ -1,4 +1,4 @@
-"""The input of OpenAI's Responses API: its items, and the conversation that they make. Pure."""
+"""The input of OpenAI's Responses API, and its translation to messages. Pure."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 
 
-class Sent(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of what clients send."""
+class RequestModel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of requests and their parts."""
 
 
-class InputText(Sent, tag_field="type", tag="input_text"):
+class InputText(RequestModel, tag_field="type", tag="input_text"):
     """Text in a message, or in the result of a tool."""
 
     text: str
 
 
-class InputImage(Sent, tag_field="type", tag="input_image"):
+class InputImage(RequestModel, tag_field="type", tag="input_image"):
     """An image in a message, by ``https:`` or ``data:`` URL."""
 
     image_url: str
@@ -28,8 +28,8 @@ class InputImage(Sent, tag_field="type", tag="input_image"):
     file_id: None = None
 
 
-class OutputText(Sent, tag_field="type", tag="output_text"):
-    """Text that the model said earlier, as its SDK has given it."""
+class OutputText(RequestModel, tag_field="type", tag="output_text"):
+    """Text of an earlier response, in the form of its SDK."""
 
     text: str
     annotations: Any = None
@@ -37,8 +37,8 @@ class OutputText(Sent, tag_field="type", tag="output_text"):
     parsed: Any = None
 
 
-class OutputRefusal(Sent, tag_field="type", tag="refusal"):
-    """A refusal of the model's, earlier."""
+class OutputRefusal(RequestModel, tag_field="type", tag="refusal"):
+    """An earlier refusal of the model."""
 
     refusal: str
 
@@ -46,8 +46,8 @@ class OutputRefusal(Sent, tag_field="type", tag="refusal"):
 Part = InputText | InputImage | OutputText | OutputRefusal
 
 
-class Item(Sent):
-    """One item of the input: a message, a tool call of the model's, or the result of one."""
+class Item(RequestModel):
+    """An item of the input: a message, a tool call of the model, or the result of one."""
 
     type: Literal["message", "function_call", "function_call_output"] = "message"
     id: str | None = None
@@ -65,9 +65,9 @@ class Item(Sent):
 
 
 def conversation(items: list[Item]) -> tuple[list[chat.Message], list[str]]:
-    """Return the messages that the items make, and the place of each (of several items the first one's).
+    """Return the messages, and the path of each; a message of several items has the path of the first.
 
-    Raises ``InvalidInput`` with the path to what is wrong.
+    Raises ``InvalidInput`` with the path to the field.
     """
     messages: list[chat.Message] = []
     places: list[str] = []
@@ -79,13 +79,13 @@ def conversation(items: list[Item]) -> tuple[list[chat.Message], list[str]]:
 
 
 def _add(messages: list[chat.Message], item: Item, place: str) -> None:
-    """Add an item to the conversation: what the model said and called in one turn becomes one message."""
+    """Add an item to the conversation: text and calls of one response become one message."""
     last = messages[-1] if messages else None
     if item.type == "function_call":
         call = chat.ToolCall(
-            id=_needed(item.call_id, f"{place}.call_id"),
+            id=_required(item.call_id, f"{place}.call_id"),
             function=chat.FunctionCall(
-                name=_needed(item.name, f"{place}.name"), arguments=_needed(item.arguments, f"{place}.arguments")
+                name=_required(item.name, f"{place}.name"), arguments=_required(item.arguments, f"{place}.arguments")
             ),
         )
         if not isinstance(last, chat.AssistantMessage):
@@ -111,16 +111,16 @@ def _to_result(messages: list[chat.Message], item: Item, place: str) -> chat.Too
     output = item.output
     if isinstance(output, list):
         output = "".join(part.text for part in output)
-    call_id = _needed(item.call_id, f"{place}.call_id")
-    made = [message.tool_calls or () for message in messages if isinstance(message, chat.AssistantMessage)]
-    if not any(call.id == call_id for calls in made for call in calls):
+    call_id = _required(item.call_id, f"{place}.call_id")
+    earlier = [message.tool_calls or () for message in messages if isinstance(message, chat.AssistantMessage)]
+    if not any(call.id == call_id for calls in earlier for call in calls):
         field = f"{place}.call_id"
-        raise InvalidInput(f"{field}: no function_call before it has the call_id {call_id!r}", param=field)
-    return chat.ToolMessage(content=_needed(output, f"{place}.output"), tool_call_id=call_id)
+        raise InvalidInput(f"{field}: no earlier function_call has the call_id {call_id!r}", param=field)
+    return chat.ToolMessage(content=_required(output, f"{place}.output"), tool_call_id=call_id)
 
 
 def _to_message(item: Item, place: str) -> chat.Message:
-    role = _needed(item.role, f"{place}.role")
+    role = _required(item.role, f"{place}.role")
     content = item.content
     if content is None:
         raise InvalidInput(f"{place}.content is missing", param=f"{place}.content")
@@ -137,16 +137,18 @@ def _to_message(item: Item, place: str) -> chat.Message:
 
 
 def _user_parts(parts: list[Part], place: str) -> list[chat.TextPart | chat.ImagePart]:
-    made: list[chat.TextPart | chat.ImagePart] = []
+    translated: list[chat.TextPart | chat.ImagePart] = []
     for number, part in enumerate(parts):
         if isinstance(part, InputImage):
             _check_url(part.image_url, f"{place}.content[{number}].image_url")
-            made.append(chat.ImagePart(image_url=chat.ImageUrl(url=part.image_url, detail=part.detail)))
+            translated.append(chat.ImagePart(image_url=chat.ImageUrl(url=part.image_url, detail=part.detail)))
         elif isinstance(part, InputText):
-            made.append(chat.TextPart(text=part.text))
+            translated.append(chat.TextPart(text=part.text))
         else:
-            raise _misplaced("a user's message takes input_text and input_image", f"{place}.content[{number}]")
-    return made
+            raise _wrong_type(
+                "must be input_text or input_image in a message of the user", f"{place}.content[{number}]"
+            )
+    return translated
 
 
 def _texts(parts: list[Part], role: str, place: str) -> tuple[list[str], str | None]:
@@ -158,20 +160,20 @@ def _texts(parts: list[Part], role: str, place: str) -> tuple[list[str], str | N
         elif isinstance(part, OutputRefusal) and role == "assistant":
             refusal = (refusal or "") + part.refusal
         else:
-            raise _misplaced(f"the {role}'s message takes text only", f"{place}.content[{number}]")
+            raise _wrong_type(f"must be text in a message of the role {role}", f"{place}.content[{number}]")
     return texts, refusal
 
 
 def _check_url(url: str, place: str) -> None:
     if not url.startswith(("https://", "http://", "data:")):
-        raise InvalidInput(f"{place}: has to be an https: or a data: URL", param=place)
+        raise InvalidInput(f"{place}: must be an https: or data: URL", param=place)
 
 
-def _misplaced(what: str, place: str) -> InvalidInput:
-    return InvalidInput(f"{place}.type: {what}", param=f"{place}.type")
+def _wrong_type(text: str, place: str) -> InvalidInput:
+    return InvalidInput(f"{place}.type: {text}", param=f"{place}.type")
 
 
-def _needed(value: str | None, place: str) -> str:
+def _required(value: str | None, place: str) -> str:
     if value is None:
         raise InvalidInput(f"{place} is missing", param=place)
     return value

@@ -1,4 +1,4 @@
-"""What clients of OpenAI's Responses API send, checked and translated to ``handler_host.chat.types``. Pure."""
+"""Requests of OpenAI's Responses API, validated and translated to ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from msgspec import Meta
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
-from handler_host.protocols.openai_responses.input import Item, Sent, conversation
+from handler_host.protocols.openai_responses.input import Item, RequestModel, conversation
 from handler_host.protocols.translated_request import TranslatedRequest
 
 IGNORED = frozenset(
@@ -23,7 +23,7 @@ IGNORED = frozenset(
         "store",
     }
 )
-"""Fields that are taken and have no effect: nothing is stored, and an answer says ``"store": false``."""
+"""Fields that are accepted and have no effect: the host stores nothing, and responds with ``"store": false``."""
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "background": (False,),
@@ -38,13 +38,13 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "top_logprobs": (0,),
     "truncation": ("disabled",),
 }
-"""Fields that are not supported, with the values (beside null) that ask for nothing."""
+"""Unsupported fields, each with the values, apart from null, that request nothing."""
 
 REMEDIES = {
-    "background": "wait for the answer, or stream it",
-    "conversation": "nothing is stored; send the whole conversation as input",
-    "previous_response_id": "nothing is stored; send the whole conversation as input",
-    "prompt": "nothing is stored; send instructions and input",
+    "background": "wait for the response, or stream it",
+    "conversation": "the host stores nothing; send the whole conversation as input",
+    "previous_response_id": "the host stores nothing; send the whole conversation as input",
+    "prompt": "the host stores nothing; send instructions and input",
 }
 
 NAMES = {
@@ -55,7 +55,7 @@ NAMES = {
     "tool_choice.function": "tool_choice",
     "tools.function": "tools",
 }
-"""Where a client has written what a chat request calls so."""
+"""The client's path of each field of a chat request."""
 
 CHOICES = {
     "input[].type": "message, function_call or function_call_output",
@@ -65,13 +65,13 @@ CHOICES = {
     "input[].output[].type": "input_text",
     "text.format.type": "text, json_object or json_schema",
     "tool_choice": "none, auto, required or a function",
-    "tool_choice.type": "function: there are no built-in tools",
-    "tools[].type": "function: there are no built-in tools",
+    "tool_choice.type": "function; built-in tools are unsupported",
+    "tools[].type": "function; built-in tools are unsupported",
 }
-"""What is possible where one of a few words has to stand."""
+"""The valid words of each field that takes one of a few, for error messages."""
 
 
-class FunctionTool(Sent, tag_field="type", tag="function"):
+class FunctionTool(RequestModel, tag_field="type", tag="function"):
     """A function that the model may call."""
 
     name: str
@@ -80,14 +80,14 @@ class FunctionTool(Sent, tag_field="type", tag="function"):
     strict: bool | None = None
 
 
-class FunctionChoice(Sent, tag_field="type", tag="function"):
-    """The model has to call this function."""
+class FunctionChoice(RequestModel, tag_field="type", tag="function"):
+    """A function that the model must call."""
 
     name: str
 
 
-class JsonSchemaFormat(Sent, tag_field="type", tag="json_schema"):
-    """The answer is a JSON document that fits a schema."""
+class JsonSchemaFormat(RequestModel, tag_field="type", tag="json_schema"):
+    """A response that is a JSON document and fits a schema."""
 
     name: str
     schema: dict[str, Any]
@@ -95,22 +95,22 @@ class JsonSchemaFormat(Sent, tag_field="type", tag="json_schema"):
     strict: bool | None = None
 
 
-class Text(Sent):
-    """How the text of an answer is to be."""
+class Text(RequestModel):
+    """Options of the text of a response."""
 
     format: chat.TextFormat | chat.JsonObjectFormat | JsonSchemaFormat | None = None
     verbosity: Literal["medium"] | None = None
-    """Only what is the default anyway."""
+    """Only the default."""
 
 
-class StreamOptions(Sent):
-    """How to stream."""
+class StreamOptions(RequestModel):
+    """Options of a stream."""
 
     include_obfuscation: bool | None = None
-    """Padding against observers of the network; there is none."""
+    """Padding against observers of the network; the host adds none."""
 
 
-class ResponseRequest(Sent):
+class ResponseRequest(RequestModel):
     """The body of ``POST /v1/responses``."""
 
     model: Annotated[str, Meta(min_length=1)]
@@ -128,17 +128,17 @@ class ResponseRequest(Sent):
     user: str | None = None
 
     def to_chat(self) -> TranslatedRequest:
-        """Return the request as handlers take it; raises ``InvalidInput`` with the path to what is wrong."""
-        said: list[chat.Message]
+        """Return the translated request; raises ``InvalidInput`` with the path to the field."""
+        messages: list[chat.Message]
         if isinstance(self.input, str):
-            said, places = [chat.UserMessage(content=self.input)], ["input"]
+            messages, places = [chat.UserMessage(content=self.input)], ["input"]
         else:
-            said, places = conversation(self.input)
+            messages, places = conversation(self.input)
         if self.instructions:
-            said.insert(0, chat.SystemMessage(content=self.instructions))
+            messages.insert(0, chat.SystemMessage(content=self.instructions))
             places.insert(0, "instructions")
-        made = chat.ChatRequest(
-            messages=said,
+        request = chat.ChatRequest(
+            messages=messages,
             model=self.model.partition("/")[2] or None,
             temperature=self.temperature,
             top_p=self.top_p,
@@ -149,7 +149,8 @@ class ResponseRequest(Sent):
             response_format=self._format(),
             user=self.user,
         )
-        return TranslatedRequest(made, places, [f"tools[{number}]" for number in range(len(self.tools or ()))], NAMES)
+        tools = [f"tools[{number}]" for number in range(len(self.tools or ()))]
+        return TranslatedRequest(request, places, tools, NAMES)
 
     def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
         if isinstance(self.tool_choice, FunctionChoice):
@@ -157,14 +158,14 @@ class ResponseRequest(Sent):
         return self.tool_choice
 
     def _format(self) -> chat.TextFormat | chat.JsonObjectFormat | chat.JsonSchemaFormat | None:
-        wanted = self.text.format if self.text is not None else None
-        if isinstance(wanted, JsonSchemaFormat):
+        form = self.text.format if self.text is not None else None
+        if isinstance(form, JsonSchemaFormat):
             return chat.JsonSchemaFormat(
                 json_schema=chat.JsonSchema(
-                    name=wanted.name, schema=wanted.schema, description=wanted.description, strict=wanted.strict
+                    name=form.name, schema=form.schema, description=form.description, strict=form.strict
                 )
             )
-        return None if isinstance(wanted, chat.TextFormat) else wanted  # text is what everybody gives unasked
+        return None if isinstance(form, chat.TextFormat) else form  # text is the default of every handler
 
 
 def _to_tool(tool: FunctionTool) -> chat.Tool:
@@ -179,12 +180,12 @@ _decoder = BodyDecoder(ResponseRequest, ignored=IGNORED, neutral=NEUTRAL, remedi
 
 
 def decode_request(body: bytes) -> ResponseRequest:
-    """Return the request in ``body``; raises ``InvalidInput`` with the path to what is wrong."""
+    """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
     request = _decoder.decode(body)
     if not request.input:
-        raise InvalidInput("input: has to have at least one item, or some text", param="input")
+        raise InvalidInput("input: must have at least one item, or text", param="input")
     if request.stream_options is not None and not request.stream:
-        raise InvalidInput("stream_options goes with stream: true only", param="stream_options")
+        raise InvalidInput("stream_options: valid with stream: true only", param="stream_options")
     if not request.model.partition("/")[0] or request.model.endswith("/"):
-        raise InvalidInput(f"model {request.model!r} has to be HANDLER or HANDLER/MODEL", param="model")
+        raise InvalidInput(f"model: {request.model!r} must be HANDLER or HANDLER/MODEL", param="model")
     return request

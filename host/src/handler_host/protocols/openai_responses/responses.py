@@ -1,4 +1,4 @@
-"""What clients of OpenAI's Responses API get, made of the types of ``handler_host.chat.types``. Pure."""
+"""Types of the responses of OpenAI's Responses API. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from handler_host.chat import types as chat
 
 
 class _Shape(msgspec.Struct, kw_only=True):
-    """Base of what clients get: null is written."""
+    """Base of responses: JSON has null for None."""
 
 
 class OutputText(_Shape, kw_only=True, tag_field="type", tag="output_text"):
@@ -29,7 +29,7 @@ class Refusal(_Shape, kw_only=True, tag_field="type", tag="refusal"):
 
 
 class Message(_Shape, kw_only=True, tag_field="type", tag="message"):
-    """What the model says."""
+    """Text and refusal of the model."""
 
     id: str
     status: str = "in_progress"
@@ -38,7 +38,7 @@ class Message(_Shape, kw_only=True, tag_field="type", tag="message"):
 
 
 class FunctionCall(_Shape, kw_only=True, tag_field="type", tag="function_call"):
-    """What the model wants to be called."""
+    """A tool call of the model."""
 
     id: str
     status: str = "in_progress"
@@ -48,20 +48,20 @@ class FunctionCall(_Shape, kw_only=True, tag_field="type", tag="function_call"):
 
 
 class InputDetails(_Shape, kw_only=True):
-    """Of the tokens that went in; not known here."""
+    """Details of the input tokens, which handlers do not report."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
 
 
 class OutputDetails(_Shape, kw_only=True):
-    """Of the tokens that came out; not known here."""
+    """Details of the output tokens, which handlers do not report."""
 
     reasoning_tokens: int = 0
 
 
 class Usage(_Shape, kw_only=True):
-    """Tokens."""
+    """Token counts."""
 
     input_tokens: int
     input_tokens_details: InputDetails = field(default_factory=InputDetails)
@@ -71,27 +71,27 @@ class Usage(_Shape, kw_only=True):
 
 
 class Reason(_Shape, kw_only=True):
-    """Why an answer is incomplete."""
+    """The reason why a response is incomplete."""
 
     reason: str
 
 
 class Failure(_Shape, kw_only=True):
-    """Why there is no answer."""
+    """The error of a failed response."""
 
     code: str
     message: str
 
 
 class Reasoning(_Shape, kw_only=True):
-    """There is none."""
+    """Options of reasoning, which are unsupported."""
 
     effort: None = None
     summary: None = None
 
 
 class Response(_Shape, kw_only=True):
-    """A whole answer, or what there is of it so far; beside it what was asked."""
+    """A whole response, or its state during a stream, with the options of its request."""
 
     id: str
     object: str = "response"
@@ -120,7 +120,7 @@ class Response(_Shape, kw_only=True):
 
 
 def usage_of(usage: chat.Usage) -> Usage:
-    """Return the tokens in the words of this API."""
+    """Return token counts in the form of this API."""
     return Usage(
         input_tokens=usage.prompt_tokens,
         output_tokens=usage.completion_tokens,

@@ -1,0 +1,234 @@
+"""Requests and responses of OpenAI's chat completions."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from handler_host import chat
+from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.chat_service import handler_of
+from handler_host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
+from handler_host.protocols.openai.responses import ChunkEncoder, completion
+
+USER = {"role": "user", "content": "hello"}
+
+
+def request(**fields: Any) -> bytes:
+    """Return the body of a request that is valid except for ``fields``."""
+    whole = {"model": "gpt_a", "messages": [USER], **fields}
+    return json.dumps({name: value for name, value in whole.items() if value is not ...}).encode()
+
+
+def chunks_of(*chunks: chat.ChatChunk, include_usage: bool = False) -> list[Any]:
+    """Return the chunks of a stream, as a client sees them."""
+    encoder = ChunkEncoder(completion_id="chatcmpl-1", created=1, model="requested", include_usage=include_usage)
+    encoded = [data for chunk in chunks for data in encoder.chunks(chunk)] + encoder.last()
+    return [json.loads(msgspec.json.encode(data)) for data in encoded]
+
+
+class TestValidation:
+    """Requests that are refused, with the path to the field."""
+
+    @pytest.mark.parametrize(
+        ("fields", "param", "text"),
+        [
+            ({"messages": ...}, "messages", "is missing"),
+            ({"model": ...}, "model", "is missing"),
+            ({"messages": []}, "messages", "length >= 1"),
+            ({"messages": "hello"}, "messages", "expected 'array'"),
+            ({"messages": [{"role": "robot", "content": "x"}]}, "messages[0].role", "system, developer, user"),
+            ({"messages": [USER, {"content": "x"}]}, "messages[1].role", "is missing"),
+            ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "got 'int'"),
+            ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
+            ({"messages": [{**USER, "mood": "good"}]}, "messages[0].mood", "not known"),
+            (
+                {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
+                "messages[0].content[0].type",
+                "text or image_url",
+            ),
+            ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "is missing"),
+            ({"temperature": "hot"}, "temperature", "got 'str'"),
+            ({"temperature": 3}, "temperature", "<= 2"),
+            ({"max_tokens": 0}, "max_tokens", ">= 1"),
+            ({"max_tokens": 5, "max_completion_tokens": 5}, "max_completion_tokens", "one of them"),
+            ({"model": ""}, "model", "length"),
+            ({"model": "gpt_a/"}, "model", "HANDLER/MODEL"),
+            ({"model": "/gpt-4o"}, "model", "HANDLER/MODEL"),
+            ({"n": 2}, "n", "one request for each"),
+            ({"logprobs": True}, "logprobs", "not supported"),
+            ({"modalities": ["text", "audio"]}, "modalities", "not supported"),
+            ({"audio": {"voice": "x"}}, "audio", "not supported"),
+            ({"functions": []}, "functions", "tools"),
+            ({"function_call": "auto"}, "function_call", "tool_choice"),
+            ({"temprature": 1}, "temprature", "did you mean 'temperature'?"),
+            ({"zzz": 1}, "zzz", "unknown field"),
+            ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
+            ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "not known"),
+            ({"tools": [{"type": "custom", "function": {"name": "f"}}]}, "tools[0].type", "function"),
+            ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
+            ({"store": True, "temperature": "hot"}, "temperature", "got 'str'"),
+        ],
+    )
+    def test_an_error_names_the_field(self, fields: dict[str, Any], param: str, text: str) -> None:
+        with pytest.raises(InvalidInput) as raised:
+            decode_request(request(**fields))
+        assert raised.value.param == param
+        assert text in raised.value.message
+
+    @pytest.mark.parametrize("body", [b"", b"[]", b"5", b"{", b'{"model": "\xff"}', b"[" * 100_000, b'{"n": 1e999}'])
+    def test_a_body_that_is_not_a_request_is_invalid_input(self, body: bytes) -> None:
+        with pytest.raises(InvalidInput):
+            decode_request(body)
+
+    @given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), st.lists, max_leaves=5))
+    def test_any_json_is_decoded_or_invalid_input(self, value: Any) -> None:
+        """In any field."""
+        for name in ("messages", "tools", "stop", "stream_options", "n", "audio", "store", "other"):
+            try:
+                decode_request(request(**{name: value})).to_chat()
+            except InvalidInput as error:
+                assert error.param  # noqa: PT017 - both outcomes are right
+
+
+class TestTranslation:
+    """Requests as handlers get them."""
+
+    def test_fields_without_effect_are_accepted(
+        self,
+    ) -> None:
+        neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
+        decoded = decode_request(request(**dict.fromkeys(IGNORED, "x"), **neutral, seed=None, stop=None))
+        assert decoded.to_chat() == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
+
+    def test_all_fields_are_translated(
+        self,
+    ) -> None:
+        tool = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+        decoded = decode_request(
+            request(
+                model="gpt_a/openai/gpt-4o",
+                messages=[
+                    {"role": "developer", "content": "be brief"},
+                    {"role": "user", "content": [{"type": "text", "text": "see"}]},
+                ],
+                max_completion_tokens=7,
+                stop="END",
+                tools=[tool],
+                tool_choice={"type": "function", "function": {"name": "look"}},
+                response_format={"type": "json_object"},
+                temperature=1,
+            )
+        )
+        assert handler_of(decoded.model) == "gpt_a"
+        # As the worker decodes it.
+        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat()), type=chat.ChatRequest)
+        assert translated == chat.ChatRequest(
+            model="openai/gpt-4o",
+            messages=[
+                chat.SystemMessage(content="be brief"),
+                chat.UserMessage(content=[chat.TextPart(text="see")]),
+            ],
+            max_tokens=7,
+            stop=["END"],
+            tools=[chat.Tool(function=chat.FunctionSpec(name="look", parameters={"type": "object"}))],
+            tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
+            response_format=chat.JsonObjectFormat(),
+            temperature=1.0,
+        )
+
+    def test_a_response_of_the_sdk_can_be_sent_back(
+        self,
+    ) -> None:
+        echoed = {
+            "role": "assistant",
+            "content": None,
+            "refusal": None,
+            "annotations": [],
+            "audio": None,
+            "function_call": None,
+            "tool_calls": [{"id": "call_1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        }
+        result = {"role": "tool", "tool_call_id": "call_1", "content": "seen"}
+        decoded = decode_request(request(messages=[USER, echoed, result]))
+        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat()), type=chat.ChatRequest)
+        call = chat.ToolCall(id="call_1", function=chat.FunctionCall(name="look", arguments="{}"))
+        assert translated.messages[1:] == [
+            chat.AssistantMessage(tool_calls=[call]),
+            chat.ToolMessage(tool_call_id="call_1", content="seen"),
+        ]
+
+
+class TestStream:
+    """Streams as clients get them."""
+
+    def test_it_starts_with_the_role_and_ends_with_the_finish_reason(
+        self,
+    ) -> None:
+        chunks = chunks_of(
+            chat.TextChunk(text="a"),
+            chat.ModelChunk(model="real"),
+            chat.TextChunk(text="b"),
+            chat.FinishChunk(reason="length"),
+        )
+        assert [chunk["choices"][0]["delta"] for chunk in chunks] == [
+            {"role": "assistant", "content": ""},
+            {"content": "a"},
+            {"content": "b"},
+            {},
+        ]
+        assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, None, None, "length"]
+        assert [chunk["model"] for chunk in chunks] == ["requested", "requested", "real", "real"]
+        assert all("usage" not in chunk for chunk in chunks)
+        assert {chunk["object"] for chunk in chunks} == {"chat.completion.chunk"}
+
+    def test_usage_has_a_chunk_of_its_own_on_demand(
+        self,
+    ) -> None:
+        usage = chat.Usage(prompt_tokens=3, completion_tokens=2)
+        chunks = chunks_of(
+            chat.TextChunk(text="a"),
+            chat.FinishChunk(reason="stop"),
+            chat.UsageChunk(usage=usage),
+            include_usage=True,
+        )
+        assert [chunk["usage"] for chunk in chunks[:-1]] == [None] * 3
+        assert chunks[-1]["choices"] == []
+        assert chunks[-1]["usage"] == {"prompt_tokens": 3, "completion_tokens": 2, "total_tokens": 5}
+
+    def test_an_empty_stream_has_a_proper_end(
+        self,
+    ) -> None:
+        chunks = chunks_of()
+        assert [chunk["choices"][0]["finish_reason"] for chunk in chunks] == [None, "stop"]
+
+    def test_the_parts_of_a_tool_call_have_its_index(
+        self,
+    ) -> None:
+        chunks = chunks_of(
+            chat.ToolCallChunk(index=0, id="c1", name="look", arguments="{"),
+            chat.ToolCallChunk(index=0, arguments="}"),
+            chat.FinishChunk(reason="tool_calls"),
+        )
+        assert [chunk["choices"][0]["delta"].get("tool_calls") for chunk in chunks] == [
+            None,
+            [{"index": 0, "id": "c1", "type": "function", "function": {"name": "look", "arguments": "{"}}],
+            [{"index": 0, "function": {"arguments": "}"}}],
+            None,
+        ]
+        assert chunks[-1]["choices"][0]["finish_reason"] == "tool_calls"
+
+    def test_a_refusal_has_its_words_whole_and_streamed(
+        self,
+    ) -> None:
+        chunks = chunks_of(chat.RefusalChunk(text="no"), chat.FinishChunk(reason="content_filter"))
+        assert chunks[1]["choices"][0]["delta"] == {"refusal": "no"}
+        response = chat.ChatResponse(content=[chat.RefusalPart(text="no")], finish_reason="content_filter", usage=None)
+        whole = json.loads(msgspec.json.encode(completion(response, completion_id="1", created=1, model="m")))
+        assert whole["choices"][0]["message"] == {"role": "assistant", "content": None, "refusal": "no"}
+        assert "usage" not in whole
