@@ -73,7 +73,11 @@ def _check_address(config: Config) -> None:
 async def _serve(config: Config, made_token: str | None, reread: ConfigReloader) -> int:
     async with serving(config) as (supervisor, url):
         signals = SignalHandler(supervisor, reread)
-        obeying = asyncio.create_task(signals.run(), name="signals")
+        tasks: list[asyncio.Task[object]] = [asyncio.create_task(signals.run(), name="signals")]
+        if os.getpid() == 1:
+            from handler_host.workers.orphan_reaper import reap_orphans  # only a container has this process ID here
+
+            tasks.append(asyncio.create_task(reap_orphans(), name="orphan reaper"))
         _announce(url, config, made_token)
         await supervisor.ready()
         # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
@@ -82,11 +86,12 @@ async def _serve(config: Config, made_token: str | None, reread: ConfigReloader)
         gc.freeze()
         verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
         await signals.stops.get()
-        obeying.cancel()
         failed = verifying.done() and not verifying.cancelled() and verifying.result() is False
-        verifying.cancel()
+        tasks.append(verifying)
+        for task in tasks:
+            task.cancel()
         await _drain(supervisor, signals.stops)
-        await asyncio.gather(obeying, verifying, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
     return 1 if failed else 0
 
 
