@@ -94,10 +94,8 @@ pythons: setup ## unit tests and a part of the integration tests on every other 
 
 # The tests that no other SDK, browser or weights are needed for, chosen for what differs between versions of Python:
 # asyncio, forks, signals, imports, the standard library's parsers.
-portable_tests := tests/unit $(addprefix tests/integration/,test_imports.py catalog log plugins/test_gpt_a.py \
-	http/test_native_routes.py http/test_server.py http/test_signals.py \
-	races/test_activation.py races/test_crash.py races/test_unload.py races/test_worker.py) \
-	$(addprefix --ignore=tests/integration/,http/test_anthropic_routes.py testing/test_upstream.py)
+portable_tests := tests/unit $(addprefix tests/integration/,http/test_native_routes.py plugins/test_gpt_a.py \
+	races/test_activation.py)
 
 .PHONY: portable
 portable: setup
