@@ -95,7 +95,7 @@ class TestAnotherHandler:
 
     async def test_counts_as_refused(self, host: Host) -> None:
         await answer(host, "POST", "/v1/handlers/secret/chat", {}, {})
-        assert host.supervisor.observation.counters.refused == {("a", "handler"): 1}
+        assert host.supervisor.telemetry.counters.refused == {("a", "handler"): 1}
 
     @pytest.mark.parametrize("path", ["/v1/handlers", "/v1/models", "/v1beta/models", "/openapi.json"])
     async def test_not_in_lists(self, host: Host, path: str) -> None:

@@ -61,7 +61,7 @@ async def test_a_key_is_for_its_handlers_only_and_sees_no_others(tmp_path: Path)
             _, response = await host.json("GET", "/v1/handlers", headers=bearer(f"key-{key}"))
             assert [one["name"] for one in response["handlers"]] == names
         assert (await host.json("GET", "/v1/handlers/other", headers=bearer("key-a")))[0] == 404
-        counters = host.supervisor.observation.counters
+        counters = host.supervisor.telemetry.counters
         assert counters.by_consumer == {("a", "puppet", "ok"): 1, ("b", "other", "ok"): 1}
         assert counters.refused == {("a", "handler"): 2}
 
@@ -89,7 +89,7 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
         await host.control.signal("go")
         assert (await within(first))[0] == 200
         assert await echo(host, "key-a") == (200, "")
-        assert host.supervisor.observation.counters.refused == {("a", "concurrency"): 1}
+        assert host.supervisor.telemetry.counters.refused == {("a", "concurrency"): 1}
 
 
 async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken(
@@ -127,7 +127,7 @@ async def test_an_expired_key_is_refused(tmp_path: Path) -> None:
     async with running(tmp_path, **with_file(tmp_path, a="expires = 2020-01-01", b="expires = 2999-01-01")) as host:
         assert await echo(host, "key-a") == (401, "invalid_key")
         assert await echo(host, "key-b") == (200, "")
-        assert host.supervisor.observation.counters.refused == {("a", "expired"): 1}
+        assert host.supervisor.telemetry.counters.refused == {("a", "expired"): 1}
 
 
 def test_consumers_come_from_the_environment_as_well_and_open_nothing_when_the_file_is_empty(tmp_path: Path) -> None:
@@ -233,7 +233,7 @@ async def test_the_operators_address_may_be_a_socket_that_only_the_hosts_user_op
             session.post("http://host/admin/handlers/puppet/load", headers=OPERATOR) as response,
         ):
             assert response.status == 200
-        told = [event.data for event in host.supervisor.observation.events.past if event.kind == "audit"]
+        told = [event.data for event in host.supervisor.telemetry.events.past if event.kind == "audit"]
         assert f'"from":"uid {os.getuid()}"'.encode() in told[0]
         with pytest.raises(ConfigError, match=r"admin\.listen"):
             async with serving(configured(tmp_path, admin_config=AdminConfig(listen=f"unix:{path}"))):
