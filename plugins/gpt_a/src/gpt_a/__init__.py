@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 class GptA(ChatHandler):
     """``[handlers.gpt_a]``: see ``handler.toml`` for its keys.
 
-    A variant for another provider derives from it: it names its own secret, and its
-    manifest has the keys of this one's with defaults of its own.
+    A variant for another provider derives from it, names its own secret, and has the same keys in its manifest, with
+    its own defaults.
     """
 
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
-    """The declared secret that has the provider's key."""
+    """The declared secret with the provider's key."""
     _client: AsyncOpenAI
 
     async def open(self) -> None:
@@ -45,10 +45,10 @@ class GptA(ChatHandler):
         base_url = config.get("base_url")
         if not key and not base_url:
             raise ConfigError(
-                f"neither a key nor another server: set {self.key_variable}, or base_url in "
-                f"[handlers.{self.context.handler}] for a compatible server that takes no key"
+                f"[handlers.{self.context.handler}]: no key; set {self.key_variable}, or base_url for a compatible "
+                "server that takes no key"
             )
-        # Here, and not at the top: the module is imported to look at it, the SDK only to be used.
+        # Not at the top: tools import this module to inspect it, without the cost of the SDK.
         from openai import AsyncOpenAI
 
         self._client = AsyncOpenAI(
@@ -64,7 +64,7 @@ class GptA(ChatHandler):
         self._retries = Retries(times=config["retries"])
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
-        """Pass the request on, and what comes back."""
+        """Send the request, and yield the chunks of the response."""
         body = msgspec.to_builtins(request)
         body["model"] = request.model or self.context.config["model"]
         deadline = call.deadline if call is not None else None
@@ -72,17 +72,17 @@ class GptA(ChatHandler):
             yield chunk
 
     def on_missing_finish_reason(self) -> FinishReason:
-        """Refuse a stream without a finish reason: the SDK does not tell one that was cut off from a whole one."""
+        """Raise: a stream without a finish reason was cut off, which the SDK does not report."""
         raise_truncated()
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         import openai
 
-        from gpt_a.streams import WholeStream
+        from gpt_a.streams import ReusableStream
 
         try:
-            # The SDK's way for any path. `client.chat.completions` would import the resources of all its
-            # routes: 0.3 to 0.4 s and 14 MB more at activation, for the same request (measured with 2.54).
+            # The SDK's method for any path. `client.chat.completions` imports the resources of all routes, which costs
+            # 0.3 to 0.4 s and 14 MB at activation, for the same request (openai 2.54, `make bench-activation`).
             stream = await self._client.post(
                 "/chat/completions",
                 body={**body, "stream": True, "stream_options": {"include_usage": True}},
@@ -90,7 +90,7 @@ class GptA(ChatHandler):
                 cast_to=object,
                 options={"headers": trace_headers()},
                 stream=True,
-                stream_cls=WholeStream,
+                stream_cls=ReusableStream,
             )
             decoder = ChunkDecoder()
             async with stream:
@@ -108,16 +108,17 @@ class GptA(ChatHandler):
         except openai.APIError as error:
             raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
         except Exception as error:
-            told = from_httpx(error, self.context.config["timeout"])
-            if told is None:
+            host_error = from_httpx(error, self.context.config["timeout"])
+            if host_error is None:
                 raise
-            raise told from error
+            raise host_error from error
 
 
 def _status_error(error: Any) -> UpstreamError:
     body = error.body if isinstance(error.body, dict) else {}
-    # Not the whole of an answer that is no JSON: it may be a proxy's page.
-    message = body.get("message") or f"an answer that is not OpenAI's ({error.response.headers.get('content-type')})"
+    # A body that is not JSON is left out: it may be a proxy's page.
+    content_type = error.response.headers.get("content-type")
+    message = body.get("message") or f"the response is not one of OpenAI's ({content_type})"
     return from_status(
         error.status_code,
         str(message),

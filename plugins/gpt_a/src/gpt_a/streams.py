@@ -1,4 +1,4 @@
-"""A stream that is read to its end; this module imports the SDK, and is imported when a stream is asked for."""
+"""A stream that keeps its connection; imports the SDK, so import it with the first request only."""
 
 from __future__ import annotations
 
@@ -12,16 +12,15 @@ from openai import AsyncStream
 if TYPE_CHECKING:
     from openai._streaming import ServerSentEvent
 
-LAST_BYTES = 0.5
-"""Seconds that a provider gets to end its answer after ``[DONE]``: nothing waits for it but the connection."""
+END_TIMEOUT_S = 0.5
+"""Seconds in which a provider must end its response after ``[DONE]``, for the connection to be kept."""
 
 
-class WholeStream(AsyncStream[object]):
-    """Lets its connection be used again.
+class ReusableStream(AsyncStream[object]):
+    """A stream that reads its response to the end, so that the next call can use its connection.
 
-    The SDK's own stops reading at ``[DONE]``, and closes the connection of an answer
-    whose last bytes have not come by then: each call makes a new one, with all that
-    TLS takes.
+    The SDK's own stream stops reading at ``[DONE]`` and closes the connection if the last bytes have not come by then.
+    Then each call costs a new connection, with a TLS handshake.
     """
 
     async def _iter_events(self) -> AsyncIterator[ServerSentEvent]:
@@ -29,7 +28,7 @@ class WholeStream(AsyncStream[object]):
         async for event in events:
             if event.data.startswith("[DONE]"):
                 with suppress(TimeoutError):
-                    async with asyncio.timeout(LAST_BYTES):
+                    async with asyncio.timeout(END_TIMEOUT_S):
                         async for _ in events:
                             pass
                 return

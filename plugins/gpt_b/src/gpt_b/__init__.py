@@ -49,15 +49,14 @@ class GptB(ChatHandler):
         base_url = config.get("base_url")
         if not key and not base_url:
             raise ConfigError(
-                "neither a key nor another server: set ANTHROPIC_API_KEY, or base_url in [handlers.gpt_b] "
-                "for a compatible server that takes no key"
+                "[handlers.gpt_b]: no key; set ANTHROPIC_API_KEY, or base_url for a compatible server that takes no key"
             )
-        # Here, and not at the top: the module is imported to look at it, the SDK only to be used. Its package
-        # imports all of its routes and types at once, so that no way into it is cheaper than another (2.12).
+        # Not at the top: tools import this module to inspect it, without the cost of the SDK. All modules of the SDK
+        # import all of its routes and types (anthropic 2.12), so there is no cheaper one.
         from anthropic import AsyncAnthropic
 
         self._client = AsyncAnthropic(
-            # With none at all it would look for other credentials in the environment and in files.
+            # Without a key the SDK looks for other credentials in the environment and in files.
             api_key=key.reveal() if key else "no-key",
             base_url=base_url,
             timeout=config["timeout"],
@@ -69,7 +68,7 @@ class GptB(ChatHandler):
         self._retries = Retries(times=config["retries"])
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
-        """Translate the request, and what comes back."""
+        """Send the translated request, and yield the chunks of the response."""
         body = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
         headers = {**headers_for(request), **trace_headers()}
         deadline = call.deadline if call is not None else None
@@ -78,22 +77,21 @@ class GptB(ChatHandler):
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
-        """Let the provider count, which generates nothing."""
+        """Return the provider's token count; the provider generates nothing."""
         validate_request(request)
         body = prompt_body(request, self.context.config["model"])
-        counted = [
-            count async for count in retry_stream(lambda: self._count(body), self._retries, deadline=call.deadline)
-        ]
-        return counted[0]
+        counts = retry_stream(lambda: self._count(body), self._retries, deadline=call.deadline)
+        (count,) = [count async for count in counts]
+        return count
 
     def on_missing_finish_reason(self) -> FinishReason:
-        """Refuse a stream without a stop reason: the SDK does not tell one that was cut off from a whole one."""
+        """Raise: a stream without a stop reason was cut off, which the SDK does not report."""
         raise_truncated()
 
     async def _attempt(self, body: dict[str, Any], headers: dict[str, str]) -> AsyncIterator[ChatChunk]:
         from anthropic import AsyncStream
 
-        with self._telling():
+        with self._host_errors():
             response = await self._client.post(
                 "/v1/messages",
                 body={**body, "stream": True},
@@ -103,7 +101,7 @@ class GptB(ChatHandler):
                 stream_cls=AsyncStream[object],
             )
             async with response:
-                _expect(response.response, EVENT_STREAM)
+                _check_content_type(response.response)
                 decoder = EventDecoder()
                 # The raw events: iterating the stream itself skips those without a name, and makes pydantic models of
                 # the others, which cost more CPU than everything else here (`make bench-upstream`).
@@ -112,16 +110,16 @@ class GptB(ChatHandler):
                         yield chunk
 
     async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
-        with self._telling():
-            answer = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=object)
-            tokens = answer.get("input_tokens") if isinstance(answer, dict) else None
+        with self._host_errors():
+            response = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=object)
+            tokens = response.get("input_tokens") if isinstance(response, dict) else None
             if not isinstance(tokens, int):
-                raise UpstreamError("the provider's count of tokens is none")
+                raise UpstreamError("the provider's token count is not a number")
             yield TokenCount(input_tokens=tokens)
 
     @contextmanager
-    def _telling(self) -> Iterator[None]:
-        """Raise the host's errors for those of the SDK and of its transport."""
+    def _host_errors(self) -> Iterator[None]:
+        """Translate the errors of the SDK and of its transport to those of the host."""
         import anthropic
 
         try:
@@ -133,33 +131,33 @@ class GptB(ChatHandler):
         except anthropic.APIConnectionError as error:
             raise unreachable_error(error.__cause__ or error) from error
         except anthropic.APIError as error:
-            raise UpstreamError(f"the provider's answer is not understood: {error.message}") from error
+            raise UpstreamError(f"the provider's response is invalid: {error.message}") from error
         except UpstreamError:
             raise
         except Exception as error:
-            told = from_httpx(error, self.context.config["timeout"])
-            if told is None:
+            host_error = from_httpx(error, self.context.config["timeout"])
+            if host_error is None:
                 raise
-            raise told from error
+            raise host_error from error
 
 
-def _expect(response: Any, content_type: str) -> None:
-    """Raise ``UpstreamError`` for an answer of another kind: a proxy's page comes with status 200, too."""
-    found = response.headers.get("content-type", "")
-    if found.partition(";")[0].strip() != content_type:
-        raise UpstreamError(f"the provider answered with {found or 'no content type'}, not with {content_type}")
+def _check_content_type(response: Any) -> None:
+    """Raise ``UpstreamError`` unless the response is an event stream: a proxy's page can have status 200."""
+    content_type = response.headers.get("content-type", "")
+    if content_type.partition(";")[0].strip() != EVENT_STREAM:
+        raise UpstreamError(f"the provider responded with {content_type or 'no content type'}, not {EVENT_STREAM}")
 
 
 def _status_error(error: Any) -> UpstreamError:
     body = error.body if isinstance(error.body, dict) else {}
-    told = body.get("error")
-    # Not the whole of an answer that is no JSON: it may be a proxy's page.
-    message = told.get("message") if isinstance(told, dict) else None
-    message = message or f"an answer that is not Anthropic's ({error.response.headers.get('content-type')})"
+    content = body.get("error")
+    message = content.get("message") if isinstance(content, dict) else None
+    # A body that is not JSON is left out: it may be a proxy's page.
+    message = message or f"the response is not one of Anthropic's ({error.response.headers.get('content-type')})"
     return from_status(
         error.status_code,
         str(message),
         retry_after=parse_retry_after(error.response.headers),
-        # Anthropic has no code of its own for it.
+        # Anthropic has no code for it.
         code="content_filter" if "content filtering policy" in message else None,
     )

@@ -1,4 +1,4 @@
-"""From a chat request to the body that Anthropic's messages take."""
+"""Translation of a chat request to the body of Anthropic's messages."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ from handler_host.chat import (
 from handler_host.plugin import InvalidInput, refuse_fields
 
 SAMPLING_VERSION = "2023-06-01"
-"""The API's version whose models take ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all."""
+"""API version that accepts ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all models."""
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-HIGHEST_TEMPERATURE = 1.0
+MAX_TEMPERATURE = 1.0
 
 Json = dict[str, Any]
 
 
 def headers_for(request: ChatRequest) -> dict[str, str]:
-    """Return the headers that this request needs beside the client's own."""
+    """Return the headers that this request needs in addition to the client's."""
     sampling = request.temperature is not None or request.top_p is not None
     return {"anthropic-version": SAMPLING_VERSION} if sampling else {}
 
 
 def message_body(request: ChatRequest, model: str, max_tokens: int) -> Json:
-    """Return the body of a message to be generated; raises ``InvalidInput`` with the field that has no counterpart."""
+    """Return the body of a request; raises ``InvalidInput`` with a field that Anthropic lacks."""
     body = prompt_body(request, model)
     refuse_fields(request, "Anthropic", "seed", "presence_penalty", "frequency_penalty")
-    if request.temperature is not None and not 0 <= request.temperature <= HIGHEST_TEMPERATURE:
+    if request.temperature is not None and not 0 <= request.temperature <= MAX_TEMPERATURE:
         raise InvalidInput(
-            f"temperature: Anthropic takes 0 to {HIGHEST_TEMPERATURE:g}, not {request.temperature:g}",
+            f"temperature: Anthropic takes 0 to {MAX_TEMPERATURE:g}, not {request.temperature:g}",
             param="temperature",
         )
     body["max_tokens"] = max_tokens if request.max_tokens is None else request.max_tokens
@@ -57,10 +57,10 @@ def message_body(request: ChatRequest, model: str, max_tokens: int) -> Json:
 
 
 def prompt_body(request: ChatRequest, model: str) -> Json:
-    """Return what the tokens of a request are counted of."""
+    """Return the part of the body that token counts take, too."""
     body: Json = {"model": request.model or model, "messages": _messages(request.messages)}
     if not body["messages"]:
-        raise InvalidInput("messages: Anthropic wants a message beside the instructions", param="messages")
+        raise InvalidInput("messages: Anthropic needs a message beside the instructions", param="messages")
     system = [block for message in request.messages for block in _system_blocks(message)]
     if system:
         body["system"] = system
@@ -76,7 +76,7 @@ def prompt_body(request: ChatRequest, model: str) -> Json:
 
 
 def _system_blocks(message: Message) -> list[Json]:
-    """Return the instructions of a message: wherever it stands, they go to the top, where all models take them."""
+    """Return the instructions of a message: they go to the top of the request, where all models accept them."""
     if not isinstance(message, SystemMessage):
         return []
     texts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
@@ -84,28 +84,28 @@ def _system_blocks(message: Message) -> list[Json]:
 
 
 def _messages(messages: list[Message]) -> list[Json]:
-    made: list[Json] = []
+    translated: list[Json] = []
     results: list[Json] | None = None
     for number, message in enumerate(messages):
         if isinstance(message, SystemMessage):
             continue
         if isinstance(message, ToolMessage):
-            # The results of calls that were made together have to come together, in one user's message.
+            # Anthropic wants the results of concurrent calls in one user message.
             if results is None:
                 results = []
-                made.append({"role": "user", "content": results})
+                translated.append({"role": "user", "content": results})
             results.append(_tool_result(message))
             continue
         results = None
         place = f"messages[{number}]"
         if isinstance(message, AssistantMessage):
-            made.append({"role": "assistant", "content": _assistant_content(message, place)})
+            translated.append({"role": "assistant", "content": _assistant_content(message, place)})
         elif isinstance(message.content, str):
-            made.append({"role": "user", "content": message.content})
+            translated.append({"role": "user", "content": message.content})
         else:
             blocks = [_part(part, f"{place}.content[{index}]") for index, part in enumerate(message.content)]
-            made.append({"role": "user", "content": blocks})
-    return made
+            translated.append({"role": "user", "content": blocks})
+    return translated
 
 
 def _text(text: str) -> Json:
@@ -127,7 +127,7 @@ def _image(url: str, place: str) -> Json:
 
 
 def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
-    # Anthropic has no place for a refusal as such; what the model said was that.
+    # Anthropic has no field for a refusal: its words become the text.
     text = content_text(message.content) or message.refusal or ""
     if not message.tool_calls:
         return text
@@ -145,44 +145,44 @@ def _tool_result(message: ToolMessage) -> Json:
 
 def _tool(tool: Tool) -> Json:
     function = tool.function
-    made: Json = {"name": function.name, "input_schema": {"type": "object", **(function.parameters or {})}}
+    translated: Json = {"name": function.name, "input_schema": {"type": "object", **(function.parameters or {})}}
     if function.description is not None:
-        made["description"] = function.description
+        translated["description"] = function.description
     if function.strict is not None:
-        made["strict"] = function.strict
-    return made
+        translated["strict"] = function.strict
+    return translated
 
 
 def _tool_choice(request: ChatRequest) -> Json | None:
     choice = request.tool_choice
     if isinstance(choice, NamedToolChoice):
-        made: Json = {"type": "tool", "name": choice.function.name}
+        translated: Json = {"type": "tool", "name": choice.function.name}
     elif choice is not None:
-        made = {"type": {"none": "none", "auto": "auto", "required": "any"}[choice]}
+        translated = {"type": {"none": "none", "auto": "auto", "required": "any"}[choice]}
     elif request.tools and request.parallel_tool_calls is False:
-        made = {"type": "auto"}
+        translated = {"type": "auto"}
     else:
         return None
-    if request.parallel_tool_calls is False and made["type"] != "none":
-        made["disable_parallel_tool_use"] = True
-    return made
+    if request.parallel_tool_calls is False and translated["type"] != "none":
+        translated["disable_parallel_tool_use"] = True
+    return translated
 
 
 def _output_format(request: ChatRequest) -> Json | None:
     form = request.response_format
     if isinstance(form, JsonObjectFormat):
         raise InvalidInput(
-            "response_format: Anthropic gives JSON by a schema only: use the type json_schema", param="response_format"
+            "response_format: Anthropic gives JSON by a schema only; use the type json_schema", param="response_format"
         )
     if not isinstance(form, JsonSchemaFormat):
         return None
     from anthropic import transform_schema
 
     try:
-        # As the SDK does it for its own users: Anthropic takes a part of JSON Schema only.
+        # The SDK's own conversion: Anthropic accepts a part of JSON Schema only.
         schema = transform_schema(form.json_schema.schema)
-    except Exception as error:  # noqa: BLE001 - whatever it stumbles over is in the client's schema
+    except Exception as error:  # noqa: BLE001 - any failure has its cause in the client's schema
         field = "response_format.json_schema.schema"
-        told = str(error) or type(error).__name__
-        raise InvalidInput(f"{field}: Anthropic takes no such schema: {told}", param=field) from None
+        reason = str(error) or type(error).__name__
+        raise InvalidInput(f"{field}: Anthropic does not accept this schema: {reason}", param=field) from None
     return {"type": "json_schema", "schema": schema}
