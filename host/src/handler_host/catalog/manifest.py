@@ -49,6 +49,7 @@ class OperationDeclaration(msgspec.Struct, frozen=True):
     """An operation as the manifest declares it."""
 
     summary: str = ""
+    """A sentence for the list of handlers and the OpenAPI document."""
     retry_on_crash: bool = False
     """Whether the host may run it again when its worker crashed before the first byte of the response."""
 
@@ -57,23 +58,29 @@ class SecretDeclaration(msgspec.Struct, frozen=True):
     """A secret as the manifest declares it; never its value."""
 
     required: bool = True
+    """Whether the handler cannot run without it."""
     description: str = ""
+    """A sentence for people who set it."""
 
 
 class Timeouts(msgspec.Struct, frozen=True):
     """The author's time limits in seconds; None leaves the limit to the host's configuration."""
 
     activate: float | None = None
+    """Time for a worker to become ready."""
     first_byte: float | None = None
+    """From the dispatch to the first chunk of a stream."""
     gap: float | None = None
+    """Time between two chunks of a stream."""
     drain: float | None = None
+    """Time for dispatches in flight to finish at an unload."""
 
 
 class LeanNote(msgspec.Struct, frozen=True):
     """Packages of the plugin whose imports may be deferred (``[lean]``)."""
 
     packages: tuple[str, ...] = ()
-    """Checked versions, as :func:`handler_host.lean.parse_requirement` reads them."""
+    """Checked versions, like ``openai==2.54.0`` or ``python-dotenv==1.2.4: dotenv``."""
     eager: tuple[str, ...] = ()
     """Modules whose import must not be deferred."""
 
@@ -82,15 +89,21 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """A valid manifest."""
 
     title: str = ""
+    """Name of the handler for people."""
     description: str = ""
+    """What the handler does, for people."""
     operations: dict[str, OperationDeclaration] | None = None
-    """None if the manifest has no operations; the worker reports them."""
+    """The handler's operations, by name; without them the worker reports its own at the first activation."""
     secrets: dict[str, SecretDeclaration] = {}
+    """Environment variables that the handler may see, by name."""
     config: dict[str, Setting] = {}
+    """The handler's own keys of ``[handlers.NAME]``."""
     memory_estimate: int | None = None
     """Bytes of PSS to reserve for an activation."""
     timeouts: Timeouts = Timeouts()
+    """Time limits for this handler; the host's configuration overrides them."""
     lean: LeanNote = LeanNote()
+    """Packages whose imports a worker may defer."""
     requires_host: str | None = None
     """Range of supported host versions, like ``>=0.1,<1``."""
 

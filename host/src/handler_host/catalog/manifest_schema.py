@@ -11,16 +11,29 @@ import json
 import sys
 from typing import Any
 
-from handler_host.catalog import manifest, settings
+from handler_host._internal.attribute_docs import attribute_docs
+from handler_host.catalog import settings
+from handler_host.catalog.manifest import (
+    KEY,
+    OPERATION_NAME,
+    SECRET_NAME,
+    LeanNote,
+    Manifest,
+    OperationDeclaration,
+    SecretDeclaration,
+    Timeouts,
+)
+from handler_host.catalog.settings import Setting
 
-AMOUNT = {"type": ["string", "number"]}
-_TEXT = {"type": "string"}
-_TEXTS = {"type": "array", "items": _TEXT}
-_SHAPES: dict[str, Any] = {
+_TEXT: dict[str, Any] = {"type": "string"}
+_TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
+_BOOLEAN: dict[str, Any] = {"type": "boolean"}
+_AMOUNT: dict[str, Any] = {"type": ["string", "number"]}
+_SETTING: dict[str, Any] = {
     "type": {"enum": list(settings.TYPES)},
     "default": {},
     "description": _TEXT,
-    "required": {"type": "boolean"},
+    "required": _BOOLEAN,
     "enum": {"type": "array", "minItems": 1},
     "minimum": {"type": "number"},
     "maximum": {"type": "number"},
@@ -29,43 +42,45 @@ _SHAPES: dict[str, Any] = {
 
 
 def schema() -> dict[str, Any]:
-    """Return the schema."""
+    """Return the schema; its descriptions are the docstrings of the manifest's types."""
+    operation = _described(OperationDeclaration, {"summary": _TEXT, "retry_on_crash": _BOOLEAN})
+    secret = _described(SecretDeclaration, {"required": _BOOLEAN, "description": _TEXT})
+    setting = _described(Setting, {key: _SETTING[key] for key in settings.KEYS})
+    timeouts = _described(Timeouts, dict.fromkeys(Timeouts.__struct_fields__, _AMOUNT), ' In seconds, or like "2m".')
+    tables = {
+        "title": _TEXT,
+        "description": _TEXT,
+        "requires_host": _TEXT,
+        "operations": _tables(OPERATION_NAME.pattern, operation),
+        "secrets": _tables(SECRET_NAME.pattern, secret),
+        "config": _tables(KEY.pattern, setting, ["type"]),
+        "memory_estimate": {**_AMOUNT},
+        "timeouts": _table(timeouts),
+        "lean": _table(_described(LeanNote, {"packages": _TEXTS, "eager": _TEXTS})),
+    }
+    described = _described(Manifest, tables)
+    estimate = described.pop("memory_estimate")
+    estimate["description"] += ' In bytes, or like "80MB".'
+    described["memory"] = _table({"estimate": estimate})
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "handler.toml",
-        **_table(
-            {
-                "title": _TEXT,
-                "description": _TEXT,
-                "requires_host": {**_TEXT, "description": "Versions of the host, like >=0.1,<1."},
-                "operations": _tables(
-                    manifest.OPERATION_NAME.pattern, {"summary": _TEXT, "retry_on_crash": {"type": "boolean"}}
-                ),
-                "secrets": _tables(
-                    manifest.SECRET_NAME.pattern, {"required": {"type": "boolean"}, "description": _TEXT}
-                ),
-                "config": _tables(manifest.KEY.pattern, {key: _SHAPES[key] for key in settings.KEYS}, ["type"]),
-                "memory": _table({"estimate": {**AMOUNT, "description": 'Bytes, or like "80MB".'}}),
-                "timeouts": _table(
-                    {
-                        key: {**AMOUNT, "description": 'Seconds, or like "2m".'}
-                        for key in manifest.Timeouts.__struct_fields__
-                    }
-                ),
-                "lean": _table(
-                    {
-                        "packages": {**_TEXTS, "description": "Checked versions, like openai==2.54.0."},
-                        "eager": {**_TEXTS, "description": "Modules whose import must not be deferred."},
-                    }
-                ),
-            }
-        ),
+        **_table(described),
     }
 
 
 def text() -> str:
     """Return the text of the published schema."""
     return json.dumps(schema(), indent=2) + "\n"
+
+
+def _described(owner: type, shapes: dict[str, Any], suffix: str = "") -> dict[str, Any]:
+    """Return the shapes with the docstrings of the owner's attributes."""
+    docs = attribute_docs(owner)
+    return {
+        key: {**shape, "description": " ".join(docs[key].replace("``", "`").split()) + suffix}
+        for key, shape in shapes.items()
+    }
 
 
 def _table(properties: dict[str, Any], required: list[str] | None = None) -> dict[str, Any]:

@@ -42,12 +42,17 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     type: str
     """``string``, ``integer``, ``number``, ``boolean``, ``array`` or ``object``."""
     default: Any = None
+    """The value without one in ``[handlers.NAME]``."""
     description: str = ""
+    """A sentence for people who configure the handler."""
     required: bool = False
+    """Whether the handler cannot run without a value."""
     enum: tuple[Any, ...] | None = None
     """The valid values."""
     minimum: float | None = None
+    """The smallest valid number."""
     maximum: float | None = None
+    """The largest valid number."""
     items: str | None = None
     """The type of an array's items."""
 

@@ -8,7 +8,6 @@ is written whole. Nothing of the host imports this module.
 
 from __future__ import annotations
 
-import ast
 import inspect
 import re
 import sys
@@ -19,6 +18,7 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin
 
 import msgspec
 
+from handler_host._internal.attribute_docs import attribute_docs
 from handler_host._internal.units import format_duration
 from handler_host.config import Config
 from handler_host.config.fields import Number
@@ -163,7 +163,7 @@ def _key(section: str, name: str, owner: type[msgspec.Struct]) -> Key:
     value = getattr(owner(), name)
     notes: dict[str, str] = {}
     paragraphs: list[str] = []
-    for paragraph in _paragraphs(_docstrings(owner)[name]):
+    for paragraph in _paragraphs(attribute_docs(owner)[name]):
         label, colon, rest = paragraph.partition(": ")
         if colon and label in ("Default", "Example"):
             notes[label] = rest
@@ -179,18 +179,6 @@ def _key(section: str, name: str, owner: type[msgspec.Struct]) -> Key:
         summary=paragraphs[0],
         details=" ".join(paragraphs[1:]),
     )
-
-
-def _docstrings(owner: type[msgspec.Struct]) -> dict[str, str]:
-    """Return the docstrings of a type's attributes, which only its source has."""
-    (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body
-    assert isinstance(tree, ast.ClassDef)
-    found: dict[str, str] = {}
-    for node, after in zip(tree.body, tree.body[1:], strict=False):
-        match node, after:
-            case ast.AnnAssign(target=ast.Name(id=name)), ast.Expr(value=ast.Constant(value=str(text))):
-                found[name] = inspect.cleandoc(text)
-    return found
 
 
 def _paragraphs(text: str) -> list[str]:
