@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -91,3 +92,16 @@ def test_wrong_usage(words: list[str], run: Run) -> None:
     result = run(*words)
     assert result.status == 2
     assert "usage:" in result.err
+
+
+@pytest.mark.parametrize("words", [("check", "."), ("new", "x"), ("dev", ".")])
+def test_removed_working_directory(
+    words: tuple[str, ...], run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    directory = tmp_path / "release"
+    directory.mkdir()
+    monkeypatch.chdir(directory)
+    directory.rmdir()
+    result = run(*words)
+    assert result.status == 2
+    assert result.err == "handler-host: the working directory was removed; change to a directory that exists\n"

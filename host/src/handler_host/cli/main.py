@@ -48,9 +48,22 @@ def _run(arguments: SimpleNamespace) -> int:
     except ConfigError as error:
         sys.stderr.write(f"handler-host: {error.message}\n")
         return USAGE
+    except FileNotFoundError:
+        if _has_working_directory():
+            raise
+        sys.stderr.write("handler-host: the working directory was removed; change to a directory that exists\n")
+        return USAGE
     except Failure as failure:
         from handler_host.cli.render import echo_failure
 
         echo_failure(failure, as_json=getattr(arguments, "json", False))
         return failure.status
     return status
+
+
+def _has_working_directory() -> bool:
+    try:
+        os.getcwd()
+    except FileNotFoundError:
+        return False
+    return True
