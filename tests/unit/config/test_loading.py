@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from handler_host.config import AuthConfig, Config, HandlerPolicy, looks_secret
-from handler_host.config.loader import Loaded, Origin, hash_key, load_config
+from handler_host.config.loader import LoadedConfig, Origin, hash_key, load_config
 
 Write = Callable[[str], Path]
 
@@ -21,7 +21,7 @@ def loaded(environ: Mapping[str, str] | None = None, flags: Mapping[str, Any] | 
 
 class TestSources:
     def test_defaults(self) -> None:
-        assert load_config(None, {}) == Loaded(Config(), {})
+        assert load_config(None, {}) == LoadedConfig(Config(), {})
 
     def test_flag_over_environment_over_file(self, write: Write) -> None:
         # given
@@ -121,7 +121,7 @@ class TestSources:
             "HANDLER_HOST_SECRET_GPT_A_OPENAI_API_KEY": "sk",
             "HANDLER_HOSTING": "something else",
         }
-        assert load_config(None, environ) == Loaded(Config(), {})
+        assert load_config(None, environ) == LoadedConfig(Config(), {})
 
     def test_variables_of_a_kubernetes_service_are_ignored(self) -> None:
         environ = {
@@ -132,7 +132,7 @@ class TestSources:
             "HANDLER_HOST_PORT_8080_TCP": "tcp://10.0.0.1:8080",
             "HANDLER_HOST_PORT_8080_TCP_ADDR": "10.0.0.1",
         }
-        assert load_config(None, environ) == Loaded(Config(), {})
+        assert load_config(None, environ) == LoadedConfig(Config(), {})
 
     def test_byte_order_mark(self, tmp_path: Path) -> None:
         path = tmp_path / "host.toml"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import ast
+import functools
 import inspect
 import textwrap
 
 
+@functools.cache
 def attribute_docs(owner: type) -> dict[str, str]:
     """Return the docstrings of a class's annotated attributes, by name."""
     (tree,) = ast.parse(textwrap.dedent(inspect.getsource(owner))).body

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
-from handler_host.config.loader import Loaded
+from handler_host.config.loader import LoadedConfig
 from handler_host.config.toml_text import toml_key, toml_value
 from handler_host.config.values import SECTIONS, keys_of
 
@@ -19,7 +19,7 @@ _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
 _DEFAULT = "default"
 
 
-def to_json(loaded: Loaded) -> dict[str, Any]:
+def to_json(loaded: LoadedConfig) -> dict[str, Any]:
     """Return the configuration with durations in seconds and sizes in bytes, and the source of each key that is set."""
     config = loaded.config
     sections = {
@@ -32,7 +32,7 @@ def to_json(loaded: Loaded) -> dict[str, Any]:
     return {"config": json.loads(json.dumps(values, default=str)), "sources": sources}
 
 
-def toml_lines(loaded: Loaded) -> Iterator[str]:
+def toml_lines(loaded: LoadedConfig) -> Iterator[str]:
     """Yield the lines of a configuration file with the same values, each with its source in a comment."""
     config = loaded.config
     sources = {key: str(origin) for key, origin in loaded.origins.items()}

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from handler_host.config.loader import Loaded
+    from handler_host.config.loader import LoadedConfig
 
 
 class ConfigOption(NamedTuple):
@@ -63,7 +63,7 @@ def config_file(arguments: SimpleNamespace) -> str | None:
     return arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
 
 
-def load_configuration(arguments: SimpleNamespace) -> Loaded:
+def load_configuration(arguments: SimpleNamespace) -> LoadedConfig:
     """Return the configuration from file, environment and options.
 
     Raises :class:`handler_host.plugin.errors.ConfigError` with all that is wrong.

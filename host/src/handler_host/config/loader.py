@@ -45,14 +45,16 @@ class Origin(NamedTuple):
         return f"environment variable {self.name}" if self.kind == "environment" else self.name
 
 
-class Loaded(NamedTuple):
+class LoadedConfig(NamedTuple):
     """A configuration, and the origin of each key that is set (``server.port``)."""
 
     config: Config
     origins: Mapping[str, Origin]
 
 
-def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None) -> Loaded:
+def load_config(
+    path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, Any] | None = None
+) -> LoadedConfig:
     """Return the configuration in force.
 
     ``overrides`` are flags, by key (``server.port``), as texts or as values.
@@ -63,7 +65,7 @@ def load_config(path: Path | None, environ: Mapping[str, str], overrides: Mappin
         reader.add_file(path)
     reader.add_environment(environ)
     reader.add_flags(overrides or {})
-    return Loaded(reader.build(path), reader.origins)
+    return LoadedConfig(reader.build(path), reader.origins)
 
 
 def hash_key(key: str) -> str:
