@@ -55,21 +55,21 @@ def locate(module: str, distribution: Distribution, search_path: Sequence[str]) 
     """
     parts = module.split(".")
     root = distribution.root.path
-    found = _in_directory(root, parts)
-    if found is not None:
-        return Location(*found, on_path=True)
+    place = _in_directory(root, parts)
+    if place is not None:
+        return Location(*place, on_path=True)
     record = _Record(distribution.directory)
     for directory in _pointers(distribution, record):
-        found = _in_directory(directory, parts)
-        if found is not None:
-            return Location(*found, on_path=False)
-    found = _in_finder(distribution, record, parts)
-    if found is not None:
-        return Location(*found, on_path=False)
+        place = _in_directory(directory, parts)
+        if place is not None:
+            return Location(*place, on_path=False)
+    place = _in_finder(distribution, record, parts)
+    if place is not None:
+        return Location(*place, on_path=False)
     for directory in search_path:
-        found = _in_directory(directory, parts)
-        if found is not None:
-            return Location(*found, on_path=True)
+        place = _in_directory(directory, parts)
+        if place is not None:
+            return Location(*place, on_path=True)
     # Only Python's path hooks know archives and the like. Finding a top-level name executes nothing.
     spec = PathFinder.find_spec(parts[0], [root, *search_path])
     if spec is None or spec.origin is None:
@@ -144,9 +144,9 @@ def _in_finder(distribution: Distribution, record: _Record, parts: Sequence[str]
             words = mapped.split(".")
             if list(parts[: len(words)]) != words:
                 continue
-            found = _at(path, parts[len(words) :])
-            if found is not None:
-                return found
+            place = _at(path, parts[len(words) :])
+            if place is not None:
+                return place
     return None
 
 
