@@ -6,6 +6,7 @@ tools, and ``--help`` must not wait for the server's imports.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from types import SimpleNamespace

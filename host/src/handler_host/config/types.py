@@ -295,7 +295,9 @@ class Config(Section, frozen=True, kw_only=True):
             name: {key: "***" if looks_secret(key) else value for key, value in keys.items()}
             for name, keys in self.handlers.items()
         }
-        fields = (f"{name}={masked if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__)
+        fields = (
+            f"{name}={masked if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__
+        )
         return f"Config({', '.join(fields)})"
 
     def policy(self, name: str) -> HandlerPolicy:
