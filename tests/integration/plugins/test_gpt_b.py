@@ -214,7 +214,7 @@ def test_each_tool_choice_has_its_word(
         (
             {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
             "response_format.json_schema.schema",
-            "no such schema",
+            "does not accept this schema",
         ),
         (
             user([{"type": "image_url", "image_url": {"url": "data:image/tiff;base64,AAAA"}}]),

@@ -124,7 +124,7 @@ class TestSize:
         with pytest.raises(ValueError, match=r"write it as 512MB|size is too large"):
             parse_size(value)
 
-    @given(st.integers(0, 2**50))
+    @given(st.integers(0, 2**50 - 2**40))
     def test_formatted_text_parses(self, size: int) -> None:
         text = format_size(size)
         assert parse_size(text) == pytest.approx(size, rel=0.05)

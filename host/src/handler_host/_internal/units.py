@@ -72,7 +72,7 @@ def parse_size(value: object) -> int:
 
 def format_size(size: float) -> str:
     """Format a size in bytes for people: ``41.2 MB``."""
-    for unit, factor in (("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
+    for unit, factor in (("TB", 1024**4), ("GB", 1024**3), ("MB", 1024**2), ("KB", 1024)):
         # A size that would round to 1024.0 of this unit is shown as 1.0 of the next one.
         if abs(size) >= factor * (1 - 0.05 / 1024):
             return f"{size / factor:.1f} {unit}"
