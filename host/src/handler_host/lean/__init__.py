@@ -15,7 +15,10 @@ if TYPE_CHECKING:
     from handler_host.lean.importer import Installation, install
     from handler_host.lean.requirement import Requirement, parse_requirement
 
-__all__ = ["Installation", "Requirement", "install", "parse_requirement"]
+CACHE_VARIABLE = "LEAN_CACHE"
+"""Environment variable that names the directory of the cache."""
+
+__all__ = ["CACHE_VARIABLE", "Installation", "Requirement", "install", "parse_requirement"]
 
 _MODULE_OF = {
     "Installation": "importer",

@@ -17,10 +17,10 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handler_host.lean import CACHE_VARIABLE
+
 REWRITER = 1
 """Version of what :mod:`handler_host.lean.rewrite` produces; raise it with each change of the output."""
-CACHE_VARIABLE = "LEAN_CACHE"
-"""Environment variable that names the directory of the cache."""
 
 _MAGIC = b"lean\x01"
 _HEADER = struct.Struct("<5s q q 16s 16s")

@@ -19,7 +19,7 @@ from handler_host.catalog.manifest import check_configured
 from handler_host.channel.call import ChannelLimits
 from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
-from handler_host.lean.cache import CACHE_VARIABLE
+from handler_host.lean import CACHE_VARIABLE
 from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher

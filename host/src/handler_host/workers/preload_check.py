@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import pkgutil
 import sys
 from collections.abc import Iterator
 
@@ -36,5 +35,7 @@ def _exists(name: str) -> bool:
 
 
 def _suggest(name: str) -> str:
+    import pkgutil  # not at the top: it costs each host 60 KB, for the rare misspelt name
+
     match = nearest(name, [module.name for module in pkgutil.iter_modules()])
     return f"; did you mean {match!r}?" if match is not None else ""
