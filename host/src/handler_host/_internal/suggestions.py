@@ -4,9 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+MAX_WORD_LENGTH = 256
+"""Longest word that is compared: a client may send a name of a megabyte."""
+
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """Return the known word that is most similar to ``word``, or None if none is similar enough."""
+    if len(word) > MAX_WORD_LENGTH:
+        return None
     import difflib  # only an error message needs it: keep it out of the idle host
 
     words = {candidate.lower().replace("-", "_"): candidate for candidate in sorted(known)}

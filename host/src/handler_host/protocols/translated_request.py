@@ -44,8 +44,11 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
 
     def _client_name(self, param: str) -> str:
         """Return a path with its longest known beginning replaced by the client's name."""
-        ends = (len(param), *(match.start() for match in reversed(list(re.finditer(r"[.\[]", param)))))
-        for end in ends:
+        longest = max(map(len, self.names), default=0)
+        ends = [match.start() for match in re.finditer(r"[.\[]", param[: longest + 1])]
+        if len(param) <= longest:
+            ends.append(len(param))
+        for end in reversed(ends):
             if param[:end] in self.names:
                 return self.names[param[:end]] + param[end:]
         return param

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections import defaultdict, deque
 from typing import Any, Literal
 
 import msgspec
@@ -103,24 +104,38 @@ class _OpenCalls:
     """Function calls without a response: Google's clients name the function, and often leave out the ID."""
 
     def __init__(self) -> None:
-        self._open: list[tuple[str, str]] = []
-        """Name and ID of each call."""
+        self._by_id: dict[str, deque[_OpenCall]] = defaultdict(deque)
+        self._by_name: dict[str, deque[_OpenCall]] = defaultdict(deque)
         self._count = 0
 
     def add(self, call: FunctionCall) -> str:
         """Add a call and return its ID, which is a new one if the call has none."""
         self._count += 1
         call_id = call.id or f"call_{self._count}"
-        self._open.append((call.name, call_id))
+        open_call = _OpenCall(call_id)
+        self._by_id[call_id].append(open_call)
+        self._by_name[call.name].append(open_call)
         return call_id
 
     def close(self, response: FunctionResponse) -> str | None:
         """Remove the call that a response belongs to, the earliest of its function; return its ID, or None."""
-        for call in self._open:
-            if response.id == call[1] if response.id else response.name == call[0]:
-                self._open.remove(call)
-                return call[1]
+        calls = self._by_id.get(response.id) if response.id else self._by_name.get(response.name)
+        while calls:
+            call = calls.popleft()
+            if not call.has_response:
+                call.has_response = True
+                return call.id
         return None
+
+
+class _OpenCall:
+    """A call in the queue of its ID and in the queue of its name; a response takes it from one of them."""
+
+    __slots__ = ("has_response", "id")
+
+    def __init__(self, call_id: str) -> None:
+        self.id = call_id
+        self.has_response = False
 
 
 def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.AssistantMessage:

@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from handler_host._internal.field_path import FieldPath
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import Body, BodyDecoder
@@ -168,7 +169,8 @@ class GenerateContentRequest(_Request):
                 raise InvalidInput(f"{field}: unknown function {name!r}", param=field)
         if len(allowed) == 1:
             return translated, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
-        return {place: tool for place, tool in translated.items() if tool.function.name in allowed}, "required"
+        names = frozenset(allowed)
+        return {place: tool for place, tool in translated.items() if tool.function.name in names}, "required"
 
 
 def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
@@ -177,7 +179,7 @@ def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
         if parameters is not None:
             field = f"{place}.parametersJsonSchema"
             raise InvalidInput(f"{field}: parameters are also set; set one of them", param=field)
-        parameters = json_schema(function.parameters, f"{place}.parameters")
+        parameters = json_schema(function.parameters, FieldPath(FieldPath(None, place), "parameters"))
     return chat.Tool(
         function=chat.FunctionSpec(name=function.name, description=function.description or None, parameters=parameters)
     )
@@ -189,7 +191,7 @@ def _format(config: GenerationConfig) -> chat.JsonObjectFormat | chat.JsonSchema
         field = "generationConfig.responseSchema"
         if schema is not None:
             raise InvalidInput(f"{field}: responseJsonSchema is also set; set one of them", param=field)
-        schema = json_schema(config.response_schema, field)
+        schema = json_schema(config.response_schema, FieldPath(None, field))
     if config.response_mime_type != "application/json":
         if schema is None:
             return None

@@ -71,15 +71,19 @@ def conversation(items: list[Item]) -> tuple[list[chat.Message], list[str]]:
     """
     messages: list[chat.Message] = []
     places: list[str] = []
+    call_ids: set[str] = set()
     for number, item in enumerate(items):
         place = f"input[{number}]"
-        _add(messages, item, place)
+        _add(messages, call_ids, item, place)
         places += [place] * (len(messages) - len(places))
     return messages, places
 
 
-def _add(messages: list[chat.Message], item: Item, place: str) -> None:
-    """Add an item to the conversation: text and calls of one response become one message."""
+def _add(messages: list[chat.Message], call_ids: set[str], item: Item, place: str) -> None:
+    """Add an item to the conversation: text and calls of one response become one message.
+
+    ``call_ids`` has the IDs of all calls so far.
+    """
     last = messages[-1] if messages else None
     if item.type == "function_call":
         call = chat.ToolCall(
@@ -91,10 +95,13 @@ def _add(messages: list[chat.Message], item: Item, place: str) -> None:
         if not isinstance(last, chat.AssistantMessage):
             last = chat.AssistantMessage()
             messages.append(last)
-        last.tool_calls = [*(last.tool_calls or ()), call]
+        if last.tool_calls is None:
+            last.tool_calls = []
+        last.tool_calls.append(call)
+        call_ids.add(call.id)
         return
     if item.type == "function_call_output":
-        messages.append(_to_result(messages, item, place))
+        messages.append(_to_result(call_ids, item, place))
         return
     message = _to_message(item, place)
     if (
@@ -107,13 +114,12 @@ def _add(messages: list[chat.Message], item: Item, place: str) -> None:
         messages.append(message)
 
 
-def _to_result(messages: list[chat.Message], item: Item, place: str) -> chat.ToolMessage:
+def _to_result(call_ids: set[str], item: Item, place: str) -> chat.ToolMessage:
     output = item.output
     if isinstance(output, list):
         output = "".join(part.text for part in output)
     call_id = _required(item.call_id, f"{place}.call_id")
-    earlier = [message.tool_calls or () for message in messages if isinstance(message, chat.AssistantMessage)]
-    if not any(call.id == call_id for calls in earlier for call in calls):
+    if call_id not in call_ids:
         field = f"{place}.call_id"
         raise InvalidInput(f"{field}: no earlier function_call has the call_id {call_id!r}", param=field)
     return chat.ToolMessage(content=_required(output, f"{place}.output"), tool_call_id=call_id)

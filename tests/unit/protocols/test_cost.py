@@ -1,0 +1,116 @@
+"""The cost of decoding and translating a request is linear in its size: one client's request must not stop the host."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from handler_host.chat.validation import validate_request
+from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.anthropic.requests import decode_message
+from handler_host.protocols.gemini import requests as gemini
+from handler_host.protocols.openai import requests as openai
+from handler_host.protocols.openai_responses import requests as responses
+
+COUNT = 20_000
+LIMIT_S = 3.0
+"""CPU time; linear code takes less than 0.5 s, quadratic code more than 5 s."""
+USER = {"role": "user", "content": "x"}
+TEXT = {"role": "user", "parts": [{"text": "x"}]}
+LONG = "a" * 200_000
+
+
+def gemini_calls() -> dict[str, Any]:
+    calls = [{"functionCall": {"name": f"f{number}"}} for number in range(COUNT)]
+    results = [{"functionResponse": {"name": f"f{number}"}} for number in reversed(range(COUNT))]
+    return {"contents": [TEXT, {"role": "model", "parts": calls}, {"role": "user", "parts": results}]}
+
+
+def gemini_calls_with_ids() -> dict[str, Any]:
+    calls = [{"functionCall": {"name": "f", "id": f"c{number}"}} for number in range(COUNT)]
+    results = [{"functionResponse": {"name": "f", "id": f"c{number}"}} for number in reversed(range(COUNT))]
+    return {"contents": [TEXT, {"role": "model", "parts": calls}, {"role": "user", "parts": results}]}
+
+
+def gemini_allowed_names() -> dict[str, Any]:
+    names = [f"f{number}" for number in range(COUNT)]
+    return {
+        "contents": [TEXT],
+        "tools": [{"functionDeclarations": [{"name": name} for name in names]}],
+        "toolConfig": {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": names}},
+    }
+
+
+def gemini_schema() -> dict[str, Any]:
+    leaves: dict[str, Any] = {f"{number:x}": {"type": "STRING"} for number in range(COUNT)}
+    schema = {"properties": {LONG: {"properties": leaves}}}
+    return {"contents": [TEXT], "tools": [{"functionDeclarations": [{"name": "f", "parameters": schema}]}]}
+
+
+def responses_calls() -> dict[str, Any]:
+    calls = [
+        {"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": ""} for number in range(COUNT)
+    ]
+    outputs = [
+        {"type": "function_call_output", "call_id": f"c{number}", "output": ""} for number in reversed(range(COUNT))
+    ]
+    return {"model": "m", "input": [*calls, *outputs]}
+
+
+def responses_turns() -> dict[str, Any]:
+    turns: list[dict[str, Any]] = []
+    for number in range(COUNT):
+        turns.append({"type": "function_call", "call_id": f"c{number}", "name": "f", "arguments": ""})
+        turns.append({"type": "function_call_output", "call_id": f"c{number}", "output": ""})
+    return {"model": "m", "input": turns}
+
+
+def responses_messages() -> dict[str, Any]:
+    return {"model": "m", "input": [{"role": "assistant", "content": "x"}] * COUNT}
+
+
+def anthropic_results() -> dict[str, Any]:
+    calls = [{"type": "tool_use", "id": f"c{number}", "name": "f", "input": {}} for number in range(COUNT)]
+    results = [{"type": "tool_result", "tool_use_id": f"c{number}"} for number in reversed(range(COUNT))]
+    messages = [USER, {"role": "assistant", "content": calls}, {"role": "user", "content": results}]
+    return {"model": "m", "max_tokens": 1, "messages": messages}
+
+
+def openai_long_unknown_field() -> dict[str, Any]:
+    return {"model": "m", "messages": [USER], "max_tokens" * COUNT * 5: 1}
+
+
+def openai_tools() -> dict[str, Any]:
+    tools = [{"type": "function", "function": {"name": f"f{number}"}} for number in range(COUNT)]
+    return {"model": "m", "messages": [USER], "tools": tools}
+
+
+CASES: list[tuple[Callable[[], dict[str, Any]], Callable[[bytes], Any]]] = [
+    (gemini_calls, lambda body: gemini.decode_request(body).to_chat("m").chat),
+    (gemini_calls_with_ids, lambda body: gemini.decode_request(body).to_chat("m").chat),
+    (gemini_allowed_names, lambda body: gemini.decode_request(body).to_chat("m").chat),
+    (gemini_schema, lambda body: gemini.decode_request(body).to_chat("m").chat),
+    (responses_calls, lambda body: responses.decode_request(body).to_chat().chat),
+    (responses_turns, lambda body: responses.decode_request(body).to_chat().chat),
+    (responses_messages, lambda body: responses.decode_request(body).to_chat().chat),
+    (anthropic_results, lambda body: decode_message(body)[1].chat),
+    (openai_long_unknown_field, lambda body: openai.decode_request(body).to_chat()),
+    (openai_tools, lambda body: openai.decode_request(body).to_chat()),
+]
+
+
+@pytest.mark.parametrize(("make_body", "translate"), CASES, ids=[case[0].__name__ for case in CASES])
+def test_a_large_request_is_translated_and_validated_in_linear_time(
+    make_body: Callable[[], dict[str, Any]], translate: Callable[[bytes], Any]
+) -> None:
+    """Decoding, translation and the validation in the worker stay within a generous bound of CPU time."""
+    body = msgspec.json.encode(make_body())
+    before = time.process_time()
+    with contextlib.suppress(InvalidInput):
+        validate_request(translate(body))
+    assert time.process_time() - before < LIMIT_S
