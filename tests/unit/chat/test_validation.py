@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import tracemalloc
 from contextlib import suppress
 from typing import Any
 
@@ -177,3 +178,45 @@ def test_no_schema_is_answered_with_anything_else(schema: Any) -> None:
 def test_an_images_data_is_what_was_sent(data: bytes, folded: bool) -> None:
     url = data_url("image/heic", data)
     assert image_of(url.replace(",", ",\r\n") if folded else url, "url") == ("image/heic", data)
+
+
+def test_the_path_of_a_large_schema_is_built_only_for_an_error() -> None:
+    """A long name around many leaves costs its own size in memory, not its size for each leaf."""
+    leaves: dict[str, Any] = {f"{number:x}": {} for number in range(9_000)}
+    schema = {"properties": {"a" * 170_000: {"properties": leaves}}}
+    tracemalloc.start()
+    try:
+        check_schema(schema, "schema")
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 20_000_000
+
+
+@pytest.mark.parametrize(
+    ("schema", "message"),
+    [
+        ({"properties": {f"{number}": {} for number in range(20_000)}}, "may have 10000 subschemas"),
+        ({"anyOf": [{"anyOf": [{}] * 200}] * 200}, "may have 10000 subschemas"),
+        ({"items": [{"x": 1}, {"$ref": "#/items/" + "1" * 5_000}]}, "is missing in this schema"),
+        ({"$ref": "#/" + "a/" * 100_000}, "is missing in this schema"),
+        ({"properties": {"a" * 170_000: {"type": "x"}}}, "must be one of"),
+    ],
+)
+def test_a_schema_that_is_too_large_is_refused_with_a_short_message(schema: dict[str, Any], message: str) -> None:
+    """Breadth, references and names have a limit; the error names the path, shortened."""
+    with pytest.raises(InvalidInput) as refusal:
+        check_schema(schema, "schema")
+    assert message in refusal.value.message
+    assert len(refusal.value.message) < 2_000
+    assert refusal.value.param is not None
+    assert refusal.value.param.startswith("schema")
+
+
+def test_a_schema_that_is_nested_too_deeply_is_refused() -> None:
+    """Depth has a limit below what Python and the SDKs can recurse."""
+    schema: dict[str, Any] = {}
+    for _ in range(200):
+        schema = {"items": schema}
+    with pytest.raises(InvalidInput, match="nested too deeply"):
+        check_schema(schema, "schema")

@@ -15,6 +15,7 @@ from urllib.parse import unquote_to_bytes
 
 import msgspec
 
+from handler_host._internal.field_path import FieldPath, shorten
 from handler_host.chat.types import (
     AssistantMessage,
     ChatRequest,
@@ -41,6 +42,13 @@ TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "s
 _SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 """Keywords of JSON Schema whose value is an object of schemas."""
 _SCHEMA_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+MAX_SCHEMAS = 10_000
+"""Most subschemas of one schema; OpenAI takes 5,000 properties."""
+MAX_SCHEMA_DEPTH = 100
+"""Most subschemas inside of each other."""
+MAX_REFERENCE_LENGTH = 1000
+MAX_INDEX_DIGITS = 9
+"""Most digits of a position in a list: Python refuses to read a number of more than 4,300."""
 _SCHEMAS = frozenset({"additionalProperties", "contains", "else", "if", "items", "not", "propertyNames", "then"})
 
 
@@ -92,21 +100,29 @@ def arguments_of(call: ToolCall, place: str) -> dict[str, Any]:
 
 
 def check_schema(schema: Any, place: str) -> None:
-    """Raise ``InvalidInput`` for an invalid JSON Schema; ``place`` is the path to it."""
-    pending = [(schema, place)]
+    """Raise ``InvalidInput`` for an invalid or too large JSON Schema; ``place`` is the path to it."""
+    pending = [(schema, FieldPath(None, place), 0)]
+    count = 0
     while pending:
-        part, path = pending.pop()
+        part, path, depth = pending.pop()
+        count += 1
         if not isinstance(part, Mapping):
             if not isinstance(part, bool):
                 _refuse(path, "must be a JSON Schema, which is an object")
             continue
+        if depth > MAX_SCHEMA_DEPTH:
+            _refuse(path, f"nested too deeply; a schema may have {MAX_SCHEMA_DEPTH} levels")
         for keyword, value in part.items():
-            _check_keyword(keyword, value, f"{path}.{keyword}", schema)
-            pending += _subschemas(keyword, value, f"{path}.{keyword}")
+            inside = FieldPath(path, keyword)
+            _check_keyword(keyword, value, inside, schema)
+            for subschema, subpath in _subschemas(keyword, value, inside):
+                pending.append((subschema, subpath, depth + 1))
+                if count + len(pending) > MAX_SCHEMAS:
+                    _refuse(place, f"too large; a schema may have {MAX_SCHEMAS} subschemas")
 
 
-def _refuse(field: str, text: str) -> NoReturn:
-    raise InvalidInput(f"{field}: {text}", param=field) from None
+def _refuse(field: str | FieldPath, text: str) -> NoReturn:
+    raise InvalidInput(f"{field}: {text}", param=str(field)) from None
 
 
 def _check_order(messages: list[Message]) -> None:
@@ -165,7 +181,7 @@ def _check_tools(request: ChatRequest) -> None:
         _refuse("tool_choice", "the request has no tools to choose from")
 
 
-def _check_keyword(keyword: str, value: Any, place: str, root: Any) -> None:
+def _check_keyword(keyword: str, value: Any, place: FieldPath, root: Any) -> None:
     """Raise ``InvalidInput`` for an invalid value of a keyword that has no subschemas."""
     if keyword == "type":
         kinds = value if isinstance(value, list) and value else [value]
@@ -176,19 +192,19 @@ def _check_keyword(keyword: str, value: Any, place: str, root: Any) -> None:
     elif keyword == "enum" and not (isinstance(value, list) and value):
         _refuse(place, "must be a list of values")
     elif keyword == "$ref" and not (isinstance(value, str) and _has_target(value, root)):
-        _refuse(place, f"{value!r} is missing in this schema")
+        _refuse(place, f"{shorten(repr(value))} is missing in this schema")
 
 
-def _subschemas(keyword: str, value: Any, place: str) -> Iterator[tuple[Any, str]]:
+def _subschemas(keyword: str, value: Any, place: FieldPath) -> Iterator[tuple[Any, FieldPath]]:
     """Yield the schemas in the value of a keyword, each with its path."""
     if keyword in _SCHEMAS_BY_NAME:
         if not isinstance(value, Mapping):
             _refuse(place, "must be an object of schemas")
-        yield from ((part, f"{place}.{name}") for name, part in value.items())
+        yield from ((part, FieldPath(place, name)) for name, part in value.items())
     elif keyword in _SCHEMA_LISTS or (keyword == "items" and isinstance(value, list)):
         if not isinstance(value, list) or not value:
             _refuse(place, "must be a list of schemas")
-        yield from ((part, f"{place}[{number}]") for number, part in enumerate(value))
+        yield from ((part, FieldPath(place, number)) for number, part in enumerate(value))
     elif keyword in _SCHEMAS:
         yield value, place
 
@@ -197,10 +213,13 @@ def _has_target(reference: str, root: Any) -> bool:
     """Return whether a reference has a target; references to other documents count as valid."""
     if not reference.startswith("#/"):
         return True
+    if len(reference) > MAX_REFERENCE_LENGTH:
+        return False
     target = root
     for step in reference.split("/")[1:]:
         name = step.replace("~1", "/").replace("~0", "~")
-        if isinstance(target, list) and name.isdecimal() and int(name) < len(target):
+        is_index = name.isdecimal() and len(name) <= MAX_INDEX_DIGITS
+        if isinstance(target, list) and is_index and int(name) < len(target):
             target = target[int(name)]
         elif isinstance(target, Mapping) and name in target:
             target = target[name]
