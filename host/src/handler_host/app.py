@@ -17,8 +17,8 @@ from handler_host.auth.consumer_auth import ConsumerAuth
 from handler_host.auth.key_ring import KeyRing, KeySource
 from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config
+from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.dispatch.dispatcher import Dispatcher
-from handler_host.dispatch.fallback import unknown_fallbacks
 from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_middleware
 from handler_host.http.middleware.concurrency_limit import ConcurrencyLimit
@@ -55,7 +55,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     the host serves only names of this machine; without an admin token the admin routes are closed.
     """
     config = config or Config()
-    supervisor = Supervisor(config, observer=observer, check_config=unknown_fallbacks)
+    supervisor = Supervisor(config, observer=observer, check_config=find_config_flaws)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server)

@@ -32,6 +32,9 @@ preload = []
 [catalog]
 roots = ["/a", "/b c"]
 pins = {"my gpt" = "mine"}
+[models]
+fast = "gpt_a"
+"gpt-5.*" = "gpt_a/{model}"
 [handlers.gpt_a]
 idle_after = "90m"
 isolation = "exec"
@@ -54,7 +57,7 @@ class TestShow:
         shown = tmp_path / "shown.toml"
         shown.write_text(result.out)
         first, second = load_config(Path(source), {}).config, load_config(shown, {}).config
-        for name in (*SECTIONS, "data_dir", "handlers"):
+        for name in (*SECTIONS, "data_dir", "models", "handlers"):
             assert getattr(first, name) == getattr(second, name), name
 
     def test_every_key_has_its_source(self, write_toml: WriteToml, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

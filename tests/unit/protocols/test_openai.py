@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler_host import chat
+from handler_host.dispatch.model_names import split_model
 from handler_host.plugin.errors import InvalidInput
-from handler_host.protocols.chat_service import handler_of
 from handler_host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
 from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
@@ -125,7 +125,7 @@ class TestTranslation:
                 temperature=1,
             )
         )
-        assert handler_of(decoded.model) == "gpt_a"
+        assert split_model(decoded.model).handler == "gpt_a"
         # As the worker decodes it.
         translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat()), type=chat.ChatRequest)
         assert translated == chat.ChatRequest(

@@ -23,6 +23,7 @@ _NUMBER = r"\d+(\.\d+)?"
 _SIZE = rf"^\s*{_NUMBER}\s*([kKmMgGtT][iI]?)?[bB]?\s*$"
 _DURATION = rf"^\s*(({_NUMBER}\s*(ms|s|m|h|d)\s*)+|{_NUMBER}\s*)$"
 _PERCENTAGE = rf"^\s*{_NUMBER}\s*%\s*$"
+_MODEL_TARGET = r"^[^/{}]+(/.+)?$"
 _MAX_SAFE_INTEGER = 2**53 - 1
 """Limits above it are left out: editors read numbers as floats."""
 
@@ -35,6 +36,11 @@ def config_schema(entries: Mapping[str, CatalogEntry]) -> Schema:
         "properties": {name: _handler(entry) for name, entry in entries.items()},
         "additionalProperties": _handler(None),
     }
+    models = {
+        "type": "object",
+        "description": "Names, or patterns with * and ?, that clients may request: HANDLER or HANDLER/MODEL.",
+        "additionalProperties": _text(_MODEL_TARGET),
+    }
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "host.toml",
@@ -46,6 +52,7 @@ def config_schema(entries: Mapping[str, CatalogEntry]) -> Schema:
                     name: {"description": _plain(section_text(name).summary), **_table(_properties(name, section))}
                     for name, section in SECTIONS.items()
                 },
+                "models": models,
                 "handlers": handlers,
             }
         ),

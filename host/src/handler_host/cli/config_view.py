@@ -27,7 +27,7 @@ def to_json(loaded: LoadedConfig) -> dict[str, Any]:
         for name, section in SECTIONS.items()
     }
     handlers = {name: _mask(keys) for name, keys in config.handlers.items()}
-    values = {"data_dir": config.data_dir, **_mask(sections), "handlers": handlers}
+    values = {"data_dir": config.data_dir, **_mask(sections), "models": config.models, "handlers": handlers}
     sources = {key: str(origin) for key, origin in loaded.origins.items()}
     return {"config": json.loads(json.dumps(values, default=str)), "sources": sources}
 
@@ -43,6 +43,11 @@ def toml_lines(loaded: LoadedConfig) -> Iterator[str]:
         for key, annotation in keys_of(section).items():
             value = _mask(getattr(getattr(config, name), key), key=key)
             yield _toml_line(key, value, annotation, sources.get(f"{name}.{key}", _DEFAULT))
+    if config.models:
+        yield ""
+        yield "[models]"
+        for name, target in config.models.items():
+            yield _toml_line(name, target, None, sources[f"models.{name}"])
     policy = keys_of(HandlerPolicy)
     for name, keys in config.handlers.items():
         yield ""

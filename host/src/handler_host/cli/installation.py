@@ -13,6 +13,7 @@ from handler_host.catalog.catalog import Catalog, CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
+from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.memory.cgroups import MemoryLimit
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
@@ -46,7 +47,10 @@ def _check_handler(entry: CatalogEntry) -> Finding:
 
 
 def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
-    """Yield settings of handlers that are not installed, settings that do not fit the manifest, missing modules."""
+    """Yield settings of handlers that are not installed, settings that do not fit the manifest, missing modules.
+
+    Also names of unknown handlers in fallbacks and ``[models]``.
+    """
     for name in config.handlers:
         place = f"[handlers.{name}]"
         if name not in entries:
@@ -56,6 +60,8 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
             check_configured(entries[name].manifest, config, name)
         except ConfigError as error:
             yield Finding(Level.PROBLEM, place, error.message)
+    for flaw in find_config_flaws(config, entries):
+        yield Finding(Level.PROBLEM, flaw.partition(" ")[0], flaw)
     for place, reason in missing_modules(config):
         yield Finding(Level.WARNING, place, reason)
 

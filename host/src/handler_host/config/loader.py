@@ -18,6 +18,7 @@ from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
 from handler_host.config.listen import parse_listen
+from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
@@ -25,8 +26,10 @@ PREFIX = "HANDLER_HOST_"
 KEYS_VARIABLE = PREFIX + "API_KEYS"
 TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
 CONSUMERS_VARIABLE = PREFIX + "CONSUMERS"
+MODELS_VARIABLE = PREFIX + "MODELS"
+_WHOLE_VARIABLES = frozenset({KEYS_VARIABLE, TOKEN_VARIABLE, CONSUMERS_VARIABLE, MODELS_VARIABLE})
 OTHER_VARIABLES = frozenset(
-    PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "CONSUMERS", "URL", "CONFIG")
+    PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "CONSUMERS", "URL", "CONFIG", "MODELS")
 )
 """Variables of the project that are not configuration keys."""
 
@@ -84,6 +87,7 @@ class _Reader:
         self.origins: dict[str, Origin] = {}
         self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
+        self._models: dict[str, str] = {}
         self._data_dir: Path | None = None
         self._default_data_dir: Path | None = None
         self._base = Path()
@@ -101,7 +105,7 @@ class _Reader:
                         self._add_table(("handlers", name), keys, origin)
                     else:
                         self._add(("handlers", name), keys, origin)
-            elif section in SECTIONS and isinstance(value, dict):
+            elif (section in SECTIONS or section == "models") and isinstance(value, dict):
                 self._add_table((section,), value, origin)
             else:
                 self._add((section,), value, origin)
@@ -115,17 +119,10 @@ class _Reader:
             if name == variable or name.startswith("SECRET_"):
                 continue
             origin = Origin("environment", variable)
-            # An empty variable counts as unset: it must not open what the file locks.
-            if variable == KEYS_VARIABLE:
-                keys = tuple(hash_key(key.strip()) for key in value.split(",") if key.strip())
-                if keys:
-                    self._store("auth", "api_keys", keys, origin)
-            elif variable == TOKEN_VARIABLE:
+            if variable in _WHOLE_VARIABLES:
+                # An empty variable counts as unset: it must not open what the file locks.
                 if value.strip():
-                    self._store("auth", "admin_token", hash_key(value.strip()), origin)
-            elif variable == CONSUMERS_VARIABLE:
-                if value.strip():
-                    self._store("auth", "consumers", value, origin)
+                    self._add_whole_variable(variable, value, origin)
             elif name == "DATA_DIR":
                 self._add(("data_dir",), value, origin)
             elif "__" in name:
@@ -147,17 +144,45 @@ class _Reader:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
         return Config(
-            **sections, data_dir=self._data_dir or self._default_data_dir, handlers=self._handlers, source=path
+            **sections,
+            data_dir=self._data_dir or self._default_data_dir,
+            models=self._models,
+            handlers=self._handlers,
+            source=path,
         )
 
     def _add_table(self, place: tuple[str, ...], table: Mapping[str, Any], origin: Origin) -> None:
         for key, value in table.items():
             self._add((*place, key), value, origin)
 
+    def _add_whole_variable(self, variable: str, value: str, origin: Origin) -> None:
+        """Add a variable that is not named after a key: one with keys in clear, or a whole table."""
+        if variable == KEYS_VARIABLE:
+            keys = tuple(hash_key(key.strip()) for key in value.split(",") if key.strip())
+            if keys:
+                self._store("auth", "api_keys", keys, origin)
+        elif variable == TOKEN_VARIABLE:
+            self._store("auth", "admin_token", hash_key(value.strip()), origin)
+        elif variable == CONSUMERS_VARIABLE:
+            self._store("auth", "consumers", value, origin)
+        else:
+            self._add_models(value, origin)
+
+    def _add_models(self, text: str, origin: Origin) -> None:
+        """Add the aliases of a variable to those of the file; names of models do not fit into names of variables."""
+        models = _json_or_text(text)
+        if isinstance(models, dict):
+            self._add_table(("models",), models, origin)
+        else:
+            self._problems.append(f'{origin}: must be JSON, such as {{"claude-*": "gpt_b"}}')
+
     def _add(self, path: tuple[str, ...], value: Any, origin: Origin) -> None:
         """Decode and keep one value, or keep its problem."""
         try:
-            self._store_path(path, value, origin)
+            if path[0] == "models":
+                self._store_model(path[1:], value, origin)
+            else:
+                self._store_path(path, value, origin)
         except _Problem as problem:
             key = ".".join(path)
             hidden = path[0] == "auth" or any(map(looks_secret, path)) or isinstance(value, dict)
@@ -191,7 +216,21 @@ class _Reader:
             case (key,) if not isinstance(value, dict):
                 raise _Problem(f"unknown key{_home_of(key)}")
             case (word, *_):
-                raise _Problem(f"unknown section{did_you_mean(word, [*SECTIONS, 'handlers'])}")
+                raise _Problem(f"unknown section{did_you_mean(word, [*SECTIONS, 'models', 'handlers'])}")
+
+    def _store_model(self, path: tuple[str, ...], target: Any, origin: Origin) -> None:
+        if len(path) != 1:
+            raise _Problem(f"must be a table, [models], or JSON in {MODELS_VARIABLE}")
+        name = path[0]
+        if isinstance(target, dict):
+            raise _Problem(f'must be a text; write a name with dots in quotes: "{name}.{next(iter(target), "")}"')
+        target = self._convert(str, target, origin)
+        try:
+            ModelAlias(name, target)
+        except ValueError as error:
+            raise _Problem(str(error)) from None
+        self._models[name] = target
+        self.origins[f"models.{name}"] = origin
 
     def _store_of_handler(self, name: str, key: str, value: Any, origin: Origin) -> None:
         if key in POLICY_KEYS:

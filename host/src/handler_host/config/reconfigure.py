@@ -12,7 +12,7 @@ import msgspec
 
 from handler_host.config import Config
 
-_APPLIED_SECTIONS = frozenset({"memory", "workers", "defaults", "catalog", "log", "handlers"})
+_APPLIED_SECTIONS = frozenset({"memory", "workers", "defaults", "catalog", "log", "models", "handlers"})
 """Sections that a running host applies."""
 _APPLIED_KEYS = frozenset({"server.drain_timeout", "server.max_answer"})
 """Keys of other sections that it also applies."""
@@ -67,6 +67,8 @@ def _flat(config: Config) -> dict[str, Any]:
             for handler, keys in value.items():
                 values[f"handlers.{handler}"] = True
                 values |= {f"handlers.{handler}.{key}": item for key, item in keys.items()}
+        elif name == "models":
+            values |= {f"models.{alias}": target for alias, target in value.items()}
         elif isinstance(value, msgspec.Struct):
             values |= {f"{name}.{key}": getattr(value, key) for key in value.__struct_fields__}
         else:

@@ -53,6 +53,12 @@ _HEAD = """\
 """
 _TAIL = """\
 
+# Names that clients may request, and the handler (or HANDLER/MODEL) that each stands for.
+[models]
+# fast = "gpt_e"                # a name: the handler, with its own model
+# "claude-*" = "gpt_b"          # a pattern: the handler, with the requested model
+# "gpt-5*" = "gpt_a/{model}"    # the same, written out; gpt_a/{default}: with the handler's own model
+
 # One handler: keys of [defaults], and its own keys, which its manifest declares.
 [handlers.gpt_a]
 idle_after = "10m"

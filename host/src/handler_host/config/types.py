@@ -285,6 +285,8 @@ class Config(Section, frozen=True, kw_only=True):
 
     Example: ``"/var/lib/handler-host"``
     """
+    models: dict[str, str] = msgspec.field(default_factory=dict)
+    """``[models]``: names that clients may request, and the handlers that they stand for."""
     handlers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """``[handlers.NAME]``: the handler's own keys, and those of its policy, already decoded."""
     source: Path | None = None

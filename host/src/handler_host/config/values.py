@@ -47,9 +47,9 @@ def keys_of(section: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    name: kind for name, kind in keys_of(Config).items() if name not in ("data_dir", "handlers", "source")
+    name: kind for name, kind in keys_of(Config).items() if name not in ("data_dir", "models", "handlers", "source")
 }
-"""The sections of the file except ``[handlers.NAME]``, by name."""
+"""The sections of the file except ``[models]`` and ``[handlers.NAME]``, by name."""
 
 
 def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:

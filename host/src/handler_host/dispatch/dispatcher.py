@@ -21,6 +21,7 @@ from handler_host.dispatch.fallback import (
     should_try_next,
     with_fallback_errors,
 )
+from handler_host.dispatch.model_names import ModelNames
 from handler_host.dispatch.request import Request
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, UnknownHandler
@@ -45,6 +46,7 @@ class Dispatcher:
         self._counters = supervisor.telemetry.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
         self.directory = HandlerDirectory(supervisor)
+        self.models = ModelNames(lambda: supervisor.config, supervisor.has_handler)
 
     def new_deadline(self) -> float:
         """Return the deadline of a request that starts now, on the clock of ``time.monotonic``."""

@@ -171,6 +171,10 @@ class Supervisor:
         note = (manifest.operations or {}).get(operation) if manifest is not None else None
         return note is not None and note.retry_on_crash
 
+    def has_handler(self, name: str) -> bool:
+        """Return whether there is a handler of this name."""
+        return name in self._controllers
+
     def require_handler(self, name: str) -> None:
         """Raise ``UnknownHandler`` unless there is a handler of this name."""
         self._registry.get(name)

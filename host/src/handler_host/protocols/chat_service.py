@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import functools
 import typing
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
 
 from handler_host.catalog.catalog import ProblemState
+from handler_host.config.model_aliases import ModelTarget
 from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.model_names import split_model
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
 from handler_host.http.errors import to_host_error
@@ -65,36 +67,62 @@ class StreamEncoder(Protocol):
         """Return the events for an error after the status was sent."""
 
 
+class ListedModel(NamedTuple):
+    """Entry of the lists of models."""
+
+    name: str
+    """Name for requests."""
+    handler: HandlerStatus
+
+    @property
+    def title(self) -> str:
+        """Title for people: that of the handler, or the name if that is one of ``[models]``."""
+        return (self.handler.title or self.name) if split_model(self.name).handler == self.handler.name else self.name
+
+    def has_operation(self, operation: str) -> bool:
+        """Return whether the handler has an operation, or may have it."""
+        return _may_run(self.handler, operation)
+
+
 class ChatService:
     """Chats with handlers, for the routes of a protocol."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self._dispatcher = dispatcher
         self._directory = dispatcher.directory
+        self._names = dispatcher.models
 
-    def models(self) -> list[HandlerStatus]:
-        """Return the handlers that chat, or may, as far as the key may use them."""
+    def models(self) -> list[ListedModel]:
+        """Return the handlers that chat, or may, as far as the key may use them, then the names of ``[models]``."""
         consumer = request_context.current.get().consumer
-        return [status for status in self._directory.statuses(consumer) if _may_chat(status)]
+        handlers = {status.name: status for status in self._directory.statuses(consumer) if _may_run(status, CHAT)}
+        aliases = self._names.aliases()
+        targets = ((name, target.handler) for name, target in aliases.items())
+        return [
+            *(ListedModel(name, status) for name, status in handlers.items() if name not in aliases),
+            *(ListedModel(name, handlers[handler]) for name, handler in targets if handler in handlers),
+        ]
 
-    def model(self, name: str) -> HandlerStatus:
-        """Return the handler of a model; raises ``ModelNotFound``."""
+    def model(self, name: str) -> ListedModel:
+        """Return one model; raises ``ModelNotFound``."""
+        target = self._names.resolve(name)
         try:
-            status = self._directory.status(handler_of(name), request_context.current.get().consumer)
+            status = self._directory.status(target.handler, request_context.current.get().consumer)
         except UnknownHandler as error:
-            raise self._not_found(name, error) from None
-        if not _may_chat(status):
+            raise self._not_found(name, target, error) from None
+        if not _may_run(status, CHAT):
             raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
-        return status
+        return ListedModel(name, status)
 
     async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler."""
         context = request_context.current.get()
-        dispatch = self._dispatch(context, model, CHAT, request)
+        target = self._names.resolve(model)
+        dispatch = self._dispatch(context, target, CHAT, request)
         try:
             data = await self._dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
-            raise self._not_found(model, error) from None
+            raise self._not_found(model, target, error) from None
         response = _decode(_decoders().response, data)
         if not response.model and context.handler != dispatch.handler:
             response.model = context.handler  # a fallback, which has not named its model
@@ -103,10 +131,11 @@ class ChatService:
     async def count(self, model: str, request: chat.ChatRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
         context = request_context.current.get()
+        target = self._names.resolve(model)
         try:
-            data = await self._dispatcher.run(self._dispatch(context, model, COUNT_TOKENS, request))
+            data = await self._dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
         except UnknownHandler as error:
-            raise self._not_found(model, error) from None
+            raise self._not_found(model, target, error) from None
         return _decode(_decoders().count, data)
 
     async def stream(
@@ -122,7 +151,8 @@ class ChatService:
         ``response_class`` is the form in which the protocol sends its events.
         """
         context = request_context.current.get()
-        dispatch = self._dispatch(context, model, CHAT, request)
+        target = self._names.resolve(model)
+        dispatch = self._dispatch(context, target, CHAT, request)
         try:
             async with self._dispatcher.stream(dispatch) as stream:
                 chunks = stream.chunks
@@ -143,30 +173,30 @@ class ChatService:
                         await response.send_events(events)
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
-            raise self._not_found(model, error) from None
+            raise self._not_found(model, target, error) from None
 
-    def _dispatch(self, context: RequestContext, model: str, operation: str, request: chat.ChatRequest) -> Request:
+    def _dispatch(
+        self, context: RequestContext, target: ModelTarget, operation: str, request: chat.ChatRequest
+    ) -> Request:
+        request.model = target.model  # [models] may have another one than the name of the client's request
         return Request(
-            handler=handler_of(model),
+            handler=target.handler,
             operation=operation,
             body=_encode(request),
             caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
         )
 
-    def _not_found(self, model: str, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
-        name, message = handler_of(model), error.message
+    def _not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+        name, message = target.handler, error.message
         consumer = request_context.current.get().consumer
         # The error may also be that of a handler which has dispatched to another one.
         if isinstance(error, UnknownHandler) and all(s.name != name for s in self._directory.statuses(consumer)):
-            known = ", ".join(status.name for status in self.models()) or "none"
-            message = f"unknown handler {name!r}; handlers that chat: {known}"
+            known = ", ".join(listed.name for listed in self.models()) or "none"
+            # Not the target of an alias: the key may not use that handler, and does not learn of it.
+            unknown = f"unknown handler {name!r}" if target == split_model(model) else f"unknown model {model!r}"
+            message = f"{unknown}; handlers that chat: {known}"
         return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
-
-
-def handler_of(model: str) -> str:
-    """Return the handler that a model names: the part before the first slash."""
-    return model.partition("/")[0]
 
 
 def _events(encoder: StreamEncoder, chunks: list[bytes], fallback: str | None = None) -> list[bytes]:
@@ -193,7 +223,7 @@ def _invalid_response(error: Exception) -> HandlerFault:
     return HandlerFault(f"the handler's operation returned data that is not part of a chat: {error}")
 
 
-def _may_chat(status: HandlerStatus) -> bool:
+def _may_run(status: HandlerStatus, operation: str) -> bool:
     if status.state in CANNOT_RUN:
         return False
-    return status.operations is None or any(operation.name == CHAT for operation in status.operations)
+    return status.operations is None or any(report.name == operation for report in status.operations)

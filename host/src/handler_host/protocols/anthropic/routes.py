@@ -1,8 +1,8 @@
 """Routes of Anthropic's API: ``/v1/messages``, ``/v1/messages/count_tokens`` and ``/v1/models``.
 
-A model is a handler, or ``handler/model``. ``GET /v1/models`` is OpenAI's route, too: clients that send Anthropic's
-version header get its shape. The types of requests and responses are imported with the first request, because a host
-without clients of Anthropic does not need them.
+A model is a handler, ``handler/model``, or a name of ``[models]``. ``GET /v1/models`` is OpenAI's route, too: clients
+that send Anthropic's version header get its shape. The types of requests and responses are imported with the first
+request, because a host without clients of Anthropic does not need them.
 """
 
 from __future__ import annotations
@@ -19,12 +19,11 @@ from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, InvalidInput
-from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.lifecycle.reports import HandlerStatus
     from handler_host.protocols.anthropic.responses import EventEncoder, Model
 
 ERROR_TYPES = {
@@ -101,17 +100,16 @@ class AnthropicRoutes:
         """List all handlers that chat, or may, on one page."""
         from handler_host.protocols.anthropic.responses import model_page
 
-        return json_response(model_page([self._model(status, status.name) for status in self._chats.models()]))
+        return json_response(model_page([self._model(listed) for listed in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
         """Return one model by ID."""
-        name = request.match_info["model"]
-        return json_response(self._model(self._chats.model(name), name))
+        return json_response(self._model(self._chats.model(request.match_info["model"])))
 
-    def _model(self, status: HandlerStatus, name: str) -> Model:
+    def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.anthropic.responses import model
 
-        return model(name, status.title or name, self._created)
+        return model(listed.name, listed.title, self._created)
 
 
 class MessageStream:

@@ -106,12 +106,12 @@ class ModelList(_Response, kw_only=True):
     models: list[Model]
 
 
-def model(status: HandlerStatus, name: str, methods: list[str]) -> Model:
+def model(status: HandlerStatus, name: str, title: str, methods: list[str]) -> Model:
     """Return a handler as a model, under the requested name."""
     return Model(
         name=f"models/{name}",
         version=status.version,
-        display_name=status.title or status.name,
+        display_name=title,
         description=status.description,
         supported_generation_methods=methods,
     )

@@ -1,7 +1,8 @@
 """Routes of Gemini's API: ``/v1beta/models``, ``:generateContent``, ``:streamGenerateContent`` and ``:countTokens``.
 
-A model is a handler, or ``handler/model``. The types of requests and responses are imported with the first request,
-because a host without clients of Gemini does not need them.
+A model is a handler, ``handler/model``, or a name of ``[models]``. ``GET /v1/models`` is OpenAI's route, too: clients
+that send Google's client header get Google's shape. The types of requests and responses are imported with the first
+request, because a host without clients of Gemini does not need them.
 """
 
 from __future__ import annotations
@@ -16,16 +17,18 @@ from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
-from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.chat_service import COUNT_TOKENS, ChatService, ListedModel
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.protocols.gemini.responses import ChunkEncoder
+    from handler_host.protocols.gemini.responses import ChunkEncoder, Model
 
 VERSIONS = ("v1beta", "v1")
 """Both versions of the API: google-genai uses ``v1`` by default."""
-METHODS = ["generateContent", "streamGenerateContent", "countTokens"]
+GENERATE = ["generateContent", "streamGenerateContent"]
+COUNT = "countTokens"
+METHODS = [*GENERATE, COUNT]
 
 _encode = msgspec.json.encode
 
@@ -58,22 +61,19 @@ class GeminiRoutes:
         ]
         return [
             *generating,
-            web.get("/v1beta/models", self.list_models),
-            web.get("/v1beta/models/{model:.+}", self.show_model),
+            *(web.get(f"/{version}/models", self.list_models) for version in VERSIONS),
+            *(web.get(f"/{version}/models/{{model:.+}}", self.show_model) for version in VERSIONS),
         ]
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """List all handlers that chat, or may, on one page."""
-        from handler_host.protocols.gemini.responses import ModelList, model
+        from handler_host.protocols.gemini.responses import ModelList
 
-        return json_response(ModelList(models=[model(status, status.name, METHODS) for status in self._chats.models()]))
+        return json_response(ModelList(models=[_describe(listed) for listed in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
         """Return one model by ID."""
-        from handler_host.protocols.gemini.responses import model
-
-        name = _model(request)
-        return json_response(model(self._chats.model(name), name, METHODS))
+        return json_response(_describe(self._chats.model(_model(request))))
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat."""
@@ -120,6 +120,13 @@ class GeminiRoutes:
         """Refuse the other methods of models (``embedContent``, ``predict`` …)."""
         method = request.match_info["method"]
         raise NotFound(f"unknown method {method!r} of models; there are: {', '.join(METHODS)}")
+
+
+def _describe(listed: ListedModel) -> Model:
+    from handler_host.protocols.gemini.responses import model
+
+    methods = METHODS if listed.has_operation(COUNT_TOKENS) else GENERATE
+    return model(listed.handler, listed.name, listed.title, methods)
 
 
 def _model(request: web.Request) -> str:
@@ -192,4 +199,5 @@ GEMINI = Protocol(
     error_body=error_body,
     key_headers=("x-goog-api-key",),
     key_parameter="key",
+    marker_header="x-goog-api-client",
 )

@@ -1,6 +1,7 @@
 """Routes of OpenAI's API: ``/v1/chat/completions`` and ``/v1/models``.
 
-A model is a handler, or ``handler/model``. The types of requests and responses are imported with the first request.
+A model is a handler, ``handler/model``, or a name of ``[models]``. The types of requests and responses are imported
+with the first request.
 """
 
 from __future__ import annotations
@@ -17,12 +18,11 @@ from handler_host.http.errors import error_body
 from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.lifecycle.reports import HandlerStatus
     from handler_host.protocols.openai.responses import ChunkEncoder, Model
 
 DONE = DATA + b"[DONE]"
@@ -50,12 +50,11 @@ class OpenAIRoutes:
         """List all handlers that chat, or may."""
         from handler_host.protocols.openai.responses import ModelList
 
-        return json_response(ModelList(data=[self._model(status, status.name) for status in self._chats.models()]))
+        return json_response(ModelList(data=[self._model(listed) for listed in self._chats.models()]))
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
         """Return one model by ID."""
-        model = request.match_info["model"]
-        return json_response(self._model(self._chats.model(model), model))
+        return json_response(self._model(self._chats.model(request.match_info["model"])))
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
@@ -73,10 +72,10 @@ class OpenAIRoutes:
         response = await self._chats.respond(body.model, body.to_chat())
         return json_response(completion(response, completion_id=completion_id, created=created, model=body.model))
 
-    def _model(self, status: HandlerStatus, name: str) -> Model:
+    def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.openai.responses import Model
 
-        return Model(id=name, created=self._created, owned_by=status.distribution)
+        return Model(id=listed.name, created=self._created, owned_by=listed.handler.distribution)
 
 
 class ChunkStream:

@@ -1,0 +1,15 @@
+"""Flaws of a configuration that need the names of all handlers: fallbacks and models."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+
+from handler_host.config import Config
+from handler_host.config.model_aliases import find_unknown_targets
+from handler_host.dispatch.fallback import unknown_fallbacks
+
+
+def find_config_flaws(config: Config, handlers: Collection[str]) -> Iterator[str]:
+    """Yield a sentence for each flaw, given the names of all handlers."""
+    yield from unknown_fallbacks(config, handlers)
+    yield from find_unknown_targets(config.models, handlers)
