@@ -1,9 +1,9 @@
 """A chat assistant of five roles, each played by whatever handler of the host ``roles.toml`` names.
 
-A answers the user. Behind it B summarises the exchange, C extracts facts about the
+A answers the user. In the background B summarises the exchange, C extracts facts about the
 user, D merges them into a profile, and E analyses the conversation now and then. The
-handler ``sheets`` remembers all of it: what was said in its log, what was found in its
-states. Start the host first (``handler-host serve --config examples/assistant/host.toml``), then::
+handler ``sheets`` stores the messages in its log and the results in its states.
+Start the host first (``handler-host serve --config examples/assistant/host.toml``), then::
 
     python examples/assistant/assistant.py --url http://127.0.0.1:8080 --user ann
 """
@@ -23,8 +23,8 @@ from typing import Any
 import aiohttp
 
 ROLES = Path(__file__).with_name("roles.toml")
-KEPT = {"summary": "", "profile": [], "analyses": []}
-"""What is kept of a user beside the conversation, with what it is at first."""
+DEFAULT_STATES = {"summary": "", "profile": [], "analyses": []}
+"""States of a user beside the conversation, with their first values."""
 FACT = {
     "type": "object",
     "properties": {"name": {"type": "string", "maxLength": 30}, "value": {"type": "string", "maxLength": 80}},
@@ -41,11 +41,11 @@ AS_FACTS = {"type": "json_schema", "json_schema": {"name": "facts", "schema": FA
 
 
 class RoleFailed(Exception):
-    """A role, or what remembers, has given no answer that is of use; the message says why."""
+    """A role or ``sheets`` failed, or its response is invalid; the message gives the reason."""
 
 
 class Assistant:
-    """One user's conversation, and what is remembered of it."""
+    """One user's conversation and its states."""
 
     def __init__(self, session: aiohttp.ClientSession, url: str, roles: dict[str, Any], user: str) -> None:
         self._session = session
@@ -57,38 +57,38 @@ class Assistant:
         self.profile: list[dict[str, str]] = []
         self.analyses: list[str] = []
         self.played_by: dict[str, str] = {}
-        """Which handler has answered for each role last: the one that it names, or a fallback of that."""
+        """Last handler that responded for each role: the configured one or a fallback."""
 
     async def recall(self) -> None:
-        """Take up what is known of the user."""
+        """Load the user's messages and states."""
         await self._sheets("users.register")
         for row in (await self._sheets("log.tail", limit=100))["rows"]:
             self.messages.append({"role": row["event"], "content": row.get("text", "")})
-        for name, at_first in KEPT.items():
+        for name, default in DEFAULT_STATES.items():
             state = await self._sheets("states.get", name=name)
-            setattr(self, name, state["value"] if state["found"] else at_first)
+            setattr(self, name, state["value"] if state["found"] else default)
 
-    async def say(self, text: str) -> AsyncIterator[str]:
-        """Yield A's answer as it comes, and remember it when it is whole."""
+    async def respond(self, text: str) -> AsyncIterator[str]:
+        """Yield the chunks of A's response, and store the exchange at the end."""
         self.messages.append({"role": "user", "content": text})
         response = ""
         try:
-            async for piece in self._stream("answer", self.messages[-self._roles["history"] :]):
-                response += piece
-                yield piece
+            async for chunk in self._stream("answer", self.messages[-self._roles["history"] :]):
+                response += chunk
+                yield chunk
         finally:
             if response:
                 self.messages.append({"role": "assistant", "content": response})
-                said = [
+                rows = [
                     {"user_id": self._user, "event": message["role"], "text": message["content"]}
                     for message in self.messages[-2:]
                 ]
-                await self._ask_sheets("log.append", {"rows": said})
+                await self._ask_sheets("log.append", {"rows": rows})
             else:
                 self.messages.pop()
 
     async def reflect(self) -> list[str]:
-        """Let B to E look at the last exchange; return what has failed. The user need not wait for it."""
+        """Send the last exchange to B, C, D and E, and return the errors. The user need not wait for it."""
         work = [self._summarise(), self._learn()]
         if len(self.messages) % self._roles["analyse_every"] == 0:
             work.append(self._analyse())
@@ -96,24 +96,24 @@ class Assistant:
         for outcome in outcomes:
             if isinstance(outcome, BaseException) and not isinstance(outcome, RoleFailed):
                 raise outcome
-        for name in KEPT:
+        for name in DEFAULT_STATES:
             await self._sheets("states.set", name=name, value=getattr(self, name))
         return [str(outcome) for outcome in outcomes if outcome is not None]
 
     async def _summarise(self) -> None:
-        """Let B write the summary anew."""
+        """Replace the summary by B's new one."""
         self.summary = await self._ask("summarise", f"Summary so far: {self.summary or 'none'}\n\n{self._exchange()}")
 
     async def _learn(self) -> None:
-        """Let C find facts in what the user has said, and D merge them into the profile."""
-        said = next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
-        facts = _facts(await self._ask("extract", said, response_format=AS_FACTS), "extract")
+        """Extract facts from the user's last message by C, and merge them into the profile by D."""
+        text = next(message["content"] for message in reversed(self.messages) if message["role"] == "user")
+        facts = _facts(await self._ask("extract", text, response_format=AS_FACTS), "extract")
         if facts:
             request = f"Profile: {json.dumps({'facts': self.profile})}\nNew facts: {json.dumps({'facts': facts})}"
             self.profile = _facts(await self._ask("merge", request, response_format=AS_FACTS), "merge")
 
     async def _analyse(self) -> None:
-        """Let E look at the whole conversation."""
+        """Add E's analysis of the last 20 messages."""
         talk = "\n".join(f"{message['role']}: {message['content']}" for message in self.messages[-20:])
         self.analyses.append(await self._ask("analyse", talk))
 
@@ -132,14 +132,14 @@ class Assistant:
         }
 
     async def _ask(self, role: str, text: str, **more: Any) -> str:
-        """Return a role's whole answer."""
+        """Return a role's whole response."""
         body = self._request(role, [{"role": "user", "content": text}], **more)
         async with self._session.post(f"{self._url}/chat/completions", json=body) as response:
             content = await self._checked(role, response)
             return str(content["choices"][0]["message"]["content"] or "").strip()
 
     async def _stream(self, role: str, messages: list[dict[str, str]]) -> AsyncIterator[str]:
-        """Yield a role's answer as it comes."""
+        """Yield the chunks of a role's response."""
         body = self._request(role, messages, stream=True)
         async with self._session.post(f"{self._url}/chat/completions", json=body) as response:
             if response.status != 200:
@@ -162,7 +162,7 @@ class Assistant:
         return content
 
     async def _sheets(self, operation: str, **request: Any) -> Any:
-        """Ask for an operation of ``sheets`` on what is this user's."""
+        """Dispatch an operation of ``sheets`` for this user."""
         return await self._ask_sheets(operation, {"user_id": self._user, **request})
 
     async def _ask_sheets(self, operation: str, request: dict[str, Any]) -> Any:
@@ -174,7 +174,7 @@ class Assistant:
 
 
 def _facts(text: str, role: str) -> list[dict[str, str]]:
-    """Return the facts of an answer; a small model may be cut off in the middle of its JSON."""
+    """Return the facts of a response; a small model's JSON may be truncated."""
     try:
         facts = json.loads(text)["facts"]
         return [{"name": str(fact["name"]), "value": str(fact["value"])} for fact in facts]
@@ -182,20 +182,20 @@ def _facts(text: str, role: str) -> list[dict[str, str]]:
         raise RoleFailed(f"{role}: not the JSON that was asked for: {text[:80]!r}") from error
 
 
-async def lines(said: list[str]) -> AsyncIterator[str]:
-    """Yield what the user says: the arguments, or else what is typed."""
-    for text in said:
+async def lines(arguments: list[str]) -> AsyncIterator[str]:
+    """Yield the user's lines: the arguments, or else lines from the terminal."""
+    for text in arguments:
         print(f"you> {text}")
         yield text
-    while not said:
-        line = await asyncio.to_thread(_typed)
+    while not arguments:
+        line = await asyncio.to_thread(_read_line)
         if line is None:
             return
         if line.strip():
             yield line.strip()
 
 
-def _typed() -> str | None:
+def _read_line() -> str | None:
     try:
         return input("you> ")
     except EOFError:
@@ -203,7 +203,7 @@ def _typed() -> str | None:
 
 
 async def talk(arguments: argparse.Namespace) -> int:
-    """Talk until the user has said everything; return the exit status."""
+    """Talk until the user's last line; return the exit status."""
     roles = tomllib.loads(arguments.roles.read_text())
     key = os.environ.get("HANDLER_HOST_API_KEY")
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -219,8 +219,8 @@ async def talk(arguments: argparse.Namespace) -> int:
         async for text in lines(arguments.say):
             print("  A> ", end="", flush=True)
             try:
-                async for piece in assistant.say(text):
-                    print(piece, end="", flush=True)
+                async for chunk in assistant.respond(text):
+                    print(chunk, end="", flush=True)
                 print()
                 problems = await assistant.reflect()
             except (RoleFailed, aiohttp.ClientError) as error:
@@ -238,12 +238,14 @@ async def talk(arguments: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    """Read the arguments, and talk."""
+    """Run the program with the arguments of the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default=os.environ.get("HANDLER_HOST_URL", "http://127.0.0.1:8080"))
-    parser.add_argument("--roles", type=Path, default=ROLES, help="who plays which role (default: roles.toml)")
-    parser.add_argument("--user", default="somebody", help="who talks (default: somebody)")
-    parser.add_argument("--say", action="append", default=[], metavar="TEXT", help="say this instead of asking for it")
+    parser.add_argument("--roles", type=Path, default=ROLES, help="the model of each role (default: roles.toml)")
+    parser.add_argument("--user", default="somebody", help="ID of the user (default: somebody)")
+    parser.add_argument(
+        "--say", action="append", default=[], metavar="TEXT", help="send this line instead of reading lines"
+    )
     try:
         return asyncio.run(talk(parser.parse_args()))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""Runs the host on its own: the address, the signals, the first line on standard output."""
+"""Standalone server process: address, signals, the first line on standard output."""
 
 from __future__ import annotations
 
@@ -32,33 +32,34 @@ from handler_host.signals import ConfigReloader, SignalHandler
 log = logging.getLogger(__name__)
 
 LAST_BYTES = 1.0
-"""Seconds that answers get to be sent when all handlers have ended."""
+"""Seconds to send the last bytes of responses after all handlers have ended."""
 
 
-def run(config: Config, reread: ConfigReloader | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status. Raises :class:`ConfigError` before it serves.
+def run(config: Config, reload_config: ConfigReloader | None = None) -> int:
+    """Serve until SIGTERM or SIGINT and return the exit status.
 
-    ``reread`` returns the configuration as it stands now, for SIGHUP; the default is that of the
-    file of ``config`` and the environment.
+    ``reload_config`` returns the current configuration for SIGHUP; by default it reads the file of ``config`` and
+    the environment again. Raises :class:`ConfigError` before it serves.
     """
     logs.setup(config.log)
-    reread = reread or functools.partial(_again, config.source)
+    reload_config = reload_config or functools.partial(_reload_config, config.source)
     _check_address(config)
-    made = None
+    generated_token = None
     if config.auth.admin_token is None:
-        made = secrets.token_urlsafe(32)
-        logs.register_secrets([made])
-        config = msgspec.structs.replace(config, auth=msgspec.structs.replace(config.auth, admin_token=hash_key(made)))
-    again = functools.partial(_with_state_file, reread)
-    return asyncio.run(_serve(with_state_file(config, os.environ), made, again))
+        generated_token = secrets.token_urlsafe(32)
+        logs.register_secrets([generated_token])
+        auth = msgspec.structs.replace(config.auth, admin_token=hash_key(generated_token))
+        config = msgspec.structs.replace(config, auth=auth)
+    reload_with_state = functools.partial(_with_state_file, reload_config)
+    return asyncio.run(_serve(with_state_file(config, os.environ), generated_token, reload_with_state))
 
 
-def _again(source: Path | None) -> Config:
+def _reload_config(source: Path | None) -> Config:
     return load_config(source, os.environ).config
 
 
-def _with_state_file(reread: ConfigReloader) -> Config:
-    return with_state_file(reread(), os.environ)
+def _with_state_file(reload_config: ConfigReloader) -> Config:
+    return with_state_file(reload_config(), os.environ)
 
 
 def _check_address(config: Config) -> None:
@@ -70,18 +71,18 @@ def _check_address(config: Config) -> None:
         )
 
 
-async def _serve(config: Config, made_token: str | None, reread: ConfigReloader) -> int:
+async def _serve(config: Config, generated_token: str | None, reload_config: ConfigReloader) -> int:
     async with serving(config) as (supervisor, url):
-        signals = SignalHandler(supervisor, reread)
+        signals = SignalHandler(supervisor, reload_config)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(signals.run(), name="signals")]
         if os.getpid() == 1:
             from handler_host.workers.orphan_reaper import reap_orphans  # only a container has this process ID here
 
             tasks.append(asyncio.create_task(reap_orphans(), name="orphan reaper"))
-        _announce(url, config, made_token)
+        _announce(url, config, generated_token)
         await supervisor.ready()
-        # What has been imported stays. Out of the collector's sight, it makes no collection slow, and none rare:
-        # Python puts full ones off until a quarter of all that lives is new (measured: 1 MB more at 1,000 cycles).
+        # Imported objects stay until the end. Frozen, they slow no collection down and delay none: Python postpones
+        # full collections until a quarter of all live objects is new (1 MB more after 1,000 cycles without this).
         gc.collect()
         gc.freeze()
         verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
@@ -96,13 +97,13 @@ async def _serve(config: Config, made_token: str | None, reread: ConfigReloader)
 
 
 async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]) -> bool:
-    """Check this deploy, if it is a new one; return False, and end the host, if it failed and is configured to."""
+    """Check a new deploy; return False and stop the host if the check failed and ``verify.on_failure`` demands it."""
     config = supervisor.config
     if config.verify.when == "never" or (
         config.verify.when == "deploy" and not any(map(os.environ.get, config.verify.commit_variables))
     ):
         return True
-    from handler_host.lifecycle import verification  # nothing of it is in memory where there is nothing to verify
+    from handler_host.lifecycle import verification  # costs no memory on hosts without anything to verify
 
     commit = verification.commit_of(config.verify, os.environ)
     if commit is None:
@@ -121,13 +122,13 @@ async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]
 
 @asynccontextmanager
 async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
-    """Serve while the block runs; give the supervisor and the URL.
+    """Serve while the block runs; yield the supervisor and the URL.
 
-    Raises :class:`ConfigError` if the address cannot be had. At the end of the
-    block what is still under way gets ``server.drain_timeout``.
+    Raises :class:`ConfigError` if the address is not available. At the end of the
+    block, dispatches in flight get ``server.drain_timeout``.
     """
     app = create_app(config)
-    # Without handler_cancellation aiohttp does not tell a handler that its client has left.
+    # Without handler_cancellation aiohttp does not cancel a handler when its client disconnects.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_BYTES)
     await runner.setup()
     try:
@@ -153,16 +154,16 @@ async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
             listener, config.host, config.port, backlog=min(config.max_connections, 1024), reuse_address=True
         )
     except OSError as error:
-        # asyncio's own text has the address once more; that of a name that nobody knows has a number of its own.
+        # asyncio's own text repeats the address; a name that does not resolve has error numbers of its own.
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(
             f"server.host, server.port: cannot listen on {config.host}:{config.port}: {reason}; "
-            "stop who is there, or choose another port (0 takes a free one)"
+            "stop the process that listens there, or choose another port (0 picks a free one)"
         ) from error
 
 
 def _url_of(listening: asyncio.Server) -> str:
-    """Return where the host is found on this machine."""
+    """Return the URL of the host on this machine."""
     host, port = listening.sockets[0].getsockname()[:2]
     name = _LOOPBACK_OF.get(host, host)
     return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
@@ -171,14 +172,14 @@ def _url_of(listening: asyncio.Server) -> str:
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
 
 
-def _announce(url: str, config: Config, made_token: str | None) -> None:
-    """Say where the host is: the first line on standard output, for programs to wait for.
+def _announce(url: str, config: Config, generated_token: str | None) -> None:
+    """Print the URL as the first line on standard output, for programs to wait for.
 
-    An admin token that was made for this run is shown before, once, and not in the log.
+    An admin token that was generated for this run is shown before it, once, and not in the log.
     """
-    if made_token is not None:
+    if generated_token is not None:
         with suppress(OSError):
-            sys.stderr.write(f"admin token of this run: {made_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
+            sys.stderr.write(f"admin token of this run: {generated_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
             sys.stderr.flush()
     try:
         sys.stdout.write(f"ready {url}\n")
@@ -187,16 +188,16 @@ def _announce(url: str, config: Config, made_token: str | None) -> None:
         discard_output()
         log.warning("standard output: %s; the host is ready at %s", error.strerror, url)
     if config.auth.open:
-        log.warning("no API keys: everybody on this machine may call the handlers (set %s)", KEYS_VARIABLE)
+        log.warning("no API keys: all users of this machine may call the handlers (set %s)", KEYS_VARIABLE)
 
 
 async def _drain(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:
-    """Refuse new work, let end what is under way, for ``server.drain_timeout`` or until a second signal."""
+    """Refuse new work and finish dispatches in flight, for ``server.drain_timeout`` or until a second signal."""
     closing = asyncio.create_task(supervisor.close(), name="shutdown")
-    again = asyncio.create_task(signals.get(), name="second signal")
-    await asyncio.wait({closing, again}, return_when=asyncio.FIRST_COMPLETED)
+    second_signal = asyncio.create_task(signals.get(), name="second signal")
+    await asyncio.wait({closing, second_signal}, return_when=asyncio.FIRST_COMPLETED)
     if not closing.done():
-        log.warning("a second signal: what is under way is ended now")
+        log.warning("second signal: dispatches in flight are ended now")
         supervisor.force_shutdown()
-    again.cancel()
+    second_signal.cancel()
     await closing

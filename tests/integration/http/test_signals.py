@@ -151,7 +151,7 @@ async def test_sigusr1_unloads_what_is_idle_and_nothing_else(tmp_path: Path) -> 
         async with session.post(f"{host.url}/v1/handlers/busy/stream", json=body, headers=sse) as stream:
             await within(stream.content.readuntil(b"\n\n"))
             host.process.send_signal(signal.SIGUSR1)
-            assert (await logged(host, "unloaded what was idle"))["handlers"] == ["puppet"]
+            assert (await logged(host, "unloaded idle handlers"))["handlers"] == ["puppet"]
             assert (await status(session, host))["state"] == "cold"
             await host.control.signal("more")
             assert "event: end" in await within(stream.text())

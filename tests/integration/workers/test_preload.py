@@ -21,7 +21,7 @@ class TestHost:
         caplog.set_level(logging.INFO)
         async with supervisor_harness(tmp_path, policy={"preload": ("pydantc", "json", "asyncio.nowhere")}) as host:
             (warning,) = [record.getMessage() for record in caplog.records if "preload" in record.getMessage()]
-            assert warning == "defaults.preload: there is no module 'pydantc'; did you mean 'pydantic'?"
+            assert warning == "defaults.preload: unknown module 'pydantc'; did you mean 'pydantic'?"
             assert (await host.supervisor.rescan()).warnings == [warning]
             assert (await within(host.ask(number=1)))["number"] == 1
             output = [
@@ -35,7 +35,7 @@ class TestHost:
         install_puppet(tmp_path)
         async with supervisor_harness(tmp_path, handlers=handlers):
             (warning,) = [record.getMessage() for record in caplog.records if "preload" in record.getMessage()]
-        assert warning == "[handlers.puppet] preload: there is no module 'zzz_unlike_any'"
+        assert warning == "[handlers.puppet] preload: unknown module 'zzz_unlike_any'"
 
     def test_doctor(self, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (tmp_path / "host.toml").write_text(

@@ -298,7 +298,7 @@ class ChatResponse(_Model):
 
     @property
     def text(self) -> str | None:
-        """The whole text, or None if there is no text part."""
+        """The whole text, or None without a text part."""
         return _joined(self.content, TextPart)
 
     @property

@@ -85,8 +85,8 @@ class Context(DispatchMixin):
     def pending(self, count: int, *, wake_after: float = 60.0) -> None:
         """Report how many items the handler has accepted and not delivered yet; 0 withdraws the report.
 
-        The host shows the count in ``/health/ready``. If there is no worker after ``wake_after`` seconds,
-        it activates the handler again, as soon as there is memory for it without unloading another handler.
+        The host shows the count in ``/health/ready``. If the handler has no worker after ``wake_after`` seconds,
+        the host activates it again, as soon as there is memory for it without unloading another handler.
         The report is a small file in :attr:`data_dir`: it outlives the worker, the host and a crash of the
         machine. The call waits until it is on disk, and may come from any thread. Has no effect without a
         data directory.

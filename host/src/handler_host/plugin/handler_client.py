@@ -109,7 +109,7 @@ class DispatchMixin:
 
     def _connected(self) -> DispatchTransport:
         if self._transport is None:
-            raise HandlerFault("cannot dispatch to other handlers: there is no host here")
+            raise HandlerFault("cannot dispatch to other handlers: this context has no host")
         return self._transport
 
 

@@ -21,7 +21,7 @@ class CallInfo:
     streamed: bool
     """Whether the client receives a stream of chunks."""
     deadline: float | None
-    """Deadline on the clock of :func:`time.monotonic`; None if there is no deadline."""
+    """Deadline on the clock of :func:`time.monotonic`; None if the dispatch has none."""
     log: logging.LoggerAdapter[logging.Logger]
     traceparent: str | None = None
     """Trace of the dispatch (W3C Trace Context); :func:`handler_host.plugin.trace_headers` passes it to providers."""

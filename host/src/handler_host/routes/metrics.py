@@ -1,7 +1,7 @@
-"""``GET /metrics``: the host's figures for Prometheus, rendered by ``prometheus_client``.
+"""``GET /metrics``: the host's metrics for Prometheus, rendered by ``prometheus_client``.
 
-The host counts by itself (``handler_host.telemetry.counters``); the library is imported at the
-first scrape, and asks for everything anew at each one. It takes 1.1 MB.
+The host counts by itself (``handler_host.telemetry.counters``). The first scrape imports the
+library (1.1 MB), and each scrape collects all metrics again.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class MetricsRoutes:
-    """The route."""
+    """Route of the metrics."""
 
     def __init__(self, supervisor: Supervisor) -> None:
         self._supervisor = supervisor
@@ -27,22 +27,22 @@ class MetricsRoutes:
         self._collector: HostCollector | None = None
 
     def routes(self) -> list[web.RouteDef]:
-        """Return it, for the composition root to guard and to add."""
+        """Return the route, for the composition root to guard and add."""
         return [web.get("/metrics", self.show)]
 
     def close(self) -> None:
-        """Measure no more."""
+        """Stop measuring the loop's lag."""
         self._lag.stop()
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """All figures; raises ``NotInstalled`` without the library."""
-        collector = self._collected()
+        """Serve all metrics; raises ``NotInstalled`` without the library."""
+        collector = self._get_collector()
         self._lag.keep_measuring()
         await self._supervisor.refresh()
         kind, body = collector.render(request.headers.get(hdrs.ACCEPT, ""))
         return web.Response(body=body, headers={hdrs.CONTENT_TYPE: kind})
 
-    def _collected(self) -> HostCollector:
+    def _get_collector(self) -> HostCollector:
         if self._collector is None:
             try:
                 from handler_host.telemetry.metric_families import HostCollector
@@ -50,7 +50,7 @@ class MetricsRoutes:
                 if error.name is None or error.name.partition(".")[0] != "prometheus_client":
                     raise
                 raise NotInstalled(
-                    "/metrics needs prometheus_client: pip install 'handler-host[metrics]', then start the host anew"
+                    "/metrics needs prometheus_client: pip install 'handler-host[metrics]', then restart the host"
                 ) from None
             self._collector = HostCollector(self._supervisor, self._supervisor.telemetry, self._lag)
         return self._collector

@@ -19,7 +19,7 @@ Fault = Literal["cut", "truncated", "stalled", "malformed", "error"]
 - ``truncated``: the response ends in good form, but without a finish reason;
 - ``stalled``: nothing more comes, and the connection stays open;
 - ``malformed``: half a JSON document comes, and then the end;
-- ``error``: the provider's own error comes, as an event of the stream (status 500 if there is no stream).
+- ``error``: the provider's own error comes, as an event of the stream (status 500 without a stream).
 """
 
 

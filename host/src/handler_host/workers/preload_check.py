@@ -22,7 +22,7 @@ def missing_modules(config: Config) -> Iterator[tuple[str, str]]:
     for place, names in places.items():
         for name in names:
             if name not in checked and not _exists(name.partition(".")[0]):
-                yield place, f"there is no module {name!r}{_suggest(name)}"
+                yield place, f"unknown module {name!r}{_suggest(name)}"
             checked.add(name)
 
 
