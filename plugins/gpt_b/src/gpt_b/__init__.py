@@ -52,7 +52,7 @@ class GptB(ChatHandler):
                 "[handlers.gpt_b]: no key; set ANTHROPIC_API_KEY, or base_url for a compatible server that takes no key"
             )
         # Not at the top: tools import this module to inspect it, without the cost of the SDK. All modules of the SDK
-        # import all of its routes and types (anthropic 2.12), so there is no cheaper one.
+        # import all of its routes and types (anthropic 2.12), so none of them is cheaper.
         from anthropic import AsyncAnthropic
 
         self._client = AsyncAnthropic(

@@ -34,7 +34,7 @@ GENAI = "google-genai"
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
-    # Not Google's, but that of servers which tell a function call so.
+    # Not Google's, but used by compatible servers for a function call.
     "FUNCTION_CALL": "tool_calls",
     "MAX_TOKENS": "length",
     "SAFETY": "content_filter",
@@ -45,7 +45,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "SPII": "content_filter",
     "IMAGE_SAFETY": "content_filter",
 }
-"""Google's reasons for the end of a whole answer; each other one is that of an answer that is none."""
+"""Finish reasons of Google for whole responses; any other reason means that the response failed."""
 
 
 class GptC(ChatHandler):
@@ -91,7 +91,7 @@ class GptC(ChatHandler):
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
-        """Let the provider count, which generates nothing."""
+        """Return the provider's count; nothing is generated."""
         validate_request(request)
         asked = self._question(request)
 

@@ -52,9 +52,9 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Settings:
-    """Where the provider is, and how it is asked.
+    """Address of the provider, and options of its requests.
 
-    Seconds: ``timeout`` for each part of a stream, ``plain_timeout`` for an answer that is none.
+    Seconds: ``timeout`` for each part of a stream, ``plain_timeout`` for a response that is not streamed.
     """
 
     key: str = field(repr=False)
@@ -94,6 +94,6 @@ names for histories that come from elsewhere (ai.google.dev/gemini-api/docs/thou
 
 
 def wants_signatures(model: str) -> bool:
-    """Tell whether a model wants signatures on its earlier function calls."""
+    """Return whether a model wants signatures on its earlier function calls."""
     found = re.match(r"models/gemini-(\d+)", model)
     return found is not None and int(found[1]) >= 3

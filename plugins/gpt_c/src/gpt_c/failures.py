@@ -34,7 +34,7 @@ def connection(timeout: float) -> Iterator[None]:
 
 
 def from_answer(status: int, headers: Mapping[str, str], body: str) -> UpstreamError:
-    """Return the error for an answer whose status is none of success."""
+    """Return the error for a response without a 2xx status."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -45,7 +45,7 @@ def from_answer(status: int, headers: Mapping[str, str], body: str) -> UpstreamE
 def from_error(status: int, headers: Mapping[str, str], content: Any) -> UpstreamError:
     """Return the error for Google's envelope; one that is not Google's is not repeated: it may be a proxy's page."""
     if status < 400:
-        return UpstreamError(f"the provider sends its clients elsewhere ({status}), or is none; check base_url")
+        return UpstreamError(f"the provider redirects ({status}), or is not a Gemini server; check base_url")
     if isinstance(content, list) and content:
         content = content[0]
     error = content.get("error") if isinstance(content, dict) else None

@@ -77,7 +77,7 @@ class GenAi:
         yield chunk
 
     async def count(self, question: Question) -> int:
-        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        """Return the provider's count; see :class:`gpt_c.backend.Backend`."""
         config, contents = _config(question), _contents(question)
         # The SDK's own arguments for instructions and tools are refused for the Gemini API, which counts them here.
         whole = types.GenerateContentConfig(system_instruction=config.system_instruction, tools=config.tools)
@@ -95,7 +95,7 @@ class GenAi:
                     model=question.model, contents=list(contents), config=types.CountTokensConfig(http_options=options)
                 )
         if counted.total_tokens is None:
-            raise UpstreamError("the provider's count of tokens is none")
+            raise UpstreamError("the provider's count of tokens is invalid")
         return counted.total_tokens
 
     @contextmanager
@@ -109,8 +109,8 @@ class GenAi:
         except errors.UnknownApiResponseError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:
-            # What the SDK itself does with JSON that has not the shape of an answer.
-            raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
+            # The SDK's own errors for JSON that does not have the shape of a response.
+            raise UpstreamError("the provider sent a chunk that is not a Gemini response") from error
 
 
 def _contents(question: Question) -> list[types.Content]:

@@ -78,7 +78,7 @@ class GenerativeAi:
         yield _chunk(document)
 
     async def count(self, question: Question) -> int:
-        """Let the provider count; see :class:`gpt_c.backend.Backend`."""
+        """Return the provider's count; see :class:`gpt_c.backend.Backend`."""
         body = {"generateContentRequest": {**_body(question), "model": question.model}}
         url = self._url(question, "countTokens")
         with connection(self._settings.timeout):
@@ -88,7 +88,7 @@ class GenerativeAi:
         try:
             return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
         except ParseError as error:
-            raise UpstreamError("the provider's count of tokens is none") from error
+            raise UpstreamError("the provider's count of tokens is invalid") from error
 
     def _post(
         self, url: str, body: dict[str, Any], *, timeout: aiohttp.ClientTimeout | None = None, events: bool = False
@@ -170,7 +170,7 @@ def _chunk(event: bytes) -> Chunk:
         message: Any = protos.GenerateContentResponse.pb(protos.GenerateContentResponse())
         ParseDict(content, message, ignore_unknown_fields=True)
     except (AttributeError, LookupError, TypeError, ValueError, ParseError) as error:
-        raise UpstreamError("the provider sent a chunk that is no answer of Gemini's") from error
+        raise UpstreamError("the provider sent a chunk that is not a Gemini response") from error
     text, calls = "", []
     for candidate in message.candidates[:1]:
         finish = finish or _REASONS.get(candidate.finish_reason)

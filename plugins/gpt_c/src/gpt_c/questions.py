@@ -114,7 +114,7 @@ def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
 
 
 def _result(message: ToolMessage, called: dict[str, str]) -> dict[str, Any]:
-    """Return a tool's result; Google takes objects only, and reads what is no object under ``output``."""
+    """Return a tool's result; Google accepts objects only, so other values become ``{"output": ...}``."""
     text = content_text(message.content)
     try:
         response = json.loads(text)

@@ -36,7 +36,7 @@ def to_google(schema: Mapping[str, Any], place: str) -> dict[str, Any]:
 
 def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int) -> dict[str, Any]:
     if not isinstance(schema, Mapping):
-        raise InvalidInput(f"{place}: has to be a schema, which is a JSON object", param=place)
+        raise InvalidInput(f"{place}: must be a schema (a JSON object)", param=place)
     if depth > _DEEPEST:
         raise InvalidInput(f"{place}: is nested too deeply, or refers to itself", param=place)
     schema, nullable = _plain(schema, place, root)
@@ -63,7 +63,7 @@ def _word(word: str, value: Any, place: str) -> dict[str, Any]:
     """Return what one word of JSON Schema is in Google's."""
     if word == "type":
         if not isinstance(value, str) or value not in _TYPES:
-            raise InvalidInput(f"{place}: has to be one of {', '.join(sorted(_TYPES))}", param=place)
+            raise InvalidInput(f"{place}: must be one of {', '.join(sorted(_TYPES))}", param=place)
         return {"type_": value.upper()}
     if word in ("enum", "const"):
         return {"enum": _strings([value] if word == "const" else value, place), "type_": "STRING", "format_": "enum"}
@@ -98,7 +98,7 @@ def _plain(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> tu
 
 
 def _only(options: Any, null: Any) -> Any:
-    """Return the one among ``options`` that is not ``null``, or None if it is no list with just one of them."""
+    """Return the only option beside ``null``, or None if ``options`` is not a list with exactly one such option."""
     others = [option for option in options if option != null] if isinstance(options, list) else []
     return others[0] if len(others) == 1 else None
 
@@ -111,7 +111,7 @@ def _found(reference: object, place: str, root: Mapping[str, Any]) -> dict[str, 
     else:
         target = None
     if not isinstance(target, Mapping):
-        raise InvalidInput(f"{place}.$ref: there is no {reference!r} in this schema", param=f"{place}.$ref")
+        raise InvalidInput(f"{place}.$ref: {reference!r} is missing in this schema", param=f"{place}.$ref")
     return dict(target)
 
 

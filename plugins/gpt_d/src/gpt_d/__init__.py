@@ -213,7 +213,7 @@ class GptD(ChatHandler):
             if provider is None:
                 known = f" or one of {', '.join(sorted(self._groups))}" if self._groups else ""
                 raise InvalidInput(
-                    f"model: LiteLLM knows no provider of {name!r}; it has to be PROVIDER/MODEL{known}", param="model"
+                    f"model: LiteLLM knows no provider of {name!r}; use PROVIDER/MODEL{known}", param="model"
                 )
             if provider != "openai":
                 _check_messages(request, provider)

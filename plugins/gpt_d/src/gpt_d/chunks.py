@@ -107,7 +107,7 @@ class Watch:
             self._lines = source.streaming_response = _Lines(lines)
 
     def is_whole(self) -> bool:
-        """Tell whether the provider has said that the answer is at its end, as far as that can be known."""
+        """Return whether the provider has finished the response, as far as the stream shows it."""
         if self._lines is not None:
             return self._lines.finished
         if getattr(self._stream, "fallback_headers_adopted", False):
@@ -167,7 +167,7 @@ class _Lines:
 
 
 def ended_by_gemini(chunk: dict[str, Any]) -> bool:
-    """Tell whether a chunk or an answer of Gemini's has the reason why the answer, or its prompt, is at an end."""
+    """Return whether a chunk or response of Gemini has a finish reason, or a block reason of its prompt."""
     candidates = chunk.get("candidates") or ()
     blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
     return bool(blocked) or any(candidate.get("finishReason") for candidate in candidates)

@@ -144,7 +144,7 @@ def _said(message: str | bytes) -> dict[str, Any]:
     if isinstance(body, dict):
         said = body.get("error", body)
         return said if isinstance(said, dict) else {"message": str(said)}
-    # Not the whole of an answer that is no JSON: it may be a proxy's page.
+    # A response that is not JSON is not repeated: it may be a proxy's page.
     return {} if "<" in text or start >= 0 else {"message": text}
 
 

@@ -42,7 +42,7 @@ class Heard:
         return listen
 
     def document(self) -> dict[str, Any]:
-        """Return the JSON of the answer, or nothing where it is none, or was not shown."""
+        """Return the JSON of the response; empty if it is invalid or LiteLLM did not pass it on."""
         try:
             found = json.loads(self._response) if isinstance(self._response, str) else self._response
         except ValueError:
@@ -91,7 +91,7 @@ def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
 
 
 def _is_whole(document: dict[str, Any]) -> bool:
-    """Tell whether the provider has given a reason to finish; of a protocol that is not known, LiteLLM is believed."""
+    """Return whether the provider gave a finish reason; of an unknown protocol LiteLLM's view counts."""
     choices = document.get("choices")
     if isinstance(choices, list):
         return any(choice.get("finish_reason") or choice.get("finish_details") for choice in choices)

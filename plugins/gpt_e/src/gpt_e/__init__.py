@@ -165,7 +165,7 @@ class _Generation:
             self._loop.call_soon_threadsafe(self._chunks.put_nowait, None)
 
     def _take(self, chunk: dict[str, Any]) -> bool:
-        """Hand a chunk over; the answer True ends the generation."""
+        """Pass a chunk to the loop; return True to end the generation."""
         self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
         return self._left.is_set()
 
@@ -173,17 +173,17 @@ class _Generation:
 def find_model(path: str | None) -> Path:
     """Return the model's file: ``path``, else the one inside the weights package; raises ``ConfigError``."""
     if path is not None:
-        found = Path(path).expanduser()
-        if found.is_file():
-            return found
-        raise ConfigError(f"model_path = {path!r}: there is no such file; any GGUF file will do")
+        model_file = Path(path).expanduser()
+        if model_file.is_file():
+            return model_file
+        raise ConfigError(f"model_path = {path!r}: no such file; name any GGUF file")
     spec = find_spec(WEIGHTS_PACKAGE)
     for directory in (spec.submodule_search_locations or ()) if spec is not None else ():
         for name in sorted(os.listdir(directory)):
             if name.endswith(".gguf"):
                 return Path(directory, name)
     raise ConfigError(
-        "there is no model: get the small default one with `python -m gpt_e fetch DIR` and set model_path in "
+        "missing model: get the small default one with `python -m gpt_e fetch DIR` and set model_path in "
         "[handlers.gpt_e] to the file, or name any other GGUF file there"
     )
 
