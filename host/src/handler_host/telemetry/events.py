@@ -27,7 +27,7 @@ KINDS = {
     "unloaded": "A worker has ended, for any cause: idle, operator, reload, evicted, crash.",
     "pinned": "A handler was pinned or unpinned.",
     "drain": "The host rejects new work.",
-    "audit": "An operator acted, or tried to.",
+    "audit": "An operator made or tried a change.",
     "stopping": "The host shuts down.",
 }
 """All kinds of events, with their meanings."""
