@@ -10,7 +10,7 @@ from typing import Any
 from handler_host.plugin import CallInfo, Context, InvalidInput, NotFound, hookimpl, operation
 from sheets import export
 from sheets import types as t
-from sheets.connection import resident
+from sheets.connection import resident_bytes
 from sheets.engine import Engine
 from sheets.quota import Kind
 from sheets.repeats import once
@@ -26,26 +26,26 @@ class Sheets:
 
     @hookimpl
     async def activate(self, context: Context) -> None:
-        """Open the file. Google is called when there is something to be read or written, not before."""
+        """Open the file. Google is called at the first read or write, not before."""
         self._engine = Engine(context, read_settings(context.config, context.secrets))
         await self._engine.open()
-        context.log.info("%s workbook, %d rows wait", self._engine.mode, self._engine.pending)
+        context.log.info("%s workbook, %d rows pending", self._engine.mode, self._engine.pending)
 
     @hookimpl
     async def health(self, context: Context) -> None:
-        """Nothing is refused for Google's sake: all that the handler needs is its file."""
+        """Check the file; the handler serves requests without Google, too."""
         await self._engine.run(lambda connection: connection.execute("SELECT 1").fetchone())
 
     @operation("users.get")
-    async def users_get(self, request: t.UserGet) -> t.UserAnswer:
+    async def users_get(self, request: t.UserGet) -> t.UserResponse:
         """Return a user, or null."""
         age = await self._engine.fresh()
         cells = await self._engine.run(lambda c: self._engine.workbook.get(c, "users", as_text(request.user_id)))
-        return t.UserAnswer(self._user(cells) if cells is not None else None, age)
+        return t.UserResponse(self._user(cells) if cells is not None else None, age)
 
     @operation("users.register")
     async def users_register(self, request: t.UserRegister) -> t.UserRegistered:
-        """Add a user, unless they are there."""
+        """Add a user, unless it exists."""
         cells: Cells = {
             "user_id": text_cell("user_id", as_text(request.user_id)),
             "name": text_cell("name", request.name),
@@ -58,7 +58,7 @@ class Sheets:
 
     @operation("users.approve")
     async def users_approve(self, request: t.UserApprove) -> t.UserChanged:
-        """Set a user's status to approved; who is approved already stays as they are."""
+        """Set a user's status to approved; an approved user stays unchanged."""
         by = text_cell("by", as_text(request.by))
 
         def approve(row: Cells) -> Cells:
@@ -70,7 +70,7 @@ class Sheets:
 
     @operation("users.update")
     async def users_update(self, request: t.UserUpdate) -> t.UserChanged:
-        """Change a user's name, status or further columns."""
+        """Change a user's name, status or extra columns."""
         cells = extra_cells(self._tab("users"), USERS, request.fields, "fields")
         for name, value in (("name", request.name), ("status", request.status)):
             if value is not None:
@@ -89,7 +89,7 @@ class Sheets:
 
     @operation("log.append")
     async def log_append(self, request: t.LogAppend) -> t.LogAppended:
-        """Append rows to the log. They are on disk when this is answered."""
+        """Append rows to the log. They are on disk before the response."""
         rows: Sequence[t.NewRow | t.LogAppend] = [request] if request.rows is None else request.rows
         if request.rows is not None and request != t.LogAppend(rows=request.rows, key=request.key):
             raise InvalidInput("rows: give either one row by its fields, or rows", param="rows")
@@ -109,14 +109,14 @@ class Sheets:
         return t.LogRows([self._log_row(row) for row in rows], age)
 
     @operation("states.get")
-    async def states_get(self, request: t.StateKey) -> t.StateAnswer:
+    async def states_get(self, request: t.StateKey) -> t.StateResponse:
         """Return a state."""
         age = await self._engine.fresh()
         key = join_key(as_text(request.user_id), request.name)
         row = await self._engine.run(lambda c: self._engine.workbook.get(c, "states", key))
         if row is None:
-            return t.StateAnswer(None, False, "", age)
-        return t.StateAnswer(value_of(row["value"]), True, as_text(row.get("updated_at")), age)
+            return t.StateResponse(None, False, "", age)
+        return t.StateResponse(value_of(row["value"]), True, as_text(row.get("updated_at")), age)
 
     @operation("states.set")
     async def states_set(self, request: t.StateSet) -> t.StateChanged:
@@ -130,7 +130,7 @@ class Sheets:
 
     @operation("states.increment")
     async def states_increment(self, request: t.StateIncrement) -> t.StateChanged:
-        """Add to a state that is a number, in one step."""
+        """Add to a numeric state, in one step."""
         self._check_state(request)
         await self._engine.fresh()
 
@@ -153,14 +153,14 @@ class Sheets:
 
     @operation("sync")
     async def sync(self, request: t.Sync, call: CallInfo) -> t.Synced:
-        """Write out now; with to=google, move a local workbook into the spreadsheet."""
+        """Write now; with to=google, move a local workbook into the spreadsheet."""
         engine = self._engine
         moved = await engine.move(request.dry_run) if request.to is not None else 0
         if request.dry_run:
             return t.Synced(engine.mode, engine.pending == 0, moved, 0, engine.pending)
         before = engine.remote.writer.progress.written if engine.remote is not None else 0
         remaining = call.remaining()
-        # A second for the answer itself.
+        # One second is reserved for the response itself.
         await engine.flush(request.wait if remaining is None else max(0.0, min(request.wait, remaining - 1)))
         remote, pending = engine.remote, engine.pending
         written = remote.writer.progress.written - before if remote is not None else 0
@@ -169,10 +169,10 @@ class Sheets:
 
     @operation("status")
     async def status(self) -> t.Status:
-        """Tell where the tabs are, and how the writing goes."""
+        """Return the place of the tabs and the progress of the writer."""
         engine, remote = self._engine, self._engine.remote
         progress = remote.writer.progress if remote is not None else None
-        note = "the tabs can move to Google: sync with to=google" if engine.could_move else None
+        note = "the tabs can be moved to Google: sync with to=google" if engine.could_move else None
         return t.Status(
             mode=engine.mode,
             spreadsheet=engine.settings.spreadsheet if remote is not None else None,
@@ -187,7 +187,7 @@ class Sheets:
             writes=self._used("write"),
             cache_age=remote.mirror.age if remote is not None else None,
             rows=await engine.run(engine.workbook.count),
-            memory=resident(),
+            memory=resident_bytes(),
             note=note,
         )
 
@@ -214,7 +214,7 @@ class Sheets:
         await self._engine.fresh()
         row = await self._engine.run(lambda c: self._engine.workbook.change_user(c, user_id, change))
         if row is None:
-            raise NotFound(f"user_id: there is no user {user_id!r}; users.register adds one", param="user_id")
+            raise NotFound(f"user_id: unknown user {user_id!r}; add it with users.register", param="user_id")
         return t.UserChanged(self._user(row))
 
     def _check_state(self, request: t.StateSet | t.StateIncrement) -> None:
@@ -251,5 +251,5 @@ class Sheets:
 
 
 def _fields(tab: Tab, base: Sequence[str], cells: Cells) -> dict[str, Any]:
-    """Return the further columns of a row that are not empty."""
+    """Return the extra columns of a row that are not empty."""
     return {name: value_of(cells[name]) for name in tab.columns[len(base) :] if cells.get(name, "") != ""}

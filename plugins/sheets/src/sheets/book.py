@@ -1,4 +1,4 @@
-"""What the writer needs of a spreadsheet, and how a call to it may fail."""
+"""The writer's view of a spreadsheet, and the errors of its calls."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from sheets.schema import Cells, Drift, Layout, Tab
 
 
 class Effect(enum.Enum):
-    """What is known of a call that has failed."""
+    """Known effect of a failed call."""
 
     NONE = "none"
-    """It certainly had no effect: it was refused, or never sent."""
+    """It had no effect: it was refused, or never sent."""
     ANSWERED = "answered"
-    """Its answer is an error that does not say; whatever it did, it has done by now."""
+    """The response is an error that leaves the effect open; any effect is visible by now."""
     UNKNOWN = "unknown"
-    """There is no answer; it may still take effect."""
+    """The response is missing; the call may still take effect."""
 
 
 Trouble = Literal["limit", "overload", "unreachable", "timeout", "auth", "missing", "refused", "full", "failed"]
@@ -47,7 +47,7 @@ _ERRORS: dict[Trouble, type[UpstreamError]] = {
 
 
 class BookError(Exception):
-    """A call has failed; ``retry_after`` is in seconds, if Google has named any."""
+    """Failed call to Google; ``retry_after`` is in seconds, None if Google names no time."""
 
     def __init__(
         self, trouble: Trouble, message: str, *, effect: Effect = Effect.NONE, retry_after: float | None = None
@@ -59,17 +59,17 @@ class BookError(Exception):
         self.retry_after = retry_after
 
     def for_clients(self) -> HostError:
-        """Return the error that a dispatch ends with."""
+        """Return the error for the dispatch."""
         return _ERRORS[self.trouble](self.message, retry_after=self.retry_after)
 
 
 @dataclass(frozen=True)
 class Look:
-    """What stands in a worksheet now, as far as a writer has to know."""
+    """Layout of a worksheet and, on request, the rows of its keys."""
 
     layout: Layout
     rows: Mapping[str, int] | None
-    """Key → number of its row in the sheet, from 1; None if that was not asked for."""
+    """Key → number of its row in the sheet, from 1; None if keys were not requested."""
 
 
 class Book(Protocol):
@@ -85,13 +85,13 @@ class Book(Protocol):
         """Read the last rows of the log; raises :class:`Drift`, too."""
 
     async def turn(self) -> None:
-        """Return when the quota has room for one of the calls below, and count it."""
+        """Wait until the quota allows one of the calls below, and count it."""
 
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
         """Add rows below all others, in one call."""
 
     async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
-        """Set cells in rows that are there, in one call."""
+        """Set cells of existing rows, in one call."""
 
     async def delete(self, rows: Sequence[tuple[Tab, int]]) -> None:
         """Delete rows, in one call."""

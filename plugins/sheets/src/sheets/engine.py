@@ -1,4 +1,4 @@
-"""The handler's parts, put together: where the tabs are, who writes, who reads."""
+"""Composition of the handler's parts: store, workbook, and for Google writer and mirror."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Remote:
-    """All that there is for a spreadsheet at Google."""
+    """Parts for a spreadsheet at Google."""
 
     book: GoogleBook
     quota: Quota
@@ -42,13 +42,13 @@ class Engine:
     def __init__(self, context: Context, settings: Settings) -> None:
         directory = context.data_dir
         if directory is None:
-            raise ConfigError("sheets keeps its rows in a file, and the host has no data_dir; set data_dir")
+            raise ConfigError("sheets stores its rows in a file, but the host has no data_dir; set data_dir")
         self.settings = settings
         self.workbook = Workbook(settings.tabs)
         self.pending = 0
         self.remote: Remote | None = None
         self.could_move = False
-        """Whether the tabs are local although there is all that Google needs."""
+        """Whether the tabs are local although spreadsheet and credentials are configured."""
         self._context = context
         self._loop = asyncio.get_running_loop()
         self._store = Store(directory, self._count_changed)
@@ -58,11 +58,11 @@ class Engine:
 
     @property
     def mode(self) -> Literal["local", "google"]:
-        """Where the tabs are."""
+        """Place of the tabs."""
         return "google" if self.remote is not None else "local"
 
     async def open(self) -> None:
-        """Open the file, and begin to write what waits; raises ``ConfigError``. Google is not called."""
+        """Open the file and start to write pending rows; raises ``ConfigError``. Google is not called here."""
         await self._store.open()
         try:
             google = await self._store.run(self._decide)
@@ -75,7 +75,7 @@ class Engine:
             await self._connect()
 
     async def close(self) -> None:
-        """Write what can be written at once, and leave the rest to the next worker."""
+        """Write as many pending rows as possible, and leave the rest to the next worker."""
         try:
             if self._mover is not None:
                 await asyncio.wait({self._mover})
@@ -84,7 +84,7 @@ class Engine:
                 await self.remote.task
                 await self.remote.mirror.close()
         finally:
-            # Also when the time for it is over.
+            # Also if the time for the unload has run out.
             remote = self.remote
             if remote is not None:
                 remote.task.cancel()
@@ -95,7 +95,7 @@ class Engine:
         await self._store.close()
 
     async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run ``work`` on the file; what it has written is on disk when this returns."""
+        """Run ``work`` on the file; its changes are on disk when this returns."""
         return await self._store.run(work)
 
     async def fresh(self) -> float:
@@ -108,22 +108,22 @@ class Engine:
             return await self.run(lambda connection: self.workbook.tail(connection, user_id, limit)), 0.0
         if limit > self.settings.log_cache:
             raise InvalidInput(
-                f"limit: {limit}, and {self.settings.log_cache} rows are kept at hand (log_cache)", param="limit"
+                f"limit: {limit} is more than the {self.settings.log_cache} rows in memory (log_cache)", param="limit"
             )
         return await self.remote.mirror.tail(user_id, limit)
 
     async def whole_log(self) -> list[Cells]:
-        """Return all of the log at Google, and what waits behind it; raises ``HostError``."""
+        """Return the whole log at Google, followed by pending rows; raises ``HostError``."""
         assert self.remote is not None, "a local log is read from the file"
-        # Who leaves does not let others in while the call goes on.
-        found = await asyncio.shield(asyncio.ensure_future(self._read_log(self.remote)))
-        if isinstance(found, HostError):
-            raise found
-        if isinstance(found, Drift):
-            raise UpstreamBadRequest(str(found))
-        known = {row["row_key"] for row in found}
-        waiting, _ = await self.remote.mirror.tail(None, self.settings.log_cache)
-        return [*found, *(row for row in waiting if row["row_key"] not in known)]
+        # The lock must stay held until the call ends, even if the request is cancelled.
+        rows = await asyncio.shield(asyncio.ensure_future(self._read_log(self.remote)))
+        if isinstance(rows, HostError):
+            raise rows
+        if isinstance(rows, Drift):
+            raise UpstreamBadRequest(str(rows))
+        known = {row["row_key"] for row in rows}
+        newest, _ = await self.remote.mirror.tail(None, self.settings.log_cache)
+        return [*rows, *(row for row in newest if row["row_key"] not in known)]
 
     async def _read_log(self, remote: Remote) -> list[Cells] | Drift | HostError:
         async with remote.lock:
@@ -133,7 +133,7 @@ class Engine:
                 return error.for_clients()
 
     async def flush(self, seconds: float) -> None:
-        """Write out now; returns when all is written, a try has failed, or the time is over."""
+        """Write now; return when all is written, an attempt has failed, or the time has run out."""
         if self.remote is not None:
             try:
                 async with asyncio.timeout(seconds):
@@ -142,10 +142,10 @@ class Engine:
                 pass
 
     async def move(self, dry_run: bool) -> int:
-        """Take a local workbook to Google; return how many rows that are. Raises ``HostError`` without access."""
-        lacks = self.settings.lacks
-        if lacks is not None or self.settings.backend == "local":
-            raise InvalidInput(f"to: {lacks or 'backend = local forbids it'}", param="to")
+        """Move a local workbook to Google and return the number of its rows; raises ``HostError`` without access."""
+        missing = self.settings.missing
+        if missing is not None or self.settings.backend == "local":
+            raise InvalidInput(f"to: {missing or 'backend = local forbids it'}", param="to")
         if self.remote is not None:
             return 0
         book = GoogleBook(self.settings, self._quota, self._context.log)
@@ -161,7 +161,7 @@ class Engine:
         for look in looks.values():
             if isinstance(look, Drift):
                 raise UpstreamBadRequest(str(look))
-        # Who leaves does not stop it half-way.
+        # A cancelled request must not stop the move half-way.
         self._mover = asyncio.create_task(self._move_and_connect(), name="sheets move")
         return await asyncio.shield(self._mover)
 
@@ -179,29 +179,29 @@ class Engine:
         return moved
 
     def _decide(self, connection: sqlite3.Connection) -> bool:
-        """Return whether the tabs are at Google, by the configuration and by where they were."""
+        """Return whether the tabs are at Google, by the configuration and their place before."""
         outbox.put_back(connection)
-        settings, was = self.settings, meta(connection, "mode")
+        settings, previous_mode = self.settings, meta(connection, "mode")
         has_rows = any(self.workbook.count(connection).values())
         if settings.backend == "local":
             self._note_mode(connection, "local")
             return False
-        if settings.backend == "google" and settings.lacks is not None:
-            raise ConfigError(f"backend = google, but {settings.lacks}")
-        if was == "google" and settings.lacks is not None:
+        if settings.backend == "google" and settings.missing is not None:
+            raise ConfigError(f"backend = google, but {settings.missing}")
+        if previous_mode == "google" and settings.missing is not None:
             raise ConfigError(
-                f"the tabs are in the spreadsheet {meta(connection, 'spreadsheet')}, but {settings.lacks}. Or keep "
+                f"the tabs are in the spreadsheet {meta(connection, 'spreadsheet')}, but {settings.missing}. Or keep "
                 "them here from now on, with backend = local"
             )
-        if settings.lacks is not None or (settings.backend == "auto" and was != "google" and has_rows):
-            self.could_move = settings.lacks is None
+        if settings.missing is not None or (settings.backend == "auto" and previous_mode != "google" and has_rows):
+            self.could_move = settings.missing is None
             self._note_mode(connection, "local")
             return False
-        if was == "local" and has_rows:
+        if previous_mode == "local" and has_rows:
             moved = self._move(connection)
-            self._context.log.info("backend = google: %d rows of the local workbook are on their way", moved)
-        elif was == "google" and meta(connection, "spreadsheet") != settings.spreadsheet:
-            self._context.log.warning("another spreadsheet is named: what waits goes there")
+            self._context.log.info("backend = google: %d rows of the local workbook will be written", moved)
+        elif previous_mode == "google" and meta(connection, "spreadsheet") != settings.spreadsheet:
+            self._context.log.warning("the configured spreadsheet has changed: pending rows go to the new one")
             self._forget_copy(connection)
         self._note_mode(connection, "google")
         return True
@@ -209,7 +209,7 @@ class Engine:
     def _move(self, connection: sqlite3.Connection) -> int:
         moved = self.workbook.move(connection)
         self._note_mode(connection, "google")
-        # In the same step: what comes next goes behind what was moved.
+        # In the same step, so that later rows follow the moved ones.
         self.workbook.remote = True
         return moved
 
@@ -221,11 +221,11 @@ class Engine:
 
     def _forget_copy(self, connection: sqlite3.Connection) -> None:
         for tab in KEYED:
-            self.workbook.take(connection, tab, [])
+            self.workbook.replace(connection, tab, [])
         connection.execute("DELETE FROM meta WHERE name = 'read_at'")
 
     async def _connect(self) -> None:
-        """Begin to write and to read at Google; the first call comes when there is something to do."""
+        """Start writer and mirror; they call Google at the first write or read."""
         settings, log = self.settings, self._context.log
         book = GoogleBook(settings, self._quota, log)
         remote = asyncio.Lock()
@@ -238,19 +238,19 @@ class Engine:
         self.remote = Remote(book, self._quota, writer, mirror, task, remote)
 
     def _count_changed(self, count: int) -> None:
-        """Tell the host, before anybody is told that a row is safe (in the store's thread)."""
-        # What an earlier spreadsheet left in a workbook that is local now has nobody to write it.
+        """Report the count to the host before a row is acknowledged (in the store's thread)."""
+        # Rows for an earlier spreadsheet stay in a workbook that is local now; waking a worker would not help.
         wake_after = 86_400.0 if self.settings.backend == "local" else 0.0
         if self.remote is not None:
             wake_after = self.remote.writer.wake_after
         try:
             self._context.pending(count, wake_after=wake_after)
         except OSError as error:
-            # The rows are safe; only the host does not know of them until the next dispatch.
-            self._context.log.warning("the host cannot be told that %d rows wait: %s", count, error)
-        self._loop.call_soon_threadsafe(self._take_count, count)
+            # The rows are safe, but the host learns of them only at the next dispatch.
+            self._context.log.warning("%d pending rows could not be reported to the host: %s", count, error)
+        self._loop.call_soon_threadsafe(self._set_pending, count)
 
-    def _take_count(self, count: int) -> None:
+    def _set_pending(self, count: int) -> None:
         self.pending = count
         if self.remote is not None:
             self.remote.writer.pending(count)

@@ -1,4 +1,4 @@
-"""Tabs as CSV (RFC 4180), piece by piece."""
+"""Tabs as CSV (RFC 4180), in parts."""
 
 from __future__ import annotations
 
@@ -10,30 +10,30 @@ from sheets.schema import Cell, Cells, Tab, as_text
 from sheets.types import Csv
 
 ROWS = 500
-"""Of a piece."""
+"""Rows of one part."""
 FORMULA = ("=", "+", "-", "@", "\t", "\r")
-"""What spreadsheet programs take for the beginning of a formula when they open CSV."""
+"""First characters that spreadsheet programs read as a formula when they open CSV."""
 
 
 def head(tab: Tab) -> Csv:
-    """Return the line of the columns' names."""
+    """Return the line of column names."""
     return Csv(_lines([list(tab.columns)]), 0)
 
 
 def part(tab: Tab, rows: Sequence[Cells], escape: bool) -> Csv:
-    """Return lines."""
+    """Return the lines of ``rows``."""
     return Csv(_lines([_text(row.get(column, ""), escape) for column in tab.columns] for row in rows), len(rows))
 
 
 def chunks(tab: Tab, rows: Sequence[Cells], escape: bool) -> Iterator[Csv]:
-    """Return head and lines in pieces."""
+    """Yield the head, then the lines in parts."""
     yield head(tab)
     for start in range(0, len(rows), ROWS):
         yield part(tab, rows[start : start + ROWS], escape)
 
 
 def joined(parts: list[Csv]) -> Csv:
-    """Make one answer of all pieces."""
+    """Return all parts as one response."""
     return Csv("".join(part.csv for part in parts), sum(part.rows for part in parts))
 
 

@@ -1,8 +1,8 @@
-"""The spreadsheet at Google, by gspread: a thread of its own, and the few calls that the three tabs need.
+"""The spreadsheet at Google by gspread, in a thread of its own: the calls that the three tabs need.
 
 gspread and google-auth are imported at the first call, not before. Each call is one
-request: a batch counts once in Google's quota. gspread does not repeat a request, and
-must not: an append is not idempotent. What to do after a failure is the writer's.
+request: a batch counts once in Google's quota. gspread must not retry a request, because
+an append is not idempotent; the writer decides about retries.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ class GoogleBook:
         self._threads = ThreadPoolExecutor(1, thread_name_prefix="sheets-google")
         self._client: Client | None = None
         self._ids: dict[str, int] = {}
-        """Title → number of the worksheet; empty: to be looked up."""
+        """Title → number of the worksheet; empty until the lookup."""
         self._widths: dict[str, int] = {}
         self._cells = 0
         self._layouts: dict[str, Layout | Drift] = {}
         self._last_row: int | None = None
-        """Of the log, as far as it was seen."""
+        """Last known row of the log."""
 
     async def look(self, keys: Mapping[str, bool]) -> dict[str, Look | Drift]:
         """Read first rows and keys, in one call."""
@@ -59,8 +59,8 @@ class GoogleBook:
             self._learn({name: values[number][0] if values[number] else [] for number, name in enumerate(tabs)})
             if all(self._key_columns(name) == columns[name] for name in wanted):
                 break
-        found = iter(values[len(tabs) :])
-        rows = {name: _numbered(tabs[name], [next(found) for _ in columns[name]]) for name in wanted}
+        key_values = iter(values[len(tabs) :])
+        rows = {name: _numbered(tabs[name], [next(key_values) for _ in columns[name]]) for name in wanted}
         if rows.get("log"):
             self._last_row = max(rows["log"].values())
         return {name: _look(self._layouts[name], rows.get(name)) for name in keys}
@@ -69,19 +69,19 @@ class GoogleBook:
         """Read whole tabs."""
         await self._open()
         values = await self._get([quoted(self._settings.tabs[name].title) for name in tabs])
-        found: dict[str, list[Cells] | Drift] = {}
+        result: dict[str, list[Cells] | Drift] = {}
         for name, table in zip(tabs, values, strict=True):
             tab = self._settings.tabs[name]
             layout = self._learn({name: table[0] if table else []})[name]
             if isinstance(layout, Drift):
-                found[name] = layout
+                result[name] = layout
                 continue
             cells = map(layout.cells, table[1:])
-            found[name] = [row for row in cells if any(as_text(row[column]) for column in tab.key)]
-        return found
+            result[name] = [row for row in cells if any(as_text(row[column]) for column in tab.key)]
+        return result
 
     async def tail(self, limit: int) -> list[Cells]:
-        """Read the last rows of the log, from where its end was seen last."""
+        """Read the last rows of the log, from its last known end."""
         await self._open()
         if self._last_row is None:
             await self.look({"log": True})
@@ -96,28 +96,28 @@ class GoogleBook:
             raise layout
         self._last_row = start + len(table) - 1
         if start > 2 and self._last_row < guessed:
-            # Somebody has deleted rows: the end is further up.
+            # A person has deleted rows, so the end is further up.
             self._last_row = None
             return await self.tail(limit)
         return [row for row in map(layout.cells, table) if row["row_key"] or any(row.values())][-limit:]
 
     async def check(self) -> None:
-        """See whether the spreadsheet can be read; nothing in it is touched."""
+        """Check that the spreadsheet can be read; nothing in it changes."""
         await self._call("read", self._metadata)
 
     async def turn(self) -> None:
-        """Wait for a place in the quota of writes."""
+        """Wait until the quota allows a write, and count it."""
         await self._quota.take("write")
 
     async def append(self, tab: Tab, layout: Layout, rows: Sequence[Cells]) -> None:
-        """Add rows; Google finds the end of the table, and inserts, so that two writers never meet in one row."""
+        """Add rows; Google finds the end of the table and inserts there, so that two writers never use one row."""
         size = self._width(tab) * len(rows)
         if self._cells + size > MAX_CELLS:
             self._forget()
             raise BookError(
                 "full",
-                f"the spreadsheet is full: {self._cells} cells, of {MAX_CELLS} that Google allows; move old rows of "
-                f"{tab.title!r} elsewhere and delete them there. Nothing is lost meanwhile: rows wait",
+                f"the spreadsheet is full: {self._cells} of {MAX_CELLS} cells; move old rows of {tab.title!r} to "
+                "another spreadsheet. Rows wait until then, and none is lost",
             )
         response = await self._send(
             lambda client: client.values_append(
@@ -128,19 +128,19 @@ class GoogleBook:
             ),
         )
         self._cells += size
-        found = _LAST_ROW.search(response.get("updates", {}).get("updatedRange", ""))
-        if tab.name == "log" and found is not None:
-            self._last_row = int(found.group(2) or found.group(1))
+        match = _LAST_ROW.search(response.get("updates", {}).get("updatedRange", ""))
+        if tab.name == "log" and match is not None:
+            self._last_row = int(match.group(2) or match.group(1))
 
     async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
         """Set cells."""
-        data = [chunk for layout, number, cells in changes for chunk in _pieces(layout, number, cells)]
+        data = [entry for layout, number, cells in changes for entry in _value_ranges(layout, number, cells)]
         await self._send(
             lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": data})
         )
 
     async def delete(self, rows: Sequence[tuple[Tab, int]]) -> None:
-        """Delete rows, from below, so that no number changes on the way."""
+        """Delete rows from the bottom up, so that the numbers of the others stay valid."""
         requests = [
             {
                 "deleteDimension": {
@@ -157,7 +157,7 @@ class GoogleBook:
         await self._send(lambda client: client.batch_update(self._number, {"requests": requests}))
 
     def close(self) -> None:
-        """End the connection; a call under way is left to its end."""
+        """Close the connection; a call in progress runs to its end."""
         self._threads.shutdown(wait=False, cancel_futures=True)
         if self._client is not None:
             self._client.session.close()
@@ -168,7 +168,7 @@ class GoogleBook:
         return self._settings.spreadsheet
 
     async def _open(self) -> bool:
-        """Find the worksheets, and make those that are missing; return whether first rows were read just now."""
+        """Find the worksheets and create missing ones; return whether the first rows were read now."""
         if self._ids:
             return False
         response = await self._call("read", self._metadata)
@@ -177,7 +177,7 @@ class GoogleBook:
         tabs = self._settings.tabs
         missing = [tab for tab in tabs.values() if tab.title not in ids]
         if missing:
-            # Few rows: each append inserts its own.
+            # Few rows, because each append inserts its own.
             requests = [
                 {
                     "addSheet": {
@@ -189,8 +189,10 @@ class GoogleBook:
                 }
                 for tab in missing
             ]
-            made = await self._call("write", lambda client: client.batch_update(self._number, {"requests": requests}))
-            sheets += [reply["addSheet"]["properties"] for reply in made["replies"]]
+            created = await self._call(
+                "write", lambda client: client.batch_update(self._number, {"requests": requests})
+            )
+            sheets += [reply["addSheet"]["properties"] for reply in created["replies"]]
             ids = {sheet["title"]: sheet["sheetId"] for sheet in sheets}
         grids = {sheet["title"]: sheet.get("gridProperties", {}) for sheet in sheets}
         self._widths = {title: grid.get("columnCount", 26) for title, grid in grids.items()}
@@ -203,7 +205,7 @@ class GoogleBook:
                 "write",
                 lambda client: client.values_batch_update(self._number, {"valueInputOption": RAW, "data": heads}),
             )
-            self._log.info("made the worksheets %s", ", ".join(repr(tab.title) for tab in empty))
+            self._log.info("created the worksheets %s", ", ".join(repr(tab.title) for tab in empty))
         self._learn(
             {
                 tab.name: list(tab.columns) if tab in empty else (table[0] if table else [])
@@ -219,14 +221,14 @@ class GoogleBook:
         return client.fetch_sheet_metadata(self._number, {"includeGridData": "false", "fields": fields})
 
     def _learn(self, headers: Mapping[str, Sequence[object]]) -> dict[str, Layout | Drift]:
-        """Take first rows that were read."""
+        """Store and return the layouts of the first rows."""
         for name, header in headers.items():
             try:
                 self._layouts[name] = Layout.of(self._settings.tabs[name], header)
             except Drift as drift:
                 self._layouts[name] = drift
                 if not any(header):
-                    # All of it may be gone; then the first row is written anew.
+                    # The whole worksheet may be gone; then its first row is written again.
                     self._forget()
         return self._layouts
 
@@ -240,7 +242,7 @@ class GoogleBook:
         return self._widths.get(tab.title, len(tab.columns))
 
     def _forget(self) -> None:
-        """Look the worksheets up again before the next call."""
+        """Look up the worksheets again before the next call."""
         self._ids = {}
 
     async def _get(self, ranges: Sequence[str]) -> list[Values]:
@@ -252,7 +254,7 @@ class GoogleBook:
                 {"valueRenderOption": "UNFORMATTED_VALUE", "dateTimeRenderOption": "FORMATTED_STRING"},
             ),
         )
-        return [found.get("values", []) for found in response["valueRanges"]]
+        return [value_range.get("values", []) for value_range in response["valueRanges"]]
 
     async def _call(self, kind: Kind, work: Callable[[Client], Result]) -> Result:
         """Make one call in the thread; raises :class:`BookError`."""
@@ -279,7 +281,7 @@ class GoogleBook:
             if trouble is None:
                 raise
             if trouble.trouble in ("unreachable", "timeout") and self._client is not None:
-                # Its connections may be dead; the token is kept.
+                # Its connections may be dead; the token stays valid.
                 self._client.session.close()
             raise trouble from error
 
@@ -289,7 +291,7 @@ def _look(layout: Layout | Drift, rows: Mapping[str, int] | None) -> Look | Drif
 
 
 def _numbered(tab: Tab, columns: Sequence[Values]) -> dict[str, int]:
-    """Return key → row number from the key columns; where a key stands twice, its first row counts."""
+    """Return key → row number from the key columns; the first row of a duplicate key counts."""
     rows: dict[str, int] = {}
     for index in range(max(map(len, columns), default=0)):
         parts = [as_text(column[index][0]) if index < len(column) and column[index] else "" for column in columns]
@@ -299,14 +301,14 @@ def _numbered(tab: Tab, columns: Sequence[Values]) -> dict[str, int]:
     return rows
 
 
-def _pieces(layout: Layout, number: int, cells: Cells) -> list[dict[str, Any]]:
-    """Return the ranges that set these cells of a row: neighbours go together."""
-    chunks: list[dict[str, Any]] = []
+def _value_ranges(layout: Layout, number: int, cells: Cells) -> list[dict[str, Any]]:
+    """Return the ranges that set these cells of a row; neighbours share a range."""
+    ranges: list[dict[str, Any]] = []
     last = -2
     for place, cell in sorted((layout.places[column], cell) for column, cell in cells.items()):
         if place == last + 1:
-            chunks[-1]["values"][0].append(cell)
+            ranges[-1]["values"][0].append(cell)
         else:
-            chunks.append({"range": f"{quoted(layout.tab.title)}!{column_name(place)}{number}", "values": [[cell]]})
+            ranges.append({"range": f"{quoted(layout.tab.title)}!{column_name(place)}{number}", "values": [[cell]]})
         last = place
-    return chunks
+    return ranges

@@ -1,7 +1,7 @@
-"""What is read: the copy of users and states, and the end of the log, each not older than it says.
+"""Copy of users and states and of the end of the log, for reads, with its age.
 
-A burst of reads costs one call: who needs a newer copy waits for the one read that is
-under way. While Google does not answer, the copy is served with its true age.
+A burst of reads costs one call: all requests that need a newer copy wait for the same
+read. While Google does not respond, the old copy is served with its true age.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from sheets.store import Store
 from sheets.workbook import KEYED, Workbook, meta, note
 
 PATIENCE = 5.0
-"""Seconds for which a newer copy is waited for, where one is there already."""
+"""Seconds to wait for a newer copy before the old one is served."""
 
 
 class _Copy:
-    """When something was read last, by one read at a time."""
+    """Time of the last read, with at most one read in progress."""
 
     def __init__(self, read: Callable[[], Coroutine[Any, Any, None]], settings: Settings, log: logging.Logger) -> None:
         self.at: float | None = None
@@ -48,22 +48,22 @@ class _Copy:
         if self._task is None:
             self._task = asyncio.create_task(self._renew(), name="sheets read")
         task = self._task
-        # Who leaves does not take the read away from the others.
+        # A cancelled request must not cancel the read, which other requests wait for.
         await asyncio.wait({task}, timeout=PATIENCE if self.at is not None else None)
         trouble = task.result() if task.done() else None
         if self.at is None:
-            assert trouble is not None, "a read that went well sets the time"
+            assert trouble is not None, "a successful read sets the time"
             raise trouble
         return time.monotonic() - self.at
 
     async def close(self) -> None:
-        """End a read that is under way."""
+        """Cancel the read in progress."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait({self._task})
 
     async def _renew(self) -> HostError | None:
-        begun = time.monotonic()
+        started_at = time.monotonic()
         try:
             await self._read()
         except (BookError, Drift) as error:
@@ -71,18 +71,18 @@ class _Copy:
             wait = backoff(self._failures, self._settings.retry_first, self._settings.retry_longest)
             self._retry_at = time.monotonic() + wait
             trouble = error if isinstance(error, BookError) else BookError("refused", str(error))
-            self._log.warning("reading failed, the copy from before is served: %s", trouble.message)
+            self._log.warning("read failed, the old copy is served: %s", trouble.message)
             return trouble.for_clients()
         else:
             self._failures, self._retry_at = 0, 0.0
-            self.at = begun
+            self.at = started_at
             return None
         finally:
             self._task = None
 
 
 class Mirror:
-    """Serves reads of a spreadsheet; ``remote`` as in the writer."""
+    """Reader of a spreadsheet; ``remote`` is the lock that the writer uses, too."""
 
     def __init__(
         self,
@@ -104,29 +104,29 @@ class Mirror:
         self._log_end = _Copy(self._read_tail, settings, log)
 
     async def open(self) -> None:
-        """Take up the copy that an earlier worker has left."""
+        """Load the copy of an earlier worker."""
         text = await self._store.run(lambda connection: meta(connection, "read_at"))
         if text is not None:
-            # Of a clock that was set back nothing is known.
+            # If the clock was set back, the age is unknown.
             age = time.time() - float(text)
             self._rows.at = time.monotonic() - age if age >= 0 else None
 
     async def close(self) -> None:
-        """End reads that are under way."""
+        """Cancel reads in progress."""
         await self._rows.close()
         await self._log_end.close()
 
     @property
     def age(self) -> float | None:
-        """The age of the copy of users and states; None if there is none."""
+        """Age of the copy of users and states in seconds; None without a copy."""
         return None if self._rows.at is None else time.monotonic() - self._rows.at
 
     async def fresh(self) -> float:
-        """Return the age of users and states, which are read first if they are too old; raises ``HostError``."""
+        """Read users and states if the copy is too old, and return its age; raises ``HostError``."""
         return await self._rows.fresh()
 
     async def tail(self, user_id: str | None, limit: int) -> tuple[list[Cells], float]:
-        """Return the newest rows of the log, those that wait included, and the age; raises ``HostError``."""
+        """Return the newest rows of the log, pending ones included, and the age; raises ``HostError``."""
         age = await self._log_end.fresh()
         waiting = await self._store.run(lambda connection: outbox.newest_rows(connection, self._size))
         known = {row["row_key"] for row in self._tail}
@@ -134,23 +134,26 @@ class Mirror:
         return [row for row in rows if user_id is None or as_text(row["user_id"]) == user_id][-limit:], age
 
     def written(self, rows: list[Cells]) -> None:
-        """Take rows that have arrived at the end of the log."""
+        """Add rows that were written to the end of the log."""
         if self._log_end.at is not None:
             known = {row["row_key"] for row in self._tail}
             self._tail.extend(row for row in rows if row["row_key"] not in known)
 
     async def _read_rows(self) -> None:
         async with self._remote:
-            found = await self._book.rows(KEYED)
+            tabs = await self._book.rows(KEYED)
             drift = None
-            for tab, rows in found.items():
+            for tab, rows in tabs.items():
                 if isinstance(rows, Drift):
                     drift = rows
                     continue
-                twice = await self._store.run(partial(self._workbook.take, tab=tab, rows=rows))
-                if twice:
+                duplicates = await self._store.run(partial(self._workbook.replace, tab=tab, rows=rows))
+                if duplicates:
                     self._log.warning(
-                        "%s: %d keys stand in two rows, the first counts: %s", tab, len(twice), ", ".join(twice[:5])
+                        "%s: %d duplicate keys, the first row of each counts: %s",
+                        tab,
+                        len(duplicates),
+                        ", ".join(duplicates[:5]),
                     )
             if drift is not None:
                 raise drift

@@ -1,11 +1,13 @@
-"""What was acknowledged and has not been seen in the spreadsheet yet: functions on the store's connection.
+"""Acknowledged changes that are not in the spreadsheet yet: functions on the store's connection.
 
-An entry is a row to append, or a change of a row, or its deletion. ``sent_at`` tells
-what is known of it: None, it was never sent, or was certainly refused; a time, it was
-sent then and its answer is not there; 0, it was answered with an error that does not
-say whether it took effect; -1, it is in a batch that is being made up, and no later
-change may be taken up into it. What was sent is looked for by its key before it is
-sent again.
+An entry is a row to append, a change of a row, or its deletion. ``sent_at`` is its state:
+
+- None: never sent, or refused without effect;
+- a time: sent then, and the response is missing;
+- 0: the response is an error that leaves open whether it took effect;
+- -1: in a batch that is being built, which no later change may join.
+
+A sent entry is looked up by its key before it is sent again.
 """
 
 from __future__ import annotations
@@ -20,23 +22,23 @@ from sheets.schema import Cells
 
 Kind = Literal["append", "put", "delete"]
 ANSWERED = 0.0
-"""``sent_at`` of an entry that was answered with an error: whether it took effect is seen at once."""
+"""``sent_at`` of an entry with an error response: any effect is visible at once."""
 TAKEN = -1.0
-"""``sent_at`` of an entry that was taken into a batch, and not sent yet."""
+"""``sent_at`` of an entry in a batch that is not sent yet."""
 _CHANGED = "tab IN ('users', 'states')"
-"""Named one by one, so that the index serves: the rows of the log may be many."""
+"""Tabs by name, so that SQLite uses the index: the log may have many rows."""
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One entry."""
+    """One entry of the outbox."""
 
     seq: int
     tab: str
     key: str
     kind: Kind
     cells: Cells
-    """Of an append the row, of a put the changed cells."""
+    """The row of an append, or the changed cells of a put."""
     sent_at: float | None
 
     @property
@@ -47,7 +49,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Change:
-    """All entries for one row, as one."""
+    """All entries of one row, merged."""
 
     tab: str
     key: str
@@ -62,12 +64,12 @@ def append(connection: sqlite3.Connection, key: str, cells: Cells) -> None:
 
 
 def put(connection: sqlite3.Connection, tab: str, key: str, cells: Cells) -> None:
-    """Add a change of a row; one that is not on its way yet takes it up."""
+    """Add a change of a row, or merge it into an entry that is not sent yet."""
     waiting = _waiting(connection, tab, key)
     if waiting is None:
         _insert(connection, tab, key, "put", cells)
         return
-    # After a deletion the cells are those of a whole row.
+    # After a deletion the cells are a whole row.
     merged = {**waiting.cells, **cells} if waiting.kind == "put" else cells
     connection.execute("UPDATE outbox SET kind = 'put', cells = ? WHERE seq = ?", (_dump(merged), waiting.seq))
 
@@ -83,25 +85,25 @@ def delete(connection: sqlite3.Connection, tab: str, key: str) -> None:
 
 def batch(connection: sqlite3.Connection, rows: int, size: int) -> list[Entry]:
     """Return the oldest entries: up to ``rows`` and ``size`` bytes of the log, and up to ``rows`` changes."""
-    found: list[Entry] = []
-    taken = 0
+    log: list[Entry] = []
+    log_bytes = 0
     for entry in _select(connection, "tab = 'log' ORDER BY seq LIMIT ?", rows):
-        taken += len(_dump(entry.cells).encode())
-        if found and taken > size:
+        log_bytes += len(_dump(entry.cells).encode())
+        if log and log_bytes > size:
             break
-        found.append(entry)
+        log.append(entry)
     changes = _select(connection, f"{_CHANGED} ORDER BY seq LIMIT ?", rows)
     mark(connection, [entry.seq for entry in changes if entry.sent_at is None], TAKEN)
-    return [*found, *changes]
+    return [*log, *changes]
 
 
 def put_back(connection: sqlite3.Connection) -> None:
-    """Undo what :func:`batch` noted of entries that were not sent."""
+    """Undo the marks of :func:`batch` on entries that were not sent."""
     connection.execute(f"UPDATE outbox SET sent_at = NULL WHERE {_CHANGED} AND sent_at = ?", (TAKEN,))  # noqa: S608
 
 
 def collapse(entries: Iterable[Entry]) -> list[Change]:
-    """Make one change of all entries for a row, in the order of their first."""
+    """Merge the entries of each row into one change, in the order of the first entries."""
     changes: dict[tuple[str, str], Change] = {}
     for entry in entries:
         before = changes.get((entry.tab, entry.key))
@@ -117,12 +119,12 @@ def collapse(entries: Iterable[Entry]) -> list[Change]:
 
 
 def mark(connection: sqlite3.Connection, seqs: Iterable[int], sent_at: float | None) -> None:
-    """Note what is known of these entries now: a time, sent then; None, never sent; or one of the constants."""
+    """Set ``sent_at`` of the entries: a time, None, or one of the constants."""
     connection.executemany("UPDATE outbox SET sent_at = ? WHERE seq = ?", [(sent_at, seq) for seq in seqs])
 
 
 def done(connection: sqlite3.Connection, seqs: Iterable[int]) -> None:
-    """Forget entries that are in the spreadsheet."""
+    """Remove entries that are in the spreadsheet."""
     connection.executemany("DELETE FROM outbox WHERE seq = ?", [(seq,) for seq in seqs])
 
 
@@ -132,14 +134,14 @@ def pending_keys(connection: sqlite3.Connection, tab: str) -> set[str]:
 
 
 def newest_rows(connection: sqlite3.Connection, limit: int) -> list[Cells]:
-    """Return the newest rows of the log that wait, oldest first."""
+    """Return the newest pending rows of the log, oldest first."""
     return [entry.cells for entry in _select(connection, "tab = 'log' ORDER BY seq DESC LIMIT ?", limit)][::-1]
 
 
 def _waiting(connection: sqlite3.Connection, tab: str, key: str) -> Entry | None:
-    """Return the entry for a row that was never sent; one that was is left as it was sent."""
-    found = _select(connection, "tab = ? AND key = ? ORDER BY seq DESC LIMIT 1", tab, key)
-    return found[0] if found and found[0].sent_at is None else None
+    """Return the newest entry of a row if it was never sent; a sent entry must not change."""
+    newest = _select(connection, "tab = ? AND key = ? ORDER BY seq DESC LIMIT 1", tab, key)
+    return newest[0] if newest and newest[0].sent_at is None else None
 
 
 def _select(connection: sqlite3.Connection, where: str, *arguments: object) -> list[Entry]:

@@ -1,4 +1,4 @@
-"""Google's quota, kept from this side: calls in the last minute, and how long to wait after a refusal."""
+"""Google's quota, counted on this side: calls of the last minute, and the backoff after failures."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from typing import Literal
 from sheets.store import Store
 
 WINDOW = 61.0
-"""Seconds; quotas are per minute, and a call may be a second longer on its way than the one a minute later."""
+"""Seconds; quotas are per minute, and a call may arrive up to a second later than it was sent."""
 
 Kind = Literal["read", "write"]
 
 
 class Quota:
-    """Counts the calls of the last minute, and lets nobody make more than the limits.
+    """Limits of calls per minute.
 
-    Each call is noted in the file before it is made: the next worker counts it, too.
+    Each call is recorded in the file before it is sent, so that the next worker counts it, too.
     """
 
     def __init__(self, reads: int, writes: int, store: Store) -> None:
@@ -31,10 +31,10 @@ class Quota:
         self._store = store
 
     async def open(self) -> None:
-        """Take up the calls that an earlier worker has made."""
+        """Load the calls of an earlier worker."""
         rows = await self._store.run(lambda connection: connection.execute("SELECT kind, at FROM calls").fetchall())
         now, wall = time.monotonic(), time.time()
-        # Of a clock that was set back: no longer than a minute.
+        # If the clock was set back, a call counts for a minute from now at most.
         for at, kind in sorted((now - max(0.0, wall - at), kind) for kind, at in rows):
             self._times[kind].append(at)
 
@@ -46,8 +46,8 @@ class Quota:
         return len(times)
 
     async def take(self, kind: Kind) -> None:
-        """Return when one more call may be made, and count it."""
-        while self.used(kind) >= self.limits[kind]:  # noqa: ASYNC110 - it is time that is waited for
+        """Wait until one more call is allowed, and count it."""
+        while self.used(kind) >= self.limits[kind]:  # noqa: ASYNC110 - waits for a time, not for an event
             await asyncio.sleep(max(0.0, self._times[kind][0] + WINDOW - time.monotonic()))
         self._times[kind].append(time.monotonic())
         self.calls[kind] += 1
@@ -60,7 +60,7 @@ class Quota:
         await self._store.run(note)
 
     def ended(self, kind: Kind) -> None:
-        """Count the last call from now on: it has come to Google somewhen until now."""
+        """Move the time of the last call to now: it reached Google at some time before."""
         times = self._times[kind]
         if times:
             times.pop()
@@ -68,7 +68,7 @@ class Quota:
 
 
 def backoff(failures: int, first: float, longest: float) -> float:
-    """Return the seconds to wait after so many failures in a row (from 1).
+    """Return the seconds to wait after ``failures`` consecutive failures (from 1).
 
     Truncated exponential with jitter, as Google asks for: ``min(2^n + random, longest)``,
     in units of ``first``.

@@ -1,4 +1,4 @@
-"""A request with a key is done once: its answer is kept, and given again to who repeats it."""
+"""Idempotency keys: a request with a key runs once, and a repetition gets the stored response."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from handler_host.plugin import InvalidInput
 from sheets.types import Keyed
 
 KEPT = 86_400.0
-"""Seconds for which answers are kept."""
+"""Seconds to keep responses."""
 
 
 def once(connection: sqlite3.Connection, operation: str, request: Keyed, work: Callable[[], Any]) -> Any:
-    """Return what ``work`` returns, or has returned for the same request before; raises ``InvalidInput``.
+    """Return the result of ``work``, or the stored one of the same request; raises ``InvalidInput``.
 
-    It is kept in the transaction of the work: both are there after a crash, or none is.
+    The result is stored in the transaction of the work, so that a crash keeps both or neither.
     """
     if request.key is None:
         return work()
@@ -29,14 +29,14 @@ def once(connection: sqlite3.Connection, operation: str, request: Keyed, work: C
     content = msgspec.json.encode(msgspec.structs.replace(request, key=None), order="deterministic")
     digest = hashlib.blake2b(content, digest_size=16).digest()
     connection.execute("DELETE FROM answers WHERE at < ?", (now - KEPT,))
-    found = connection.execute(
+    stored = connection.execute(
         "SELECT digest, answer FROM answers WHERE operation = ? AND key = ?", (operation, request.key)
     ).fetchone()
-    if found is None:
+    if stored is None:
         response = work()
         row = (operation, request.key, digest, json.dumps(response), now)
         connection.execute("INSERT INTO answers (operation, key, digest, answer, at) VALUES (?, ?, ?, ?, ?)", row)
         return response
-    if found[0] != digest:
-        raise InvalidInput("key: it came with another request before; each request has a key of its own", param="key")
-    return json.loads(found[1])
+    if stored[0] != digest:
+        raise InvalidInput("key: it came with another request before; use a new key for each request", param="key")
+    return json.loads(stored[1])

@@ -1,7 +1,7 @@
-"""The three tabs: their columns, what a cell may hold, and where a column stands in a sheet.
+"""The three tabs: their columns, the values of cells, and the places of columns in a worksheet.
 
 Columns are found by their names in the first row, so that people may move them and
-add others. Cells are written ``RAW``: a text stays a text, whatever it begins with.
+add others. Cells are written ``RAW``: a text stays a text, whatever its first character.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from handler_host.plugin import InvalidInput, did_you_mean, nearest
 
 Cell = str | int | float | bool
 Cells = dict[str, Cell]
-"""A row by its columns' names; an empty text is an empty cell."""
+"""Column name → cell of one row; an empty text is an empty cell."""
 
 MAX_CELL = 50_000
-"""Characters of one cell (Google's limit)."""
+"""Maximum characters of one cell (Google's limit)."""
 MAX_CELLS = 10_000_000
-"""Cells of one spreadsheet, all worksheets together (Google's limit)."""
+"""Maximum cells of one spreadsheet, all worksheets together (Google's limit)."""
 MAX_INTEGER = 2**53
-"""Sheets keeps numbers as doubles: beyond this a whole number is written as text."""
+"""Largest integer in a cell; Sheets stores numbers as doubles, so larger ones are written as text."""
 
 USERS = ("user_id", "name", "status", "registered_at", "approved_at", "approved_by", "updated_at")
 LOG = ("row_key", "at", "user_id", "event", "text", "data")
@@ -37,10 +37,10 @@ class Tab:
     name: str
     """``users``, ``log`` or ``states``."""
     title: str
-    """The name of the worksheet."""
+    """Name of the worksheet."""
     columns: tuple[str, ...]
     key: tuple[str, ...]
-    """The columns that tell a row from all others."""
+    """Columns that identify a row."""
 
     def key_of(self, cells: Mapping[str, Any]) -> str:
         """Return the key of a row as one text."""
@@ -48,12 +48,12 @@ class Tab:
 
 
 class Drift(Exception):
-    """A worksheet's first row lacks a column, or has it twice."""
+    """Missing or duplicate column in a worksheet's first row."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the columns of a tab stand in its worksheet."""
+    """Places of a tab's columns in its worksheet."""
 
     tab: Tab
     places: Mapping[str, int]
@@ -69,10 +69,10 @@ class Layout:
         for column in tab.columns:
             if column not in names:
                 like = nearest(column, filter(None, names))
-                hint = f" (there is a {like!r})" if like is not None else ""
+                hint = f" (found {like!r})" if like is not None else ""
                 raise Drift(
                     f"worksheet {tab.title!r} has no column {column!r}{hint}; write the name into its first row "
-                    "again. Nothing is lost meanwhile: rows wait"
+                    "again. Rows wait until then, and none is lost"
                 )
             if names.count(column) > 1:
                 raise Drift(f"worksheet {tab.title!r} has two columns {column!r}; rename one of them")
@@ -80,19 +80,19 @@ class Layout:
         return cls(tab, places, next(number for number, name in enumerate(names) if name))
 
     def row(self, cells: Mapping[str, Cell]) -> list[Cell | None]:
-        """Return a row to append, from the table's first column on; None leaves a cell of others empty."""
+        """Return a row to append, from the table's first column on; None leaves a cell of an extra column empty."""
         row: list[Cell | None] = [None] * (max(self.places.values()) + 1)
         for column, place in self.places.items():
             row[place] = cells.get(column, "")
         return row[self.first :]
 
     def cells(self, row: Sequence[Cell]) -> Cells:
-        """Return a row that was read, by its columns' names."""
+        """Return the cells of a row from the worksheet by column name."""
         return {column: row[place] if place < len(row) else "" for column, place in self.places.items()}
 
 
 def make_tabs(titles: Mapping[str, str], extra: Mapping[str, Sequence[str]]) -> dict[str, Tab]:
-    """Return the tabs by name, with the configured titles and further columns."""
+    """Return the tabs by name, with the configured titles and extra columns."""
     return {
         name: Tab(name, titles[name], (*columns, *extra.get(name, ())), key)
         for name, columns, key in (
@@ -109,7 +109,7 @@ def join_key(*parts: str) -> str:
 
 
 def as_text(cell: object) -> str:
-    """Return a cell as text: what a person has typed as a number is the text of it."""
+    """Return a cell as text; a number that a person has typed becomes its text."""
     if isinstance(cell, bool):
         return "TRUE" if cell else "FALSE"
     if isinstance(cell, float) and cell.is_integer():
@@ -123,24 +123,24 @@ def text_cell(param: str, value: str) -> str:
     length = len(value) + sum(character > "\uffff" for character in value)
     if length > MAX_CELL:
         raise InvalidInput(
-            f"{param}: {length} characters, and a cell holds {MAX_CELL}; shorten it, or keep it elsewhere", param=param
+            f"{param}: {length} characters are too many (a cell holds {MAX_CELL}); shorten the text", param=param
         )
     if "\x00" in value:
-        raise InvalidInput(f"{param}: has a NUL character, which no cell can hold", param=param)
+        raise InvalidInput(f"{param}: NUL characters are not allowed in a cell", param=param)
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise InvalidInput(f"{param}: has half a surrogate pair, which is no text", param=param) from None
+        raise InvalidInput(f"{param}: half a surrogate pair is not valid text", param=param) from None
     return value
 
 
 def extra_cells(tab: Tab, base: Sequence[str], fields: Mapping[str, Any], param: str) -> Cells:
-    """Return the cells of further columns; raises ``InvalidInput`` for one that is not configured."""
+    """Return the cells of extra columns; raises ``InvalidInput`` for a column that is not configured."""
     known = tab.columns[len(base) :]
     for name in fields:
         if name not in known:
             hint = did_you_mean(name, known)
-            has = f"it has {', '.join(known)}" if known else "it has no further columns"
+            has = f"it has {', '.join(known)}" if known else "it has no extra columns"
             raise InvalidInput(
                 f"{param}.{name}: {tab.name} has no such column{hint or f': {has} ({tab.name}_columns)'}",
                 param=f"{param}.{name}",
@@ -149,7 +149,7 @@ def extra_cells(tab: Tab, base: Sequence[str], fields: Mapping[str, Any], param:
 
 
 def value_cell(param: str, value: Any) -> Cell:
-    """Return the cell for any JSON value: what :func:`value_of` makes the same value of again."""
+    """Return the cell for any JSON value; :func:`value_of` returns the value of the cell."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int):
@@ -162,7 +162,7 @@ def value_cell(param: str, value: Any) -> Cell:
 
 
 def value_of(cell: Cell) -> Any:
-    """Return the JSON value in a cell, also in one that a person has edited."""
+    """Return the JSON value of a cell, even if a person has edited it."""
     if isinstance(cell, float) and cell.is_integer() and abs(cell) <= MAX_INTEGER:
         return int(cell)
     if not isinstance(cell, str):
@@ -183,12 +183,12 @@ def column_name(number: int) -> str:
 
 
 def quoted(title: str) -> str:
-    """Return a worksheet's name as a range in A1 notation begins with it."""
+    """Return a worksheet's name as the first part of a range in A1 notation."""
     return "'" + title.replace("'", "''") + "'"
 
 
 def _reads_as_json(text: str) -> bool:
-    # An empty text stays one: an empty cell.
+    # An empty text stays an empty cell.
     return value_of(text) is not text and bool(text)
 
 
@@ -197,10 +197,10 @@ def _no_constant(name: str) -> Any:
 
 
 def check_columns(tab: str, base: Sequence[str], extra: Iterable[str]) -> tuple[str, ...]:
-    """Return configured further columns; raises ``ValueError`` for one that cannot be."""
+    """Return the configured extra columns; raises ``ValueError`` for an invalid or duplicate name."""
     seen = list(base)
     for name in extra:
         if not name.strip() or name != name.strip() or name in seen:
-            raise ValueError(f"{tab}_columns: {name!r} is empty, has blanks around it, or is there already")
+            raise ValueError(f"{tab}_columns: {name!r} is empty, has blanks around it, or exists already")
         seen.append(name)
     return tuple(seen[len(base) :])

@@ -1,4 +1,4 @@
-"""The handler's configuration, checked: which spreadsheet, with whose key, and how patiently."""
+"""The handler's checked configuration: spreadsheet, credentials, limits and times."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _REMEDY = (
 
 @dataclass(frozen=True)
 class Credentials:
-    """Whose name is signed with: the key of a service account, a file, or what google-auth finds by itself."""
+    """Key of a service account, or a file; with neither, google-auth finds its own credentials."""
 
     key: Mapping[str, Any] | None = field(default=None, repr=False)
     path: Path | None = None
@@ -55,12 +55,12 @@ class Settings:
     log_cache: int
 
     @property
-    def lacks(self) -> str | None:
-        """Return what is missing for Google, with the remedy, or None."""
+    def missing(self) -> str | None:
+        """The setting that is missing for Google, with the remedy, or None."""
         if self.spreadsheet is None:
-            return "no spreadsheet is named: set spreadsheet in [handlers.sheets] to its URL or number"
+            return "spreadsheet is missing: set spreadsheet in [handlers.sheets] to its URL or number"
         if self.credentials is None:
-            return f"no credentials are there: {_REMEDY}"
+            return f"credentials are missing: {_REMEDY}"
         return None
 
 
@@ -68,7 +68,7 @@ def read_settings(config: Mapping[str, Any], secrets: Mapping[str, Secret]) -> S
     """Check the configuration; raises ``ConfigError``."""
     titles = {name: config[f"{name}_tab"] for name in ("users", "log", "states")}
     if len(set(titles.values())) < len(titles) or not all(map(str.strip, titles.values())):
-        raise ConfigError(f"users_tab, log_tab and states_tab have to be three different names, and are {titles}")
+        raise ConfigError(f"users_tab, log_tab and states_tab must be three different names, but are {titles}")
     try:
         extra = {
             "users": check_columns("users", USERS, config["users_columns"]),
@@ -87,11 +87,11 @@ def read_settings(config: Mapping[str, Any], secrets: Mapping[str, Secret]) -> S
 
 
 def _spreadsheet(text: str | None) -> str | None:
-    """Return the number of a spreadsheet, which may be given by its URL."""
+    """Return the number of a spreadsheet from its URL or number."""
     if not text:
         return None
-    found = _URL.search(text)
-    number = found.group(1) if found else text
+    match = _URL.search(text)
+    number = match.group(1) if match else text
     if _ID.fullmatch(number) is None:
         raise ConfigError(f"spreadsheet = {text!r} is neither a URL of a spreadsheet nor the number in one")
     return number
@@ -114,25 +114,25 @@ def _file(path: Path, place: str) -> Credentials:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is no text"
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
         raise ConfigError(f"{place}: {path} cannot be read: {reason}") from None
     try:
         kind = json.loads(text).get("type")
     except (ValueError, AttributeError):
-        raise ConfigError(f"{place}: {path} is no JSON of credentials") from None
-    # Other kinds (a user's, a federation's) are read by google-auth itself.
+        raise ConfigError(f"{place}: {path} is not JSON with credentials") from None
+    # google-auth itself reads other kinds (of a user, of a federation).
     return Credentials(key=_key(text, place)) if kind == "service_account" else Credentials(path=path)
 
 
 def _key(text: str, place: str) -> Mapping[str, Any]:
-    """Return a service account's key; no message repeats a part of it."""
+    """Return a service account's key; errors repeat no part of it."""
     try:
         key = json.loads(text)
     except ValueError:
-        raise ConfigError(f"{place} is no JSON; it takes the whole content of a service account's key file") from None
-    wanted = ("client_email", "private_key", "token_uri")
-    missing = [name for name in wanted if not isinstance(key, dict) or not isinstance(key.get(name), str)]
+        raise ConfigError(f"{place} is not JSON; set it to the whole content of a service account's key file") from None
+    required = ("client_email", "private_key", "token_uri")
+    missing = [name for name in required if not isinstance(key, dict) or not isinstance(key.get(name), str)]
     if missing:
-        raise ConfigError(f"{place} is no service account's key: it has no {', '.join(missing)}")
-    found: Mapping[str, Any] = key
-    return found
+        raise ConfigError(f"{place} is not a service account's key: {', '.join(missing)} missing")
+    service_account: Mapping[str, Any] = key
+    return service_account

@@ -1,8 +1,8 @@
-"""One SQLite file, in a thread of its own: what is acknowledged is on disk.
+"""One SQLite file, in a thread of its own: acknowledged work is on disk.
 
-All that is asked at the same time is done in one transaction with one commit, so
-that many appends share one wait for the disk. WAL with ``synchronous=FULL``: a
-commit survives a kill of the worker, of the host, and a power failure.
+Concurrent jobs share one transaction with one commit, so that many appends share one
+wait for the disk. WAL with ``synchronous=FULL``: a commit survives a kill of the
+worker, a kill of the host, and a power failure.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ from handler_host.plugin import ConfigError, OutOfResources
 
 FILE_NAME = "sheets.sqlite3"
 LOCK_WAIT = 10.0
-"""Seconds that the worker of a host that is just going is waited for."""
+"""Seconds to wait for the worker of a host that is shutting down."""
 GROUP = 256
-"""Most pieces of work in one transaction."""
+"""Maximum jobs in one transaction."""
 
 STEPS = (
     """
@@ -51,7 +51,7 @@ CREATE INDEX answers_at ON answers (at);
 CREATE TABLE calls (kind TEXT NOT NULL, at REAL NOT NULL);
 """,
 )
-"""What makes a file of each version one of the next; ``user_version`` of a file counts those that it has."""
+"""Migrations from each version of the file to the next; ``user_version`` of a file counts the applied ones."""
 
 Result = TypeVar("Result")
 Work = Callable[[sqlite3.Connection], Any]
@@ -59,10 +59,10 @@ Job = tuple[Work, "asyncio.Future[Any]"]
 
 
 class Store:
-    """Runs functions on the connection, one group after the other.
+    """Runner of jobs on the connection, one group after the other.
 
     ``changed`` is called in the store's thread with the number of rows in the outbox,
-    before those who changed it get their answers.
+    before the jobs that changed it get their results.
     """
 
     def __init__(self, directory: Path, changed: Callable[[int], None]) -> None:
@@ -75,31 +75,31 @@ class Store:
         self._closing = False
 
     async def open(self) -> None:
-        """Open the file, or make it; raises ``ConfigError`` if it is another's or broken."""
+        """Open or create the file; raises ``ConfigError`` if it is in use or invalid."""
         opened: asyncio.Future[None] = self._loop.create_future()
         self._thread = threading.Thread(target=self._run, args=(opened,), name="sheets-store", daemon=True)
         self._thread.start()
         await opened
 
     async def run(self, work: Callable[[sqlite3.Connection], Result]) -> Result:
-        """Run ``work`` in a transaction; what it has written is on disk when this returns.
+        """Run ``work`` in a transaction; its changes are on disk when this returns.
 
-        Raises what ``work`` raises, with nothing of it written, and ``OutOfResources``
-        if the disk does not take it.
+        An error of ``work`` undoes its changes and is raised again; raises ``OutOfResources``
+        if the disk refuses the changes.
         """
         if self._closing:
-            raise OutOfResources("the handler is being unloaded; nothing of this request was taken", retry_after=1.0)
+            raise OutOfResources("the handler is being unloaded; nothing of this request is stored", retry_after=1.0)
         response: asyncio.Future[Result] = self._loop.create_future()
         self._jobs.put((work, response))
         try:
             return await response
         except sqlite3.Error as error:
             raise OutOfResources(
-                f"{self.path} cannot be used: {error}; nothing of this request was taken", retry_after=5.0
+                f"{self.path} cannot be used: {error}; nothing of this request is stored", retry_after=5.0
             ) from error
 
     def end(self) -> None:
-        """Take nothing more; what was asked before is still done."""
+        """Refuse new jobs; queued ones still run."""
         if not self._closing:
             self._closing = True
             self._jobs.put(None)
@@ -118,19 +118,19 @@ class Store:
                 os.close(lock)
                 raise
         except OSError as error:
-            refusal = ConfigError(f"{self.path} cannot be written: {error.strerror}; data_dir has to be writable")
-            self._tell([(opened, None, refusal)])
+            refusal = ConfigError(f"{self.path} cannot be written: {error.strerror}; data_dir must be writable")
+            self._resolve([(opened, None, refusal)])
             return
-        except BaseException as error:  # noqa: BLE001 - told to who waits for the opening
-            self._tell([(opened, None, error)])
+        except BaseException as error:  # noqa: BLE001 - raised again by open()
+            self._resolve([(opened, None, error)])
             return
-        self._tell([(opened, None, None)])
+        self._resolve([(opened, None, None)])
         try:
             self._work(connection)
         finally:
             connection.close()
             os.close(lock)
-            self._tell([(self._ended, None, None)])
+            self._resolve([(self._ended, None, None)])
 
     def _work(self, connection: sqlite3.Connection) -> None:
         last = -1
@@ -148,7 +148,7 @@ class Store:
             before = connection.total_changes
             connection.execute("BEGIN")
             for work, response in jobs:
-                outcomes.append((response, *_one(connection, work)))
+                outcomes.append((response, *_run_job(connection, work)))
             count = last
             if connection.total_changes != before or last < 0:
                 (count,) = connection.execute("SELECT count(*) FROM outbox").fetchone()
@@ -160,11 +160,11 @@ class Store:
             if connection.in_transaction:
                 connection.execute("ROLLBACK")
             outcomes = [(response, None, _as_sqlite(error)) for _, response in jobs]
-        self._tell(outcomes)
+        self._resolve(outcomes)
         return last
 
-    def _tell(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
-        def tell() -> None:
+    def _resolve(self, outcomes: list[tuple[asyncio.Future[Any], Any, BaseException | None]]) -> None:
+        def resolve() -> None:
             for future, result, error in outcomes:
                 if future.done():
                     continue
@@ -174,17 +174,17 @@ class Store:
                     future.set_result(result)
 
         if not self._loop.is_closed():
-            self._loop.call_soon_threadsafe(tell)
+            self._loop.call_soon_threadsafe(resolve)
 
 
-def _one(connection: sqlite3.Connection, work: Work) -> tuple[Any, BaseException | None]:
-    """Run one piece of work; one that fails leaves nothing, and keeps none of the others back."""
+def _run_job(connection: sqlite3.Connection, work: Work) -> tuple[Any, BaseException | None]:
+    """Run one job; a failed one changes nothing, and does not stop the others."""
     connection.execute("SAVEPOINT work")
     try:
         result = work(connection)
     except Exception as error:
         if not connection.in_transaction:
-            # SQLite has taken back all of it, the work of the others too: the disk is full, or fails.
+            # SQLite has rolled back the whole transaction, other jobs included: the disk is full, or fails.
             raise
         connection.execute("ROLLBACK TO work")
         connection.execute("RELEASE work")
@@ -198,7 +198,7 @@ def _as_sqlite(error: Exception) -> sqlite3.Error:
 
 
 def _lock(path: Path) -> int:
-    """Keep every other worker away from the file, for as long as the descriptor is open."""
+    """Lock the file against other workers for as long as the returned descriptor is open."""
     fd = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     deadline = time.monotonic() + LOCK_WAIT
     while True:
@@ -208,7 +208,7 @@ def _lock(path: Path) -> int:
             if time.monotonic() >= deadline:
                 os.close(fd)
                 raise ConfigError(
-                    f"{path} is in use by another host's worker; give each host a data_dir of its own"
+                    f"{path} is in use by another host's worker; use a separate data_dir for each host"
                 ) from None
             time.sleep(0.05)
         else:
@@ -223,7 +223,9 @@ def _open(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA synchronous=FULL")
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         if version > len(STEPS):
-            raise ConfigError(f"{path} was made by a later version of sheets ({version}); this one reads {len(STEPS)}")
+            raise ConfigError(
+                f"{path} was created by a later version of sheets ({version}); this one reads {len(STEPS)}"
+            )
         if version < len(STEPS):
             steps = " ".join(STEPS[version:])
             connection.executescript(f"BEGIN; {steps} PRAGMA user_version={len(STEPS)}; COMMIT;")

@@ -1,4 +1,4 @@
-"""What operations take and answer."""
+"""Requests and responses of the operations."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from msgspec import Meta
 
 Text = Annotated[str, Meta(min_length=1)]
 Id = Text | int
-"""Of a user; a number is kept as its text."""
+"""ID of a user; a number is stored as its text."""
 AnyId = str | int
-"""The same, or empty: of none."""
+"""ID of a user, or empty for the application itself."""
 Limit = Annotated[int, Meta(ge=1, le=1000)]
 
 
 class _Request(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Base of requests: a misspelt field is refused."""
+    """Base of requests, which refuse unknown fields."""
 
 
 class Keyed(_Request, frozen=True):
-    """A request that may have a key: repeated with it, it is done once."""
+    """A request with an optional key: repeated with the same key, it runs once."""
 
     key: Annotated[str, Meta(min_length=1, max_length=200)] | None = None
 
@@ -36,7 +36,7 @@ class User(msgspec.Struct, frozen=True, omit_defaults=True):
     approved_by: str = ""
     updated_at: str = ""
     fields: dict[str, Any] = {}
-    """The further columns that are configured."""
+    """Values of the configured extra columns."""
 
 
 class LogRow(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -52,20 +52,20 @@ class LogRow(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class UserGet(_Request, frozen=True):
-    """Which user."""
+    """Request for one user."""
 
     user_id: Id
 
 
-class UserAnswer(msgspec.Struct, frozen=True):
-    """A user, or null, as the spreadsheet had it ``age`` seconds ago, with all that was changed here since."""
+class UserResponse(msgspec.Struct, frozen=True):
+    """A user, or null, as read ``age`` seconds ago, with all later changes of this host."""
 
     user: User | None
     age: float
 
 
 class UserRegister(_Request, frozen=True):
-    """A user to add; one who is there already stays as they are."""
+    """A user to add; an existing user stays unchanged."""
 
     user_id: Id
     name: str = ""
@@ -73,21 +73,21 @@ class UserRegister(_Request, frozen=True):
 
 
 class UserRegistered(msgspec.Struct, frozen=True):
-    """The user, and whether they are new."""
+    """The user, and whether it is new."""
 
     user: User
     created: bool
 
 
 class UserApprove(_Request, frozen=True):
-    """Whom to approve, and who does it."""
+    """A user to approve; ``by`` is the ID of the approver."""
 
     user_id: Id
     by: AnyId = ""
 
 
 class UserUpdate(_Request, frozen=True):
-    """What to change of a user; what is left out stays."""
+    """Changes of a user; missing fields stay unchanged."""
 
     user_id: Id
     name: str | None = None
@@ -96,13 +96,13 @@ class UserUpdate(_Request, frozen=True):
 
 
 class UserChanged(msgspec.Struct, frozen=True):
-    """The user after it."""
+    """The user after the change."""
 
     user: User
 
 
 class UserList(_Request, frozen=True):
-    """A page of users; ``cursor`` is the ``next`` of the page before."""
+    """Request for a page of users; ``cursor`` is the ``next`` of the page before."""
 
     status: str | None = None
     limit: Limit = 100
@@ -119,7 +119,7 @@ class UserPage(msgspec.Struct, frozen=True):
 
 
 class NewRow(_Request, frozen=True):
-    """A row to append; ``at`` is now, if it is left out."""
+    """A row to append; ``at`` is now by default."""
 
     user_id: AnyId = ""
     event: str = ""
@@ -130,7 +130,7 @@ class NewRow(_Request, frozen=True):
 
 
 class LogAppend(Keyed, frozen=True):
-    """One row, by its fields, or many by ``rows``."""
+    """One row by its fields, or many by ``rows``."""
 
     user_id: AnyId = ""
     event: str = ""
@@ -142,15 +142,15 @@ class LogAppend(Keyed, frozen=True):
 
 
 class LogAppended(msgspec.Struct, frozen=True):
-    """The rows are on disk, and will be in the spreadsheet exactly once, under these keys."""
+    """Keys of the rows, which are on disk and arrive in the spreadsheet exactly once."""
 
     keys: list[str]
     pending: int
-    """Rows and changes that wait to be written to Google; 0 for a local workbook."""
+    """Rows and changes that are not written to Google yet; 0 for a local workbook."""
 
 
 class LogTail(_Request, frozen=True):
-    """How many rows, and of whom."""
+    """Request for the newest rows, optionally of one user."""
 
     limit: Limit = 20
     user_id: AnyId | None = None
@@ -164,14 +164,14 @@ class LogRows(msgspec.Struct, frozen=True):
 
 
 class StateKey(_Request, frozen=True):
-    """Which state; those of the application itself have no user."""
+    """Name and user of a state; states of the application itself have no user."""
 
     name: Text
     user_id: AnyId = ""
 
 
-class StateAnswer(msgspec.Struct, frozen=True):
-    """A state's value; null where there is none."""
+class StateResponse(msgspec.Struct, frozen=True):
+    """A state's value; null if the state is missing."""
 
     value: Any
     found: bool
@@ -180,7 +180,7 @@ class StateAnswer(msgspec.Struct, frozen=True):
 
 
 class StateSet(_Request, frozen=True):
-    """A state and its value: any JSON."""
+    """A state and its value, which is any JSON."""
 
     name: Text
     value: Any
@@ -188,7 +188,7 @@ class StateSet(_Request, frozen=True):
 
 
 class StateIncrement(Keyed, frozen=True, kw_only=True):
-    """A state that is a number, or is not there yet, and what to add."""
+    """A numeric or missing state, and the number to add."""
 
     name: Text
     by: int | float = 1
@@ -196,50 +196,50 @@ class StateIncrement(Keyed, frozen=True, kw_only=True):
 
 
 class StateChanged(msgspec.Struct, frozen=True):
-    """The value after it."""
+    """The value after the change."""
 
     value: Any
 
 
 class StateDeleted(msgspec.Struct, frozen=True):
-    """Whether there was such a state."""
+    """Whether the state existed."""
 
     deleted: bool
 
 
 class Sync(_Request, frozen=True):
-    """Write out now; ``to`` google moves a local workbook into the spreadsheet."""
+    """Request to write now; ``to`` google moves a local workbook into the spreadsheet."""
 
     to: Literal["google"] | None = None
     dry_run: bool = False
-    """With ``to``: check the access, and only tell what would be moved."""
+    """With ``to``: check the access and count the rows, but move nothing."""
     wait: Annotated[float, Meta(ge=0, le=600)] = 30.0
-    """Seconds to wait for it."""
+    """Seconds to wait for the end."""
 
 
 class Synced(msgspec.Struct, frozen=True):
-    """What has come of it; what is pending is safe, and goes on being written."""
+    """Result of a sync; pending rows are safe and are written later."""
 
     mode: str
     complete: bool
     moved: int
-    """Rows that were taken over from the local workbook."""
+    """Rows that were moved from the local workbook."""
     written: int
     pending: int
     error: str | None = None
 
 
 class Used(msgspec.Struct, frozen=True):
-    """Calls to Google."""
+    """Number of calls to Google."""
 
     last_minute: int
     limit: int
-    """Per minute."""
+    """Calls per minute."""
     since_start: int
 
 
 class Status(msgspec.Struct, frozen=True):
-    """Where the tabs are, and how the writing goes."""
+    """Place of the tabs, and progress of the writer."""
 
     mode: str
     """``local`` or ``google``."""
@@ -256,21 +256,21 @@ class Status(msgspec.Struct, frozen=True):
     cache_age: float | None
     """Seconds since users and states were read."""
     rows: dict[str, int]
-    """In the local file: of a local workbook all, of one at Google the copy of users and states."""
+    """Rows in the local file: all rows of a local workbook, or the copy of users and states at Google."""
     memory: int
     """Resident bytes of the worker."""
     note: str | None
 
 
 class Export(_Request, frozen=True):
-    """Which tab. ``escape`` puts ' before a text that a spreadsheet program would take for a formula."""
+    """Tab to export; ``escape`` puts ' before texts that spreadsheet programs would read as formulas."""
 
     tab: Literal["users", "log", "states"]
     escape: bool = True
 
 
 class Csv(msgspec.Struct, frozen=True):
-    """CSV (RFC 4180), header first; as a stream, a part of it."""
+    """CSV (RFC 4180) with a header; in a stream, one part of it."""
 
     csv: str
     rows: int

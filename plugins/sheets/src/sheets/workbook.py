@@ -1,7 +1,7 @@
-"""The three tabs in SQLite: the workbook itself while it is local, the copy that is read from while it is in Google.
+"""The three tabs in SQLite: the workbook itself if it is local, or the copy for reads if it is at Google.
 
 Each method works in one transaction of the store, on its connection, and changes the
-rows and the outbox together: what is answered is kept, and what is kept is sent.
+rows and the outbox together: acknowledged changes are stored, and stored changes are sent.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from sheets import outbox
 from sheets.schema import Cell, Cells, Tab, as_text, join_key, value_cell, value_of
 
 KEYED = ("users", "states")
-"""The tabs whose rows are changed; the log only grows."""
+"""Tabs whose rows change; the log only grows."""
 
 
 class Workbook:
-    """Reads and changes rows; with ``remote`` each change goes to the outbox, too."""
+    """Rows of the three tabs; with ``remote`` each change goes to the outbox, too."""
 
     def __init__(self, tabs: Mapping[str, Tab], remote: bool = False) -> None:
         self.tabs = tabs
         self.remote = remote
-        # Unique among all workers that ever write into one spreadsheet, and in the order of time.
+        # Unique among all workers that ever write into one spreadsheet.
         self._origin = secrets.token_hex(5)
         self._number = 0
 
@@ -44,7 +44,7 @@ class Workbook:
     def change_user(
         self, connection: sqlite3.Connection, user_id: str, change: Callable[[Cells], Cells]
     ) -> Cells | None:
-        """Change the cells that ``change`` returns for a row; return the row after it, or None if there is none."""
+        """Apply the cells that ``change`` returns for a row; return the new row, or None if the user is unknown."""
         before = self.get(connection, "users", user_id)
         if before is None:
             return None
@@ -72,19 +72,19 @@ class Workbook:
         return self._put(connection, "states", before, cells)
 
     def increment(self, connection: sqlite3.Connection, user_id: str, name: str, by: int | float) -> Any:
-        """Add to a state that is a number, or is not there yet; return the sum."""
+        """Add to a numeric or missing state, and return the sum."""
         before = self.get(connection, "states", join_key(user_id, name))
         value = 0 if before is None or before["value"] == "" else value_of(before["value"])
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise InvalidInput(f"name: {name!r} is {type(value).__name__}, not a number; states.set it", param="name")
         total = value + by
         if isinstance(total, float) and not math.isfinite(total):
-            raise InvalidInput("by: the sum is no number that a cell can hold", param="by")
+            raise InvalidInput("by: the sum is too large for a cell", param="by")
         self.set_state(connection, user_id, name, total)
         return total
 
     def delete_state(self, connection: sqlite3.Connection, user_id: str, name: str) -> bool:
-        """Delete a state; return whether there was one."""
+        """Delete a state; return whether it existed."""
         key = join_key(user_id, name)
         if not connection.execute("DELETE FROM states WHERE key = ?", (key,)).rowcount:
             return False
@@ -120,7 +120,7 @@ class Workbook:
         return json.loads(row[0]) if row is not None else None
 
     def page(self, connection: sqlite3.Connection, tab: str, after: int, limit: int) -> list[tuple[int, Cells]]:
-        """Return rows of a tab behind a position, each with its own."""
+        """Return the rows of a tab after a position, each with its own position."""
         rows = connection.execute(
             f"SELECT position, cells FROM {tab} WHERE position > ? ORDER BY position LIMIT ?",  # noqa: S608 - our name
             (after, limit),
@@ -128,43 +128,43 @@ class Workbook:
         return [(position, json.loads(cells)) for position, cells in rows]
 
     def count(self, connection: sqlite3.Connection) -> dict[str, int]:
-        """Return how many rows each tab has here."""
+        """Return the number of rows of each tab in this file."""
         return {
             tab: connection.execute(f"SELECT count(*) FROM {tab}").fetchone()[0]  # noqa: S608 - our name
             for tab in self.tabs
         }
 
-    def take(self, connection: sqlite3.Connection, tab: str, rows: Sequence[Cells]) -> list[str]:
-        """Replace a tab by what was read from Google, but for what waits to be written; return keys that came twice.
+    def replace(self, connection: sqlite3.Connection, tab: str, rows: Sequence[Cells]) -> list[str]:
+        """Replace a tab by the rows at Google, except for rows with pending changes; return duplicate keys.
 
-        Where a key came twice, its first row counts.
+        The first row of a duplicate key counts.
         """
         keep = outbox.pending_keys(connection, tab)
-        mine = {
+        stored = {
             key: (position, cells)
             for position, key, cells in connection.execute(f"SELECT position, key, cells FROM {tab}")  # noqa: S608
         }
-        found: dict[str, str] = {}
-        twice = []
+        new: dict[str, str] = {}
+        duplicates = []
         for cells in rows:
             key = self.tabs[tab].key_of(cells)
-            if key in found:
-                twice.append(key)
+            if key in new:
+                duplicates.append(key)
             elif key not in keep:
-                found[key] = json.dumps(self._tidy(tab, cells), ensure_ascii=False)
-        gone = [(key,) for key in mine if key not in found and key not in keep]
-        connection.executemany(f"DELETE FROM {tab} WHERE key = ?", gone)  # noqa: S608 - our name
+                new[key] = json.dumps(self._tidy(tab, cells), ensure_ascii=False)
+        removed = [(key,) for key in stored if key not in new and key not in keep]
+        connection.executemany(f"DELETE FROM {tab} WHERE key = ?", removed)  # noqa: S608 - our name
         upsert = (
             f"INSERT INTO {tab} (key, cells) VALUES (?, ?) "  # noqa: S608 - our name
             "ON CONFLICT (key) DO UPDATE SET cells = excluded.cells"
         )
         connection.executemany(
-            upsert, [(key, cells) for key, cells in found.items() if key not in mine or mine[key][1] != cells]
+            upsert, [(key, cells) for key, cells in new.items() if key not in stored or stored[key][1] != cells]
         )
-        return twice
+        return duplicates
 
     def move(self, connection: sqlite3.Connection) -> int:
-        """Put all that the local workbook has into the outbox; return how many rows that are."""
+        """Put all rows of the local workbook into the outbox, and return their number."""
         count = 0
         for tab in KEYED:
             for _, cells in self._all(connection, tab):
@@ -190,7 +190,7 @@ class Workbook:
             (key, json.dumps(whole, ensure_ascii=False)),
         )
         if self.remote:
-            # Of a row that is there only the changed cells: what a person edits beside them stays.
+            # Only the changed cells of an existing row, so that people's edits of other cells stay.
             outbox.put(connection, tab, key, whole if before is None else changes)
         return whole
 
@@ -201,7 +201,7 @@ class Workbook:
         )
 
     def _tidy(self, tab: str, cells: Cells) -> Cells:
-        """Return a row whose key columns are texts, also where a person has typed a number."""
+        """Return a row whose key columns are texts, even if a person has typed a number."""
         return {**cells, **{column: as_text(cells[column]) for column in self.tabs[tab].key}}
 
     def _new_key(self) -> str:
@@ -210,16 +210,16 @@ class Workbook:
 
 
 def timestamp() -> str:
-    """Return now as ISO 8601 in UTC, to the millisecond."""
+    """Return the current time as ISO 8601 in UTC, to the millisecond."""
     return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def meta(connection: sqlite3.Connection, name: str) -> str | None:
-    """Return what was noted under a name, or None."""
+    """Return the value of a name in the file's metadata, or None."""
     row = connection.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()
     return row[0] if row is not None else None
 
 
 def note(connection: sqlite3.Connection, name: str, value: str) -> None:
-    """Note something of the file itself."""
+    """Set a value in the file's metadata."""
     connection.execute("INSERT OR REPLACE INTO meta (name, value) VALUES (?, ?)", (name, value))

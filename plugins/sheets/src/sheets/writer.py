@@ -1,9 +1,9 @@
-"""Takes the outbox to the spreadsheet: in batches, within the quota, each row exactly once.
+"""Writer from the outbox to the spreadsheet: in batches, within the quota, each row exactly once.
 
-Before anything is sent, it is noted as sent; when the answer is there, it is forgotten.
-What was sent without an answer is looked for by its key, and is sent again only when it
-is not there and Google's time limit for a request has passed: by then the request has
-either taken effect or never will.
+An entry is marked as sent before it is sent, and removed after the response. After a
+request without a response the entry is looked up by its key; it is sent again only if it
+is missing in the spreadsheet and Google's time limit for a request has passed: by then
+the request has either taken effect or never will.
 """
 
 from __future__ import annotations
@@ -26,41 +26,41 @@ from sheets.store import Store
 from sheets.workbook import Workbook, timestamp
 
 BATCH_BYTES = 1_000_000
-"""Of one call's rows; Google recommends 2 MB at most for a request."""
+"""Maximum bytes of one call's rows; Google recommends 2 MB at most for a request."""
 WAKE_AFTER = 5.0
-"""Seconds after which the host starts a worker again for rows that one has left without a failure."""
+"""Seconds after which the host starts a worker again for pending rows, if the last call did not fail."""
 
 
 @dataclass
 class Progress:
-    """What ``status`` tells of the writer."""
+    """Progress of the writer, for ``status``."""
 
     last_write: str | None = None
     written: int = 0
-    """Rows and changes, since the worker was started."""
+    """Rows and changes since the start of the worker."""
     last_error: str | None = None
     last_error_at: str | None = None
     failures: int = 0
-    """In a row; 0 when the last call went well."""
+    """Consecutive failures; 0 after a success."""
     retry_at: float | None = None
-    """On the monotonic clock."""
+    """Time of the next attempt on the monotonic clock."""
 
 
 class Unsettled(Exception):
-    """What was sent may still take effect; ``wait`` seconds from now it cannot any more."""
+    """A request without a response may still take effect; after ``wait`` seconds it cannot any more."""
 
     def __init__(self, wait: float) -> None:
-        super().__init__(f"an answer was lost; it is known in {wait:.0f} s at the latest whether the rows are there")
+        super().__init__(f"a response was lost; after at most {wait:.0f} s it is certain whether the rows arrived")
         self.wait = wait
 
 
 class Writer:
-    """Owns the way from the outbox to the book.
+    """Owner of the path from the outbox to the book.
 
-    ``remote`` is held over each exchange with Google together with what is done to the
-    store after it, so that nothing older is ever put over something newer. ``written``
-    is called with the rows of the log that have arrived. ``clock`` is the wall clock:
-    what it says of a sending outlives the worker.
+    ``remote`` is held during each exchange with Google and the change of the store after
+    it, so that older rows never replace newer ones. ``written`` is called with the rows of
+    the log that have arrived. ``clock`` is the wall clock, because the time of a request
+    must be valid in the next worker, too.
     """
 
     def __init__(
@@ -89,16 +89,16 @@ class Writer:
         self._hurry = asyncio.Event()
         self._draining = False
         self._idle: list[asyncio.Future[None]] = []
-        """Who waits until all is written, or a try has failed."""
+        """Waiters for the end of all writes, or for a failed attempt."""
 
     def pending(self, count: int) -> None:
-        """Take note of how much is in the outbox."""
+        """Set the number of entries in the outbox."""
         self._waiting = count
         if count:
             self._work.set()
         else:
             self._work.clear()
-            self._tell_idle()
+            self._wake_idle()
         if count >= self._settings.batch_rows:
             self._full.set()
         else:
@@ -106,18 +106,18 @@ class Writer:
 
     @property
     def retry_in(self) -> float | None:
-        """Return the seconds until the next try after a failure, or None."""
+        """Seconds until the next attempt after a failure, or None."""
         retry_at = self.progress.retry_at
         return None if retry_at is None else max(0.0, retry_at - time.monotonic())
 
     @property
     def wake_after(self) -> float:
-        """Return the seconds after which a new worker should go on, if this one goes."""
+        """Seconds after which a new worker should continue, if this one ends."""
         retry_at = self.progress.retry_at
         return WAKE_AFTER if retry_at is None else max(WAKE_AFTER, retry_at - time.monotonic())
 
     async def run(self) -> None:
-        """Write whenever there is something to be written, until :meth:`drain`."""
+        """Write pending entries as they come, until :meth:`drain`."""
         while not (self._draining and not self._waiting):
             await self._work_or_hurry()
             if not self._waiting:
@@ -129,7 +129,7 @@ class Writer:
             wait = await self._try()
             if wait is None:
                 continue
-            self._tell_idle()
+            self._wake_idle()
             if self._draining:
                 return
             self.progress.retry_at = time.monotonic() + wait
@@ -137,7 +137,7 @@ class Writer:
             self.progress.retry_at = None
 
     async def flush(self) -> None:
-        """Write now; returns when the outbox was empty, or a try has failed."""
+        """Write now; return when the outbox is empty, or an attempt has failed."""
         if not self._waiting:
             return
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -146,12 +146,12 @@ class Writer:
         await done
 
     def drain(self) -> None:
-        """Let :meth:`run` write what it can at once, and end."""
+        """Make :meth:`run` write pending entries without delay and end."""
         self._draining = True
         self._hurry.set()
 
     async def cycle(self) -> None:
-        """Write one batch. Raises what keeps a part of it back, after the rest was written."""
+        """Write one batch; raises the error of a part that could not be written, after the rest was written."""
         async with self._remote:
             entries = await self._store.run(
                 lambda connection: outbox.batch(connection, self._settings.batch_rows, BATCH_BYTES)
@@ -170,7 +170,7 @@ class Writer:
             keys["log"] = any(entry.doubtful for entry in log)
         if not keys:
             return
-        # Before the look: what may still take effect then may do so behind it.
+        # Before the look, because such a request may take effect during it.
         unsettled = self._unsettled(entries)
         looks = await self._book.look(keys)
         troubles: list[Exception] = []
@@ -189,11 +189,11 @@ class Writer:
             return
         look = _seen(looks["log"])
         if look.rows is not None:
-            there = [entry for entry in entries if entry.key in look.rows]
-            if there:
-                await self._arrived(there, log=[entry.cells for entry in there])
+            arrived = [entry for entry in entries if entry.key in look.rows]
+            if arrived:
+                await self._arrived(arrived, log=[entry.cells for entry in arrived])
             entries = [entry for entry in entries if entry.key not in look.rows]
-            # All wait with the one that may still arrive: their order is kept.
+            # All later rows wait with the one that may still arrive, so that their order stays.
             _check_settled(entries, unsettled)
         if entries:
             tab = self._workbook.tabs["log"]
@@ -241,7 +241,7 @@ class Writer:
         if not changes:
             return
         keys = [change.key for change in changes]
-        # Whole rows: one that a person has deleted is changed by being written again.
+        # Whole rows, so that a change of a row that a person has deleted restores it.
         whole = await self._store.run(lambda connection: [self._workbook.get(connection, name, key) for key in keys])
         rows = [row if row is not None else change.cells for row, change in zip(whole, changes, strict=True)]
         await self._write(changes, self._book.append(self._workbook.tabs[name], _seen(looks[name]).layout, rows))
@@ -251,10 +251,10 @@ class Writer:
         await self._arrived(changes)
 
     async def _send(self, items: Sequence[Entry | Change], call: Coroutine[Any, Any, None]) -> None:
-        """Note that it is sent, and send it; what is known after a failure is noted, too."""
+        """Mark the items as sent, and send them; mark them by the known effect after a failure."""
         seqs = _seqs(items)
         try:
-            # The quota is waited for before, so that the time that is noted is the time of the sending.
+            # Wait for the quota first, so that the recorded time is the time of the request.
             await self._book.turn()
             await self._store.run(lambda connection: outbox.mark(connection, seqs, self._clock()))
             await call
@@ -274,19 +274,19 @@ class Writer:
             self._written(log)
 
     def _unsettled(self, entries: Sequence[Entry]) -> dict[int, float]:
-        """Return, by number, for how many seconds from now an entry that was sent may still take effect."""
+        """Return by sequence number the seconds for which a sent entry may still take effect."""
         now, settle = self._clock(), self._settings.settle
         sent = {entry.seq: entry.sent_at for entry in entries if entry.sent_at is not None and entry.sent_at > 0}
-        # A clock that was set back must not hold the rows up for longer than that.
+        # A clock that was set back must not delay the rows for longer than ``settle``.
         return {seq: min(at + settle - now, settle) for seq, at in sent.items() if at + settle > now}
 
     async def _try(self) -> float | None:
-        """Write one batch; return None, or after a failure the seconds to wait."""
+        """Write one batch; return None, or the seconds to wait after a failure."""
         progress = self.progress
         try:
             await self.cycle()
         except Unsettled as error:
-            # It is looked for again before that, ever less often.
+            # The rows are looked up again before that time, with growing pauses.
             self._note(str(error), logging.INFO)
             progress.failures += 1
             return min(error.wait, self._backoff())
@@ -296,8 +296,7 @@ class Writer:
             self._note(error.message)
             progress.failures += 1
             return max(self._backoff(), error.retry_after or 0.0)
-        except Exception as error:  # noqa: BLE001 - as the next line says
-            # A defect, or a full disk: the rows are safe, and the writer must not be the one to end.
+        except Exception as error:  # noqa: BLE001 - a defect or a full disk: the rows are safe, the writer must not end
             self._log.exception("writing failed")
             self._note(f"{type(error).__name__}: {error}")
         else:
@@ -311,7 +310,7 @@ class Writer:
 
     def _note(self, text: str, level: int = logging.WARNING) -> None:
         if text != self.progress.last_error or not self.progress.failures:
-            self._log.log(level, "%d rows wait: %s", self._waiting, text)
+            self._log.log(level, "%d rows pending: %s", self._waiting, text)
         self.progress.last_error, self.progress.last_error_at = text, timestamp()
 
     async def _work_or_hurry(self) -> None:
@@ -319,13 +318,13 @@ class Writer:
             await _first(self._work, self._hurry)
 
     async def _pause(self, seconds: float, also: asyncio.Event | None = None) -> None:
-        """Wait so long, or until somebody is in a hurry."""
+        """Wait for ``seconds``, or until a flush, a drain or ``also``."""
         if not self._draining:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     await _first(self._hurry, *([also] if also is not None else []))
 
-    def _tell_idle(self) -> None:
+    def _wake_idle(self) -> None:
         idle, self._idle = self._idle, []
         for future in idle:
             if not future.done():
@@ -339,7 +338,7 @@ def _seen(look: Look | Drift) -> Look:
 
 
 def _check_settled(entries: Sequence[Entry], unsettled: dict[int, float]) -> None:
-    """Raise :class:`Unsettled` while one of these may still take effect."""
+    """Raise :class:`Unsettled` while one of the entries may still take effect."""
     waits = [unsettled[entry.seq] for entry in entries if entry.seq in unsettled]
     if waits:
         raise Unsettled(max(waits))

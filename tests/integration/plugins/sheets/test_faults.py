@@ -140,11 +140,11 @@ async def test_a_retry_after_is_obeyed(tmp_path: Path, google: Google, private_k
         await sheets("log.append", event="one")
         await sheets.written()
         google.fail(":append", status=429, retry_after="2")
-        begun = time.monotonic()
+        started_at = time.monotonic()
         await sheets("log.append", event="two")
         await asyncio.sleep(0)
         await until(lambda: len(google.rows("log")) == 2)
-        assert time.monotonic() - begun >= 2
+        assert time.monotonic() - started_at >= 2
 
 
 def test_the_backoff_doubles_with_jitter_and_has_an_end() -> None:

@@ -38,7 +38,7 @@ async def test_nothing_is_called_before_there_is_something_to_do_and_then_the_wo
         status = await sheets("status")
         assert (status["mode"], status["spreadsheet"]) == ("google", BOOK)
         assert google.calls == []
-        assert "gspread is there" not in caplog.text
+        assert "gspread imported" not in caplog.text
         (key,) = (await sheets("log.append", event="first"))["keys"]
         await sheets.written()
         assert [sheet.title for sheet in google.sheets] == ["Sheet1", "My Log", "People", "states"]
@@ -47,8 +47,8 @@ async def test_nothing_is_called_before_there_is_something_to_do_and_then_the_wo
         ]
         (row,) = google.rows("My Log")
         assert (row["row_key"], row["event"], row["mine"]) == (key, "first", "")
-        # What the connection took is told.
-        assert re.search(r"gspread is there after [\d.]+ s, [\d.]+ MB more", caplog.text)
+        # The log has the cost of the connection.
+        assert re.search(r"gspread imported in [\d.]+ s, [\d.]+ MB more", caplog.text)
         # The narrowest scope: no part of Drive.
         assert google.scopes == {"https://www.googleapis.com/auth/spreadsheets"}
         assert not any("Sheet1" in call for call in google.calls)
@@ -154,7 +154,7 @@ async def test_a_column_that_was_renamed_stops_its_tab_alone_with_a_clear_error_
         await sheets("states.set", name="n", value=1)
         synced = await sheets("sync")
         assert not synced["complete"]
-        assert "worksheet 'log' has no column 'row_key' (there is a 'row_kye')" in synced["error"]
+        assert "worksheet 'log' has no column 'row_key' (found 'row_kye')" in synced["error"]
         async with asyncio.timeout(LIMIT):
             while (await sheets("status"))["pending"] > 1:  # noqa: ASYNC110 - the worker is another process
                 await asyncio.sleep(0.01)
@@ -238,7 +238,7 @@ async def test_a_copy_from_before_is_served_with_its_age_while_google_does_not_a
         google.fail("the-book", times=10**6)
         assert (await sheets("users.get", user_id="1"))["user"]["name"] == "One"
         await sheets.host.supervisor.unload("sheets")
-        # A new worker has it, too, and goes on counting.
+        # A new worker has it, too, and continues the count.
         assert (await sheets("states.increment", name="n"))["value"] == 1
         assert (await sheets("users.get", user_id="1"))["user"]["name"] == "One"
         # Of the end of the log nothing is known.
@@ -500,11 +500,11 @@ async def test_the_quota_is_never_exceeded_by_two_hosts_that_share_it_nor_by_wor
         at_google(tmp_path / "a", google, private_key, **half) as one,
         at_google(tmp_path / "b", google, private_key, **half) as two,
     ):
-        hosts, begun = {"one": one, "two": two}, time.monotonic()
+        hosts, started_at = {"one": one, "two": two}, time.monotonic()
         # What the makers of the worksheets refuse each other is not the quota's matter.
         await _append_and_write(one, "one", 0)
         before, number = google.refused, 0
-        while time.monotonic() < begun + 8:
+        while time.monotonic() < started_at + 8:
             number += 1
             await asyncio.gather(*(_append_and_write(sheets, name, number) for name, sheets in hosts.items()))
             status = await one("status")
@@ -545,7 +545,7 @@ async def test_a_spreadsheet_that_is_not_there_is_told(
     async with at_google(tmp_path, google, private_key, spreadsheet=number) as sheets:
         await sheets("log.append", event="one")
         synced = await sheets("sync")
-        assert f"there is no spreadsheet '{number}'" in synced["error"]
+        assert f"the spreadsheet '{number}' is missing" in synced["error"]
         assert synced["pending"] == 1
 
 

@@ -47,7 +47,7 @@ class Model:
         self.now = 1e9
         self.outcomes: list[Outcome] = []
         self.meanwhile: Callable[[], Awaitable[None]] | None = None
-        """Is run while a call is under way."""
+        """Runs during a call."""
         self.tables: dict[str, list[Cells]] = {name: [] for name in tabs}
         self._tabs = tabs
         self._late: list[tuple[float, Callable[[], None]]] = []
@@ -212,7 +212,7 @@ class History:
             case "read", tab:
                 rows = (await self.worker.writer._book.rows([tab]))[tab]
                 assert not isinstance(rows, Exception)
-                await run(lambda c: workbook.take(c, tab, rows))
+                await run(lambda c: workbook.replace(c, tab, rows))
             case "time", seconds:
                 self.model.passes(seconds)
             case "write", outcomes, meanwhile:

@@ -116,7 +116,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
     ("log.append", {"rows": [{"event": "a"}] * 10_001}, "rows", "length <= 10000"),
     ("log.tail", {"limit": 0}, "limit", ">= 1"),
     ("states.increment", {"name": "text"}, "name", "not a number"),
-    ("states.increment", {"name": "huge", "by": 1e308}, "by", "no number"),
+    ("states.increment", {"name": "huge", "by": 1e308}, "by", "too large for a cell"),
     ("states.set", {"name": "n"}, "value", "missing"),
     ("export", {"tab": "user"}, "tab", "user"),
     ("sync", {"to": "google"}, "to", "set spreadsheet in [handlers.sheets]"),
@@ -248,11 +248,11 @@ async def test_a_tab_is_exported_as_csv_and_formulas_are_made_harmless(tmp_path:
         ({"spreadsheet": "https://example.org/x y"}, {}, "neither a URL of a spreadsheet"),
         ({"users_tab": "log"}, {}, "three different names"),
         ({"log_columns": ["text"]}, {}, "log_columns: 'text'"),
-        ({"backend": "google"}, {}, "no spreadsheet is named"),
-        ({"backend": "google", "spreadsheet": "abc"}, {}, "no credentials are there: set GOOGLE_SERVICE"),
+        ({"backend": "google"}, {}, "spreadsheet is missing: set spreadsheet"),
+        ({"backend": "google", "spreadsheet": "abc"}, {}, "credentials are missing: set GOOGLE_SERVICE"),
         ({"credentials_file": "/nowhere/key.json"}, {}, "/nowhere/key.json cannot be read"),
-        ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": "hunter2"}, "is no JSON"),
-        ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": '{"private_key": "hunter2"}'}, "it has no client_email, token_uri"),
+        ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": "hunter2"}, "is not JSON"),
+        ({}, {"GOOGLE_SERVICE_ACCOUNT_JSON": '{"private_key": "hunter2"}'}, "client_email, token_uri missing"),
         ({}, {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/adc.json"}, "GOOGLE_APPLICATION_CREDENTIALS: "),
     ],
 )
@@ -276,7 +276,7 @@ async def test_a_file_that_is_none_or_of_another_version_or_in_use_is_told(tmp_p
     directory = tmp_path / "data/sheets"
     directory.mkdir(parents=True)
     path = directory / store.FILE_NAME
-    path.write_text("this is no database, but a text that is long enough for a header " * 20)
+    path.write_text("this is not a database, but a text that is long enough for a header " * 20)
     async with local(tmp_path) as sheets:
         assert "restore it from a backup" in (await error_of(sheets("status"))).message
     path.unlink()
@@ -325,7 +325,7 @@ async def test_what_waits_is_neither_sorted_nor_searched_through_however_much_it
 async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> None:
     # Root may write into any: a directory where a file should be stops it, too.
     (tmp_path / "sheets.lock").mkdir()
-    with pytest.raises(ConfigError, match="cannot be written: Is a directory; data_dir has to be writable"):
+    with pytest.raises(ConfigError, match="cannot be written: Is a directory; data_dir must be writable"):
         await Store(tmp_path, lambda _: None).open()
 
 
@@ -350,7 +350,7 @@ async def test_two_workers_never_have_one_file(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(store, "LOCK_WAIT", 0.1)
     first, second = Store(tmp_path, lambda _: None), Store(tmp_path, lambda _: None)
     await first.open()
-    with pytest.raises(ConfigError, match="data_dir of its own"):
+    with pytest.raises(ConfigError, match="use a separate data_dir"):
         await second.open()
     await first.close()
     # One that goes is waited for.
@@ -382,10 +382,10 @@ async def test_one_piece_of_work_that_fails_leaves_nothing_and_keeps_no_other_ba
     rows = await kept.run(lambda connection: connection.execute("SELECT key FROM outbox").fetchall())
     assert rows == [("a",), ("b",)]
     assert counts[-1] == 2
-    # A disk that is full, or gone: who asked is told, and the next one may go through.
+    # If the disk is full or missing, the job fails, and the next one may succeed.
     limit = "PRAGMA max_page_count=1"
     await kept.run(lambda connection: connection.execute(limit))
-    full = "database or disk is full; nothing of this request was taken"
+    full = "database or disk is full; nothing of this request is stored"
     with pytest.raises(OutOfResources, match=full):
         await kept.run(lambda connection: connection.execute(insert, ("x" * 10**6,)))
     await kept.run(lambda connection: connection.execute("PRAGMA max_page_count=100000"))
