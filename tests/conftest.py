@@ -26,6 +26,8 @@ def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iter
                 patch.delenv(name)
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("xdg-data")))
         patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
+        # Compiling the SDKs takes minutes, of each host that a test starts; tests of the compiler enable it.
+        patch.setenv("HANDLER_HOST_WORKERS__COMPILE_LEAN", "false")
         yield
 
 

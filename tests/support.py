@@ -215,7 +215,7 @@ async def supervisor_harness(
     config = Config(
         server=ServerConfig(**(server or {})),
         memory=MemoryConfig(**(memory or {})),
-        workers=WorkersConfig(**(workers or {})),
+        workers=WorkersConfig(**{"compile_lean": False, **(workers or {})}),
         defaults=HandlerPolicy(**{"preload": (), "stop_grace": 2.0, **(policy or {})}),
         catalog=CatalogConfig(roots=(root,), include_sys_path=installed),
         data_dir=data_dir,

@@ -56,13 +56,14 @@ class Installed:
             (self.root / "lean_sdk" / file).write_text(text)
         (self.root / f"lean_sdk-{version}.dist-info").mkdir(exist_ok=True)
 
-    def compile(self, eager: tuple[str, ...] = ()) -> None:
+    def compile(self, *, version: str = "1.0", eager: tuple[str, ...] = ()) -> None:
         """Compile the SDK, as the command does."""
-        compile_package("lean_sdk", eager=eager, cache=self.cache)
+        compile_package("lean_sdk", version=version, eager=eager, cache=self.cache)
 
-    def run(self, **policy: Any) -> Any:
+    def run(self, *, compiles: bool = False, memory: dict[str, Any] | None = None, **policy: Any) -> Any:
         """Run a supervisor over the directory."""
-        return supervisor_harness(self.root, environ=self.environ, policy=policy)
+        workers = {"compile_lean": compiles}
+        return supervisor_harness(self.root, environ=self.environ, policy=policy, workers=workers, memory=memory)
 
 
 @pytest.fixture
@@ -117,7 +118,7 @@ async def test_another_version_is_eager_with_one_line_and_lazy_by_force(
 ) -> None:
     caplog.set_level(logging.INFO)
     installed.install(version="1.1")
-    installed.compile()
+    installed.compile(version="1.1")
     async with installed.run() as running:
         assert await loaded(running) == EAGER
         lines = [record.message for record in caplog.records if "imported eagerly" in record.message]
@@ -174,3 +175,72 @@ async def test_after_a_deferred_import_has_failed_the_next_activation_is_eager(
         assert await loaded(running) == EAGER
         await within(running.supervisor.unload("leaner"))
         assert await loaded(running) == EAGER
+
+
+COMPILED = "leaner: lean imports from its next activation (compiled lean_sdk in "
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_the_first_activation_has_the_packages_compiled_for_the_next(
+    installed: Installed, caplog: pytest.LogCaptureFixture, isolation: str
+) -> None:
+    caplog.set_level(logging.INFO)
+    installed.install()
+    async with installed.run(compiles=True, isolation=isolation) as running:
+        assert await loaded(running) == EAGER
+        await until(lambda: COMPILED in caplog.text)
+        await within(running.supervisor.unload("leaner"))
+        assert await loaded(running) == LAZY
+    assert caplog.text.count("imported eagerly") == 1
+
+
+async def test_without_a_writable_cache_the_code_is_beside_the_state_of_the_host(
+    installed: Installed, caplog: pytest.LogCaptureFixture, tmp_path: Path
+) -> None:
+    caplog.set_level(logging.INFO)
+    installed.install()
+    installed.environ["LEAN_CACHE"] = "/dev/null/lean"
+    memory = {"state_file": tmp_path / "state" / "memory.json"}
+    async with installed.run(compiles=True, memory=memory) as running:
+        assert await loaded(running) == EAGER
+        await until(lambda: COMPILED in caplog.text)
+        await within(running.supervisor.unload("leaner"))
+        assert await loaded(running) == LAZY
+    assert list((tmp_path / "state" / "lean").rglob("lean_sdk@1.0/index"))
+
+
+async def test_a_package_that_cannot_be_compiled_is_reported_once(
+    installed: Installed, caplog: pytest.LogCaptureFixture
+) -> None:
+    installed.install()
+    installed.environ["LEAN_CACHE"] = "/dev/null/lean"
+    async with installed.run(compiles=True) as running:
+        for _ in range(2):
+            assert await loaded(running) == EAGER
+            await until(lambda: "cannot be made: Not a directory" in caplog.text)
+            await within(running.supervisor.unload("leaner"))
+    (warning,) = [record.message for record in caplog.records if "stay eager" in record.message]
+    assert warning.startswith("leaner: some packages stay eager until the host restarts: lean_sdk: cannot be compiled")
+
+
+async def test_a_host_that_closes_ends_the_compilation(installed: Installed) -> None:
+    installed.install()
+    functions = "".join(f"def function_{number}(): return {number}\n" for number in range(20_000))
+    (installed.root / "lean_sdk" / "large.py").write_text(functions)
+    async with installed.run(compiles=True) as running:  # which fails if a process is left
+        assert await loaded(running) == EAGER
+    assert not list(installed.cache.rglob("index"))
+
+
+async def test_an_upgrade_in_place_is_compiled_again(installed: Installed, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    installed.install()
+    installed.compile()
+    (installed.root / "lean_sdk-1.0.dist-info").rmdir()
+    installed.install(manifest='packages = ["lean-sdk==1.1"]', version="1.1")
+    async with installed.run(compiles=True) as running:
+        assert await loaded(running) == EAGER
+        await until(lambda: COMPILED in caplog.text)
+        await within(running.supervisor.unload("leaner"))
+        assert await loaded(running) == LAZY
+    assert [path.parent.name for path in installed.cache.rglob("index")] == ["lean_sdk@1.1"]

@@ -97,9 +97,9 @@ def test_a_directory_that_others_can_write_is_refused(stored: tuple[PackageCache
 
 
 def test_the_directory_is_of_the_interpreter_and_of_the_eager_modules(tmp_path: Path) -> None:
-    plain = package_directory(tmp_path, "pkg", [])
-    assert plain == package_directory(tmp_path, "pkg", ["other.module"])
-    assert plain != package_directory(tmp_path, "pkg", ["pkg.module"])
+    plain = package_directory(tmp_path, "pkg", "", [])
+    assert plain == package_directory(tmp_path, "pkg", "", ["other.module"])
+    assert plain != package_directory(tmp_path, "pkg", "", ["pkg.module"])
 
 
 def test_a_package_that_is_not_compiled_stays_eager_and_says_so(workshop: Workshop) -> None:
@@ -126,7 +126,7 @@ def test_a_changed_module_is_imported_as_it_is_now(workshop: Workshop) -> None:
 def test_an_interrupted_compilation_leaves_the_package_eager(workshop: Workshop) -> None:
     workshop.write(FILES)
     workshop.compile()
-    PackageCache(package_directory(workshop.cache, "pkg", ())).create()
+    PackageCache(package_directory(workshop.cache, "pkg", "", ())).create()
     probe = f"""
         from handler_host.lean import install
         print(*install(["pkg"], cache=Path({str(workshop.cache)!r})).eager.values())

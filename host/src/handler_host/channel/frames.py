@@ -51,6 +51,8 @@ class LeanImports(msgspec.Struct, frozen=True, kw_only=True):
     """Whether versions that were not checked are lazy too."""
     cache: str | None = None
     """Directory of the compiled code; None: the default of the worker's interpreter."""
+    fallback_cache: str | None = None
+    """Another directory, for what is not compiled in the first."""
 
 
 class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
@@ -162,6 +164,8 @@ class Ready(_Frame, frozen=True, tag=16):
     operations: tuple[OperationInfo, ...]
     import_seconds: float
     activate_seconds: float
+    uncompiled: tuple[str, ...] = ()
+    """Packages that could be lean, but are not compiled."""
 
 
 class Failed(_Frame, frozen=True, tag=17):

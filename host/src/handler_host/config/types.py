@@ -154,6 +154,12 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     """
     output_lines_per_second: Count = 200
     """Lines per second of a worker's output to log; lines beyond are counted."""
+    compile_lean: bool = True
+    """Whether to compile packages for lean imports after a handler's first activation.
+
+    A process at idle priority compiles them once; later activations are lean
+    ([how](../explanation/lean.md)).
+    """
 
 
 class CatalogConfig(Section, frozen=True, kw_only=True):

@@ -8,10 +8,10 @@ import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 
-from handler_host.lean.cache import CacheError, default_directory
+from handler_host.lean.cache import CacheError
 from handler_host.lean.checker import CheckFailed, Report, check
 from handler_host.lean.compiler import PackageMissing, compile_package
-from handler_host.lean.requirement import parse_requirement
+from handler_host.lean.requirement import select_packages
 
 SHOWN = 20
 """Differences that are printed of each kind."""
@@ -24,7 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     compiling = commands.add_parser("compile", help="write the lean code of packages into the cache")
     compiling.add_argument("packages", nargs="*", metavar="PACKAGE", help="openai, or openai==2.54.0")
     compiling.add_argument("--eager", action="append", default=[], metavar="MODULE", help="never defer its import")
-    compiling.add_argument("--cache", type=Path, default=None, help=f"directory (now {default_directory()})")
+    compiling.add_argument("--cache", type=Path, default=None, help="directory of the compiled code")
     compiling.add_argument(
         "--manifest",
         action="append",
@@ -50,24 +50,28 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _compile_all(options: argparse.Namespace) -> int:
-    jobs: dict[tuple[str, tuple[str, ...]], None] = {}
+    jobs: dict[tuple[str, str, tuple[str, ...]], None] = {}
     wanted = [(options.packages, options.eager)]
     for path in options.manifest:
         note = tomllib.loads(path.read_text(encoding="utf-8")).get("lean", {})
         wanted.append((note.get("packages", []), note.get("eager", [])))
-    for packages, eager in wanted:
-        for text in packages:
-            for name in parse_requirement(text).packages if "==" in text else (text,):
-                jobs[name, tuple(sorted(module for module in eager if f"{module}.".startswith(f"{name}.")))] = None
+    for texts, eager in wanted:
+        selection = select_packages(text for text in texts if "==" in text)
+        for name, reason in selection.unchecked.items():
+            _print(f"{name}: {reason}; not compiled")
+        unversioned = dict.fromkeys((text for text in texts if "==" not in text), "")
+        for name, version in {**unversioned, **selection.packages}.items():
+            own = tuple(sorted(module for module in eager if f"{module}.".startswith(f"{name}.")))
+            jobs[name, version, own] = None
     if not jobs:
         raise ValueError("nothing to compile; name packages, or a handler.toml with --manifest")
-    for name, eager in jobs:
-        _compile(name, eager, options.cache)
+    for name, version, eager in jobs:
+        _compile(name, version, eager, options.cache)
     return 0
 
 
-def _compile(name: str, eager: Sequence[str], cache: Path | None) -> None:
-    compiled = compile_package(name, eager=eager, cache=cache)
+def _compile(name: str, version: str, eager: Sequence[str], cache: Path | None) -> None:
+    compiled = compile_package(name, version=version, eager=eager, cache=cache)
     stay = f"; {len(compiled.eager)} modules stay eager" if compiled.eager else ""
     _print(f"{name}: {compiled.lazy_names} lazy names in {compiled.rewritten} of {compiled.modules} modules{stay}")
 

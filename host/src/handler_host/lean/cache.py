@@ -10,10 +10,11 @@ from __future__ import annotations
 import hashlib
 import marshal
 import os
+import shutil
 import stat
 import struct
 import sys
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +26,16 @@ REWRITER = 1
 _MAGIC = b"lean\x01"
 _HEADER = struct.Struct("<5s q q 16s 16s")
 _INDEX = "index"
+_ORIGIN = "origin"
+"""File that names the path of the package from which a directory was compiled."""
 
 
 class CacheError(Exception):
     """A directory of the cache cannot be used; the message says why."""
+
+
+class NotCompiled(CacheError):
+    """A package has no directory in the cache."""
 
 
 class Entry(NamedTuple):
@@ -51,22 +58,38 @@ class Entry(NamedTuple):
     """Where those are defined: names by module."""
 
 
-def default_directory() -> Path:
-    """Return where the cache is: ``$LEAN_CACHE``, else in the virtual environment, else in the user's cache."""
+def default_directories() -> list[Path]:
+    """Return where compiled code may be, the preferred directory first.
+
+    ``$LEAN_CACHE`` alone if it is set; else the virtual environment's ``var/lean``, then the user's cache.
+    """
     named = os.environ.get(CACHE_VARIABLE)
     if named:
-        return Path(named)
-    if sys.prefix != sys.base_prefix:
-        return Path(sys.prefix, "var", "lean")
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "lean")
+        return [Path(named)]
+    directories = [Path(sys.prefix, "var", "lean")] if sys.prefix != sys.base_prefix else []
+    user_cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    if os.path.isabs(user_cache):
+        directories.append(Path(user_cache, "lean"))
+    return directories
 
 
-def package_directory(root: Path, package: str, eager: Collection[str]) -> Path:
-    """Return the directory of one package: of this interpreter, this rewriter, and these eager modules."""
+def as_directories(cache: Path | Iterable[Path] | None) -> list[Path]:
+    """Return one directory, several, or the default ones as a list."""
+    if cache is None:
+        return default_directories()
+    return [cache] if isinstance(cache, Path) else list(cache)
+
+
+def package_directory(root: Path, package: str, version: str, eager: Collection[str]) -> Path:
+    """Return the directory of one package in one version: of this interpreter, this rewriter, and these eager modules.
+
+    ``version`` may be ``""`` if the package never changes. A rewritten module depends on other modules of the
+    package, so that the hash of its own source does not tell one version from another.
+    """
     python = f"{sys.implementation.cache_tag}-{sys.hexversion:x}-O{sys.flags.optimize}-r{REWRITER}"
     own = sorted(name for name in eager if name == package or name.startswith(f"{package}."))
     suffix = f"-{_digest(','.join(own).encode()).hex()[:8]}" if own else ""
-    return root / python / f"{package}{suffix}"
+    return root / python / f"{package}{f'@{version}' if version else ''}{suffix}"
 
 
 class PackageCache:
@@ -90,7 +113,8 @@ class PackageCache:
     def create(self) -> None:
         """Make the directory, for this user only; raises :class:`CacheError`."""
         try:
-            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Readable for all: an image is built by root, and runs as another user.
+            self._directory.mkdir(mode=0o755, parents=True, exist_ok=True)
         except OSError as error:
             raise CacheError(f"{self._directory} cannot be made: {error.strerror}") from error
         _check_owner(self._directory)
@@ -98,6 +122,15 @@ class PackageCache:
             raise CacheError(f"{self._directory} is not writable")
         # An index of an earlier run must not vouch for a set of entries that is half new.
         (self._directory / _INDEX).unlink(missing_ok=True)
+
+    def remove_replaced(self, package: str, origin: Path) -> None:
+        """Remove what was compiled from other versions of the package that were installed in the same place."""
+        place = str(origin).encode()
+        for sibling in self._directory.parent.glob(f"{package}@*"):
+            is_other_version = sibling.name.split("-")[0] != self._directory.name.split("-")[0]
+            if is_other_version and _read(sibling / _ORIGIN) == place:
+                shutil.rmtree(sibling, ignore_errors=True)
+        _write(self._directory / _ORIGIN, place)
 
     def finish(self, index: Mapping[str, tuple[str, ...]]) -> None:
         """Write the index, which makes the entries valid."""
@@ -146,7 +179,7 @@ def _check_owner(directory: Path) -> None:
     try:
         status = os.lstat(directory)
     except FileNotFoundError:
-        raise CacheError("not compiled; run 'python -m handler_host.lean compile'") from None
+        raise NotCompiled("not compiled; run 'python -m handler_host.lean compile'") from None
     except OSError as error:
         raise CacheError(f"{directory} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):

@@ -8,11 +8,11 @@ from __future__ import annotations
 import ast
 import importlib.machinery
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from handler_host.lean.cache import CacheError, Entry, PackageCache, default_directory, package_directory
+from handler_host.lean.cache import CacheError, Entry, PackageCache, as_directories, package_directory
 from handler_host.lean.exports import Source
 from handler_host.lean.rewrite import NotRewritten, Rewriter, imported_modules
 
@@ -64,16 +64,30 @@ def _walk(directory: Path, package: str, sources: dict[str, Source]) -> None:
             sources.setdefault(f"{package}.{stem}", Source(Path(item.path), False))
 
 
-def compile_package(package: str, *, eager: Collection[str] = (), cache: Path | None = None) -> Compiled:
-    """Write the rewritten code of all modules of a package; raises :class:`PackageMissing` and ``CacheError``."""
+def compile_package(
+    package: str,
+    *,
+    version: str = "",
+    eager: Collection[str] = (),
+    cache: Path | Iterable[Path] | None = None,
+    on_module: Callable[[], None] | None = None,
+) -> Compiled:
+    """Write the rewritten code of all modules of a package; raises :class:`PackageMissing` and ``CacheError``.
+
+    ``cache`` is a directory, or several, of which the first that can be written is used
+    (default: :func:`.cache.default_directories`). ``on_module`` is called before each module.
+    """
     sources = find_sources(package)
-    store = PackageCache(package_directory(default_directory() if cache is None else cache, package, eager))
-    store.create()
+    store = _create_store(package, version, eager, cache)
+    if version and sources:
+        store.remove_replaced(package, next(iter(sources.values())).path)
     rewriter = Rewriter(sources, eager)
     reached: set[str] = set()
     rewritten = lazy_names = 0
     stay: dict[str, str] = {}
     for name, (path, is_package) in sources.items():
+        if on_module is not None:
+            on_module()
         try:
             data = path.read_bytes()
             reached |= imported_modules(ast.parse(data, path), name, is_package)
@@ -90,6 +104,21 @@ def compile_package(package: str, *, eager: Collection[str] = (), cache: Path | 
             lazy_names += len(entry.table)
     store.finish(_children(reached, sources))
     return Compiled(package, len(sources), rewritten, lazy_names, stay)
+
+
+def _create_store(
+    package: str, version: str, eager: Collection[str], cache: Path | Iterable[Path] | None
+) -> PackageCache:
+    failures: list[str] = []
+    for root in as_directories(cache):
+        store = PackageCache(package_directory(root, package, version, eager))
+        try:
+            store.create()
+        except CacheError as error:
+            failures.append(str(error))
+        else:
+            return store
+    raise CacheError("; ".join(failures) or "no directory for compiled code; set LEAN_CACHE")
 
 
 def _store(store: PackageCache, name: str, path: Path, data: bytes, entry: Entry) -> None:

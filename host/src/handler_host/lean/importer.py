@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import importlib.machinery
 import sys
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from handler_host.lean import native
-from handler_host.lean.cache import CacheError, PackageCache, default_directory, package_directory
+from handler_host.lean.cache import CacheError, NotCompiled, PackageCache, as_directories, package_directory
 from handler_host.lean.runtime import FailureCallback, adopt, execute, name_owners, observe_failures
 
 
@@ -26,7 +26,9 @@ class Installation(NamedTuple):
     """The packages that stay as they are, and why."""
 
 
-class _Package(NamedTuple):
+class LeanPackage(NamedTuple):
+    """The compiled code of one package."""
+
     cache: PackageCache
     children: dict[str, tuple[str, ...]]
 
@@ -34,7 +36,7 @@ class _Package(NamedTuple):
 class LeanLoader(importlib.machinery.SourceFileLoader):
     """A loader of one module that takes its rewritten code, else runs as it is written."""
 
-    def __init__(self, name: str, path: str, package: _Package) -> None:
+    def __init__(self, name: str, path: str, package: LeanPackage) -> None:
         super().__init__(name, path)
         self._package = package
 
@@ -54,7 +56,7 @@ class LeanFinder:
     """A finder, on ``sys.meta_path``, of the modules of allowed packages."""
 
     def __init__(self) -> None:
-        self.packages: dict[str, _Package] = {}
+        self.packages: dict[str, LeanPackage] = {}
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -68,7 +70,7 @@ class LeanFinder:
             spec.loader = LeanLoader(spec.loader.name, spec.loader.path, package)
         return spec
 
-    def _package_of(self, name: str) -> _Package | None:
+    def _package_of(self, name: str) -> LeanPackage | None:
         while name:
             package = self.packages.get(name)
             if package is not None:
@@ -78,44 +80,58 @@ class LeanFinder:
 
 
 def install(
-    packages: Iterable[str],
+    packages: Iterable[str] | Mapping[str, str],
     *,
     eager: Collection[str] = (),
-    cache: Path | None = None,
+    cache: Path | Iterable[Path] | None = None,
     on_failure: FailureCallback | None = None,
 ) -> Installation:
     """Make the imports of ``packages`` lazy, as far as they are compiled; call it before they are imported.
 
-    ``packages`` are names like ``openai`` or ``google.generativeai``. ``eager`` are modules
-    whose import has effects that others need: nobody defers them. It must be what they were compiled
-    with. ``cache`` is the directory of the compiled code (:func:`.cache.default_directory`).
+    ``packages`` are names like ``openai`` or ``google.generativeai``; a mapping has the version
+    of each that was compiled. ``eager`` are modules whose import has effects that others need, and
+    which are not deferred. It must be what they were compiled with. ``cache`` is the directory of the
+    compiled code, or several that are searched in order (default: :func:`.cache.default_directories`).
     ``on_failure`` is called with name, module and error of each deferred import that fails.
     A package that is not compiled stays as it is, and the result says so; modules that are
     imported already stay too.
     """
-    wanted = list(dict.fromkeys(packages))
+    wanted = dict(packages) if isinstance(packages, Mapping) else dict.fromkeys(packages, "")
     if native.is_supported():
-        native.enable(wanted, eager)
+        native.enable(list(wanted), eager)
         return Installation(tuple(wanted), {})
-    root = default_directory() if cache is None else cache
+    roots = as_directories(cache)
     finder = _finder()
     if on_failure is not None:
         observe_failures(on_failure)
     lean, skipped = [], {}
-    for name in wanted:
-        store = PackageCache(package_directory(root, name, eager))
+    for name, version in wanted.items():
         try:
-            index = store.open()
+            found = open_package(roots, name, version, eager)
         except CacheError as error:
             skipped[name] = str(error)
             continue
-        finder.packages[name] = _Package(store, index)
-        for package, children in index.items():
+        finder.packages[name] = found
+        for package, children in found.children.items():
             module = sys.modules.get(package)
             if module is not None:
                 adopt(module, children)
         lean.append(name)
     return Installation(tuple(lean), skipped)
+
+
+def open_package(roots: Iterable[Path], name: str, version: str, eager: Collection[str]) -> LeanPackage:
+    """Open the compiled code of a package in the first directory that has it; raises ``CacheError``."""
+    failure: CacheError = NotCompiled("not compiled; run 'python -m handler_host.lean compile'")
+    for root in roots:
+        store = PackageCache(package_directory(root, name, version, eager))
+        try:
+            return LeanPackage(store, store.open())
+        except NotCompiled:
+            continue
+        except CacheError as error:
+            failure = error
+    raise failure
 
 
 def _finder() -> LeanFinder:

@@ -39,6 +39,33 @@ def parse_requirement(text: str) -> Requirement:
     return Requirement(distribution, version, tuple(listed))
 
 
+class Selection(NamedTuple):
+    """The packages of some requirements, by their installed versions."""
+
+    packages: dict[str, str]
+    """Packages that may be lean, with the version that is installed."""
+    unchecked: dict[str, str]
+    """Packages in a version that was not checked, and which."""
+
+
+def select_packages(requirements: Iterable[str], *, any_version: bool = False) -> Selection:
+    """Return the packages that may be lean; ``any_version`` admits versions that were not checked.
+
+    Distributions that are not installed are left out.
+    """
+    parsed = [parse_requirement(text) for text in requirements]
+    installed = installed_versions({requirement.distribution for requirement in parsed})
+    packages: dict[str, str] = {}
+    unchecked: dict[str, str] = {}
+    for distribution, version, names in parsed:
+        found = installed.get(distribution)
+        if found == version or (found is not None and any_version):
+            packages |= dict.fromkeys(names, found)
+        elif found is not None:
+            unchecked |= dict.fromkeys(names, f"installed is {found}, checked {version}")
+    return Selection(packages, {name: reason for name, reason in unchecked.items() if name not in packages})
+
+
 def check_module_name(name: str) -> None:
     """Raise ``ValueError`` if ``name`` cannot be the name of a module."""
     if _MODULE.fullmatch(name) is None:

@@ -24,6 +24,7 @@ from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
+from handler_host.workers.lean_compiler import LeanCompiler, fallback_cache, lean_job
 from handler_host.workers.worker import LaunchSpec, MakeCallRunner
 
 
@@ -62,6 +63,30 @@ def check_all_settings(config: Config, catalog: Catalog) -> None:
         check_configured(entry.manifest, config, name)
 
 
+def python_of(policy: HandlerPolicy, entry: CatalogEntry) -> str | None:
+    """Return the interpreter of a handler's worker; None: that of the host."""
+    return str(policy.python) if policy.python is not None else entry.python
+
+
+def lean_imports_of(
+    config: Config, policy: HandlerPolicy, entry: CatalogEntry, environ: Mapping[str, str]
+) -> LeanImports | None:
+    """Return the packages whose imports the handler's worker defers, or None if all imports are eager."""
+    # Inline, the hook would change the host's own imports.
+    if policy.lean == "off" or policy.isolation == "inline" or entry.manifest is None:
+        return None
+    note = entry.manifest.lean
+    if not note.packages:
+        return None
+    return LeanImports(
+        requirements=note.packages,
+        eager=note.eager,
+        any_version=policy.lean == "force",
+        cache=environ.get(CACHE_VARIABLE),
+        fallback_cache=fallback_cache(config.memory.state_file),
+    )
+
+
 class LaunchSpecBuilder:
     """Builds launch specifications, and owns the launchers.
 
@@ -77,6 +102,7 @@ class LaunchSpecBuilder:
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
         self._exec: dict[str | None, Launcher] = {}
+        self._compiler = LeanCompiler(self._environment)
         self._lean_failures: set[tuple[str, str]] = set()
         """Handlers, with their versions, in which a deferred import has failed: their imports stay eager."""
 
@@ -108,7 +134,8 @@ class LaunchSpecBuilder:
         self._fork.reconfigure(config.preload(), config.workers.linger)
 
     async def close(self) -> None:
-        """Close the launchers, and end the processes that they have started."""
+        """Close the launchers and the compiler, and end the processes that they have started."""
+        await self._compiler.close()
         launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
         for launcher in launchers:
             await launcher.close()
@@ -124,6 +151,7 @@ class LaunchSpecBuilder:
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
+        lean = self._lean_imports(policy, entry)
         return LaunchSpec(
             generation=generation,
             worker=WorkerSpec(
@@ -139,10 +167,10 @@ class LaunchSpecBuilder:
                 log_level=level_of(self._config.log, entry.name),
                 memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
-                lean=self._lean_imports(policy, entry),
+                lean=lean,
             ),
             policy=policy,
-            launcher=self._launcher(policy, entry.python),
+            launcher=self._launcher(policy, entry),
             limits=ChannelLimits(
                 max_frame=workers.max_frame,
                 window=workers.window,
@@ -152,22 +180,19 @@ class LaunchSpecBuilder:
             ),
             output_lines_per_second=workers.output_lines_per_second,
             on_log=lambda record: self._log_record(entry, generation, record),
+            on_uncompiled=functools.partial(self._compile_lean, entry, policy, lean),
             make_call_runner=functools.partial(self.make_call_runner, entry.name) if self.make_call_runner else None,
         )
 
     def _lean_imports(self, policy: HandlerPolicy, entry: CatalogEntry) -> LeanImports | None:
-        # Inline, the hook would change the host's own imports.
-        if policy.lean == "off" or policy.isolation == "inline" or entry.manifest is None:
+        if (entry.name, entry.version) in self._lean_failures and policy.lean != "force":
             return None
-        note, is_forced = entry.manifest.lean, policy.lean == "force"
-        if not note.packages or ((entry.name, entry.version) in self._lean_failures and not is_forced):
-            return None
-        return LeanImports(
-            requirements=note.packages,
-            eager=note.eager,
-            any_version=is_forced,
-            cache=self._environ.get(CACHE_VARIABLE),
-        )
+        return lean_imports_of(self._config, policy, entry, self._environ)
+
+    def _compile_lean(self, entry: CatalogEntry, policy: HandlerPolicy, lean: LeanImports | None) -> None:
+        if lean is not None and self._config.workers.compile_lean:
+            job = lean_job(lean, entry.paths, compile=True, is_background=True)
+            self._compiler.request(entry.name, python_of(policy, entry), job)
 
     def _log_record(self, entry: CatalogEntry, generation: int, record: Log) -> None:
         fields: dict[str, object] = {"handler": entry.name, "generation": generation, "logger": record.logger}
@@ -177,11 +202,10 @@ class LaunchSpecBuilder:
             self._lean_failures.add((entry.name, entry.version))
         logging.getLogger(f"handler.{entry.name}").log(record.level, "%s", record.message, extra={"fields": fields})
 
-    def _launcher(self, policy: HandlerPolicy, own_python: str | None) -> Launcher:
-        """Return the launcher of a handler; ``own_python`` is the interpreter of its own environment, if it has one."""
+    def _launcher(self, policy: HandlerPolicy, entry: CatalogEntry) -> Launcher:
         if policy.isolation == "inline":
             return self._inline
-        python = str(policy.python) if policy.python is not None else own_python
+        python = python_of(policy, entry)
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork
         if python not in self._exec:

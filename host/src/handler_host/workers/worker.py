@@ -64,6 +64,8 @@ class LaunchSpec(msgspec.Struct, frozen=True):
     limits: ChannelLimits
     output_lines_per_second: int
     on_log: Callable[[Log], None]
+    on_uncompiled: Callable[[], None]
+    """Called if the worker becomes ready with packages that could be lean, but are not compiled."""
     make_call_runner: Callable[[Channel], HandlerCallRunner] | None = None
     """Makes the runner of the dispatches that the worker makes itself."""
 
@@ -190,6 +192,8 @@ class Worker:
             failure = await self._activate(self.channel, exiting)
             if failure is None:
                 self.ready_at = time.monotonic()
+                if self.ready is not None and self.ready.uncompiled:
+                    spec.on_uncompiled()
                 self._post(WorkerReady(self.generation))
                 await self._supervise(self.channel, exiting)
         finally:

@@ -7,34 +7,35 @@ from collections.abc import Callable
 from pathlib import Path
 
 from handler_host.channel import frames
-from handler_host.lean import install, parse_requirement
-from handler_host.lean.requirement import installed_versions
+from handler_host.lean import install
+from handler_host.lean.cache import default_directories
+from handler_host.lean.requirement import select_packages
 
 _log = logging.getLogger("handler_host.lean")
 
 
-def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], None]) -> None:
-    """Install the hook, before the handler is imported; log in one line which packages stay eager, and why."""
-    requirements = [parse_requirement(text) for text in lean.requirements]
-    installed = installed_versions({requirement.distribution for requirement in requirements})
-    packages: dict[str, None] = {}
-    unchecked: dict[str, str] = {}
-    for distribution, version, names in requirements:
-        found = installed.get(distribution)
-        if found == version or (found is not None and lean.any_version):
-            packages |= dict.fromkeys(names)
-        elif found is not None:
-            unchecked |= dict.fromkeys(names, f"installed is {found}, checked {version}")
+def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], None]) -> tuple[str, ...]:
+    """Install the hook before the handler is imported; return the packages that are not compiled.
+
+    Logs in one line which packages stay eager, and why.
+    """
+    selection = select_packages(lean.requirements, any_version=lean.any_version)
     result = install(
-        packages,
+        selection.packages,
         eager=lean.eager,
-        cache=Path(lean.cache) if lean.cache is not None else None,
+        cache=_directories(lean),
         on_failure=lambda name, module, error: _report_failure(send, name, module, error),
     )
-    stay = {**{name: reason for name, reason in unchecked.items() if name not in packages}, **result.eager}
+    stay = {**selection.unchecked, **result.eager}
     if stay:
         reasons = "; ".join(f"{name}: {reason}" for name, reason in stay.items())
         _log.info("some packages are imported eagerly (see docs/explanation/lean.md): %s", reasons)
+    return tuple(result.eager)
+
+
+def _directories(lean: frames.LeanImports) -> list[Path]:
+    directories = default_directories() if lean.cache is None else [Path(lean.cache)]
+    return directories if lean.fallback_cache is None else [*directories, Path(lean.fallback_cache)]
 
 
 def _report_failure(send: Callable[[frames.Log], None], name: str, module: str, error: BaseException) -> None:

@@ -78,12 +78,13 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
             _prepare_process(start.spec, host, fd)
         # Inline, the host's own modules keep precedence over a plugin's.
         add_import_paths(start.spec.paths, first=not inline)
+        uncompiled: tuple[str, ...] = ()
         if start.spec.lean is not None and not inline:
-            _make_imports_lazy(start.spec.lean, host)
+            uncompiled = _make_imports_lazy(start.spec.lean, host)
         context = _make_context(start, host)
         try:
             with nullcontext() if inline else reduced_gc():
-                await _activate(start.spec, context, host)
+                await _activate(start.spec, context, host, uncompiled)
         except LoadError as error:
             host.send(frames.Failed(error.reason, error.trace, error.out_of_memory))
             await host.drain()
@@ -112,10 +113,11 @@ def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> 
     prepare_forked_children(fd, host.note_fork)
 
 
-def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> None:
+def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> tuple[str, ...]:
+    """Return the packages that stay eager because they are not compiled."""
     from handler_host.workers.runtime.lean_imports import install_lean_imports  # only for handlers that are lean
 
-    install_lean_imports(lean, host.send)
+    return install_lean_imports(lean, host.send)
 
 
 def _make_context(start: frames.Start, host: HostConnection) -> Context:
@@ -131,7 +133,9 @@ def _make_context(start: frames.Start, host: HostConnection) -> Context:
     )
 
 
-async def _activate(spec: frames.WorkerSpec, context: Context, host: HostConnection) -> None:
+async def _activate(
+    spec: frames.WorkerSpec, context: Context, host: HostConnection, uncompiled: tuple[str, ...]
+) -> None:
     """Load the handler, run its activate hook, and report that it is ready; raises :class:`LoadError`."""
     started_at = time.monotonic()
     handler = load(spec)
@@ -145,6 +149,7 @@ async def _activate(spec: frames.WorkerSpec, context: Context, host: HostConnect
             operations=tuple(operation.info for operation in handler.operations.values()),
             import_seconds=imported_at - started_at,
             activate_seconds=time.monotonic() - imported_at,
+            uncompiled=uncompiled,
         )
     )
 
