@@ -131,6 +131,8 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
         command = [*prefix, sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(path)]
         # An empty state: data that other hosts and handlers stored on this machine would change the figures.
         own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
+        # What `make lean` has compiled is used; compiling in the background would change the figures, too.
+        own["HANDLER_HOST_WORKERS__COMPILE_LEAN"] = "false"
         with _running(command, own | (environment or {})) as server:
             yield server
 
