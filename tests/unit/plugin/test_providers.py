@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
@@ -12,6 +13,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from handler_host._internal.units import MAX_RETRY_AFTER_S
+from handler_host.http.errors import error_response
+from handler_host.plugin import error_from_document, error_from_response, find_error
 from handler_host.plugin.errors import (
     InvalidInput,
     UpstreamAuth,
@@ -108,7 +112,98 @@ def test_error_of_a_status(status: int, code: str) -> None:
     assert from_status(status, "text").code == code
 
 
+WORDS: dict[str, tuple[bytes, str]] = {
+    "OpenAI": (b'{"error": {"message": "too long", "type": "x", "code": null}}', "too long"),
+    "Anthropic": (b'{"type": "error", "error": {"type": "x", "message": "too long"}}', "too long"),
+    "Google": (b'[{"error": {"code": 400, "message": "too long", "status": "INVALID_ARGUMENT"}}]', "too long"),
+    "text": (b'{"error": "too long"}', "too long"),
+    "detail": (b'{"detail": "too long"}', "too long"),
+    "FastAPI": (b'{"detail": [{"loc": ["body", "n"], "msg": "too long", "type": "x"}]}', "body.n: too long"),
+    "message": (b'{"message": "too long"}', "too long"),
+    "vLLM": (b'{"object": "error", "message": "too long", "code": 400}', "too long"),
+    "errors": (b'{"errors": [{"message": "too long"}, {"message": "too old"}]}', "too long; too old"),
+    "nested": (b'{"error": {"message": {"error": "too long"}}}', "too long"),
+    "problem+json": (b'{"type": "about:blank", "title": "Bad", "detail": "too long"}', "too long"),
+    "a string": (b'"too long"', "too long"),
+    "another shape": (b'{"problem": {"text": "too long"}}', '{"problem": {"text": "too long"}}'),
+    "a page with a title": (b"<html><head><title>Too\n&amp; long</title></head><body>x</body></html>", "Too & long"),
+    "a page with a heading": (b"<html><h1>Too long</h1></html>", "Too long"),
+    "a page without either": (b"<html><style>p {}</style><p>Too <b>long</b></p><!-- x --></html>", "Too long"),
+    "plain text": (b"too long\n", "too long"),
+    "not UTF-8": (b'{"error": "too l\xffng"}', "too l\ufffdng"),
+    "half a pair": (b'{"error": "too l\\ud83dng"}', "too l?ng"),
+    "nothing": (b"", "no words"),
+    "nested too deeply": (b"[" * 100_000, "[[["),
+}
+
+
+class TestProvidersWords:
+    @pytest.mark.parametrize("name", WORDS)
+    def test_words_with_status_and_content_type(self, name: str) -> None:
+        body, words = WORDS[name]
+        error = error_from_response(400, {"content-type": "text/x"}, body)
+        assert error.code == "upstream_bad_request"
+        assert error.message.startswith("the provider refused the request (400, text/x): ")
+        assert words in error.message
+        assert "<" not in error.message
+
+    @pytest.mark.parametrize("name", ["text", "detail", "FastAPI", "message", "vLLM", "errors", "Google", "Anthropic"])
+    def test_an_error_with_status_200(self, name: str) -> None:
+        body, words = WORDS[name]
+        error = error_from_document(json.loads(body), content_type="application/json")
+        assert words in error.message
+        assert "200, application/json" in error.message
+
+    @pytest.mark.parametrize(
+        "document",
+        [{"choices": [], "message": "x"}, {"candidates": []}, {"id": "x"}, None, [], "error", {"error": None},
+         {"type": "message", "content": [], "message": "x"}, {"error": {}}],
+    )  # fmt: skip
+    def test_a_document_without_an_error(self, document: object) -> None:
+        assert find_error(document) is None
+
+    @pytest.mark.parametrize("status", [401, 403])
+    def test_a_key_is_not_repeated(self, status: int) -> None:
+        body = b'{"error": {"message": "Incorrect API key: sk-abcdef123456 or sk-ab***56; see the docs"}}'
+        message = error_from_response(status, {}, body).message
+        assert "sk-" not in message
+        assert ("see the docs" in message) == (status == 403)
+
+    def test_a_long_text_is_cut(self) -> None:
+        assert len(error_from_response(500, {}, b"x" * 1_000_000).message) < 700
+
+    @pytest.mark.parametrize("page", ["<h1>", "<title", "<", "<head>", "<!--", "<script>", "</h1>"])
+    def test_time_for_a_page_is_bounded(self, page: str) -> None:
+        start = time.process_time()
+        error_from_response(500, {}, page.encode() * 200_000)
+        assert time.process_time() - start < 2
+
+
 class TestRetryAfter:
+    @pytest.mark.parametrize("value", ["9" * 400, "1e999", "inf", "1e10", "Fri, 31 Dec 9999 23:59:59 GMT"])
+    def test_too_long(self, value: str) -> None:
+        expected = None if value == "inf" else MAX_RETRY_AFTER_S
+        assert parse_retry_after({"retry-after": value}) == expected
+
+    @pytest.mark.parametrize("value", ["-1", "-1e999", "nan", "+", ".", "1,5", "Mon, 99 Jan 1990 00:00:00 GMT"])
+    def test_no_time(self, value: str) -> None:
+        assert parse_retry_after({"retry-after": value}) is None
+        assert parse_retry_after({"retry-after-ms": value}) is None
+
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [(1e999, MAX_RETRY_AFTER_S), (10**400, MAX_RETRY_AFTER_S), (-1, 0), (float("nan"), None), (3, 3), (None, None)],
+    )
+    def test_errors_of_plugins_are_bounded(self, value: float | None, seconds: float | None) -> None:
+        """Infinity has no JSON and no header: the response would be a 500."""
+        error = UpstreamRateLimited("slow down", retry_after=value)
+        assert error.retry_after == seconds
+        response = error_response(error, "r")
+        assert response.status == 429
+        assert int(response.headers["Retry-After"]) <= MAX_RETRY_AFTER_S
+        assert isinstance(response.body, bytes)
+        assert json.loads(response.body)["error"].get("retry_after") == seconds
+
     def test_seconds_and_milliseconds(self) -> None:
         assert parse_retry_after({"retry-after": "2"}) == 2
         assert parse_retry_after({"retry-after-ms": "1500", "retry-after": "9"}) == 1.5

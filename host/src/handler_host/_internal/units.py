@@ -23,6 +23,8 @@ _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE
 
 MAX_SIZE = 2**63 - 1
 """The largest size in bytes: the range of the kernel's own counters."""
+MAX_RETRY_AFTER_S = 86400.0
+"""Longest wait, in seconds, that a client is asked for: a provider or a plugin may name any number."""
 
 
 def parse_duration(value: object) -> float:
@@ -49,6 +51,17 @@ def _seconds(value: object) -> float | None:
     if _DURATION.fullmatch(text) is None:
         return None
     return sum(float(number) * _SECONDS[unit] for number, unit in _STEP.findall(text))
+
+
+def bound_seconds(seconds: float) -> float | None:
+    """Return a wait between 0 and :data:`MAX_RETRY_AFTER_S` seconds, or None for NaN.
+
+    >>> bound_seconds(10**400), bound_seconds(-1.0)
+    (86400.0, 0.0)
+    """
+    if seconds != seconds:
+        return None
+    return float(max(0.0, min(seconds, MAX_RETRY_AFTER_S)))
 
 
 def parse_size(value: object) -> int:

@@ -23,6 +23,8 @@ from typing import Any, Generic, TypeVar
 
 import msgspec
 
+from handler_host._internal.text import repair_texts
+
 PROTOCOL_VERSION = 2
 """Checked when a worker reports ready: a worker in its own Python environment may have an older version."""
 
@@ -247,8 +249,12 @@ _encoder = msgspec.msgpack.Encoder()
 
 
 def encode(frame: HostFrame | WorkerFrame) -> bytes:
-    """Encode ``frame`` for the wire, with its length first."""
-    body = _encoder.encode(frame)
+    """Encode ``frame`` for the wire, with its length first; half a surrogate pair in a text becomes U+FFFD."""
+    try:
+        body = _encoder.encode(frame)
+    except UnicodeEncodeError:
+        # The text is a plugin's or a provider's, and the call must get a response.
+        body = _encoder.encode(repair_texts(msgspec.to_builtins(frame, builtin_types=(bytes,))))
     return HEADER.pack(len(body)) + body
 
 

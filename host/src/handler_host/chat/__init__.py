@@ -19,7 +19,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from handler_host.chat.completion_decoder import (
+        CompletionDecoder,
+        StreamDecoder,
+        decode_stream,
+        token_count,
+        usage_from,
+    )
     from handler_host.chat.conversion import accumulate, to_chunks
+    from handler_host.chat.finish_reasons import finish_reason_of
     from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.types import (
         AssistantMessage,
@@ -68,6 +76,7 @@ __all__ = [
     "ChatHandler",
     "ChatRequest",
     "ChatResponse",
+    "CompletionDecoder",
     "Content",
     "FinishChunk",
     "FinishReason",
@@ -87,6 +96,7 @@ __all__ = [
     "RefusalChunk",
     "RefusalPart",
     "ResponsePart",
+    "StreamDecoder",
     "SystemMessage",
     "TextChunk",
     "TextFormat",
@@ -103,14 +113,20 @@ __all__ = [
     "accumulate",
     "arguments_of",
     "content_text",
+    "decode_stream",
+    "finish_reason_of",
     "image_of",
     "raise_truncated",
     "to_chunks",
+    "token_count",
+    "usage_from",
     "validate_request",
 ]
 
 _MODULES = {
+    "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
     "conversion": ("accumulate", "to_chunks"),
+    "finish_reasons": ("finish_reason_of",),
     "handler": ("ChatHandler", "raise_truncated"),
     "validation": ("arguments_of", "image_of", "validate_request"),
 }

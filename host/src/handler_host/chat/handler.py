@@ -10,6 +10,7 @@ from typing import NoReturn
 
 from handler_host._internal.source_location import in_brackets, place_of
 from handler_host.chat.conversion import accumulate
+from handler_host.chat.stream_repair import StreamRepair
 from handler_host.chat.types import ChatChunk, ChatRequest, FinishChunk, FinishReason, TextChunk
 from handler_host.chat.validation import validate_request
 from handler_host.plugin.context import Context
@@ -59,21 +60,28 @@ class ChatHandler:
 
     @operation("chat", summary="Answer a chat, at once or as a stream.", collect=accumulate)
     async def chat(self, request: ChatRequest, call: CallInfo) -> AsyncIterator[ChatChunk]:
-        """Run :meth:`stream`, and end it with a finish reason if it has none."""
+        """Run :meth:`stream`, and end it with a finish reason if it has none.
+
+        Surrogate pairs that two chunks share are joined, and a tool call without an ID of its own gets one.
+        """
         validate_request(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
+        repair = StreamRepair()
         async with aclosing(source) as items:  # type: ignore[type-var]
             async for item in items:
                 if isinstance(item, str):
-                    yield TextChunk(text=item)
-                elif isinstance(item, ChatChunk):
+                    item = TextChunk(text=item)
+                if isinstance(item, ChatChunk):
                     finished = finished or isinstance(item, FinishChunk)
-                    yield item
+                    for chunk in repair.chunks(item):
+                        yield chunk
                 else:
                     place = in_brackets(place_of(self.stream))
                     raise TypeError(f"stream{place} yielded {reprlib.repr(item)}; yield a str or a chunk")
+        for chunk in repair.last():
+            yield chunk
         if not finished:
             yield FinishChunk(reason=self.on_missing_finish_reason())
 

@@ -74,6 +74,9 @@ if TYPE_CHECKING:
     from handler_host.plugin.hooks import hookimpl
     from handler_host.plugin.operations import CallInfo, operation
     from handler_host.plugin.provider_errors import (
+        error_from_document,
+        error_from_response,
+        error_from_text,
         from_httpx,
         from_status,
         parse_retry_after,
@@ -81,7 +84,9 @@ if TYPE_CHECKING:
         timeout_error,
         unreachable_error,
     )
+    from handler_host.plugin.provider_words import find_error
     from handler_host.plugin.retry import Retries, retry_stream
+    from handler_host.plugin.sse import ServerSentEvent, SseDecoder, read_documents
     from handler_host.plugin.trace import trace_headers
 
 __all__ = [
@@ -120,6 +125,8 @@ __all__ = [
     "ResponseTooLarge",
     "Retries",
     "Secret",
+    "ServerSentEvent",
+    "SseDecoder",
     "TooManyConnections",
     "Unauthorized",
     "UnknownHandler",
@@ -133,12 +140,17 @@ __all__ = [
     "UpstreamTimeout",
     "UpstreamUnreachable",
     "did_you_mean",
+    "error_from_document",
+    "error_from_response",
+    "error_from_text",
+    "find_error",
     "from_httpx",
     "from_status",
     "hookimpl",
     "nearest",
     "operation",
     "parse_retry_after",
+    "read_documents",
     "refuse_fields",
     "retry_stream",
     "timeout_error",
@@ -152,6 +164,9 @@ _MODULES = {
     "handler_host.plugin.hooks": ("hookimpl",),
     "handler_host.plugin.operations": ("CallInfo", "operation"),
     "handler_host.plugin.provider_errors": (
+        "error_from_document",
+        "error_from_response",
+        "error_from_text",
         "from_httpx",
         "from_status",
         "parse_retry_after",
@@ -159,7 +174,9 @@ _MODULES = {
         "timeout_error",
         "unreachable_error",
     ),
+    "handler_host.plugin.provider_words": ("find_error",),
     "handler_host.plugin.retry": ("Retries", "retry_stream"),
+    "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}

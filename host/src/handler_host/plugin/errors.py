@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from typing import ClassVar, Self
 
+from handler_host._internal.units import bound_seconds
+
 
 class HostError(Exception):
     """An error with a meaning for the client.
 
     ``message`` is one sentence that names the place, the value and the remedy.
-    ``retry_after`` is in seconds, and becomes the ``Retry-After`` header.
+    ``retry_after`` is in seconds, at most one day, and becomes the ``Retry-After`` header.
     ``param`` is the path to the invalid field (``messages[0].role``).
     ``details`` are further figures for programs, rendered as JSON.
     """
@@ -34,7 +36,8 @@ class HostError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.retry_after = retry_after
+        # A provider may name any number, and a plugin passes it on: infinity has no JSON and no header.
+        self.retry_after = bound_seconds(retry_after) if isinstance(retry_after, int | float) else None
         self.param = param
         self.details = details
 

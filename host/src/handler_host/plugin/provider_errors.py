@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
+from handler_host._internal.units import bound_seconds
 from handler_host.plugin.errors import (
     ContentRefused,
     InvalidInput,
@@ -18,6 +20,7 @@ from handler_host.plugin.errors import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
+from handler_host.plugin.provider_words import ProviderError, find_error, words_of, words_of_text
 
 REFUSALS = frozenset({"content_filter", "content_policy_violation", "safety"})
 """Codes of providers for content that their filters refuse."""
@@ -30,39 +33,114 @@ def from_status(
     retry_after: float | None = None,
     param: str | None = None,
     code: str | None = None,
+    content_type: str | None = None,
 ) -> UpstreamError:
-    """Return the error for a provider's HTTP status."""
-    if code in REFUSALS:
-        return ContentRefused(f"the provider refused the content: {message}", param=param)
-    if status in (401, 403):
+    """Return the error for a provider's HTTP status; its message has ``content_type`` beside the status."""
+    return _error_of(
+        status,
+        f"{status}, {content_type}" if content_type else str(status),
+        ProviderError(message, code=code, param=param, retry_after_s=retry_after),
+    )
+
+
+def error_from_response(status: int, headers: Mapping[str, str], body: bytes | str) -> UpstreamError:
+    """Return the error for a provider's response whose status is not one of success.
+
+    The message has the provider's words, in whatever shape the body has them, with status and content type. ``headers``
+    has lower-case names, or ignores their case.
+    """
+    text = body if isinstance(body, str) else body.decode(errors="replace")
+    content_type = headers.get("content-type", "")
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        error = None
+        words = words_of_text(text)
+    else:
+        error = find_error(document)
+        words = words_of(document)
+    place = f"{status}, {content_type or 'no content type'}"
+    return _error_of(
+        status,
+        place,
+        ProviderError(
+            message=(error.message if error is not None else words) or "no words in the response",
+            code=error.code if error is not None else None,
+            param=error.param if error is not None else None,
+            retry_after_s=parse_retry_after(headers),
+        ),
+    )
+
+
+def error_from_document(document: Any, *, content_type: str = "", retry_after: float | None = None) -> UpstreamError:
+    """Return the error for a JSON document that reports one, in a stream or in a response with status 200."""
+    error = find_error(document) or ProviderError(words_of(document))
+    message = error.message or "no words in the error"
+    place = content_type or "no content type"
+    status = error.status
+    if status is None:
+        return UpstreamError(f"the provider responded with an error (200, {place}): {message}", retry_after=retry_after)
+    error = ProviderError(message, code=error.code, param=error.param, retry_after_s=retry_after)
+    return _error_of(status, f"{status} in a response with status 200, {place}", error)
+
+
+def error_from_text(body: bytes | str, content_type: str = "") -> UpstreamError:
+    """Return the error for a response with status 200 that is a text or a page."""
+    words = words_of_text(body if isinstance(body, str) else body.decode(errors="replace"))
+    place = content_type or "no content type"
+    return UpstreamError(f"the provider responded with an error or a page (200, {place}): {words or 'no words'}")
+
+
+def _error_of(status: int, place: str, error: ProviderError) -> UpstreamError:
+    """Return the error for a status; ``place`` is what the message has in brackets."""
+    message, param, retry_after = error.message, error.param, error.retry_after_s
+    if error.code in REFUSALS:
+        return ContentRefused(f"the provider refused the content ({place}): {message}", param=param)
+    if status == 401:
         # Without the provider's text: some repeat a part of the key in it.
-        return UpstreamAuth(f"the provider refused the handler's key ({status}); check the handler's secret")
+        return UpstreamAuth(f"the provider refused the handler's key ({place}); check the handler's secret")
+    if status == 403:
+        words = _without_keys(message)
+        return UpstreamAuth(f"the provider refused the handler's key ({place}): {words}; check the handler's secret")
     if status == 408:
-        return UpstreamTimeout(f"the provider timed out ({status}): {message}")
+        return UpstreamTimeout(f"the provider timed out ({place}): {message}")
     if status == 429:
-        return UpstreamRateLimited(f"the provider limits the rate: {message}", retry_after=retry_after)
+        return UpstreamRateLimited(f"the provider limits the rate ({place}): {message}", retry_after=retry_after)
     if status in (503, 529):
-        return UpstreamOverloaded(f"the provider is overloaded ({status}): {message}", retry_after=retry_after)
+        return UpstreamOverloaded(f"the provider is overloaded ({place}): {message}", retry_after=retry_after)
     if status >= 500:
-        return UpstreamError(f"the provider failed ({status}): {message}", retry_after=retry_after)
-    return UpstreamBadRequest(f"the provider refused the request ({status}): {message}", param=param)
+        return UpstreamError(f"the provider failed ({place}): {message}", retry_after=retry_after)
+    if status < 400:
+        return UpstreamError(f"the provider redirects, or is not a provider ({place}): {message}; check its address")
+    return UpstreamBadRequest(f"the provider refused the request ({place}): {message}", param=param)
+
+
+def _without_keys(text: str) -> str:
+    """Return the text without words that may be a key or a part of one."""
+    return " ".join(
+        "***" if "*" in word or (len(word) >= 12 and any(letter.isdigit() for letter in word)) else word
+        for word in text.split()
+    )
 
 
 def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     """Return the seconds of ``retry-after-ms`` or ``retry-after`` (RFC 9110: seconds, or a date), or None.
 
-    ``headers`` has lower-case names, or ignores their case.
+    The result is between 0 and one day: a date in the past is 0, a longer wait one day. ``headers`` has lower-case
+    names, or ignores their case.
     """
     try:
         if "retry-after-ms" in headers:
-            return max(0.0, float(headers["retry-after-ms"]) / 1000)
-        value = headers.get("retry-after", "")
+            milliseconds = float(headers["retry-after-ms"])
+            return bound_seconds(milliseconds / 1000) if milliseconds >= 0 else None
+        value = headers.get("retry-after", "").strip()
         if not value:
             return None
-        if value.replace(".", "", 1).isdigit():
-            return float(value)
-        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
-    except ValueError:
+        if value[:1] in "+-.0123456789":
+            seconds = float(value)
+            return bound_seconds(seconds) if seconds >= 0 else None
+        return bound_seconds(parsedate_to_datetime(value).timestamp() - time.time())
+    except (ValueError, OverflowError, IndexError, TypeError):
         return None
 
 

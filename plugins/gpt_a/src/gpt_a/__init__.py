@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import msgspec
 
-from gpt_a.chunks import ChunkDecoder
-from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishReason, raise_truncated
+from handler_host.chat import (
+    ChatChunk,
+    ChatHandler,
+    ChatRequest,
+    CompletionDecoder,
+    FinishReason,
+    decode_stream,
+    raise_truncated,
+)
 from handler_host.plugin import (
     CallInfo,
     ConfigError,
     Retries,
-    UpstreamError,
+    error_from_response,
     from_httpx,
-    from_status,
-    parse_retry_after,
+    read_documents,
     retry_stream,
     timeout_error,
     trace_headers,
@@ -78,35 +83,34 @@ class GptA(ChatHandler):
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         import openai
 
-        from gpt_a.streams import ReusableStream
-
         try:
             # The SDK's method for any path. `client.chat.completions` imports the resources of all routes, which costs
             # 0.3 to 0.4 s and 14 MB at activation, for the same request (openai 2.54, `make bench-activation`).
             stream = await self._client.post(
                 "/chat/completions",
                 body={**body, "stream": True, "stream_options": {"include_usage": True}},
-                # Plain JSON: pydantic models of the chunks cost more CPU than everything else (`make bench-upstream`).
                 cast_to=object,
                 options={"headers": trace_headers()},
                 stream=True,
-                stream_cls=ReusableStream,
+                stream_cls=openai.AsyncStream[object],
             )
-            decoder = ChunkDecoder()
             async with stream:
-                async for data in stream:
-                    for chunk in decoder.chunks(data):
-                        yield chunk
+                # The raw bytes: the SDK's own reader fails on events without data, makes pydantic models, which cost
+                # more CPU than everything else here (`make bench-upstream`), and does not read to the end of the
+                # response, so that each call would cost a new connection.
+                response = stream.response
+                content_type = response.headers.get("content-type", "")
+                decoder = CompletionDecoder(tool_names=_tool_names(body), content_type=content_type)
+                documents = read_documents(response.aiter_bytes(), content_type)
+                async for chunk in decode_stream(documents, decoder):
+                    yield chunk
         except openai.APIStatusError as error:
-            raise _status_error(error) from error
+            response = error.response
+            raise error_from_response(error.status_code, response.headers, response.content) from error
         except openai.APITimeoutError as error:
             raise timeout_error(self.context.config["timeout"]) from error
         except openai.APIConnectionError as error:
             raise unreachable_error(error.__cause__ or error) from error
-        except json.JSONDecodeError as error:
-            raise UpstreamError("the provider sent a chunk that is not JSON") from error
-        except openai.APIError as error:
-            raise UpstreamError(f"the provider ended the stream with an error: {error.message}") from error
         except Exception as error:
             host_error = from_httpx(error, self.context.config["timeout"])
             if host_error is None:
@@ -114,15 +118,5 @@ class GptA(ChatHandler):
             raise host_error from error
 
 
-def _status_error(error: Any) -> UpstreamError:
-    body = error.body if isinstance(error.body, dict) else {}
-    # A body that is not JSON is left out: it may be a proxy's page.
-    content_type = error.response.headers.get("content-type")
-    message = body.get("message") or f"the response is not one of OpenAI's ({content_type})"
-    return from_status(
-        error.status_code,
-        str(message),
-        retry_after=parse_retry_after(error.response.headers),
-        param=body.get("param"),
-        code=body.get("code"),
-    )
+def _tool_names(body: dict[str, Any]) -> frozenset[str]:
+    return frozenset(tool["function"]["name"] for tool in body.get("tools") or ())

@@ -136,7 +136,7 @@ class ChunkEncoder:
         self._created = created
         self._model = model
         self._include_usage = include_usage
-        self._usage = chat.Usage()
+        self._usage: chat.Usage | None = None
         self._has_started = False
         self._has_finished = False
 
@@ -162,7 +162,8 @@ class ChunkEncoder:
     def last(self) -> list[Chunk]:
         """Return the chunks to send after the handler's last one."""
         chunks = self._finish("stop")
-        if self._include_usage:
+        # A response without usage has no such chunk: zeros would be counts.
+        if self._include_usage and self._usage is not None:
             chunk = self._chunk(Delta())
             chunk.choices = []
             chunk.usage = _usage(self._usage)

@@ -21,6 +21,7 @@ import pluggy
 
 from handler_host._internal.source_location import in_brackets, place_of
 from handler_host._internal.suggestions import did_you_mean, nearest
+from handler_host._internal.text import repair_texts
 from handler_host.channel.frames import OperationInfo, WorkerSpec
 from handler_host.plugin.context import Context
 from handler_host.plugin.errors import HostError
@@ -29,6 +30,7 @@ from handler_host.plugin.operations import OPERATION_ATTRIBUTE, OperationMark
 
 HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)))) + os.sep
 """Directory of the package ``handler_host``."""
+_json = msgspec.json.Encoder()
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
@@ -254,7 +256,7 @@ def _collected_type(mark: OperationMark, chunk: Any) -> Any:
 
 def _encoder(kind: Any) -> Callable[[Any], bytes]:
     """Return an encoder to JSON that raises ``msgspec.ValidationError`` for a value that is not of type ``kind``."""
-    encode = msgspec.json.Encoder().encode
+    encode = _encode_json
     if kind is Any:
         return encode
     try:
@@ -269,6 +271,13 @@ def _encoder(kind: Any) -> Callable[[Any], bytes]:
         return data
 
     return checked
+
+
+def _encode_json(value: Any) -> bytes:
+    try:
+        return _json.encode(value)
+    except UnicodeEncodeError:
+        return _json.encode(repair_texts(msgspec.to_builtins(value)))
 
 
 def _same(chunks: list[Any]) -> Any:

@@ -16,6 +16,7 @@ from typing import Any
 import msgspec
 
 from handler_host._internal.source_location import in_brackets
+from handler_host._internal.units import bound_seconds
 from handler_host.channel import frames
 from handler_host.plugin.errors import (
     HandlerFault,
@@ -229,7 +230,7 @@ class OperationRunner:
     def _send_error(self, frame: frames.Call | frames.Health, error: HostError) -> None:
         # A plugin may have set fields of other types, and a malformed frame would break the channel for all calls.
         param = None if error.param is None else str(error.param)
-        retry_after = error.retry_after if isinstance(error.retry_after, int | float) else None
+        retry_after = bound_seconds(error.retry_after) if isinstance(error.retry_after, int | float) else None
         self._send(frames.Error(frame.number, error.code, str(error.message), param, retry_after))
 
     def _call_info(self, frame: frames.Call) -> CallInfo:

@@ -1,0 +1,99 @@
+"""Repairs of a stream that every handler needs, whatever its provider sends. Pure."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterator
+
+from msgspec.structs import replace
+
+from handler_host._internal.text import SURROGATE, repair_text
+from handler_host.chat.types import (
+    ChatChunk,
+    FinishChunk,
+    ReasoningChunk,
+    RefusalChunk,
+    TextChunk,
+    ToolCallChunk,
+)
+
+_Text = TextChunk | RefusalChunk | ReasoningChunk
+_Key = type[_Text] | int
+"""A text that comes in parts: of a kind of chunk, or the arguments of the tool call with this index."""
+
+
+def new_call_id() -> str:
+    """Return an ID for a tool call that has none."""
+    return f"call_{uuid.uuid4().hex[:24]}"
+
+
+class StreamRepair:
+    """Repairer of one stream: joins surrogate pairs that two chunks share, and gives each tool call an ID of its own.
+
+    A half that stays alone becomes U+FFFD. A call without an ID, or with the ID of another call, gets a new one:
+    clients send the result of a call back with its ID.
+    """
+
+    def __init__(self) -> None:
+        self._halves: dict[_Key, str] = {}
+        """First halves of pairs at the end of a text, until the second half comes."""
+        self._ids: dict[int, str] = {}
+        """ID of each tool call, by its index."""
+
+    def chunks(self, chunk: ChatChunk) -> Iterator[ChatChunk]:
+        """Yield the chunks to send for one chunk: mostly the same one."""
+        match chunk:
+            case TextChunk() | RefusalChunk() | ReasoningChunk():
+                if self._halves:
+                    yield from self._flush(keep=type(chunk))
+                text = self._repair(type(chunk), chunk.text)
+                if text is chunk.text:
+                    yield chunk
+                elif text or isinstance(chunk, ReasoningChunk):
+                    yield replace(chunk, text=text)
+            case ToolCallChunk():
+                if self._halves:
+                    yield from self._flush(keep=int)
+                chunk = self._with_id(chunk)
+                arguments = self._repair(chunk.index, chunk.arguments)
+                yield chunk if arguments is chunk.arguments else replace(chunk, arguments=arguments)
+            case FinishChunk():
+                yield from self.last()
+                yield chunk
+            case _:
+                yield chunk
+
+    def last(self) -> Iterator[ChatChunk]:
+        """Yield U+FFFD for each half that stayed alone."""
+        yield from self._flush()
+
+    def _flush(self, keep: type | None = None) -> Iterator[ChatChunk]:
+        for key in list(self._halves):
+            if isinstance(key, int):
+                if keep is not int:
+                    del self._halves[key]
+                    yield ToolCallChunk(index=key, arguments="\ufffd")
+            elif key is not keep:
+                del self._halves[key]
+                yield key(text="\ufffd")
+
+    def _repair(self, key: _Key, text: str) -> str:
+        """Return the text, or a new one with whole pairs only."""
+        if self._halves and text:
+            text = self._halves.pop(key, "") + text
+        if text.isascii() or SURROGATE.search(text) is None:
+            return text
+        if "\ud800" <= text[-1] <= "\udbff":
+            self._halves[key] = text[-1]
+            text = text[:-1]
+        return repair_text(text)
+
+    def _with_id(self, chunk: ToolCallChunk) -> ToolCallChunk:
+        known = self._ids.get(chunk.index)
+        if known is not None:
+            return chunk if chunk.id is None or chunk.id == known else replace(chunk, id=known)
+        call_id = chunk.id
+        if not call_id or call_id in self._ids.values():
+            call_id = new_call_id()
+        self._ids[chunk.index] = call_id
+        return chunk if call_id == chunk.id else replace(chunk, id=call_id)
