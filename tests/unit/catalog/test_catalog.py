@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from handler_host._internal.versions import __version__
-from handler_host.catalog.catalog import Catalog, CatalogEntry, Problem, diff, read_secrets, scan
+from handler_host.catalog.catalog import Catalog, diff, scan
+from handler_host.catalog.catalog_entry import CatalogEntry, Problem
+from handler_host.catalog.secrets import read_secrets
 from handler_host.config import CatalogConfig
 
 from .conftest import Look, Site

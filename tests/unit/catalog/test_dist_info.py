@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 
 from .conftest import Look, Site
 

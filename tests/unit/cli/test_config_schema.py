@@ -9,7 +9,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import parse_manifest
 from handler_host.cli.config_schema import config_schema
 from handler_host.config import POLICY_KEYS
@@ -116,13 +116,17 @@ class TestHandlers:
             "[handlers.parrot]\nvolume = 3\nwords = ['a']\nmood = 'bad'\nidle_after = '5m'",
             "[handlers.bare]\nanything = 1",
             "[handlers.other]\nanything = 1\npin = true",
+            "[handlers.parrot]\nplugin = 'parrot'\ntitle = 'Polly'\nsecrets.KEY = 'MY_KEY'",
         ],
-        ids=["declared", "without manifest", "not installed"],
+        ids=["declared", "without manifest", "not installed", "instance"],
     )
     def test_valid(self, text: str) -> None:
         assert schema_accepts(tomllib.loads(text))
 
-    @pytest.mark.parametrize("setting", ["volume = 0", "volume = 'x'", "words = [1]", "mood = 'mad'", "volumes = 1"])
+    @pytest.mark.parametrize(
+        "setting",
+        ["volume = 0", "volume = 'x'", "words = [1]", "mood = 'mad'", "volumes = 1", "plugin = 1", "secrets = ['a']"],
+    )
     def test_own_settings_are_those_of_the_manifest(self, setting: str) -> None:
         assert not schema_accepts(tomllib.loads(f"[handlers.parrot]\n{setting}"))
 

@@ -6,57 +6,24 @@ not hide the others.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
-from typing import Literal
 
 import msgspec
 
 from handler_host._internal.suggestions import nearest
 from handler_host._internal.versions import __version__, parse_range, satisfies
+from handler_host.catalog.catalog_entry import CatalogEntry, Problem, toml_key
 from handler_host.catalog.dist_info import Distribution, Installed, normalize_name, read_installed
 from handler_host.catalog.entry_points import Claim, parse
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
+from handler_host.catalog.instances import with_instances
 from handler_host.catalog.location import has_own_manifest, locate
 from handler_host.catalog.manifest import API_MAJOR, GROUP, Manifest, ManifestError, read_manifest
 from handler_host.catalog.roots import find_roots, split_search_path
-from handler_host.config import CatalogConfig
-
-ProblemState = Literal["invalid", "incompatible", "conflict", "missing-secret", "blocked"]
-
-
-class Problem(msgspec.Struct, frozen=True):
-    """The reason why a handler cannot run."""
-
-    state: ProblemState
-    reason: str
-    """Place, value and remedy."""
-
-
-class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
-    """One handler as its metadata describes it."""
-
-    name: str
-    distribution: str
-    """Normalized name; the names of all distributions of a conflict, separated by commas."""
-    version: str
-    entry_point: str = ""
-    """``module:attribute``."""
-    root: str = ""
-    """The directory in which the distribution is installed."""
-    paths: tuple[str, ...] = ()
-    """Site directories that a worker must add; empty if the host's own path has the handler."""
-    python: str | None = None
-    """The interpreter of the handler's own environment; None if it is installed in the host's."""
-    manifest: Manifest | None = None
-    manifest_path: str | None = None
-    problem: Problem | None = None
-    """None if the handler can run."""
-    secrets: tuple[str, ...] = ()
-    """Names of the secrets that the handler declares."""
-    stamp: int = 0
-    """Differs between two installations of the same version."""
+from handler_host.catalog.secrets import missing_secrets, shared_variables
+from handler_host.config import CatalogConfig, Config
+from handler_host.config.instance import InstanceConfig
 
 
 class Catalog(msgspec.Struct, frozen=True):
@@ -82,17 +49,25 @@ class Changes(msgspec.Struct, frozen=True):
     changed: tuple[str, ...]
 
 
+def scan_config(config: Config, environ: Mapping[str, str]) -> Catalog:
+    """Read the installed handlers, and those that the configuration makes of them."""
+    blocked = [name for name in config.handlers if not config.policy(name).enabled]
+    return scan(config.catalog, environ, blocked=blocked, instances=config.instances())
+
+
 def scan(
     settings: CatalogConfig,
     environ: Mapping[str, str],
     *,
     blocked: Collection[str] = (),
+    instances: Mapping[str, InstanceConfig] = MappingProxyType({}),
     search_path: Sequence[str] | None = None,
 ) -> Catalog:
     """Read the installed handlers.
 
     ``environ`` tells which secrets are set; the catalog keeps no values. ``blocked`` names
-    the handlers that the configuration disables. ``search_path`` is the path that host and
+    the handlers that the configuration disables, ``instances`` has its keys about plugins and secrets of
+    handlers. ``search_path`` is the path that host and
     workers import from, by default the part of ``sys.path`` that they share.
     """
     search_path, host_path = split_search_path(environ) if search_path is None else (list(search_path), [])
@@ -129,9 +104,6 @@ def scan(
     for name in sorted(candidates):
         choice = _choose(name, candidates[name], settings.pins.get(name))
         entry = choice if isinstance(choice, CatalogEntry) else examiner.entry(choice)
-        if name in blocked:
-            reason = f"disabled by the configuration: [handlers.{_toml_key(name)}] enabled = false"
-            entry = msgspec.structs.replace(entry, problem=Problem("blocked", reason))
         entries[name] = entry
         used = entries[name].distribution.split(", ")
         warnings += [
@@ -139,7 +111,13 @@ def scan(
             for candidate in candidates[name]
             if candidate.claim.major != API_MAJOR and candidate.distribution.name not in used
         ]
-    warnings += _shared_variables(entries.values(), environ)
+    entries = with_instances(entries, instances, environ)
+    for name, entry in entries.items():
+        disabled = next((handler for handler in (name, entry.plugin) if handler in blocked), None)
+        if disabled is not None:
+            reason = f"disabled by the configuration: [handlers.{toml_key(disabled)}] enabled = false"
+            entries[name] = msgspec.structs.replace(entry, problem=Problem("blocked", reason))
+    warnings += shared_variables(entries.values(), environ)
     return Catalog(MappingProxyType(entries), tuple(sorted(set(warnings))), installed.count)
 
 
@@ -152,37 +130,6 @@ def diff(old: Catalog, new: Catalog) -> Changes:
             sorted(name for name in old.entries.keys() & new.entries.keys() if old.entries[name] != new.entries[name])
         ),
     )
-
-
-def read_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the values of the handler's secrets that are set.
-
-    The variable for this handler alone overrides the variable of the secret's name.
-    """
-    values: dict[str, str] = {}
-    for name in entry.secrets:
-        value = environ.get(secret_variable(entry.name, name)) or environ.get(name)
-        if value:
-            values[name] = value
-    return values
-
-
-def secret_variable(handler: str, secret: str) -> str:
-    """Return the name of the environment variable that sets a secret for one handler only."""
-    return f"HANDLER_HOST_SECRET_{re.sub('[^A-Z0-9]', '_', handler.upper())}_{secret}"
-
-
-def _shared_variables(entries: Iterable[CatalogEntry], environ: Mapping[str, str]) -> list[str]:
-    """Return warnings about set variables that two handlers read: secret A of gpt_b is also B_A of gpt."""
-    readers: dict[str, list[str]] = {}
-    for entry in entries:
-        for secret in entry.secrets:
-            readers.setdefault(secret_variable(entry.name, secret), []).append(f"{secret} of {entry.name}")
-    return [
-        f"the variable {variable} sets {' and '.join(meanings)}; rename one of the secrets"
-        for variable, meanings in readers.items()
-        if len(meanings) > 1 and variable in environ
-    ]
 
 
 def _egg_warnings(paths: list[str], installed: Installed) -> list[str]:
@@ -258,7 +205,7 @@ def _choose(name: str, candidates: Sequence[Candidate], pin: str | None) -> Cand
         return usable[0]
     reason = (
         f"{len(names)} distributions have a handler {name!r}: {' and '.join(names)}; uninstall all but one, "
-        f'or choose one in the configuration: [catalog.pins] {_toml_key(name)} = "{names[0]}"'
+        f'or choose one in the configuration: [catalog.pins] {toml_key(name)} = "{names[0]}"'
     )
     return _conflict(usable, reason)
 
@@ -314,6 +261,7 @@ class _Examiner:
         except ManifestError as error:
             return msgspec.structs.replace(entry, manifest_path=path, problem=Problem("invalid", error.message))
         entry = msgspec.structs.replace(entry, manifest=manifest, manifest_path=path, secrets=tuple(manifest.secrets))
+        entry = msgspec.structs.replace(entry, title=manifest.title)
         return msgspec.structs.replace(entry, problem=self._problem(entry, manifest))
 
     def _problem(self, entry: CatalogEntry, manifest: Manifest) -> Problem | None:
@@ -324,13 +272,4 @@ class _Examiner:
                 f"install another version of either (requires_host in {entry.manifest_path})"
             )
             return Problem("incompatible", reason)
-        values = read_secrets(entry, self._environ)
-        missing = [name for name, secret in manifest.secrets.items() if secret.required and name not in values]
-        if not missing:
-            return None
-        ways = "; ".join(f"{name} (or, for this handler only, {secret_variable(entry.name, name)})" for name in missing)
-        return Problem("missing-secret", f"set in the host's environment: {ways}")
-
-
-def _toml_key(name: str) -> str:
-    return f'"{name}"' if "." in name else name
+        return missing_secrets(entry, self._environ)

@@ -94,10 +94,11 @@ def _claim(line: str, major: int) -> Claim | None:
         return None
     match = _VALUE.fullmatch(value)
     written = f"{match['module']}:{match['attribute']}" if match is not None else value
-    return Claim(name, major, written, _name_error(name) or _value_error(value, match))
+    return Claim(name, major, written, name_error(name) or _value_error(value, match))
 
 
-def _name_error(name: str) -> str | None:
+def name_error(name: str) -> str | None:
+    """Return why a name cannot be that of a handler, or None."""
     if "\ufffd" in name:
         return "its name is not UTF-8"
     if len(name) > MAX_NAME:

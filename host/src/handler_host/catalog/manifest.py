@@ -19,7 +19,7 @@ from handler_host._internal.source_location import line_of
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
-from handler_host.config import POLICY_KEYS, Config
+from handler_host.config import HOST_KEYS, Config
 from handler_host.lean.requirement import check_module_name, parse_requirement
 from handler_host.plugin.errors import ConfigError
 
@@ -153,7 +153,7 @@ def check_settings(manifest: Manifest | None, values: Mapping[str, Any], where: 
             raise ConfigError(
                 f"{where}: {key} is a secret; remove it here and set the environment variable {name}", param=key
             )
-    return settings.check(manifest.config, values, where, other_keys=POLICY_KEYS)
+    return settings.check(manifest.config, values, where, other_keys=HOST_KEYS)
 
 
 def check_configured(manifest: Manifest | None, config: Config, name: str) -> dict[str, Any]:
@@ -161,11 +161,21 @@ def check_configured(manifest: Manifest | None, config: Config, name: str) -> di
 
     Raises :class:`handler_host.plugin.errors.ConfigError` with file and line.
     """
+    where = f"[handlers.{name}]"
     try:
-        return check_settings(manifest, config.settings(name), f"[handlers.{name}]")
+        _check_secret_names(manifest, config.instance(name).secrets, where)
+        return check_settings(manifest, config.settings(name), where)
     except ConfigError as error:
         key = () if error.param is None else (error.param,)
         raise ConfigError(f"{_place(config.source, ('handlers', name, *key))}{error.message}") from None
+
+
+def _check_secret_names(manifest: Manifest | None, secrets: Collection[str], where: str) -> None:
+    declared = manifest.secrets if manifest is not None else {}
+    for name in secrets:
+        if name not in declared:
+            hint = did_you_mean(name, declared) or "; the plugin declares no secrets"
+            raise ConfigError(f"{where}: secrets: unknown secret {name!r}{hint}", param="secrets")
 
 
 def _place(source: Path | None, key: tuple[str, ...]) -> str:
@@ -239,7 +249,7 @@ class _Reader:
     def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
         declared = self._each("config", table, KEY, self._setting)
         for key in declared:
-            if key in POLICY_KEYS:
+            if key in HOST_KEYS:
                 text = f"{key!r} is a key of the host in [handlers.NAME]; choose another name"
                 raise self._error(f"config.{key}", text)
         return declared

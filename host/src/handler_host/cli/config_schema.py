@@ -11,9 +11,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, get_args, get_origin
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host._internal.attribute_docs import attribute_docs
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.settings import Setting
-from handler_host.config import Config, HandlerPolicy, Number
+from handler_host.config import Config, HandlerPolicy, InstanceConfig, Number
 from handler_host.config.reference import OTHERS, Key, keys, section_text
 from handler_host.config.values import SECTIONS, keys_of
 
@@ -56,13 +57,22 @@ def config_schema(entries: Mapping[str, CatalogEntry]) -> Schema:
                 "handlers": handlers,
             }
         ),
-        "$defs": {"policy": _properties("defaults", HandlerPolicy, with_default=False)},
+        "$defs": {
+            "policy": _properties("defaults", HandlerPolicy, with_default=False),
+            "instance": _table(
+                {
+                    name: {"description": _plain(" ".join(text.split())), **_type(keys_of(InstanceConfig)[name])}
+                    for name, text in attribute_docs(InstanceConfig).items()
+                }
+            ),
+        },
     }
 
 
 def _handler(entry: CatalogEntry | None) -> Schema:
     """Return the schema of a handler's section; without a manifest its own settings are unknown."""
     policy = {key.name: {"$ref": f"#/$defs/policy/{key.name}"} for key in keys("defaults")}
+    policy |= {name: {"$ref": f"#/$defs/instance/properties/{name}"} for name in InstanceConfig.__struct_fields__}
     if entry is None or entry.manifest is None:
         return {"type": "object", "properties": policy}
     manifest = entry.manifest

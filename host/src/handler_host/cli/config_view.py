@@ -26,7 +26,7 @@ def to_json(loaded: LoadedConfig) -> dict[str, Any]:
         name: {key: getattr(getattr(config, name), key) for key in keys_of(section)}
         for name, section in SECTIONS.items()
     }
-    handlers = {name: _mask(keys) for name, keys in config.handlers.items()}
+    handlers = {name: _mask_handler(keys) for name, keys in config.handlers.items()}
     values = {"data_dir": config.data_dir, **_mask(sections), "models": config.models, "handlers": handlers}
     sources = {key: str(origin) for key, origin in loaded.origins.items()}
     return {"config": json.loads(json.dumps(values, default=str)), "sources": sources}
@@ -52,10 +52,10 @@ def toml_lines(loaded: LoadedConfig) -> Iterator[str]:
     for name, keys in config.handlers.items():
         yield ""
         yield f"[handlers.{toml_key(name)}]"
-        for key, value in keys.items():
+        for key, value in _mask_handler(keys).items():
             annotation = policy[key] if key in POLICY_KEYS else None
             source = sources.get(f"handlers.{name}.{key}", _DEFAULT)
-            yield _toml_line(key, _mask(value, key=key), annotation, source)
+            yield _toml_line(key, value, annotation, source)
 
 
 def _toml_line(key: str, value: Any, annotation: Any, source: str) -> str:
@@ -67,6 +67,11 @@ def _toml_line(key: str, value: Any, annotation: Any, source: str) -> str:
         else f"{toml_key(key)} = {text}"
     )
     return f"{setting.ljust(SETTING_WIDTH)} # {source}"
+
+
+def _mask_handler(keys: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the keys of a handler with its secrets masked; ``secrets`` has names of variables only."""
+    return {key: value if key == "secrets" else _mask(value, key) for key, value in keys.items()}
 
 
 def _mask(value: Any, key: str = "") -> Any:

@@ -15,7 +15,7 @@ from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import parse_duration
 from handler_host.auth.consumer_file import MAX_LIMIT, NAME_FORM, Entry, is_name, moment, parse_consumers
-from handler_host.catalog.catalog import scan
+from handler_host.catalog.catalog import scan_config
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
 from handler_host.config import Config
@@ -27,7 +27,7 @@ KEY_PREFIX = "hh_"
 
 def check_handlers(names: Sequence[str], config: Config) -> None:
     """Raise :class:`Failure` if a handler is not installed, so that a typo cannot make a key that opens nothing."""
-    installed = scan(config.catalog, os.environ).entries
+    installed = scan_config(config, os.environ).entries
     for name in names:
         if name not in installed:
             hint = did_you_mean(name, installed) or "; no handler is installed"

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import Distribution
 from typing import TYPE_CHECKING
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.dist_info import normalize_name
 from handler_host.cli.findings import Finding, Level
 

@@ -12,7 +12,8 @@ import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import format_size
-from handler_host.catalog.catalog import CatalogEntry, scan
+from handler_host.catalog.catalog import scan_config
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.cli import installation
 from handler_host.cli.client import Client
 from handler_host.cli.dependencies import check_dependencies
@@ -64,8 +65,7 @@ class Plan(NamedTuple):
 def diagnose(arguments: SimpleNamespace) -> int:
     """Print the findings and the plan; return 1 if there is a problem."""
     config = load_configuration(arguments).config
-    blocked = [name for name in config.handlers if not config.policy(name).enabled]
-    catalog = scan(config.catalog, os.environ, blocked=blocked)
+    catalog = scan_config(config, os.environ)
     limit = read_limit(config.memory)
     host, query = query_remote_host(arguments.url, arguments.token_file)
     entries = {

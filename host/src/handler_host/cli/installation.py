@@ -9,7 +9,8 @@ from pathlib import Path
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import format_size
-from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.catalog.catalog import Catalog
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
@@ -32,7 +33,9 @@ def check_handlers(catalog: Catalog) -> Iterator[Finding]:
 
 
 def _check_handler(entry: CatalogEntry) -> Finding:
-    plugin = f"{entry.distribution} {entry.version}"
+    plugin = f"{entry.distribution} {entry.version}".strip()
+    if entry.plugin is not None:
+        plugin = f"instance of {entry.plugin}, {plugin}".removesuffix(", ")
     if entry.problem is None:
         environment = f", in its own environment ({entry.python})" if entry.python is not None else ""
         note = "" if entry.manifest is not None else "; without a manifest, its memory and settings are unknown"

@@ -16,8 +16,10 @@ from email.parser import HeaderParser
 from pathlib import Path
 from typing import NamedTuple
 
-from handler_host.catalog.catalog import CatalogEntry, scan, secret_variable
+from handler_host.catalog.catalog import scan
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import FILE_NAME, GROUP
+from handler_host.catalog.secrets import secret_variable
 from handler_host.cli.findings import Finding, Level
 from handler_host.cli.project_copy import copy_project
 from handler_host.config import CatalogConfig

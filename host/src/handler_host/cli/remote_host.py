@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.cli.client import URL_VARIABLE, Client
 from handler_host.cli.failure import Failure
 from handler_host.cli.findings import Finding, Level

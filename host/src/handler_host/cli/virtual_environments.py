@@ -15,7 +15,8 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
-from handler_host.catalog.catalog import CatalogEntry, scan
+from handler_host.catalog.catalog import scan_config
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
 from handler_host.cli.failure import OK, Failure
 from handler_host.cli.progress import show_progress
@@ -120,7 +121,7 @@ def _check_result(config: Config, handler: str) -> None:
 
 
 def _entries(config: Config) -> dict[str, CatalogEntry]:
-    return dict(scan(config.catalog, os.environ).entries)
+    return dict(scan_config(config, os.environ).entries)
 
 
 def _installed_source(config: Config, handler: str) -> list[str]:

@@ -15,7 +15,7 @@ import msgspec
 
 from handler_host._internal.source_location import in_brackets
 from handler_host._internal.units import format_size
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_settings
 from handler_host.channel.frames import WorkerSpec
 from handler_host.cli.findings import Finding, Level

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Size, Timeout
+from handler_host.config.instance import InstanceConfig
 from handler_host.config.paths import default_data_dir, with_state_file
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy, Isolation
 from handler_host.config.types import (
+    HOST_KEYS,
     AdminConfig,
     AuthConfig,
     CatalogConfig,
@@ -22,6 +24,7 @@ from handler_host.config.types import (
 )
 
 __all__ = [
+    "HOST_KEYS",
     "MB",
     "POLICY_KEYS",
     "AdminConfig",
@@ -32,6 +35,7 @@ __all__ = [
     "Count",
     "Duration",
     "HandlerPolicy",
+    "InstanceConfig",
     "Isolation",
     "LogConfig",
     "LogLevel",

@@ -17,6 +17,7 @@ import msgspec
 from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
+from handler_host.config.instance import INSTANCE_KEYS, VARIABLE, InstanceConfig
 from handler_host.config.listen import parse_listen
 from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
@@ -237,10 +238,23 @@ class _Reader:
             value = self._convert(keys_of(HandlerPolicy)[key], value, origin)
             if key == "fallback":
                 _check_fallback(name, value)
+        elif key in INSTANCE_KEYS:
+            value = self._instance_value(key, value, origin)
         elif origin.kind == "environment":
             value = _json_or_text(value)
         self._handlers.setdefault(name, {})[key] = value
         self.origins[f"handlers.{name}.{key}"] = origin
+
+    def _instance_value(self, key: str, value: Any, origin: Origin) -> Any:
+        if key != "secrets":
+            return self._convert(keys_of(InstanceConfig)[key], value, origin)
+        if origin.kind == "environment":
+            value = _json_or_text(value)
+        if not isinstance(value, dict) or not all(
+            isinstance(name, str) and VARIABLE.fullmatch(name) for name in value.values()
+        ):
+            raise _Problem('must be a table of names of environment variables, such as { API_KEY = "MY_API_KEY" }')
+        return value
 
     def _convert(self, annotation: Any, value: Any, origin: Origin) -> Any:
         try:

@@ -97,4 +97,4 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
 
 
 POLICY_KEYS = frozenset(HandlerPolicy.__struct_fields__)
-"""The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
+"""The keys of ``[handlers.NAME]`` that are also keys of ``[defaults]``."""

@@ -18,7 +18,11 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Size, Timeout
+from handler_host.config.instance import INSTANCE_KEYS, InstanceConfig
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy
+
+HOST_KEYS = POLICY_KEYS | INSTANCE_KEYS
+"""The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
 
@@ -316,7 +320,16 @@ class Config(Section, frozen=True, kw_only=True):
 
     def settings(self, name: str) -> dict[str, Any]:
         """Return the handler's own keys of ``[handlers.NAME]``."""
-        return {key: value for key, value in self.handlers.get(name, {}).items() if key not in POLICY_KEYS}
+        return {key: value for key, value in self.handlers.get(name, {}).items() if key not in HOST_KEYS}
+
+    def instance(self, name: str) -> InstanceConfig:
+        """Return the plugin, title and secrets of a handler, as far as they are configured."""
+        own = self.handlers.get(name, {})
+        return InstanceConfig(**{key: value for key, value in own.items() if key in INSTANCE_KEYS})
+
+    def instances(self) -> dict[str, InstanceConfig]:
+        """Return the plugin, title and secrets of each handler for which one of them is configured."""
+        return {name: self.instance(name) for name, keys in self.handlers.items() if not INSTANCE_KEYS.isdisjoint(keys)}
 
     def preload(self) -> tuple[str, ...]:
         """Return the modules that the fork server imports: those of the defaults and of all handlers."""

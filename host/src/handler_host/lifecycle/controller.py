@@ -19,7 +19,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import actions, events
 from handler_host.lifecycle.lease import Lease

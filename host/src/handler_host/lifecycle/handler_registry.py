@@ -9,7 +9,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 import msgspec
 
 from handler_host.catalog import catalog as catalogs
-from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.catalog.catalog import Catalog
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.lifecycle.controller import ControllerServices, HandlerController
 from handler_host.lifecycle.operation_registry import OperationRegistry
@@ -70,10 +71,14 @@ class HandlerRegistry:
         """Return the flaws of the configuration that need the names of all handlers."""
         return list(self._check_config(self.config, self.catalog.entries))
 
+    async def scan(self, config: Config) -> Catalog:
+        """Return the handlers that a configuration has."""
+        return await asyncio.to_thread(catalogs.scan_config, config, self._environ)
+
     async def rescan(self) -> RescanReport:
         """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
         async with self._rescanning:
-            catalog = await asyncio.to_thread(self._scan)
+            catalog = await self.scan(self.config)
             changes = catalogs.diff(self.catalog, catalog)
             self.catalog = catalog
             self._remove_missing()
@@ -114,7 +119,3 @@ class HandlerRegistry:
         policy = policy_of(self.config, entry)
         pinned = self._pins.get(entry.name, policy.pin)
         return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
-
-    def _scan(self) -> Catalog:
-        blocked = [name for name in self.config.handlers if not self.config.policy(name).enabled]
-        return catalogs.scan(self.config.catalog, self._environ, blocked=blocked)

@@ -35,6 +35,8 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     """Why it is in this state, if that is unusual."""
     distribution: str
     version: str
+    plugin: str | None
+    """The installed handler that this one is an instance of."""
     title: str
     description: str
     operations: list[OperationReport] | None

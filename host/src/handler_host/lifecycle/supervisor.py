@@ -232,7 +232,7 @@ class Supervisor:
         Raises ``ConfigError`` for settings that do not fit a handler's manifest, and then
         keeps the present configuration.
         """
-        check_all_settings(config, self._registry.catalog)
+        check_all_settings(config, await self._registry.scan(config))
         self._launch_specs.reconfigure(config)
         self.config = self._registry.config = config
         await self._memory.reconfigure(config)

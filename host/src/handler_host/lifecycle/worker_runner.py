@@ -10,7 +10,7 @@ import asyncio
 import logging
 from typing import Protocol
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle.actions import StartTimer, StopTimer
 from handler_host.lifecycle.events import Event, MemoryReserved

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.operation_registry import OperationRegistry

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping
 import msgspec
 
 from handler_host._internal.units import format_size
-from handler_host.catalog.catalog import CatalogEntry
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 import msgspec
 from aiohttp import web
 
-from handler_host.catalog.catalog import ProblemState
+from handler_host.catalog.catalog_entry import ProblemState
 from handler_host.config.model_aliases import ModelTarget
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.model_names import split_model

@@ -13,9 +13,10 @@ import msgspec
 
 from handler_host._internal.log import level_of, register_secrets
 from handler_host._internal.suggestions import did_you_mean
-from handler_host.catalog import catalog as catalogs
-from handler_host.catalog.catalog import Catalog, CatalogEntry
+from handler_host.catalog.catalog import Catalog
+from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
+from handler_host.catalog.secrets import read_secrets
 from handler_host.channel.call import ChannelLimits
 from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
@@ -146,7 +147,7 @@ class LaunchSpecBuilder:
         Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
         """
         policy = policy_of(self._config, entry)
-        secrets = catalogs.read_secrets(entry, self._environ)
+        secrets = read_secrets(entry, self._environ)
         register_secrets(secrets.values())
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None

@@ -81,28 +81,28 @@ def _hash_key() -> int:
 
 def _print_schema(arguments: SimpleNamespace) -> int:
     """Print the JSON Schema of the file, also while the file itself is not valid."""
-    from handler_host.catalog.catalog import scan
+    from handler_host.catalog.catalog import scan_config
     from handler_host.cli.config_schema import config_schema
-    from handler_host.config import CatalogConfig
+    from handler_host.config import Config
     from handler_host.plugin.errors import ConfigError
 
     try:
-        catalog = load_configuration(arguments).config.catalog
+        config = load_configuration(arguments).config
     except ConfigError:
-        catalog = CatalogConfig()
-    echo_json(config_schema(scan(catalog, os.environ).entries))
+        config = Config()
+    echo_json(config_schema(scan_config(config, os.environ).entries))
     return OK
 
 
 def _check(config: Config) -> int:
     """Check the configuration against the manifests of the installed handlers, without importing a plugin."""
-    from handler_host.catalog.catalog import scan
+    from handler_host.catalog.catalog import scan_config
     from handler_host.cli.config_view import describe_source
     from handler_host.cli.findings import Level
     from handler_host.cli.installation import check_settings
     from handler_host.plugin.errors import ConfigError
 
-    entries = scan(config.catalog, os.environ).entries
+    entries = scan_config(config, os.environ).entries
     problems = []
     for finding in check_settings(config, entries):
         if finding.level is Level.PROBLEM:

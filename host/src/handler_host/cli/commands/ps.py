@@ -82,6 +82,7 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "state": handler["state"],
         "reason": handler["reason"] or "",
         "plugin": f"{handler['distribution']} {handler['version']}",
+        "instance of": handler.get("plugin") or "",
         "title": handler["title"],
         "description": handler["description"],
         "operations": "unknown until it is activated"

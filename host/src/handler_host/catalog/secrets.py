@@ -1,0 +1,55 @@
+"""Secrets of handlers: the environment variables that have them. The catalog keeps no values."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+
+from handler_host.catalog.catalog_entry import CatalogEntry, Problem
+
+
+def read_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the values of the handler's secrets that are set.
+
+    The variable for this handler alone overrides the variable that the configuration names, or else that of the
+    secret's name.
+    """
+    values: dict[str, str] = {}
+    for name in entry.secrets:
+        common = entry.secret_variables.get(name, name)
+        value = environ.get(secret_variable(entry.name, name)) or environ.get(common)
+        if value:
+            values[name] = value
+    return values
+
+
+def secret_variable(handler: str, secret: str) -> str:
+    """Return the name of the environment variable that sets a secret for one handler only."""
+    return f"HANDLER_HOST_SECRET_{re.sub('[^A-Z0-9]', '_', handler.upper())}_{secret}"
+
+
+def missing_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> Problem | None:
+    """Return the problem of a handler whose required secrets are not set, or None."""
+    declared = entry.manifest.secrets if entry.manifest is not None else {}
+    values = read_secrets(entry, environ)
+    missing = [name for name, secret in declared.items() if secret.required and name not in values]
+    if not missing:
+        return None
+    ways = "; ".join(
+        f"{entry.secret_variables.get(name, name)} (or, for this handler only, {secret_variable(entry.name, name)})"
+        for name in missing
+    )
+    return Problem("missing-secret", f"set in the host's environment: {ways}")
+
+
+def shared_variables(entries: Iterable[CatalogEntry], environ: Mapping[str, str]) -> list[str]:
+    """Return warnings about set variables that two handlers read: secret A of gpt_b is also B_A of gpt."""
+    readers: dict[str, list[str]] = {}
+    for entry in entries:
+        for secret in entry.secrets:
+            readers.setdefault(secret_variable(entry.name, secret), []).append(f"{secret} of {entry.name}")
+    return [
+        f"the variable {variable} sets {' and '.join(meanings)}; rename one of the secrets"
+        for variable, meanings in readers.items()
+        if len(meanings) > 1 and variable in environ
+    ]

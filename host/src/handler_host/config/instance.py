@@ -1,0 +1,26 @@
+"""Which plugin a handler runs, and with which secrets: keys of ``[handlers.NAME]`` that ``[defaults]`` has not."""
+
+from __future__ import annotations
+
+import re
+
+import msgspec
+
+from handler_host.config.fields import Section
+
+VARIABLE = re.compile(r"[A-Z][A-Z0-9_]*")
+"""Name of an environment variable; a secret that is set here by mistake hardly ever looks like one."""
+
+
+class InstanceConfig(Section, frozen=True, kw_only=True):
+    """``[handlers.NAME]``: an instance of a plugin under another name, and where its secrets come from."""
+
+    plugin: str | None = None
+    """Installed handler that this one is an instance of; None: the installed handler of its name."""
+    title: str | None = None
+    """Title for people, in lists of models; None: that of the plugin, or the name of an instance."""
+    secrets: dict[str, str] = msgspec.field(default_factory=dict)
+    """Environment variable of each secret, instead of the one of its name."""
+
+
+INSTANCE_KEYS = frozenset(InstanceConfig.__struct_fields__)
