@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
-
-import msgspec
 
 from handler_host.chat import (
     ChatChunk,
@@ -16,94 +16,24 @@ from handler_host.chat import (
     ToolCallChunk,
     Usage,
     UsageChunk,
+    finish_reason_of,
+    token_count,
 )
-from handler_host.plugin import UpstreamError, from_status
+from handler_host.plugin import UpstreamError, error_from_document, find_error
 
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "end_turn": "stop",
-    "stop_sequence": "stop",
-    "max_tokens": "length",
-    "model_context_window_exceeded": "length",
-    "tool_use": "tool_calls",
-    "refusal": "content_filter",
-}
-_STATUSES = {
-    "invalid_request_error": 400,
-    "authentication_error": 401,
-    "permission_error": 403,
-    "not_found_error": 404,
-    "request_too_large": 413,
-    "rate_limit_error": 429,
-    "timeout_error": 408,
-    "overloaded_error": 529,
-}
-"""HTTP status of each error type; a type that is not listed counts as 500."""
-
-
-class _Usage(msgspec.Struct):
-    """Token counts so far; a later event has higher ones, or leaves them out."""
-
-    input_tokens: int | None = None
-    output_tokens: int | None = None
-    cache_creation_input_tokens: int | None = None
-    cache_read_input_tokens: int | None = None
-
-
-class _Message(msgspec.Struct):
-    model: str | None = None
-    usage: _Usage | None = None
-
-
-class _Block(msgspec.Struct):
-    type: str
-    text: str = ""
-    id: str | None = None
-    name: str | None = None
-    input: Any = None
-
-
-class _StopDetails(msgspec.Struct):
-    explanation: str | None = None
-
-
-class _Delta(msgspec.Struct):
-    type: str | None = None
-    text: str = ""
-    partial_json: str = ""
-    stop_reason: str | None = None
-    stop_details: _StopDetails | None = None
-
-
-class _Error(msgspec.Struct):
-    type: str = "api_error"
-    message: str = ""
-
-
-class _Event(msgspec.Struct):
-    """Any event of the stream; unknown types and fields are skipped, as Anthropic asks its clients to do."""
-
-    type: str
-    index: int = 0
-    message: _Message | None = None
-    content_block: _Block | None = None
-    delta: _Delta | None = None
-    usage: _Usage | None = None
-    error: _Error | None = None
-
-
-_decoder = msgspec.json.Decoder(_Event)
+_COUNTS = ("input_tokens", "output_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 
 
 class _ToolCall:
     """A tool call in progress."""
 
-    def __init__(self, index: int, block: _Block) -> None:
+    def __init__(self, index: int, block: Mapping[str, Any]) -> None:
         self._index = index
         self._block = block
         self._has_arguments = False
 
     def start(self) -> ToolCallChunk:
-        return ToolCallChunk(index=self._index, id=self._block.id, name=self._block.name)
+        return ToolCallChunk(index=self._index, id=_text(self._block, "id") or None, name=_text(self._block, "name"))
 
     def add(self, fragment: str) -> ToolCallChunk:
         self._has_arguments = True
@@ -113,89 +43,151 @@ class _ToolCall:
         """Return the arguments of a call that streamed none: often ``{}``."""
         if self._has_arguments:
             return []
-        arguments = msgspec.json.encode(self._block.input or {}).decode()
-        return [ToolCallChunk(index=self._index, arguments=arguments)]
+        arguments = self._block.get("input") or {}
+        text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
+        return [ToolCallChunk(index=self._index, arguments=text)]
 
 
 class EventDecoder:
-    """Translates the events of one stream."""
+    """Decoder of one response: the events of a stream, or a whole message in place of a stream.
 
-    def __init__(self) -> None:
+    Unknown types and fields are skipped, as Anthropic asks its clients to do.
+    """
+
+    def __init__(self, content_type: str = "") -> None:
+        self._content_type = content_type
         self._model: str | None = None
         """The model, until its chunk is returned."""
-        self._usage = _Usage()
-        self._calls: dict[int, _ToolCall] = {}
+        self._counts: dict[str, int] = {}
+        """Token counts so far; a later event has higher ones, or leaves them out."""
+        self._calls: dict[object, _ToolCall] = {}
+        """Tool calls in progress, by the index of their block."""
         self._call_count = 0
+        self._reason: FinishReason | None = None
+        self._refusal = ""
+        self._is_stopped = False
 
-    def chunks(self, data: str) -> list[ChatChunk]:
+    @property
+    def is_finished(self) -> bool:
+        """Whether the stop reason, or the end of the message, has come."""
+        return self._reason is not None or self._is_stopped
+
+    def chunks(self, document: Any) -> list[ChatChunk]:
         """Return the chunks in the data of one event: mostly one or none.
 
-        Raises ``UpstreamError`` for an error event, and for data that is not an event of Anthropic's.
+        Raises ``UpstreamError`` for an error, and for a document that is not an event of Anthropic's.
         """
-        if not data:
-            return []
-        try:
-            event = _decoder.decode(data)
-        except (msgspec.MsgspecError, UnicodeError) as error:
-            raise UpstreamError("the provider sent an event that is not one of Anthropic's") from error
-        if event.type == "error":
-            raise _stream_error(event.error or _Error())
-        chunks = self._translate(event)
+        if not isinstance(document, Mapping) or not isinstance(document.get("type"), str):
+            if document and find_error(document) is not None:
+                raise error_from_document(document, content_type=self._content_type)
+            if document == {}:
+                return []  # the ping of a proxy
+            start = json.dumps(document, default=str)[:200]
+            place = self._content_type or "no content type"
+            raise UpstreamError(f"the provider sent an event that is not one of Anthropic's ({place}): {start}")
+        if document["type"] == "error":
+            raise error_from_document(document, content_type=self._content_type)
+        chunks = self._translate(document["type"], document)
         # With the first content and not before it: until then the call can be retried.
-        if chunks and self._model is not None:
+        if chunks and self._model:
             chunks.insert(0, ModelChunk(model=self._model))
             self._model = None
         return chunks
 
-    def _translate(self, event: _Event) -> list[ChatChunk]:
-        match event.type:
+    def last(self) -> list[ChatChunk]:
+        """Return the chunks for the end of the stream; one that was cut off has no finish reason."""
+        chunks: list[ChatChunk] = [chunk for call in self._calls.values() for chunk in call.stop()]
+        self._calls.clear()
+        if self._refusal:
+            chunks.append(RefusalChunk(text=self._refusal))
+        reason = self._reason
+        if reason is None and self._is_stopped:
+            reason = finish_reason_of("end_turn", has_tool_calls=self._call_count > 0)
+        if reason is not None:
+            chunks.append(FinishChunk(reason=reason))
+        if any(self._counts.values()):
+            cached = self._counts.get("cache_creation_input_tokens", 0) + self._counts.get("cache_read_input_tokens", 0)
+            prompt, completion = self._counts.get("input_tokens", 0) + cached, self._counts.get("output_tokens", 0)
+            usage = Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
+            chunks.append(UsageChunk(usage=usage))
+        if chunks and self._model:
+            chunks.insert(0, ModelChunk(model=self._model))
+        return chunks
+
+    def _translate(self, kind: str, event: Mapping[str, Any]) -> list[ChatChunk]:
+        index = event.get("index")
+        index = index if isinstance(index, int) else 0
+        match kind:
             case "content_block_delta":
-                return self._add(event.index, event.delta or _Delta())
-            case "content_block_start" if event.content_block is not None:
-                return self._start(event.index, event.content_block)
-            case "content_block_stop" if event.index in self._calls:
-                return self._calls.pop(event.index).stop()
-            case "message_start" if event.message is not None:
-                self._model = event.message.model
-                self._count(event.message.usage)
+                return self._add(index, _object(event, "delta"))
+            case "content_block_start":
+                return self._start(index, _object(event, "content_block"))
+            case "content_block_stop":
+                call = self._calls.pop(index, None)
+                return call.stop() if call is not None else []
+            case "message_start":
+                self._start_message(_object(event, "message"))
             case "message_delta":
-                self._count(event.usage)
-                return self._finish(event.delta or _Delta())
+                self._count(event)
+                self._finish(_object(event, "delta"))
+            case "message_stop":
+                self._is_stopped = True
+            case "message":
+                return self._add_message(event)
         return []
 
-    def _add(self, index: int, delta: _Delta) -> list[ChatChunk]:
-        if delta.type == "text_delta" and delta.text:
-            return [TextChunk(text=delta.text)]
-        if delta.type == "input_json_delta" and index in self._calls and delta.partial_json:
-            return [self._calls[index].add(delta.partial_json)]
-        return []  # thinking, its signature, citations: not requested
+    def _start_message(self, message: Mapping[str, Any]) -> None:
+        self._model = _text(message, "model") or None
+        self._count(message)
 
-    def _start(self, index: int, block: _Block) -> list[ChatChunk]:
-        if block.type == "tool_use":
+    def _add_message(self, message: Mapping[str, Any]) -> list[ChatChunk]:
+        """Return the chunks of a whole message."""
+        self._start_message(message)
+        content = message.get("content")
+        blocks = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        chunks: list[ChatChunk] = []
+        for index, block in enumerate(blocks):
+            if isinstance(block, Mapping):
+                chunks += self._start(index, block)
+        self._finish(message)
+        self._is_stopped = True
+        return chunks
+
+    def _start(self, index: int, block: Mapping[str, Any]) -> list[ChatChunk]:
+        if block.get("type") == "tool_use":
+            chunks = self._calls.pop(index).stop() if index in self._calls else []
             call = self._calls[index] = _ToolCall(self._call_count, block)
             self._call_count += 1
-            return [call.start()]
-        return [TextChunk(text=block.text)] if block.text else []
+            return [*chunks, call.start()]
+        text = _text(block, "text") if block.get("type") == "text" else ""
+        return [TextChunk(text=text)] if text else []
 
-    def _count(self, usage: _Usage | None) -> None:
-        for name in _Usage.__struct_fields__:
-            value = getattr(usage, name, None)
-            if value is not None:
-                setattr(self._usage, name, value)
+    def _add(self, index: int, delta: Mapping[str, Any]) -> list[ChatChunk]:
+        match delta.get("type"):
+            case "text_delta" if _text(delta, "text"):
+                return [TextChunk(text=_text(delta, "text"))]
+            case "input_json_delta" if index in self._calls and _text(delta, "partial_json"):
+                return [self._calls[index].add(_text(delta, "partial_json"))]
+        return []  # thinking, its signature, citations: not requested
 
-    def _finish(self, delta: _Delta) -> list[ChatChunk]:
-        if delta.stop_reason is None:
-            return []
-        chunks: list[ChatChunk] = []
-        if delta.stop_details is not None and delta.stop_details.explanation:
-            chunks.append(RefusalChunk(text=delta.stop_details.explanation))
-        chunks.append(FinishChunk(reason=_FINISH_REASONS.get(delta.stop_reason, "stop")))
-        counts = self._usage
-        cached = (counts.cache_creation_input_tokens or 0) + (counts.cache_read_input_tokens or 0)
-        prompt, completion = (counts.input_tokens or 0) + cached, counts.output_tokens or 0
-        usage = Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-        return [*chunks, UsageChunk(usage=usage)]
+    def _count(self, source: Mapping[str, Any]) -> None:
+        usage = _object(source, "usage")
+        for name in _COUNTS:
+            count = token_count(usage.get(name))
+            if count:
+                self._counts[name] = count
+
+    def _finish(self, source: Mapping[str, Any]) -> None:
+        reason = finish_reason_of(source.get("stop_reason"), has_tool_calls=self._call_count > 0)
+        self._reason = reason or self._reason
+        self._refusal = _text(_object(source, "stop_details"), "explanation") or self._refusal
 
 
-def _stream_error(error: _Error) -> UpstreamError:
-    return from_status(_STATUSES.get(error.type, 500), error.message or error.type)
+def _object(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    value = source.get(name)
+    return value if isinstance(value, Mapping) else {}
+
+
+def _text(source: Mapping[str, Any], name: str) -> str:
+    value = source.get(name)
+    return value if isinstance(value, str) else ""
