@@ -58,7 +58,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     supervisor = Supervisor(config, observer=observer, check_config=find_config_flaws)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
-    bodies = BodyReader(config.server)
+    bodies = BodyReader(config.server, lambda: supervisor.budget.ledger.limit)
     keys = KeyRing(config.auth)
     key_source = KeySource(header for protocol in PROTOCOLS for header in protocol.key_headers)
 

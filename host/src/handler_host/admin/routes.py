@@ -147,7 +147,7 @@ class AdminRoutes:
         """Return the options of query and body; the body overrides the query."""
         values: Any = dict(request.query)
         if request.can_read_body:
-            body = msgspec.json.decode(await self._bodies.read_json(request))
+            body = msgspec.json.decode(await self._bodies.read_options(request))
             if not isinstance(body, dict):
                 raise InvalidInput("the body must be a JSON object")
             values |= body

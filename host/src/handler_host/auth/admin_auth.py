@@ -73,7 +73,7 @@ class AdminAuth:
         """Open a session for the admin token."""
         self._refuse_other_sites(request)
         try:
-            sign_in = msgspec.json.decode(await self._bodies.read_json(request), type=SignIn)
+            sign_in = msgspec.json.decode(await self._bodies.read_options(request), type=SignIn)
         except msgspec.ValidationError as error:
             raise InvalidInput(f'the body must be {{"token": "..."}}: {error}') from None
         try:

@@ -43,10 +43,15 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """Address to listen on; without consumer keys it must be a loopback address."""
     port: Annotated[int, Number("count", most=65535)] = 8080
     """Port to listen on; 0 chooses a free one."""
-    max_body: Annotated[int, Number("size", least=1)] = 4 * MB
-    """Longest request body; 413 beyond."""
+    max_body: Annotated[int, Number("size", least=1)] = 32 * MB
+    """Longest request body, decompressed; 413 beyond."""
+    max_bodies: Annotated[int | None, Number("size", least=1, none="auto")] = None
+    """Request bodies in flight, all together; 503 beyond. `auto`: a quarter of the memory limit."""
     max_header: Annotated[int, Number("size", least=512)] = 16 * 1024
-    """Longest request line, and longest header; 431 beyond."""
+    """Longest request line, and longest header; 431 beyond.
+
+    All headers of a request together may have four times as much, at least 64 KB.
+    """
     max_connections: AtLeastOne = 1024
     """Requests in flight, of all clients together; 503 beyond."""
     max_answer: Annotated[int, Number("size", least=1)] = 16 * MB
@@ -54,7 +59,10 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     request_timeout: Timeout = 120.0
     """From admission to the last byte, or to the first byte of a stream; 504 beyond."""
     body_timeout: Timeout = 10.0
-    """Time for the client to send its request body; 408 beyond."""
+    """Time for the client to send its request body; 408 beyond.
+
+    A body of more than 4 MB has it for each 4 MB.
+    """
     keepalive_timeout: Duration = 75.0
     """Time that a connection stays open without a request."""
     drain_timeout: Duration = 30.0

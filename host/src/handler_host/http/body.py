@@ -1,73 +1,184 @@
-"""Request bodies: media type, limits of ``[server]`` on size and time, and the check that they are JSON."""
+"""Request bodies: media type, limits on size, time and structure, decompression, and the check that they are JSON."""
 
 from __future__ import annotations
 
 import asyncio
+import codecs
+import re
+import sys
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
 
 from handler_host.config import ServerConfig
+from handler_host.http import request_context
+from handler_host.http.body_budget import BodyBudget, BodyShare
+from handler_host.http.content_encoding import decompress, parse_encoding
+from handler_host.http.json_structure import MAX_VALUES, StructureScanner, check_structure
 from handler_host.http.responses import JSON
-from handler_host.plugin.errors import BodyTooLarge, InvalidInput, RequestTimeout, UnsupportedMediaType
+from handler_host.plugin.errors import BadRequest, BodyTooLarge, InvalidInput, RequestTimeout, UnsupportedMediaType
+
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
 
 EMPTY_OBJECT = b"{}"
+UNCOUNTED_BYTES = 16 * 1024
+"""Size up to which a body does not count: the limit of requests bounds these."""
+OPTIONS_BYTES = 64 * 1024
+"""Longest body of routes that take a few options: admin tasks, signing in."""
+STEADY_BYTES = 4 * 1024 * 1024
+"""Bytes for which ``server.body_timeout`` is the time: a longer body has it for each such part."""
+INLINE_VALUES = 2_000
+"""Values up to which the loop itself decodes a body (below 10 ms with the translation of any protocol)."""
+SWITCH_INTERVAL_S = 0.001
+"""Time after which a thread that decodes lets the loop run; Python's default, 5 ms, passes at each system call."""
+SCAN_BYTES = 1024 * 1024
+"""Size up to which the loop checks that a body is JSON (below 10 ms); the worker checks longer ones."""
+
+Decoded = TypeVar("Decoded")
+
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
+_SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
+_ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 
 class BodyReader:
-    """Reader of request bodies within the limits of ``[server]``."""
+    """Reader of request bodies within the limits of ``[server]``.
 
-    def __init__(self, config: ServerConfig) -> None:
+    ``memory_limit`` returns the memory limit of the host; a share of it is the limit of all bodies together.
+    """
+
+    def __init__(self, config: ServerConfig, memory_limit: Callable[[], int] | None = None) -> None:
         self._limit_bytes = config.max_body
         self._timeout_s = config.body_timeout
+        self._budget = BodyBudget(config, memory_limit)
+        self._executor: ThreadPoolExecutor | None = None
+
+    async def decode(self, request: web.Request, decode: Callable[[bytes], Decoded]) -> Decoded:
+        """Return what ``decode`` makes of the body; a body of many values is decoded in a thread.
+
+        Raises what :meth:`read` and ``decode`` raise.
+        """
+        body = await self.read(request)
+        if len(body) <= INLINE_VALUES or body.count(b",") + body.count(b"{") <= INLINE_VALUES:
+            return decode(body)
+        return await self._run_in_thread(decode, body)
+
+    async def read_options(self, request: web.Request) -> bytes:
+        """Return a body of a few options, which is JSON; the limit on its size is that of a form."""
+        body = await self._read(request, max_values=None, limit_bytes=OPTIONS_BYTES)
+        check_json(body)
+        return body
 
     async def read_json(self, request: web.Request) -> bytes:
-        """Return the body as :meth:`read` does; raises ``InvalidInput`` unless it is JSON."""
-        body = await self.read(request)
-        check_json(body)
+        """Return the body as :meth:`read` does, with any number of values; raises ``InvalidInput`` unless it is JSON.
+
+        The check of a long body is left to the code that decodes it.
+        """
+        body = await self._read(request, max_values=None)
+        await _check_text(body)
+        if len(body) <= SCAN_BYTES:
+            check_json(body)
         return body
 
     async def read(self, request: web.Request) -> bytes:
         """Return the body, which the client declares as JSON, for a decoder; ``{}`` for an empty one.
 
-        Raises ``UnsupportedMediaType``, ``BodyTooLarge`` and ``RequestTimeout``.
+        Raises ``UnsupportedMediaType``, ``BodyTooLarge``, ``RequestTimeout``, ``MemoryBudget``, and ``InvalidInput``
+        for one that is nested too deeply.
         """
+        return await self._read(request, max_values=MAX_VALUES)
+
+    async def _read(self, request: web.Request, *, max_values: int | None, limit_bytes: int | None = None) -> bytes:
+        limit_bytes = min(self._limit_bytes, limit_bytes or self._limit_bytes)
         if not request.can_read_body:
             return EMPTY_OBJECT
         media_type = request.headers.get(hdrs.CONTENT_TYPE)
         if media_type is not None and media_type != JSON and not _is_json(media_type):
             raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
+        encoding = None
+        if hdrs.CONTENT_ENCODING in request.headers:
+            encoding = parse_encoding(request.headers[hdrs.CONTENT_ENCODING])
+            if request.content.total_compressed_bytes is not None:
+                encoding = None  # an application around this one has a server that decompresses itself
         content = request.content
-        if content.is_eof():  # the body of most requests arrives with the head
+        if content.is_eof() and encoding is None:  # the body of most requests arrives with the head
             body = content.read_nowait()
+            if len(body) > limit_bytes:
+                raise _too_large(limit_bytes)
+            if len(body) > UNCOUNTED_BYTES:
+                self._budget.share_of(request_context.current.get()).add(len(body))
+            check_structure(body, max_values=max_values)
         else:
-            if (request.content_length or 0) > self._limit_bytes:
-                raise self._too_large()
-            try:
-                async with asyncio.timeout(self._timeout_s):
-                    body = await self._read_chunks(request)
-            except TimeoutError:
-                raise RequestTimeout(
-                    f"the body did not arrive within {self._timeout_s:g} s (server.body_timeout)"
-                ) from None
-        if len(body) > self._limit_bytes:
-            raise self._too_large()
+            if (request.content_length or 0) > limit_bytes:
+                raise _too_large(limit_bytes)
+            share = self._budget.share_of(request_context.current.get())
+            scanner = StructureScanner(max_values=max_values)
+            body = await self._receive(request, limit_bytes, share, scanner if encoding is None else None)
+            if encoding is not None and body:
+                body = await _decompress(body, encoding, limit_bytes, share, scanner)
+        if _SURROGATE.search(body) is not None:
+            body = (
+                _replace_lone_surrogates(body)
+                if len(body) < SCAN_BYTES
+                else await self._run_in_thread(_replace_lone_surrogates, body)
+            )
         return body or EMPTY_OBJECT
 
-    async def _read_chunks(self, request: web.Request) -> bytes:
-        """Read a body of unknown length up to the limit."""
+    async def _receive(
+        self, request: web.Request, limit_bytes: int, share: BodyShare, scanner: StructureScanner | None
+    ) -> bytes:
+        """Receive a body of unknown length up to the limit."""
         chunks: list[bytes] = []
         size_bytes = 0
-        while chunk := await request.content.readany():
-            size_bytes += len(chunk)
-            if size_bytes > self._limit_bytes:
-                raise self._too_large()
-            chunks.append(chunk)
+        started_at = asyncio.get_running_loop().time()
+        try:
+            async with asyncio.timeout_at(started_at + self._timeout_s) as timeout:
+                while chunk := await request.content.readany():
+                    size_bytes += len(chunk)
+                    if size_bytes > limit_bytes:
+                        raise _too_large(limit_bytes)
+                    share.add(len(chunk))
+                    if scanner is not None:
+                        scanner.feed(chunk)
+                    chunks.append(chunk)
+                    timeout.reschedule(started_at + self._timeout_s * (1 + size_bytes // STEADY_BYTES))
+        except TimeoutError:
+            raise RequestTimeout(
+                f"the body did not arrive within {self._timeout_s:g} s (server.body_timeout)"
+            ) from None
+        except web.RequestPayloadError as error:
+            raise BadRequest(f"the body cannot be read: {error}") from None
         return b"".join(chunks)
 
-    def _too_large(self) -> BodyTooLarge:
-        return BodyTooLarge(f"the body is longer than {self._limit_bytes} bytes (server.max_body)")
+    async def _run_in_thread(self, function: Callable[[bytes], Decoded], body: bytes) -> Decoded:
+        if self._executor is None:
+            from concurrent.futures import ThreadPoolExecutor  # few hosts get bodies that need it
+
+            # One thread: more of them would share the interpreter's lock, and hold more decoded bodies in memory.
+            self._executor = ThreadPoolExecutor(1, thread_name_prefix="body decoder")
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+        return await asyncio.get_running_loop().run_in_executor(self._executor, function, body)
+
+
+async def _decompress(
+    body: bytes, encoding: str, limit_bytes: int, share: BodyShare, scanner: StructureScanner
+) -> bytes:
+    chunks: list[bytes] = []
+    async for chunk in decompress(body, encoding, limit_bytes):
+        share.add(len(chunk))
+        scanner.feed(chunk)
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    key = "" if limit_bytes == OPTIONS_BYTES else " (server.max_body)"
+    return BodyTooLarge(f"the body is longer than {limit_bytes} bytes{key}")
 
 
 def _is_json(media_type: str) -> bool:
@@ -75,12 +186,35 @@ def _is_json(media_type: str) -> bool:
     return name == JSON or (name.startswith("application/") and name.endswith("+json"))
 
 
+def _replace_lone_surrogates(body: bytes) -> bytes:
+    """Return the body with U+FFFD for each half of a surrogate pair.
+
+    JSON allows them, and clients that cut a text within an emoji send them; no text in UTF-8 can have one.
+    """
+    return _ESCAPE.sub(lambda match: rb"\ufffd" if match[1] is not None else match[0], body)
+
+
+async def _check_text(body: bytes) -> None:
+    """Raise ``InvalidInput`` unless ``body`` is UTF-8: scanning JSON checks the structure, not the text of strings."""
+    if body.isascii():
+        return
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    for start in range(0, len(body), SCAN_BYTES):
+        if start:
+            await asyncio.sleep(0)
+        end = start + SCAN_BYTES
+        pending = len(decoder.getstate()[0])
+        try:
+            decoder.decode(body[start:end], final=end >= len(body))
+        except UnicodeDecodeError as error:
+            error.start += start - pending
+            raise invalid_json(error) from None
+
+
 def check_json(body: bytes) -> None:
     """Raise ``InvalidInput`` unless ``body`` is JSON."""
     try:
         _scan(body)
-        if not body.isascii():
-            body.decode()  # the scan checks the structure, not the text of strings
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise invalid_json(error) from None
 

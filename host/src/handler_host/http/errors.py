@@ -14,6 +14,7 @@ import msgspec
 from aiohttp import hdrs, web
 from aiohttp.typedefs import Handler, Middleware
 
+from handler_host._internal.field_path import MAX_PATH_LENGTH, shorten
 from handler_host.http import request_context
 from handler_host.http.request_context import ErrorBody
 from handler_host.http.responses import JSON
@@ -23,6 +24,7 @@ log = logging.getLogger(__name__)
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 """OpenAI's type of an error, where it is not that of its class of statuses."""
+MAX_MESSAGE_LENGTH = 4000
 BUSY = frozenset({429, 503})
 """Statuses for which a retryable error always has ``Retry-After``."""
 
@@ -63,11 +65,20 @@ def error_response(error: HostError, request_id: str, body: ErrorBody = error_bo
 def to_host_error(error: Exception, request_id: str) -> HostError:
     """Return the error to send for ``error``; log an unexpected one with its traceback."""
     if isinstance(error, HostError):
+        _shorten(error)
         return error
     if isinstance(error, web.RequestPayloadError):
         return BadRequest(f"the body cannot be read: {error}")
     log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
     return HostError(f"the host failed on this request; its log has the details under {request_id}")
+
+
+def _shorten(error: HostError) -> None:
+    """Shorten the texts of an error: they may quote a name or a value of a megabyte."""
+    if len(error.message) > MAX_MESSAGE_LENGTH:
+        error.message = shorten(error.message, MAX_MESSAGE_LENGTH)
+    if error.param is not None and len(error.param) > MAX_PATH_LENGTH:
+        error.param = shorten(error.param, MAX_PATH_LENGTH)
 
 
 def error_middleware() -> Middleware:
@@ -87,6 +98,9 @@ def error_middleware() -> Middleware:
             response = error_response(
                 to_host_error(error, context.request_id), context.request_id, context.error_body or error_body
             )
+        finally:
+            if context.on_end is not None:
+                context.on_end()
         if not response.prepared:
             context.write_headers(response.headers)
         return response

@@ -5,16 +5,23 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from aiohttp import http_exceptions, web
+from aiohttp import StreamReader, http_exceptions, web
+from aiohttp.streams import EMPTY_PAYLOAD
+from aiohttp.web_protocol import _ErrInfo
 
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
 from handler_host.http.errors import error_response, to_host_error
-from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, TooManyConnections
+from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, RequestTimeout, TooManyConnections
 
 CONNECTIONS_PER_REQUEST = 2
 """Connections for each request that may be in flight: clients keep some open for their next request."""
 MAX_HEADERS = 128
+HEADERS_PER_HEAD = 4
+MIN_HEAD_LIMIT = 64 * 1024
+"""The headers of a request together may have so many times ``server.max_header``, and at least so many bytes."""
+MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
+"""Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
 
@@ -22,12 +29,19 @@ LINGERING_TIME_S = 2.0
 class Connection(web.RequestHandler):
     """One connection; unlike aiohttp's it counts itself, and sends errors in the host's format."""
 
-    __slots__ = ("_listener", "_refused", "admin")
+    __slots__ = ("_body", "_head_bytes", "_head_timer", "_is_discarding", "_listener", "_refused", "admin")
 
     def __init__(self, listener: Listener, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
         self._listener = listener
         self._refused = False
+        self._body: StreamReader | None = None
+        """Body of the last request; the next head begins when it has ended."""
+        self._head_bytes = 0
+        """Bytes of a head that has not ended yet."""
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._is_discarding = False
+        """Whether the connection was refused and only waits for the client to close it."""
         self.admin = listener.admin
         """Whether it has come to ``admin.listen``."""
 
@@ -46,7 +60,60 @@ class Connection(web.RequestHandler):
         """Count the end (asyncio)."""
         if not self._refused:
             self._listener.leave()
+            self._end_head()
             super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Feed the parser (asyncio), within the limits on the head of a request."""
+        if self._is_discarding:
+            return
+        in_head = self._body is None or self._body.is_eof()
+        count = self._request_count
+        super().data_received(data)
+        if self._request_count != count:
+            message, self._body = self._messages[-1]
+            head_bytes = self._head_bytes + len(data)
+            self._end_head()
+            if head_bytes > self._listener.max_head and _size_of(message) > self._listener.max_head:
+                error = HeadersTooLarge(self._listener.head_limit_text)
+                self._messages[-1] = (_ErrInfo(status=error.status, exc=error, message=error.message), EMPTY_PAYLOAD)
+        elif data and in_head and not self._force_close:
+            self._add_to_head(len(data))
+
+    def _add_to_head(self, size_bytes: int) -> None:
+        """Count bytes of an unfinished head; refuse the connection at a limit."""
+        self._head_bytes += size_bytes
+        self._listener.unfinished_bytes += size_bytes
+        if self._head_timer is None:
+            self._head_timer = self._loop.call_later(self._listener.config.body_timeout, self._refuse_slow_head)
+        if self._head_bytes > self._listener.max_head:
+            self._refuse(HeadersTooLarge(self._listener.head_limit_text))
+        elif self._listener.unfinished_bytes > MAX_UNFINISHED_BYTES:
+            self._refuse(TooManyConnections("too many clients send incomplete requests at the same time; try again"))
+
+    def _end_head(self) -> None:
+        if self._head_bytes:
+            self._listener.unfinished_bytes -= self._head_bytes
+            self._head_bytes = 0
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _refuse_slow_head(self) -> None:
+        timeout_s = self._listener.config.body_timeout
+        self._refuse(RequestTimeout(f"the headers did not arrive within {timeout_s:g} s (server.body_timeout)"))
+
+    def _refuse(self, error: HostError) -> None:
+        """Respond with an error and close the connection; without a response where another one is being sent."""
+        self._end_head()
+        if self.transport is None or self._request_in_progress or self._messages:
+            self.force_close()
+            return
+        self.transport.write(_raw_response(error))
+        self.transport.write_eof()
+        # Closing it now would reset the connection, and the client would lose the response while it sends.
+        self._is_discarding = True
+        self._head_timer = self._loop.call_later(LINGERING_TIME_S, self.force_close)
 
     def handle_error(
         self,
@@ -82,16 +149,20 @@ class Listener:
         self._server = server
         self._open = 0
         limit = config.max_connections
-        error = TooManyConnections(
-            f"the host has {CONNECTIONS_PER_REQUEST * limit} connections open (server.max_connections)"
-        )
-        body = error_response(error, "-").body
-        assert isinstance(body, bytes)
-        self.refusal = (
-            b"HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1\r\n"
-            b"Connection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        self.refusal = _raw_response(
+            TooManyConnections(
+                f"the host has {CONNECTIONS_PER_REQUEST * limit} connections open (server.max_connections)"
+            )
         )
         """Whole response to a connection over the limit."""
+        self.max_head = max(MIN_HEAD_LIMIT, HEADERS_PER_HEAD * config.max_header)
+        """Most bytes of the request line and all headers of a request together."""
+        self.head_limit_text = (
+            f"the headers have more than {self.max_head} bytes together "
+            f"({HEADERS_PER_HEAD} times server.max_header, at least {MIN_HEAD_LIMIT})"
+        )
+        self.unfinished_bytes = 0
+        """Bytes of all unfinished heads."""
 
     def admit(self) -> bool:
         """Count one more connection; return False at the limit."""
@@ -117,4 +188,21 @@ class Listener:
             max_field_size=config.max_header,
             max_headers=MAX_HEADERS,
             lingering_time=LINGERING_TIME_S,
+            auto_decompress=False,
         )
+
+
+def _size_of(message: Any) -> int:
+    """Return the bytes of a request's line and headers; 0 for data that is not a request."""
+    headers = getattr(message, "raw_headers", ())
+    return len(getattr(message, "path", "")) + sum(len(name) + len(value) + 4 for name, value in headers)
+
+
+def _raw_response(error: HostError) -> bytes:
+    """Return a whole response that closes its connection."""
+    response = error_response(error, request_context.new_request_id())
+    body = response.body
+    assert isinstance(body, bytes)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+    head = f"HTTP/1.1 {response.status} {response.reason}\r\n{headers}Connection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body

@@ -35,7 +35,17 @@ class RequestContext:
 
     __slots__ = (
         *("_activate_s", "_call_started_at", "_failed_s", "_queue_s", "_started_at"),
-        *("consumer", "error_body", "handler", "operator", "origin", "request_id", "request_id_header", "traceparent"),
+        *(
+            "consumer",
+            "error_body",
+            "handler",
+            "on_end",
+            "operator",
+            "origin",
+            "request_id",
+            "request_id_header",
+            "traceparent",
+        ),
     )
 
     def __init__(self, request_id: str) -> None:
@@ -54,6 +64,8 @@ class RequestContext:
         """Error format of the route's protocol; None: the format of most routes."""
         self.request_id_header: istr | None = None
         """Header of the route's protocol for the request ID, beside ``X-Request-ID``."""
+        self.on_end: Callable[[], None] | None = None
+        """Called when the request has ended: it releases the budget of the body."""
         self._started_at = 0.0
         self._failed_s = 0.0
         self._queue_s = 0.0

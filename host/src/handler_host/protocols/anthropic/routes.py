@@ -73,7 +73,7 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.requests import decode_message
         from handler_host.protocols.anthropic.responses import EventEncoder, message
 
-        body, translated = decode_message(await self._bodies.read(request))
+        body, translated = await self._bodies.decode(request, decode_message)
         message_id = f"msg_{request_context.current.get().request_id}"
         try:
             if body.stream:
@@ -89,7 +89,7 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.requests import decode_count
         from handler_host.protocols.anthropic.responses import TokenCount
 
-        body, translated = decode_count(await self._bodies.read(request))
+        body, translated = await self._bodies.decode(request, decode_count)
         try:
             count = await self._chats.count(body.model, translated.chat)
         except InvalidInput as error:

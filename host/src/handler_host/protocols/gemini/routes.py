@@ -56,7 +56,7 @@ class GeminiRoutes:
                 web.post(f"/{version}/models/{{model:.+}}:generateContent", self.generate),
                 web.post(f"/{version}/models/{{model:.+}}:streamGenerateContent", self.generate_streamed),
                 web.post(f"/{version}/models/{{model:.+}}:countTokens", self.count),
-                web.post(f"/{version}/models/{{model:.+}}:{{method}}", self.refuse),
+                web.post(f"/{version}/models/{{model:.+}}:{{method:[A-Za-z]+}}", self.refuse),
             )
         ]
         return [
@@ -81,7 +81,7 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
-        translated = decode_request(await self._bodies.read(request)).to_chat(model)
+        translated = await self._bodies.decode(request, lambda body: decode_request(body).to_chat(model))
         try:
             whole = await self._chats.respond(model, translated.chat)
         except InvalidInput as error:
@@ -94,7 +94,7 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
-        translated = decode_request(await self._bodies.read(request)).to_chat(model)
+        translated = await self._bodies.decode(request, lambda body: decode_request(body).to_chat(model))
         encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
         try:
             if request.query.get("alt") == "sse":
@@ -109,7 +109,7 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import CountTokensResponse
 
         model = _model(request)
-        translated = decode_count(await self._bodies.read(request)).to_chat(model)
+        translated = await self._bodies.decode(request, lambda body: decode_count(body).to_chat(model))
         try:
             count = await self._chats.count(model, translated.chat)
         except InvalidInput as error:

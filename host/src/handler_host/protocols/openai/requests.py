@@ -161,3 +161,9 @@ def decode_request(body: bytes) -> CompletionRequest:
     if not request.model.partition("/")[0] or request.model.endswith("/"):
         raise InvalidInput(f"model: {request.model!r} must be HANDLER or HANDLER/MODEL", param="model")
     return request
+
+
+def decode_chat(body: bytes) -> tuple[CompletionRequest, chat.ChatRequest]:
+    """Return the request in ``body``, and its translation; raises ``InvalidInput`` with the path to the field."""
+    request = decode_request(body)
+    return request, request.to_chat()

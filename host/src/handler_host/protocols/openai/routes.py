@@ -58,18 +58,18 @@ class OpenAIRoutes:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
-        from handler_host.protocols.openai.requests import decode_request
+        from handler_host.protocols.openai.requests import decode_chat
         from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
-        body = decode_request(await self._bodies.read(request))
+        body, translated = await self._bodies.decode(request, decode_chat)
         completion_id = f"chatcmpl-{request_context.current.get().request_id}"
         created = int(time.time())
         if body.stream:
             encoder = ChunkEncoder(
                 completion_id=completion_id, created=created, model=body.model, include_usage=body.include_usage
             )
-            return await self._chats.stream(request, body.model, body.to_chat(), ChunkStream(encoder))
-        response = await self._chats.respond(body.model, body.to_chat())
+            return await self._chats.stream(request, body.model, translated, ChunkStream(encoder))
+        response = await self._chats.respond(body.model, translated)
         return json_response(completion(response, completion_id=completion_id, created=created, model=body.model))
 
     def _model(self, listed: ListedModel) -> Model:

@@ -41,10 +41,9 @@ class ResponsesRoutes:
         """Respond to a request, whole or as a stream."""
         # A host without such clients does not need these types.
         from handler_host.protocols.openai_responses.encoder import ResponseEncoder
-        from handler_host.protocols.openai_responses.requests import decode_request
+        from handler_host.protocols.openai_responses.requests import decode_chat
 
-        body = decode_request(await self._bodies.read(request))
-        translated = body.to_chat()
+        body, translated = await self._bodies.decode(request, decode_chat)
         encoder = ResponseEncoder(
             request_id=request_context.current.get().request_id, created=int(time.time()), request=body
         )

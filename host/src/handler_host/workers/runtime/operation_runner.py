@@ -251,7 +251,7 @@ def _decode(operation: Operation, body: bytes) -> Any:
         text, _, path = str(error).partition(" - at `$")
         param = path.rstrip("`").lstrip(".") or None
         raise InvalidInput(f"{param}: {text}" if param else text, param=param) from None
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise InvalidInput(f"the body is not JSON: {error}") from None
 
 
