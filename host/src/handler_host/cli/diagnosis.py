@@ -19,6 +19,7 @@ from handler_host.cli.client import Client
 from handler_host.cli.dependencies import check_dependencies
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.findings import Finding, Level, echo_findings, has_problem
+from handler_host.cli.lean_packages import lean_findings
 from handler_host.cli.local_host import run_local_host
 from handler_host.cli.memory_plan import (
     PLAN_SIZES,
@@ -84,6 +85,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *check_dependencies(catalog.entries.values()),
     ]
     runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
+    findings += lean_findings(with_state_file(config, os.environ), runnable.values())
     measurements: dict[str, Measurement] = {}
     if arguments.measure:
         # The temporary host has only the secrets of this shell, whatever the running host has.

@@ -31,6 +31,7 @@ COMMANDS = {
     "check": "check whether a plugin is ready for other people",
     "dev": "serve a plugin from its source and reload it on each change",
     "env": "give a handler a virtual environment of its own",
+    "compile": "compile the packages of handlers for lean imports",
     "doctor": "find problems in the installation and plan its memory",
     "completion": "print a completion script for your shell",
     "version": "print the version",
