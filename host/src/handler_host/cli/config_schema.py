@@ -104,6 +104,8 @@ def _type(annotation: Any) -> Schema:
         return {"type": "object", "additionalProperties": _type(arguments[1])}
     if annotation is bool:
         return {"type": "boolean"}
+    if annotation is Any:
+        return {}
     assert annotation in (str, Path) or {str, Path} & set(arguments), f"no schema for {annotation}"
     return {"type": "string", "minLength": 1}
 

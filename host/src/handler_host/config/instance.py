@@ -1,8 +1,9 @@
-"""Which plugin a handler runs, and with which secrets: keys of ``[handlers.NAME]`` that ``[defaults]`` has not."""
+"""Plugin, secrets and preset of one handler: keys of ``[handlers.NAME]`` that ``[defaults]`` does not have."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 import msgspec
 
@@ -21,6 +22,8 @@ class InstanceConfig(Section, frozen=True, kw_only=True):
     """Title for people, in lists of models; None: that of the plugin, or the name of an instance."""
     secrets: dict[str, str] = msgspec.field(default_factory=dict)
     """Environment variable of each secret, instead of the one of its name."""
+    preset: dict[str, Any] = msgspec.field(default_factory=dict)
+    """System prompt, sampling and tools of all its chats (``handler_host.config.preset``)."""
 
 
 INSTANCE_KEYS = frozenset(InstanceConfig.__struct_fields__)

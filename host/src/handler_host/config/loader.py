@@ -17,9 +17,10 @@ import msgspec
 from handler_host._internal.suggestions import did_you_mean, nearest
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
-from handler_host.config.instance import INSTANCE_KEYS, VARIABLE, InstanceConfig
+from handler_host.config.instance import INSTANCE_KEYS, VARIABLE
 from handler_host.config.listen import parse_listen
 from handler_host.config.model_aliases import ModelAlias
+from handler_host.config.preset import parse_preset
 from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
@@ -246,11 +247,16 @@ class _Reader:
         self.origins[f"handlers.{name}.{key}"] = origin
 
     def _instance_value(self, key: str, value: Any, origin: Origin) -> Any:
-        if key != "secrets":
-            return self._convert(keys_of(InstanceConfig)[key], value, origin)
+        if key in ("plugin", "title"):
+            return self._convert(str, value, origin)
         if origin.kind == "environment":
             value = _json_or_text(value)
-        if not isinstance(value, dict) or not all(
+        if key == "preset":
+            try:
+                parse_preset(value)
+            except ValueError as error:
+                raise _Problem(str(error)) from None
+        elif not isinstance(value, dict) or not all(
             isinstance(name, str) and VARIABLE.fullmatch(name) for name in value.values()
         ):
             raise _Problem('must be a table of names of environment variables, such as { API_KEY = "MY_API_KEY" }')

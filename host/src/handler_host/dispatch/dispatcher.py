@@ -22,9 +22,10 @@ from handler_host.dispatch.fallback import (
     with_fallback_errors,
 )
 from handler_host.dispatch.model_names import ModelNames
+from handler_host.dispatch.presets import Presets
 from handler_host.dispatch.request import Request
 from handler_host.lifecycle.supervisor import Supervisor
-from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, UnknownHandler
+from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,7 @@ class Dispatcher:
         self._counters = supervisor.telemetry.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
         self.directory = HandlerDirectory(supervisor)
+        self.presets = Presets(lambda: supervisor.config)
         self.models = ModelNames(lambda: supervisor.config, supervisor.has_handler)
 
     def new_deadline(self) -> float:
@@ -61,15 +63,21 @@ class Dispatcher:
         return ResponseStream(functools.partial(self._with_fallback, self._open_once, request))
 
     async def _run_once(self, request: Request) -> bytes:
-        with self._attempt(request) as attempt:
-            call = await attempt.start_call(streamed=False)
-            return await call.read_response()
+        try:
+            with self._attempt(request) as attempt:
+                call = await attempt.start_call(streamed=False)
+                return await call.read_response()
+        except InvalidInput as error:
+            raise self.presets.with_client_path(error, request) from None
 
     async def _open_once(self, request: Request) -> OpenStream:
         attempt = self._attempt(request)
         try:
             call = await attempt.start_call(streamed=True)
             return OpenStream(attempt, call, await attempt.read_first_chunks())
+        except InvalidInput as error:
+            attempt.close(error)
+            raise self.presets.with_client_path(error, request) from None
         except BaseException as error:
             attempt.close(error)
             raise
@@ -90,7 +98,7 @@ class Dispatcher:
                 # Without the names of others: the calling handler may pass the error on to a client.
                 raise UnknownHandler(f"unknown handler {request.handler!r}", param="handler") from None
             raise self.directory.unknown_handler(request.handler, consumer) from None
-        return Attempt(request, leasing, self._counters)
+        return Attempt(self.presets.add_to(request), leasing, self._counters)
 
     async def _with_fallback(self, run_once: RunOnce[Outcome], request: Request) -> Outcome:
         """Run a request on its handler, or on the first of the handler's fallbacks that does not fail."""
