@@ -98,7 +98,7 @@ class Control:
         try:
             async with asyncio.timeout(LIMIT):
                 while True:
-                    # At first there is no writer; then it has written nothing yet; after its text it closes its end.
+                    # First without a writer; then with one that has written nothing; it closes its end after its text.
                     with contextlib.suppress(BlockingIOError):
                         chunk = os.read(descriptor, 65536)
                         if text and not chunk:
@@ -114,7 +114,7 @@ class Control:
         except OSError as error:
             if error.errno != errno.ENXIO:
                 raise
-            return None  # without a reader
+            return None  # no reader yet
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -12,8 +12,10 @@ from typing import Any
 
 import pytest
 
+from handler_host.channel.channel import Channel
 from handler_host.lifecycle.lease import Lease
 from handler_host.memory import sampler
+from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ActivationFailed, ActivationTimeout, ConfigError
 from handler_host.workers import worker
 from handler_host.workers.forkserver import client
@@ -122,12 +124,12 @@ async def test_an_unload_is_answered_while_the_fork_server_hangs(tmp_path: Path,
             await host.ask()
         (server,) = (await host.supervisor.memory()).fork_server_pids
         os.kill(server, signal.SIGSTOP)
-        if when == "launching":
-            asked = host.start(error_of(host.ask()))
+        waiting = [host.start(error_of(host.ask()))] if when == "launching" else []
+        if waiting:
             await until(lambda: host.state() == "activating")
         await within(host.supervisor.unload("puppet"))
-        if when == "launching":
-            assert (await within(asked)).code == "handler_unloaded"
+        for request in waiting:
+            assert (await within(request)).code == "handler_unloaded"
         assert host.state() == "cold"
         await until(lambda: gone(server))
 
@@ -157,7 +159,7 @@ async def test_a_worker_without_a_channel_is_killed_and_leaves_no_descriptor(
         async def broken(*_: Any, **__: Any) -> None:
             raise RuntimeError("an internal error")
 
-        for target, name in ((worker.Channel, "open"), (worker, "OutputLogger")):
+        for target, name in ((Channel, "open"), (worker, "OutputLogger")):
             with monkeypatch.context() as patch:
                 patch.setattr(target, name, broken if name == "open" else raises)
                 assert isinstance(await error_of(host.ask()), ActivationFailed)
@@ -206,7 +208,7 @@ async def test_at_the_descriptor_limit_an_unload_works_and_measuring_recovers(
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, memory={"sample_interval": 0.01}) as host:
         await host.ask()
-        read = sampler.read_memory
+        read = read_memory
         failed: list[int] = []
 
         def refused(pid: int) -> None:

@@ -91,7 +91,7 @@ async def test_any_exception_of_an_operation_is_one_error_and_the_worker_lives(t
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         other = host.start(host.ask("puppet", "wait", seconds=0.1))
         for kind in KINDS:
-            chunks = []
+            chunks: list[object] = []
 
             async def read(kind: str = kind, chunks: list[object] = chunks) -> None:
                 async for chunk in host.chunks("puppet", operation, kind=kind):

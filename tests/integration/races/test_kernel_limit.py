@@ -94,7 +94,8 @@ async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited
     finally:
         process.kill()
         process.wait()
-        process.stdout.close()
+        if process.stdout is not None:
+            process.stdout.close()
         # Its reservation is released.
         await until(lambda: not (group / "cgroup.procs").read_text().strip())
 

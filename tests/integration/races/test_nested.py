@@ -253,7 +253,7 @@ async def test_a_drain_lets_a_call_in_flight_dispatch_and_refuses_new_ones(tmp_p
     async with supervisor_harness(tmp_path) as host:
         await host.ask("b", "ask", **to_puppet("echo"))
         host.control.make("go")
-        request = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
+        request: dict[str, Any] = {"to": "b", "what": "ask", "request": to_puppet("script", steps=["wait:go"])}
         asked = host.start(host.ask("relay", "ask", **request))
         await until(lambda: in_flight(host, "b") == 1)
         host.supervisor.begin_drain()
@@ -317,7 +317,7 @@ async def test_an_inline_handler_dispatches_like_one_in_a_process(
     async with supervisor_harness(tmp_path, handlers={"inline_one": {"isolation": "inline"}}) as host:
         response = await host.ask("inline_one", "ask", to="relay", what="ask", request=to_puppet("echo", number=1))
         assert response["answer"]["answer"]["number"] == 1
-        cycle = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
+        cycle: dict[str, Any] = {"to": "relay", "what": "ask", "request": {"to": "inline_one", "what": "shown"}}
         assert isinstance(await error_of(host.ask("inline_one", "ask", **cycle)), DispatchCycle)
 
 

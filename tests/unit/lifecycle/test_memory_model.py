@@ -274,7 +274,11 @@ class House(RuleBasedStateMachine):
         self.ledger.measure(BASE, 0, self.sizes, {})
         self.ledger.evict_excess()
         # What is on its way out counts as used until it is gone.
-        leaving = sum(self.sizes.get((one.name, one.process), 0) for one in self.having("process") if one.stopped)
+        leaving = sum(
+            self.sizes.get((one.name, one.process), 0)
+            for one in self.handlers.values()
+            if one.process is not None and one.stopped
+        )
         staying = self.ledger.used - leaving
         assert staying <= USABLE or not self.ledger.evictable(), "over the limit, and an idle handler stays"
 

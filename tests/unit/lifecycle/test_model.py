@@ -291,7 +291,7 @@ class Handler(RuleBasedStateMachine):
     @invariant()
     def leases_are_those_that_are_held(self) -> None:
         for worker in self.state.workers:
-            assert worker.leases == {dispatch for dispatch, on in self.held.items() if on == worker.generation}
+            assert set(worker.leases) == {dispatch for dispatch, on in self.held.items() if on == worker.generation}
             assert len(worker.leases) <= self.policy.max_concurrency
         assert self.state.in_flight == len(self.held)
 
@@ -315,7 +315,7 @@ class Handler(RuleBasedStateMachine):
 
     @invariant()
     def timers_run_only_where_they_have_a_meaning(self) -> None:
-        running = {(Timer.RETRY, None): self.state.retry_timer}
+        running: dict[tuple[Timer, int | None], int | None] = {(Timer.RETRY, None): self.state.retry_timer}
         for worker in self.state.workers:
             running[Timer.IDLE, worker.generation] = worker.idle_timer
             running[Timer.DRAIN, worker.generation] = worker.drain_timer

@@ -144,7 +144,8 @@ class TestActivation:
 
     def test_without_waiters_nothing_is_launched(self) -> None:
         handler = Life().handle(LeaseRequested(1), LeaseRequested(2), LeaseCancelled(1))
-        assert handler.state.phase is Phase.WAITING
+        before = handler.state
+        assert before.phase is Phase.WAITING
         handler.handle(LeaseCancelled(2))
         assert handler.actions == [Abandon(1)]
         assert handler.handle(MemoryReserved(1)).actions == []
