@@ -115,7 +115,7 @@ fast: setup ## all tests but the slowest
 	@$(python) -m pytest -m "not slow" $(ARGS)
 
 .PHONY: check
-check: setup imports ## lint, format, types, order of imports
+check: setup imports voice ## lint, format, types, order of imports, language
 	@$(python) -m ruff check .
 	@$(python) -m ruff format --check .
 	@$(python) -m mypy

@@ -33,7 +33,7 @@ def npm_packages(pytestconfig: pytest.Config) -> Path:
     """Return the directory with ``node_modules`` as the lock says; it is kept for the next run of the tests."""
     for command in ("node", "npm"):
         if shutil.which(command) is None:
-            pytest.skip(f"there is no {command} on the PATH: the npm packages are not tested as clients")
+            pytest.skip(f"{command} is not on the PATH: the npm packages are not tested as clients")
     version = subprocess.run(["node", "--version"], capture_output=True, text=True, timeout=LIMIT).stdout.strip()
     if int(version.removeprefix("v").partition(".")[0]) < OLDEST_NODE:
         pytest.skip(f"node is {version}, and the SDKs need {OLDEST_NODE}: they are not tested as clients")

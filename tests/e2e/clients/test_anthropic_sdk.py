@@ -43,7 +43,7 @@ HANDLERS = ["gpt_a", "gpt_b"]
 
 
 def answer(received: RecordedRequest) -> Reply | Status:
-    """Do what the model's name says, and call a tool where one has to be called."""
+    """Reply as the model's name demands, and call a tool if the request forces a call."""
     asked = received.parsed
     if asked.model == "limited":
         return Status(429, "slow down", retry_after=37)

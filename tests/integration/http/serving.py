@@ -24,7 +24,7 @@ from handler_host.chat import ChatHandler, FinishChunk, RefusalChunk, ToolCallCh
 from handler_host.plugin.errors import UpstreamRateLimited
 
 class Handler(ChatHandler):
-    """Says what it is told."""
+    """Handler that responds with the text of its request."""
 
     async def stream(self, request):
         for word in request.last_text().split():
@@ -97,7 +97,7 @@ def parsed(response: bytes) -> tuple[int, dict[str, str], bytes]:
 
 
 def events(text: str) -> list[tuple[str, Any]]:
-    """Return the events of a stream, each with its name and the JSON of its data (or the data, if it is no JSON)."""
+    """Return the events of a stream, each with its name and its data, decoded if they are JSON."""
     found: list[tuple[str, Any]] = []
     for block in text.split("\n\n"):
         fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))

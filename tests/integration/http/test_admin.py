@@ -53,10 +53,10 @@ async def test_a_busy_handler_is_not_unloaded_if_idle_and_its_stream_ends_by_for
 async def test_a_drain_that_runs_out_of_time_is_ended_at_its_deadline(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        host.control.make("begun")
-        body = '{"steps": ["tell:begun", "forever"]}'
+        host.control.make("started")
+        body = '{"steps": ["tell:started", "forever"]}'
         asked = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body))
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         status, receipt = await host.admin("POST", "/handlers/puppet/unload", json={"deadline_s": 0.1})
         assert (status, receipt["drained"], receipt["killed"]) == (200, 0, 1)
         status, response = await asked
@@ -74,11 +74,11 @@ async def test_without_waiting_the_answer_is_202_and_the_work_goes_on(tmp_path: 
 
 async def test_an_operator_who_leaves_does_not_undo_what_was_begun(tmp_path: Path) -> None:
     install_puppet(tmp_path)
-    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
     async with running(tmp_path, handlers=handlers) as host:
-        host.control.make("begun", "go")
+        host.control.make("started", "go")
         asked = asyncio.ensure_future(host.admin("POST", "/handlers/puppet/load"))
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         asked.cancel()
         await host.control.signal("go")
         await until(lambda: host.supervisor.status("puppet").state == "idle")
@@ -159,16 +159,16 @@ async def test_an_unknown_handler_is_404(tmp_path: Path, path: str) -> None:
 async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_path: Path) -> None:
     install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
     install_puppet(tmp_path)
-    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+    handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
     async with running(tmp_path, handlers=handlers) as host:
-        host.control.make("begun", "go")
+        host.control.make("started", "go")
         assert await host.json("GET", "/health/ready") == (
             200,
             {"ready": True, "reasons": [], "handlers": {"cold": 2}, "pending": {}},
         )
         await host.json("POST", "/v1/handlers/broken/any")
         await host.admin("POST", "/handlers/puppet/load?wait=false")
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         assert await host.json("GET", "/health/ready") == (
             200,
             {"ready": True, "reasons": [], "handlers": {"activating": 1, "failed": 1}, "pending": {}},

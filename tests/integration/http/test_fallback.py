@@ -1,4 +1,4 @@
-"""A dispatch whose handler fails before its answer has begun goes to another one: over HTTP, with real workers."""
+"""Fallback over HTTP with real workers: another handler runs a dispatch that failed before its first byte."""
 
 from __future__ import annotations
 

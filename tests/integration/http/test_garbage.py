@@ -31,7 +31,7 @@ DOWN = HANDLER.replace('yield "It was"', 'raise UpstreamError("down")')
 ASK = [{"role": "user", "content": "Hi"}]
 BOOM = [{"role": "user", "content": "BOOM"}]
 TIMES = 3
-"""Of each request: what is made once for all is no matter of the second one."""
+"""Repetitions of each request: garbage that only the first one makes must not count."""
 
 
 @contextlib.contextmanager

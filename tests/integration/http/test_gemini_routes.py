@@ -80,7 +80,7 @@ async def test_an_error_in_an_array_is_an_element_and_the_array_stays_open(tmp_p
 async def test_a_silence_in_an_array_is_broken_by_what_json_allows(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Given a handler that is silent for long, white space comes, and only after the array has begun."""
+    """While a handler is silent, white space keeps the connection alive, but only after the start of the array."""
     monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.02)
     monkeypatch.setattr(sse, "MIN_CHECK_INTERVAL_S", 0.01)
     source = """

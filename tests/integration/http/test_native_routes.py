@@ -226,10 +226,10 @@ async def test_a_client_that_leaves_ends_its_dispatch_and_no_other(tmp_path: Pat
 async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
-        host.control.make("begun")
-        body = '{"steps": ["tell:begun", "forever"]}'
+        host.control.make("started")
+        body = '{"steps": ["tell:started", "forever"]}'
         asked = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body))
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         asked.cancel()
         await until(lambda: host.supervisor.in_flight == 0)
 
@@ -295,10 +295,10 @@ async def test_the_request_timeout_covers_the_answer(tmp_path: Path) -> None:
 async def test_a_full_queue_is_429_with_the_time_to_come_again(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, policy={"max_concurrency": 1, "max_queue": 1}) as host:
-        host.control.make("begun", "go")
-        steps = '{"steps": ["tell:begun", "wait:go"]}'
+        host.control.make("started", "go")
+        steps = '{"steps": ["tell:started", "wait:go"]}'
         running_one = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=steps))
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         queued = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/echo"))
         await until(lambda: host.supervisor.status("puppet").queued == 1)
         async with host.ask("POST", "/v1/handlers/puppet/echo") as refused:

@@ -175,7 +175,7 @@ async def test_an_address_that_is_taken_is_named(tmp_path: Path) -> None:
 async def test_case_34_sigterm_refuses_new_work_and_lets_a_stream_end(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with ready(tmp_path) as host, aiohttp.ClientSession() as session:
-        host.control.make("more", "begun")
+        host.control.make("more", "started")
         path = f"{host.url}/v1/handlers/puppet"
         sse = {"Accept": "text/event-stream"}
         async with session.post(f"{path}/stream", json={"steps": ["", "wait:more"]}, headers=sse) as stream:

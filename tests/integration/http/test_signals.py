@@ -1,4 +1,4 @@
-"""SIGHUP re-reads the configuration, SIGUSR1 unloads what is idle; neither disturbs what is under way."""
+"""SIGHUP re-reads the configuration, SIGUSR1 unloads idle handlers; neither disturbs dispatches in flight."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ async def test_sigterm_after_them_still_ends_the_host(tmp_path: Path) -> None:
 
 
 def test_a_terminal_that_is_closed_ends_the_host_that_runs_at_it(tmp_path: Path) -> None:
-    """It is no operator who sends SIGHUP then; the host would go on with nobody to end it."""
+    """No operator sends SIGHUP then; the host would keep running without a terminal to stop it."""
     end, side = pty.openpty()
     start = (
         "import os, sys; os.close(os.open(os.ttyname(0), os.O_RDWR)); "

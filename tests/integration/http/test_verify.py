@@ -74,7 +74,7 @@ async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path
         # Each has had its worker, and the fork server is not kept for nothing.
         assert [running.state(name) for name in handlers] == ["cold", "cold"]
         assert running.supervisor.status("two").generation == 1
-        # An exit is told by the kernel: it may take a turn.
+        # The kernel reports an exit in one of the next turns of the loop.
         await until(lambda: not running.supervisor._launch_specs.fork_server_pids)
 
         assert await checks(running, tmp_path) == {}

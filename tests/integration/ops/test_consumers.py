@@ -79,11 +79,11 @@ async def test_a_key_may_send_so_many_requests_a_minute_and_others_are_not_touch
 async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="concurrency = 1", b="")) as host:
-        host.control.make("begun", "go")
-        body = '{"steps": ["tell:begun", "wait:go"]}'
+        host.control.make("started", "go")
+        body = '{"steps": ["tell:started", "wait:go"]}'
         headers = bearer("key-a")
         first = asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=body, headers=headers))
-        await host.control.wait_for("begun")
+        await host.control.wait_for("started")
         assert await echo(host, "key-a") == (429, "rate_limited")
         assert await echo(host, "key-b") == (200, "")
         await host.control.signal("go")

@@ -91,9 +91,9 @@ async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_pat
         for _ in range(failed_login_throttle.FREE_FAILURES):
             status, response, cookie = await sign_in(host, "wrong")
             assert (status, response["error"]["message"], cookie) == (401, "this is not the admin token", "")
-        begun = time.monotonic()
+        started_at = time.monotonic()
         assert (await sign_in(host, "wrong"))[0] == 401
-        assert time.monotonic() - begun >= failed_login_throttle.FIRST_DELAY_S
+        assert time.monotonic() - started_at >= failed_login_throttle.FIRST_DELAY_S
         found = await audit_of(host)
         assert {(one["action"], one["result"]) for one in found} == {("sign in", "invalid_key")}
         assert "wrong" not in json.dumps(found)

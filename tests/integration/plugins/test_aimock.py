@@ -45,7 +45,7 @@ SECRETS = {
 def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     program = aimock()
     if program is None:
-        pytest.skip("aimock cannot be had here: there is no node, or npm has no registry")
+        pytest.skip("aimock is not available: node is missing, or npm has no registry")
     fixtures: Path = tmp_path_factory.mktemp("aimock") / "fixtures.json"
     fixtures.write_text(json.dumps({"fixtures": FIXTURES}))
     port = free_port()

@@ -337,7 +337,7 @@ def test_the_key_follows_no_server_to_another(sdk: str, provider: Upstream) -> N
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Say nothing."""
+            """Suppress the log of the server."""
 
     with ThreadingHTTPServer(("127.0.0.1", 0), Elsewhere) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()

@@ -119,14 +119,14 @@ async def test_a_request_beyond_the_context_is_refused_with_both_sizes(tmp_path:
 
 async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_their_turn(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
-        begun = asyncio.Event()
+        started = asyncio.Event()
 
         async def read() -> None:
             async for _ in host.chunks("gpt_e", "chat", **asking("Tell me a very long story.", max_tokens=400)):
-                begun.set()
+                started.set()
 
         long = host.start(read())
-        await within(begun.wait())
+        await within(started.wait())
         waiting = [host.start(chat(host, asking("Hi", max_tokens=2))) for _ in range(3)]
         await until(lambda: host.supervisor.status("gpt_e").in_flight == 4)
         assert not any(task.done() for task in waiting)

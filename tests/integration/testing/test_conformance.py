@@ -60,7 +60,7 @@ FOUND = {
         "test_a_client_that_disconnects_frees_its_place[slow]",
     ),
 }
-"""By which tests each flaw has to be found."""
+"""Flaw → names of the tests that must find it."""
 
 
 def lay_out(root: Path, name: str) -> str:

@@ -64,11 +64,11 @@ class TestWithoutTheHost:
 
     async def test_activation_continues(self, tmp_path: Path) -> None:
         install_puppet(tmp_path)
-        handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:begun wait:go"}}
+        handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
         async with supervisor_harness(tmp_path, handlers=handlers) as host:
-            host.control.make("begun", "go")
+            host.control.make("started", "go")
             response = host.start(host.ask())
-            await host.control.wait_for("begun")
+            await host.control.wait_for("started")
             (server,) = (await host.supervisor.memory()).fork_server_pids
             processes = [*descendants(server), server]
             for number in SIGNALS:

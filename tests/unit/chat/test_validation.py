@@ -130,7 +130,7 @@ def test_a_field_that_has_no_meaning_is_named(fields: dict[str, Any], param: str
         (image("https://127.0.0.1/cat.png"),),
         (image("data:image/svg+xml;charset=utf-8,%3Csvg%2F%3E"),),
         *((image(data_url(kind, data)),) for kind, data in IMAGES.items()),
-        # Some providers look at the data, whatever is told.
+        # Some providers look at the data, whatever their declared type.
         (image(data_url("image/jpeg", IMAGES["image/png"])),),
     ],
 )
