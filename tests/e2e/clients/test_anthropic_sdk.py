@@ -120,8 +120,11 @@ def test_a_tool_is_called_and_its_result_goes_back(client: anthropic.Anthropic, 
     whole = client.messages.create(**ask, messages=QUESTION, tool_choice={"type": "any"})
     for message in (whole, streamed):
         (call,) = message.content
+        assert isinstance(call, anthropic.types.ToolUseBlock)
         assert (call.type, call.name, call.input, message.stop_reason) == ("tool_use", "look", {"at": "x"}, "tool_use")
-    result = {"type": "tool_result", "tool_use_id": streamed.content[0].id, "content": "a cat"}
+    (call,) = streamed.content
+    assert isinstance(call, anthropic.types.ToolUseBlock)
+    result = {"type": "tool_result", "tool_use_id": call.id, "content": "a cat"}
     messages = [
         *QUESTION,
         {"role": "assistant", "content": streamed.content},

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 
 import pytest
 from google import genai
@@ -19,7 +19,10 @@ LOOK = types.FunctionDeclaration(
     description="Look somewhere.",
     parameters=types.Schema(
         type=types.Type.OBJECT,
-        properties={"at": types.Schema(type=types.Type.STRING, nullable=True), "n": types.Schema(type="INTEGER")},
+        properties={
+            "at": types.Schema(type=types.Type.STRING, nullable=True),
+            "n": types.Schema(type=types.Type.INTEGER),
+        },
         required=["at"],
     ),
 )
@@ -108,7 +111,9 @@ def test_all_that_a_request_says_reaches_the_handlers_provider(client: genai.Cli
             stop_sequences=["###"],
             seed=11,
             response_mime_type="application/json",
-            response_schema=types.Schema(type="OBJECT", properties={"city": types.Schema(type="STRING")}),
+            response_schema=types.Schema(
+                type=types.Type.OBJECT, properties={"city": types.Schema(type=types.Type.STRING)}
+            ),
             safety_settings=[
                 types.SafetySetting(category="HARM_CATEGORY_HARASSMENT", threshold="BLOCK_ONLY_HIGH")  # type: ignore[arg-type]
             ],
@@ -233,6 +238,7 @@ async def test_a_client_that_leaves_closes_the_providers_connection(host: HostUn
     provider.respond_with(Reply().with_fault("stalled", after=1))
     client = client_of(host).aio
     chunks = await client.models.generate_content_stream(model="gpt_a", contents="Hi")
+    assert isinstance(chunks, AsyncGenerator)
     assert (await anext(chunks)).text == Reply().chunks[0]
     await chunks.aclose()
     await client.aclose()

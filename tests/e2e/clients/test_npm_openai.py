@@ -16,12 +16,13 @@ LOOK = ScriptedToolCall("look", {"at": "the sun"}, chunk_count=3)
 
 
 def response(received: RecordedRequest) -> FixedStep:
-    """Do what the name of the model says."""
-    return {
+    """Reply as the name of the model demands."""
+    steps: dict[str | None, FixedStep] = {
         "tools": Reply((), finish="tool_calls", calls=(LOOK,)),
         "limited": Status(429, "slow down", retry_after=17),
         "broken": Reply().with_fault("cut", after=1),
-    }.get(received.parsed.model) or Reply()
+    }
+    return steps.get(received.parsed.model) or Reply()
 
 
 @pytest.fixture(scope="module")

@@ -72,9 +72,9 @@ def test_it_chats_with_both_handlers_streamed_and_not(client: openai.OpenAI, mod
     assert whole.usage.completion_tokens > 0
     # As OpenAI does, it names the model that has answered: behind gpt_a that is the host's own gpt_e.
     assert whole.model == "gpt_e"
-    stream = client.chat.completions.create(
+    stream = client.chat.completions.create(  # type: ignore[call-overload] # QUESTION is a plain list of dicts
         model=model,
-        messages=QUESTION,  # type: ignore[arg-type]
+        messages=QUESTION,
         max_tokens=16,
         temperature=0,
         stream=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,7 +39,7 @@ async def test_a_busy_handler_is_not_unloaded_if_idle_and_its_stream_ends_by_for
         async with host.ask("POST", "/v1/handlers/puppet/stream", data=body, headers=SSE) as stream:
             await within(stream.content.readuntil(b"\n\n"))
 
-            async def unload(mode: str) -> tuple[int, dict[str, object]]:
+            async def unload(mode: str) -> tuple[int, dict[str, Any]]:
                 options = {"params": {"mode": mode}} if sent == "query" else {"json": {"mode": mode}}
                 return await host.admin("POST", "/handlers/puppet/unload", **options)
 

@@ -76,11 +76,13 @@ async def test_the_sdk_gets_tool_calls_at_once_and_streamed(tmp_path: Path) -> N
         answer = await client.messages.create(**said("see TOOL"))
         async with client.messages.stream(**said("see TOOL")) as stream:
             whole = await stream.get_final_message()
-        for found in (answer, whole):
-            text, call = found.content
+        for message in (answer, whole):
+            text, call = message.content
+            assert isinstance(text, anthropic.types.TextBlock)
             assert text.text == "see "
+            assert isinstance(call, anthropic.types.ToolUseBlock)
             assert (call.type, call.id, call.name, call.input) == ("tool_use", "call_1", "look", {"a": 1})
-            assert found.stop_reason == "tool_use"
+            assert message.stop_reason == "tool_use"
 
 
 async def test_a_refusal_is_a_stop_reason_with_the_words_in_its_details(tmp_path: Path) -> None:

@@ -85,7 +85,8 @@ async def test_a_request_leaves_nothing_for_the_collector(host: Host, path: str,
     async def ask() -> int:
         async with host.ask("POST", path, json=body) as response:
             await response.read()
-            return response.status
+            status: int = response.status
+            return status
 
     assert await ask() == status
     left: Counter[str] = Counter()

@@ -164,7 +164,7 @@ async def test_connections_over_twice_the_limit_are_refused_until_one_is_closed(
         async def let_in() -> bool:
             reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
             writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-            response = await within(reader.read())
+            response: bytes = await within(reader.read())
             writer.close()
             return response.startswith(b"HTTP/1.1 200")
 

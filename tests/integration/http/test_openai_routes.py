@@ -62,6 +62,7 @@ async def test_the_sdk_gets_tool_calls_at_once_and_streamed(tmp_path: Path) -> N
         assert answer.choices[0].finish_reason == "tool_calls"
         async with client.chat.completions.stream(**said("TOOL")) as stream:
             whole = await stream.get_final_completion()
+        assert whole.choices[0].message.tool_calls is not None
         assert whole.choices[0].message.tool_calls[0].function.arguments == '{"a": 1}'
 
 

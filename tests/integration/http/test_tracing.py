@@ -21,7 +21,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from handler_host.config import CatalogConfig, Config, HandlerPolicy, ServerConfig, TracingConfig
 from handler_host.server import serving
 from handler_host.testing import Upstream
-from handler_host.testing.upstream import ProtocolName
+from handler_host.testing.script import ProtocolName
 from tests.integration.http.serving import PARROT
 from tests.integration.http.test_server import ready, started
 from tests.support import install_plugin, until, within

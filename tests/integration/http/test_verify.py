@@ -58,8 +58,9 @@ def install(root: Path, *handlers: str, **moods: str) -> dict[str, dict[str, Any
 async def checks(running: SupervisorHarness, root: Path, commit: str = "abc") -> dict[str, tuple[bool, str]]:
     """Verify; return what was found by name."""
     report = await within(verify(running.supervisor, commit, root / "flag"))
+    results = {check.name: (check.ok, check.text) for check in report.checks}
     assert running.supervisor.verified is report
-    return {check.name: (check.ok, check.text) for check in report.checks}
+    return results
 
 
 async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -209,7 +209,8 @@ async def test_operators_have_an_address_of_their_own_if_one_is_configured(
 ) -> None:
     caplog.set_level("INFO")
     async with running(tmp_path, admin_config=AdminConfig(listen="127.0.0.1:0")) as host:
-        own = next(record.fields["address"] for record in caplog.records if "address" in getattr(record, "fields", {}))
+        fields = [getattr(record, "fields", {}) for record in caplog.records]
+        own = next(values["address"] for values in fields if "address" in values)
         for path in ("/admin/handlers", "/admin/", "/metrics", "/admin/session"):
             assert (await host.json("GET", path, headers=OPERATOR))[0] == 404
             async with host.session.get(own + path, headers=OPERATOR) as response:

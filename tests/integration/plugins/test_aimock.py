@@ -54,6 +54,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         [*command, "--chunk-size", "6"],
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        text=True,
         env={**os.environ, "AIMOCK_API_KEYS": KEY},
     )
     try:

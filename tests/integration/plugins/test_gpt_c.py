@@ -106,8 +106,8 @@ def streamed(*responses: Any) -> Step:
     return step
 
 
-def both(worker: WorkerUnderTest) -> list[dict[str, Any]]:
-    """Return the answer of a plain call, and that of a stream, joined."""
+def both(worker: WorkerUnderTest) -> list[ChatResponse]:
+    """Return the response of a plain call, and the accumulated one of a stream."""
     return [worker.chat("Hi"), accumulate(worker.chat_chunks("Hi"))]
 
 

@@ -84,20 +84,20 @@ class OverLiteLLM(ChatConformance):
 
 class TestOpenAI(OverLiteLLM):
     protocol = "openai"
-    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # type: ignore[assignment] # below, with one worker for all three
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestAnthropic(OverLiteLLM):
     protocol = "anthropic"
-    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # type: ignore[assignment] # below, with one worker for all three
     refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 
 class TestGemini(OverLiteLLM):
     protocol = "gemini"
-    test_an_unreachable_provider_is_reported = None  # below, with one worker for all three
+    test_an_unreachable_provider_is_reported = None  # type: ignore[assignment] # below, with one worker for all three
     refuses = frozenset({"user", "parallel_tool_calls"})
     impatient: ClassVar[Mapping[str, Any]] = {"timeout": 0.5, "plain_timeout": 0.5}
 
@@ -258,8 +258,8 @@ def test_a_plain_answer_that_is_none_is_the_providers_error_and_not_the_clients(
 
 def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerUnderTest, provider: Upstream) -> None:
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
-    said = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
-    events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in said]
+    choices: list[dict[str, Any]] = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]
+    events = [json.dumps({**chunk, "choices": [{"index": 0, **choice}]}) for choice in choices]
     provider.respond_with(Raw((*(f"data: {event}\n\n".encode() for event in events), b"data: [DONE]\n\n")))
     expected = ChatResponse(content=[TextPart(text="Hello")], finish_reason="stop", usage=None, model="m")
     assert accumulate(worker.chat_chunks("Hi")) == expected
@@ -408,13 +408,13 @@ def test_a_stream_that_breaks_behind_the_router_is_an_error_and_nobody_takes_ove
 ) -> None:
     worker, (one, _, three) = router
     for how in ("truncated", "cut"):
-        one.respond_with(Reply().with_fault(how, after=1))  # type: ignore[arg-type]
+        one.respond_with(Reply().with_fault(how, after=1))
         with pytest.raises(UpstreamError):
             list(worker.chat_chunks("Hi", model="alone"))
     one.respond_with(Reply().with_fault("stalled", after=1))
     chunks = worker.chat_chunks("Hi", model="alone")
     assert next(chunk for chunk in chunks if isinstance(chunk, TextChunk)).text == "Hello"
-    chunks.close()  # type: ignore[attr-defined]
+    chunks.close()
     one.disconnected.result(30)
     assert len(one.requests) == 3
     assert not three.requests

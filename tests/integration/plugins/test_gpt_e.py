@@ -41,8 +41,9 @@ async def chat(host: SupervisorHarness, request: Mapping[str, Any]) -> ChatRespo
     return msgspec.convert(await within(host.ask("gpt_e", "chat", **request)), ChatResponse)
 
 
-def completion_tokens(response: ChatResponse) -> int | None:
-    return response.usage.completion_tokens if response.usage is not None else None
+def completion_tokens(response: ChatResponse) -> int:
+    assert response.usage is not None
+    return response.usage.completion_tokens
 
 
 def asking(text: str, **more: Any) -> dict[str, Any]:

@@ -1,49 +1,51 @@
-"""Handlers that do one thing wrong each, to see that the conformance classes find it: the source of a plugin.
+"""Source of a plugin: handlers with one flaw each, which the conformance classes must find.
 
-All but the parrots are gpt_a with one flaw.
+All but the parrots and adders are gpt_a with one flaw.
 """
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from typing import Any
 
 import msgspec
 
 from gpt_a import GptA
-from handler_host.chat import ChatHandler, FinishChunk
-from handler_host.plugin import operation
+from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishChunk, FinishReason
+from handler_host.plugin import CallInfo, operation
 from handler_host.plugin.errors import UpstreamError
 
 
 class Truncated(GptA):
-    """Takes an answer that was cut off for a whole one."""
+    """Accepts a truncated response."""
 
-    def on_missing_finish_reason(self):
+    def on_missing_finish_reason(self) -> FinishReason:
         return "stop"
 
 
 class Dropping(GptA):
-    """Loses a field on the way."""
+    """Drops a field of the request."""
 
-    async def stream(self, request, call=None):
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         async for chunk in super().stream(msgspec.structs.replace(request, seed=None), call):
             yield chunk
 
 
 class Hoarding(GptA):
-    """Streams nothing before it has everything."""
+    """Sends the first chunk only after the last one has arrived."""
 
-    async def stream(self, request, call=None):
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         for chunk in [chunk async for chunk in super().stream(request, call)]:
             yield chunk
 
 
 class Deaf(GptA):
-    """Goes on when its client has left."""
+    """Continues after its client has disconnected."""
 
-    async def stream(self, request, call=None):
-        chunks = asyncio.Queue()
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
+        chunks: asyncio.Queue[ChatChunk | None] = asyncio.Queue()
 
-        async def read():
+        async def read() -> None:
             async for chunk in super(Deaf, self).stream(request, call):
                 chunks.put_nowait(chunk)
             chunks.put_nowait(None)
@@ -54,9 +56,9 @@ class Deaf(GptA):
 
 
 class Insisting(GptA):
-    """Tries again after the first piece."""
+    """Retries after the first chunk."""
 
-    async def stream(self, request, call=None):
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         for last in (False, True):
             try:
                 async for chunk in super().stream(request, call):
@@ -68,9 +70,9 @@ class Insisting(GptA):
 
 
 class Mixing(GptA):
-    """Keeps in the handler what belongs to a dispatch."""
+    """Stores the state of a dispatch in the handler."""
 
-    async def stream(self, request, call=None):
+    async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         self.request = request
         await asyncio.sleep(0.01)
         async for chunk in super().stream(self.request, call):
@@ -78,41 +80,41 @@ class Mixing(GptA):
 
 
 class Parrot(ChatHandler):
-    """Is all right, for a parrot."""
+    """Correct handler that repeats the words of its request."""
 
-    async def stream(self, request):
+    async def stream(self, request: ChatRequest) -> AsyncIterator[str | ChatChunk]:
         for word in request.last_text().split():
             yield word + " "
         yield "!"
 
 
 class Endless(Parrot):
-    """Goes on after the end, without usage, and however few tokens are asked for."""
+    """Continues after the finish reason, without usage, and ignores ``max_tokens``."""
 
-    async def stream(self, request):
+    async def stream(self, request: ChatRequest) -> AsyncIterator[str | ChatChunk]:
         yield "That is all."
         yield FinishChunk(reason="stop")
         yield "But one thing more."
 
 
 class Dying(Parrot):
-    """Does not survive a question without words."""
+    """Ends its process on a request without words."""
 
-    async def stream(self, request):
+    async def stream(self, request: ChatRequest) -> AsyncIterator[str | ChatChunk]:
         if not request.last_text():
             os._exit(3)
         yield "!"
 
 
 class Adder:
-    """Is all right, for an adder."""
+    """Correct handler that adds numbers."""
 
     @operation
     async def add(self, request: "Numbers") -> int:
         return request.left + request.right
 
     @operation
-    async def loose(self, request: dict) -> int:
+    async def loose(self, request: dict[str, int]) -> int:
         return request["left"]
 
     @operation
@@ -121,16 +123,16 @@ class Adder:
         return 0
 
     @operation
-    async def total(self, request: "Batch") -> list[int]:
+    async def total(self, request: "Batch") -> AsyncIterator[int]:
         for numbers in request.all:
             yield numbers.left + numbers.right
 
 
 class Miscounting(Adder):
-    """Counts wrong, calls a wrong type its own fault, and is not slow where it says so."""
+    """Fails in every addition, accepts any type, and is not slow as declared."""
 
     @operation
-    async def add(self, request: dict) -> int:
+    async def add(self, request: dict[str, Any]) -> int:  # type: ignore[override] # the flaw: no schema
         raise ValueError("I take numbers only")
 
     @operation

@@ -16,7 +16,7 @@ from handler_host.chat import ChatRequest
 from handler_host.plugin import InvalidInput
 
 USER = {"role": "user", "content": "Hi"}
-TOOL = {"type": "function", "function": {"name": "look"}}
+TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look"}}
 
 
 def asked(model: str = "gemini-x", lacks: tuple[str, ...] = (), **fields: Any) -> Question:

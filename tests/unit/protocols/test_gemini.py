@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from handler_host import chat
+from handler_host._internal.field_path import FieldPath
 from handler_host.plugin.errors import InvalidInput, QueueFull
 from handler_host.protocols.gemini.requests import IGNORED, NEUTRAL, decode_count, decode_request
 from handler_host.protocols.gemini.responses import ChunkEncoder, error_body, response
@@ -353,7 +354,7 @@ class TestTranslation:
             "required": ["kind"],
             "propertyOrdering": ["kind", "list"],
         }
-        assert json_schema(schema, "s") == {
+        assert json_schema(schema, FieldPath(None, "s")) == {
             "type": "object",
             "title": "T",
             "properties": {
