@@ -40,8 +40,9 @@ async def test_every_way(tmp_path: Path) -> None:
             return json.dumps({"model": model, "messages": [{"role": "user", "content": text}]})
 
         async def chat(model: str, text: str) -> str:
-            _, answer = await host.json("POST", "/v1/chat/completions", data=body(model, text))
-            return answer["choices"][0]["message"]["content"]
+            _, response = await host.json("POST", "/v1/chat/completions", data=body(model, text))
+            content: str = response["choices"][0]["message"]["content"]
+            return content
 
         assert await chat("echo", "hello") == "1 None hello"
         assert await chat("brief", "hello") == SHOWN

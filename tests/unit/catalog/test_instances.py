@@ -111,7 +111,7 @@ def test_what_cannot_be_an_instance_has_its_reason(
 
 
 def test_disabled_plugins_and_instances(site: Site) -> None:
-    handlers = {"gpt": {"enabled": False}, "x": {"plugin": "gpt"}}
+    handlers: dict[str, dict[str, Any]] = {"gpt": {"enabled": False}, "x": {"plugin": "gpt"}}
     found = entries(site, {"API_KEY": "k"}, **handlers)
     assert problem(found["x"]) == ("blocked", "disabled by the configuration: [handlers.gpt] enabled = false")
     found = entries(site, {"API_KEY": "k"}, x={"plugin": "gpt", "enabled": False})
