@@ -129,6 +129,7 @@ WORDS: dict[str, tuple[bytes, str]] = {
     "a page with a title": (b"<html><head><title>Too\n&amp; long</title></head><body>x</body></html>", "Too & long"),
     "a page with a heading": (b"<html><h1>Too long</h1></html>", "Too long"),
     "a page without either": (b"<html><style>p {}</style><p>Too <b>long</b></p><!-- x --></html>", "Too long"),
+    "a page in JSON": (b'{"error": {"message": "<html><title>Too long</title></html>"}}', "Too long"),
     "plain text": (b"too long\n", "too long"),
     "not UTF-8": (b'{"error": "too l\xffng"}', "too l\ufffdng"),
     "half a pair": (b'{"error": "too l\\ud83dng"}', "too l?ng"),

@@ -24,7 +24,7 @@ from handler_host.chat.types import (
     Usage,
     UsageChunk,
 )
-from handler_host.plugin.errors import HostError, UpstreamError
+from handler_host.plugin.errors import HostError, UpstreamError, UpstreamTimeout, UpstreamUnreachable
 from handler_host.plugin.provider_errors import error_from_document
 from handler_host.plugin.provider_words import find_error
 
@@ -57,10 +57,9 @@ async def decode_stream(documents: AsyncIterator[Any], decoder: StreamDecoder) -
                 document = await anext(documents)
         except StopAsyncIteration:
             break
-        except HostError:
-            raise
-        except Exception:
-            if not decoder.is_finished:
+        except Exception as error:
+            is_words = isinstance(error, HostError) and not isinstance(error, UpstreamTimeout | UpstreamUnreachable)
+            if is_words or not decoder.is_finished:
                 raise
             break
         for chunk in decoder.chunks(document):

@@ -78,7 +78,8 @@ def words_of(content: Any) -> str:
     words = _words(content, depth=0)
     if not words and content:
         words = json.dumps(content, ensure_ascii=False)
-    return _shorten(words)
+    # Some servers wrap the page of another one in JSON.
+    return words_of_text(words) if words.lstrip().startswith("<") else _shorten(words)
 
 
 def words_of_text(text: str) -> str:

@@ -19,7 +19,7 @@ import msgspec
 from handler_host.plugin.errors import UpstreamError
 from handler_host.plugin.provider_errors import error_from_document, error_from_text
 
-MAX_EVENT_BYTES = 16 * 1024 * 1024
+MAX_EVENT_BYTES = 64 * 1024 * 1024
 """Longest event, or JSON document, of a provider's stream in bytes."""
 END_TIMEOUT_S = 0.5
 """Seconds in which a provider must end its response after ``[DONE]``, for the connection to be kept."""
@@ -131,7 +131,7 @@ def _text(value: bytes) -> str:
 
 
 def _too_long(limit: int) -> UpstreamError:
-    return UpstreamError(f"the provider sent an event of more than {limit} bytes; the host reads no longer ones")
+    return UpstreamError(f"the provider sent an event of more than {limit} bytes")
 
 
 async def read_documents(

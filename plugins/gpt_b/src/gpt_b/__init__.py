@@ -37,6 +37,7 @@ from handler_host.plugin import (
 if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
+
 class GptB(ChatHandler):
     """``[handlers.gpt_b]``: see ``handler.toml`` for its keys."""
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import json
-import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
@@ -21,13 +20,14 @@ from handler_host.chat import (
     ToolCallChunk,
     Usage,
     UsageChunk,
+    decode_stream,
     raise_truncated,
     validate_request,
 )
 from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retry_stream
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Backend, Call, Chunk, Question, Settings
+    from gpt_c.backend import Backend, Chunk, Question, Settings
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
@@ -44,6 +44,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
     "PROHIBITED_CONTENT": "content_filter",
     "SPII": "content_filter",
     "IMAGE_SAFETY": "content_filter",
+    "IMAGE_PROHIBITED_CONTENT": "content_filter",
+    "IMAGE_RECITATION": "content_filter",
 }
 """Finish reasons of Google for whole responses; any other reason means that the response failed."""
 
@@ -112,17 +114,13 @@ class GptC(ChatHandler):
         return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
 
     async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
-        decoder = _ChunkDecoder()
-        async with aclosing(response) as chunks:  # type: ignore[type-var]
-            async for data in chunks:
-                for chunk in decoder.chunks(data):
-                    yield chunk
-        for chunk in decoder.last():
-            yield chunk
+        async with aclosing(response):  # type: ignore[type-var]
+            async for chunk in decode_stream(response, _ChunkDecoder()):
+                yield chunk
 
 
 class _ChunkDecoder:
-    """Translates the chunks of one stream."""
+    """Decoder of one stream."""
 
     def __init__(self) -> None:
         self._finish: str | None = None
@@ -131,43 +129,44 @@ class _ChunkDecoder:
         self._model: str | None = None
         self._sent_model: str | None = None
 
-    def chunks(self, data: Chunk) -> Iterator[ChatChunk]:
-        """Yield the content of a chunk, and keep the rest for :meth:`last`; raises ``ContentRefused``."""
+    @property
+    def is_finished(self) -> bool:
+        """Whether a finish reason has come."""
+        return self._finish is not None
+
+    def chunks(self, data: Chunk) -> list[ChatChunk]:
+        """Return the content of a chunk, and keep the rest for :meth:`last`; raises ``ContentRefused``."""
         if data.blocked is not None:
             raise ContentRefused(f"the provider refused the prompt: {data.blocked}")
-        if data.total_tokens:
-            # Each chunk includes the counts of those before it.
-            self._usage = Usage(
-                prompt_tokens=data.prompt_tokens,
-                completion_tokens=data.answer_tokens,
-                total_tokens=data.total_tokens,
-            )
+        # Each chunk includes the counts of those before it.
+        self._usage = data.usage or self._usage
         self._model = data.model or self._model
         self._finish = data.finish or self._finish
-        if data.text or data.calls:
-            yield from self._new_model()
+        chunks = self._new_model() if data.text or data.calls else []
         if data.text:
-            yield TextChunk(text=data.text)
+            chunks.append(TextChunk(text=data.text))
         for call in data.calls:
-            yield _tool_call(self._calls, call)
+            arguments = json.dumps(call.arguments, ensure_ascii=False)
+            chunks.append(ToolCallChunk(index=self._calls, id=call.id, name=call.name, arguments=arguments))
             self._calls += 1
+        return chunks
 
-    def last(self) -> Iterator[ChatChunk]:
-        """Yield model, finish reason and usage; raises ``UpstreamError`` for a response that is not whole."""
+    def last(self) -> list[ChatChunk]:
+        """Return model, finish reason and usage; raises ``UpstreamError`` for a response that is not whole."""
         if self._finish is None:
             raise_truncated()
         reason = _FINISH_REASONS.get(self._finish)
         if reason is None:
             raise UpstreamError(f"the provider stopped before the response was complete: {self._finish}")
-        yield from self._new_model()
-        yield FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
-        if self._usage is not None:
-            yield UsageChunk(usage=self._usage)
+        finish = FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
+        usage = [UsageChunk(usage=self._usage)] if self._usage is not None else []
+        return [*self._new_model(), finish, *usage]
 
-    def _new_model(self) -> Iterator[ChatChunk]:
-        if self._model is not None and self._model != self._sent_model:
-            self._sent_model = self._model
-            yield ModelChunk(model=self._model)
+    def _new_model(self) -> list[ChatChunk]:
+        if self._model is None or self._model == self._sent_model:
+            return []
+        self._sent_model = self._model
+        return [ModelChunk(model=self._model)]
 
 
 def _backend(sdk: str, settings: Settings) -> Backend:
@@ -182,13 +181,3 @@ def _backend(sdk: str, settings: Settings) -> Backend:
     from gpt_c.genai import GenAi
 
     return GenAi(settings)
-
-
-def _tool_call(index: int, call: Call) -> ToolCallChunk:
-    """Return a call, with a new ID if Google gave none: a tool message refers to its call by ID."""
-    return ToolCallChunk(
-        index=index,
-        id=call.id or f"call_{uuid.uuid4().hex[:24]}",
-        name=call.name,
-        arguments=json.dumps(call.arguments, ensure_ascii=False),
-    )

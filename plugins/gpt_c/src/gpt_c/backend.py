@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from handler_host.chat import Usage
+
 
 @dataclass(frozen=True)
 class Question:
@@ -44,9 +46,7 @@ class Chunk:
     """Google's word for the reason of the end, in capitals."""
     blocked: str | None = None
     """Google's word for why the prompt was refused."""
-    prompt_tokens: int = 0
-    answer_tokens: int = 0
-    total_tokens: int = 0
+    usage: Usage | None = None
     model: str | None = None
 
 

@@ -12,8 +12,8 @@ import aiohttp
 from handler_host.plugin import (
     UpstreamAuth,
     UpstreamError,
-    from_status,
-    parse_retry_after,
+    error_from_document,
+    error_from_response,
     timeout_error,
     unreachable_error,
 )
@@ -33,45 +33,33 @@ def connection(timeout: float) -> Iterator[None]:
         raise unreachable_error(error) from error
 
 
-def from_answer(status: int, headers: Mapping[str, str], body: str) -> UpstreamError:
+def from_response(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Return the error for a response without a 2xx status."""
     try:
-        content = json.loads(body)
-    except ValueError:
-        content = None
-    return from_error(status, headers, content)
-
-
-def from_error(status: int, headers: Mapping[str, str], content: Any) -> UpstreamError:
-    """Return the error for Google's envelope; one that is not Google's is not repeated: it may be a proxy's page."""
+        document = json.loads(body)
+    except (ValueError, RecursionError):
+        document = None
     if status < 400:
         return UpstreamError(f"the provider redirects ({status}), or is not a Gemini server; check base_url")
-    if isinstance(content, list) and content:
-        content = content[0]
-    error = content.get("error") if isinstance(content, dict) else None
-    if not isinstance(error, dict) or not error.get("message"):
-        return from_status(
-            status,
-            f"an answer that is not Google's ({headers.get('content-type')})",
-            retry_after=parse_retry_after(headers),
-        )
-    details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
+    return _with_details(error_from_response(status, headers, body), document, str(status))
+
+
+def in_stream(document: Any, content_type: str = "") -> UpstreamError:
+    """Return the error for an error in a stream, or in a response with status 200."""
+    return _with_details(error_from_document(document, content_type=content_type), document, "in a response")
+
+
+def _with_details(error: UpstreamError, document: Any, place: str) -> UpstreamError:
+    """Return the error with what Google's details add to it: a wrong key, the wait, the field."""
+    if isinstance(document, list) and document:
+        document = document[0]
+    content = document.get("error") if isinstance(document, dict) else None
+    listed = content.get("details") if isinstance(content, dict) else None
+    details = [detail for detail in listed if isinstance(detail, dict)] if isinstance(listed, list) else []
     if any(detail.get("reason") == _BAD_KEY for detail in details):
-        return UpstreamAuth(f"the provider refused the handler's key ({status}); check the handler's secret")
-    retry_after = parse_retry_after(headers)
-    return from_status(
-        status,
-        str(error["message"]),
-        retry_after=_retry_delay(details) if retry_after is None else retry_after,
-        param=_field(details),
-    )
-
-
-def in_stream(content: Any) -> UpstreamError:
-    """Return the error for an error that came in a stream, whose status says nothing of it."""
-    error = content.get("error") if isinstance(content, dict) else None
-    code = error.get("code") if isinstance(error, dict) else None
-    return from_error(code if isinstance(code, int) and code >= 400 else 500, {}, content)
+        return UpstreamAuth(f"the provider refused the handler's key ({place}); check the handler's secret")
+    retry_after = _retry_delay(details) if error.retry_after is None else error.retry_after
+    return type(error)(error.message, retry_after=retry_after, param=error.param or _field(details))
 
 
 def _retry_delay(details: list[dict[str, Any]]) -> float | None:

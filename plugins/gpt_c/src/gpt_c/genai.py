@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
@@ -13,7 +14,8 @@ from google import genai
 from google.genai import errors, types
 
 from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
-from gpt_c.failures import connection, from_error
+from gpt_c.documents import usage_of
+from gpt_c.failures import connection, from_response
 from handler_host.plugin import InvalidInput, UpstreamError, trace_headers
 
 
@@ -105,7 +107,8 @@ class GenAi:
             with connection(timeout):
                 yield
         except errors.APIError as error:
-            raise from_error(error.code, getattr(error.response, "headers", {}), error.details) from error
+            headers = getattr(error.response, "headers", {})
+            raise from_response(error.code, headers, json.dumps(error.details, default=str).encode()) from error
         except errors.UnknownApiResponseError as error:
             raise UpstreamError("the provider sent a chunk that is not JSON") from error
         except (AttributeError, LookupError, TypeError, ValueError) as error:
@@ -159,16 +162,12 @@ def _chunk(message: types.GenerateContentResponse) -> Chunk:
             text += part.text or ""
     usage, feedback = message.usage_metadata, message.prompt_feedback
     blocked = feedback.block_reason if feedback is not None else None
-    prompt = (usage.prompt_token_count if usage else None) or 0
-    total = (usage.total_token_count if usage else None) or 0
-    answered = ((usage.candidates_token_count or 0) + (usage.thoughts_token_count or 0)) if usage else 0
+    counts = usage.model_dump(by_alias=True, exclude_none=True) if usage is not None else None
     return Chunk(
         text=text,
         calls=tuple(calls),
         finish=finish,
         blocked=blocked.value if blocked is not None else None,
-        prompt_tokens=prompt,
-        answer_tokens=answered,
-        total_tokens=total,
+        usage=usage_of(counts),
         model=message.model_version,
     )

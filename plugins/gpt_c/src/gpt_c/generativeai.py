@@ -1,11 +1,9 @@
 """The backend on google-generativeai 0.8.6, whose support has ended.
 
-The request is made, and the answer read, by the SDK; what lies between is aiohttp.
-Of the SDK's own ways to the network none does: its asynchronous REST is a TypeError,
-its gRPC takes no address without TLS, and its synchronous REST would sit in a thread
-that nobody can cancel, so that a provider went on answering a client who has left.
-Its asynchronous stream holds each piece back until the next one has come. As there
-will be no further release, the one private method that is used here will not change.
+The SDK makes the request; aiohttp sends it, and the host's reader reads the response. None of the SDK's own transports
+can be used: its asynchronous REST is a TypeError, its gRPC takes no address without TLS, its synchronous REST needs a
+thread that cannot be cancelled, and its asynchronous stream holds each chunk back until the next one has come. There
+will be no further release, so the one private method that is used here will not change.
 """
 
 from __future__ import annotations
@@ -19,19 +17,19 @@ from typing import Any, cast
 
 import aiohttp
 
-from gpt_c.backend import ANY_SIGNATURE, Call, Chunk, Question, Settings, wants_signatures
-from gpt_c.failures import connection, from_answer, in_stream
+from gpt_c.backend import ANY_SIGNATURE, Chunk, Question, Settings, wants_signatures
+from gpt_c.documents import chunk_of
+from gpt_c.failures import connection, from_response
 from gpt_c.schemas import to_google
-from handler_host.plugin import InvalidInput, UpstreamError, trace_headers
+from handler_host.plugin import InvalidInput, UpstreamError, read_documents, trace_headers
 
 with warnings.catch_warnings():
     # Two of them: that the SDK's support has ended, which README.md says, and one on the version of Python.
     warnings.simplefilter("ignore", FutureWarning)
     from google.generativeai import protos
     from google.generativeai.generative_models import GenerativeModel
-    from google.protobuf.json_format import ParseDict, ParseError
+    from google.protobuf.json_format import ParseError
 
-_REASONS = {member.value: name for name, member in protos.Candidate.FinishReason.__members__.items() if member.value}
 _EVENTS = {"alt": "sse"}
 _JSON = {"including_default_value_fields": False, "use_integers_for_enums": False}
 
@@ -60,11 +58,10 @@ class GenerativeAi:
         with connection(self._settings.timeout):
             async with self._post(url, body, events=True) as response:
                 await _check(response)
-                if response.content_type != "text/event-stream":
-                    raise UpstreamError(f"the provider sent {response.content_type!r} instead of a stream")
-                async with aclosing(_events(response.content)) as events:  # type: ignore[type-var]
-                    async for event in events:
-                        yield _chunk(event)
+                documents = read_documents(response.content.iter_any(), response.content_type)
+                async with aclosing(documents):  # type: ignore[type-var]
+                    async for document in documents:
+                        yield chunk_of(document, response.content_type)
 
     async def whole(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the answer; see :class:`gpt_c.backend.Backend`."""
@@ -74,8 +71,10 @@ class GenerativeAi:
         with connection(patience):
             async with self._post(url, _body(question), timeout=timeout) as response:
                 await _check(response)
-                document = await response.read()
-        yield _chunk(document)
+                documents = read_documents(response.content.iter_any(), response.content_type)
+                async with aclosing(documents):  # type: ignore[type-var]
+                    async for document in documents:
+                        yield chunk_of(document, response.content_type)
 
     async def count(self, question: Question) -> int:
         """Return the provider's count; see :class:`gpt_c.backend.Backend`."""
@@ -84,11 +83,11 @@ class GenerativeAi:
         with connection(self._settings.timeout):
             async with self._post(url, body) as response:
                 await _check(response)
-                text = await response.text(errors="replace")
+                text = (await response.read()).decode(errors="replace")
         try:
             return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
         except ParseError as error:
-            raise UpstreamError("the provider's count of tokens is invalid") from error
+            raise UpstreamError(f"the provider's count of tokens is invalid: {text[:200]}") from error
 
     def _post(
         self, url: str, body: dict[str, Any], *, timeout: aiohttp.ClientTimeout | None = None, events: bool = False
@@ -108,7 +107,7 @@ class GenerativeAi:
 
 async def _check(response: aiohttp.ClientResponse) -> None:
     if response.status >= 300:
-        raise from_answer(response.status, response.headers, await response.text(errors="replace"))
+        raise from_response(response.status, response.headers, await response.read())
 
 
 def _body(question: Question) -> dict[str, Any]:
@@ -147,61 +146,3 @@ def _body(question: Question) -> dict[str, Any]:
             elif "functionResponse" in part:
                 part["functionResponse"]["response"] = given["function_response"]["response"]
     return body
-
-
-async def _events(content: aiohttp.StreamReader) -> AsyncIterator[bytes]:
-    """Yield the data of each event; an event may be of any length, which aiohttp's lines may not."""
-    rest = b""
-    async for part in content.iter_any():
-        *lines, rest = (rest + part).split(b"\n")
-        for line in lines:
-            if line.startswith(b"data:"):
-                yield line[5:].strip()
-    if rest.startswith(b"data:"):
-        yield rest[5:].strip()
-
-
-def _chunk(event: bytes) -> Chunk:
-    try:
-        content = json.loads(event)
-        if isinstance(content, dict) and "error" in content:
-            raise in_stream(content)
-        parts, finish = _beyond(content)
-        message: Any = protos.GenerateContentResponse.pb(protos.GenerateContentResponse())
-        ParseDict(content, message, ignore_unknown_fields=True)
-    except (AttributeError, LookupError, TypeError, ValueError, ParseError) as error:
-        raise UpstreamError("the provider sent a chunk that is not a Gemini response") from error
-    text, calls = "", []
-    for candidate in message.candidates[:1]:
-        finish = finish or _REASONS.get(candidate.finish_reason)
-        for part, raw in zip(candidate.content.parts, parts, strict=True):
-            if raw.get("thought"):
-                continue
-            if part.WhichOneof("data") == "function_call":
-                call = raw.get("functionCall") or raw["function_call"]
-                calls.append(Call(name=part.function_call.name, arguments=call.get("args") or {}, id=call.get("id")))
-            text += part.text
-    usage, blocked = message.usage_metadata, message.prompt_feedback.block_reason
-    return Chunk(
-        text=text,
-        calls=tuple(calls),
-        finish=finish,
-        blocked=protos.GenerateContentResponse.PromptFeedback.BlockReason(blocked).name if blocked else None,
-        prompt_tokens=usage.prompt_token_count,
-        # Thinking is counted in the total alone, as far as these messages know.
-        answer_tokens=max(usage.candidates_token_count, usage.total_token_count - usage.prompt_token_count),
-        total_tokens=usage.total_token_count,
-        model=message.model_version or None,
-    )
-
-
-def _beyond(content: Any) -> tuple[list[dict[str, Any]], str | None]:
-    """Return what of the first candidate the SDK's messages cannot hold: its parts, and a reason newer than they.
-
-    The arguments of a call would lose whole numbers, a thought would be text, and the
-    reason would be none at all, as for a stream that was cut off.
-    """
-    candidates = content.get("candidates") or [{}]
-    parts = (candidates[0].get("content") or {}).get("parts") or []
-    reason = candidates[0].get("finishReason")
-    return parts, reason if isinstance(reason, str) and reason not in _REASONS.values() else None

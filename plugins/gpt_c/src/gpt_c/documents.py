@@ -1,0 +1,103 @@
+"""From the JSON documents of Gemini's responses to chunks, without the SDKs' messages.
+
+Those lose whole numbers in the arguments of a call, take a thought for text, know no newer finish reason, and refuse
+what JSON has and UTF-8 has not.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from gpt_c.backend import Call, Chunk
+from gpt_c.failures import in_stream
+from handler_host.chat import Usage, token_count
+from handler_host.plugin import UpstreamError, find_error
+
+_UNSPECIFIED = frozenset({"", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
+
+
+def chunk_of(document: Any, content_type: str = "") -> Chunk:
+    """Return the chunk in one document: of a stream, or a whole response.
+
+    Raises ``UpstreamError`` for an error, and for a document of another shape.
+    """
+    if not isinstance(document, Mapping):
+        raise _not_geminis(document, content_type)
+    has_content = any(_get(document, name) for name in ("candidates", "promptFeedback", "usageMetadata"))
+    if (not has_content or "error" in document) and find_error(document) is not None:
+        raise in_stream(document, content_type)
+    try:
+        return _chunk(document)
+    except (AttributeError, LookupError, TypeError) as error:
+        raise _not_geminis(document, content_type) from error
+
+
+def _chunk(document: Mapping[str, Any]) -> Chunk:
+    candidates = _get(document, "candidates") or []
+    if not isinstance(candidates, list):
+        raise TypeError("candidates is not a list")
+    texts: list[str] = []
+    calls: list[Call] = []
+    finish = None
+    for candidate in candidates[:1]:
+        content = candidate.get("content") or {}
+        for part in content.get("parts") or ():
+            if part.get("thought"):
+                continue
+            call = _get(part, "functionCall")
+            if call:
+                calls.append(_call(call))
+            texts.append(_text(part.get("text")) or "")
+        finish = _text(_get(candidate, "finishReason"))
+    feedback = _get(document, "promptFeedback") or {}
+    blocked = _text(_get(feedback, "blockReason"))
+    return Chunk(
+        text="".join(texts),
+        calls=tuple(calls),
+        finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
+        blocked=blocked if blocked and blocked not in _UNSPECIFIED else None,
+        usage=usage_of(_get(document, "usageMetadata")),
+        model=_text(_get(document, "modelVersion")),
+    )
+
+
+def _call(call: Mapping[str, Any]) -> Call:
+    arguments = call.get("args") or {}
+    if isinstance(arguments, str):
+        arguments = json.loads(arguments) if arguments.startswith("{") else {}
+    return Call(name=str(call.get("name") or ""), arguments=arguments, id=_text(call.get("id")))
+
+
+def usage_of(usage: Any) -> Usage | None:
+    """Return the counts, or None if there are none; thinking belongs to the response."""
+    if not isinstance(usage, Mapping):
+        return None
+    prompt = token_count(_get(usage, "promptTokenCount"))
+    total = token_count(_get(usage, "totalTokenCount"))
+    parts = [token_count(_get(usage, name)) for name in ("candidatesTokenCount", "thoughtsTokenCount")]
+    completion = sum(part or 0 for part in parts)
+    if not completion and total and prompt is not None:
+        completion = max(0, total - prompt)
+    if not prompt and not completion and not total:
+        return None
+    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion, total_tokens=total or 0)
+
+
+def _get(source: Mapping[str, Any], name: str) -> Any:
+    """Return a field by its name in camel case, else in snake case, which some servers write."""
+    value = source.get(name)
+    if value is None:
+        value = source.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
+    return value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def _not_geminis(document: Any, content_type: str) -> UpstreamError:
+    start = json.dumps(document, default=str)[:200]
+    place = content_type or "no content type"
+    return UpstreamError(f"the provider sent a chunk that is not a response of Gemini's ({place}): {start}")
