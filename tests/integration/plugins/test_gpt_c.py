@@ -308,8 +308,8 @@ def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderT
     text = "ä" * 3_000_000
     provider.respond_with(streamed(said({"text": text}), said(finishReason="STOP")))
     assert worker.chat("Hi").text == text
-    # A piece of a stream goes to the client in one frame, which the host bounds.
-    text = "ä" * 300_000
+    # A chunk that is longer than a frame goes to the client in parts.
+    text = "ä" * 1_000_000
     provider.respond_with(streamed(said({"text": text}), said(finishReason="STOP")))
     assert [response.text for response in both(worker)] == [text, text]
     for chunk in (

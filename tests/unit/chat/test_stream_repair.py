@@ -77,6 +77,14 @@ class TestSurrogates:
         parts = ["".join(units[a:b]) for a, b in pairwise(places)]
         assert (accumulate(repair(*texts(*parts))).text or "") == text
 
+    def test_a_chunk_that_no_frame_holds_is_split(self) -> None:
+        text = "\x01" * 400_000
+        chunks = repair(TextChunk(text=text), ToolCallChunk(index=0, id="a", name="f", arguments=text))
+        assert max(len(msgspec.json.encode(chunk)) for chunk in chunks) < frames.DEFAULT_MAX_FRAME - 1000
+        response = accumulate(chunks)
+        assert response.text == text
+        assert [(call.id, call.function.arguments) for call in response.tool_calls] == [("a", text)]
+
     def test_whole_chunks_are_not_copied(self) -> None:
         chunk = TextChunk(text="Grüße 🦊")
         assert repair(chunk)[0] is chunk

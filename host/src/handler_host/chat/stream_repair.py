@@ -17,6 +17,9 @@ from handler_host.chat.types import (
     ToolCallChunk,
 )
 
+MAX_CHUNK_CHARS = 128 * 1024
+"""Longest text of a chunk: with each character escaped in JSON it fits into a frame (``workers.max_frame``)."""
+
 _Text = TextChunk | RefusalChunk | ReasoningChunk
 _Key = type[_Text] | int
 """A text that comes in parts: of a kind of chunk, or the arguments of the tool call with this index."""
@@ -29,6 +32,8 @@ def new_call_id() -> str:
 
 class StreamRepair:
     """Repairer of one stream: joins surrogate pairs that two chunks share, and gives each tool call an ID of its own.
+
+    A chunk that is too long for a frame is split.
 
     A half that stays alone becomes U+FFFD. A call without an ID, or with the ID of another call, gets a new one:
     clients send the result of a call back with its ID.
@@ -47,7 +52,10 @@ class StreamRepair:
                 if self._halves:
                     yield from self._flush(keep=type(chunk))
                 text = self._repair(type(chunk), chunk.text)
-                if text is chunk.text:
+                if len(text) > MAX_CHUNK_CHARS and not isinstance(chunk, ReasoningChunk):
+                    for part in _parts(text):
+                        yield replace(chunk, text=part)
+                elif text is chunk.text:
                     yield chunk
                 elif text or isinstance(chunk, ReasoningChunk):
                     yield replace(chunk, text=text)
@@ -56,7 +64,13 @@ class StreamRepair:
                     yield from self._flush(keep=int)
                 chunk = self._with_id(chunk)
                 arguments = self._repair(chunk.index, chunk.arguments)
-                yield chunk if arguments is chunk.arguments else replace(chunk, arguments=arguments)
+                if len(arguments) > MAX_CHUNK_CHARS:
+                    first, *rest = _parts(arguments)
+                    yield replace(chunk, arguments=first)
+                    for part in rest:
+                        yield ToolCallChunk(index=chunk.index, arguments=part)
+                else:
+                    yield chunk if arguments is chunk.arguments else replace(chunk, arguments=arguments)
             case FinishChunk():
                 yield from self.last()
                 yield chunk
@@ -97,3 +111,7 @@ class StreamRepair:
             call_id = new_call_id()
         self._ids[chunk.index] = call_id
         return chunk if call_id == chunk.id else replace(chunk, id=call_id)
+
+
+def _parts(text: str) -> list[str]:
+    return [text[start : start + MAX_CHUNK_CHARS] for start in range(0, len(text), MAX_CHUNK_CHARS)]
