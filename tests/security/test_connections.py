@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 
 import pytest
 
+from handler_host.http import listener
 from tests.integration.http.serving import Host, running
 from tests.support import install_puppet, within
 
@@ -95,3 +97,97 @@ async def _until_no_bytes_are_unfinished(host: Host) -> None:
             return
         await asyncio.sleep(0.01)
     raise AssertionError("the host does not recover")
+
+
+async def connect(host: Host, data: bytes = b"") -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+    writer.write(data)
+    await writer.drain()
+    return reader, writer
+
+
+async def test_idle_connections_do_not_take_the_place_of_requests(root: Path) -> None:
+    """At the limit the connection that has been idle for the longest time is closed, and none that is in use."""
+    async with running(root, server={"max_connections": 3}) as host:
+        body = json.dumps({"steps": ["forever"]}).encode()
+        head = HEAD.replace(b"/echo", b"/script")
+        busy_reader, busy = await connect(host, head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        await asyncio.sleep(0.1)
+        idle = [await connect(host) for _ in range(20)]
+        await asyncio.sleep(listener.EVICTABLE_AFTER_S + 0.1)
+        assert (await host.json("GET", "/health/live"))[0] == 200
+        assert (await host.json("GET", "/health/ready"))[0] == 200
+        assert await within(idle[0][0].read()) == b""
+        assert not busy_reader.at_eof()
+        busy.close()
+        for _, writer in idle:
+            writer.close()
+
+
+async def test_connections_of_one_address_have_a_limit_if_configured(root: Path) -> None:
+    """The limit counts open connections, and is off by default."""
+    async with running(root, server={"max_connections_per_address": 3}) as host:
+        open_connections = [await connect(host) for _ in range(3)]
+        await asyncio.sleep(0.05)
+        reader, writer = await connect(host)
+        status, code, message = await error_of(reader)
+        assert (status, code) == (503, "too_many_connections")
+        assert "server.max_connections_per_address" in message
+        writer.close()
+        for _, writer in open_connections:
+            writer.close()
+        await asyncio.sleep(0.1)
+        assert (await host.json("GET", "/health/live"))[0] == 200
+
+
+async def test_a_response_that_is_not_read_is_given_up(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The kernel ends the connection; the host keeps neither the response nor the connection."""
+    monkeypatch.setattr(listener, "CLIENT_STALL_S", 1.0)
+    body = json.dumps({"a": "x" * 12_000_000}).encode()
+    async with running(root) as host:
+        with socket.create_connection(("127.0.0.1", host.port)) as client:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            await asyncio.to_thread(client.sendall, HEAD + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            assert established_to(host.port) > 0
+            async with asyncio.timeout(20):
+                while established_to(host.port) > 0:  # noqa: ASYNC110 - the kernel reports nothing
+                    await asyncio.sleep(0.1)
+        assert (await host.json("GET", "/health/live"))[0] == 200
+
+
+def established_to(port: int) -> int:
+    """Return the number of connections that the host's side has open."""
+    lines = Path("/proc/net/tcp").read_text().splitlines()[1:]
+    return sum(line.split()[1].endswith(f":{port:04X}") and line.split()[3] == "01" for line in lines)
+
+
+async def test_a_client_that_closes_its_side_gets_its_response(root: Path) -> None:
+    """Whole or streamed; the connection ends with the response."""
+    async with running(root) as host:
+        await host.json("POST", ECHO, data="{}")
+        reader, writer = await connect(host, HEAD + b'Content-Length: 7\r\n\r\n{"a":1}')
+        writer.write_eof()
+        response = await within(reader.read())
+        assert response.startswith(b"HTTP/1.1 200 ")
+        assert b'"a":1' in response
+        writer.close()
+        stream = HEAD.replace(b"/echo", b"/stream") + b"Accept: text/event-stream\r\nContent-Length: 20\r\n\r\n"
+        reader, writer = await connect(host, stream + b'{"steps":["","",""]}')
+        writer.write_eof()
+        response = await within(reader.read())
+        assert b"event: end" in response
+        writer.close()
+
+
+async def test_a_stream_over_http_1_0_ends_with_its_connection(root: Path) -> None:
+    """Also if the client asks to keep it open: nothing else ends the body."""
+    head = HEAD.replace(b"HTTP/1.1", b"HTTP/1.0").replace(b"/echo", b"/stream")
+    async with running(root) as host:
+        reader, writer = await connect(
+            host,
+            head
+            + b'Connection: keep-alive\r\nAccept: text/event-stream\r\nContent-Length: 20\r\n\r\n{"steps":["","",""]}',
+        )
+        response = await within(reader.read())
+        assert b"event: end" in response
+        writer.close()

@@ -183,3 +183,20 @@ async def test_a_request_in_two_halves_is_answered(puppet: Path) -> None:
         status, _, body = parsed(await within(reader.read()))
         assert (status, json.loads(body)["a"]) == (200, 1)
         writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "clean"),
+    [
+        ("//v1/chat/completions", "/v1/chat/completions"),
+        ("/v1//models", "/v1/models"),
+        ("/v1/handlers/", "/v1/handlers"),
+        ("/v1/messages//", "/v1/messages"),
+    ],
+)
+async def test_a_path_with_an_extra_slash_names_the_right_one(puppet: Path, path: str, clean: str) -> None:
+    """Base URLs with a slash at their end are the most frequent mistake of clients."""
+    async with running(puppet) as host:
+        status, _, body = await host.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert (status, code_of(body)) == (404, "not_found")
+        assert f"use {clean}, without the extra slash" in json.loads(body)["error"]["message"]

@@ -54,6 +54,8 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """
     max_connections: AtLeastOne = 1024
     """Requests in flight, of all clients together; 503 beyond."""
+    max_connections_per_address: Annotated[int | None, Number("count", least=1, none="off")] = None
+    """Open connections of one IP address; 503 beyond. Behind a proxy all clients have its address."""
     max_answer: Annotated[int, Number("size", least=1)] = 16 * MB
     """Longest response that is not a stream; 502 beyond."""
     request_timeout: Timeout = 120.0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 from typing import Any
 
 import msgspec
@@ -130,7 +131,14 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, request_
         response.headers[hdrs.ALLOW] = methods
         return response
     if isinstance(refusal, web.HTTPNotFound):
-        error = NotFound(f"there is nothing at {request.path}; GET /v1/handlers lists the handlers")
+        path = shorten(request.path, MAX_PATH_LENGTH)
+        clean = re.sub("/+", "/", path).rstrip("/")
+        hint = (
+            f"use {clean}, without the extra slash"
+            if clean not in ("", path)
+            else "GET /v1/handlers lists the handlers"
+        )
+        error = NotFound(f"there is nothing at {path}; {hint}")
         return error_response(error, request_id)
     if refusal.status < 400:
         raise refusal

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import socket
+from collections import Counter
+from collections.abc import Callable
+from operator import itemgetter
 from typing import Any
 
 from aiohttp import StreamReader, http_exceptions, web
@@ -22,6 +26,12 @@ MIN_HEAD_LIMIT = 64 * 1024
 """The headers of a request together may have so many times ``server.max_header``, and at least so many bytes."""
 MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
+EVICTABLE_AFTER_S = 1.0
+"""Time without a request after which a connection may be closed for another one; until then its client may send one."""
+CLIENT_STALL_S = 60.0
+"""Time after which a client that reads nothing is disconnected, also from a response that is not a stream."""
+HALF_CLOSED_S = 2.0
+"""Time that a response may take to start when the client has closed its side: most such clients have gone."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
 
@@ -29,7 +39,17 @@ LINGERING_TIME_S = 2.0
 class Connection(web.RequestHandler):
     """One connection; unlike aiohttp's it counts itself, and sends errors in the host's format."""
 
-    __slots__ = ("_body", "_head_bytes", "_head_timer", "_is_discarding", "_listener", "_refused", "admin")
+    __slots__ = (
+        "_body",
+        "_head_bytes",
+        "_head_timer",
+        "_is_discarding",
+        "_listener",
+        "_refused",
+        "address",
+        "admin",
+        "on_half_close",
+    )
 
     def __init__(self, listener: Listener, server: web.Server, **options: Any) -> None:
         super().__init__(server, **options)
@@ -42,24 +62,51 @@ class Connection(web.RequestHandler):
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_discarding = False
         """Whether the connection was refused and only waits for the client to close it."""
+        self.address: str | None = None
+        """IP address of the client, if connections per address are limited."""
+        self.on_half_close: Callable[[], None] | None = None
+        """Called when the client sends no more while a stream is sent: a write shows whether it still reads."""
         self.admin = listener.admin
         """Whether it has come to ``admin.listen``."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection, or refuse it at the limit (asyncio)."""
         assert isinstance(transport, asyncio.Transport)
-        self._refused = not self._listener.admit()
-        if self._refused:
+        refusal = self._listener.admit(self, transport)
+        self._refused = refusal is not None
+        if refusal is not None:
             self.close()  # stop reading
-            transport.write(self._listener.refusal)
+            transport.write(refusal)
             transport.close()
+            return
+        super().connection_made(transport)
+        connection = transport.get_extra_info("socket")
+        if connection is not None and connection.family != socket.AF_UNIX:
+            # The kernel ends a connection whose client reads nothing for so long, whatever the host waits for.
+            connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(CLIENT_STALL_S * 1000))
+
+    def eof_received(self) -> bool:  # type: ignore[override]  # aiohttp's closes the connection
+        """Finish the response in progress for a client that only ends its own side (asyncio).
+
+        A client that has gone looks the same until something is written to it.
+        """
+        if not self._is_busy:
+            return False
+        self.close()
+        if self.on_half_close is not None:
+            self.on_half_close()
         else:
-            super().connection_made(transport)
+            self._loop.call_later(HALF_CLOSED_S, self._leave_half_closed)
+        return True
+
+    def _leave_half_closed(self) -> None:
+        if self.transport is not None and self._request_in_progress and self.on_half_close is None:
+            self.transport.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """Count the end (asyncio)."""
         if not self._refused:
-            self._listener.leave()
+            self._listener.leave(self)
             self._end_head()
             super().connection_lost(exc)
 
@@ -79,6 +126,17 @@ class Connection(web.RequestHandler):
                 self._messages[-1] = (_ErrInfo(status=error.status, exc=error, message=error.message), EMPTY_PAYLOAD)
         elif data and in_head and not self._force_close:
             self._add_to_head(len(data))
+
+    @property
+    def _is_busy(self) -> bool:
+        """Whether a request is in progress, or about to be."""
+        is_waiting = self._waiter is not None and not self._waiter.done()
+        return bool(self._messages) or self._request_in_progress or (self._request_count > 0 and not is_waiting)
+
+    @property
+    def idle_since(self) -> float | None:
+        """Time at which the connection began to wait for a request, on the loop's clock; None: it has one."""
+        return None if self._is_busy else self._next_keepalive_close_time - self._keepalive_timeout
 
     def _add_to_head(self, size_bytes: int) -> None:
         """Count bytes of an unfinished head; refuse the connection at a limit."""
@@ -147,7 +205,8 @@ class Listener:
         self.config = config
         self.admin = admin
         self._server = server
-        self._open = 0
+        self._open: set[Connection] = set()
+        self._addresses: Counter[str] = Counter()
         limit = config.max_connections
         self.refusal = _raw_response(
             TooManyConnections(
@@ -155,6 +214,12 @@ class Listener:
             )
         )
         """Whole response to a connection over the limit."""
+        self.address_refusal = _raw_response(
+            TooManyConnections(
+                f"this address has {config.max_connections_per_address} connections open "
+                "(server.max_connections_per_address)"
+            )
+        )
         self.max_head = max(MIN_HEAD_LIMIT, HEADERS_PER_HEAD * config.max_header)
         """Most bytes of the request line and all headers of a request together."""
         self.head_limit_text = (
@@ -164,16 +229,44 @@ class Listener:
         self.unfinished_bytes = 0
         """Bytes of all unfinished heads."""
 
-    def admit(self) -> bool:
-        """Count one more connection; return False at the limit."""
-        if self._open >= CONNECTIONS_PER_REQUEST * self.config.max_connections:
-            return False
-        self._open += 1
-        return True
+    def admit(self, connection: Connection, transport: asyncio.Transport) -> bytes | None:
+        """Count one more connection; return the response that refuses it at a limit.
 
-    def leave(self) -> None:
+        At the limit of all connections the one that has waited longest for a request is closed instead, so that idle
+        connections do not keep others out.
+        """
+        per_address = self.config.max_connections_per_address
+        if per_address is not None and (peer := transport.get_extra_info("peername")):
+            address = str(peer[0]) if isinstance(peer, tuple) else "unix socket"
+            if self._addresses[address] >= per_address:
+                return self.address_refusal
+            connection.address = address
+        if len(self._open) >= CONNECTIONS_PER_REQUEST * self.config.max_connections and not self._close_idle():
+            return self.refusal
+        self._open.add(connection)
+        if connection.address is not None:
+            self._addresses[connection.address] += 1
+        return None
+
+    def leave(self, connection: Connection) -> None:
         """Count one connection fewer."""
-        self._open -= 1
+        self._open.discard(connection)
+        if connection.address is not None:
+            self._addresses[connection.address] -= 1
+            if not self._addresses[connection.address]:
+                del self._addresses[connection.address]
+            connection.address = None
+
+    def _close_idle(self) -> bool:
+        """Close the connection that has been idle for the longest time; return False if each has a request."""
+        latest = asyncio.get_running_loop().time() - EVICTABLE_AFTER_S
+        idle = [(since, c) for c in self._open if (since := c.idle_since) is not None and since <= latest]
+        if not idle:
+            return False
+        _, oldest = min(idle, key=itemgetter(0))
+        self.leave(oldest)
+        oldest.force_close()
+        return True
 
     def __call__(self) -> Connection:
         """Return the protocol of a new connection (asyncio)."""

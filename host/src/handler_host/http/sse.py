@@ -7,7 +7,7 @@ import contextlib
 from types import TracebackType
 from typing import Self
 
-from aiohttp import hdrs, web
+from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from handler_host.http.request_context import RequestContext
@@ -69,6 +69,10 @@ class SseResponse:
         headers[hdrs.CACHE_CONTROL] = "no-cache"
         headers["X-Accel-Buffering"] = "no"
         self._context.write_headers(headers)
+        if self._request.version < HttpVersion11:
+            self._response.force_close()  # without chunks only the end of the connection ends the body
+        if hasattr(self._request.protocol, "on_half_close"):
+            self._request.protocol.on_half_close = self._send_comment
         writer = await self._response.prepare(self._request)
         assert writer is not None, "a new response has not ended"
         # With the first event in one segment, or alone if that is not written in this turn of the loop.
@@ -81,6 +85,8 @@ class SseResponse:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """End the body, unless the client has gone or an error cuts it off."""
+        if hasattr(self._request.protocol, "on_half_close"):
+            self._request.protocol.on_half_close = None
         if self._timer is not None:
             self._timer.cancel()
         if self._comment is not None and not self._comment.done():
@@ -122,10 +128,15 @@ class SseResponse:
                 self._request.transport.abort()
                 return
         elif silent_s >= KEEP_ALIVE_INTERVAL_S:
-            self._written_at = self._loop.time()
-            self._comment = asyncio.create_task(self._write_comment(), name="keep-alive comment")
+            self._send_comment()
             silent_s = 0.0
         self._timer = self._loop.call_later(max(MIN_CHECK_INTERVAL_S, KEEP_ALIVE_INTERVAL_S - silent_s), self._check)
+
+    def _send_comment(self) -> None:
+        """Write a comment, unless a write is in progress."""
+        if not self._is_writing and (self._comment is None or self._comment.done()):
+            self._written_at = self._loop.time()
+            self._comment = asyncio.create_task(self._write_comment(), name="keep-alive comment")
 
     async def _write_comment(self) -> None:
         try:
