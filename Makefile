@@ -132,6 +132,7 @@ voice: setup ## spelling, and the phrases that this project does not use (codesp
 reference: setup ## write the reference of configuration and manifest again, from the types
 	@$(python) -m handler_host.config.reference docs/reference/configuration.md examples/host.toml
 	@$(python) -m handler_host.catalog.manifest_schema > docs/reference/manifest.schema.json
+	@$(python) -m handler_host.catalog.manifest_reference docs/reference/plugins.md
 
 .PHONY: lint
 lint: $(VENV)-lint/.installed ## the files of examples/ by hadolint, yamllint and kubernetes-validate

@@ -51,14 +51,15 @@ class OperationDeclaration(msgspec.Struct, frozen=True):
     summary: str = ""
     """A sentence for the list of handlers and the OpenAPI document."""
     retry_on_crash: bool = False
-    """Whether the host may run it again when its worker crashed before the first byte of the response."""
+    """Whether a dispatch runs once more if its worker crashes before the first byte; for operations that may
+    run twice."""
 
 
 class SecretDeclaration(msgspec.Struct, frozen=True):
     """A secret as the manifest declares it; never its value."""
 
     required: bool = True
-    """Whether the handler cannot run without it."""
+    """Whether the handler is ``missing-secret`` without it; true by default."""
     description: str = ""
     """A sentence for people who set it."""
 

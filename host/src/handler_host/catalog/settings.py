@@ -22,7 +22,7 @@ TYPES: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 """The name of each declared type in messages, and the Python types of its values."""
 
-_SHAPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
+SHAPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "description": ("string", ()),
     "required": ("boolean", ()),
     "enum": ("array", ()),
@@ -32,7 +32,7 @@ _SHAPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
 }
 """The type of each key of a declaration (None: the name of a type), and the declared types that may have it."""
 
-KEYS = ("type", "default", *_SHAPES)
+KEYS = ("type", "default", *SHAPES)
 """The keys of a declaration."""
 
 
@@ -92,7 +92,7 @@ def declare(table: Mapping[str, Any]) -> Setting:
     if kind is None:
         raise DeclarationError("type", f"is missing; set it to one of {', '.join(TYPES)}")
     _check_type_name("type", kind)
-    for key, (key_type, valid_with) in _SHAPES.items():
+    for key, (key_type, valid_with) in SHAPES.items():
         if key in table:
             _check_key(key, table[key], key_type)
             if valid_with and kind not in valid_with:
