@@ -118,3 +118,26 @@ async def test_an_unknown_target_is_an_error_at_the_start(tmp_path: Path) -> Non
     with pytest.raises(ConfigError, match=r"\[models\] 'fast': unknown handler 'parot'; did you mean 'parrot'\?"):
         async with parrots(tmp_path, models={"fast": "parot"}):
             pass
+
+
+async def test_lists_have_facts_about_models(tmp_path: Path) -> None:
+    facts = {"big": {"context_length": 1000, "max_output_tokens": 100, "input": ["text"]}, "small": {}}
+    handlers = {"parrot": {"model": "big", "known_models": facts}}
+    async with parrots(tmp_path, handlers=handlers, models={"claude-x": "parrot/small", "mine": "parrot"}) as host:
+        _, listed = await host.json("GET", "/v1/models")
+        lengths = {model["id"]: model.get("context_length") for model in listed["data"]}
+        assert lengths == {
+            "macaw": None,
+            "parrot": 1000,
+            "parrot/big": 1000,
+            "parrot/small": None,
+            "claude-x": None,
+            "mine": 1000,
+        }
+        _, model = await host.json("GET", "/v1beta/models/mine")
+        assert (model["inputTokenLimit"], model["outputTokenLimit"]) == (1000, 100)
+        _, model = await host.json("GET", "/v1/models/parrot", headers=ANTHROPIC)
+        assert model["max_input_tokens"] == 1000
+        _, status = await host.json("GET", "/v1/handlers/parrot")
+        assert status["default_model"] == "big"
+        assert status["models"] == {"big": facts["big"], "small": {}}

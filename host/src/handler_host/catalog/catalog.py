@@ -261,7 +261,7 @@ class _Examiner:
         except ManifestError as error:
             return msgspec.structs.replace(entry, manifest_path=path, problem=Problem("invalid", error.message))
         entry = msgspec.structs.replace(entry, manifest=manifest, manifest_path=path, secrets=tuple(manifest.secrets))
-        entry = msgspec.structs.replace(entry, title=manifest.title)
+        entry = msgspec.structs.replace(entry, title=manifest.title, models=manifest.known_models)
         return msgspec.structs.replace(entry, problem=self._problem(entry, manifest))
 
     def _problem(self, entry: CatalogEntry, manifest: Manifest) -> Problem | None:

@@ -8,6 +8,7 @@ from typing import Literal
 import msgspec
 
 from handler_host.catalog.manifest import Manifest
+from handler_host.config.model_info import ModelInfo
 
 ProblemState = Literal["invalid", "incompatible", "conflict", "missing-secret", "blocked"]
 
@@ -47,6 +48,8 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Names of the secrets that the handler declares."""
     secret_variables: Mapping[str, str] = {}
     """Environment variables of secrets whose variable is configured (``[handlers.NAME] secrets``)."""
+    models: Mapping[str, ModelInfo] = {}
+    """Facts about its models, of the manifest and of the configuration."""
     stamp: int = 0
     """Differs between two installations of the same version."""
 

@@ -11,6 +11,7 @@ from handler_host.catalog.catalog_entry import CatalogEntry, Problem, toml_key
 from handler_host.catalog.entry_points import name_error
 from handler_host.catalog.secrets import missing_secrets
 from handler_host.config.instance import InstanceConfig
+from handler_host.config.model_info import overlay
 
 _RECHECKED = ("missing-secret",)
 """Problems of a plugin that its instances may not have."""
@@ -66,7 +67,10 @@ def _plugin_error(
 
 def _configured(entry: CatalogEntry, instance: InstanceConfig, environ: Mapping[str, str]) -> CatalogEntry:
     variables = {secret: variable for secret, variable in instance.secrets.items() if secret in entry.secrets}
-    entry = msgspec.structs.replace(entry, secret_variables=variables, title=instance.title or entry.title)
+    models = overlay(entry.models, instance.known_models)
+    entry = msgspec.structs.replace(
+        entry, secret_variables=variables, title=instance.title or entry.title, models=models
+    )
     if entry.problem is not None and entry.problem.state not in _RECHECKED:
         return entry
     return msgspec.structs.replace(entry, problem=missing_secrets(entry, environ))

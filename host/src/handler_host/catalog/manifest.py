@@ -20,6 +20,7 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
 from handler_host.config import HOST_KEYS, Config
+from handler_host.config.model_info import ModelInfo, read_model_info
 from handler_host.lean.requirement import check_module_name, parse_requirement
 from handler_host.plugin.errors import ConfigError
 
@@ -27,7 +28,18 @@ API_MAJOR = 1
 GROUP = f"handler_host.v{API_MAJOR}"
 """The entry point group of this host's API."""
 FILE_NAME = "handler.toml"
-SECTIONS = ("title", "description", "requires_host", "operations", "secrets", "config", "memory", "timeouts", "lean")
+SECTIONS = (
+    "title",
+    "description",
+    "requires_host",
+    "operations",
+    "secrets",
+    "config",
+    "known_models",
+    "memory",
+    "timeouts",
+    "lean",
+)
 MAX_BYTES = 256 * 1024
 """Longest manifest that is read, in bytes."""
 
@@ -35,6 +47,7 @@ _TYPICAL_BYTES = 8 * 1024
 
 SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
 OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
+MODEL_NAME = re.compile(r"\S+")
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
 _OWN_VARIABLES = "HANDLER_HOST_"
 
@@ -103,6 +116,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of PSS to reserve for an activation."""
     timeouts: Timeouts = Timeouts()
     """Time limits for this handler; the host's configuration overrides them."""
+    known_models: dict[str, ModelInfo] = {}
+    """Facts about models of the provider, by name, for the lists of models."""
     lean: LeanNote = LeanNote()
     """Packages whose imports a worker may defer."""
     requires_host: str | None = None
@@ -203,6 +218,7 @@ class _Reader:
             "operations",
             "secrets",
             "config",
+            "known_models",
             "memory",
             "timeouts",
             "lean",
@@ -223,6 +239,7 @@ class _Reader:
             operations=operations,
             secrets=self._each("secrets", table, SECRET_NAME, self._secret),
             config=self._settings(table),
+            known_models=self._each("known_models", table, MODEL_NAME, self._model),
             memory_estimate=estimate,
             timeouts=Timeouts(
                 **{key: self._amount(f"timeouts.{key}", value, units.parse_duration) for key, value in timeouts.items()}
@@ -246,6 +263,12 @@ class _Reader:
             raise self._error(key, f"names that begin with {_OWN_VARIABLES} belong to the host; choose another name")
         required = self._yes_or_no(f"{key}.required", table.get("required", True))
         return SecretDeclaration(required, self._text(f"{key}.description", table.get("description", "")))
+
+    def _model(self, key: str, table: dict[str, Any]) -> ModelInfo:
+        try:
+            return ModelInfo(**read_model_info(table))
+        except ValueError as error:
+            raise self._error(key, str(error)) from None
 
     def _settings(self, table: dict[str, Any]) -> dict[str, Setting]:
         declared = self._each("config", table, KEY, self._setting)

@@ -15,6 +15,7 @@ from handler_host._internal.attribute_docs import attribute_docs
 from handler_host.catalog import settings
 from handler_host.catalog.manifest import (
     KEY,
+    MODEL_NAME,
     OPERATION_NAME,
     SECRET_NAME,
     LeanNote,
@@ -24,6 +25,7 @@ from handler_host.catalog.manifest import (
     Timeouts,
 )
 from handler_host.catalog.settings import Setting
+from handler_host.config.model_info import CAPABILITIES, MODALITIES, ModelInfo
 
 _TEXT: dict[str, Any] = {"type": "string"}
 _TEXTS: dict[str, Any] = {"type": "array", "items": _TEXT}
@@ -47,6 +49,16 @@ def schema() -> dict[str, Any]:
     secret = _described(SecretDeclaration, {"required": _BOOLEAN, "description": _TEXT})
     setting = _described(Setting, {key: _SETTING[key] for key in settings.KEYS})
     timeouts = _described(Timeouts, dict.fromkeys(Timeouts.__struct_fields__, _AMOUNT), ' In seconds, or like "2m".')
+    amount, price = {"type": "integer", "minimum": 1}, {"type": "number", "minimum": 0}
+    model = _described(
+        ModelInfo,
+        {
+            **dict.fromkeys(("context_length", "max_output_tokens"), amount),
+            **{key: {"type": "array", "items": {"enum": list(MODALITIES)}} for key in ("input", "output")},
+            "capabilities": {"type": "array", "items": {"enum": list(CAPABILITIES)}},
+            **dict.fromkeys(("input_price", "cached_input_price", "output_price"), price),
+        },
+    )
     tables = {
         "title": _TEXT,
         "description": _TEXT,
@@ -54,6 +66,7 @@ def schema() -> dict[str, Any]:
         "operations": _tables(OPERATION_NAME.pattern, operation),
         "secrets": _tables(SECRET_NAME.pattern, secret),
         "config": _tables(KEY.pattern, setting, ["type"]),
+        "known_models": _tables(MODEL_NAME.pattern, model),
         "memory_estimate": {**_AMOUNT},
         "timeouts": _table(timeouts),
         "lean": _table(_described(LeanNote, {"packages": _TEXTS, "eager": _TEXTS})),

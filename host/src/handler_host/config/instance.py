@@ -24,6 +24,8 @@ class InstanceConfig(Section, frozen=True, kw_only=True):
     """Environment variable of each secret, instead of the one of its name."""
     preset: dict[str, Any] = msgspec.field(default_factory=dict)
     """System prompt, sampling and tools of all its chats (``handler_host.config.preset``)."""
+    known_models: dict[str, Any] = msgspec.field(default_factory=dict)
+    """Facts about its models for the lists of models (``handler_host.config.model_info``)."""
 
 
 INSTANCE_KEYS = frozenset(InstanceConfig.__struct_fields__)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,6 +20,7 @@ from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfi
 from handler_host.config.instance import INSTANCE_KEYS, VARIABLE
 from handler_host.config.listen import parse_listen
 from handler_host.config.model_aliases import ModelAlias
+from handler_host.config.model_info import read_model_info
 from handler_host.config.preset import parse_preset
 from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
 from handler_host.plugin.errors import ConfigError
@@ -252,10 +253,12 @@ class _Reader:
         if origin.kind == "environment":
             value = _json_or_text(value)
         if key == "preset":
-            try:
-                parse_preset(value)
-            except ValueError as error:
-                raise _Problem(str(error)) from None
+            _check_value(parse_preset, value)
+        elif key == "known_models":
+            if not isinstance(value, dict):
+                raise _Problem("must be tables, [handlers.NAME.known_models.MODEL]")
+            for model, table in value.items():
+                _check_value(read_model_info, table, f"{model}: ")
         elif not isinstance(value, dict) or not all(
             isinstance(name, str) and VARIABLE.fullmatch(name) for name in value.values()
         ):
@@ -319,6 +322,13 @@ def _read_toml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:
         raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+
+
+def _check_value(check: Callable[[Any], object], value: Any, place: str = "") -> None:
+    try:
+        check(value)
+    except ValueError as error:
+        raise _Problem(f"{place}{error}") from None
 
 
 def _check_hashes(key: str, value: str | tuple[str, ...]) -> None:

@@ -5,10 +5,12 @@ Sizes are in bytes, durations in seconds; a time of day is ISO 8601 in UTC.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
 
+from handler_host.config.model_info import ModelInfo
 from handler_host.workers.exit_report import ExitReport
 
 
@@ -39,6 +41,10 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     """The installed handler that this one is an instance of."""
     title: str
     description: str
+    models: Mapping[str, ModelInfo]
+    """Facts about its models, as far as the manifest or the configuration declares them."""
+    default_model: str | None
+    """Model of requests that name none, if the handler has a setting ``model``."""
     operations: list[OperationReport] | None
     """None before the first activation of a handler without a manifest."""
     isolation: str

@@ -31,9 +31,13 @@ def state_change_fields(
 
 
 def handler_status(
-    controller: HandlerController, operations: list[OperationReport] | None, learned: int | None, recent: LatencyWindow
+    controller: HandlerController,
+    operations: list[OperationReport] | None,
+    learned: int | None,
+    recent: LatencyWindow,
+    default_model: str | None,
 ) -> HandlerStatus:
-    """Return what there is to tell of a handler now."""
+    """Return the status of a handler."""
     entry, state, worker = controller.entry, controller.state, controller.worker
     now = time.monotonic()
     idle_since = controller.idle_since
@@ -45,6 +49,8 @@ def handler_status(
         version=entry.version,
         plugin=entry.plugin,
         title=entry.title,
+        models=entry.models,
+        default_model=default_model,
         description=entry.manifest.description if entry.manifest is not None else "",
         operations=operations,
         isolation=controller.policy.isolation,

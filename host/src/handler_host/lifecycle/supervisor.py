@@ -39,7 +39,7 @@ from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
 from handler_host.workers.events import Cause
-from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings
+from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, default_model
 from handler_host.workers.worker import MakeCallRunner
 
 
@@ -191,7 +191,8 @@ class Supervisor:
         footprint = self._memory.footprint(controller.entry)
         window = self.telemetry.counters.for_handler(controller.name).window
         learned = (footprint.peak or None) if footprint is not None else None
-        return handler_status(controller, self._operations.reports(controller.entry), learned, window)
+        operations = self._operations.reports(controller.entry)
+        return handler_status(controller, operations, learned, window, default_model(self.config, controller.entry))
 
     async def load(self, name: str) -> LoadReceipt:
         """Activate a handler; returns when it is active. Raises the ``HostError`` of a failure."""

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from handler_host.catalog.catalog_entry import ProblemState
 from handler_host.config.model_aliases import ModelTarget
+from handler_host.config.model_info import ModelInfo
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.model_names import split_model
 from handler_host.dispatch.request import Request
@@ -73,6 +74,13 @@ class ListedModel(NamedTuple):
     name: str
     """Name for requests."""
     handler: HandlerStatus
+    model: str | None
+    """The handler's model; None: it is unknown."""
+
+    @property
+    def info(self) -> ModelInfo | None:
+        """Facts about the model, if they are known."""
+        return self.handler.models.get(self.model) if self.model is not None else None
 
     @property
     def title(self) -> str:
@@ -93,14 +101,22 @@ class ChatService:
         self._names = dispatcher.models
 
     def models(self) -> list[ListedModel]:
-        """Return the handlers that chat, or may, as far as the key may use them, then the names of ``[models]``."""
+        """Return the handlers that chat, or may, with the models that they declare, then the names of ``[models]``.
+
+        Handlers that the key may not use are left out.
+        """
         consumer = request_context.current.get().consumer
         handlers = {status.name: status for status in self._directory.statuses(consumer) if _may_run(status, CHAT)}
         aliases = self._names.aliases()
-        targets = ((name, target.handler) for name, target in aliases.items())
-        return [
-            *(ListedModel(name, status) for name, status in handlers.items() if name not in aliases),
-            *(ListedModel(name, handlers[handler]) for name, handler in targets if handler in handlers),
+        listed: list[ListedModel] = []
+        for name, status in handlers.items():
+            if name not in aliases:
+                listed.append(ListedModel(name, status, status.default_model))
+            listed += [ListedModel(f"{name}/{model}", status, model) for model in status.models]
+        return listed + [
+            ListedModel(name, handlers[target.handler], target.model or handlers[target.handler].default_model)
+            for name, target in aliases.items()
+            if target.handler in handlers
         ]
 
     def model(self, name: str) -> ListedModel:
@@ -112,7 +128,7 @@ class ChatService:
             raise self._not_found(name, target, error) from None
         if not _may_run(status, CHAT):
             raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
-        return ListedModel(name, status)
+        return ListedModel(name, status, target.model or status.default_model)
 
     async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler."""

@@ -47,6 +47,13 @@ def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
     return msgspec.structs.replace(policy, **changes) if changes else policy
 
 
+def default_model(config: Config, entry: CatalogEntry) -> str | None:
+    """Return the model of requests that name none: the setting ``model``, which is a convention of chat handlers."""
+    declared = entry.manifest.config.get("model") if entry.manifest is not None else None
+    model = config.settings(entry.name).get("model", declared.default if declared is not None else None)
+    return model if isinstance(model, str) else None
+
+
 def unknown_handlers(config: Config, catalog: Catalog) -> list[str]:
     """Return a warning for each handler that is configured, but not installed."""
     places = [(name, f"[handlers.{name}]") for name in config.handlers]

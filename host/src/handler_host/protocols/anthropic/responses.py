@@ -9,6 +9,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
+from handler_host.config.model_info import ModelInfo
 from handler_host.http.sse import event
 from handler_host.plugin.errors import UpstreamError
 
@@ -140,6 +141,9 @@ class Model(_Response, tag_field="type", tag="model", kw_only=True):
     display_name: str
     created_at: str
     lifecycle: str = "active"
+    max_input_tokens: int | UnsetType = UNSET
+    max_tokens: int | UnsetType = UNSET
+    """Longest response."""
 
 
 class ModelPage(_Response, kw_only=True):
@@ -154,9 +158,16 @@ class ModelPage(_Response, kw_only=True):
 Event = MessageStart | Ping | BlockStart | BlockDelta | BlockStop | MessageDelta | MessageStop
 
 
-def model(name: str, title: str, created: int) -> Model:
+def model(name: str, title: str, created: int, info: ModelInfo | None) -> Model:
     """Return a model; ``created`` is in seconds since 1970."""
-    return Model(id=name, display_name=title, created_at=datetime.fromtimestamp(created, UTC).isoformat())
+    info = info or ModelInfo()
+    return Model(
+        id=name,
+        display_name=title,
+        created_at=datetime.fromtimestamp(created, UTC).isoformat(),
+        max_input_tokens=UNSET if info.context_length is None else info.context_length,
+        max_tokens=UNSET if info.max_output_tokens is None else info.max_output_tokens,
+    )
 
 
 def model_page(models: list[Model]) -> ModelPage:

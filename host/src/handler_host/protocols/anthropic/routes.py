@@ -109,7 +109,7 @@ class AnthropicRoutes:
     def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.anthropic.responses import model
 
-        return model(listed.name, listed.title, self._created)
+        return model(listed.name, listed.title, self._created, listed.info)
 
 
 class MessageStream:

@@ -9,6 +9,7 @@ from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import accumulate, to_chunks
+from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import HostError
 
@@ -98,6 +99,8 @@ class Model(_Response, kw_only=True):
     display_name: str
     description: str
     supported_generation_methods: list[str]
+    input_token_limit: int | UnsetType = UNSET
+    output_token_limit: int | UnsetType = UNSET
 
 
 class ModelList(_Response, kw_only=True):
@@ -106,14 +109,17 @@ class ModelList(_Response, kw_only=True):
     models: list[Model]
 
 
-def model(status: HandlerStatus, name: str, title: str, methods: list[str]) -> Model:
+def model(status: HandlerStatus, name: str, title: str, methods: list[str], info: ModelInfo | None) -> Model:
     """Return a handler as a model, under the requested name."""
+    info = info or ModelInfo()
     return Model(
         name=f"models/{name}",
         version=status.version,
         display_name=title,
         description=status.description,
         supported_generation_methods=methods,
+        input_token_limit=UNSET if info.context_length is None else info.context_length,
+        output_token_limit=UNSET if info.max_output_tokens is None else info.max_output_tokens,
     )
 
 

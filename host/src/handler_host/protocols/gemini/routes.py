@@ -126,7 +126,7 @@ def _describe(listed: ListedModel) -> Model:
     from handler_host.protocols.gemini.responses import model
 
     methods = METHODS if listed.has_operation(COUNT_TOKENS) else GENERATE
-    return model(listed.handler, listed.name, listed.title, methods)
+    return model(listed.handler, listed.name, listed.title, methods, listed.info)
 
 
 def _model(request: web.Request) -> str:

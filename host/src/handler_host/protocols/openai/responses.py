@@ -6,6 +6,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
+from handler_host.config.model_info import ModelInfo
 
 
 class _Response(msgspec.Struct, kw_only=True):
@@ -101,6 +102,38 @@ class Model(_Response, kw_only=True):
     object: str = "model"
     created: int
     owned_by: str
+    context_length: int | UnsetType = UNSET
+    max_output_tokens: int | UnsetType = UNSET
+    architecture: dict[str, tuple[str, ...]] | UnsetType = UNSET
+    capabilities: tuple[str, ...] | UnsetType = UNSET
+    pricing: dict[str, str] | UnsetType = UNSET
+    """US dollars for one token, as texts."""
+
+
+def model(name: str, owner: str, created: int, info: ModelInfo | None) -> Model:
+    """Return a model; the facts about it are in the fields of OpenRouter's list, which clients read."""
+    made = Model(id=name, created=created, owned_by=owner)
+    if info is None:
+        return made
+    if info.context_length is not None:
+        made.context_length = info.context_length
+    if info.max_output_tokens is not None:
+        made.max_output_tokens = info.max_output_tokens
+    if info.input or info.output:
+        made.architecture = {"input_modalities": info.input, "output_modalities": info.output}
+    if info.capabilities:
+        made.capabilities = info.capabilities
+    prices = {
+        "prompt": info.input_price,
+        "completion": info.output_price,
+        "input_cache_read": info.cached_input_price,
+    }
+    pricing = {
+        kind: f"{price / 1e6:.12f}".rstrip("0").rstrip(".") for kind, price in prices.items() if price is not None
+    }
+    if pricing:
+        made.pricing = pricing
+    return made
 
 
 class ModelList(_Response, kw_only=True):

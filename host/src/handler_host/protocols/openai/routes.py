@@ -73,9 +73,9 @@ class OpenAIRoutes:
         return json_response(completion(response, completion_id=completion_id, created=created, model=body.model))
 
     def _model(self, listed: ListedModel) -> Model:
-        from handler_host.protocols.openai.responses import Model
+        from handler_host.protocols.openai.responses import model
 
-        return Model(id=listed.name, created=self._created, owned_by=listed.handler.distribution)
+        return model(listed.name, listed.handler.distribution, self._created, listed.info)
 
 
 class ChunkStream:
