@@ -63,6 +63,7 @@ class Call:
         "_error",
         "_limit",
         "_number",
+        "_outstanding",
         "_received",
         "_size",
         "_streamed",
@@ -99,6 +100,8 @@ class Call:
         self._size = 0
         self._consumed = 0
         self._received = 0
+        self._outstanding = 0
+        """Bytes of a stream that have arrived and are not credited."""
         self._ended = False
         self._error: HostError | None = None
         self._cancelled = False
@@ -134,6 +137,7 @@ class Call:
         """
         if self._consumed and self._consumed >= self._channel.limits.window // 2 and not self._ended:
             self._channel.send(frames.Credit(self._number, self._consumed))
+            self._outstanding -= self._consumed
             self._consumed = 0
         while not self._chunks:
             if self._error is not None:
@@ -175,10 +179,17 @@ class Call:
             self.finish(error)
 
     def add_chunk(self, data: bytes) -> None:
-        """Accept a chunk of a stream or a fragment of a response (called by the channel)."""
+        """Accept a chunk of a stream or a fragment of a response (called by the channel).
+
+        Raises ``ProtocolError`` for a worker that sends more than its window: it would fill the host's memory.
+        """
         self._received += 1
         self._chunks.append(data)
         if self._streamed:
+            self._outstanding += len(data) or 1
+            limits = self._channel.limits
+            if self._outstanding > limits.window + limits.max_frame:
+                raise frames.ProtocolError(f"{self._outstanding} bytes in a window of {limits.window}")
             self._wake()
             return
         self._size += len(data)

@@ -17,6 +17,7 @@ import msgspec
 from handler_host._internal.log import mask_secrets
 from handler_host.channel import frames
 from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
+from handler_host.channel.log_limiter import LogLimiter
 from handler_host.plugin.errors import (
     BY_CODE,
     ActivationFailed,
@@ -26,6 +27,8 @@ from handler_host.plugin.errors import (
     HandlerOutOfMemory,
     HostError,
 )
+
+MAX_RETRY_AFTER_S = 24 * 3600.0
 
 
 class CloseReason(msgspec.Struct, frozen=True):
@@ -97,6 +100,7 @@ class Channel(asyncio.Protocol):
         self._ready: asyncio.Future[frames.Ready] | None = None
         self._missed_heartbeats = 0
         self._sequence = 0
+        self._log_limiter = LogLimiter()
         self._heartbeat: asyncio.TimerHandle | None = None
         self._expiry: asyncio.TimerHandle | None = None
 
@@ -310,7 +314,10 @@ class Channel(asyncio.Protocol):
             kind = BY_CODE.get(frame.code, HandlerFault)
             if kind is HandlerOutOfMemory:
                 self._note_out_of_memory()
-            call.finish(kind(mask_secrets(frame.message), param=frame.param, retry_after=frame.retry_after))
+            retry_after = frame.retry_after
+            if retry_after is not None and not 0 <= retry_after <= MAX_RETRY_AFTER_S:
+                retry_after = None  # not a number, or not a time that a client can wait
+            call.finish(kind(mask_secrets(frame.message), param=frame.param, retry_after=retry_after))
             self._end_children(frame.number)
 
     def _note_out_of_memory(self) -> None:
@@ -340,12 +347,27 @@ class Channel(asyncio.Protocol):
             self._call_runner.end_children(number)
 
     def _handle_log(self, frame: frames.Log) -> None:
-        self._on_log(frame)
+        now_s = self._loop.time()
+        for record in self._log_limiter.admit(frame, now_s):
+            self._on_log(record)
+        if self._log_limiter.is_flooding and self._transport is not None and self._transport.is_reading():
+            # Decoding what is dropped costs, too. Its other frames wait as well, at most a second.
+            self._transport.pause_reading()
+            self._loop.call_later(1.0 - now_s % 1.0, self._resume_reading)
+
+    def _resume_reading(self) -> None:
+        if self._transport is not None and not self.closed.done():
+            self._missed_heartbeats = 0
+            self._transport.resume_reading()
 
     def _handle_pong(self, frame: frames.Pong) -> None:
         """Ignore the content: any frame resets the count of missed heartbeats."""
 
     def _handle_ready(self, frame: frames.Ready) -> None:
+        try:
+            msgspec.json.encode(frame.operations)
+        except RecursionError:
+            raise frames.ProtocolError("the schema of an operation is nested too deeply") from None
         if self._ready is not None and not self._ready.done():
             self._ready.set_result(frame)
 

@@ -290,7 +290,8 @@ class Decoder(Generic[Frame]):
                 start = end
                 try:
                     yield self._decoder.decode(body)
-                except msgspec.MsgspecError as error:
+                # ValueError: text that is not UTF-8; the others: numbers and nesting beyond Python's limits.
+                except (msgspec.MsgspecError, ValueError, OverflowError, RecursionError) as error:
                     raise ProtocolError(f"malformed frame: {error}") from error
         finally:
             del buffer[:start]

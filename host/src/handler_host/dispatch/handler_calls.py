@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
+import math
 import time
 from typing import Protocol
 
@@ -20,9 +21,12 @@ from handler_host.channel import frames
 from handler_host.channel.call import Call
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.request import Caller, Request
-from handler_host.plugin.errors import DispatchCycle, HandlerFault, HostError
+from handler_host.plugin.errors import DispatchCycle, HandlerFault, HostError, QueueFull
 
 log = logging.getLogger(__name__)
+
+MAX_IN_FLIGHT = 256
+"""Most dispatches to other handlers that one worker may have in flight."""
 
 
 class FrameSink(Protocol):
@@ -59,6 +63,12 @@ class HandlerCalls:
         if frame.parent is not None and parent is None:
             text = f"the call that dispatched to {frame.handler} has ended"
             self._channel.send(frames.Error(frame.number, HandlerFault.code, text))
+            return
+        if frame.number in self._in_flight:
+            raise frames.ProtocolError(f"two dispatches have the number {frame.number}")
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            text = f"{self._caller} has {MAX_IN_FLIGHT} dispatches to other handlers in flight"
+            self._channel.send(frames.Error(frame.number, QueueFull.code, text, retry_after=1.0))
             return
         call = self._in_flight[frame.number] = _HandlerCall(frame.parent, frame.window)
         work = self._run(frame, parent, call)
@@ -107,8 +117,9 @@ class HandlerCalls:
         deadline = self._dispatcher.new_deadline()
         remaining_s = parent.remaining() if parent is not None else None
         if frame.timeout is not None or remaining_s is not None:
-            bounds = (bound for bound in (frame.timeout, remaining_s) if bound is not None)
-            deadline = time.monotonic() + min(bounds)
+            # NaN and infinity are numbers of msgpack, but not times.
+            bounds = [bound for bound in (frame.timeout, remaining_s) if bound is not None and math.isfinite(bound)]
+            deadline = time.monotonic() + min(bounds) if bounds else deadline
         return Request(
             handler=frame.handler,
             operation=frame.operation,

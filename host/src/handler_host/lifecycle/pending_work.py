@@ -12,10 +12,12 @@ from pathlib import Path
 
 import msgspec
 
+from handler_host._internal.small_file import read_small_file
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import PendingWorkDue
 from handler_host.plugin.pending import FILE_NAME, Note
 
+MAX_NOTE_BYTES = 4096
 INTERVAL_S = 5.0
 """Seconds between two reads of the notes."""
 
@@ -71,6 +73,7 @@ def _read_notes(root: Path) -> dict[str, Note]:
     except OSError:
         return notes
     for name in names:
-        with suppress(OSError, msgspec.DecodeError):
-            notes[name] = msgspec.json.decode((root / name / FILE_NAME).read_bytes(), type=Note)
+        # ValueError: a name or a text that is not UTF-8.
+        with suppress(OSError, msgspec.MsgspecError, ValueError, RecursionError):
+            notes[name] = msgspec.json.decode(read_small_file(root / name / FILE_NAME, MAX_NOTE_BYTES), type=Note)
     return notes

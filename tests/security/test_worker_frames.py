@@ -1,0 +1,142 @@
+"""Hostile workers: frames that break the rules end that worker only, and files in its directory do no harm."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from pathlib import Path
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from handler_host.channel import frames
+from handler_host.channel.call import CallTimeouts
+from handler_host.channel.log_limiter import RECORDS_PER_S, LogLimiter
+from handler_host.lifecycle.pending_work import _read_notes
+from handler_host.plugin.errors import HostError
+from tests.support import within
+from tests.unit.channel.test_channel import channel
+
+NO_LIMITS = CallTimeouts(total=None, first_byte=None, gap=None)
+
+
+def frame_of(content: object) -> bytes:
+    body = msgspec.msgpack.encode(content)
+    return struct.pack(">I", len(body)) + body
+
+
+async def test_a_worker_that_ignores_its_window_is_ended() -> None:
+    """The host keeps a window and one frame of a stream that nobody reads, not gigabytes."""
+    async with channel(window=100_000, max_frame=50_000) as (opened, peer):
+        call = opened.call("stream", b"{}", streamed=True, request_id="r", timeouts=NO_LIMITS)
+        number = await peer.receive_number()
+        for _ in range(3):
+            await peer.send(frames.Chunk(number, b"x" * 49_000))
+        assert not opened.closed.done()
+        await peer.send(frames.Chunk(number, b"x" * 49_000))
+        reason = await within(opened.closed)
+        assert reason.broken
+        assert "in a window of 100000" in reason.text
+        call.cancel()
+
+
+async def test_empty_chunks_count_as_well() -> None:
+    """A flood of empty chunks fills memory, too."""
+    async with channel(window=1_000, max_frame=1_000) as (opened, peer):
+        call = opened.call("stream", b"{}", streamed=True, request_id="r", timeouts=NO_LIMITS)
+        number = await peer.receive_number()
+        await peer.send(*[frames.Chunk(number, b"")] * 2_001)
+        assert (await within(opened.closed)).broken
+        call.cancel()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        [22, 20, b"\xff", "message", None],
+        [16, 2, [{"name": "x", "input_schema": 1}], 0.0, 0.0],
+        [99, 1],
+        [18, 2**70, b""],
+        [],
+        {"a": 1},
+        None,
+    ],
+)
+async def test_a_malformed_frame_ends_the_worker(content: object) -> None:
+    """With its reason, and without an exception in the loop."""
+    try:
+        data = frame_of(content)
+    except OverflowError:
+        data = struct.pack(">I", 12) + b"\x93\x12\xcf" + b"\xff" * 8 + b"\xc0"
+    async with channel() as (opened, peer):
+        await peer.send_bytes(data)
+        assert (await within(opened.closed)).broken
+
+
+async def test_text_that_is_not_utf_8_ends_the_worker() -> None:
+    """A decoding error is a violation like any other."""
+    async with channel() as (opened, peer):
+        body = b"\x95\x16\x14\xa2\xff\xfe\xa1x\xc0"
+        await peer.send_bytes(struct.pack(">I", len(body)) + body)
+        assert "malformed" in (await within(opened.closed)).text
+
+
+@given(data=st.binary(max_size=200), tag=st.integers(0, 30))
+@settings(max_examples=150, suppress_health_check=[HealthCheck.differing_executors])
+def test_no_frame_raises_anything_but_a_protocol_error(data: bytes, tag: int) -> None:
+    """Random bodies, each with the start of a frame, are decoded or refused."""
+    body = b"\x95" + bytes([tag]) + data
+    decoder = frames.worker_frame_decoder(1000)
+    try:
+        for _ in decoder.feed(struct.pack(">I", len(body)) + body):
+            pass
+    except frames.ProtocolError:
+        pass
+
+
+@pytest.mark.parametrize("retry_after", [float("inf"), float("nan"), -5.0, 1e308])
+async def test_a_time_that_nobody_can_wait_is_dropped(retry_after: float) -> None:
+    """The error itself reaches the client."""
+    async with channel() as (opened, peer):
+        call = opened.call("echo", b"{}", streamed=False, request_id="r", timeouts=NO_LIMITS)
+        number = await peer.receive_number()
+        await peer.send(frames.Error(number, "rate_limited", "slow down", None, retry_after))
+        with pytest.raises(HostError, match="slow down") as refusal:
+            await within(call.read_response())
+        assert refusal.value.retry_after is None
+
+
+def test_log_records_of_a_worker_are_limited_by_the_host() -> None:
+    """By number, by bytes, and each by its length; a note tells how many were dropped."""
+    limiter = LogLimiter()
+    record = frames.Log(20, "plugin", "x" * 900_000)
+    logged = [kept for _ in range(5_000) for kept in limiter.admit(record, 1.0)]
+    assert 10 <= len(logged) <= RECORDS_PER_S
+    assert max(len(kept.message) for kept in logged) < 70_000
+    assert limiter.is_flooding
+    note, _ = limiter.admit(frames.Log(20, "plugin", "hello"), 2.0)
+    assert f"{5_000 - len(logged)} log records dropped" in note.message
+
+
+def test_what_a_plugin_puts_in_place_of_its_note_does_no_harm(tmp_path: Path) -> None:
+    """A FIFO, links, a directory, a huge file and odd content are left out, without waiting."""
+    secret = tmp_path / "secret"
+    secret.write_text('{"count": 7, "due": 0}')
+    root = tmp_path / "data"
+    for name in ("fifo", "link", "zero", "directory", "big", "utf8", "deep", "good"):
+        (root / name).mkdir(parents=True)
+    os.mkfifo(root / "fifo/.pending")
+    (root / "link/.pending").symlink_to(secret)
+    (root / "zero/.pending").symlink_to("/dev/zero")
+    (root / "directory/.pending").mkdir()
+    with (root / "big/.pending").open("wb") as file:
+        file.truncate(800_000_000)
+    (root / "utf8/.pending").write_bytes(b'{"count":1,"due":1,"x":"\xff"}')
+    (root / "deep/.pending").write_bytes(b'{"count":1,"due":1,"x":' + b"[" * 3_000)
+    (root / "good/.pending").write_text('{"count": 2, "due": 0}')
+    notes = asyncio.run(asyncio.wait_for(asyncio.to_thread(_read_notes, root), 5))
+    assert notes["good"].count == 2
+    assert set(notes) <= {"good", "utf8"}  # msgspec does not decode the text of unknown fields
