@@ -31,6 +31,7 @@ from handler_host.workers.runtime.process_setup import (
     prepare_forked_children,
     reduced_gc,
     send_log_to_host,
+    send_output_by_line,
     set_oom_score_and_pdeathsig,
 )
 
@@ -110,6 +111,7 @@ def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> 
     apply_environment(spec)
     apply_limits(spec)
     send_log_to_host(spec, host.send)
+    send_output_by_line()
     prepare_forked_children(fd, host.note_fork)
 
 

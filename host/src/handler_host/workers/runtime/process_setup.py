@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import logging
 import os
 import signal
@@ -79,6 +80,13 @@ def send_log_to_host(spec: frames.WorkerSpec, send: Callable[[frames.Log], None]
     if spec.log_level > logging.DEBUG:
         for name in CHATTY_LOGGERS:
             logging.getLogger(name).setLevel(max(spec.log_level, logging.WARNING))
+
+
+def send_output_by_line() -> None:
+    """Write each printed line at once, so that the host logs it with its time; a pipe is block-buffered otherwise."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)
 
 
 def prepare_forked_children(fd: int, on_fork: Callable[[], None]) -> None:
