@@ -10,6 +10,7 @@ from aiohttp import web
 
 from handler_host.admin.dashboard import DashboardRoutes
 from handler_host.admin.events import EventRoutes
+from handler_host.admin.failures import FailureRoutes
 from handler_host.admin.routes import AdminRoutes
 from handler_host.auth.admin_auth import AdminAuth
 from handler_host.auth.audit_log import AuditLog
@@ -19,6 +20,7 @@ from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.http.access_log import ACCESS_LOG, AccessLog
 from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_middleware
 from handler_host.http.middleware.concurrency_limit import ConcurrencyLimit
@@ -81,7 +83,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     operators: list[Middleware | None] = [admin_listener, admin_auth, audit_log]
 
     def protocol_middleware(protocol: Protocol) -> list[Middleware | None]:
-        error_format = ErrorFormat(protocol.error_body, protocol.request_id_header) if protocol.error_body else None
+        error_format = ErrorFormat(protocol.name, protocol.error_body, protocol.request_id_header)
         return [error_format, *consumers, consumer_auth.with_key_parameter(protocol.key_parameter)]
 
     native = NativeRoutes(dispatcher, bodies)
@@ -90,15 +92,17 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     api_docs = ApiDocsRoutes(supervisor, dispatcher.directory)
     metrics = MetricsRoutes(supervisor)
 
-    app = web.Application(middlewares=[error_middleware()], client_max_size=config.server.max_body)
-    app[SUPERVISOR] = supervisor
+    access_log = AccessLog(supervisor.telemetry.failures, lambda: supervisor.config.log)
+    app = web.Application(middlewares=[error_middleware(access_log)], client_max_size=config.server.max_body)
+    app[SUPERVISOR], app[ACCESS_LOG] = supervisor, access_log
     app.add_routes(with_middleware(HealthRoutes(supervisor).routes()))
-    app.add_routes(with_middleware(native.routes(), [*consumers, consumer_auth]))
+    app.add_routes(with_middleware(native.routes(), [ErrorFormat("native"), *consumers, consumer_auth]))
     app.add_routes(protocol_routes(PROTOCOLS, ChatService(dispatcher), bodies, protocol_middleware))
     app.add_routes(with_middleware(api_docs.routes(), [*consumers, consumer_auth]))
     app.add_routes(with_middleware(api_docs.public_routes(), [not_admin_listener]))
     app.add_routes(with_middleware(admin.routes(), operators))
     app.add_routes(with_middleware(EventRoutes(supervisor).routes(), operators))
+    app.add_routes(with_middleware(FailureRoutes(supervisor.telemetry.failures).routes(), operators))
     app.add_routes(with_middleware(dashboard.routes(), operators))
     app.add_routes(with_middleware(admin_auth.routes(), [admin_listener]))
     app.add_routes(with_middleware(dashboard.public_routes(), [admin_listener]))

@@ -116,6 +116,7 @@ class TextFormatter(logging.Formatter):
         return "\n    ".join(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], line) for line in lines)
 
 
+_SPACE = re.compile(r"\s")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SIZES = frozenset(
     {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
@@ -149,6 +150,12 @@ def _time(record: logging.LogRecord) -> str:
 
 def to_plain(value: object) -> Any:
     """Convert ``value`` to types that JSON has, without secrets; other types become text. Never raises."""
+    # The usual types first: each request has a line with a dozen figures.
+    kind = type(value)
+    if kind is str:
+        return mask_secrets(value)  # type: ignore[arg-type]
+    if kind is float or value is None:
+        return value
     try:
         return _to_plain(value, depth=4)
     except Exception as error:  # noqa: BLE001 - a figure may be any object, and the event must be logged
@@ -180,6 +187,8 @@ def to_json(value: object) -> str:
 
 
 def _figure(name: str, value: Any) -> str:
+    if type(value) is str:
+        return repr(value) if not value or _SPACE.search(value) else value
     if name in _SIZES and isinstance(value, int):
         return f"{value / 1024**2:.1f}MB"
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):

@@ -166,6 +166,11 @@ class Call:
             return None
         return "ok" if self._error is None else self._error.code
 
+    @property
+    def error(self) -> HostError | None:
+        """The error that ended the call, not to be raised."""
+        return self._error
+
     def cancel(self) -> None:
         """Cancel the call at the worker; has no effect on a call that has ended."""
         if not self._ended:

@@ -317,7 +317,9 @@ class Channel(asyncio.Protocol):
             retry_after = frame.retry_after
             if retry_after is not None and not 0 <= retry_after <= MAX_RETRY_AFTER_S:
                 retry_after = None  # not a number, or not a time that a client can wait
-            call.finish(kind(mask_secrets(frame.message), param=frame.param, retry_after=retry_after))
+            cause = None if frame.cause is None else mask_secrets(frame.cause)
+            message = mask_secrets(frame.message)
+            call.finish(kind(message, param=frame.param, retry_after=retry_after, cause=cause))
             self._end_children(frame.number)
 
     def _note_out_of_memory(self) -> None:

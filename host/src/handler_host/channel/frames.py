@@ -203,6 +203,8 @@ class Error(_Frame, frozen=True, tag=20):
     message: str
     param: str | None = None
     retry_after: float | None = None
+    cause: str | None = None
+    """What failed below, for operators only."""
 
 
 class Pong(_Frame, frozen=True, tag=21):

@@ -136,7 +136,7 @@ class MemoryConfig(Section, frozen=True, kw_only=True):
     A quarter of it while a handler activates or less than a tenth of the budget is available; longer when a
     measurement takes more than 2 % of a processor.
     """
-    pressure: Annotated[float | None, Number("percentage", none="off")] = 0.1
+    pressure: Annotated[float | None, Number("percentage", most=0.99, none="off")] = 0.1
     """Memory pressure at which the host evicts idle handlers and activations wait.
 
     The share of time in which tasks stall on memory, as the kernel reports it (PSI).
@@ -213,6 +213,18 @@ class LogConfig(Section, frozen=True, kw_only=True):
     """Format of each line."""
     level: LogLevel = "info"
     """Level of the host's log and of the workers' log."""
+    requests: Literal["all", "failures", "none"] = "all"
+    """Requests that get a line at their end; ``failures``: only those that failed.
+
+    Successful requests for health, metrics, dashboard and admin routes have the level ``debug``. Failures stay in
+    ``handler-host why`` with every value.
+    """
+    requests_level: LogLevel = "info"
+    """Level of the line of a successful request."""
+    requests_sample: Annotated[float, Number("percentage")] = 1.0
+    """Share of the successful requests that get a line."""
+    failures_level: LogLevel = "warning"
+    """Level of the line of a failed request; that of a client that disconnected is ``info``."""
     levels: dict[str, LogLevel] = msgspec.field(default_factory=dict)
     """Levels of single handlers, by name, for what their workers log and print.
 

@@ -113,7 +113,7 @@ def _amount(written: str, value: Any, text: bool) -> int | float:
                 raise ValueError("not a percentage")
             return parse_size(value)
         share = float(value.rstrip().removesuffix("%")) / 100
-        if not 0 <= share < 1:
+        if not 0 <= share < 1 and not (share == 1 and written == "percentage"):
             raise ValueError("outside 0 % to 100 %")
         return share
     if text and isinstance(value, str):

@@ -11,6 +11,7 @@ from handler_host.dispatch.request import Request
 from handler_host.lifecycle.lease import Lease, LeaseContext
 from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
 from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
+from handler_host.telemetry.failures import describe_failure
 
 
 class Attempt:
@@ -79,6 +80,11 @@ class Attempt:
             result = HostError.code if isinstance(error, Exception) else CANCELLED
         if call is not None:
             operation = request.operation
+        if request.caller.timings is not None:
+            reason = error if isinstance(error, HostError) else call.error if call is not None else None
+            request.caller.timings.end_attempt(
+                self._first_chunk_s, None if reason is None else describe_failure(reason, request.handler, request.body)
+            )
         if lease is not None:
             self._leasing.release()
         if consumer is not None:

@@ -107,7 +107,9 @@ class HandlerCalls:
             await self._relay(self._request(frame, parent), frame, call)
         except HostError as error:
             text = error.message if isinstance(error, DispatchCycle) else f"{frame.handler}: {error.message}"
-            self._channel.send(frames.Error(frame.number, error.code, text, error.param, error.retry_after))
+            self._channel.send(
+                frames.Error(frame.number, error.code, text, error.param, error.retry_after, error.cause)
+            )
         except Exception:
             log.exception("defect in the host: a dispatch from %s to %s failed", self._caller, frame.handler)
             text = f"{frame.handler}: defect in the host; see the log"

@@ -6,6 +6,8 @@ from typing import Protocol
 
 import msgspec
 
+from handler_host.telemetry.failures import FailureText
+
 
 class Consumer(Protocol):
     """Rights and limits of an API key, as dispatches need them."""
@@ -32,6 +34,9 @@ class Timings(Protocol):
 
     def start_call(self, queue_s: float, activate_s: float) -> None:
         """Note that the worker has the call, after so long in the queue and for an activation."""
+
+    def end_attempt(self, first_chunk_s: float | None, failure: FailureText | None) -> None:
+        """Note the end of an attempt: the time to its first chunk, and why it failed."""
 
     def attribute_to(self, handler: str) -> None:
         """Name the handler that the outcome belongs to."""

@@ -6,6 +6,7 @@ meaning, and adds the request ID, ``retry_after`` in seconds if there is one, an
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import math
 import re
@@ -17,6 +18,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 from handler_host._internal.field_path import MAX_PATH_LENGTH, shorten
 from handler_host.http import request_context
+from handler_host.http.access_log import ACCESS_LOG, AccessLog
 from handler_host.http.request_context import ErrorBody
 from handler_host.http.responses import JSON
 from handler_host.plugin.errors import BadRequest, HostError, MethodNotAllowed, NotFound
@@ -82,8 +84,8 @@ def _shorten(error: HostError) -> None:
         error.param = shorten(error.param, MAX_PATH_LENGTH)
 
 
-def error_middleware() -> Middleware:
-    """Return the outermost middleware: it gives each request its context, and turns errors into responses."""
+def error_middleware(access_log: AccessLog) -> Middleware:
+    """Return the outermost middleware: it gives each request its context, turns errors into responses, and logs."""
 
     @web.middleware
     async def respond(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -91,19 +93,26 @@ def error_middleware() -> Middleware:
         try:
             response = await handler(request)
         except web.HTTPException as refusal:
-            response = _refusal_response(request, refusal, context.request_id)
+            response = _refusal_response(request, refusal, context)
+        except asyncio.CancelledError:
+            access_log.write(request, context, None)
+            raise
         except Exception as error:
             if request.transport is None or request.transport.is_closing():
+                access_log.write(request, context, None)
                 raise  # the client has gone
             # No name for the error that is sent: its traceback has this frame, and each would keep the other alive.
             response = error_response(
-                to_host_error(error, context.request_id), context.request_id, context.error_body or error_body
+                context.fail(to_host_error(error, context.request_id)),
+                context.request_id,
+                context.error_body or error_body,
             )
         finally:
             if context.on_end is not None:
                 context.on_end()
         if not response.prepared:
             context.write_headers(response.headers)
+        access_log.write(request, context, response)
         return response
 
     return respond
@@ -115,19 +124,26 @@ async def handle_expect_header(request: web.Request) -> web.StreamResponse | Non
         await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
     context = request_context.begin(request)
-    response = error_response(BadRequest("Expect must be 100-continue"), context.request_id)
+    error = context.fail(BadRequest("Expect must be 100-continue"), 417)
+    response = error_response(error, context.request_id)
     response.set_status(417)
     context.write_headers(response.headers)
+    access_log = request.config_dict.get(ACCESS_LOG)
+    if access_log is not None:
+        access_log.write(request, context, response)
     return response
 
 
-def _refusal_response(request: web.Request, refusal: web.HTTPException, request_id: str) -> web.StreamResponse:
+def _refusal_response(
+    request: web.Request, refusal: web.HTTPException, context: request_context.RequestContext
+) -> web.StreamResponse:
     """Return the response for what aiohttp itself refuses."""
     error: HostError
+    request_id = context.request_id
     if isinstance(refusal, web.HTTPMethodNotAllowed):
         methods = ", ".join(sorted(refusal.allowed_methods))
         error = MethodNotAllowed(f"{request.path} does not take {request.method}; it takes {methods}")
-        response = error_response(error, request_id)
+        response = error_response(context.fail(error), request_id)
         response.headers[hdrs.ALLOW] = methods
         return response
     if isinstance(refusal, web.HTTPNotFound):
@@ -139,10 +155,10 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, request_
             else "GET /v1/handlers lists the handlers"
         )
         error = NotFound(f"there is nothing at {path}; {hint}")
-        return error_response(error, request_id)
+        return error_response(context.fail(error), request_id)
     if refusal.status < 400:
         raise refusal
     error = BadRequest(f"{request.method} {request.path}: {refusal.reason}")
-    response = error_response(error, request_id)
+    response = error_response(context.fail(error, refusal.status), request_id)
     response.set_status(refusal.status)
     return response

@@ -14,6 +14,7 @@ from multidict import istr
 
 from handler_host.dispatch.request import Caller, Consumer
 from handler_host.plugin.errors import HostError
+from handler_host.telemetry.failures import FailureText, describe_failure
 
 REQUEST_ID = istr("X-Request-ID")
 HANDLER = istr("X-Handler")
@@ -34,16 +35,17 @@ class RequestContext:
     """Context of one request, and sink of the times of its dispatch; all times are seconds."""
 
     __slots__ = (
-        *("_activate_s", "_call_started_at", "_failed_s", "_queue_s", "_started_at"),
+        *("_call_started_at", "_failed_s", "_failures", "_received_at", "_started_at"),
+        *("activate_s", "consumer", "error_body", "failure", "first_chunk_s", "handler", "model"),
         *(
-            "consumer",
-            "error_body",
-            "handler",
             "on_end",
             "operator",
             "origin",
+            "protocol",
+            "queue_s",
             "request_id",
             "request_id_header",
+            "tokens",
             "traceparent",
         ),
     )
@@ -66,10 +68,23 @@ class RequestContext:
         """Header of the route's protocol for the request ID, beside ``X-Request-ID``."""
         self.on_end: Callable[[], None] | None = None
         """Called when the request has ended: it releases the budget of the body."""
+        self.protocol: str | None = None
+        """Protocol of the route; None for the routes of operators and machines."""
+        self.model: str | None = None
+        """Model that the client named."""
+        self.tokens: tuple[int, int] | None = None
+        """Tokens of prompt and response, where the handler reports them."""
+        self.failure: FailureText | None = None
+        """Why the request failed, also after its head was sent."""
+        self.queue_s: float | None = None
+        """Wait for a free place in the worker; None before a call."""
+        self.activate_s: float | None = None
+        self.first_chunk_s: float | None = None
+        """From the start of the call to the first chunk of a stream."""
+        self._failures: list[FailureText] | None = None
+        self._received_at = time.monotonic()
         self._started_at = 0.0
         self._failed_s = 0.0
-        self._queue_s = 0.0
-        self._activate_s = 0.0
         self._call_started_at: float | None = None
 
     def caller(self) -> Caller:
@@ -83,14 +98,41 @@ class RequestContext:
             self._failed_s += now - self._started_at
         self.handler = handler
         self._started_at = now
-        self._queue_s = self._activate_s = 0.0
+        self.queue_s = self.activate_s = self.first_chunk_s = None
         self._call_started_at = None
 
     def start_call(self, queue_s: float, activate_s: float) -> None:
         """Note that the worker has the call, after so long in the queue and for an activation."""
-        self._queue_s = queue_s
-        self._activate_s = activate_s
+        self.queue_s = queue_s
+        self.activate_s = activate_s
         self._call_started_at = time.monotonic()
+
+    def end_attempt(self, first_chunk_s: float | None, failure: FailureText | None) -> None:
+        """Note the end of an attempt: the time to its first chunk, and why it failed."""
+        self.first_chunk_s = first_chunk_s
+        if failure is not None:
+            if self._failures is None:
+                self._failures = []
+            self._failures.append(failure)
+
+    @property
+    def failed_attempts(self) -> list[FailureText]:
+        """Attempts that failed, the first one first."""
+        return self._failures or []
+
+    def fail(self, error: HostError, status: int | None = None) -> HostError:
+        """Note why the request failed and return the error; ``status`` is that of the response, if it differs."""
+        failure = describe_failure(error)
+        # The last attempt's text is without parts of the request; the error may be a new one with the same words.
+        for attempt in self.failed_attempts:
+            if attempt.code == failure.code:
+                failure = failure._replace(message=attempt.message)
+        self.failure = failure if status is None else failure._replace(status=status)
+        return error
+
+    def total_s(self) -> float:
+        """Return the time since the request has arrived."""
+        return time.monotonic() - self._received_at
 
     def attribute_to(self, handler: str) -> None:
         """Name the handler that the outcome belongs to."""
@@ -105,13 +147,13 @@ class RequestContext:
             return
         headers[HANDLER] = self.handler
         now = time.monotonic()
-        queue_s, handler_s = self._queue_s, 0.0
+        queue_s, handler_s = self.queue_s or 0.0, 0.0
         if self._call_started_at is not None:
             handler_s = now - self._call_started_at
         else:
             queue_s = now - self._started_at  # refused: it only waited
         timing = (
-            f"queue;dur={queue_s * 1000:.2f}, activate;dur={self._activate_s * 1000:.2f}, "
+            f"queue;dur={queue_s * 1000:.2f}, activate;dur={(self.activate_s or 0.0) * 1000:.2f}, "
             f"handler;dur={handler_s * 1000:.2f}"
         )
         if self._failed_s:

@@ -19,6 +19,8 @@ class HostError(Exception):
     ``retry_after`` is in seconds, at most one day, and becomes the ``Retry-After`` header.
     ``param`` is the path to the invalid field (``messages[0].role``).
     ``details`` are further figures for programs, rendered as JSON.
+    ``cause`` is for operators: what failed below, such as the provider's address. Log, ``handler-host why`` and
+    dashboard show it; clients never see it.
     """
 
     status: ClassVar[int] = 500
@@ -33,6 +35,7 @@ class HostError(Exception):
         retry_after: float | None = None,
         param: str | None = None,
         details: dict[str, object] | None = None,
+        cause: str | None = None,
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -40,6 +43,7 @@ class HostError(Exception):
         self.retry_after = bound_seconds(retry_after) if isinstance(retry_after, int | float) else None
         self.param = param
         self.details = details
+        self.cause = cause
 
     def copy(self, *, retry_after: float | None = None) -> Self:
         """Return a new error with the same content, because an exception object should be raised only once."""
@@ -48,6 +52,7 @@ class HostError(Exception):
             retry_after=self.retry_after if retry_after is None else retry_after,
             param=self.param,
             details=self.details,
+            cause=self.cause,
         )
 
 

@@ -33,6 +33,8 @@ CHAT = "chat"
 """Operation that responds to chats."""
 COUNT_TOKENS = "count_tokens"
 """Operation that counts the tokens of a chat request; optional."""
+MAX_MODEL = 100
+"""Characters of the model's name in log and failure records."""
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ class _Decoders:
 
         self.chunk: msgspec.json.Decoder[types.ChatChunk] = msgspec.json.Decoder(types.ChatChunk)
         self.model_chunk = types.ModelChunk
+        self.usage_chunk = types.UsageChunk
         self.response = msgspec.json.Decoder(types.ChatResponse)
         self.count = msgspec.json.Decoder(types.TokenCount)
 
@@ -133,6 +136,7 @@ class ChatService:
     async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler."""
         context = request_context.current.get()
+        context.model = model[:MAX_MODEL]
         target = self._names.resolve(model)
         dispatch = self._dispatch(context, target, CHAT, request)
         try:
@@ -140,6 +144,8 @@ class ChatService:
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, target, error) from None
         response = _decode(_decoders().response, data)
+        if response.usage is not None:
+            context.tokens = response.usage.prompt_tokens, response.usage.completion_tokens
         if not response.model and context.handler != dispatch.handler:
             response.model = context.handler  # a fallback, which has not named its model
         return response
@@ -147,6 +153,7 @@ class ChatService:
     async def count(self, model: str, request: chat.ChatRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
         context = request_context.current.get()
+        context.model = model[:MAX_MODEL]
         target = self._names.resolve(model)
         try:
             data = await self._dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
@@ -167,25 +174,30 @@ class ChatService:
         ``response_class`` is the form in which the protocol sends its events.
         """
         context = request_context.current.get()
+        context.model = model[:MAX_MODEL]
         target = self._names.resolve(model)
         dispatch = self._dispatch(context, target, CHAT, request)
         try:
             async with self._dispatcher.stream(dispatch) as stream:
                 chunks = stream.chunks
                 # Before the head is sent: an error of the translation gets its status, too.
-                events = _events(encoder, chunks, context.handler if context.handler != dispatch.handler else None)
+                events = _events(
+                    encoder, chunks, context, context.handler if context.handler != dispatch.handler else None
+                )
                 async with response_class(http_request, context) as response:
                     try:
                         while chunks:
                             await response.send_events(events)
                             chunks = await stream.read_chunks()
-                            events = _events(encoder, chunks)
+                            events = _events(encoder, chunks, context)
                         await response.send_events(encoder.last())
                     except ConnectionError:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
                         # No name for the error: its traceback has this frame, and each would keep the other alive.
-                        events = encoder.failed(to_host_error(error, context.request_id), context.request_id)
+                        events = encoder.failed(
+                            context.fail(to_host_error(error, context.request_id)), context.request_id
+                        )
                         await response.send_events(events)
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
@@ -215,7 +227,9 @@ class ChatService:
         return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
 
 
-def _events(encoder: StreamEncoder, chunks: list[bytes], fallback: str | None = None) -> list[bytes]:
+def _events(
+    encoder: StreamEncoder, chunks: list[bytes], context: RequestContext, fallback: str | None = None
+) -> list[bytes]:
     """Return the events of the chunks; ``fallback`` is the handler that responds in place of the requested one."""
     decoders = _decoders()
     decode = decoders.chunk.decode
@@ -223,6 +237,9 @@ def _events(encoder: StreamEncoder, chunks: list[bytes], fallback: str | None = 
         decoded = [decode(chunk) for chunk in chunks]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _invalid_response(error) from None
+    for chunk in decoded:
+        if type(chunk) is decoders.usage_chunk:
+            context.tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
     if fallback is not None:
         decoded.insert(0, decoders.model_chunk(model=fallback))  # in case it names no model itself
     return [event for chunk in decoded for event in encoder.events(chunk)]

@@ -1,4 +1,4 @@
-"""The outlets of telemetry: log, events, counters, memory history and the observer of an application."""
+"""The outlets of telemetry: log, events, counters, failures, memory history, observer of an application."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from handler_host.telemetry.counters import Counters
 from handler_host.telemetry.events import EventHub
+from handler_host.telemetry.failures import FailureRing
 from handler_host.telemetry.history import History
 
 log = logging.getLogger(__name__)
@@ -22,6 +23,7 @@ class TelemetryHub:
         self.events = EventHub()
         self.counters = Counters()
         self.history = History()
+        self.failures = FailureRing()
         self._observer = observer
 
     def emit(self, kind: str, fields: Mapping[str, object]) -> None:

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import argparse
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from handler_host.cli.failure import OK
 from handler_host.cli.options import add_host_options
 from handler_host.cli.render import echo, echo_fields, echo_json, echo_table, note, show_duration, show_size
 
+if TYPE_CHECKING:
+    from handler_host.cli.client import Client
+
 DESCRIPTION = (
     "STATE is cold for a handler without a worker; with a worker it is activating, idle, active or draining. GEN "
     "is the number of the worker, PSS its memory, LEARNED the largest memory seen so far, BUSY the number of "
     "dispatches in progress, and EXPIRES the time until an unused handler is unloaded. With names, ps shows "
-    "everything known of these handlers."
+    "everything known of these handlers, with their error rate and last failures (`why` explains one)."
 )
 EXAMPLES = (
     "handler-host ps",
     "handler-host ps gpt_e",
     "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
 )
+SHOWN_FAILURES = 5
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +42,7 @@ def run(arguments: SimpleNamespace) -> int:
     if arguments.handlers:
         return request_each(
             arguments.handlers,
-            lambda name: client.call_admin("GET", "handlers", name),
+            lambda name: _details(client, name, with_failures=not arguments.json),
             _echo_details,
             step="reading",
             as_json=arguments.json,
@@ -75,6 +79,15 @@ def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
     echo_table(columns, rows, left=("NAME", "STATE", "REASON"))
 
 
+def _details(client: Client, name: str, *, with_failures: bool) -> dict[str, Any]:
+    """Return the status of a handler; with its last failures, unless the host's own JSON is printed."""
+    status: dict[str, Any] = client.call_admin("GET", "handlers", name)
+    if not with_failures:
+        return status
+    failures = client.call_admin("GET", "failures", handler=name, limit=SHOWN_FAILURES)
+    return status | {"last_failures": failures["failures"]}
+
+
 def _echo_details(handler: dict[str, Any]) -> None:
     last, operations = handler["last_exit"], handler["operations"]
     fields = {
@@ -97,10 +110,14 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "in flight": str(handler["in_flight"]),
         "queued": str(handler["queued"]),
         "dispatches": str(handler["dispatches"]),
+        "error rate": "" if handler["error_rate"] is None else f"{handler['error_rate']:.1%} of the last dispatches",
         "idle for": show_duration(handler["idle_for"]),
         "expires in": show_duration(handler["expires_in"]),
         "retry in": show_duration(handler["retry_in"]),
         "last exit": f"{last['text']} ({last['kind']}, generation {last['generation']}, {last['at']})" if last else "",
     }
+    for number, failure in enumerate(handler["last_failures"], 1):
+        text = f"{failure['at']} {failure['request_id']} {failure['code']}: {failure['message']}"
+        fields[f"failure {number}"] = text
     echo_fields(fields)
     echo()

@@ -25,6 +25,7 @@ from handler_host.plugin.errors import (
     InvalidInput,
     ResponseTooLarge,
     UnknownOperation,
+    UpstreamError,
 )
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
@@ -231,7 +232,16 @@ class OperationRunner:
         # A plugin may have set fields of other types, and a malformed frame would break the channel for all calls.
         param = None if error.param is None else str(error.param)
         retry_after = bound_seconds(error.retry_after) if isinstance(error.retry_after, int | float) else None
-        self._send(frames.Error(frame.number, error.code, str(error.message), param, retry_after))
+        cause = error.cause
+        if cause is None and isinstance(error, UpstreamError):
+            from handler_host.workers.runtime.failure_cause import describe_cause  # only a failure needs it
+
+            cause = describe_cause(error)
+        self._send(
+            frames.Error(
+                frame.number, error.code, str(error.message), param, retry_after, None if cause is None else str(cause)
+            )
+        )
 
     def _call_info(self, frame: frames.Call) -> CallInfo:
         return CallInfo(
