@@ -18,9 +18,9 @@ from handler_host.catalog import settings
 from handler_host.catalog.manifest_schema import schema
 
 _BLOCK = re.compile(r"(<!-- manifest: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
-_TABLE_NAMES = {"operations": "NAME", "secrets": "NAME", "config": "KEY"}
+_TABLE_NAMES = {"operations": "NAME", "secrets": "NAME", "config": "KEY", "known_models": "MODEL"}
 """Section → name of its sub-tables in headings."""
-_KINDS = {"string": "text", "boolean": "true or false", "number": "number", "array": "list"}
+_KINDS = {"string": "text", "boolean": "true or false", "number": "number", "integer": "whole number", "array": "list"}
 
 
 def page(text: str) -> str:
@@ -60,6 +60,8 @@ def _kind(shape: dict[str, Any]) -> str:
         return "any"
     if shape.get("items") == {"type": "string"}:
         return "list of texts"
+    if "enum" in shape.get("items", {}):
+        return "list of words"
     kinds = shape["type"] if isinstance(shape["type"], list) else [shape["type"]]
     return " or ".join(_KINDS[kind] for kind in kinds)
 
