@@ -6,7 +6,7 @@ import functools
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from handler_host.admin.dashboard import DashboardRoutes
 from handler_host.admin.events import EventRoutes
@@ -110,6 +110,14 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     if config.server.cors_origins:
         app.add_routes(with_middleware(cors.routes(), [not_admin_listener]))
         app.on_response_prepare.append(cors.write_headers)
+
+    async def close_connections(_: web.Request, response: web.StreamResponse) -> None:
+        if supervisor.draining or supervisor.stopping_soon:
+            # A client must not send its next request to a host that is about to end.
+            response.force_close()
+            response.headers[hdrs.CONNECTION] = "close"
+
+    app.on_response_prepare.append(close_connections)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start(functools.partial(_make_call_runner, dispatcher))

@@ -26,6 +26,7 @@ from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, 
 from handler_host.http.client_address import is_loopback
 from handler_host.http.listener import Listener
 from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError
 from handler_host.signals import ConfigReloader, SignalHandler
 
@@ -81,12 +82,16 @@ async def _serve(config: Config, generated_token: str | None, reload_config: Con
             tasks.append(asyncio.create_task(reap_orphans(), name="orphan reaper"))
         _announce(url, config, generated_token)
         await supervisor.ready()
+        oom_group = await asyncio.to_thread(find_oom_group)
+        if oom_group is not None:
+            log.warning("%s is 1: %s", oom_group, OOM_GROUP_ADVICE)
         # Imported objects stay until the end. Frozen, they slow no collection down and delay none: Python postpones
         # full collections until a quarter of all live objects is new (1 MB more after 1,000 cycles without this).
         gc.collect()
         gc.freeze()
         verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
         await signals.stops.get()
+        await _delay_shutdown(supervisor, signals.stops)
         failed = verifying.done() and not verifying.cancelled() and verifying.result() is False
         tasks.append(verifying)
         for task in tasks:
@@ -189,6 +194,18 @@ def _announce(url: str, config: Config, generated_token: str | None) -> None:
         log.warning("standard output: %s; the host is ready at %s", error.strerror, url)
     if config.auth.open:
         log.warning("no API keys: all users of this machine may call the handlers (set %s)", KEYS_VARIABLE)
+
+
+async def _delay_shutdown(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:
+    """Be not ready, but serve, for ``server.shutdown_delay`` or until a second signal."""
+    delay_s = supervisor.config.server.shutdown_delay
+    if not delay_s:
+        return
+    supervisor.stopping_soon = True
+    log.info("shutdown begins after server.shutdown_delay", extra={"fields": {"seconds": delay_s}})
+    with suppress(TimeoutError):
+        async with asyncio.timeout(delay_s):
+            await signals.get()
 
 
 async def _drain(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:

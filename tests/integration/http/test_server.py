@@ -224,3 +224,30 @@ async def test_the_server_imports_nothing_that_it_can_do_without(module: str) ->
     )
     already, _ = await within(bare.communicate())
     assert not heavy & (set(out.decode().split()) - set(already.decode().split()))
+
+
+async def test_after_sigterm_the_host_serves_for_the_delay_and_closes_connections(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    lines = ("[server]", "port = 0", "shutdown_delay = 60")
+    async with ready(tmp_path, *lines) as host, aiohttp.ClientSession() as session:
+        echo = f"{host.url}/v1/handlers/puppet/echo"
+        async with session.post(echo, json={"a": 1}) as response:
+            assert (response.status, response.headers.get("Connection")) == (200, None)
+        host.process.send_signal(signal.SIGTERM)
+        await not_ready(session, host)
+        async with session.post(echo, json={"a": 1}) as response:
+            assert (response.status, response.headers.get("Connection")) == (200, "close")
+        headers = {"Accept": "text/event-stream"}
+        async with session.post(echo, json={"a": 1}, headers=headers) as response:
+            assert (response.status, response.headers.get("Connection")) == (200, "close")
+            await response.read()
+        host.process.send_signal(signal.SIGTERM)  # the second signal ends the delay
+        await host.output()
+        assert host.process.returncode == 0
+
+
+async def test_the_port_of_the_platform_is_used(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    async with ready(tmp_path, "[server]", environment={"PORT": str(port)}) as host:
+        assert host.url == f"http://127.0.0.1:{port}"

@@ -15,7 +15,7 @@ from handler_host.catalog.manifest import check_configured
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
-from handler_host.memory.cgroups import MemoryLimit
+from handler_host.memory.cgroups import OOM_GROUP_ADVICE, MemoryLimit, find_oom_group
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
 from handler_host.workers.preload_check import missing_modules
@@ -101,6 +101,9 @@ def check_machine(limit: MemoryLimit) -> Iterator[Finding]:
         "memory",
         f"limit {format_size(limit.bytes)}, {limit.source}{path}; budget {format_size(limit.usable)}",
     )
+    oom_group = find_oom_group()
+    if oom_group is not None:
+        yield Finding(Level.WARNING, "memory", f"{oom_group} is 1: {OOM_GROUP_ADVICE}")
     own = read_memory(os.getpid())
     if own is not None and own.measure != "pss":
         text = (

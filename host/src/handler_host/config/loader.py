@@ -27,6 +27,8 @@ from handler_host.plugin.errors import ConfigError
 
 PREFIX = "HANDLER_HOST_"
 KEYS_VARIABLE = PREFIX + "API_KEYS"
+PORT_VARIABLE = "PORT"
+"""Variable in which Heroku, Render, Railway, Cloud Run and others name the port; the file and flags override it."""
 TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
 CONSUMERS_VARIABLE = PREFIX + "CONSUMERS"
 MODELS_VARIABLE = PREFIX + "MODELS"
@@ -117,6 +119,8 @@ class _Reader:
     def add_environment(self, environ: Mapping[str, str]) -> None:
         """Read the host's variables of the environment."""
         self._default_data_dir = default_data_dir(environ)
+        if environ.get(PORT_VARIABLE, "").strip() and "port" not in self._values["server"]:
+            self._add(("server", "port"), environ[PORT_VARIABLE], Origin("environment", PORT_VARIABLE))
         for variable, value in sorted(environ.items()):
             name = variable.removeprefix(PREFIX)
             if name == variable or name.startswith("SECRET_"):

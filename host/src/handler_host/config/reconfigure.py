@@ -14,7 +14,7 @@ from handler_host.config import Config
 
 _APPLIED_SECTIONS = frozenset({"memory", "workers", "defaults", "catalog", "log", "models", "handlers"})
 """Sections that a running host applies."""
-_APPLIED_KEYS = frozenset({"server.drain_timeout", "server.max_answer"})
+_APPLIED_KEYS = frozenset({"server.drain_timeout", "server.shutdown_delay", "server.max_answer"})
 """Keys of other sections that it also applies."""
 _RESTART_KEYS = frozenset({"memory.state_file"})
 """Keys of these sections that need a restart."""
@@ -45,7 +45,10 @@ def compare(old: Config, new: Config) -> Changes:
 def merge(old: Config, new: Config) -> Config:
     """Return the configuration in force after a reload: ``new``, with the keys that need a restart from ``old``."""
     server = msgspec.structs.replace(
-        old.server, drain_timeout=new.server.drain_timeout, max_answer=new.server.max_answer
+        old.server,
+        drain_timeout=new.server.drain_timeout,
+        shutdown_delay=new.server.shutdown_delay,
+        max_answer=new.server.max_answer,
     )
     sections = {name: getattr(new, name) for name in _APPLIED_SECTIONS}
     sections["memory"] = msgspec.structs.replace(new.memory, state_file=old.memory.state_file)

@@ -55,7 +55,10 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     max_connections: AtLeastOne = 1024
     """Requests in flight, of all clients together; 503 beyond."""
     max_connections_per_address: Annotated[int | None, Number("count", least=1, none="off")] = None
-    """Open connections of one IP address; 503 beyond. Behind a proxy all clients have its address."""
+    """Open connections of one IP address; 503 beyond.
+
+    Behind a proxy all clients have its address.
+    """
     max_answer: Annotated[int, Number("size", least=1)] = 16 * MB
     """Longest response that is not a stream; 502 beyond."""
     request_timeout: Timeout = 120.0
@@ -67,6 +70,12 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """
     keepalive_timeout: Duration = 75.0
     """Time that a connection stays open without a request."""
+    shutdown_delay: Duration = 0.0
+    """Time after SIGTERM in which the host serves requests, but is not ready.
+
+    `/health/ready` is 503 meanwhile; then the host drains. A load balancer needs a few seconds until it sends no
+    more requests. Responses close their connections.
+    """
     drain_timeout: Duration = 30.0
     """Time for dispatches in flight to finish at shutdown."""
     cors_origins: tuple[str, ...] = ()

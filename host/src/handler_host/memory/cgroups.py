@@ -16,6 +16,12 @@ import msgspec
 from handler_host.config import MemoryConfig
 from handler_host.memory.procfs import read_lines
 
+OOM_GROUP = "memory.oom.group"
+OOM_GROUP_ADVICE = (
+    "when memory runs out, the kernel kills the host together with the worker, not the worker alone; set the kubelet's "
+    "singleProcessOOMKill: true (Kubernetes), or OOMPolicy=continue (systemd)"
+)
+"""What ``memory.oom.group`` means for the host, and the remedy."""
 UNLIMITED = 2**60
 """A larger limit means "no limit": control groups v1 write the largest page count."""
 
@@ -84,6 +90,15 @@ def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
             continue
         for mounted_group, directory in mounts.get(kind, ()):
             yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, group))
+
+
+def find_oom_group(root: Path = Path("/")) -> Path | None:
+    """Return the file of a group that the kernel kills as a whole when it runs out of memory (v2), or None."""
+    for source, directories in control_groups(root):
+        for directory in directories if source == "cgroup v2" else ():
+            if read_lines(directory / OOM_GROUP) == ["1"]:
+                return directory / OOM_GROUP
+    return None
 
 
 def _mounts(root: Path) -> dict[str, list[tuple[str, str]]]:

@@ -27,6 +27,8 @@ class HealthRoutes:
     async def ready(self, request: web.Request) -> web.StreamResponse:
         """200, or 503 with the reasons."""
         reasons = ["draining: new work is refused"] if self._supervisor.draining else []
+        if self._supervisor.stopping_soon and not reasons:
+            reasons.append("shutting down: requests are served for server.shutdown_delay")
         handlers = Counter(status.state for status in self._supervisor.statuses())
         verified = self._supervisor.verified
         response: dict[str, object] = {"ready": not reasons, "reasons": reasons, "handlers": handlers}
