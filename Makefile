@@ -133,6 +133,7 @@ reference: setup ## write the reference of configuration and manifest again, fro
 	@$(python) -m handler_host.config.reference docs/reference/configuration.md examples/host.toml
 	@$(python) -m handler_host.catalog.manifest_schema > docs/reference/manifest.schema.json
 	@$(python) -m handler_host.catalog.manifest_reference docs/reference/plugins.md
+	@$(python) -m handler_host.protocols.reference docs/reference/unsupported-fields.md
 
 .PHONY: lint
 lint: $(VENV)-lint/.installed ## the files of examples/ by hadolint, yamllint and kubernetes-validate

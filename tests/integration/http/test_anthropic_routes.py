@@ -108,10 +108,10 @@ async def test_errors_are_what_the_sdk_takes_them_for(tmp_path: Path) -> None:
             await client.messages.create(**said("x") | {"model": "nobody"})
         assert (missing.value.type, missing.value.error_code) == ("not_found_error", "model_not_found")
         with pytest.raises(anthropic.BadRequestError) as bad:
-            await client.messages.create(**said("x", thinking={"type": "adaptive"}))
+            await client.messages.create(**said("x", thinking={"type": "deep"}))
         assert bad.value.type == "invalid_request_error"
         assert bad.value.api_message is not None
-        assert bad.value.api_message.startswith("thinking ")
+        assert bad.value.api_message.startswith("thinking.type: ")
         with pytest.raises(anthropic.RateLimitError) as limited:
             await client.messages.create(**said("LIMIT"))
         assert limited.value.response.headers["retry-after"] == "7"
@@ -124,6 +124,26 @@ async def test_errors_are_what_the_sdk_takes_them_for(tmp_path: Path) -> None:
             await client.with_options(api_key="wrong").messages.create(**said("x"))
         assert refused.value.error_code == "invalid_key"
         assert host.supervisor.in_flight == 0
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_fields_that_the_host_or_the_handler_lacks_are_named_or_refused(tmp_path: Path, stream: bool) -> None:
+    """The host knows some before the dispatch, the handler reports the others with its first chunk."""
+    search = {"type": "web_search_20250305", "name": "web_search"}
+    body = said(
+        "x", stream=stream, tools=[search], top_k=5, thinking={"type": "adaptive"}, thread="t", speed="standard"
+    )
+    async with parrot(tmp_path, keys=("key-1",)) as (host, _):
+        headers = {"x-api-key": "key-1", **VERSION}
+        async with host.ask("POST", "/v1/messages", json=body, headers=headers) as response:
+            assert response.status == 200
+            named = response.headers["x-ignored-fields"].split(", ")
+        assert sorted(named) == ["thinking", "thread", "tools[].web_search_20250305", "top_k"]
+        alone: dict[str, Any] = {"thread": None, "tools": [], "thinking": None}
+        for field, rest in (("thread", dict[str, Any]()), ("top_k", alone)):
+            strict = {**headers, "x-unsupported-fields": "refuse"}
+            status, content = await host.json("POST", "/v1/messages", data=json.dumps({**body, **rest}), headers=strict)
+            assert (status, content["error"]["details"]["param"]) == (400, field)
 
 
 async def test_the_key_may_come_in_the_older_sdks_header(tmp_path: Path) -> None:

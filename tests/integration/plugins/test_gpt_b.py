@@ -205,12 +205,69 @@ def test_each_tool_choice_has_its_word(
     assert provider.last_request.body.get("tool_choice") == sent
 
 
+def test_what_a_session_of_claude_code_has_reaches_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
+    """Cache markers, reasoning with its signature, a document, an image in a failed tool's result, the budget."""
+    marker = {"type": "ephemeral"}
+    signed = {"type": "reasoning", "text": "Hm.", "signature": "s1", "format": "anthropic"}
+    foreign = {"type": "reasoning", "text": "So.", "signature": "s2", "format": "gemini"}
+    call = {"id": "c0", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    image = {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}}
+    pdf = {"type": "file", "file": {"url": "data:application/pdf;base64,JVBERi0=", "filename": "a.pdf"}}
+    request = {
+        "messages": [
+            {"role": "system", "content": [{"type": "text", "text": "Be brief.", "cache_control": marker}]},
+            {"role": "user", "content": [pdf]},
+            {"role": "assistant", "content": None, "tool_calls": [call], "reasoning": [signed, foreign]},
+            {"role": "tool", "tool_call_id": "c0", "content": [image], "is_error": True, "cache_control": marker},
+        ],
+        "tools": [{**TOOL, "cache_control": marker}],
+        "reasoning": {"budget_tokens": 2000, "summary": "auto"},
+        "top_k": 5,
+        "max_tokens": 4000,
+    }
+    response = worker.dispatch("chat", request)
+    assert response["ignored"] == ["messages[].reasoning", "top_k"]
+    body = provider.last_request.body
+    assert body["thinking"] == {"type": "enabled", "budget_tokens": 2000}
+    assert body["system"] == [{"type": "text", "text": "Be brief.", "cache_control": marker}]
+    assert body["tools"][0]["cache_control"] == marker
+    assert "top_k" not in body
+    document = {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="}
+    png = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    assert body["messages"] == [
+        {"role": "user", "content": [{"type": "document", "source": document, "title": "a.pdf"}]},
+        {
+            "role": "assistant",
+            "content": [
+                {"type": "thinking", "thinking": "Hm.", "signature": "s1"},
+                {"type": "tool_use", "id": "c0", "name": "look", "input": {}},
+            ],
+        },
+        {
+            "role": "user",
+            "content": [
+                {
+                    "type": "tool_result",
+                    "tool_use_id": "c0",
+                    "content": [{"type": "image", "source": png}],
+                    "is_error": True,
+                    "cache_control": marker,
+                }
+            ],
+        },
+    ]
+
+
+def test_json_without_a_schema_is_an_instruction(worker: WorkerUnderTest, provider: Upstream) -> None:
+    worker.dispatch("chat", {**ASK, "response_format": {"type": "json_object"}, "presence_penalty": 0})
+    assert "one JSON object" in provider.last_request.body["system"][0]["text"]
+
+
 @pytest.mark.parametrize(
     ("request_", "field", "told"),
     [
         ({**ASK, "temperature": 1.5}, "temperature", "0 to 1"),
         ({**ASK, "seed": 1}, "seed", "leave it out"),
-        ({**ASK, "response_format": {"type": "json_object"}}, "response_format", "json_schema"),
         (
             {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
             "response_format.json_schema.schema",

@@ -15,6 +15,7 @@ from handler_host.chat import (
     ChatRequest,
     ChatResponse,
     FinishChunk,
+    IgnoredChunk,
     ModelChunk,
     ReasoningChunk,
     ReasoningPart,
@@ -45,6 +46,7 @@ SHAPES: list[tuple[ChatChunk, dict[str, Any]]] = [
     (ToolCallChunk(index=0, arguments="}"), {"type": "tool_call", "index": 0, "arguments": "}"}),
     (ModelChunk(model="m"), {"type": "model", "model": "m"}),
     (FinishChunk(reason="stop"), {"type": "finish", "reason": "stop"}),
+    (IgnoredChunk(fields=["top_k"]), {"type": "ignored", "fields": ["top_k"]}),
     (UsageChunk(usage=Usage(prompt_tokens=5)), {"type": "usage", "usage": {"prompt_tokens": 5}}),
 ]
 
@@ -203,6 +205,7 @@ class TestSendingBack:
         "role": "assistant",
         "content": [{"type": "text", "text": "I look."}],
         "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
+        "reasoning": [{"type": "reasoning", "text": "Hm.", "signature": "s"}],
     }
 
     def test_its_content_is_taken_as_it_is(self) -> None:
@@ -217,16 +220,17 @@ class TestSendingBack:
 
     def test_its_text_and_tool_calls_are_taken_apart(self) -> None:
         message = AssistantMessage(content=self.RESPONSE.text, tool_calls=self.RESPONSE.tool_calls)
-        assert msgspec.to_builtins(message) == {**self.MESSAGE, "content": "I look."}
+        without_reasoning = {name: value for name, value in self.MESSAGE.items() if name != "reasoning"}
+        assert msgspec.to_builtins(message) == {**without_reasoning, "content": "I look."}
 
     @pytest.mark.parametrize(
         ("part", "fields"),
         [
             (RefusalPart(text="No."), {"refusal": "No."}),
-            (ReasoningPart(text="Hm."), {"content": ""}),
+            (ReasoningPart(text="Hm."), {"content": "", "reasoning": [{"type": "reasoning", "text": "Hm."}]}),
         ],
     )
-    def test_a_response_without_text_has_the_rest(self, part: ResponsePart, fields: dict[str, str]) -> None:
+    def test_a_response_without_text_has_the_rest(self, part: ResponsePart, fields: dict[str, Any]) -> None:
         assert msgspec.to_builtins(AssistantMessage(content=[part])) == {"role": "assistant", **fields}
 
     def test_content_that_is_text_stays_as_it_is(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -9,19 +10,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gpt_c import GptC
 from gpt_c.backend import Question, wants_signatures
 from gpt_c.questions import question
 from gpt_c.schemas import to_google
-from handler_host.chat import ChatRequest
+from handler_host.chat import ChatRequest, leave_out_unsupported
 from handler_host.plugin import InvalidInput
 
 USER = {"role": "user", "content": "Hi"}
 TOOL: dict[str, Any] = {"type": "function", "function": {"name": "look"}}
+OTHER_TOOL: dict[str, Any] = {"type": "function", "function": {"name": "find"}}
 
 
-def asked(model: str = "gemini-x", lacks: tuple[str, ...] = (), **fields: Any) -> Question:
+def asked(model: str = "gemini-x", lacks: Collection[str] = (), **fields: Any) -> Question:
     request = msgspec.convert({"messages": [USER], **fields}, ChatRequest)
-    return question(request, model, sdk="the-sdk", lacks=lacks)
+    leave_out_unsupported(request, GptC.supports, {*GptC.lacks, *lacks}, provider="Gemini")
+    return question(request, model)
 
 
 def image(url: str) -> list[dict[str, Any]]:
@@ -44,13 +48,17 @@ def calling(arguments: str) -> list[dict[str, Any]]:
         ({"messages": [{"role": "system", "content": "Be brief."}]}, "messages", "beside the instructions"),
         ({"messages": calling("[1]")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
         ({"messages": calling("{")}, "messages[1].tool_calls[0].function.arguments", "a JSON object"),
-        ({"parallel_tool_calls": False}, "parallel_tool_calls", "Gemini"),
-        ({"seed": 1}, "seed", "the-sdk"),
+        (
+            {"parallel_tool_calls": False, "tools": [TOOL, OTHER_TOOL], "unsupported": "refuse"},
+            "parallel_tool_calls",
+            "Gemini",
+        ),
+        ({"seed": 1}, "seed", "Gemini"),
     ],
 )
 def test_what_gemini_cannot_do_is_refused_with_the_field(fields: dict[str, Any], param: str, said: str) -> None:
     with pytest.raises(InvalidInput) as raised:
-        asked(lacks=("seed",), **fields)
+        asked(lacks={"seed"}, **fields)
     assert raised.value.param == param
     assert said in raised.value.message
 

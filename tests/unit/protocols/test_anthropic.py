@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from handler_host import chat
 from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
-from handler_host.protocols.anthropic.messages import IGNORED, NEUTRAL
+from handler_host.protocols.anthropic.messages import FIELDS
 from handler_host.protocols.anthropic.requests import decode_count, decode_message
 from handler_host.protocols.anthropic.responses import EventEncoder, message
 from handler_host.protocols.anthropic.routes import error_body
+from handler_host.protocols.fields import IgnoredFields
 
 USER = {"role": "user", "content": "hello"}
 CALL = {"type": "tool_use", "id": "call_1", "name": "look", "input": {"at": "x"}}
@@ -64,23 +65,18 @@ class TestValidation:
             ({"messages": [message_of("x", "robot")]}, "messages[0].role", "user, assistant or system"),
             ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
             ({"messages": [message_of(5)]}, "messages[0].content", "got 'int'"),
-            ({"messages": [message_of([{"type": "document"}])]}, "messages[0].content[0].type", "text, image"),
+            ({"messages": [message_of([{"type": "document"}])]}, "messages[0].content[0].source", "is missing"),
             (
                 {"messages": [message_of([{"type": "thinking"}], "assistant")]},
-                "messages[0].content[0].type",
-                "tool_use",
+                "messages[0].content[0].thinking",
+                "is missing",
             ),
             ({"messages": [message_of([CALL])]}, "messages[0].content[0].type", "in the message of its role"),
             ({"messages": [message_of([RESULT])]}, "messages[0].content[0].tool_use_id", "no earlier message"),
             (
-                {"messages": [USER, message_of([CALL], "assistant"), message_of([{**RESULT, "content": [PIXEL]}])]},
-                "messages[2].content[0].content[0].type",
-                "must be text",
-            ),
-            (
                 {"messages": [message_of([{"type": "text", "text": "x", "citations": [{"type": "page_location"}]}])]},
                 "messages[0].content[0].citations",
-                "length <= 0",
+                "not supported",
             ),
             (
                 {"messages": [message_of([{"type": "image", "source": {"type": "file", "file_id": "f"}}])]},
@@ -99,14 +95,13 @@ class TestValidation:
             ),
             ({"temperature": 1.5}, "temperature", "<= 1"),
             ({"top_p": "much"}, "top_p", "got 'str'"),
-            ({"top_k": 5}, "top_k", "not supported"),
-            ({"thinking": {"type": "adaptive"}}, "thinking", "not supported"),
-            ({"output_config": {"effort": "low"}}, "output_config.effort", "not known or not supported"),
+            ({"thinking": {"type": "deep"}}, "thinking.type", "between_tools or disabled"),
+            ({"context_management": {"edits": [{"type": "x"}]}}, "context_management", "not supported"),
             ({"output_config": {"format": {"type": "regex"}}}, "output_config.format.type", "json_schema"),
-            ({"output_format": {"type": "json_schema"}}, "output_format", "output_config.format"),
+            ({"output_format": {"type": "json_schema"}}, "output_format.schema", "is missing"),
             ({"mcp_servers": [{"url": "x"}]}, "mcp_servers", "not supported"),
-            ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0].type", "custom"),
-            ({"tools": [{"type": "bash", "name": "x", "input_schema": {}}]}, "tools[0].type", "run at the provider"),
+            ({"tools": [{"type": "web_search_20260209", "name": "web_search"}]}, "tools[0]", "not supported"),
+            ({"tools": [{"type": "bash", "name": "x", "input_schema": {}}]}, "tools[0]", "not supported"),
             (
                 {"tools": [{"name": "x", "input_schema": {}, "defer_loading": True}]},
                 "tools[0].defer_loading",
@@ -121,7 +116,7 @@ class TestValidation:
     )
     def test_an_error_names_the_field(self, fields: dict[str, Any], param: str, text: str) -> None:
         with pytest.raises(InvalidInput) as raised:
-            decode_message(request(**fields))
+            decode_message(request(**fields), IgnoredFields("refuse"))
         assert raised.value.param == param
         assert text in raised.value.message
 
@@ -146,7 +141,7 @@ class TestValidation:
         assert body.model == "gpt_b"
         assert len(translation.chat.messages) == 2
         with pytest.raises(InvalidInput) as raised:
-            decode_count(request())
+            decode_count(request(), IgnoredFields("refuse"))
         assert raised.value.param == "max_tokens"
 
     def test_an_error_of_a_handler_names_the_clients_field(
@@ -179,10 +174,11 @@ class TestTranslation:
     def test_fields_without_effect_are_accepted(
         self,
     ) -> None:
-        neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
-        assert translated(
-            **dict.fromkeys(IGNORED, "x"), **neutral, system="", tools=[], stop_sequences=[]
-        ) == chat.ChatRequest(messages=[chat.UserMessage(content="hello")], max_tokens=9)
+        table = {name: field for name, field in FIELDS.items() if name.isidentifier()}
+        neutral = {name: field.neutral[0] if field.neutral else None for name, field in table.items()}
+        assert translated(**neutral, system="", tools=[], stop_sequences=[]) == chat.ChatRequest(
+            messages=[chat.UserMessage(content="hello")], max_tokens=9
+        )
 
     def test_all_fields_are_translated(
         self,
@@ -207,7 +203,7 @@ class TestTranslation:
         ) == chat.ChatRequest(
             model="claude/x",
             messages=[
-                chat.SystemMessage(content=[chat.TextPart(text="Be brief.")]),
+                chat.SystemMessage(content=[chat.TextPart(text="Be brief.", cache_control={"type": "ephemeral"})]),
                 chat.UserMessage(
                     content=[
                         chat.TextPart(text="see"),
@@ -218,7 +214,10 @@ class TestTranslation:
                 chat.SystemMessage(content="And be kind."),
             ],
             tools=[
-                chat.Tool(function=chat.FunctionSpec(name="look", description="d", parameters=schema, strict=True)),
+                chat.Tool(
+                    function=chat.FunctionSpec(name="look", description="d", parameters=schema, strict=True),
+                    cache_control={"type": "ephemeral"},
+                ),
             ],
             tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
             parallel_tool_calls=False,

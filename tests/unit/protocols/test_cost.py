@@ -99,8 +99,8 @@ CASES: list[tuple[Callable[[], dict[str, Any]], Callable[[bytes], Any]]] = [
     (responses_turns, lambda body: responses.decode_request(body).to_chat().chat),
     (responses_messages, lambda body: responses.decode_request(body).to_chat().chat),
     (anthropic_results, lambda body: decode_message(body)[1].chat),
-    (openai_long_unknown_field, lambda body: openai.decode_request(body).to_chat()),
-    (openai_tools, lambda body: openai.decode_request(body).to_chat()),
+    (openai_long_unknown_field, lambda body: openai.decode_request(body).to_chat().chat),
+    (openai_tools, lambda body: openai.decode_request(body).to_chat().chat),
 ]
 
 

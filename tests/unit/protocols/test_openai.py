@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from handler_host import chat
 from handler_host.dispatch.model_names import split_model
 from handler_host.plugin.errors import InvalidInput
-from handler_host.protocols.openai.requests import IGNORED, NEUTRAL, decode_request
+from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.openai.requests import FIELDS, decode_request
 from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
 USER = {"role": "user", "content": "hello"}
@@ -46,11 +47,11 @@ class TestValidation:
             ({"messages": [USER, {"content": "x"}]}, "messages[1].role", "is missing"),
             ({"messages": [{"role": "user", "content": 5}]}, "messages[0].content", "got 'int'"),
             ({"messages": [{"role": "user"}]}, "messages[0].content", "is missing"),
-            ({"messages": [{**USER, "mood": "good"}]}, "messages[0].mood", "not known"),
+            ({"messages": [{**USER, "mood": "good"}]}, "messages[0].mood", "unknown field"),
             (
                 {"messages": [{"role": "user", "content": [{"type": "input_audio"}]}]},
-                "messages[0].content[0].type",
-                "text or image_url",
+                "messages[0].content[0].input_audio",
+                "is missing",
             ),
             ({"messages": [{"role": "tool", "content": "x"}]}, "messages[0].tool_call_id", "is missing"),
             ({"temperature": "hot"}, "temperature", "got 'str'"),
@@ -64,22 +65,28 @@ class TestValidation:
             ({"logprobs": True}, "logprobs", "not supported"),
             ({"modalities": ["text", "audio"]}, "modalities", "not supported"),
             ({"audio": {"voice": "x"}}, "audio", "not supported"),
-            ({"functions": []}, "functions", "tools"),
+            ({"functions": [{"name": "f"}]}, "functions", "tools"),
             ({"function_call": "auto"}, "function_call", "tool_choice"),
             ({"temprature": 1}, "temprature", "did you mean 'temperature'?"),
             ({"zzz": 1}, "zzz", "unknown field"),
             ({"stream_options": {"include_usage": True}}, "stream_options", "stream: true"),
-            ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "not known"),
-            ({"tools": [{"type": "custom", "function": {"name": "f"}}]}, "tools[0].type", "function"),
+            ({"stream": True, "stream_options": {"x": 1}}, "stream_options.x", "unknown field"),
+            ({"tools": [{"type": "web_search"}]}, "tools[0]", "not supported"),
+            ({"tools": [{"type": "function"}]}, "tools[0].function", "is missing"),
             ({"response_format": {"type": "xml"}}, "response_format.type", "json_schema"),
-            ({"store": True, "temperature": "hot"}, "temperature", "got 'str'"),
         ],
     )
     def test_an_error_names_the_field(self, fields: dict[str, Any], param: str, text: str) -> None:
         with pytest.raises(InvalidInput) as raised:
-            decode_request(request(**fields))
+            decode_request(request(**fields), IgnoredFields("refuse")).to_chat()
         assert raised.value.param == param
         assert text in raised.value.message
+
+    def test_a_wrong_field_is_named_beside_fields_that_are_left_out(self) -> None:
+        with pytest.raises(InvalidInput) as raised:
+            decode_request(request(store=True, zzz=1, temperature="hot"))
+        assert raised.value.param == "temperature"
+        assert "got 'str'" in raised.value.message
 
     @pytest.mark.parametrize("body", [b"", b"[]", b"5", b"{", b'{"model": "\xff"}', b"[" * 100_000, b'{"n": 1e999}'])
     def test_a_body_that_is_not_a_request_is_invalid_input(self, body: bytes) -> None:
@@ -102,9 +109,13 @@ class TestTranslation:
     def test_fields_without_effect_are_accepted(
         self,
     ) -> None:
-        neutral = {name: values[0] if values else None for name, values in NEUTRAL.items()}
-        decoded = decode_request(request(**dict.fromkeys(IGNORED, "x"), **neutral, seed=None, stop=None))
-        assert decoded.to_chat() == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
+        """Fields of the table with values that ask for nothing are never refused."""
+        table = {name: field for name, field in FIELDS.items() if name.isidentifier()}
+        ignored = IgnoredFields("refuse")
+        neutral = {name: field.neutral[0] if field.neutral else None for name, field in table.items()}
+        decoded = decode_request(request(**neutral, seed=None, stop=None), ignored)
+        assert ignored.names == []
+        assert decoded.to_chat().chat == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
 
     def test_all_fields_are_translated(
         self,
@@ -127,7 +138,7 @@ class TestTranslation:
         )
         assert split_model(decoded.model).handler == "gpt_a"
         # As the worker decodes it.
-        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat()), type=chat.ChatRequest)
+        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat().chat), type=chat.ChatRequest)
         assert translated == chat.ChatRequest(
             model="openai/gpt-4o",
             messages=[
@@ -135,6 +146,7 @@ class TestTranslation:
                 chat.UserMessage(content=[chat.TextPart(text="see")]),
             ],
             max_tokens=7,
+            max_completion_tokens=7,
             stop=["END"],
             tools=[chat.Tool(function=chat.FunctionSpec(name="look", parameters={"type": "object"}))],
             tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
@@ -156,7 +168,7 @@ class TestTranslation:
         }
         result = {"role": "tool", "tool_call_id": "call_1", "content": "seen"}
         decoded = decode_request(request(messages=[USER, echoed, result]))
-        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat()), type=chat.ChatRequest)
+        translated = msgspec.json.decode(msgspec.json.encode(decoded.to_chat().chat), type=chat.ChatRequest)
         call = chat.ToolCall(id="call_1", function=chat.FunctionCall(name="look", arguments="{}"))
         assert translated.messages[1:] == [
             chat.AssistantMessage(tool_calls=[call]),

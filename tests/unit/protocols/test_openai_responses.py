@@ -12,8 +12,9 @@ from pydantic import TypeAdapter
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
+from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
-from handler_host.protocols.openai_responses.requests import IGNORED, NEUTRAL, decode_request
+from handler_host.protocols.openai_responses.requests import FIELDS, decode_request
 from handler_host.protocols.openai_responses.routes import ResponseStream
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
@@ -78,13 +79,18 @@ class TestValidation:
             ({"input": [{"role": "robot", "content": "x"}]}, "input[0].role", "user, assistant, system"),
             ({"input": [USER, {"content": "x"}]}, "input[1].role", "is missing"),
             ({"input": [{"role": "user"}]}, "input[0].content", "is missing"),
-            ({"input": [{**USER, "mood": "good"}]}, "input[0].mood", "not known"),
-            ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0].type", "function_call_output"),
-            ({"input": [{"type": "reasoning", "summary": []}]}, "input[0].type", "function_call_output"),
+            ({"input": [{**USER, "mood": "good"}]}, "input[0].mood", "unknown field"),
+            ({"input": [{"type": "item_reference", "id": "x"}]}, "input[0]", "stores nothing"),
+            ({"input": [{"type": "web_search_call", "id": "x"}]}, "input[0]", "not supported"),
             (
                 {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "f"}]}]},
-                "input[0].content[0].type",
-                "input_text",
+                "input[0].content[0].file_id",
+                "unknown field",
+            ),
+            (
+                {"input": [{"role": "user", "content": [{"type": "input_file", "filename": "f"}]}]},
+                "input[0].content[0].file_data",
+                "stores no files",
             ),
             (
                 {"input": [{"role": "user", "content": [{"type": "input_image", "image_url": "a cat"}]}]},
@@ -108,12 +114,12 @@ class TestValidation:
             ({"conversation": "conv_1"}, "conversation", "stores nothing"),
             ({"prompt": {"id": "x"}}, "prompt", "stores nothing"),
             ({"background": True}, "background", "stream"),
-            ({"include": ["reasoning.encrypted_content"]}, "include", "not supported"),
-            ({"reasoning": {"effort": "high"}}, "reasoning", "not supported"),
+            ({"include": ["file_search_call.results"]}, "include", "not supported"),
+            ({"reasoning": {"context": "all_turns"}}, "reasoning.context", "not supported"),
             ({"truncation": "auto"}, "truncation", "not supported"),
             ({"top_logprobs": 3}, "top_logprobs", "not supported"),
             ({"max_tool_calls": 3}, "max_tool_calls", "not supported"),
-            ({"tools": [{"type": "web_search"}]}, "tools[0].type", "built-in tools are unsupported"),
+            ({"tools": [{"type": "web_search"}]}, "tools[0]", "not supported"),
             (
                 {"tools": [TOOL], "tool_choice": {"type": "file_search"}},
                 "tool_choice.type",
@@ -121,7 +127,6 @@ class TestValidation:
             ),
             ({"tool_choice": "sometimes"}, "tool_choice", "none, auto, required"),
             ({"text": {"format": {"type": "xml"}}}, "text.format.type", "json_schema"),
-            ({"text": {"verbosity": "low"}}, "text.verbosity", "low"),
             ({"max_output_tokens": 0}, "max_output_tokens", ">= 1"),
             ({"temperature": 3}, "temperature", "<= 2"),
             ({"stream_options": {"include_obfuscation": False}}, "stream_options", "stream: true"),
@@ -131,7 +136,7 @@ class TestValidation:
     )
     def test_an_error_names_the_field(self, fields: dict[str, Any], param: str, text: str) -> None:
         with pytest.raises(InvalidInput) as raised:
-            decode_request(request(**fields)).to_chat()
+            decode_request(request(**fields), IgnoredFields("refuse")).to_chat()
         assert raised.value.param == param
         assert text in raised.value.message
 
@@ -166,12 +171,9 @@ class TestTranslation:
     def test_fields_without_effect_are_accepted(
         self,
     ) -> None:
-        neutral = {name: values[-1] if values else None for name, values in NEUTRAL.items()}
-        translated = (
-            decode_request(request(**neutral, **dict.fromkeys(IGNORED, "x"), text={"verbosity": "medium"}))
-            .to_chat()
-            .chat
-        )
+        table = {name: field for name, field in FIELDS.items() if name.isidentifier()}
+        neutral = {name: field.neutral[-1] if field.neutral else None for name, field in table.items()}
+        translated = decode_request(request(**neutral), IgnoredFields("refuse")).to_chat().chat
         assert translated == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
 
     def test_all_fields_are_translated(
@@ -202,6 +204,7 @@ class TestTranslation:
             temperature=0.5,
             top_p=0.9,
             max_tokens=7,
+            max_completion_tokens=7,
             tools=[chat.Tool(function=chat.FunctionSpec(name="look", parameters={"type": "object"}, strict=True))],
             tool_choice=chat.NamedToolChoice(function=chat.NamedFunction(name="look")),
             parallel_tool_calls=False,

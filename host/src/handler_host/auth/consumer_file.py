@@ -7,6 +7,7 @@
     handlers = ["gpt_a", "gpt_e"]  # default: all
     requests_per_minute = 60       # default: no limit
     concurrency = 4                # dispatches in flight; default: no limit
+    unsupported = "refuse"         # for fields that a handler lacks; default: the handler's
     expires = 2027-01-01           # default: never
 """
 
@@ -14,16 +15,19 @@ from __future__ import annotations
 
 import datetime
 import re
+import typing
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
+from handler_host.config.policy import Unsupported
 from handler_host.plugin.errors import ConfigError
 
 MAX_LIMIT = 100_000
 """Largest number of requests per minute, and of dispatches in flight."""
+UNSUPPORTED = typing.get_args(Unsupported)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
 MOMENT_FORM = "must be a day (2027-01-01) or a time (2027-01-01T12:00:00Z)"
@@ -37,6 +41,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     handlers: tuple[str, ...] | None = None
     requests_per_minute: int | None = None
     concurrency: int | None = None
+    unsupported: str | None = None
     created: datetime.datetime | None = None
     expires: datetime.datetime | None = None
     revoked: datetime.datetime | None = None
@@ -123,6 +128,12 @@ def _count(key: str, value: object) -> int:
     return value
 
 
+def _unsupported(key: str, value: object) -> str:
+    if value not in UNSUPPORTED:
+        raise ValueError(f"{key}: must be {' or '.join(UNSUPPORTED)}")
+    return str(value)
+
+
 def _moment(key: str, value: object) -> datetime.datetime:
     try:
         return moment(value)
@@ -134,6 +145,7 @@ _READ: dict[str, Callable[[str, object], Any]] = {
     "handlers": _names,
     "requests_per_minute": _count,
     "concurrency": _count,
+    "unsupported": _unsupported,
     "created": _moment,
     "expires": _moment,
     "revoked": _moment,

@@ -33,6 +33,11 @@ class Consumer:
         self.entry = entry
         self._limiter = limiter
 
+    @property
+    def unsupported(self) -> str | None:
+        """How chats of this key treat unsupported fields; None: as the handler's configuration says."""
+        return self.entry.unsupported
+
     def allows(self, handler: str) -> bool:
         """Return whether the consumer may use this handler."""
         return self.entry.handlers is None or handler in self.entry.handlers

@@ -26,29 +26,39 @@ if TYPE_CHECKING:
         token_count,
         usage_from,
     )
+    from handler_host.chat.completion_encoder import completion_body
     from handler_host.chat.conversion import accumulate, to_chunks
     from handler_host.chat.finish_reasons import finish_reason_of
     from handler_host.chat.handler import ChatHandler, raise_truncated
+    from handler_host.chat.support import TOOL_MEDIA, leave_out_unsupported
     from handler_host.chat.types import (
         AssistantMessage,
+        AudioData,
+        AudioPart,
+        CacheControl,
         ChatChunk,
         ChatRequest,
         ChatResponse,
         Content,
+        FilePart,
+        FileUrl,
         FinishChunk,
         FinishReason,
         FunctionCall,
         FunctionSpec,
+        IgnoredChunk,
         ImagePart,
         ImageUrl,
         JsonObjectFormat,
         JsonSchema,
         JsonSchemaFormat,
+        MediaPart,
         Message,
         ModelChunk,
         NamedFunction,
         NamedToolChoice,
         ReasoningChunk,
+        ReasoningOptions,
         ReasoningPart,
         RefusalChunk,
         RefusalPart,
@@ -68,30 +78,39 @@ if TYPE_CHECKING:
         UserMessage,
         content_text,
     )
-    from handler_host.chat.validation import arguments_of, image_of, validate_request
+    from handler_host.chat.validation import arguments_of, data_of, image_of, validate_request
 
 __all__ = [
+    "TOOL_MEDIA",
     "AssistantMessage",
+    "AudioData",
+    "AudioPart",
+    "CacheControl",
     "ChatChunk",
     "ChatHandler",
     "ChatRequest",
     "ChatResponse",
     "CompletionDecoder",
     "Content",
+    "FilePart",
+    "FileUrl",
     "FinishChunk",
     "FinishReason",
     "FunctionCall",
     "FunctionSpec",
+    "IgnoredChunk",
     "ImagePart",
     "ImageUrl",
     "JsonObjectFormat",
     "JsonSchema",
     "JsonSchemaFormat",
+    "MediaPart",
     "Message",
     "ModelChunk",
     "NamedFunction",
     "NamedToolChoice",
     "ReasoningChunk",
+    "ReasoningOptions",
     "ReasoningPart",
     "RefusalChunk",
     "RefusalPart",
@@ -112,10 +131,13 @@ __all__ = [
     "UserMessage",
     "accumulate",
     "arguments_of",
+    "completion_body",
     "content_text",
+    "data_of",
     "decode_stream",
     "finish_reason_of",
     "image_of",
+    "leave_out_unsupported",
     "raise_truncated",
     "to_chunks",
     "token_count",
@@ -124,11 +146,13 @@ __all__ = [
 ]
 
 _MODULES = {
+    "completion_encoder": ("completion_body",),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
     "conversion": ("accumulate", "to_chunks"),
     "finish_reasons": ("finish_reason_of",),
     "handler": ("ChatHandler", "raise_truncated"),
-    "validation": ("arguments_of", "image_of", "validate_request"),
+    "support": ("TOOL_MEDIA", "leave_out_unsupported"),
+    "validation": ("arguments_of", "data_of", "image_of", "validate_request"),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

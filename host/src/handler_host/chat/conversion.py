@@ -8,6 +8,7 @@ from handler_host.chat.types import (
     ChatChunk,
     ChatResponse,
     FinishChunk,
+    IgnoredChunk,
     ModelChunk,
     ReasoningChunk,
     ReasoningPart,
@@ -30,10 +31,13 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
         match chunk:
             case FinishChunk():
                 response.finish_reason = chunk.reason
+                response.stop_sequence = chunk.stop_sequence
             case UsageChunk():
                 response.usage = chunk.usage
             case ModelChunk():
                 response.model = chunk.model
+            case IgnoredChunk():
+                response.ignored = [*(response.ignored or ()), *chunk.fields]
             case _:
                 builder.add(chunk)
     response.content = builder.parts()
@@ -44,19 +48,25 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
     """Yield a response as a stream of whole parts."""
     if response.model is not None:
         yield ModelChunk(model=response.model)
+    if response.ignored:
+        yield IgnoredChunk(fields=response.ignored)
     calls = 0
     for part in response.content:
         match part:
             case TextPart():
                 yield TextChunk(text=part.text)
             case ReasoningPart():
-                yield ReasoningChunk(text=part.text, signature=part.signature, encrypted=part.encrypted)
+                yield ReasoningChunk(
+                    text=part.text, signature=part.signature, encrypted=part.encrypted, format=part.format
+                )
             case RefusalPart():
                 yield RefusalChunk(text=part.text)
             case ToolCallPart():
-                yield ToolCallChunk(index=calls, id=part.id, name=part.name, arguments=part.arguments)
+                yield ToolCallChunk(
+                    index=calls, id=part.id, name=part.name, arguments=part.arguments, signature=part.signature
+                )
                 calls += 1
-    yield FinishChunk(reason=response.finish_reason)
+    yield FinishChunk(reason=response.finish_reason, stop_sequence=response.stop_sequence)
     if response.usage is not None:
         yield UsageChunk(usage=response.usage)
 
@@ -115,6 +125,7 @@ class _ContentBuilder:
         assert isinstance(part, ReasoningPart)
         part.signature = chunk.signature or part.signature
         part.encrypted = chunk.encrypted or part.encrypted
+        part.format = chunk.format or part.format
         self._closed = chunk.signature is not None or chunk.encrypted is not None
 
     def _add_call(self, chunk: ToolCallChunk) -> None:
@@ -126,4 +137,5 @@ class _ContentBuilder:
         assert isinstance(part, ToolCallPart)
         part.id = chunk.id or part.id
         part.name = chunk.name or part.name
+        part.signature = chunk.signature or part.signature
         self._strings[position].append(chunk.arguments)

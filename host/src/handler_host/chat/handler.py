@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import reprlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import aclosing
-from typing import NoReturn
+from typing import ClassVar, NoReturn
 
 from handler_host._internal.source_location import in_brackets, place_of
 from handler_host.chat.conversion import accumulate
 from handler_host.chat.stream_repair import StreamRepair
-from handler_host.chat.types import ChatChunk, ChatRequest, FinishChunk, FinishReason, TextChunk
+from handler_host.chat.support import leave_out_unsupported
+from handler_host.chat.types import ChatChunk, ChatRequest, FinishChunk, FinishReason, IgnoredChunk, TextChunk
 from handler_host.chat.validation import validate_request
 from handler_host.plugin.context import Context
 from handler_host.plugin.errors import UpstreamError
@@ -31,6 +32,12 @@ class ChatHandler:
     ``self.context`` is set before :meth:`open` runs.
     """
 
+    supports: ClassVar[Collection[str]] = frozenset()
+    """Optional fields that the handler uses, from :data:`handler_host.chat.support.OPTIONAL`; it gets no others."""
+    lacks: ClassVar[Collection[str]] = frozenset()
+    """Usual fields that the handler cannot use: hints of them are left out, others refused with the field's name."""
+    provider: ClassVar[str] = "this handler"
+    """Name of the provider in errors about such fields."""
     context: Context
 
     @hookimpl
@@ -63,14 +70,23 @@ class ChatHandler:
         """Run :meth:`stream`, and end it with a finish reason if it has none.
 
         Surrogate pairs that two chunks share are joined, and a tool call without an ID of its own gets one.
+        The fields that were left out come with the first chunk, not before it: until then the call can be retried,
+        and go to a fallback.
         """
         validate_request(request)
+        ignored = self.leave_out_unsupported(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
         finished = False
         repair = StreamRepair()
         async with aclosing(source) as items:  # type: ignore[type-var]
             async for item in items:
+                if isinstance(item, IgnoredChunk):
+                    ignored += item.fields
+                    continue
+                if ignored:
+                    yield IgnoredChunk(fields=list(dict.fromkeys(ignored)))
+                    ignored = []
                 if isinstance(item, str):
                     item = TextChunk(text=item)
                 if isinstance(item, ChatChunk):
@@ -82,8 +98,18 @@ class ChatHandler:
                     raise TypeError(f"stream{place} yielded {reprlib.repr(item)}; yield a str or a chunk")
         for chunk in repair.last():
             yield chunk
+        if ignored:
+            yield IgnoredChunk(fields=list(dict.fromkeys(ignored)))
         if not finished:
             yield FinishChunk(reason=self.on_missing_finish_reason())
+
+    def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
+        """Remove the fields that the handler lacks from ``request``, and return their names.
+
+        Raises ``InvalidInput`` for a field that must be refused. A handler whose fields depend on the request's model
+        overrides it.
+        """
+        return leave_out_unsupported(request, self.supports, self.lacks, provider=self.provider)
 
     def on_missing_finish_reason(self) -> FinishReason:
         """Return the finish reason of a stream that gave none: ``stop``.

@@ -14,61 +14,30 @@ from typing import Any, Literal
 
 import msgspec
 
+from handler_host.chat.parts import AudioData as AudioData
+from handler_host.chat.parts import AudioPart as AudioPart
+from handler_host.chat.parts import CacheControl as CacheControl
+from handler_host.chat.parts import Content as Content
+from handler_host.chat.parts import FilePart as FilePart
+from handler_host.chat.parts import FileUrl as FileUrl
+from handler_host.chat.parts import ImagePart as ImagePart
+from handler_host.chat.parts import ImageUrl as ImageUrl
+from handler_host.chat.parts import MediaPart as MediaPart
+from handler_host.chat.parts import Model as _Model
+from handler_host.chat.parts import ReasoningPart as ReasoningPart
+from handler_host.chat.parts import RefusalPart as RefusalPart
+from handler_host.chat.parts import ResponsePart as ResponsePart
+from handler_host.chat.parts import TextPart as TextPart
+from handler_host.chat.parts import ToolCallPart as ToolCallPart
+
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
+Unsupported = Literal["refuse", "ignore-hints", "ignore"]
+"""How to treat fields that a handler lacks; see :mod:`handler_host.chat.support`."""
 
 
-class _Model(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Base of the chat types: keyword arguments only; JSON leaves defaults out.
-
-    Tools and tool calls write them (``omit_defaults=False``): OpenAI refuses a tool without its ``type``.
-    """
-
-
-class ImageUrl(_Model, forbid_unknown_fields=True):
-    """An image by ``https:`` or ``data:`` URL."""
-
-    url: str
-    detail: Literal["auto", "low", "high"] | None = None
-
-
-class TextPart(_Model, tag_field="type", tag="text", forbid_unknown_fields=True):
-    """Text in a message or a response."""
-
-    text: str
-
-
-class ImagePart(_Model, tag_field="type", tag="image_url", forbid_unknown_fields=True):
-    """An image in a message."""
-
-    image_url: ImageUrl
-
-
-class ReasoningPart(_Model, tag_field="type", tag="reasoning"):
-    """Reasoning of the model."""
-
-    text: str = ""
-    signature: str | None = None
-    encrypted: str | None = None
-
-
-class RefusalPart(_Model, tag_field="type", tag="refusal"):
-    """A refusal of the model, in its own words."""
-
-    text: str
-
-
-class ToolCallPart(_Model, tag_field="type", tag="tool_call"):
-    """A tool call of the model; ``arguments`` is a JSON document."""
-
-    id: str
-    name: str
-    arguments: str
-
-
-ResponsePart = TextPart | ReasoningPart | RefusalPart | ToolCallPart
-
-
-Content = str | list[TextPart | ImagePart]
+def _function() -> Literal["function"]:
+    # A factory: JSON leaves plain defaults out, and OpenAI refuses a tool without its type.
+    return "function"
 
 
 class FunctionCall(_Model, forbid_unknown_fields=True):
@@ -78,12 +47,17 @@ class FunctionCall(_Model, forbid_unknown_fields=True):
     arguments: str
 
 
-class ToolCall(_Model, forbid_unknown_fields=True, omit_defaults=False):
-    """A tool call that the model made, in a message of the history."""
+class ToolCall(_Model, forbid_unknown_fields=True):
+    """A tool call that the model made, in a message of the history.
+
+    ``signature`` is opaque data of the provider (Gemini's thought signature), as in :class:`ToolCallChunk`.
+    """
 
     id: str
     function: FunctionCall
-    type: Literal["function"] = "function"
+    type: Literal["function"] = msgspec.field(default_factory=_function)
+    signature: str | None = None
+    cache_control: CacheControl | None = None
 
 
 class SystemMessage(_Model, tag_field="role", tag="system", forbid_unknown_fields=True):
@@ -91,26 +65,30 @@ class SystemMessage(_Model, tag_field="role", tag="system", forbid_unknown_field
 
     content: str | list[TextPart]
     name: str | None = None
+    cache_control: CacheControl | None = None
 
 
 class UserMessage(_Model, tag_field="role", tag="user", forbid_unknown_fields=True):
-    """Text and images of the user."""
+    """Text, images, documents and recordings of the user."""
 
     content: Content
     name: str | None = None
+    cache_control: CacheControl | None = None
 
 
 class AssistantMessage(_Model, tag_field="role", tag="assistant", forbid_unknown_fields=True):
     """An earlier response of the model; ``content`` may be None if the model called tools or refused.
 
-    ``content`` takes the parts of a :class:`ChatResponse` as they are. Refusals and tool calls among them move to their
-    own fields, and reasoning is left out: handlers cannot send it back.
+    ``content`` takes the parts of a :class:`ChatResponse` as they are: reasoning, refusals and tool calls among them
+    move to their own fields.
     """
 
     content: str | Sequence[ResponsePart] | None = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
     name: str | None = None
+    reasoning: list[ReasoningPart] | None = None
+    cache_control: CacheControl | None = None
 
     def __post_init__(self) -> None:
         """Distribute the parts of a response."""
@@ -119,17 +97,25 @@ class AssistantMessage(_Model, tag_field="role", tag="assistant", forbid_unknown
             return
         calls = _tool_calls(parts)
         refusal = _joined(parts, RefusalPart)
+        reasoning = [part for part in parts if isinstance(part, ReasoningPart)]
         texts = [part for part in parts if isinstance(part, TextPart)]
         self.content = texts or (None if calls or refusal else "")
         self.tool_calls = [*(self.tool_calls or ()), *calls] or None
+        self.reasoning = [*(self.reasoning or ()), *reasoning] or None
         self.refusal = refusal if self.refusal is None else self.refusal
 
 
 class ToolMessage(_Model, tag_field="role", tag="tool", forbid_unknown_fields=True):
-    """The result of a tool call."""
+    """The result of a tool call: text, and images and documents if the handler takes them here.
 
-    content: str | list[TextPart]
+    The base class moves images and documents to the user message after the results, unless the handler supports
+    ``tool_media``.
+    """
+
+    content: str | list[TextPart | ImagePart | FilePart]
     tool_call_id: str
+    is_error: bool | None = None
+    cache_control: CacheControl | None = None
 
 
 Message = SystemMessage | UserMessage | AssistantMessage | ToolMessage
@@ -144,11 +130,12 @@ class FunctionSpec(_Model, forbid_unknown_fields=True):
     strict: bool | None = None
 
 
-class Tool(_Model, forbid_unknown_fields=True, omit_defaults=False):
+class Tool(_Model, forbid_unknown_fields=True):
     """A tool that the model may use."""
 
     function: FunctionSpec
-    type: Literal["function"] = "function"
+    type: Literal["function"] = msgspec.field(default_factory=_function)
+    cache_control: CacheControl | None = None
 
 
 class NamedFunction(_Model, forbid_unknown_fields=True):
@@ -157,11 +144,11 @@ class NamedFunction(_Model, forbid_unknown_fields=True):
     name: str
 
 
-class NamedToolChoice(_Model, forbid_unknown_fields=True, omit_defaults=False):
+class NamedToolChoice(_Model, forbid_unknown_fields=True):
     """A function that the model must call."""
 
     function: NamedFunction
-    type: Literal["function"] = "function"
+    type: Literal["function"] = msgspec.field(default_factory=_function)
 
 
 class JsonSchema(_Model, forbid_unknown_fields=True):
@@ -187,8 +174,30 @@ class JsonSchemaFormat(_Model, tag_field="type", tag="json_schema", forbid_unkno
     json_schema: JsonSchema
 
 
+class ReasoningOptions(_Model, forbid_unknown_fields=True):
+    """How much the model reasons, and whether the response shows it.
+
+    ``effort`` is ``none``, ``minimal``, ``low``, ``medium``, ``high``, ``xhigh`` or a provider's own word;
+    ``budget_tokens`` is the limit in tokens, -1 if the model decides, 0 for no reasoning. ``summary`` is ``auto``,
+    ``concise`` or ``detailed``, or None if the client does not want the reasoning.
+    """
+
+    effort: str | None = None
+    budget_tokens: int | None = None
+    summary: str | None = None
+
+    @property
+    def is_off(self) -> bool:
+        """Whether the client wants no reasoning."""
+        return self.effort == "none" or self.budget_tokens == 0
+
+
 class ChatRequest(_Model, forbid_unknown_fields=True):
-    """A request for the next turn of a chat; the handler chooses the model if ``model`` is None."""
+    """A request for the next turn of a chat; the handler chooses the model if ``model`` is None.
+
+    The fields up to ``user`` are those that each handler gets. The others reach a handler only if its ``supports``
+    names them (:mod:`handler_host.chat.support`); ``unsupported`` says how to treat them otherwise.
+    """
 
     messages: list[Message]
     model: str | None = None
@@ -204,6 +213,16 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
     user: str | None = None
+    reasoning: ReasoningOptions | None = None
+    verbosity: str | None = None
+    top_k: int | None = None
+    logit_bias: dict[str, float] | None = None
+    max_completion_tokens: int | None = None
+    """The value of ``max_tokens`` under OpenAI's newer name, if the client used that."""
+    cache_control: CacheControl | None = None
+    prompt_cache_key: str | None = None
+    service_tier: str | None = None
+    unsupported: Unsupported | None = None
 
     def last_text(self) -> str:
         """Return the text of the last user message, or an empty string."""
@@ -217,8 +236,15 @@ class Usage(_Model):
     """Token counts of one response, as the provider reports them."""
 
     prompt_tokens: int = 0
+    """All input tokens, with those of the cache."""
     completion_tokens: int = 0
+    """All output tokens, with those of the reasoning."""
     total_tokens: int = 0
+    cached_tokens: int = 0
+    """Input tokens read from the provider's cache."""
+    cache_write_tokens: int = 0
+    """Input tokens written to the provider's cache."""
+    reasoning_tokens: int = 0
 
 
 class TokenCount(_Model, omit_defaults=False):
@@ -240,12 +266,13 @@ class TextChunk(_Chunk, tag="text"):
 class ReasoningChunk(_Chunk, tag="reasoning"):
     """The next part of the model's reasoning; adjacent ones make one :class:`ReasoningPart`.
 
-    ``signature`` and ``encrypted`` are opaque data of the provider, and each ends its part.
+    ``signature`` and ``encrypted`` are opaque data of the provider ``format``, and each ends its part.
     """
 
     text: str = ""
     signature: str | None = None
     encrypted: str | None = None
+    format: str | None = None
 
 
 class RefusalChunk(_Chunk, tag="refusal"):
@@ -261,6 +288,7 @@ class ToolCallChunk(_Chunk, tag="tool_call"):
     id: str | None = None
     name: str | None = None
     arguments: str = ""
+    signature: str | None = None
 
 
 class ModelChunk(_Chunk, tag="model"):
@@ -273,6 +301,17 @@ class FinishChunk(_Chunk, tag="finish"):
     """The reason why the model stopped; no content follows it, and a stream has exactly one."""
 
     reason: FinishReason
+    stop_sequence: str | None = None
+    """The stop sequence that the model wrote, if the provider names it."""
+
+
+class IgnoredChunk(_Chunk, tag="ignored"):
+    """Fields of the request that the handler has left out, as paths with ``[]`` for an index.
+
+    A stream may yield it before its content: clients receive the names in the header ``X-Ignored-Fields``.
+    """
+
+    fields: list[str]
 
 
 class UsageChunk(_Chunk, tag="usage"):
@@ -281,7 +320,9 @@ class UsageChunk(_Chunk, tag="usage"):
     usage: Usage
 
 
-ChatChunk = TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk | ModelChunk | FinishChunk | UsageChunk
+ChatChunk = (
+    TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk | ModelChunk | FinishChunk | UsageChunk | IgnoredChunk
+)
 """One item of a chat's stream. Consumers must skip kinds and fields that they do not know."""
 
 
@@ -295,6 +336,9 @@ class ChatResponse(_Model):
     finish_reason: FinishReason
     usage: Usage | None
     model: str | None = None
+    stop_sequence: str | None = None
+    ignored: list[str] | None = None
+    """Fields of the request that the handler has left out."""
 
     @property
     def text(self) -> str | None:
@@ -319,14 +363,14 @@ def _joined(parts: Iterable[ResponsePart], kind: type[TextPart | RefusalPart]) -
 
 def _tool_calls(parts: Iterable[ResponsePart]) -> list[ToolCall]:
     return [
-        ToolCall(id=part.id, function=FunctionCall(name=part.name, arguments=part.arguments))
+        ToolCall(id=part.id, function=FunctionCall(name=part.name, arguments=part.arguments), signature=part.signature)
         for part in parts
         if isinstance(part, ToolCallPart)
     ]
 
 
-def content_text(content: str | Sequence[TextPart | ImagePart | ResponsePart] | None) -> str:
-    """Return the text in a message's content, without its images."""
+def content_text(content: str | Sequence[TextPart | MediaPart | ResponsePart] | None) -> str:
+    """Return the text in a message's content, without its images and documents."""
     if content is None or isinstance(content, str):
         return content or ""
     return "".join(part.text for part in content if isinstance(part, TextPart))

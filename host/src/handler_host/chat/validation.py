@@ -19,6 +19,7 @@ from handler_host._internal.field_path import FieldPath, shorten
 from handler_host.chat.types import (
     AssistantMessage,
     ChatRequest,
+    FilePart,
     ImagePart,
     JsonSchemaFormat,
     Message,
@@ -36,7 +37,8 @@ SIGNATURES: dict[str, re.Pattern[bytes]] = {
     "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
 """First bytes of the image types that all providers take."""
-_DATA_URL = re.compile(r"data:(?P<kind>image/[\w.+-]+)(?P<options>(?:;[^;,]*)*),")
+_IMAGE_URL = re.compile(r"data:(?P<kind>image/[\w.+-]+)(?P<options>(?:;[^;,]*)*),")
+_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)(?P<options>(?:;[^;,]*)*),")
 
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
@@ -58,10 +60,12 @@ def validate_request(request: ChatRequest) -> None:
         _refuse("messages", "must have at least one message")
     _check_order(request.messages)
     for number, message in enumerate(request.messages):
-        if isinstance(message, UserMessage) and isinstance(message.content, list):
+        if isinstance(message, UserMessage | ToolMessage) and isinstance(message.content, list):
             for index, part in enumerate(message.content):
                 if isinstance(part, ImagePart):
                     _check_image(part.image_url.url, f"messages[{number}].content[{index}].image_url.url")
+                elif isinstance(part, FilePart):
+                    _check_file(part.file.url, f"messages[{number}].content[{index}].file.url")
     if request.max_tokens is not None and request.max_tokens < 1:
         _refuse("max_tokens", "must be at least 1")
     _check_tools(request)
@@ -71,9 +75,21 @@ def validate_request(request: ChatRequest) -> None:
 
 def image_of(url: str, field: str) -> tuple[str, bytes]:
     """Return media type and data of an image's ``data:`` URL; raises ``InvalidInput`` for any other URL."""
-    match = _DATA_URL.match(url)
+    match = _IMAGE_URL.match(url)
     if match is None:
         _refuse(field, "not a data: URL of an image (data:image/png;base64,...)")
+    return _decode(url, match, field, "image")
+
+
+def data_of(url: str, field: str) -> tuple[str, bytes]:
+    """Return media type and data of a document's ``data:`` URL; raises ``InvalidInput`` for any other URL."""
+    match = _DATA_URL.match(url)
+    if match is None:
+        _refuse(field, "not a data: URL of a document (data:application/pdf;base64,...)")
+    return _decode(url, match, field, "document")
+
+
+def _decode(url: str, match: re.Match[str], field: str, noun: str) -> tuple[str, bytes]:
     encoded = url[match.end() :]
     try:
         if "base64" in match["options"].split(";"):
@@ -83,7 +99,7 @@ def image_of(url: str, field: str) -> tuple[str, bytes]:
     except (binascii.Error, ValueError) as error:
         _refuse(field, f"invalid base64: {error}")
     if not data:
-        _refuse(field, "the image has no data")
+        _refuse(field, f"the {noun} has no data")
     return match["kind"], data
 
 
@@ -163,6 +179,14 @@ def _check_image(url: str, field: str) -> None:
     # An image of another one of these types passes: some providers check the declared type, and some do not.
     if kind in SIGNATURES and not any(signature.match(data) for signature in SIGNATURES.values()):
         _refuse(field, f"not a valid image (declared as {kind})")
+
+
+def _check_file(url: str, field: str) -> None:
+    if url.startswith(("https://", "http://")):
+        return
+    if not url.startswith("data:"):
+        _refuse(field, "must be an https: or data: URL")
+    data_of(url, field)
 
 
 def _check_tools(request: ChatRequest) -> None:

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Timeout
 
 Isolation = Literal["process", "exec", "inline"]
+Unsupported = Literal["refuse", "ignore-hints", "ignore"]
 
 
 class HandlerPolicy(Section, frozen=True, kw_only=True):
@@ -72,6 +73,13 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     In this order; see [Fallback](#fallback).
 
     Example: ``["gpt_b", "gpt_e"]``
+    """
+    unsupported: Unsupported = "ignore-hints"
+    """Treatment of chat fields that the host or the handler lacks.
+
+    ``refuse``: 400 for each. ``ignore-hints``: leave out hints, and name them in ``X-Ignored-Fields``; 400 for
+    demands ([both](unsupported-fields.md)). ``ignore``: leave out both. The choice of a key, and that of the request
+    in ``X-Unsupported-Fields``, come first.
     """
     lean: Literal["auto", "off", "force"] = "auto"
     """``auto``: defer imports of the packages that the plugin lists, in checked versions.

@@ -54,6 +54,14 @@ class Dispatcher:
         """Return the deadline of a request that starts now, on the clock of ``time.monotonic``."""
         return time.monotonic() + self._timeout_s
 
+    def unsupported_of(self, find_handler: Callable[[], str]) -> str:
+        """Return how a handler's requests treat unsupported fields; the handler is found only if it matters."""
+        config = self._supervisor.config
+        if any("unsupported" in keys for keys in config.handlers.values()):
+            keys = config.handlers.get(find_handler(), {})
+            return str(keys.get("unsupported", config.defaults.unsupported))
+        return config.defaults.unsupported
+
     def run(self, request: Request) -> Awaitable[bytes]:
         """Return the whole response as JSON; raises the :class:`HostError` of a refusal or failure."""
         return self._with_fallback(self._run_once, request)

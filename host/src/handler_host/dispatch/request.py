@@ -16,6 +16,10 @@ class Consumer(Protocol):
     def name(self) -> str:
         """Name of the key in metrics and errors."""
 
+    @property
+    def unsupported(self) -> str | None:
+        """How chats of this key treat unsupported fields; None: as the handler's configuration says."""
+
     def allows(self, handler: str) -> bool:
         """Return whether the consumer may use this handler."""
 

@@ -6,8 +6,9 @@ import itertools
 import secrets
 import string
 import time
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import ContextVar
+from urllib.parse import quote
 
 from aiohttp import web
 from multidict import istr
@@ -19,6 +20,12 @@ from handler_host.telemetry.failures import FailureText, describe_failure
 REQUEST_ID = istr("X-Request-ID")
 HANDLER = istr("X-Handler")
 SERVER_TIMING = istr("Server-Timing")
+IGNORED_FIELDS = istr("X-Ignored-Fields")
+
+MAX_IGNORED_FIELDS = 32
+"""Most names in the header of the ignored fields; ``...`` stands for the rest."""
+MAX_FIELD_LENGTH = 100
+"""Longest name there."""
 
 MAX_ID_LENGTH = 128
 """Longest request ID that is taken over from a client."""
@@ -38,6 +45,7 @@ class RequestContext:
         *("_call_started_at", "_failed_s", "_failures", "_received_at", "_started_at"),
         *("activate_s", "consumer", "error_body", "failure", "first_chunk_s", "handler", "model"),
         *(
+            "ignored_fields",
             "on_end",
             "operator",
             "origin",
@@ -83,6 +91,8 @@ class RequestContext:
         """From the start of the call to the first chunk of a stream."""
         self._failures: list[FailureText] | None = None
         self._received_at = time.monotonic()
+        self.ignored_fields: Sequence[str] = ()
+        """Fields of the request that were left out, as paths with ``[]`` for an index."""
         self._started_at = 0.0
         self._failed_s = 0.0
         self._call_started_at: float | None = None
@@ -143,6 +153,8 @@ class RequestContext:
         headers[REQUEST_ID] = self.request_id
         if self.request_id_header is not None:
             headers[self.request_id_header] = self.request_id
+        if self.ignored_fields:
+            headers[IGNORED_FIELDS] = _field_list(self.ignored_fields)
         if self.handler is None:
             return
         headers[HANDLER] = self.handler
@@ -181,3 +193,9 @@ def new_request_id() -> str:
 def _is_valid_id(request_id: str) -> bool:
     """Return whether a client's ID may stand in headers and in the log."""
     return 0 < len(request_id) <= MAX_ID_LENGTH and _ALLOWED.issuperset(request_id)
+
+
+def _field_list(names: Sequence[str]) -> str:
+    """Return the names as the value of a header: unknown ones are the client's own text, and may be of any length."""
+    listed = [quote(name[:MAX_FIELD_LENGTH], safe="[]._-") for name in names[:MAX_IGNORED_FIELDS]]
+    return ", ".join([*listed, "..."] if len(names) > MAX_IGNORED_FIELDS else listed)

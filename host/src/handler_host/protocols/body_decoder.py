@@ -1,19 +1,22 @@
 """Body decoder: decodes the body of a protocol's route into a declared type; errors have the path to the field. Pure.
 
-Fields that ask for an unsupported feature are refused by name, not ignored: a client that sets ``n`` or ``logprobs``
-relies on them.
+Fields that the type does not know are left out or refused, by the protocol's table
+(:mod:`handler_host.protocols.fields`).
 """
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Collection, Mapping
-from typing import Any, Generic, TypeVar
+from collections.abc import Mapping
+from typing import Generic, TypeVar
 
 import msgspec
 
 from handler_host.http.body import invalid_json
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.fields import PROVIDER_TOOL, UNKNOWN, Field, IgnoredFields
+from handler_host.protocols.pruning import Pruner, Skip
 
 Body = TypeVar("Body", bound=msgspec.Struct)
 
@@ -26,63 +29,66 @@ class BodyDecoder(Generic[Body]):
 
     Args:
         type: Type of the body; it forbids unknown fields.
-        ignored: Fields that are accepted without effect, because they do not change a response.
-        neutral: Unsupported fields, with the values (beside null) that do not ask for the feature.
-        remedies: Remedies for such fields.
-        choices: Valid words of a field, by its path without indices.
+        fields: Table of the fields that the type does not have, by their path with ``[]`` for an index.
+        skips: Elements of lists that are left out, by the path of the elements; the type of these allows None.
+        choices: Valid words of a field, by its path with ``[]`` for an index.
     """
 
     def __init__(
         self,
         type: type[Body],
         *,
-        ignored: Collection[str] = (),
-        neutral: Mapping[str, tuple[Any, ...]] | None = None,
-        remedies: Mapping[str, str] | None = None,
+        fields: Mapping[str, Field] | None = None,
+        skips: Mapping[str, Skip] | None = None,
         choices: Mapping[str, str] | None = None,
     ) -> None:
         self._type = type
         self._decoder = msgspec.json.Decoder(type)
-        self._ignored = ignored
-        self._neutral = neutral or {}
-        self._remedies = remedies or {}
+        self._fields = fields or {}
+        self._skips = skips
         self._choices = choices or {}
 
-    def decode(self, body: bytes) -> Body:
-        """Decode ``body``; raises ``InvalidInput`` with the path to the field."""
+    def decode(self, body: bytes, ignored: IgnoredFields | None = None) -> Body:
+        """Decode ``body``, and note the fields that are left out in ``ignored``.
+
+        Raises ``InvalidInput`` with the path to the field.
+        """
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            return self._decode_leniently(body, error)
+            return self._decode_leniently(body, error, ignored if ignored is not None else IgnoredFields())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
 
-    def _decode_leniently(self, body: bytes, strict_error: msgspec.ValidationError) -> Body:
-        """Decode a body with unknown fields; ``strict_error`` is the error of the strict decoder."""
+    def decode_strictly(self, body: bytes) -> Body | None:
+        """Decode ``body``, or return None if it has unknown or invalid fields; raises ``InvalidInput`` if not JSON."""
         try:
-            fields = msgspec.json.decode(body)
+            return self._decoder.decode(body)
+        except msgspec.ValidationError:
+            return None
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
-        if not isinstance(fields, dict):
-            raise self._invalid(strict_error) from None
-        known = {field.encode_name for field in msgspec.structs.fields(self._type)}
-        for name in [name for name in fields if name not in known]:
-            self._refuse(name, fields.pop(name), known)
+
+    def _decode_leniently(self, body: bytes, strict_error: msgspec.ValidationError, ignored: IgnoredFields) -> Body:
+        """Decode a body with unknown fields; ``strict_error`` is the error of the strict decoder."""
         try:
-            return msgspec.convert(fields, self._type)
+            content = msgspec.json.decode(body)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise invalid_json(error) from None
+        if not isinstance(content, dict):
+            raise self._invalid(strict_error) from None
+        for pruned in self._pruner.prune(content):
+            field = self._fields.get(pruned.name, UNKNOWN if pruned.known is not None else PROVIDER_TOOL)
+            if field.asks(pruned.value):
+                ignored.leave_out(field, pruned.name, pruned.place, pruned.known or ())
+        try:
+            return msgspec.convert(content, self._type)
         except msgspec.ValidationError as error:
             raise self._invalid(error) from None
 
-    def _refuse(self, name: str, value: object, known: Collection[str]) -> None:
-        """Raise ``InvalidInput`` for an unknown field, unless it has no effect."""
-        if name in self._ignored:
-            return
-        if name not in self._neutral:
-            raise InvalidInput(f"unknown field {name!r}{_suggestion(name, known)}", param=name)
-        if value is None or value in self._neutral[name]:
-            return
-        remedy = f": {self._remedies[name]}" if name in self._remedies else "; leave it out"
-        raise InvalidInput(f"{name} is not supported{remedy}", param=name)
+    @functools.cached_property
+    def _pruner(self) -> Pruner:
+        return Pruner(self._type, self._skips)
 
     def _invalid(self, error: msgspec.ValidationError) -> InvalidInput:
         """Return msgspec's error with the path as clients write it: ``messages[0].role``."""
@@ -99,13 +105,6 @@ class BodyDecoder(Generic[Body]):
         if text.startswith("invalid ") and choices is not None:
             text += f"; it must be {choices}"
         return InvalidInput(f"{path or 'the body'}: {text}", param=path or None)
-
-
-def _suggestion(name: str, known: Collection[str]) -> str:
-    from handler_host._internal.suggestions import nearest  # needed only for mistakes
-
-    similar = nearest(name, known)
-    return f"; did you mean {similar!r}?" if similar is not None else "; leave it out"
 
 
 def _inside(path: str, quoted: str) -> str:

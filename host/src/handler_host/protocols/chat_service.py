@@ -7,11 +7,14 @@ client reaches any handler.
 from __future__ import annotations
 
 import functools
+import logging
 import typing
+from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
 
 import msgspec
 from aiohttp import web
+from multidict import istr
 
 from handler_host.catalog.catalog_entry import ProblemState
 from handler_host.config.model_aliases import ModelTarget
@@ -24,10 +27,19 @@ from handler_host.http.errors import to_host_error
 from handler_host.http.request_context import RequestContext
 from handler_host.http.sse import SseResponse
 from handler_host.lifecycle.reports import HandlerStatus
-from handler_host.plugin.errors import HandlerFault, HostError, ModelNotFound, UnknownHandler, UnknownOperation
+from handler_host.plugin.errors import (
+    HandlerFault,
+    HostError,
+    InvalidInput,
+    ModelNotFound,
+    UnknownHandler,
+    UnknownOperation,
+)
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
+    from handler_host.protocols.fields import IgnoredFields
+    from handler_host.protocols.translated_request import TranslatedRequest
 
 CHAT = "chat"
 """Operation that responds to chats."""
@@ -35,11 +47,21 @@ COUNT_TOKENS = "count_tokens"
 """Operation that counts the tokens of a chat request; optional."""
 MAX_MODEL = 100
 """Characters of the model's name in log and failure records."""
+UNSUPPORTED_FIELDS = istr("X-Unsupported-Fields")
+"""Header with the client's choice for fields that the host or the handler lacks."""
+DEFAULT_MODE = "ignore-hints"
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
 T = TypeVar("T")
 
+log = logging.getLogger(__name__)
 _encode = msgspec.json.encode
+
+
+class _Named(msgspec.Struct):
+    """Body of which only the model is needed."""
+
+    model: str = ""
 
 
 class _Decoders:
@@ -51,6 +73,8 @@ class _Decoders:
         self.chunk: msgspec.json.Decoder[types.ChatChunk] = msgspec.json.Decoder(types.ChatChunk)
         self.model_chunk = types.ModelChunk
         self.usage_chunk = types.UsageChunk
+        self.ignored_chunk = types.IgnoredChunk
+        self.modes: tuple[str, ...] = typing.get_args(types.Unsupported)
         self.response = msgspec.json.Decoder(types.ChatResponse)
         self.count = msgspec.json.Decoder(types.TokenCount)
 
@@ -133,8 +157,32 @@ class ChatService:
             raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
         return ListedModel(name, status, target.model or status.default_model)
 
-    async def respond(self, model: str, request: chat.ChatRequest) -> chat.ChatResponse:
-        """Return the whole response of a model's handler."""
+    def field_policy(self, http_request: web.Request, model: str | None = None) -> Callable[[bytes], IgnoredFields]:
+        """Return a function from a body to the sink for its ignored fields, with the choice that applies to them.
+
+        That is the choice of the request's header, else of its consumer, else of the handler; ``model`` is read from
+        the body if it is None. Raises ``InvalidInput`` for an invalid header.
+        """
+        from handler_host.protocols.fields import IgnoredFields
+
+        modes = _decoders().modes
+        choice = http_request.headers.get(UNSUPPORTED_FIELDS)
+        if choice is not None and choice not in modes:
+            raise InvalidInput(
+                f"{UNSUPPORTED_FIELDS}: {choice[:50]!r} must be {' or '.join(modes)}", param=UNSUPPORTED_FIELDS
+            )
+        consumer = request_context.current.get().consumer
+        choice = choice or (consumer.unsupported if consumer is not None else None)
+
+        def mode_of(body: bytes) -> str:
+            return choice or self._dispatcher.unsupported_of(
+                lambda: self._names.resolve(_model_of(body) if model is None else model).handler
+            )
+
+        return lambda body: IgnoredFields(typing.cast("chat.Unsupported", mode_of(body)))
+
+    async def respond(self, model: str, request: TranslatedRequest) -> chat.ChatResponse:
+        """Return the whole response of a model's handler; an error names the field as the client does."""
         context = request_context.current.get()
         context.model = model[:MAX_MODEL]
         target = self._names.resolve(model)
@@ -143,14 +191,18 @@ class ChatService:
             data = await self._dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, target, error) from None
+        except InvalidInput as error:
+            raise request.with_client_path(error) from None
         response = _decode(_decoders().response, data)
         if response.usage is not None:
             context.tokens = response.usage.prompt_tokens, response.usage.completion_tokens
+        if response.ignored:
+            _note_ignored(context, request, response.ignored)
         if not response.model and context.handler != dispatch.handler:
             response.model = context.handler  # a fallback, which has not named its model
         return response
 
-    async def count(self, model: str, request: chat.ChatRequest) -> chat.TokenCount:
+    async def count(self, model: str, request: TranslatedRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
         context = request_context.current.get()
         context.model = model[:MAX_MODEL]
@@ -159,13 +211,15 @@ class ChatService:
             data = await self._dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
         except UnknownHandler as error:
             raise self._not_found(model, target, error) from None
+        except InvalidInput as error:
+            raise request.with_client_path(error) from None
         return _decode(_decoders().count, data)
 
     async def stream(
         self,
         http_request: web.Request,
         model: str,
-        request: chat.ChatRequest,
+        request: TranslatedRequest,
         encoder: StreamEncoder,
         response_class: type[SseResponse] = SseResponse,
     ) -> web.StreamResponse:
@@ -179,17 +233,20 @@ class ChatService:
         dispatch = self._dispatch(context, target, CHAT, request)
         try:
             async with self._dispatcher.stream(dispatch) as stream:
-                chunks = stream.chunks
                 # Before the head is sent: an error of the translation gets its status, too.
-                events = _events(
-                    encoder, chunks, context, context.handler if context.handler != dispatch.handler else None
-                )
+                first = _decode_chunks(stream.chunks, context)
+                if first and isinstance(first[0], _decoders().ignored_chunk):
+                    _note_ignored(context, request, first[0].fields)
+                if context.handler is not None and context.handler != dispatch.handler:
+                    first.insert(0, _decoders().model_chunk(model=context.handler))  # in case it names no model itself
+                events = _events(encoder, first)
                 async with response_class(http_request, context) as response:
                     try:
+                        chunks = stream.chunks
                         while chunks:
                             await response.send_events(events)
                             chunks = await stream.read_chunks()
-                            events = _events(encoder, chunks, context)
+                            events = _events(encoder, _decode_chunks(chunks, context))
                         await response.send_events(encoder.last())
                     except ConnectionError:
                         raise  # the client has gone
@@ -202,15 +259,20 @@ class ChatService:
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self._not_found(model, target, error) from None
+        except InvalidInput as error:
+            raise request.with_client_path(error) from None
 
     def _dispatch(
-        self, context: RequestContext, target: ModelTarget, operation: str, request: chat.ChatRequest
+        self, context: RequestContext, target: ModelTarget, operation: str, request: TranslatedRequest
     ) -> Request:
-        request.model = target.model  # [models] may have another one than the name of the client's request
+        context.ignored_fields = request.ignored.names
+        if request.ignored.mode != DEFAULT_MODE:
+            request.chat.unsupported = request.ignored.mode
+        request.chat.model = target.model  # [models] may have another one than the name of the client's request
         return Request(
             handler=target.handler,
             operation=operation,
-            body=_encode(request),
+            body=_encode(request.chat),
             caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
         )
@@ -227,10 +289,23 @@ class ChatService:
         return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
 
 
-def _events(
-    encoder: StreamEncoder, chunks: list[bytes], context: RequestContext, fallback: str | None = None
-) -> list[bytes]:
-    """Return the events of the chunks; ``fallback`` is the handler that responds in place of the requested one."""
+def _model_of(body: bytes) -> str:
+    """Return the model that a body names, or an empty string for an invalid body: its decoder has the error."""
+    try:
+        return msgspec.json.decode(body, type=_Named).model
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return ""
+
+
+def _note_ignored(context: RequestContext, request: TranslatedRequest, fields: list[str]) -> None:
+    """Note the fields that the handler has left out, for the response's head."""
+    request.ignore(fields)
+    context.ignored_fields = request.ignored.names
+    log.debug("fields ignored", extra={"fields": {"names": request.ignored.names, "request_id": context.request_id}})
+
+
+def _decode_chunks(chunks: list[bytes], context: RequestContext) -> list[chat.ChatChunk]:
+    """Return the chunks of a stream; the token counts among them go to ``context``."""
     decoders = _decoders()
     decode = decoders.chunk.decode
     try:
@@ -240,9 +315,11 @@ def _events(
     for chunk in decoded:
         if type(chunk) is decoders.usage_chunk:
             context.tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-    if fallback is not None:
-        decoded.insert(0, decoders.model_chunk(model=fallback))  # in case it names no model itself
-    return [event for chunk in decoded for event in encoder.events(chunk)]
+    return decoded
+
+
+def _events(encoder: StreamEncoder, chunks: list[chat.ChatChunk]) -> list[bytes]:
+    return [event for chunk in chunks for event in encoder.events(chunk)]
 
 
 def _decode(decoder: msgspec.json.Decoder[T], data: bytes) -> T:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.fields import IgnoredFields
 
 
 class TranslatedRequest(msgspec.Struct, frozen=True):
@@ -21,6 +22,8 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
     """The path of each tool in the client's request."""
     names: Mapping[str, str]
     """The client's names of fields with another name; those inside of a tool without the tool's number."""
+    ignored: IgnoredFields = msgspec.field(default_factory=IgnoredFields)
+    """Fields of the client's request that were left out."""
 
     def with_client_path(self, error: InvalidInput) -> InvalidInput:
         """Return the error of a handler with the client's own path to the field."""
@@ -29,6 +32,10 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
         if path == param:
             return error
         return InvalidInput(error.message.replace(param, path), param=path, details=error.details)
+
+    def ignore(self, fields: Iterable[str]) -> None:
+        """Note the fields of the chat that the handler has left out, under the client's names."""
+        self.ignored.add([self._client_name(name) for name in fields])
 
     def _client_path(self, param: str) -> str:
         match = re.match(r"(messages|tools)\[(\d+)\]", param)

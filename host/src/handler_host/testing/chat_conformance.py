@@ -27,6 +27,7 @@ LOOK = {
         "parameters": {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]},
     },
 }
+WAIT = {"type": "function", "function": {"name": "wait", "description": "Wait a moment."}}
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 FIELDS: Mapping[str, Mapping[str, Any]] = {
     "temperature": {"temperature": 0.5},
@@ -36,7 +37,7 @@ FIELDS: Mapping[str, Mapping[str, Any]] = {
     "seed": {"seed": 11},
     "tools": {"tools": [LOOK]},
     "tool_choice": {"tools": [LOOK], "tool_choice": "required"},
-    "parallel_tool_calls": {"tools": [LOOK], "parallel_tool_calls": False},
+    "parallel_tool_calls": {"tools": [LOOK, WAIT], "parallel_tool_calls": False},
     "response_format": {"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": SCHEMA}}},
     "presence_penalty": {"presence_penalty": 0.5},
     "frequency_penalty": {"frequency_penalty": 0.5},
@@ -139,7 +140,9 @@ class ChatConformanceV1(ProviderConformance):
         """The handler sends it, refuses it with a 400 that names it, or documents that it has no effect."""
         request = FIELDS[field]
         if self.refuses & {field, *request}:
-            error = self.worker.error_of("chat", {"messages": [{"role": "user", "content": "Hi"}], **request})
+            messages = [{"role": "user", "content": "Hi"}]
+            # Hints are left out, and named in the response, unless the request asks for a refusal.
+            error = self.worker.error_of("chat", {"messages": messages, "unsupported": "refuse", **request})
             assert_refused(error, field, *request)
             return
         self._respond_with(Reply(('{"city": ', '"Paris"}')))

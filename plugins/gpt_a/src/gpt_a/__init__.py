@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import msgspec
-
+from gpt_a.requests import request_body
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
     CompletionDecoder,
     FinishReason,
+    IgnoredChunk,
     decode_stream,
     raise_truncated,
 )
@@ -40,6 +40,13 @@ class GptA(ChatHandler):
     its own defaults.
     """
 
+    supports = frozenset(
+        {
+            *("logit_bias", "max_completion_tokens", "messages[].content[].file", "messages[].content[].input_audio"),
+            *("messages[].tool_calls[].signature", "prompt_cache_key", "reasoning", "service_tier", "verbosity"),
+        }
+    )
+    provider = "OpenAI's chat completions"
     key_variable: ClassVar[str] = "OPENAI_API_KEY"
     """The declared secret with the provider's key."""
     _client: AsyncOpenAI
@@ -70,8 +77,12 @@ class GptA(ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Send the request, and yield the chunks of the response."""
-        body = msgspec.to_builtins(request)
-        body["model"] = request.model or self.context.config["model"]
+        config = self.context.config
+        body, ignored = request_body(
+            request, request.model or config["model"], is_openai=config.get("base_url") is None
+        )
+        if ignored:
+            yield IgnoredChunk(fields=ignored)
         deadline = call.deadline if call is not None else None
         async for chunk in retry_stream(lambda: self._attempt(body), self._retries, deadline=deadline):
             yield chunk

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Any
 from gpt_b.events import EventDecoder
 from gpt_b.requests import headers_for, message_body, prompt_body
 from handler_host.chat import (
+    TOOL_MEDIA,
     ChatChunk,
     ChatHandler,
     ChatRequest,
     FinishReason,
+    IgnoredChunk,
     TokenCount,
     decode_stream,
     raise_truncated,
@@ -41,6 +43,14 @@ if TYPE_CHECKING:
 class GptB(ChatHandler):
     """``[handlers.gpt_b]``: see ``handler.toml`` for its keys."""
 
+    supports = frozenset(
+        {
+            *("cache_control", "messages[].content[].file", "messages[].is_error", "messages[].reasoning"),
+            *("reasoning", "service_tier", "top_k", TOOL_MEDIA),
+        }
+    )
+    provider = "Anthropic"
+    lacks = frozenset({"seed", "presence_penalty", "frequency_penalty"})
     _client: AsyncAnthropic
 
     async def open(self) -> None:
@@ -69,7 +79,9 @@ class GptB(ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Send the translated request, and yield the chunks of the response."""
-        body = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
+        body, ignored = message_body(request, self.context.config["model"], self.context.config["max_tokens"])
+        if ignored:
+            yield IgnoredChunk(fields=ignored)
         headers = {**headers_for(request), **trace_headers()}
         deadline = call.deadline if call is not None else None
         async for chunk in retry_stream(lambda: self._attempt(body, headers), self._retries, deadline=deadline):
@@ -79,7 +91,8 @@ class GptB(ChatHandler):
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
         """Return the provider's token count; the provider generates nothing."""
         validate_request(request)
-        body = prompt_body(request, self.context.config["model"])
+        self.leave_out_unsupported(request)
+        body, _ = prompt_body(request, self.context.config["model"], self.context.config["max_tokens"])
         counts = retry_stream(lambda: self._count(body), self._retries, deadline=call.deadline)
         (count,) = [count async for count in counts]
         return count

@@ -3,30 +3,39 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Any, NamedTuple
 
+from gpt_b.thinking import FIRST_WITH_SYSTEM_TURNS, FORMAT, thinking_for, version_of
 from handler_host.chat import (
     AssistantMessage,
     ChatRequest,
+    FilePart,
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
+    MediaPart,
     Message,
     NamedToolChoice,
+    ReasoningPart,
     SystemMessage,
     TextPart,
     Tool,
     ToolMessage,
+    UserMessage,
     arguments_of,
     content_text,
+    data_of,
     image_of,
 )
-from handler_host.plugin import InvalidInput, refuse_fields
+from handler_host.plugin import InvalidInput
 
 SAMPLING_VERSION = "2023-06-01"
 """API version that accepts ``temperature`` and ``top_p``: the next one, 2026-10-21, refuses them for all models."""
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 MAX_TEMPERATURE = 1.0
+SERVICE_TIERS = ("auto", "standard_only")
+JSON_ONLY = "Respond with one JSON object and nothing else: no Markdown, no text before or after it."
+"""Instruction for a response in JSON without a schema: Anthropic itself has such responses by a schema only."""
 
 Json = dict[str, Any]
 
@@ -37,31 +46,52 @@ def headers_for(request: ChatRequest) -> dict[str, str]:
     return {"anthropic-version": SAMPLING_VERSION} if sampling else {}
 
 
-def message_body(request: ChatRequest, model: str, max_tokens: int) -> Json:
+class Body(NamedTuple):
+    """The body of a request, and the fields of the chat that it leaves out."""
+
+    content: Json
+    ignored: list[str]
+
+
+def message_body(request: ChatRequest, model: str, max_tokens: int) -> Body:
     """Return the body of a request; raises ``InvalidInput`` with a field that Anthropic lacks."""
-    body = prompt_body(request, model)
-    refuse_fields(request, "Anthropic", "seed", "presence_penalty", "frequency_penalty")
-    if request.temperature is not None and not 0 <= request.temperature <= MAX_TEMPERATURE:
+    max_tokens = max_tokens if request.max_tokens is None else request.max_tokens
+    body, ignored = prompt_body(request, model, max_tokens)
+    temperature = request.temperature
+    if temperature is not None and not 0 <= temperature <= MAX_TEMPERATURE:
         raise InvalidInput(
-            f"temperature: Anthropic takes 0 to {MAX_TEMPERATURE:g}, not {request.temperature:g}",
-            param="temperature",
+            f"temperature: Anthropic takes 0 to {MAX_TEMPERATURE:g}, not {temperature:g}", param="temperature"
         )
-    body["max_tokens"] = max_tokens if request.max_tokens is None else request.max_tokens
+    tier = request.service_tier
+    if tier is not None and tier not in SERVICE_TIERS:
+        ignored = ignored if tier == "default" else [*ignored, "service_tier"]
+        tier = None
+    body["max_tokens"] = max_tokens
     optional = {
-        "temperature": request.temperature,
+        "temperature": temperature,
         "top_p": request.top_p,
+        "top_k": request.top_k,
         "stop_sequences": request.stop or None,
+        "service_tier": tier,
         "metadata": {"user_id": request.user} if request.user else None,
     }
-    return body | {name: value for name, value in optional.items() if value is not None}
+    present = {name: value for name, value in optional.items() if value is not None and name not in ignored}
+    return Body(body | present, ignored)
 
 
-def prompt_body(request: ChatRequest, model: str) -> Json:
+def prompt_body(request: ChatRequest, model: str, max_tokens: int) -> Body:
     """Return the part of the body that token counts take, too."""
-    body: Json = {"model": request.model or model, "messages": _messages(request.messages)}
-    if not body["messages"]:
+    model = request.model or model
+    in_place = version_of(model) >= FIRST_WITH_SYSTEM_TURNS
+    first = next((n for n, m in enumerate(request.messages) if not isinstance(m, SystemMessage)), 0)
+    turns, ignored = _messages(request.messages, first if in_place else len(request.messages))
+    body: Json = {"model": model, "messages": turns}
+    if not turns:
         raise InvalidInput("messages: Anthropic needs a message beside the instructions", param="messages")
-    system = [block for message in request.messages for block in _system_blocks(message)]
+    instructions = request.messages[:first] if in_place else request.messages
+    system = [block for message in instructions for block in _system_blocks(message)]
+    if isinstance(request.response_format, JsonObjectFormat):
+        system.append(_text(JSON_ONLY))
     if system:
         body["system"] = system
     if request.tools:
@@ -69,51 +99,89 @@ def prompt_body(request: ChatRequest, model: str) -> Json:
     choice = _tool_choice(request)
     if choice is not None:
         body["tool_choice"] = choice
-    output = _output_format(request)
-    if output is not None:
-        body["output_config"] = {"format": output}
-    return body
+    thinking = thinking_for(request, model, max_tokens)
+    output = {"format": _output_format(request), "effort": thinking.effort}
+    output = {name: value for name, value in output.items() if value is not None}
+    if output:
+        body["output_config"] = output
+    if request.cache_control is not None:
+        body["cache_control"] = request.cache_control
+    return Body(body | thinking.fields, [*ignored, *thinking.ignored])
 
 
 def _system_blocks(message: Message) -> list[Json]:
     """Return the instructions of a message: they go to the top of the request, where all models accept them."""
     if not isinstance(message, SystemMessage):
         return []
-    texts = [message.content] if isinstance(message.content, str) else [part.text for part in message.content]
-    return [_text(text) for text in texts if text]
+    if isinstance(message.content, str):
+        blocks = [_text(message.content)] if message.content else []
+    else:
+        blocks = [_text(part.text, part.cache_control) for part in message.content if part.text]
+    return _marked(blocks, message.cache_control)
 
 
-def _messages(messages: list[Message]) -> list[Json]:
+def _messages(messages: list[Message], first_system_turn: int) -> tuple[list[Json], list[str]]:
+    """Return the turns, and the fields that are left out; instructions are turns from ``first_system_turn`` on."""
     translated: list[Json] = []
+    ignored: list[str] = []
     results: list[Json] | None = None
     for number, message in enumerate(messages):
+        place = f"messages[{number}]"
         if isinstance(message, SystemMessage):
+            blocks = _system_blocks(message)
+            if number >= first_system_turn and blocks:
+                results = None
+                translated.append({"role": "system", "content": blocks})
             continue
         if isinstance(message, ToolMessage):
             # Anthropic wants the results of concurrent calls in one user message.
             if results is None:
                 results = []
                 translated.append({"role": "user", "content": results})
-            results.append(_tool_result(message))
+            results.append(_tool_result(message, place))
             continue
         results = None
-        place = f"messages[{number}]"
         if isinstance(message, AssistantMessage):
             translated.append({"role": "assistant", "content": _assistant_content(message, place)})
-        elif isinstance(message.content, str):
-            translated.append({"role": "user", "content": message.content})
+            if any(part.format != FORMAT for part in message.reasoning or ()):
+                ignored = ["messages[].reasoning"]
         else:
-            blocks = [_part(part, f"{place}.content[{index}]") for index, part in enumerate(message.content)]
-            translated.append({"role": "user", "content": blocks})
-    return translated
+            translated.append({"role": "user", "content": _content(message, place)})
+    return translated, ignored
 
 
-def _text(text: str) -> Json:
-    return {"type": "text", "text": text}
+def _content(message: UserMessage, place: str) -> str | list[Json]:
+    if not isinstance(message.content, str):
+        blocks = [_part(part, f"{place}.content[{index}]") for index, part in enumerate(message.content)]
+    elif message.cache_control is None:
+        return message.content
+    else:
+        blocks = [_text(message.content)]
+    return _marked(blocks, message.cache_control)
 
 
-def _part(part: TextPart | ImagePart, place: str) -> Json:
-    return _text(part.text) if isinstance(part, TextPart) else _image(part.image_url.url, f"{place}.image_url.url")
+def _text(text: str, cache_control: Json | None = None) -> Json:
+    block: Json = {"type": "text", "text": text}
+    return block if cache_control is None else {**block, "cache_control": cache_control}
+
+
+def _marked(blocks: list[Json], cache_control: Json | None) -> list[Json]:
+    """Put the marker of a whole message on its last block."""
+    if cache_control is not None and blocks:
+        blocks[-1].setdefault("cache_control", cache_control)
+    return blocks
+
+
+def _part(part: TextPart | MediaPart, place: str) -> Json:
+    if isinstance(part, TextPart):
+        return _text(part.text, part.cache_control)
+    if isinstance(part, ImagePart):
+        block = _image(part.image_url.url, f"{place}.image_url.url")
+    elif isinstance(part, FilePart):
+        block = _document(part, f"{place}.file.url")
+    else:
+        raise InvalidInput(f"{place}: Anthropic takes no recordings", param=place)
+    return _marked([block], part.cache_control)[0]
 
 
 def _image(url: str, place: str) -> Json:
@@ -126,21 +194,58 @@ def _image(url: str, place: str) -> Json:
     return {"type": "image", "source": {"type": "base64", "media_type": kind, "data": encoded}}
 
 
+def _document(part: FilePart, place: str) -> Json:
+    url = part.file.url
+    if not url.startswith("data:"):
+        source: Json = {"type": "url", "url": url}
+    else:
+        kind, data = data_of(url, place)
+        if kind == "application/pdf":
+            source = {"type": "base64", "media_type": kind, "data": base64.b64encode(data).decode()}
+        elif kind.startswith("text/"):
+            source = {"type": "text", "media_type": "text/plain", "data": data.decode(errors="replace")}
+        else:
+            raise InvalidInput(f"{place}: Anthropic takes PDF and text, not {kind}", param=place)
+    block: Json = {"type": "document", "source": source}
+    return block if part.file.filename is None else {**block, "title": part.file.filename}
+
+
 def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
-    # Anthropic has no field for a refusal: its words become the text.
-    text = content_text(message.content) or message.refusal or ""
-    if not message.tool_calls:
-        return text
-    blocks = [_text(text)] if text else []
-    for number, call in enumerate(message.tool_calls):
+    blocks = [_reasoning(part) for part in message.reasoning or () if part.format == FORMAT]
+    if isinstance(message.content, str) or message.content is None:
+        # Anthropic has no field for a refusal: its words become the text.
+        text = message.content or message.refusal or ""
+        if not message.tool_calls and not blocks and message.cache_control is None:
+            return text
+        blocks += [_text(text)] if text else []
+    else:
+        texts = [part for part in message.content if isinstance(part, TextPart) and part.text]
+        if not message.tool_calls and not blocks and all(part.cache_control is None for part in texts):
+            return content_text(texts) or message.refusal or ""
+        blocks += [_text(part.text, part.cache_control) for part in texts]
+    for number, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
-        blocks.append({"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments})
-    return blocks
+        block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": arguments}
+        blocks += _marked([block], call.cache_control)
+    return _marked(blocks, message.cache_control)
 
 
-def _tool_result(message: ToolMessage) -> Json:
-    content = message.content if isinstance(message.content, str) else [_text(part.text) for part in message.content]
-    return {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
+def _reasoning(part: ReasoningPart) -> Json:
+    if part.encrypted is not None:
+        return {"type": "redacted_thinking", "data": part.encrypted}
+    return {"type": "thinking", "thinking": part.text, "signature": part.signature or ""}
+
+
+def _tool_result(message: ToolMessage, place: str) -> Json:
+    content: str | list[Json]
+    if isinstance(message.content, str):
+        content = message.content
+    else:
+        content = [_part(part, f"{place}.content[{number}]") for number, part in enumerate(message.content)]
+    block: Json = {"type": "tool_result", "tool_use_id": message.tool_call_id, "content": content}
+    if message.is_error:
+        block["is_error"] = True
+    return _marked([block], message.cache_control)[0]
 
 
 def _tool(tool: Tool) -> Json:
@@ -150,7 +255,7 @@ def _tool(tool: Tool) -> Json:
         translated["description"] = function.description
     if function.strict is not None:
         translated["strict"] = function.strict
-    return translated
+    return _marked([translated], tool.cache_control)[0]
 
 
 def _tool_choice(request: ChatRequest) -> Json | None:
@@ -170,10 +275,6 @@ def _tool_choice(request: ChatRequest) -> Json | None:
 
 def _output_format(request: ChatRequest) -> Json | None:
     form = request.response_format
-    if isinstance(form, JsonObjectFormat):
-        raise InvalidInput(
-            "response_format: Anthropic gives JSON by a schema only; use the type json_schema", param="response_format"
-        )
     if not isinstance(form, JsonSchemaFormat):
         return None
     from anthropic import transform_schema

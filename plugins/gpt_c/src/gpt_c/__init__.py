@@ -21,6 +21,7 @@ from handler_host.chat import (
     Usage,
     UsageChunk,
     decode_stream,
+    leave_out_unsupported,
     raise_truncated,
     validate_request,
 )
@@ -53,6 +54,8 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 class GptC(ChatHandler):
     """``[handlers.gpt_c]``: see ``handler.toml`` for its keys."""
 
+    supports = frozenset({"messages[].content[].file", "messages[].content[].input_audio", "top_k"})
+    lacks = frozenset({"parallel_tool_calls", "tools[].function.strict"})
     _backend: Backend
 
     async def open(self) -> None:
@@ -95,6 +98,7 @@ class GptC(ChatHandler):
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
         """Return the provider's count; nothing is generated."""
         validate_request(request)
+        self.leave_out_unsupported(request)
         asked = self._question(request)
 
         async def attempt() -> AsyncIterator[int]:
@@ -110,8 +114,12 @@ class GptC(ChatHandler):
     def _question(self, request: ChatRequest) -> Question:
         from gpt_c.questions import question
 
-        config = self.context.config
-        return question(request, request.model or config["model"], sdk=config["sdk"], lacks=self._backend.lacks)
+        return question(request, request.model or self.context.config["model"])
+
+    def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
+        """Remove the fields that the chosen SDK lacks, too."""
+        lacks = self.lacks | frozenset(self._backend.lacks)
+        return leave_out_unsupported(request, self.supports, lacks, provider=self.context.config["sdk"])
 
     async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
         async with aclosing(response):  # type: ignore[type-var]

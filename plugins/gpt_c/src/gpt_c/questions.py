@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from typing import Any
 
 from gpt_c.backend import Question
 from handler_host.chat import (
     AssistantMessage,
+    AudioPart,
     ChatRequest,
     Content,
     ImagePart,
     JsonObjectFormat,
     JsonSchemaFormat,
+    MediaPart,
     NamedToolChoice,
     SystemMessage,
     TextPart,
@@ -20,22 +23,17 @@ from handler_host.chat import (
     UserMessage,
     arguments_of,
     content_text,
+    data_of,
     image_of,
 )
-from handler_host.plugin import InvalidInput, refuse_fields
+from handler_host.plugin import InvalidInput
 
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
-_NUMBERS = ("temperature", "top_p", "seed", "presence_penalty", "frequency_penalty")
+_NUMBERS = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 
 
-def question(request: ChatRequest, model: str, *, sdk: str, lacks: tuple[str, ...]) -> Question:
-    """Return the request as a question to ``model``; raises ``InvalidInput`` for what cannot be asked.
-
-    ``lacks`` are the fields that ``sdk`` has not.
-    """
-    refuse_fields(request, sdk, *lacks)
-    if request.parallel_tool_calls is False:
-        raise InvalidInput("parallel_tool_calls: Gemini cannot be kept from several calls", param="parallel_tool_calls")
+def question(request: ChatRequest, model: str) -> Question:
+    """Return the request as a question to ``model``; raises ``InvalidInput`` for what cannot be asked."""
     contents = _contents(request)
     if not contents:
         raise InvalidInput("messages: Gemini wants a message beside the instructions", param="messages")
@@ -90,10 +88,31 @@ def _parts(content: Content, place: str) -> list[dict[str, Any]]:
         return [{"text": content}]
     if not content:
         raise InvalidInput(f"{place}: is empty", param=place)
-    return [
-        {"text": part.text} if isinstance(part, TextPart) else {"inline_data": _image(part, f"{place}[{number}]")}
-        for number, part in enumerate(content)
-    ]
+    return [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
+
+
+def _part(part: TextPart | MediaPart, place: str) -> dict[str, Any]:
+    if isinstance(part, TextPart):
+        return {"text": part.text}
+    if isinstance(part, ImagePart):
+        return {"inline_data": _image(part, place)}
+    if isinstance(part, AudioPart):
+        return {"inline_data": _recording(part, f"{place}.input_audio")}
+    field = f"{place}.file.url"
+    if not part.file.url.startswith("data:"):
+        raise InvalidInput(
+            f"{field}: Gemini does not fetch documents; send the document itself, as a data: URL", param=field
+        )
+    kind, data = data_of(part.file.url, field)
+    return {"inline_data": {"mime_type": kind, "data": data}}
+
+
+def _recording(part: AudioPart, place: str) -> dict[str, Any]:
+    try:
+        data = base64.b64decode(part.input_audio.data, validate=True)
+    except ValueError as error:
+        raise InvalidInput(f"{place}.data: invalid base64: {error}", param=f"{place}.data") from None
+    return {"mime_type": f"audio/{part.input_audio.format}", "data": data}
 
 
 def _image(part: ImagePart, place: str) -> dict[str, Any]:

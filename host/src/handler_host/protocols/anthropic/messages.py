@@ -1,4 +1,4 @@
-"""Types of the requests of Anthropic's messages, and the fields that are ignored or unsupported. Pure."""
+"""Types of the requests of Anthropic's messages, and the fields that have no translation. Pure."""
 
 from __future__ import annotations
 
@@ -7,35 +7,41 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-IGNORED = frozenset({"cache_control", "metadata", "service_tier"})
-"""Fields that are accepted and have no effect: bookkeeping between a client and Anthropic."""
+from handler_host.protocols.fields import ECHO, Field, demand, hint
 
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "container": (),
-    "context_management": (),
-    "diagnostics": (),
-    "inference_geo": (),
-    "mcp_servers": ([],),
-    "output_format": (),
-    "speed": ("standard",),
-    "thinking": ({"type": "disabled"},),
-    "top_k": (),
+FIELDS: dict[str, Field] = {
+    "container": hint(),
+    "context_management": hint({"edits": []}),
+    "diagnostics": hint(),
+    "inference_geo": demand(),
+    "mcp_servers": demand(),
+    "speed": hint("standard"),
+    "messages[].content[].citations": hint({"enabled": False}),
+    "messages[].content[].content[].citations": hint({"enabled": False}),
+    "messages[].content[].context": hint(),
+    "messages[].content[].parsed_output": ECHO,
+    "messages[].content[].toolset_name": ECHO,
+    "messages[].id": ECHO,
+    "output_config.task_budget": hint(),
+    "tools[].allowed_callers": hint(["direct"]),
+    "tools[].defer_loading": hint(False),
+    "tools[].input_examples": hint(),
 }
-"""Unsupported fields, each with the values, apart from null, that request nothing."""
-
-REMEDIES = {"output_format": "use output_config.format instead"}
+"""Fields that a chat request has no place for."""
 
 MEDIA_TYPES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 CHOICES = {
     "messages[].role": "user, assistant or system",
-    "messages[].content[].type": "text, image, tool_use or tool_result, each in the message of its role",
-    "messages[].content[].content[].type": "text",
+    "messages[].content[].type": "text, image, document, tool_use, tool_result, thinking or redacted_thinking, each in "
+    "the message of its role",
+    "messages[].content[].content[].type": "text, image or document",
     "messages[].content[].source.type": "base64 or url",
     "messages[].content[].source.media_type": ", ".join(MEDIA_TYPES),
     "output_config.format.type": "json_schema",
     "system[].type": "text",
     "tool_choice.type": "auto, any, tool or none",
-    "tools[].type": "custom; tools that run at the provider are unsupported",
+    "thinking.type": "enabled, adaptive, between_tools or disabled",
+    "tools[].type": "custom",
 }
 """The valid words of each field that takes one of a few, for error messages."""
 
@@ -45,16 +51,15 @@ class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 
 class _Block(_Request, kw_only=True):
-    """Base of blocks: any block can have a hint for the provider's cache, which has no effect on the response."""
+    """Base of blocks: any block can have a marker for the provider's cache."""
 
-    cache_control: Any = None
+    cache_control: dict[str, Any] | None = None
 
 
 class TextBlock(_Block, tag_field="type", tag="text", kw_only=True):
-    """A text; a response that is sent back has ``citations``, null or empty."""
+    """A text."""
 
     text: str
-    citations: Annotated[list[Any], Meta(max_length=0)] | None = None
 
 
 class Base64Source(_Request, tag_field="type", tag="base64", kw_only=True):
@@ -65,7 +70,7 @@ class Base64Source(_Request, tag_field="type", tag="base64", kw_only=True):
 
 
 class UrlSource(_Request, tag_field="type", tag="url", kw_only=True):
-    """The URL of an image."""
+    """The URL of an image or a document."""
 
     url: Annotated[str, Meta(pattern=r"^https?://")]
 
@@ -76,34 +81,73 @@ class ImageBlock(_Block, tag_field="type", tag="image", kw_only=True):
     source: Base64Source | UrlSource
 
 
+class DocumentData(_Request, tag_field="type", tag="base64", kw_only=True):
+    """The data of a document."""
+
+    media_type: Annotated[str, Meta(pattern=r"^[\w.+-]+/[\w.+-]+$")]
+    data: Annotated[str, Meta(min_length=1)]
+
+
+class TextSource(_Request, tag_field="type", tag="text", kw_only=True):
+    """A document of plain text."""
+
+    data: str
+    media_type: str | None = None
+
+
+class ContentSource(_Request, tag_field="type", tag="content", kw_only=True):
+    """A document of blocks."""
+
+    content: str | list[TextBlock | ImageBlock]
+
+
+class DocumentBlock(_Block, tag_field="type", tag="document", kw_only=True):
+    """A document."""
+
+    source: DocumentData | UrlSource | TextSource | ContentSource
+    title: str | None = None
+
+
+class ThinkingBlock(_Request, tag_field="type", tag="thinking", kw_only=True):
+    """Reasoning of an earlier response."""
+
+    thinking: str
+    signature: str | None = None
+
+
+class RedactedBlock(_Request, tag_field="type", tag="redacted_thinking", kw_only=True):
+    """Encrypted reasoning of an earlier response."""
+
+    data: str
+
+
 class ToolUseBlock(_Block, tag_field="type", tag="tool_use", kw_only=True):
-    """A tool call that the model made; newer SDKs send ``caller`` and ``toolset_name`` back."""
+    """A tool call that the model made; newer SDKs send ``caller`` back."""
 
     id: str
     name: str
     input: dict[str, Any]
     caller: Any = None
-    toolset_name: None = None
 
 
 class ToolResultBlock(_Block, tag_field="type", tag="tool_result", kw_only=True):
-    """The result of a tool call; ``is_error`` is dropped, because the text tells the model."""
+    """The result of a tool call; null stands for a block of another type, which is left out."""
 
     tool_use_id: str
-    content: str | list[TextBlock] = ""
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | None] = ""
     is_error: bool | None = None
 
 
 class UserMessage(_Request, tag_field="role", tag="user", kw_only=True):
-    """Text and images of the user, and results of tools."""
+    """Text, images and documents of the user, and results of tools; null stands for a block that is left out."""
 
-    content: str | list[TextBlock | ImageBlock | ToolResultBlock]
+    content: str | list[TextBlock | ImageBlock | DocumentBlock | ToolResultBlock | None]
 
 
 class AssistantMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
-    """An earlier response of the model."""
+    """An earlier response of the model; null stands for a block that is left out."""
 
-    content: str | list[TextBlock | ToolUseBlock]
+    content: str | list[TextBlock | ToolUseBlock | ThinkingBlock | RedactedBlock | None]
 
 
 class SystemMessage(_Request, tag_field="role", tag="system", kw_only=True):
@@ -143,6 +187,21 @@ class OutputConfig(_Request, kw_only=True):
     """Options of the response."""
 
     format: OutputFormat | None = None
+    effort: str | None = None
+
+
+class Thinking(_Request, kw_only=True):
+    """Options of the reasoning."""
+
+    type: Literal["enabled", "adaptive", "between_tools", "disabled"]
+    budget_tokens: Annotated[int, Meta(ge=0)] | None = None
+    display: str | None = None
+
+
+class Metadata(_Request, kw_only=True):
+    """The user, for the provider's detection of abuse."""
+
+    user_id: str | None = None
 
 
 class Prompt(_Request, kw_only=True):
@@ -151,9 +210,14 @@ class Prompt(_Request, kw_only=True):
     model: Annotated[str, Meta(min_length=1)]
     messages: Annotated[list[UserMessage | AssistantMessage | SystemMessage], Meta(min_length=1)]
     system: str | list[TextBlock] | None = None
-    tools: list[Tool] | None = None
+    tools: list[Tool | None] | None = None
+    """Null stands for a tool that runs at the provider, which is left out."""
     tool_choice: ToolChoice | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None
+    """Older name of ``output_config.format``."""
+    thinking: Thinking | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class CountRequest(Prompt, kw_only=True):
@@ -168,3 +232,6 @@ class MessageRequest(Prompt, kw_only=True):
     stop_sequences: list[str] | None = None
     temperature: Annotated[float, Meta(ge=0, le=1)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: Annotated[int, Meta(ge=0)] | None = None
+    metadata: Metadata | None = None
+    service_tier: str | None = None

@@ -10,11 +10,20 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic import messages as anthropic
 from handler_host.protocols.body_decoder import BodyDecoder
+from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.opaque import unseal
 from handler_host.protocols.translated_request import TranslatedRequest
 
+FORMAT = "anthropic"
+"""Format of Anthropic's own signatures and encrypted reasoning."""
+PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "search_result", "server_tool_use", "tool_reference"})
+"""Blocks that only Anthropic can read."""
 RENAMED = {
+    "messages[].is_error": "messages[].content[].is_error",
+    "messages[].reasoning": "messages[].content[].thinking",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "response_format": "output_config.format",
+    "reasoning": "thinking",
     "response_format.json_schema": "output_config.format",
     "stop": "stop_sequences",
     "tool_choice.function": "tool_choice",
@@ -45,20 +54,30 @@ class _MessageTranslator:
         if isinstance(message.content, str):
             self.add(chat.UserMessage(content=message.content), place)
             return
-        parts: list[chat.TextPart | chat.ImagePart] = []
+        parts: list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart] = []
         for number, block in enumerate(message.content):
             if isinstance(block, anthropic.ToolResultBlock):
-                field = f"{place}.content[{number}]"
-                if block.tool_use_id not in self._called:
-                    raise _invalid(f"{field}.tool_use_id", f"no earlier message has the tool_use {block.tool_use_id!r}")
-                text = block.content if isinstance(block.content, str) else _texts(block.content)
-                self.add(chat.ToolMessage(content=text, tool_call_id=block.tool_use_id), field)
-            else:
-                parts.append(
-                    _image(block) if isinstance(block, anthropic.ImageBlock) else chat.TextPart(text=block.text)
-                )
+                self._add_result(block, f"{place}.content[{number}]")
+            elif block is not None:
+                parts += _parts(block)
         if parts or not message.content:
             self.add(chat.UserMessage(content=parts), place)
+
+    def _add_result(self, block: anthropic.ToolResultBlock, place: str) -> None:
+        if block.tool_use_id not in self._called:
+            raise _invalid(f"{place}.tool_use_id", f"no earlier message has the tool_use {block.tool_use_id!r}")
+        content: str | list[chat.TextPart | chat.ImagePart | chat.FilePart]
+        if isinstance(block.content, str):
+            content = block.content
+        else:
+            content = [part for inner in block.content if inner is not None for part in _parts(inner)]
+        result = chat.ToolMessage(
+            content=content,
+            tool_call_id=block.tool_use_id,
+            is_error=block.is_error or None,
+            cache_control=block.cache_control,
+        )
+        self.add(result, place)
 
     def add_assistant(self, message: anthropic.AssistantMessage, place: str) -> None:
         if isinstance(message.content, str):
@@ -66,31 +85,64 @@ class _MessageTranslator:
             return
         calls = [_call(block) for block in message.content if isinstance(block, anthropic.ToolUseBlock)]
         texts = _texts([block for block in message.content if isinstance(block, anthropic.TextBlock)])
+        reasoning = [
+            _reasoning(block)
+            for block in message.content
+            if isinstance(block, anthropic.ThinkingBlock | anthropic.RedactedBlock)
+        ]
         self._called.update(call.id for call in calls)
         content = (texts or None) if calls else texts
-        self.add(chat.AssistantMessage(content=content, tool_calls=calls or None), place)
+        self.add(chat.AssistantMessage(content=content, tool_calls=calls or None, reasoning=reasoning or None), place)
 
 
 def _texts(blocks: list[anthropic.TextBlock]) -> list[chat.TextPart]:
-    return [chat.TextPart(text=block.text) for block in blocks]
+    return [chat.TextPart(text=block.text, cache_control=block.cache_control) for block in blocks]
+
+
+def _parts(
+    block: anthropic.TextBlock | anthropic.ImageBlock | anthropic.DocumentBlock,
+) -> list[chat.TextPart | chat.ImagePart | chat.FilePart]:
+    """Return the parts of a block: several for a document of blocks."""
+    if isinstance(block, anthropic.TextBlock):
+        return [chat.TextPart(text=block.text, cache_control=block.cache_control)]
+    if isinstance(block, anthropic.ImageBlock):
+        return [_image(block)]
+    source = block.source
+    title = [chat.TextPart(text=f"{block.title}:")] if block.title else []
+    if isinstance(source, anthropic.TextSource):
+        return [*title, chat.TextPart(text=source.data, cache_control=block.cache_control)]
+    if isinstance(source, anthropic.ContentSource):
+        if isinstance(source.content, str):
+            return [*title, chat.TextPart(text=source.content, cache_control=block.cache_control)]
+        return [*title, *(part for inner in source.content for part in _parts(inner))]
+    url = source.url if isinstance(source, anthropic.UrlSource) else f"data:{source.media_type};base64,{source.data}"
+    return [chat.FilePart(file=chat.FileUrl(url=url, filename=block.title), cache_control=block.cache_control)]
+
+
+def _reasoning(block: anthropic.ThinkingBlock | anthropic.RedactedBlock) -> chat.ReasoningPart:
+    if isinstance(block, anthropic.RedactedBlock):
+        return unseal("", block.data, FORMAT, "encrypted")
+    return unseal(block.thinking, block.signature, FORMAT, "signature")
 
 
 def _image(block: anthropic.ImageBlock) -> chat.ImagePart:
     source = block.source
     url = source.url if isinstance(source, anthropic.UrlSource) else f"data:{source.media_type};base64,{source.data}"
-    return chat.ImagePart(image_url=chat.ImageUrl(url=url))
+    return chat.ImagePart(image_url=chat.ImageUrl(url=url), cache_control=block.cache_control)
 
 
 def _call(block: anthropic.ToolUseBlock) -> chat.ToolCall:
     arguments = msgspec.json.encode(block.input).decode()
-    return chat.ToolCall(id=block.id, function=chat.FunctionCall(name=block.name, arguments=arguments))
+    function = chat.FunctionCall(name=block.name, arguments=arguments)
+    return chat.ToolCall(id=block.id, function=function, cache_control=block.cache_control)
 
 
 def _tool(tool: anthropic.Tool) -> chat.Tool:
     return chat.Tool(
         function=chat.FunctionSpec(
             name=tool.name, description=tool.description, parameters=tool.input_schema, strict=tool.strict
-        )
+        ),
+        cache_control=tool.cache_control,
     )
 
 
@@ -98,7 +150,20 @@ def _invalid(field: str, text: str) -> InvalidInput:
     return InvalidInput(f"{field}: {text}", param=field)
 
 
-def _to_chat(request: anthropic.Prompt) -> TranslatedRequest:
+def _reasoning_options(request: anthropic.Prompt) -> chat.ReasoningOptions | None:
+    thinking, effort = request.thinking, request.output_config.effort if request.output_config is not None else None
+    if thinking is None:
+        return chat.ReasoningOptions(effort=effort) if effort is not None else None
+    if thinking.type == "disabled":
+        return chat.ReasoningOptions(effort=effort, budget_tokens=0)
+    return chat.ReasoningOptions(
+        effort=effort,
+        budget_tokens=thinking.budget_tokens if thinking.type == "enabled" else -1,
+        summary=None if thinking.display == "omitted" else "auto",
+    )
+
+
+def _to_chat(request: anthropic.Prompt, ignored: IgnoredFields | None) -> TranslatedRequest:
     translator = _MessageTranslator()
     translator.add_system(request.system, "system")
     for number, message in enumerate(request.messages):
@@ -109,14 +174,19 @@ def _to_chat(request: anthropic.Prompt) -> TranslatedRequest:
             translator.add_assistant(message, place)
         else:
             translator.add_system(message.content, place)
+    tools = [(f"tools[{number}]", tool) for number, tool in enumerate(request.tools or ()) if tool is not None]
     chat_request = chat.ChatRequest(
         messages=translator.messages,
         model=request.model.partition("/")[2] or None,
-        tools=[_tool(tool) for tool in request.tools] if request.tools else None,
+        tools=[_tool(tool) for _, tool in tools] or None,
+        reasoning=_reasoning_options(request),
+        cache_control=request.cache_control,
     )
     choice = request.tool_choice
     if choice is not None:
-        if choice.type == "tool":
+        if request.tools and not tools and choice.type != "tool":
+            pass  # all tools were left out
+        elif choice.type == "tool":
             if choice.name is None:
                 raise InvalidInput("tool_choice.name is missing", param="tool_choice.name")
             chat_request.tool_choice = chat.NamedToolChoice(function=chat.NamedFunction(name=choice.name))
@@ -125,40 +195,61 @@ def _to_chat(request: anthropic.Prompt) -> TranslatedRequest:
         if choice.disable_parallel_tool_use is not None:
             chat_request.parallel_tool_calls = not choice.disable_parallel_tool_use
     output = request.output_config.format if request.output_config is not None else None
+    output = output or request.output_format
     if output is not None:
         json_schema = chat.JsonSchema(name="answer", schema=output.schema)
         chat_request.response_format = chat.JsonSchemaFormat(json_schema=json_schema)
-    tools = [f"tools[{number}]" for number in range(len(request.tools or ()))]
-    return TranslatedRequest(chat_request, translator.places, tools, RENAMED)
+    sink = ignored if ignored is not None else IgnoredFields()
+    return TranslatedRequest(chat_request, translator.places, [place for place, _ in tools], RENAMED, sink)
+
+
+def _skipped_tool(tool: dict[str, Any]) -> str | None:
+    kind = tool.get("type")
+    return kind if isinstance(kind, str) and kind != "custom" else None
+
+
+def _skipped_block(block: dict[str, Any]) -> str | None:
+    """Return the type of a block of the provider's own tools: their calls, results and references."""
+    kind = block.get("type")
+    is_foreign = isinstance(kind, str) and (kind.endswith("_tool_result") or kind in PROVIDER_BLOCKS)
+    return str(kind) if is_foreign else None
 
 
 _options: dict[str, Any] = {
-    "ignored": anthropic.IGNORED,
-    "neutral": anthropic.NEUTRAL,
-    "remedies": anthropic.REMEDIES,
+    "fields": anthropic.FIELDS,
+    "skips": {
+        "messages[].content[]": _skipped_block,
+        "messages[].content[].content[]": _skipped_block,
+        "tools[]": _skipped_tool,
+    },
     "choices": anthropic.CHOICES,
 }
 _messages = BodyDecoder(anthropic.MessageRequest, **_options)
 _counts = BodyDecoder(anthropic.CountRequest, **_options)
 
 
-def decode_message(body: bytes) -> tuple[anthropic.MessageRequest, TranslatedRequest]:
+def decode_message(
+    body: bytes, ignored: IgnoredFields | None = None
+) -> tuple[anthropic.MessageRequest, TranslatedRequest]:
     """Return the request in ``body``, and its translation; raises ``InvalidInput`` with the path to the field."""
-    request = _messages.decode(body)
+    request = _messages.decode(body, ignored)
     _check_model(request.model)
-    translated = _to_chat(request)
+    translated = _to_chat(request, ignored)
     translated.chat.temperature = request.temperature
     translated.chat.top_p = request.top_p
+    translated.chat.top_k = request.top_k
+    translated.chat.user = request.metadata.user_id if request.metadata is not None else None
+    translated.chat.service_tier = request.service_tier
     translated.chat.max_tokens = request.max_tokens
     translated.chat.stop = request.stop_sequences or None
     return request, translated
 
 
-def decode_count(body: bytes) -> tuple[anthropic.CountRequest, TranslatedRequest]:
+def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> tuple[anthropic.CountRequest, TranslatedRequest]:
     """Return the request for a token count in ``body``, and its translation; raises ``InvalidInput``."""
-    request = _counts.decode(body)
+    request = _counts.decode(body, ignored)
     _check_model(request.model)
-    return request, _to_chat(request)
+    return request, _to_chat(request, ignored)
 
 
 def _check_model(model: str) -> None:

@@ -12,6 +12,10 @@ from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
 from handler_host.http.sse import event
 from handler_host.plugin.errors import UpstreamError
+from handler_host.protocols.opaque import seal
+
+FORMAT = "anthropic"
+"""Format of Anthropic's own signatures and encrypted reasoning."""
 
 STOP_REASONS: dict[chat.FinishReason, str] = {
     "stop": "end_turn",
@@ -25,11 +29,20 @@ class _Response(msgspec.Struct, kw_only=True):
     """Base of responses: JSON has null for None, and leaves UNSET out."""
 
 
+class OutputDetails(_Response, kw_only=True):
+    """The part of the output tokens that is reasoning."""
+
+    thinking_tokens: int
+
+
 class Usage(_Response, kw_only=True):
-    """Token counts."""
+    """Token counts; the input tokens are those that were neither read from the cache nor written to it."""
 
     input_tokens: int
     output_tokens: int
+    cache_creation_input_tokens: int | UnsetType = UNSET
+    cache_read_input_tokens: int | UnsetType = UNSET
+    output_tokens_details: OutputDetails | UnsetType = UNSET
 
 
 class Text(_Response, tag_field="type", tag="text", kw_only=True):
@@ -39,12 +52,28 @@ class Text(_Response, tag_field="type", tag="text", kw_only=True):
     citations: None = None
 
 
+class Thinking(_Response, tag_field="type", tag="thinking", kw_only=True):
+    """A block of reasoning."""
+
+    thinking: str
+    signature: str
+
+
+class RedactedThinking(_Response, tag_field="type", tag="redacted_thinking", kw_only=True):
+    """A block of encrypted reasoning."""
+
+    data: str
+
+
 class ToolUse(_Response, tag_field="type", tag="tool_use", kw_only=True):
     """A tool call."""
 
     id: str
     name: str
     input: dict[str, Any]
+
+
+Block = Text | Thinking | RedactedThinking | ToolUse
 
 
 class StopDetails(_Response, tag_field="type", tag="refusal", kw_only=True):
@@ -60,9 +89,9 @@ class Message(_Response, tag_field="type", tag="message", kw_only=True):
     id: str
     role: str = "assistant"
     model: str
-    content: list[Text | ToolUse]
+    content: list[Block]
     stop_reason: str | None = None
-    stop_sequence: None = None
+    stop_sequence: str | None = None
     stop_details: StopDetails | None = None
     usage: Usage
 
@@ -81,13 +110,25 @@ class BlockStart(_Response, tag_field="type", tag="content_block_start", kw_only
     """The start of a block."""
 
     index: int
-    content_block: Text | ToolUse
+    content_block: Block
 
 
 class TextDelta(_Response, tag_field="type", tag="text_delta", kw_only=True):
     """The next part of a text."""
 
     text: str
+
+
+class ThinkingDelta(_Response, tag_field="type", tag="thinking_delta", kw_only=True):
+    """The next part of a reasoning."""
+
+    thinking: str
+
+
+class SignatureDelta(_Response, tag_field="type", tag="signature_delta", kw_only=True):
+    """The signature of a reasoning."""
+
+    signature: str
 
 
 class InputDelta(_Response, tag_field="type", tag="input_json_delta", kw_only=True):
@@ -100,7 +141,7 @@ class BlockDelta(_Response, tag_field="type", tag="content_block_delta", kw_only
     """The next part of a block."""
 
     index: int
-    delta: TextDelta | InputDelta
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta
 
 
 class BlockStop(_Response, tag_field="type", tag="content_block_stop", kw_only=True):
@@ -113,7 +154,7 @@ class Stop(_Response, kw_only=True):
     """The reason why the model stopped."""
 
     stop_reason: str
-    stop_sequence: None = None
+    stop_sequence: str | None = None
     stop_details: StopDetails | UnsetType = UNSET
 
 
@@ -181,21 +222,26 @@ def model_page(models: list[Model]) -> ModelPage:
 
 def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Message:
     """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
-    content: list[Text | ToolUse] = []
+    content: list[Block] = []
     for part in response.content:
         match part:
             case chat.TextPart() if part.text:
                 content.append(Text(text=part.text))
             case chat.ToolCallPart():
                 content.append(_tool_use(part))
+            case chat.ReasoningPart() if part.encrypted is not None and not part.text:
+                content.append(RedactedThinking(data=seal(part, FORMAT)))
+            case chat.ReasoningPart():
+                content.append(Thinking(thinking=part.text, signature=seal(part, FORMAT)))
             case _:
-                pass  # a refusal goes into the stop details; reasoning has no place yet
+                pass  # a refusal goes into the stop details
     refusal = response.refusal
     return Message(
         id=message_id,
         model=response.model or model,
         content=content,
-        stop_reason=_stop_reason(response.finish_reason, refusal),
+        stop_reason=_stop_reason(response.finish_reason, refusal, response.stop_sequence),
+        stop_sequence=response.stop_sequence,
         stop_details=StopDetails(explanation=refusal) if refusal else None,
         usage=_usage(response.usage or chat.Usage()),
     )
@@ -209,13 +255,21 @@ def _tool_use(call: chat.ToolCallPart) -> ToolUse:
     return ToolUse(id=call.id, name=call.name, input=arguments)
 
 
-def _stop_reason(finish: chat.FinishReason, refusal: str | None) -> str:
+def _stop_reason(finish: chat.FinishReason, refusal: str | None, stop_sequence: str | None) -> str:
     """Return Anthropic's stop reason: a model that refuses in words may have finished as usual."""
-    return "refusal" if refusal else STOP_REASONS[finish]
+    if refusal:
+        return "refusal"
+    return "stop_sequence" if finish == "stop" and stop_sequence is not None else STOP_REASONS[finish]
 
 
 def _usage(usage: chat.Usage) -> Usage:
-    return Usage(input_tokens=usage.prompt_tokens, output_tokens=usage.completion_tokens)
+    cached, written = usage.cached_tokens, usage.cache_write_tokens
+    shape = Usage(input_tokens=max(0, usage.prompt_tokens - cached - written), output_tokens=usage.completion_tokens)
+    if cached or written:
+        shape.cache_read_input_tokens, shape.cache_creation_input_tokens = cached, written
+    if usage.reasoning_tokens:
+        shape.output_tokens_details = OutputDetails(thinking_tokens=usage.reasoning_tokens)
+    return shape
 
 
 class EventEncoder:
@@ -239,6 +293,9 @@ class EventEncoder:
         """Index of each tool call's block, by the index of the call."""
         self._usage = chat.Usage()
         self._finish: chat.FinishReason = "stop"
+        self._stop_sequence: str | None = None
+        self._reasoning: chat.ReasoningChunk | None = None
+        """Last chunk of the open block of reasoning."""
         self._refusal: list[str] = []
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
@@ -251,20 +308,21 @@ class EventEncoder:
             case chat.RefusalChunk():
                 self._refusal.append(chunk.text)
             case chat.FinishChunk():
-                self._finish = chunk.reason
+                self._finish, self._stop_sequence = chunk.reason, chunk.stop_sequence
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.UsageChunk():
                 self._usage = chunk.usage
             case chat.ReasoningChunk():
-                pass  # no thinking block: clients cannot send one back yet
+                return _encoded([*self._start(), *self._add_reasoning(chunk)])
         return []
 
     def last(self) -> list[bytes]:
         """Return the events to send after the last chunk."""
         refusal = "".join(self._refusal)
         stop = Stop(
-            stop_reason=_stop_reason(self._finish, refusal),
+            stop_reason=_stop_reason(self._finish, refusal, self._stop_sequence),
+            stop_sequence=self._stop_sequence,
             stop_details=StopDetails(explanation=refusal) if refusal else UNSET,
         )
         end: list[Event] = [MessageDelta(delta=stop, usage=_usage(self._usage)), MessageStop()]
@@ -287,6 +345,20 @@ class EventEncoder:
         events.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=text)))
         return events
 
+    def _add_reasoning(self, chunk: chat.ReasoningChunk) -> list[Event]:
+        """Return the events for reasoning; opaque data end its block, and encrypted reasoning is a block of its own."""
+        if chunk.encrypted is not None and not chunk.text and self._reasoning is None:
+            return [*self._start_block(RedactedThinking(data=seal(chunk, FORMAT))), *self._stop_block()]
+        events: list[Event] = []
+        if self._reasoning is None:
+            events += self._start_block(Thinking(thinking="", signature=""))
+        self._reasoning = chunk
+        if chunk.text:
+            events.append(BlockDelta(index=self._blocks - 1, delta=ThinkingDelta(thinking=chunk.text)))
+        if chunk.signature is not None or chunk.encrypted is not None:
+            events += self._stop_block()
+        return events
+
     def _add_call(self, chunk: chat.ToolCallChunk) -> list[Event]:
         events: list[Event] = []
         if chunk.index not in self._calls:
@@ -297,7 +369,7 @@ class EventEncoder:
             events.append(BlockDelta(index=self._calls[chunk.index], delta=delta))
         return events
 
-    def _start_block(self, block: Text | ToolUse) -> list[Event]:
+    def _start_block(self, block: Block) -> list[Event]:
         events: list[Event] = [*self._stop_block(), BlockStart(index=self._blocks, content_block=block)]
         self._open = self._blocks
         self._blocks += 1
@@ -307,6 +379,10 @@ class EventEncoder:
         if self._open is None:
             return []
         stopped, self._open = self._open, None
+        reasoning, self._reasoning = self._reasoning, None
+        signature = seal(reasoning, FORMAT) if reasoning is not None else ""
+        if signature:
+            return [BlockDelta(index=stopped, delta=SignatureDelta(signature=signature)), BlockStop(index=stopped)]
         return [BlockStop(index=stopped)]
 
 

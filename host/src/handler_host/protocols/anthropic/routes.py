@@ -18,7 +18,7 @@ from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import event
-from handler_host.plugin.errors import HostError, InvalidInput
+from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.protocol import Protocol
 
@@ -73,15 +73,13 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.requests import decode_message
         from handler_host.protocols.anthropic.responses import EventEncoder, message
 
-        body, translated = await self._bodies.decode(request, decode_message)
+        policy = self._chats.field_policy(request)
+        body, translated = await self._bodies.decode(request, lambda data: decode_message(data, policy(data)))
         message_id = f"msg_{request_context.current.get().request_id}"
-        try:
-            if body.stream:
-                events = MessageStream(EventEncoder(message_id=message_id, model=body.model))
-                return await self._chats.stream(request, body.model, translated.chat, events)
-            response = await self._chats.respond(body.model, translated.chat)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        if body.stream:
+            events = MessageStream(EventEncoder(message_id=message_id, model=body.model))
+            return await self._chats.stream(request, body.model, translated, events)
+        response = await self._chats.respond(body.model, translated)
         return json_response(message(response, message_id=message_id, model=body.model))
 
     async def count(self, request: web.Request) -> web.StreamResponse:
@@ -89,11 +87,9 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.requests import decode_count
         from handler_host.protocols.anthropic.responses import TokenCount
 
-        body, translated = await self._bodies.decode(request, decode_count)
-        try:
-            count = await self._chats.count(body.model, translated.chat)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        policy = self._chats.field_policy(request)
+        body, translated = await self._bodies.decode(request, lambda data: decode_count(data, policy(data)))
+        count = await self._chats.count(body.model, translated)
         return json_response(TokenCount(input_tokens=count.input_tokens))
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:

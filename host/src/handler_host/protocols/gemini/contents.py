@@ -11,6 +11,10 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.opaque import unseal
+
+FORMAT = "gemini"
+"""Format of Gemini's own thought signatures."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
@@ -42,12 +46,21 @@ class FunctionCall(_Request):
     id: str | None = None
 
 
+class ResultPart(_Request):
+    """A part of the result of a function call."""
+
+    inline_data: Blob | None = None
+    file_data: FileData | None = None
+
+
 class FunctionResponse(_Request):
     """The result of a function call."""
 
     name: str
     response: dict[str, Any] | None = None
     id: str | None = None
+    parts: list[ResultPart] | None = None
+    """Images and documents of the result."""
 
 
 class Part(_Request):
@@ -61,6 +74,8 @@ class Part(_Request):
     thought: bool | None = None
     thought_signature: str | None = None
     """Opaque data of the model that made the part; other models cannot use it."""
+    media_resolution: Any = None
+    video_metadata: Any = None
 
 
 class Content(_Request):
@@ -141,72 +156,94 @@ class _OpenCall:
 def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.AssistantMessage:
     text: list[str] = []
     tool_calls: list[chat.ToolCall] = []
+    reasoning: list[chat.ReasoningPart] = []
     for number, part in enumerate(content.parts):
         if part.thought:
-            continue
-        if part.function_call is not None:
+            reasoning.append(unseal(part.text or "", part.thought_signature, FORMAT, "signature"))
+        elif part.function_call is not None:
             call = part.function_call
             arguments = msgspec.json.encode(call.args or {}).decode()
-            tool_calls.append(
-                chat.ToolCall(id=calls.add(call), function=chat.FunctionCall(name=call.name, arguments=arguments))
-            )
+            function = chat.FunctionCall(name=call.name, arguments=arguments)
+            tool_calls.append(chat.ToolCall(id=calls.add(call), function=function, signature=part.thought_signature))
         elif part.text is not None:
             text.append(part.text)
+            if part.thought_signature:
+                reasoning.append(unseal("", part.thought_signature, FORMAT, "signature"))
+        elif part.inline_data is not None or part.file_data is not None:
+            continue  # an image that a model made: there is no place for it in an earlier response
         else:
             field = f"{place}.parts[{number}]"
             raise InvalidInput(f"{field}: must be text or a functionCall in a content of the model", param=field)
     return chat.AssistantMessage(
-        content="".join(text) if text or not tool_calls else None, tool_calls=tool_calls or None
+        content="".join(text) if text or not tool_calls else None,
+        tool_calls=tool_calls or None,
+        reasoning=reasoning or None,
     )
 
 
 def _user_messages(content: Content, place: str, calls: _OpenCalls) -> list[chat.Message]:
     results: list[chat.Message] = []
-    parts: list[chat.TextPart | chat.ImagePart] = []
+    parts: list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart] = []
     for number, part in enumerate(content.parts):
         field = f"{place}.parts[{number}]"
         if part.function_response is not None:
-            call_id = calls.close(part.function_response)
-            if call_id is None:
-                raise InvalidInput(
-                    f"{field}.functionResponse: no functionCall of {part.function_response.name!r} without a response",
-                    param=f"{field}.functionResponse",
-                )
-            result = msgspec.json.encode(part.function_response.response or {}).decode()
-            results.append(chat.ToolMessage(content=result, tool_call_id=call_id))
+            results.append(_result(part.function_response, f"{field}.functionResponse", calls))
         elif part.text is not None:
             parts.append(chat.TextPart(text=part.text))
         else:
-            parts.append(chat.ImagePart(image_url=chat.ImageUrl(url=_url(part, field))))
+            parts.append(_media(part, field))
     if not parts:
         return results
     single = parts[0] if len(parts) == 1 else None
     return [*results, chat.UserMessage(content=single.text if isinstance(single, chat.TextPart) else parts)]
 
 
-def _url(part: Part, field: str) -> str:
-    """Return the URL of an image."""
+def _result(response: FunctionResponse, place: str, calls: _OpenCalls) -> chat.ToolMessage:
+    call_id = calls.close(response)
+    if call_id is None:
+        raise InvalidInput(f"{place}: no functionCall of {response.name!r} without a response", param=place)
+    text = msgspec.json.encode(response.response or {}).decode()
+    if not response.parts:
+        return chat.ToolMessage(content=text, tool_call_id=call_id)
+    media = [_media(part, f"{place}.parts[{number}]") for number, part in enumerate(response.parts)]
+    parts = [part for part in media if not isinstance(part, chat.AudioPart)]
+    return chat.ToolMessage(content=[chat.TextPart(text=text), *parts], tool_call_id=call_id)
+
+
+def _media(part: Part | ResultPart, field: str) -> chat.ImagePart | chat.FilePart | chat.AudioPart:
+    """Return the image, the document or the recording of a part."""
     if part.inline_data is not None:
-        kind = _image(part.inline_data.mime_type, f"{field}.inlineData.mimeType")
-        field += ".inlineData.data"
-        data = part.inline_data.data.replace("-", "+").replace("_", "/")
-        try:
-            decoded = base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
-        except (binascii.Error, ValueError) as error:
-            raise InvalidInput(f"{field}: invalid base64: {error}", param=field) from None
-        if not decoded:
-            raise InvalidInput(f"{field}: empty", param=field)
-        return f"data:{kind};base64,{base64.b64encode(decoded).decode()}"
-    if part.file_data is not None:
-        _image(part.file_data.mime_type or "image/*", f"{field}.fileData.mimeType")
-        uri, field = part.file_data.file_uri, f"{field}.fileData.fileUri"
-        if not uri.startswith(("https://", "http://")):
+        kind, data = part.inline_data.mime_type, _data(part.inline_data, f"{field}.inlineData.data")
+        if kind.startswith("audio/"):
+            return chat.AudioPart(input_audio=chat.AudioData(data=data, format=_audio_format(kind)))
+        url, name = f"data:{kind};base64,{data}", part.inline_data.display_name
+    elif part.file_data is not None:
+        kind, url, name = part.file_data.mime_type or "image/*", part.file_data.file_uri, part.file_data.display_name
+        if not url.startswith(("https://", "http://")):
+            field += ".fileData.fileUri"
             raise InvalidInput(f"{field}: must be an https: URL", param=field)
-        return uri
-    raise InvalidInput(f"{field}: must have text, inlineData, fileData, functionCall or functionResponse", param=field)
+    else:
+        raise InvalidInput(
+            f"{field}: must have text, inlineData, fileData, functionCall or functionResponse", param=field
+        )
+    if kind.startswith("image/"):
+        return chat.ImagePart(image_url=chat.ImageUrl(url=url))
+    return chat.FilePart(file=chat.FileUrl(url=url, filename=name))
 
 
-def _image(kind: str, field: str) -> str:
-    if not kind.startswith("image/"):
-        raise InvalidInput(f"{field}: {kind!r} is unsupported; handlers take images only", param=field)
-    return kind
+def _data(blob: Blob, field: str) -> str:
+    """Return the base64 of data, in the usual alphabet; raises ``InvalidInput``."""
+    data = blob.data.replace("-", "+").replace("_", "/")
+    try:
+        decoded = base64.b64decode(data + "=" * (-len(data) % 4), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise InvalidInput(f"{field}: invalid base64: {error}", param=field) from None
+    if not decoded:
+        raise InvalidInput(f"{field}: empty", param=field)
+    return base64.b64encode(decoded).decode()
+
+
+def _audio_format(kind: str) -> str:
+    """Return OpenAI's name for the format of a recording: the subtype, without ``x-``."""
+    name = kind.partition("/")[2].partition(";")[0].removeprefix("x-")
+    return {"mpeg": "mp3", "wave": "wav"}.get(name, name)

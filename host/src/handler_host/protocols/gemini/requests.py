@@ -14,19 +14,42 @@ from handler_host._internal.field_path import FieldPath
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import Body, BodyDecoder
+from handler_host.protocols.fields import ECHO, PROVIDER_TOOL, Field, IgnoredFields, demand, hint
 from handler_host.protocols.gemini.contents import Content, messages, system_text
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.protocols.translated_request import TranslatedRequest
 
-IGNORED = frozenset({"labels", "model", "safetySettings", "serviceTier", "store"})
-"""Fields that are accepted and have no effect: a handler's provider has its own settings for safety."""
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {"cachedContent": ("",), "continuationToken": ("",)}
-"""Unsupported fields, each with the values, apart from null, that request nothing."""
+FIELDS: dict[str, Field] = {
+    "cachedContent": demand(),
+    "continuationToken": demand(),
+    "generationConfig.audioTimestamp": hint(False),
+    "generationConfig.candidateCount": demand(1, remedy="send one request for each candidate"),
+    "generationConfig.enableAffectiveDialog": hint(False),
+    "generationConfig.enableEnhancedCivicAnswers": hint(False),
+    "generationConfig.imageConfig": demand(),
+    "generationConfig.logprobs": demand(0),
+    "generationConfig.mediaResolution": hint("MEDIA_RESOLUTION_UNSPECIFIED"),
+    "generationConfig.modelSelectionConfig": hint(),
+    "generationConfig.responseLogprobs": demand(False),
+    "generationConfig.routingConfig": hint(),
+    "generationConfig.speechConfig": demand(),
+    "labels": hint(),
+    "model": ECHO,
+    "safetySettings": hint(),
+    "store": hint(False),
+    "systemInstruction.role": ECHO,
+    "toolConfig.includeServerSideToolInvocations": hint(False),
+    "toolConfig.retrievalConfig": hint(),
+    "tools[].codeExecution": PROVIDER_TOOL,
+    "tools[].googleSearch": PROVIDER_TOOL,
+    "tools[].googleSearchRetrieval": PROVIDER_TOOL,
+    "tools[].urlContext": PROVIDER_TOOL,
+    "tools[].functionDeclarations[].behavior": hint("BLOCKING"),
+}
+"""Fields that a chat request has no place for."""
 
 CHOICES = {
     "contents[].role": "user, model or function",
-    "generationConfig.candidateCount": "1; send one request for each candidate",
     "generationConfig.responseMimeType": "text/plain or application/json",
     "generationConfig.responseModalities[]": "TEXT",
     "toolConfig.functionCallingConfig.mode": "AUTO, ANY or NONE",
@@ -41,6 +64,10 @@ MODES: dict[str | int, str] = {0: "auto", 1: "auto", 2: "any", 3: "none", "MODE_
 PLACES = {
     "temperature": "generationConfig.temperature",
     "top_p": "generationConfig.topP",
+    "top_k": "generationConfig.topK",
+    "reasoning": "generationConfig.thinkingConfig",
+    "service_tier": "serviceTier",
+    "messages[].reasoning": "contents[].parts[].thoughtSignature",
     "max_tokens": "generationConfig.maxOutputTokens",
     "stop": "generationConfig.stopSequences",
     "seed": "generationConfig.seed",
@@ -74,7 +101,7 @@ class FunctionDeclaration(_Request):
 
 
 class Tool(_Request):
-    """Functions; Google's own tools (search, code execution, ...) are unsupported."""
+    """Functions; Google's own tools (search, code execution, ...) are left out."""
 
     function_declarations: list[FunctionDeclaration] = []
 
@@ -92,6 +119,14 @@ class ToolConfig(_Request):
     function_calling_config: FunctionCallingConfig | None = None
 
 
+class ThinkingConfig(_Request):
+    """Options of the reasoning."""
+
+    include_thoughts: bool | None = None
+    thinking_budget: int | None = None
+    thinking_level: str | None = None
+
+
 class GenerationConfig(_Request):
     """Options of the response."""
 
@@ -102,12 +137,12 @@ class GenerationConfig(_Request):
     seed: int | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
-    candidate_count: Literal[1] | None = None
+    top_k: float | None = None
     response_mime_type: Literal["", "text/plain", "application/json"] | None = None
     response_schema: dict[str, Any] | None = None
     response_json_schema: dict[str, Any] | None = None
     response_modalities: list[Literal["TEXT", 1]] | None = None
-    response_logprobs: bool | None = None
+    thinking_config: ThinkingConfig | None = None
 
 
 class GenerateContentRequest(_Request):
@@ -118,13 +153,11 @@ class GenerateContentRequest(_Request):
     tools: list[Tool] | None = None
     tool_config: ToolConfig | None = None
     generation_config: GenerationConfig | None = None
+    service_tier: str | None = None
 
-    def to_chat(self, model: str) -> TranslatedRequest:
+    def to_chat(self, model: str, ignored: IgnoredFields | None = None) -> TranslatedRequest:
         """Return the translated request; ``model`` is ``handler`` or ``handler/model``."""
         config = self.generation_config or GenerationConfig()
-        if config.response_logprobs:
-            field = "generationConfig.responseLogprobs"
-            raise InvalidInput(f"{field} is not supported; leave it out", param=field)
         tools, choice = self._tools()
         translated, places = messages(self.contents)
         if self.system_instruction is not None and (text := system_text(self.system_instruction)):
@@ -135,6 +168,9 @@ class GenerateContentRequest(_Request):
             model=model.partition("/")[2] or None,
             temperature=config.temperature,
             top_p=config.top_p,
+            top_k=round(config.top_k) if config.top_k is not None else None,
+            reasoning=_reasoning(config.thinking_config),
+            service_tier=self.service_tier,
             max_tokens=config.max_output_tokens,
             stop=config.stop_sequences or None,
             seed=config.seed,
@@ -145,7 +181,8 @@ class GenerateContentRequest(_Request):
             frequency_penalty=config.frequency_penalty,
         )
         names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
-        return TranslatedRequest(request, places, list(tools), names)
+        sink = ignored if ignored is not None else IgnoredFields()
+        return TranslatedRequest(request, places, list(tools), names, sink)
 
     def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
         """Return the functions that the model may call, by their paths, and the tool choice."""
@@ -171,6 +208,17 @@ class GenerateContentRequest(_Request):
             return translated, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
         names = frozenset(allowed)
         return {place: tool for place, tool in translated.items() if tool.function.name in names}, "required"
+
+
+def _reasoning(config: ThinkingConfig | None) -> chat.ReasoningOptions | None:
+    if config is None:
+        return None
+    level = config.thinking_level.lower() if config.thinking_level else None
+    return chat.ReasoningOptions(
+        effort=None if level == "thinking_level_unspecified" else level,
+        budget_tokens=config.thinking_budget,
+        summary="auto" if config.include_thoughts else None,
+    )
 
 
 def _tool(function: FunctionDeclaration, place: str) -> chat.Tool:
@@ -209,33 +257,29 @@ class CountTokensRequest(_Request):
 
 
 _count_decoder = BodyDecoder(CountTokensRequest)
-_decoder = BodyDecoder(GenerateContentRequest, ignored=IGNORED, neutral=NEUTRAL, choices=CHOICES)
+_decoder = BodyDecoder(GenerateContentRequest, fields=FIELDS, choices=CHOICES)
 
 
-def decode_request(body: bytes) -> GenerateContentRequest:
+def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> GenerateContentRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
-    return _decode(_decoder, body)
+    return _decode(_decoder, body, ignored)
 
 
-def decode_count(body: bytes) -> GenerateContentRequest:
+def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> GenerateContentRequest:
     """Return the request whose tokens the client counts; raises ``InvalidInput``."""
-    count = _decode(_count_decoder, body)
+    count = _decode(_count_decoder, body, ignored)
     if count.generate_content_request is not None:
-        return decode_request(msgspec.json.encode(count.generate_content_request))
+        return decode_request(msgspec.json.encode(count.generate_content_request), ignored)
     if not count.contents:
         raise InvalidInput("contents is missing", param="contents")
     return GenerateContentRequest(contents=count.contents)
 
 
-def _decode(decoder: BodyDecoder[Body], body: bytes) -> Body:
-    try:
-        return decoder.decode(body)
-    except InvalidInput:
-        # Nearly all clients use camel case throughout, so only a failure is worth the conversion of all names.
-        renamed = _in_camel_case(body)
-        if renamed is None:
-            raise
-    return decoder.decode(renamed)
+def _decode(decoder: BodyDecoder[Body], body: bytes, ignored: IgnoredFields | None) -> Body:
+    """Decode a body, whose names may be in camel case or with underscores."""
+    # Nearly all clients use camel case throughout, so only a failure is worth the conversion of all names.
+    strict = decoder.decode_strictly(body)
+    return strict if strict is not None else decoder.decode(_in_camel_case(body) or body, ignored)
 
 
 def _in_camel_case(body: bytes) -> bytes | None:

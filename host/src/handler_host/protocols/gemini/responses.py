@@ -12,6 +12,10 @@ from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import HostError
+from handler_host.protocols.opaque import seal
+
+FORMAT = "gemini"
+"""Format of Gemini's own thought signatures."""
 
 STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -47,10 +51,12 @@ class FunctionCall(_Response, kw_only=True):
 
 
 class Part(_Response, kw_only=True):
-    """A text or a call."""
+    """A text, a thought or a call."""
 
     text: str | UnsetType = UNSET
     function_call: FunctionCall | UnsetType = UNSET
+    thought: bool | UnsetType = UNSET
+    thought_signature: str | UnsetType = UNSET
 
 
 class Content(_Response, kw_only=True):
@@ -69,11 +75,13 @@ class Candidate(_Response, kw_only=True):
 
 
 class UsageMetadata(_Response, kw_only=True):
-    """Token counts."""
+    """Token counts; those of the candidates are without the thoughts, those of the prompt with the cached ones."""
 
     prompt_token_count: int
     candidates_token_count: int
     total_token_count: int
+    cached_content_token_count: int | UnsetType = UNSET
+    thoughts_token_count: int | UnsetType = UNSET
 
 
 class GenerateContentResponse(_Response, kw_only=True):
@@ -156,7 +164,10 @@ class ChunkEncoder:
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.ReasoningChunk():
-                pass  # no thought part: clients cannot send one back yet
+                signature = seal(chunk, FORMAT) if chunk.signature is not None or chunk.encrypted is not None else UNSET
+                return [Part(text=chunk.text, thought=True, thought_signature=signature)]
+            case chat.IgnoredChunk():
+                pass
             case _:
                 self._rest.append(chunk)
         return []
@@ -164,15 +175,11 @@ class ChunkEncoder:
     def last(self) -> GenerateContentResponse:
         """Return the chunk to send after the handler's last one: calls, finish reason and usage."""
         rest = accumulate(self._rest)
-        calls = [_function_call(call) for call in rest.tool_calls]
-        last = self._chunk([Part(function_call=call) for call in calls if call is not None])
+        calls = [_call_part(call) for call in rest.tool_calls]
+        last = self._chunk([part for part in calls if part is not None])
         last.candidates[0].finish_reason = MALFORMED_CALL if None in calls else FINISHES[rest.finish_reason]
         if rest.usage is not None:
-            last.usage_metadata = UsageMetadata(
-                prompt_token_count=rest.usage.prompt_tokens,
-                candidates_token_count=rest.usage.completion_tokens,
-                total_token_count=rest.usage.total_tokens or rest.usage.prompt_tokens + rest.usage.completion_tokens,
-            )
+            last.usage_metadata = _usage(rest.usage)
         return last
 
     def _chunk(self, parts: list[Part]) -> GenerateContentResponse:
@@ -181,13 +188,24 @@ class ChunkEncoder:
         )
 
 
-def _function_call(call: chat.ToolCall) -> FunctionCall | None:
+def _usage(usage: chat.Usage) -> UsageMetadata:
+    return UsageMetadata(
+        prompt_token_count=usage.prompt_tokens,
+        candidates_token_count=max(0, usage.completion_tokens - usage.reasoning_tokens),
+        total_token_count=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
+        cached_content_token_count=usage.cached_tokens or UNSET,
+        thoughts_token_count=usage.reasoning_tokens or UNSET,
+    )
+
+
+def _call_part(call: chat.ToolCall) -> Part | None:
     """Return a call, or None if its arguments are not a JSON object, which models produce now and then."""
     try:
         arguments = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
     except msgspec.DecodeError:
         return None
-    return FunctionCall(id=call.id or UNSET, name=call.function.name, args=arguments)
+    function_call = FunctionCall(id=call.id or UNSET, name=call.function.name, args=arguments)
+    return Part(function_call=function_call, thought_signature=call.signature or UNSET)
 
 
 def error_body(error: HostError, request_id: str) -> bytes:

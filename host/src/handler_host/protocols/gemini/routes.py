@@ -7,6 +7,7 @@ request, because a host without clients of Gemini does not need them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
 import msgspec
@@ -22,7 +23,10 @@ from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
+    from handler_host.protocols.fields import IgnoredFields
+    from handler_host.protocols.gemini.requests import GenerateContentRequest
     from handler_host.protocols.gemini.responses import ChunkEncoder, Model
+    from handler_host.protocols.translated_request import TranslatedRequest
 
 VERSIONS = ("v1beta", "v1")
 """Both versions of the API: google-genai uses ``v1`` by default."""
@@ -81,11 +85,8 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
-        translated = await self._bodies.decode(request, lambda body: decode_request(body).to_chat(model))
-        try:
-            whole = await self._chats.respond(model, translated.chat)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        translated = await self._translated(request, decode_request, model)
+        whole = await self._chats.respond(model, translated)
         return json_response(response(whole, response_id=request_context.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
@@ -94,14 +95,11 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
-        translated = await self._bodies.decode(request, lambda body: decode_request(body).to_chat(model))
+        translated = await self._translated(request, decode_request, model)
         encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
-        try:
-            if request.query.get("alt") == "sse":
-                return await self._chats.stream(request, model, translated.chat, Events(encoder))
-            return await self._chats.stream(request, model, translated.chat, Elements(encoder), JsonArray)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        if request.query.get("alt") == "sse":
+            return await self._chats.stream(request, model, translated, Events(encoder))
+        return await self._chats.stream(request, model, translated, Elements(encoder), JsonArray)
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
@@ -109,12 +107,24 @@ class GeminiRoutes:
         from handler_host.protocols.gemini.responses import CountTokensResponse
 
         model = _model(request)
-        translated = await self._bodies.decode(request, lambda body: decode_count(body).to_chat(model))
-        try:
-            count = await self._chats.count(model, translated.chat)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        translated = await self._translated(request, decode_count, model)
+        count = await self._chats.count(model, translated)
         return json_response(CountTokensResponse(total_tokens=count.input_tokens))
+
+    async def _translated(
+        self,
+        request: web.Request,
+        decode: Callable[[bytes, IgnoredFields], GenerateContentRequest],
+        model: str,
+    ) -> TranslatedRequest:
+        """Return the translation of a body."""
+        policy = self._chats.field_policy(request, model)
+
+        def translate(data: bytes) -> TranslatedRequest:
+            ignored = policy(data)
+            return decode(data, ignored).to_chat(model, ignored)
+
+        return await self._bodies.decode(request, translate)
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
         """Refuse the other methods of models (``embedContent``, ``predict`` …)."""

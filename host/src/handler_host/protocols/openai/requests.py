@@ -4,84 +4,103 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-import msgspec
 from msgspec import Meta
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
+from handler_host.protocols.custom_tools import custom_function
+from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hint
+from handler_host.protocols.openai.messages import Message, RequestModel, to_chat_message
+from handler_host.protocols.translated_request import TranslatedRequest
 
-IGNORED = frozenset(
-    {
-        "metadata",
-        "prompt_cache_key",
-        "prompt_cache_retention",
-        "safety_identifier",
-        "service_tier",
-        "store",
-    }
-)
-"""Fields that are accepted and have no effect: bookkeeping between a client and OpenAI."""
-
-NEUTRAL: dict[str, tuple[Any, ...]] = {
-    "audio": (),
-    "function_call": (),
-    "functions": (),
-    "logit_bias": ({},),
-    "logprobs": (False,),
-    "modalities": (["text"],),
-    "n": (1,),
-    "prediction": (),
-    "reasoning_effort": (),
-    "top_logprobs": (0,),
-    "verbosity": (),
-    "web_search_options": (),
+FIELDS: dict[str, Field] = {
+    "audio": demand(),
+    "function_call": demand(remedy="use tool_choice instead"),
+    "functions": demand(remedy="use tools instead"),
+    "logprobs": demand(False),
+    "metadata": hint(),
+    "modalities": demand(["text"]),
+    "moderation": hint(),
+    "n": demand(1, remedy="send one request for each choice"),
+    "prediction": hint(),
+    "prompt_cache_options": hint(),
+    "prompt_cache_retention": hint("in_memory"),
+    "response_format.schema": demand(),
+    "safety_identifier": hint(),
+    "store": hint(False),
+    "top_logprobs": demand(0),
+    "web_search_options": hint(),
+    "messages[].async_": ECHO,
+    "messages[].id": ECHO,
+    "messages[].name": ECHO,
+    "messages[].parsed": ECHO,
+    "messages[].provider_specific_fields": ECHO,
+    "messages[].timestamp": ECHO,
+    "messages[].tool_calls[].async_": ECHO,
+    "messages[].tool_calls[].caller": ECHO,
+    "messages[].tool_calls[].function.parsed_arguments": ECHO,
+    "messages[].tool_calls[].index": ECHO,
+    "messages[].tool_calls[].provider_specific_fields": ECHO,
+    "messages[].content[].annotations": ECHO,
+    "messages[].content[].image_url.format": ECHO,
+    "messages[].content[].parsed": ECHO,
 }
-"""Unsupported fields, each with the values, apart from null, that request nothing."""
+"""Fields that a chat request has no place for."""
 
-REMEDIES = {
-    "function_call": "use tool_choice instead",
-    "functions": "use tools instead",
-    "n": "send one request for each choice",
+NAMES = {
+    "reasoning": "reasoning_effort",
+    "messages[].reasoning": "messages[].reasoning_content",
 }
+"""The client's names of fields of a chat request."""
 
 CHOICES = {
     "messages[].role": "system, developer, user, assistant or tool",
-    "messages[].content[].type": "text or image_url",
-    "messages[].content[].image_url.detail": "auto, low or high",
-    "messages[].tool_calls[].type": "function",
+    "messages[].content[].type": "text, image_url, file or input_audio",
+    "messages[].content[].image_url.detail": "auto, low, high or original",
+    "messages[].tool_calls[].type": "function or custom",
     "response_format.type": "text, json_object or json_schema",
     "tool_choice": "none, auto, required or a function",
-    "tool_choice.type": "function",
-    "tools[].type": "function",
+    "tool_choice.type": "function or custom",
+    "tools[].type": "function or custom",
 }
 """The valid words of each field that takes one of a few, for error messages."""
 
-
-class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of requests and their parts."""
+TOOL_TYPES = ("function", "custom")
 
 
-class DeveloperMessage(chat.SystemMessage, tag_field="role", tag="developer", kw_only=True):
-    """Instructions, under the newer role."""
+class CustomTool(RequestModel):
+    """A tool that takes free text."""
+
+    name: str
+    description: str | None = None
+    format: dict[str, Any] | None = None
 
 
-class EchoedMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
-    """A response that the client sends back with the whole history, in the form of its SDK."""
+class Tool(RequestModel):
+    """A tool that the client runs."""
 
-    content: str | list[chat.TextPart] | None = None
-    refusal: str | None = None
-    tool_calls: list[chat.ToolCall] | None = None
-    name: str | None = None
-    annotations: Any = None
-    audio: None = None
-    function_call: None = None
+    function: chat.FunctionSpec | None = None
+    custom: CustomTool | None = None
+    type: Literal["function", "custom"] = "function"
+    cache_control: chat.CacheControl | None = None
 
 
-Message = chat.SystemMessage | DeveloperMessage | chat.UserMessage | EchoedMessage | chat.ToolMessage
+class NamedTool(RequestModel):
+    """The name of a tool."""
+
+    name: str
 
 
-class StreamOptions(_Request):
+class ToolChoice(RequestModel):
+    """A tool that the model must call."""
+
+    type: Literal["function", "custom"] = "function"
+    function: NamedTool | None = None
+    custom: NamedTool | None = None
+
+
+class StreamOptions(RequestModel):
     """Options of a stream."""
 
     include_usage: bool | None = None
@@ -89,7 +108,7 @@ class StreamOptions(_Request):
     """Padding against observers of the network; the host adds none."""
 
 
-class CompletionRequest(_Request):
+class CompletionRequest(RequestModel):
     """The body of ``POST /v1/chat/completions``."""
 
     model: Annotated[str, Meta(min_length=1)]
@@ -98,16 +117,23 @@ class CompletionRequest(_Request):
     stream_options: StreamOptions | None = None
     temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
+    top_k: int | None = None
     max_tokens: Annotated[int, Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
-    tools: list[chat.Tool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | chat.NamedToolChoice | None = None
+    logit_bias: dict[str, float] | None = None
+    tools: list[Tool | None] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     response_format: chat.TextFormat | chat.JsonObjectFormat | chat.JsonSchemaFormat | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
+    reasoning_effort: str | None = None
+    verbosity: str | None = None
+    service_tier: str | None = None
+    prompt_cache_key: str | None = None
+    cache_control: chat.CacheControl | None = None
     user: str | None = None
 
     @property
@@ -115,42 +141,73 @@ class CompletionRequest(_Request):
         """Whether a stream must end with a chunk of usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
-    def to_chat(self) -> chat.ChatRequest:
-        """Return the request for handlers."""
-        return chat.ChatRequest(
-            messages=[_to_chat_message(message) for message in self.messages],
+    @property
+    def custom_tools(self) -> frozenset[str]:
+        """The names of the tools that take free text."""
+        return frozenset(tool.custom.name for tool in self.tools or () if tool is not None and tool.custom is not None)
+
+    def to_chat(self, ignored: IgnoredFields | None = None) -> TranslatedRequest:
+        """Return the translated request; raises ``InvalidInput`` with the path to the field."""
+        tools = [(f"tools[{number}]", tool) for number, tool in enumerate(self.tools or ()) if tool is not None]
+        places = [f"messages[{number}]" for number in range(len(self.messages))]
+        effort = self.reasoning_effort
+        request = chat.ChatRequest(
+            messages=[to_chat_message(*pair) for pair in zip(self.messages, places, strict=True)],
             model=self.model.partition("/")[2] or None,
             temperature=self.temperature,
             top_p=self.top_p,
+            top_k=self.top_k,
             max_tokens=self.max_completion_tokens if self.max_tokens is None else self.max_tokens,
+            max_completion_tokens=self.max_completion_tokens,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             seed=self.seed,
-            tools=self.tools,
-            tool_choice=self.tool_choice,
+            logit_bias=self.logit_bias,
+            tools=[_tool(tool, place) for place, tool in tools] if self.tools is not None else None,
+            tool_choice=self._tool_choice(),
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=self.response_format,
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
+            reasoning=chat.ReasoningOptions(effort=effort, summary="auto") if effort is not None else None,
+            verbosity=self.verbosity,
+            service_tier=self.service_tier,
+            prompt_cache_key=self.prompt_cache_key,
+            cache_control=self.cache_control,
             user=self.user,
         )
+        sink = ignored if ignored is not None else IgnoredFields()
+        return TranslatedRequest(request, [], [place for place, _ in tools], NAMES, sink)
+
+    def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
+        choice = self.tool_choice
+        if not isinstance(choice, ToolChoice):
+            return choice
+        named = choice.function or choice.custom
+        if named is None:
+            raise InvalidInput("tool_choice.function is missing", param="tool_choice.function")
+        return chat.NamedToolChoice(function=chat.NamedFunction(name=named.name))
 
 
-def _to_chat_message(message: Message) -> chat.Message:
-    if isinstance(message, DeveloperMessage):
-        return chat.SystemMessage(content=message.content, name=message.name)
-    if isinstance(message, EchoedMessage):
-        return chat.AssistantMessage(
-            content=message.content, refusal=message.refusal, tool_calls=message.tool_calls or None, name=message.name
-        )
-    return message
+def _tool(tool: Tool, place: str) -> chat.Tool:
+    if tool.custom is not None:
+        function = custom_function(tool.custom.name, tool.custom.description, tool.custom.format)
+        return chat.Tool(function=function, cache_control=tool.cache_control)
+    if tool.function is None:
+        raise InvalidInput(f"{place}.function is missing", param=f"{place}.function")
+    return chat.Tool(function=tool.function, cache_control=tool.cache_control)
 
 
-_decoder = BodyDecoder(CompletionRequest, ignored=IGNORED, neutral=NEUTRAL, remedies=REMEDIES, choices=CHOICES)
+def _skipped_tool(tool: dict[str, Any]) -> str | None:
+    kind = tool.get("type", "function")
+    return kind if isinstance(kind, str) and kind not in TOOL_TYPES else None
 
 
-def decode_request(body: bytes) -> CompletionRequest:
+_decoder = BodyDecoder(CompletionRequest, fields=FIELDS, skips={"tools[]": _skipped_tool}, choices=CHOICES)
+
+
+def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> CompletionRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
-    request = _decoder.decode(body)
+    request = _decoder.decode(body, ignored)
     if request.stream_options is not None and not request.stream:
         raise InvalidInput("stream_options: valid with stream: true only", param="stream_options")
     if request.max_tokens is not None and request.max_completion_tokens is not None:
@@ -163,7 +220,7 @@ def decode_request(body: bytes) -> CompletionRequest:
     return request
 
 
-def decode_chat(body: bytes) -> tuple[CompletionRequest, chat.ChatRequest]:
+def decode_chat(body: bytes, ignored: IgnoredFields) -> tuple[CompletionRequest, TranslatedRequest]:
     """Return the request in ``body``, and its translation; raises ``InvalidInput`` with the path to the field."""
-    request = decode_request(body)
-    return request, request.to_chat()
+    request = decode_request(body, ignored)
+    return request, request.to_chat(ignored)

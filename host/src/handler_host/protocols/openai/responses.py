@@ -2,23 +2,41 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
+from handler_host.protocols.custom_tools import custom_input
 
 
 class _Response(msgspec.Struct, kw_only=True):
     """Base of responses: JSON has null for None, and leaves UNSET out."""
 
 
+class PromptDetails(_Response, kw_only=True):
+    """The part of the input tokens that the provider's cache had."""
+
+    cached_tokens: int
+    cache_write_tokens: int | UnsetType = UNSET
+
+
+class CompletionDetails(_Response, kw_only=True):
+    """The part of the output tokens that is reasoning."""
+
+    reasoning_tokens: int
+
+
 class Usage(_Response, kw_only=True):
-    """Token counts."""
+    """Token counts; details only where the provider reports them."""
 
     prompt_tokens: int
     completion_tokens: int
     total_tokens: int
+    prompt_tokens_details: PromptDetails | UnsetType = UNSET
+    completion_tokens_details: CompletionDetails | UnsetType = UNSET
 
 
 class Function(_Response, kw_only=True):
@@ -28,13 +46,34 @@ class Function(_Response, kw_only=True):
     arguments: str
 
 
+class Custom(_Response, kw_only=True):
+    """The call of a tool that takes free text."""
+
+    name: str
+    input: str
+
+
+class GoogleContent(_Response, kw_only=True):
+    """Opaque data of a Gemini model, which it needs back."""
+
+    thought_signature: str
+
+
+class ExtraContent(_Response, kw_only=True):
+    """Data of a call that OpenAI's API lacks, as Google's own server for OpenAI clients has it."""
+
+    google: GoogleContent
+
+
 class ToolCall(_Response, kw_only=True):
     """A tool call; in a stream a part of one, with its ``index``."""
 
     index: int | UnsetType = UNSET
     id: str | UnsetType = UNSET
     type: str | UnsetType = UNSET
-    function: Function
+    function: Function | UnsetType = UNSET
+    custom: Custom | UnsetType = UNSET
+    extra_content: ExtraContent | UnsetType = UNSET
 
 
 class Delta(_Response, kw_only=True):
@@ -42,6 +81,7 @@ class Delta(_Response, kw_only=True):
 
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
+    reasoning_content: str | UnsetType = UNSET
     refusal: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
@@ -71,6 +111,7 @@ class ResponseMessage(_Response, kw_only=True):
 
     role: str = "assistant"
     content: str | None
+    reasoning_content: str | UnsetType = UNSET
     refusal: str | None = None
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
@@ -143,15 +184,22 @@ class ModelList(_Response, kw_only=True):
     data: list[Model]
 
 
-def completion(response: chat.ChatResponse, *, completion_id: str, created: int, model: str) -> Completion:
-    """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
-    calls = [
-        ToolCall(
-            id=call.id, type="function", function=Function(name=call.function.name, arguments=call.function.arguments)
-        )
-        for call in response.tool_calls
-    ]
-    message = ResponseMessage(content=response.text, refusal=response.refusal, tool_calls=calls or UNSET)
+def completion(
+    response: chat.ChatResponse, *, completion_id: str, created: int, model: str, custom: Collection[str] = ()
+) -> Completion:
+    """Return a whole response.
+
+    ``model`` is the requested one, for a handler that does not name its model; ``custom`` are the names of the tools
+    that take free text.
+    """
+    calls = [_whole_call(call, call.function.name in custom) for call in response.tool_calls]
+    reasoning = "".join(part.text for part in response.content if isinstance(part, chat.ReasoningPart))
+    message = ResponseMessage(
+        content=response.text,
+        reasoning_content=reasoning or UNSET,
+        refusal=response.refusal,
+        tool_calls=calls or UNSET,
+    )
     return Completion(
         id=completion_id,
         created=created,
@@ -164,11 +212,16 @@ def completion(response: chat.ChatResponse, *, completion_id: str, created: int,
 class ChunkEncoder:
     """Makes the chunks of one stream in OpenAI's form from those of a handler."""
 
-    def __init__(self, *, completion_id: str, created: int, model: str, include_usage: bool) -> None:
+    def __init__(
+        self, *, completion_id: str, created: int, model: str, include_usage: bool, custom: Collection[str] = ()
+    ) -> None:
         self._id = completion_id
         self._created = created
         self._model = model
         self._include_usage = include_usage
+        self._custom = custom
+        self._custom_calls: dict[int, _CustomCall] = {}
+        """Calls of tools that take free text, which are sent whole, by their index."""
         self._usage: chat.Usage | None = None
         self._has_started = False
         self._has_finished = False
@@ -179,7 +232,7 @@ class ChunkEncoder:
             case chat.TextChunk():
                 return self._with_start(Delta(content=chunk.text))
             case chat.ToolCallChunk():
-                return self._with_start(Delta(tool_calls=[_tool_call(chunk)]))
+                return self._add_call(chunk)
             case chat.RefusalChunk():
                 return self._with_start(Delta(refusal=chunk.text))
             case chat.FinishChunk():
@@ -188,8 +241,8 @@ class ChunkEncoder:
                 self._model = chunk.model
             case chat.UsageChunk():
                 self._usage = chunk.usage
-            case chat.ReasoningChunk():
-                pass  # chat completions have no field for it
+            case chat.ReasoningChunk() if chunk.text:
+                return self._with_start(Delta(reasoning_content=chunk.text))
         return []
 
     def last(self) -> list[Chunk]:
@@ -203,11 +256,21 @@ class ChunkEncoder:
             chunks.append(chunk)
         return chunks
 
+    def _add_call(self, chunk: chat.ToolCallChunk) -> list[Chunk]:
+        call = self._custom_calls.get(chunk.index)
+        if call is None and chunk.name in self._custom:
+            call = self._custom_calls[chunk.index] = _CustomCall(chunk)
+        if call is None:
+            return self._with_start(Delta(tool_calls=[_tool_call(chunk)]))
+        call.arguments.append(chunk.arguments)
+        return []
+
     def _finish(self, reason: chat.FinishReason) -> list[Chunk]:
         if self._has_finished:
             return []
         self._has_finished = True
-        return self._with_start(Delta(), reason)
+        custom = [self._with_start(Delta(tool_calls=[call.whole()])) for call in self._custom_calls.values()]
+        return [*(chunk for chunks in custom for chunk in chunks), *self._with_start(Delta(), reason)]
 
     def _with_start(self, delta: Delta, reason: chat.FinishReason | None = None) -> list[Chunk]:
         """Return the chunk of a delta, after the chunk with the role if it is the first one."""
@@ -227,18 +290,59 @@ class ChunkEncoder:
         )
 
 
+class _CustomCall:
+    """A call of a tool that takes free text, until its arguments are whole."""
+
+    def __init__(self, first: chat.ToolCallChunk) -> None:
+        self._first = first
+        self.arguments: list[str] = []
+
+    def whole(self) -> ToolCall:
+        text = custom_input("".join(self.arguments))
+        return ToolCall(
+            index=self._first.index,
+            id=self._first.id or "",
+            type="custom",
+            custom=Custom(name=self._first.name or "", input=text),
+        )
+
+
+def _whole_call(call: chat.ToolCall, is_custom: bool) -> ToolCall:
+    name, arguments = call.function.name, call.function.arguments
+    if is_custom:
+        return ToolCall(id=call.id, type="custom", custom=Custom(name=name, input=custom_input(arguments)))
+    return ToolCall(
+        id=call.id,
+        type="function",
+        function=Function(name=name, arguments=arguments),
+        extra_content=_extra_content(call.signature),
+    )
+
+
 def _tool_call(chunk: chat.ToolCallChunk) -> ToolCall:
     return ToolCall(
         index=chunk.index,
         id=chunk.id if chunk.id is not None else UNSET,
         type="function" if chunk.id is not None else UNSET,
         function=Function(name=chunk.name if chunk.name is not None else UNSET, arguments=chunk.arguments),
+        extra_content=_extra_content(chunk.signature),
     )
 
 
+def _extra_content(signature: str | None) -> ExtraContent | UnsetType:
+    return UNSET if signature is None else ExtraContent(google=GoogleContent(thought_signature=signature))
+
+
 def _usage(usage: chat.Usage) -> Usage:
-    return Usage(
+    shape = Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,
         total_tokens=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
     )
+    if usage.cached_tokens or usage.cache_write_tokens:
+        shape.prompt_tokens_details = PromptDetails(
+            cached_tokens=usage.cached_tokens, cache_write_tokens=usage.cache_write_tokens or UNSET
+        )
+    if usage.reasoning_tokens:
+        shape.completion_tokens_details = CompletionDetails(reasoning_tokens=usage.reasoning_tokens)
+    return shape

@@ -61,16 +61,25 @@ class OpenAIRoutes:
         from handler_host.protocols.openai.requests import decode_chat
         from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
-        body, translated = await self._bodies.decode(request, decode_chat)
+        policy = self._chats.field_policy(request)
+        body, translated = await self._bodies.decode(request, lambda data: decode_chat(data, policy(data)))
         completion_id = f"chatcmpl-{request_context.current.get().request_id}"
         created = int(time.time())
         if body.stream:
             encoder = ChunkEncoder(
-                completion_id=completion_id, created=created, model=body.model, include_usage=body.include_usage
+                completion_id=completion_id,
+                created=created,
+                model=body.model,
+                include_usage=body.include_usage,
+                custom=body.custom_tools,
             )
             return await self._chats.stream(request, body.model, translated, ChunkStream(encoder))
         response = await self._chats.respond(body.model, translated)
-        return json_response(completion(response, completion_id=completion_id, created=created, model=body.model))
+        return json_response(
+            completion(
+                response, completion_id=completion_id, created=created, model=body.model, custom=body.custom_tools
+            )
+        )
 
     def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.openai.responses import model

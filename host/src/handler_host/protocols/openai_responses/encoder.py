@@ -8,15 +8,23 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import to_chunks
+from handler_host.protocols.custom_tools import custom_input
+from handler_host.protocols.opaque import seal
+from handler_host.protocols.openai_responses.input import FORMAT
 from handler_host.protocols.openai_responses.requests import ResponseRequest
 from handler_host.protocols.openai_responses.responses import (
+    CustomCall,
     Failure,
     FunctionCall,
+    Item,
     Message,
     OutputText,
     Reason,
+    Reasoning,
+    ReasoningItem,
     Refusal,
     Response,
+    SummaryText,
     usage_of,
 )
 
@@ -25,6 +33,14 @@ Event = tuple[str, dict[str, Any]]
 
 INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """Finish reasons of incomplete responses, in the words of this API."""
+_TEXT_FIELDS: dict[Any, str] = {
+    OutputText: "text",
+    Refusal: "refusal",
+    SummaryText: "text",
+    FunctionCall: "arguments",
+    CustomCall: "input",
+}
+"""Field of each kind of text that grows during a stream."""
 
 
 class ResponseEncoder:
@@ -35,6 +51,8 @@ class ResponseEncoder:
 
     def __init__(self, *, request_id: str, created: int, request: ResponseRequest) -> None:
         self._request_id = request_id
+        self._tools = request.tool_table
+        reasoning = request.reasoning
         self.response = Response(
             id=f"resp_{request_id}",
             created_at=created,
@@ -42,15 +60,22 @@ class ResponseEncoder:
             instructions=request.instructions,
             max_output_tokens=request.max_output_tokens,
             parallel_tool_calls=request.parallel_tool_calls is not False,
+            reasoning=Reasoning(effort=reasoning.effort, summary=reasoning.summary) if reasoning else Reasoning(),
             temperature=request.temperature,
             text={"format": (request.text and request.text.format) or chat.TextFormat()},
             tool_choice=request.tool_choice or "auto",
-            tools=list(request.tools or ()),
+            tools=[tool for tool in request.tools or () if tool is not None],
             top_p=request.top_p,
             user=request.user,
         )
         self._message: Message | None = None
-        self._calls: dict[int, FunctionCall] = {}
+        self._reasoning: ReasoningItem | None = None
+        """Reasoning that the next chunk continues."""
+        self._calls: dict[int, FunctionCall | CustomCall] = {}
+        self._indices: dict[str, int] = {}
+        """Index of each item in the output, by its ID."""
+        self._strings: dict[int, tuple[Any, list[str]]] = {}
+        """The strings of each growing text, by its identity: joined once, because appending is quadratic."""
         self._finish: chat.FinishReason | None = None
         self._has_started = False
         self._next_number = 0
@@ -71,18 +96,21 @@ class ResponseEncoder:
                 return [*self._start(), *self._add_call(chunk)]
             case chat.RefusalChunk():
                 return [*self._start(), *self._add_refusal(chunk.text)]
+            case chat.ReasoningChunk():
+                return [*self._start(), *self._add_reasoning(chunk)]
             case chat.FinishChunk():
                 self._finish = self._finish or chunk.reason
             case chat.ModelChunk():
                 self.response.model = chunk.model
             case chat.UsageChunk():
                 self.response.usage = usage_of(chunk.usage)
-            case chat.ReasoningChunk():
-                pass  # no reasoning item: clients cannot send one back yet
+            case chat.IgnoredChunk():
+                pass
         return []
 
     def last(self) -> list[Event]:
         """Return the events to send after the last chunk."""
+        self._join()
         events = self._start()
         reason = INCOMPLETE.get(self._finish or "stop")
         status = "completed" if reason is None else "incomplete"
@@ -95,6 +123,7 @@ class ResponseEncoder:
 
     def failed(self, code: str, message: str) -> list[Event]:
         """Return the events to send for an error."""
+        self._join()
         self.response.status = "failed"
         self.response.error = Failure(code=code, message=message)
         return [*self._start(), self._event("response.failed", response=self.response)]
@@ -112,7 +141,7 @@ class ResponseEncoder:
         if not text:
             return []
         events, part, place = self._part(OutputText)
-        part.text += text
+        self._grow(part, text)
         events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=[]))
         return events
 
@@ -120,8 +149,27 @@ class ResponseEncoder:
         if not text:
             return []
         events, part, place = self._part(Refusal)
-        part.refusal += text
+        self._grow(part, text)
         events.append(self._event("response.refusal.delta", **place, delta=text))
+        return events
+
+    def _add_reasoning(self, chunk: chat.ReasoningChunk) -> list[Event]:
+        events: list[Event] = []
+        item = self._reasoning
+        if item is None:
+            number = sum(isinstance(each, ReasoningItem) for each in self.response.output)
+            item = self._reasoning = ReasoningItem(id=f"rs_{self._request_id}_{number}")
+            events.append(self._added(item))
+        if chunk.text:
+            place = self._place(item, summary_index=0)
+            if not item.summary:
+                item.summary.append(SummaryText())
+                events.append(self._event("response.reasoning_summary_part.added", **place, part=SummaryText()))
+            self._grow(item.summary[0], chunk.text)
+            events.append(self._event("response.reasoning_summary_text.delta", **place, delta=chunk.text))
+        if chunk.signature is not None or chunk.encrypted is not None:
+            item.encrypted_content = seal(chunk, FORMAT)
+            self._reasoning = None
         return events
 
     def _part(self, kind: type[Any]) -> tuple[list[Event], Any, dict[str, Any]]:
@@ -144,43 +192,81 @@ class ResponseEncoder:
         events: list[Event] = []
         call = self._calls.get(chunk.index)
         if call is None:
-            number = f"{self._request_id}_{chunk.index}"
-            call = FunctionCall(id=f"fc_{number}", call_id=chunk.id or f"call_{number}", name=chunk.name or "")
-            self._calls[chunk.index] = call
+            call = self._calls[chunk.index] = self._new_call(chunk)
             events.append(self._added(call))
         if chunk.arguments:
-            call.arguments += chunk.arguments
-            place = self._place(call)
-            events.append(self._event("response.function_call_arguments.delta", **place, delta=chunk.arguments))
+            self._grow(call, chunk.arguments)
+            if isinstance(call, FunctionCall):
+                place = self._place(call)
+                events.append(self._event("response.function_call_arguments.delta", **place, delta=chunk.arguments))
         return events
 
-    def _added(self, item: Message | FunctionCall) -> Event:
+    def _new_call(self, chunk: chat.ToolCallChunk) -> FunctionCall | CustomCall:
+        number = f"{self._request_id}_{chunk.index}"
+        tool = self._tools.client_name(chunk.name or "")
+        call_id = chunk.id or f"call_{number}"
+        call: FunctionCall | CustomCall
+        if tool.is_custom:
+            call = CustomCall(id=f"ctc_{number}", call_id=call_id, name=tool.name)
+        else:
+            call = FunctionCall(id=f"fc_{number}", call_id=call_id, name=tool.name)
+        if tool.namespace is not None:
+            call.namespace = tool.namespace
+        return call
+
+    def _grow(self, part: Any, text: str) -> None:
+        self._strings.setdefault(id(part), (part, []))[1].append(text)
+
+    def _join(self) -> None:
+        """Set the text of each part to what has come of it."""
+        for part, strings in self._strings.values():
+            text = "".join(strings)
+            setattr(part, _TEXT_FIELDS[type(part)], custom_input(text) if isinstance(part, CustomCall) else text)
+        self._strings.clear()
+
+    def _added(self, item: Item) -> Event:
+        index = self._indices[item.id] = len(self.response.output)
         self.response.output.append(item)
-        index = len(self.response.output) - 1
         return self._event("response.output_item.added", output_index=index, item=msgspec.to_builtins(item))
 
-    def _finish_item(self, item: Message | FunctionCall, status: str) -> list[Event]:
+    def _finish_item(self, item: Item, status: str) -> list[Event]:
         item.status = status
         events: list[Event] = []
-        if isinstance(item, FunctionCall):
-            place = self._place(item)
-            events.append(
-                self._event("response.function_call_arguments.done", **place, name=item.name, arguments=item.arguments)
-            )
-        else:
-            for index, part in enumerate(item.content):
-                place = self._place(item, content_index=index)
-                if isinstance(part, OutputText):
-                    events.append(self._event("response.output_text.done", **place, text=part.text, logprobs=[]))
-                else:
-                    events.append(self._event("response.refusal.done", **place, refusal=part.refusal))
-                events.append(self._event("response.content_part.done", **place, part=part))
-        index = self.response.output.index(item)
-        events.append(self._event("response.output_item.done", output_index=index, item=item))
+        match item:
+            case FunctionCall():
+                place = self._place(item)
+                events.append(
+                    self._event(
+                        "response.function_call_arguments.done", **place, name=item.name, arguments=item.arguments
+                    )
+                )
+            case CustomCall():
+                place = self._place(item)
+                events.append(self._event("response.custom_tool_call_input.delta", **place, delta=item.input))
+                events.append(self._event("response.custom_tool_call_input.done", **place, input=item.input))
+            case ReasoningItem():
+                for index, summary in enumerate(item.summary):
+                    place = self._place(item, summary_index=index)
+                    events.append(self._event("response.reasoning_summary_text.done", **place, text=summary.text))
+                    events.append(self._event("response.reasoning_summary_part.done", **place, part=summary))
+            case Message():
+                events += self._finish_message(item)
+        events.append(self._event("response.output_item.done", output_index=self._indices[item.id], item=item))
         return events
 
-    def _place(self, item: Message | FunctionCall, **more: int) -> dict[str, Any]:
-        return {"item_id": item.id, "output_index": self.response.output.index(item), **more}
+    def _finish_message(self, message: Message) -> list[Event]:
+        events: list[Event] = []
+        for index, part in enumerate(message.content):
+            place = self._place(message, content_index=index)
+            if isinstance(part, OutputText):
+                events.append(self._event("response.output_text.done", **place, text=part.text, logprobs=[]))
+            else:
+                events.append(self._event("response.refusal.done", **place, refusal=part.refusal))
+            events.append(self._event("response.content_part.done", **place, part=part))
+        return events
+
+    def _place(self, item: Item, **more: int) -> dict[str, Any]:
+        return {"item_id": item.id, "output_index": self._indices[item.id], **more}
 
     def _event(self, name: str, /, **data: Any) -> Event:
         if "response" in data:

@@ -8,6 +8,23 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.custom_tools import custom_arguments
+from handler_host.protocols.opaque import unseal
+from handler_host.protocols.openai_responses.tools import Tool, ToolTable
+
+FORMAT = "openai"
+"""Format of OpenAI's own encrypted reasoning."""
+ITEMS = frozenset(
+    {
+        *("message", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output"),
+        *("reasoning", "additional_tools"),
+    }
+)
+"""Types of items that a chat has a place for."""
+CALLS = {"function_call": "arguments", "custom_tool_call": "input"}
+OUTPUTS = frozenset({"function_call_output", "custom_tool_call_output"})
+STORED_ITEMS = frozenset({"item_reference"})
+"""Types of items that refer to something stored at OpenAI."""
 
 
 class RequestModel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -21,11 +38,25 @@ class InputText(RequestModel, tag_field="type", tag="input_text"):
 
 
 class InputImage(RequestModel, tag_field="type", tag="input_image"):
-    """An image in a message, by ``https:`` or ``data:`` URL."""
+    """An image in a message or in the result of a tool, by ``https:`` or ``data:`` URL."""
 
     image_url: str
-    detail: Literal["auto", "low", "high"] | None = None
+    detail: Literal["auto", "low", "high", "original"] | None = None
     file_id: None = None
+
+
+class InputFile(RequestModel, tag_field="type", tag="input_file"):
+    """A document in a message or in the result of a tool."""
+
+    file_data: str | None = None
+    file_url: str | None = None
+    filename: str | None = None
+
+
+class InputAudio(RequestModel, tag_field="type", tag="input_audio"):
+    """A recording in a message."""
+
+    input_audio: chat.AudioData
 
 
 class OutputText(RequestModel, tag_field="type", tag="output_text"):
@@ -43,13 +74,34 @@ class OutputRefusal(RequestModel, tag_field="type", tag="refusal"):
     refusal: str
 
 
-Part = InputText | InputImage | OutputText | OutputRefusal
+class SummaryText(RequestModel, tag_field="type", tag="summary_text"):
+    """A part of the summary of an earlier reasoning."""
+
+    text: str
+
+
+class ReasoningText(RequestModel, tag_field="type", tag="reasoning_text"):
+    """A part of an earlier reasoning."""
+
+    text: str
+
+
+MediaPart = InputImage | InputFile | InputAudio
+Part = InputText | InputImage | InputFile | InputAudio | OutputText | OutputRefusal | SummaryText | ReasoningText
 
 
 class Item(RequestModel):
-    """An item of the input: a message, a tool call of the model, or the result of one."""
+    """An item of the input: a message, a tool call of the model, the result of one, reasoning, or tools."""
 
-    type: Literal["message", "function_call", "function_call_output"] = "message"
+    type: Literal[
+        "message",
+        "function_call",
+        "function_call_output",
+        "custom_tool_call",
+        "custom_tool_call_output",
+        "reasoning",
+        "additional_tools",
+    ] = "message"
     id: str | None = None
     status: Literal["in_progress", "completed", "incomplete"] | None = None
     role: Literal["user", "assistant", "system", "developer"] | None = None
@@ -57,72 +109,120 @@ class Item(RequestModel):
     phase: str | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
-    output: str | list[InputText] | None = None
+    input: str | None = None
+    output: str | list[InputText | InputImage | InputFile | OutputText] | None = None
+    summary: list[SummaryText] | None = None
+    encrypted_content: str | None = None
+    tools: list[Tool | None] | None = None
     parsed_arguments: Any = None
-    namespace: None = None
-    caller: None = None
+    caller: Any = None
 
 
-def conversation(items: list[Item]) -> tuple[list[chat.Message], list[str]]:
-    """Return the messages, and the path of each; a message of several items has the path of the first.
-
-    Raises ``InvalidInput`` with the path to the field.
-    """
-    messages: list[chat.Message] = []
-    places: list[str] = []
-    call_ids: set[str] = set()
-    for number, item in enumerate(items):
-        place = f"input[{number}]"
-        _add(messages, call_ids, item, place)
-        places += [place] * (len(messages) - len(places))
-    return messages, places
+def skipped_item(item: dict[str, Any]) -> str | None:
+    """Return the type of an item that a chat has no place for: calls and results of the provider's own tools."""
+    kind = item.get("type", "message")
+    return kind if isinstance(kind, str) and kind not in ITEMS else None
 
 
-def _add(messages: list[chat.Message], call_ids: set[str], item: Item, place: str) -> None:
-    """Add an item to the conversation: text and calls of one response become one message.
+class Conversation:
+    """Collects the messages of a chat, each with the path of its first item."""
 
-    ``call_ids`` has the IDs of all calls so far.
-    """
-    last = messages[-1] if messages else None
-    if item.type == "function_call":
-        call = chat.ToolCall(
-            id=_required(item.call_id, f"{place}.call_id"),
-            function=chat.FunctionCall(
-                name=_required(item.name, f"{place}.name"), arguments=_required(item.arguments, f"{place}.arguments")
-            ),
-        )
+    def __init__(self, tools: ToolTable) -> None:
+        self.messages: list[chat.Message] = []
+        self.places: list[str] = []
+        self._tools = tools
+        self._call_ids: set[str] = set()
+
+    def add(self, item: Item, place: str) -> None:
+        """Add an item: reasoning, text and calls of one response become one message.
+
+        Raises ``InvalidInput`` with the path to the field.
+        """
+        if item.type in CALLS:
+            self._add_call(item, place)
+        elif item.type in OUTPUTS:
+            self._append(self._result(item, place), place)
+        elif item.type == "reasoning":
+            response = self._response(place)
+            if response.reasoning is None:
+                response.reasoning = []
+            response.reasoning.append(_reasoning(item))
+        elif item.type == "message":
+            self._add_message(_to_message(item, place), place)
+
+    def finish(self) -> None:
+        """Give responses that are reasoning alone an empty text."""
+        for message in self.messages:
+            if isinstance(message, chat.AssistantMessage) and message.reasoning and not message.tool_calls:
+                message.content = "" if message.content is None and message.refusal is None else message.content
+
+    def _append(self, message: chat.Message, place: str) -> None:
+        self.messages.append(message)
+        self.places.append(place)
+
+    def _response(self, place: str) -> chat.AssistantMessage:
+        """Return the last message if it is a response, else a new one."""
+        last = self.messages[-1] if self.messages else None
         if not isinstance(last, chat.AssistantMessage):
             last = chat.AssistantMessage()
-            messages.append(last)
-        if last.tool_calls is None:
-            last.tool_calls = []
-        last.tool_calls.append(call)
-        call_ids.add(call.id)
-        return
-    if item.type == "function_call_output":
-        messages.append(_to_result(call_ids, item, place))
-        return
-    message = _to_message(item, place)
-    if (
-        isinstance(message, chat.AssistantMessage)
-        and isinstance(last, chat.AssistantMessage)
-        and (last.content is None and last.refusal is None)
-    ):
-        last.content, last.refusal = message.content, message.refusal
-    else:
-        messages.append(message)
+            self._append(last, place)
+        return last
+
+    def _add_call(self, item: Item, place: str) -> None:
+        field = CALLS[item.type]
+        name = self._tools.function_name(item.namespace, _required(item.name, f"{place}.name"))
+        text = _required(item.arguments if field == "arguments" else item.input, f"{place}.{field}")
+        call = chat.ToolCall(
+            id=_required(item.call_id, f"{place}.call_id"),
+            function=chat.FunctionCall(name=name, arguments=text if field == "arguments" else custom_arguments(text)),
+        )
+        response = self._response(place)
+        if response.tool_calls is None:
+            response.tool_calls = []
+        response.tool_calls.append(call)
+        self._call_ids.add(call.id)
+
+    def _add_message(self, message: chat.Message, place: str) -> None:
+        last = self.messages[-1] if self.messages else None
+        if (
+            isinstance(message, chat.AssistantMessage)
+            and isinstance(last, chat.AssistantMessage)
+            and (last.content is None and last.refusal is None)
+        ):
+            last.content, last.refusal = message.content, message.refusal
+        else:
+            self._append(message, place)
+
+    def _result(self, item: Item, place: str) -> chat.ToolMessage:
+        call_id = _required(item.call_id, f"{place}.call_id")
+        if call_id not in self._call_ids:
+            field = f"{place}.call_id"
+            raise InvalidInput(f"{field}: no earlier function_call has the call_id {call_id!r}", param=field)
+        if item.output is None:
+            raise InvalidInput(f"{place}.output is missing", param=f"{place}.output")
+        if isinstance(item.output, str):
+            return chat.ToolMessage(content=item.output, tool_call_id=call_id)
+        if all(isinstance(part, InputText | OutputText) for part in item.output):
+            text = "".join(part.text for part in item.output if isinstance(part, InputText | OutputText))
+            return chat.ToolMessage(content=text, tool_call_id=call_id)
+        parts = [
+            chat.TextPart(text=part.text)
+            if isinstance(part, InputText | OutputText)
+            else _media(part, f"{place}.output[{number}]")
+            for number, part in enumerate(item.output)
+        ]
+        return chat.ToolMessage(
+            content=[part for part in parts if not isinstance(part, chat.AudioPart)], tool_call_id=call_id
+        )
 
 
-def _to_result(call_ids: set[str], item: Item, place: str) -> chat.ToolMessage:
-    output = item.output
-    if isinstance(output, list):
-        output = "".join(part.text for part in output)
-    call_id = _required(item.call_id, f"{place}.call_id")
-    if call_id not in call_ids:
-        field = f"{place}.call_id"
-        raise InvalidInput(f"{field}: no earlier function_call has the call_id {call_id!r}", param=field)
-    return chat.ToolMessage(content=_required(output, f"{place}.output"), tool_call_id=call_id)
+def _reasoning(item: Item) -> chat.ReasoningPart:
+    texts = [part.text for part in item.summary or ()]
+    if not texts and isinstance(item.content, list):
+        texts = [part.text for part in item.content if isinstance(part, ReasoningText | SummaryText)]
+    return unseal("\n\n".join(texts), item.encrypted_content, FORMAT, "encrypted")
 
 
 def _to_message(item: Item, place: str) -> chat.Message:
@@ -142,19 +242,31 @@ def _to_message(item: Item, place: str) -> chat.Message:
     return chat.SystemMessage(content="".join(texts))
 
 
-def _user_parts(parts: list[Part], place: str) -> list[chat.TextPart | chat.ImagePart]:
-    translated: list[chat.TextPart | chat.ImagePart] = []
+def _user_parts(parts: list[Part], place: str) -> list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart]:
+    translated: list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart] = []
     for number, part in enumerate(parts):
-        if isinstance(part, InputImage):
-            _check_url(part.image_url, f"{place}.content[{number}].image_url")
-            translated.append(chat.ImagePart(image_url=chat.ImageUrl(url=part.image_url, detail=part.detail)))
-        elif isinstance(part, InputText):
+        field = f"{place}.content[{number}]"
+        if isinstance(part, InputText):
             translated.append(chat.TextPart(text=part.text))
+        elif isinstance(part, MediaPart):
+            translated.append(_media(part, field))
         else:
-            raise _wrong_type(
-                "must be input_text or input_image in a message of the user", f"{place}.content[{number}]"
-            )
+            raise _wrong_type("must be input_text, input_image or input_file in a message of the user", field)
     return translated
+
+
+def _media(part: InputImage | InputFile | InputAudio, place: str) -> chat.ImagePart | chat.FilePart | chat.AudioPart:
+    if isinstance(part, InputAudio):
+        return chat.AudioPart(input_audio=part.input_audio)
+    if isinstance(part, InputImage):
+        _check_url(part.image_url, f"{place}.image_url")
+        return chat.ImagePart(image_url=chat.ImageUrl(url=part.image_url, detail=part.detail))
+    url = part.file_url or part.file_data
+    if url is None:
+        field = f"{place}.file_data"
+        raise InvalidInput(f"{field} is missing: the host stores no files, send the data", param=field)
+    _check_url(url, f"{place}.{'file_url' if part.file_url else 'file_data'}")
+    return chat.FilePart(file=chat.FileUrl(url=url, filename=part.filename))
 
 
 def _texts(parts: list[Part], role: str, place: str) -> tuple[list[str], str | None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
-from msgspec import field
+from msgspec import UNSET, UnsetType, field
 
 from handler_host.chat import types as chat
 
@@ -44,18 +44,48 @@ class FunctionCall(_Shape, kw_only=True, tag_field="type", tag="function_call"):
     status: str = "in_progress"
     call_id: str
     name: str
+    namespace: str | UnsetType = UNSET
     arguments: str = ""
 
 
+class CustomCall(_Shape, kw_only=True, tag_field="type", tag="custom_tool_call"):
+    """The call of a tool that takes free text."""
+
+    id: str
+    status: str = "in_progress"
+    call_id: str
+    name: str
+    namespace: str | UnsetType = UNSET
+    input: str = ""
+
+
+class SummaryText(_Shape, kw_only=True, tag_field="type", tag="summary_text"):
+    """A part of the summary of a reasoning."""
+
+    text: str = ""
+
+
+class ReasoningItem(_Shape, kw_only=True, tag_field="type", tag="reasoning"):
+    """Reasoning of the model."""
+
+    id: str
+    status: str = "in_progress"
+    summary: list[SummaryText] = field(default_factory=list)
+    encrypted_content: str | None = None
+
+
+Item = Message | FunctionCall | CustomCall | ReasoningItem
+
+
 class InputDetails(_Shape, kw_only=True):
-    """Details of the input tokens, which handlers do not report."""
+    """Details of the input tokens."""
 
     cached_tokens: int = 0
     cache_write_tokens: int = 0
 
 
 class OutputDetails(_Shape, kw_only=True):
-    """Details of the output tokens, which handlers do not report."""
+    """Details of the output tokens."""
 
     reasoning_tokens: int = 0
 
@@ -84,10 +114,10 @@ class Failure(_Shape, kw_only=True):
 
 
 class Reasoning(_Shape, kw_only=True):
-    """Options of reasoning, which are unsupported."""
+    """Options of the reasoning, as in the request."""
 
-    effort: None = None
-    summary: None = None
+    effort: str | None = None
+    summary: str | None = None
 
 
 class Response(_Shape, kw_only=True):
@@ -103,7 +133,7 @@ class Response(_Shape, kw_only=True):
     instructions: str | None = None
     max_output_tokens: int | None = None
     model: str
-    output: list[Message | FunctionCall] = field(default_factory=list)
+    output: list[Item] = field(default_factory=list)
     parallel_tool_calls: bool = True
     previous_response_id: None = None
     reasoning: Reasoning = field(default_factory=Reasoning)
@@ -123,6 +153,10 @@ def usage_of(usage: chat.Usage) -> Usage:
     """Return token counts in the form of this API."""
     return Usage(
         input_tokens=usage.prompt_tokens,
+        input_tokens_details=InputDetails(
+            cached_tokens=usage.cached_tokens, cache_write_tokens=usage.cache_write_tokens
+        ),
         output_tokens=usage.completion_tokens,
+        output_tokens_details=OutputDetails(reasoning_tokens=usage.reasoning_tokens),
         total_tokens=usage.total_tokens or usage.prompt_tokens + usage.completion_tokens,
     )

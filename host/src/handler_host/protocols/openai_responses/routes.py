@@ -12,7 +12,7 @@ from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import event
-from handler_host.plugin.errors import HostError, InvalidInput
+from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
 from handler_host.protocols.protocol import Protocol
 
@@ -43,16 +43,14 @@ class ResponsesRoutes:
         from handler_host.protocols.openai_responses.encoder import ResponseEncoder
         from handler_host.protocols.openai_responses.requests import decode_chat
 
-        body, translated = await self._bodies.decode(request, decode_chat)
+        policy = self._chats.field_policy(request)
+        body, translated = await self._bodies.decode(request, lambda data: decode_chat(data, policy(data)))
         encoder = ResponseEncoder(
             request_id=request_context.current.get().request_id, created=int(time.time()), request=body
         )
-        try:
-            if body.stream:
-                return await self._chats.stream(request, body.model, translated.chat, ResponseStream(encoder))
-            response = await self._chats.respond(body.model, translated.chat)
-        except InvalidInput as error:
-            raise translated.with_client_path(error) from None
+        if body.stream:
+            return await self._chats.stream(request, body.model, translated, ResponseStream(encoder))
+        response = await self._chats.respond(body.model, translated)
         return json_response(encoder.whole(response))
 
 

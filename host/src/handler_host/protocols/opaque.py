@@ -1,0 +1,37 @@
+"""Opaque data of a provider's reasoning, in the fields of a client's protocol, and back. Pure.
+
+A client keeps such data and sends them back, perhaps to another handler. Data of the protocol's own provider pass as
+they are; those of another one get a mark with their format, by which the handler of that provider finds them again.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from handler_host.chat import types as chat
+
+Kind = Literal["signature", "encrypted"]
+_MARK = "hh1:"
+
+
+def seal(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> str:
+    """Return the opaque data of a part for a protocol whose own format is ``native``."""
+    data = part.encrypted if part.encrypted is not None else part.signature or ""
+    if part.format == native:
+        return data
+    kind = "e" if part.encrypted is not None else "s"
+    return f"{_MARK}{kind}:{part.format or ''}:{data}"
+
+
+def unseal(text: str, data: str | None, native: str, kind: Kind) -> chat.ReasoningPart:
+    """Return the part of a text and opaque data; data without a mark are ``native`` and of this kind."""
+    if data is None:
+        return chat.ReasoningPart(text=text)
+    part_format: str | None = native
+    if data.startswith(_MARK):
+        mark, _, rest = data.removeprefix(_MARK).partition(":")
+        part_format, _, data = rest.partition(":")
+        kind, part_format = "encrypted" if mark == "e" else "signature", part_format or None
+    if kind == "encrypted":
+        return chat.ReasoningPart(text=text, encrypted=data or None, format=part_format)
+    return chat.ReasoningPart(text=text, signature=data or None, format=part_format)

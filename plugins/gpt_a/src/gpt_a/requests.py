@@ -1,0 +1,80 @@
+"""The body of a request, by the rules of OpenAI's models. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
+
+from handler_host.chat import ChatRequest, FilePart, UserMessage, completion_body
+from handler_host.plugin import InvalidInput
+
+_REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
+"""Models of OpenAI that reason: they take ``max_completion_tokens`` only, and no sampling options."""
+_REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
+"""Models of OpenAI that take the effort ``none``."""
+_NEVER_REASONS = re.compile(r"(?:.*/)?(?:chatgpt-|gpt-[34])")
+_EFFORTS = {"max": "xhigh"}
+"""Words of other providers for an effort."""
+_BUDGETS = ((2048, "low"), (16384, "medium"))
+"""Largest budget of each effort; beyond them it is ``high``."""
+
+
+class Body(NamedTuple):
+    """The body of a request, and the fields of the chat that it leaves out."""
+
+    content: dict[str, Any]
+    ignored: list[str]
+
+
+def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
+    """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
+    ignored = _adapt_reasoning(request, model)
+    _check_files(request)
+    if _REASONS.match(model):
+        for name in ("temperature", "top_p"):
+            if getattr(request, name) not in (None, 1):
+                ignored.append(name)
+            setattr(request, name, None)
+    if request.max_tokens is not None and (is_openai or _REASONS.match(model)):
+        request.max_completion_tokens = request.max_tokens
+    return Body({**completion_body(request), "model": model}, ignored)
+
+
+def _adapt_reasoning(request: ChatRequest, model: str) -> list[str]:
+    """Set the effort that the model takes; return the names of the fields that it does not take."""
+    options = request.reasoning
+    if options is None:
+        return []
+    request.reasoning = None
+    if _NEVER_REASONS.match(model):
+        return [] if options.is_off else ["reasoning"]
+    if options.is_off:
+        effort = "minimal" if _REASONS.match(model) else options.effort
+        options.effort = "none" if _REASONS_OPTIONALLY.match(model) else effort
+    elif options.effort is None:
+        if not _REASONS.match(model):
+            return ["reasoning"] if options.budget_tokens is not None else []
+        options.effort = _effort_for(options.budget_tokens)
+    if options.effort is not None:
+        options.effort = _EFFORTS.get(options.effort, options.effort)
+        request.reasoning = options
+    return []
+
+
+def _effort_for(budget_tokens: int | None) -> str | None:
+    if budget_tokens is None or budget_tokens < 0:
+        return None
+    return next((effort for limit, effort in _BUDGETS if budget_tokens <= limit), "high")
+
+
+def _check_files(request: ChatRequest) -> None:
+    """Raise ``InvalidInput`` for documents by URL: chat completions take data only."""
+    for number, message in enumerate(request.messages):
+        if isinstance(message, UserMessage) and not isinstance(message.content, str):
+            for index, part in enumerate(message.content):
+                if isinstance(part, FilePart) and not part.file.url.startswith("data:"):
+                    field = f"messages[{number}].content[{index}].file.url"
+                    raise InvalidInput(
+                        f"{field}: OpenAI's chat completions fetch no documents; send the document as a data: URL",
+                        param=field,
+                    )
