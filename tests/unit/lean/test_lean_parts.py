@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -68,9 +69,9 @@ def test_an_interpreter_with_lazy_imports_uses_its_own() -> None:
     assert not system.filter("openai", "openai", ("registry",))
 
 
-def run_lean(workshop: Workshop, *arguments: str) -> subprocess.CompletedProcess[str]:
+def run_lean(workshop: Workshop, *arguments: str, prefix: Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-m", "handler_host.lean", *arguments],
+        [*prefix, sys.executable, "-m", "handler_host.lean", *arguments],
         capture_output=True,
         text=True,
         timeout=120,
@@ -99,6 +100,15 @@ def test_a_package_without_effects_passes_the_check(workshop: Workshop) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
     assert result.stdout.splitlines()[-1] == "  may be lean"
     assert "must stay eager" not in result.stdout
+
+
+def test_the_check_runs_in_a_directory_that_was_removed(workshop: Workshop, tmp_path: Path) -> None:
+    workshop.write({"pkg/__init__.py": "from .a import f\n", "pkg/a.py": "def f(): return 1\n"})
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    shell = ("/bin/sh", "-c", f'cd {gone} && rmdir {gone} && exec "$@"', "sh")
+    result = run_lean(workshop, "check", "pkg", prefix=shell)
+    assert result.returncode == 0, result.stdout + result.stderr
 
 
 EFFECTS = {

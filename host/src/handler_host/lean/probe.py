@@ -132,9 +132,16 @@ def cheap_state() -> dict[str, Any]:
         "hooks": (sys.excepthook is sys.__excepthook__, _label(sys.displayhook)),
         "recursion limit": sys.getrecursionlimit(),
         "threads": threading.active_count(),
-        "working directory": os.getcwd(),
+        "working directory": _working_directory(),
         **{f"attributes of {module.__name__}": _identities(module) for module in WATCHED},
     }
+
+
+def _working_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        return ""  # it was removed
 
 
 def _identities(module: ModuleType) -> tuple[Any, ...]:
