@@ -90,8 +90,9 @@ def compile_package(
             on_module()
         try:
             data = path.read_bytes()
-            reached |= imported_modules(ast.parse(data, path), name, is_package)
-            entry = rewriter.rewrite(name, data)
+            tree = ast.parse(data, path)
+            reached |= imported_modules(tree, name, is_package)
+            entry = rewriter.rewrite(name, tree)
         except NotRewritten as error:
             stay[name] = str(error)
             continue

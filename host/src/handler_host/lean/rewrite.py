@@ -49,12 +49,11 @@ class Rewriter:
         self._eager = frozenset(eager)
         self._exports = Exports(sources)
 
-    def rewrite(self, name: str, data: bytes) -> Entry:
-        """Return the rewritten module; raises :class:`NotRewritten`, and ``SyntaxError``."""
+    def rewrite(self, name: str, tree: ast.Module) -> Entry:
+        """Return the rewritten module, and change ``tree``; raises :class:`NotRewritten`."""
         if name in self._eager:
             raise NotRewritten("listed as eager")
         path, is_package = self._sources[name]
-        tree = ast.parse(data, path)
         return _ModuleRewriter(name, is_package, self._sources, self._eager, self._exports).rewrite(tree, str(path))
 
 
@@ -83,13 +82,12 @@ class _ModuleRewriter:
             _guard_loop(owner)
         shadowed = [name for name, row in lazy.items() if self._has_submodule(name) and self._is_inside(name, row)]
         exported = sorted(set(_listed(tree.body)) & lazy.keys()) if owner is not None else []
-        used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-        copied = used & vars(builtins).keys() - LIVE - usage.bound - {imported.name for imported in imports}
+        copied = _used_builtins(tree) - usage.bound - {imported.name for imported in imports} if lazy else set()
         tree.body = [statement for each in kept for statement in _without_deletes(each, hidden)]
         return Entry(
-            compile(ast.fix_missing_locations(tree), path, "exec", dont_inherit=True),
+            compile(tree, path, "exec", dont_inherit=True),
             lazy,
-            tuple(sorted(name for name in copied if not name.startswith("__"))) if lazy else (),
+            tuple(sorted(copied)),
             tuple(shadowed),
             tuple(sorted(hidden)),
             owner.name if owner is not None else "",
@@ -246,7 +244,7 @@ def _bind_now(imported: _Import) -> ast.stmt:
         statement: ast.stmt = ast.ImportFrom(module, [ast.alias(attribute, asname)], 0)
     else:
         statement = ast.Import([ast.alias(module, imported.name if imported.name != module else None)])
-    return ast.copy_location(statement, imported.statement)
+    return ast.fix_missing_locations(ast.copy_location(statement, imported.statement))
 
 
 class _Owner(NamedTuple):
@@ -282,7 +280,20 @@ def _guard_loop(owner: _Owner) -> None:
     """Make the loop pass by names that are not bound yet: they get their ``__module__`` when they resolve."""
     loop = owner.statements[1]
     arguments: list[ast.expr] = [loop.iter, ast.Name(owner.variable, ast.Load())]
-    loop.iter = ast.copy_location(ast.Call(ast.Name("__lean_bound__", ast.Load()), arguments, []), loop.iter)
+    call = ast.copy_location(ast.Call(ast.Name("__lean_bound__", ast.Load()), arguments, []), loop.iter)
+    loop.iter = ast.fix_missing_locations(call)
+
+
+def _used_builtins(tree: ast.Module) -> set[str]:
+    """Return the builtins that a module loads by name, but those that are looked up at each use."""
+    return {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and node.id in _COPIED_BUILTINS and isinstance(node.ctx, ast.Load)
+    }
+
+
+_COPIED_BUILTINS = frozenset(name for name in vars(builtins) if not name.startswith("__")) - LIVE
 
 
 def _listed(body: list[ast.stmt]) -> list[str]:
