@@ -118,7 +118,7 @@ def _error_of(status: int, place: str, error: ProviderError) -> UpstreamError:
 def _without_keys(text: str) -> str:
     """Return the text without words that may be a key or a part of one."""
     return " ".join(
-        "***" if "*" in word or (len(word) >= 12 and any(letter.isdigit() for letter in word)) else word
+        "***" if "*" in word or (len(word) >= 8 and any(letter in "-_0123456789" for letter in word)) else word
         for word in text.split()
     )
 

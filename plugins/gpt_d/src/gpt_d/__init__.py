@@ -6,24 +6,26 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
-from gpt_d.chunks import ChunkDecoder, Watch
+from gpt_d.chunks import ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import translate
-from gpt_d.whole import Heard, chunks_of
+from gpt_d.whole import Heard, chunks_of, decode_document
 from handler_host.chat import (
     AssistantMessage,
     ChatChunk,
     ChatHandler,
     ChatRequest,
-    FinishChunk,
+    CompletionDecoder,
     FinishReason,
     RefusalChunk,
     SystemMessage,
     arguments_of,
     completion_body,
     leave_out_unsupported,
+    decode_stream,
     raise_truncated,
 )
 from handler_host.plugin import (
@@ -32,6 +34,7 @@ from handler_host.plugin import (
     HostError,
     InvalidInput,
     Retries,
+    read_documents,
     retry_stream,
     trace_headers,
 )
@@ -147,7 +150,10 @@ class GptD(ChatHandler):
         except HostError:
             raise
         except Exception as error:
-            raise heard.told(translate(error, self._plain_timeout)) from error
+            own = decode_document(heard.document())
+            if own is None:
+                raise heard.error_of(translate(error, self._plain_timeout)) from error
+            chunks = own
         for chunk in chunks:
             yield chunk
 
@@ -160,19 +166,19 @@ class GptD(ChatHandler):
                 stream = await self._ask(asked, self._timeout)
                 if stream.completion_stream is None:
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
-            watch, decoder = Watch(stream), ChunkDecoder()
+            response = raw_response(stream)
+            if response is not None:
+                async for chunk in self._decoded(response, _tool_names(body)):
+                    yield chunk
+                return
+            watch, decoder = Watch(stream), ChunkDecoder(_tool_names(body))
             while True:
                 async with asyncio.timeout(self._timeout):
                     data = await anext(stream, None)
+                for chunk in _chunks_of(data, decoder, watch):
+                    yield chunk
                 if data is None:
                     return
-                refusal = watch.refusal()
-                if refusal is not None:
-                    yield RefusalChunk(text=refusal)
-                for chunk in decoder.chunks(data):
-                    if isinstance(chunk, FinishChunk) and not watch.is_whole():
-                        raise_truncated()
-                    yield chunk
         except HostError:
             raise
         except Exception as error:
@@ -180,6 +186,22 @@ class GptD(ChatHandler):
         finally:
             if stream is not None:
                 await stream.aclose()
+
+    async def _decoded(self, response: Any, tool_names: frozenset[str]) -> AsyncIterator[ChatChunk]:
+        """Yield the chunks of a server that speaks OpenAI's protocol, from its raw bytes.
+
+        LiteLLM merges tool calls, fails on events without data, and costs three times the processor time.
+        """
+        content_type = response.headers.get("content-type", "")
+        documents = read_documents(response.aiter_bytes(), content_type)
+        decoder = CompletionDecoder(tool_names=tool_names, content_type=content_type)
+        async with aclosing(decode_stream(documents, decoder)) as chunks:  # type: ignore[type-var]
+            while True:
+                async with asyncio.timeout(self._timeout):
+                    chunk = await anext(chunks, None)
+                if chunk is None:
+                    return
+                yield chunk
 
     async def _ask(self, asked: dict[str, Any], timeout: float) -> Any:
         import litellm
@@ -250,6 +272,20 @@ class GptD(ChatHandler):
             request.unsupported = mode
             ignored += leave_out_unsupported(request, supports, lacks, provider=f"{provider} ({name})")
         return ignored
+
+
+def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk]:
+    """Return the chunks in one of LiteLLM's, or for the end of its stream, which is None."""
+    if data is None:
+        if not watch.is_whole():
+            raise_truncated()
+        return decoder.last()
+    refusal = watch.refusal()
+    return [*([RefusalChunk(text=refusal)] if refusal is not None else []), *decoder.chunks(data)]
+
+
+def _tool_names(body: dict[str, Any]) -> frozenset[str]:
+    return frozenset(tool["function"]["name"] for tool in body.get("tools") or ())
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:

@@ -6,82 +6,36 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handler_host.chat import (
-    ChatChunk,
-    FinishChunk,
-    FinishReason,
-    ModelChunk,
-    TextChunk,
-    ToolCallChunk,
-    Usage,
-    UsageChunk,
-)
-
-FINISH_REASONS: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-}
-"""OpenAI's reasons to finish, of which LiteLLM makes all others."""
+from handler_host.chat import ChatChunk, CompletionDecoder
 
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
 
 
 class ChunkDecoder:
-    """Translates the chunks of one stream."""
+    """Decoder of one stream of LiteLLM's chunks, of providers that do not speak OpenAI's protocol."""
 
-    def __init__(self) -> None:
-        self._model: str | None = None
-        """The model of the last :class:`ModelChunk`."""
+    def __init__(self, tool_names: frozenset[str] = frozenset()) -> None:
+        self._decoder = CompletionDecoder(tool_names=tool_names)
 
     def chunks(self, chunk: Any) -> list[ChatChunk]:
         """Return the chat's chunks in one chunk of LiteLLM's: mostly one, none if it has no content."""
-        chunks: list[ChatChunk] = []
-        for choice in chunk.choices or ():
-            if choice.delta is not None:
-                _add_delta(chunks, choice.delta)
-            if choice.finish_reason is not None:
-                chunks.append(FinishChunk(reason=FINISH_REASONS.get(choice.finish_reason, "stop")))
-        usage = usage_of(chunk)
-        if usage is not None:
-            chunks.append(UsageChunk(usage=usage))
+        document = chunk.model_dump(exclude_none=True)
         # `chunk.model` is the requested model.
-        model = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
-        if chunks and model and model != self._model:
-            self._model = model
-            chunks.insert(0, ModelChunk(model=model))
-        return chunks
+        document["model"] = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
+        return self._decoder.chunks(document)
+
+    def last(self) -> list[ChatChunk]:
+        """Return the chunks for the end of the stream."""
+        return self._decoder.last()
 
 
-def _add_delta(chunks: list[ChatChunk], delta: Any) -> None:
-    if delta.content:
-        chunks.append(TextChunk(text=delta.content))
-    for call in delta.tool_calls or ():
-        function = call.function
-        chunks.append(
-            ToolCallChunk(
-                index=call.index,
-                id=call.id,
-                name=function.name if function else None,
-                arguments=(function.arguments or "") if function else "",
-            )
-        )
-
-
-def usage_of(said: Any) -> Usage | None:
-    """Return the tokens that the provider has counted, of a chunk or of a whole answer."""
-    usage = getattr(said, "usage", None)
-    # Zeros are LiteLLM's, for a provider that does not count.
-    if usage is None or not usage.total_tokens:
+def raw_response(stream: Any) -> Any:
+    """Return the HTTP response behind a stream of OpenAI's SDK, or None; a Router hides it."""
+    if getattr(stream, "custom_llm_provider", None) != "openai":
         return None
-    return Usage(
-        prompt_tokens=usage.prompt_tokens,
-        completion_tokens=usage.completion_tokens,
-        total_tokens=usage.total_tokens,
-    )
+    response = getattr(getattr(stream, "completion_stream", None), "response", None)
+    return response if hasattr(response, "aiter_bytes") else None
 
 
 class Watch:

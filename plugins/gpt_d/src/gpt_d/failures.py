@@ -19,6 +19,8 @@ from handler_host.plugin import (
     InvalidInput,
     UpstreamError,
     UpstreamRateLimited,
+    error_from_response,
+    find_error,
     from_status,
     parse_retry_after,
     timeout_error,
@@ -80,25 +82,20 @@ def _of_provider(chain: list[BaseException], error: Exception) -> HostError:
     status = getattr(source, "status_code", None)
     if not isinstance(status, int):
         return UpstreamError(f"LiteLLM could not read the provider's answer: {type(mapped).__name__}")
-    said = _said(getattr(source, "message", None) or str(mapped))
-    for link in chain:
-        body = getattr(link, "body", None)
-        if isinstance(body, dict):
-            said = {**body, **said}
-    # To failures of its own, LiteLLM adds their traceback.
-    message = str(said.get("message") or "an answer that is not the provider's own").partition("\nTraceback")[0]
+    response = _response(chain)
+    if response is not None and status >= 400:
+        own = error_from_response(status, response.headers, response.content)
+        if not isinstance(mapped, litellm.ContentPolicyViolationError):
+            return own if own.retry_after is not None else _with_retry_after(own, _retry_after(chain))
+    words = _words(getattr(source, "message", None) or str(mapped))
+    if not words.get("message"):
+        bodies = (getattr(link, "body", None) for link in chain)
+        words = next((_fields({"error": body}) for body in bodies if isinstance(body, dict)), words)
+    message = words.get("message") or "no words in the response"
     if status < 400:
         return UpstreamError(f"the provider ended the stream with an error: {message}")
-    code, param = said.get("code"), said.get("param")
-    if isinstance(mapped, litellm.ContentPolicyViolationError):
-        code = "content_policy_violation"
-    return from_status(
-        status,
-        message,
-        retry_after=_retry_after(chain),
-        param=param if isinstance(param, str) else None,
-        code=code if isinstance(code, str) else None,
-    )
+    code = "content_policy_violation" if isinstance(mapped, litellm.ContentPolicyViolationError) else words.get("code")
+    return from_status(status, message, retry_after=_retry_after(chain), param=words.get("param"), code=code)
 
 
 def _is_of_provider(link: BaseException) -> bool:
@@ -128,24 +125,49 @@ def _unsupported(error: Any) -> InvalidInput:
     return InvalidInput(f"{name}: the model's provider has nothing of the kind; leave it out", param=name)
 
 
-def _said(message: str | bytes) -> dict[str, Any]:
-    """Return the ``error`` of the JSON in what a provider has answered: as bytes, as text, or as bytes written out."""
+def _words(message: str | bytes) -> dict[str, str]:
+    """Return message, code and param of a provider's error: as bytes, as text, or as bytes written out in Python."""
     if isinstance(message, str) and message.startswith(("b'", 'b"')):
         try:
             message = ast.literal_eval(message)
         except (ValueError, SyntaxError):
             return {}
     text = message.decode(errors="replace") if isinstance(message, bytes) else str(message)
+    # To failures of its own, LiteLLM adds their traceback.
+    text = text.partition("\nTraceback")[0]
     start = text.find("{")
     try:
         body = json.loads(text[start : text.rfind("}") + 1]) if start >= 0 else None
-    except ValueError:
+    except (ValueError, RecursionError):
         body = None
     if isinstance(body, dict):
-        said = body.get("error", body)
-        return said if isinstance(said, dict) else {"message": str(said)}
-    # A response that is not JSON is not repeated: it may be a proxy's page.
-    return {} if "<" in text or start >= 0 else {"message": text}
+        return _fields(body if find_error(body) is not None else {"error": body})
+    page = text.find("<")
+    return _fields({"error": text[page:] if page >= 0 else text})
+
+
+def _fields(document: Any) -> dict[str, str]:
+    error = find_error(document)
+    if error is None:
+        return {}
+    fields = {"message": error.message, "code": error.code, "param": error.param}
+    return {name: value for name, value in fields.items() if value}
+
+
+def _response(chain: list[BaseException]) -> Any:
+    """Return the provider's HTTP response, if an exception has it with its body; LiteLLM also makes up empty ones."""
+    for link in chain:
+        response = getattr(link, "response", None)
+        try:
+            if getattr(response, "content", b"") and getattr(response, "status_code", 0) >= 400:
+                return response
+        except Exception:  # noqa: BLE001, S112 - a body that was not read raises an error of one of two libraries
+            continue
+    return None
+
+
+def _with_retry_after(error: UpstreamError, retry_after: float | None) -> UpstreamError:
+    return type(error)(error.message, retry_after=retry_after, param=error.param)
 
 
 def _retry_after(chain: list[BaseException]) -> float | None:

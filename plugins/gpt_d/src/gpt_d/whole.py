@@ -6,18 +6,9 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from gpt_d.chunks import FINISH_REASONS, ended_by_gemini, usage_of
-from handler_host.chat import (
-    ChatChunk,
-    FinishChunk,
-    ModelChunk,
-    RefusalChunk,
-    TextChunk,
-    ToolCallChunk,
-    UsageChunk,
-    raise_truncated,
-)
-from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError
+from gpt_d.chunks import ended_by_gemini
+from handler_host.chat import ChatChunk, CompletionDecoder, FinishChunk, raise_truncated
+from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError, error_from_document, find_error
 
 
 class Heard:
@@ -49,17 +40,35 @@ class Heard:
             return {}
         return found if isinstance(found, dict) else {}
 
-    def told(self, error: HostError) -> HostError:
-        """Return the error for a call on which LiteLLM has failed: if an answer had come, it could not read that."""
+    def error_of(self, error: HostError) -> HostError:
+        """Return the error for a call on which LiteLLM failed: if a response had come, LiteLLM could not read it."""
         document = self.document()
         if not document or type(error) not in (UpstreamError, UpstreamBadRequest):
             return error
-        said = document.get("error")
-        if not said:
-            return UpstreamError("the provider sent an answer that has not the shape of one")
-        message = str(said.get("message") if isinstance(said, dict) else said)
-        # The status of a refusal that LiteLLM has read is the provider's, else one that it has made up.
-        return error if message in error.message else UpstreamError(f"the provider answered with an error: {message}")
+        own = find_error(document)
+        if own is None:
+            start = json.dumps(document, default=str)[:200]
+            return UpstreamError(f"the provider sent a response of another shape: {start}")
+        # The status of a refusal that LiteLLM has read is the provider's; any other is made up.
+        if error.message.endswith(own.message):
+            return error
+        return error_from_document(document, content_type="application/json")
+
+
+def decode_document(document: dict[str, Any]) -> list[ChatChunk] | None:
+    """Return the provider's own response as chunks if it is in OpenAI's form and not an error, else None.
+
+    Raises ``UpstreamError`` for a response that was cut off.
+    """
+    if not isinstance(document.get("choices"), list) or not document["choices"] or document.get("error"):
+        return None
+    decoder = CompletionDecoder()
+    chunks = [*decoder.chunks(document), *decoder.last()]
+    if decoder.is_finished:
+        return chunks
+    if not _is_whole(document):
+        raise_truncated()
+    return [*chunks, FinishChunk(reason="stop")]
 
 
 def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
@@ -67,27 +76,18 @@ def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
 
     Raises ``UpstreamError`` for a response that was cut off.
     """
+    # The provider's own JSON, if it is at hand: LiteLLM removes what stands in <think>, and lacks refusals.
+    chunks = decode_document(document)
+    if chunks is not None:
+        return chunks
     if not response.choices or not _is_whole(document):
         raise_truncated()
-    (choice, *_) = response.choices
-    message, own = choice.message, _message(document)
-    # The provider's own text, if it is at hand: of plain answers only, LiteLLM takes what stands in <think>.
-    text = own.get("content")
-    text = text if isinstance(text, str) and text else message.content or _filtered(document)
-    model = document.get("model") or document.get("modelVersion")
-    usage = usage_of(response)
-    chunks: list[ChatChunk | None] = [
-        ModelChunk(model=model) if model else None,
-        TextChunk(text=text) if text else None,
-        RefusalChunk(text=own["refusal"]) if own.get("refusal") else None,
-        *(
-            ToolCallChunk(index=index, id=call.id, name=call.function.name, arguments=call.function.arguments or "")
-            for index, call in enumerate(message.tool_calls or ())
-        ),
-        FinishChunk(reason=FINISH_REASONS.get(choice.finish_reason, "stop")),
-        UsageChunk(usage=usage) if usage is not None else None,
-    ]
-    return [chunk for chunk in chunks if chunk is not None]
+    whole = response.model_dump(exclude_none=True)
+    whole["model"] = document.get("model") or document.get("modelVersion")
+    message = whole["choices"][0]["message"]
+    message["content"] = message.get("content") or _filtered(document)
+    decoder = CompletionDecoder()
+    return [*decoder.chunks(whole), *decoder.last()]
 
 
 def _is_whole(document: dict[str, Any]) -> bool:
@@ -98,13 +98,6 @@ def _is_whole(document: dict[str, Any]) -> bool:
     if "stop_reason" in document:
         return bool(document["stop_reason"])
     return not {"candidates", "promptFeedback"} & document.keys() or ended_by_gemini(document)
-
-
-def _message(document: dict[str, Any]) -> dict[str, Any]:
-    """Return the first message of an answer in OpenAI's protocol."""
-    choices = document.get("choices")
-    found = choices[0].get("message") if isinstance(choices, list) and choices else None
-    return found if isinstance(found, dict) else {}
 
 
 def _filtered(document: dict[str, Any]) -> str:
