@@ -130,4 +130,4 @@ class GptA(ChatHandler):
 
 
 def _tool_names(body: dict[str, Any]) -> frozenset[str]:
-    return frozenset(tool["function"]["name"] for tool in body.get("tools") or ())
+    return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())

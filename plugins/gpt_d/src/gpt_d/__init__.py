@@ -24,8 +24,8 @@ from handler_host.chat import (
     SystemMessage,
     arguments_of,
     completion_body,
-    leave_out_unsupported,
     decode_stream,
+    leave_out_unsupported,
     raise_truncated,
 )
 from handler_host.plugin import (
@@ -285,7 +285,7 @@ def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk
 
 
 def _tool_names(body: dict[str, Any]) -> frozenset[str]:
-    return frozenset(tool["function"]["name"] for tool in body.get("tools") or ())
+    return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:
