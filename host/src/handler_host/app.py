@@ -32,6 +32,7 @@ from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.protocols.anthropic.routes import ANTHROPIC
 from handler_host.protocols.chat_service import ChatService
 from handler_host.protocols.gemini.routes import GEMINI
+from handler_host.protocols.ollama.routes import OLLAMA
 from handler_host.protocols.openai.routes import OPENAI
 from handler_host.protocols.openai_responses.routes import OPENAI_RESPONSES
 from handler_host.protocols.protocol import Protocol, protocol_routes
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Key of the supervisor in an application."""
-PROTOCOLS = (OPENAI, ANTHROPIC, OPENAI_RESPONSES, GEMINI)
+PROTOCOLS = (OPENAI, ANTHROPIC, OPENAI_RESPONSES, GEMINI, OLLAMA)
 
 
 def create_app(config: Config | None = None, *, observer: Observer | None = None) -> web.Application:

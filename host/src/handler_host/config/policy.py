@@ -18,6 +18,11 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     """``false``: list the handler as ``blocked`` and never run it."""
     idle_after: Annotated[float | None, Number("duration", none="never")] = 300.0
     """Time without a dispatch after which the host unloads the handler."""
+    max_keep_alive: Annotated[float | None, Number("duration", none="never")] = 3600.0
+    """Longest idle time that a client may set by `keep_alive` of Ollama's API.
+
+    ``never``: also without end.
+    """
     max_queue: Count = 128
     """Dispatches that may wait for the handler, warm or cold; 429 beyond."""
     max_concurrency: AtLeastOne = 32

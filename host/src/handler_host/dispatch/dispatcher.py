@@ -23,7 +23,7 @@ from handler_host.dispatch.fallback import (
 )
 from handler_host.dispatch.model_names import ModelNames
 from handler_host.dispatch.presets import Presets
-from handler_host.dispatch.request import Request
+from handler_host.dispatch.request import Consumer, Request
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
 
@@ -69,6 +69,15 @@ class Dispatcher:
     def stream(self, request: Request) -> ResponseStream:
         """Return the response as a stream of chunks, which is an async context manager."""
         return ResponseStream(functools.partial(self._with_fallback, self._open_once, request))
+
+    def set_keep_alive(self, handler: str, consumer: Consumer | None, seconds: float | None) -> None:
+        """Set the idle time of a handler, if there is one that the consumer may use."""
+        if self._supervisor.has_handler(handler) and (consumer is None or consumer.allows(handler)):
+            self._supervisor.set_keep_alive(handler, seconds)
+
+    async def load(self, handler: str) -> None:
+        """Activate a handler without a request; raises the :class:`HostError` of a failure."""
+        await self._supervisor.load(handler)
 
     async def _run_once(self, request: Request) -> bytes:
         try:

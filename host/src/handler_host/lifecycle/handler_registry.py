@@ -49,6 +49,8 @@ class HandlerRegistry:
         self._services = services
         self._check_config = check_config
         self._pins: dict[str, bool] = {}
+        self._keep_alive: dict[str, float] = {}
+        """Idle time in seconds that a client has set last, by handler; negative: without end."""
         self._rescanning = asyncio.Lock()
 
     def get(self, name: str) -> HandlerController:
@@ -66,6 +68,20 @@ class HandlerRegistry:
         self._pins[name] = pinned
         controller.update(controller.entry, self._policy(controller.entry))
         return changed
+
+    def set_keep_alive(self, name: str, seconds: float | None) -> None:
+        """Set the idle time of a handler until the next call; None: that of the configuration, negative: no end.
+
+        ``max_keep_alive`` bounds it.
+        """
+        if self._keep_alive.get(name) == seconds:
+            return
+        if seconds is None:
+            del self._keep_alive[name]
+        else:
+            self._keep_alive[name] = seconds
+        controller = self.get(name)
+        controller.update(controller.entry, self._policy(controller.entry))
 
     def config_flaws(self) -> list[str]:
         """Return the flaws of the configuration that need the names of all handlers."""
@@ -118,4 +134,13 @@ class HandlerRegistry:
     def _policy(self, entry: CatalogEntry) -> HandlerPolicy:
         policy = policy_of(self.config, entry)
         pinned = self._pins.get(entry.name, policy.pin)
-        return policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
+        policy = policy if pinned == policy.pin else msgspec.structs.replace(policy, pin=pinned)
+        keep_alive_s = self._keep_alive.get(entry.name)
+        if keep_alive_s is None:
+            return policy
+        limit_s = policy.max_keep_alive
+        if keep_alive_s < 0:
+            return msgspec.structs.replace(policy, idle_after=limit_s)
+        return msgspec.structs.replace(
+            policy, idle_after=keep_alive_s if limit_s is None else min(keep_alive_s, limit_s)
+        )

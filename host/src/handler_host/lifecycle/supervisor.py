@@ -220,6 +220,13 @@ class Supervisor:
             await self._recorder.record("pinned", handler=name, pin=pinned)
         return self.status(name)
 
+    def set_keep_alive(self, name: str, seconds: float | None) -> None:
+        """Set the idle time of a handler until the next call; None: that of the configuration, negative: no end.
+
+        ``max_keep_alive`` bounds it. Raises ``UnknownHandler``.
+        """
+        self._registry.set_keep_alive(name, seconds)
+
     async def rescan(self) -> RescanReport:
         """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
         report = await self._registry.rescan()

@@ -157,6 +157,22 @@ class ChatService:
             raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
         return ListedModel(name, status, target.model or status.default_model)
 
+    def has_alias(self, name: str) -> bool:
+        """Return whether ``[models]`` has this very name."""
+        return name in self._names.aliases()
+
+    def set_keep_alive(self, model: str, seconds: float | None) -> None:
+        """Set the idle time of a model's handler; None: that of the configuration, negative: no end."""
+        consumer = request_context.current.get().consumer
+        self._dispatcher.set_keep_alive(self._names.resolve(model).handler, consumer, seconds)
+
+    async def set_loaded(self, model: str, *, loaded: bool, keep_alive_s: float | None) -> None:
+        """Load a model's handler, or have it unloaded when it is idle; raises ``ModelNotFound``."""
+        handler = self.model(model).handler.name
+        self.set_keep_alive(model, keep_alive_s)
+        if loaded:
+            await self._dispatcher.load(handler)
+
     def field_policy(self, http_request: web.Request, model: str | None = None) -> Callable[[bytes], IgnoredFields]:
         """Return a function from a body to the sink for its ignored fields, with the choice that applies to them.
 
