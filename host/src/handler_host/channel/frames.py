@@ -19,7 +19,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -83,6 +83,8 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     max_frame: int = DEFAULT_MAX_FRAME
     lean: LeanImports | None = None
     """None: all imports are eager."""
+    confine: Literal["auto", "off", "strict"] = "auto"
+    """Whether the worker confines itself; ``strict``: it does not start where the kernel cannot."""
 
     def __repr__(self) -> str:
         return f"WorkerSpec(handler={self.handler!r}, entry_point={self.entry_point!r}, secrets=<{len(self.secrets)}>)"

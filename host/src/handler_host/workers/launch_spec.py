@@ -176,6 +176,7 @@ class LaunchSpecBuilder:
                 memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
                 lean=lean,
+                confine=workers.confine,
             ),
             policy=policy,
             launcher=self._launcher(policy, entry),

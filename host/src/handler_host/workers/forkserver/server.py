@@ -46,6 +46,8 @@ class ForkServer:
         self._parent = parent
         self._workers: dict[int, int] = {}
         """Numbers of the workers that are not reaped yet, by process ID."""
+        self._preloaded: set[int] = set()
+        """Children that preloaded modules have started."""
         self._selector = selectors.DefaultSelector()
         self._wakeup, self._waker = os.pipe()
         for fd in (self._wakeup, self._waker):
@@ -55,6 +57,7 @@ class ForkServer:
     def serve(self) -> None:
         """Serve until the host exits or closes the control socket; then kill all workers."""
         self._handle_signals()
+        self._preloaded.update(_children(os.getpid()))
         while not self._ending:
             for key, _ in self._selector.select():
                 if key.fileobj is self._control:
@@ -90,8 +93,7 @@ class ForkServer:
         if isinstance(request, Signal):
             for pid, number in self._workers.items():
                 if number == request.number:
-                    with suppress(ProcessLookupError):
-                        os.killpg(pid, request.signal)
+                    _signal_worker(pid, request.signal)
         else:
             self._fork(request, fds)
 
@@ -147,24 +149,37 @@ class ForkServer:
 
     def _reap(self) -> None:
         """Reap the children that have exited, adopted orphans included, and report those that are workers."""
+        reaped = False
         while True:
             try:
                 child = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
             except ChildProcessError:
                 return
             if child is None:
+                if reaped:
+                    self._kill_orphans()
                 return
+            reaped = True
             number = self._workers.get(child.si_pid)
             if number is not None:
                 # Before it is reaped: until then the kernel cannot give its process ID to another group.
-                with suppress(ProcessLookupError, PermissionError):
-                    os.killpg(child.si_pid, signal.SIGKILL)
+                _signal_worker(child.si_pid, signal.SIGKILL)
             _, status, usage = os.wait4(child.si_pid, 0)
             if number is not None:
                 del self._workers[child.si_pid]
                 signaled = os.WIFSIGNALED(status)
                 code = None if signaled else os.WEXITSTATUS(status)
                 self._report(Exited(number, code, os.WTERMSIG(status) if signaled else None, usage.ru_maxrss * 1024))
+
+    def _kill_orphans(self) -> None:
+        """Kill the descendants of workers that have ended.
+
+        A worker adopts its own orphans as long as it lives, so this process has only those of ended workers.
+        """
+        for pid in _children(os.getpid()):
+            if pid not in self._workers and pid not in self._preloaded:
+                with suppress(ProcessLookupError, PermissionError):
+                    os.kill(pid, signal.SIGKILL)
 
     def _report(self, notice: Forked | Refused | Exited) -> None:
         try:
@@ -174,12 +189,36 @@ class ForkServer:
 
     def _kill_all(self) -> None:
         for pid in self._workers:
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(pid, signal.SIGKILL)
+            _signal_worker(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
-            while self._workers:
+            while True:
+                # Until no child is left: the descendants of a worker become children when it has ended.
                 pid, _ = os.waitpid(-1, 0)
                 self._workers.pop(pid, None)
+                self._preloaded.clear()
+                self._kill_orphans()
+
+
+def _signal_worker(pid: int, number: int) -> None:
+    """Send a signal to a worker and to its process group, which it may have left."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(pid, number)
+    with suppress(ProcessLookupError, PermissionError):
+        if os.getpgid(pid) != pid:
+            os.kill(pid, number)
+
+
+def _children(parent: int) -> list[int]:
+    """Return the process IDs of all children (Linux; elsewhere none)."""
+    children: list[int] = []
+    with suppress(OSError):
+        for name in os.listdir("/proc"):
+            if name.isdecimal():
+                with suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
+                    # After the name, which may have any character: state and parent.
+                    if int(file.read(4096).rpartition(b")")[2].split()[1]) == parent:
+                        children.append(int(name))
+    return children
 
 
 def preload(modules: list[str]) -> None:

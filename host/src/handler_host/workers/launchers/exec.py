@@ -35,8 +35,11 @@ class _ExecWorker:
     def kill(self, number: int) -> None:
         """Send signal ``number`` to its process group; has no effect after it is reaped."""
         if not self._exit.done():
-            with suppress(ProcessLookupError):
+            with suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, number)
+            with suppress(ProcessLookupError):
+                if os.getpgid(self.pid) != self.pid:
+                    os.kill(self.pid, number)  # it has left its group
 
     async def wait(self) -> ExitStatus:
         """Wait until it is reaped and its process group is killed."""

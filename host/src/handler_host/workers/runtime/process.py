@@ -22,6 +22,7 @@ from typing import NoReturn
 from handler_host.channel import frames
 from handler_host.plugin.context import Context, Secret
 from handler_host.workers.host_signals import ignore_host_signals
+from handler_host.workers.runtime.confinement import ConfinementError, adopt_descendants, confine
 from handler_host.workers.runtime.host_connection import HostConnection
 from handler_host.workers.runtime.loading import Handler, LoadError, load, load_error
 from handler_host.workers.runtime.process_setup import (
@@ -84,6 +85,8 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
             uncompiled = _make_imports_lazy(start.spec.lean, host)
         context = _make_context(start, host)
         try:
+            if not inline:
+                _confine(start.spec)
             with nullcontext() if inline else reduced_gc():
                 await _activate(start.spec, context, host, uncompiled)
         except LoadError as error:
@@ -113,6 +116,19 @@ def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> 
     send_log_to_host(spec, host.send)
     send_output_by_line()
     prepare_forked_children(fd, host.note_fork)
+
+
+def _confine(spec: frames.WorkerSpec) -> None:
+    """Confine this process before it runs code of the plugin; raises :class:`LoadError` where it must and cannot."""
+    adopt_descendants()
+    if spec.confine == "off":
+        return
+    try:
+        confine()
+    except ConfinementError as error:
+        if spec.confine == "strict":
+            raise LoadError(f'this worker cannot be confined: {error}; set workers.confine = "auto"') from None
+        logging.getLogger(spec.handler).debug("not confined: %s", error)
 
 
 def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> tuple[str, ...]:
