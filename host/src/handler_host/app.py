@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
-from collections.abc import AsyncIterator
+import logging
+from collections.abc import AsyncIterator, Collection
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -44,6 +46,8 @@ from handler_host.telemetry.hub import Observer
 
 if TYPE_CHECKING:
     from handler_host.http.middleware.tracing import TracingMiddleware
+
+log = logging.getLogger(__name__)
 
 SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 """Key of the supervisor in an application."""
@@ -122,6 +126,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         await supervisor.start(functools.partial(_make_call_runner, dispatcher))
+        if config.auth.consumers_file is not None or config.auth.consumers is not None:
+            await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
         yield
         await supervisor.close()
         metrics.close()
@@ -144,6 +150,13 @@ def _tracing(config: Config) -> TracingMiddleware | None:
     from handler_host.http.middleware.tracing import TracingMiddleware  # imports OpenTelemetry's SDK
 
     return TracingMiddleware(config.tracing)
+
+
+async def _warn_of_unknown_handlers(config: Config, handlers: Collection[str]) -> None:
+    from handler_host.auth.access_flaws import find_unknown_handlers  # only hosts with named consumers need it
+
+    for flaw in await asyncio.to_thread(lambda: list(find_unknown_handlers(config.auth, handlers))):
+        log.warning(flaw)
 
 
 def _make_call_runner(dispatcher: Dispatcher, handler: str, channel: Channel) -> HandlerCallRunner:

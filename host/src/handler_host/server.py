@@ -22,8 +22,8 @@ from handler_host._internal import log as logs
 from handler_host._internal.standard_streams import discard_output
 from handler_host.app import SUPERVISOR, create_app
 from handler_host.config import Config, ServerConfig, with_state_file
+from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
-from handler_host.http.client_address import is_loopback
 from handler_host.http.listener import Listener
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
@@ -64,12 +64,13 @@ def _with_state_file(reload_config: ConfigReloader) -> Config:
 
 
 def _check_address(config: Config) -> None:
-    """Refuse to serve other machines without keys."""
-    if config.auth.open and not is_loopback(config.server.host):
-        raise ConfigError(
-            f"server.host = {config.server.host!r}: without API keys the host serves 127.0.0.1 only; "
-            f"set {KEYS_VARIABLE}, or auth.consumers_file in the file"
-        )
+    """Refuse to serve other machines without keys, or with keys that are easy to guess."""
+    if is_loopback(config.server.host) and config.admin.listen is None:
+        return
+    from handler_host.auth.access_flaws import find_address_flaws  # a host for this machine alone does not need it
+
+    if flaws := list(find_address_flaws(config, os.environ)):
+        raise ConfigError("\n".join(flaws))
 
 
 async def _serve(config: Config, generated_token: str | None, reload_config: ConfigReloader) -> int:

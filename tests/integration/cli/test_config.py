@@ -160,7 +160,7 @@ class TestHash:
         monkeypatch.setattr("sys.stdin", io.StringIO(key))
         result = run("config", "hash")
         assert (result.status, result.out) == (2, "")
-        assert "fewer than 16 characters" in result.err
+        assert "fewer than 20 characters" in result.err
 
 
 class TestSchema:

@@ -68,3 +68,31 @@ def test_invalid_arguments_write_nothing(
     assert result.status == status
     assert word in result.err
     assert not file.exists()
+
+
+class TestRotate:
+    def test_both_keys_are_those_of_the_consumer(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "consumers.toml"
+        first = run("keys", "new", "team-a", "--file", str(file), "--requests-per-minute", "60").out.strip()
+        run("keys", "new", "team-b", "--file", str(file))
+        second = run("keys", "rotate", "team-a", "--file", str(file), "--overlap", "2d").out.strip()
+        third = run("keys", "rotate", "team-a", "--file", str(file)).out.strip()
+        entry = tomllib.loads(file.read_text())["consumers"]["team-a"]
+        assert (entry["hash"], entry["old_hash"]) == (hash_key(third), hash_key(second))
+        assert entry["requests_per_minute"] == 60
+        assert len({first, second, third}) == 3
+        assert not {first, second, third} & set(file.read_text().split('"'))
+        assert [row.split()[0] for row in run("keys", "list", "--file", str(file)).out.splitlines()[1:]] == [
+            "team-a",
+            "team-b",
+        ]
+
+    def test_unknown_and_revoked_consumers_have_no_new_key(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "consumers.toml"
+        run("keys", "new", "team-a", "--file", str(file))
+        text = file.read_text()
+        assert "did you mean 'team-a'" in run("keys", "rotate", "team-b", "--file", str(file)).err
+        assert "--overlap soon" in run("keys", "rotate", "team-a", "--file", str(file), "--overlap", "soon").err
+        assert file.read_text() == text
+        run("keys", "revoke", "team-a", "--file", str(file))
+        assert "is revoked" in run("keys", "rotate", "team-a", "--file", str(file)).err

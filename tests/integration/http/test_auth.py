@@ -8,8 +8,8 @@ import pytest
 
 from handler_host.auth.key_ring import KeyRing
 from handler_host.config import AuthConfig
+from handler_host.config.listen import is_loopback
 from handler_host.config.loader import hash_key
-from handler_host.http.client_address import is_loopback
 from tests.integration.http.serving import ADMIN, running
 
 CONSUMER = "consumer-key"

@@ -151,7 +151,7 @@ async def test_without_keys_the_host_does_not_serve_other_machines(tmp_path: Pat
 
 async def test_with_keys_it_does(tmp_path: Path) -> None:
     lines = ("[server]", 'host = "0.0.0.0"', "port = 0")
-    async with ready(tmp_path, *lines, environment={"HANDLER_HOST_API_KEYS": "some-key"}) as host:
+    async with ready(tmp_path, *lines, environment={"HANDLER_HOST_API_KEYS": "some-key-of-some-consumer"}) as host:
         host.process.send_signal(signal.SIGINT)
         await host.output()
         assert host.process.returncode == 0

@@ -258,3 +258,19 @@ def test_a_host_with_a_consumers_file_may_serve_other_machines() -> None:
     assert Config().auth.open
     assert not AuthConfig(consumers_file=Path("x")).open
     assert not AuthConfig(consumers="[consumers]").open
+
+
+async def test_a_rotated_key_stays_the_same_consumer_until_its_end(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=1)
+    gone = soon - datetime.timedelta(days=2)
+    options = with_file(
+        tmp_path,
+        a=f'old_hash = "{hash_key("old-key-a")}"\nold_expires = {soon.isoformat()}',
+        b=f'old_hash = "{hash_key("old-key-b")}"\nold_expires = {gone.isoformat()}',
+    )
+    async with running(tmp_path, **options) as host:
+        assert [await echo(host, key) for key in ("key-a", "old-key-a", "key-b")] == [(200, "")] * 3
+        assert await echo(host, "old-key-b") == (401, "invalid_key")
+        counted = host.supervisor.telemetry.counters.by_consumer
+        assert counted == {("a", "puppet", "ok"): 2, ("b", "puppet", "ok"): 1}

@@ -16,7 +16,8 @@ from __future__ import annotations
 import datetime
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -45,6 +46,16 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     created: datetime.datetime | None = None
     expires: datetime.datetime | None = None
     revoked: datetime.datetime | None = None
+    old_hash: str | None = None
+    """Hash of the key before the last rotation, which is valid until ``old_expires``."""
+    old_expires: datetime.datetime | None = None
+
+    def digests(self) -> Iterator[tuple[str, Entry]]:
+        """Yield the hash of each key of the consumer, with its rights."""
+        yield self.hash, self
+        if self.old_hash is not None:
+            ends = [end for end in (self.expires, self.old_expires) if end is not None]
+            yield self.old_hash, msgspec.structs.replace(self, expires=min(ends, default=None))
 
 
 def parse_consumers(text: str, where: str) -> dict[str, Entry]:
@@ -63,12 +74,24 @@ def parse_consumers(text: str, where: str) -> dict[str, Entry]:
         except ValueError as error:
             problems.append(f"{place}: {error}")
             continue
-        first = hashes.setdefault(entry.hash, name)
-        if first != name:
-            problems.append(f"{place}: hash: same as that of {first}; each consumer needs a key of its own")
+        for digest, _ in entry.digests():
+            first = hashes.setdefault(digest, name)
+            if first != name:
+                problems.append(f"{place}: hash: same as that of {first}; each consumer needs a key of its own")
     if problems:
         raise ConfigError("\n".join(problems))
     return entries
+
+
+def read_consumers(file: Path) -> dict[str, Entry]:
+    """Return the consumers of a file; raises :class:`ConfigError` if it is missing or invalid."""
+    try:
+        text = file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(
+            f"auth.consumers_file: {file}: cannot be read: {error}; `handler-host keys new NAME` makes it"
+        ) from None
+    return parse_consumers(text, str(file))
 
 
 def is_name(text: str) -> bool:
@@ -116,6 +139,12 @@ def _entry(table: object) -> Entry:
     return Entry(hash=table["hash"], **values)
 
 
+def _digest(key: str, value: object) -> str:
+    if not isinstance(value, str) or _HASH.fullmatch(value) is None:
+        raise ValueError(f"{key}: must be sha256:HEX; `handler-host keys rotate` writes it")
+    return value
+
+
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
         raise ValueError(f"{key}: must be a list of names")
@@ -149,4 +178,6 @@ _READ: dict[str, Callable[[str, object], Any]] = {
     "created": _moment,
     "expires": _moment,
     "revoked": _moment,
+    "old_hash": _digest,
+    "old_expires": _moment,
 }

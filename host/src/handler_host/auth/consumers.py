@@ -14,7 +14,7 @@ import os
 import time
 from pathlib import Path
 
-from handler_host.auth.consumer_file import Entry, parse_consumers
+from handler_host.auth.consumer_file import Entry, parse_consumers, read_consumers
 from handler_host.auth.rate_limiter import RateLimiter
 from handler_host.config import AuthConfig
 from handler_host.plugin.errors import ConfigError, RateLimited
@@ -89,7 +89,7 @@ class Consumers:
         self._checking: asyncio.Task[None] | None = None
         if self._file is not None:
             self._file_version = _version_of(self._file)
-            self._replace(_read(self._file))
+            self._replace(read_consumers(self._file))
         else:
             self._replace({})
 
@@ -120,7 +120,7 @@ class Consumers:
             if version == self._file_version:
                 return
             self._file_version = version
-            entries = await asyncio.to_thread(_read, file)
+            entries = await asyncio.to_thread(read_consumers, file)
             self._replace(entries)
             log.info("consumers reloaded", extra={"fields": {"file": str(file), "consumers": len(entries)}})
         except ConfigError as error:
@@ -133,8 +133,9 @@ class Consumers:
         consumers = {**entries, **self._configured}
         self._limiters = {name: self._limiters.get(name) or RateLimiter() for name in consumers}
         self._consumers = {
-            bytes.fromhex(entry.hash.removeprefix("sha256:")): Consumer(name, entry, self._limiters[name])
+            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self._limiters[name])
             for name, entry in consumers.items()
+            for digest, rights in entry.digests()
         }
 
 
@@ -144,11 +145,3 @@ def _version_of(file: Path) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return status.st_mtime_ns, status.st_size, status.st_ino
-
-
-def _read(file: Path) -> dict[str, Entry]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"auth.consumers_file: {file}: cannot be read: {error}") from None
-    return parse_consumers(text, str(file))

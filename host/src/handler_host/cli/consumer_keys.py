@@ -114,18 +114,40 @@ def revoke_key(file: Path, name: str) -> int:
     if entries[name].revoked is not None:
         note(f"{name} is already revoked")
         return OK
-    quoted = re.escape(name)
-    header = re.compile(rf"""^\s*\[\s*consumers\s*\.\s*(?:{quoted}|"{quoted}"|'{quoted}')\s*\].*$""")
     lines = text.splitlines()
-    line_number = next((number for number, line in enumerate(lines) if header.match(line)), None)
-    if line_number is None:
-        raise Failure(
-            f"{file}: [consumers.{name}] is not a table of its own; add revoked = {_now()} to it by hand", REFUSED
-        )
-    lines.insert(line_number + 1, f"revoked = {_now()}")
+    lines.insert(_table_line(file, lines, name, f"revoked = {_now()}") + 1, f"revoked = {_now()}")
     _write(file, "\n".join(lines) + "\n", name)
     echo(f"{name} is revoked; a running host refuses the key within a second of its next request")
     return OK
+
+
+def rotate_key(file: Path, name: str, *, overlap: str) -> int:
+    """Give a consumer a new key and print it; the present one stays valid for ``overlap``. Return the exit status."""
+    text, entries = _read(file)
+    if name not in entries:
+        raise Failure(f"{file}: unknown consumer {name!r}{did_you_mean(name, entries)}")
+    if entries[name].revoked is not None:
+        raise Failure(f"{file}: {name} is revoked; create a consumer with another name", REFUSED)
+    key, end = KEY_PREFIX + secrets.token_urlsafe(32), _expiry(overlap, "--overlap")
+    lines = text.splitlines()
+    start = _table_line(file, lines, name, f'old_hash = "{entries[name].hash}", old_expires = {end} and a new hash') + 1
+    stop = next((n for n in range(start, len(lines)) if lines[n].lstrip().startswith("[")), len(lines))
+    kept = [line for line in lines[start:stop] if not re.match(r"\s*(hash|old_hash|old_expires)\s*=", line)]
+    new = [f'hash = "{hash_key(key)}"', f'old_hash = "{entries[name].hash}"', f"old_expires = {end}"]
+    _write(file, "\n".join([*lines[:start], *new, *kept, *lines[stop:]]) + "\n", name)
+    note(f"{name} has a new key; the present one is valid until {end}. It cannot be shown again:")
+    echo(key)
+    return OK
+
+
+def _table_line(file: Path, lines: Sequence[str], name: str, by_hand: str) -> int:
+    """Return the number of the line that begins a consumer's table."""
+    quoted = re.escape(name)
+    header = re.compile(rf"""^\s*\[\s*consumers\s*\.\s*(?:{quoted}|"{quoted}"|'{quoted}')\s*\].*$""")
+    number = next((number for number, line in enumerate(lines) if header.match(line)), None)
+    if number is None:
+        raise Failure(f"{file}: [consumers.{name}] is not a table of its own; add {by_hand} to it by hand", REFUSED)
+    return number
 
 
 def _state(entry: Entry, now: datetime.datetime) -> str:
@@ -154,7 +176,7 @@ def _write(file: Path, text: str, name: str) -> None:
         raise Failure(f"{file}: cannot write it: {error.strerror}", REFUSED) from error
 
 
-def _expiry(text: str) -> str:
+def _expiry(text: str, option: str = "--expires") -> str:
     """Return the TOML date-time for a date, a time, or a duration from now (``90d``, ``12h``)."""
     try:
         if match := re.fullmatch(r"(\d{1,5})d", text):
@@ -165,7 +187,7 @@ def _expiry(text: str) -> str:
             end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=parse_duration(text))
     except (ValueError, OverflowError):
         raise Failure(
-            f"--expires {text}: must be a date (2027-01-01), a time (2027-01-01T12:00:00Z), or a time from now (90d)",
+            f"{option} {text}: must be a date (2027-01-01), a time (2027-01-01T12:00:00Z), or a time from now (90d)",
             USAGE,
         ) from None
     return end.astimezone(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

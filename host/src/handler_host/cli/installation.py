@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import format_size
+from handler_host.auth.access_flaws import find_address_flaws, find_unknown_handlers
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
@@ -69,8 +70,15 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
         yield Finding(Level.WARNING, place, reason)
 
 
-def check_access(config: Config) -> Iterator[Finding]:
-    """Yield notes about missing keys and tokens."""
+def check_access(config: Config, handlers: Collection[str]) -> Iterator[Finding]:
+    """Yield flaws of keys and addresses, and notes about missing keys and tokens."""
+    for flaw in find_address_flaws(config, os.environ):
+        yield Finding(Level.PROBLEM, "[auth]", flaw)
+    try:
+        for flaw in find_unknown_handlers(config.auth, handlers):
+            yield Finding(Level.WARNING, "[auth]", flaw)
+    except ConfigError as error:
+        yield Finding(Level.PROBLEM, "[auth]", error.message)
     if config.auth.open:
         text = "no API keys: the host serves only this machine; set HANDLER_HOST_API_KEYS to serve others"
         yield Finding(Level.NOTE, "[auth]", text)

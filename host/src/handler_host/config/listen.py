@@ -29,3 +29,12 @@ def parse_listen(text: str) -> Address:
     if not colon or not host or not (port.isascii() and port.isdecimal()) or int(port) > 65535:
         raise ValueError('must be HOST:PORT ("127.0.0.1:9090"), or unix:PATH')
     return Address(host.removeprefix("[").removesuffix("]"), int(port))
+
+
+def is_loopback(host: str) -> bool:
+    """Return whether a host name (without port) is this machine's loopback interface, whatever a resolver says."""
+    name = host.rstrip(".").lower()
+    if name == "localhost" or name.endswith(".localhost") or name in ("::1", "[::1]"):
+        return True
+    parts = name.split(".")
+    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)

@@ -110,6 +110,12 @@ class AuthConfig(Section, frozen=True, kw_only=True):
 
     Example: ``"consumers.toml"``
     """
+    allow_short_keys: bool = False
+    """Whether keys that are easy to guess may guard an open address.
+
+    Otherwise the host refuses keys with fewer than 20 characters, or fewer than 6 different ones, in the environment
+    if other machines can reach it.
+    """
     consumers: str | None = None
     """The text of such a file, as TOML or JSON; normally set as HANDLER_HOST_CONSUMERS.
 

@@ -8,6 +8,8 @@ import struct
 
 from aiohttp import web
 
+from handler_host.config.listen import is_loopback
+
 _CREDENTIALS = "3i"
 """Process, user and group of the other end of a Unix socket (``struct ucred``)."""
 
@@ -29,15 +31,6 @@ def address_of(request: web.Request) -> str:
 def is_admin_connection(request: web.Request) -> bool:
     """Return whether the request has come to ``admin.listen``."""
     return getattr(request.protocol, "admin", False) is True
-
-
-def is_loopback(host: str) -> bool:
-    """Return whether a host name (without port) is this machine's loopback interface, whatever a resolver says."""
-    name = host.rstrip(".").lower()
-    if name == "localhost" or name.endswith(".localhost") or name in ("::1", "[::1]"):
-        return True
-    parts = name.split(".")
-    return len(parts) == 4 and parts[0] == "127" and all(part.isdigit() for part in parts)
 
 
 @functools.lru_cache(maxsize=256)

@@ -27,7 +27,6 @@ EXAMPLES = (
     "openssl rand -hex 24 | tee key | handler-host config hash",
     "handler-host config schema > host.schema.json",
 )
-MIN_KEY_LENGTH = 16
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -66,6 +65,7 @@ def _hash_key() -> int:
     """Print the hash of a key. The key is not an argument, because other users can see the arguments of a process."""
     import getpass
 
+    from handler_host.auth.access_flaws import MIN_KEY_LENGTH
     from handler_host.config.loader import hash_key
 
     key = (getpass.getpass("key: ") if sys.stdin.isatty() else sys.stdin.readline()).strip()
@@ -99,15 +99,15 @@ def _check(config: Config) -> int:
     from handler_host.catalog.catalog import scan_config
     from handler_host.cli.config_view import describe_source
     from handler_host.cli.findings import Level
-    from handler_host.cli.installation import check_settings
+    from handler_host.cli.installation import check_access, check_settings
     from handler_host.plugin.errors import ConfigError
 
     entries = scan_config(config, os.environ).entries
     problems = []
-    for finding in check_settings(config, entries):
+    for finding in (*check_settings(config, entries), *check_access(config, entries)):
         if finding.level is Level.PROBLEM:
             problems.append(finding.text)
-        else:
+        elif finding.level is Level.WARNING:
             note(f"warning: {finding.place}: {finding.text}")
     for entry in entries.values():
         if entry.problem is not None:

@@ -11,32 +11,37 @@ from handler_host.cli.options import add_config_options, load_configuration
 
 DESCRIPTION = (
     "A consumer is a client with a name, a key and limits. Consumers are stored in a file (auth.consumers_file, or "
-    "--file), with a hash instead of the key: `new` prints the key, which cannot be shown again. A running host "
-    "reads the file again when it changes."
+    "--file), with a hash instead of the key: `new` prints the key, which cannot be shown again. `rotate` prints a "
+    "new key for the same consumer, whose old key stays valid for a while. A running host reads the file again when "
+    "it changes."
 )
 EXAMPLES = (
     "handler-host keys new team-a --handlers gpt_a,gpt_e --expires 90d",
     "handler-host keys list",
+    "handler-host keys rotate team-a --overlap 14d",
     "handler-host keys revoke team-a --file consumers.toml",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
-    parser.add_argument("action", choices=("new", "list", "revoke"), help="what to do")
-    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the consumer, for new and revoke")
+    parser.add_argument("action", choices=("new", "list", "rotate", "revoke"), help="what to do")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="name of the consumer, for new, rotate and revoke")
     parser.add_argument("--file", metavar="FILE", help="file of the consumers (default: auth.consumers_file)")
     parser.add_argument("--handlers", metavar="A,B", help="handlers that the key may call (default: all)")
     parser.add_argument("--requests-per-minute", metavar="N", type=int, help="requests per minute (default: no limit)")
     parser.add_argument("--concurrency", metavar="N", type=int, help="dispatches at the same time (default: no limit)")
     parser.add_argument("--expires", metavar="WHEN", help="date (2027-01-01), time, or time from now (90d)")
+    parser.add_argument(
+        "--overlap", metavar="TIME", default="7d", help="for rotate: how long the old key stays valid (default: 7d)"
+    )
     parser.add_argument("--json", action="store_true", help="list as JSON")
     add_config_options(parser)
 
 
 def run(arguments: SimpleNamespace) -> int:
-    """Create a key, list the consumers, or revoke a key."""
-    from handler_host.cli.consumer_keys import check_handlers, create_key, list_keys, revoke_key
+    """Create a key, list the consumers, rotate or revoke a key."""
+    from handler_host.cli.consumer_keys import check_handlers, create_key, list_keys, revoke_key, rotate_key
 
     file = _file(arguments)
     if arguments.action == "list":
@@ -45,6 +50,8 @@ def run(arguments: SimpleNamespace) -> int:
         raise Failure(f"no consumer is named: handler-host keys {arguments.action} team-a", USAGE)
     if arguments.action == "revoke":
         return revoke_key(file, arguments.name)
+    if arguments.action == "rotate":
+        return rotate_key(file, arguments.name, overlap=arguments.overlap)
     handlers = None
     if arguments.handlers:
         handlers = [name.strip() for name in arguments.handlers.split(",") if name.strip()]
