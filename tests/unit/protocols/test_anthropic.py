@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from handler_host import chat
 from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.anthropic.messages import FIELDS
 from handler_host.protocols.anthropic.requests import decode_count, decode_message
 from handler_host.protocols.anthropic.responses import EventEncoder, message
-from handler_host.protocols.anthropic.routes import error_body
 from handler_host.protocols.fields import IgnoredFields
 
 USER = {"role": "user", "content": "hello"}

@@ -17,9 +17,9 @@ import msgspec
 from handler_host._internal.log import mask_secrets
 from handler_host.channel import frames
 from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
+from handler_host.channel.error_frames import host_error
 from handler_host.channel.log_limiter import LogLimiter
 from handler_host.plugin.errors import (
-    BY_CODE,
     ActivationFailed,
     ActivationTimeout,
     HandlerCrashed,
@@ -27,8 +27,6 @@ from handler_host.plugin.errors import (
     HandlerOutOfMemory,
     HostError,
 )
-
-MAX_RETRY_AFTER_S = 24 * 3600.0
 
 
 class CloseReason(msgspec.Struct, frozen=True):
@@ -311,15 +309,10 @@ class Channel(asyncio.Protocol):
     def _handle_error(self, frame: frames.Error) -> None:
         call = self._calls.pop(frame.number, None)
         if call is not None:
-            kind = BY_CODE.get(frame.code, HandlerFault)
-            if kind is HandlerOutOfMemory:
+            error = host_error(frame)
+            if isinstance(error, HandlerOutOfMemory):
                 self._note_out_of_memory()
-            retry_after = frame.retry_after
-            if retry_after is not None and not 0 <= retry_after <= MAX_RETRY_AFTER_S:
-                retry_after = None  # not a number, or not a time that a client can wait
-            cause = None if frame.cause is None else mask_secrets(frame.cause)
-            message = mask_secrets(frame.message)
-            call.finish(kind(message, param=frame.param, retry_after=retry_after, cause=cause))
+            call.finish(error)
             self._end_children(frame.number)
 
     def _note_out_of_memory(self) -> None:

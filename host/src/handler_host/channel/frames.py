@@ -24,6 +24,7 @@ from typing import Any, Generic, Literal, TypeVar
 import msgspec
 
 from handler_host._internal.text import repair_texts
+from handler_host.plugin.native_response import NativeResponse
 
 PROTOCOL_VERSION = 2
 """Checked when a worker reports ready: a worker in its own Python environment may have an older version."""
@@ -207,6 +208,8 @@ class Error(_Frame, frozen=True, tag=20):
     retry_after: float | None = None
     cause: str | None = None
     """What failed below, for operators only."""
+    response: NativeResponse | None = None
+    """The provider's response, for clients of a native operation."""
 
 
 class Pong(_Frame, frozen=True, tag=21):

@@ -86,6 +86,13 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     demands ([both](unsupported-fields.md)). ``ignore``: leave out both. The choice of a key, and that of the request
     in ``X-Unsupported-Fields``, come first.
     """
+    native: bool = True
+    """``false``: translate all requests, even those in the protocol that the handler speaks."""
+    provider_state: bool = False
+    """``true``: native requests may refer to stored responses, conversations and files.
+
+    Those are kept by the provider. All consumers share the handler's key, and so they share this state.
+    """
     lean: Literal["auto", "off", "force"] = "auto"
     """``auto``: defer imports of the packages that the plugin lists, in checked versions.
 

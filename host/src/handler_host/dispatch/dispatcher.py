@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import logging
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import NamedTuple, Self, TypeVar
 
@@ -23,7 +23,7 @@ from handler_host.dispatch.fallback import (
 )
 from handler_host.dispatch.model_names import ModelNames
 from handler_host.dispatch.presets import Presets
-from handler_host.dispatch.request import Consumer, Request
+from handler_host.dispatch.request import Caller, Consumer, Request
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
 
@@ -65,6 +65,43 @@ class Dispatcher:
     def run(self, request: Request) -> Awaitable[bytes]:
         """Return the whole response as JSON; raises the :class:`HostError` of a refusal or failure."""
         return self._with_fallback(self._run_once, request)
+
+    def run_each(self, run_once: RunOnce[Outcome], request: Request) -> Awaitable[Outcome]:
+        """Return the result of ``run_once`` for the requested handler, or for its first fallback that does not fail.
+
+        ``run_once`` runs a request without fallback, and raises no :class:`HostError` after the first byte.
+        """
+        return self._with_fallback(run_once, request)
+
+    def speaks(self, handler: str, operation: str) -> bool:
+        """Return whether the handler is known to have a native operation, and may run it (``native``).
+
+        It is known from the manifest, or from the first activation.
+        """
+        if not self._policy(handler, "native"):
+            return False
+        try:
+            names = self._supervisor.operation_names(handler)
+        except UnknownHandler:
+            return False
+        return names is not None and operation in names
+
+    def fallbacks(self, handler: str) -> list[str]:
+        """Return the handlers to try if this one fails."""
+        return self._fallbacks.of(handler)
+
+    def allows_provider_state(self, handler: str) -> bool:
+        """Return whether requests may refer to state at the handler's provider (``provider_state``)."""
+        return self._policy(handler, "provider_state")
+
+    def _policy(self, handler: str, key: str) -> bool:
+        config = self._supervisor.config
+        return bool(config.handlers.get(handler, {}).get(key, getattr(config.defaults, key)))
+
+    def count_tokens(self, caller: Caller, handler: str, tokens: Mapping[str, int]) -> None:
+        """Count the tokens that a provider has billed for a response, by kind."""
+        consumer = "" if caller.consumer is None else caller.consumer.name
+        self._counters.count_tokens(handler, consumer, tokens)
 
     def stream(self, request: Request) -> ResponseStream:
         """Return the response as a stream of chunks, which is an async context manager."""

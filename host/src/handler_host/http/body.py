@@ -63,7 +63,10 @@ class BodyReader:
 
         Raises what :meth:`read` and ``decode`` raise.
         """
-        body = await self.read(request)
+        return await self.decode_data(await self.read(request), decode)
+
+    async def decode_data(self, body: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+        """Return what ``decode`` makes of a body that has been read, as :meth:`decode` does."""
         if len(body) <= INLINE_VALUES or body.count(b",") + body.count(b"{") <= INLINE_VALUES:
             return decode(body)
         return await self._run_in_thread(decode, body)

@@ -8,6 +8,7 @@ import string
 import time
 from collections.abc import Callable, MutableMapping, Sequence
 from contextvars import ContextVar
+from typing import NamedTuple
 from urllib.parse import quote
 
 from aiohttp import web
@@ -38,12 +39,21 @@ ErrorBody = Callable[[HostError, str], bytes]
 """Returns the JSON of an error; the second argument is the request ID."""
 
 
+class ForcedHandler(NamedTuple):
+    """Handler that a translated request must run on, in place of the one that its model names."""
+
+    name: str
+    is_fallback: bool
+    """Whether the requested handler is another one: then the model of the request is not the handler's."""
+
+
 class RequestContext:
     """Context of one request, and sink of the times of its dispatch; all times are seconds."""
 
     __slots__ = (
         *("_call_started_at", "_failed_s", "_failures", "_received_at", "_started_at"),
         *("activate_s", "consumer", "error_body", "failure", "first_chunk_s", "handler", "model"),
+        "forced_handler",
         *(
             "ignored_fields",
             "on_end",
@@ -70,6 +80,8 @@ class RequestContext:
         """Span of this request (W3C Trace Context), if it is traced."""
         self.handler: str | None = None
         """Handler of the dispatch, once it is known to exist; after a fallback, the handler that responds."""
+        self.forced_handler: ForcedHandler | None = None
+        """Handler of the next dispatch, while a native call tries one handler after the other."""
         self.error_body: ErrorBody | None = None
         """Error format of the route's protocol; None: the format of most routes."""
         self.request_id_header: istr | None = None

@@ -112,6 +112,10 @@ class SseResponse:
         if events:
             await self._write(self.separator.join(events) + self.separator)
 
+    def may_comment(self) -> bool:
+        """Return whether a comment may be sent now."""
+        return True
+
     async def _write(self, data: bytes) -> None:
         self._is_writing = True
         self._written_at = self._loop.time()
@@ -133,8 +137,8 @@ class SseResponse:
         self._timer = self._loop.call_later(max(MIN_CHECK_INTERVAL_S, KEEP_ALIVE_INTERVAL_S - silent_s), self._check)
 
     def _send_comment(self) -> None:
-        """Write a comment, unless a write is in progress."""
-        if not self._is_writing and (self._comment is None or self._comment.done()):
+        """Write a comment, unless a write is in progress or no comment may stand here."""
+        if self.may_comment() and not self._is_writing and (self._comment is None or self._comment.done()):
             self._written_at = self._loop.time()
             self._comment = asyncio.create_task(self._write_comment(), name="keep-alive comment")
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from handler_host.config import Config
 from handler_host.lifecycle import receipts
@@ -166,6 +166,10 @@ class Supervisor:
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
         return LeaseContext(controller, next(self._dispatches), patience, operation if known is not None else None)
+
+    def operation_names(self, name: str) -> Collection[str] | None:
+        """Return the names of a handler's operations, or None if they are not known yet; raises ``UnknownHandler``."""
+        return self._operations.names(self._registry.get(name).entry)
 
     def is_retryable(self, name: str, operation: str) -> bool:
         """Return whether the manifest marks the operation ``retry_on_crash``."""

@@ -72,6 +72,8 @@ if TYPE_CHECKING:
         UpstreamUnreachable,
     )
     from handler_host.plugin.hooks import hookimpl
+    from handler_host.plugin.native_operations import NativeRequest, native, provider_refusal, relay_httpx
+    from handler_host.plugin.native_response import NativeResponse
     from handler_host.plugin.operations import CallInfo, operation
     from handler_host.plugin.provider_errors import (
         error_from_document,
@@ -116,6 +118,8 @@ __all__ = [
     "MemoryBudget",
     "MethodNotAllowed",
     "ModelNotFound",
+    "NativeRequest",
+    "NativeResponse",
     "NotFound",
     "NotInstalled",
     "OutOfResources",
@@ -147,11 +151,14 @@ __all__ = [
     "from_httpx",
     "from_status",
     "hookimpl",
+    "native",
     "nearest",
     "operation",
     "parse_retry_after",
+    "provider_refusal",
     "read_documents",
     "refuse_fields",
+    "relay_httpx",
     "retry_stream",
     "timeout_error",
     "trace_headers",
@@ -162,6 +169,8 @@ _MODULES = {
     "handler_host._internal.suggestions": ("did_you_mean", "nearest"),
     "handler_host.plugin.context": ("Context", "Secret"),
     "handler_host.plugin.hooks": ("hookimpl",),
+    "handler_host.plugin.native_operations": ("NativeRequest", "native", "provider_refusal", "relay_httpx"),
+    "handler_host.plugin.native_response": ("NativeResponse",),
     "handler_host.plugin.operations": ("CallInfo", "operation"),
     "handler_host.plugin.provider_errors": (
         "error_from_document",

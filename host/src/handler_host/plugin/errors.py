@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import ClassVar, Self
 
 from handler_host._internal.units import bound_seconds
+from handler_host.plugin.native_response import NativeResponse
 
 
 class HostError(Exception):
@@ -311,6 +312,15 @@ class UpstreamError(HostError):
     status = 502
     code = "upstream_error"
     retryable = True
+
+    response: NativeResponse | None = None
+    """The provider's response, which clients of a native operation get as it came; None: they get this error."""
+
+    def copy(self, *, retry_after: float | None = None) -> Self:
+        """Return a new error with the same content."""
+        error = super().copy(retry_after=retry_after)
+        error.response = self.response
+        return error
 
 
 class UpstreamUnreachable(UpstreamError):

@@ -38,6 +38,8 @@ class OperationMark:
     name: str
     summary: str
     collect: Callable[[list[Any]], Any] | None
+    native: bool = False
+    """Whether it speaks a client's own protocol, see :func:`handler_host.plugin.native`."""
 
 
 @overload

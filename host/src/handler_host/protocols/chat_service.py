@@ -123,6 +123,7 @@ class ChatService:
     """Chats with handlers, for the routes of a protocol."""
 
     def __init__(self, dispatcher: Dispatcher) -> None:
+        self.dispatcher = dispatcher
         self._dispatcher = dispatcher
         self._directory = dispatcher.directory
         self._names = dispatcher.models
@@ -152,7 +153,7 @@ class ChatService:
         try:
             status = self._directory.status(target.handler, request_context.current.get().consumer)
         except UnknownHandler as error:
-            raise self._not_found(name, target, error) from None
+            raise self.not_found(name, target, error) from None
         if not _may_run(status, CHAT):
             raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
         return ListedModel(name, status, target.model or status.default_model)
@@ -206,7 +207,7 @@ class ChatService:
         try:
             data = await self._dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
-            raise self._not_found(model, target, error) from None
+            raise self.not_found(model, target, error) from None
         except InvalidInput as error:
             raise request.with_client_path(error) from None
         response = _decode(_decoders().response, data)
@@ -214,7 +215,7 @@ class ChatService:
             context.tokens = response.usage.prompt_tokens, response.usage.completion_tokens
         if response.ignored:
             _note_ignored(context, request, response.ignored)
-        if not response.model and context.handler != dispatch.handler:
+        if not response.model and context.handler != target.handler:
             response.model = context.handler  # a fallback, which has not named its model
         return response
 
@@ -226,7 +227,7 @@ class ChatService:
         try:
             data = await self._dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
         except UnknownHandler as error:
-            raise self._not_found(model, target, error) from None
+            raise self.not_found(model, target, error) from None
         except InvalidInput as error:
             raise request.with_client_path(error) from None
         return _decode(_decoders().count, data)
@@ -253,7 +254,7 @@ class ChatService:
                 first = _decode_chunks(stream.chunks, context)
                 if first and isinstance(first[0], _decoders().ignored_chunk):
                     _note_ignored(context, request, first[0].fields)
-                if context.handler is not None and context.handler != dispatch.handler:
+                if context.handler is not None and context.handler != target.handler:
                     first.insert(0, _decoders().model_chunk(model=context.handler))  # in case it names no model itself
                 events = _events(encoder, first)
                 async with response_class(http_request, context) as response:
@@ -274,7 +275,7 @@ class ChatService:
                         await response.send_events(events)
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
-            raise self._not_found(model, target, error) from None
+            raise self.not_found(model, target, error) from None
         except InvalidInput as error:
             raise request.with_client_path(error) from None
 
@@ -285,15 +286,20 @@ class ChatService:
         if request.ignored.mode != DEFAULT_MODE:
             request.chat.unsupported = request.ignored.mode
         request.chat.model = target.model  # [models] may have another one than the name of the client's request
+        forced = context.forced_handler
+        if forced is not None and forced.is_fallback:
+            request.chat.model = None
         return Request(
-            handler=target.handler,
+            handler=target.handler if forced is None else forced.name,
             operation=operation,
             body=_encode(request.chat),
             caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
+            fallback=forced is None,
         )
 
-    def _not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+    def not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
+        """Return the error for a model that no handler serves."""
         name, message = target.handler, error.message
         consumer = request_context.current.get().consumer
         # The error may also be that of a handler which has dispatched to another one.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gpt_a.native import NativeOpenAI
 from gpt_a.requests import request_body
 from handler_host.chat import (
     ChatChunk,
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
 
-class GptA(ChatHandler):
+class GptA(NativeOpenAI, ChatHandler):
     """``[handlers.gpt_a]``: see ``handler.toml`` for its keys.
 
     A variant for another provider derives from it, names its own secret, and has the same keys in its manifest, with

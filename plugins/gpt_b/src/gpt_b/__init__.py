@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from gpt_b.events import EventDecoder
+from gpt_b.native import NativeAnthropic
 from gpt_b.requests import headers_for, message_body, prompt_body
 from handler_host.chat import (
     TOOL_MEDIA,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from anthropic import AsyncAnthropic
 
 
-class GptB(ChatHandler):
+class GptB(NativeAnthropic, ChatHandler):
     """``[handlers.gpt_b]``: see ``handler.toml`` for its keys."""
 
     supports = frozenset(

@@ -7,10 +7,10 @@ request, because a host without clients of Anthropic does not need them.
 
 from __future__ import annotations
 
+import functools
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import msgspec
 from aiohttp import web
 from multidict import istr
 
@@ -19,36 +19,15 @@ from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
+from handler_host.protocols.anthropic import native
+from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.chat_service import ChatService, ListedModel
+from handler_host.protocols.native_calls import NativeCalls
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
     from handler_host.protocols.anthropic.responses import EventEncoder, Model
-
-ERROR_TYPES = {
-    401: "authentication_error",
-    403: "permission_error",
-    404: "not_found_error",
-    408: "timeout_error",
-    413: "request_too_large",
-    429: "rate_limit_error",
-    503: "overloaded_error",
-    504: "timeout_error",
-}
-"""Anthropic's type of an error, where it is not that of its class of statuses."""
-
-
-def error_body(error: HostError, request_id: str) -> bytes:
-    """Return the JSON of an error in Anthropic's format; ``details.error_code`` is the host's own code."""
-    details: dict[str, Any] = {"error_code": error.code}
-    if error.param is not None:
-        details["param"] = error.param
-    if error.retry_after is not None:
-        details["retry_after"] = round(error.retry_after, 3)
-    error_type = ERROR_TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
-    content = {"type": error_type, "message": error.message, "details": details | (error.details or {})}
-    return msgspec.json.encode({"type": "error", "error": content, "request_id": request_id})
 
 
 class AnthropicRoutes:
@@ -56,6 +35,7 @@ class AnthropicRoutes:
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
+        self._native = NativeCalls(chats)
         self._bodies = bodies
         self._created = int(time.time())
 
@@ -70,11 +50,17 @@ class AnthropicRoutes:
 
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
+        data = await self._bodies.read(request)
+        return await self._native.respond(
+            request, native.MESSAGES, data, functools.partial(self._create_translated, request, data)
+        )
+
+    async def _create_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.anthropic.requests import decode_message
         from handler_host.protocols.anthropic.responses import EventEncoder, message
 
         policy = self._chats.field_policy(request)
-        body, translated = await self._bodies.decode(request, lambda data: decode_message(data, policy(data)))
+        body, translated = await self._bodies.decode_data(data, lambda body: decode_message(body, policy(body)))
         message_id = f"msg_{request_context.current.get().request_id}"
         if body.stream:
             events = MessageStream(EventEncoder(message_id=message_id, model=body.model))
@@ -84,11 +70,17 @@ class AnthropicRoutes:
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
+        data = await self._bodies.read(request)
+        return await self._native.respond(
+            request, native.COUNT_TOKENS, data, functools.partial(self._count_translated, request, data)
+        )
+
+    async def _count_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.anthropic.requests import decode_count
         from handler_host.protocols.anthropic.responses import TokenCount
 
         policy = self._chats.field_policy(request)
-        body, translated = await self._bodies.decode(request, lambda data: decode_count(data, policy(data)))
+        body, translated = await self._bodies.decode_data(data, lambda body: decode_count(body, policy(body)))
         count = await self._chats.count(body.model, translated)
         return json_response(TokenCount(input_tokens=count.input_tokens))
 

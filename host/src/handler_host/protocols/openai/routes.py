@@ -1,4 +1,4 @@
-"""Routes of OpenAI's API: ``/v1/chat/completions`` and ``/v1/models``.
+"""Routes of OpenAI's API: ``/v1/chat/completions``, ``/v1/embeddings`` and ``/v1/models``.
 
 A model is a handler, ``handler/model``, or a name of ``[models]``. The types of requests and responses are imported
 with the first request.
@@ -6,6 +6,7 @@ with the first request.
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,8 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService, ListedModel
+from handler_host.protocols.native_calls import NativeCalls
+from handler_host.protocols.openai import native
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -31,10 +34,11 @@ _encode = msgspec.json.encode
 
 
 class OpenAIRoutes:
-    """Chat completions and models."""
+    """Chat completions, embeddings and models."""
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
+        self._native = NativeCalls(chats)
         self._bodies = bodies
         self._created = int(time.time())
 
@@ -44,6 +48,7 @@ class OpenAIRoutes:
             web.get("/v1/models", self.list_models),
             web.get("/v1/models/{model:.+}", self.show_model),
             web.post("/v1/chat/completions", self.complete),
+            web.post("/v1/embeddings", self.embed),
         ]
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
@@ -58,11 +63,17 @@ class OpenAIRoutes:
 
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
+        data = await self._bodies.read(request)
+        return await self._native.respond(
+            request, native.CHAT, data, functools.partial(self._complete_translated, request, data)
+        )
+
+    async def _complete_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.openai.requests import decode_chat
         from handler_host.protocols.openai.responses import ChunkEncoder, completion
 
         policy = self._chats.field_policy(request)
-        body, translated = await self._bodies.decode(request, lambda data: decode_chat(data, policy(data)))
+        body, translated = await self._bodies.decode_data(data, lambda body: decode_chat(body, policy(body)))
         completion_id = f"chatcmpl-{request_context.current.get().request_id}"
         created = int(time.time())
         if body.stream:
@@ -80,6 +91,10 @@ class OpenAIRoutes:
                 response, completion_id=completion_id, created=created, model=body.model, custom=body.custom_tools
             )
         )
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Respond with the embeddings of a handler that speaks this protocol."""
+        return await self._native.respond(request, native.EMBEDDINGS, await self._bodies.read(request))
 
     def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.openai.responses import model

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,8 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.native_calls import NativeCalls
+from handler_host.protocols.openai_responses import native
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ class ResponsesRoutes:
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
+        self._native = NativeCalls(chats)
         self._bodies = bodies
 
     def routes(self) -> list[web.RouteDef]:
@@ -39,12 +43,18 @@ class ResponsesRoutes:
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         """Respond to a request, whole or as a stream."""
+        data = await self._bodies.read(request)
+        return await self._native.respond(
+            request, native.RESPONSES, data, functools.partial(self._respond_translated, request, data)
+        )
+
+    async def _respond_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         # A host without such clients does not need these types.
         from handler_host.protocols.openai_responses.encoder import ResponseEncoder
         from handler_host.protocols.openai_responses.requests import decode_chat
 
         policy = self._chats.field_policy(request)
-        body, translated = await self._bodies.decode(request, lambda data: decode_chat(data, policy(data)))
+        body, translated = await self._bodies.decode_data(data, lambda body: decode_chat(body, policy(body)))
         encoder = ResponseEncoder(
             request_id=request_context.current.get().request_id, created=int(time.time()), request=body
         )

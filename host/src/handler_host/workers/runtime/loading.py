@@ -35,6 +35,8 @@ IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
 """Return types of streaming operations; the first argument is the type of a chunk."""
+Kind = typing.Literal["stream", "coroutine", "function", "iterator", "native"]
+"""Form of an operation's method; ``native``: it takes and yields the bytes of a client's own protocol."""
 PLAIN = (dict, list, str, bool, int)
 """Return types without further constraints: a value of exactly this type needs no check."""
 
@@ -55,7 +57,7 @@ class Operation:
 
     info: OperationInfo
     method: Callable[..., Any]
-    kind: typing.Literal["stream", "coroutine", "function", "iterator"]
+    kind: Kind
     takes_request: bool
     takes_call: bool
     decode: Callable[[bytes], Any]
@@ -206,9 +208,11 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
     names = [name for name in inspect.signature(method).parameters if name != "call"]
     if len(names) > 1:
         raise LoadError(f"{where} takes {', '.join(names)}; it may take only the request, and 'call'")
+    if mark.native:
+        return _native_operation(method, mark, where)
     request = hints.get(names[0], Any) if names else Any
     response = hints.get("return", Any)
-    kind: typing.Literal["stream", "coroutine", "function", "iterator"] = "function"
+    kind: Kind = "function"
     if inspect.isasyncgenfunction(method):
         kind = "stream"
     elif inspect.iscoroutinefunction(method):
@@ -242,6 +246,27 @@ def _operation(method: Callable[..., Any], mark: OperationMark, entry_point: str
         collect=mark.collect or _same,
         encode_collected=_encoder(whole),
         place=place,
+    )
+
+
+def _native_operation(method: Callable[..., Any], mark: OperationMark, where: str) -> Operation:
+    names = list(inspect.signature(method).parameters)
+    if not inspect.isasyncgenfunction(method) or not set(names) - {"call"}:
+        raise LoadError(
+            f"{where} is not an asynchronous generator of one request; write "
+            "`async def name(self, request: NativeRequest)`, and `yield` a NativeResponse and then bytes"
+        )
+    return Operation(
+        info=OperationInfo(name=mark.name, summary=mark.summary, streams=True),
+        method=method,
+        kind="native",
+        takes_request=True,
+        takes_call="call" in names,
+        decode=_same,
+        encode=_same,
+        collect=_same,
+        encode_collected=_same,
+        place=place_of(method),
     )
 
 
@@ -280,8 +305,8 @@ def _encode_json(value: Any) -> bytes:
         return _json.encode(repair_texts(msgspec.to_builtins(value)))
 
 
-def _same(chunks: list[Any]) -> Any:
-    return chunks
+def _same(value: Any) -> Any:
+    return value
 
 
 def _schema(kind: Any) -> dict[str, Any] | None:

@@ -27,11 +27,13 @@ from handler_host.plugin.errors import (
     UnknownOperation,
     UpstreamError,
 )
+from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
 from handler_host.workers.runtime.handler_calls import current
 from handler_host.workers.runtime.loading import Handler, Operation, load_error, plugin_traceback
 from handler_host.workers.runtime.log_bridge import request_id
+from handler_host.workers.runtime.native_calls import checked_start, encode_start, native_request
 
 FRAME_OVERHEAD = 64
 """Bytes of a Chunk frame besides its data, at most."""
@@ -168,6 +170,9 @@ class OperationRunner:
         if operation is None:
             known = ", ".join(sorted(self._handler.operations))
             raise UnknownOperation(f"unknown operation {frame.operation!r}; known: {known}", param="operation")
+        if operation.kind == "native":
+            await self._run_native(frame, call, operation)
+            return
         arguments: list[Any] = [_decode(operation, frame.body)] if operation.takes_request else []
         named = {"call": self._call_info(frame)} if operation.takes_call else {}
         if operation.kind in ("stream", "iterator"):
@@ -192,6 +197,30 @@ class OperationRunner:
         else:
             data = self._encode(operation, operation.encode_collected, operation.collect(chunks))
             await self._send_response(frame, call, data)
+
+    async def _run_native(self, frame: frames.Call, call: RunningCall, operation: Operation) -> None:
+        """Run a native operation: its response leaves as it comes, or in one message if the client takes no stream."""
+        request = native_request(frame.operation, frame.body)
+        named = {"call": self._call_info(frame)} if operation.takes_call else {}
+        start: NativeResponse | None = None
+        body: list[bytes] = []
+        async with aclosing(operation.method(request, **named)) as items:
+            async for item in items:
+                if start is None:
+                    start = checked_start(item, operation.place)
+                    if frame.streamed:
+                        await self._send_chunk(frame, call, encode_start(start, request))
+                elif not frame.streamed:
+                    body.append(item)
+                else:
+                    for position in range(0, len(item), frames.FRAGMENT):
+                        await self._send_chunk(frame, call, item[position : position + frames.FRAGMENT])
+        if start is None:
+            raise HandlerFault(f"{frame.operation} yielded no NativeResponse{in_brackets(operation.place)}")
+        if frame.streamed:
+            self._send(frames.End(frame.number, None))
+        else:
+            await self._send_response(frame, call, encode_start(start, request, b"".join(body)))
 
     def _encode(self, operation: Operation, encode: Callable[[Any], bytes], value: Any) -> bytes:
         """Return ``value`` as JSON; raises :class:`HandlerFault` if it has no JSON form, or not the declared type."""
@@ -237,11 +266,9 @@ class OperationRunner:
             from handler_host.workers.runtime.failure_cause import describe_cause  # only a failure needs it
 
             cause = describe_cause(error)
-        self._send(
-            frames.Error(
-                frame.number, error.code, str(error.message), param, retry_after, None if cause is None else str(cause)
-            )
-        )
+        response = error.response if isinstance(error, UpstreamError) else None
+        cause = None if cause is None else str(cause)
+        self._send(frames.Error(frame.number, error.code, str(error.message), param, retry_after, cause, response))
 
     def _call_info(self, frame: frames.Call) -> CallInfo:
         return CallInfo(

@@ -1,0 +1,83 @@
+"""Messages of native operations: a small head in JSON, and the bytes of a body as they came.
+
+The head stands before the body in the one payload of a call. A response that is not a stream has the same form; the
+first chunk of a stream is the head, the others are the body.
+"""
+
+from __future__ import annotations
+
+import struct
+
+import msgspec
+
+LENGTH = struct.Struct(">I")
+
+
+class Span(msgspec.Struct, frozen=True, array_like=True):
+    """Place of a model's name in a request's body."""
+
+    start: int
+    end: int
+    prefix: str = ""
+
+
+class RequestHead(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Facts about a request that the worker needs beside the body."""
+
+    method: str = ""
+    model: str | None = None
+    """The provider's model; None: the handler's default."""
+    stream: bool = False
+    headers: dict[str, str] = {}
+    query: dict[str, str] = {}
+    spans: tuple[Span, ...] = ()
+
+
+class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
+    """Start of a response."""
+
+    status: int
+    headers: dict[str, str] = {}
+    model: str | None = None
+    """The model that the provider was asked for."""
+
+
+class MalformedMessage(ValueError):
+    """A payload is not a message of a native operation."""
+
+
+def encode_message(head: RequestHead | ResponseHead, body: bytes) -> bytes:
+    """Return the payload for a head and a body."""
+    encoded = msgspec.json.encode(head)
+    return b"".join((LENGTH.pack(len(encoded)), encoded, body))
+
+
+def decode_request(payload: bytes) -> tuple[RequestHead, bytes]:
+    """Return head and body; raises :class:`MalformedMessage`."""
+    head, body = _split(payload)
+    try:
+        return _request_head.decode(head), body
+    except msgspec.MsgspecError as error:
+        raise MalformedMessage(str(error)) from None
+
+
+def decode_response(payload: bytes) -> tuple[ResponseHead, bytes]:
+    """Return head and body; raises :class:`MalformedMessage`."""
+    head, body = _split(payload)
+    try:
+        return _response_head.decode(head), body
+    except msgspec.MsgspecError as error:
+        raise MalformedMessage(str(error)) from None
+
+
+def _split(payload: bytes) -> tuple[memoryview, bytes]:
+    if len(payload) >= LENGTH.size:
+        (length,) = LENGTH.unpack_from(payload)
+        end = LENGTH.size + length
+        if end <= len(payload):
+            return memoryview(payload)[LENGTH.size : end], payload[end:]
+    raise MalformedMessage("the payload has no head")
+
+
+_request_head = msgspec.json.Decoder(RequestHead)
+_response_head = msgspec.json.Decoder(ResponseHead)

@@ -1,0 +1,150 @@
+"""Native operations: a client's own protocol, passed to the provider and back as it came."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from handler_host._internal.suggestions import did_you_mean
+from handler_host.plugin.errors import UpstreamAuth, UpstreamError
+from handler_host.plugin.native_response import NativeResponse
+from handler_host.plugin.operations import OPERATION_ATTRIBUTE, Method, OperationMark
+from handler_host.plugin.provider_errors import from_status, parse_retry_after
+
+NATIVE_OPERATIONS = {
+    "openai.chat": "POST /v1/chat/completions",
+    "openai.responses": "POST /v1/responses",
+    "openai.embeddings": "POST /v1/embeddings",
+    "anthropic.messages": "POST /v1/messages",
+    "anthropic.count_tokens": "POST /v1/messages/count_tokens",
+    "gemini.generate_content": "POST /v1beta/models/MODEL:generateContent",
+    "gemini.count_tokens": "POST /v1beta/models/MODEL:countTokens",
+    "gemini.embed_content": "POST /v1beta/models/MODEL:embedContent",
+}
+"""Native operations, each with the route that serves it."""
+
+MAX_ERROR_BYTES = 256 * 1024
+"""Longest body of a provider's error that is passed on."""
+_BAD_KEY = "API_KEY_INVALID"
+"""Google answers a wrong key with 400, and this reason among its details."""
+
+
+@dataclass(frozen=True)
+class ModelSpan:
+    """Place of a model's name in a body: bytes ``start`` to ``end``, a JSON string with its quotes."""
+
+    start: int
+    end: int
+    prefix: str = ""
+    """Text before the name, such as Gemini's ``models/``."""
+
+
+@dataclass
+class NativeRequest:
+    """A client's request in the client's own protocol."""
+
+    operation: str
+    """Name of the operation, such as ``openai.chat``."""
+    method: str
+    """Last part of the route's path, where one operation serves several (``streamGenerateContent``); else empty."""
+    model: str | None
+    """The provider's model; None if the client named only the handler."""
+    stream: bool
+    """Whether the client wants a stream."""
+    headers: Mapping[str, str]
+    """Headers that the protocol defines for features, such as ``anthropic-beta``; names are lower-case."""
+    query: Mapping[str, str]
+    """Query parameters that the protocol defines for features."""
+    body: bytes
+    """The body as the client sent it, with the client's name of the model; :meth:`payload` has the provider's."""
+    spans: tuple[ModelSpan, ...] = field(default=(), repr=False)
+    sent_model: str | None = None
+    """The model that the provider is asked for, once :meth:`payload` or :meth:`model_name` was called."""
+
+    def model_name(self, default_model: str) -> str:
+        """Return the model to ask the provider for: the client's, or ``default_model``."""
+        self.sent_model = self.model or default_model
+        return self.sent_model
+
+    def payload(self, default_model: str) -> bytes:
+        """Return the body for the provider: the client's bytes, with the model's name replaced in place.
+
+        ``default_model`` is the model of a client that named only the handler.
+        """
+        model = self.model_name(default_model)
+        if not self.spans:
+            return self.body
+        parts: list[bytes | memoryview] = []
+        view, position = memoryview(self.body), 0
+        for span in self.spans:
+            parts += (view[position : span.start], json.dumps(span.prefix + model, ensure_ascii=False).encode())
+            position = span.end
+        return b"".join((*parts, view[position:]))
+
+
+def native(name: str, /, *, summary: str = "") -> Callable[[Method], Method]:
+    """Mark a method as a native operation, such as ``openai.chat``; declare it in ``handler.toml``, too.
+
+    The method is an asynchronous generator. It receives a :class:`NativeRequest` (and a :class:`CallInfo` if it has a
+    parameter ``call``), and yields a :class:`NativeResponse` and then the bytes of the body as they arrive.
+    """
+    if name not in NATIVE_OPERATIONS:
+        raise ValueError(f"native: unknown operation {name!r}{did_you_mean(name, NATIVE_OPERATIONS)}")
+
+    def mark(method: Method) -> Method:
+        doc = (method.__doc__ or "").strip().partition("\n")[0]
+        setattr(method, OPERATION_ATTRIBUTE, OperationMark(name, summary or doc, None, native=True))
+        return method
+
+    return mark
+
+
+async def relay_httpx(response: Any) -> AsyncIterator[NativeResponse | bytes]:
+    """Yield a successful response of httpx or httpx2 as a native operation does; close it at the end."""
+    try:
+        yield NativeResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()})
+        async for chunk in response.aiter_bytes():
+            yield chunk
+    finally:
+        await response.aclose()
+
+
+def provider_refusal(response: NativeResponse) -> UpstreamError:
+    """Return the error for a provider's response with an error status.
+
+    If no retry and no fallback helps, the client gets the response as it came. A body that is not JSON is left out,
+    because it may be a proxy's page. So is the response to a wrong key: it is the handler's key, not the client's, and
+    some providers repeat a part of it.
+    """
+    error = _error_object(response.body)
+    details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
+    if any(detail.get("reason") == _BAD_KEY for detail in details):
+        return UpstreamAuth(f"the provider refused the handler's key ({response.status}); check the handler's secret")
+    message, code, param = (error.get(key) for key in ("message", "code", "param"))
+    content_type = response.headers.get("content-type")
+    host_error = from_status(
+        response.status,
+        message if isinstance(message, str) else f"the response is not an error of its protocol ({content_type})",
+        retry_after=parse_retry_after(response.headers),
+        param=param if isinstance(param, str) else None,
+        code=code if isinstance(code, str) else None,
+    )
+    if error and response.status != 401 and len(response.body) <= MAX_ERROR_BYTES:
+        host_error.response = response
+    return host_error
+
+
+def _error_object(body: bytes) -> dict[str, Any]:
+    """Return the object ``error`` of a body; empty if there is none."""
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return {}
+    if isinstance(content, list) and content:  # Gemini's streams that are not server-sent events
+        content = content[0]
+    error = content.get("error") if isinstance(content, dict) else None
+    if isinstance(error, str):  # some servers with OpenAI's protocol
+        return {"message": error}
+    return error if isinstance(error, dict) else {}

@@ -1,0 +1,81 @@
+"""Token counts in the responses and events of all protocols, read without a parse of the rest. Pure."""
+
+from __future__ import annotations
+
+import msgspec
+
+MARKERS = (b'"usage"', b'"usageMetadata"')
+"""Every document with token counts contains one of them."""
+
+
+class _Details(msgspec.Struct):
+    cached_tokens: int | None = None
+    cache_write_tokens: int | None = None
+    reasoning_tokens: int | None = None
+
+
+_NO_DETAILS = _Details()
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+    prompt_tokens_details: _Details | None = None
+    completion_tokens_details: _Details | None = None
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    input_tokens_details: _Details | None = None
+    output_tokens_details: _Details | None = None
+    cache_read_input_tokens: int | None = None
+    cache_creation_input_tokens: int | None = None
+    prompt_token_count: int | None = msgspec.field(default=None, name="promptTokenCount")
+    candidates_token_count: int | None = msgspec.field(default=None, name="candidatesTokenCount")
+    thoughts_token_count: int | None = msgspec.field(default=None, name="thoughtsTokenCount")
+    cached_content_token_count: int | None = msgspec.field(default=None, name="cachedContentTokenCount")
+
+
+class _Inner(msgspec.Struct):
+    usage: _Usage | None = None
+
+
+class _Document(msgspec.Struct):
+    usage: _Usage | None = None
+    usage_metadata: _Usage | None = msgspec.field(default=None, name="usageMetadata")
+    response: _Inner | None = None
+    """Events of the Responses API."""
+    message: _Inner | None = None
+    """Anthropic's ``message_start``."""
+
+
+_decode = msgspec.json.Decoder(_Document).decode
+
+
+def token_counts(document: bytes) -> dict[str, int]:
+    """Return the tokens of a response or an event by kind; an empty dict if it has none.
+
+    ``input`` includes ``cached`` and ``cache_write``, ``output`` includes ``reasoning``.
+    """
+    if not any(marker in document for marker in MARKERS):
+        return {}
+    try:
+        decoded = _decode(document)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        return {}
+    inner = decoded.response or decoded.message
+    usage = decoded.usage or decoded.usage_metadata or (inner.usage if inner is not None else None)
+    return {} if usage is None else {kind: count for kind, count in _by_kind(usage).items() if count}
+
+
+def _by_kind(usage: _Usage) -> dict[str, int]:
+    read = usage.prompt_tokens_details or usage.input_tokens_details or _NO_DETAILS
+    written = usage.completion_tokens_details or usage.output_tokens_details or _NO_DETAILS
+    # Anthropic counts these beside its input tokens, the others within.
+    beside = (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+    thoughts = usage.thoughts_token_count or 0
+    return {
+        "input": (usage.prompt_tokens or usage.input_tokens or usage.prompt_token_count or 0) + beside,
+        "cached": read.cached_tokens or usage.cache_read_input_tokens or usage.cached_content_token_count or 0,
+        "cache_write": read.cache_write_tokens or usage.cache_creation_input_tokens or 0,
+        "output": (usage.completion_tokens or usage.output_tokens or usage.candidates_token_count or 0) + thoughts,
+        "reasoning": written.reasoning_tokens or thoughts,
+    }

@@ -1,0 +1,89 @@
+"""State at the provider that a native request refers to: one key serves all consumers, so they would share it. Pure.
+
+A consumer could read another one's conversation, file or cache by its ID. So requests with such a reference are
+refused, unless ``[handlers.NAME] provider_state`` allows them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.json_fields import Value
+
+TRUE_ONLY = frozenset({"store", "background"})
+"""Fields that only refer to state if they are ``true``."""
+FIELDS: Mapping[str, tuple[str, ...]] = {
+    "openai.chat": ("store",),
+    "openai.responses": ("store", "background", "previous_response_id", "conversation"),
+    "anthropic.messages": ("container",),
+    "gemini.generate_content": ("cachedContent", "cached_content"),
+}
+"""Fields at the top of a request that refer to state, by operation."""
+REFERENCES = frozenset({"file_id", "file_ids", "vector_store_ids", "container", "container_id"})
+"""Fields inside messages and tools that refer to state, in all protocols."""
+GOOGLE_FILE = re.compile(r"(?i)(https?://[^/]*/(?:[^/]+/)?)?files/")
+"""Address of a file that was uploaded to Google; other addresses belong to the web."""
+_FILE_URIS = frozenset({"fileUri", "file_uri"})
+_NESTED = ("messages", "input", "contents", "tools")
+_DOWN = frozenset({"content", "source", "file", "output", "parts", "fileData", "file_data", "image", "document"})
+"""Fields that have parts with references below them. Arguments of tools are not among them: these are free."""
+_SUSPECT = re.compile(
+    rb'"(?:file_ids?|vector_store_ids|container(?:_id)?|file_?[uU]ri|item_reference)"|\\u00[2-7]', re.ASCII
+)
+_null = b"null"
+
+
+def refuse_state(operation: str, body: bytes, fields: Mapping[str, Value], handler: str) -> None:
+    """Raise ``InvalidInput`` for the first reference to state; ``fields`` are those of the body."""
+    for name in FIELDS.get(operation, ()):
+        if name in fields:
+            text = body[fields[name].start : fields[name].end]
+            if text == b"true" or (name not in TRUE_ONLY and text != _null):
+                raise _refusal(name, handler)
+    # A document without these words, also not as an escaped one, is not decoded.
+    if _SUSPECT.search(body) is None:
+        return
+    for name in _NESTED:
+        if name in fields:
+            value = msgspec.json.decode(memoryview(body)[fields[name].start : fields[name].end])
+            place = _find(value, name)
+            if place is not None:
+                raise _refusal(place, handler)
+
+
+def _find(value: Any, place: str) -> str | None:
+    """Return the place of the first reference in messages or tools, or None."""
+    pending: list[tuple[Any, str]] = [(value, place)]
+    while pending:
+        current, where = pending.pop()
+        if isinstance(current, list):
+            pending += [(item, f"{where}[{number}]") for number, item in enumerate(current)]
+        elif isinstance(current, dict):
+            if current.get("type") == "item_reference":
+                return f"{where}.id"
+            for name, nested in current.items():
+                path = f"{where}.{name}"
+                if name in _FILE_URIS:
+                    if isinstance(nested, str) and GOOGLE_FILE.match(nested):
+                        return path
+                elif name in REFERENCES:
+                    if name == "container" and isinstance(nested, dict):
+                        nested = nested.get("file_ids")
+                    if nested:
+                        return path
+                elif name in _DOWN:
+                    pending.append((nested, path))
+    return None
+
+
+def _refusal(place: str, handler: str) -> InvalidInput:
+    return InvalidInput(
+        f"{place} refers to state at the provider, which all consumers of {handler} would share; leave it out, or set "
+        f"provider_state = true in [handlers.{handler}]",
+        param=place,
+    )

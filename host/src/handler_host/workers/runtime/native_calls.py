@@ -1,0 +1,55 @@
+"""Native operations in the worker: from a call's payload to the plugin's request, and from its response back."""
+
+from __future__ import annotations
+
+import reprlib
+
+from handler_host._internal.source_location import in_brackets
+from handler_host.channel.native_messages import (
+    MalformedMessage,
+    RequestHead,
+    ResponseHead,
+    decode_request,
+    encode_message,
+)
+from handler_host.plugin.errors import InvalidInput
+from handler_host.plugin.native_operations import NATIVE_OPERATIONS, ModelSpan, NativeRequest
+from handler_host.plugin.native_response import NativeResponse
+
+
+def native_request(operation: str, payload: bytes) -> NativeRequest:
+    """Return the request of a call; raises ``InvalidInput`` for one that came from a route of its own."""
+    try:
+        head, body = decode_request(payload)
+    except MalformedMessage:
+        route = NATIVE_OPERATIONS.get(operation, "the routes of its protocol")
+        raise InvalidInput(f"{operation} is a native operation; call it with {route}", param="operation") from None
+    return NativeRequest(
+        operation=operation,
+        method=head.method,
+        model=head.model,
+        stream=head.stream,
+        headers=head.headers,
+        query=head.query,
+        body=body,
+        spans=_spans(head),
+    )
+
+
+def checked_start(item: object, place: str) -> NativeResponse:
+    """Return the first item of a native operation; raises ``TypeError`` if it is not a ``NativeResponse``."""
+    if not isinstance(item, NativeResponse):
+        where = in_brackets(place)
+        raise TypeError(f"the operation{where} first yielded {reprlib.repr(item)}; yield a NativeResponse, then bytes")
+    return item
+
+
+def encode_start(start: NativeResponse, request: NativeRequest, body: bytes = b"") -> bytes:
+    """Return the message for the start of a response, and its body if it is there already."""
+    headers = {str(name).lower(): str(value) for name, value in start.headers.items()}
+    head = ResponseHead(status=start.status, headers=headers, model=request.sent_model)
+    return encode_message(head, body)
+
+
+def _spans(head: RequestHead) -> tuple[ModelSpan, ...]:
+    return tuple(ModelSpan(span.start, span.end, span.prefix) for span in head.spans)
