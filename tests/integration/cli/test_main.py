@@ -40,7 +40,7 @@ class TestImports:
     def test_help_imports_one_light_command(self, command: str) -> None:
         modules = modules_after(command, "--help")
         commands = {name.rpartition(".")[2] for name in modules if name.startswith("handler_host.cli.commands.")}
-        shared = {"reload": {"unload"}, "unpin": {"pin"}}
+        shared = {"reload": {"unload"}, "unpin": {"pin"}, "forget": {"pin"}}
         assert commands == {command} | shared.get(command, set())
         assert not HEAVY & modules
 

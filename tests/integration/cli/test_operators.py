@@ -169,6 +169,13 @@ def test_pin_until_unpin(host: str, run: Run) -> None:
     assert "pinned" not in run("ps").out
 
 
+def test_forget_discards_learned_memory(host: str, run: Run) -> None:
+    assert run("forget", "parrot").out == "parrot: learned memory discarded, cold\n"
+    unknown = run("forget", "parot")
+    assert unknown.status == 1
+    assert "parrot" in unknown.err
+
+
 def test_memory_adds_up(host: str, run: Run) -> None:
     run("load", "parrot")
     processes, budget, handlers = run("memory").out.split("\n\n")

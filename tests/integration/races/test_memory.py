@@ -407,3 +407,38 @@ async def test_a_handler_that_exceeds_the_limit_is_not_to_be_retried(tmp_path: P
         assert error["details"]["needed"] == 2**48
         assert error["details"]["needed_source"] == "configured"
         assert error["details"]["limit"] < 2**48
+
+
+class TestLearnedSpike:
+    """One spike of memory does not lock a handler out for ever."""
+
+    async def test_a_handler_that_was_ready_before_is_tried_again(self, tmp_path: Path) -> None:
+        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        footprints = FootprintStore(tmp_path / "memory.json")
+        footprints.load()
+        footprints.record_activation(("puppet", "puppet", "1.0"), 0.1)
+        footprints.save(footprints.snapshot())
+        async with supervisor_harness(tmp_path, memory=memory) as host:
+            assert (await host.ask())["generation"] == 1
+            await host.supervisor.memory()
+            # What the limit allows is reserved, and not the spike.
+            assert (await host.supervisor.memory()).reserved <= 700 * MB
+
+    async def test_the_refusal_says_when_it_is_tried_and_what_helps(self, tmp_path: Path) -> None:
+        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        async with supervisor_harness(tmp_path, memory=memory) as host:
+            error = await error_of(host.ask())
+            assert isinstance(error, ExceedsMemoryLimit)
+            assert error.retry_after is not None
+            assert 50 < error.retry_after <= 60
+            for words in ("again in", "`handler-host forget puppet`", "learn_memory = false", "raise memory.limit"):
+                assert words in error.message
+            await host.supervisor.forget("puppet")
+            assert (await host.ask())["generation"] >= 1
+            assert FootprintStore(tmp_path / "memory.json").get(("puppet", "puppet", "1.0")) is None
+
+    async def test_the_estimate_overrides_what_was_learned(self, tmp_path: Path) -> None:
+        memory = prepare(tmp_path, "puppet") | {"limit": 700 * MB}
+        handlers = {"puppet": control(tmp_path, learn_memory=False, memory_estimate=100 * MB)}
+        async with supervisor_harness(tmp_path, handlers=handlers, memory=memory) as host:
+            assert (await host.ask())["generation"] == 1

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -204,3 +205,43 @@ class TestPlace:
     def test_configured(self) -> None:
         config = Config(memory=MemoryConfig(state_file=Path("/own.json")), data_dir=Path("/data"))
         assert with_state_file(config, {}).memory.state_file == Path("/own.json")
+
+
+class TestTrials:
+    """A worker whose learned memory exceeds the limit is tried again: the memory may be that of one spike."""
+
+    VERSION = ("puppet", "puppet", "1.0")
+
+    def test_a_version_that_was_ready_is_tried_at_once(self) -> None:
+        store = FootprintStore(None)
+        store.record_activation(self.VERSION, 1.0)
+        assert store.seconds_until_trial(self.VERSION, 100.0) == 0
+
+    def test_any_other_one_after_a_while(self) -> None:
+        store = FootprintStore(None)
+        store.record_usage(self.VERSION, peak=1, steady=None)
+        waits = [store.seconds_until_trial(self.VERSION, now) for now in (100.0, 130.0, 160.0, 500.0)]
+        assert waits == [60, 30, 0, 0]
+
+    def test_each_kill_doubles_the_wait_and_a_usual_exit_ends_it(self) -> None:
+        store = FootprintStore(None)
+        store.record_activation(self.VERSION, 1.0)
+        store.seconds_until_trial(self.VERSION, time.monotonic())
+        waits = []
+        for _ in range(9):
+            store.record_oom_kill(self.VERSION, 1, 1)
+            waits.append(round(store.seconds_until_trial(self.VERSION, time.monotonic())))
+        assert waits == [60, 120, 240, 480, 960, 1920, 3600, 3600, 3600]
+        store.record_typical_exit(self.VERSION, peak=1, steady=1)
+        assert store.seconds_until_trial(self.VERSION, time.monotonic()) <= 60
+
+    def test_forget_discards_all_versions_of_one_handler(self) -> None:
+        store = FootprintStore(None)
+        for version in ("1.0", "2.0"):
+            store.record_usage(("puppet", "puppet", version), peak=1, steady=1)
+        store.record_usage(("other", "puppet", "1.0"), peak=1, steady=1)
+        store.has_changes = False
+        assert (store.forget("puppet"), store.forget("puppet")) == (2, 0)
+        assert store.has_changes
+        assert store.get(("other", "puppet", "1.0")) is not None
+        assert store.get(self.VERSION) is None

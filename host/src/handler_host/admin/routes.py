@@ -72,6 +72,7 @@ class AdminRoutes:
             web.post("/admin/handlers/{name}/reload", self.reload),
             web.post("/admin/handlers/{name}/pin", self.pin),
             web.post("/admin/handlers/{name}/unpin", self.unpin),
+            web.post("/admin/handlers/{name}/forget", self.forget),
             web.post("/admin/rescan", self.rescan),
             web.get("/admin/memory", self.memory),
             web.post("/admin/drain", self.drain),
@@ -120,6 +121,11 @@ class AdminRoutes:
         """End the exemption of a handler."""
         await self._options(request, NoOptions)
         return json_response(await self._supervisor.pin(self._known(request), pinned=False))
+
+    async def forget(self, request: web.Request) -> web.StreamResponse:
+        """Discard the memory that was learned of a handler."""
+        await self._options(request, NoOptions)
+        return json_response(await self._supervisor.forget(self._known(request)))
 
     async def rescan(self, request: web.Request) -> web.StreamResponse:
         """Read the installed plugins again."""

@@ -18,6 +18,7 @@ COMMANDS = {
     "reload": "unload handlers, so that the next dispatch runs the installed version",
     "pin": "keep handlers active in spite of idle time and memory pressure",
     "unpin": "allow pinned handlers to be unloaded again",
+    "forget": "discard the memory that was learned of handlers",
     "why": "explain a failed request, or list the last ones",
     "events": "show what happened in the host",
     "rescan": "find newly installed, upgraded and removed plugins",
@@ -49,8 +50,8 @@ examples:
   handler-host chat gpt_e "Who are you?"       chat with a handler; a cold one is activated first
   handler-host unload gpt_e                    free its memory
 
-ps, load, unload, reload, pin, unpin, why, events, rescan, memory, top, drain, dispatch
-and chat send requests to a running host. doctor does too, if --url or HANDLER_HOST_URL is set.
+ps, load, unload, reload, pin, unpin, forget, why, events, rescan, memory, top, drain,
+dispatch and chat send requests to a running host. doctor does too, if --url or HANDLER_HOST_URL is set.
   address        --url or HANDLER_HOST_URL (default: http://127.0.0.1:8080)
   admin token    --token-file or HANDLER_HOST_ADMIN_TOKEN, for all of them but dispatch and chat
   API key        HANDLER_HOST_API_KEY, for dispatch and chat, if the host requires one

@@ -34,6 +34,11 @@ def describe_unload(receipt: dict[str, Any]) -> str:
     )
 
 
+def describe_forget(handler: dict[str, Any]) -> str:
+    """Return that nothing is learned of a handler now."""
+    return f"{handler['name']}: learned memory discarded, {handler['state']}"
+
+
 def describe_pin(handler: dict[str, Any]) -> str:
     """Return whether a handler is pinned now."""
     return f"{handler['name']}: {'pinned' if handler['pin'] else 'not pinned'}, {handler['state']}"

@@ -102,6 +102,11 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     """``true``: the check of a new deploy (``[verify]``) activates it and calls its health hook."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None
     """Memory to reserve for the first activation; ``auto``: the estimate of the manifest."""
+    learn_memory: bool = True
+    """``false``: always reserve ``memory_estimate``, whatever earlier workers used.
+
+    For a handler with rare spikes. What was learned is kept; ``handler-host forget NAME`` discards it.
+    """
     memory_soft_limit: Annotated[int | None, Number("size", least=1 * MB, none="none")] = None
     """PSS beyond which the host recycles the worker.
 

@@ -231,6 +231,14 @@ class Supervisor:
         """
         self._registry.set_keep_alive(name, seconds)
 
+    async def forget(self, name: str) -> HandlerStatus:
+        """Discard the memory that was learned of a handler; its next worker reserves the estimate."""
+        self._registry.get(name)
+        versions = self._memory.footprints.forget(name)
+        await self._memory.save()
+        await self._recorder.record("forgotten", handler=name, versions=versions)
+        return self.status(name)
+
     async def rescan(self) -> RescanReport:
         """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
         report = await self._registry.rescan()

@@ -9,6 +9,7 @@ are in ``handler_host.memory.ledger``; all decisions are made in the event loop'
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
@@ -27,6 +28,8 @@ class MemoryEstimate(NamedTuple):
     """Bytes that a worker has run with; equal to ``amount`` where nothing was learned."""
     source: str
     """``learned``, ``configured``, ``manifest`` or ``default``."""
+    seconds_until_trial: float | None = None
+    """For learned memory that exceeds the limit: the wait until a worker is tried all the same."""
 
 
 class WaitingActivation(NamedTuple):
@@ -112,11 +115,20 @@ class Budget:
         ledger = self.ledger
         max_grantable = max(0, ledger.max_grantable)
         pinned = ledger.limit - ledger.base - ledger.max_grantable
+        remedy = "raise memory.limit, or choose a larger machine"
+        if estimate.source == "learned":
+            trial = estimate.seconds_until_trial
+            when = f"the host tries it again in {math.ceil(trial)} s, or " if trial else ""
+            remedy = (
+                f"{when}`handler-host forget {handler}` discards what was learned; learn_memory = false with "
+                f"memory_estimate overrides it; else {remedy}"
+            )
         pinned_text = f", pinned handlers {format_size(pinned)}" if pinned else ""
         return ExceedsMemoryLimit(
             f"{handler} needs {format_size(estimate.minimum)} ({estimate.source}), but the limit of "
             f"{format_size(ledger.limit)} leaves {format_size(max_grantable)} for it, even alone and with the headroom "
-            f"(the host uses {format_size(ledger.base)}{pinned_text}); raise memory.limit, or choose a larger machine",
+            f"(the host uses {format_size(ledger.base)}{pinned_text}); {remedy}",
+            retry_after=estimate.seconds_until_trial,
             details={
                 "needed": estimate.minimum,
                 "needed_source": estimate.source,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import stat
+import time
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,6 +29,9 @@ MAX_RECORDS = 500
 """Versions to remember; the one unused for longest is forgotten first."""
 STEP = 256 * 1024
 """Smallest growth of a peak, in bytes, that is worth a new file."""
+TRIAL_WAIT_S = 60.0
+"""Wait before a worker whose learned memory exceeds the limit is tried; it doubles with each failure."""
+MAX_TRIAL_WAIT_S = 3600.0
 RAISE = 1.25
 """Factor over the memory of a worker that was killed for memory: what the next worker reserves."""
 
@@ -50,6 +54,12 @@ class Footprint(msgspec.Struct):
     """Workers that were killed for memory."""
 
 
+class _Trials(msgspec.Struct, frozen=True):
+    wait_s: float
+    since: float
+    """On the monotonic clock."""
+
+
 class _File(msgspec.Struct):
     format: int
     footprints: list[Footprint]
@@ -67,6 +77,31 @@ class FootprintStore:
         self.has_changes = False
         """Whether the file is behind."""
         self._footprints: dict[HandlerVersion, Footprint] = {}
+        self._trials: dict[HandlerVersion, _Trials] = {}
+        """Trials of the versions whose learned memory exceeds the limit."""
+
+    def forget(self, handler: str) -> int:
+        """Discard what was learned of all versions of a handler; return their number."""
+        versions = [version for version in self._footprints if version[0] == handler]
+        for version in versions:
+            del self._footprints[version]
+            self._trials.pop(version, None)
+        self.has_changes |= bool(versions)
+        return len(versions)
+
+    def seconds_until_trial(self, version: HandlerVersion, now: float) -> float:
+        """Return the seconds until a worker may be tried although its learned memory exceeds the limit; 0 for now.
+
+        One spike must not lock a handler out. A version that has become ready on this machine is tried at once, any
+        other one a while after its first refusal, and each trial that was killed for memory doubles the wait. ``now``
+        is on the monotonic clock.
+        """
+        footprint = self._footprints.get(version)
+        trials = self._trials.get(version)
+        if trials is None:
+            was_ready = footprint is not None and footprint.activate_seconds is not None and not footprint.out_of_memory
+            trials = self._trials[version] = _Trials(0.0 if was_ready else TRIAL_WAIT_S, now)
+        return max(0.0, trials.since + trials.wait_s - now)
 
     def get(self, version: HandlerVersion) -> Footprint | None:
         """Return the footprint of a version of a handler, or None if it never ran here."""
@@ -99,6 +134,7 @@ class FootprintStore:
         footprint.peak = max(peak, (footprint.peak + peak) // 2)
         footprint.steady = max(steady, (footprint.steady + steady) // 2)
         footprint.raised = max(0, (footprint.raised + peak) // 2) if footprint.raised > footprint.peak + STEP else 0
+        self._trials.pop(version, None)
 
     def record_oom_kill(self, version: HandlerVersion, size: int, at_most: int) -> None:
         """Learn that a worker of at least ``size`` bytes was killed for memory: the next one reserves more."""
@@ -106,6 +142,10 @@ class FootprintStore:
         footprint.raised = max(footprint.raised, min(int(max(footprint.peak, size) * RAISE), at_most))
         footprint.out_of_memory += 1
         self.has_changes = True
+        trials = self._trials.get(version)
+        if trials is not None:
+            wait_s = min(max(2 * trials.wait_s, TRIAL_WAIT_S), MAX_TRIAL_WAIT_S)
+            self._trials[version] = _Trials(wait_s, time.monotonic())
 
     def load(self) -> None:
         """Read the file; log once if it is invalid, and continue without it."""

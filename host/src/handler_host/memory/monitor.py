@@ -155,9 +155,19 @@ class MemoryMonitor:
     def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
         """Return what a worker of the handler is expected to use."""
         footprint = self.footprint(entry)
-        if footprint is not None and footprint.peak:
+        if footprint is not None and footprint.peak and policy.learn_memory:
             # ``raised`` is a guess: no reason for a final refusal.
-            return MemoryEstimate(max(footprint.peak, footprint.raised), footprint.steady or footprint.peak, "learned")
+            minimum = footprint.steady or footprint.peak
+            estimate = MemoryEstimate(max(footprint.peak, footprint.raised), minimum, "learned")
+            possible = max(0, self.budget.ledger.usable - self.budget.ledger.base)
+            if minimum <= possible:
+                return estimate
+            version = (entry.name, entry.distribution, entry.version)
+            wait_s = self.footprints.seconds_until_trial(version, time.monotonic())
+            if wait_s:
+                return estimate._replace(seconds_until_trial=wait_s)
+            # A trial with all that the limit allows: the learned memory may be that of one spike.
+            return estimate._replace(amount=possible, minimum=possible)
         if policy.memory_estimate is not None:
             manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
             source = "manifest" if policy.memory_estimate == manifest else "configured"
@@ -230,7 +240,9 @@ class MemoryMonitor:
             sizes[key] = memory.pss
             footprint = self.footprints.get(worker.version)
             if is_ready and footprint is not None:
-                reservations[key] = max(footprint.steady, footprint.raised)
+                # At most what the limit allows, or a worker after a spike would keep all others out.
+                possible = max(0, ledger.usable - ledger.base)
+                reservations[key] = min(max(footprint.steady, footprint.raised), possible)
         if reading.fork_server is not None:
             self.footprints.record_usage(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
         if (ledger.limit, ledger.usable) != (reading.limit.bytes, reading.limit.usable):

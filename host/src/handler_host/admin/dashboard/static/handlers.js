@@ -64,12 +64,14 @@ export class Handlers {
     const unload = button("Unload", () => ["unload", { mode: mode.value }]);
     const reload = button("Reload", () => ["reload", { mode: mode.value }]);
     const pin = button("Pin", () => [pin.dataset.pinned === "true" ? "unpin" : "pin", null]);
+    const forget = button("Forget", () => ["forget", null]);
+    forget.title = "discard the memory that was learned of this handler";
     const row = element(
       "tr",
       { data: { handler: name } },
       element("td", { className: "name" }, element("b", {}, name), title),
       element("td", { className: "state" }, state, reason),
-      element("td", { className: "actions" }, element("div", {}, load, unload, mode, reload, pin)),
+      element("td", { className: "actions" }, element("div", {}, load, unload, mode, reload, pin, forget)),
       ...figures,
       exit,
     );
@@ -132,6 +134,7 @@ function formatReceipt(name, action, receipt) {
     return `${name} activated: generation ${receipt.generation}, ${memory} more memory after ${duration(receipt.activate_seconds)}`;
   }
   if (action === "pin" || action === "unpin") return `${name} is ${receipt.pin ? "pinned" : "not pinned"}`;
+  if (action === "forget") return `the memory learned of ${name} is discarded`;
   if (receipt.generation === null) return `${name} had no worker`;
   const released = `${size(receipt.bytes_given_back)} released in ${duration(receipt.seconds)}`;
   return `${name} unloaded: generation ${receipt.generation}, ${released}, ${receipt.drained} drained, ${receipt.killed} killed`;
