@@ -141,3 +141,19 @@ async def test_lists_have_facts_about_models(tmp_path: Path) -> None:
         _, status = await host.json("GET", "/v1/handlers/parrot")
         assert status["default_model"] == "big"
         assert status["models"] == {"big": facts["big"], "small": {}}
+
+
+async def test_tokens_are_counted_by_consumer_and_handler(tmp_path: Path) -> None:
+    async with parrots(tmp_path, keys=("key-1",)) as host:
+        key = {"Authorization": "Bearer key-1"}
+        for streamed in (False, True):
+            body = {"model": "fast", "stream": streamed, "messages": [{"role": "user", "content": "hello"}]}
+            async with host.ask("POST", "/v1/chat/completions", data=json.dumps(body), headers=key) as response:
+                await response.read()
+        admin = {"Authorization": "Bearer the-admin-token"}
+        async with host.ask("GET", "/metrics", headers=admin) as response:
+            lines = [line for line in (await response.text()).splitlines() if line.startswith("handler_host_tokens_")]
+        assert sorted(lines) == [
+            f'handler_host_tokens_total{{consumer="key-1",handler="parrot",kind="{kind}"}} {count}'
+            for kind, count in (("input", "6.0"), ("output", "4.0"))
+        ]

@@ -213,6 +213,7 @@ class ChatService:
         response = _decode(_decoders().response, data)
         if response.usage is not None:
             context.tokens = response.usage.prompt_tokens, response.usage.completion_tokens
+            self._count_tokens(context, response.usage)
         if response.ignored:
             _note_ignored(context, request, response.ignored)
         if not response.model and context.handler != target.handler:
@@ -258,12 +259,15 @@ class ChatService:
                     first.insert(0, _decoders().model_chunk(model=context.handler))  # in case it names no model itself
                 events = _events(encoder, first)
                 async with response_class(http_request, context) as response:
+                    usage = _last_usage(first)
                     try:
                         chunks = stream.chunks
                         while chunks:
                             await response.send_events(events)
                             chunks = await stream.read_chunks()
-                            events = _events(encoder, _decode_chunks(chunks, context))
+                            decoded = _decode_chunks(chunks, context)
+                            usage = _last_usage(decoded) or usage
+                            events = _events(encoder, decoded)
                         await response.send_events(encoder.last())
                     except ConnectionError:
                         raise  # the client has gone
@@ -273,6 +277,9 @@ class ChatService:
                             context.fail(to_host_error(error, context.request_id)), context.request_id
                         )
                         await response.send_events(events)
+                    finally:
+                        if usage is not None:
+                            self._count_tokens(context, usage)
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self.not_found(model, target, error) from None
@@ -297,6 +304,18 @@ class ChatService:
             deadline=self._dispatcher.new_deadline(),
             fallback=forced is None,
         )
+
+    def _count_tokens(self, context: RequestContext, usage: chat.Usage) -> None:
+        """Count the tokens of a response for the handler that made it."""
+        tokens = {
+            "input": usage.prompt_tokens,
+            "cached": usage.cached_tokens,
+            "cache_write": usage.cache_write_tokens,
+            "output": usage.completion_tokens,
+            "reasoning": usage.reasoning_tokens,
+        }
+        if context.handler is not None:
+            self._dispatcher.count_tokens(context.caller(), context.handler, tokens)
 
     def not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         """Return the error for a model that no handler serves."""
@@ -338,6 +357,11 @@ def _decode_chunks(chunks: list[bytes], context: RequestContext) -> list[chat.Ch
         if type(chunk) is decoders.usage_chunk:
             context.tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
     return decoded
+
+
+def _last_usage(chunks: list[chat.ChatChunk]) -> chat.Usage | None:
+    usage_chunk = _decoders().usage_chunk
+    return next((chunk.usage for chunk in reversed(chunks) if isinstance(chunk, usage_chunk)), None)
 
 
 def _events(encoder: StreamEncoder, chunks: list[chat.ChatChunk]) -> list[bytes]:
