@@ -20,6 +20,7 @@ from handler_host.chat.validation import validate_request
 from handler_host.http.json_structure import check_structure
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic import requests as anthropic
+from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.gemini import requests as gemini
 from handler_host.protocols.openai import requests as openai
 from handler_host.protocols.openai_responses import requests as responses
@@ -71,9 +72,9 @@ def gemini_schema(count: int) -> dict[str, Any]:
 
 
 CASES: list[tuple[Callable[[int], dict[str, Any]], Callable[[bytes], Any]]] = [
-    (openai_calls, lambda body: openai.decode_chat(body)[1]),
+    (openai_calls, lambda body: openai.decode_chat(body, IgnoredFields())[1].chat),
     (anthropic_calls, lambda body: anthropic.decode_message(body)[1].chat),
-    (responses_turns, lambda body: responses.decode_chat(body)[1].chat),
+    (responses_turns, lambda body: responses.decode_chat(body, IgnoredFields())[1].chat),
     (gemini_calls, lambda body: gemini.decode_request(body).to_chat("m").chat),
     (gemini_schema, lambda body: gemini.decode_request(body).to_chat("m").chat),
 ]
