@@ -71,10 +71,11 @@ def test_each_file_has_its_command_here() -> None:
 def test_the_command_of_each_file_is_one_of_the_command_line(name: str) -> None:
     program, *words = COMMANDS[name]()
     assert Path(program).name == "handler-host"
-    arguments = make_parser().parse_args([word.replace("$PORT", "8080") for word in words])
+    arguments = make_parser().parse_args(words)
     assert arguments.command == "serve"
     path = Path(IN_IMAGE.get(arguments.config, ROOT / arguments.config))
-    config = load_config(path, KEYS, {"server.port": arguments.server_port}).config
+    flags = {"server.port": arguments.server_port} if arguments.server_port is not None else {}
+    config = load_config(path, {**KEYS, "PORT": "8080"}, flags).config
     assert (config.server.host, config.server.port) == ("0.0.0.0", 8080)
 
 
@@ -106,7 +107,8 @@ def test_the_figures_are_those_of_the_readme() -> None:
 
 
 def test_each_platform_waits_longer_than_the_host_drains() -> None:
-    drain = load_config(DEPLOY / "host.toml", KEYS).config.server.drain_timeout
+    server = load_config(DEPLOY / "host.toml", KEYS).config.server
+    drain = server.shutdown_delay + server.drain_timeout
     assert pod()["terminationGracePeriodSeconds"] > drain
     assert parse_duration(unit("TimeoutStopSec")) > drain
     assert yaml.safe_load(text("render.yaml"))["services"][0]["maxShutdownDelaySeconds"] > drain
