@@ -13,6 +13,8 @@ MAX_FIELDS = 2000
 
 _FIELD = re.compile(rb'[\s,{]*("(?:[^"\\]|\\.)*")\s*:\s*')
 _END = re.compile(rb"\s*(?:\{\s*)?\}\s*")
+_BEFORE_ITEM = re.compile(rb"\s*[\[,]\s*")
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _decode = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
@@ -46,6 +48,23 @@ def fields_of(document: bytes | memoryview, start: int = 0, end: int | None = No
         places[name] = Value(start + match.end(), start + position)
     if _END.fullmatch(view, position) is None:
         raise ValueError("the object has a duplicate field")
+    return places
+
+
+def items_of(document: bytes | memoryview, start: int, end: int) -> list[Value]:
+    """Return the place of each item of the array between ``start`` and ``end``; an empty list if it is not an array."""
+    view = memoryview(document)[start:end]
+    try:
+        raw = _decode_items(view)
+    except msgspec.ValidationError:
+        return []
+    places: list[Value] = []
+    position = 0
+    for value in raw:
+        match = _BEFORE_ITEM.match(view, position)
+        first = position if match is None else match.end()
+        position = first + len(memoryview(value))
+        places.append(Value(start + first, start + position))
     return places
 
 

@@ -5,6 +5,7 @@ A handler without the operation gets the translated request, as a chat. So does 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -67,11 +68,10 @@ class NativeCalls:
         ``model`` and ``stream`` are given if they are not fields of the body. Without ``translated`` a handler that
         does not speak the protocol is an error.
         """
-        try:
+        name, fields = None, dict[str, Value]()
+        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
             fields = fields_of(body)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            fields = {}
-        name = model if model is not None else text_of(body, fields.get("model"))
+            name = model if model is not None else text_of(body, fields.get("model"))
         if name is None:
             if translated is None:
                 raise _no_model(body)

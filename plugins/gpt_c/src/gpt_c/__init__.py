@@ -8,6 +8,7 @@ from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gpt_c.native import NativeGemini
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
@@ -51,7 +52,7 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 """Finish reasons of Google for whole responses; any other reason means that the response failed."""
 
 
-class GptC(ChatHandler):
+class GptC(NativeGemini, ChatHandler):
     """``[handlers.gpt_c]``: see ``handler.toml`` for its keys."""
 
     supports = frozenset({"messages[].content[].file", "messages[].content[].input_audio", "top_k"})
@@ -79,6 +80,7 @@ class GptC(ChatHandler):
             plain_timeout=config["plain_timeout"],
             headers=config.get("headers") or {},
         )
+        self._settings = settings
         self._backend = _backend(config["sdk"], settings)
         self.context.on_close(self._backend.close)
         self._retries = Retries(times=config["retries"])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from handler_host.chat import Usage
+
+if TYPE_CHECKING:
+    import aiohttp
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ class Backend(Protocol):
 
     lacks: tuple[str, ...]
     """Fields of a chat request that this SDK cannot pass on."""
+    session: aiohttp.ClientSession
+    """Connections to the provider."""
 
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask once; raises the errors of ``handler_host.plugin``. To close the iterator closes the request."""

@@ -28,7 +28,7 @@ class GenAi:
         self._timeout = settings.timeout
         self._plain_timeout = settings.plain_timeout
         # A session of our own: the SDK's has a total timeout, and none for a stream that stalls.
-        self._session = aiohttp.ClientSession()
+        self.session = aiohttp.ClientSession()
         self._client = genai.Client(
             vertexai=False,
             api_key=settings.key or "no-key",
@@ -36,7 +36,7 @@ class GenAi:
                 base_url=settings.base_url,
                 api_version=settings.api_version,
                 headers=dict(settings.headers),
-                aiohttp_client=self._session,
+                aiohttp_client=self.session,
                 # The key is for this server, and for none that it points to.
                 async_client_args={"allow_redirects": False},
                 # One attempt: else a refused connection is tried again after a hidden wait of 1 to 10 s.
@@ -48,7 +48,7 @@ class GenAi:
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self.session.close()
         self._client.close()
 
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:

@@ -42,14 +42,14 @@ class GenerativeAi:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         headers = {**settings.headers, "x-goog-api-key": settings.key} if settings.key else settings.headers
-        self._session = aiohttp.ClientSession(
+        self.session = aiohttp.ClientSession(
             headers=headers,
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=settings.timeout),
         )
 
     async def close(self) -> None:
         """Close the connections."""
-        await self._session.close()
+        await self.session.close()
 
     async def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
@@ -92,12 +92,12 @@ class GenerativeAi:
     def _post(
         self, url: str, body: dict[str, Any], *, timeout: aiohttp.ClientTimeout | None = None, events: bool = False
     ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self._session.post(
+        return self.session.post(
             url,
             params=_EVENTS if events else None,
             json=body,
             headers=trace_headers(),
-            timeout=timeout or self._session.timeout,
+            timeout=timeout or self.session.timeout,
             allow_redirects=False,
         )
 

@@ -7,6 +7,7 @@ request, because a host without clients of Gemini does not need them.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -19,6 +20,7 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import COUNT_TOKENS, ChatService, ListedModel
+from handler_host.protocols.native_calls import NativeCalls
 from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
@@ -49,6 +51,7 @@ class GeminiRoutes:
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
+        self._native = NativeCalls(chats)
         self._bodies = bodies
 
     def routes(self) -> list[web.RouteDef]:
@@ -60,6 +63,8 @@ class GeminiRoutes:
                 web.post(f"/{version}/models/{{model:.+}}:generateContent", self.generate),
                 web.post(f"/{version}/models/{{model:.+}}:streamGenerateContent", self.generate_streamed),
                 web.post(f"/{version}/models/{{model:.+}}:countTokens", self.count),
+                web.post(f"/{version}/models/{{model:.+}}:embedContent", self.embed),
+                web.post(f"/{version}/models/{{model:.+}}:batchEmbedContents", self.embed),
                 web.post(f"/{version}/models/{{model:.+}}:{{method:[A-Za-z]+}}", self.refuse),
             )
         ]
@@ -81,21 +86,37 @@ class GeminiRoutes:
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat."""
+        from handler_host.protocols.gemini import native
+
+        data, model = await self._bodies.read(request), _model(request)
+        translated = functools.partial(self._generate_translated, request, data)
+        return await self._native.respond(request, native.GENERATE_CONTENT, data, translated, model=model, stream=False)
+
+    async def _generate_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.requests import decode_request
         from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
-        translated = await self._translated(request, decode_request, model)
+        translated = await self._translate(request, data, decode_request, model)
         whole = await self._chats.respond(model, translated)
         return json_response(response(whole, response_id=request_context.current.get().request_id, model=model))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat as a stream: events with ``alt=sse``, else the elements of one JSON array."""
+        from handler_host.protocols.gemini import native
+
+        data, model = await self._bodies.read(request), _model(request)
+        translated = functools.partial(self._generate_streamed_translated, request, data)
+        return await self._native.respond(
+            request, native.GENERATE_CONTENT, data, translated, model=model, stream=True, method="streamGenerateContent"
+        )
+
+    async def _generate_streamed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.requests import decode_request
         from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
-        translated = await self._translated(request, decode_request, model)
+        translated = await self._translate(request, data, decode_request, model)
         encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
         if request.query.get("alt") == "sse":
             return await self._chats.stream(request, model, translated, Events(encoder))
@@ -103,17 +124,25 @@ class GeminiRoutes:
 
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
+        from handler_host.protocols.gemini import native
+
+        data, model = await self._bodies.read(request), _model(request)
+        translated = functools.partial(self._count_translated, request, data)
+        return await self._native.respond(request, native.COUNT_TOKENS, data, translated, model=model, stream=False)
+
+    async def _count_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.requests import decode_count
         from handler_host.protocols.gemini.responses import CountTokensResponse
 
         model = _model(request)
-        translated = await self._translated(request, decode_count, model)
+        translated = await self._translate(request, data, decode_count, model)
         count = await self._chats.count(model, translated)
         return json_response(CountTokensResponse(total_tokens=count.input_tokens))
 
-    async def _translated(
+    async def _translate(
         self,
         request: web.Request,
+        data: bytes,
         decode: Callable[[bytes, IgnoredFields], GenerateContentRequest],
         model: str,
     ) -> TranslatedRequest:
@@ -124,10 +153,17 @@ class GeminiRoutes:
             ignored = policy(data)
             return decode(data, ignored).to_chat(model, ignored)
 
-        return await self._bodies.decode(request, translate)
+        return await self._bodies.decode_data(data, translate)
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Respond with embeddings, of one content or of a batch, of a handler that speaks this protocol."""
+        from handler_host.protocols.gemini import native
+
+        data, model, method = await self._bodies.read(request), _model(request), request.path.rpartition(":")[2]
+        return await self._native.respond(request, native.EMBED_CONTENT, data, model=model, stream=False, method=method)
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
-        """Refuse the other methods of models (``embedContent``, ``predict`` …)."""
+        """Refuse the other methods of models (``predict`` …)."""
         method = request.match_info["method"]
         raise NotFound(f"unknown method {method!r} of models; there are: {', '.join(METHODS)}")
 

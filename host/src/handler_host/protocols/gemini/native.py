@@ -1,0 +1,48 @@
+"""Native operations of Gemini's API: content, token counts and embeddings. The model is in the path, or in both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import msgspec
+
+from handler_host.channel.native_messages import Span
+from handler_host.plugin.errors import HostError
+from handler_host.protocols.json_fields import Value, fields_of, items_of
+from handler_host.protocols.native_operation import NativeOperation
+
+PREFIX = "models/"
+_INNER = ("generateContentRequest", "generate_content_request")
+
+
+def _stream_error(error: HostError, request_id: str) -> bytes:
+    from handler_host.protocols.gemini.responses import error_body
+
+    return b"data: " + error_body(error, request_id) + b"\n\n"
+
+
+def _model_spans(body: bytes, fields: Mapping[str, Value]) -> list[Span]:
+    """Return the places of the model: at the top, in the request to count, and in each request of a batch."""
+    try:
+        return [Span(value.start, value.end, PREFIX) for value in _models(body, fields)]
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, ValueError):
+        return []
+
+
+def _models(body: bytes, fields: Mapping[str, Value]) -> Iterator[Value]:
+    inner = [fields_of(body, *fields[name]) for name in _INNER if name in fields]
+    if "requests" in fields:
+        inner += [fields_of(body, *item) for item in items_of(body, *fields["requests"])]
+    yield from sorted(values["model"] for values in (fields, *inner) if "model" in values)
+
+
+GENERATE_CONTENT = NativeOperation(
+    name="gemini.generate_content",
+    stream_error=_stream_error,
+    query=("alt",),
+    model_spans=_model_spans,
+    response_model=("modelVersion",),
+    event_model=("modelVersion",),
+)
+COUNT_TOKENS = NativeOperation(name="gemini.count_tokens", stream_error=_stream_error, model_spans=_model_spans)
+EMBED_CONTENT = NativeOperation(name="gemini.embed_content", stream_error=_stream_error, model_spans=_model_spans)

@@ -1,0 +1,237 @@
+"""Real handlers between a client and a provider: both get the bytes that they would get without the host."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+
+from handler_host.testing import HostUnderTest, host_under_test
+from tests.integration.native.provider import Provider, Script, post
+
+pytestmark = pytest.mark.sdks
+
+RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
+"""Requests of Claude Code, Codex, Gemini CLI, opencode, pi and cline, with their texts replaced."""
+EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
+JSON = {"content-type": "application/json; charset=utf-8"}
+FEATURES = ("anthropic-beta", "anthropic-version", "openai-beta")
+
+
+class Pair(NamedTuple):
+    """A protocol of a handler: a whole response, a stream, and where the model's name is in them."""
+
+    path: str
+    handler: str
+    body: dict[str, Any]
+    whole: bytes
+    stream: tuple[bytes, ...]
+    stream_path: str | None = None
+
+
+PAIRS = {
+    "openai.chat": Pair(
+        "/v1/chat/completions",
+        "gpt_a",
+        {"model": "gpt_a/m-1", "messages": [], "new_field": {"model": "gpt_a/m-1"}},
+        b'{"id": "c", "model":"m-1", "choices": [{"new": [1.0, 1e3]}], "usage": {"prompt_tokens": 3}}\n',
+        (
+            b'data: {"id":"c","model":"m-1","choices":[{"delta":{"content":"\\u2600"}}]}\n\nda',
+            b'ta: {"id":"c","model":"m-1","choices":[],"usage":{"prompt_tokens":3,"completion_tokens":1}}\n\n',
+            b": ping\n\ndata: [DONE]\n\n",
+        ),
+    ),
+    "openai.responses": Pair(
+        "/v1/responses",
+        "gpt_a",
+        {"model": "gpt_a/m-1", "input": [{"type": "unheard_of"}], "store": False},
+        b'{"output": [{"type": "reasoning", "encrypted_content": "x"}], "model": "m-1"}',
+        (
+            b'event: response.created\ndata: {"type":"response.created","response":{"model":"m-1","usage":null}}\n\n',
+            b'event: response.completed\ndata: {"type":"response.completed","response":{"id":1, "model":"m-1",',
+            b'"usage":{"input_tokens":3,"output_tokens":1}}}\n\n',
+        ),
+    ),
+    "openai.embeddings": Pair(
+        "/v1/embeddings",
+        "gpt_a",
+        {"model": "gpt_a/m-1", "input": ["a"], "encoding_format": "base64"},
+        b'{"data": [{"embedding": "AAAA"}], "model": "m-1", "usage": {"prompt_tokens": 1}}',
+        (),
+    ),
+    "anthropic.messages": Pair(
+        "/v1/messages",
+        "gpt_b",
+        {"model": "gpt_b/m-1", "max_tokens": 1, "messages": [], "thinking": {"type": "adaptive"}},
+        b'{"type":"message","model":"m-1","content":[{"type":"thinking","signature":"x"}],"usage":{"input_tokens":3}}',
+        (
+            b'event: message_start\ndata: {"type":"message_start","message":{"model":"m-1",',
+            b'"usage":{"input_tokens":3}}}\n\n',
+            b'event: ping\ndata: {"type":"ping"}\n\n',
+            b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":1}}\n\n',
+        ),
+    ),
+    "anthropic.count_tokens": Pair(
+        "/v1/messages/count_tokens", "gpt_b", {"model": "gpt_b/m-1", "messages": []}, b'{"input_tokens": 3}', ()
+    ),
+    "gemini.generate_content": Pair(
+        "/v1beta/models/gpt_c/m-1:generateContent",
+        "gpt_c",
+        {"contents": [], "generationConfig": {"topK": 3}},
+        b'{"candidates": [{"new": 1}], "modelVersion" : "m-1", "usageMetadata": {"promptTokenCount": 3}}',
+        (
+            b'data: {"candidates": [],"modelVersion": "m-1"}\r\n\r\n',
+            b'data: {"candidates": [],"modelVersion": "m-1","usageMetadata": {"promptTokenCount": 3}}\r\n\r\n',
+        ),
+        "/v1beta/models/gpt_c/m-1:streamGenerateContent?alt=sse",
+    ),
+    "gemini.count_tokens": Pair(
+        "/v1beta/models/gpt_c/m-1:countTokens",
+        "gpt_c",
+        {"generateContentRequest": {"contents": [], "model": "models/gpt_c/m-1"}},
+        b'{"totalTokens": 3}',
+        (),
+    ),
+    "gemini.embed_content": Pair(
+        "/v1beta/models/gpt_c/m-1:batchEmbedContents",
+        "gpt_c",
+        {"requests": [{"model": "models/gpt_c/m-1", "content": {}}, {"content": {}, "model": "models/gpt_c/m-1"}]},
+        b'{"embeddings": [{"values": [0.1]}]}',
+        (),
+    ),
+}
+STREAMS = [name for name, pair in PAIRS.items() if pair.stream]
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[tuple[HostUnderTest, Provider]]:
+    with Provider().run() as provider:
+        keys = {"OPENAI_API_KEY": "key-a", "ANTHROPIC_API_KEY": "key-b", "GEMINI_API_KEY": "key-c"}
+        config = "".join(
+            f'[handlers.{name}]\nbase_url = "{provider.url}{path}"\nretries = 0\n'
+            for name, path in (("gpt_a", "/v1"), ("gpt_b", ""), ("gpt_c", ""))
+        )
+        with host_under_test(config, environ=keys) as host:
+            yield host, provider
+
+
+@pytest.fixture
+def host(running: tuple[HostUnderTest, Provider]) -> HostUnderTest:
+    return running[0]
+
+
+@pytest.fixture
+def provider(running: tuple[HostUnderTest, Provider]) -> Provider:
+    running[1].seen.clear()
+    return running[1]
+
+
+def both(
+    host: HostUnderTest, provider: Provider, path: str, body: bytes, headers: Mapping[str, str], handler: str
+) -> tuple[tuple[int, bytes], tuple[int, Mapping[str, str], bytes]]:
+    """Send a request to the provider itself, and to the host; check that the provider got the same bytes."""
+    own_path, own_body = path.replace(f"{handler}/", ""), body.replace(f"{handler}/".encode(), b"", 1)
+    if own_path != path:  # the model is in the path, and the body may repeat it
+        own_body = body.replace(f"{handler}/".encode(), b"")
+    direct = post(provider.url, own_path, own_body, headers)
+    through = post(host.url, path, body, {**headers, "Cookie": "c=1", "X-Own": "1"})
+    assert len(provider.seen) == 2
+    sent, passed = provider.seen
+    assert (passed.path, passed.body) == (sent.path, sent.body)
+    for name in FEATURES:
+        if name in sent.headers or name != "anthropic-version":  # which the SDK adds
+            assert passed.headers.get(name) == sent.headers.get(name)
+    assert not {"Cookie", "X-Own", "X-Forwarded-For"} & set(passed.headers)
+    return (direct[0], direct[2]), through
+
+
+def restored(data: bytes, handler: str) -> bytes:
+    """Return what the provider sent with the client's name of the model: in its own field, and nowhere else."""
+    return re.sub(rb'("model(?:Version)?"\s*:\s*")m-1"', rb"\1%s/m-1\"" % handler.encode(), data).replace(b'\\"', b'"')
+
+
+@pytest.mark.parametrize("recorded", RECORDED, ids=lambda path: path.stem)
+def test_a_request_of_a_real_client_reaches_the_provider(
+    host: HostUnderTest, provider: Provider, recorded: Path
+) -> None:
+    request = json.loads(recorded.read_text())
+    body = json.dumps(request["body"], ensure_ascii=False, indent=1).encode()
+    provider.script = Script((b"data: {}\n\n",), headers=EVENTS)
+    (handler,) = re.findall("gpt_[abc]", request["path"] + str(request["body"].get("model")))
+    direct, through = both(host, provider, request["path"], body, request["headers"], handler)
+    assert (through[0], through[2]) == direct
+
+
+@pytest.mark.parametrize("operation", PAIRS)
+def test_a_whole_response_comes_back(host: HostUnderTest, provider: Provider, operation: str) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script((pair.whole[:9], pair.whole[9:]), headers={**JSON, "request-id": "req_1", "x-own": "1"})
+    body = json.dumps(pair.body).encode()
+    direct, (status, headers, data) = both(host, provider, pair.path, body, {}, pair.handler)
+    assert direct == (200, pair.whole)
+    assert (status, data) == (200, restored(pair.whole, pair.handler))
+    assert (headers["content-type"], headers["x-provider-request-id"]) == (JSON["content-type"], "req_1")
+    assert "x-own" not in headers
+
+
+@pytest.mark.parametrize("operation", STREAMS)
+def test_a_stream_comes_back(host: HostUnderTest, provider: Provider, operation: str) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script(pair.stream, headers=EVENTS, pause_s=0.01)
+    streamed = {} if pair.stream_path else {"stream": True}
+    body = json.dumps({**pair.body, **streamed}).encode()
+    direct, (status, headers, data) = both(host, provider, pair.stream_path or pair.path, body, {}, pair.handler)
+    assert direct == (200, b"".join(pair.stream))
+    assert (status, data) == (200, restored(b"".join(pair.stream), pair.handler))
+    assert headers["content-type"] == EVENTS["content-type"]
+
+
+def test_a_gemini_stream_without_events_comes_back(host: HostUnderTest, provider: Provider) -> None:
+    parts = (b'[{"candidates": []', b'}\n,\r\n{"modelVersion": "m-2"}\n]')
+    provider.script = Script(parts, headers=JSON)
+    path = "/v1beta/models/gpt_c/m-1:streamGenerateContent"
+    _, (status, headers, data) = both(host, provider, path, b'{"contents": []}', {}, "gpt_c")
+    assert (status, headers["content-type"], data) == (200, JSON["content-type"], b"".join(parts))
+
+
+@pytest.mark.parametrize("operation", PAIRS)
+@pytest.mark.parametrize("status", [400, 404, 429, 500, 529])
+def test_an_error_comes_back(host: HostUnderTest, provider: Provider, operation: str, status: int) -> None:
+    pair = PAIRS[operation]
+    error = b'{"error": {"message": "no", "code": "x", "type": "context_length_exceeded", "new": 1}}\n'
+    provider.script = Script((error,), status, {**JSON, "retry-after": "9"})
+    for path, fields in ((pair.path, {}), (pair.stream_path or pair.path, {"stream": True} if pair.stream else {})):
+        provider.seen.clear()
+        body = json.dumps({**pair.body, **fields} if path == pair.path and not pair.stream_path else pair.body).encode()
+        direct, (got, headers, data) = both(host, provider, path, body, {}, pair.handler)
+        assert (got, data) == direct == (status, error)
+        assert headers["retry-after"] == "9"
+
+
+@pytest.mark.parametrize("operation", PAIRS)
+def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
+    host: HostUnderTest, provider: Provider, operation: str
+) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script((b'{"error": {"message": "key-a is wrong"}}',), 401, JSON)
+    status, _, data = post(host.url, pair.path, json.dumps(pair.body).encode(), {"x-goog-api-key": "client"})
+    assert status == 502
+    assert b"key-a" not in data
+    (seen,) = provider.seen
+    keys = [seen.headers.get(name) for name in ("Authorization", "x-api-key", "x-goog-api-key")]
+    assert [key for key in keys if key] == [
+        {"gpt_a": "Bearer key-a", "gpt_b": "Bearer key-b", "gpt_c": "key-c"}[pair.handler]
+    ]
+
+
+def test_a_server_without_the_responses_api_gets_a_chat(host: HostUnderTest, provider: Provider) -> None:
+    provider.script = Script((b'{"detail": "Not Found"}',), 404, JSON)
+    body = json.dumps({"model": "gpt_a/m-1", "input": "Hi"}).encode()
+    post(host.url, "/v1/responses", body, {})
+    post(host.url, "/v1/responses", body, {})
+    paths = [seen.path for seen in provider.seen]
+    assert paths == ["/v1/responses", "/v1/chat/completions", "/v1/chat/completions"]
