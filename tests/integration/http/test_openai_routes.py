@@ -182,3 +182,15 @@ class Handler:
             data = json.dumps(said("x", stream=stream) | {"model": "odd"})
             status, answer = await host.json("POST", "/v1/chat/completions", data=data)
             assert (status, answer["error"]["code"]) == (500, "handler_error")
+
+
+async def test_the_sdk_completes_prompts(tmp_path: Path) -> None:
+    async with parrot(tmp_path) as (_, client):
+        whole = await client.completions.create(model="parrot", prompt="hello there", max_tokens=9)
+        assert (whole.choices[0].text, whole.choices[0].finish_reason) == ("hello there ", "stop")
+        assert whole.usage is not None
+        assert whole.usage.total_tokens == 5
+        stream = await client.completions.create(model="parrot", prompt="hello there", stream=True)
+        chunks = [chunk async for chunk in stream]
+        assert "".join(chunk.choices[0].text for chunk in chunks) == "hello there "
+        assert chunks[-1].choices[0].finish_reason == "stop"

@@ -205,7 +205,7 @@ def completion(
         created=created,
         model=response.model or model,
         choices=[ResponseChoice(message=message, finish_reason=response.finish_reason)],
-        usage=_usage(response.usage) if response.usage is not None else UNSET,
+        usage=to_usage(response.usage) if response.usage is not None else UNSET,
     )
 
 
@@ -252,7 +252,7 @@ class ChunkEncoder:
         if self._include_usage and self._usage is not None:
             chunk = self._chunk(Delta())
             chunk.choices = []
-            chunk.usage = _usage(self._usage)
+            chunk.usage = to_usage(self._usage)
             chunks.append(chunk)
         return chunks
 
@@ -333,7 +333,8 @@ def _extra_content(signature: str | None) -> ExtraContent | UnsetType:
     return UNSET if signature is None else ExtraContent(google=GoogleContent(thought_signature=signature))
 
 
-def _usage(usage: chat.Usage) -> Usage:
+def to_usage(usage: chat.Usage) -> Usage:
+    """Return token counts in OpenAI's form."""
     shape = Usage(
         prompt_tokens=usage.prompt_tokens,
         completion_tokens=usage.completion_tokens,

@@ -1,4 +1,4 @@
-"""Routes of OpenAI's API: ``/v1/chat/completions``, ``/v1/embeddings`` and ``/v1/models``.
+"""Routes of OpenAI's API: ``/v1/chat/completions``, ``/v1/completions``, ``/v1/embeddings`` and ``/v1/models``.
 
 A model is a handler, ``handler/model``, or a name of ``[models]``. The types of requests and responses are imported
 with the first request.
@@ -26,6 +26,7 @@ from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
+    from handler_host.protocols.openai.completions import CompletionEncoder
     from handler_host.protocols.openai.responses import ChunkEncoder, Model
 
 DONE = DATA + b"[DONE]"
@@ -34,7 +35,7 @@ _encode = msgspec.json.encode
 
 
 class OpenAIRoutes:
-    """Chat completions, embeddings and models."""
+    """Chat completions, completions of prompts, embeddings and models."""
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
@@ -48,6 +49,7 @@ class OpenAIRoutes:
             web.get("/v1/models", self.list_models),
             web.get("/v1/models/{model:.+}", self.show_model),
             web.post("/v1/chat/completions", self.complete),
+            web.post("/v1/completions", self.complete_prompt),
             web.post("/v1/embeddings", self.embed),
         ]
 
@@ -92,6 +94,22 @@ class OpenAIRoutes:
             )
         )
 
+    async def complete_prompt(self, request: web.Request) -> web.StreamResponse:
+        """Continue a prompt, as a chat of one turn."""
+        from handler_host.protocols.openai.completions import CompletionEncoder, decode_completion
+
+        policy = self._chats.field_policy(request)
+        body, translated = await self._bodies.decode(request, lambda body: decode_completion(body, policy(body)))
+        encoder = CompletionEncoder(
+            completion_id=f"cmpl-{request_context.current.get().request_id}",
+            created=int(time.time()),
+            model=body.model,
+            include_usage=body.include_usage,
+        )
+        if body.stream:
+            return await self._chats.stream(request, body.model, translated, ChunkStream(encoder))
+        return json_response(encoder.whole(await self._chats.respond(body.model, translated)))
+
     async def embed(self, request: web.Request) -> web.StreamResponse:
         """Respond with the embeddings of a handler that speaks this protocol."""
         return await self._native.respond(request, native.EMBEDDINGS, await self._bodies.read(request))
@@ -103,9 +121,9 @@ class OpenAIRoutes:
 
 
 class ChunkStream:
-    """Events of a streamed chat completion."""
+    """Events of a streamed completion."""
 
-    def __init__(self, encoder: ChunkEncoder) -> None:
+    def __init__(self, encoder: ChunkEncoder | CompletionEncoder) -> None:
         self._encoder = encoder
 
     def events(self, chunk: chat.ChatChunk) -> list[bytes]:
