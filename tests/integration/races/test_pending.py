@@ -11,7 +11,7 @@ import pytest
 from handler_host.config.loader import load_config
 from handler_host.lifecycle import pending_work
 from handler_host.memory.budget import Budget, MemoryEstimate
-from handler_host.memory.ledger import Candidate
+from handler_host.memory.eviction import Candidate
 from handler_host.plugin import pending
 from handler_host.plugin.errors import ConfigError, MemoryBudget
 from handler_host.routes.health import HealthRoutes

@@ -43,7 +43,8 @@ from handler_host.lifecycle.events import (
 )
 from handler_host.lifecycle.state import HandlerState, Phase, Timer
 from handler_host.lifecycle.transitions import step
-from handler_host.memory.ledger import Candidate, Key, Ledger, Request
+from handler_host.memory.eviction import Candidate
+from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from handler_host.memory.budget import Budget, ExceedsMemoryLimit, MemoryEstimate
-from handler_host.memory.ledger import Candidate
+from handler_host.memory.eviction import Candidate
 from handler_host.plugin.errors import MemoryBudget
 from tests.support import within
 

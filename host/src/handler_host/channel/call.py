@@ -1,4 +1,9 @@
-"""One dispatch between the host and a worker, as the host sees it."""
+"""One call of an operation: a request from the host to a worker, and its response.
+
+A client's disconnect ends a call by one of two routes, and both send the worker a ``Cancel`` frame. While the
+client's task waits for a frame it is cancelled (:meth:`Call.read_response`, :meth:`Call.read_chunks`). While it writes,
+the write fails, and the end of the lease cancels the call (:meth:`Call.cancel`).
+"""
 
 from __future__ import annotations
 
@@ -61,13 +66,13 @@ class Call:
         "_consumed",
         "_ended",
         "_error",
-        "_limit",
         "_number",
         "_outstanding",
         "_received",
         "_size",
         "_streamed",
         "_timeouts",
+        "_wait_limit",
         "_waiter",
         "chain",
         "expires_at",
@@ -106,7 +111,8 @@ class Call:
         self._error: HostError | None = None
         self._cancelled = False
         self._waiter: asyncio.Future[None] | None = None
-        self._limit = (0.0, "")
+        self._wait_limit = (0.0, "")
+        """Seconds of the current wait, and the setting that they come from."""
         self.expires_at: float | None = None
         """Time of the event loop at which the current wait expires; None while nothing waits."""
 
@@ -178,7 +184,7 @@ class Call:
             self._channel.drop_call(self._number)
 
     def abort(self, error: HostError) -> None:
-        """End the call with ``error``, at the worker and for its consumer."""
+        """End the call with ``error``, at the worker and for its reader."""
         if not self._ended:
             self._channel.drop_call(self._number)
             self.finish(error)
@@ -218,7 +224,7 @@ class Call:
 
     def expire(self) -> None:
         """End the call because its current time limit has passed (called by the channel)."""
-        limit, name = self._limit
+        limit, name = self._wait_limit
         what = "no response" if not self._received else "no further chunk"
         self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
 
@@ -231,7 +237,7 @@ class Call:
         loop = asyncio.get_running_loop()
         self._waiter = loop.create_future()
         if limit is not None:
-            self.expires_at, self._limit = loop.time() + limit, (limit, name)
+            self.expires_at, self._wait_limit = loop.time() + limit, (limit, name)
             self._channel.schedule_expiry(self.expires_at)
         try:
             await self._waiter

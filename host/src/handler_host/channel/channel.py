@@ -1,7 +1,7 @@
 """The host's end of the channel to one worker: many calls at a time over one socket.
 
 One asyncio protocol reads and writes the frames of ``handler_host.channel.frames``. A call needs no
-task and no queue: its consumer waits on at most one future. The buffer for a slow consumer is bounded
+task and no queue: its reader waits on at most one future. The buffer for a slow reader is bounded
 by the call's window, so it stops its own stream and no other.
 """
 
@@ -240,7 +240,7 @@ class Channel(asyncio.Protocol):
         self._missed_heartbeats = 0
         try:
             for frame in self._decoder.feed(data):
-                self._HANDLERS[type(frame)](self, frame)
+                self._RECEIVERS[type(frame)](self, frame)
         except frames.ProtocolError as error:
             self._close(CloseReason(f"it violated the protocol: {error}", broken=True))
 
@@ -375,7 +375,7 @@ class Channel(asyncio.Protocol):
             reason = mask_secrets(frame.reason)
             self._ready.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
 
-    _HANDLERS: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
+    _RECEIVERS: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
         frames.Chunk: _handle_chunk,
         frames.End: _handle_end,
         frames.Error: _handle_error,

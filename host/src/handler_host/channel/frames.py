@@ -11,8 +11,16 @@ The host numbers its dispatches from 1 and never uses a number twice in the life
 response can therefore never reach another dispatch.
 
 A handler's dispatches to other handlers (``Dispatch``) are numbered by its worker, by the same rule. The
-host responds with the frames of all responses (``Chunk``, ``End``, ``Error``), and the worker sends
-``Cancel`` and ``Credit``, each in the opposite direction.
+frames of a response are the same in both directions:
+
+============ ================================= ==================================
+dispatch of  starts with                       its ``Chunk``, ``End``, ``Error``
+============ ================================= ==================================
+a client     ``Call``, to the worker           to the host
+a handler    ``Dispatch``, to the host         to the worker
+============ ================================= ==================================
+
+``Cancel`` and ``Credit`` travel with the request, against the response.
 """
 
 from __future__ import annotations

@@ -1,4 +1,6 @@
-"""Fallback: handlers to try when the first handler fails before its first byte.
+"""Rules of fallback: the handlers to try when the first one fails before its first byte.
+
+:class:`handler_host.dispatch.dispatcher.Dispatcher` applies them.
 
 ``[handlers.NAME] fallback`` lists them; they are tried in this order, each at most once. Only the list of the
 requested handler counts, so a dispatch ends even if two handlers name each other.

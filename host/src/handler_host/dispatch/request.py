@@ -1,4 +1,4 @@
-"""Dispatch request: operation, caller, deadline, and the parts of a dispatch that a caller skips."""
+"""Dispatch request: handler and operation, body, caller and deadline."""
 
 from __future__ import annotations
 

@@ -22,8 +22,9 @@ CONNECTIONS_PER_REQUEST = 2
 """Connections for each request that may be in flight: clients keep some open for their next request."""
 MAX_HEADERS = 128
 HEADERS_PER_HEAD = 4
+"""Multiple of ``server.max_header`` that all headers of a request may have together."""
 MIN_HEAD_LIMIT = 64 * 1024
-"""The headers of a request together may have so many times ``server.max_header``, and at least so many bytes."""
+"""Bytes that all headers of a request may have in any case."""
 MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 EVICTABLE_AFTER_S = 1.0

@@ -34,7 +34,7 @@ def _send_head(writer: AbstractStreamWriter) -> None:
 
 
 class _BufferedHeadResponse(web.StreamResponse):
-    """Response whose head waits for the first write (an attribute of aiohttp, which sets it for whole responses)."""
+    """Response whose head waits for the first write: aiohttp has an attribute for it, set for whole responses only."""
 
     _send_headers_immediately = False
 

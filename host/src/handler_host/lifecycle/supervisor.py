@@ -31,7 +31,7 @@ from handler_host.lifecycle.reports import (
 )
 from handler_host.lifecycle.stage_recorder import StageRecorder
 from handler_host.lifecycle.status import handler_status
-from handler_host.lifecycle.worker_services import WorkerServices
+from handler_host.lifecycle.supervisor_services import SupervisorServices
 from handler_host.lifecycle.worker_views import SupervisedProcesses
 from handler_host.memory.budget import Budget
 from handler_host.memory.monitor import MemoryMonitor
@@ -79,7 +79,9 @@ class Supervisor:
         processes = SupervisedProcesses(self._controllers, lambda: self._launch_specs.fork_server_pids)
         self._memory = MemoryMonitor(config, processes, self.telemetry.history.add)
         self._recorder = StageRecorder(self._memory, self.telemetry, self._tasks)
-        services = WorkerServices(self._controllers, self._operations, self._launch_specs, self._memory, self._recorder)
+        services = SupervisorServices(
+            self._controllers, self._operations, self._launch_specs, self._memory, self._recorder
+        )
         self._registry = HandlerRegistry(config, environ, self._controllers, self._operations, services, check_config)
         self.pending_work = PendingWorkScheduler(config.data_dir, self._controllers, lambda: self.draining)
 

@@ -1,8 +1,8 @@
 """The life of a handler and its workers: ``step(state, event) -> (state, actions)``, and nothing else.
 
-The rules are those of the race cases in ``docs/explanation/lifecycle.md``; a comment
-names the case that needs a line. A rule decides about one worker or about the whole
-handler: what it changes is in ``worker_transitions`` and ``handler_transitions``.
+The rules are explained in ``docs/explanation/lifecycle.md``. A comment names the race case that needs a line:
+``tests/integration/races`` has a test for each, named after its number. A rule decides about one worker or about
+the whole handler: what it changes is in ``worker_transitions`` and ``handler_transitions``.
 """
 
 from __future__ import annotations

@@ -15,7 +15,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from handler_host._internal.units import format_size
-from handler_host.memory.ledger import Candidate, Key, Ledger, Request
+from handler_host.memory.eviction import Candidate
+from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.plugin.errors import MemoryBudget
 
 

@@ -5,30 +5,14 @@ Pure: no loop, no clock, no process. ``handler_host.memory.budget`` waits and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
+from handler_host.memory.eviction import Candidate, Eviction, minimal_evictions
+
 Key = tuple[str, int]
 """A handler and the generation of one of its workers."""
-
-
-class Candidate(NamedTuple):
-    """An idle worker that could be evicted."""
-
-    handler: str
-    generation: int
-    idle_since: float
-    """On the monotonic clock; the smallest is the least recently used."""
-
-
-class Eviction(NamedTuple):
-    """A candidate, and the bytes that its eviction frees."""
-
-    handler: str
-    generation: int
-    size: int
 
 
 class Request(msgspec.Struct, eq=False):
@@ -234,32 +218,3 @@ class Ledger:
 
     def _available_for(self, amount: int) -> int:
         return self.available if amount <= self._max_without_headroom else self.available + self.limit - self.usable
-
-
-def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
-    """Return the smallest number of evictions that free ``missing`` bytes, the least recently used of such sets.
-
-    ``evictable`` has the least recently used first. None if all of them would not suffice.
-    """
-    if missing <= 0:
-        return []
-    count = freed = 0
-    for eviction in sorted(evictable, key=lambda eviction: eviction.size, reverse=True):
-        count, freed = count + 1, freed + eviction.size
-        if freed >= missing:
-            break
-    else:
-        return None
-    chosen: list[Eviction] = []
-    remaining = list(evictable)
-    while len(chosen) < count:
-        for eviction in remaining:
-            sizes = sorted((other.size for other in remaining if other is not eviction), reverse=True)
-            if eviction.size + sum(sizes[: count - len(chosen) - 1]) >= missing:
-                break
-        else:
-            raise AssertionError("a set of this size is known to suffice")
-        chosen.append(eviction)
-        remaining.remove(eviction)
-        missing -= eviction.size
-    return chosen

@@ -18,8 +18,9 @@ from handler_host._internal.units import format_size
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.memory.eviction import Candidate
 from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion
-from handler_host.memory.ledger import Candidate, Key
+from handler_host.memory.ledger import Key
 from handler_host.memory.pressure import KernelView, OomKillCounter, PressureTracker, read_kernel_view
 from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.memory.views import ProcessTree, WorkerView

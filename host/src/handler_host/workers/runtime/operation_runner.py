@@ -1,6 +1,6 @@
 """Run the operations of the handler that the host calls, and send their responses.
 
-Each call is a task. Its window bounds the bytes that it may send ahead of its consumer.
+Each call is a task. Its window bounds the bytes that it may send ahead of its reader.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ class RunningCall:
             self.task.cancel()
 
     async def wait_for_credit(self) -> None:
-        """Wait until the consumer has read enough of what was sent."""
+        """Wait until the reader has read enough of what was sent."""
         while self.credit <= 0:
             self.waiter = asyncio.get_running_loop().create_future()
             await self.waiter

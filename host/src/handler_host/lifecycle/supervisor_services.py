@@ -17,7 +17,7 @@ from handler_host.workers.launch_spec import LaunchSpecBuilder
 from handler_host.workers.worker import LaunchSpec, Worker
 
 
-class WorkerServices:
+class SupervisorServices:
     """Implements ``ControllerServices`` for all controllers of a supervisor."""
 
     def __init__(

@@ -1,0 +1,55 @@
+"""Choice of the idle workers to evict: as few as free enough, the least recently used of such sets. Pure.
+
+The ledger decides when to evict; ``HandlerController.evictable_since`` decides which workers may be evicted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+
+class Candidate(NamedTuple):
+    """An idle worker that could be evicted."""
+
+    handler: str
+    generation: int
+    idle_since: float
+    """On the monotonic clock; the smallest is the least recently used."""
+
+
+class Eviction(NamedTuple):
+    """A candidate, and the bytes that its eviction frees."""
+
+    handler: str
+    generation: int
+    size: int
+
+
+def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
+    """Return the smallest number of evictions that free ``missing`` bytes, the least recently used of such sets.
+
+    ``evictable`` has the least recently used first. None if all of them would not suffice.
+    """
+    if missing <= 0:
+        return []
+    count = freed = 0
+    for eviction in sorted(evictable, key=lambda eviction: eviction.size, reverse=True):
+        count, freed = count + 1, freed + eviction.size
+        if freed >= missing:
+            break
+    else:
+        return None
+    chosen: list[Eviction] = []
+    remaining = list(evictable)
+    while len(chosen) < count:
+        for eviction in remaining:
+            sizes = sorted((other.size for other in remaining if other is not eviction), reverse=True)
+            if eviction.size + sum(sizes[: count - len(chosen) - 1]) >= missing:
+                break
+        else:
+            raise AssertionError("a set of this size is known to suffice")
+        chosen.append(eviction)
+        remaining.remove(eviction)
+        missing -= eviction.size
+    return chosen
