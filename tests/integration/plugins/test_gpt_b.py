@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.chat import FunctionCall, Usage, accumulate
+from handler_host.chat import FunctionCall, ReasoningPart, Usage, accumulate
 from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
@@ -338,11 +338,13 @@ def test_cached_tokens_count_as_tokens_of_the_prompt(worker: WorkerUnderTest, pr
     provider.respond_with(
         stream({"type": "message_start", "message": {"model": "m", "usage": usage}}, stop("end_turn"))
     )
-    assert worker.chat("Hi").usage == Usage(prompt_tokens=321, completion_tokens=3, total_tokens=324)
+    assert worker.chat("Hi").usage == Usage(
+        prompt_tokens=321, completion_tokens=3, total_tokens=324, cached_tokens=300, cache_write_tokens=20
+    )
 
 
 def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, provider: Upstream) -> None:
-    """Pings, thinking with its signature, and kinds of events that come one day."""
+    """Pings, and kinds of events that come one day; thinking is reasoning, with its signature."""
     provider.respond_with(
         stream(
             START,
@@ -359,7 +361,9 @@ def test_what_is_no_part_of_an_answer_is_passed_over(worker: WorkerUnderTest, pr
             {"type": "message_stop"},
         )
     )
-    assert worker.chat("Hi").text == "Hello"
+    response = worker.chat("Hi")
+    assert response.text == "Hello"
+    assert response.content[0] == ReasoningPart(text="hm", signature="s", format="anthropic")
 
 
 def test_a_call_without_arguments_has_an_empty_object(worker: WorkerUnderTest, provider: Upstream) -> None:

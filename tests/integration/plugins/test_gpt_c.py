@@ -14,7 +14,7 @@ import pytest
 
 import gpt_c
 from gpt_c.backend import Settings
-from handler_host.chat import ChatResponse, TextPart, Usage, accumulate
+from handler_host.chat import ChatResponse, ReasoningPart, TextPart, Usage, accumulate
 from handler_host.plugin import (
     ActivationFailed,
     ConfigError,
@@ -240,7 +240,7 @@ def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
     assert worker.error_of("count_tokens", {"messages": []}).param == "messages"
 
 
-def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: Upstream) -> None:
+def test_thoughts_are_reasoning_apart_from_the_text(worker: WorkerUnderTest, provider: Upstream) -> None:
     usage = {"promptTokenCount": 3, "candidatesTokenCount": 2, "thoughtsTokenCount": 4, "totalTokenCount": 9}
     provider.respond_with(
         streamed(
@@ -251,11 +251,33 @@ def test_thoughts_are_counted_and_not_shown(worker: WorkerUnderTest, provider: U
     )
     for response in both(worker):
         assert response == ChatResponse(
-            content=[TextPart(text="Hi")],
+            content=[ReasoningPart(text="hm", format="gemini"), TextPart(text="Hi")],
             finish_reason="stop",
-            usage=Usage(prompt_tokens=3, completion_tokens=6, total_tokens=9),
+            usage=Usage(prompt_tokens=3, completion_tokens=6, total_tokens=9, reasoning_tokens=4),
             model="gemini-x",
         )
+
+
+def test_reasoning_and_signatures_reach_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
+    call = {"id": "c0", "type": "function", "function": {"name": "look", "arguments": "{}"}, "signature": "AAAA"}
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c0", "content": "{}"},
+    ]
+    bounded = {"type": "object", "properties": {"n": {"type": "INTEGER", "minimum": 1}}}
+    tools = [{"type": "function", "function": {"name": "look", "parameters": bounded}}]
+    reasoning = {"effort": "low", "summary": "auto"}
+    request = {"messages": messages, "tools": tools, "reasoning": reasoning, "model": "gemini-3-pro", "top_k": 5}
+    worker.dispatch("chat", request)
+    body = provider.last_request.body
+    thinking = body["generationConfig"]["thinkingConfig"]
+    # Google takes both spellings, and google-genai sends this one.
+    names = {"include_thoughts": "includeThoughts", "thinking_level": "thinkingLevel"}
+    sent = {names.get(name, name): value for name, value in thinking.items()}
+    assert sent == {"includeThoughts": True, "thinkingLevel": "LOW"}
+    assert body["generationConfig"]["topK"] == 5
+    assert body["contents"][1]["parts"][0]["thoughtSignature"] == "AAAA"
 
 
 @pytest.mark.parametrize("reason", ["SAFETY", "RECITATION", "BLOCKLIST", "PROHIBITED_CONTENT", "SPII", "IMAGE_SAFETY"])

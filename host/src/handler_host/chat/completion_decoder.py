@@ -226,7 +226,19 @@ def usage_from(usage: Any) -> Usage | None:
     total = token_count(usage.get("total_tokens"))
     if not prompt and not completion and not total:
         return None
-    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion or 0, total_tokens=total or 0)
+    return Usage(
+        prompt_tokens=prompt or 0,
+        completion_tokens=completion or 0,
+        total_tokens=total or 0,
+        cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
+        cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens"),
+        reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+    )
+
+
+def _detail(usage: Mapping[str, Any], group: str, name: str) -> int:
+    details = usage.get(group)
+    return (token_count(details.get(name)) or 0) if isinstance(details, Mapping) else 0
 
 
 def token_count(value: Any) -> int | None:

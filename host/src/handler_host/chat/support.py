@@ -32,6 +32,7 @@ HINTS: dict[str, str] = {
     "prompt_cache_key": "key of the provider's prompt cache",
     "cache_control": "markers of the provider's prompt cache, on the request, messages, parts and tools",
     "parallel_tool_calls": "at most one tool call",
+    "user": "the end user, for the provider's detection of abuse",
     "messages[].reasoning": "reasoning of earlier responses",
     "messages[].tool_calls[].signature": "opaque data of earlier tool calls",
     "messages[].is_error": "whether a tool result is an error",
@@ -49,7 +50,7 @@ DEMANDS: dict[str, str] = {
 TOOL_MEDIA = "messages[].content[].tool_media"
 """Support for images and documents inside of tool results; without it they move to the user message after them."""
 
-_USUAL = frozenset({"parallel_tool_calls", "tools[].function.strict"})
+_USUAL = frozenset({"parallel_tool_calls", "tools[].function.strict", "user"})
 OPTIONAL = frozenset({*HINTS, *DEMANDS, TOOL_MEDIA, "max_completion_tokens"}) - _USUAL
 """Fields that only those handlers receive which support them."""
 

@@ -73,6 +73,35 @@ def validate_request(request: ChatRequest) -> None:
         check_schema(request.response_format.json_schema.schema, "response_format.json_schema.schema")
 
 
+def tidy_tool_schemas(request: ChatRequest) -> None:
+    """Mend slips in the schemas of tools that say nothing else: types in capitals or null, empty enums."""
+    pending: list[Any] = [tool.function.parameters for tool in request.tools or () if tool.function.parameters]
+    while pending:
+        part = pending.pop()
+        if not isinstance(part, dict):
+            continue
+        _tidy(part)
+        for keyword, value in part.items():
+            if keyword in _SCHEMAS_BY_NAME and isinstance(value, dict):
+                pending += value.values()
+            elif isinstance(value, list) and (keyword in _SCHEMA_LISTS or keyword == "items"):
+                pending += value
+            elif keyword in _SCHEMAS:
+                pending.append(value)
+
+
+def _tidy(schema: dict[str, Any]) -> None:
+    kind = schema.get("type", "")
+    if isinstance(kind, str) and kind.lower() in TYPES:
+        schema["type"] = kind.lower()
+    elif kind is None or kind == "any":
+        del schema["type"]
+    if "required" in schema and (schema["required"] is None or isinstance(schema["required"], bool)):
+        del schema["required"]
+    if schema.get("enum") == []:
+        del schema["enum"]
+
+
 def image_of(url: str, field: str) -> tuple[str, bytes]:
     """Return media type and data of an image's ``data:`` URL; raises ``InvalidInput`` for any other URL."""
     match = _IMAGE_URL.match(url)

@@ -35,7 +35,14 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
 
     def ignore(self, fields: Iterable[str]) -> None:
         """Note the fields of the chat that the handler has left out, under the client's names."""
-        self.ignored.add([self._client_name(name) for name in fields])
+        self.ignored.add([self._ignored_name(name) for name in fields])
+
+    def _ignored_name(self, name: str) -> str:
+        if not name.startswith("tools[]") or name in self.names:
+            return self._client_name(name)
+        inside = self._client_name("tools" + name.removeprefix("tools[]")).removeprefix("tools")
+        place = re.sub(r"\[\d+\]", "[]", self.tools[0]) if self.tools else "tools[]"
+        return place + inside
 
     def _client_path(self, param: str) -> str:
         match = re.match(r"(messages|tools)\[(\d+)\]", param)

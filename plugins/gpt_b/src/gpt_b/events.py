@@ -6,11 +6,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gpt_b.thinking import FORMAT
 from handler_host.chat import (
     ChatChunk,
     FinishChunk,
     FinishReason,
     ModelChunk,
+    ReasoningChunk,
     RefusalChunk,
     TextChunk,
     ToolCallChunk,
@@ -64,6 +66,7 @@ class EventDecoder:
         """Tool calls in progress, by the index of their block."""
         self._call_count = 0
         self._reason: FinishReason | None = None
+        self._stop_sequence: str | None = None
         self._refusal = ""
         self._is_stopped = False
 
@@ -104,12 +107,9 @@ class EventDecoder:
         if reason is None and self._is_stopped:
             reason = finish_reason_of("end_turn", has_tool_calls=self._call_count > 0)
         if reason is not None:
-            chunks.append(FinishChunk(reason=reason))
+            chunks.append(FinishChunk(reason=reason, stop_sequence=self._stop_sequence))
         if any(self._counts.values()):
-            cached = self._counts.get("cache_creation_input_tokens", 0) + self._counts.get("cache_read_input_tokens", 0)
-            prompt, completion = self._counts.get("input_tokens", 0) + cached, self._counts.get("output_tokens", 0)
-            usage = Usage(prompt_tokens=prompt, completion_tokens=completion, total_tokens=prompt + completion)
-            chunks.append(UsageChunk(usage=usage))
+            chunks.append(UsageChunk(usage=_usage(self._counts)))
         if chunks and self._model:
             chunks.insert(0, ModelChunk(model=self._model))
         return chunks
@@ -159,8 +159,15 @@ class EventDecoder:
             call = self._calls[index] = _ToolCall(self._call_count, block)
             self._call_count += 1
             return [*chunks, call.start()]
-        text = _text(block, "text") if block.get("type") == "text" else ""
-        return [TextChunk(text=text)] if text else []
+        match block.get("type"):
+            case "text" if _text(block, "text"):
+                return [TextChunk(text=_text(block, "text"))]
+            case "thinking" if _text(block, "thinking") or _text(block, "signature"):
+                signature = _text(block, "signature") or None
+                return [ReasoningChunk(text=_text(block, "thinking"), signature=signature, format=FORMAT)]
+            case "redacted_thinking":
+                return [ReasoningChunk(encrypted=_text(block, "data"), format=FORMAT)]
+        return []
 
     def _add(self, index: int, delta: Mapping[str, Any]) -> list[ChatChunk]:
         match delta.get("type"):
@@ -168,7 +175,11 @@ class EventDecoder:
                 return [TextChunk(text=_text(delta, "text"))]
             case "input_json_delta" if index in self._calls and _text(delta, "partial_json"):
                 return [self._calls[index].add(_text(delta, "partial_json"))]
-        return []  # thinking, its signature, citations: not requested
+            case "thinking_delta" if _text(delta, "thinking"):
+                return [ReasoningChunk(text=_text(delta, "thinking"), format=FORMAT)]
+            case "signature_delta" if _text(delta, "signature"):
+                return [ReasoningChunk(signature=_text(delta, "signature"), format=FORMAT)]
+        return []  # citations: a chat has no place for them
 
     def _count(self, source: Mapping[str, Any]) -> None:
         usage = _object(source, "usage")
@@ -176,11 +187,29 @@ class EventDecoder:
             count = token_count(usage.get(name))
             if count:
                 self._counts[name] = count
+        thinking = token_count(_object(usage, "output_tokens_details").get("thinking_tokens"))
+        if thinking:
+            self._counts["thinking_tokens"] = thinking
 
     def _finish(self, source: Mapping[str, Any]) -> None:
         reason = finish_reason_of(source.get("stop_reason"), has_tool_calls=self._call_count > 0)
         self._reason = reason or self._reason
+        self._stop_sequence = _text(source, "stop_sequence") or self._stop_sequence
         self._refusal = _text(_object(source, "stop_details"), "explanation") or self._refusal
+
+
+def _usage(counts: Mapping[str, int]) -> Usage:
+    """Return the counts as a chat has them: Anthropic's input tokens are without those of the cache."""
+    read, written = counts.get("cache_read_input_tokens", 0), counts.get("cache_creation_input_tokens", 0)
+    prompt, completion = counts.get("input_tokens", 0) + read + written, counts.get("output_tokens", 0)
+    return Usage(
+        prompt_tokens=prompt,
+        completion_tokens=completion,
+        total_tokens=prompt + completion,
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=counts.get("thinking_tokens", 0),
+    )
 
 
 def _object(source: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -8,6 +8,7 @@ from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gpt_c.loosening import loosen_schemas
 from gpt_c.native import NativeGemini
 from handler_host.chat import (
     ChatChunk,
@@ -15,7 +16,9 @@ from handler_host.chat import (
     ChatRequest,
     FinishChunk,
     FinishReason,
+    IgnoredChunk,
     ModelChunk,
+    ReasoningChunk,
     TextChunk,
     TokenCount,
     ToolCallChunk,
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
+FORMAT = "gemini"
+"""Format of Gemini's thought signatures."""
 
 _FINISH_REASONS: dict[str, FinishReason] = {
     "STOP": "stop",
@@ -55,8 +60,13 @@ _FINISH_REASONS: dict[str, FinishReason] = {
 class GptC(NativeGemini, ChatHandler):
     """``[handlers.gpt_c]``: see ``handler.toml`` for its keys."""
 
-    supports = frozenset({"messages[].content[].file", "messages[].content[].input_audio", "top_k"})
-    lacks = frozenset({"parallel_tool_calls", "tools[].function.strict"})
+    supports = frozenset(
+        {
+            *("messages[].content[].file", "messages[].content[].input_audio", "messages[].tool_calls[].signature"),
+            *("reasoning", "top_k"),
+        }
+    )
+    lacks = frozenset({"parallel_tool_calls", "tools[].function.strict", "user"})
     _backend: Backend
 
     async def open(self) -> None:
@@ -88,6 +98,8 @@ class GptC(NativeGemini, ChatHandler):
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Pass the request on, and what comes back: streamed only if the client takes it so."""
         asked = self._question(request)
+        if asked.ignored:
+            yield IgnoredChunk(fields=list(asked.ignored))
         ask = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
@@ -121,7 +133,9 @@ class GptC(NativeGemini, ChatHandler):
     def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
         """Remove the fields that the chosen SDK lacks, too."""
         lacks = self.lacks | frozenset(self._backend.lacks)
-        return leave_out_unsupported(request, self.supports, lacks, provider=self.context.config["sdk"])
+        is_strict = request.unsupported == "refuse"
+        ignored = leave_out_unsupported(request, self.supports, lacks, provider=self.context.config["sdk"])
+        return ignored if is_strict or not self._backend.lacks_schema_words else [*ignored, *loosen_schemas(request)]
 
     async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
         async with aclosing(response):  # type: ignore[type-var]
@@ -152,12 +166,18 @@ class _ChunkDecoder:
         self._usage = data.usage or self._usage
         self._model = data.model or self._model
         self._finish = data.finish or self._finish
-        chunks = self._new_model() if data.text or data.calls else []
+        chunks = self._new_model() if data.text or data.calls or data.thought else []
+        if data.thought:
+            chunks.append(ReasoningChunk(text=data.thought, format=FORMAT))
         if data.text:
             chunks.append(TextChunk(text=data.text))
         for call in data.calls:
             arguments = json.dumps(call.arguments, ensure_ascii=False)
-            chunks.append(ToolCallChunk(index=self._calls, id=call.id, name=call.name, arguments=arguments))
+            chunks.append(
+                ToolCallChunk(
+                    index=self._calls, id=call.id, name=call.name, arguments=arguments, signature=call.signature
+                )
+            )
             self._calls += 1
         return chunks
 

@@ -28,6 +28,10 @@ class Question:
     """Of a ``GenerationConfig``, without its schema."""
     schema: dict[str, Any] | None
     """The JSON Schema of the answer."""
+    thinking: dict[str, Any] | None = None
+    """Of a ``ThinkingConfig``."""
+    ignored: tuple[str, ...] = ()
+    """Fields of the chat that the model does not take."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,8 @@ class Call:
     name: str
     arguments: Mapping[str, Any]
     id: str | None = None
+    signature: str | None = None
+    """Opaque data of the model, in base64."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,7 @@ class Chunk:
     """What one message of the provider's stream carries, or a whole answer."""
 
     text: str = ""
+    thought: str = ""
     calls: tuple[Call, ...] = ()
     finish: str | None = None
     """Google's word for the reason of the end, in capitals."""
@@ -71,6 +78,8 @@ class Settings:
 class Backend(Protocol):
     """One SDK. Its module is imported when it is chosen, and imports the SDK then."""
 
+    lacks_schema_words: bool
+    """Whether the SDK has a part of JSON Schema only."""
     lacks: tuple[str, ...]
     """Fields of a chat request that this SDK cannot pass on."""
     session: aiohttp.ClientSession
@@ -96,6 +105,12 @@ From version 3 on Gemini wants the first function call of each step back with th
 signature that it came with, for which a chat has no field; this value is what Google
 names for histories that come from elsewhere (ai.google.dev/gemini-api/docs/thought-signatures).
 """
+
+
+def version_of(model: str) -> tuple[int, int]:
+    """Return the version in a model's name, ``models/gemini-2.5-flash``; 0.0 if it has none."""
+    match = re.match(r"models/gemini-(\d+)(?:\.(\d+))?", model)
+    return (int(match[1]), int(match[2] or 0)) if match is not None else (0, 0)
 
 
 def wants_signatures(model: str) -> bool:

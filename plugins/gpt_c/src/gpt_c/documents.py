@@ -39,22 +39,25 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
     if not isinstance(candidates, list):
         raise TypeError("candidates is not a list")
     texts: list[str] = []
+    thoughts: list[str] = []
     calls: list[Call] = []
     finish = None
     for candidate in candidates[:1]:
         content = candidate.get("content") or {}
         for part in content.get("parts") or ():
             if part.get("thought"):
+                thoughts.append(_text(part.get("text")) or "")
                 continue
             call = _get(part, "functionCall")
             if call:
-                calls.append(_call(call))
+                calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
             texts.append(_text(part.get("text")) or "")
         finish = _text(_get(candidate, "finishReason"))
     feedback = _get(document, "promptFeedback") or {}
     blocked = _text(_get(feedback, "blockReason"))
     return Chunk(
         text="".join(texts),
+        thought="".join(thoughts),
         calls=tuple(calls),
         finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
         blocked=blocked if blocked and blocked not in _UNSPECIFIED else None,
@@ -63,11 +66,11 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
     )
 
 
-def _call(call: Mapping[str, Any]) -> Call:
+def _call(call: Mapping[str, Any], signature: str | None) -> Call:
     arguments = call.get("args") or {}
     if isinstance(arguments, str):
         arguments = json.loads(arguments) if arguments.startswith("{") else {}
-    return Call(name=str(call.get("name") or ""), arguments=arguments, id=_text(call.get("id")))
+    return Call(name=str(call.get("name") or ""), arguments=arguments, id=_text(call.get("id")), signature=signature)
 
 
 def usage_of(usage: Any) -> Usage | None:
@@ -82,7 +85,13 @@ def usage_of(usage: Any) -> Usage | None:
         completion = max(0, total - prompt)
     if not prompt and not completion and not total:
         return None
-    return Usage(prompt_tokens=prompt or 0, completion_tokens=completion, total_tokens=total or 0)
+    return Usage(
+        prompt_tokens=prompt or 0,
+        completion_tokens=completion,
+        total_tokens=total or 0,
+        cached_tokens=token_count(_get(usage, "cachedContentTokenCount")) or 0,
+        reasoning_tokens=parts[1] or 0,
+    )
 
 
 def _get(source: Mapping[str, Any], name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import ssl
 from collections.abc import AsyncIterator, Iterator
@@ -23,6 +24,7 @@ class GenAi:
     """``sdk = "google-genai"``."""
 
     lacks: tuple[str, ...] = ()
+    lacks_schema_words = False
 
     def __init__(self, settings: Settings) -> None:
         self._timeout = settings.timeout
@@ -117,13 +119,24 @@ class GenAi:
 
 
 def _contents(question: Question) -> list[types.Content]:
-    contents = [types.Content.model_validate(content) for content in question.contents]
+    contents = [types.Content.model_validate(_with_bytes(content)) for content in question.contents]
     if wants_signatures(question.model):
         for content in contents:
             call = next((part for part in content.parts or () if part.function_call is not None), None)
-            if call is not None:
+            if call is not None and call.thought_signature is None:
                 call.thought_signature = ANY_SIGNATURE
     return contents
+
+
+def _with_bytes(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a content with its signatures as bytes, which the SDK encodes again."""
+    parts = [
+        {**part, "thought_signature": base64.b64decode(part["thought_signature"] + "==")}
+        if "thought_signature" in part
+        else part
+        for part in content["parts"]
+    ]
+    return {**content, "parts": parts}
 
 
 def _config(question: Question) -> types.GenerateContentConfig:
@@ -132,6 +145,7 @@ def _config(question: Question) -> types.GenerateContentConfig:
         "system_instruction": question.system,
         "tool_config": question.tool_config,
         "response_json_schema": question.schema,
+        "thinking_config": question.thinking,
         "automatic_function_calling": {"disable": True},
         "http_options": {"headers": trace_headers()},
     }
@@ -148,23 +162,26 @@ def _config(question: Question) -> types.GenerateContentConfig:
 
 
 def _chunk(message: types.GenerateContentResponse) -> Chunk:
-    text, calls, finish = "", [], None
+    text, thought, calls, finish = "", "", [], None
     for candidate in (message.candidates or ())[:1]:
         reason = candidate.finish_reason
         if reason is not None and reason != types.FinishReason.FINISH_REASON_UNSPECIFIED:
             finish = reason.value
         for part in (candidate.content.parts if candidate.content else None) or ():
             if part.thought:
+                thought += part.text or ""
                 continue
             if part.function_call is not None:
                 call = part.function_call
-                calls.append(Call(name=call.name or "", arguments=call.args or {}, id=call.id))
+                signature = base64.b64encode(part.thought_signature).decode() if part.thought_signature else None
+                calls.append(Call(name=call.name or "", arguments=call.args or {}, id=call.id, signature=signature))
             text += part.text or ""
     usage, feedback = message.usage_metadata, message.prompt_feedback
     blocked = feedback.block_reason if feedback is not None else None
     counts = usage.model_dump(by_alias=True, exclude_none=True) if usage is not None else None
     return Chunk(
         text=text,
+        thought=thought,
         calls=tuple(calls),
         finish=finish,
         blocked=blocked.value if blocked is not None else None,

@@ -30,6 +30,11 @@ with warnings.catch_warnings():
     from google.generativeai.generative_models import GenerativeModel
     from google.protobuf.json_format import ParseError
 
+_CAMEL = {
+    "include_thoughts": "includeThoughts",
+    "thinking_budget": "thinkingBudget",
+    "thinking_level": "thinkingLevel",
+}
 _EVENTS = {"alt": "sse"}
 _JSON = {"including_default_value_fields": False, "use_integers_for_enums": False}
 
@@ -38,6 +43,7 @@ class GenerativeAi:
     """``sdk = "google-generativeai"``."""
 
     lacks: tuple[str, ...] = ("seed",)
+    lacks_schema_words = True
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
@@ -125,7 +131,7 @@ def _body(question: Question) -> dict[str, Any]:
     try:
         model = GenerativeModel(question.model, system_instruction=question.system)
         request = model._prepare_request(
-            contents=[protos.Content(content) for content in question.contents],
+            contents=[protos.Content(_without_signatures(content)) for content in question.contents],
             generation_config=cast(Any, config),
             tools=tools,
             tool_config=protos.ToolConfig(question.tool_config) if question.tool_config else None,
@@ -134,6 +140,9 @@ def _body(question: Question) -> dict[str, Any]:
         raise InvalidInput(f"the request does not fit google-generativeai: {error}") from error
     body: dict[str, Any] = json.loads(protos.GenerateContentRequest.to_json(request, **_JSON))
     del body["model"]
+    if question.thinking is not None:  # newer than the SDK's messages
+        thinking = {_CAMEL[name]: value for name, value in question.thinking.items()}
+        body.setdefault("generationConfig", {})["thinkingConfig"] = thinking
     signature = base64.b64encode(ANY_SIGNATURE).decode() if wants_signatures(question.model) else None
     for content, original in zip(body["contents"], question.contents, strict=True):
         unsigned = signature is not None
@@ -141,8 +150,15 @@ def _body(question: Question) -> dict[str, Any]:
             # The SDK's messages know numbers with a fraction only (1 becomes 1.0), and no signatures.
             if "functionCall" in part:
                 part["functionCall"]["args"] = given["function_call"]["args"]
-                if unsigned:
-                    part["thoughtSignature"], unsigned = signature, False
+                own = given.get("thought_signature")
+                if unsigned or own:
+                    part["thoughtSignature"], unsigned = own or signature, False
             elif "functionResponse" in part:
                 part["functionResponse"]["response"] = given["function_response"]["response"]
     return body
+
+
+def _without_signatures(content: dict[str, Any]) -> dict[str, Any]:
+    """Return a content without the field that the SDK's messages do not know."""
+    parts = [{name: value for name, value in part.items() if name != "thought_signature"} for part in content["parts"]]
+    return {**content, "parts": parts}

@@ -6,7 +6,7 @@ import base64
 import json
 from typing import Any
 
-from gpt_c.backend import Question
+from gpt_c.backend import Question, version_of
 from handler_host.chat import (
     AssistantMessage,
     AudioPart,
@@ -17,6 +17,7 @@ from handler_host.chat import (
     JsonSchemaFormat,
     MediaPart,
     NamedToolChoice,
+    ReasoningOptions,
     SystemMessage,
     TextPart,
     ToolMessage,
@@ -28,6 +29,13 @@ from handler_host.chat import (
 )
 from handler_host.plugin import InvalidInput
 
+FIRST_THINKING = (2, 5)
+"""First version of the models that reason."""
+FIRST_WITH_LEVELS = (3, 0)
+"""First version of the models that take a level in place of a budget."""
+LEVELS = {"none": "minimal", "minimal": "minimal", "low": "low", "medium": "medium", "high": "high"}
+BUDGETS = {"none": 0, "minimal": 512, "low": 1024, "medium": 8192, "high": 24576}
+"""Tokens of reasoning for each effort."""
 _MODES = {"none": "NONE", "auto": "AUTO", "required": "ANY"}
 _NUMBERS = ("temperature", "top_p", "top_k", "seed", "presence_penalty", "frequency_penalty")
 
@@ -48,8 +56,12 @@ def question(request: ChatRequest, model: str) -> Question:
     if isinstance(request.response_format, JsonSchemaFormat):
         schema = request.response_format.json_schema.schema
     instructions = [content_text(message.content) for message in request.messages if isinstance(message, SystemMessage)]
+    model = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+    thinking, ignored = _thinking(request.reasoning, model)
     return Question(
-        model=model if model.startswith(("models/", "tunedModels/")) else f"models/{model}",
+        thinking=thinking,
+        ignored=ignored,
+        model=model,
         contents=contents,
         system="\n\n".join(instructions) if instructions else None,
         functions=[_function(tool.function) for tool in request.tools or ()],
@@ -57,6 +69,23 @@ def question(request: ChatRequest, model: str) -> Question:
         config=config,
         schema=schema,
     )
+
+
+def _thinking(options: ReasoningOptions | None, model: str) -> tuple[dict[str, Any] | None, tuple[str, ...]]:
+    """Return the options of the reasoning, and the fields that the model does not take."""
+    if options is None:
+        return None, ()
+    version = version_of(model)
+    if version < FIRST_THINKING:
+        return None, () if options.is_off else ("reasoning",)
+    thinking: dict[str, Any] = {"include_thoughts": True} if options.summary is not None else {}
+    if options.budget_tokens is not None:
+        thinking["thinking_budget"] = options.budget_tokens
+    elif options.effort is not None and version >= FIRST_WITH_LEVELS:
+        thinking["thinking_level"] = LEVELS.get(options.effort, "high").upper()
+    elif options.effort is not None:
+        thinking["thinking_budget"] = BUDGETS.get(options.effort, BUDGETS["high"])
+    return thinking or None, ()
 
 
 def _contents(request: ChatRequest) -> list[dict[str, Any]]:
@@ -128,7 +157,8 @@ def _said(message: AssistantMessage, place: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = [{"text": text} for text in (content_text(message.content), message.refusal) if text]
     for number, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
-        parts.append({"function_call": {"id": call.id, "name": call.function.name, "args": arguments}})
+        part: dict[str, Any] = {"function_call": {"id": call.id, "name": call.function.name, "args": arguments}}
+        parts.append(part if call.signature is None else {**part, "thought_signature": call.signature})
     return parts or [{"text": ""}]
 
 

@@ -26,6 +26,7 @@ RENAMED = {
     "reasoning": "thinking",
     "response_format.json_schema": "output_config.format",
     "stop": "stop_sequences",
+    "user": "metadata.user_id",
     "tool_choice.function": "tool_choice",
     "tools.function": "tools",
     "tools.function.parameters": "tools.input_schema",
