@@ -9,6 +9,8 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import settings
 
+from handler_host.testing.processes import LEAN_VARIABLE
+
 # No deadline per example: on a busy machine it fails tests whose code is right.
 settings.register_profile("handler-host", deadline=None)
 settings.load_profile("handler-host")
@@ -22,6 +24,8 @@ def _environment_of_the_caller(tmp_path_factory: pytest.TempPathFactory) -> Iter
     """
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
+            if name == LEAN_VARIABLE:
+                continue  # chooses between lean and eager imports for a whole run
             if name.startswith("HANDLER_HOST_") or name.lower().endswith("_proxy"):
                 patch.delenv(name)
         patch.setenv("XDG_DATA_HOME", str(tmp_path_factory.mktemp("xdg-data")))

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from handler_host.lean.compiler import compile_package
+from handler_host.testing import worker_under_test
 from tests.support import SupervisorHarness, error_of, install_plugin, supervisor_harness, until, within
 
 SDK = {
@@ -244,3 +245,17 @@ async def test_an_upgrade_in_place_is_compiled_again(installed: Installed, caplo
         await within(running.supervisor.unload("leaner"))
         assert await loaded(running) == LAZY
     assert [path.parent.name for path in installed.cache.rglob("index")] == ["lean_sdk@1.1"]
+
+
+@pytest.mark.parametrize(("value", "modules"), [("off", EAGER), ("auto", LAZY), (None, LAZY)])
+def test_a_variable_chooses_the_imports_of_a_run_of_tests(
+    installed: Installed, monkeypatch: pytest.MonkeyPatch, value: str | None, modules: list[str]
+) -> None:
+    installed.install()
+    installed.compile()
+    monkeypatch.setenv("LEAN_CACHE", str(installed.cache))
+    monkeypatch.delenv("HANDLER_HOST_DEFAULTS__LEAN", raising=False)
+    if value is not None:
+        monkeypatch.setenv("HANDLER_HOST_DEFAULTS__LEAN", value)
+    with worker_under_test("leaner", roots=(installed.root,), include_sys_path=False) as worker:
+        assert worker.dispatch("loaded_at_activation", {}) == modules

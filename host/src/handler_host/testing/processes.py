@@ -22,13 +22,16 @@ from typing import Any
 import msgspec
 
 from handler_host.chat.types import ChatChunk, ChatResponse
-from handler_host.config import CatalogConfig, Config, HandlerPolicy
+from handler_host.config import CatalogConfig, Config, HandlerPolicy, WorkersConfig
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
 from handler_host.testing.loop_thread import TIMEOUT_S, LoopThread
+
+LEAN_VARIABLE = "HANDLER_HOST_DEFAULTS__LEAN"
+"""The one variable of the host that tests take from their caller: a suite runs with lean and with eager imports."""
 
 ADMIN_TOKEN = "the-admin-token-of-a-test"  # noqa: S105 - for hosts on loopback that end with their test
 _opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -135,6 +138,9 @@ def worker_under_test(
 ) -> Iterator[WorkerUnderTest]:
     """Give a handler in a worker of its own; on exit, all of its processes are gone.
 
+    Its imports are lean as far as its packages are compiled (``handler-host compile``); the environment variable
+    ``HANDLER_HOST_DEFAULTS__LEAN`` (``off``, ``force``) changes that for a whole run of tests.
+
     Args:
         name: The handler, which is installed (an editable install will do) or lies in one of ``roots``.
         settings: Its keys of ``[handlers.NAME]``.
@@ -145,7 +151,8 @@ def worker_under_test(
         data_dir: Directory for the data of handlers; None: they have none.
     """
     config = Config(
-        defaults=HandlerPolicy(**{"preload": (), **(policy or {})}),
+        workers=WorkersConfig(compile_lean=False),
+        defaults=HandlerPolicy(**{"preload": (), **_lean_policy(), **(policy or {})}),
         catalog=CatalogConfig(roots=tuple(roots), include_sys_path=include_sys_path),
         data_dir=data_dir,
         handlers={name: dict(settings or {})},
@@ -153,6 +160,11 @@ def worker_under_test(
     supervisor = Supervisor(config, environ={**os.environ, **(secrets or {})})
     with LoopThread() as thread, thread.enter(_started(supervisor)):
         yield WorkerUnderTest(name, supervisor, thread)
+
+
+def _lean_policy() -> dict[str, Any]:
+    value = os.environ.get(LEAN_VARIABLE)
+    return {"lean": value} if value else {}
 
 
 @asynccontextmanager
@@ -209,7 +221,10 @@ def host_under_test(config: str = "", *, environ: Mapping[str, str] | None = Non
         for name, value in os.environ.items()
         if not name.startswith("HANDLER_HOST_") and not name.lower().endswith("_proxy")
     }
-    variables = {**clean, "HANDLER_HOST_ADMIN_TOKEN": ADMIN_TOKEN, **(environ or {})}
+    own = {"HANDLER_HOST_ADMIN_TOKEN": ADMIN_TOKEN, "HANDLER_HOST_WORKERS__COMPILE_LEAN": "false"}
+    if LEAN_VARIABLE in os.environ:
+        own[LEAN_VARIABLE] = os.environ[LEAN_VARIABLE]
+    variables = {**clean, **own, **(environ or {})}
     with tempfile.TemporaryDirectory(prefix="handler-host-") as directory:
         file, log = Path(directory, "host.toml"), Path(directory, "log")
         file.write_text(config)
