@@ -26,7 +26,7 @@ KINDS = {
     "draining": "A worker gets no new dispatches.",
     "unloaded": "A worker has ended, for any cause: idle, operator, reload, evicted, crash.",
     "pinned": "A handler was pinned or unpinned.",
-    "forgotten": "The memory that was learned of a handler was discarded.",
+    "forgotten": "The memory that was learned of a handler was discarded; `versions` is the number of versions.",
     "drain": "The host rejects new work.",
     "audit": "An operator made or tried a change.",
     "stopping": "The host shuts down.",
