@@ -314,3 +314,20 @@ class TestPolicy:
         expect(page.locator("#events li").first).to_be_visible()
         assert urls
         assert {url for url in urls if not url.startswith(host.url + "/")} == set()
+
+
+def test_failed_requests_are_listed_and_explained(page: Page, host: Host) -> None:
+    sign_in(page, host)
+    expect(page.locator("#no-failures")).to_be_visible()
+    answer = page.request.post(f"{host.url}/v1/handlers/heavy/nothing", data={})
+    request_id = answer.headers["x-request-id"]
+    row = page.locator("#failures details").first
+    expect(row).to_contain_text("invalid_key")
+    row.locator("summary").click()
+    expect(row.locator("dd").first).to_have_text(request_id)
+    page.get_by_label("Request ID").fill(request_id)
+    button(page, "Explain").click()
+    expect(page.locator("#why-result")).to_contain_text("this route needs an API key")
+    page.get_by_label("Request ID").fill("unknown-1")
+    button(page, "Explain").click()
+    expect(page.locator("#why-result .error")).to_contain_text("no failed request 'unknown-1'")

@@ -223,3 +223,5 @@ async def test_the_overview_brings_what_is_new_since_the_last_sample(tmp_path: P
         assert [one["handler"] for one in second["memory"]["evict_next"]] == ["puppet"]
         assert second["run"] == first["run"]
         assert (await host.admin("GET", "/overview?since=x"))[0] == 400
+        _, third = await host.admin("GET", "/overview")
+        assert third["failures"][0]["code"] == "invalid_input"

@@ -34,6 +34,7 @@ FILES = {
     "chart.js": "chart.js",
     "handlers.js": "handlers.js",
     "events.js": "events.js",
+    "failures.js": "failures.js",
     "try.js": "try.js",
     "verify.js": "verify.js",
     "format.js": "format.js",
@@ -66,6 +67,10 @@ HEADERS = {
     # The browser revalidates each file, so that an upgraded host never runs an old page.
     hdrs.CACHE_CONTROL: "no-cache",
 }
+
+
+SHOWN_FAILURES = 20
+"""Failed requests in the box of the page."""
 
 
 class DashboardRoutes:
@@ -120,6 +125,7 @@ class DashboardRoutes:
             "handlers": supervisor.statuses(),
             "memory": supervisor.last_memory(),
             "verify": supervisor.verified,
+            "failures": supervisor.telemetry.failures.last(SHOWN_FAILURES),
             "history": [msgspec.Raw(sample) for sample in supervisor.telemetry.history.since(int(since))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)

@@ -3,6 +3,7 @@
 import { ApiError, call, restore, signIn, signOut, Unreachable } from "./api.js";
 import { Chart } from "./chart.js";
 import { Events } from "./events.js";
+import { Failures } from "./failures.js";
 import { setText, size } from "./format.js";
 import { Handlers } from "./handlers.js";
 import { TryIt } from "./try.js";
@@ -15,6 +16,7 @@ const find = (id) => document.getElementById(id);
 const chart = new Chart(find("chart"), find("legend"));
 const handlers = new Handlers(find("handlers"), find("receipts"), refresh);
 const events = new Events(find("events"), find("filter-handler"), find("filter-kind"), find("events-paused"));
+const failures = new Failures(find);
 const tryIt = new TryIt(find);
 const verify = new Verify(find("verify"));
 
@@ -94,6 +96,7 @@ function show(overview) {
   chart.show(overview);
   handlers.show(overview.handlers);
   find("no-handlers").hidden = overview.handlers.length > 0;
+  failures.show(overview.failures);
   tryIt.show(overview.handlers);
   verify.show(overview.verify);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
