@@ -41,29 +41,40 @@ class GoogleBook:
         self._widths: dict[str, int] = {}
         self._cells = 0
         self._layouts: dict[str, Layout | Drift] = {}
-        self._last_row: int | None = None
-        """Last known row of the log."""
+        self._last_rows: dict[str, int] = {}
+        """Last known row with a key, by tab; 1 is the header."""
 
     async def look(self, keys: Mapping[str, bool]) -> dict[str, Look | Drift]:
         """Read first rows and keys, in one call."""
         opened = await self._open()
-        wanted = [name for name, all_keys in keys.items() if all_keys]
+        wanted = [name for name, all_keys in keys.items() if all_keys or name not in self._last_rows]
         if opened and not wanted:
             return {name: _look(self._layouts[name], None) for name in keys}
         tabs = self._settings.tabs
         while True:
-            columns = {name: self._key_columns(name) for name in wanted}
+            columns = {name: self._key_columns(name) for name in keys}
+            # Of a tab whose keys are not wanted, the keys from its last known row on: its end may have moved.
+            starts = {name: 2 if name in wanted else max(2, self._last_rows[name]) for name in keys}
             ranges = [f"{quoted(tabs[name].title)}!1:1" for name in tabs]
-            ranges += [f"{quoted(tabs[name].title)}!{c}2:{c}" for name in wanted for c in columns[name]]
+            ranges += [f"{quoted(tabs[name].title)}!{c}{starts[name]}:{c}" for name in keys for c in columns[name]]
             values = await self._get(ranges)
             self._learn({name: values[number][0] if values[number] else [] for number, name in enumerate(tabs)})
-            if all(self._key_columns(name) == columns[name] for name in wanted):
+            if any(self._key_columns(name) != columns[name] for name in keys):
+                continue
+            key_values = iter(values[len(tabs) :])
+            rows = {
+                name: _numbered(tabs[name], [next(key_values) for _ in columns[name]], starts[name]) for name in keys
+            }
+            moved = [name for name in keys if name not in wanted and columns[name] and not rows[name]]
+            moved = [name for name in moved if starts[name] > 2]
+            if not moved:
                 break
-        key_values = iter(values[len(tabs) :])
-        rows = {name: _numbered(tabs[name], [next(key_values) for _ in columns[name]]) for name in wanted}
-        if rows.get("log"):
-            self._last_row = max(rows["log"].values())
-        return {name: _look(self._layouts[name], rows.get(name)) for name in keys}
+            # Its last row is gone: a person has deleted or cleared rows, and the end is further up.
+            wanted += moved
+        for name in keys:
+            self._last_rows[name] = max(rows[name].values(), default=1)
+        all_rows = {name: rows[name] for name, all_keys in keys.items() if all_keys}
+        return {name: _look(self._layouts[name], all_rows.get(name)) for name in keys}
 
     async def rows(self, tabs: Sequence[str]) -> dict[str, list[Cells] | Drift]:
         """Read whole tabs."""
@@ -83,23 +94,24 @@ class GoogleBook:
     async def tail(self, limit: int) -> list[Cells]:
         """Read the last rows of the log, from its last known end."""
         await self._open()
-        if self._last_row is None:
+        if "log" not in self._last_rows:
             await self.look({"log": True})
-        guessed = self._last_row or 1
-        start = max(2, guessed - limit + 1)
         tab = self._settings.tabs["log"]
-        header, table = await self._get(
-            [f"{quoted(tab.title)}!1:1", f"{quoted(tab.title)}!A{start}:{column_name(max(25, self._width(tab) - 1))}"]
-        )
-        layout = self._learn({"log": header[0] if header else []})["log"]
-        if isinstance(layout, Drift):
-            raise layout
-        self._last_row = start + len(table) - 1
-        if start > 2 and self._last_row < guessed:
-            # A person has deleted rows, so the end is further up.
-            self._last_row = None
-            return await self.tail(limit)
-        return [row for row in map(layout.cells, table) if row["row_key"] or any(row.values())][-limit:]
+        last_column = column_name(max(25, self._width(tab) - 1))
+        count = limit
+        while True:
+            start = max(2, self._last_rows.get("log", 1) - count + 1)
+            header, table = await self._get([f"{quoted(tab.title)}!1:1", f"{quoted(tab.title)}!A{start}:{last_column}"])
+            layout = self._learn({"log": header[0] if header else []})["log"]
+            if isinstance(layout, Drift):
+                raise layout
+            rows = {start + index: cells for index, cells in enumerate(map(layout.cells, table)) if cells["row_key"]}
+            if rows:
+                self._last_rows["log"] = max(rows)
+            if len(rows) >= limit or start == 2:
+                return list(rows.values())[-limit:] if limit else []
+            # Rows without a key are those that a person has cleared or written: the rest is further up.
+            count *= 4
 
     async def check(self) -> None:
         """Check that the spreadsheet can be read; nothing in it changes."""
@@ -119,18 +131,20 @@ class GoogleBook:
                 f"the spreadsheet is full: {self._cells} of {MAX_CELLS} cells; move old rows of {tab.title!r} to "
                 "another spreadsheet. Rows wait until then, and none is lost",
             )
+        # From the last row with a key: Google takes a blank row for the end of the table, and would write into the gap.
+        start = f"{column_name(layout.first)}{self._last_rows.get(tab.name, 1)}"
         response = await self._send(
             lambda client: client.values_append(
                 self._number,
-                f"{quoted(tab.title)}!{column_name(layout.first)}1",
+                f"{quoted(tab.title)}!{start}",
                 {"valueInputOption": RAW, "insertDataOption": "INSERT_ROWS"},
                 {"values": [layout.row(row) for row in rows]},
             ),
         )
         self._cells += size
         match = _LAST_ROW.search(response.get("updates", {}).get("updatedRange", ""))
-        if tab.name == "log" and match is not None:
-            self._last_row = int(match.group(2) or match.group(1))
+        if match is not None:
+            self._last_rows[tab.name] = int(match.group(2) or match.group(1))
 
     async def update(self, changes: Sequence[tuple[Layout, int, Cells]]) -> None:
         """Set cells."""
@@ -212,7 +226,7 @@ class GoogleBook:
                 for tab, table in zip(tabs.values(), values, strict=True)
             }
         )
-        self._last_row = None
+        self._last_rows = {tab.name: 1 for tab in empty}
         self._ids = ids
         return True
 
@@ -290,14 +304,14 @@ def _look(layout: Layout | Drift, rows: Mapping[str, int] | None) -> Look | Drif
     return layout if isinstance(layout, Drift) else Look(layout, rows)
 
 
-def _numbered(tab: Tab, columns: Sequence[Values]) -> dict[str, int]:
-    """Return key → row number from the key columns; the first row of a duplicate key counts."""
+def _numbered(tab: Tab, columns: Sequence[Values], start: int) -> dict[str, int]:
+    """Return key → row number from the key columns, from row ``start`` on; the first row of a duplicate key counts."""
     rows: dict[str, int] = {}
     for index in range(max(map(len, columns), default=0)):
         parts = [as_text(column[index][0]) if index < len(column) and column[index] else "" for column in columns]
         if any(parts):
             key = tab.key_of(dict(zip(tab.key, parts, strict=True)))
-            rows.setdefault(key, index + 2)
+            rows.setdefault(key, index + start)
     return rows
 
 

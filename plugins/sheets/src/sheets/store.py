@@ -95,7 +95,8 @@ class Store:
             return await response
         except sqlite3.Error as error:
             raise OutOfResources(
-                f"{self.path} cannot be used: {error}; nothing of this request is stored", retry_after=5.0
+                f"{self.path} cannot be used: {error}; nothing of this request is stored; {_remedy(error)}",
+                retry_after=5.0,
             ) from error
 
     def end(self) -> None:
@@ -231,8 +232,22 @@ def _open(path: Path) -> sqlite3.Connection:
             connection.executescript(f"BEGIN; {steps} PRAGMA user_version={len(STEPS)}; COMMIT;")
     except sqlite3.Error as error:
         connection.close()
-        raise ConfigError(f"{path} cannot be opened: {error}; move it away, or restore it from a backup") from error
+        raise ConfigError(f"{path} cannot be opened: {error}; {_remedy(error)}") from error
     except BaseException:
         connection.close()
         raise
     return connection
+
+
+def _remedy(error: sqlite3.Error) -> str:
+    """Return what to do about a file that cannot be opened: only a damaged one must be moved away."""
+    code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+    if code == sqlite3.SQLITE_FULL or "No space left" in str(error):
+        return "free space on its disk; the rows in it are safe"
+    if code == sqlite3.SQLITE_IOERR:
+        return "free space on its disk, or check the disk; keep the file, which has the rows that wait"
+    if code in (sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_PERM, sqlite3.SQLITE_READONLY):
+        return "let the user of the host write the file and its directory"
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return "stop the other process that uses it"
+    return "move it away, or restore it from a backup"

@@ -80,6 +80,81 @@ async def test_a_thousand_rows_take_a_handful_of_calls_and_keep_their_order(
         assert len(google.calls) - made <= 5
 
 
+def events(rows: list[dict[str, Any]]) -> list[str]:
+    return [row["event"] for row in rows if row["event"]]
+
+
+class TestRowsThatPeopleChange:
+    """The log goes on below its last row with a key, and ``log.tail`` gives the newest rows, whatever people do."""
+
+    @pytest.mark.parametrize(
+        "change", ["clear", "clear the last", "delete", "delete the last", "insert", "sort", "note"]
+    )
+    async def test_new_rows_come_last(self, tmp_path: Path, google: Google, private_key: str, change: str) -> None:
+        async with at_google(tmp_path, google, private_key, cache_age=0) as sheets:
+            for number in range(6):
+                await sheets("log.append", event=f"e{number}")
+                await sheets.written()
+            log = google.sheet("log")
+            cells = log.cells
+            expected = [f"e{number}" for number in range(6)]
+            match change:
+                case "clear":
+                    cells[3] = [""] * len(cells[3])
+                    expected.remove("e2")
+                case "clear the last":
+                    cells[6] = [""] * len(cells[6])
+                    expected.remove("e5")
+                case "delete":
+                    del cells[2:5]
+                    del expected[1:4]
+                case "delete the last":
+                    del cells[4:]
+                    del expected[3:]
+                case "insert":
+                    cells[1:1] = [[], []]
+                    log.rows += 2
+                case "sort":
+                    cells[1:] = reversed(cells[1:])
+                    expected.reverse()
+                case "note":
+                    cells += [[], ["", "", "", "TOTAL"]]
+                    log.rows += 2
+            for number in (6, 7):
+                await sheets("log.append", event=f"e{number}")
+                await sheets.written()
+            assert [event for event in events(google.rows("log")) if event != "TOTAL"] == [*expected, "e6", "e7"]
+            assert events((await sheets("log.tail", limit=3))["rows"]) == [expected[-1], "e6", "e7"]
+            assert events((await sheets("log.tail", limit=100))["rows"]) == [*expected, "e6", "e7"]
+
+    async def test_the_same_after_an_unload(self, tmp_path: Path, google: Google, private_key: str) -> None:
+        """The handler's memory of the end is gone."""
+        async with at_google(tmp_path, google, private_key, cache_age=0) as sheets:
+            for number in range(6):
+                await sheets("log.append", event=f"e{number}")
+            await sheets.written()
+        cells = google.sheet("log").cells
+        cells[3] = [""] * len(cells[3])
+        async with at_google(tmp_path, google, private_key, cache_age=0) as sheets:
+            await sheets("log.append", event="e6")
+            await sheets.written()
+            assert events(google.rows("log")) == ["e0", "e1", "e3", "e4", "e5", "e6"]
+            assert events((await sheets("log.tail", limit=2))["rows"]) == ["e5", "e6"]
+
+    async def test_users_and_states_are_added_below_a_cleared_row(
+        self, tmp_path: Path, google: Google, private_key: str
+    ) -> None:
+        async with at_google(tmp_path, google, private_key, cache_age=0) as sheets:
+            for number in range(3):
+                await sheets("states.set", name=f"s{number}", value=number)
+            await sheets.written()
+            cells = google.sheet("states").cells
+            cells[2] = [""] * len(cells[2])
+            await sheets("states.set", name="s3", value=3)
+            await sheets.written()
+            assert [row["name"] for row in google.rows("states") if row["name"]] == ["s0", "s2", "s3"]
+
+
 async def test_sync_writes_all_that_waits_without_a_pause_between_its_batches(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:

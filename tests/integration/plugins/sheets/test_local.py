@@ -397,3 +397,23 @@ def test_importing_the_plugin_imports_neither_gspread_nor_google_auth() -> None:
     code = "import sheets, sys; print([name for name in ('gspread', 'google.auth', 'requests') if name in sys.modules])"
     response = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
     assert response.stdout.strip() == "[]"
+
+
+class TestRemedies:
+    """Only a damaged file must be moved away: any other one has rows that wait for the spreadsheet."""
+
+    def test_a_full_disk(self, tmp_path: Path) -> None:
+        connection = sqlite3.connect(tmp_path / "full.sqlite")
+        connection.execute("CREATE TABLE t (x)")
+        (pages,) = connection.execute("PRAGMA page_count").fetchone()
+        connection.execute(f"PRAGMA max_page_count={pages}")
+        with pytest.raises(sqlite3.OperationalError) as full:
+            connection.execute("INSERT INTO t VALUES (zeroblob(100000))")
+        connection.close()
+        assert "free space" in store._remedy(full.value)
+        assert "free space" in store._remedy(store._as_sqlite(OSError(28, "No space left on device")))
+
+    def test_a_damaged_file(self, tmp_path: Path) -> None:
+        (tmp_path / "damaged.sqlite").write_text("not a database " * 100)
+        with pytest.raises(ConfigError, match="move it away"):
+            store._open(tmp_path / "damaged.sqlite")
