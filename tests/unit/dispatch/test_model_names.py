@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from handler_host.config import Config
+from handler_host.config.loader import load_config
 from handler_host.config.model_aliases import ModelAlias, ModelTarget, find_unknown_targets
 from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.dispatch.model_names import AliasTable, ModelNames, split_model
@@ -117,9 +120,16 @@ def test_invalid_aliases(name: str, target: str, error: str) -> None:
         ModelAlias(name, target)
 
 
+def test_flaws_have_file_and_line(tmp_path: Path) -> None:
+    path = tmp_path / "host.toml"
+    path.write_text('[models]\nfast = "gpt_a"\n"claude-*" = "nobody_here"\n')
+    (flaw,) = find_config_flaws(load_config(path, {}).config, HANDLERS)
+    assert flaw.startswith(f"{path}:3: [models] 'claude-*': unknown handler 'nobody_here'")
+
+
 def test_unknown_handlers_are_flaws() -> None:
     assert list(find_unknown_targets({"a": "gpt_b", "claude-*": "gpt_bb/x"}, HANDLERS)) == [
-        "[models] 'claude-*': unknown handler 'gpt_bb'; did you mean 'gpt_b'?"
+        ("claude-*", "[models] 'claude-*': unknown handler 'gpt_bb'; did you mean 'gpt_b'?")
     ]
     config = Config(models={"x": "nobody_here"}, handlers={"gpt_a": {"fallback": ("gpt_bb",)}})
     assert [flaw.partition(":")[0] for flaw in find_config_flaws(config, HANDLERS)] == [

@@ -183,7 +183,7 @@ def check_configured(manifest: Manifest | None, config: Config, name: str) -> di
         return check_settings(manifest, config.settings(name), where)
     except ConfigError as error:
         key = () if error.param is None else (error.param,)
-        raise ConfigError(f"{_place(config.source, ('handlers', name, *key))}{error.message}") from None
+        raise ConfigError(f"{place_of(config.source, ('handlers', name, *key))}{error.message}") from None
 
 
 def _check_secret_names(manifest: Manifest | None, secrets: Collection[str], where: str) -> None:
@@ -194,7 +194,7 @@ def _check_secret_names(manifest: Manifest | None, secrets: Collection[str], whe
             raise ConfigError(f"{where}: secrets: unknown secret {name!r}{hint}", param="secrets")
 
 
-def _place(source: Path | None, key: tuple[str, ...]) -> str:
+def place_of(source: Path | None, key: tuple[str, ...]) -> str:
     """Return file and line of a key as the start of a message; empty for a key from the environment."""
     try:
         line = line_of(source.read_text(encoding="utf-8-sig"), key) if source is not None else None

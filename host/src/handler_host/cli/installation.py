@@ -65,7 +65,7 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
         except ConfigError as error:
             yield Finding(Level.PROBLEM, place, error.message)
     for flaw in find_config_flaws(config, entries):
-        yield Finding(Level.PROBLEM, flaw.partition(" ")[0], flaw)
+        yield Finding(Level.PROBLEM, "handlers", flaw)
     for place, reason in missing_modules(config):
         yield Finding(Level.WARNING, place, reason)
 

@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from handler_host._internal.suggestions import did_you_mean
@@ -62,13 +62,13 @@ class ModelAlias:
         return ModelTarget(self.handler, model)
 
 
-def find_unknown_targets(aliases: dict[str, str], handlers: Iterable[str]) -> Iterable[str]:
-    """Yield a sentence for each alias whose handler is not one of the handlers."""
+def find_unknown_targets(aliases: dict[str, str], handlers: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Yield name and sentence for each alias whose handler is not one of the handlers."""
     handlers = list(handlers)
     for name, target in aliases.items():
         handler = target.partition("/")[0]
         if handler not in handlers:
-            yield f"[models] {name!r}: unknown handler {handler!r}{did_you_mean(handler, handlers)}"
+            yield name, f"[models] {name!r}: unknown handler {handler!r}{did_you_mean(handler, handlers)}"
 
 
 def _check_name(name: str) -> None:
