@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.memory.ledger import Candidate, Eviction, Ledger, Request, minimal_evictions
+from handler_host.memory.eviction import Candidate, Eviction, minimal_evictions
+from handler_host.memory.ledger import Ledger, Request
 
 
 class World:

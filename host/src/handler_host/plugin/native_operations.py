@@ -137,7 +137,7 @@ def provider_refusal(response: NativeResponse) -> UpstreamError:
 
 
 def _error_object(body: bytes) -> dict[str, Any]:
-    """Return the object ``error`` of a body; empty if there is none."""
+    """Return the object ``error`` of a body; empty without one."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):

@@ -170,7 +170,7 @@ def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.
             if part.thought_signature:
                 reasoning.append(unseal("", part.thought_signature, FORMAT, "signature"))
         elif part.inline_data is not None or part.file_data is not None:
-            continue  # an image that a model made: there is no place for it in an earlier response
+            continue  # an image that a model made: an earlier response has no place for it
         else:
             field = f"{place}.parts[{number}]"
             raise InvalidInput(f"{field}: must be text or a functionCall in a content of the model", param=field)
