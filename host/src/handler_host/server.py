@@ -65,7 +65,7 @@ def _with_state_file(reload_config: ConfigReloader) -> Config:
 
 def _check_address(config: Config) -> None:
     """Refuse to serve other machines without keys, or with keys that are easy to guess."""
-    if is_loopback(config.server.host) and config.admin.listen is None:
+    if is_loopback(config.server.host) and config.admin.listen is None and not config.server.listen:
         return
     from handler_host.auth.access_flaws import find_address_flaws  # a host for this machine alone does not need it
 
@@ -142,11 +142,15 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         listening = await _listen(Listener(runner.server, config.server), config.server)
         try:
             async with AsyncExitStack() as stack:
+                for listen in config.server.listen:
+                    from handler_host.http.further_listener import further_listener  # few hosts have one
+
+                    await stack.enter_async_context(further_listener(listen, Listener(runner.server, config.server)))
                 if config.admin.listen is not None:
-                    from handler_host.http.admin_listener import admin_listener  # few hosts have one
+                    from handler_host.http.further_listener import further_listener  # few hosts have one
 
                     listener = Listener(runner.server, config.server, admin=True)
-                    await stack.enter_async_context(admin_listener(config.admin.listen, listener))
+                    await stack.enter_async_context(further_listener(config.admin.listen, listener))
                 yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()

@@ -38,6 +38,13 @@ def test_a_key_that_is_easy_to_guess_is_refused_only_where_others_can_reach_the_
     assert flaws(environ={"HANDLER_HOST_API_KEYS": f"{GOOD}, {GOOD}2 ,"}) == []
 
 
+def test_further_addresses_count() -> None:
+    config = Config(server=ServerConfig(listen=("unix:/run/http.sock", "10.0.0.1:80")))
+    (flaw,) = find_address_flaws(config, {})
+    assert flaw.startswith("server.listen = '10.0.0.1:80': without API keys")
+    assert list(find_address_flaws(Config(server=ServerConfig(listen=("unix:/run/http.sock",))), {})) == []
+
+
 def test_the_admin_token_counts_where_the_admin_routes_are() -> None:
     environ = {"HANDLER_HOST_ADMIN_TOKEN": "short"}
     assert len(flaws(environ=environ)) == 1

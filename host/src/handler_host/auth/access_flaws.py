@@ -18,18 +18,22 @@ MIN_DISTINCT = 6
 
 def find_address_flaws(config: Config, environ: Mapping[str, str]) -> Iterator[str]:
     """Yield a sentence for each reason why the host must not listen at its addresses."""
-    is_open = not is_loopback(config.server.host)
-    if is_open and config.auth.open:
+    places = [f"server.listen = {listen!r}" for listen in config.server.listen if _is_open(listen)]
+    if not is_loopback(config.server.host):
+        places.append(f"server.host = {config.server.host!r}")
+    place = places[0] if places else None
+    is_open = place is not None
+    if place is not None and config.auth.open:
         yield (
-            f"server.host = {config.server.host!r}: without API keys the host serves 127.0.0.1 only; "
+            f"{place}: without API keys the host serves 127.0.0.1 only; "
             f"set {KEYS_VARIABLE}, or auth.consumers_file in the file"
         )
     if config.auth.allow_short_keys:
         return
-    if is_open:
+    if place is not None:
         weak = [key for key in environ.get(KEYS_VARIABLE, "").split(",") if key.strip() and _is_weak(key.strip())]
         if weak:
-            yield _weak(KEYS_VARIABLE, "a key", f"server.host = {config.server.host!r}")
+            yield _weak(KEYS_VARIABLE, "a key", place)
     if _is_admin_open(config, is_open):
         token = environ.get(TOKEN_VARIABLE, "").strip()
         if token and _is_weak(token):
@@ -57,7 +61,12 @@ def find_unknown_handlers(auth: AuthConfig, handlers: Collection[str]) -> Iterat
 def _is_admin_open(config: Config, is_server_open: bool) -> bool:
     if config.admin.listen is None:
         return is_server_open
-    address = parse_listen(config.admin.listen)
+    return _is_open(config.admin.listen)
+
+
+def _is_open(listen: str) -> bool:
+    """Return whether other machines can reach the address."""
+    address = parse_listen(listen)
     return address.path is None and not is_loopback(address.host)
 
 

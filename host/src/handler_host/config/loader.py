@@ -297,6 +297,11 @@ class _Reader:
                 f"{place}: workers.hang_after is {format_duration(timeout)}: must be at least twice "
                 f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
             )
+        for listen in self._values["server"].get("listen", ()):
+            try:
+                parse_listen(listen)
+            except ValueError as error:
+                self._problems.append(f"{self.origins['server.listen']}: server.listen = {show(listen)}: {error}")
         try:
             parse_listen(self._values["admin"].get("listen") or "127.0.0.1:0")
         except ValueError as error:

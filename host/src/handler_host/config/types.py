@@ -43,6 +43,14 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """Address to listen on; without consumer keys it must be a loopback address."""
     port: Annotated[int, Number("count", most=65535)] = 8080
     """Port to listen on; 0 chooses a free one."""
+    listen: tuple[str, ...] = ()
+    """Further addresses to listen on.
+
+    ``HOST:PORT`` or ``unix:PATH``, such as for nginx or Caddy on this machine. The owner and the group of the host's
+    process may open the socket.
+
+    Example: ``["unix:/run/handler-host/http.sock", "[::1]:8080"]``
+    """
     max_body: Annotated[int, Number("size", least=1)] = 32 * MB
     """Longest request body, decompressed; 413 beyond."""
     max_bodies: Annotated[int | None, Number("size", least=1, none="auto")] = None

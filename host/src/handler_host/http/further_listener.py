@@ -1,4 +1,4 @@
-"""Listener of the admin routes' own address (``admin.listen``): TCP, or a Unix socket of the host's user."""
+"""Listeners beside ``server.host``: addresses of ``server.listen`` and ``admin.listen``, TCP or a Unix socket."""
 
 from __future__ import annotations
 
@@ -19,16 +19,21 @@ log = logging.getLogger(__name__)
 
 OWNER_ONLY = 0o177
 """Mask that leaves read and write to the owner of a new socket."""
+OWNER_AND_GROUP = 0o117
+"""Mask that leaves them to the owner and its group, such as for a proxy."""
 
 
 @asynccontextmanager
-async def admin_listener(listen: str, listener: Listener) -> AsyncIterator[None]:
+async def further_listener(listen: str, listener: Listener) -> AsyncIterator[None]:
     """Listen while the block runs; raises :class:`ConfigError` if the address is not available."""
+    key = "admin.listen" if listener.admin else "server.listen"
     address = parse_listen(listen)
     loop = asyncio.get_running_loop()
     try:
         if address.path is not None:
-            server = await loop.create_unix_server(listener, sock=_bind(address.path))
+            server = await loop.create_unix_server(
+                listener, sock=_bind(address.path, OWNER_ONLY if listener.admin else OWNER_AND_GROUP)
+            )
             shown = f"unix:{address.path}"
         else:
             server = await loop.create_server(listener, address.host, address.port, reuse_address=True)
@@ -36,8 +41,9 @@ async def admin_listener(listen: str, listener: Listener) -> AsyncIterator[None]
             shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
     except OSError as error:
         reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ConfigError(f"admin.listen: cannot listen on {listen}: {reason}; choose another address") from error
-    log.info("admin routes are served only at %s", shown, extra={"fields": {"address": shown}})
+        raise ConfigError(f"{key}: cannot listen on {listen}: {reason}; choose another address") from error
+    text = "admin routes are served only at %s" if listener.admin else "also listening at %s"
+    log.info(text, shown, extra={"fields": {"address": shown}})
     try:
         yield
     finally:
@@ -46,17 +52,17 @@ async def admin_listener(listen: str, listener: Listener) -> AsyncIterator[None]
             address.path.unlink(missing_ok=True)
 
 
-def _bind(path: Path) -> socket.socket:
+def _bind(path: Path, mask: int) -> socket.socket:
     """Return a socket bound to this path, in place of one that a former host has left."""
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         if _is_stale(path):
             path.unlink()
-        mask = os.umask(OWNER_ONLY)
+        usual_mask = os.umask(mask)
         try:
             bound.bind(str(path))
         finally:
-            os.umask(mask)
+            os.umask(usual_mask)
     except BaseException:
         bound.close()
         raise
