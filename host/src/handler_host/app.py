@@ -24,6 +24,7 @@ from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.http.access_log import ACCESS_LOG, AccessLog
 from handler_host.http.body import BodyReader
+from handler_host.http.client_address import TRUSTED_PROXIES, TrustedProxies
 from handler_host.http.errors import error_middleware
 from handler_host.http.middleware.concurrency_limit import ConcurrencyLimit
 from handler_host.http.middleware.cors import CorsMiddleware
@@ -100,6 +101,8 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     access_log = AccessLog(supervisor.telemetry.failures, lambda: supervisor.config.log)
     app = web.Application(middlewares=[error_middleware(access_log)], client_max_size=config.server.max_body)
     app[SUPERVISOR], app[ACCESS_LOG] = supervisor, access_log
+    if config.server.trusted_proxies:
+        app[TRUSTED_PROXIES] = TrustedProxies(config.server.trusted_proxies)
     app.add_routes(with_middleware(HealthRoutes(supervisor).routes()))
     app.add_routes(with_middleware(native.routes(), [ErrorFormat("native"), *consumers, consumer_auth]))
     app.add_routes(protocol_routes(PROTOCOLS, ChatService(dispatcher), bodies, protocol_middleware))

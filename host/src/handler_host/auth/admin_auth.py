@@ -6,6 +6,7 @@ site can read.
 
 from __future__ import annotations
 
+import functools
 import time
 
 import msgspec
@@ -14,13 +15,14 @@ from aiohttp import hdrs, web
 from handler_host.auth.audit_log import READ_METHODS, AuditLog
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.key_ring import KeyRing, KeySource
+from handler_host.auth.live_requests import LiveRequests
 from handler_host.auth.sessions import LIFETIME_S, Session, Sessions, is_equal
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.client_address import address_of
 from handler_host.http.responses import json_response
 from handler_host.http.routing import Endpoint
-from handler_host.plugin.errors import Forbidden, InvalidInput, Unauthorized
+from handler_host.plugin.errors import Forbidden, InvalidInput, RateLimited, Unauthorized
 from handler_host.telemetry.counters import Counters
 
 COOKIE = "handler_host_session"
@@ -50,11 +52,16 @@ class AdminAuth:
         self._bodies = bodies
         self._sessions = Sessions()
         self._throttle = FailedLoginThrottle()
+        self._live = LiveRequests()
 
     async def handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
         """Run the endpoint for an operator; raises ``Unauthorized`` and ``Forbidden``."""
-        request_context.current.get().operator = await self._operator(request)
-        return await endpoint(request)
+        session = await self._operator(request)
+        request_context.current.get().operator = "token" if session is None else session.name
+        if session is None:
+            return await endpoint(request)
+        with self._live.track(functools.partial(self._sessions.is_open, session)):
+            return await endpoint(request)
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of sessions; they need no authentication in front of them."""
@@ -81,6 +88,9 @@ class AdminAuth:
         except Unauthorized:
             self._audit_log.write(request, "sign in", Unauthorized.code, status=401)
             raise Unauthorized("this is not the admin token") from None
+        except RateLimited:
+            self._audit_log.write(request, "sign in", RateLimited.code, status=429)
+            raise
         cookie, session = self._sessions.open()
         request_context.current.get().operator = session.name
         self._audit_log.write(request, "sign in", "ok", status=200)
@@ -104,17 +114,18 @@ class AdminAuth:
             self._check_csrf(request, session)
             request_context.current.get().operator = session.name
             self._sessions.close(request.cookies[COOKIE])
+            self._live.end_invalid()
             self._audit_log.write(request, "sign out", "ok", status=200)
         response = json_response({"signed_in": False})
         response.del_cookie(COOKIE, path=_cookie_path(request))
         return response
 
-    async def _operator(self, request: web.Request) -> str:
-        """Return the name of the operator; raises ``Unauthorized`` and ``Forbidden``."""
+    async def _operator(self, request: web.Request) -> Session | None:
+        """Return the operator's session, None for the token; raises ``Unauthorized`` and ``Forbidden``."""
         key = self._key_source.read(request)
         if key is not None:
             await self._check_token(request, key)
-            return "token"
+            return None
         session = self._session(request)
         if session is None:
             if not self._keys.has_admin:
@@ -122,19 +133,19 @@ class AdminAuth:
             raise Unauthorized("this route needs the admin token; send it as 'Authorization: Bearer TOKEN'")
         if request.method not in READ_METHODS:
             self._check_csrf(request, session)
-        return session.name
+        return session
 
     async def _check_token(self, request: web.Request, key: str) -> None:
         """Raise unless ``key`` is the admin token; repeated wrong keys of an address are delayed."""
         if not self._keys.has_admin:
             raise Forbidden(_CLOSED)
         address = address_of(request)
-        if not self._throttle.is_blocked(address):
-            if self._keys.is_admin(key):
-                self._throttle.reset(address)
-                return
-            if self._keys.is_consumer(key):
-                raise Forbidden("a consumer API key opens no admin route; use the admin token")
+        # Whatever this address has sent before: behind a proxy all clients have one, and the operator must get in.
+        if self._keys.is_admin(key):
+            self._throttle.reset(address)
+            return
+        if self._keys.is_consumer(key):
+            raise Forbidden("a consumer API key opens no admin route; use the admin token")
         self._counters.wrong_keys["operator"] += 1
         await self._throttle.delay_failure(address)
         raise Unauthorized("this is not the admin token; see HANDLER_HOST_ADMIN_TOKEN")

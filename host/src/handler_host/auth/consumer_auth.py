@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
+from handler_host.auth.consumers import Consumer
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.key_ring import KeyRing, KeySource
+from handler_host.auth.live_requests import LiveRequests
 from handler_host.http import request_context
 from handler_host.http.client_address import address_of, is_loopback_address
 from handler_host.http.routing import Endpoint
@@ -30,27 +33,33 @@ class ConsumerAuth:
         counters: Counters,
         allows_origin: Callable[[str], bool],
         throttle: FailedLoginThrottle | None = None,
+        live: LiveRequests | None = None,
     ) -> None:
         self._keys = keys
         self._key_source = key_source
         self._counters = counters
         self._allows_origin = allows_origin
         self._throttle = throttle or FailedLoginThrottle()
+        self._live = live or LiveRequests(keys.consumers.refresh_if_due)
 
     def with_key_parameter(self, parameter: str | None) -> ConsumerAuth:
         """Return the same middleware for routes whose query may have the key in ``parameter``."""
         source = KeySource(self._key_source.headers, parameter)
-        return ConsumerAuth(self._keys, source, self._counters, self._allows_origin, self._throttle)
+        return ConsumerAuth(self._keys, source, self._counters, self._allows_origin, self._throttle, self._live)
 
     async def handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
         """Run the endpoint for a consumer; raises ``Unauthorized``, ``Forbidden`` and ``RateLimited``."""
         if self._keys.is_open:
             self._require_loopback_host(request)
-        else:
-            await self._authenticate(request)
-        return await endpoint(request)
+            return await endpoint(request)
+        consumer = await self._authenticate(request)
+        consumers = self._keys.consumers
+        if not consumers.may_end:
+            return await endpoint(request)
+        with self._live.track(functools.partial(consumers.is_active, consumer)):
+            return await endpoint(request)
 
-    async def _authenticate(self, request: web.Request) -> None:
+    async def _authenticate(self, request: web.Request) -> Consumer:
         key = self._key_source.read(request)
         if key is None:
             raise Unauthorized("this route needs an API key; send it as 'Authorization: Bearer KEY'")
@@ -74,6 +83,7 @@ class ConsumerAuth:
             self._counters.refused[consumer.name, "rate"] += 1
             raise
         request_context.current.get().consumer = consumer
+        return consumer
 
     def _require_loopback_host(self, request: web.Request) -> None:
         host = request.headers.get(hdrs.HOST)

@@ -98,6 +98,16 @@ class Consumers:
         """Whether the last check of the file is too long ago."""
         return self._file is not None and time.monotonic() - self._checked_at >= CHECK_INTERVAL_S
 
+    @property
+    def may_end(self) -> bool:
+        """Whether a key can end while the host runs: by a change of the file, or by its date."""
+        return self._file is not None or any(c.entry.expires is not None for c in self._consumers.values())
+
+    def is_active(self, consumer: Consumer) -> bool:
+        """Return whether the key of a consumer is still valid."""
+        current = self._consumers.get(bytes.fromhex(consumer.entry.hash.removeprefix("sha256:")))
+        return current is not None and current.inactive_reason() is None
+
     def find(self, key: str) -> Consumer | None:
         """Return the consumer of a key, or None.
 
@@ -113,6 +123,11 @@ class Consumers:
             self._checked_at = time.monotonic()
             self._checking = asyncio.create_task(self._check(self._file), name="check of the consumers file")
         await asyncio.shield(self._checking)
+
+    async def refresh_if_due(self) -> None:
+        """Read the file again if it has changed, at most once in each interval."""
+        if self.may_have_changed:
+            await self.refresh()
 
     async def _check(self, file: Path) -> None:
         try:

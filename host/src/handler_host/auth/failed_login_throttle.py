@@ -6,6 +6,8 @@ import asyncio
 import time
 from collections import OrderedDict
 
+from handler_host.plugin.errors import RateLimited
+
 FREE_FAILURES = 5
 """Wrong keys of an address that are answered at once."""
 FIRST_DELAY_S = 0.5
@@ -33,11 +35,6 @@ class FailedLoginThrottle:
     def __init__(self) -> None:
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
 
-    def is_blocked(self, address: str) -> bool:
-        """Return whether so many responses to this address are delayed that its keys are no longer checked."""
-        known = self._addresses.get(address)
-        return known is not None and known.delayed >= MAX_DELAYED
-
     def count_failure(self, address: str, now: float | None = None) -> float:
         """Count a wrong key; return the seconds by which its response is to be delayed."""
         at = time.monotonic() if now is None else now
@@ -54,11 +51,16 @@ class FailedLoginThrottle:
         return 0.0 if excess <= 0 else min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(excess - 1, 10))
 
     async def delay_failure(self, address: str) -> None:
-        """Count a wrong key and wait before its response; return at once if too many are delayed already."""
+        """Count a wrong key and wait before its response.
+
+        Raises ``RateLimited`` if too many are delayed already: more connections must not make guessing faster.
+        """
         delay_s = self.count_failure(address)
         known = self._addresses[address]
-        if not delay_s or known.delayed >= MAX_DELAYED:
+        if not delay_s:
             return
+        if known.delayed >= MAX_DELAYED:
+            raise RateLimited("too many wrong keys from this address at the same time", retry_after=delay_s)
         known.delayed += 1
         try:
             await asyncio.sleep(delay_s)

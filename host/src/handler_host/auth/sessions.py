@@ -52,6 +52,11 @@ class Sessions:
             return None
         return session
 
+    def is_open(self, session: Session, now: float | None = None) -> bool:
+        """Return whether a session has not ended."""
+        at = time.monotonic() if now is None else now
+        return at < session.ends_at and session in self._sessions.values()
+
     def close(self, cookie: str) -> None:
         """End the session of a cookie."""
         self._sessions.pop(_digest(cookie), None)

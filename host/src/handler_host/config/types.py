@@ -86,6 +86,13 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """
     drain_timeout: Duration = 30.0
     """Time for dispatches in flight to finish at shutdown."""
+    trusted_proxies: tuple[str, ...] = ()
+    """Proxies whose `X-Forwarded-For` names the client's address: addresses or networks.
+
+    The address counts for delays after wrong keys and in the audit log.
+
+    Example: ``["10.0.0.0/8"]``
+    """
     cors_origins: tuple[str, ...] = ()
     """Origins of the web pages that may call the consumer routes.
 

@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
+import typing
+
+import msgspec
+
+from handler_host.catalog.catalog_entry import ProblemState
 from handler_host.dispatch.request import Consumer
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import UnknownHandler
+
+CANNOT_RUN = frozenset(typing.get_args(ProblemState))
+
+
+def _for_consumer(status: HandlerStatus) -> HandlerStatus:
+    """Return a status without what only operators need: process, memory, and why the handler cannot run."""
+    reason = "the operator of this host sees why" if status.state in CANNOT_RUN else status.reason
+    return msgspec.structs.replace(
+        status, reason=reason, pid=None, pss=None, learned_pss=None, python=None, last_exit=None
+    )
 
 
 class HandlerDirectory:
@@ -19,13 +34,14 @@ class HandlerDirectory:
         statuses = self._supervisor.statuses()
         if consumer is None:
             return statuses
-        return [status for status in statuses if consumer.allows(status.name)]
+        return [_for_consumer(status) for status in statuses if consumer.allows(status.name)]
 
     def status(self, name: str, consumer: Consumer | None) -> HandlerStatus:
         """Return the status of one handler; raises ``UnknownHandler``."""
         if consumer is None or consumer.allows(name):
             try:
-                return self._supervisor.status(name)
+                status = self._supervisor.status(name)
+                return status if consumer is None else _for_consumer(status)
             except UnknownHandler:
                 raise self.unknown_handler(name, consumer) from None
         raise self.unknown_handler(name, consumer)

@@ -5,13 +5,47 @@ from __future__ import annotations
 import functools
 import socket
 import struct
+from collections.abc import Iterable
 
 from aiohttp import web
 
 from handler_host.config.listen import is_loopback
+from handler_host.plugin.errors import ConfigError
 
 _CREDENTIALS = "3i"
 """Process, user and group of the other end of a Unix socket (``struct ucred``)."""
+
+
+class TrustedProxies:
+    """Proxies whose ``X-Forwarded-For`` is believed; ``networks`` are addresses or networks (``10.0.0.0/8``)."""
+
+    def __init__(self, networks: Iterable[str]) -> None:
+        import ipaddress  # only behind a proxy
+
+        try:
+            self._networks = [ipaddress.ip_network(network, strict=False) for network in networks]
+        except ValueError as error:
+            raise ConfigError(f"server.trusted_proxies: {error}; write an address or a network, 10.0.0.0/8") from None
+        self._parse = ipaddress.ip_address
+
+    def client_of(self, remote: str, forwarded: list[str]) -> str:
+        """Return the last address that is not a trusted proxy, from the connection outwards."""
+        hops = [hop.strip() for value in forwarded for hop in value.split(",")]
+        client = remote
+        while self._is_trusted(client) and hops:
+            hop = hops.pop()
+            try:
+                client = str(self._parse(hop))
+            except ValueError:
+                break  # what a client has written itself
+        return client
+
+    def _is_trusted(self, address: str) -> bool:
+        parsed = self._parse(address)
+        return any(parsed in network for network in self._networks if network.version == parsed.version)
+
+
+TRUSTED_PROXIES = web.AppKey("TRUSTED_PROXIES", TrustedProxies)
 
 
 def address_of(request: web.Request) -> str:
@@ -25,7 +59,9 @@ def address_of(request: web.Request) -> str:
         except OSError:
             return "unix socket"
         return f"uid {struct.unpack(_CREDENTIALS, credentials)[1]}"
-    return request.remote or "unknown"
+    remote = request.remote or "unknown"
+    proxies = request.config_dict.get(TRUSTED_PROXIES)
+    return remote if proxies is None else proxies.client_of(remote, request.headers.getall("X-Forwarded-For", []))
 
 
 def is_admin_connection(request: web.Request) -> bool:

@@ -21,7 +21,14 @@ from handler_host.http import request_context
 from handler_host.http.access_log import ACCESS_LOG, AccessLog
 from handler_host.http.request_context import ErrorBody
 from handler_host.http.responses import JSON
-from handler_host.plugin.errors import BadRequest, HostError, MethodNotAllowed, NotFound
+from handler_host.plugin.errors import (
+    BadRequest,
+    ConfigError,
+    HandlerUnavailable,
+    HostError,
+    MethodNotAllowed,
+    NotFound,
+)
 
 log = logging.getLogger(__name__)
 
@@ -69,11 +76,23 @@ def to_host_error(error: Exception, request_id: str) -> HostError:
     """Return the error to send for ``error``; log an unexpected one with its traceback."""
     if isinstance(error, HostError):
         _shorten(error)
+        context = request_context.current.get(None)
+        if context is not None and context.consumer is not None:
+            return _for_consumer(error, request_id)
         return error
     if isinstance(error, web.RequestPayloadError):
         return BadRequest(f"the body cannot be read: {error}")
     log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
     return HostError(f"the host failed on this request; its log has the details under {request_id}")
+
+
+def _for_consumer(error: HostError, request_id: str) -> HostError:
+    """Return an error without the values of the configuration, which may be secrets; the log has them."""
+    if not isinstance(error, ConfigError | HandlerUnavailable):
+        return error
+    log.error("%s", error.message, extra={"fields": {"request_id": request_id, "code": error.code}})
+    text = error.message.partition(": ")[0] if isinstance(error, HandlerUnavailable) else "the handler is misconfigured"
+    return type(error)(f"{text}; the operator of this host finds the reason in its log under {request_id}")
 
 
 def _shorten(error: HostError) -> None:
