@@ -1,0 +1,142 @@
+"""Odd frames, errors and texts of a provider, through each handler that reads a provider's stream."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from handler_host.chat import ChatResponse, accumulate
+from handler_host.plugin import UpstreamBadRequest, UpstreamError
+from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
+
+SECRETS = {"OPENAI_API_KEY": "sk-a-key", "ANTHROPIC_API_KEY": "sk-a-key", "GEMINI_API_KEY": "a-key"}
+HANDLERS = ("gpt_a", "gpt_b", "gpt_c", "gpt_d")
+
+
+def openai_chunks(first: str, second: str) -> list[dict[str, Any]]:
+    deltas = [{"content": first}, {"content": second}, {}]
+    return [{"choices": [{"index": 0, "delta": delta, "finish_reason": None if delta else "stop"}]} for delta in deltas]
+
+
+def anthropic_events(first: str, second: str) -> list[dict[str, Any]]:
+    texts = [
+        {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": text}}
+        for text in (first, second)
+    ]
+    return [
+        {"type": "message_start", "message": {"model": "m"}},
+        *texts,
+        {"type": "message_delta", "delta": {"stop_reason": "end_turn"}},
+        {"type": "message_stop"},
+    ]
+
+
+def gemini_chunks(first: str, second: str) -> list[dict[str, Any]]:
+    contents = [{"candidates": [{"content": {"parts": [{"text": text}]}}]} for text in (first, second)]
+    return [*contents, {"candidates": [{"finishReason": "STOP"}]}]
+
+
+DOCUMENTS = {
+    "gpt_a": openai_chunks,
+    "gpt_b": anthropic_events,
+    "gpt_c": gemini_chunks,
+    "gpt_d": openai_chunks,
+}
+
+FRAMES = {
+    "CR LF": lambda data: "".join(f"data: {line}\r\n\r\n" for line in data),
+    "CR": lambda data: "".join(f"data: {line}\r\r" for line in data),
+    "no space": lambda data: "".join(f"data:{line}\n\n" for line in data),
+    "a byte order mark": lambda data: "\ufeff" + "".join(f"data: {line}\n\n" for line in data),
+    "comments and pings": lambda data: ": hello\n\nretry: 3000\n\nevent: ping\ndata: {}\n\n"
+    + "".join(f"id: 1\ndata: {line}\n\n:\n\ndata:\n\n" for line in data),
+    "many lines": lambda data: "".join(
+        "data: " + line.replace(": ", ":\ndata: ", 1) + "\n\n" for line in data
+    ),
+    "no last end of line": lambda data: "".join(f"data: {line}\n\n" for line in data).rstrip(),
+    "[DONE]": lambda data: "".join(f"data: {line}\n\n" for line in data) + "data: [DONE]\n\n",
+    "JSON lines": lambda data: "".join(f"{line}\n" for line in data),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def provider() -> Iterator[Upstream]:
+    with Upstream().run() as upstream:
+        yield upstream
+
+
+@pytest.fixture(scope="module", params=HANDLERS)
+def worker(request: pytest.FixtureRequest, provider: Upstream) -> Iterator[tuple[str, WorkerUnderTest]]:
+    name = request.param
+    base = provider.base_url("openai") if name in ("gpt_a", "gpt_d") else provider.url
+    settings: dict[str, Any] = {"api_base": {"openai": base}} if name == "gpt_d" else {"base_url": base}
+    with worker_under_test(name, {**settings, "retries": 0}, secrets=SECRETS) as running:
+        yield name, running
+
+
+def response_to(worker: WorkerUnderTest, provider: Upstream, *parts: bytes) -> ChatResponse:
+    provider.respond_with(Raw(parts))
+    return accumulate(worker.chat_chunks("Hi"))
+
+
+@pytest.mark.parametrize("frame", FRAMES)
+def test_frames(worker: tuple[str, WorkerUnderTest], provider: Upstream, frame: str) -> None:
+    name, running = worker
+    lines = [json.dumps(document, ensure_ascii=False) for document in DOCUMENTS[name]("Grüße ", "🦊\u2028")]
+    response = response_to(running, provider, FRAMES[frame](lines).encode())
+    assert (response.text, response.finish_reason, response.usage) == ("Grüße 🦊\u2028", "stop", None)
+
+
+def test_frames_in_single_bytes(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    name, running = worker
+    lines = [json.dumps(document, ensure_ascii=False) for document in DOCUMENTS[name]("ü", "🦊")]
+    stream = FRAMES["CR LF"](lines).encode()
+    response = response_to(running, provider, *(stream[place : place + 1] for place in range(len(stream))))
+    assert response.text == "ü🦊"
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "text"),
+    [
+        ("a\ud83d", "\ude00b", "a😀b"),
+        ("a\ud83d", "b", "a\ufffdb"),
+        ("a", "\ude00", "a\ufffd"),
+        ("a", "b\ud83d", "ab\ufffd"),
+    ],
+    ids=["meet", "first", "second", "last"],
+)
+def test_halves_of_surrogate_pairs(
+    worker: tuple[str, WorkerUnderTest], provider: Upstream, first: str, second: str, text: str
+) -> None:
+    name, running = worker
+    lines = [json.dumps(document) for document in DOCUMENTS[name](first, second)]
+    assert response_to(running, provider, FRAMES["CR LF"](lines).encode()).text == text
+
+
+def test_invalid_utf8(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    name, running = worker
+    lines = [json.dumps(document, ensure_ascii=False) for document in DOCUMENTS[name]("a?b", "c")]
+    stream = FRAMES["CR LF"](lines).encode().replace(b"?", b"\xff")
+    assert response_to(running, provider, stream).text == "a\ufffdbc"
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b'{"error": "out of cards"}', b'{"detail": "out of cards"}', b'{"message": "out of cards"}',
+     b'{"error": {"message": "out of cards"}}', b"<html><title>out of cards</title></html>"],
+    ids=["error", "detail", "message", "object", "page"],
+)  # fmt: skip
+@pytest.mark.parametrize("status", [200, 400, 500])
+def test_words_of_errors(worker: tuple[str, WorkerUnderTest], provider: Upstream, body: bytes, status: int) -> None:
+    _, running = worker
+    content_type = "text/html" if body.startswith(b"<") else "application/json"
+    provider.respond_with(Raw((body,), status=status, content_type=content_type))
+    with pytest.raises(UpstreamError) as caught:
+        list(running.chat_chunks("Hi"))
+    assert "out of cards" in caught.value.message
+    assert content_type in caught.value.message
+    assert str(status) in caught.value.message
+    assert isinstance(caught.value, UpstreamBadRequest) == (status == 400)
