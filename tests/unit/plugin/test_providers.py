@@ -220,3 +220,20 @@ class TestRetryAfter:
 
     def test_missing(self) -> None:
         assert parse_retry_after({}) is None
+
+
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("context_length_exceeded", "This model's maximum context length is 8192 tokens."),
+        (None, "prompt is too long: 208310 tokens > 200000 maximum"),
+        (None, "The input token count (1048577) exceeds the maximum number of tokens allowed (1048576)."),
+        ("exceed_context_size_error", "the request exceeds the available context size"),
+        (None, "input length and `max_tokens` exceed context limit: 190000 + 20000 > 200000"),
+    ],
+)
+def test_a_chat_that_is_too_long_has_one_code_for_all_providers(code: str | None, message: str) -> None:
+    error = from_status(400, message, code=code)
+    assert error.code == "context_length_exceeded"
+    assert message in error.message
+    assert from_status(400, "messages: must not be empty").code == "upstream_bad_request"

@@ -365,6 +365,12 @@ class UpstreamBadRequest(UpstreamError):
     retryable = False
 
 
+class ContextLengthExceeded(UpstreamBadRequest):
+    """The chat is too long for the model; clients shorten it and try again."""
+
+    code = "context_length_exceeded"
+
+
 class ContentRefused(UpstreamError):
     """The provider rejected the content (its filter or safety system)."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
@@ -11,6 +12,7 @@ from typing import Any
 from handler_host._internal.units import bound_seconds
 from handler_host.plugin.errors import (
     ContentRefused,
+    ContextLengthExceeded,
     InvalidInput,
     UpstreamAuth,
     UpstreamBadRequest,
@@ -22,8 +24,20 @@ from handler_host.plugin.errors import (
 )
 from handler_host.plugin.provider_words import ProviderError, find_error, words_of, words_of_text
 
+TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
+TOO_LONG = re.compile(
+    r"prompt is too long|maximum context length|exceeds? the (?:maximum number of tokens|context|available context)"
+    r"|exceed context limit|context window",
+    re.IGNORECASE,
+)
+"""Words of providers without a code for it: Anthropic, OpenAI's compatible servers, Gemini, llama.cpp."""
 REFUSALS = frozenset({"content_filter", "content_policy_violation", "safety"})
 """Codes of providers for content that their filters refuse."""
+
+
+def is_too_long(code: str | None, message: str) -> bool:
+    """Return whether a provider refused a chat for its length, by its code or its words."""
+    return code in TOO_LONG_CODES or TOO_LONG.search(message) is not None
 
 
 def from_status(
@@ -112,7 +126,8 @@ def _error_of(status: int, place: str, error: ProviderError) -> UpstreamError:
         return UpstreamError(f"the provider failed ({place}): {message}", retry_after=retry_after)
     if status < 400:
         return UpstreamError(f"the provider redirects, or is not a provider ({place}): {message}; check its address")
-    return UpstreamBadRequest(f"the provider refused the request ({place}): {message}", param=param)
+    kind = ContextLengthExceeded if is_too_long(error.code, message) else UpstreamBadRequest
+    return kind(f"the provider refused the request ({place}): {message}", param=param)
 
 
 def _without_keys(text: str) -> str:

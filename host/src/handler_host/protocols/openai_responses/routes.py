@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 CODES = {400: "invalid_prompt", 429: "rate_limit_exceeded"}
 """OpenAI's code of an error that ends a stream, where it is not ``server_error``."""
 
+OWN_CODES = frozenset({"context_length_exceeded"})
+"""Codes of the host that are OpenAI's, too: clients act on them."""
+
 _encode = msgspec.json.encode
 
 
@@ -80,7 +83,7 @@ class ResponseStream:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return ``response.failed``."""
-        code = CODES.get(error.status, "server_error")
+        code = error.code if error.code in OWN_CODES else CODES.get(error.status, "server_error")
         return _encoded(self._encoder.failed(code, f"{error.message} ({error.code}, request {request_id})"))
 
 
