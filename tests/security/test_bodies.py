@@ -210,7 +210,7 @@ async def test_half_of_a_surrogate_pair_becomes_a_replacement_character(root: Pa
 
 
 async def test_a_long_name_in_a_request_makes_no_long_error(root: Path) -> None:
-    """Unknown fields, models and types are quoted, shortened."""
+    """Unknown fields, models and types are quoted, shortened; so are the names of fields that were left out."""
     long = "m" * 500_000
     async with running(root) as host:
         for path, body in (
@@ -219,7 +219,8 @@ async def test_a_long_name_in_a_request_makes_no_long_error(root: Path) -> None:
             ("/v1/responses", {"model": "parrot", "input": [{"type": long}]}),
         ):
             async with host.ask("POST", path, data=json.dumps(body)) as response:
-                assert response.status in (400, 404)
+                assert response.status in (200, 400, 404)
+                assert sum(len(value) for value in response.headers.values()) < 8_000
                 assert len(await response.read()) < 10_000
 
 

@@ -121,6 +121,7 @@ async def test_a_consumer_sees_no_process_and_no_value_of_the_configuration(root
         ("203.0.113.9", ["1.2.3.4"], "203.0.113.9"),
         ("10.0.0.1", ["nonsense"], "10.0.0.1"),
         ("10.0.0.1", [], "10.0.0.1"),
+        ("unknown", ["203.0.113.9"], "unknown"),
         ("::1", ["2001:db8::1"], "2001:db8::1"),
     ],
 )

@@ -41,7 +41,10 @@ class TrustedProxies:
         return client
 
     def _is_trusted(self, address: str) -> bool:
-        parsed = self._parse(address)
+        try:
+            parsed = self._parse(address)
+        except ValueError:
+            return False  # a connection without an address
         return any(parsed in network for network in self._networks if network.version == parsed.version)
 
 
