@@ -90,6 +90,16 @@ def test_frames(worker: tuple[str, WorkerUnderTest], provider: Upstream, frame: 
     assert (response.text, response.finish_reason, response.usage) == ("Grüße 🦊\u2028", "stop", None)
 
 
+def test_an_event_stream_in_place_of_a_plain_response(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    name, running = worker
+    if name == "gpt_c":
+        pytest.skip("Google's whole responses are another method's")
+    lines = [json.dumps(document) for document in DOCUMENTS[name]("Hel", "lo")]
+    provider.respond_with(Raw((FRAMES["[DONE]"](lines).encode(),)))
+    for _ in range(2):
+        assert running.chat("Hi").text == "Hello"
+
+
 def test_frames_in_single_bytes(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
     name, running = worker
     lines = [json.dumps(document, ensure_ascii=False) for document in DOCUMENTS[name]("ü", "🦊")]

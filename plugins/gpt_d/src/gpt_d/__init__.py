@@ -11,7 +11,7 @@ from typing import Any
 
 from gpt_d.chunks import ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
-from gpt_d.failures import translate
+from gpt_d.failures import is_event_stream, translate
 from gpt_d.whole import Heard, chunks_of, decode_document
 from handler_host.chat import (
     AssistantMessage,
@@ -88,6 +88,8 @@ class GptD(ChatHandler):
         """Import LiteLLM, quietly; make a Router if there are deployments."""
         config = self.context.config
         self._settings = read(config)
+        self._only_streams: set[str] = set()
+        """Models whose server responds to a plain call with an event stream."""
         self._timeout: float = config["timeout"]
         self._plain_timeout: float = config["plain_timeout"]
         self._retries = Retries(times=config["retries"])
@@ -133,7 +135,8 @@ class GptD(ChatHandler):
             # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
             body["_skip_mcp_handler"] = True
         deadline = call.deadline if call is not None else None
-        attempt = self._streamed if call is None or call.streamed else self._whole
+        streams = call is None or call.streamed or model in self._only_streams
+        attempt = self._streamed if streams else self._whole
         async for chunk in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
             yield chunk
 
@@ -151,6 +154,12 @@ class GptD(ChatHandler):
             raise
         except Exception as error:
             own = decode_document(heard.document())
+            if own is None and is_event_stream(error):
+                # The server streams whatever is asked: from now on it is asked for a stream.
+                self._only_streams.add(body["model"])
+                async for chunk in self._streamed(body):
+                    yield chunk
+                return
             if own is None:
                 raise heard.error_of(translate(error, self._plain_timeout)) from error
             chunks = own

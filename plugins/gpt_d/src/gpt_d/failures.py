@@ -35,6 +35,14 @@ ANSWERS = frozenset({"HTTPStatusError", "ClientResponseError"})
 _NAMED = re.compile(r"does not support parameters: \[(.*?)\]")
 
 
+_EVENT_STREAM = re.compile(r"invalid response from LLM endpoint\. Received: ['\"]\W*(?:data|event|id|retry|:)")
+
+
+def is_event_stream(error: Exception) -> bool:
+    """Return whether a plain call failed because the server responded with an event stream."""
+    return _EVENT_STREAM.search(str(error)[:400]) is not None
+
+
 def translate(error: Exception, timeout: float) -> HostError:
     """Return the host's error for what a call of LiteLLM or the reading of its stream has raised."""
     chain = list(_chain(error))
