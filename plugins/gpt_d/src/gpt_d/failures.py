@@ -35,7 +35,9 @@ ANSWERS = frozenset({"HTTPStatusError", "ClientResponseError"})
 _NAMED = re.compile(r"does not support parameters: \[(.*?)\]")
 
 
-_EVENT_STREAM = re.compile(r"invalid response from LLM endpoint\. Received: ['\"]\W*(?:data|event|id|retry|:)")
+_EVENT_STREAM = re.compile(
+    r"invalid response from LLM endpoint\. Received: ['\"](?:\\ufeff)?\W*(?:data|event|id|retry|:)"
+)
 
 
 def is_event_stream(error: Exception) -> bool:
