@@ -18,6 +18,7 @@ from handler_host.chat import (
     ChatRequest,
     CompletionDecoder,
     ImagePart,
+    ModelChunk,
     UserMessage,
     completion_body,
     decode_stream,
@@ -101,7 +102,8 @@ class GptE(ChatHandler):
             generation = _Generation(complete, body)
             try:
                 async for chunk in decode_stream(generation, CompletionDecoder()):
-                    yield chunk
+                    if not isinstance(chunk, ModelChunk):  # llama.cpp's name of the model is the path of its file
+                        yield chunk
             finally:
                 await generation.end()
 
