@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+from handler_host.app import PROTOCOLS
+
 SERVE_AND_LIST = """
 import sys
 at_start = set(sys.modules)  # .pth files of installed packages create `google`, an empty namespace
@@ -32,11 +34,9 @@ PLUGIN_API |= {"handler_host.chat.handler", "handler_host.plugin.provider_errors
 FOR_WORKERS = {"pluggy", "handler_host.workers.runtime", "handler_host.lean.importer"} | PLUGIN_API
 FOR_TOOLS = {"handler_host.cli", "handler_host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
-ANTHROPIC = {f"handler_host.protocols.anthropic.{name}" for name in ("messages", "requests", "responses")}
-RESPONSES = {
-    f"handler_host.protocols.openai_responses.{name}" for name in ("input", "requests", "responses", "encoder")
+FOR_REQUESTS = {protocol.module for protocol in PROTOCOLS} | {
+    f"handler_host.protocols.{name}" for name in ("chat_service", "native_calls", "native_events", "body_decoder")
 }
-FOR_REQUESTS = ANTHROPIC | RESPONSES
 """Modules that the first request of a protocol imports."""
 
 

@@ -32,13 +32,12 @@ from handler_host.http.middleware.error_format import ErrorFormat
 from handler_host.http.middleware.listener_filter import ListenerFilter
 from handler_host.http.routing import Middleware, with_middleware
 from handler_host.lifecycle.supervisor import Supervisor
-from handler_host.protocols.anthropic.routes import ANTHROPIC
-from handler_host.protocols.chat_service import ChatService
-from handler_host.protocols.gemini.routes import GEMINI
-from handler_host.protocols.ollama.routes import OLLAMA
-from handler_host.protocols.openai.routes import OPENAI
-from handler_host.protocols.openai_responses.routes import OPENAI_RESPONSES
-from handler_host.protocols.protocol import Protocol, protocol_routes
+from handler_host.protocols.anthropic import ANTHROPIC
+from handler_host.protocols.gemini import GEMINI
+from handler_host.protocols.ollama import OLLAMA
+from handler_host.protocols.openai import OPENAI
+from handler_host.protocols.openai_responses import OPENAI_RESPONSES
+from handler_host.protocols.protocol import ClientProtocol, protocol_routes
 from handler_host.routes.api_docs import ApiDocsRoutes
 from handler_host.routes.health import HealthRoutes
 from handler_host.routes.metrics import MetricsRoutes
@@ -47,6 +46,7 @@ from handler_host.telemetry.hub import Observer
 
 if TYPE_CHECKING:
     from handler_host.http.middleware.tracing import TracingMiddleware
+    from handler_host.protocols.chat_service import ChatService
 
 log = logging.getLogger(__name__)
 
@@ -88,10 +88,11 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     ]
     operators: list[Middleware | None] = [admin_listener, admin_auth, audit_log]
 
-    def protocol_middleware(protocol: Protocol) -> list[Middleware | None]:
+    def protocol_middleware(protocol: ClientProtocol) -> list[Middleware | None]:
         error_format = ErrorFormat(protocol.name, protocol.error_body, protocol.request_id_header)
         return [error_format, *consumers, consumer_auth.with_key_parameter(protocol.key_parameter)]
 
+    chats = functools.cache(functools.partial(_make_chat_service, dispatcher))
     native = NativeRoutes(dispatcher, bodies)
     admin = AdminRoutes(supervisor, bodies)
     dashboard = DashboardRoutes(supervisor, native)
@@ -105,7 +106,7 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
         app[TRUSTED_PROXIES] = TrustedProxies(config.server.trusted_proxies)
     app.add_routes(with_middleware(HealthRoutes(supervisor).routes()))
     app.add_routes(with_middleware(native.routes(), [ErrorFormat("native"), *consumers, consumer_auth]))
-    app.add_routes(protocol_routes(PROTOCOLS, ChatService(dispatcher), bodies, protocol_middleware))
+    app.add_routes(protocol_routes(PROTOCOLS, chats, bodies, protocol_middleware))
     app.add_routes(with_middleware(api_docs.routes(), [*consumers, consumer_auth]))
     app.add_routes(with_middleware(api_docs.public_routes(), [not_admin_listener]))
     app.add_routes(with_middleware(admin.routes(), operators))
@@ -145,6 +146,12 @@ def create_app(config: Config | None = None, *, observer: Observer | None = None
     app.on_shutdown.append(end_event_streams)
     app.cleanup_ctx.append(run)
     return app
+
+
+def _make_chat_service(dispatcher: Dispatcher) -> ChatService:
+    from handler_host.protocols.chat_service import ChatService  # an idle host does not need it
+
+    return ChatService(dispatcher)
 
 
 def _tracing(config: Config) -> TracingMiddleware | None:

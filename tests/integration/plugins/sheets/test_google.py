@@ -85,7 +85,7 @@ def events(rows: list[dict[str, Any]]) -> list[str]:
 
 
 class TestRowsThatPeopleChange:
-    """The log goes on below its last row with a key, and ``log.tail`` gives the newest rows, whatever people do."""
+    """The log continues below its last row with a key, and ``log.tail`` gives the newest rows, whatever people do."""
 
     @pytest.mark.parametrize(
         "change", ["clear", "clear the last", "delete", "delete the last", "insert", "sort", "note"]

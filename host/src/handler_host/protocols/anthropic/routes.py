@@ -12,7 +12,6 @@ import time
 from typing import TYPE_CHECKING
 
 from aiohttp import web
-from multidict import istr
 
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
@@ -23,7 +22,6 @@ from handler_host.protocols.anthropic import native
 from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.native_calls import NativeCalls
-from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -119,11 +117,6 @@ class MessageStream:
         return [event(error_body(error, request_id), "error")]
 
 
-ANTHROPIC = Protocol(
-    name="anthropic",
-    routes=lambda chats, bodies: AnthropicRoutes(chats, bodies).routes(),
-    error_body=error_body,
-    request_id_header=istr("request-id"),
-    key_headers=("x-api-key",),
-    marker_header="anthropic-version",
-)
+def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:
+    """Return the routes that the protocol declares."""
+    return AnthropicRoutes(chats, bodies).routes()

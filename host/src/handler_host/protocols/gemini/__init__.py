@@ -1,1 +1,36 @@
 """Gemini's generateContent."""
+
+from __future__ import annotations
+
+from handler_host.plugin.errors import HostError
+from handler_host.protocols.protocol import ClientProtocol
+
+VERSIONS = ("v1beta", "v1")
+"""Both versions of the API: google-genai uses ``v1`` by default."""
+_METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")
+
+
+def error_body(error: HostError, request_id: str) -> bytes:
+    """Return the JSON of an error in Google's format."""
+    from handler_host.protocols.gemini.responses import error_body as encode_error
+
+    return encode_error(error, request_id)
+
+
+GEMINI = ClientProtocol(
+    name="gemini",
+    paths=(
+        *(
+            ("POST", f"/{version}/models/{{model:.+}}:{method}")
+            for version in VERSIONS
+            for method in (*_METHODS, "{method:[A-Za-z]+}")
+        ),
+        *(("GET", f"/{version}/models") for version in VERSIONS),
+        *(("GET", f"/{version}/models/{{model:.+}}") for version in VERSIONS),
+    ),
+    module="handler_host.protocols.gemini.routes",
+    error_body=error_body,
+    key_headers=("x-goog-api-key",),
+    key_parameter="key",
+    marker_header="x-goog-api-client",
+)

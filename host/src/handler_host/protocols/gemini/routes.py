@@ -20,8 +20,8 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import COUNT_TOKENS, ChatService, ListedModel
+from handler_host.protocols.gemini import VERSIONS, error_body
 from handler_host.protocols.native_calls import NativeCalls
-from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -30,20 +30,11 @@ if TYPE_CHECKING:
     from handler_host.protocols.gemini.responses import ChunkEncoder, Model
     from handler_host.protocols.translated_request import TranslatedRequest
 
-VERSIONS = ("v1beta", "v1")
-"""Both versions of the API: google-genai uses ``v1`` by default."""
 GENERATE = ["generateContent", "streamGenerateContent"]
 COUNT = "countTokens"
 METHODS = [*GENERATE, COUNT]
 
 _encode = msgspec.json.encode
-
-
-def error_body(error: HostError, request_id: str) -> bytes:
-    """Return the JSON of an error in Google's format."""
-    from handler_host.protocols.gemini.responses import error_body as encode_error
-
-    return encode_error(error, request_id)
 
 
 class GeminiRoutes:
@@ -239,11 +230,6 @@ class JsonArray(SseResponse):
         return self
 
 
-GEMINI = Protocol(
-    name="gemini",
-    routes=lambda chats, bodies: GeminiRoutes(chats, bodies).routes(),
-    error_body=error_body,
-    key_headers=("x-goog-api-key",),
-    key_parameter="key",
-    marker_header="x-goog-api-client",
-)
+def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:
+    """Return the routes that the protocol declares."""
+    return GeminiRoutes(chats, bodies).routes()

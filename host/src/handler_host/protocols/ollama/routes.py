@@ -19,7 +19,7 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import SseResponse
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
-from handler_host.protocols.protocol import Protocol
+from handler_host.protocols.ollama import error_body
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -30,12 +30,6 @@ API_VERSION = "0.13.0"
 """Version of Ollama whose API the routes follow; clients require a minimum."""
 
 _encode = msgspec.json.encode
-
-
-def error_body(error: HostError, request_id: str) -> bytes:
-    """Return the JSON of an error in Ollama's format, with the host's code and the request ID beside it."""
-    content = {"error": error.message, "code": error.code, "request_id": request_id}
-    return _encode(content if error.param is None else {**content, "param": error.param})
 
 
 class OllamaRoutes:
@@ -149,6 +143,6 @@ class JsonLines(SseResponse):
     """White space before the next line; some clients fail on an empty line."""
 
 
-OLLAMA = Protocol(
-    name="ollama", routes=lambda chats, bodies: OllamaRoutes(chats, bodies).routes(), error_body=error_body
-)
+def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:
+    """Return the routes that the protocol declares."""
+    return OllamaRoutes(chats, bodies).routes()

@@ -22,7 +22,6 @@ from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.native_calls import NativeCalls
 from handler_host.protocols.openai import native
-from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -139,4 +138,6 @@ class ChunkStream:
         return [DATA + error_body(error, request_id)]
 
 
-OPENAI = Protocol(name="openai", routes=lambda chats, bodies: OpenAIRoutes(chats, bodies).routes())
+def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:
+    """Return the routes that the protocol declares."""
+    return OpenAIRoutes(chats, bodies).routes()

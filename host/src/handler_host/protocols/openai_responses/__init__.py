@@ -1,1 +1,11 @@
 """OpenAI's Responses API, for what maps onto a chat."""
+
+from __future__ import annotations
+
+from handler_host.protocols.protocol import ClientProtocol
+
+OPENAI_RESPONSES = ClientProtocol(
+    name="openai_responses",
+    paths=(("POST", "/v1/responses"),),
+    module="handler_host.protocols.openai_responses.routes",
+)

@@ -17,7 +17,6 @@ from handler_host.plugin.errors import HostError
 from handler_host.protocols.chat_service import ChatService
 from handler_host.protocols.native_calls import NativeCalls
 from handler_host.protocols.openai_responses import native
-from handler_host.protocols.protocol import Protocol
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -91,6 +90,6 @@ def _encoded(events: list[Event]) -> list[bytes]:
     return [event(_encode(data), name) for name, data in events]
 
 
-OPENAI_RESPONSES = Protocol(
-    name="openai_responses", routes=lambda chats, bodies: ResponsesRoutes(chats, bodies).routes()
-)
+def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:
+    """Return the routes that the protocol declares."""
+    return ResponsesRoutes(chats, bodies).routes()
