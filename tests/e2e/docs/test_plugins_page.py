@@ -13,7 +13,7 @@ from gpt_a import GptA
 from handler_host import chat
 from handler_host.catalog import settings
 from handler_host.chat import ChatChunk, ChatRequest, Content, FinishReason, Message, ResponsePart
-from handler_host.plugin.errors import ConfigError, HostError, InvalidInput, UpstreamError
+from handler_host.plugin.errors import ConfigError, ContextLengthExceeded, HostError, InvalidInput, UpstreamError
 from tests.e2e.docs.reading import ROOT
 
 PAGE = (ROOT / "docs/reference/plugins.md").read_text()
@@ -28,7 +28,7 @@ def table(text: str, head: str) -> list[list[str]]:
 
 def shown(annotation: object) -> str:
     text = annotation if isinstance(annotation, str) else repr(annotation)
-    return re.sub(r"handler_host\.chat\.types\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
+    return re.sub(r"handler_host\.chat\.(types|parts)\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
 
 
 def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
@@ -36,9 +36,12 @@ def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
     found = {}
     for field in msgspec.structs.fields(kind):
         told = shown(kind.__annotations__[field.name])
-        optional = field.default is msgspec.NODEFAULT or field.default is None
-        assert field.default is not None or "None" in told
-        found[field.name] = told if optional else told + " = " + repr(field.default).replace("'", '"')
+        default = field.default
+        if field.default_factory is not msgspec.NODEFAULT:
+            default = field.default_factory()
+        optional = default is msgspec.NODEFAULT or default is None
+        assert default is not None or "None" in told
+        found[field.name] = told if optional else told + " = " + repr(default).replace("'", '"')
     return found
 
 
@@ -75,11 +78,12 @@ def test_what_the_short_names_stand_for_is_documented() -> None:
 
 def test_the_errors_for_authors_are_documented_with_status_code_and_arguments() -> None:
     documented = {name.strip("`"): (int(status), code.strip("`")) for name, status, code, _ in table(PAGE, "error")}
-    kinds: list[type[HostError]] = [InvalidInput, ConfigError, UpstreamError, *UpstreamError.__subclasses__()]
+    kinds: list[type[HostError]] = [InvalidInput, ContextLengthExceeded, ConfigError, UpstreamError]
+    kinds += UpstreamError.__subclasses__()
     assert documented == {kind.__name__: (kind.status, kind.code) for kind in kinds}
     arguments = inspect.signature(HostError.__init__, eval_str=False).parameters
-    assert list(arguments) == ["self", "message", "retry_after", "param", "details"]
-    assert "`(message, *, retry_after=None, param=None, details=None)`" in PAGE
+    assert list(arguments) == ["self", "message", "retry_after", "param", "details", "cause"]
+    assert "`(message, *, retry_after=None, param=None, details=None, cause=None)`" in PAGE
     assert all(kind.__init__ is HostError.__init__ for kind in kinds)
 
 

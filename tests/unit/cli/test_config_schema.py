@@ -45,6 +45,7 @@ OTHERS: list[Any] = [True, False, 0, 1, -1, 3.5, 10**6, 2**60, [], ["x"], [1], [
 KEYS = [(section, key) for section, owner in SECTIONS.items() for key in owner.__struct_fields__]
 CHECKED_FURTHER = {
     ("auth", "api_keys"),  # must be hashes
+    ("server", "listen"),  # must be addresses
     ("workers", "hang_after"),  # depends on heartbeat_interval
     ("workers", "heartbeat_interval"),
 }

@@ -52,4 +52,5 @@ class RateLimiter:
         while remaining >= limit:  # the limit was lowered: more than one entry must expire
             index += 1
             remaining -= seconds[index].count
-        return seconds[index].last + MINUTE_S - at
+        # Two roundings can add up to more than a minute by the last bit.
+        return min(seconds[index].last + MINUTE_S - at, MINUTE_S)

@@ -199,7 +199,7 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     output_lines_per_second: Count = 200
     """Lines per second of a worker's output to log; lines beyond are counted."""
     confine: Literal["auto", "off", "strict"] = "auto"
-    """Whether the kernel keeps workers from the memory, environment and signals of other processes.
+    """Whether the kernel keeps workers from other processes: memory, environment, signals.
 
     `auto`: as far as it can; `strict`: handlers do not start where it cannot (Linux before 6.12); `off`: for plugins
     that must signal other processes ([what it covers](../explanation/security.md)).
