@@ -212,6 +212,34 @@ def test_an_error_comes_back(host: HostUnderTest, provider: Provider, operation:
         assert headers["retry-after"] == "9"
 
 
+PAGE = b"<html><head><title>Bad gateway</title><style>p {}</style></head><body><p>nginx</p></body></html>"
+
+
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        ("text/html", PAGE, "Bad gateway"),
+        ("application/json", b'{"detail": "the engine is starting"}', "the engine is starting"),
+        ("text/plain", b"no healthy upstream", "no healthy upstream"),
+        ("text/plain", b"", "no words in the response"),
+    ],
+)
+@pytest.mark.parametrize("operation", ["openai.chat", "anthropic.messages", "gemini.generate_content"])
+def test_the_words_of_an_error_of_another_shape_are_reported(
+    host: HostUnderTest, provider: Provider, operation: str, content_type: str, body: bytes, words: str
+) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script((body,), 503, {"content-type": content_type})
+    streamed = {} if pair.stream_path else {"stream": True}
+    calls: tuple[tuple[str, dict[str, Any]], ...] = ((pair.path, {}), (pair.stream_path or pair.path, streamed))
+    for path, fields in calls:
+        status, headers, data = post(host.url, path, json.dumps({**pair.body, **fields}).encode(), {})
+        assert (status, headers["content-type"].partition(";")[0]) == (503, "application/json")
+        assert json.loads(data)["error"]["message"].endswith(
+            f"the provider is overloaded (503, {content_type}): {words}"
+        )
+
+
 @pytest.mark.parametrize("operation", PAIRS)
 def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
     host: HostUnderTest, provider: Provider, operation: str

@@ -11,7 +11,7 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.plugin.errors import UpstreamAuth, UpstreamError
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, Method, OperationMark
-from handler_host.plugin.provider_errors import from_status, parse_retry_after
+from handler_host.plugin.provider_errors import error_from_response, from_status, parse_retry_after
 
 NATIVE_OPERATIONS = {
     "openai.chat": "POST /v1/chat/completions",
@@ -114,24 +114,28 @@ async def relay_httpx(response: Any) -> AsyncIterator[NativeResponse | bytes]:
 def provider_refusal(response: NativeResponse) -> UpstreamError:
     """Return the error for a provider's response with an error status.
 
-    If no retry and no fallback helps, the client gets the response as it came. A body that is not JSON is left out,
-    because it may be a proxy's page. So is the response to a wrong key: it is the handler's key, not the client's, and
-    some providers repeat a part of it.
+    If no retry and no fallback helps, the client gets the response as it came, unless its body is not an error of the
+    protocol, such as a proxy's page: then the host's error repeats the provider's words. The response to a wrong key is
+    left out, too: it is the handler's key, not the client's, and some providers repeat a part of it.
     """
     error = _error_object(response.body)
+    if not error:
+        return error_from_response(response.status, response.headers, response.body)
     details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
     if any(detail.get("reason") == _BAD_KEY for detail in details):
         return UpstreamAuth(f"the provider refused the handler's key ({response.status}); check the handler's secret")
     message, code, param = (error.get(key) for key in ("message", "code", "param"))
-    content_type = response.headers.get("content-type")
-    host_error = from_status(
-        response.status,
-        message if isinstance(message, str) else f"the response is not an error of its protocol ({content_type})",
-        retry_after=parse_retry_after(response.headers),
-        param=param if isinstance(param, str) else None,
-        code=code if isinstance(code, str) else None,
-    )
-    if error and response.status != 401 and len(response.body) <= MAX_ERROR_BYTES:
+    if isinstance(message, str):
+        host_error = from_status(
+            response.status,
+            message,
+            retry_after=parse_retry_after(response.headers),
+            param=param if isinstance(param, str) else None,
+            code=code if isinstance(code, str) else None,
+        )
+    else:
+        host_error = error_from_response(response.status, response.headers, response.body)
+    if response.status != 401 and len(response.body) <= MAX_ERROR_BYTES:
         host_error.response = response
     return host_error
 
