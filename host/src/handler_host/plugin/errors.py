@@ -7,10 +7,12 @@ never reach a client.
 
 from __future__ import annotations
 
-from typing import ClassVar, Self
+from typing import TYPE_CHECKING, ClassVar, Self
 
 from handler_host._internal.units import bound_seconds
-from handler_host.plugin.native_response import NativeResponse
+
+if TYPE_CHECKING:
+    from handler_host.plugin.native_response import NativeResponse  # tools import errors without msgspec
 
 
 class HostError(Exception):
