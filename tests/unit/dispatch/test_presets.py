@@ -49,6 +49,23 @@ def test_chat() -> None:
     assert msgspec.convert(body, ChatRequest).temperature == 0.2
 
 
+@pytest.mark.parametrize(
+    ("operation", "flaw"),
+    [
+        ("gemini.generate_content", {"systemInstruction": "text"}),
+        ("gemini.generate_content", {"generationConfig": [1]}),
+        ("gemini.generate_content", {"tools": 3}),
+        ("openai.chat", {"tools": [{"function": "read"}]}),
+        ("chat", {"tools": [{"function": {"name": ["read"]}}]}),
+        ("anthropic.messages", {"tools": [{"name": {}}]}),
+    ],
+)
+def test_fields_of_a_wrong_type_are_left_for_the_handler_to_report(operation: str, flaw: dict[str, Any]) -> None:
+    ((key, value),) = flaw.items()
+    kept = applied(operation, flaw)[key]
+    assert kept[: len(value)] == value if isinstance(value, list) else kept == value
+
+
 def test_the_clients_values_win_and_its_system_prompt_follows() -> None:
     own = {
         "messages": [{"role": "system", "content": "Be kind."}, USER],

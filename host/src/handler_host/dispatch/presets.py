@@ -106,7 +106,7 @@ def _apply_to_chat_prompt(preset: Preset, body: Body) -> None:
             messages[0]["content"] = _prepend(preset.system, messages[0].get("content"))
         else:
             messages.insert(0, {"role": "system", "content": preset.system})
-    _add_tools(preset, body, _function_tool, lambda tool: (tool.get("function") or {}).get("name"))
+    _add_tools(preset, body, _function_tool, _function_name)
 
 
 def _apply_to_openai_chat(preset: Preset, body: Body) -> None:
@@ -145,12 +145,24 @@ def _apply_to_messages_prompt(preset: Preset, body: Body) -> None:
 def _apply_to_gemini(preset: Preset, body: Body) -> None:
     if preset.system is not None:
         key = "system_instruction" if "system_instruction" in body else "systemInstruction"
-        instruction = body.get(key)
-        parts = instruction.get("parts") if isinstance(instruction, dict) else None
-        parts = parts if isinstance(parts, list) else [parts] if parts else []
-        body[key] = {**(instruction or {}), "parts": [{"text": preset.system}, *parts]}
+        instruction = body.get(key) or {}
+        if isinstance(instruction, dict):  # else the provider reports the error
+            parts = instruction.get("parts")
+            parts = parts if isinstance(parts, list) else [parts] if parts else []
+            body[key] = {**instruction, "parts": [{"text": preset.system}, *parts]}
     key = "generation_config" if "generation_config" in body else "generationConfig"
     sampling = body.get(key) or {}
+    if isinstance(sampling, dict):
+        _add_gemini_sampling(preset, sampling)
+        if sampling:
+            body[key] = sampling
+    own = body.get("tools") or []
+    if preset.tools and isinstance(own, list):
+        declarations = [_named(tool, "parameters") for tool in preset.tools]
+        body["tools"] = [{"functionDeclarations": declarations}, *own]
+
+
+def _add_gemini_sampling(preset: Preset, sampling: Body) -> None:
     for camel, snake, value in (
         ("temperature", "temperature", preset.temperature),
         ("topP", "top_p", preset.top_p),
@@ -160,11 +172,6 @@ def _apply_to_gemini(preset: Preset, body: Body) -> None:
     ):
         if sampling.get(snake) is None:
             _default(sampling, camel, value)
-    if sampling:
-        body[key] = sampling
-    if preset.tools:
-        declarations = [_named(tool, "parameters") for tool in preset.tools]
-        body["tools"] = [{"functionDeclarations": declarations}, *(body.get("tools") or [])]
 
 
 _APPLY: dict[str, Apply] = {
@@ -197,17 +204,22 @@ def _default(body: Body, key: str, value: object) -> None:
 
 
 def _add_tools(
-    preset: Preset, body: Body, make: Callable[[PresetTool], Body], name_of: Callable[[Body], str | None]
+    preset: Preset, body: Body, make: Callable[[PresetTool], Body], name_of: Callable[[Body], object]
 ) -> None:
     own = body.get("tools") or []
     if not preset.tools or not isinstance(own, list):
         return
-    names = {name_of(tool) for tool in own if isinstance(tool, dict)}
+    names = [name_of(tool) for tool in own if isinstance(tool, dict)]  # a client may send names of any type
     body["tools"] = own + [make(tool) for tool in preset.tools if tool.name not in names]
 
 
-def _name_of(tool: Body) -> str | None:
+def _name_of(tool: Body) -> object:
     return tool.get("name")
+
+
+def _function_name(tool: Body) -> object:
+    function = tool.get("function")
+    return function.get("name") if isinstance(function, dict) else None
 
 
 def _function_tool(tool: PresetTool) -> Body:
