@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import hmac
 import sys
 from collections import Counter
@@ -47,6 +48,27 @@ class TestFind:
         assert consumer.name == "key-1000"
         assert calls[hmac.compare_digest.__name__] <= 1
         assert calls.total() < 10
+
+
+class TestIsActive:
+    def test_the_key_before_a_rotation_ends_at_its_own_time(self, tmp_path: Path) -> None:
+        file = tmp_path / "consumers.toml"
+        now = datetime.datetime.now(datetime.UTC)
+
+        def rotated(old_expires: datetime.datetime) -> Consumers:
+            file.write_text(
+                f'[consumers.ci]\nhash = "{hash_key("new")}"\n'
+                f'old_hash = "{hash_key("old")}"\nold_expires = {old_expires.isoformat()}\n'
+            )
+            return Consumers(AuthConfig(consumers_file=file))
+
+        before = rotated(now + datetime.timedelta(hours=1))
+        old, new = before.find("old"), before.find("new")
+        assert old is not None
+        assert new is not None
+        assert (before.is_active(old), before.is_active(new)) == (True, True)
+        after = rotated(now - datetime.timedelta(hours=1))
+        assert (after.is_active(old), after.is_active(new)) == (False, True)
 
 
 class TestIsOpen:

@@ -55,7 +55,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
         yield self.hash, self
         if self.old_hash is not None:
             ends = [end for end in (self.expires, self.old_expires) if end is not None]
-            yield self.old_hash, msgspec.structs.replace(self, expires=min(ends, default=None))
+            yield self.old_hash, msgspec.structs.replace(self, hash=self.old_hash, expires=min(ends, default=None))
 
 
 def parse_consumers(text: str, where: str) -> dict[str, Entry]:
