@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 from handler_host._internal.log import register_secrets
 from handler_host.plugin.errors import QueueFull, UpstreamError
@@ -73,6 +74,27 @@ def test_long_quotations_are_left_out_also_where_the_request_is_unknown_or_long(
     )
     assert without_echo("messages[0].role: invalid value 'usr'", b"") == "messages[0].role: invalid value 'usr'"
     assert without_echo("invalid value 'usr'", b"x" * 300_000) == "invalid value '<3 characters>'"
+
+
+def test_a_long_message_costs_no_more_than_its_start() -> None:
+    body = bytes(range(32, 127)) * 2600
+    counted = 0
+
+    class Body(bytes):
+        def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+            return Text(super().decode(encoding, errors))
+
+    class Text(str):
+        __slots__ = ()
+
+        def find(self, *arguments: Any) -> int:
+            nonlocal counted
+            counted += 1
+            return super().find(*arguments)
+
+    message = without_echo("é" * 1_000_000, Body(body))
+    assert message == "é" * 600
+    assert counted == 50
 
 
 def test_secrets_are_masked_in_message_and_cause() -> None:

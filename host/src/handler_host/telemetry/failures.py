@@ -27,6 +27,8 @@ ECHO = 24
 """Characters of a message that count as a copy if the request has them, too."""
 MAX_BODY = 256 * 1024
 """Longest request, in bytes, that is searched for copies; of longer ones no quoted text stays."""
+MAX_SEARCHED = 16 * 1024
+"""Characters of a message that are looked at: to compare a megabyte would keep the loop busy for 20 s."""
 
 _QUOTED = re.compile(rf"""(["'`])((?:(?!\1).){{{MAX_QUOTE + 1},}})\1""", re.DOTALL)
 _ANY_QUOTED = re.compile(r"""(["'`])((?:(?!\1).)+)\1""", re.DOTALL)
@@ -112,20 +114,21 @@ class _Entry(NamedTuple):
 
 def describe_failure(error: HostError, handler: str | None = None, body: bytes = b"") -> FailureText:
     """Return the reason of a failure without secrets, and without longer parts of the request ``body``."""
-    message = without_echo(mask_secrets(str(error.message)), body)[:MAX_TEXT]
+    message = without_echo(mask_secrets(str(error.message)), body)
     cause = None if error.cause is None else mask_secrets(error.cause)[:MAX_TEXT]
     return FailureText(error.code, error.status, message, cause, handler)
 
 
 def without_echo(message: str, body: bytes) -> str:
-    """Return a message without long quotations, and without passages that the request has as well."""
+    """Return the start of a message without long quotations, and without passages that the request has as well."""
     quoted = _QUOTED if len(body) <= MAX_BODY else _ANY_QUOTED
     message = quoted.sub(lambda match: f"{match[1]}<{len(match[2])} characters>{match[1]}", message)
     if not body or len(body) > MAX_BODY:
-        return message
+        return message[:MAX_TEXT]
+    message = message[:MAX_SEARCHED]
     text = body.decode(errors="replace")
     position = 0
-    while position + ECHO <= len(message):
+    while position < MAX_TEXT and position + ECHO <= len(message):
         start = text.find(message[position : position + ECHO])
         if start < 0:
             position += ECHO // 2
@@ -139,4 +142,4 @@ def without_echo(message: str, body: bytes) -> str:
         mark = f"<{last - first} characters of the request>"
         message = message[:first] + mark + message[last:]
         position = first + len(mark)
-    return message
+    return message[:MAX_TEXT]
