@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.integration.http.serving import Host, running
@@ -55,7 +56,13 @@ class Handler(ChatHandler):
                          b'", "usage": {"prompt_tokens": 5, "completion_tokens": 2}}'):
                 yield byte
             return
+        if how == "cut":
+            yield NativeResponse(200, HEADERS)
+            yield b"[1, "
+            raise UpstreamError("the connection broke")
         yield NativeResponse(200, {**HEADERS, "content-type": "text/event-stream; charset=utf-8"})
+        if how == "text":
+            yield "data: {}"
         if how == "wait":
             yield b": waiting\\n\\n"
             try:
@@ -186,6 +193,28 @@ async def test_an_error_in_a_stream_ends_it_with_an_event(tmp_path: Path) -> Non
         *events, last = data.decode().removesuffix("\n\n").split("\n\n")
         assert (status, len(events)) == (200, 1)
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_error"
+
+
+async def test_a_response_that_breaks_off_is_not_logged_as_a_disconnect_of_the_client(tmp_path: Path) -> None:
+    async with hosted(tmp_path) as host:
+        with pytest.raises(aiohttp.ClientError):
+            await complete(host, body("speaker", "cut", stream=True))
+        (failure,) = host.supervisor.telemetry.failures.last(1)
+        assert json.loads(bytes(failure))["code"] == "upstream_error"
+
+
+async def test_an_item_that_is_not_bytes_fails_its_own_call_only(tmp_path: Path) -> None:
+    async with hosted(tmp_path, {"speaker": {"left": str(tmp_path / "left")}}) as host:
+        waiting = await host.session.post(
+            f"{host.url}/v1/chat/completions",
+            data=body("speaker", "wait", stream=True),
+            headers={"Content-Type": "application/json"},
+        )
+        assert await within(waiting.content.readuntil(b"\n\n")) == b": waiting\n\n"
+        _, _, data = await complete(host, body("speaker", "text", stream=True))
+        assert json.loads(data.removeprefix(b"data: "))["error"]["code"] == "handler_error"
+        assert host.supervisor.status("speaker").in_flight == 1
+        waiting.close()
 
 
 async def test_a_client_that_disconnects_ends_the_call(tmp_path: Path) -> None:

@@ -91,6 +91,7 @@ async def relay_bytes(
                 if not chunks:
                     break
         except HostError as error:
+            context.fail(error)  # else the log would have it as the client's disconnect
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError(f"the response was cut off: {error.code}") from None

@@ -44,6 +44,13 @@ def checked_start(item: object, place: str) -> NativeResponse:
     return item
 
 
+def check_part(item: object, place: str) -> None:
+    """Raise ``TypeError`` unless ``item`` is bytes: a frame with another type would end all calls of the worker."""
+    if not isinstance(item, bytes | bytearray | memoryview):
+        where = in_brackets(place)
+        raise TypeError(f"the operation{where} yielded {reprlib.repr(item)} after its NativeResponse; yield bytes")
+
+
 def encode_start(start: NativeResponse, request: NativeRequest, body: bytes = b"") -> bytes:
     """Return the message for the start of a response, and its body if it is there already."""
     headers = {str(name).lower(): str(value) for name, value in start.headers.items()}

@@ -33,7 +33,7 @@ from handler_host.plugin.trace import traceparent
 from handler_host.workers.runtime.handler_calls import current
 from handler_host.workers.runtime.loading import Handler, Operation, load_error, plugin_traceback
 from handler_host.workers.runtime.log_bridge import request_id
-from handler_host.workers.runtime.native_calls import checked_start, encode_start, native_request
+from handler_host.workers.runtime.native_calls import check_part, checked_start, encode_start, native_request
 
 FRAME_OVERHEAD = 64
 """Bytes of a Chunk frame besides its data, at most."""
@@ -210,7 +210,9 @@ class OperationRunner:
                     start = checked_start(item, operation.place)
                     if frame.streamed:
                         await self._send_chunk(frame, call, encode_start(start, request))
-                elif not frame.streamed:
+                    continue
+                check_part(item, operation.place)
+                if not frame.streamed:
                     body.append(item)
                 else:
                     for position in range(0, len(item), frames.FRAGMENT):
