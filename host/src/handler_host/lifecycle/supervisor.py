@@ -61,9 +61,9 @@ class Supervisor:
     ) -> None:
         self.config = config
         self.draining = False
+        """Whether new work is refused."""
         self.stopping_soon = False
         """Whether the host is not ready any more, but still serves: load balancers have not noticed yet."""
-        """Whether new work is refused."""
         self.verified: VerifyReport | None = None
         """The check of this deploy (``handler_host.lifecycle.verification``); None if it does not run."""
         self.telemetry = TelemetryHub(observer)
