@@ -161,7 +161,7 @@ class TestActions:
     def test_unload_of_a_busy_handler(self, page: Page, host: Host) -> None:
         sign_in(page, host)
         page.locator("#try-handler").select_option("light")
-        page.get_by_label("Request").fill('{"messages": [{"role": "user", "content": "one WAIT"}]}')
+        page.get_by_label("Request", exact=True).fill('{"messages": [{"role": "user", "content": "one WAIT"}]}')
         button(page, "Send").click()
         expect(page.locator("#try-response")).to_have_text("one ")
         expect(state(page, "light")).to_have_text("active")
@@ -221,19 +221,19 @@ class TestTryIt:
         sign_in(page, host)
         page.locator("#try-handler").select_option("heavy")
         request = {"messages": [{"role": "user", "content": "one two three"}]}
-        page.get_by_label("Request").fill(json.dumps(request))
+        page.get_by_label("Request", exact=True).fill(json.dumps(request))
         button(page, "Send").click()
         expect(page.locator("#try-response")).to_have_text("one two three ")
         expect(page.locator("#try-timing")).to_have_text(
             re.compile(r"200 · queue [\d.]+ ms · activate [1-9][\d.]* ms · handler [\d.]+ ms")
         )
         request["messages"][0]["content"] = "one BOOM"
-        page.get_by_label("Request").fill(json.dumps(request))
-        page.get_by_label("Request").press("Control+Enter")
+        page.get_by_label("Request", exact=True).fill(json.dumps(request))
+        page.get_by_label("Request", exact=True).press("Control+Enter")
         expect(page.locator("#try-response[data-state=failed]")).to_contain_text("handler_error")
         assert "a secret detail" not in page.content()
         page.get_by_label("stream").uncheck()
-        page.get_by_label("Request").fill("{")
+        page.get_by_label("Request", exact=True).fill("{")
         button(page, "Send").click()
         expect(page.locator("#try-response[data-state=failed]")).to_contain_text("invalid_input")
 
@@ -264,7 +264,7 @@ class TestAccessibility:
         for handler in ("heavy", "light"):
             controls = page.locator(f"tr[data-handler={handler}] .actions").locator("button, select")
             boxes = [box for box in (control.bounding_box() for control in controls.all()) if box is not None]
-            assert len(boxes) == 5
+            assert len(boxes) == 6
             # On one line: the lowest starts above the bottom of the highest.
             assert max(box["y"] for box in boxes) < min(box["y"] + box["height"] for box in boxes)
 
