@@ -100,7 +100,7 @@ def events(text: str) -> list[tuple[str, Any]]:
     """Return the events of a stream, each with its name and its data, decoded if they are JSON."""
     found: list[tuple[str, Any]] = []
     for block in text.split("\n\n"):
-        fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
+        fields = dict(line.split(": ", 1) for line in block.splitlines() if line.startswith(("event: ", "data: ")))
         if "data" in fields:
             data = fields["data"]
             found.append((fields.get("event", "message"), data if data == "[DONE]" else json.loads(data)))

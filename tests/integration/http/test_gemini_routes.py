@@ -73,13 +73,14 @@ async def test_an_error_in_an_array_is_an_element_and_the_array_stays_open(tmp_p
         assert texts([first]) == ["one "]
         assert (error["error"]["status"], "secret" in text) == ("INTERNAL", False)
         async with host.ask("POST", f"{BASE}:streamGenerateContent?alt=sse", data=said("one BOOM")) as response:
-            *_, (_, error) = events(await response.text())
+            parts = [data async for data, ends in response.content.iter_chunks() if ends]
+        *_, bare, event = parts
+        (error,) = [data for _, data in events(event.decode())]
         assert error["error"]["details"][0]["reason"] == "HANDLER_ERROR"
+        assert json.loads(bare) == error  # the form of Google, which some of its SDKs find only in a chunk of its own
 
 
-async def test_a_silence_in_an_array_is_broken_by_what_json_allows(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_silence_is_broken_by_white_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While a handler is silent, white space keeps the connection alive, but only after the start of the array."""
     monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.02)
     monkeypatch.setattr(sse, "MIN_CHECK_INTERVAL_S", 0.01)
@@ -94,8 +95,12 @@ class Handler(ChatHandler):
 """
     install_plugin(tmp_path, "mute", source)
     path = "/v1beta/models/mute:streamGenerateContent"
-    async with running(tmp_path) as host, host.ask("POST", path, data=said("Hi")) as response:
-        assert await within(response.content.readexactly(4)) == b"[\n\n\n"
+    async with running(tmp_path) as host:
+        async with host.ask("POST", path, data=said("Hi")) as response:
+            assert await within(response.content.readexactly(4)) == b"[\n\n\n"
+        async with host.ask("POST", f"{path}?alt=sse", data=said("Hi")) as response:
+            # Google's SDKs fail at a comment of server-sent events.
+            assert await within(response.content.readexactly(3)) == b"\n\n\n"
 
 
 @pytest.mark.parametrize(

@@ -276,7 +276,8 @@ class ChatService:
                         events = encoder.failed(
                             context.fail(to_host_error(error, context.request_id)), context.request_id
                         )
-                        await response.send_events(events)
+                        for event in events:  # each in a chunk of its own, as clients of Gemini need it
+                            await response.send_events([event])
                     finally:
                         if usage is not None:
                             self._count_tokens(context, usage)

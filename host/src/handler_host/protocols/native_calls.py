@@ -162,11 +162,13 @@ class NativeCalls:
             return await relay_bytes(call.http_request, context, stream, head, headers)
         model = ModelName(call.operation.event_model, head.model, shown)
 
-        def failed(error: Exception) -> bytes:
+        def failed(error: Exception) -> list[bytes]:
             host_error = context.fail(to_host_error(error, context.request_id))
             return call.operation.stream_error(host_error, context.request_id)
 
-        response, tokens = await relay_events(call.http_request, context, stream, head, headers, model, failed)
+        response, tokens = await relay_events(
+            call.http_request, context, stream, head, headers, model, failed, call.operation.keep_alive
+        )
         self._count(context, request, tokens)
         return response
 

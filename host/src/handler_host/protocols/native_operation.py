@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from handler_host.channel.native_messages import Span
+from handler_host.http.sse import KEEP_ALIVE
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.json_fields import Value
 
-StreamError = Callable[[HostError, str], bytes]
-"""Returns the event, with its blank line, for an error after the status; the second argument is the request ID."""
+StreamError = Callable[[HostError, str], list[bytes]]
+"""Returns the events, with their blank lines, for an error after the status; the second argument is the request ID."""
 
 COMMON_RESPONSE_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
 """Response headers that every protocol passes on."""
@@ -31,6 +32,8 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
     name: str
     """As handlers declare it, such as ``openai.chat``."""
     stream_error: StreamError
+    keep_alive: bytes = KEEP_ALIVE
+    """Comment that breaks a long silence of an event stream."""
     request_headers: tuple[str, ...] = ()
     """Headers of features, in lower case, that go along to the provider."""
     model_spans: Callable[[bytes, Mapping[str, Value]], list[Span]] = top_model

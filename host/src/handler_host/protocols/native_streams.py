@@ -9,7 +9,7 @@ from aiohttp import hdrs, web
 from handler_host.channel.native_messages import ResponseHead
 from handler_host.dispatch.dispatcher import ResponseStream
 from handler_host.http.request_context import RequestContext
-from handler_host.http.sse import SseResponse
+from handler_host.http.sse import KEEP_ALIVE, SseResponse
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_events import EventRelay, ModelName
 
@@ -26,8 +26,10 @@ class NativeStream(SseResponse):
         head: ResponseHead,
         headers: Mapping[str, str],
         relay: EventRelay | None,
+        comment: bytes = KEEP_ALIVE,
     ) -> None:
         super().__init__(request, context)
+        self.comment = comment
         self.content_type = headers.get(hdrs.CONTENT_TYPE, "application/octet-stream")
         self.response.headers.update(headers)
         self.response.set_status(head.status)
@@ -50,14 +52,15 @@ async def relay_events(
     head: ResponseHead,
     headers: Mapping[str, str],
     model: ModelName,
-    failed: Callable[[Exception], bytes],
+    failed: Callable[[Exception], list[bytes]],
+    keep_alive: bytes,
 ) -> tuple[web.StreamResponse, Mapping[str, int]]:
     """Write the events behind the head of ``stream``; return the response, and the tokens by kind.
 
-    ``failed`` returns the event for an error after the status was sent.
+    ``failed`` returns the events for an error after the status was sent; ``keep_alive`` is the comment for a silence.
     """
     relay = EventRelay(model)
-    async with NativeStream(request, context, head, headers, relay) as response:
+    async with NativeStream(request, context, head, headers, relay, keep_alive) as response:
         try:
             chunks = stream.chunks[1:]
             while True:
@@ -70,7 +73,9 @@ async def relay_events(
         except ConnectionError:
             raise  # the client has gone
         except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-            await response.write(relay.drop_incomplete() + failed(error))
+            await response.write(relay.drop_incomplete())
+            for event in failed(error):
+                await response.write(event)
     return response.response, relay.tokens
 
 

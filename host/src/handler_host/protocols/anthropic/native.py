@@ -10,8 +10,8 @@ REQUEST_HEADERS = ("anthropic-beta", "anthropic-version")
 RESPONSE_HEADERS = ("anthropic-ratelimit-",)
 
 
-def _stream_error(error: HostError, request_id: str) -> bytes:
-    return b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"
+def _stream_error(error: HostError, request_id: str) -> list[bytes]:
+    return [b"event: error\ndata: " + error_body(error, request_id) + b"\n\n"]
 
 
 MESSAGES = NativeOperation(

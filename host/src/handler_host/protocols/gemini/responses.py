@@ -208,6 +208,16 @@ def _call_part(call: chat.ToolCall) -> Part | None:
     return Part(function_call=function_call, thought_signature=call.signature or UNSET)
 
 
+def error_events(error: HostError, request_id: str) -> list[bytes]:
+    """Return the events of an error in a stream, each to be sent as a chunk of its own.
+
+    Google sends the bare JSON: @google/genai up to 1.30 and Google's SDK for Go find an error only there. Parsers of
+    server-sent events ignore it, and find the error in the event.
+    """
+    body = error_body(error, request_id)
+    return [body, b"data: " + body]
+
+
 def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Google's envelope, with its details in the types of google.rpc."""
     status = STATUSES.get(error.status) or ("INTERNAL" if error.status >= 500 else "INVALID_ARGUMENT")

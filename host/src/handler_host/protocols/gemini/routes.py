@@ -20,7 +20,7 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import COUNT_TOKENS, ChatService, ListedModel
-from handler_host.protocols.gemini import VERSIONS, error_body
+from handler_host.protocols.gemini import KEEP_ALIVE, VERSIONS, error_body
 from handler_host.protocols.native_calls import NativeCalls
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ class GeminiRoutes:
         translated = await self._translate(request, data, decode_request, model)
         encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
         if request.query.get("alt") == "sse":
-            return await self._chats.stream(request, model, translated, Events(encoder))
+            return await self._chats.stream(request, model, translated, Events(encoder), EventStream)
         return await self._chats.stream(request, model, translated, Elements(encoder), JsonArray)
 
     async def count(self, request: web.Request) -> web.StreamResponse:
@@ -188,8 +188,10 @@ class Events:
         return [DATA + _encode(self._encoder.last())]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error event that google-genai expects."""
-        return [DATA + error_body(error, request_id)]
+        """Return the error in the two forms that Google's SDKs expect."""
+        from handler_host.protocols.gemini.responses import error_events
+
+        return error_events(error, request_id)
 
 
 class Elements:
@@ -214,6 +216,12 @@ class Elements:
     def _element(self, data: bytes) -> bytes:
         separator, self._has_elements = b"," if self._has_elements else b"", True
         return separator + data
+
+
+class EventStream(SseResponse):
+    """Response as server-sent events."""
+
+    comment = KEEP_ALIVE
 
 
 class JsonArray(SseResponse):

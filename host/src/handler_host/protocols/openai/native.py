@@ -10,8 +10,8 @@ REQUEST_HEADERS = ("openai-beta",)
 RESPONSE_HEADERS = ("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-")
 
 
-def _stream_error(error: HostError, request_id: str) -> bytes:
-    return b"data: " + error_body(error, request_id) + b"\n\n"
+def _stream_error(error: HostError, request_id: str) -> list[bytes]:
+    return [b"data: " + error_body(error, request_id) + b"\n\n"]
 
 
 CHAT = NativeOperation(

@@ -8,11 +8,11 @@ from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_operation import NativeOperation
 
 
-def _stream_error(error: HostError, request_id: str) -> bytes:
+def _stream_error(error: HostError, request_id: str) -> list[bytes]:
     text = f"{error.message} (request {request_id})"
     details = {"code": error.code, "message": text, "param": error.param}
     data = {"type": "error", "sequence_number": 0, **details, "error": details}
-    return b"event: error\ndata: " + msgspec.json.encode(data) + b"\n\n"
+    return [b"event: error\ndata: " + msgspec.json.encode(data) + b"\n\n"]
 
 
 RESPONSES = NativeOperation(
