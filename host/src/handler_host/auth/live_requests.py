@@ -48,8 +48,10 @@ class LiveRequests:
             self._check = asyncio.create_task(self._run_check(), name="check of the keys of open streams")
 
     async def _run_check(self) -> None:
-        if self._refresh is not None:
-            await self._refresh()
-        self.end_invalid()
-        if self._tasks and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._start_check)
+        try:
+            if self._refresh is not None:
+                await self._refresh()
+            self.end_invalid()
+        finally:  # also after an error: the next check may succeed, and dates end keys without a new file
+            if self._tasks and self._timer is None:
+                self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._start_check)
