@@ -217,6 +217,12 @@ def refused(operation: str, content: dict[str, Any], *, ascii_only: bool = False
     return None
 
 
+def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
+    body = b'{"messages": [{"content": [{"file": {"file_id": "\xff"}}]}]}'
+    with pytest.raises(InvalidInput, match="not UTF-8"):
+        refuse_state("openai.chat", body, fields_of(body), "gpt_a")
+
+
 @pytest.mark.parametrize(
     ("operation", "content", "param"),
     [
@@ -225,6 +231,28 @@ def refused(operation: str, content: dict[str, Any], *, ascii_only: bool = False
         ("openai.responses", {"previous_response_id": "resp_1"}, "previous_response_id"),
         ("openai.responses", {"conversation": {"id": "conv_1"}}, "conversation"),
         ("openai.responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
+        ("openai.responses", {"input": [{"role": "user", "content": "Hi"}, {"id": "msg_1"}]}, "input[1].id"),
+        ("openai.responses", {"input": [{"id": "msg_1", "type": None}]}, "input[0].id"),
+        (
+            "openai.responses",
+            {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file_1"}}]},
+            "tools[0].input_image_mask.file_id",
+        ),
+        (
+            "openai.responses",
+            {"tools": [{"type": "shell", "environment": {"type": "container_reference", "container_id": "cntr_1"}}]},
+            "tools[0].environment.container_id",
+        ),
+        (
+            "gemini.generate_content",
+            {"tools": [{"fileSearch": {"fileSearchStoreNames": ["fileSearchStores/1"]}}]},
+            "tools[0].fileSearch.fileSearchStoreNames",
+        ),
+        (
+            "gemini.generate_content",
+            {"systemInstruction": {"parts": [{"fileData": {"fileUri": "files/1"}}]}},
+            "systemInstruction.parts[0].fileData.fileUri",
+        ),
         (
             "openai.responses",
             {"input": [{"role": "user", "content": [{"type": "input_file", "file_id": "file_1"}]}]},

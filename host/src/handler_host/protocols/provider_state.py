@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from handler_host.http.body import invalid_json
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.json_fields import Value
 
@@ -24,36 +25,75 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "gemini.generate_content": ("cachedContent", "cached_content"),
 }
 """Fields at the top of a request that refer to state, by operation."""
-REFERENCES = frozenset({"file_id", "file_ids", "vector_store_ids", "container", "container_id"})
+REFERENCES = frozenset(
+    {"file_id", "file_ids", "vector_store_ids", "container", "container_id"}
+    | {"fileSearchStoreNames", "file_search_store_names"}
+)
 """Fields inside messages and tools that refer to state, in all protocols."""
 GOOGLE_FILE = re.compile(r"(?i)(https?://[^/]*/(?:[^/]+/)?)?files/")
 """Address of a file that was uploaded to Google; other addresses belong to the web."""
 _FILE_URIS = frozenset({"fileUri", "file_uri"})
-_NESTED = ("messages", "input", "contents", "tools")
-_DOWN = frozenset({"content", "source", "file", "output", "parts", "fileData", "file_data", "image", "document"})
+_NESTED = ("messages", "input", "contents", "tools", "systemInstruction", "system_instruction")
+_DOWN = frozenset(
+    {"content", "source", "file", "output", "parts", "fileData", "file_data", "image", "document"}
+    | {"environment", "input_image_mask", "fileSearch", "file_search"}
+)
 """Fields that have parts with references below them. Arguments of tools are not among them: these are free."""
 _SUSPECT = re.compile(
-    rb'"(?:file_ids?|vector_store_ids|container(?:_id)?|file_?[uU]ri|item_reference)"|\\u00[2-7]', re.ASCII
+    rb'"(?:file_ids?|vector_store_ids|container(?:_id)?|file_?[uU]ri|item_reference'
+    rb'|file_?[sS]earch_?[sS]tore_?[nN]ames)"|\\u00[2-7]',
+    re.ASCII,
 )
 _null = b"null"
 
 
+class _Item(msgspec.Struct):
+    """Item of OpenAI's ``input``; without type and role, or with the type null, it is a reference by its ID."""
+
+    id: Any = None
+    type: Any = None
+    role: Any = None
+
+
+_decode_items = msgspec.json.Decoder(list[_Item]).decode
+
+
 def refuse_state(operation: str, body: bytes, fields: Mapping[str, Value], handler: str) -> None:
-    """Raise ``InvalidInput`` for the first reference to state; ``fields`` are those of the body."""
+    """Raise ``InvalidInput`` for the first reference to state, and for text that is not UTF-8.
+
+    ``fields`` are those of the body.
+    """
     for name in FIELDS.get(operation, ()):
         if name in fields:
             text = body[fields[name].start : fields[name].end]
             if text == b"true" or (name not in TRUE_ONLY and text != _null):
                 raise _refusal(name, handler)
     # A document without these words, also not as an escaped one, is not decoded.
-    if _SUSPECT.search(body) is None:
-        return
-    for name in _NESTED:
-        if name in fields:
-            value = msgspec.json.decode(memoryview(body)[fields[name].start : fields[name].end])
-            place = _find(value, name)
-            if place is not None:
-                raise _refusal(place, handler)
+    is_suspect = _SUSPECT.search(body) is not None
+    try:
+        if operation == "openai.responses" and "input" in fields and (is_suspect or b'"id"' in body):
+            number = _find_untyped_reference(memoryview(body)[fields["input"].start : fields["input"].end])
+            if number is not None:
+                raise _refusal(f"input[{number}].id", handler)
+        for name in _NESTED if is_suspect else ():
+            if name in fields:
+                place = _find(msgspec.json.decode(memoryview(body)[fields[name].start : fields[name].end]), name)
+                if place is not None:
+                    raise _refusal(place, handler)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise invalid_json(error) from None
+
+
+def _find_untyped_reference(items: memoryview) -> int | None:
+    """Return the index of the first item that is only an ID, or None."""
+    try:
+        decoded = _decode_items(items)
+    except msgspec.ValidationError:
+        return None  # a text, or items that the provider refuses
+    for number, item in enumerate(decoded):
+        if item.id is not None and item.type is None and item.role is None:
+            return number
+    return None
 
 
 def _find(value: Any, place: str) -> str | None:
