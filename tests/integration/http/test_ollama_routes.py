@@ -43,6 +43,7 @@ async def test_the_package_chats_whole_and_streamed(tmp_path: Path) -> None:
         assert generated.response == "big"
         called = await client.chat(model="parrot", messages=user("TOOL"))
         (call,) = called.message.tool_calls or ()
+        assert [model.model for model in (await client.ps()).models] == ["parrot"], "also for a key of a consumer"
         assert (call.function.name, call.function.arguments) == ("look", {"a": 1})
 
 
@@ -98,6 +99,14 @@ async def test_keep_alive_sets_the_idle_time(tmp_path: Path) -> None:
         assert (loaded.done_reason, host.supervisor.status("parrot").state) == ("load", "idle")
         assert (await client.generate(model="parrot", keep_alive=0)).done_reason == "unload"
         await within(unloaded())
+
+
+async def test_an_idle_time_beyond_the_calendar_is_listed(tmp_path: Path) -> None:
+    async with parrot(tmp_path, policy={"max_keep_alive": None}) as (_, client):
+        await client.chat(model="parrot", messages=user("x"), keep_alive=1e15)
+        (model,) = (await client.ps()).models
+        assert model.expires_at is not None
+        assert model.expires_at.year > datetime.datetime.now(datetime.UTC).year + 8
 
 
 async def test_calls_of_open_webui_and_home_assistant(tmp_path: Path) -> None:

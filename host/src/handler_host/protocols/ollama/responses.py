@@ -19,6 +19,8 @@ from handler_host.protocols.chat_service import COUNT_TOKENS, ListedModel
 NANOSECONDS = 1_000_000_000
 FINISHES = {"length": "length"}
 """Ollama's reasons; every other one is ``stop``."""
+NEVER = timedelta(days=3650)
+"""Time to the end of a model that is never unloaded."""
 ABILITIES = {"tools": "tools", "reasoning": "thinking", "embedding": "embedding"}
 """Ollama's word for each capability of a model."""
 
@@ -183,7 +185,7 @@ def tag(listed: ListedModel, modified: datetime) -> dict[str, Any]:
 def running(listed: ListedModel, now: datetime) -> dict[str, Any]:
     """Return an entry of the list of models in memory; one that is never unloaded expires in the far future."""
     expires_in = listed.handler.expires_in
-    expires = now + (timedelta(days=3650) if expires_in is None else timedelta(seconds=expires_in))
+    expires = now + (NEVER if expires_in is None else timedelta(seconds=min(expires_in, NEVER.total_seconds())))
     info = listed.info
     return {
         "name": listed.name,

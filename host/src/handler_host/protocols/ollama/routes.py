@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 API_VERSION = "0.13.0"
 """Version of Ollama whose API the routes follow; clients require a minimum."""
 
+LOADED = frozenset({"active", "draining", "idle"})
+"""States of a handler in memory; its process ID is not shown to consumers."""
+
 _encode = msgspec.json.encode
 
 
@@ -94,7 +97,7 @@ class OllamaRoutes:
 
         now = datetime.now(UTC)
         models = [listed for listed in self._chats.models() if listed.name == listed.handler.name]
-        return json_response({"models": [running(listed, now) for listed in models if listed.handler.pid is not None]})
+        return json_response({"models": [running(listed, now) for listed in models if listed.handler.state in LOADED]})
 
     async def show_model(self, request: web.Request) -> web.StreamResponse:
         """Return the facts about one model."""
