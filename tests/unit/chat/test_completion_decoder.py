@@ -229,6 +229,35 @@ class TestUsage:
     def test_names_of_anthropic(self) -> None:
         assert usage_from({"input_tokens": 5, "output_tokens": 1}) == Usage(prompt_tokens=5, completion_tokens=1)
 
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"prompt_tokens": 9, "prompt_tokens_details": {"cached_tokens": 4, "cache_write_tokens": 2}},
+            {
+                "prompt_tokens": 9,  # LiteLLM: with those of the cache
+                "prompt_tokens_details": {"cached_tokens": None, "cache_creation_tokens": 2},
+                "cache_read_input_tokens": 4,
+                "cache_creation_input_tokens": 2,
+            },
+            {"prompt_tokens": 9, "prompt_cache_hit_tokens": 4, "cache_creation_input_tokens": 2},
+            {"prompt_tokens": 9, "cached_tokens": 4, "cache_creation_input_tokens": 2},
+            {"input_tokens": 3, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 2},  # Anthropic: without
+        ],
+    )
+    @pytest.mark.parametrize(
+        "details",
+        [
+            {"completion_tokens": 5, "completion_tokens_details": {"reasoning_tokens": 3}},
+            {"output_tokens": 5, "output_tokens_details": {"reasoning_tokens": 3}},
+            {"output_tokens": 5, "output_tokens_details": {"thinking_tokens": 3}},
+            {"completion_tokens": 5, "completion_tokens_details": None, "reasoning_tokens": 3},
+        ],
+    )
+    def test_tokens_of_the_cache_and_of_reasoning(self, fields: dict[str, Any], details: dict[str, Any]) -> None:
+        assert usage_from({**fields, **details}) == Usage(
+            prompt_tokens=9, completion_tokens=5, cached_tokens=4, cache_write_tokens=2, reasoning_tokens=3
+        )
+
 
 class TestFinishReasons:
     def test_empty_is_none(self) -> None:

@@ -32,6 +32,28 @@ FINISH_TIMEOUT_S = 5.0
 """Seconds in which a provider must send what follows its finish reason: usage, and the end of the response."""
 
 
+_ANTHROPIC_CACHE = ("cache_read_input_tokens", "cache_creation_input_tokens")
+_CACHED = (
+    "prompt_tokens_details.cached_tokens",
+    "input_tokens_details.cached_tokens",
+    "cache_read_input_tokens",
+    "prompt_cache_hit_tokens",
+    "cached_tokens",
+)
+"""Where servers count input tokens from their cache: OpenAI, Anthropic and LiteLLM, DeepSeek, Moonshot."""
+_CACHE_WRITES = (
+    "prompt_tokens_details.cache_write_tokens",
+    "prompt_tokens_details.cache_creation_tokens",
+    "cache_creation_input_tokens",
+)
+_REASONING = (
+    "completion_tokens_details.reasoning_tokens",
+    "output_tokens_details.reasoning_tokens",
+    "output_tokens_details.thinking_tokens",
+    "reasoning_tokens",
+)
+
+
 class StreamDecoder(Protocol):
     """Decoder of one stream of a provider, from JSON documents to the chunks of a chat."""
 
@@ -226,19 +248,28 @@ def usage_from(usage: Any) -> Usage | None:
     total = token_count(usage.get("total_tokens"))
     if not prompt and not completion and not total:
         return None
+    read, written = _first_count(usage, _CACHED), _first_count(usage, _CACHE_WRITES)
+    if "prompt_tokens" not in usage and any(name in usage for name in _ANTHROPIC_CACHE):
+        prompt = (prompt or 0) + read + written  # Anthropic's input tokens are without those of the cache
     return Usage(
         prompt_tokens=prompt or 0,
         completion_tokens=completion or 0,
         total_tokens=total or 0,
-        cached_tokens=_detail(usage, "prompt_tokens_details", "cached_tokens"),
-        cache_write_tokens=_detail(usage, "prompt_tokens_details", "cache_write_tokens"),
-        reasoning_tokens=_detail(usage, "completion_tokens_details", "reasoning_tokens"),
+        cached_tokens=read,
+        cache_write_tokens=written,
+        reasoning_tokens=_first_count(usage, _REASONING),
     )
 
 
-def _detail(usage: Mapping[str, Any], group: str, name: str) -> int:
-    details = usage.get(group)
-    return (token_count(details.get(name)) or 0) if isinstance(details, Mapping) else 0
+def _first_count(usage: Mapping[str, Any], paths: tuple[str, ...]) -> int:
+    """Return the first count above 0 among ``paths`` (``group.name`` or ``name``), or 0."""
+    for path in paths:
+        group, _, name = path.rpartition(".")
+        source = usage.get(group) if group else usage
+        count = token_count(source.get(name)) if isinstance(source, Mapping) else None
+        if count:
+            return count
+    return 0
 
 
 def token_count(value: Any) -> int | None:
