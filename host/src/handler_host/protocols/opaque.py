@@ -6,12 +6,16 @@ they are; those of another one get a mark with their format, by which the handle
 
 from __future__ import annotations
 
+import binascii
+from base64 import b64encode, urlsafe_b64decode
 from typing import Literal
 
 from handler_host.chat import types as chat
 
 Kind = Literal["signature", "encrypted"]
 _MARK = "hh1:"
+_BASE64_MARK = "aGgxO"
+"""Start of every text in base64 that starts with the mark."""
 
 
 def seal(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> str:
@@ -35,3 +39,20 @@ def unseal(text: str, data: str | None, native: str, kind: Kind) -> chat.Reasoni
     if kind == "encrypted":
         return chat.ReasoningPart(text=text, encrypted=data or None, format=part_format)
     return chat.ReasoningPart(text=text, signature=data or None, format=part_format)
+
+
+def seal_base64(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> str:
+    """Return what :func:`seal` returns, for a field that must be base64, as the protocol's own data are."""
+    data = seal(part, native)
+    return b64encode(data.encode()).decode() if data.startswith(_MARK) else data
+
+
+def unseal_base64(text: str, data: str | None, native: str, kind: Kind) -> chat.ReasoningPart:
+    """Return the part of a text and the data of :func:`seal_base64`; SDKs may have changed the alphabet and padding."""
+    if data is not None and data.startswith(_BASE64_MARK):
+        try:
+            encoded = data.rstrip("=").replace("+", "-").replace("/", "_")
+            data = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+        except (binascii.Error, ValueError):
+            pass  # it only looks like data of the host, and goes to the handler as it is
+    return unseal(text, data, native, kind)

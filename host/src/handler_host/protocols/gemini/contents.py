@@ -11,7 +11,7 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
-from handler_host.protocols.opaque import unseal
+from handler_host.protocols.opaque import unseal_base64
 
 FORMAT = "gemini"
 """Format of Gemini's own thought signatures."""
@@ -159,7 +159,7 @@ def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.
     reasoning: list[chat.ReasoningPart] = []
     for number, part in enumerate(content.parts):
         if part.thought:
-            reasoning.append(unseal(part.text or "", part.thought_signature, FORMAT, "signature"))
+            reasoning.append(unseal_base64(part.text or "", part.thought_signature, FORMAT, "signature"))
         elif part.function_call is not None:
             call = part.function_call
             arguments = msgspec.json.encode(call.args or {}).decode()
@@ -168,7 +168,7 @@ def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.
         elif part.text is not None:
             text.append(part.text)
             if part.thought_signature:
-                reasoning.append(unseal("", part.thought_signature, FORMAT, "signature"))
+                reasoning.append(unseal_base64("", part.thought_signature, FORMAT, "signature"))
         elif part.inline_data is not None or part.file_data is not None:
             continue  # an image that a model made: an earlier response has no place for it
         else:

@@ -12,7 +12,7 @@ from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.opaque import seal
+from handler_host.protocols.opaque import seal_base64
 
 FORMAT = "gemini"
 """Format of Gemini's own thought signatures."""
@@ -164,7 +164,9 @@ class ChunkEncoder:
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.ReasoningChunk():
-                signature = seal(chunk, FORMAT) if chunk.signature is not None or chunk.encrypted is not None else UNSET
+                signature = (
+                    seal_base64(chunk, FORMAT) if chunk.signature is not None or chunk.encrypted is not None else UNSET
+                )
                 return [Part(text=chunk.text, thought=True, thought_signature=signature)]
             case chat.IgnoredChunk():
                 pass
