@@ -12,6 +12,7 @@ from typing import Any
 
 import msgspec
 
+from handler_host._internal.field_path import FieldPath
 from handler_host.http.body import invalid_json
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.json_fields import Value
@@ -45,6 +46,7 @@ _SUSPECT = re.compile(
     re.ASCII,
 )
 _null = b"null"
+_CONTAINERS = (dict, list)
 
 
 class _Item(msgspec.Struct):
@@ -96,29 +98,32 @@ def _find_untyped_reference(items: memoryview) -> int | None:
     return None
 
 
-def _find(value: Any, place: str) -> str | None:
-    """Return the place of the first reference in messages or tools, or None."""
-    pending: list[tuple[Any, str]] = [(value, place)]
+def _find(value: Any, name: str) -> str | None:
+    """Return the path of the first reference in messages or tools, or None."""
+    pending: list[tuple[Any, FieldPath]] = [(value, FieldPath(None, name))]
     while pending:
-        current, where = pending.pop()
+        current, path = pending.pop()
         if isinstance(current, list):
-            pending += [(item, f"{where}[{number}]") for number, item in enumerate(current)]
+            pending += [
+                (item, FieldPath(path, number)) for number, item in enumerate(current) if isinstance(item, _CONTAINERS)
+            ]
         elif isinstance(current, dict):
             if current.get("type") == "item_reference":
-                return f"{where}.id"
-            for name, nested in current.items():
-                path = f"{where}.{name}"
-                if name in _FILE_URIS:
-                    if isinstance(nested, str) and GOOGLE_FILE.match(nested):
-                        return path
-                elif name in REFERENCES:
-                    if name == "container" and isinstance(nested, dict):
-                        nested = nested.get("file_ids")
-                    if nested:
-                        return path
-                elif name in _DOWN:
-                    pending.append((nested, path))
+                return f"{path}.id"
+            for key, nested in current.items():
+                if nested and key in _DOWN:
+                    pending.append((nested, FieldPath(path, key)))
+                elif nested and _is_reference(key, nested):
+                    return str(FieldPath(path, key))
     return None
+
+
+def _is_reference(key: str, value: Any) -> bool:
+    if key in _FILE_URIS:
+        return isinstance(value, str) and GOOGLE_FILE.match(value) is not None
+    if key == "container" and isinstance(value, dict):
+        return bool(value.get("file_ids"))
+    return key in REFERENCES
 
 
 def _refusal(place: str, handler: str) -> InvalidInput:
