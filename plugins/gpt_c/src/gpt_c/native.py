@@ -7,6 +7,7 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
+from gpt_c.model_path import model_path
 from handler_host.plugin import (
     CallInfo,
     Context,
@@ -64,9 +65,8 @@ class NativeGemini:
         default_model = self.context.config["model"]
         payload = request.payload(default_model)
         model = request.model_name(default_model)
-        path = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
         method = request.method or _METHODS[request.operation]
-        url = f"{self._settings.base_url}/{self._settings.api_version}/{quote(path)}:{method}"
+        url = f"{self._settings.base_url}/{self._settings.api_version}/{quote(model_path(model))}:{method}"
         return retry_stream(lambda: self._native_attempt(url, request, payload), self._retries, deadline=call.deadline)
 
     async def _native_attempt(

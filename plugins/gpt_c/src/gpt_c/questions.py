@@ -7,6 +7,7 @@ import json
 from typing import Any
 
 from gpt_c.backend import Question, version_of
+from gpt_c.model_path import model_path
 from handler_host.chat import (
     AssistantMessage,
     AudioPart,
@@ -56,7 +57,7 @@ def question(request: ChatRequest, model: str) -> Question:
     if isinstance(request.response_format, JsonSchemaFormat):
         schema = request.response_format.json_schema.schema
     instructions = [content_text(message.content) for message in request.messages if isinstance(message, SystemMessage)]
-    model = model if model.startswith(("models/", "tunedModels/")) else f"models/{model}"
+    model = model_path(model)
     thinking, ignored = _thinking(request.reasoning, model)
     return Question(
         thinking=thinking,
