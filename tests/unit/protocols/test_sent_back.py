@@ -21,6 +21,7 @@ from handler_host.protocols.anthropic.responses import message
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.gemini.requests import decode_request as decode_gemini
 from handler_host.protocols.gemini.responses import response as gemini_response
+from handler_host.protocols.opaque import unseal_base64
 from handler_host.protocols.openai.requests import decode_request as decode_openai
 from handler_host.protocols.openai.responses import completion
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
@@ -125,3 +126,9 @@ def test_content_of_gemini(options: dict[str, Any]) -> None:
     body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, sent, {"role": "user", "parts": results}]}
     ignored = IgnoredFields()
     check_history(decode_gemini(json.dumps(body).encode(), ignored).to_chat("m", ignored), ignored)
+
+
+@pytest.mark.parametrize("data", ["aGgxO", "aGgxO!", "aGgxO_8", "aGgxO☀"])
+def test_data_that_only_look_like_the_hosts_stay_as_they_are(data: str) -> None:
+    part = unseal_base64("hmm", data, "gemini", "signature")
+    assert (part.text, part.signature, part.format) == ("hmm", data, "gemini")
