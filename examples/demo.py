@@ -369,6 +369,8 @@ def serve() -> None:
 
   {Path(sys.executable).parent / "handler-host"} ps        # also chat, unload, memory: see --help
 
+The dashboard is at {url}/admin/ (sign in with the token above).
+
 """
     )
     sys.stderr.flush()

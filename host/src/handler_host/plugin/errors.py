@@ -44,7 +44,8 @@ class HostError(Exception):
         self.message = message
         # A provider may name any number, and a plugin passes it on: infinity has no JSON and no header.
         self.retry_after = bound_seconds(retry_after) if isinstance(retry_after, int | float) else None
-        self.param = param
+        # A header of multidict is a subclass of str, which has no JSON.
+        self.param = None if param is None else str(param)
         self.details = details
         self.cause = cause
 
