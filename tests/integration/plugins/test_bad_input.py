@@ -1,4 +1,7 @@
-"""Requests that make no sense, to all five handlers by way of every protocol: one clear 400, and the worker lives."""
+"""Requests that make no sense, to all five handlers by way of every protocol: one clear 400, and the worker lives.
+
+Passed on as it came, a body is judged by the provider; these are translated (``native = false``).
+"""
 
 from __future__ import annotations
 
@@ -33,9 +36,9 @@ def running() -> Iterator[tuple[HostUnderTest, Upstream]]:
         }
         config = "\n".join(
             [
-                f'[handlers.gpt_a]\nbase_url = "{bases["openai"]}"',
-                f'[handlers.gpt_b]\nbase_url = "{bases["anthropic"]}"',
-                f'[handlers.gpt_c]\nbase_url = "{upstream.base_url("gemini")}"',
+                f'[handlers.gpt_a]\nbase_url = "{bases["openai"]}"\nnative = false',
+                f'[handlers.gpt_b]\nbase_url = "{bases["anthropic"]}"\nnative = false',
+                f'[handlers.gpt_c]\nbase_url = "{upstream.base_url("gemini")}"\nnative = false',
                 "[handlers.gpt_d.api_base]\n" + "\n".join(f'{name} = "{base}"' for name, base in bases.items()),
                 "[handlers.gpt_e]\ncontext = 512\nmax_tokens = 4\n",
             ]

@@ -5,7 +5,6 @@ A handler without the operation gets the translated request, as a chat. So does 
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
@@ -68,20 +67,19 @@ class NativeCalls:
         ``model`` and ``stream`` are given if they are not fields of the body. Without ``translated`` a handler that
         does not speak the protocol is an error.
         """
-        name, fields = None, dict[str, Value]()
-        with contextlib.suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
-            fields = fields_of(body)
-            name = model if model is not None else text_of(body, fields.get("model"))
+        fields = _fields(body) if model is None else None
+        name = model if model is not None else text_of(body, (fields or {}).get("model"))
         if name is None:
-            if translated is None:
-                raise _no_model(body)
-            return await translated()
+            return await _translate_or_refuse(body, translated)
         target = self._dispatcher.models.resolve(name)
         if translated is not None and not any(
             self._dispatcher.speaks(candidate, operation.name)
             for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
         ):
             return await translated()
+        fields = _fields(body) if fields is None else fields
+        if fields is None:
+            return await _translate_or_refuse(body, translated)
         wants_stream = stream if stream is not None else _is_true(body, fields.get("stream"))
         call = _NativeCall(http_request, operation, body, fields, name, target, wants_stream, method)
         return await self._with_fallbacks(call, translated)
@@ -215,6 +213,21 @@ class _NativeCall:
             query={name: query[name] for name in self.operation.query if name in query},
             spans=tuple(self.operation.model_spans(body, fields)),
         )
+
+
+async def _translate_or_refuse(body: bytes, translated: Translated | None) -> web.StreamResponse:
+    """Respond to a body whose fields cannot be read: the translation says what is wrong with it."""
+    if translated is None:
+        raise _no_model(body)
+    return await translated()
+
+
+def _fields(body: bytes) -> dict[str, Value] | None:
+    """Return the places of a body's fields; None if it is not JSON, or has a field twice."""
+    try:
+        return fields_of(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, ValueError):
+        return None
 
 
 def _decoded(payload: bytes) -> tuple[ResponseHead, bytes]:
