@@ -1,12 +1,13 @@
 """Anthropic's SDKs, for Python and for Node, as clients of a host that runs as users run it: its own process.
 
 Behind ``gpt_a`` and ``gpt_b`` is the scripted upstream, so that tools and failures are certain; ``gpt_e`` has its
-own model.
+own model. ``gpt_b`` gets requests as they came, ``translated_b`` is the same plugin with translated ones.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -38,8 +39,17 @@ retries = 0
 base_url = "{anthropic}"
 model = "served-model"
 retries = 0
+[handlers.translated_b]
+plugin = "gpt_b"
+native = false
+base_url = "{anthropic}"
+model = "served-model"
+retries = 0
 """
-HANDLERS = ["gpt_a", "gpt_b"]
+TRANSLATED = ["gpt_a", "translated_b"]
+HANDLERS = [*TRANSLATED, "gpt_b"]
+REFUSED = {"gpt_a": "inference_geo", "translated_b": "inference_geo", "gpt_b": "container"}
+"""A field that the host refuses: it cannot translate the one; the other refers to state at the provider."""
 
 
 def answer(received: RecordedRequest) -> Reply | Status:
@@ -80,9 +90,10 @@ def content_text(message: Any) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
-@pytest.mark.parametrize("model", HANDLERS)
+# A native response has the client's own name of the model in place of the provider's.
+@pytest.mark.parametrize(("model", "shown"), [*((name, "served-model") for name in TRANSLATED), ("gpt_b", "gpt_b")])
 def test_it_chats_with_any_handler_streamed_and_not(
-    client: anthropic.Anthropic, upstream: Upstream, model: str
+    client: anthropic.Anthropic, upstream: Upstream, model: str, shown: str
 ) -> None:
     whole = client.messages.create(model=model, max_tokens=64, messages=QUESTION, system="Be brief.")
     assert upstream.last_request.parsed.system == "Be brief."
@@ -92,15 +103,17 @@ def test_it_chats_with_any_handler_streamed_and_not(
     assert texts == ["Hello", " you"]
     for message in (whole, streamed):
         assert content_text(message) == "Hello you"
-        assert (message.model, message.stop_reason) == ("served-model", "end_turn")
+        assert (message.model, message.stop_reason) == (shown, "end_turn")
         assert (message.usage.input_tokens, message.usage.output_tokens) == (5, 2)
-    assert upstream.last_request.parsed.max_tokens == 64
+    received = upstream.last_request.parsed
+    assert (received.model, received.max_tokens) == ("served-model", 64)
 
 
 def test_it_chats_with_a_local_model(client: anthropic.Anthropic) -> None:
     """Whose text nobody foresees: both ways give the same, in more than one piece."""
     question: Any = [{"role": "user", "content": "What is the capital of France? Answer in one sentence."}]
     ask = {"model": "gpt_e", "max_tokens": 16, "messages": question, "extra_body": {"temperature": 0}}
+    client.messages.create(**ask)  # from now on, the prompt is in the model's cache, which the usage counts
     whole = client.messages.create(**ask)
     assert content_text(whole)
     assert whole.stop_reason in ("end_turn", "max_tokens")
@@ -143,12 +156,14 @@ def test_errors_become_the_sdks_own_exceptions(client: anthropic.Anthropic, mode
         ask(model="nobody")
     assert missing.value.error_code == "model_not_found"
     with pytest.raises(anthropic.BadRequestError) as unsupported:
-        ask(thinking={"type": "adaptive"})
+        ask(extra_body={REFUSED[model]: "any"})
+    assert REFUSED[model] in unsupported.value.message
     assert unsupported.value.request_id is not None
     with pytest.raises(anthropic.RateLimitError) as limited:
         ask(model=f"{model}/limited")
     assert limited.value.response.headers["retry-after"] == "37"
     assert limited.value.type == "rate_limit_error"
+    assert "slow down" in limited.value.message
     with pytest.raises(anthropic.AuthenticationError):
         client.with_options(api_key="wrong").models.list()
     with (
@@ -156,7 +171,12 @@ def test_errors_become_the_sdks_own_exceptions(client: anthropic.Anthropic, mode
         client.messages.stream(model=f"{model}/broken", max_tokens=64, messages=QUESTION) as stream,
     ):
         stream.get_final_message()
-    assert broken.value.error_code == "upstream_error"
+    assert broken.value.type == "api_error"
+    if model in TRANSLATED:
+        assert broken.value.error_code == "upstream_error"
+    else:
+        error = {"type": "api_error", "message": "overheated"}
+        assert broken.value.body == {"type": "error", "error": error}  # as the provider sent it
 
 
 def test_tokens_are_counted_by_who_can(client: anthropic.Anthropic) -> None:
@@ -209,7 +229,7 @@ def test_gpt_b_itself_can_be_the_client_of_a_host(host: HostUnderTest) -> None:
 
 @pytest.mark.parametrize("model", HANDLERS)
 def test_the_sdk_for_node_does_all_of_it_too(host: HostUnderTest, node: Callable[..., Any], model: str) -> None:
-    seen = node("anthropic", host.url, KEY, model)
+    seen = node("anthropic", host.url, KEY, model, json.dumps({REFUSED[model]: "any"}))
     for message in (seen["whole"], seen["streamed"]):
         assert [block["text"] for block in message["content"]] == ["Hello you"]
         assert message["stop_reason"] == "end_turn"
@@ -228,4 +248,6 @@ def test_the_sdk_for_node_does_all_of_it_too(host: HostUnderTest, node: Callable
     ]
     assert errors["model"]["code"] == "model_not_found"
     assert all(errors[name]["id"] for name in ("model", "input", "key", "upstream"))
-    assert (errors["stream"]["type"], errors["stream"]["code"]) == ("api_error", "upstream_error")
+    # A native stream has the provider's own error, which has no code of the host.
+    code = "upstream_error" if model in TRANSLATED else None
+    assert (errors["stream"]["type"], errors["stream"]["code"]) == ("api_error", code)

@@ -21,15 +21,23 @@ def response(received: RecordedRequest) -> FixedStep:
         "tools": Reply((), finish="tool_calls", calls=(LOOK,)),
         "limited": Status(429, "slow down", retry_after=17),
         "broken": Reply().with_fault("cut", after=1),
+        "single": Status(400, "one choice only", code="unsupported_value", param="n"),
     }
     return steps.get(received.parsed.model) or Reply()
 
 
+@pytest.fixture(scope="module", params=[True, False], ids=["native", "translated"])
+def is_native(request: pytest.FixtureRequest) -> bool:
+    """Return whether the handler gets chat completions as they came."""
+    return bool(request.param)
+
+
 @pytest.fixture(scope="module")
-def seen(node: Callable[..., Any]) -> Iterator[tuple[Any, Upstream]]:
+def seen(node: Callable[..., Any], is_native: bool) -> Iterator[tuple[Any, Upstream]]:
     with Upstream().run() as upstream:
         upstream.respond_with(response)
-        config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
+        native = str(is_native).lower()
+        config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\nnative = {native}\n'
         with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
             yield node("openai", f"{host.url}/v1", KEY), upstream
 
@@ -51,7 +59,7 @@ def test_chat_completions_call_tools(seen: tuple[Any, Upstream]) -> None:
         assert (call["function"]["name"], json.loads(call["function"]["arguments"])) == ("look", LOOK.arguments)
 
 
-def test_errors_become_the_sdks_own(seen: tuple[Any, Upstream]) -> None:
+def test_errors_become_the_sdks_own(seen: tuple[Any, Upstream], is_native: bool) -> None:
     found = {name: (error["name"], error["status"]) for name, error in seen[0]["chats"]["errors"].items()}
     assert found == {
         "model": ("NotFoundError", 404),
@@ -60,7 +68,11 @@ def test_errors_become_the_sdks_own(seen: tuple[Any, Upstream]) -> None:
         "upstream": ("RateLimitError", 429),
         "stream": ("APIError", None),
     }
-    assert seen[0]["chats"]["errors"]["input"]["param"] == "n"
+    assert "slow down" in seen[0]["chats"]["errors"]["upstream"]["message"]
+    refused = seen[0]["chats"]["errors"]["input"]
+    # A native request is refused by the provider, a translated one by the host before the provider receives it.
+    assert (refused["param"], refused["code"]) == ("n", "unsupported_value" if is_native else "invalid_input")
+    assert [each.body["n"] for each in seen[1].requests if "n" in each.body] == ([2] if is_native else [])
     found = {name: (error["status"], error["param"]) for name, error in seen[0]["responses"]["errors"].items()}
     assert found == {"model": (404, "model"), "input": (400, "previous_response_id"), "upstream": (429, None)}
 

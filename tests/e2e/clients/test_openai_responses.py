@@ -147,9 +147,14 @@ def test_errors_become_the_sdks_own_exceptions(
     with pytest.raises(openai.NotFoundError) as not_found:
         ask(model="gpt_z")
     assert not_found.value.code == "model_not_found"
-    for name, value in {"previous_response_id": "resp_1", "tools": [{"type": "web_search"}]}.items():
+    # By default, tools that run at the provider are left out.
+    strict = {"X-Unsupported-Fields": "refuse"}
+    for name, value, headers in (
+        ("previous_response_id", "resp_1", {}),
+        ("tools", [{"type": "web_search"}], strict),
+    ):
         with pytest.raises(openai.BadRequestError) as bad:
-            ask(**{name: value})
+            ask(**{name: value}, extra_headers=headers)
         assert (bad.value.param or "").startswith(name)
     assert provider.requests == []
     for streamed in (False, True):

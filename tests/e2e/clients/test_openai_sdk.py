@@ -24,13 +24,19 @@ KEY = "a-consumer-key-of-some-length"
 
 @contextmanager
 def serving(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[str], str]]:
-    """Run a host whose gpt_a is pointed at the host itself; give the process and its URL."""
+    """Run a host whose gpt_a is pointed at the host itself; give the process and its URL.
+
+    ``gpt_a`` gets requests as they came, ``translated_a`` is the same plugin with translated ones.
+    """
     with socket.socket() as sock:
         sock.bind(("127.0.0.1", 0))
         port = sock.getsockname()[1]
     config = tmp_path / "host.toml"
+    itself = f'base_url = "http://127.0.0.1:{port}/v1"\nmodel = "gpt_e"\n'
     config.write_text(
-        f'[server]\nport = {port}\n[handlers.gpt_a]\nbase_url = "http://127.0.0.1:{port}/v1"\nmodel = "gpt_e"\n'
+        f"[server]\nport = {port}\n"
+        f"[handlers.gpt_a]\n{itself}"
+        f'[handlers.translated_a]\nplugin = "gpt_a"\nnative = false\n{itself}'
     )
     command = [sys.executable, "-m", "handler_host", "serve", "--config", str(config)]
     with (tmp_path / "log").open("w") as log:
@@ -52,7 +58,10 @@ def serving(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[s
 @pytest.fixture(scope="module")
 def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with serving(
-        tmp_path_factory.mktemp("host"), HANDLER_HOST_API_KEYS=KEY, HANDLER_HOST_SECRET_GPT_A_OPENAI_API_KEY=KEY
+        tmp_path_factory.mktemp("host"),
+        HANDLER_HOST_API_KEYS=KEY,
+        HANDLER_HOST_SECRET_GPT_A_OPENAI_API_KEY=KEY,
+        HANDLER_HOST_SECRET_TRANSLATED_A_OPENAI_API_KEY=KEY,
     ) as (_, url):
         yield url
 
@@ -63,15 +72,27 @@ def client(host: str) -> Iterator[openai.OpenAI]:
         yield made
 
 
-@pytest.mark.parametrize("model", ["gpt_e", "gpt_a", "gpt_a/gpt_e"])
-def test_it_chats_with_both_handlers_streamed_and_not(client: openai.OpenAI, model: str) -> None:
+# A translated response names the model that has answered, as OpenAI does: behind gpt_a that is the host's own gpt_e. A
+# native one has the client's own name of the model in place of the provider's.
+@pytest.mark.parametrize(
+    ("model", "shown"),
+    [
+        ("gpt_e", "gpt_e"),
+        ("translated_a", "gpt_e"),
+        ("translated_a/gpt_e", "gpt_e"),
+        ("gpt_a", "gpt_a"),
+        ("gpt_a/gpt_e", "gpt_a/gpt_e"),
+    ],
+)
+def test_it_chats_with_both_handlers_streamed_and_not(client: openai.OpenAI, model: str, shown: str) -> None:
+    # From now on, the prompt is in the model's cache, which the usage counts.
+    client.chat.completions.create(model="gpt_e", messages=QUESTION, max_tokens=1)  # type: ignore[arg-type]
     whole = client.chat.completions.create(model=model, messages=QUESTION, max_tokens=16, temperature=0)  # type: ignore[arg-type]
     assert whole.choices[0].message.content
     assert whole.choices[0].finish_reason in ("stop", "length")
     assert whole.usage is not None
     assert whole.usage.completion_tokens > 0
-    # As OpenAI does, it names the model that has answered: behind gpt_a that is the host's own gpt_e.
-    assert whole.model == "gpt_e"
+    assert whole.model == shown
     stream = client.chat.completions.create(  # type: ignore[call-overload] # QUESTION is a plain list of dicts
         model=model,
         messages=QUESTION,
@@ -85,6 +106,7 @@ def test_it_chats_with_both_handlers_streamed_and_not(client: openai.OpenAI, mod
     assert said == whole.choices[0].message.content
     assert len(chunks) > 3
     assert chunks[-1].usage == whole.usage
+    assert {chunk.model for chunk in chunks} == {shown}
 
 
 async def test_the_asynchronous_client_talks_to_both_at_once(host: str) -> None:
@@ -124,14 +146,18 @@ def test_errors_become_the_sdks_own_exceptions(client: openai.OpenAI, host: str)
         openai.OpenAI(base_url=f"{host}/v1", api_key="wrong", max_retries=0).models.list()
 
 
-def test_a_refusal_by_the_provider_behind_a_handler_comes_through_both(client: openai.OpenAI) -> None:
+# The provider is the host itself, whose code a native error keeps.
+@pytest.mark.parametrize(("model", "code"), [("translated_a", "upstream_bad_request"), ("gpt_a", "invalid_input")])
+def test_a_refusal_by_the_provider_behind_a_handler_comes_through_both(
+    client: openai.OpenAI, model: str, code: str
+) -> None:
     with pytest.raises(openai.BadRequestError) as tools:
         client.chat.completions.create(
-            model="gpt_a",
+            model=model,
             messages=QUESTION,  # type: ignore[arg-type]
             tools=[{"type": "function", "function": {"name": "look"}}],
         )
-    assert tools.value.code == "upstream_bad_request"
+    assert tools.value.code == code
     assert tools.value.param == "tools"
 
 

@@ -1,7 +1,8 @@
-// The SDK of Anthropic as a client: node anthropic.mjs URL KEY MODEL; prints what it has seen as JSON.
+// The SDK of Anthropic as a client: node anthropic.mjs URL KEY MODEL REFUSED; prints what it has seen as JSON.
+// REFUSED is a JSON object with a field that the host refuses.
 import Anthropic from "@anthropic-ai/sdk";
 
-const [baseURL, apiKey, model] = process.argv.slice(2);
+const [baseURL, apiKey, model, refused] = process.argv.slice(2);
 const client = new Anthropic({ baseURL, apiKey, maxRetries: 0 });
 const ask = { model, max_tokens: 64, messages: [{ role: "user", content: "Hello!" }] };
 const tools = [{ name: "look", input_schema: { type: "object", properties: { at: { type: "string" } } } }];
@@ -26,7 +27,7 @@ for await (const found of client.models.list()) models.push(found.id);
 
 const errors = {
   model: await errorOf(() => client.messages.create({ ...ask, model: "nobody" })),
-  input: await errorOf(() => client.messages.create({ ...ask, thinking: { type: "adaptive" } })),
+  input: await errorOf(() => client.messages.create({ ...ask, ...JSON.parse(refused) })),
   key: await errorOf(() => new Anthropic({ baseURL, apiKey: "wrong", maxRetries: 0 }).messages.create(ask)),
   upstream: await errorOf(() => client.messages.create({ ...ask, model: `${model}/limited` })),
   stream: await errorOf(() => client.messages.stream({ ...ask, model: `${model}/broken` }).finalMessage()),

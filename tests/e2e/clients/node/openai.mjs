@@ -10,7 +10,8 @@ async function errorOf(work) {
   try {
     await work();
   } catch (error) {
-    return { name: error.constructor.name, status: error.status ?? null, code: error.code ?? null, param: error.param ?? null };
+    const { message, status = null, code = null, param = null } = error;
+    return { name: error.constructor.name, message, status, code, param };
   }
   throw new Error("there was no error");
 }
@@ -38,7 +39,7 @@ const chats = {
   streamedCall: await client.chat.completions.stream({ model: "gpt_a/tools", messages, tools }).finalChatCompletion(),
   errors: {
     model: await errorOf(() => chat({ model: "nobody" })),
-    input: await errorOf(() => chat({ n: 2 })),
+    input: await errorOf(() => chat({ model: "gpt_a/single", n: 2 })),
     key: await errorOf(() => new OpenAI({ baseURL, apiKey: "wrong", maxRetries: 0 }).models.list()),
     upstream: await errorOf(() => chat({ model: "gpt_a/limited" })),
     stream: await errorOf(async () => textOf(await chat({ model: "gpt_a/broken", stream: true }))),
