@@ -27,6 +27,8 @@ from handler_host.protocols.openai_responses.requests import ResponseRequest
 from handler_host.protocols.translated_request import TranslatedRequest
 from tests.unit.protocols.test_clients import BODIES, translate
 
+pytestmark = pytest.mark.sdks  # gpt_b converts schemas with Anthropic's SDK
+
 Provider = Callable[[ChatRequest], tuple[Any, list[str]]]
 
 MARKER = {"type": "ephemeral"}

@@ -28,8 +28,6 @@ from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import decode_request as decode_responses
 from handler_host.protocols.translated_request import TranslatedRequest
 
-pytestmark = pytest.mark.sdks
-
 RESPONSE = chat.ChatResponse(
     content=[
         chat.ReasoningPart(text="hmm", signature="c2+n", format="anthropic"),
