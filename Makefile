@@ -99,7 +99,7 @@ portable_tests := tests/unit $(addprefix tests/integration/,http/test_native_rou
 
 .PHONY: portable
 portable: setup
-	@$(python) -m pytest --hypothesis-profile=ci --numprocesses=2 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
+	@$(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 
