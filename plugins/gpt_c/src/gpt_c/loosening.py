@@ -152,7 +152,11 @@ class _Loosener:
         if properties:
             loose["properties"] = {name: self.run(part, depth + 1) for name, part in properties.items()}
         required = plain.get("required")
-        names = [name for name in required if name in properties] if isinstance(required, list) else []
+        names = (
+            [name for name in required if isinstance(name, str) and name in properties]
+            if isinstance(required, list)
+            else []
+        )
         if names:
             loose["required"] = names
 
