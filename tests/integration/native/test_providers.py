@@ -12,10 +12,10 @@ import pytest
 
 from handler_host.testing import HostUnderTest, host_under_test
 from tests.integration.native.provider import Provider, Script, post
+from tests.recorded_requests import RECORDED_REQUESTS
 
 pytestmark = pytest.mark.sdks
 
-RECORDED = sorted((Path(__file__).parent / "recorded").glob("*.json"))
 """Requests of Claude Code, Codex, Gemini CLI, opencode, pi and cline, with their texts replaced."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 JSON = {"content-type": "application/json; charset=utf-8"}
@@ -154,7 +154,7 @@ def restored(data: bytes, handler: str) -> bytes:
     return re.sub(rb'("model(?:Version)?"\s*:\s*")m-1"', rb"\1%s/m-1\"" % handler.encode(), data).replace(b'\\"', b'"')
 
 
-@pytest.mark.parametrize("recorded", RECORDED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("recorded", RECORDED_REQUESTS, ids=lambda path: path.stem)
 def test_a_request_of_a_real_client_reaches_the_provider(
     host: HostUnderTest, provider: Provider, recorded: Path
 ) -> None:

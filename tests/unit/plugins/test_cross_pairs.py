@@ -25,7 +25,8 @@ from handler_host.protocols.gemini.requests import GenerateContentRequest, Gener
 from handler_host.protocols.openai.requests import CompletionRequest
 from handler_host.protocols.openai_responses.requests import ResponseRequest
 from handler_host.protocols.translated_request import TranslatedRequest
-from tests.unit.protocols.test_clients import BODIES, translate
+from tests.recorded_requests import RECORDED_REQUESTS
+from tests.unit.protocols.test_clients import translate
 
 pytestmark = pytest.mark.sdks  # gpt_b converts schemas with Anthropic's SDK
 
@@ -208,7 +209,7 @@ def with_valid_arguments(value: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("provider", PROVIDERS)
-@pytest.mark.parametrize("path", BODIES, ids=[path.stem for path in BODIES])
+@pytest.mark.parametrize("path", RECORDED_REQUESTS, ids=[path.stem for path in RECORDED_REQUESTS])
 def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider: Provider) -> None:
     recorded = json.loads(path.read_text(), object_hook=with_valid_arguments)
     made, _ = run(

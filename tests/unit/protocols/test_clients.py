@@ -17,8 +17,8 @@ from handler_host.protocols.gemini.requests import decode_request as decode_gemi
 from handler_host.protocols.openai.requests import decode_request as decode_openai
 from handler_host.protocols.openai_responses.requests import decode_request as decode_responses
 from handler_host.protocols.translated_request import TranslatedRequest
+from tests.recorded_requests import RECORDED_REQUESTS
 
-BODIES = sorted(Path(__file__).with_name("clients").glob("*.json"))
 IGNORED = {
     "claude-code_image": {"context_management"},
     "claude-code_opus-4-8_write": {"context_management"},
@@ -45,7 +45,7 @@ def translate(recorded: dict[str, Any], ignored: IgnoredFields) -> TranslatedReq
     return decode_gemini(body, ignored).to_chat(model, ignored)
 
 
-@pytest.mark.parametrize("path", BODIES, ids=[path.stem for path in BODIES])
+@pytest.mark.parametrize("path", RECORDED_REQUESTS, ids=[path.stem for path in RECORDED_REQUESTS])
 def test_a_first_request_is_translated(path: Path) -> None:
     ignored = IgnoredFields()
     recorded = json.loads(path.read_text())
