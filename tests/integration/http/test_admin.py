@@ -73,7 +73,7 @@ async def test_without_waiting_the_answer_is_202_and_the_work_goes_on(tmp_path: 
         await until(lambda: host.supervisor.status("puppet").state == "cold")
 
 
-async def test_an_operator_who_leaves_does_not_undo_what_was_begun(tmp_path: Path) -> None:
+async def test_a_disconnect_of_an_operator_does_not_cancel_the_action(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
     async with running(tmp_path, handlers=handlers) as host:

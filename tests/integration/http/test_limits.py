@@ -126,15 +126,15 @@ async def test_an_expectation_that_nobody_knows_is_refused_in_the_envelope(puppe
 
 async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_counted(puppet: Path) -> None:
     async with running(puppet, server={"max_connections": 2}) as host:
-        host.control.make("begun-1", "go-1", "begun-2", "go-2")
+        host.control.make("started-1", "go-1", "started-2", "go-2")
 
         async def wait(number: int) -> tuple[int, Any]:
-            steps = json.dumps({"steps": [f"tell:begun-{number}", f"wait:go-{number}"]})
+            steps = json.dumps({"steps": [f"tell:started-{number}", f"wait:go-{number}"]})
             return await host.json("POST", "/v1/handlers/puppet/script", data=steps)
 
         waiting = [asyncio.ensure_future(wait(number)) for number in (1, 2)]
         for number in (1, 2):
-            await host.control.wait_for(f"begun-{number}")
+            await host.control.wait_for(f"started-{number}")
         async with host.ask("POST", ECHO, data="{}") as refused:
             assert refused.status == 503
             assert refused.headers["Retry-After"] == "1"
