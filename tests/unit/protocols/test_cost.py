@@ -14,6 +14,7 @@ from handler_host.chat.validation import validate_request
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic.requests import decode_message
 from handler_host.protocols.gemini import requests as gemini
+from handler_host.protocols.ollama import requests as ollama
 from handler_host.protocols.openai import requests as openai
 from handler_host.protocols.openai_responses import requests as responses
 
@@ -81,6 +82,18 @@ def anthropic_results() -> dict[str, Any]:
     return {"model": "m", "max_tokens": 1, "messages": messages}
 
 
+def ollama_calls() -> dict[str, Any]:
+    calls = [{"function": {"name": f"f{number}"}} for number in range(COUNT)]
+    results = [{"role": "tool", "tool_name": f"f{number}", "content": ""} for number in reversed(range(COUNT))]
+    return {"model": "m", "messages": [USER, {"role": "assistant", "tool_calls": calls}, *results]}
+
+
+def ollama_results_of_unknown_calls() -> dict[str, Any]:
+    calls = [{"function": {"name": "f"}}] * COUNT
+    results = [{"role": "tool", "tool_call_id": "x", "content": ""}] * COUNT
+    return {"model": "m", "messages": [USER, {"role": "assistant", "tool_calls": calls}, *results]}
+
+
 def openai_long_unknown_field() -> dict[str, Any]:
     return {"model": "m", "messages": [USER], "max_tokens" * COUNT * 5: 1}
 
@@ -99,6 +112,8 @@ CASES: list[tuple[Callable[[], dict[str, Any]], Callable[[bytes], Any]]] = [
     (responses_turns, lambda body: responses.decode_request(body).to_chat().chat),
     (responses_messages, lambda body: responses.decode_request(body).to_chat().chat),
     (anthropic_results, lambda body: decode_message(body)[1].chat),
+    (ollama_calls, lambda body: ollama.decode_chat(body).to_chat().chat),
+    (ollama_results_of_unknown_calls, lambda body: ollama.decode_chat(body).to_chat().chat),
     (openai_long_unknown_field, lambda body: openai.decode_request(body).to_chat().chat),
     (openai_tools, lambda body: openai.decode_request(body).to_chat().chat),
 ]

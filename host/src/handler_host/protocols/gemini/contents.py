@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import defaultdict, deque
 from typing import Any, Literal
 
 import msgspec
@@ -12,6 +11,7 @@ import msgspec
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.opaque import unseal_base64
+from handler_host.protocols.open_calls import OpenCalls
 
 FORMAT = "gemini"
 """Format of Gemini's own thought signatures."""
@@ -98,7 +98,7 @@ def messages(contents: list[Content]) -> tuple[list[chat.Message], list[str]]:
     """Return the messages, and the path of each; raises ``InvalidInput`` with the path to the field."""
     translated: list[chat.Message] = []
     places: list[str] = []
-    calls = _OpenCalls()
+    calls = OpenCalls()
     for number, content in enumerate(contents):
         place = f"contents[{number}]"
         if content.role == "system":
@@ -115,45 +115,7 @@ def messages(contents: list[Content]) -> tuple[list[chat.Message], list[str]]:
     return translated, places
 
 
-class _OpenCalls:
-    """Function calls without a response: Google's clients name the function, and often leave out the ID."""
-
-    def __init__(self) -> None:
-        self._by_id: dict[str, deque[_OpenCall]] = defaultdict(deque)
-        self._by_name: dict[str, deque[_OpenCall]] = defaultdict(deque)
-        self._count = 0
-
-    def add(self, call: FunctionCall) -> str:
-        """Add a call and return its ID, which is a new one if the call has none."""
-        self._count += 1
-        call_id = call.id or f"call_{self._count}"
-        open_call = _OpenCall(call_id)
-        self._by_id[call_id].append(open_call)
-        self._by_name[call.name].append(open_call)
-        return call_id
-
-    def close(self, response: FunctionResponse) -> str | None:
-        """Remove the call that a response belongs to, the earliest of its function; return its ID, or None."""
-        calls = self._by_id.get(response.id) if response.id else self._by_name.get(response.name)
-        while calls:
-            call = calls.popleft()
-            if not call.has_response:
-                call.has_response = True
-                return call.id
-        return None
-
-
-class _OpenCall:
-    """A call in the queue of its ID and in the queue of its name; a response takes it from one of them."""
-
-    __slots__ = ("has_response", "id")
-
-    def __init__(self, call_id: str) -> None:
-        self.id = call_id
-        self.has_response = False
-
-
-def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.AssistantMessage:
+def _assistant_message(content: Content, place: str, calls: OpenCalls) -> chat.AssistantMessage:
     text: list[str] = []
     tool_calls: list[chat.ToolCall] = []
     reasoning: list[chat.ReasoningPart] = []
@@ -164,7 +126,8 @@ def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.
             call = part.function_call
             arguments = msgspec.json.encode(call.args or {}).decode()
             function = chat.FunctionCall(name=call.name, arguments=arguments)
-            tool_calls.append(chat.ToolCall(id=calls.add(call), function=function, signature=part.thought_signature))
+            call_id = calls.add(call.id, call.name)
+            tool_calls.append(chat.ToolCall(id=call_id, function=function, signature=part.thought_signature))
         elif part.text is not None:
             text.append(part.text)
             if part.thought_signature:
@@ -181,7 +144,7 @@ def _assistant_message(content: Content, place: str, calls: _OpenCalls) -> chat.
     )
 
 
-def _user_messages(content: Content, place: str, calls: _OpenCalls) -> list[chat.Message]:
+def _user_messages(content: Content, place: str, calls: OpenCalls) -> list[chat.Message]:
     results: list[chat.Message] = []
     parts: list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart] = []
     for number, part in enumerate(content.parts):
@@ -198,8 +161,9 @@ def _user_messages(content: Content, place: str, calls: _OpenCalls) -> list[chat
     return [*results, chat.UserMessage(content=single.text if isinstance(single, chat.TextPart) else parts)]
 
 
-def _result(response: FunctionResponse, place: str, calls: _OpenCalls) -> chat.ToolMessage:
-    call_id = calls.close(response)
+def _result(response: FunctionResponse, place: str, calls: OpenCalls) -> chat.ToolMessage:
+    # Google's clients name the function, and often leave out the ID.
+    call_id = calls.close(response.id, None) if response.id else calls.close(None, response.name)
     if call_id is None:
         raise InvalidInput(f"{place}: no functionCall of {response.name!r} without a response", param=place)
     text = msgspec.json.encode(response.response or {}).decode()

@@ -18,6 +18,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.open_calls import OpenCalls
 from handler_host.protocols.translated_request import TranslatedRequest
 
 _NAMES = {
@@ -202,9 +203,7 @@ class _Messages:
 
     def __init__(self, messages: list[Message]) -> None:
         self._messages = messages
-        self._waiting: list[tuple[str, str]] = []
-        """ID and function of each call without a result."""
-        self._calls = 0
+        self._calls = OpenCalls()
 
     def translated(self) -> list[chat.Message]:
         return [self._message(message, f"messages[{number}]") for number, message in enumerate(self._messages)]
@@ -225,20 +224,15 @@ class _Messages:
         raise InvalidInput(f"{path}: {message.role!r} must be system, user, assistant or tool", param=path)
 
     def _call(self, call: EchoedCall) -> chat.ToolCall:
-        self._calls += 1
-        call_id = call.id or f"call_{self._calls}"
-        self._waiting.append((call_id, call.function.name))
+        call_id = self._calls.add(call.id, call.function.name)
         arguments = call.function.arguments
         text = arguments if isinstance(arguments, str) else json.dumps(arguments, ensure_ascii=False)
         return chat.ToolCall(id=call_id, function=chat.FunctionCall(name=call.function.name, arguments=text))
 
     def _answered_call(self, message: Message, place: str) -> str:
-        for position, (call_id, name) in enumerate(self._waiting):
-            if message.tool_call_id in (None, call_id) and message.tool_name in (None, name):
-                del self._waiting[position]
-                return call_id
-        if message.tool_call_id is not None:
-            return message.tool_call_id
+        call_id = self._calls.close(message.tool_call_id, message.tool_name) or message.tool_call_id
+        if call_id is not None:
+            return call_id
         raise InvalidInput(f"{place}: no tool call before it waits for this result", param=place)
 
 
