@@ -23,6 +23,13 @@ CHATS: list[tuple[str, dict[str, Any]]] = [
     ("/v1beta/models/absent:generateContent", {"contents": CONTENTS}),
     ("/v1beta/models/absent:countTokens", {"contents": CONTENTS}),
 ]
+LONG_CHATS: list[tuple[str, dict[str, Any]]] = [
+    ("/v1/chat/completions", {"model": "absent", "messages": MESSAGES * 1000}),
+    ("/v1/responses", {"model": "absent", "input": MESSAGES * 1000}),
+    ("/v1/messages", {"model": "absent", "max_tokens": 9, "messages": MESSAGES * 1000}),
+    ("/v1beta/models/absent:generateContent", {"contents": CONTENTS * 1000}),
+    ("/api/chat", {"model": "absent", "messages": MESSAGES * 1000}),
+]
 JSON = {"Content-Type": "application/json"}
 
 
@@ -48,6 +55,23 @@ class JsonDecodes:
             self.count += is_method or function is msgspec.json.decode
 
 
+class Translations:
+    """Counts the translations of requests in this thread."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def __enter__(self) -> Translations:
+        sys.setprofile(self._profile)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        sys.setprofile(None)
+
+    def _profile(self, frame: FrameType, event: str, function: Any) -> None:
+        self.count += event == "call" and frame.f_code.co_name in ("to_chat", "_to_chat")
+
+
 @pytest.fixture
 async def host(tmp_path: Path) -> AsyncIterator[Host]:
     async with running(tmp_path) as host:
@@ -61,6 +85,12 @@ class TestDecoding:
         with JsonDecodes() as decodes:
             assert (await host.json("POST", path, json=body))[0] == 404
         assert decodes.count == 1
+
+    @pytest.mark.parametrize(("path", "body"), LONG_CHATS)
+    async def test_of_many_values_leaves_the_loop_free(self, host: Host, path: str, body: dict[str, Any]) -> None:
+        with Translations() as translations:
+            assert (await host.json("POST", path, json=body))[0] == 404
+        assert translations.count == 0
 
     @pytest.mark.parametrize(("path", "body"), CHATS)
     @pytest.mark.parametrize(

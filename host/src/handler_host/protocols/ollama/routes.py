@@ -7,6 +7,7 @@ because a host without clients of Ollama does not need them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -58,26 +59,30 @@ class OllamaRoutes:
         """Respond to a chat, as a stream of lines or whole."""
         from handler_host.protocols.ollama.requests import decode_chat
 
-        return await self._respond(request, await self._bodies.decode(request, decode_chat), is_chat=True)
+        return await self._respond(request, decode_chat, is_chat=True)
 
     async def generate(self, request: web.Request) -> web.StreamResponse:
         """Continue a prompt, as a chat of one turn."""
         from handler_host.protocols.ollama.requests import decode_generate
 
-        return await self._respond(request, await self._bodies.decode(request, decode_generate), is_chat=False)
+        return await self._respond(request, decode_generate, is_chat=False)
 
     async def _respond(
-        self, request: web.Request, body: ChatBody | GenerateBody, *, is_chat: bool
+        self, request: web.Request, decode: Callable[[bytes], ChatBody | GenerateBody], *, is_chat: bool
     ) -> web.StreamResponse:
         from handler_host.protocols.ollama.responses import ChunkEncoder, loaded
 
+        data = await self._bodies.read(request)
+        body = await self._bodies.decode_data(data, decode)
         model = self._name(body.model)
         keep_alive_s = body.keep_alive_s
         if body.is_empty:
             is_unload = keep_alive_s == 0
             await self._chats.set_loaded(model, loaded=not is_unload, keep_alive_s=keep_alive_s)
             return json_response(loaded(body.model, is_chat=is_chat, reason="unload" if is_unload else "load"))
-        translated = body.to_chat(self._chats.field_policy(request, model)(b""))
+        ignored = self._chats.field_policy(request, model)(b"")
+        # Where the body was decoded: the translation of many values takes as long.
+        translated = await self._bodies.decode_data(data, lambda _: body.to_chat(ignored))
         self._chats.set_keep_alive(model, keep_alive_s)
         context = request_context.current.get()
         encoder = ChunkEncoder(body.model, is_chat=is_chat, load_s=lambda: context.activate_s or 0.0)
