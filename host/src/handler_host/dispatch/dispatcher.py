@@ -159,12 +159,7 @@ class Dispatcher:
         if request.handler in request.chain:
             raise _cycle(request)
         try:
-            try:
-                return await run_once(request)
-            except HandlerCrashed:
-                if not self._should_retry(request):
-                    raise
-            return await run_once(request)
+            return await self._with_crash_retry(run_once, request)
         except HostError as error:
             fallbacks = self._fallbacks_for(request) if should_fall_back(error) else []
             if not fallbacks:
@@ -217,12 +212,9 @@ class Dispatcher:
         try:
             return await run_once(request)
         except HandlerCrashed:
-            if not self._should_retry(request):
+            if not (request.retry_on_crash and self._supervisor.is_retryable(request.handler, request.operation)):
                 raise
         return await run_once(request)
-
-    def _should_retry(self, request: Request) -> bool:
-        return request.retry_on_crash and self._supervisor.is_retryable(request.handler, request.operation)
 
 
 class OpenStream(NamedTuple):
