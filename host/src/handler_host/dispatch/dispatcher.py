@@ -58,8 +58,7 @@ class Dispatcher:
         """Return how a handler's requests treat unsupported fields; the handler is found only if it matters."""
         config = self._supervisor.config
         if any("unsupported" in keys for keys in config.handlers.values()):
-            keys = config.handlers.get(find_handler(), {})
-            return str(keys.get("unsupported", config.defaults.unsupported))
+            return config.policy(find_handler()).unsupported
         return config.defaults.unsupported
 
     def run(self, request: Request) -> Awaitable[bytes]:
@@ -78,13 +77,11 @@ class Dispatcher:
 
         It is known from the manifest, or from the first activation.
         """
-        if not self._policy(handler, "native"):
-            return False
         try:
             names = self._supervisor.operation_names(handler)
         except UnknownHandler:
             return False
-        return names is not None and operation in names
+        return names is not None and operation in names and self._supervisor.config.policy(handler).native
 
     def fallbacks(self, handler: str) -> list[str]:
         """Return the handlers to try if this one fails."""
@@ -92,11 +89,7 @@ class Dispatcher:
 
     def allows_provider_state(self, handler: str) -> bool:
         """Return whether requests may refer to state at the handler's provider (``provider_state``)."""
-        return self._policy(handler, "provider_state")
-
-    def _policy(self, handler: str, key: str) -> bool:
-        config = self._supervisor.config
-        return bool(config.handlers.get(handler, {}).get(key, getattr(config.defaults, key)))
+        return self._supervisor.config.policy(handler).provider_state
 
     def count_tokens(self, caller: Caller, handler: str, tokens: Mapping[str, int]) -> None:
         """Count the tokens that a provider has billed for a response, by kind."""

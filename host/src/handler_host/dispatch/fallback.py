@@ -62,8 +62,7 @@ class Fallbacks:
 
     def of(self, name: str) -> list[str]:
         """Return the fallbacks of a handler in their order, without the handler itself."""
-        config = self._config()
-        fallbacks = config.handlers.get(name, {}).get("fallback", config.defaults.fallback)
+        fallbacks = self._config().policy(name).fallback
         return [fallback for fallback in dict.fromkeys(fallbacks) if fallback != name]
 
 
