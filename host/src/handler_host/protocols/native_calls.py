@@ -40,8 +40,8 @@ PROVIDER_REQUEST_ID = "X-Provider-Request-ID"
 AUTH_STATUSES = (401, 403)
 """Statuses of a provider that concern the handler's key: clients would take them for their own key's."""
 
-Translated = Callable[[], Awaitable[web.StreamResponse]]
-"""Responds to the request through the chat contract."""
+Translated = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
+"""Responds to a request and its body through the chat contract."""
 
 
 class NativeCalls:
@@ -70,16 +70,16 @@ class NativeCalls:
         fields = _fields(body) if model is None else None
         name = model if model is not None else text_of(body, (fields or {}).get("model"))
         if name is None:
-            return await _translate_or_refuse(body, translated)
+            return await _translate_or_refuse(http_request, body, translated)
         target = self._dispatcher.models.resolve(name)
         if translated is not None and not any(
             self._dispatcher.speaks(candidate, operation.name)
             for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
         ):
-            return await translated()
+            return await translated(http_request, body)
         fields = _fields(body) if fields is None else fields
         if fields is None:
-            return await _translate_or_refuse(body, translated)
+            return await _translate_or_refuse(http_request, body, translated)
         wants_stream = stream if stream is not None else _is_true(body, fields.get("stream"))
         call = _NativeCall(http_request, operation, body, fields, name, target, wants_stream, method)
         return await self._with_fallbacks(call, translated)
@@ -108,7 +108,7 @@ class NativeCalls:
                         raise self._chats.not_found(call.name, call.target, error) from None
             context.forced_handler = ForcedHandler(request.handler, is_fallback)
             try:
-                return await translated()
+                return await translated(call.http_request, call.body)
             finally:
                 context.forced_handler = None
 
@@ -215,11 +215,13 @@ class _NativeCall:
         )
 
 
-async def _translate_or_refuse(body: bytes, translated: Translated | None) -> web.StreamResponse:
+async def _translate_or_refuse(
+    http_request: web.Request, body: bytes, translated: Translated | None
+) -> web.StreamResponse:
     """Respond to a body whose fields cannot be read: the translation says what is wrong with it."""
     if translated is None:
         raise _no_model(body)
-    return await translated()
+    return await translated(http_request, body)
 
 
 def _fields(body: bytes) -> dict[str, Value] | None:

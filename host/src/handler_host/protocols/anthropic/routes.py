@@ -7,7 +7,6 @@ request, because a host without clients of Anthropic does not need them.
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -49,9 +48,7 @@ class AnthropicRoutes:
     async def create(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
         data = await self._bodies.read(request)
-        return await self._native.respond(
-            request, native.MESSAGES, data, functools.partial(self._create_translated, request, data)
-        )
+        return await self._native.respond(request, native.MESSAGES, data, self._create_translated)
 
     async def _create_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.anthropic.requests import decode_message
@@ -69,9 +66,7 @@ class AnthropicRoutes:
     async def count(self, request: web.Request) -> web.StreamResponse:
         """Count the tokens of a request, if its handler can."""
         data = await self._bodies.read(request)
-        return await self._native.respond(
-            request, native.COUNT_TOKENS, data, functools.partial(self._count_translated, request, data)
-        )
+        return await self._native.respond(request, native.COUNT_TOKENS, data, self._count_translated)
 
     async def _count_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.anthropic.requests import decode_count

@@ -7,7 +7,6 @@ request, because a host without clients of Gemini does not need them.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Self
 
@@ -80,8 +79,9 @@ class GeminiRoutes:
         from handler_host.protocols.gemini import native
 
         data, model = await self._bodies.read(request), _model(request)
-        translated = functools.partial(self._generate_translated, request, data)
-        return await self._native.respond(request, native.GENERATE_CONTENT, data, translated, model=model, stream=False)
+        return await self._native.respond(
+            request, native.GENERATE_CONTENT, data, self._generate_translated, model=model, stream=False
+        )
 
     async def _generate_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.requests import decode_request
@@ -97,9 +97,14 @@ class GeminiRoutes:
         from handler_host.protocols.gemini import native
 
         data, model = await self._bodies.read(request), _model(request)
-        translated = functools.partial(self._generate_streamed_translated, request, data)
         return await self._native.respond(
-            request, native.GENERATE_CONTENT, data, translated, model=model, stream=True, method="streamGenerateContent"
+            request,
+            native.GENERATE_CONTENT,
+            data,
+            self._generate_streamed_translated,
+            model=model,
+            stream=True,
+            method="streamGenerateContent",
         )
 
     async def _generate_streamed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
@@ -118,8 +123,9 @@ class GeminiRoutes:
         from handler_host.protocols.gemini import native
 
         data, model = await self._bodies.read(request), _model(request)
-        translated = functools.partial(self._count_translated, request, data)
-        return await self._native.respond(request, native.COUNT_TOKENS, data, translated, model=model, stream=False)
+        return await self._native.respond(
+            request, native.COUNT_TOKENS, data, self._count_translated, model=model, stream=False
+        )
 
     async def _count_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.requests import decode_count

@@ -6,7 +6,6 @@ with the first request.
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -65,9 +64,7 @@ class OpenAIRoutes:
     async def complete(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat, whole or as a stream."""
         data = await self._bodies.read(request)
-        return await self._native.respond(
-            request, native.CHAT, data, functools.partial(self._complete_translated, request, data)
-        )
+        return await self._native.respond(request, native.CHAT, data, self._complete_translated)
 
     async def _complete_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.openai.requests import decode_chat

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import time
 from typing import TYPE_CHECKING
 
@@ -46,9 +45,7 @@ class ResponsesRoutes:
     async def respond(self, request: web.Request) -> web.StreamResponse:
         """Respond to a request, whole or as a stream."""
         data = await self._bodies.read(request)
-        return await self._native.respond(
-            request, native.RESPONSES, data, functools.partial(self._respond_translated, request, data)
-        )
+        return await self._native.respond(request, native.RESPONSES, data, self._respond_translated)
 
     async def _respond_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         # A host without such clients does not need these types.
