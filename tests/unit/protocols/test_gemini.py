@@ -14,8 +14,9 @@ from handler_host import chat
 from handler_host._internal.field_path import FieldPath
 from handler_host.plugin.errors import InvalidInput, QueueFull
 from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.gemini.errors import error_body
 from handler_host.protocols.gemini.requests import FIELDS, decode_count, decode_request
-from handler_host.protocols.gemini.responses import ChunkEncoder, error_body, response
+from handler_host.protocols.gemini.responses import ChunkEncoder, response
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.testing.chat_conformance import PIXEL
 

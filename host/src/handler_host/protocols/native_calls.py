@@ -162,7 +162,7 @@ class NativeCalls:
 
         def failed(error: Exception) -> list[bytes]:
             host_error = context.fail(to_host_error(error, context.request_id))
-            return call.operation.stream_error(host_error, context.request_id)
+            return call.operation.error_events(host_error, context.request_id)
 
         response, tokens = await relay_events(
             call.http_request, context, stream, head, headers, model, failed, call.operation.keep_alive

@@ -11,8 +11,11 @@ from handler_host.http.sse import KEEP_ALIVE
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.json_fields import Value
 
-StreamError = Callable[[HostError, str], list[bytes]]
-"""Returns the events, with their blank lines, for an error after the status; the second argument is the request ID."""
+ErrorEvents = Callable[[HostError, str], list[bytes]]
+"""Returns the events for an error after the status, as :func:`handler_host.http.sse.event` makes them.
+
+The second argument is the request ID.
+"""
 
 COMMON_RESPONSE_HEADERS = ("content-type", "retry-after", "retry-after-ms", "x-should-retry")
 """Response headers that every protocol passes on."""
@@ -31,7 +34,7 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     """As handlers declare it, such as ``openai.chat``."""
-    stream_error: StreamError
+    error_events: ErrorEvents
     keep_alive: bytes = KEEP_ALIVE
     """Comment that breaks a long silence of an event stream."""
     request_headers: tuple[str, ...] = ()

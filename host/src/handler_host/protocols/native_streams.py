@@ -75,7 +75,7 @@ async def relay_events(
         except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
             await response.write(relay.drop_incomplete())
             for event in failed(error):
-                await response.write(event)
+                await response.send_events([event])
     return response.response, relay.tokens
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 
+from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 
 ERROR_TYPES = {
@@ -31,3 +32,8 @@ def error_body(error: HostError, request_id: str) -> bytes:
     error_type = ERROR_TYPES.get(error.status) or ("api_error" if error.status >= 500 else "invalid_request_error")
     content = {"type": error_type, "message": error.message, "details": details | (error.details or {})}
     return msgspec.json.encode({"type": "error", "error": content, "request_id": request_id})
+
+
+def error_events(error: HostError, request_id: str) -> list[bytes]:
+    """Return the event that Anthropic's SDK expects for an error in a stream; no event follows it."""
+    return [event(error_body(error, request_id), "error")]

@@ -11,7 +11,8 @@ from msgspec import UNSET, UnsetType
 from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
 from handler_host.http.sse import event
-from handler_host.plugin.errors import UpstreamError
+from handler_host.plugin.errors import HostError, UpstreamError
+from handler_host.protocols.anthropic.errors import error_events
 from handler_host.protocols.opaque import seal
 
 FORMAT = "anthropic"
@@ -327,6 +328,10 @@ class EventEncoder:
         )
         end: list[Event] = [MessageDelta(delta=stop, usage=_usage(self._usage)), MessageStop()]
         return _encoded([*self._start(), *self._stop_block(), *end])
+
+    def failed(self, error: HostError, request_id: str) -> list[bytes]:
+        """Return the events to send for an error."""
+        return error_events(error, request_id)
 
     def _start(self) -> list[Event]:
         if self._has_started:

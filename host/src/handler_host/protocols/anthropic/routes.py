@@ -15,16 +15,12 @@ from aiohttp import web
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
-from handler_host.http.sse import event
-from handler_host.plugin.errors import HostError
 from handler_host.protocols.anthropic import native
-from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.chat_service import ChatService, ListedModel
 from handler_host.protocols.native_calls import NativeCalls
 
 if TYPE_CHECKING:
-    from handler_host.chat import types as chat
-    from handler_host.protocols.anthropic.responses import EventEncoder, Model
+    from handler_host.protocols.anthropic.responses import Model
 
 
 class AnthropicRoutes:
@@ -58,7 +54,7 @@ class AnthropicRoutes:
         body, translated = await self._bodies.decode_data(data, lambda body: decode_message(body, policy(body)))
         message_id = f"msg_{request_context.current.get().request_id}"
         if body.stream:
-            events = MessageStream(EventEncoder(message_id=message_id, model=body.model))
+            events = EventEncoder(message_id=message_id, model=body.model)
             return await self._chats.stream(request, body.model, translated, events)
         response = await self._chats.respond(body.model, translated)
         return json_response(message(response, message_id=message_id, model=body.model))
@@ -91,25 +87,6 @@ class AnthropicRoutes:
         from handler_host.protocols.anthropic.responses import model
 
         return model(listed.name, listed.title, self._created, listed.info)
-
-
-class MessageStream:
-    """Events of a streamed message."""
-
-    def __init__(self, encoder: EventEncoder) -> None:
-        self._encoder = encoder
-
-    def events(self, chunk: chat.ChatChunk) -> list[bytes]:
-        """Return the events for one chunk."""
-        return self._encoder.events(chunk)
-
-    def last(self) -> list[bytes]:
-        """Return the last events."""
-        return self._encoder.last()
-
-    def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error event that Anthropic's SDK expects; no event follows it."""
-        return [event(error_body(error, request_id), "error")]
 
 
 def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:

@@ -14,7 +14,7 @@ _METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedCon
 
 def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Google's format."""
-    from handler_host.protocols.gemini.responses import error_body as encode_error
+    from handler_host.protocols.gemini.errors import error_body as encode_error
 
     return encode_error(error, request_id)
 

@@ -7,19 +7,13 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from handler_host.channel.native_messages import Span
-from handler_host.plugin.errors import HostError
 from handler_host.protocols.gemini import KEEP_ALIVE
+from handler_host.protocols.gemini.errors import error_events
 from handler_host.protocols.json_fields import Value, fields_of, items_of
 from handler_host.protocols.native_operation import NativeOperation
 
 PREFIX = "models/"
 _INNER = ("generateContentRequest", "generate_content_request")
-
-
-def _stream_error(error: HostError, request_id: str) -> list[bytes]:
-    from handler_host.protocols.gemini.responses import error_events
-
-    return [data + b"\n\n" for data in error_events(error, request_id)]
 
 
 def _model_spans(body: bytes, fields: Mapping[str, Value]) -> list[Span]:
@@ -39,12 +33,12 @@ def _models(body: bytes, fields: Mapping[str, Value]) -> Iterator[Value]:
 
 GENERATE_CONTENT = NativeOperation(
     name="gemini.generate_content",
-    stream_error=_stream_error,
+    error_events=error_events,
     query=("alt",),
     model_spans=_model_spans,
     response_model=("modelVersion",),
     event_model=("modelVersion",),
     keep_alive=KEEP_ALIVE,
 )
-COUNT_TOKENS = NativeOperation(name="gemini.count_tokens", stream_error=_stream_error, model_spans=_model_spans)
-EMBED_CONTENT = NativeOperation(name="gemini.embed_content", stream_error=_stream_error, model_spans=_model_spans)
+COUNT_TOKENS = NativeOperation(name="gemini.count_tokens", error_events=error_events, model_spans=_model_spans)
+EMBED_CONTENT = NativeOperation(name="gemini.embed_content", error_events=error_events, model_spans=_model_spans)

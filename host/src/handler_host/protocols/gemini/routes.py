@@ -19,7 +19,8 @@ from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA, SseResponse
 from handler_host.plugin.errors import HostError, InvalidInput, NotFound
 from handler_host.protocols.chat_service import COUNT_TOKENS, ChatService, ListedModel
-from handler_host.protocols.gemini import KEEP_ALIVE, VERSIONS, error_body
+from handler_host.protocols.gemini import KEEP_ALIVE, VERSIONS
+from handler_host.protocols.gemini.errors import error_body, error_events
 from handler_host.protocols.native_calls import NativeCalls
 
 if TYPE_CHECKING:
@@ -195,8 +196,6 @@ class Events:
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
         """Return the error in the two forms that Google's SDKs expect."""
-        from handler_host.protocols.gemini.responses import error_events
-
         return error_events(error, request_id)
 
 

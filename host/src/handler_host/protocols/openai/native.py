@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from handler_host.http.errors import error_body
+from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_operation import NativeOperation
 
@@ -10,19 +11,20 @@ REQUEST_HEADERS = ("openai-beta",)
 RESPONSE_HEADERS = ("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-")
 
 
-def _stream_error(error: HostError, request_id: str) -> list[bytes]:
-    return [b"data: " + error_body(error, request_id) + b"\n\n"]
+def error_events(error: HostError, request_id: str) -> list[bytes]:
+    """Return the event that OpenAI's SDK expects for an error in a stream; no ``[DONE]`` follows it."""
+    return [event(error_body(error, request_id))]
 
 
 CHAT = NativeOperation(
     name="openai.chat",
-    stream_error=_stream_error,
+    error_events=error_events,
     request_headers=REQUEST_HEADERS,
     response_headers=RESPONSE_HEADERS,
 )
 EMBEDDINGS = NativeOperation(
     name="openai.embeddings",
-    stream_error=_stream_error,
+    error_events=error_events,
     request_headers=REQUEST_HEADERS,
     response_headers=RESPONSE_HEADERS,
 )

@@ -14,7 +14,6 @@ from aiohttp import web
 
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
-from handler_host.http.errors import error_body
 from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA
 from handler_host.plugin.errors import HostError
@@ -131,8 +130,8 @@ class ChunkStream:
         return [*(DATA + _encode(data) for data in self._encoder.last()), DONE]
 
     def failed(self, error: HostError, request_id: str) -> list[bytes]:
-        """Return the error event that OpenAI's SDK expects; no ``[DONE]`` follows it."""
-        return [DATA + error_body(error, request_id)]
+        """Return the event for an error."""
+        return native.error_events(error, request_id)
 
 
 def routes(chats: ChatService, bodies: BodyReader) -> list[web.RouteDef]:

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import msgspec
 
+from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_operation import NativeOperation
 
 
-def _stream_error(error: HostError, request_id: str) -> list[bytes]:
+def _error_events(error: HostError, request_id: str) -> list[bytes]:
     text = f"{error.message} (request {request_id})"
     details = {"code": error.code, "message": text, "param": error.param}
     data = {"type": "error", "sequence_number": 0, **details, "error": details}
-    return [b"event: error\ndata: " + msgspec.json.encode(data) + b"\n\n"]
+    return [event(msgspec.json.encode(data), "error")]
 
 
 RESPONSES = NativeOperation(
     name="openai.responses",
-    stream_error=_stream_error,
+    error_events=_error_events,
     request_headers=("openai-beta",),
     response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
     event_model=("response", "model"),
