@@ -15,7 +15,7 @@ from handler_host.plugin.errors import HandlerCrashed, InvalidInput, UpstreamRat
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import FIELDS, decode_request
-from handler_host.protocols.openai_responses.routes import ResponseStream
+from handler_host.protocols.openai_responses.routes import ResponseEvents
 
 EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 USER = {"role": "user", "content": "hello"}
@@ -43,7 +43,7 @@ def encoder_for(**fields: Any) -> ResponseEncoder:
 
 def events_of(*chunks: chat.ChatChunk, **fields: Any) -> list[dict[str, Any]]:
     """Return the events of a stream, as a client reads them."""
-    stream = ResponseStream(encoder_for(**fields))
+    stream = ResponseEvents(encoder_for(**fields))
     return read([event for chunk in chunks for event in stream.events(chunk)] + stream.last())
 
 
@@ -378,7 +378,7 @@ class TestStream:
     def test_an_error_ends_a_failed_response_with_the_text_so_far(
         self,
     ) -> None:
-        stream = ResponseStream(encoder_for())
+        stream = ResponseEvents(encoder_for())
         lines = stream.events(chat.TextChunk(text="Hel"))
         *_, last = read(lines + stream.failed(HandlerCrashed("the worker has died"), "r1"))
         assert last["type"] == "response.failed"
@@ -388,5 +388,5 @@ class TestStream:
             "message": "the worker has died (handler_crashed, request r1)",
         }
         assert last["response"]["output"][0]["content"][0]["text"] == "Hel"
-        (*_, failed) = read(ResponseStream(encoder_for()).failed(UpstreamRateLimited("slow down"), "r1"))
+        (*_, failed) = read(ResponseEvents(encoder_for()).failed(UpstreamRateLimited("slow down"), "r1"))
         assert failed["response"]["error"]["code"] == "rate_limit_exceeded"

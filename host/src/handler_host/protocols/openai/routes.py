@@ -81,7 +81,7 @@ class OpenAIRoutes:
                 include_usage=body.include_usage,
                 custom=body.custom_tools,
             )
-            return await self._chats.stream(request, body.model, translated, ChunkStream(encoder))
+            return await self._chats.stream(request, body.model, translated, ChunkEvents(encoder))
         response = await self._chats.respond(body.model, translated)
         return json_response(
             completion(
@@ -102,7 +102,7 @@ class OpenAIRoutes:
             include_usage=body.include_usage,
         )
         if body.stream:
-            return await self._chats.stream(request, body.model, translated, ChunkStream(encoder))
+            return await self._chats.stream(request, body.model, translated, ChunkEvents(encoder))
         return json_response(encoder.whole(await self._chats.respond(body.model, translated)))
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
@@ -115,7 +115,7 @@ class OpenAIRoutes:
         return model(listed.name, listed.handler.distribution, self._created, listed.info)
 
 
-class ChunkStream:
+class ChunkEvents:
     """Events of a streamed completion."""
 
     def __init__(self, encoder: ChunkEncoder | CompletionEncoder) -> None:

@@ -58,12 +58,12 @@ class ResponsesRoutes:
             request_id=request_context.current.get().request_id, created=int(time.time()), request=body
         )
         if body.stream:
-            return await self._chats.stream(request, body.model, translated, ResponseStream(encoder))
+            return await self._chats.stream(request, body.model, translated, ResponseEvents(encoder))
         response = await self._chats.respond(body.model, translated)
         return json_response(encoder.whole(response))
 
 
-class ResponseStream:
+class ResponseEvents:
     """Events of a streamed response."""
 
     def __init__(self, encoder: ResponseEncoder) -> None:
