@@ -149,6 +149,8 @@ class _Generation:
         self._chunks: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue()
         self._left = threading.Event()
         self._thread = self._loop.run_in_executor(None, self._run, complete, body)
+        # A reader that leaves early does not await the error, and the loop would log it as never retrieved.
+        self._thread.add_done_callback(_retrieve_exception)
 
     def __aiter__(self) -> _Generation:
         return self
@@ -192,6 +194,11 @@ class _Generation:
         """Pass a chunk to the loop; return True to end the generation."""
         self._loop.call_soon_threadsafe(self._chunks.put_nowait, chunk)
         return self._left.is_set()
+
+
+def _retrieve_exception(thread: asyncio.Future[None]) -> None:
+    if not thread.cancelled():
+        thread.exception()
 
 
 def find_model(path: str | None) -> Path:

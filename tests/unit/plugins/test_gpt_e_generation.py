@@ -1,0 +1,24 @@
+"""A generation of gpt_e that its reader leaves."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import Callable
+from typing import Any
+
+import gpt_e
+
+
+async def test_a_failure_after_the_reader_has_left_is_not_reported_by_the_loop() -> None:
+    def refuse(body: dict[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
+        raise ValueError("[json.exception.type_error] a schema that llama.cpp cannot read")
+
+    reports: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reports.append(context))
+    generation = gpt_e._Generation(refuse, {})
+    await generation.end()
+    await asyncio.sleep(0)  # the end of the queue, whose callback refers to the generation
+    del generation
+    gc.collect()
+    assert reports == []
