@@ -77,6 +77,8 @@ CACHE_MARKERS = frozenset({"anthropic", "bedrock", "databricks", "openrouter", "
 DROPPED = {"gemini": {"parallel_tool_calls"}, "vertex_ai": {"parallel_tool_calls"}}
 """Fields that LiteLLM says a provider has, and then drops in silence."""
 
+MAX_ONLY_STREAMS = 1000
+"""Most models that are remembered because their server only streams: clients choose the names."""
 FIRST_CALL = 10.0
 """Seconds that LiteLLM may take beside the provider for what it loads at a first call; 0.5 to 0.7 were seen."""
 
@@ -88,8 +90,8 @@ class GptD(ChatHandler):
         """Import LiteLLM, quietly; make a Router if there are deployments."""
         config = self.context.config
         self._settings = read(config)
-        self._only_streams: set[str] = set()
-        """Models whose server responds to a plain call with an event stream."""
+        self._only_streams: dict[str, None] = {}
+        """Models whose server responds to a plain call with an event stream, the newest last."""
         self._timeout: float = config["timeout"]
         self._plain_timeout: float = config["plain_timeout"]
         self._retries = Retries(times=config["retries"])
@@ -156,7 +158,7 @@ class GptD(ChatHandler):
             own = decode_document(heard.document())
             if own is None and is_event_stream(error):
                 # The server streams whatever is asked: from now on it is asked for a stream.
-                self._only_streams.add(body["model"])
+                self._note_only_streams(body["model"])
                 async for chunk in self._streamed(body):
                     yield chunk
                 return
@@ -165,6 +167,11 @@ class GptD(ChatHandler):
             chunks = own
         for chunk in chunks:
             yield chunk
+
+    def _note_only_streams(self, model: str) -> None:
+        self._only_streams[model] = None
+        if len(self._only_streams) > MAX_ONLY_STREAMS:
+            del self._only_streams[next(iter(self._only_streams))]
 
     async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         stream: Any = None
