@@ -89,6 +89,7 @@ if TYPE_CHECKING:
     )
     from handler_host.plugin.provider_words import find_error
     from handler_host.plugin.retry import Retries, retry_stream
+    from handler_host.plugin.sdk_calls import relay_sdk, sdk_errors, sdk_refusal
     from handler_host.plugin.sse import ServerSentEvent, SseDecoder, read_documents
     from handler_host.plugin.trace import trace_headers
 
@@ -161,7 +162,10 @@ __all__ = [
     "read_documents",
     "refuse_fields",
     "relay_httpx",
+    "relay_sdk",
     "retry_stream",
+    "sdk_errors",
+    "sdk_refusal",
     "timeout_error",
     "trace_headers",
     "unreachable_error",
@@ -187,6 +191,7 @@ _MODULES = {
     ),
     "handler_host.plugin.provider_words": ("find_error",),
     "handler_host.plugin.retry": ("Retries", "retry_stream"),
+    "handler_host.plugin.sdk_calls": ("relay_sdk", "sdk_errors", "sdk_refusal"),
     "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),
 }

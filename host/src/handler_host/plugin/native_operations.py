@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,7 @@ def native(name: str, /, *, summary: str = "") -> Callable[[Method], Method]:
     return mark
 
 
-async def relay_httpx(response: Any) -> AsyncIterator[NativeResponse | bytes]:
+async def relay_httpx(response: Any) -> AsyncGenerator[NativeResponse | bytes, None]:
     """Yield a successful response of httpx or httpx2 as a native operation does; close it at the end."""
     try:
         yield NativeResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -42,7 +42,7 @@ class Retries:
 
 async def retry_stream(
     attempt: Callable[[], AsyncIterator[Chunk]], retries: Retries, *, deadline: float | None = None
-) -> AsyncIterator[Chunk]:
+) -> AsyncGenerator[Chunk, None]:
     """Yield the chunks of ``attempt()``, which is called again if it fails before its first chunk.
 
     ``attempt`` raises the errors of ``handler_host.plugin.errors``. Only retryable ones are retried, and

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from gpt_b.events import EventDecoder
@@ -28,13 +28,11 @@ from handler_host.plugin import (
     Retries,
     UpstreamError,
     error_from_response,
-    from_httpx,
     operation,
     read_documents,
     retry_stream,
-    timeout_error,
+    sdk_errors,
     trace_headers,
-    unreachable_error,
 )
 
 if TYPE_CHECKING:
@@ -130,28 +128,10 @@ class GptB(NativeAnthropic, ChatHandler):
                 raise UpstreamError(f"the provider's token count is not a number: {str(response)[:200]}")
             yield TokenCount(input_tokens=tokens)
 
-    @contextmanager
-    def _host_errors(self) -> Iterator[None]:
-        """Translate the errors of the SDK and of its transport to those of the host."""
+    def _host_errors(self) -> AbstractContextManager[None]:
         import anthropic
 
-        try:
-            yield
-        except anthropic.APIStatusError as error:
-            raise _status_error(error) from error
-        except anthropic.APITimeoutError as error:
-            raise timeout_error(self.context.config["timeout"]) from error
-        except anthropic.APIConnectionError as error:
-            raise unreachable_error(error.__cause__ or error) from error
-        except anthropic.APIError as error:
-            raise UpstreamError(f"the provider's response is invalid: {error.message}") from error
-        except UpstreamError:
-            raise
-        except Exception as error:
-            host_error = from_httpx(error, self.context.config["timeout"])
-            if host_error is None:
-                raise
-            raise host_error from error
+        return sdk_errors(anthropic, self.context.config["timeout"], _status_error)
 
 
 def _status_error(error: Any) -> UpstreamError:

@@ -103,7 +103,7 @@ class GptC(NativeGemini, ChatHandler):
         ask = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
-            retry_stream(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)  # type: ignore[type-var]
+            retry_stream(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)
         ) as chunks:
             async for chunk in chunks:
                 yield chunk
