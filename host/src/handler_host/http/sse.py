@@ -12,13 +12,14 @@ from aiohttp.abc import AbstractStreamWriter
 
 from handler_host.http.request_context import RequestContext
 
+EVENT_STREAM = "text/event-stream"
 KEEP_ALIVE_INTERVAL_S = 15.0
 """Silence after which a comment shows proxies that the stream is alive."""
 DATA = b"data: "
 """Start of an event without a name."""
 KEEP_ALIVE = b": keep-alive\n\n"
 CLIENT_STALL_S = 60.0
-"""Time after which a client that reads nothing is disconnected."""
+"""Time after which a client that reads nothing is disconnected, also from a response that is not a stream."""
 MIN_CHECK_INTERVAL_S = 1.0
 """Time between two checks of a client that is behind."""
 
@@ -46,7 +47,7 @@ class SseResponse:
     keep the handler busy without end.
     """
 
-    content_type = "text/event-stream; charset=utf-8"
+    content_type = f"{EVENT_STREAM}; charset=utf-8"
     separator = b"\n\n"
     """End of an event."""
     comment = KEEP_ALIVE

@@ -26,13 +26,14 @@ from handler_host.http import request_context
 from handler_host.http.body import invalid_json
 from handler_host.http.errors import to_host_error
 from handler_host.http.request_context import ForcedHandler, RequestContext
+from handler_host.http.sse import EVENT_STREAM
 from handler_host.plugin.errors import HandlerFault, InvalidInput, UnknownHandler, UnknownOperation, UpstreamError
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.protocols.chat_service import MAX_MODEL, ChatService
 from handler_host.protocols.json_fields import Value, fields_of, text_of
 from handler_host.protocols.native_events import ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
-from handler_host.protocols.native_streams import EVENT_STREAM, relay_bytes, relay_events
+from handler_host.protocols.native_streams import relay_bytes, relay_events
 from handler_host.protocols.native_usage import token_counts
 from handler_host.protocols.provider_state import refuse_state
 

@@ -13,8 +13,6 @@ from handler_host.http.sse import KEEP_ALIVE, SseResponse
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_events import EventRelay, ModelName
 
-EVENT_STREAM = "text/event-stream"
-
 
 class NativeStream(SseResponse):
     """Provider's stream to one client."""

@@ -13,9 +13,8 @@ from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_body, to_host_error
 from handler_host.http.responses import JSON_HEADERS, json_response
-from handler_host.http.sse import SseResponse, event
+from handler_host.http.sse import EVENT_STREAM, SseResponse, event
 
-EVENT_STREAM = "text/event-stream"
 END = event(b"{}", "end")
 """Last event of a stream without an error."""
 
