@@ -13,6 +13,7 @@ from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import UnknownHandler
 
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
+"""States of a handler that has a problem in its catalog entry."""
 
 
 def _for_consumer(status: HandlerStatus) -> HandlerStatus:

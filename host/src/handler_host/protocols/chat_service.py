@@ -16,9 +16,9 @@ import msgspec
 from aiohttp import web
 from multidict import istr
 
-from handler_host.catalog.catalog_entry import ProblemState
 from handler_host.config.model_aliases import ModelTarget
 from handler_host.config.model_info import ModelInfo
+from handler_host.dispatch.directory import CANNOT_RUN
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.model_names import split_model
 from handler_host.dispatch.request import Request
@@ -50,7 +50,6 @@ MAX_MODEL = 100
 UNSUPPORTED_FIELDS = istr("X-Unsupported-Fields")
 """Header with the client's choice for fields that the host or the handler lacks."""
 DEFAULT_MODE = "ignore-hints"
-CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 
 T = TypeVar("T")
 
@@ -124,7 +123,6 @@ class ChatService:
 
     def __init__(self, dispatcher: Dispatcher) -> None:
         self.dispatcher = dispatcher
-        self._dispatcher = dispatcher
         self._directory = dispatcher.directory
         self._names = dispatcher.models
 
@@ -165,14 +163,14 @@ class ChatService:
     def set_keep_alive(self, model: str, seconds: float | None) -> None:
         """Set the idle time of a model's handler; None: that of the configuration, negative: no end."""
         consumer = request_context.current.get().consumer
-        self._dispatcher.set_keep_alive(self._names.resolve(model).handler, consumer, seconds)
+        self.dispatcher.set_keep_alive(self._names.resolve(model).handler, consumer, seconds)
 
     async def set_loaded(self, model: str, *, loaded: bool, keep_alive_s: float | None) -> None:
         """Load a model's handler, or have it unloaded when it is idle; raises ``ModelNotFound``."""
         handler = self.model(model).handler.name
         self.set_keep_alive(model, keep_alive_s)
         if loaded:
-            await self._dispatcher.load(handler)
+            await self.dispatcher.load(handler)
 
     def field_policy(self, http_request: web.Request, model: str | None = None) -> Callable[[bytes], IgnoredFields]:
         """Return a function from a body to the sink for its ignored fields, with the choice that applies to them.
@@ -192,7 +190,7 @@ class ChatService:
         choice = choice or (consumer.unsupported if consumer is not None else None)
 
         def mode_of(body: bytes) -> str:
-            return choice or self._dispatcher.unsupported_of(
+            return choice or self.dispatcher.unsupported_of(
                 lambda: self._names.resolve(_model_of(body) if model is None else model).handler
             )
 
@@ -205,7 +203,7 @@ class ChatService:
         target = self._names.resolve(model)
         dispatch = self._dispatch(context, target, CHAT, request)
         try:
-            data = await self._dispatcher.run(dispatch)
+            data = await self.dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
             raise self.not_found(model, target, error) from None
         except InvalidInput as error:
@@ -226,7 +224,7 @@ class ChatService:
         context.model = model[:MAX_MODEL]
         target = self._names.resolve(model)
         try:
-            data = await self._dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
+            data = await self.dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
         except UnknownHandler as error:
             raise self.not_found(model, target, error) from None
         except InvalidInput as error:
@@ -250,7 +248,7 @@ class ChatService:
         target = self._names.resolve(model)
         dispatch = self._dispatch(context, target, CHAT, request)
         try:
-            async with self._dispatcher.stream(dispatch) as stream:
+            async with self.dispatcher.stream(dispatch) as stream:
                 # Before the head is sent: an error of the translation gets its status, too.
                 first = _decode_chunks(stream.chunks, context)
                 if first and isinstance(first[0], _decoders().ignored_chunk):
@@ -302,7 +300,7 @@ class ChatService:
             operation=operation,
             body=_encode(request.chat),
             caller=context.caller(),
-            deadline=self._dispatcher.new_deadline(),
+            deadline=self.dispatcher.new_deadline(),
             fallback=forced is None,
         )
 
@@ -316,7 +314,7 @@ class ChatService:
             "reasoning": usage.reasoning_tokens,
         }
         if context.handler is not None:
-            self._dispatcher.count_tokens(context.caller(), context.handler, tokens)
+            self.dispatcher.count_tokens(context.caller(), context.handler, tokens)
 
     def not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         """Return the error for a model that no handler serves."""
