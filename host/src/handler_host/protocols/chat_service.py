@@ -210,7 +210,6 @@ class ChatService:
             raise request.with_client_path(error) from None
         response = _decode(_decoders().response, data)
         if response.usage is not None:
-            context.tokens = response.usage.prompt_tokens, response.usage.completion_tokens
             self._count_tokens(context, response.usage)
         if response.ignored:
             _note_ignored(context, request, response.ignored)
@@ -250,7 +249,7 @@ class ChatService:
         try:
             async with self.dispatcher.stream(dispatch) as stream:
                 # Before the head is sent: an error of the translation gets its status, too.
-                first = _decode_chunks(stream.chunks, context)
+                first = _decode_chunks(stream.chunks)
                 if first and isinstance(first[0], _decoders().ignored_chunk):
                     _note_ignored(context, request, first[0].fields)
                 if context.handler is not None and context.handler != target.handler:
@@ -263,7 +262,7 @@ class ChatService:
                         while chunks:
                             await response.send_events(events)
                             chunks = await stream.read_chunks()
-                            decoded = _decode_chunks(chunks, context)
+                            decoded = _decode_chunks(chunks)
                             usage = _last_usage(decoded) or usage
                             events = _events(encoder, decoded)
                         await response.send_events(encoder.last())
@@ -305,7 +304,8 @@ class ChatService:
         )
 
     def _count_tokens(self, context: RequestContext, usage: chat.Usage) -> None:
-        """Count the tokens of a response for the handler that made it."""
+        """Note the tokens of a response, and count them for the handler that made it."""
+        context.tokens = usage.prompt_tokens, usage.completion_tokens
         tokens = {
             "input": usage.prompt_tokens,
             "cached": usage.cached_tokens,
@@ -344,18 +344,12 @@ def _note_ignored(context: RequestContext, request: TranslatedRequest, fields: l
     log.debug("fields ignored", extra={"fields": {"names": request.ignored.names, "request_id": context.request_id}})
 
 
-def _decode_chunks(chunks: list[bytes], context: RequestContext) -> list[chat.ChatChunk]:
-    """Return the chunks of a stream; the token counts among them go to ``context``."""
-    decoders = _decoders()
-    decode = decoders.chunk.decode
+def _decode_chunks(chunks: list[bytes]) -> list[chat.ChatChunk]:
+    decode = _decoders().chunk.decode
     try:
-        decoded = [decode(chunk) for chunk in chunks]
+        return [decode(chunk) for chunk in chunks]
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise _invalid_response(error) from None
-    for chunk in decoded:
-        if type(chunk) is decoders.usage_chunk:
-            context.tokens = chunk.usage.prompt_tokens, chunk.usage.completion_tokens
-    return decoded
 
 
 def _last_usage(chunks: list[chat.ChatChunk]) -> chat.Usage | None:
