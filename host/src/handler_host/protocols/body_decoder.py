@@ -6,10 +6,11 @@ Fields that the type does not know are left out or refused, by the protocol's ta
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import re
-from collections.abc import Mapping
-from typing import Generic, TypeVar
+from collections.abc import Callable, Mapping
+from typing import Any, Generic, TypeVar
 
 import msgspec
 
@@ -32,6 +33,7 @@ class BodyDecoder(Generic[Body]):
         fields: Table of the fields that the type does not have, by their path with ``[]`` for an index.
         skips: Elements of lists that are left out, by the path of the elements; the type of these allows None.
         choices: Valid words of a field, by its path with ``[]`` for an index.
+        rename: Returns a body with the names that the type has, for clients that write them in another form.
     """
 
     def __init__(
@@ -41,12 +43,14 @@ class BodyDecoder(Generic[Body]):
         fields: Mapping[str, Field] | None = None,
         skips: Mapping[str, Skip] | None = None,
         choices: Mapping[str, str] | None = None,
+        rename: Callable[[Any], Any] | None = None,
     ) -> None:
         self._type = type
         self._decoder = msgspec.json.Decoder(type)
         self._fields = fields or {}
         self._skips = skips
         self._choices = choices or {}
+        self._rename = rename
 
     def decode(self, body: bytes, ignored: IgnoredFields | None = None) -> Body:
         """Decode ``body``, and note the fields that are left out in ``ignored``.
@@ -60,15 +64,6 @@ class BodyDecoder(Generic[Body]):
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
 
-    def decode_strictly(self, body: bytes) -> Body | None:
-        """Decode ``body``, or return None if it has unknown or invalid fields; raises ``InvalidInput`` if not JSON."""
-        try:
-            return self._decoder.decode(body)
-        except msgspec.ValidationError:
-            return None
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise invalid_json(error) from None
-
     def _decode_leniently(self, body: bytes, strict_error: msgspec.ValidationError, ignored: IgnoredFields) -> Body:
         """Decode a body with unknown fields; ``strict_error`` is the error of the strict decoder."""
         try:
@@ -77,6 +72,10 @@ class BodyDecoder(Generic[Body]):
             raise invalid_json(error) from None
         if not isinstance(content, dict):
             raise self._invalid(strict_error) from None
+        if self._rename is not None:
+            content = self._rename(content)
+            with contextlib.suppress(msgspec.ValidationError):  # it has unknown or invalid fields as well
+                return msgspec.convert(content, self._type)
         for pruned in self._pruner.prune(content):
             field = self._fields.get(pruned.name, UNKNOWN if pruned.known is not None else PROVIDER_TOOL)
             if field.asks(pruned.value):

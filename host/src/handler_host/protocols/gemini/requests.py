@@ -13,7 +13,7 @@ from msgspec import Meta
 from handler_host._internal.field_path import FieldPath
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
-from handler_host.protocols.body_decoder import Body, BodyDecoder
+from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import ECHO, PROVIDER_TOOL, Field, IgnoredFields, demand, hint
 from handler_host.protocols.gemini.contents import Content, messages, system_text
 from handler_host.protocols.gemini.schemas import json_schema
@@ -256,18 +256,14 @@ class CountTokensRequest(_Request):
     generate_content_request: dict[str, Any] | None = None
 
 
-_count_decoder = BodyDecoder(CountTokensRequest)
-_decoder = BodyDecoder(GenerateContentRequest, fields=FIELDS, choices=CHOICES)
-
-
 def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> GenerateContentRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
-    return _decode(_decoder, body, ignored)
+    return _decoder.decode(body, ignored)
 
 
 def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> GenerateContentRequest:
     """Return the request whose tokens the client counts; raises ``InvalidInput``."""
-    count = _decode(_count_decoder, body, ignored)
+    count = _count_decoder.decode(body, ignored)
     if count.generate_content_request is not None:
         return decode_request(msgspec.json.encode(count.generate_content_request), ignored)
     if not count.contents:
@@ -275,32 +271,20 @@ def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> GenerateC
     return GenerateContentRequest(contents=count.contents)
 
 
-def _decode(decoder: BodyDecoder[Body], body: bytes, ignored: IgnoredFields | None) -> Body:
-    """Decode a body, whose names may be in camel case or with underscores."""
-    # Nearly all clients use camel case throughout, so only a failure is worth the conversion of all names.
-    strict = decoder.decode_strictly(body)
-    return strict if strict is not None else decoder.decode(_in_camel_case(body) or body, ignored)
-
-
-def _in_camel_case(body: bytes) -> bytes | None:
-    """Return the body with its names in camel case, or None if they are already, or the body is not JSON."""
-    try:
-        content = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return None
-    renamed = _renamed(content)
-    return None if renamed == content else msgspec.json.encode(renamed)
-
-
 def _renamed(value: Any) -> Any:
+    """Return a body with its names in camel case: clients may write them with underscores."""
     if isinstance(value, list):
         return [_renamed(item) for item in value]
     if not isinstance(value, dict):
         return value
-    names = {name: _camel(name) for name in value}
+    names = {name: _camel(name) if "_" in name else name for name in value}
     return {names[name]: item if names[name] in OPAQUE else _renamed(item) for name, item in value.items()}
 
 
 def _camel(name: str) -> str:
     first, *rest = name.split("_")
     return first + "".join(part.capitalize() for part in rest) if first else name
+
+
+_count_decoder = BodyDecoder(CountTokensRequest, rename=_renamed)
+_decoder = BodyDecoder(GenerateContentRequest, fields=FIELDS, choices=CHOICES, rename=_renamed)
