@@ -66,3 +66,9 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
             if param[:end] in self.names:
                 return self.names[param[:end]] + param[end:]
         return param
+
+
+def check_model(model: str) -> None:
+    """Raise ``InvalidInput`` for a model in a body that names no handler, or an empty model of it."""
+    if not model.partition("/")[0] or model.endswith("/"):
+        raise InvalidInput(f"model: {model!r} must be HANDLER or HANDLER/MODEL", param="model")

@@ -7,6 +7,9 @@ from multidict import istr
 from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.protocol import ClientProtocol
 
+FORMAT = "anthropic"
+"""Format of Anthropic's own signatures and encrypted reasoning."""
+
 ANTHROPIC = ClientProtocol(
     name="anthropic",
     paths=(

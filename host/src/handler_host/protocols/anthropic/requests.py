@@ -8,14 +8,13 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.anthropic import messages as anthropic
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.opaque import unseal
-from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
-FORMAT = "anthropic"
-"""Format of Anthropic's own signatures and encrypted reasoning."""
 PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "search_result", "server_tool_use", "tool_reference"})
 """Blocks that only Anthropic can read."""
 RENAMED = {
@@ -234,7 +233,7 @@ def decode_message(
 ) -> tuple[anthropic.MessageRequest, TranslatedRequest]:
     """Return the request in ``body``, and its translation; raises ``InvalidInput`` with the path to the field."""
     request = _messages.decode(body, ignored)
-    _check_model(request.model)
+    check_model(request.model)
     translated = _to_chat(request, ignored)
     translated.chat.temperature = request.temperature
     translated.chat.top_p = request.top_p
@@ -249,10 +248,5 @@ def decode_message(
 def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> tuple[anthropic.CountRequest, TranslatedRequest]:
     """Return the request for a token count in ``body``, and its translation; raises ``InvalidInput``."""
     request = _counts.decode(body, ignored)
-    _check_model(request.model)
+    check_model(request.model)
     return request, _to_chat(request, ignored)
-
-
-def _check_model(model: str) -> None:
-    if not model.partition("/")[0] or model.endswith("/"):
-        raise InvalidInput(f"model: {model!r} must be HANDLER or HANDLER/MODEL", param="model")

@@ -12,11 +12,9 @@ from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, UpstreamError
+from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.anthropic.errors import error_events
 from handler_host.protocols.opaque import seal
-
-FORMAT = "anthropic"
-"""Format of Anthropic's own signatures and encrypted reasoning."""
 
 STOP_REASONS: dict[chat.FinishReason, str] = {
     "stop": "end_turn",

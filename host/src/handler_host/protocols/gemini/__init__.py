@@ -7,6 +7,8 @@ from handler_host.protocols.protocol import ClientProtocol
 
 KEEP_ALIVE = b"\n"
 """Comment of an event stream: Google's SDKs take a line that starts with a colon for a broken response."""
+FORMAT = "gemini"
+"""Format of Gemini's own thought signatures."""
 VERSIONS = ("v1beta", "v1")
 """Both versions of the API: google-genai uses ``v1`` by default."""
 _METHODS = ("generateContent", "streamGenerateContent", "countTokens", "embedContent", "batchEmbedContents")

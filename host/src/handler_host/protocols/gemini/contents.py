@@ -10,11 +10,9 @@ import msgspec
 
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.gemini import FORMAT
 from handler_host.protocols.opaque import unseal_base64
 from handler_host.protocols.open_calls import OpenCalls
-
-FORMAT = "gemini"
-"""Format of Gemini's own thought signatures."""
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):

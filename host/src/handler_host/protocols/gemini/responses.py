@@ -11,10 +11,8 @@ from handler_host.chat import types as chat
 from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
+from handler_host.protocols.gemini import FORMAT
 from handler_host.protocols.opaque import seal_base64
-
-FORMAT = "gemini"
-"""Format of Gemini's own thought signatures."""
 
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"

@@ -12,7 +12,7 @@ from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.custom_tools import custom_function
 from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hint
 from handler_host.protocols.openai.messages import Message, RequestModel, to_chat_message
-from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
 FIELDS: dict[str, Field] = {
     "audio": demand(),
@@ -215,8 +215,7 @@ def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> Complet
             "max_completion_tokens: also set as max_tokens, its older name; set one of them",
             param="max_completion_tokens",
         )
-    if not request.model.partition("/")[0] or request.model.endswith("/"):
-        raise InvalidInput(f"model: {request.model!r} must be HANDLER or HANDLER/MODEL", param="model")
+    check_model(request.model)
     return request
 
 

@@ -14,7 +14,7 @@ from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hi
 from handler_host.protocols.openai_responses.input import Conversation, Item, RequestModel, skipped_item
 from handler_host.protocols.openai_responses.tools import Tool, ToolTable, skipped_tool
 from handler_host.protocols.pruning import Skip
-from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
 FIELDS: dict[str, Field] = {
     "background": demand(False, remedy="wait for the response, or stream it"),
@@ -239,8 +239,7 @@ def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> Respons
         raise InvalidInput("input: must have at least one item, or text", param="input")
     if request.stream_options is not None and not request.stream:
         raise InvalidInput("stream_options: valid with stream: true only", param="stream_options")
-    if not request.model.partition("/")[0] or request.model.endswith("/"):
-        raise InvalidInput(f"model: {request.model!r} must be HANDLER or HANDLER/MODEL", param="model")
+    check_model(request.model)
     return request
 
 
