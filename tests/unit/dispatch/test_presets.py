@@ -50,6 +50,15 @@ def test_chat() -> None:
 
 
 @pytest.mark.parametrize(
+    ("operation", "field"),
+    [("chat", "messages"), ("anthropic.messages", "messages"), ("openai.responses", "input")],
+)
+def test_the_conversation_stays_as_the_client_wrote_it(operation: str, field: str) -> None:
+    items = b'{"role": "user", "content": "\\u0048i", "n": 1.0e2}'
+    assert items in with_preset(PRESET, operation, b'{"%s": [{}, %s]}' % (field.encode(), items))
+
+
+@pytest.mark.parametrize(
     ("operation", "flaw"),
     [
         ("gemini.generate_content", {"systemInstruction": "text"}),

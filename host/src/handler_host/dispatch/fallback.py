@@ -81,10 +81,10 @@ def request_for_fallback(operation: str, body: bytes) -> bytes:
     if operation not in OPERATIONS_WITH_MODEL:
         return body
     try:
-        request = msgspec.json.decode(body)
+        request = msgspec.json.decode(body, type=dict[str, msgspec.Raw])
     except msgspec.DecodeError:
         return body
-    if not isinstance(request, dict) or "model" not in request:
+    if "model" not in request:
         return body
     del request["model"]
     return msgspec.json.encode(request)

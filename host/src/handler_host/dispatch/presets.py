@@ -21,7 +21,12 @@ from handler_host.plugin.errors import InvalidInput
 Body = dict[str, Any]
 Apply = Callable[[Preset, Body], None]
 SEPARATOR = "\n\n"
+LONG = frozenset({"messages", "input", "contents"})
+"""Fields of a conversation: they are not decoded, and so passed on as they came."""
 _MESSAGE = re.compile(r"messages\[(\d+)\](.*)", re.DOTALL)
+_NOT_JSON = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+_decode_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_items = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
 
 class Presets:
@@ -68,12 +73,12 @@ def with_preset(preset: Preset, operation: str, body: bytes) -> bytes:
     if apply is None:
         return body
     try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        fields: Body = {
+            name: value if name in LONG else msgspec.json.decode(value) for name, value in _decode_fields(body).items()
+        }
+        apply(preset, fields)
+    except _NOT_JSON:
         return body
-    if not isinstance(fields, dict):
-        return body
-    apply(preset, fields)
     return msgspec.json.encode(fields)
 
 
@@ -82,11 +87,10 @@ def added_messages(preset: Preset | None, operation: str, body: bytes) -> int:
     if preset is None or preset.system is None or operation not in ("chat", "count_tokens"):
         return 0
     try:
-        fields = msgspec.json.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        messages = _messages_of(_decode_fields(body))
+    except _NOT_JSON:
         return 0
-    messages = fields.get("messages") if isinstance(fields, dict) else None
-    return int(isinstance(messages, list) and not _starts_with_system(messages))
+    return int(messages is not None and not _starts_with_system(messages))
 
 
 def _apply_to_chat(preset: Preset, body: Body) -> None:
@@ -100,12 +104,13 @@ def _apply_to_chat(preset: Preset, body: Body) -> None:
 
 
 def _apply_to_chat_prompt(preset: Preset, body: Body) -> None:
-    messages = body.get("messages")
-    if preset.system is not None and isinstance(messages, list):
+    messages = _messages_of(body) if preset.system is not None else None
+    if preset.system is not None and messages is not None:
         if _starts_with_system(messages):
             messages[0]["content"] = _prepend(preset.system, messages[0].get("content"))
         else:
             messages.insert(0, {"role": "system", "content": preset.system})
+        body["messages"] = messages
     _add_tools(preset, body, _function_tool, _function_name)
 
 
@@ -184,6 +189,16 @@ _APPLY: dict[str, Apply] = {
     "gemini.generate_content": _apply_to_gemini,
 }
 """How a preset is applied to the body of each operation."""
+
+
+def _messages_of(body: Body) -> list[Any] | None:
+    """Return the messages of a chat, of which only the first is decoded; None if the field is not a list."""
+    messages: list[Any]
+    try:
+        messages = _decode_items(body.get("messages", b"null"))
+    except msgspec.ValidationError:
+        return None
+    return [msgspec.json.decode(messages[0]), *messages[1:]] if messages else messages
 
 
 def _starts_with_system(messages: list[Any]) -> bool:
