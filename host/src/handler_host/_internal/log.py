@@ -144,7 +144,11 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.datetime.fromtimestamp(record.created, datetime.UTC)
+    return format_time(datetime.datetime.fromtimestamp(record.created, datetime.UTC))
+
+
+def format_time(moment: datetime.datetime) -> str:
+    """Return a time in UTC as ISO 8601 with milliseconds: ``2026-01-31T12:00:00.000Z``."""
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

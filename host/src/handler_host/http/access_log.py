@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from handler_host._internal.log import format_time
 from handler_host.config import LogConfig
 from handler_host.http.client_address import address_of
 from handler_host.http.request_context import RequestContext
@@ -79,11 +80,10 @@ class AccessLog:
     def _add_record(
         self, request: web.Request, context: RequestContext, response: web.StreamResponse | None, failure: FailureText
     ) -> None:
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         self._failures.add(
             FailureRecord(
                 request_id=context.request_id,
-                at=now,
+                at=format_time(datetime.datetime.now(datetime.UTC)),
                 client=address_of(request),
                 method=request.method,
                 route=_route(request),

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple, Self
 
-from handler_host._internal.log import to_json, to_plain
+from handler_host._internal.log import format_time, to_json, to_plain
 
 KINDS = {
     "startup": "The host starts to read its catalog.",
@@ -152,7 +152,7 @@ class EventHub:
         """Send an event to the listeners; secrets in it are masked as in the log."""
         self._number += 1
         handler = fields.get("handler")
-        now = datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+        now = format_time(datetime.datetime.now(datetime.UTC))
         figures = {name: to_plain(value) for name, value in fields.items()}
         data = to_json({"id": f"{self.run}-{self._number}", "at": now, "kind": kind} | figures).encode()
         event = Event(self._number, kind, handler if isinstance(handler, str) else None, data)
