@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         token_count,
         usage_from,
     )
-    from handler_host.chat.completion_encoder import completion_body
+    from handler_host.chat.completion_encoder import completion_body, tool_names
     from handler_host.chat.conversion import accumulate, to_chunks
     from handler_host.chat.finish_reasons import finish_reason_of
     from handler_host.chat.handler import ChatHandler, raise_truncated
@@ -141,12 +141,13 @@ __all__ = [
     "raise_truncated",
     "to_chunks",
     "token_count",
+    "tool_names",
     "usage_from",
     "validate_request",
 ]
 
 _MODULES = {
-    "completion_encoder": ("completion_body",),
+    "completion_encoder": ("completion_body", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
     "conversion": ("accumulate", "to_chunks"),
     "finish_reasons": ("finish_reason_of",),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import msgspec
@@ -38,6 +39,11 @@ def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) 
         for tool in body.get("tools") or ():
             tool.pop("cache_control", None)
     return body
+
+
+def tool_names(body: Mapping[str, Any]) -> frozenset[str]:
+    """Return the names of the functions in a body, for :class:`handler_host.chat.CompletionDecoder`."""
+    return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())
 
 
 def _rewrite_message(message: dict[str, Any], keeps_cache_control: bool) -> None:

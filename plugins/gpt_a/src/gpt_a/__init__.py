@@ -16,6 +16,7 @@ from handler_host.chat import (
     IgnoredChunk,
     decode_stream,
     raise_truncated,
+    tool_names,
 )
 from handler_host.plugin import (
     CallInfo,
@@ -109,11 +110,7 @@ class GptA(NativeOpenAI, ChatHandler):
                 # response, so that each call would cost a new connection.
                 response = stream.response
                 content_type = response.headers.get("content-type", "")
-                decoder = CompletionDecoder(tool_names=_tool_names(body), content_type=content_type)
+                decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type)
                 documents = read_documents(response.aiter_bytes(), content_type)
                 async for chunk in decode_stream(documents, decoder):
                     yield chunk
-
-
-def _tool_names(body: dict[str, Any]) -> frozenset[str]:
-    return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())

@@ -27,6 +27,7 @@ from handler_host.chat import (
     decode_stream,
     leave_out_unsupported,
     raise_truncated,
+    tool_names,
 )
 from handler_host.plugin import (
     CallInfo,
@@ -184,10 +185,10 @@ class GptD(ChatHandler):
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
             response = raw_response(stream)
             if response is not None:
-                async for chunk in self._decoded(response, _tool_names(body)):
+                async for chunk in self._decoded(response, tool_names(body)):
                     yield chunk
                 return
-            watch, decoder = Watch(stream), ChunkDecoder(_tool_names(body))
+            watch, decoder = Watch(stream), ChunkDecoder(tool_names(body))
             while True:
                 async with asyncio.timeout(self._timeout):
                     data = await anext(stream, None)
@@ -298,10 +299,6 @@ def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk
         return decoder.last()
     refusal = watch.refusal()
     return [*([RefusalChunk(text=refusal)] if refusal is not None else []), *decoder.chunks(data)]
-
-
-def _tool_names(body: dict[str, Any]) -> frozenset[str]:
-    return frozenset(tool.get("function", {}).get("name", "") for tool in body.get("tools") or ())
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:
