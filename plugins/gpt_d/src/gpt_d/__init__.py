@@ -20,7 +20,6 @@ from handler_host.chat import (
     ChatRequest,
     CompletionDecoder,
     FinishReason,
-    RefusalChunk,
     SystemMessage,
     arguments_of,
     completion_body,
@@ -297,8 +296,7 @@ def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk
         if not watch.is_whole():
             raise_truncated()
         return decoder.last()
-    refusal = watch.refusal()
-    return [*([RefusalChunk(text=refusal)] if refusal is not None else []), *decoder.chunks(data)]
+    return decoder.chunks(data)
 
 
 def _check_messages(request: ChatRequest, provider: str) -> None:

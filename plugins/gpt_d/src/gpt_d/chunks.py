@@ -1,4 +1,4 @@
-"""The chunks of LiteLLM's streams as pieces of an answer, and whether a stream is a whole one."""
+"""LiteLLM's streams as chunks of a chat, and whether a stream is whole."""
 
 from __future__ import annotations
 
@@ -39,23 +39,19 @@ def raw_response(stream: Any) -> Any:
 
 
 class Watch:
-    """Sees of a stream what LiteLLM does not hand on: that it was cut off, and a refusal in words.
+    """Whether a stream is whole, which LiteLLM does not pass on.
 
     A stream that was cut off gets the finish reason "stop" from LiteLLM. It keeps all
     chunks that came from the provider, though, and those that it invents are not
     among them. Of Gemini it gives each chunk a "stop": there the lines themselves
-    are looked at, and of OpenAI's refusals the chunks before LiteLLM has them. A
-    Router hides both.
+    are looked at. A Router hides them.
     """
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
         self._lines: _Lines | None = None
-        self._chunks: _Chunks | None = None
         source = getattr(stream, "completion_stream", None)
         provider = getattr(stream, "custom_llm_provider", None)
-        if provider == "openai" and hasattr(source, "close"):
-            self._chunks = stream.completion_stream = _Chunks(source)
         lines = getattr(source, "streaming_response", None)
         if source is not None and provider in GEMINI and lines is not None:
             self._lines = source.streaming_response = _Lines(lines)
@@ -67,35 +63,6 @@ class Watch:
         if getattr(self._stream, "fallback_headers_adopted", False):
             return True  # another deployment took over inside of the Router; nothing of its stream is seen
         return any(choice.finish_reason for chunk in self._stream.chunks for choice in chunk.choices)
-
-    def refusal(self) -> str | None:
-        """Return what has come of a refusal since this was last asked."""
-        if self._chunks is None or not self._chunks.refusals:
-            return None
-        said, self._chunks.refusals = "".join(self._chunks.refusals), []
-        return said
-
-
-class _Chunks:
-    """The chunks of OpenAI's SDK, on their way to LiteLLM."""
-
-    def __init__(self, source: Any) -> None:
-        self._source = source
-        self.refusals: list[str] = []
-
-    def __aiter__(self) -> _Chunks:
-        return self
-
-    async def __anext__(self) -> Any:
-        chunk = await anext(self._source)
-        for choice in chunk.choices or ():
-            said = getattr(choice.delta, "refusal", None)
-            if said:
-                self.refusals.append(said)
-        return chunk
-
-    async def aclose(self) -> None:
-        await self._source.close()
 
 
 class _Lines:
