@@ -96,7 +96,7 @@ def _of_provider(chain: list[BaseException], error: Exception) -> HostError:
     if response is not None and status >= 400:
         own = error_from_response(status, response.headers, response.content)
         if not isinstance(mapped, litellm.ContentPolicyViolationError):
-            return own if own.retry_after is not None else _with_retry_after(own, _retry_after(chain))
+            return own if own.retry_after is not None else own.copy(retry_after=_retry_after(chain))
     words = _words(getattr(source, "message", None) or str(mapped))
     if not words.get("message"):
         bodies = (getattr(link, "body", None) for link in chain)
@@ -174,10 +174,6 @@ def _response(chain: list[BaseException]) -> Any:
         except Exception:  # noqa: BLE001, S112 - a body that was not read raises an error of one of two libraries
             continue
     return None
-
-
-def _with_retry_after(error: UpstreamError, retry_after: float | None) -> UpstreamError:
-    return type(error)(error.message, retry_after=retry_after, param=error.param)
 
 
 def _retry_after(chain: list[BaseException]) -> float | None:
