@@ -98,6 +98,8 @@ class Backend(Protocol):
         """Close the connections."""
 
 
+FIRST_WITH_SIGNATURES = (3, 0)
+"""First version of the models that want signatures back."""
 ANY_SIGNATURE = b"skip_thought_signature_validator"
 """Stands for the signature of a thought that is not at hand.
 
@@ -115,5 +117,4 @@ def version_of(model: str) -> tuple[int, int]:
 
 def wants_signatures(model: str) -> bool:
     """Return whether a model wants signatures on its earlier function calls."""
-    found = re.match(r"models/gemini-(\d+)", model)
-    return found is not None and int(found[1]) >= 3
+    return version_of(model) >= FIRST_WITH_SIGNATURES
