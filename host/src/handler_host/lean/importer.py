@@ -107,13 +107,13 @@ def install(
     lean, skipped = [], {}
     for name, version in wanted.items():
         try:
-            found = open_package(roots, name, version, eager)
+            package = open_package(roots, name, version, eager)
         except CacheError as error:
             skipped[name] = str(error)
             continue
-        finder.packages[name] = found
-        for package, children in found.children.items():
-            module = sys.modules.get(package)
+        finder.packages[name] = package
+        for parent, children in package.children.items():
+            module = sys.modules.get(parent)
             if module is not None:
                 adopt(module, children)
         lean.append(name)

@@ -58,11 +58,11 @@ def select_packages(requirements: Iterable[str], *, any_version: bool = False) -
     packages: dict[str, str] = {}
     unchecked: dict[str, str] = {}
     for distribution, version, names in parsed:
-        found = installed.get(distribution)
-        if found == version or (found is not None and any_version):
-            packages |= dict.fromkeys(names, found)
-        elif found is not None:
-            unchecked |= dict.fromkeys(names, f"installed is {found}, checked {version}")
+        installed_version = installed.get(distribution)
+        if installed_version == version or (installed_version is not None and any_version):
+            packages |= dict.fromkeys(names, installed_version)
+        elif installed_version is not None:
+            unchecked |= dict.fromkeys(names, f"installed is {installed_version}, checked {version}")
     return Selection(packages, {name: reason for name, reason in unchecked.items() if name not in packages})
 
 
@@ -87,8 +87,8 @@ def installed_versions(distributions: Iterable[str]) -> dict[str, str]:
             continue
         for name in names:
             if name.endswith(".dist-info"):
-                found, _, version = name.removesuffix(".dist-info").partition("-")
-                distribution = wanted.get(_normalized(found))
+                name_part, _, version = name.removesuffix(".dist-info").partition("-")
+                distribution = wanted.get(_normalized(name_part))
                 if distribution is not None and version:
                     versions.setdefault(distribution, version)  # the first on the path is the one imported
     return versions

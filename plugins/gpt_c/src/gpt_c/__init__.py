@@ -97,13 +97,13 @@ class GptC(NativeGemini, ChatHandler):
 
     async def stream(self, request: ChatRequest, call: CallInfo | None = None) -> AsyncIterator[ChatChunk]:
         """Pass the request on, and what comes back: streamed only if the client takes it so."""
-        asked = self._question(request)
-        if asked.ignored:
-            yield IgnoredChunk(fields=list(asked.ignored))
-        ask = self._backend.stream if call is None or call.streamed else self._backend.whole
+        question = self._question(request)
+        if question.ignored:
+            yield IgnoredChunk(fields=list(question.ignored))
+        send = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
-            retry_stream(lambda: self._attempt(ask(asked)), self._retries, deadline=deadline)
+            retry_stream(lambda: self._attempt(send(question)), self._retries, deadline=deadline)
         ) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -113,10 +113,10 @@ class GptC(NativeGemini, ChatHandler):
         """Return the provider's count; nothing is generated."""
         validate_request(request)
         self.leave_out_unsupported(request)
-        asked = self._question(request)
+        question = self._question(request)
 
         async def attempt() -> AsyncIterator[int]:
-            yield await self._backend.count(asked)
+            yield await self._backend.count(question)
 
         (tokens,) = [count async for count in retry_stream(attempt, self._retries, deadline=call.deadline)]
         return TokenCount(input_tokens=tokens)

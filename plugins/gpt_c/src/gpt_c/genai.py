@@ -85,14 +85,14 @@ class GenAi:
         config, contents = _config(question), _contents(question)
         # The SDK's own arguments for instructions and tools are refused for the Gemini API, which counts them here.
         whole = types.GenerateContentConfig(system_instruction=config.system_instruction, tools=config.tools)
-        asked = {
+        body = {
             "model": question.model,
             "contents": [content.model_dump(mode="json", by_alias=True, exclude_none=True) for content in contents],
             **whole.model_dump(mode="json", by_alias=True, exclude_none=True),
         }
         if question.system is not None:
-            asked["systemInstruction"] = {"parts": [{"text": question.system}]}
-        options = types.HttpOptions(extra_body={"generateContentRequest": asked}, headers=trace_headers())
+            body["systemInstruction"] = {"parts": [{"text": question.system}]}
+        options = types.HttpOptions(extra_body={"generateContentRequest": body}, headers=trace_headers())
         with self._telling(self._timeout):
             async with asyncio.timeout(self._timeout):
                 counted = await self._client.aio.models.count_tokens(

@@ -146,15 +146,15 @@ def _body(question: Question) -> dict[str, Any]:
     signature = base64.b64encode(ANY_SIGNATURE).decode() if wants_signatures(question.model) else None
     for content, original in zip(body["contents"], question.contents, strict=True):
         unsigned = signature is not None
-        for part, given in zip(content["parts"], original["parts"], strict=True):
+        for part, source in zip(content["parts"], original["parts"], strict=True):
             # The SDK's messages know numbers with a fraction only (1 becomes 1.0), and no signatures.
             if "functionCall" in part:
-                part["functionCall"]["args"] = given["function_call"]["args"]
-                own = given.get("thought_signature")
+                part["functionCall"]["args"] = source["function_call"]["args"]
+                own = source.get("thought_signature")
                 if unsigned or own:
                     part["thoughtSignature"], unsigned = own or signature, False
             elif "functionResponse" in part:
-                part["functionResponse"]["response"] = given["function_response"]["response"]
+                part["functionResponse"]["response"] = source["function_response"]["response"]
     return body
 
 

@@ -118,8 +118,8 @@ class _Loosener:
         return target if isinstance(target, Mapping) else {}
 
     def _type(self, plain: Schema) -> str:
-        given = plain.get("type")
-        names = [name.lower() for name in (given if isinstance(given, list) else [given]) if isinstance(name, str)]
+        kinds = plain.get("type")
+        names = [name.lower() for name in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(name, str)]
         if "null" in names:
             plain["nullable"] = True
         known = [name for name in names if name in _TYPES]

@@ -175,11 +175,11 @@ class GptD(ChatHandler):
 
     async def _streamed(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         stream: Any = None
-        asked = {**body, "stream": True, "stream_options": {"include_usage": True}}
+        arguments = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
             # A limit of our own for each step: LiteLLM's does not bind all providers once they stream.
             async with asyncio.timeout(self._patience(body["model"], self._timeout)):
-                stream = await self._ask(asked, self._timeout)
+                stream = await self._ask(arguments, self._timeout)
                 if stream.completion_stream is None:
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
             response = raw_response(stream)
@@ -219,15 +219,16 @@ class GptD(ChatHandler):
                     return
                 yield chunk
 
-    async def _ask(self, asked: dict[str, Any], timeout: float) -> Any:
+    async def _ask(self, arguments: dict[str, Any], timeout: float) -> Any:
         import litellm
 
         # A call's own headers replace those of a deployment.
         trace = trace_headers()
         headers = {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
-        if asked["model"] in self._groups:
-            return await self._router.acompletion(**asked, **headers)
-        return await litellm.acompletion(**asked, **{**self._parameters(asked["model"]), **headers}, timeout=timeout)
+        if arguments["model"] in self._groups:
+            return await self._router.acompletion(**arguments, **headers)
+        parameters = {**self._parameters(arguments["model"]), **headers}
+        return await litellm.acompletion(**arguments, **parameters, timeout=timeout)
 
     def _patience(self, model: str, timeout: float) -> float:
         """Return the seconds for an answer to come or begin: a Router may ask all deployments, one after the other."""
@@ -277,12 +278,12 @@ class GptD(ChatHandler):
                 )
             if provider != "openai":
                 _check_messages(request, provider)
-            taken = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
+            available = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
             if provider == "openai":
-                taken.add("user")
-            taken -= DROPPED.get(provider, set())
-            lacks = {field for field in FIELDS if field not in taken}
-            supports = {field for field, theirs in SUPPORTED.items() if theirs in taken} | SUPPORTS
+                available.add("user")
+            available -= DROPPED.get(provider, set())
+            lacks = {field for field in FIELDS if field not in available}
+            supports = {field for field, theirs in SUPPORTED.items() if theirs in available} | SUPPORTS
             if provider in CACHE_MARKERS:
                 supports.add("cache_control")
             request.unsupported = mode

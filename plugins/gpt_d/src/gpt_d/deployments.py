@@ -41,18 +41,18 @@ class Settings(msgspec.Struct, kw_only=True, frozen=True):
 
 def read(config: Mapping[str, Any]) -> Settings:
     """Return the settings; raises ``ConfigError`` with the path to what is wrong."""
-    given = {name: config[name] for name in Settings.__struct_fields__ if name in config}
+    fields = {name: config[name] for name in Settings.__struct_fields__ if name in config}
     try:
-        settings = msgspec.convert(given, Settings)
+        settings = msgspec.convert(fields, Settings)
     except msgspec.ValidationError as error:
         text, _, path = str(error).partition(" - at `$.")
         raise ConfigError(f"{PLACE}: {path.rstrip('`')}: {text[:1].lower()}{text[1:]}") from None
     names = {deployment.name for deployment in settings.deployments}
     for name, others in settings.fallbacks.items():
-        for wanted in (name, *others):
-            if wanted not in names:
+        for member in (name, *others):
+            if member not in names:
                 known = ", ".join(sorted(names)) or "none"
-                raise ConfigError(f"{PLACE}: fallbacks: no deployment is named {wanted!r}; the names are: {known}")
+                raise ConfigError(f"{PLACE}: fallbacks: no deployment is named {member!r}; the names are: {known}")
         if name in others:
             raise ConfigError(f"{PLACE}: fallbacks: {name!r} cannot be its own fallback; remove it from its list")
     return settings
@@ -60,9 +60,9 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 def key_of(provider: str, secret: str | None, secrets: Mapping[str, Secret]) -> str | None:
     """Return the key for a provider, or the one that a deployment names; raises ``ConfigError`` if that is not set."""
-    found = secrets.get(secret or KEYS.get(provider, f"{provider.upper()}_API_KEY"))
-    if found:
-        return found.reveal()
+    key = secrets.get(secret or KEYS.get(provider, f"{provider.upper()}_API_KEY"))
+    if key:
+        return key.reveal()
     if secret is not None:
         raise ConfigError(
             f"{PLACE}: deployments: the secret {secret!r} is not set, or none that handler.toml declares; "

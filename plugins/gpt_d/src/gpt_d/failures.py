@@ -128,10 +128,10 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
 
 
 def _unsupported(error: Any) -> InvalidInput:
-    found = _NAMED.search(error.message)
-    if found is None:
+    match = _NAMED.search(error.message)
+    if match is None:
         return InvalidInput(f"the model's provider refuses a part of the request: {error.message.partition(': ')[2]}")
-    name = found[1].split(",")[0].strip("'\" ")
+    name = match[1].split(",")[0].strip("'\" ")
     return InvalidInput(f"{name}: the model's provider has nothing of the kind; leave it out", param=name)
 
 
@@ -180,7 +180,7 @@ def _retry_after(chain: list[BaseException]) -> float | None:
     for link in chain:
         for headers in (getattr(link, "litellm_response_headers", None), getattr(link, "headers", None)):
             if isinstance(headers, Mapping):
-                found = parse_retry_after({name.lower(): value for name, value in headers.items()})
-                if found is not None:
-                    return found
+                retry_after = parse_retry_after({name.lower(): value for name, value in headers.items()})
+                if retry_after is not None:
+                    return retry_after
     return None

@@ -35,10 +35,10 @@ class Heard:
     def document(self) -> dict[str, Any]:
         """Return the JSON of the response; empty if it is invalid or LiteLLM did not pass it on."""
         try:
-            found = json.loads(self._response) if isinstance(self._response, str) else self._response
+            document = json.loads(self._response) if isinstance(self._response, str) else self._response
         except ValueError:
             return {}
-        return found if isinstance(found, dict) else {}
+        return document if isinstance(document, dict) else {}
 
     def error_of(self, error: HostError) -> HostError:
         """Return the error for a call on which LiteLLM failed: if a response had come, LiteLLM could not read it."""

