@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping
 from typing import Any, Protocol
 
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
@@ -68,7 +68,7 @@ class StreamDecoder(Protocol):
         """Return the chunks for the end of the stream, without a finish reason if it was cut off."""
 
 
-async def decode_stream(documents: AsyncIterator[Any], decoder: StreamDecoder) -> AsyncIterator[ChatChunk]:
+async def decode_stream(documents: AsyncIterator[Any], decoder: StreamDecoder) -> AsyncGenerator[ChatChunk, None]:
     """Yield the chunks of a provider's stream.
 
     After its finish reason a response is whole: a connection that is then cut, or stays open, is not an error.

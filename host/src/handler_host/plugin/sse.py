@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterable
 from contextlib import aclosing, suppress
 from dataclasses import dataclass
 from typing import Any
@@ -136,7 +136,7 @@ def _too_long(limit: int) -> UpstreamError:
 
 async def read_documents(
     chunks: AsyncIterable[bytes], content_type: str = "", *, max_event_bytes: int = MAX_EVENT_BYTES
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Yield the JSON documents of a provider's response to a request for a stream.
 
     ``chunks`` are the bytes of the body, uncompressed. The body decides its form, not ``content_type``, because servers

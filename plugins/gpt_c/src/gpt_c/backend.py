@@ -74,6 +74,10 @@ class Settings:
     plain_timeout: float
     headers: Mapping[str, str] = field(repr=False)
 
+    def url(self, model: str, method: str) -> str:
+        """Return the URL of a method; ``model`` has its prefix, as in :class:`Question`."""
+        return f"{self.base_url}/{self.api_version}/{model}:{method}"
+
 
 class Backend(Protocol):
     """One SDK. Its module is imported when it is chosen, and imports the SDK then."""

@@ -35,12 +35,12 @@ def connection(timeout: float) -> Iterator[None]:
 
 def from_response(status: int, headers: Mapping[str, str], body: bytes) -> UpstreamError:
     """Return the error for a response without a 2xx status."""
+    if status < 400:
+        return UpstreamError(f"the provider redirects ({status}), or is not a Gemini server; check base_url")
     try:
         document = json.loads(body)
     except (ValueError, RecursionError):
         document = None
-    if status < 400:
-        return UpstreamError(f"the provider redirects ({status}), or is not a Gemini server; check base_url")
     return _with_details(error_from_response(status, headers, body), document, str(status))
 
 

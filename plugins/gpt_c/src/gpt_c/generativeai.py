@@ -11,8 +11,8 @@ from __future__ import annotations
 import base64
 import json
 import warnings
-from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager, aclosing
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from typing import Any, cast
 
 import aiohttp
@@ -48,72 +48,62 @@ class GenerativeAi:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         headers = {**settings.headers, "x-goog-api-key": settings.key} if settings.key else settings.headers
-        self.session = aiohttp.ClientSession(
-            headers=headers,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=settings.timeout),
-        )
+        self.session = aiohttp.ClientSession(headers=headers)
 
     async def close(self) -> None:
         """Close the connections."""
         await self.session.close()
 
-    async def stream(self, question: Question) -> AsyncIterator[Chunk]:
+    def stream(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
-        body = _body(question)
-        url = self._url(question, "streamGenerateContent")
-        with connection(self._settings.timeout):
-            async with self._post(url, body, events=True) as response:
-                await _check(response)
-                documents = read_documents(response.content.iter_any(), response.content_type)
-                async with aclosing(documents):  # type: ignore[type-var]
-                    async for document in documents:
-                        yield chunk_of(document, response.content_type)
+        return self._chunks(question, "streamGenerateContent", self._settings.timeout, _EVENTS)
 
-    async def whole(self, question: Question) -> AsyncIterator[Chunk]:
+    def whole(self, question: Question) -> AsyncIterator[Chunk]:
         """Ask, and read the answer; see :class:`gpt_c.backend.Backend`."""
-        patience = self._settings.plain_timeout
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._settings.timeout, sock_read=patience)
-        url = self._url(question, "generateContent")
-        with connection(patience):
-            async with self._post(url, _body(question), timeout=timeout) as response:
-                await _check(response)
-                documents = read_documents(response.content.iter_any(), response.content_type)
-                async with aclosing(documents):  # type: ignore[type-var]
-                    async for document in documents:
-                        yield chunk_of(document, response.content_type)
+        return self._chunks(question, "generateContent", self._settings.plain_timeout)
 
     async def count(self, question: Question) -> int:
         """Return the provider's count; see :class:`gpt_c.backend.Backend`."""
         body = {"generateContentRequest": {**_body(question), "model": question.model}}
-        url = self._url(question, "countTokens")
-        with connection(self._settings.timeout):
-            async with self._post(url, body) as response:
-                await _check(response)
-                text = (await response.read()).decode(errors="replace")
+        async with self._post(question, "countTokens", body, self._settings.timeout) as response:
+            text = (await response.read()).decode(errors="replace")
         try:
             return int(protos.CountTokensResponse.from_json(text, ignore_unknown_fields=True).total_tokens)
         except ParseError as error:
             raise UpstreamError(f"the provider's count of tokens is invalid: {text[:200]}") from error
 
-    def _post(
-        self, url: str, body: dict[str, Any], *, timeout: aiohttp.ClientTimeout | None = None, events: bool = False
-    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
-        return self.session.post(
-            url,
-            params=_EVENTS if events else None,
-            json=body,
-            headers=trace_headers(),
-            timeout=timeout or self.session.timeout,
-            allow_redirects=False,
-        )
+    async def _chunks(
+        self, question: Question, method: str, wait_s: float, params: Mapping[str, str] | None = None
+    ) -> AsyncIterator[Chunk]:
+        async with self._post(question, method, _body(question), wait_s, params) as response:
+            documents = read_documents(response.content.iter_any(), response.content_type)
+            async with aclosing(documents):
+                async for document in documents:
+                    yield chunk_of(document, response.content_type)
 
-    def _url(self, question: Question, method: str) -> str:
-        return f"{self._settings.base_url}/{self._settings.api_version}/{question.model}:{method}"
-
-
-async def _check(response: aiohttp.ClientResponse) -> None:
-    if response.status >= 300:
-        raise from_response(response.status, response.headers, await response.read())
+    @asynccontextmanager
+    async def _post(
+        self,
+        question: Question,
+        method: str,
+        body: dict[str, Any],
+        wait_s: float,
+        params: Mapping[str, str] | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Send a body, and give the response; raises the host's errors, also for a status that is not 2xx."""
+        settings = self._settings
+        with connection(wait_s):
+            async with self.session.post(
+                settings.url(question.model, method),
+                params=params,
+                json=body,
+                headers=trace_headers(),
+                timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=wait_s),
+                allow_redirects=False,
+            ) as response:
+                if response.status >= 300:
+                    raise from_response(response.status, response.headers, await response.read())
+                yield response
 
 
 def _body(question: Question) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import quote
@@ -14,7 +14,6 @@ from handler_host.plugin import (
     NativeRequest,
     NativeResponse,
     Retries,
-    UpstreamError,
     native,
     provider_refusal,
     retry_stream,
@@ -43,30 +42,30 @@ class NativeGemini:
     @native("gemini.generate_content")
     async def native_generate(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
         """Pass a request for content on."""
-        async with aclosing(self._pass_on(request, call)) as parts:  # type: ignore[type-var]
+        async with aclosing(self._pass_on(request, call)) as parts:
             async for part in parts:
                 yield part
 
     @native("gemini.count_tokens")
     async def native_count(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
         """Pass a request for a token count on."""
-        async with aclosing(self._pass_on(request, call)) as parts:  # type: ignore[type-var]
+        async with aclosing(self._pass_on(request, call)) as parts:
             async for part in parts:
                 yield part
 
     @native("gemini.embed_content")
     async def native_embed(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
         """Pass a request for embeddings on."""
-        async with aclosing(self._pass_on(request, call)) as parts:  # type: ignore[type-var]
+        async with aclosing(self._pass_on(request, call)) as parts:
             async for part in parts:
                 yield part
 
-    def _pass_on(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
+    def _pass_on(self, request: NativeRequest, call: CallInfo) -> AsyncGenerator[NativeResponse | bytes, None]:
         default_model = self.context.config["model"]
         payload = request.payload(default_model)
         model = request.model_name(default_model)
         method = request.method or _METHODS[request.operation]
-        url = f"{self._settings.base_url}/{self._settings.api_version}/{quote(model_path(model))}:{method}"
+        url = self._settings.url(quote(model_path(model)), method)
         return retry_stream(lambda: self._native_attempt(url, request, payload), self._retries, deadline=call.deadline)
 
     async def _native_attempt(
@@ -74,7 +73,7 @@ class NativeGemini:
     ) -> AsyncIterator[NativeResponse | bytes]:
         import aiohttp
 
-        from gpt_c.failures import connection
+        from gpt_c.failures import connection, from_response
 
         settings = self._settings
         wait_s = settings.timeout if request.stream else settings.plain_timeout
@@ -90,15 +89,11 @@ class NativeGemini:
                 timeout=aiohttp.ClientTimeout(total=None, sock_connect=settings.timeout, sock_read=wait_s),
                 allow_redirects=False,
             ) as response:
-                start = NativeResponse(
-                    response.status, {name.lower(): value for name, value in response.headers.items()}
-                )
-                if 300 <= response.status < 400:
-                    raise UpstreamError(
-                        f"the provider redirects ({response.status}), or is not a Gemini server; check base_url"
-                    )
+                received = {name.lower(): value for name, value in response.headers.items()}
                 if response.status >= 400:
-                    raise provider_refusal(NativeResponse(start.status, start.headers, await response.read()))
-                yield start
+                    raise provider_refusal(NativeResponse(response.status, received, await response.read()))
+                if response.status >= 300:
+                    raise from_response(response.status, received, b"")
+                yield NativeResponse(response.status, received)
                 async for chunk in response.content.iter_any():
                     yield chunk

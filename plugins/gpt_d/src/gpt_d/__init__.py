@@ -211,7 +211,7 @@ class GptD(ChatHandler):
         content_type = response.headers.get("content-type", "")
         documents = read_documents(response.aiter_bytes(), content_type)
         decoder = CompletionDecoder(tool_names=tool_names, content_type=content_type)
-        async with aclosing(decode_stream(documents, decoder)) as chunks:  # type: ignore[type-var]
+        async with aclosing(decode_stream(documents, decoder)) as chunks:
             while True:
                 async with asyncio.timeout(self._timeout):
                     chunk = await anext(chunks, None)
