@@ -8,18 +8,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gpt_c.schemas import ANNOTATIONS, TYPES, target_of
 from handler_host.chat import ChatRequest, JsonSchemaFormat
 
 MAX_DEPTH = 24
 """Levels of a loosened schema; deeper ones, and references to themselves, become text."""
 MAX_PARTS = 2000
 """Subschemas of a loosened schema: references can repeat a part any number of times."""
-_TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object"})
 _FORMATS = frozenset({"date-time", "double", "enum", "float", "int32", "int64"})
-_ANNOTATIONS = frozenset(
-    {"$comment", "$defs", "$id", "$schema", "additionalProperties", "default", "definitions", "deprecated", "example"}
-    | {"examples", "propertyOrdering", "readOnly", "strict", "title", "writeOnly"}
-)
+_ANNOTATIONS = ANNOTATIONS | {"propertyOrdering"}
 _OWN = frozenset({"type", "description", "nullable", "format", "enum", "const", "properties", "required", "items"})
 _COUNTS = ("minItems", "maxItems")
 _TEXT: dict[str, Any] = {"type": "string"}
@@ -109,20 +106,16 @@ class _Loosener:
         return {**others[0], **plain} if others else plain
 
     def _target(self, reference: Any) -> Mapping[str, Any]:
-        target: Any = self._root
         if not isinstance(reference, str) or not reference.startswith("#"):
             self.words.add("$ref")
-            return {}
-        for name in reference.removeprefix("#").split("/")[1:]:
-            target = target.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
-        return target if isinstance(target, Mapping) else {}
+        return target_of(reference, self._root) or {}
 
     def _type(self, plain: Schema) -> str:
         kinds = plain.get("type")
         names = [name.lower() for name in (kinds if isinstance(kinds, list) else [kinds]) if isinstance(name, str)]
         if "null" in names:
             plain["nullable"] = True
-        known = [name for name in names if name in _TYPES]
+        known = [name for name in names if name in TYPES]
         if len(known) > 1:
             self.words.add("type")
         if known:

@@ -12,8 +12,8 @@ from typing import Any
 
 from handler_host.plugin import InvalidInput
 
-_TYPES = {"string", "number", "integer", "boolean", "array", "object"}
-_ANNOTATIONS = frozenset(
+TYPES = frozenset({"string", "number", "integer", "boolean", "array", "object"})
+ANNOTATIONS = frozenset(
     {"$comment", "$defs", "$id", "$schema", "additionalProperties", "default", "definitions", "deprecated", "examples"}
     | {"example", "readOnly", "strict", "title", "writeOnly"}
 )
@@ -50,7 +50,7 @@ def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int) -> 
             }
         elif word == "items":
             made["items"] = _converted(value, inside, root, depth + 1)
-        elif word not in _ANNOTATIONS:
+        elif word not in ANNOTATIONS:
             made |= _word(word, value, inside)
     if "type_" not in made:
         if "properties" not in made:
@@ -62,8 +62,8 @@ def _converted(schema: Any, place: str, root: Mapping[str, Any], depth: int) -> 
 def _word(word: str, value: Any, place: str) -> dict[str, Any]:
     """Return what one word of JSON Schema is in Google's."""
     if word == "type":
-        if not isinstance(value, str) or value not in _TYPES:
-            raise InvalidInput(f"{place}: must be one of {', '.join(sorted(_TYPES))}", param=place)
+        if not isinstance(value, str) or value not in TYPES:
+            raise InvalidInput(f"{place}: must be one of {', '.join(sorted(TYPES))}", param=place)
         return {"type_": value.upper()}
     if word in ("enum", "const"):
         return {"enum": _strings([value] if word == "const" else value, place), "type_": "STRING", "format_": "enum"}
@@ -83,7 +83,7 @@ def _plain(schema: Mapping[str, Any], place: str, root: Mapping[str, Any]) -> tu
     plain, nullable = dict(schema), False
     for _ in range(_DEEPEST):
         if "$ref" in plain:
-            plain = _found(plain.pop("$ref"), place, root) | plain
+            plain = _referenced(plain.pop("$ref"), place, root) | plain
             continue
         for word, null in (("allOf", None), ("anyOf", {"type": "null"}), ("type", "null")):
             only = _only(plain.get(word), null)
@@ -103,16 +103,21 @@ def _only(options: Any, null: Any) -> Any:
     return others[0] if len(others) == 1 else None
 
 
-def _found(reference: object, place: str, root: Mapping[str, Any]) -> dict[str, Any]:
-    target: Any = root
-    if isinstance(reference, str) and reference.startswith("#"):
-        for name in reference.removeprefix("#").split("/")[1:]:
-            target = target.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
-    else:
-        target = None
-    if not isinstance(target, Mapping):
+def _referenced(reference: object, place: str, root: Mapping[str, Any]) -> dict[str, Any]:
+    target = target_of(reference, root)
+    if target is None:
         raise InvalidInput(f"{place}.$ref: {reference!r} is missing in this schema", param=f"{place}.$ref")
     return dict(target)
+
+
+def target_of(reference: object, root: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return the part of a schema that a reference names, or None without one."""
+    if not isinstance(reference, str) or not reference.startswith("#"):
+        return None
+    target: Any = root
+    for name in reference.removeprefix("#").split("/")[1:]:
+        target = target.get(name.replace("~1", "/").replace("~0", "~")) if isinstance(target, Mapping) else None
+    return target if isinstance(target, Mapping) else None
 
 
 def _of(kind: type, value: Any, place: str) -> Any:
