@@ -235,6 +235,17 @@ class TestTrials:
         store.record_typical_exit(self.VERSION, peak=1, steady=1)
         assert store.seconds_until_trial(self.VERSION, time.monotonic()) <= 60
 
+    def test_they_are_discarded_with_the_footprint(self) -> None:
+        store = FootprintStore(None)
+        store.record_usage(self.VERSION, peak=1, steady=None)
+        store.seconds_until_trial(self.VERSION, 100.0)
+        for number in range(MAX_RECORDS):
+            store.record_usage(("puppet", "puppet", f"2.{number}"), peak=1, steady=None)
+        store.snapshot()
+        assert store.get(self.VERSION) is None
+        store.record_usage(self.VERSION, peak=1, steady=None)
+        assert store.seconds_until_trial(self.VERSION, 500.0) == 60
+
     def test_forget_discards_all_versions_of_one_handler(self) -> None:
         store = FootprintStore(None)
         for version in ("1.0", "2.0"):

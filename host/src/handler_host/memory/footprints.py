@@ -84,8 +84,7 @@ class FootprintStore:
         """Discard what was learned of all versions of a handler; return their number."""
         versions = [version for version in self._footprints if version[0] == handler]
         for version in versions:
-            del self._footprints[version]
-            self._trials.pop(version, None)
+            self._discard(version)
         self.has_changes |= bool(versions)
         return len(versions)
 
@@ -166,7 +165,7 @@ class FootprintStore:
         """Return the content of the file as it should be now."""
         self.has_changes = False
         while len(self._footprints) > MAX_RECORDS:
-            del self._footprints[next(iter(self._footprints))]
+            self._discard(next(iter(self._footprints)))
         return msgspec.json.format(msgspec.json.encode(_File(FORMAT, list(self._footprints.values()))))
 
     def save(self, content: bytes) -> None:
@@ -180,6 +179,10 @@ class FootprintStore:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             log.warning("%s cannot be written: %s; footprints are lost when the host stops", self.path, reason)
             self.path = None
+
+    def _discard(self, version: HandlerVersion) -> None:
+        del self._footprints[version]
+        self._trials.pop(version, None)
 
     def _footprint(self, version: HandlerVersion) -> Footprint:
         # Moved to the end: the first in the order is the one unused for longest.
