@@ -36,7 +36,7 @@ from handler_host.cli.remote_host import RemoteHost, query_remote_host
 from handler_host.cli.render import echo, echo_json, echo_table, show_size
 from handler_host.config import Config, with_state_file
 from handler_host.memory.cgroups import MemoryLimit, read_limit
-from handler_host.memory.footprints import FootprintStore
+from handler_host.memory.footprints import FootprintStore, version_of
 from handler_host.workers.launch_spec import policy_of
 
 
@@ -174,7 +174,7 @@ def _footprint(
     remote = host.footprint(entry) if host is not None else None
     if remote is not None:
         return Footprint(entry.name, remote[0], "learned", policy.pin, remote[1])
-    local = learned.get((entry.name, entry.distribution, entry.version))
+    local = learned.get(version_of(entry))
     if local is not None and local.peak:
         return Footprint(entry.name, max(local.peak, local.raised), "learned", policy.pin, local.activate_seconds)
     if policy.memory_estimate is not None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import msgspec
 
 from handler_host._internal.atomic_write import replace_file
+from handler_host.catalog.catalog_entry import CatalogEntry
 
 log = logging.getLogger(__name__)
 
@@ -189,6 +190,11 @@ class FootprintStore:
         footprint = self._footprints.pop(version, None) or Footprint(*version)
         self._footprints[version] = footprint
         return footprint
+
+
+def version_of(entry: CatalogEntry) -> HandlerVersion:
+    """Return the key of the footprint of a handler's installed version."""
+    return entry.name, entry.distribution, entry.version
 
 
 def _mean(before: float | None, now: float) -> float:

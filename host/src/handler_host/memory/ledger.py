@@ -94,6 +94,11 @@ class Ledger:
         return self.usable - self.used - self.reserved - self.external_usage
 
     @property
+    def max_worker(self) -> int:
+        """Bytes that a worker can use at most: all that host and fork server leave, without the headroom."""
+        return max(0, self.usable - self.base)
+
+    @property
     def max_grantable(self) -> int:
         """Bytes that one handler can have at most: with the headroom, and with every other worker evicted."""
         return self.limit - self.base - sum(self.size_of(*key) for key in self._pinned())

@@ -19,7 +19,7 @@ from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.memory.budget import Budget, MemoryEstimate
 from handler_host.memory.eviction import Candidate
-from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion
+from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion, version_of
 from handler_host.memory.ledger import Key
 from handler_host.memory.pressure import KernelView, OomKillCounter, PressureTracker, read_kernel_view
 from handler_host.memory.sampler import MemorySampler, Reading
@@ -160,11 +160,10 @@ class MemoryMonitor:
             # ``raised`` is a guess: no reason for a final refusal.
             minimum = footprint.steady or footprint.peak
             estimate = MemoryEstimate(max(footprint.peak, footprint.raised), minimum, "learned")
-            possible = max(0, self.budget.ledger.usable - self.budget.ledger.base)
+            possible = self.budget.ledger.max_worker
             if minimum <= possible:
                 return estimate
-            version = (entry.name, entry.distribution, entry.version)
-            wait_s = self.footprints.seconds_until_trial(version, time.monotonic())
+            wait_s = self.footprints.seconds_until_trial(version_of(entry), time.monotonic())
             if wait_s:
                 return estimate._replace(seconds_until_trial=wait_s)
             # A trial with all that the limit allows: the learned memory may be that of one spike.
@@ -178,7 +177,7 @@ class MemoryMonitor:
 
     def footprint(self, entry: CatalogEntry) -> Footprint | None:
         """Return what was learned of the handler's installed version."""
-        return self.footprints.get((entry.name, entry.distribution, entry.version))
+        return self.footprints.get(version_of(entry))
 
     async def was_oom_kill(self) -> bool:
         """Return whether the kernel, for want of memory, sent the SIGKILL of unknown origin that ended a worker."""
@@ -242,8 +241,7 @@ class MemoryMonitor:
             footprint = self.footprints.get(worker.version)
             if is_ready and footprint is not None:
                 # At most what the limit allows, or a worker after a spike would keep all others out.
-                possible = max(0, ledger.usable - ledger.base)
-                reservations[key] = min(max(footprint.steady, footprint.raised), possible)
+                reservations[key] = min(max(footprint.steady, footprint.raised), ledger.max_worker)
         if reading.fork_server is not None:
             self.footprints.record_usage(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
         if (ledger.limit, ledger.usable) != (reading.limit.bytes, reading.limit.usable):
