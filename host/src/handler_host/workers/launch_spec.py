@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import msgspec
 
@@ -25,8 +26,10 @@ from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
-from handler_host.workers.lean_compiler import LeanCompiler, fallback_cache, lean_job
 from handler_host.workers.worker import LaunchSpec, MakeCallRunner
+
+if TYPE_CHECKING:
+    from handler_host.workers.lean_compiler import LeanCompiler
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
@@ -86,12 +89,14 @@ def lean_imports_of(
     note = entry.manifest.lean
     if not note.packages:
         return None
+    state_file = config.memory.state_file
     return LeanImports(
         requirements=note.packages,
         eager=note.eager,
         any_version=policy.lean == "force",
         cache=environ.get(CACHE_VARIABLE),
-        fallback_cache=fallback_cache(config.memory.state_file),
+        # Beside the host's own state, for environments that are read-only.
+        fallback_cache=str(state_file.parent / "lean") if state_file is not None else None,
     )
 
 
@@ -110,7 +115,8 @@ class LaunchSpecBuilder:
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
         self._inline = InlineLauncher()
         self._exec: dict[str | None, Launcher] = {}
-        self._compiler = LeanCompiler(self._environment)
+        self._compiler: LeanCompiler | None = None
+        """None until a worker has reported packages that are not compiled."""
         self._lean_failures: set[tuple[str, str]] = set()
         """Handlers, with their versions, in which a deferred import has failed: their imports stay eager."""
 
@@ -143,7 +149,8 @@ class LaunchSpecBuilder:
 
     async def close(self) -> None:
         """Close the launchers and the compiler, and end the processes that they have started."""
-        await self._compiler.close()
+        if self._compiler is not None:
+            await self._compiler.close()
         launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
         for launcher in launchers:
             await launcher.close()
@@ -199,9 +206,13 @@ class LaunchSpecBuilder:
         return lean_imports_of(self._config, policy, entry, self._environ)
 
     def _compile_lean(self, entry: CatalogEntry, policy: HandlerPolicy, lean: LeanImports | None) -> None:
-        if lean is not None and self._config.workers.compile_lean:
-            job = lean_job(lean, entry.paths, compile=True, is_background=True)
-            self._compiler.request(entry.name, python_of(policy, entry), job)
+        if lean is None or not self._config.workers.compile_lean:
+            return
+        from handler_host.workers.lean_compiler import LeanCompiler, lean_job  # an idle host does not need it
+
+        self._compiler = self._compiler or LeanCompiler(self._environment)
+        job = lean_job(lean, entry.paths, compile=True, is_background=True)
+        self._compiler.request(entry.name, python_of(policy, entry), job)
 
     def _log_record(self, entry: CatalogEntry, generation: int, record: Log) -> None:
         fields: dict[str, object] = {"handler": entry.name, "generation": generation, "logger": record.logger}

@@ -11,7 +11,6 @@ import sys
 import time
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 
 import msgspec
 
@@ -163,8 +162,3 @@ def _report(handler: str, status: ExitStatus, output: bytes, seconds: float) -> 
     if result.compiled:
         names = ", ".join(result.compiled)
         _log.info("%s: lean imports from its next activation (compiled %s in %.0f s)", handler, names, seconds)
-
-
-def fallback_cache(state_file: Path | None) -> str | None:
-    """Return the directory of compiled code beside the host's own state, for environments that are read-only."""
-    return str(state_file.parent / "lean") if state_file is not None else None
