@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handler_host.lean import native
-from handler_host.lean.cache import CacheError, default_directories
+from handler_host.lean.cache import CacheError, directories_of
 from handler_host.lean.compiler import PackageMissing, compile_package
 from handler_host.lean.importer import open_package
 from handler_host.lean.requirement import select_packages
@@ -85,12 +85,6 @@ def run_job(job: Job) -> Result:
             result.compiled.append(name)
         result.lean.append(name)
     return result
-
-
-def directories_of(cache: str | None, fallback: str | None) -> list[Path]:
-    """Return the directories of compiled code, in the order of search."""
-    directories = [Path(cache)] if cache is not None else default_directories()
-    return [*directories, Path(fallback)] if fallback is not None else directories
 
 
 class _Pause:

@@ -73,6 +73,12 @@ def default_directories() -> list[Path]:
     return directories
 
 
+def directories_of(cache: str | None, fallback: str | None) -> list[Path]:
+    """Return the directories of a program that names its own, or the default ones; ``fallback`` is the last one."""
+    directories = [Path(cache)] if cache is not None else default_directories()
+    return [*directories, Path(fallback)] if fallback is not None else directories
+
+
 def as_directories(cache: Path | Iterable[Path] | None) -> list[Path]:
     """Return one directory, several, or the default ones as a list."""
     if cache is None:

@@ -26,15 +26,10 @@ TIMEOUT_S = 1800.0
 _log = logging.getLogger("handler_host.lean")
 
 
-class LeanJob(msgspec.Struct, frozen=True, kw_only=True):
+class LeanJob(LeanImports, frozen=True, kw_only=True):
     """What a process compiles, or reports on: the fields of ``handler_host.lean.background.Job``."""
 
-    requirements: tuple[str, ...]
-    eager: tuple[str, ...]
-    any_version: bool
     paths: tuple[str, ...]
-    cache: str | None
-    fallback_cache: str | None
     compile: bool
     is_background: bool
 
@@ -50,16 +45,7 @@ class LeanResult(msgspec.Struct, frozen=True):
 
 def lean_job(lean: LeanImports, paths: tuple[str, ...], *, compile: bool, is_background: bool) -> LeanJob:
     """Return the job for the packages of one worker."""
-    return LeanJob(
-        requirements=lean.requirements,
-        eager=lean.eager,
-        any_version=lean.any_version,
-        paths=paths,
-        cache=lean.cache,
-        fallback_cache=lean.fallback_cache,
-        compile=compile,
-        is_background=is_background,
-    )
+    return LeanJob(**msgspec.structs.asdict(lean), paths=paths, compile=compile, is_background=is_background)
 
 
 def lean_command(python: str | None) -> list[str]:

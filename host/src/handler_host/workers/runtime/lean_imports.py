@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from pathlib import Path
 
 from handler_host.channel import frames
 from handler_host.lean import install
-from handler_host.lean.cache import default_directories
+from handler_host.lean.cache import directories_of
 from handler_host.lean.requirement import select_packages
 
 _log = logging.getLogger("handler_host.lean")
@@ -23,7 +22,7 @@ def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], 
     result = install(
         selection.packages,
         eager=lean.eager,
-        cache=_directories(lean),
+        cache=directories_of(lean.cache, lean.fallback_cache),
         on_failure=lambda name, module, error: _report_failure(send, name, module, error),
     )
     stay = {**selection.unchecked, **result.eager}
@@ -31,11 +30,6 @@ def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], 
         reasons = "; ".join(f"{name}: {reason}" for name, reason in stay.items())
         _log.info("some packages are imported eagerly (see docs/explanation/lean.md): %s", reasons)
     return tuple(result.eager)
-
-
-def _directories(lean: frames.LeanImports) -> list[Path]:
-    directories = default_directories() if lean.cache is None else [Path(lean.cache)]
-    return directories if lean.fallback_cache is None else [*directories, Path(lean.fallback_cache)]
 
 
 def _report_failure(send: Callable[[frames.Log], None], name: str, module: str, error: BaseException) -> None:
