@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,13 @@ def test_other_characters_of_a_pattern_stand_for_themselves(text: str) -> None:
     alias = ModelAlias(f"{text}*", "gpt_a")
     assert alias.matches(text)
     assert not alias.matches(f"b{text}")
+
+
+def test_a_pattern_of_many_wildcards_costs_a_client_nothing() -> None:
+    alias = ModelAlias("*-*-*-*-*x", "gpt_a")
+    start = time.process_time()
+    assert not alias.matches("-" * 150)
+    assert time.process_time() - start < 0.5
 
 
 def test_names_follow_the_configuration() -> None:

@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
@@ -22,8 +23,8 @@ REQUESTED = "{model}"
 """Placeholder for the requested name."""
 DEFAULT = "{default}"
 """Model of a target that stands for the handler's own model."""
-_WILDCARDS = re.compile(r"[*?]")
-_PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
+_WILDCARDS = "*?"
+_PLACEHOLDER = r"\{([^{}]*)\}"
 
 
 class ModelTarget(NamedTuple):
@@ -39,18 +40,18 @@ class ModelAlias:
 
     def __init__(self, name: str, target: str) -> None:
         self.name = name
-        self.is_pattern = _WILDCARDS.search(name) is not None
+        self.is_pattern = any(wildcard in name for wildcard in _WILDCARDS)
         self.handler, separator, model = target.partition("/")
         _check_name(name)
         _check_target(self.handler, separator, model)
         default = REQUESTED if self.is_pattern else DEFAULT
         self._model = model or default
-        self._regex = re.compile(_to_regex(name), re.DOTALL) if self.is_pattern else None
+        self._regex = re.compile(fnmatch.translate(name)) if self.is_pattern else None
 
     @property
     def precision(self) -> int:
         """Number of characters that are not wildcards."""
-        return len(_WILDCARDS.sub("", self.name))
+        return len(self.name) - sum(map(self.name.count, _WILDCARDS))
 
     def matches(self, name: str) -> bool:
         """Return whether a requested name is the alias, or fits its pattern."""
@@ -79,14 +80,10 @@ def _check_name(name: str) -> None:
 
 
 def _check_target(handler: str, separator: str, model: str) -> None:
-    if not handler or (separator and not model) or _PLACEHOLDER.search(handler):
+    if not handler or (separator and not model) or re.search(_PLACEHOLDER, handler):
         raise ValueError('must be "HANDLER" or "HANDLER/MODEL"')
-    for word in _PLACEHOLDER.findall(model):
+    for word in re.findall(_PLACEHOLDER, model):
         if f"{{{word}}}" not in (REQUESTED, DEFAULT):
             raise ValueError(f"unknown placeholder {{{word}}}; there are: {REQUESTED}, {DEFAULT}")
     if DEFAULT in model and model != DEFAULT:
         raise ValueError(f"{DEFAULT} must stand alone after the slash")
-
-
-def _to_regex(pattern: str) -> str:
-    return "".join({"*": ".*", "?": "."}.get(character, re.escape(character)) for character in pattern)
