@@ -21,7 +21,6 @@ from handler_host.config.instance import INSTANCE_KEYS, VARIABLE
 from handler_host.config.listen import parse_listen
 from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.model_info import read_model_info
-from handler_host.config.preset import parse_preset
 from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
@@ -257,6 +256,8 @@ class _Reader:
         if origin.kind == "environment":
             value = _json_or_text(value)
         if key == "preset":
+            from handler_host.config.preset import parse_preset  # only with presets
+
             _check_value(parse_preset, value)
         elif key == "known_models":
             if not isinstance(value, dict):

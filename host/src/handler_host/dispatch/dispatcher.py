@@ -7,7 +7,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import NamedTuple, Self, TypeVar
+from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import msgspec
 
@@ -22,10 +22,12 @@ from handler_host.dispatch.fallback import (
     with_fallback_errors,
 )
 from handler_host.dispatch.model_names import ModelNames
-from handler_host.dispatch.presets import Presets
 from handler_host.dispatch.request import Caller, Consumer, Request
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
+
+if TYPE_CHECKING:
+    from handler_host.dispatch.presets import Presets
 
 log = logging.getLogger(__name__)
 
@@ -47,8 +49,14 @@ class Dispatcher:
         self._counters = supervisor.telemetry.counters
         self._fallbacks = Fallbacks(lambda: supervisor.config)
         self.directory = HandlerDirectory(supervisor)
-        self.presets = Presets(lambda: supervisor.config)
         self.models = ModelNames(lambda: supervisor.config, supervisor.has_handler)
+
+    @functools.cached_property
+    def presets(self) -> Presets:
+        """The presets of all handlers."""
+        from handler_host.dispatch.presets import Presets  # an idle host does not need it
+
+        return Presets(lambda: self._supervisor.config)
 
     def new_deadline(self) -> float:
         """Return the deadline of a request that starts now, on the clock of ``time.monotonic``."""
