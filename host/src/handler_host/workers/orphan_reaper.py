@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import suppress
-from pathlib import Path
+
+from handler_host.workers.child_processes import child_states
 
 INTERVAL = 2.0
 """Seconds between two checks, and so the time in which the owner of a child must reap it."""
@@ -19,7 +20,8 @@ async def reap_orphans() -> None:
     """
     seen: set[int] = set()
     while True:
-        zombies = _zombies() if _has_zombie() else set()
+        states = child_states() if _has_zombie() else {}
+        zombies = {pid for pid, state in states.items() if state == b"Z"}
         for pid in seen & zombies:
             with suppress(ChildProcessError):
                 os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - does not wait
@@ -33,16 +35,3 @@ def _has_zombie() -> bool:
         return os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
     except ChildProcessError:
         return False
-
-
-def _zombies() -> set[int]:
-    """Return the process IDs of all children that have exited and are not reaped."""
-    parent = str(os.getpid())
-    zombies: set[int] = set()
-    for name in filter(str.isdecimal, os.listdir("/proc")):
-        with suppress(OSError):
-            # The fields after the command, which may contain spaces and brackets: state, parent.
-            state, ppid = Path(f"/proc/{name}/stat").read_text().rpartition(")")[2].split()[:2]
-            if state == "Z" and ppid == parent:
-                zombies.add(int(name))
-    return zombies

@@ -17,6 +17,7 @@ import sys
 from contextlib import suppress
 from typing import NoReturn
 
+from handler_host.workers.child_processes import child_states, signal_worker
 from handler_host.workers.forkserver.messages import (
     MAX_MESSAGE,
     Exited,
@@ -57,7 +58,7 @@ class ForkServer:
     def serve(self) -> None:
         """Serve until the host exits or closes the control socket; then kill all workers."""
         self._handle_signals()
-        self._preloaded.update(_children(os.getpid()))
+        self._preloaded.update(child_states())
         while not self._ending:
             for key, _ in self._selector.select():
                 if key.fileobj is self._control:
@@ -93,7 +94,7 @@ class ForkServer:
         if isinstance(request, Signal):
             for pid, number in self._workers.items():
                 if number == request.number:
-                    _signal_worker(pid, request.signal)
+                    signal_worker(pid, request.signal)
         else:
             self._fork(request, fds)
 
@@ -163,7 +164,7 @@ class ForkServer:
             number = self._workers.get(child.si_pid)
             if number is not None:
                 # Before it is reaped: until then the kernel cannot give its process ID to another group.
-                _signal_worker(child.si_pid, signal.SIGKILL)
+                signal_worker(child.si_pid, signal.SIGKILL)
             _, status, usage = os.wait4(child.si_pid, 0)
             if number is not None:
                 del self._workers[child.si_pid]
@@ -176,7 +177,7 @@ class ForkServer:
 
         A worker adopts its own orphans as long as it lives, so this process has only those of ended workers.
         """
-        for pid in _children(os.getpid()):
+        for pid in child_states():
             if pid not in self._workers and pid not in self._preloaded:
                 with suppress(ProcessLookupError, PermissionError):
                     os.kill(pid, signal.SIGKILL)
@@ -189,7 +190,7 @@ class ForkServer:
 
     def _kill_all(self) -> None:
         for pid in self._workers:
-            _signal_worker(pid, signal.SIGKILL)
+            signal_worker(pid, signal.SIGKILL)
         with suppress(ChildProcessError):
             while True:
                 # Until no child is left: the descendants of a worker become children when it has ended.
@@ -197,28 +198,6 @@ class ForkServer:
                 self._workers.pop(pid, None)
                 self._preloaded.clear()
                 self._kill_orphans()
-
-
-def _signal_worker(pid: int, number: int) -> None:
-    """Send a signal to a worker and to its process group, which it may have left."""
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, number)
-    with suppress(ProcessLookupError, PermissionError):
-        if os.getpgid(pid) != pid:
-            os.kill(pid, number)
-
-
-def _children(parent: int) -> list[int]:
-    """Return the process IDs of all children (Linux; elsewhere none)."""
-    children: list[int] = []
-    with suppress(OSError):
-        for name in os.listdir("/proc"):
-            if name.isdecimal():
-                with suppress(OSError, ValueError, IndexError), open(f"/proc/{name}/stat", "rb") as file:
-                    # After the name, which may have any character: state and parent.
-                    if int(file.read(4096).rpartition(b")")[2].split()[1]) == parent:
-                        children.append(int(name))
-    return children
 
 
 def preload(modules: list[str]) -> None:

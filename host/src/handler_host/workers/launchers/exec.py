@@ -7,9 +7,9 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from contextlib import suppress
 
 from handler_host.plugin.errors import ActivationFailed
+from handler_host.workers.child_processes import signal_worker
 from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.worker_process import (
     RESOURCE_ERRNOS,
@@ -35,11 +35,7 @@ class _ExecWorker:
     def kill(self, number: int) -> None:
         """Send signal ``number`` to its process group; has no effect after it is reaped."""
         if not self._exit.done():
-            with suppress(ProcessLookupError, PermissionError):
-                os.killpg(self.pid, number)
-            with suppress(ProcessLookupError):
-                if os.getpgid(self.pid) != self.pid:
-                    os.kill(self.pid, number)  # it has left its group
+            signal_worker(self.pid, number)
 
     async def wait(self) -> ExitStatus:
         """Wait until it is reaped and its process group is killed."""
