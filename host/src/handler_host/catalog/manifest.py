@@ -211,19 +211,7 @@ class _Reader:
         self._text_of_file = text
 
     def manifest(self, table: dict[str, Any]) -> Manifest:
-        known = (
-            "title",
-            "description",
-            "requires_host",
-            "operations",
-            "secrets",
-            "config",
-            "known_models",
-            "memory",
-            "timeouts",
-            "lean",
-        )
-        self._known("", table, known)
+        self._known("", table, SECTIONS)
         memory = self._table("memory", table.get("memory", {}))
         self._known("memory", memory, ("estimate",))
         timeouts = self._table("timeouts", table.get("timeouts", {}))
