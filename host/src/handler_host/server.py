@@ -142,15 +142,14 @@ async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
         listening = await _listen(Listener(runner.server, config.server), config.server)
         try:
             async with AsyncExitStack() as stack:
-                for listen in config.server.listen:
-                    from handler_host.http.further_listener import further_listener  # few hosts have one
-
-                    await stack.enter_async_context(further_listener(listen, Listener(runner.server, config.server)))
+                addresses = [(listen, False) for listen in config.server.listen]
                 if config.admin.listen is not None:
+                    addresses.append((config.admin.listen, True))
+                for listen, is_admin in addresses:
                     from handler_host.http.further_listener import further_listener  # few hosts have one
 
-                    listener = Listener(runner.server, config.server, admin=True)
-                    await stack.enter_async_context(further_listener(config.admin.listen, listener))
+                    listener = Listener(runner.server, config.server, admin=is_admin)
+                    await stack.enter_async_context(further_listener(listen, listener))
                 yield app[SUPERVISOR], _url_of(listening)
         finally:
             listening.close()

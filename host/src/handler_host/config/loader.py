@@ -32,9 +32,7 @@ TOKEN_VARIABLE = PREFIX + "ADMIN_TOKEN"
 CONSUMERS_VARIABLE = PREFIX + "CONSUMERS"
 MODELS_VARIABLE = PREFIX + "MODELS"
 _WHOLE_VARIABLES = frozenset({KEYS_VARIABLE, TOKEN_VARIABLE, CONSUMERS_VARIABLE, MODELS_VARIABLE})
-OTHER_VARIABLES = frozenset(
-    PREFIX + name for name in ("API_KEYS", "API_KEY", "ADMIN_TOKEN", "CONSUMERS", "URL", "CONFIG", "MODELS")
-)
+OTHER_VARIABLES = _WHOLE_VARIABLES | {PREFIX + "API_KEY", PREFIX + "URL", PREFIX + "CONFIG"}
 """Variables of the project that are not configuration keys."""
 
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
@@ -298,16 +296,14 @@ class _Reader:
                 f"{place}: workers.hang_after is {format_duration(timeout)}: must be at least twice "
                 f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
             )
-        for listen in self._values["server"].get("listen", ()):
+        addresses = [("server.listen", listen) for listen in self._values["server"].get("listen", ())]
+        if admin_listen := self._values["admin"].get("listen"):
+            addresses.append(("admin.listen", admin_listen))
+        for key, listen in addresses:
             try:
                 parse_listen(listen)
             except ValueError as error:
-                self._problems.append(f"{self.origins['server.listen']}: server.listen = {show(listen)}: {error}")
-        try:
-            parse_listen(self._values["admin"].get("listen") or "127.0.0.1:0")
-        except ValueError as error:
-            listen = self._values["admin"]["listen"]
-            self._problems.append(f"{self.origins['admin.listen']}: admin.listen = {show(listen)}: {error}")
+                self._problems.append(f"{self.origins[key]}: {key} = {show(listen)}: {error}")
         limit, headroom = self._values["memory"].get("limit"), self._values["memory"].get("headroom")
         if limit is not None and isinstance(headroom, int) and headroom >= limit:
             self._problems.append(
