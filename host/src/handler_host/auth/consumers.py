@@ -92,16 +92,13 @@ class Consumers:
             self._replace(read_consumers(self._file))
         else:
             self._replace({})
+        self.may_end = self._file is not None or any(c.entry.expires is not None for c in self._consumers.values())
+        """Whether a key can end while the host runs: by a change of the file, or by its date."""
 
     @property
     def may_have_changed(self) -> bool:
         """Whether the last check of the file is too long ago."""
         return self._file is not None and time.monotonic() - self._checked_at >= CHECK_INTERVAL_S
-
-    @property
-    def may_end(self) -> bool:
-        """Whether a key can end while the host runs: by a change of the file, or by its date."""
-        return self._file is not None or any(c.entry.expires is not None for c in self._consumers.values())
 
     def is_active(self, consumer: Consumer) -> bool:
         """Return whether the key of a consumer is still valid."""
