@@ -124,6 +124,16 @@ def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.Ca
     assert "no directory tests/" in texts(rows, "warning")
 
 
+def test_a_module_that_fails_to_import_is_not_reported_as_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = write(tmp_path, 'raise RuntimeError("out of ink")\n', "[operations.chat]\n")
+    status, rows = checked(project, capsys)
+    assert status == 1
+    assert "its module imports" not in texts(rows, "ok", "note", "warning", "problem")
+    assert "RuntimeError: out of ink (sinner/__init__.py:1)" in texts(rows, "problem")
+
+
 def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -69,14 +69,8 @@ def check_process(entry: CatalogEntry, protocol: ProtocolName | None) -> Iterato
 
 
 def _probe_findings(name: str, report: ProbeReport) -> Iterator[Finding]:
-    text = f"its module imports in {report.import_seconds:.2f} s ({report.modules} modules)"
-    if report.opened_at_import:
-        opened = ", ".join(report.opened_at_import)
-        locations = ", ".join(f"{kind}: {location}" for kind, location in report.opened_by.items())
-        at = f" ({locations})" if locations else ""
-        yield Finding(Level.PROBLEM, name, f"{text}, and opens {opened} at import{at}; do it in activate or later")
-    else:
-        yield Finding(Level.OK, name, f"{text}, and opens nothing")
+    if report.is_importable:  # else check_worker reports it
+        yield _import_finding(name, report)
     if report.printed is not None:
         text = f"writes to standard output: {report.printed}; that becomes lines of the host's log, so use context.log"
         yield Finding(Level.WARNING, name, text)
@@ -99,6 +93,16 @@ def _probe_findings(name: str, report: ProbeReport) -> Iterator[Finding]:
     if report.left_behind:
         text = f"leaves behind after deactivate: {', '.join(report.left_behind)}; close it with context.on_close"
         yield Finding(Level.WARNING, name, text)
+
+
+def _import_finding(name: str, report: ProbeReport) -> Finding:
+    text = f"its module imports in {report.import_seconds:.2f} s ({report.modules} modules)"
+    if report.opened_at_import:
+        opened = ", ".join(report.opened_at_import)
+        locations = ", ".join(f"{kind}: {location}" for kind, location in report.opened_by.items())
+        at = f" ({locations})" if locations else ""
+        return Finding(Level.PROBLEM, name, f"{text}, and opens {opened} at import{at}; do it in activate or later")
+    return Finding(Level.OK, name, f"{text}, and opens nothing")
 
 
 def check_worker(entry: CatalogEntry, site: Path, protocol: ProtocolName | None) -> Iterator[Finding]:

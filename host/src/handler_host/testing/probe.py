@@ -64,6 +64,7 @@ class ProcessResources(msgspec.Struct, frozen=True):
 class ProbeReport(msgspec.Struct, kw_only=True):
     """The effects of a handler on its process; times in seconds."""
 
+    is_importable: bool = True
     import_seconds: float = 0.0
     modules: int = 0
     """Number of modules that the import of the plugin's own module loaded."""
@@ -110,8 +111,10 @@ async def run_probe(probe: ProbeSpec, observer: PluginObserver) -> ProbeReport:
     pid = os.getpid()
     before, modules, started = process_resources(), len(sys.modules), time.monotonic()
     observer.record(True)
-    with suppress(Exception, SystemExit):  # `load` below reports the same failure with its place
+    try:
         importlib.import_module(probe.spec.entry_point.partition(":")[0])
+    except (Exception, SystemExit):  # noqa: BLE001 - `load` below reports the same failure with its place
+        report.is_importable = False
     observer.record(False)
     if os.getpid() != pid:
         os._exit(0)  # the plugin has forked: the parent writes the report
