@@ -9,7 +9,6 @@ import logging
 import os
 import secrets
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -24,7 +23,7 @@ from handler_host.app import SUPERVISOR, create_app
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
-from handler_host.http.listener import Listener
+from handler_host.http.listener import Listener, url_of, why_not_listening
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError
@@ -163,10 +162,8 @@ async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
             listener, config.host, config.port, backlog=min(config.max_connections, 1024), reuse_address=True
         )
     except OSError as error:
-        # asyncio's own text repeats the address; a name that does not resolve has error numbers of its own.
-        reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
         raise ConfigError(
-            f"server.host, server.port: cannot listen on {config.host}:{config.port}: {reason}; "
+            f"server.host, server.port: cannot listen on {config.host}:{config.port}: {why_not_listening(error)}; "
             "stop the process that listens there, or choose another port (0 picks a free one)"
         ) from error
 
@@ -174,8 +171,7 @@ async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
 def _url_of(listening: asyncio.Server) -> str:
     """Return the URL of the host on this machine."""
     host, port = listening.sockets[0].getsockname()[:2]
-    name = _LOOPBACK_OF.get(host, host)
-    return f"http://[{name}]:{port}" if ":" in name else f"http://{name}:{port}"
+    return url_of(_LOOPBACK_OF.get(host, host), port)
 
 
 _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here

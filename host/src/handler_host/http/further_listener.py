@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from handler_host.config.listen import parse_listen
-from handler_host.http.listener import Listener
+from handler_host.http.listener import Listener, url_of, why_not_listening
 from handler_host.plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -37,11 +37,11 @@ async def further_listener(listen: str, listener: Listener) -> AsyncIterator[Non
             shown = f"unix:{address.path}"
         else:
             server = await loop.create_server(listener, address.host, address.port, reuse_address=True)
-            host, port = server.sockets[0].getsockname()[:2]
-            shown = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+            shown = url_of(*server.sockets[0].getsockname()[:2])
     except OSError as error:
-        reason = str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
-        raise ConfigError(f"{key}: cannot listen on {listen}: {reason}; choose another address") from error
+        raise ConfigError(
+            f"{key}: cannot listen on {listen}: {why_not_listening(error)}; choose another address"
+        ) from error
     text = "admin routes are served only at %s" if listener.admin else "also listening at %s"
     log.info(text, shown, extra={"fields": {"address": shown}})
     try:

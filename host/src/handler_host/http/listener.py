@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections import Counter
 from collections.abc import Callable
@@ -283,6 +284,17 @@ class Listener:
             lingering_time=LINGERING_TIME_S,
             auto_decompress=False,
         )
+
+
+def url_of(host: str, port: int) -> str:
+    """Return the URL of an address; one of IPv6 stands in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def why_not_listening(error: OSError) -> str:
+    """Return the system's reason why an address is not available."""
+    # asyncio's own text repeats the address; a name that does not resolve has error numbers of its own.
+    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _size_of(message: Any) -> int:
