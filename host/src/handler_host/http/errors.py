@@ -19,7 +19,7 @@ from aiohttp.typedefs import Handler, Middleware
 from handler_host._internal.field_path import MAX_PATH_LENGTH, shorten
 from handler_host.http import request_context
 from handler_host.http.access_log import ACCESS_LOG, AccessLog
-from handler_host.http.request_context import ErrorBody
+from handler_host.http.request_context import ErrorBody, RequestContext
 from handler_host.http.responses import JSON
 from handler_host.plugin.errors import (
     BadRequest,
@@ -72,14 +72,12 @@ def error_response(error: HostError, request_id: str, body: ErrorBody = error_bo
     return web.Response(status=error.status, body=body(error, request_id), headers=headers)
 
 
-def to_host_error(error: Exception, request_id: str) -> HostError:
+def to_host_error(error: Exception, context: RequestContext) -> HostError:
     """Return the error to send for ``error``; log an unexpected one with its traceback."""
+    request_id = context.request_id
     if isinstance(error, HostError):
         _shorten(error)
-        context = request_context.current.get(None)
-        if context is not None and context.consumer is not None:
-            return _for_consumer(error, request_id)
-        return error
+        return error if context.consumer is None else _for_consumer(error, request_id)
     if isinstance(error, web.RequestPayloadError):
         return BadRequest(f"the body cannot be read: {error}")
     log.error("unexpected error", exc_info=error, extra={"fields": {"request_id": request_id}})
@@ -122,7 +120,7 @@ def error_middleware(access_log: AccessLog) -> Middleware:
                 raise  # the client has gone
             # No name for the error that is sent: its traceback has this frame, and each would keep the other alive.
             response = error_response(
-                context.fail(to_host_error(error, context.request_id)),
+                context.fail(to_host_error(error, context)),
                 context.request_id,
                 context.error_body or error_body,
             )
@@ -153,9 +151,7 @@ async def handle_expect_header(request: web.Request) -> web.StreamResponse | Non
     return response
 
 
-def _refusal_response(
-    request: web.Request, refusal: web.HTTPException, context: request_context.RequestContext
-) -> web.StreamResponse:
+def _refusal_response(request: web.Request, refusal: web.HTTPException, context: RequestContext) -> web.StreamResponse:
     """Return the response for what aiohttp itself refuses."""
     error: HostError
     request_id = context.request_id

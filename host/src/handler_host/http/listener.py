@@ -192,7 +192,7 @@ class Connection(web.RequestHandler):
         elif status == 400:
             error = BadRequest("not a valid HTTP request")
         else:
-            error = to_host_error(exc if isinstance(exc, Exception) else RuntimeError(message), context.request_id)
+            error = to_host_error(exc if isinstance(exc, Exception) else RuntimeError(message), context)
         response = error_response(error, context.request_id)
         context.write_headers(response.headers)
         response.force_close()

@@ -270,9 +270,7 @@ class ChatService:
                         raise  # the client has gone
                     except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
                         # No name for the error: its traceback has this frame, and each would keep the other alive.
-                        events = encoder.failed(
-                            context.fail(to_host_error(error, context.request_id)), context.request_id
-                        )
+                        events = encoder.failed(context.fail(to_host_error(error, context)), context.request_id)
                         for event in events:  # each in a chunk of its own, as clients of Gemini need it
                             await response.send_events([event])
                     finally:

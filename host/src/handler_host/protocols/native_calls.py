@@ -162,7 +162,7 @@ class NativeCalls:
         model = ModelName(call.operation.event_model, head.model, shown)
 
         def failed(error: Exception) -> list[bytes]:
-            host_error = context.fail(to_host_error(error, context.request_id))
+            host_error = context.fail(to_host_error(error, context))
             return call.operation.error_events(host_error, context.request_id)
 
         response, tokens = await relay_events(

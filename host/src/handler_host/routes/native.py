@@ -72,7 +72,7 @@ class NativeRoutes:
                 except ConnectionError:
                     raise  # the client has gone
                 except Exception as error:  # noqa: BLE001 - the status is sent: any error becomes an event
-                    body = error_body(context.fail(to_host_error(error, context.request_id)), context.request_id)
+                    body = error_body(context.fail(to_host_error(error, context)), context.request_id)
                     await events.send_events([event(body, "error")])
                 else:
                     await events.send_events([END])
