@@ -198,10 +198,7 @@ class ChatService:
 
     async def respond(self, model: str, request: TranslatedRequest) -> chat.ChatResponse:
         """Return the whole response of a model's handler; an error names the field as the client does."""
-        context = request_context.current.get()
-        context.model = model[:MAX_MODEL]
-        target = self._names.resolve(model)
-        dispatch = self._dispatch(context, target, CHAT, request)
+        context, target, dispatch = self._dispatch(model, CHAT, request)
         try:
             data = await self.dispatcher.run(dispatch)
         except (UnknownHandler, UnknownOperation) as error:
@@ -219,11 +216,9 @@ class ChatService:
 
     async def count(self, model: str, request: TranslatedRequest) -> chat.TokenCount:
         """Return the tokens of a request; raises ``UnknownOperation`` for a handler that cannot count them."""
-        context = request_context.current.get()
-        context.model = model[:MAX_MODEL]
-        target = self._names.resolve(model)
+        _, target, dispatch = self._dispatch(model, COUNT_TOKENS, request)
         try:
-            data = await self.dispatcher.run(self._dispatch(context, target, COUNT_TOKENS, request))
+            data = await self.dispatcher.run(dispatch)
         except UnknownHandler as error:
             raise self.not_found(model, target, error) from None
         except InvalidInput as error:
@@ -242,10 +237,7 @@ class ChatService:
 
         ``response_class`` is the form in which the protocol sends its events.
         """
-        context = request_context.current.get()
-        context.model = model[:MAX_MODEL]
-        target = self._names.resolve(model)
-        dispatch = self._dispatch(context, target, CHAT, request)
+        context, target, dispatch = self._dispatch(model, CHAT, request)
         try:
             async with self.dispatcher.stream(dispatch) as stream:
                 # Before the head is sent: an error of the translation gets its status, too.
@@ -283,8 +275,12 @@ class ChatService:
             raise request.with_client_path(error) from None
 
     def _dispatch(
-        self, context: RequestContext, target: ModelTarget, operation: str, request: TranslatedRequest
-    ) -> Request:
+        self, model: str, operation: str, request: TranslatedRequest
+    ) -> tuple[RequestContext, ModelTarget, Request]:
+        """Return the dispatch of a request, with its context and the handler and model of the requested name."""
+        context = request_context.current.get()
+        context.model = model[:MAX_MODEL]
+        target = self._names.resolve(model)
         context.ignored_fields = request.ignored.names
         if request.ignored.mode != DEFAULT_MODE:
             request.chat.unsupported = request.ignored.mode
@@ -292,7 +288,7 @@ class ChatService:
         forced = context.forced_handler
         if forced is not None and forced.is_fallback:
             request.chat.model = None
-        return Request(
+        dispatch = Request(
             handler=target.handler if forced is None else forced.name,
             operation=operation,
             body=_encode(request.chat),
@@ -300,6 +296,7 @@ class ChatService:
             deadline=self.dispatcher.new_deadline(),
             fallback=forced is None,
         )
+        return context, target, dispatch
 
     def _count_tokens(self, context: RequestContext, usage: chat.Usage) -> None:
         """Note the tokens of a response, and count them for the handler that made it."""
