@@ -12,6 +12,9 @@ from typing import Any
 import aiohttp
 import pytest
 
+from handler_host.dispatch.attempt import Attempt
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.request import Request
 from tests.integration.http.serving import Host, running
 from tests.support import install_plugin, within
 
@@ -250,6 +253,22 @@ async def test_a_fallback_that_does_not_gets_a_chat(tmp_path: Path) -> None:
         assert (status, headers["X-Handler"]) == (200, "plain")
         content = json.loads(data)
         assert (content["model"], content["choices"][0]["message"]["content"]) == ("plain", "translated by plain")
+
+
+async def test_all_attempts_share_one_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    deadlines: dict[str, float] = {}
+    start_attempt = Dispatcher._attempt
+
+    def note_deadline(dispatcher: Dispatcher, request: Request) -> Attempt:
+        deadlines[request.handler] = request.deadline
+        return start_attempt(dispatcher, request)
+
+    monkeypatch.setattr(Dispatcher, "_attempt", note_deadline)
+    settings = {"speaker": {"how": "status 500", "fallback": ("plain",)}}
+    async with hosted(tmp_path, settings) as host:
+        assert (await complete(host, chat("speaker")))[0] == 200
+    assert deadlines.keys() == {"speaker", "plain"}
+    assert deadlines["speaker"] == deadlines["plain"]
 
 
 async def test_a_handler_that_does_not_may_fall_back_to_one_that_does(tmp_path: Path) -> None:

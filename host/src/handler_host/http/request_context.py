@@ -45,6 +45,8 @@ class ForcedHandler(NamedTuple):
     name: str
     is_fallback: bool
     """Whether the requested handler is another one: then the model of the request is not the handler's."""
+    deadline: float
+    """On the clock of ``time.monotonic``, for all attempts of the native call together."""
 
 
 class RequestContext:

@@ -293,7 +293,7 @@ class ChatService:
             operation=operation,
             body=_encode(request.chat),
             caller=context.caller(),
-            deadline=self.dispatcher.new_deadline(),
+            deadline=self.dispatcher.new_deadline() if forced is None else forced.deadline,
             fallback=forced is None,
         )
         return context, target, dispatch

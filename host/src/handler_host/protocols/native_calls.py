@@ -107,7 +107,7 @@ class NativeCalls:
                     # Of a server that has the protocol's other routes only: it chats all the same.
                     if translated is None:
                         raise self._chats.not_found(call.name, call.target, error) from None
-            context.forced_handler = ForcedHandler(request.handler, is_fallback)
+            context.forced_handler = ForcedHandler(request.handler, is_fallback, request.deadline)
             try:
                 return await translated(call.http_request, call.body)
             finally:
