@@ -68,6 +68,7 @@ class Handler(ChatHandler):
             yield "data: {}"
         if how == "wait":
             yield b": waiting\\n\\n"
+            yield b'data: {"usage": {"prompt_tokens": 3}}\\n\\n'
             try:
                 await asyncio.sleep(60)
             finally:
@@ -229,9 +230,11 @@ async def test_a_client_that_disconnects_ends_the_call(tmp_path: Path) -> None:
             headers={"Content-Type": "application/json"},
         )
         assert await within(response.content.readuntil(b"\n\n")) == b": waiting\n\n"
+        assert b"usage" in await within(response.content.readuntil(b"\n\n"))
         response.close()
         while not left.exists():  # noqa: ASYNC110 - written by the worker
             await asyncio.sleep(0.01)
+        assert host.supervisor.telemetry.counters.tokens == {("speaker", "", "input"): 3}
 
 
 async def test_a_fallback_that_speaks_the_protocol_gets_the_bytes(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ from handler_host.plugin.errors import HandlerFault, InvalidInput, UnknownHandle
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.protocols.chat_service import MAX_MODEL, ChatService
 from handler_host.protocols.json_fields import Value, fields_of, text_of
-from handler_host.protocols.native_events import ModelName
+from handler_host.protocols.native_events import EventRelay, ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
 from handler_host.protocols.native_streams import relay_bytes, relay_events
 from handler_host.protocols.native_usage import token_counts
@@ -159,17 +159,18 @@ class NativeCalls:
         headers = _headers(call.operation, head.headers)
         if not headers.get(hdrs.CONTENT_TYPE, "").startswith(EVENT_STREAM):
             return await relay_bytes(call.http_request, context, stream, head, headers)
-        model = ModelName(call.operation.event_model, head.model, shown)
+        relay = EventRelay(ModelName(call.operation.event_model, head.model, shown))
 
         def failed(error: Exception) -> list[bytes]:
             host_error = context.fail(to_host_error(error, context))
             return call.operation.error_events(host_error, context.request_id)
 
-        response, tokens = await relay_events(
-            call.http_request, context, stream, head, headers, model, failed, call.operation.keep_alive
-        )
-        self._count(context, request, tokens)
-        return response
+        try:
+            return await relay_events(
+                call.http_request, context, stream, head, headers, relay, failed, call.operation.keep_alive
+            )
+        finally:
+            self._count(context, request, relay.tokens)
 
     def _count(self, context: RequestContext, request: Request, tokens: Mapping[str, int]) -> None:
         if tokens:

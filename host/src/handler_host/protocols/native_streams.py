@@ -11,7 +11,7 @@ from handler_host.dispatch.dispatcher import ResponseStream
 from handler_host.http.request_context import RequestContext
 from handler_host.http.sse import KEEP_ALIVE, SseResponse
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.native_events import EventRelay, ModelName
+from handler_host.protocols.native_events import EventRelay
 
 
 class NativeStream(SseResponse):
@@ -49,15 +49,14 @@ async def relay_events(
     stream: ResponseStream,
     head: ResponseHead,
     headers: Mapping[str, str],
-    model: ModelName,
+    relay: EventRelay,
     failed: Callable[[Exception], list[bytes]],
     keep_alive: bytes,
-) -> tuple[web.StreamResponse, Mapping[str, int]]:
-    """Write the events behind the head of ``stream``; return the response, and the tokens by kind.
+) -> web.StreamResponse:
+    """Write the events behind the head of ``stream``; return the response.
 
     ``failed`` returns the events for an error after the status was sent; ``keep_alive`` is the comment for a silence.
     """
-    relay = EventRelay(model)
     async with NativeStream(request, context, head, headers, relay, keep_alive) as response:
         try:
             chunks = stream.chunks[1:]
@@ -74,7 +73,7 @@ async def relay_events(
             await response.write(relay.drop_incomplete())
             for event in failed(error):
                 await response.send_events([event])
-    return response.response, relay.tokens
+    return response.response
 
 
 async def relay_bytes(
