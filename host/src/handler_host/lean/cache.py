@@ -37,6 +37,9 @@ class CacheError(Exception):
 class NotCompiled(CacheError):
     """A package has no directory in the cache."""
 
+    def __init__(self) -> None:
+        super().__init__("not compiled; run 'python -m handler_host.lean compile'")
+
 
 class Entry(NamedTuple):
     """One rewritten module, as it is stored: everything in it can be marshalled."""
@@ -185,7 +188,7 @@ def _check_owner(directory: Path) -> None:
     try:
         status = os.lstat(directory)
     except FileNotFoundError:
-        raise NotCompiled("not compiled; run 'python -m handler_host.lean compile'") from None
+        raise NotCompiled from None
     except OSError as error:
         raise CacheError(f"{directory} cannot be read: {error.strerror}") from error
     if not stat.S_ISDIR(status.st_mode):

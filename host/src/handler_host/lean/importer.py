@@ -122,7 +122,7 @@ def install(
 
 def open_package(roots: Iterable[Path], name: str, version: str, eager: Collection[str]) -> LeanPackage:
     """Open the compiled code of a package in the first directory that has it; raises ``CacheError``."""
-    failure: CacheError = NotCompiled("not compiled; run 'python -m handler_host.lean compile'")
+    failure: CacheError = NotCompiled()
     for root in roots:
         store = PackageCache(package_directory(root, name, version, eager))
         try:
