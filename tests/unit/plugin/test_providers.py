@@ -15,10 +15,11 @@ from hypothesis import strategies as st
 
 from handler_host._internal.units import MAX_RETRY_AFTER_S
 from handler_host.http.errors import error_response
-from handler_host.plugin import error_from_document, error_from_response, find_error
+from handler_host.plugin import NativeResponse, error_from_document, error_from_response, find_error, provider_refusal
 from handler_host.plugin.errors import (
     InvalidInput,
     UpstreamAuth,
+    UpstreamBadRequest,
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
@@ -169,6 +170,22 @@ class TestProvidersWords:
         message = error_from_response(status, {}, body).message
         assert "sk-" not in message
         assert ("see the docs" in message) == (status == 403)
+
+    @pytest.mark.parametrize("wrap", [lambda error: error, lambda error: [error]])
+    def test_googles_response_to_a_wrong_key_stays_with_the_host(self, wrap: Callable[[object], object]) -> None:
+        details = [{"reason": "API_KEY_INVALID"}]
+        document = wrap({"error": {"message": "API key not valid: AIza-secret", "code": 400, "details": details}})
+        error = provider_refusal(NativeResponse(400, {}, json.dumps(document).encode()))
+        assert (type(error), error.response) == (UpstreamAuth, None)
+        assert "AIza" not in error.message
+
+    @pytest.mark.parametrize(
+        "details", [5, "API_KEY_INVALID", {"reason": "API_KEY_INVALID"}, ["API_KEY_INVALID"], None]
+    )
+    def test_details_of_another_shape_say_nothing_about_the_key(self, details: object) -> None:
+        response = NativeResponse(400, {}, json.dumps({"error": {"message": "no", "details": details}}).encode())
+        error = provider_refusal(response)
+        assert (type(error), error.response) == (UpstreamBadRequest, response)
 
     def test_a_long_text_is_cut(self) -> None:
         assert len(error_from_response(500, {}, b"x" * 1_000_000).message) < 700

@@ -12,6 +12,7 @@ from handler_host.plugin.errors import UpstreamAuth, UpstreamError
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, Method, OperationMark
 from handler_host.plugin.provider_errors import error_from_response, from_status, parse_retry_after
+from handler_host.plugin.provider_words import find_error
 
 NATIVE_OPERATIONS = {
     "openai.chat": "POST /v1/chat/completions",
@@ -27,8 +28,6 @@ NATIVE_OPERATIONS = {
 
 MAX_ERROR_BYTES = 256 * 1024
 """Longest body of a provider's error that is passed on."""
-_BAD_KEY = "API_KEY_INVALID"
-"""Google answers a wrong key with 400, and this reason among its details."""
 
 
 @dataclass(frozen=True)
@@ -121,8 +120,8 @@ def provider_refusal(response: NativeResponse) -> UpstreamError:
     error = _error_object(response.body)
     if not error:
         return error_from_response(response.status, response.headers, response.body)
-    details = [detail for detail in error.get("details") or () if isinstance(detail, dict)]
-    if any(detail.get("reason") == _BAD_KEY for detail in details):
+    provider_error = find_error({"error": error})
+    if provider_error is not None and provider_error.refuses_key:
         return UpstreamAuth(f"the provider refused the handler's key ({response.status}); check the handler's secret")
     message, code, param = (error.get(key) for key in ("message", "code", "param"))
     if isinstance(message, str):

@@ -35,6 +35,8 @@ STATUSES = {
     "deadline_exceeded": 504,
 }
 """HTTP status of the error types and codes of providers, in lower case."""
+WRONG_KEY = "API_KEY_INVALID"
+"""Google answers a wrong key with 400, and this reason among its details."""
 
 _WORDS = ("message", "detail", "details", "msg", "error_description", "error_message", "description", "reason", "title")
 """Fields of an error with its text, the most frequent one first."""
@@ -54,6 +56,8 @@ class ProviderError:
     code: str | None = None
     param: str | None = None
     retry_after_s: float | None = None
+    refuses_key: bool = False
+    """Whether the details say that the handler's key is wrong."""
 
 
 def find_error(document: Any) -> ProviderError | None:
@@ -101,6 +105,13 @@ def _describe(content: Any, document: Mapping[str, Any]) -> ProviderError:
         status=status,
         code=next((code for code in (fields.get("code"), fields.get("type")) if isinstance(code, str)), None),
         param=param if isinstance(param, str) and param else None,
+        refuses_key=_refuses_key(fields.get("details")),
+    )
+
+
+def _refuses_key(details: Any) -> bool:
+    return isinstance(details, list) and any(
+        isinstance(detail, Mapping) and detail.get("reason") == WRONG_KEY for detail in details
     )
 
 

@@ -14,12 +14,10 @@ from handler_host.plugin import (
     UpstreamError,
     error_from_document,
     error_from_response,
+    find_error,
     timeout_error,
     unreachable_error,
 )
-
-_BAD_KEY = "API_KEY_INVALID"
-"""Google answers a wrong key with 400, and this reason among its details."""
 
 
 @contextmanager
@@ -56,7 +54,8 @@ def _with_details(error: UpstreamError, document: Any, place: str) -> UpstreamEr
     content = document.get("error") if isinstance(document, dict) else None
     listed = content.get("details") if isinstance(content, dict) else None
     details = [detail for detail in listed if isinstance(detail, dict)] if isinstance(listed, list) else []
-    if any(detail.get("reason") == _BAD_KEY for detail in details):
+    provider_error = find_error(document)
+    if provider_error is not None and provider_error.refuses_key:
         return UpstreamAuth(f"the provider refused the handler's key ({place}); check the handler's secret")
     retry_after = _retry_delay(details) if error.retry_after is None else error.retry_after
     return type(error)(error.message, retry_after=retry_after, param=error.param or _field(details))
