@@ -65,8 +65,7 @@ class GoogleBook:
             rows = {
                 name: _numbered(tabs[name], [next(key_values) for _ in columns[name]], starts[name]) for name in keys
             }
-            moved = [name for name in keys if name not in wanted and columns[name] and not rows[name]]
-            moved = [name for name in moved if starts[name] > 2]
+            moved = [name for name in keys if starts[name] > 2 and columns[name] and not rows[name]]
             if not moved:
                 break
             # Its last row is gone: a person has deleted or cleared rows, and the end is further up.
