@@ -199,11 +199,18 @@ def _refuse_open_calls(open_calls: Mapping[str, str]) -> None:
         _refuse(place, f"the tool call {call_id!r} has no result; a tool message with its ID must follow")
 
 
-def _check_image(url: str, field: str) -> None:
+def _is_remote(url: str, field: str) -> bool:
+    """Return whether the provider fetches the URL; raises ``InvalidInput`` if it is not a ``data:`` URL either."""
     if url.startswith(("https://", "http://")):
-        return
+        return True
     if not url.startswith("data:"):
         _refuse(field, "must be an https: or data: URL")
+    return False
+
+
+def _check_image(url: str, field: str) -> None:
+    if _is_remote(url, field):
+        return
     kind, data = image_of(url, field)
     # An image of another one of these types passes: some providers check the declared type, and some do not.
     if kind in SIGNATURES and not any(signature.match(data) for signature in SIGNATURES.values()):
@@ -211,11 +218,8 @@ def _check_image(url: str, field: str) -> None:
 
 
 def _check_file(url: str, field: str) -> None:
-    if url.startswith(("https://", "http://")):
-        return
-    if not url.startswith("data:"):
-        _refuse(field, "must be an https: or data: URL")
-    data_of(url, field)
+    if not _is_remote(url, field):
+        data_of(url, field)
 
 
 def _check_tools(request: ChatRequest) -> None:

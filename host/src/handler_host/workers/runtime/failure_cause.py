@@ -21,11 +21,7 @@ def describe_cause(error: BaseException) -> str | None:
     if not causes:
         return None
     address = next((address for cause in reversed(causes) if (address := _address(cause))), None)
-    names: list[str] = []
-    for cause in causes:
-        name = type(cause).__name__
-        if name not in names:
-            names.append(name)
+    names = dict.fromkeys(type(cause).__name__ for cause in causes)
     system = next((str(cause.strerror) for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
     parts = [address, " from ".join(names), system]
     return ": ".join(part for part in parts if part)
