@@ -90,12 +90,7 @@ class EventDecoder:
             raise UpstreamError(f"the provider sent an event that is not one of Anthropic's ({place}): {start}")
         if document["type"] == "error":
             raise error_from_document(document, content_type=self._content_type)
-        chunks = self._translate(document["type"], document)
-        # With the first content and not before it: until then the call can be retried.
-        if chunks and self._model:
-            chunks.insert(0, ModelChunk(model=self._model))
-            self._model = None
-        return chunks
+        return self._with_model(self._translate(document["type"], document))
 
     def last(self) -> list[ChatChunk]:
         """Return the chunks for the end of the stream; one that was cut off has no finish reason."""
@@ -110,8 +105,14 @@ class EventDecoder:
             chunks.append(FinishChunk(reason=reason, stop_sequence=self._stop_sequence))
         if any(self._counts.values()):
             chunks.append(UsageChunk(usage=_usage(self._counts)))
+        return self._with_model(chunks)
+
+    def _with_model(self, chunks: list[ChatChunk]) -> list[ChatChunk]:
+        """Return the chunks, the first ones with the model before them."""
+        # With the first content and not before it: until then the call can be retried.
         if chunks and self._model:
             chunks.insert(0, ModelChunk(model=self._model))
+            self._model = None
         return chunks
 
     def _translate(self, kind: str, event: Mapping[str, Any]) -> list[ChatChunk]:
