@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import msgspec
+
 from handler_host.http.errors import error_body
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_operation import NativeOperation
-
-REQUEST_HEADERS = ("openai-beta",)
-RESPONSE_HEADERS = ("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-")
 
 
 def error_events(error: HostError, request_id: str) -> list[bytes]:
@@ -19,12 +18,7 @@ def error_events(error: HostError, request_id: str) -> list[bytes]:
 CHAT = NativeOperation(
     name="openai.chat",
     error_events=error_events,
-    request_headers=REQUEST_HEADERS,
-    response_headers=RESPONSE_HEADERS,
+    request_headers=("openai-beta",),
+    response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
 )
-EMBEDDINGS = NativeOperation(
-    name="openai.embeddings",
-    error_events=error_events,
-    request_headers=REQUEST_HEADERS,
-    response_headers=RESPONSE_HEADERS,
-)
+EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings")

@@ -6,7 +6,7 @@ import msgspec
 
 from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.native_operation import NativeOperation
+from handler_host.protocols.openai.native import CHAT
 
 
 def _error_events(error: HostError, request_id: str) -> list[bytes]:
@@ -16,10 +16,6 @@ def _error_events(error: HostError, request_id: str) -> list[bytes]:
     return [event(msgspec.json.encode(data), "error")]
 
 
-RESPONSES = NativeOperation(
-    name="openai.responses",
-    error_events=_error_events,
-    request_headers=("openai-beta",),
-    response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
-    event_model=("response", "model"),
+RESPONSES = msgspec.structs.replace(
+    CHAT, name="openai.responses", error_events=_error_events, event_model=("response", "model")
 )
