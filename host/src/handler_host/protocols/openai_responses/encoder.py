@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+from msgspec import UNSET
 
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import to_chunks
@@ -205,14 +206,10 @@ class ResponseEncoder:
         number = f"{self._request_id}_{chunk.index}"
         tool = self._tools.client_name(chunk.name or "")
         call_id = chunk.id or f"call_{number}"
-        call: FunctionCall | CustomCall
+        namespace = UNSET if tool.namespace is None else tool.namespace
         if tool.is_custom:
-            call = CustomCall(id=f"ctc_{number}", call_id=call_id, name=tool.name)
-        else:
-            call = FunctionCall(id=f"fc_{number}", call_id=call_id, name=tool.name)
-        if tool.namespace is not None:
-            call.namespace = tool.namespace
-        return call
+            return CustomCall(id=f"ctc_{number}", call_id=call_id, name=tool.name, namespace=namespace)
+        return FunctionCall(id=f"fc_{number}", call_id=call_id, name=tool.name, namespace=namespace)
 
     def _grow(self, part: Any, text: str) -> None:
         self._strings.setdefault(id(part), (part, []))[1].append(text)

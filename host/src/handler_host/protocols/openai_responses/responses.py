@@ -37,25 +37,25 @@ class Message(_Shape, kw_only=True, tag_field="type", tag="message"):
     content: list[OutputText | Refusal] = field(default_factory=list)
 
 
-class FunctionCall(_Shape, kw_only=True, tag_field="type", tag="function_call"):
-    """A tool call of the model."""
+class _Call(_Shape, kw_only=True):
+    """Base of calls."""
 
     id: str
     status: str = "in_progress"
     call_id: str
     name: str
     namespace: str | UnsetType = UNSET
+
+
+class FunctionCall(_Call, kw_only=True, tag_field="type", tag="function_call"):
+    """A tool call of the model."""
+
     arguments: str = ""
 
 
-class CustomCall(_Shape, kw_only=True, tag_field="type", tag="custom_tool_call"):
+class CustomCall(_Call, kw_only=True, tag_field="type", tag="custom_tool_call"):
     """The call of a tool that takes free text."""
 
-    id: str
-    status: str = "in_progress"
-    call_id: str
-    name: str
-    namespace: str | UnsetType = UNSET
     input: str = ""
 
 
