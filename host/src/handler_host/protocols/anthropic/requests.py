@@ -115,8 +115,8 @@ def _parts(
         if isinstance(source.content, str):
             return [*title, chat.TextPart(text=source.content, cache_control=block.cache_control)]
         return [*title, *(part for inner in source.content for part in _parts(inner))]
-    url = source.url if isinstance(source, anthropic.UrlSource) else f"data:{source.media_type};base64,{source.data}"
-    return [chat.FilePart(file=chat.FileUrl(url=url, filename=block.title), cache_control=block.cache_control)]
+    file = chat.FileUrl(url=_url(source), filename=block.title)
+    return [chat.FilePart(file=file, cache_control=block.cache_control)]
 
 
 def _reasoning(block: anthropic.ThinkingBlock | anthropic.RedactedBlock) -> chat.ReasoningPart:
@@ -126,9 +126,12 @@ def _reasoning(block: anthropic.ThinkingBlock | anthropic.RedactedBlock) -> chat
 
 
 def _image(block: anthropic.ImageBlock) -> chat.ImagePart:
-    source = block.source
-    url = source.url if isinstance(source, anthropic.UrlSource) else f"data:{source.media_type};base64,{source.data}"
-    return chat.ImagePart(image_url=chat.ImageUrl(url=url), cache_control=block.cache_control)
+    return chat.ImagePart(image_url=chat.ImageUrl(url=_url(block.source)), cache_control=block.cache_control)
+
+
+def _url(source: anthropic.UrlSource | anthropic.Base64Source | anthropic.DocumentData) -> str:
+    """Return the URL of an image or a document; that of data is a ``data:`` URL."""
+    return source.url if isinstance(source, anthropic.UrlSource) else f"data:{source.media_type};base64,{source.data}"
 
 
 def _call(block: anthropic.ToolUseBlock) -> chat.ToolCall:
