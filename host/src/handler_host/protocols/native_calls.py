@@ -6,6 +6,7 @@ A handler without the operation gets the translated request, as a chat. So does 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from typing import NamedTuple
 
 import msgspec
 from aiohttp import hdrs, web
@@ -178,35 +179,24 @@ class NativeCalls:
             self._dispatcher.count_tokens(request.caller, request.handler, tokens)
 
 
-class _NativeCall:
+class _NativeCall(NamedTuple):
     """One request of a client."""
 
-    def __init__(
-        self,
-        http_request: web.Request,
-        operation: NativeOperation,
-        body: bytes,
-        fields: Mapping[str, Value],
-        name: str,
-        target: ModelTarget,
-        stream: bool,
-        method: str,
-    ) -> None:
-        self.http_request = http_request
-        self.operation = operation
-        self.body = body
-        self.fields = fields
-        self.name = name
-        """The client's name of the model."""
-        self.target = target
-        self.stream = stream
-        self._method = method
+    http_request: web.Request
+    operation: NativeOperation
+    body: bytes
+    fields: Mapping[str, Value]
+    name: str
+    """The client's name of the model."""
+    target: ModelTarget
+    stream: bool
+    method: str
 
     def head(self, body: bytes, fields: Mapping[str, Value], *, is_fallback: bool) -> RequestHead:
         """Return the head for a handler; the model is one of the requested handler, so a fallback uses its own."""
         headers, query = self.http_request.headers, self.http_request.query
         return RequestHead(
-            method=self._method,
+            method=self.method,
             model=None if is_fallback else self.target.model,
             stream=self.stream,
             headers={
