@@ -46,7 +46,10 @@ class Presets:
         return self._presets.get(handler)
 
     def add_to(self, request: Request) -> Request:
-        """Return a request with the preset of its handler; the same object without one."""
+        """Return a request with the preset of its handler; the same object without one.
+
+        The payload of a native call is not JSON and stays as it is: the body in it has the preset already.
+        """
         preset = self.of(request.handler)
         if preset is None:
             return request
