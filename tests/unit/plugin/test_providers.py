@@ -188,6 +188,8 @@ class TestProvidersWords:
         assert (type(error), error.response) == (UpstreamBadRequest, response)
 
     def test_a_long_text_is_cut(self) -> None:
+        body = json.dumps({"error": {"message": "x" * 1_000_000}}).encode()
+        assert len(provider_refusal(NativeResponse(500, {}, body)).message) < 700
         assert len(error_from_response(500, {}, b"x" * 1_000_000).message) < 700
 
     @pytest.mark.parametrize("page", ["<h1>", "<title", "<", "<head>", "<!--", "<script>", "</h1>"])

@@ -12,7 +12,7 @@ from handler_host.plugin.errors import UpstreamAuth, UpstreamError
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, Method, OperationMark
 from handler_host.plugin.provider_errors import error_from_response, from_status, parse_retry_after
-from handler_host.plugin.provider_words import find_error
+from handler_host.plugin.provider_words import ProviderError, find_error
 
 NATIVE_OPERATIONS = {
     "openai.chat": "POST /v1/chat/completions",
@@ -117,37 +117,31 @@ def provider_refusal(response: NativeResponse) -> UpstreamError:
     protocol, such as a proxy's page: then the host's error repeats the provider's words. The response to a wrong key is
     left out, too: it is the handler's key, not the client's, and some providers repeat a part of it.
     """
-    error = _error_object(response.body)
-    if not error:
+    error = _protocol_error(response.body)
+    if error is None:
         return error_from_response(response.status, response.headers, response.body)
-    provider_error = find_error({"error": error})
-    if provider_error is not None and provider_error.refuses_key:
+    if error.refuses_key:
         return UpstreamAuth(f"the provider refused the handler's key ({response.status}); check the handler's secret")
-    message, code, param = (error.get(key) for key in ("message", "code", "param"))
-    if isinstance(message, str):
-        host_error = from_status(
-            response.status,
-            message,
-            retry_after=parse_retry_after(response.headers),
-            param=param if isinstance(param, str) else None,
-            code=code if isinstance(code, str) else None,
-        )
-    else:
-        host_error = error_from_response(response.status, response.headers, response.body)
+    host_error = from_status(
+        response.status,
+        error.message,
+        retry_after=parse_retry_after(response.headers),
+        param=error.param,
+        code=error.code,
+    )
     if response.status != 401 and len(response.body) <= MAX_ERROR_BYTES:
         host_error.response = response
     return host_error
 
 
-def _error_object(body: bytes) -> dict[str, Any]:
-    """Return the object ``error`` of a body; empty without one."""
+def _protocol_error(body: bytes) -> ProviderError | None:
+    """Return the error in a body whose field ``error`` is an object or a text, or None for another body."""
     try:
         content = json.loads(body)
     except (ValueError, RecursionError):
-        return {}
+        return None
     if isinstance(content, list) and content:  # Gemini's streams that are not server-sent events
         content = content[0]
     error = content.get("error") if isinstance(content, dict) else None
-    if isinstance(error, str):  # some servers with OpenAI's protocol
-        return {"message": error}
-    return error if isinstance(error, dict) else {}
+    # Some servers with OpenAI's protocol send the text alone.
+    return find_error({"error": error}) if isinstance(error, dict | str) else None
