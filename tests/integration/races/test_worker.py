@@ -18,6 +18,7 @@ from handler_host.plugin.errors import (
     HandlerUnavailable,
     InvalidInput,
     UnknownOperation,
+    UpstreamError,
     UpstreamRateLimited,
 )
 from handler_host.workers.runtime.process_setup import LOADING_THRESHOLD
@@ -237,6 +238,33 @@ async def test_errors_of_a_handler_keep_their_meaning_and_others_show_no_detail(
         unknown = await error_of(host.ask("puppet", "ehco"))
         assert isinstance(unknown, UnknownOperation)
         assert (await host.ask("puppet", "in_thread", number=1))["answer"] == 2
+        assert host.supervisor.status("puppet").generation == 1
+
+
+WORDY = """
+from handler_host.plugin import NativeResponse, UpstreamError, operation
+
+class Handler:
+    @operation("fail")
+    async def fail(self, request: dict):
+        error = UpstreamError("é" * request["size"], param="p" * request["size"], cause="c" * request["size"])
+        if request["size"] > 100:
+            error.response = NativeResponse(500, {}, b"r" * request["size"])
+        raise error
+"""
+
+
+@pytest.mark.parametrize("max_frame", [4096, 1024 * 1024])
+async def test_an_error_that_is_longer_than_a_frame_is_cut_and_the_worker_lives(tmp_path: Path, max_frame: int) -> None:
+    install_plugin(tmp_path, "puppet", WORDY)
+    async with supervisor_harness(tmp_path, handlers={"puppet": {}}, workers={"max_frame": max_frame}) as host:
+        error = await error_of(host.ask("puppet", "fail", size=2_000_000))
+        assert isinstance(error, UpstreamError)
+        assert 200 < len(error.message) < max_frame
+        assert set(error.message) == {"é", "…"}
+        assert error.response is None
+        error = await error_of(host.ask("puppet", "fail", size=100))
+        assert (error.message, error.param) == ("é" * 100, "p" * 100)
         assert host.supervisor.status("puppet").generation == 1
 
 

@@ -270,7 +270,8 @@ class OperationRunner:
             cause = describe_cause(error)
         response = error.response if isinstance(error, UpstreamError) else None
         cause = None if cause is None else str(cause)
-        self._send(frames.Error(frame.number, error.code, str(error.message), param, retry_after, cause, response))
+        reply = frames.Error(frame.number, error.code, str(error.message), param, retry_after, cause, response)
+        self._send(reply if len(frames.encode(reply)) <= self.max_frame else _cut(reply, self.max_frame))
 
     def _call_info(self, frame: frames.Call) -> CallInfo:
         return CallInfo(
@@ -281,6 +282,16 @@ class OperationRunner:
             log=logging.LoggerAdapter(self._log, {}),
             traceparent=frame.traceparent,
         )
+
+
+def _cut(error: frames.Error, max_frame: int) -> frames.Error:
+    """Return the error with texts that fit into one frame: the host ends a worker that sends a longer one."""
+    limit = max_frame // 16  # three texts of up to 4 bytes per character take three quarters of the frame
+    message, param, cause = (
+        text if text is None or len(text) <= limit else f"{text[: limit - 1]}…"
+        for text in (error.message, error.param, error.cause)
+    )
+    return frames.Error(error.number, error.code, message or "", param, error.retry_after, cause)
 
 
 def _decode(operation: Operation, body: bytes) -> Any:
