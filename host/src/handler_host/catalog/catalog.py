@@ -13,7 +13,7 @@ import msgspec
 
 from handler_host._internal.suggestions import nearest
 from handler_host._internal.versions import __version__, parse_range, satisfies
-from handler_host.catalog.catalog_entry import CatalogEntry, Problem, toml_key
+from handler_host.catalog.catalog_entry import CatalogEntry, Problem
 from handler_host.catalog.dist_info import Distribution, Installed, normalize_name, read_installed
 from handler_host.catalog.entry_points import Claim, parse
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
@@ -115,6 +115,8 @@ def scan(
     for name, entry in entries.items():
         disabled = next((handler for handler in (name, entry.plugin) if handler in blocked), None)
         if disabled is not None:
+            from handler_host.config.toml_text import toml_key  # only for messages
+
             reason = f"disabled by the configuration: [handlers.{toml_key(disabled)}] enabled = false"
             entries[name] = msgspec.structs.replace(entry, problem=Problem("blocked", reason))
     warnings += shared_variables(entries.values(), environ)
@@ -203,6 +205,8 @@ def _choose(name: str, candidates: Sequence[Candidate], pin: str | None) -> Cand
         return _conflict(usable, reason)
     if len(usable) == 1:
         return usable[0]
+    from handler_host.config.toml_text import toml_key  # only for messages
+
     reason = (
         f"{len(names)} distributions have a handler {name!r}: {' and '.join(names)}; uninstall all but one, "
         f'or choose one in the configuration: [catalog.pins] {toml_key(name)} = "{names[0]}"'

@@ -52,8 +52,3 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     """Facts about its models, of the manifest and of the configuration."""
     stamp: int = 0
     """Differs between two installations of the same version."""
-
-
-def toml_key(name: str) -> str:
-    """Return a handler's name as a part of a section's name."""
-    return f'"{name}"' if "." in name else name

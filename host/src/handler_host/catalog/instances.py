@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
-from handler_host.catalog.catalog_entry import CatalogEntry, Problem, toml_key
+from handler_host.catalog.catalog_entry import CatalogEntry, Problem
 from handler_host.catalog.entry_points import name_error
 from handler_host.catalog.secrets import missing_secrets
 from handler_host.config.instance import InstanceConfig
@@ -42,6 +42,8 @@ def _instance(
     instances: Mapping[str, InstanceConfig],
     environ: Mapping[str, str],
 ) -> CatalogEntry:
+    from handler_host.config.toml_text import toml_key  # only for instances
+
     place = f"[handlers.{toml_key(name)}] plugin = {plugin!r}"
     if name in installed:
         reason = f"{place}: {name!r} is an installed handler itself; choose another name, or remove the key"

@@ -20,6 +20,7 @@ from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
 from handler_host.config import Config
 from handler_host.config.loader import hash_key
+from handler_host.config.toml_text import toml_key
 
 KEY_PREFIX = "hh_"
 """Start of each key: secret scanners recognise a leaked one by it."""
@@ -53,7 +54,7 @@ def create_key(
     if name in entries:
         raise Failure(f"{file}: the consumer {name!r} exists already; choose another name, also after a revocation")
     key = KEY_PREFIX + secrets.token_urlsafe(32)
-    lines = [f"[consumers.{_toml_key(name)}]", f'hash = "{hash_key(key)}"', f"created = {_now()}"]
+    lines = [f"[consumers.{toml_key(name)}]", f'hash = "{hash_key(key)}"', f"created = {_now()}"]
     if handlers is not None:
         lines.append(f"handlers = {json.dumps(list(handlers))}")
     for option, number in (("requests_per_minute", requests_per_minute), ("concurrency", concurrency)):
@@ -195,7 +196,3 @@ def _expiry(text: str, option: str = "--expires") -> str:
 
 def _now() -> str:
     return datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _toml_key(name: str) -> str:
-    return name if re.fullmatch(r"[\w-]+", name, re.ASCII) else json.dumps(name)
