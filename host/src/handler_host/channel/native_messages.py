@@ -7,10 +7,12 @@ first chunk of a stream is the head, the others are the body.
 from __future__ import annotations
 
 import struct
+from typing import TypeVar
 
 import msgspec
 
 LENGTH = struct.Struct(">I")
+Head = TypeVar("Head", "RequestHead", "ResponseHead")
 
 
 class Span(msgspec.Struct, frozen=True, array_like=True):
@@ -54,18 +56,18 @@ def encode_message(head: RequestHead | ResponseHead, body: bytes) -> bytes:
 
 def decode_request(payload: bytes) -> tuple[RequestHead, bytes]:
     """Return head and body; raises :class:`MalformedMessage`."""
-    head, body = _split(payload)
-    try:
-        return _request_head.decode(head), body
-    except msgspec.MsgspecError as error:
-        raise MalformedMessage(str(error)) from None
+    return _decode(_request_head, payload)
 
 
 def decode_response(payload: bytes) -> tuple[ResponseHead, bytes]:
     """Return head and body; raises :class:`MalformedMessage`."""
+    return _decode(_response_head, payload)
+
+
+def _decode(decoder: msgspec.json.Decoder[Head], payload: bytes) -> tuple[Head, bytes]:
     head, body = _split(payload)
     try:
-        return _response_head.decode(head), body
+        return decoder.decode(head), body
     except msgspec.MsgspecError as error:
         raise MalformedMessage(str(error)) from None
 
