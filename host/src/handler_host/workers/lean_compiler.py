@@ -42,6 +42,11 @@ class LeanResult(msgspec.Struct, frozen=True):
     eager: dict[str, str]
     """Packages that stay eager, and why."""
 
+    @property
+    def failures(self) -> dict[str, str]:
+        """Packages that this run could not compile, and why."""
+        return {name: reason for name, reason in self.eager.items() if reason.startswith("cannot be compiled")}
+
 
 def lean_job(lean: LeanImports, paths: tuple[str, ...], *, compile: bool, is_background: bool) -> LeanJob:
     """Return the job for the packages of one worker."""
@@ -141,9 +146,8 @@ def _report(handler: str, status: ExitStatus, output: bytes, seconds: float) -> 
     if result is None:
         _log.warning("%s: compiling its packages failed (%s); its imports stay eager", handler, status.describe())
         return
-    failures = {name: reason for name, reason in result.eager.items() if reason.startswith("cannot be compiled")}
-    if failures:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in failures.items())
+    if result.failures:
+        reasons = "; ".join(f"{name}: {reason}" for name, reason in result.failures.items())
         _log.warning("%s: some packages stay eager until the host restarts: %s", handler, reasons)
     if result.compiled:
         names = ", ".join(result.compiled)

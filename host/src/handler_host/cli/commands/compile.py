@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.options import add_config_options, load_configuration
 from handler_host.cli.render import echo, echo_json
+
+if TYPE_CHECKING:
+    from handler_host.cli.lean_packages import LeanStatus
 
 DESCRIPTION = (
     "Rewrites the packages that handlers list in [lean] of their manifests, so that their imports are deferred until "
@@ -52,14 +57,16 @@ def run(arguments: SimpleNamespace) -> int:
             statuses.append(status)
     if arguments.json:
         echo_json({status.handler: msgspec.to_builtins(status.result) for status in statuses})
-    for handler, result in statuses if not arguments.json else ():
+    else:
+        _echo_statuses(statuses)
+    return REFUSED if any(status.result.failures for status in statuses) else OK
+
+
+def _echo_statuses(statuses: Sequence[LeanStatus]) -> None:
+    for handler, result in statuses:
         for package in result.lean:
             echo(f"{handler}: {package}: {'compiled' if package in result.compiled else 'was compiled before'}")
         for package, reason in result.eager.items():
             echo(f"{handler}: {package}: stays eager: {reason}")
-    if not statuses and not arguments.json:
+    if not statuses:
         echo("no handler has packages to compile")
-    failed = any(
-        reason.startswith("cannot be compiled") for status in statuses for reason in status.result.eager.values()
-    )
-    return REFUSED if failed else OK
