@@ -65,7 +65,7 @@ class Plan(NamedTuple):
 
 def diagnose(arguments: SimpleNamespace) -> int:
     """Print the findings and the plan; return 1 if there is a problem."""
-    config = load_configuration(arguments).config
+    config = with_state_file(load_configuration(arguments).config, os.environ)
     catalog = scan_config(config, os.environ)
     limit = read_limit(config.memory)
     host, query = query_remote_host(arguments.url, arguments.token_file)
@@ -73,7 +73,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         name: host.without_local_problem(entry) if host is not None else entry
         for name, entry in catalog.entries.items()
     }
-    learned = FootprintStore(with_state_file(config, os.environ).memory.state_file)
+    learned = FootprintStore(config.memory.state_file)
     learned.load()
     findings = [
         *installation.describe_scope(config_file(arguments), learned.path),
@@ -85,7 +85,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *check_dependencies(catalog.entries.values()),
     ]
     runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
-    findings += lean_findings(with_state_file(config, os.environ), runnable.values())
+    findings += lean_findings(config, runnable.values())
     measurements: dict[str, Measurement] = {}
     if arguments.measure:
         # The temporary host has only the secrets of this shell, whatever the running host has.
