@@ -17,7 +17,6 @@ from handler_host.catalog.catalog_entry import CatalogEntry, Problem
 from handler_host.catalog.dist_info import Distribution, Installed, normalize_name, read_installed
 from handler_host.catalog.entry_points import Claim, parse
 from handler_host.catalog.environments import HandlerEnvironment, default_directory, find_environments
-from handler_host.catalog.instances import with_instances
 from handler_host.catalog.location import has_own_manifest, locate
 from handler_host.catalog.manifest import API_MAJOR, GROUP, Manifest, ManifestError, read_manifest
 from handler_host.catalog.roots import find_roots, split_search_path
@@ -111,7 +110,10 @@ def scan(
             for candidate in candidates[name]
             if candidate.claim.major != API_MAJOR and candidate.distribution.name not in used
         ]
-    entries = with_instances(entries, instances, environ)
+    if instances:
+        from handler_host.catalog.instances import with_instances  # only with keys about plugins and secrets
+
+        entries = with_instances(entries, instances, environ)
     for name, entry in entries.items():
         disabled = next((handler for handler in (name, entry.plugin) if handler in blocked), None)
         if disabled is not None:
