@@ -30,8 +30,9 @@ MAX_BODY = 256 * 1024
 MAX_SEARCHED = 16 * 1024
 """Characters of a message that are looked at: to compare a megabyte would keep the loop busy for 20 s."""
 
-_QUOTED = re.compile(rf"""(["'`])((?:(?!\1).){{{MAX_QUOTE + 1},}})\1""", re.DOTALL)
-_ANY_QUOTED = re.compile(r"""(["'`])((?:(?!\1).)+)\1""", re.DOTALL)
+# Compiled with the first failure: each costs the start of every host 0.2 ms.
+_QUOTED = rf"""(?s)(["'`])((?:(?!\1).){{{MAX_QUOTE + 1},}})\1"""
+_ANY_QUOTED = r"""(?s)(["'`])((?:(?!\1).)+)\1"""
 
 
 class FailureText(NamedTuple):
@@ -122,7 +123,7 @@ def describe_failure(error: HostError, handler: str | None = None, body: bytes =
 def without_echo(message: str, body: bytes) -> str:
     """Return the start of a message without long quotations, and without passages that the request has as well."""
     quoted = _QUOTED if len(body) <= MAX_BODY else _ANY_QUOTED
-    message = quoted.sub(lambda match: f"{match[1]}<{len(match[2])} characters>{match[1]}", message)
+    message = re.sub(quoted, lambda match: f"{match[1]}<{len(match[2])} characters>{match[1]}", message)
     if not body or len(body) > MAX_BODY:
         return message[:MAX_TEXT]
     message = message[:MAX_SEARCHED]
