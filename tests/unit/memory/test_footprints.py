@@ -235,6 +235,12 @@ class TestTrials:
         store.record_typical_exit(self.VERSION, peak=1, steady=1)
         assert store.seconds_until_trial(self.VERSION, time.monotonic()) <= 60
 
+    def test_a_report_starts_no_wait(self) -> None:
+        store = FootprintStore(None)
+        store.record_usage(self.VERSION, peak=1, steady=None)
+        assert store.seconds_until_trial(self.VERSION, 100.0, starts_wait=False) == 60
+        assert [store.seconds_until_trial(self.VERSION, now) for now in (500.0, 530.0)] == [60, 30]
+
     def test_they_are_discarded_with_the_footprint(self) -> None:
         store = FootprintStore(None)
         store.record_usage(self.VERSION, peak=1, steady=None)

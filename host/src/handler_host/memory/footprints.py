@@ -89,18 +89,20 @@ class FootprintStore:
         self.has_changes |= bool(versions)
         return len(versions)
 
-    def seconds_until_trial(self, version: HandlerVersion, now: float) -> float:
+    def seconds_until_trial(self, version: HandlerVersion, now: float, *, starts_wait: bool = True) -> float:
         """Return the seconds until a worker may be tried although its learned memory exceeds the limit; 0 for now.
 
         One spike must not lock a handler out. A version that has become ready on this machine is tried at once, any
         other one a while after its first refusal, and each trial that was killed for memory doubles the wait. ``now``
-        is on the monotonic clock.
+        is on the monotonic clock. A report, which refuses nothing, passes ``starts_wait`` False.
         """
         footprint = self._footprints.get(version)
         trials = self._trials.get(version)
         if trials is None:
             was_ready = footprint is not None and footprint.activate_seconds is not None and not footprint.out_of_memory
-            trials = self._trials[version] = _Trials(0.0 if was_ready else TRIAL_WAIT_S, now)
+            trials = _Trials(0.0 if was_ready else TRIAL_WAIT_S, now)
+            if starts_wait:
+                self._trials[version] = trials
         return max(0.0, trials.since + trials.wait_s - now)
 
     def get(self, version: HandlerVersion) -> Footprint | None:

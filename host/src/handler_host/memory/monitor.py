@@ -151,9 +151,9 @@ class MemoryMonitor:
             footprint = self.footprints.get(FORK_SERVER)
             self._fork_server = footprint.steady if footprint is not None else FORK_SERVER_ESTIMATE
             self.budget.ledger.base += self._fork_server
-        return self.expected(entry, policy)
+        return self.expected(entry, policy, for_activation=True)
 
-    def expected(self, entry: CatalogEntry, policy: HandlerPolicy) -> MemoryEstimate:
+    def expected(self, entry: CatalogEntry, policy: HandlerPolicy, *, for_activation: bool = False) -> MemoryEstimate:
         """Return what a worker of the handler is expected to use."""
         footprint = self.footprint(entry)
         if footprint is not None and footprint.peak and policy.learn_memory:
@@ -163,7 +163,8 @@ class MemoryMonitor:
             possible = self.budget.ledger.max_worker
             if minimum <= possible:
                 return estimate
-            wait_s = self.footprints.seconds_until_trial(version_of(entry), time.monotonic())
+            version, now = version_of(entry), time.monotonic()
+            wait_s = self.footprints.seconds_until_trial(version, now, starts_wait=for_activation)
             if wait_s:
                 return estimate._replace(seconds_until_trial=wait_s)
             # A trial with all that the limit allows: the learned memory may be that of one spike.
