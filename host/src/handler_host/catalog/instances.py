@@ -13,9 +13,6 @@ from handler_host.catalog.secrets import missing_secrets
 from handler_host.config.instance import InstanceConfig
 from handler_host.config.model_info import overlay
 
-_RECHECKED = ("missing-secret",)
-"""Problems of a plugin that its instances may not have."""
-
 
 def with_instances(
     installed: Mapping[str, CatalogEntry], instances: Mapping[str, InstanceConfig], environ: Mapping[str, str]
@@ -73,6 +70,6 @@ def _configured(entry: CatalogEntry, instance: InstanceConfig, environ: Mapping[
     entry = msgspec.structs.replace(
         entry, secret_variables=variables, title=instance.title or entry.title, models=models
     )
-    if entry.problem is not None and entry.problem.state not in _RECHECKED:
-        return entry
+    if entry.problem is not None and entry.problem.state != "missing-secret":
+        return entry  # any other problem of a plugin is one of its instances as well
     return msgspec.structs.replace(entry, problem=missing_secrets(entry, environ))

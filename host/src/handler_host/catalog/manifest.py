@@ -20,6 +20,7 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
 from handler_host.config import HOST_KEYS, Config
+from handler_host.config.instance import VARIABLE
 from handler_host.config.model_info import ModelInfo, read_model_info
 from handler_host.lean.requirement import check_module_name, parse_requirement
 from handler_host.plugin.errors import ConfigError
@@ -45,7 +46,8 @@ MAX_BYTES = 256 * 1024
 
 _TYPICAL_BYTES = 8 * 1024
 
-SECRET_NAME = re.compile(r"[A-Z][A-Z0-9_]*")
+SECRET_NAME = VARIABLE
+"""A secret is the environment variable of its name."""
 OPERATION_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]*")
 MODEL_NAME = re.compile(r"\S+")
 KEY = re.compile(r"[A-Za-z][A-Za-z0-9_-]*")
