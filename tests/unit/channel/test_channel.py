@@ -263,3 +263,26 @@ class TestHeartbeat:
                 await peer.send(frames.Pong(ping.sequence, 0))
             assert not opened.closed.done()
             assert (await within(opened.closed)).hang
+
+
+class TestPing:
+    async def test_report(self) -> None:
+        async with channel() as (opened, peer):
+            await started(opened, peer)
+            await peer.receive_ping()
+            pinging = asyncio.ensure_future(opened.ping())
+            ping = await peer.receive_ping()
+            report = frames.Pong(ping.sequence, 2, 1.5, 10.0)
+            await peer.send(frames.Pong(ping.sequence - 1, 1, 1.0, 9.0), report)
+            assert await within(pinging) == report
+            assert opened.pongs.latest == report
+
+    async def test_closed(self) -> None:
+        async with channel() as (opened, peer):
+            await started(opened, peer)
+            pinging = asyncio.ensure_future(opened.ping())
+            await peer.receive_ping()
+            await peer.receive_ping()
+            peer.close()
+            assert await within(pinging) is None
+            assert await within(opened.ping()) is None

@@ -36,7 +36,7 @@ WORKER_FRAMES = st.one_of(
     st.builds(frames.Chunk, NUMBERS, st.binary(max_size=300)),
     st.builds(frames.End, NUMBERS, st.none() | st.binary(max_size=300)),
     st.builds(frames.Error, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS, st.none() | st.floats(0, 1e6)),
-    st.builds(frames.Pong, NUMBERS, NUMBERS),
+    st.builds(frames.Pong, NUMBERS, NUMBERS, st.floats(0, 1e9), st.floats(0, 1e9)),
     st.builds(frames.Log, NUMBERS, TEXTS, TEXTS, st.none() | TEXTS),
     st.builds(
         frames.Dispatch,

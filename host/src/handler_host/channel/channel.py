@@ -19,6 +19,7 @@ from handler_host.channel import frames
 from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
 from handler_host.channel.error_frames import host_error
 from handler_host.channel.log_limiter import LogLimiter
+from handler_host.channel.pongs import Pongs
 from handler_host.plugin.errors import (
     ActivationFailed,
     ActivationTimeout,
@@ -81,6 +82,7 @@ class Channel(asyncio.Protocol):
         self.limits = limits
         self.out_of_memory = False
         """The worker has reported that it could not get more memory."""
+        self.pongs = Pongs()
         self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[CloseReason] = self._loop.create_future()
         self._handler = handler
@@ -190,6 +192,14 @@ class Channel(asyncio.Protocol):
         self.send(frames.Health(number, request_id))
         return call
 
+    async def ping(self) -> frames.Pong | None:
+        """Return a report that the worker makes now; None if the channel closes first, at the latest by a hang."""
+        if self.closed.done():
+            return None
+        self._sequence += 1
+        self.send(frames.Ping(self._sequence))
+        return await self.pongs.wait(self._sequence)
+
     def stop(self, grace: float) -> None:
         """Ask the worker to deactivate and exit within ``grace`` seconds."""
         self.send(frames.Stop(grace))
@@ -265,6 +275,7 @@ class Channel(asyncio.Protocol):
             self._transport.abort()
         if not self.closed.done():
             self.closed.set_result(reason)
+        self.pongs.close()
         if self._ready is not None and not self._ready.done():
             self._ready.set_exception(HandlerCrashed(f"the worker of {self._handler} ended: {reason.text}"))
 
@@ -355,9 +366,6 @@ class Channel(asyncio.Protocol):
             self._missed_heartbeats = 0
             self._transport.resume_reading()
 
-    def _handle_pong(self, frame: frames.Pong) -> None:
-        """Ignore the content: any frame resets the count of missed heartbeats."""
-
     def _handle_ready(self, frame: frames.Ready) -> None:
         try:
             msgspec.json.encode(frame.operations)
@@ -379,7 +387,7 @@ class Channel(asyncio.Protocol):
         frames.Chunk: _handle_chunk,
         frames.End: _handle_end,
         frames.Error: _handle_error,
-        frames.Pong: _handle_pong,
+        frames.Pong: lambda channel, frame: channel.pongs.add(frame),
         frames.Log: _handle_log,
         frames.Dispatch: _handle_dispatch,
         frames.Cancel: _handle_cancel,

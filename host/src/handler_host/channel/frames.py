@@ -225,6 +225,10 @@ class Pong(_Frame, frozen=True, tag=21):
 
     sequence: int
     running: int
+    cpu_s: float = 0.0
+    """Seconds of processor time that the worker's process has used, in all its threads."""
+    at_s: float = 0.0
+    """The worker's monotonic clock at that moment: the difference of two pongs gives its share of a processor."""
 
 
 class Log(_Frame, frozen=True, tag=22):

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -123,7 +124,7 @@ class HostConnection(asyncio.Protocol):
         self.started.set_result(frame)
 
     def _receive_ping(self, frame: frames.Ping) -> None:
-        self.send(frames.Pong(frame.sequence, len(self._calls)))
+        self.send(frames.Pong(frame.sequence, len(self._calls), time.process_time(), time.monotonic()))
 
     def _receive_stop(self, frame: frames.Stop) -> None:
         if not self.stopping.done():
