@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -55,15 +55,18 @@ SUPERVISOR = web.AppKey("SUPERVISOR", Supervisor)
 PROTOCOLS = (OPENAI, ANTHROPIC, OPENAI_RESPONSES, GEMINI, OLLAMA)
 
 
-def create_app(config: Config | None = None, *, observer: Observer | None = None) -> web.Application:
+def create_app(
+    config: Config | None = None, *, observer: Observer | None = None, environ: Mapping[str, str] | None = None
+) -> web.Application:
     """Return the host as an aiohttp application, to be run on its own or mounted with ``add_subapp``.
 
     Serve it with ``handler_cancellation=True``: otherwise aiohttp does not report that a client has gone, and its
-    dispatch runs on. ``observer`` is called for each step in a handler's life. Without consumer keys in ``config``
+    dispatch runs on. ``observer`` is called for each step in a handler's life. ``environ`` has the secrets of handlers;
+    by default it is the environment of the process. Without consumer keys in ``config``
     the host serves only names of this machine; without an admin token the admin routes are closed.
     """
     config = config or Config()
-    supervisor = Supervisor(config, observer=observer, check_config=find_config_flaws)
+    supervisor = Supervisor(config, environ=environ, observer=observer, check_config=find_config_flaws)
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server, lambda: supervisor.budget.ledger.limit)

@@ -10,24 +10,26 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from pathlib import Path
+from typing import Any
 
 import msgspec
 from aiohttp import web
 
 from handler_host._internal import log as logs
+from handler_host._internal.environ_block import clear_environ
 from handler_host._internal.standard_streams import discard_output
 from handler_host.app import SUPERVISOR, create_app
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.listen import is_loopback
-from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config
+from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
 from handler_host.http.listener import Listener, url_of, why_not_listening
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError
 from handler_host.signals import ConfigReloader, SignalHandler
+from handler_host.workers.launchers.base import is_kept_variable
 
 log = logging.getLogger(__name__)
 
@@ -35,31 +37,36 @@ LAST_BYTES = 1.0
 """Seconds to send the last bytes of responses after all handlers have ended."""
 
 
-def run(config: Config, reload_config: ConfigReloader | None = None) -> int:
+ConfigReader = Callable[[Mapping[str, str], Mapping[str, Any]], Config]
+"""Returns the current configuration for an environment without keys, and the hashes of the keys."""
+
+
+def run(config: Config, read_config: ConfigReader | None = None) -> int:
     """Serve until SIGTERM or SIGINT and return the exit status.
 
-    ``reload_config`` returns the current configuration for SIGHUP; by default it reads the file of ``config`` and
-    the environment again. Raises :class:`ConfigError` before it serves.
+    ``read_config`` returns the current configuration for SIGHUP; by default it reads the file of ``config`` and
+    the environment again. The environment is removed from this process, and kept for reloads and workers. Raises
+    :class:`ConfigError` before it serves.
     """
     logs.setup(config.log)
-    reload_config = reload_config or functools.partial(_reload_config, config.source)
+    read_config = read_config or (
+        lambda environ, key_hashes: load_config(config.source, environ, overrides=key_hashes).config
+    )
     _check_address(config)
+    environ = dict(os.environ)
+    key_hashes = take_keys(environ)
     generated_token = None
     if config.auth.admin_token is None:
         generated_token = secrets.token_urlsafe(32)
         logs.register_secrets([generated_token])
         auth = msgspec.structs.replace(config.auth, admin_token=hash_key(generated_token))
         config = msgspec.structs.replace(config, auth=auth)
-    reload_with_state = functools.partial(_with_state_file, reload_config)
-    return asyncio.run(_serve(with_state_file(config, os.environ), generated_token, reload_with_state))
+    reload_config = functools.partial(_reload_config, read_config, environ, key_hashes)
+    return asyncio.run(_serve(with_state_file(config, environ), environ, generated_token, reload_config))
 
 
-def _reload_config(source: Path | None) -> Config:
-    return load_config(source, os.environ).config
-
-
-def _with_state_file(reload_config: ConfigReloader) -> Config:
-    return with_state_file(reload_config(), os.environ)
+def _reload_config(read_config: ConfigReader, environ: Mapping[str, str], key_hashes: Mapping[str, Any]) -> Config:
+    return with_state_file(read_config(environ, key_hashes), environ)
 
 
 def _check_address(config: Config) -> None:
@@ -72,8 +79,18 @@ def _check_address(config: Config) -> None:
         raise ConfigError("\n".join(flaws))
 
 
-async def _serve(config: Config, generated_token: str | None, reload_config: ConfigReloader) -> int:
-    async with serving(config) as (supervisor, url):
+def _clear_environ(config: Config) -> None:
+    """Remove from this process what workers do not get either, unless plugins run in it and may read it."""
+    isolations = [config.defaults.isolation, *(keys.get("isolation") for keys in config.handlers.values())]
+    if "inline" not in isolations:
+        clear_environ(is_kept_variable)
+
+
+async def _serve(
+    config: Config, environ: Mapping[str, str], generated_token: str | None, reload_config: ConfigReloader
+) -> int:
+    async with serving(config, environ) as (supervisor, url):
+        _clear_environ(config)
         signals = SignalHandler(supervisor, reload_config)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(signals.run(), name="signals")]
         if os.getpid() == 1:
@@ -89,7 +106,7 @@ async def _serve(config: Config, generated_token: str | None, reload_config: Con
         # full collections until a quarter of all live objects is new (1 MB more after 1,000 cycles without this).
         gc.collect()
         gc.freeze()
-        verifying = asyncio.create_task(_verified(supervisor, signals.stops), name="check of the deploy")
+        verifying = asyncio.create_task(_verified(supervisor, environ, signals.stops), name="check of the deploy")
         await signals.stops.get()
         await _delay_shutdown(supervisor, signals.stops)
         failed = verifying.done() and not verifying.cancelled() and verifying.result() is False
@@ -101,20 +118,20 @@ async def _serve(config: Config, generated_token: str | None, reload_config: Con
     return 1 if failed else 0
 
 
-async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]) -> bool:
+async def _verified(supervisor: Supervisor, environ: Mapping[str, str], stops: asyncio.Queue[signal.Signals]) -> bool:
     """Check a new deploy; return False and stop the host if the check failed and ``verify.on_failure`` demands it."""
     config = supervisor.config
     if config.verify.when == "never" or (
-        config.verify.when == "deploy" and not any(map(os.environ.get, config.verify.commit_variables))
+        config.verify.when == "deploy" and not any(map(environ.get, config.verify.commit_variables))
     ):
         return True
     from handler_host.lifecycle import verification  # costs no memory on hosts without anything to verify
 
-    commit = verification.commit_of(config.verify, os.environ)
+    commit = verification.commit_of(config.verify, environ)
     if commit is None:
         return True
     try:
-        report = await verification.verify(supervisor, commit, verification.flag_file(config, os.environ))
+        report = await verification.verify(supervisor, commit, verification.flag_file(config, environ))
         passed = report.state != "failed"
     except Exception:
         log.exception("a defect of the host: this deploy could not be checked")
@@ -126,13 +143,13 @@ async def _verified(supervisor: Supervisor, stops: asyncio.Queue[signal.Signals]
 
 
 @asynccontextmanager
-async def serving(config: Config) -> AsyncIterator[tuple[Supervisor, str]]:
+async def serving(config: Config, environ: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Supervisor, str]]:
     """Serve while the block runs; yield the supervisor and the URL.
 
-    Raises :class:`ConfigError` if the address is not available. At the end of the
-    block, dispatches in flight get ``server.drain_timeout``.
+    ``environ`` has the secrets; by default it is that of the process. Raises :class:`ConfigError` if the address is
+    not available. At the end of the block, dispatches in flight get ``server.drain_timeout``.
     """
-    app = create_app(config)
+    app = create_app(config, environ=environ)
     # Without handler_cancellation aiohttp does not cancel a handler when its client disconnects.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_BYTES)
     await runner.setup()

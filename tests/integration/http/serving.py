@@ -134,10 +134,11 @@ def configured(
 
 
 @contextlib.asynccontextmanager
-async def running(root: Path, **options: Any) -> AsyncIterator[Host]:
+async def running(root: Path, *, environ: Mapping[str, str] | None = None, **options: Any) -> AsyncIterator[Host]:
     """Run the host with the plugins in ``root``; at its end no process of it may be left."""
     before = set(children_of(os.getpid()))
-    async with serving(configured(root, **options)) as (supervisor, url), aiohttp.ClientSession() as session:
+    config = configured(root, **options)
+    async with serving(config, environ) as (supervisor, url), aiohttp.ClientSession() as session:
         try:
             yield Host(root, url, supervisor, session)
         finally:

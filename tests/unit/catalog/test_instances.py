@@ -130,6 +130,39 @@ def test_settings_and_names_of_secrets_are_checked(site: Site) -> None:
         check_configured(None, wrong, "x")
 
 
+def test_a_list_withholds_the_other_secrets(site: Site) -> None:
+    """Also from the instances of the plugin, unless they have secrets of their own."""
+    environ = {"API_KEY": "k", "OTHER": "o"}
+    found = entries(
+        site,
+        environ,
+        gpt={"secrets": ("API_KEY",)},
+        x={"plugin": "gpt"},
+        y={"plugin": "gpt", "secrets": ("API_KEY", "OTHER")},
+        z={"plugin": "gpt", "secrets": ()},
+    )
+    assert read_secrets(found["gpt"], environ) == read_secrets(found["x"], environ) == {"API_KEY": "k"}
+    assert read_secrets(found["y"], environ) == environ
+    assert read_secrets(found["z"], environ) == {}
+    assert problem(found["gpt"]) is problem(found["x"]) is None
+    state, reason = problem(found["z"]) or ("", "")
+    assert state == "missing-secret"
+    assert "its plugin requires API_KEY, which secrets of the configuration does not list" in reason
+
+
+def test_the_list_of_secrets_in_file_and_environment(tmp_path: Path) -> None:
+    """As a list, or as JSON."""
+    path = tmp_path / "host.toml"
+    path.write_text('[handlers.gpt_a]\nsecrets = ["OPENAI_API_KEY"]\n')
+    assert load_config(path, {}).config.instance("gpt_a").secrets == ("OPENAI_API_KEY",)
+    environ = {"HANDLER_HOST_HANDLERS__GPT_A__SECRETS": "[]"}
+    assert load_config(path, environ).config.instance("gpt_a").secrets == ()
+    path.write_text('[handlers.gpt_a]\nsecrets = ["sk-very-secret"]\n')
+    with pytest.raises(ConfigError, match="the list of the only secrets") as raised:
+        load_config(path, {})
+    assert "sk-very-secret" not in raised.value.message
+
+
 def test_the_file_and_the_environment(tmp_path: Path) -> None:
     path = tmp_path / "host.toml"
     path.write_text('[handlers.mistral]\nplugin = "gpt_a"\nsecrets.OPENAI_API_KEY = "MISTRAL_KEY"\n')

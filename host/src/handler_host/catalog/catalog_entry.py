@@ -45,7 +45,9 @@ class CatalogEntry(msgspec.Struct, frozen=True, kw_only=True):
     problem: Problem | None = None
     """None if the handler can run."""
     secrets: tuple[str, ...] = ()
-    """Names of the secrets that the handler declares."""
+    """Names of the secrets that the handler declares and the configuration does not withhold."""
+    secrets_are_vetted: bool = False
+    """Whether the configuration lists the secrets that it receives (``[handlers.NAME] secrets = [...]``)."""
     secret_variables: Mapping[str, str] = {}
     """Environment variables of secrets whose variable is configured (``[handlers.NAME] secrets``)."""
     models: Mapping[str, ModelInfo] = {}

@@ -50,6 +50,9 @@ def _instance(
         problem = Problem("invalid", f"{place}: {error}")
         return CatalogEntry(name=name, distribution="", version="", plugin=plugin, problem=problem)
     entry = msgspec.structs.replace(installed[plugin], name=name, plugin=plugin, title=name)
+    if instance.secrets == {} and plugin in instances and not isinstance(instances[plugin].secrets, dict):
+        # What the plugin may not have, it does not get under another name.
+        instance = msgspec.structs.replace(instance, secrets=instances[plugin].secrets)
     return _configured(entry, instance, environ)
 
 
@@ -65,10 +68,20 @@ def _plugin_error(
 
 
 def _configured(entry: CatalogEntry, instance: InstanceConfig, environ: Mapping[str, str]) -> CatalogEntry:
-    variables = {secret: variable for secret, variable in instance.secrets.items() if secret in entry.secrets}
+    variables: dict[str, str] = {}
+    secrets, are_vetted = entry.secrets, False
+    if isinstance(instance.secrets, dict):
+        variables = {secret: variable for secret, variable in instance.secrets.items() if secret in secrets}
+    else:
+        secrets, are_vetted = tuple(secret for secret in secrets if secret in instance.secrets), True
     models = overlay(entry.models, instance.known_models)
     entry = msgspec.structs.replace(
-        entry, secret_variables=variables, title=instance.title or entry.title, models=models
+        entry,
+        secrets=secrets,
+        secrets_are_vetted=are_vetted,
+        secret_variables=variables,
+        title=instance.title or entry.title,
+        models=models,
     )
     if entry.problem is not None and entry.problem.state != "missing-secret":
         return entry  # any other problem of a plugin is one of its instances as well

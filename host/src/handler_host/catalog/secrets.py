@@ -31,6 +31,11 @@ def secret_variable(handler: str, secret: str) -> str:
 def missing_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> Problem | None:
     """Return the problem of a handler whose required secrets are not set, or None."""
     declared = entry.manifest.secrets if entry.manifest is not None else {}
+    withheld = [name for name, secret in declared.items() if secret.required and name not in entry.secrets]
+    if withheld:
+        names = ", ".join(withheld)
+        text = f"its plugin requires {names}, which secrets of the configuration does not list; add it there"
+        return Problem("missing-secret", text)
     values = read_secrets(entry, environ)
     missing = [name for name, secret in declared.items() if secret.required and name not in values]
     if not missing:

@@ -9,7 +9,10 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Annotated, Any, Literal, get_args, get_origin
+
+import msgspec
 
 from handler_host._internal.attribute_docs import attribute_docs
 from handler_host.catalog.catalog_entry import CatalogEntry
@@ -95,13 +98,16 @@ def _key(key: Key, annotation: Any, *, with_default: bool) -> Schema:
 def _type(annotation: Any) -> Schema:
     origin, arguments = get_origin(annotation), get_args(annotation)
     if origin is Annotated:
-        return _number(arguments[1])
+        mark = arguments[1]
+        return {"type": "string", "pattern": mark.pattern} if isinstance(mark, msgspec.Meta) else _number(mark)
     if origin is Literal:
         return {"enum": list(arguments)}
     if origin is tuple:
         return {"type": "array", "items": _type(arguments[0])}
     if origin is dict:
         return {"type": "object", "additionalProperties": _type(arguments[1])}
+    if origin is UnionType and Path not in arguments and type(None) not in arguments:
+        return {"anyOf": [_type(argument) for argument in arguments]}
     if annotation is bool:
         return {"type": "boolean"}
     if annotation is Any:

@@ -13,6 +13,7 @@ from handler_host.auth.access_flaws import find_address_flaws, find_unknown_hand
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
+from handler_host.catalog.secrets import read_secrets
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
@@ -40,7 +41,7 @@ def _check_handler(entry: CatalogEntry) -> Finding:
     if entry.problem is None:
         environment = f", in its own environment ({entry.python})" if entry.python is not None else ""
         note = "" if entry.manifest is not None else "; without a manifest, its memory and settings are unknown"
-        return Finding(Level.OK, entry.name, f"{plugin}{environment}{note}")
+        return Finding(Level.OK, entry.name, f"{plugin}{environment}{note}{_describe_secrets(entry)}")
     level = Level.NOTE if entry.problem.state == "blocked" else Level.PROBLEM
     where = (
         "; missing in the environment of this shell, a running host may have it"
@@ -48,6 +49,15 @@ def _check_handler(entry: CatalogEntry) -> Finding:
         else ""
     )
     return Finding(level, entry.name, f"{plugin}: {entry.problem.state}: {entry.problem.reason}{where}")
+
+
+def _describe_secrets(entry: CatalogEntry) -> str:
+    """Return the secrets that a handler receives, and whether the configuration lists them."""
+    names = sorted(read_secrets(entry, os.environ))
+    if not names:
+        return ""
+    source = "as the configuration lists them" if entry.secrets_are_vetted else "as its manifest declares them"
+    return f"; receives {', '.join(names)}, {source}"
 
 
 def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:

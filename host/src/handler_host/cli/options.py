@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from handler_host.config.loader import LoadedConfig
@@ -58,20 +59,23 @@ def add_host_options(parser: argparse.ArgumentParser, *, admin: bool = True, jso
         parser.add_argument("--json", action="store_true", help="print the host's JSON, also for errors")
 
 
-def config_file(arguments: SimpleNamespace) -> str | None:
+def config_file(arguments: SimpleNamespace, environ: Mapping[str, str] = os.environ) -> str | None:
     """Return the configuration file that the arguments or the environment name."""
-    return arguments.config or os.environ.get("HANDLER_HOST_CONFIG")
+    return arguments.config or environ.get("HANDLER_HOST_CONFIG")
 
 
-def load_configuration(arguments: SimpleNamespace) -> LoadedConfig:
+def load_configuration(
+    arguments: SimpleNamespace, environ: Mapping[str, str] = os.environ, key_hashes: Mapping[str, Any] | None = None
+) -> LoadedConfig:
     """Return the configuration from file, environment and options.
 
-    Raises :class:`handler_host.plugin.errors.ConfigError` with all that is wrong.
+    ``key_hashes`` takes the place of keys in clear that ``environ`` has no more. Raises
+    :class:`handler_host.plugin.errors.ConfigError` with all that is wrong.
     """
     # Here: commands that only send requests to a host do without it.
     from handler_host.config.loader import load_config
 
-    file = config_file(arguments)
+    file = config_file(arguments, environ)
     values = {option.key: getattr(arguments, option.attribute) for option in CONFIG_OPTIONS}
     overrides = {key: value for key, value in values.items() if value is not None}
-    return load_config(Path(file) if file else None, os.environ, overrides)
+    return load_config(Path(file) if file else None, environ, overrides | dict(key_hashes or {}))

@@ -78,6 +78,16 @@ def hash_key(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def take_keys(environ: dict[str, str]) -> dict[str, str | tuple[str, ...]]:
+    """Remove the keys in clear from ``environ``; return their hashes as overrides of :func:`load_config`."""
+    hashes: dict[str, str | tuple[str, ...]] = {}
+    if keys := tuple(hash_key(key.strip()) for key in environ.pop(KEYS_VARIABLE, "").split(",") if key.strip()):
+        hashes["auth.api_keys"] = keys
+    if token := environ.pop(TOKEN_VARIABLE, "").strip():
+        hashes["auth.admin_token"] = hash_key(token)
+    return hashes
+
+
 class _Problem(Exception):
     """A problem with one value."""
 
@@ -262,10 +272,16 @@ class _Reader:
                 raise _Problem("must be tables, [handlers.NAME.known_models.MODEL]")
             for model, table in value.items():
                 _check_value(read_model_info, table, f"{model}: ")
-        elif not isinstance(value, dict) or not all(
-            isinstance(name, str) and VARIABLE.fullmatch(name) for name in value.values()
-        ):
-            raise _Problem('must be a table of names of environment variables, such as { API_KEY = "MY_API_KEY" }')
+        else:
+            names = value.values() if isinstance(value, dict) else value
+            if not isinstance(value, dict | list) or not all(
+                isinstance(name, str) and VARIABLE.fullmatch(name) for name in names
+            ):
+                raise _Problem(
+                    'must be a table of names of environment variables, such as { API_KEY = "MY_API_KEY" }, or the '
+                    'list of the only secrets that it receives, such as ["API_KEY"]'
+                )
+            return value if isinstance(value, dict) else tuple(value)
         return value
 
     def _convert(self, annotation: Any, value: Any, origin: Origin) -> Any:

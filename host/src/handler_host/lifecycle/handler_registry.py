@@ -11,6 +11,7 @@ import msgspec
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
+from handler_host.catalog.secrets import read_secrets
 from handler_host.config import Config, HandlerPolicy
 from handler_host.lifecycle.controller import ControllerServices, HandlerController
 from handler_host.lifecycle.operation_registry import OperationRegistry
@@ -96,7 +97,7 @@ class HandlerRegistry:
         async with self._rescanning:
             catalog = await self.scan(self.config)
             changes = catalogs.diff(self.catalog, catalog)
-            self.catalog = catalog
+            before, self.catalog = self.catalog, catalog
             self._remove_missing()
             for name, entry in catalog.entries.items():
                 if name in changes.changed:
@@ -105,6 +106,11 @@ class HandlerRegistry:
                     self._controllers[name].update(entry, self._policy(entry))
                 else:
                     self._controllers[name] = HandlerController(entry, self._policy(entry), self._services)
+        secrets = {name: self._new_secrets(before, name) for name in (*changes.added, *changes.changed)}
+        secrets = {name: names for name, names in secrets.items() if names}
+        if before.entries:
+            for name, names in secrets.items():
+                log.warning("handler receives secrets", extra={"fields": {"handler": name, "secrets": names}})
         problems = {name: entry.problem.reason for name, entry in catalog.entries.items() if entry.problem is not None}
         for name, reason in problems.items():
             log.warning("cannot run", extra={"fields": {"handler": name, "reason": reason}})
@@ -120,9 +126,18 @@ class HandlerRegistry:
             added=sorted(changes.added),
             removed=sorted(changes.removed),
             changed=sorted(changes.changed),
+            secrets=secrets,
             problems=problems,
             warnings=warnings,
         )
+
+    def _new_secrets(self, before: Catalog, name: str) -> list[str]:
+        """Return the secrets that a handler receives now, and that the configuration does not list for it."""
+        entry = self.catalog.entries[name]
+        if entry.secrets_are_vetted:
+            return []
+        known = before.entries[name].secrets if name in before.entries else ()
+        return sorted(read_secrets(entry, self._environ).keys() - set(known))
 
     def _remove_missing(self) -> None:
         """Drop the controllers of removed handlers; one that has a worker goes when that has exited."""

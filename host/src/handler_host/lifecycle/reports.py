@@ -112,6 +112,8 @@ class RescanReport(_Report, frozen=True, kw_only=True):
     added: list[str]
     removed: list[str]
     changed: list[str]
+    secrets: dict[str, list[str]]
+    """Secrets that a handler receives from its next activation on, and did not receive before."""
     problems: dict[str, str]
     """Handlers that cannot run, with the reason."""
     warnings: list[str]

@@ -34,6 +34,8 @@ def run(arguments: SimpleNamespace) -> int:
         echo(f"{change}: {', '.join(names)}")
     if not changes:
         echo("nothing has changed")
+    for name, secrets in report.get("secrets", {}).items():
+        echo(f"receives secrets: {name}: {', '.join(secrets)} ([handlers.{name}] secrets = [] withholds them)")
     for name, reason in report["problems"].items():
         echo(f"cannot run: {name}: {reason}")
     for warning in report["warnings"]:

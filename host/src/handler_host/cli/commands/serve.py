@@ -28,4 +28,4 @@ def run(arguments: SimpleNamespace) -> int:
     config = load_configuration(arguments).config
     from handler_host.server import run  # after the configuration: an error in it must not wait for the imports
 
-    return run(config, lambda: load_configuration(arguments).config)
+    return run(config, lambda environ, key_hashes: load_configuration(arguments, environ, key_hashes).config)

@@ -31,8 +31,13 @@ class Launcher(Protocol):
         """Stop the processes that the launcher has started for itself."""
 
 
+def is_kept_variable(name: str) -> bool:
+    """Return whether workers keep this variable of the host's environment."""
+    return name in KEPT_VARIABLES or name.startswith("LC_")
+
+
 def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
     """Return the environment of workers: locale, path, proxy and TLS settings of the host, and no secret."""
-    kept = {name: value for name, value in environ.items() if name in KEPT_VARIABLES or name.startswith("LC_")}
+    kept = {name: value for name, value in environ.items() if is_kept_variable(name)}
     # pydantic scans the entry points of all distributions, and fails on broken metadata of any of them.
     return {**kept, "PYDANTIC_DISABLE_PLUGINS": "__all__"}
