@@ -14,10 +14,12 @@ from handler_host.admin.dashboard import DashboardRoutes
 from handler_host.admin.events import EventRoutes
 from handler_host.admin.failures import FailureRoutes
 from handler_host.admin.routes import AdminRoutes
+from handler_host.admin.usage import UsageRoutes
 from handler_host.auth.admin_auth import AdminAuth
 from handler_host.auth.audit_log import AuditLog
 from handler_host.auth.consumer_auth import ConsumerAuth
 from handler_host.auth.key_ring import KeyRing, KeySource
+from handler_host.auth.usage_file import UsageFile, usage_path
 from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
@@ -71,6 +73,8 @@ def create_app(
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server, lambda: supervisor.budget.ledger.limit)
     keys = KeyRing(config.auth)
+    usage = supervisor.telemetry.usage
+    usage_file = UsageFile(usage_path(config.memory), usage, keys.consumers)
     key_source = KeySource(header for protocol in PROTOCOLS for header in protocol.key_headers)
 
     # Middleware; None: the configuration does not ask for it.
@@ -115,6 +119,7 @@ def create_app(
     app.add_routes(with_middleware(admin.routes(), operators))
     app.add_routes(with_middleware(EventRoutes(supervisor).routes(), operators))
     app.add_routes(with_middleware(FailureRoutes(supervisor.telemetry.failures).routes(), operators))
+    app.add_routes(with_middleware(UsageRoutes(usage, keys.consumers).routes(), operators))
     app.add_routes(with_middleware(dashboard.routes(), operators))
     app.add_routes(with_middleware(admin_auth.routes(), [admin_listener]))
     app.add_routes(with_middleware(dashboard.public_routes(), [admin_listener]))
@@ -132,11 +137,13 @@ def create_app(
     app.on_response_prepare.append(close_connections)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
+        await usage_file.start()
         await supervisor.start(functools.partial(_make_call_runner, dispatcher))
         if config.auth.consumers_file is not None or config.auth.consumers is not None:
             await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
         yield
         await supervisor.close()
+        await usage_file.close()
         metrics.close()
         await admin.close()
         if tracing is not None:

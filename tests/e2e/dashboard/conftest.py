@@ -28,7 +28,7 @@ FLAGS = [
 HEAVY = '''
 """A handler of some megabytes that streams word by word."""
 import asyncio
-from handler_host.chat import ChatHandler
+from handler_host.chat import ChatHandler, Usage, UsageChunk
 
 class Handler(ChatHandler):
     ballast = b"x" * 40_000_000
@@ -40,6 +40,7 @@ class Handler(ChatHandler):
             if word == "WAIT":
                 await asyncio.Event().wait()
             yield word + " "
+        yield UsageChunk(usage=Usage(prompt_tokens=1200, completion_tokens=2, total_tokens=1202))
 '''
 
 

@@ -331,3 +331,14 @@ def test_failed_requests_are_listed_and_explained(page: Page, host: Host) -> Non
     page.get_by_label("Request ID").fill("unknown-1")
     button(page, "Explain").click()
     expect(page.locator("#why-result .error")).to_contain_text("no failed request 'unknown-1'")
+
+
+def test_tokens_of_consumers_are_listed(page: Page, host: Host) -> None:
+    sign_in(page, host)
+    body = json.dumps({"messages": [{"role": "user", "content": "hello"}]}).encode()
+    headers = {"Authorization": "Bearer a-key-of-a-consumer", "Content-Type": "application/json"}
+    request = urllib.request.Request(f"{host.url}/v1/handlers/heavy/chat", data=body, headers=headers)
+    with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request) as response:
+        assert response.status == 200
+    expect(page.locator("#usage tbody tr")).to_contain_text("key-1")
+    expect(page.locator("#usage tbody td").first).to_have_text("1,200")

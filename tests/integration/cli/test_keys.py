@@ -96,3 +96,15 @@ class TestRotate:
         assert file.read_text() == text
         run("keys", "revoke", "team-a", "--file", str(file))
         assert "is revoked" in run("keys", "rotate", "team-a", "--file", str(file)).err
+
+
+class TestUsage:
+    def test_shows_tokens_by_consumer_handler_and_model(self, host: str, run: Run) -> None:
+        assert run("chat", "parrot", "hello").status == 0
+        result = run("keys", "usage")
+        assert result.status == 0
+        header, *rows = (line.split() for line in result.out.splitlines())
+        assert header == ["CONSUMER", "HANDLER", "MODEL", "INPUT", "CACHED", "REASONING", "OUTPUT"]
+        row = next(row for row in rows if row[:2] == ["key-1", "parrot"])
+        assert (int(row[3]) % 3, int(row[6]) % 2, int(row[3]) > 0) == (0, 0, True)
+        assert json.loads(run("keys", "usage", "nobody", "--json").out)["usage"] == []

@@ -8,7 +8,8 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.auth.rate_limiter import MINUTE_S, RateLimiter
+from handler_host.auth.minute_window import MINUTE_S
+from handler_host.auth.rate_limiter import RateLimiter
 
 
 class TestCountRequest:

@@ -82,6 +82,12 @@ class ConsumerAuth:
         except RateLimited:
             self._counters.refused[consumer.name, "rate"] += 1
             raise
+        if request.method == hdrs.METH_POST:
+            try:
+                consumer.check_tokens()
+            except RateLimited:
+                self._counters.refused[consumer.name, "tokens"] += 1
+                raise
         request_context.current.get().consumer = consumer
         return consumer
 

@@ -6,6 +6,8 @@
     hash = "sha256:..."            # of the key; `handler-host keys new` makes both
     handlers = ["gpt_a", "gpt_e"]  # default: all
     requests_per_minute = 60       # default: no limit
+    tokens_per_minute = 100_000    # input and output; default: no limit
+    tokens_per_day = 5_000_000     # in UTC; default: no limit
     concurrency = 4                # dispatches in flight; default: no limit
     unsupported = "refuse"         # for fields that a handler lacks; default: the handler's
     expires = 2027-01-01           # default: never
@@ -28,6 +30,15 @@ from handler_host.plugin.errors import ConfigError
 
 MAX_LIMIT = 100_000
 """Largest number of requests per minute, and of dispatches in flight."""
+MAX_TOKENS = 10**12
+"""Largest number of tokens per minute and per day."""
+LIMITS = {
+    "requests_per_minute": MAX_LIMIT,
+    "tokens_per_minute": MAX_TOKENS,
+    "tokens_per_day": MAX_TOKENS,
+    "concurrency": MAX_LIMIT,
+}
+"""The limits of a consumer, each with its largest value."""
 UNSUPPORTED = typing.get_args(Unsupported)
 _HASH = re.compile(r"sha256:[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,63}", re.ASCII)
@@ -41,6 +52,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     hash: str
     handlers: tuple[str, ...] | None = None
     requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    tokens_per_day: int | None = None
     concurrency: int | None = None
     unsupported: str | None = None
     created: datetime.datetime | None = None
@@ -152,8 +165,8 @@ def _names(key: str, value: object) -> tuple[str, ...]:
 
 
 def _count(key: str, value: object) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= MAX_LIMIT:
-        raise ValueError(f"{key}: must be a whole number from 1 to {MAX_LIMIT}")
+    if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMITS[key]:
+        raise ValueError(f"{key}: must be a whole number from 1 to {LIMITS[key]}")
     return value
 
 
@@ -172,8 +185,7 @@ def _moment(key: str, value: object) -> datetime.datetime:
 
 _READ: dict[str, Callable[[str, object], Any]] = {
     "handlers": _names,
-    "requests_per_minute": _count,
-    "concurrency": _count,
+    **dict.fromkeys(LIMITS, _count),
     "unsupported": _unsupported,
     "created": _moment,
     "expires": _moment,

@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from handler_host.auth.consumer_file import Entry, parse_consumers, read_consumers
-from handler_host.auth.rate_limiter import RateLimiter
+from handler_host.auth.rate_limiter import DAY_S, RateLimiter
 from handler_host.config import AuthConfig
 from handler_host.plugin.errors import ConfigError, RateLimited
 
@@ -60,6 +60,34 @@ class Consumer:
         if wait_s:
             raise RateLimited(f"the key {self.name!r} may send {limit} requests per minute", retry_after=wait_s)
 
+    def check_tokens(self) -> None:
+        """Raise ``RateLimited`` if the tokens of the responses so far have reached a limit."""
+        limit = self.entry.tokens_per_minute
+        if limit is not None:
+            wait_s = self._limiter.tokens.seconds_until_below(limit, time.monotonic())
+            if wait_s:
+                raise RateLimited(f"the key {self.name!r} may use {limit} tokens per minute", retry_after=wait_s)
+        limit = self.entry.tokens_per_day
+        if limit is not None and self._limiter.day_tokens() >= limit:
+            raise RateLimited(
+                f"the key {self.name!r} may use {limit} tokens per day; the next day starts at midnight (UTC)",
+                retry_after=DAY_S - time.time() % DAY_S,
+            )
+
+    @property
+    def minute_tokens(self) -> int:
+        """Tokens of the last minute."""
+        return self._limiter.tokens.total(time.monotonic())
+
+    @property
+    def day_tokens(self) -> int:
+        """Tokens since midnight in UTC."""
+        return self._limiter.day_tokens()
+
+    def count_tokens(self, tokens: int) -> None:
+        """Count the input and output tokens of a response."""
+        self._limiter.count_tokens(tokens)
+
     def acquire(self) -> None:
         """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
         limit = self.entry.concurrency
@@ -82,7 +110,8 @@ class Consumers:
             self._configured |= parse_consumers(config.consumers, "HANDLER_HOST_CONSUMERS")
         self.is_open = not self._configured and self._file is None
         """Whether no consumer is configured, so that everybody on this machine is one."""
-        self._limiters: dict[str, RateLimiter] = {}
+        self.limiters: dict[str, RateLimiter] = {}
+        """Counts by the name of the consumer."""
         self._consumers: dict[bytes, Consumer] = {}
         self._file_version: tuple[int, int, int] | None = None
         self._checked_at = time.monotonic()
@@ -111,6 +140,15 @@ class Consumers:
         A look-up by digest reveals nothing by its time: a client cannot choose the digest of a key that it guesses.
         """
         return self._consumers.get(hashlib.sha256(key.encode(errors="surrogateescape")).digest())
+
+    def with_token_limits(self) -> list[Consumer]:
+        """Return the consumers with a limit on tokens, by name."""
+        consumers = {consumer.name: consumer for consumer in self._consumers.values()}
+        return [
+            consumers[name]
+            for name in sorted(consumers)
+            if consumers[name].entry.tokens_per_minute is not None or consumers[name].entry.tokens_per_day is not None
+        ]
 
     async def refresh(self) -> None:
         """Read the file again if it has changed."""
@@ -143,9 +181,9 @@ class Consumers:
     def _replace(self, entries: dict[str, Entry]) -> None:
         """Replace the consumers of the file; those that stay keep their counts."""
         consumers = {**entries, **self._configured}
-        self._limiters = {name: self._limiters.get(name) or RateLimiter() for name in consumers}
+        self.limiters = {name: self.limiters.get(name) or RateLimiter() for name in consumers}
         self._consumers = {
-            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self._limiters[name])
+            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self.limiters[name])
             for name, entry in consumers.items()
             for digest, rights in entry.digests()
         }

@@ -7,14 +7,14 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import parse_duration
-from handler_host.auth.consumer_file import MAX_LIMIT, NAME_FORM, Entry, is_name, moment, parse_consumers
+from handler_host.auth.consumer_file import LIMITS, NAME_FORM, Entry, is_name, moment, parse_consumers
 from handler_host.catalog.catalog import scan_config
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
@@ -40,13 +40,13 @@ def create_key(
     name: str,
     *,
     handlers: Sequence[str] | None = None,
-    requests_per_minute: int | None = None,
-    concurrency: int | None = None,
+    limits: Mapping[str, int | None],
     expires: str | None = None,
 ) -> int:
     """Add a consumer to the file and print its key; return the exit status.
 
-    ``handlers`` are those that the key may call (None: all), ``expires`` is a date, a time, or a duration from now.
+    ``handlers`` are those that the key may call (None: all), ``limits`` its limits by name, ``expires`` is a date, a
+    time, or a duration from now.
     """
     if not is_name(name):
         raise Failure(f"{name!r}: a name must be {NAME_FORM}", USAGE)
@@ -57,10 +57,10 @@ def create_key(
     lines = [f"[consumers.{toml_key(name)}]", f'hash = "{hash_key(key)}"', f"created = {_now()}"]
     if handlers is not None:
         lines.append(f"handlers = {json.dumps(list(handlers))}")
-    for option, number in (("requests_per_minute", requests_per_minute), ("concurrency", concurrency)):
+    for option, number in limits.items():
         if number is not None:
-            if not 1 <= number <= MAX_LIMIT:
-                raise Failure(f"--{option.replace('_', '-')} {number}: must be from 1 to {MAX_LIMIT}", USAGE)
+            if not 1 <= number <= LIMITS[option]:
+                raise Failure(f"--{option.replace('_', '-')} {number}: must be from 1 to {LIMITS[option]}", USAGE)
             lines.append(f"{option} = {number}")
     if expires is not None:
         lines.append(f"expires = {_expiry(expires)}")
@@ -80,8 +80,7 @@ def list_keys(file: Path, *, as_json: bool) -> int:
             "name": name,
             "state": _state(entry, now),
             "handlers": list(entry.handlers) if entry.handlers is not None else None,
-            "requests_per_minute": entry.requests_per_minute,
-            "concurrency": entry.concurrency,
+            **{limit: getattr(entry, limit) for limit in LIMITS},
             "expires": entry.expires.isoformat() if entry.expires is not None else None,
         }
         for name, entry in entries.items()
@@ -94,13 +93,12 @@ def list_keys(file: Path, *, as_json: bool) -> int:
             consumer["name"],
             consumer["state"],
             "all" if consumer["handlers"] is None else ", ".join(consumer["handlers"]) or "none",
-            str(consumer["requests_per_minute"] or "-"),
-            str(consumer["concurrency"] or "-"),
+            *(str(consumer[limit] or "-") for limit in LIMITS),
             (consumer["expires"] or "-")[:16].replace("T", " "),
         )
         for consumer in consumers
     ]
-    columns = ("NAME", "KEY", "HANDLERS", "REQUESTS/MIN", "CONCURRENCY", "EXPIRES")
+    columns = ("NAME", "KEY", "HANDLERS", "REQUESTS/MIN", "TOKENS/MIN", "TOKENS/DAY", "CONCURRENCY", "EXPIRES")
     echo_table(columns, rows, left=("NAME", "KEY", "HANDLERS"))
     if not rows:
         note(f"{file} has no consumers; create one: handler-host keys new NAME")

@@ -25,6 +25,7 @@ from handler_host.dispatch.model_names import ModelNames
 from handler_host.dispatch.request import Caller, Consumer, Request
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
+from handler_host.telemetry.usage import billed
 
 if TYPE_CHECKING:
     from handler_host.dispatch.presets import Presets
@@ -47,6 +48,7 @@ class Dispatcher:
         self._supervisor = supervisor
         self._timeout_s = timeout_s
         self._counters = supervisor.telemetry.counters
+        self._usage = supervisor.telemetry.usage
         self._fallbacks = Fallbacks(lambda: supervisor.config)
         self.directory = HandlerDirectory(supervisor)
         self.models = ModelNames(lambda: supervisor.config, supervisor.has_handler)
@@ -99,10 +101,14 @@ class Dispatcher:
         """Return whether requests may refer to state at the handler's provider (``provider_state``)."""
         return self._supervisor.config.policy(handler).provider_state
 
-    def count_tokens(self, caller: Caller, handler: str, tokens: Mapping[str, int]) -> None:
-        """Count the tokens that a provider has billed for a response, by kind."""
-        consumer = "" if caller.consumer is None else caller.consumer.name
-        self._counters.count_tokens(handler, consumer, tokens)
+    def count_tokens(self, caller: Caller, handler: str, model: str | None, tokens: Mapping[str, int]) -> None:
+        """Count the tokens that a provider has billed for a response of ``model``, by kind."""
+        consumer = caller.consumer
+        name = "" if consumer is None else consumer.name
+        if consumer is not None:
+            consumer.count_tokens(billed(tokens))
+        self._counters.count_tokens(handler, name, tokens)
+        self._usage.add(name, handler, model or "", tokens)
 
     def stream(self, request: Request) -> ResponseStream:
         """Return the response as a stream of chunks, which is an async context manager."""

@@ -23,6 +23,9 @@ class Consumer(Protocol):
     def allows(self, handler: str) -> bool:
         """Return whether the consumer may use this handler."""
 
+    def count_tokens(self, tokens: int) -> None:
+        """Count the input and output tokens of a response."""
+
     def acquire(self) -> None:
         """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
 

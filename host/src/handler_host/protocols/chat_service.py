@@ -207,7 +207,7 @@ class ChatService:
             raise request.with_client_path(error) from None
         response = _decode(_decoders().response, data)
         if response.usage is not None:
-            self._count_tokens(context, response.usage)
+            self._count_tokens(context, response.model, response.usage)
         if response.ignored:
             _note_ignored(context, request, response.ignored)
         if not response.model and context.handler != target.handler:
@@ -248,7 +248,7 @@ class ChatService:
                     first.insert(0, _decoders().model_chunk(model=context.handler))  # in case it names no model itself
                 events = _events(encoder, first)
                 async with response_class(http_request, context) as response:
-                    usage = _last_usage(first)
+                    usage, used_model = _last_usage(first), _last_model(first)
                     try:
                         chunks = stream.chunks
                         while chunks:
@@ -256,6 +256,7 @@ class ChatService:
                             chunks = await stream.read_chunks()
                             decoded = _decode_chunks(chunks)
                             usage = _last_usage(decoded) or usage
+                            used_model = _last_model(decoded) or used_model
                             events = _events(encoder, decoded)
                         await response.send_events(encoder.last())
                     except ConnectionError:
@@ -267,7 +268,7 @@ class ChatService:
                             await response.send_events([event])
                     finally:
                         if usage is not None:
-                            self._count_tokens(context, usage)
+                            self._count_tokens(context, used_model, usage)
                 return response.response
         except (UnknownHandler, UnknownOperation) as error:
             raise self.not_found(model, target, error) from None
@@ -298,7 +299,7 @@ class ChatService:
         )
         return context, target, dispatch
 
-    def _count_tokens(self, context: RequestContext, usage: chat.Usage) -> None:
+    def _count_tokens(self, context: RequestContext, model: str | None, usage: chat.Usage) -> None:
         """Note the tokens of a response, and count them for the handler that made it."""
         context.tokens = usage.prompt_tokens, usage.completion_tokens
         tokens = {
@@ -309,7 +310,7 @@ class ChatService:
             "reasoning": usage.reasoning_tokens,
         }
         if context.handler is not None:
-            self.dispatcher.count_tokens(context.caller(), context.handler, tokens)
+            self.dispatcher.count_tokens(context.caller(), context.handler, model, tokens)
 
     def not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         """Return the error for a model that no handler serves."""
@@ -350,6 +351,11 @@ def _decode_chunks(chunks: list[bytes]) -> list[chat.ChatChunk]:
 def _last_usage(chunks: list[chat.ChatChunk]) -> chat.Usage | None:
     usage_chunk = _decoders().usage_chunk
     return next((chunk.usage for chunk in reversed(chunks) if isinstance(chunk, usage_chunk)), None)
+
+
+def _last_model(chunks: list[chat.ChatChunk]) -> str | None:
+    model_chunk = _decoders().model_chunk
+    return next((chunk.model for chunk in reversed(chunks) if isinstance(chunk, model_chunk)), None)
 
 
 def _events(encoder: StreamEncoder, chunks: list[chat.ChatChunk]) -> list[bytes]:

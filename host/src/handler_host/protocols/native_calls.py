@@ -35,7 +35,7 @@ from handler_host.protocols.json_fields import Value, fields_of, text_of
 from handler_host.protocols.native_events import EventRelay, ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
 from handler_host.protocols.native_streams import relay_bytes, relay_events
-from handler_host.protocols.native_usage import token_counts
+from handler_host.protocols.native_usage import TailCounter, token_counts
 from handler_host.protocols.provider_state import refuse_state
 
 PROVIDER_REQUEST_ID = "X-Provider-Request-ID"
@@ -139,7 +139,7 @@ class NativeCalls:
         shown = request.handler if is_fallback else call.name
         if not call.stream:
             head, body = _decoded(await self._dispatcher.run(dispatch))
-            self._count(context, request, token_counts(body))
+            self._count(context, request, head, token_counts(body))
             body = ModelName(call.operation.response_model, head.model, shown).restore(body)
             return web.Response(status=head.status, body=body, headers=_headers(call.operation, head.headers))
         async with self._dispatcher.stream(dispatch) as stream:
@@ -159,7 +159,11 @@ class NativeCalls:
         head, _ = _decoded(stream.chunks[0])
         headers = _headers(call.operation, head.headers)
         if not headers.get(hdrs.CONTENT_TYPE, "").startswith(EVENT_STREAM):
-            return await relay_bytes(call.http_request, context, stream, head, headers)
+            tail = TailCounter()
+            try:
+                return await relay_bytes(call.http_request, context, stream, head, headers, tail)
+            finally:
+                self._count(context, request, head, tail.counts())
         relay = EventRelay(ModelName(call.operation.event_model, head.model, shown))
 
         def failed(error: Exception) -> list[bytes]:
@@ -171,12 +175,12 @@ class NativeCalls:
                 call.http_request, context, stream, head, headers, relay, failed, call.operation.keep_alive
             )
         finally:
-            self._count(context, request, relay.tokens)
+            self._count(context, request, head, relay.tokens)
 
-    def _count(self, context: RequestContext, request: Request, tokens: Mapping[str, int]) -> None:
+    def _count(self, context: RequestContext, request: Request, head: ResponseHead, tokens: Mapping[str, int]) -> None:
         if tokens:
             context.tokens = tokens.get("input", 0), tokens.get("output", 0)
-            self._dispatcher.count_tokens(request.caller, request.handler, tokens)
+            self._dispatcher.count_tokens(request.caller, request.handler, head.model, tokens)
 
 
 class _NativeCall(NamedTuple):

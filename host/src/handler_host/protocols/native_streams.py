@@ -12,6 +12,7 @@ from handler_host.http.request_context import RequestContext
 from handler_host.http.sse import KEEP_ALIVE, SseResponse
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.native_events import EventRelay
+from handler_host.protocols.native_usage import TailCounter
 
 
 class NativeStream(SseResponse):
@@ -82,13 +83,19 @@ async def relay_bytes(
     stream: ResponseStream,
     head: ResponseHead,
     headers: Mapping[str, str],
+    tokens: TailCounter,
 ) -> web.StreamResponse:
-    """Write a response that is not an event stream; an error cuts it off, as it would without the host."""
+    """Write a response that is not an event stream; an error cuts it off, as it would without the host.
+
+    ``tokens`` reads all bytes.
+    """
     async with NativeStream(request, context, head, headers, None) as response:
         try:
             chunks = stream.chunks[1:]
             while True:
-                await response.write(b"".join(chunks))
+                data = b"".join(chunks)
+                tokens.feed(data)
+                await response.write(data)
                 chunks = await stream.read_chunks()
                 if not chunks:
                     break

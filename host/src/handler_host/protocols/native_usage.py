@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import msgspec
 
 MARKERS = (b'"usage"', b'"usageMetadata"')
 """Every document with token counts contains one of them."""
+
+
+TAIL_BYTES = 64 * 1024
+"""End of a response that has the counts of its last chunk."""
 
 
 class _Details(msgspec.Struct):
@@ -64,6 +70,30 @@ def token_counts(document: bytes) -> dict[str, int]:
     inner = decoded.response or decoded.message
     usage = decoded.usage or decoded.usage_metadata or (inner.usage if inner is not None else None)
     return {} if usage is None else {kind: count for kind, count in _by_kind(usage).items() if count}
+
+
+class TailCounter:
+    """Token counts of a long response that is not a stream of events, such as Gemini's array of chunks.
+
+    Those of its last chunk apply; the bytes before are not kept.
+    """
+
+    def __init__(self) -> None:
+        self._tail = b""
+
+    def feed(self, data: bytes) -> None:
+        """Read the next bytes."""
+        self._tail = (self._tail + data)[-TAIL_BYTES:]
+
+    def counts(self) -> dict[str, int]:
+        """Return the tokens by kind; an empty dict if there are none."""
+        _, marker, rest = self._tail.rpartition(MARKERS[1])
+        text = rest.decode(errors="replace").lstrip(" :\r\n\t")
+        try:
+            usage, _ = json.JSONDecoder().raw_decode(text)
+        except ValueError:
+            return {}
+        return token_counts(msgspec.json.encode({"usageMetadata": usage})) if marker else {}
 
 
 def _by_kind(usage: _Usage) -> dict[str, int]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from aiohttp import hdrs, web
 
+from handler_host.dispatch.chat_tokens import CHAT, ChatTokens
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.errors import error_body, to_host_error
+from handler_host.http.request_context import RequestContext
 from handler_host.http.responses import JSON_HEADERS, json_response
 from handler_host.http.sse import EVENT_STREAM, SseResponse, event
 
@@ -58,15 +60,24 @@ class NativeRoutes:
         )
         if EVENT_STREAM in request.headers.get(hdrs.ACCEPT, ""):
             return await self._stream(request, dispatch)
-        return web.Response(body=await self._dispatcher.run(dispatch), headers=JSON_HEADERS)
+        response = await self._dispatcher.run(dispatch)
+        if dispatch.operation == CHAT:
+            tokens = ChatTokens()
+            tokens.read(response)
+            self._count(context, tokens)
+        return web.Response(body=response, headers=JSON_HEADERS)
 
     async def _stream(self, request: web.Request, dispatch: Request) -> web.StreamResponse:
         context = request_context.current.get()
         async with self._dispatcher.stream(dispatch) as stream:
+            tokens = ChatTokens() if dispatch.operation == CHAT else None
             async with SseResponse(request, context) as events:
                 try:
                     chunks = stream.chunks
                     while chunks:
+                        if tokens is not None:
+                            for chunk in chunks:
+                                tokens.read(chunk)
                         await events.send(chunks)
                         chunks = await stream.read_chunks()
                 except ConnectionError:
@@ -76,4 +87,13 @@ class NativeRoutes:
                     await events.send_events([event(body, "error")])
                 else:
                     await events.send_events([END])
+                finally:
+                    if tokens is not None:
+                        self._count(context, tokens)
             return events.response
+
+    def _count(self, context: RequestContext, tokens: ChatTokens) -> None:
+        """Count the tokens of a chat for the handler that has responded."""
+        if tokens.tokens and context.handler is not None:
+            context.tokens = tokens.tokens["input"], tokens.tokens["output"]
+            self._dispatcher.count_tokens(context.caller(), context.handler, tokens.model, tokens.tokens)

@@ -9,6 +9,7 @@ from handler_host.telemetry.counters import Counters
 from handler_host.telemetry.events import EventHub
 from handler_host.telemetry.failures import FailureRing
 from handler_host.telemetry.history import History
+from handler_host.telemetry.usage import TokenUsage
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ class TelemetryHub:
     def __init__(self, observer: Observer | None = None) -> None:
         self.events = EventHub()
         self.counters = Counters()
+        self.usage = TokenUsage()
         self.history = History()
         self.failures = FailureRing()
         self._observer = observer

@@ -36,6 +36,7 @@ FILES = {
     "events.js": "events.js",
     "failures.js": "failures.js",
     "try.js": "try.js",
+    "usage.js": "usage.js",
     "verify.js": "verify.js",
     "format.js": "format.js",
     "style.css": "style.css",
@@ -126,6 +127,7 @@ class DashboardRoutes:
             "memory": supervisor.last_memory(),
             "verify": supervisor.verified,
             "failures": supervisor.telemetry.failures.last(SHOWN_FAILURES),
+            "usage": supervisor.telemetry.usage.by_consumer(),
             "history": [msgspec.Raw(sample) for sample in supervisor.telemetry.history.since(int(since))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)

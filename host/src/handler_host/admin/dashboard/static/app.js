@@ -7,6 +7,7 @@ import { Failures } from "./failures.js";
 import { setText, size } from "./format.js";
 import { Handlers } from "./handlers.js";
 import { TryIt } from "./try.js";
+import { Usage } from "./usage.js";
 import { Verify } from "./verify.js";
 
 const INTERVAL_MS = 2000;
@@ -18,6 +19,7 @@ const handlers = new Handlers(find("handlers"), find("receipts"), refresh);
 const events = new Events(find("events"), find("filter-handler"), find("filter-kind"), find("events-paused"));
 const failures = new Failures(find);
 const tryIt = new TryIt(find);
+const usage = new Usage(find("usage-section"), find("usage"));
 const verify = new Verify(find("verify"));
 
 let timer = null;
@@ -98,6 +100,7 @@ function show(overview) {
   find("no-handlers").hidden = overview.handlers.length > 0;
   failures.show(overview.failures);
   tryIt.show(overview.handlers);
+  usage.show(overview.usage);
   verify.show(overview.verify);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
   setText(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
