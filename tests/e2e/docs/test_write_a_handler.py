@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from handler_host.catalog.manifest import parse_manifest
@@ -12,7 +14,7 @@ from tests.support import error_of, install_plugin, supervisor_harness, within
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/write-a-handler.md").read_text()
 (MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-CHAT, TOOLS, TYPED = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+CHAT, TOOLS, TYPED, STATE = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Path) -> None:
@@ -59,3 +61,22 @@ async def test_the_recipe_for_typed_operations_validates_its_input(tmp_path: Pat
         assert (type(empty), empty.param) == (InvalidInput, "numbers")
         wrong = await error_of(host.ask("calculator", "add", numbers=["x"]))
         assert (type(wrong), wrong.param) == (InvalidInput, "numbers[0]")
+
+
+async def test_the_recipe_for_state_keeps_it_across_workers_and_ends_its_task(tmp_path: Path) -> None:
+    source = STATE.replace("INTERVAL_S = 60.0", "INTERVAL_S = 0.05")
+    install_plugin(tmp_path / "site", "counter", source, attribute="Counter")
+    summary = tmp_path / "data" / "counter" / "summary.txt"
+    async with supervisor_harness(tmp_path / "site", data_dir=tmp_path / "data") as host:
+        assert await within(host.ask("counter", "add", number=2)) == 2
+        await within(_until(lambda: summary.exists() and summary.read_text() == "2\n"))
+        assert await within(host.ask("counter", "add", number=3)) == 5
+        receipt = await within(host.supervisor.unload("counter"))
+        assert receipt.seconds < 2, "the task did not end by itself"
+        assert summary.read_text() == "5\n"
+        assert await within(host.ask("counter", "add")) == 6
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110 - the worker writes a file
+        await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -132,6 +133,95 @@ def test_a_module_that_fails_to_import_is_not_reported_as_imported(
     assert status == 1
     assert "its module imports" not in texts(rows, "ok", "note", "warning", "problem")
     assert "RuntimeError: out of ink (sinner/__init__.py:1)" in texts(rows, "problem")
+
+
+COUNTER = """
+import sqlite3
+import sys
+import time
+
+import msgspec
+
+from handler_host.plugin import hookimpl, operation
+
+
+class Amount(msgspec.Struct):
+    number: int
+
+
+class Sinner:
+    @hookimpl
+    def activate(self, context):
+        self.db = sqlite3.connect(context.data_dir / "counter.db")
+        context.on_close(self.db.close)
+
+    @operation("add")
+    async def add(self, request: Amount) -> int:
+        time.sleep(0.6)
+        time.sleep(0.6)
+        return request.number
+
+    @operation("quit")
+    async def quit(self) -> int:
+        sys.exit(3)
+"""
+TESTS = """
+import threading
+from pathlib import Path
+
+
+def test_passes() -> None:
+    pass
+
+
+def test_hangs() -> None:
+    threading.Event().wait()
+
+
+def test_fails() -> None:
+    assert Path("no").exists(), "no file"
+"""
+
+
+def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With a data directory; a test that hangs does not lose the results of the others."""
+    project = write(
+        tmp_path, COUNTER, tests=TESTS, dependencies='["handler-host", "msgspec<0.1", "no-such-distribution"]'
+    )
+    (project / "pyproject.toml").write_text(
+        (project / "pyproject.toml").read_text().replace('sinner = "sinner:Sinner"', 'gpt_a = "sinner:Sinner"')
+    )
+    (project / "src" / "sinner" / "inner").mkdir()
+    (project / "src" / "sinner" / "inner" / "handler.toml").touch()
+    status, rows = checked(project, capsys, "--test-timeout", "2")
+    assert status == 1
+    problems, warnings = texts(rows, "problem"), texts(rows, "warning")
+    assert re.search(r"blocked its event loop for 1\.\d+ s \(sinner/__init__\.py:(22|23)\)", problems)
+    assert "quit with the made-up request {} failed: it raised: it called sys.exit(3) (sinner/__init__.py" in problems
+    assert "sinner 0.1.0 requires msgspec<0.1, but " in problems
+    assert "sinner 0.1.0 requires no-such-distribution, which is not installed: install the project" in problems
+    assert "the host does not read sinner/inner/handler.toml; move it to sinner/handler.toml" in problems
+    assert "handler-host-gpt-a 0.1.0, which is installed here, has a handler of this name too" in warnings
+    failed = "2 of 3 tests fail: test_hangs: Failed: did not end within 2 s; test_fails: AssertionError: no file"
+    assert f"{failed} (tests/test_sinner.py:15); run: pytest" in problems
+    assert "active after" in texts(rows, "ok")
+
+
+def test_a_module_that_fails_to_import_is_a_problem_without_its_settings(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = '[operations.chat]\n[config.place]\ntype = "string"\nrequired = true\n'
+    project = write(tmp_path, "import no_such_module\n", manifest)
+    status, rows = checked(project, capsys)
+    assert status == 1
+    assert "its module could not be imported: ModuleNotFoundError: No module named 'no_such_module'" in texts(
+        rows, "problem"
+    )
+    assert "missing key place (string); set it there with --set KEY=VALUE" in texts(rows, "note")
+    _, rows = checked(project, capsys, "--set", "place=here")
+    assert "activation failed: " in texts(rows, "problem")
 
 
 def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(

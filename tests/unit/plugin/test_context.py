@@ -70,3 +70,16 @@ def test_secret_is_hidden() -> None:
     assert "value" not in f"{secret} {secret!r} {[secret]}"
     assert secret
     assert not Secret("")
+
+
+class TestMissingValues:
+    def test_a_secret_or_setting_without_a_value_names_the_declaration_to_add(self) -> None:
+        made = Context("x", 1, {"a": 1}, {"KEY": Secret("value")}, logging.getLogger("x"))
+        assert (made.config["a"], made.secrets["KEY"].reveal()) == (1, "value")
+        assert made.config.get("b") is None
+        assert "OTHER" not in made.secrets
+        declaration = r"secret 'OTHER' has no value; declare \[secrets.OTHER\] in handler.toml, and set the environment"
+        with pytest.raises(ConfigError, match=declaration):
+            _ = made.secrets["OTHER"]
+        with pytest.raises(KeyError, match=r"setting 'b' has no value; declare \[config.b\] in handler.toml"):
+            _ = made.config["b"]

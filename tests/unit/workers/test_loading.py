@@ -79,12 +79,34 @@ class TestMistake:
         [
             ("Handler = 7\n", "has no operation"),
             ("raise SystemExit(3)\n", "it called sys.exit(3)"),
-            (handler("    def __init__(self, x):\n        pass\n" + OPERATION), "could not be created: TypeError"),
+            (handler("    def __init__(self):\n        self(1)\n" + OPERATION), "could not be created: TypeError"),
+            (
+                handler("    def __init__(self, db, url='x', *more):\n        pass\n" + OPERATION),
+                "takes the arguments db, but the host creates the handler without arguments; move the work of __init__",
+            ),
+            (
+                "import os\nos.environ['NO_KEY']\n",
+                "KeyError: 'NO_KEY'; a worker sees only declared secrets of the host",
+            ),
+            (
+                "import os\nos.environ['NO_KEY']\n",
+                "declare [secrets.NO_KEY] in handler.toml, and read context.secrets[",
+            ),
             (handler(OPERATION + "    @hookimpl\n    def unloaded(self): ...\n"), "the hooks are activate"),
             (handler("    @operation\n    async def a(self, b: 'Nobody'): ...\n"), "annotations cannot be read"),
             (handler("    @operation\n    async def a(self, b: list | tuple): ...\n"), "cannot be decoded from JSON"),
         ],
-        ids=["not a handler", "exit at import", "constructor", "unknown hook", "annotation", "request type"],
+        ids=[
+            "not a handler",
+            "exit at import",
+            "constructor",
+            "arguments",
+            "environment",
+            "secret",
+            "unknown hook",
+            "annotation",
+            "request type",
+        ],
     )
     def test_sentence(self, load_source: LoadSource, source: str, sentence: str) -> None:
         assert sentence in load_source(source).reason

@@ -49,6 +49,18 @@ def check_dependencies(entries: Iterable[CatalogEntry]) -> Iterator[Finding]:
         yield from _check_bytecode(entry.name, [installed[name] for name in tree.visited])
 
 
+def unmet_requirements(root: str, name: str) -> list[str]:
+    """Return in words the requirements of a distribution in ``root`` that ``sys.path`` does not fulfil.
+
+    Raises ``ImportError`` without the package packaging, which is part of an extra.
+    """
+    import packaging.requirements  # noqa: F401 - before the work
+
+    tree = _RequirementTree(_installed((root, *sys.path)))
+    tree.visit(normalize_name(name), ())
+    return tree.conflicts
+
+
 def _installed(path: tuple[str, ...]) -> Installed:
     installed: dict[str, Distribution] = {}
     for distribution in Distribution.discover(path=list(dict.fromkeys(path))):

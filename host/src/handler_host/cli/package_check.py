@@ -11,13 +11,15 @@ import subprocess
 import sys
 import textwrap
 import zipfile
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from email.parser import HeaderParser
+from importlib.metadata import PathDistribution
 from pathlib import Path
 from typing import NamedTuple
 
 from handler_host.catalog.catalog import scan
 from handler_host.catalog.catalog_entry import CatalogEntry
+from handler_host.catalog.dist_info import normalize_name
 from handler_host.catalog.manifest import FILE_NAME, GROUP
 from handler_host.catalog.secrets import secret_variable
 from handler_host.cli.findings import Finding, Level
@@ -98,6 +100,37 @@ def check_wheel(path: Path, built: BuiltWheel) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "wheel", text)
 
 
+def check_requirements(built: BuiltWheel) -> Iterator[Finding]:
+    """Yield what the wheel requires and this environment lacks, or has in another version."""
+    from handler_host.cli.dependencies import unmet_requirements
+
+    (info,) = built.site.glob("*.dist-info")
+    try:
+        conflicts = unmet_requirements(str(built.site), PathDistribution(info).metadata["Name"])
+    except ImportError:
+        yield Finding(Level.NOTE, "wheel", "requirements not checked: pip install 'handler-host[tools]'")
+        return
+    for conflict in conflicts:
+        text = (
+            f"{conflict}: install the project with its dependencies (pip install .), in an environment of its own if "
+            "another plugin here needs the other version"
+        )
+        yield Finding(Level.PROBLEM, "wheel", text)
+
+
+def check_names(entries: Sequence[CatalogEntry]) -> Iterator[Finding]:
+    """Yield the handlers whose names other installed plugins have already."""
+    installed = scan(CatalogConfig(), {}).entries
+    for entry in entries:
+        other = installed.get(entry.name)
+        if other is not None and normalize_name(other.distribution) != normalize_name(entry.distribution):
+            text = (
+                f"{other.distribution} {other.version}, which is installed here, has a handler of this name too; a "
+                f"host with both needs catalog.pins.{entry.name}, so choose another name"
+            )
+            yield Finding(Level.WARNING, entry.name, text)
+
+
 def _manifests(path: Path) -> Iterator[Path]:
     for manifest in path.rglob(FILE_NAME):
         directories = manifest.relative_to(path).parts[:-1]
@@ -115,6 +148,7 @@ def check_discovery(built: BuiltWheel) -> Generator[Finding, None, list[CatalogE
     if not catalog.entries:
         text = f'no handler found; add [project.entry-points."{GROUP}"] with my_handler = "my_package:MyHandler"'
         yield Finding(Level.PROBLEM, "discovery", text)
+    yield from _misplaced_manifests(built.site, catalog.entries.values())
     runnable: list[CatalogEntry] = []
     for entry in catalog.entries.values():
         if entry.problem is not None:
@@ -130,3 +164,14 @@ def check_discovery(built: BuiltWheel) -> Generator[Finding, None, list[CatalogE
             variable = f"{secret_variable(entry.name, name)} (HANDLER_HOST_SECRET_, the handler, the secret)"
             yield Finding(Level.NOTE, entry.name, f"reads its secret from {name}, or for it alone from {variable}")
     return runnable
+
+
+def _misplaced_manifests(site: Path, entries: Iterable[CatalogEntry]) -> Iterator[Finding]:
+    """Yield the manifests of the wheel that the host does not read, each with its right place."""
+    read = {entry.manifest_path for entry in entries}
+    packages = sorted({entry.entry_point.partition(":")[0].partition(".")[0] for entry in entries})
+    for manifest in sorted(site.rglob(FILE_NAME)):
+        if str(manifest) not in read:
+            right = " or ".join(f"{package}/{FILE_NAME}" for package in packages)
+            text = f"the host does not read {manifest.relative_to(site)}; move it to {right}, beside __init__.py"
+            yield Finding(Level.PROBLEM, "wheel", text)

@@ -1,12 +1,11 @@
-"""Checks of a plugin's handlers: in a process of their own, in a real worker, and with the author's tests."""
+"""Checks of a plugin's handlers: in a process of their own, and in a real worker."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 import tempfile
-import xml.etree.ElementTree as ElementTree
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -22,69 +21,86 @@ from handler_host.cli.findings import Finding, Level
 from handler_host.cli.package_check import DUMMY_SECRET
 from handler_host.cli.progress import show_progress
 from handler_host.plugin.errors import HostError
-from handler_host.testing.probe import ProbeReport, ProbeSpec
+from handler_host.testing.loop_thread import TIMEOUT_S
+from handler_host.testing.probe import PROBE_TIMEOUT_S, ProbeReport, ProbeSpec
 from handler_host.testing.processes import worker_under_test
 from handler_host.testing.script import ProtocolName
 from handler_host.testing.upstream import Upstream
 
 CHAT = "chat"
 CHAT_REQUEST: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
-PROCESS_TIMEOUT_S = 300
+KILL_MARGIN_S = 30.0
+"""Time beyond the probe's own limit after which it is killed: code of C can keep it from writing its report."""
+MAX_REQUEST_LENGTH = 120
+"""Characters that are shown of a request."""
 ESTIMATE_TOLERANCE = 1.5
 """Factor by which the measured memory may differ from the manifest's estimate."""
 
 
-def check_process(entry: CatalogEntry, protocol: ProtocolName | None) -> Iterator[Finding]:
-    """Yield what the handler does to its process: at import, on the event loop, and after its end."""
+def check_process(entry: CatalogEntry, protocol: ProtocolName | None, values: Mapping[str, Any]) -> Iterator[Finding]:
+    """Yield what the handler does to its process: at import, on the event loop, and after its end.
+
+    ``values`` are settings of the handler.
+    """
     with ExitStack() as stack:
-        settings = _settings(entry, _provider_settings(stack, protocol))
+        settings = _settings(entry, {**_provider_settings(stack, protocol), **values})
         if isinstance(settings, Finding):
             yield settings
-            return
+        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="handler-host-check-data-"))
         spec = WorkerSpec(
             handler=entry.name,
             entry_point=entry.entry_point,
             distribution=entry.distribution,
             version=entry.version,
             paths=(entry.root,),
-            config=settings,
+            config={} if isinstance(settings, Finding) else settings,
             secrets=dict.fromkeys(entry.secrets, DUMMY_SECRET),
+            data_dir=data_dir,
         )
-        probe = ProbeSpec(spec=spec, requests={CHAT: CHAT_REQUEST})
+        probe = ProbeSpec(spec=spec, requests={CHAT: CHAT_REQUEST}, only_import=isinstance(settings, Finding))
         with show_progress(f"calling {entry.name} in a process of its own"):
-            process = subprocess.run(
-                [sys.executable, "-m", "handler_host.testing.probe"],
-                input=msgspec.json.encode(probe),
-                capture_output=True,
-                check=False,
-                timeout=PROCESS_TIMEOUT_S,
-            )
+            outcome = _run_probe(entry.name, probe)
+    if isinstance(outcome, Finding):
+        yield outcome
+    else:
+        yield from _probe_findings(entry.name, outcome, only_import=probe.only_import)
+
+
+def _run_probe(name: str, probe: ProbeSpec) -> ProbeReport | Finding:
+    """Return the report of the probe, or the problem that it has ended without one."""
+    command = [sys.executable, "-m", "handler_host.testing.probe"]
+    timeout_s = PROBE_TIMEOUT_S + KILL_MARGIN_S
+    try:
+        process = subprocess.run(
+            command, input=msgspec.json.encode(probe), capture_output=True, check=False, timeout=timeout_s
+        )
+    except subprocess.TimeoutExpired:
+        text = f"did not end within {timeout_s:g} s in a process of its own, and could not be interrupted"
+        return Finding(Level.PROBLEM, name, text)
     lines = process.stdout.splitlines()
     if process.returncode or not lines:
         output = " / ".join(process.stderr.decode(errors="replace").strip().splitlines()[-3:])
         text = f"ended the process that checks it (exit status {process.returncode}): {output}"
-        yield Finding(Level.PROBLEM, entry.name, text)
-        return
-    yield from _probe_findings(entry.name, msgspec.json.decode(lines[-1], type=ProbeReport))
+        return Finding(Level.PROBLEM, name, text)
+    return msgspec.json.decode(lines[-1], type=ProbeReport)
 
 
-def _probe_findings(name: str, report: ProbeReport) -> Iterator[Finding]:
-    if report.is_importable:  # else check_worker reports it
-        yield _import_finding(name, report)
+def _probe_findings(name: str, report: ProbeReport, *, only_import: bool) -> Iterator[Finding]:
+    if report.is_importable:
+        if report.step != "its import":
+            yield _import_finding(name, report)
+    elif only_import:  # else check_worker reports it
+        yield Finding(Level.PROBLEM, name, str(report.error))
     if report.printed is not None:
         text = f"writes to standard output: {report.printed}; that becomes lines of the host's log, so use context.log"
         yield Finding(Level.WARNING, name, text)
+    if report.step and report.error is None and not only_import:
+        text = f"{report.step} did not end within {PROBE_TIMEOUT_S:g} s{in_brackets(report.stuck_at or '')}"
+        yield Finding(Level.PROBLEM, name, text)
     if report.error is not None:
         return  # check_worker reports it
-    for operation, error in report.tried.items():
-        if operation in report.faults:
-            text = (
-                f"{operation} failed: {error}; clients get status 500, so raise an error of handler_host.plugin.errors"
-            )
-            yield Finding(Level.PROBLEM, name, text)
-        elif error is not None:
-            text = f"{operation} failed: {error}; name the protocol of its provider: --protocol openai"
-            yield Finding(Level.NOTE, name, text)
+    for operation in report.tried:
+        yield from _call_findings(name, operation, report)
     if report.blocked:
         longest = max(report.blocked)
         at = in_brackets(report.blocked_by or "")
@@ -93,6 +109,22 @@ def _probe_findings(name: str, report: ProbeReport) -> Iterator[Finding]:
     if report.left_behind:
         text = f"leaves behind after deactivate: {', '.join(report.left_behind)}; close it with context.on_close"
         yield Finding(Level.WARNING, name, text)
+
+
+def _call_findings(name: str, operation: str, report: ProbeReport) -> Iterator[Finding]:
+    """Yield the failure of a call; a handler may refuse a request that was made from its schema."""
+    error, request = report.tried[operation], report.made_up.get(operation)
+    if error is None:
+        return
+    called = operation if request is None else f"{operation} with the made-up request {request[:MAX_REQUEST_LENGTH]}"
+    if operation in report.faults:
+        text = f"{called} failed: {error}; clients get status 500, so raise an error of handler_host.plugin.errors"
+        yield Finding(Level.PROBLEM, name, text)
+    elif request is not None:
+        yield Finding(Level.NOTE, name, f"{called} failed: {error}")
+    else:
+        text = f"{called} failed: {error}; name the protocol of its provider: --protocol openai"
+        yield Finding(Level.NOTE, name, text)
 
 
 def _import_finding(name: str, report: ProbeReport) -> Finding:
@@ -105,21 +137,33 @@ def _import_finding(name: str, report: ProbeReport) -> Finding:
     return Finding(Level.OK, name, f"{text}, and opens nothing")
 
 
-def check_worker(entry: CatalogEntry, site: Path, protocol: ProtocolName | None) -> Iterator[Finding]:
+def check_worker(
+    entry: CatalogEntry, site: Path, protocol: ProtocolName | None, values: Mapping[str, Any]
+) -> Iterator[Finding]:
     """Yield whether the handler can be activated in a real worker, its memory, and its operations."""
     with ExitStack() as stack:
-        settings = _settings(entry, _provider_settings(stack, protocol))
+        settings = _settings(entry, {**_provider_settings(stack, protocol), **values})
         if isinstance(settings, Finding):
             return
-        secrets = dict.fromkeys(entry.secrets, DUMMY_SECRET)
+        data_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="handler-host-check-data-"))
         worker = stack.enter_context(
-            worker_under_test(entry.name, settings, secrets=secrets, roots=(site,), include_sys_path=False)
+            worker_under_test(
+                entry.name,
+                settings,
+                secrets=dict.fromkeys(entry.secrets, DUMMY_SECRET),
+                roots=(site,),
+                include_sys_path=False,
+                data_dir=Path(data_dir),
+            )
         )
         try:
             with show_progress(f"activating {entry.name}"):
                 receipt = worker.activate()
         except HostError as error:
             yield Finding(Level.PROBLEM, entry.name, f"activation failed: {error.message}")
+            return
+        except TimeoutError:
+            yield Finding(Level.PROBLEM, entry.name, f"activation failed: it did not end within {TIMEOUT_S:g} s")
             return
         pss = worker.pss()
     text = f"active after {receipt.activate_seconds:.2f} s with {format_size(pss)} (PSS)"
@@ -136,59 +180,6 @@ def check_worker(entry: CatalogEntry, site: Path, protocol: ProtocolName | None)
             yield Finding(Level.PROBLEM, entry.name, text)
 
 
-def check_tests(path: Path, entries: Sequence[CatalogEntry], environment: Mapping[str, str]) -> Iterator[Finding]:
-    """Yield the result of the author's tests, and whether they include a conformance class."""
-    try:
-        from handler_host.testing.chat_conformance import ChatConformance
-        from handler_host.testing.operations_conformance import OperationsConformance
-    except ImportError:
-        yield Finding(Level.NOTE, "tests", "not run: pip install 'handler-host[testing]'")
-        return
-    if not (path / "tests").is_dir():
-        text = "no directory tests/; base a test class on handler_host.testing.ChatConformance or OperationsConformance"
-        yield Finding(Level.WARNING, "tests", text)
-        return
-    with tempfile.TemporaryDirectory() as directory:
-        report = Path(directory, "report.xml")
-        command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junitxml={report}", "tests"]
-        with show_progress("running the tests of the project"):
-            process = subprocess.run(
-                command,
-                cwd=path,
-                env=dict(environment),
-                capture_output=True,
-                text=True,
-                check=False,
-                timeout=PROCESS_TIMEOUT_S,
-            )
-        if not report.exists():
-            output = " / ".join(process.stdout.strip().splitlines()[-3:])
-            yield Finding(Level.PROBLEM, "tests", f"pytest failed: {output}")
-            return
-        # The file is safe to parse: the pytest process above wrote it.
-        cases = list(ElementTree.parse(report).getroot().iter("testcase"))  # noqa: S314
-    failed = [
-        case.get("name", "") for case in cases if case.find("failure") is not None or case.find("error") is not None
-    ]
-    if failed:
-        text = f"{len(failed)} of {len(cases)} tests fail: {_listed(failed[:5])}; run: pytest"
-        yield Finding(Level.PROBLEM, "tests", text)
-    else:
-        yield Finding(Level.OK, "tests", f"{len(cases)} tests pass")
-    names = {case.get("name", "").partition("[")[0] for case in cases}
-    kinds = [kind for kind in (ChatConformance, OperationsConformance) if names & _test_names(kind)]
-    if kinds:
-        yield Finding(Level.OK, "tests", f"include {_listed(kind.__name__ for kind in kinds)}")
-    else:
-        handlers = ", ".join(entry.name for entry in entries)
-        text = f"include no conformance class; base one on handler_host.testing.ChatConformance for {handlers}"
-        yield Finding(Level.WARNING, "tests", text)
-
-
-def _test_names(kind: type) -> set[str]:
-    return {name for base in kind.__mro__ for name in vars(base) if name.startswith("test_")}
-
-
 def _provider_settings(stack: ExitStack, protocol: ProtocolName | None) -> dict[str, Any]:
     """Return the settings that connect the handler to a scripted provider, if it has one."""
     if protocol is None:
@@ -203,7 +194,7 @@ def _settings(entry: CatalogEntry, values: Mapping[str, Any]) -> dict[str, Any] 
             entry.manifest, {key: value for key, value in values.items() if key in declared}, entry.name
         )
     except HostError as error:
-        text = f"not activated: a setting without a default is not set here: {error.message}"
+        text = f"not activated: a setting without a default is not set here: {error.message} with --set KEY=VALUE"
         return Finding(Level.NOTE, entry.name, text)
 
 

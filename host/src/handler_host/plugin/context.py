@@ -8,11 +8,38 @@ import logging
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from handler_host.plugin import pending
 from handler_host.plugin.errors import ConfigError
 from handler_host.plugin.handler_client import DispatchMixin, DispatchTransport
+
+Value = TypeVar("Value")
+
+
+class MissingDeclaration(ConfigError, KeyError):
+    """A handler reads a secret or a setting that has no value; the message says what to declare."""
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class DeclaredValues(dict[str, Value]):
+    """Values that the manifest declares; reading another one raises :class:`MissingDeclaration`."""
+
+    def __init__(self, section: str, values: Mapping[str, Value]) -> None:
+        super().__init__(values)
+        self._section = section
+
+    def __missing__(self, key: str) -> Value:
+        kind, remedy = {
+            "secrets": ("secret", "and set the environment variable"),
+            "config": ("setting", "with a default, or set it"),
+        }[self._section]
+        raise MissingDeclaration(
+            f"{kind} {key!r} has no value; declare [{self._section}.{key}] in handler.toml, {remedy}; "
+            f"read an optional one with context.{self._section}.get({key!r})"
+        )
 
 
 class Secret:
@@ -43,13 +70,24 @@ class Context(DispatchMixin):
     handler: str
     generation: int
     config: Mapping[str, Any]
-    """The handler's own keys of ``[handlers.NAME]``, with the manifest's defaults."""
+    """The handler's own keys of ``[handlers.NAME]``, with the manifest's defaults.
+
+    A key without a value raises ``ConfigError`` with the declaration to add; ``get`` returns None.
+    """
     secrets: Mapping[str, Secret]
-    """The declared secrets that are set; an optional one may be missing."""
+    """The declared secrets that are set; an optional one may be missing.
+
+    A missing one raises ``ConfigError`` with the declaration to add; ``get`` returns None.
+    """
     log: logging.Logger
     _data_dir: Path | None = None
     _closers: list[Callable[[], object]] = field(default_factory=list)
     _transport: DispatchTransport | None = None
+
+    def __post_init__(self) -> None:
+        # The class is frozen.
+        object.__setattr__(self, "config", DeclaredValues("config", self.config))
+        object.__setattr__(self, "secrets", DeclaredValues("secrets", self.secrets))
 
     def __repr__(self) -> str:
         return f"Context(handler={self.handler!r}, generation={self.generation})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
@@ -24,6 +25,8 @@ class Conformance:
     """The host's own keys of ``[handlers.NAME]``; durations in seconds, sizes in bytes."""
     roots: ClassVar[Sequence[Path]] = ()
     """Directories of installed distributions, in addition to ``sys.path``."""
+    data_dir: ClassVar[Path]
+    """The data directory of the host: empty at the beginning of the class, and deleted at its end."""
 
     worker: ClassVar[WorkerUnderTest]
     """The handler in its worker, for tests that a subclass adds."""
@@ -33,6 +36,7 @@ class Conformance:
     def setup_class(cls) -> None:
         """Activate the handler once for all tests."""
         cls._stack = ExitStack()
+        cls.data_dir = Path(cls._stack.enter_context(tempfile.TemporaryDirectory(prefix="handler-host-test-")))
         try:
             cls._open()
         except BaseException:
@@ -57,7 +61,9 @@ class Conformance:
     @classmethod
     def _run(cls, settings: Mapping[str, Any]) -> AbstractContextManager[WorkerUnderTest]:
         """Return a worker of the handler with these settings."""
-        return worker_under_test(cls.handler, settings, secrets=cls.secrets, policy=cls.policy, roots=cls.roots)
+        return worker_under_test(
+            cls.handler, settings, secrets=cls.secrets, policy=cls.policy, roots=cls.roots, data_dir=cls.data_dir
+        )
 
 
 def assert_refused(error: HostError, *fields: str) -> None:

@@ -13,6 +13,7 @@ import os
 import site
 import sys
 import tempfile
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from handler_host.channel.frames import WorkerSpec
 from handler_host.plugin.context import Context, Secret
 from handler_host.plugin.errors import HostError
 from handler_host.plugin.operations import CallInfo
+from handler_host.testing.made_up_values import make_value
 from handler_host.testing.plugin_observer import MainThreadSampler, PluginObserver, StdoutRecorder
 from handler_host.workers.runtime.loading import LoadError, Operation, load, load_error
 
@@ -32,6 +34,10 @@ BLOCKED_S = 0.25
 """Seconds for which a handler may block the loop without being reported."""
 SETTLE_S = 5.0
 """Seconds within which threads and sockets must be gone after the deactivation."""
+CALL_TIMEOUT_S = 20.0
+"""Longest time of one call of an operation."""
+PROBE_TIMEOUT_S = 120.0
+"""Longest time of the whole probe; a report without the rest is written then."""
 
 
 class ProbeSpec(msgspec.Struct, kw_only=True):
@@ -39,7 +45,9 @@ class ProbeSpec(msgspec.Struct, kw_only=True):
 
     spec: WorkerSpec
     requests: dict[str, Any] = {}
-    """A request for each operation to try."""
+    """Requests for operations; the others are called with a request made from their schema."""
+    only_import: bool = False
+    """Whether to import the module and no more, because settings are missing."""
 
 
 class ProcessResources(msgspec.Struct, frozen=True):
@@ -78,6 +86,8 @@ class ProbeReport(msgspec.Struct, kw_only=True):
     """The reason why it could not be loaded or activated; the later fields are empty then."""
     tried: dict[str, str | None] = {}
     """Each tried operation, with its error."""
+    made_up: dict[str, str] = {}
+    """The requests that were made from the operations' schemas, as JSON."""
     faults: list[str] = []
     """The operations whose error is not one of the host's: clients get 500 for them."""
     blocked: list[float] = []
@@ -86,6 +96,10 @@ class ProbeReport(msgspec.Struct, kw_only=True):
     """The ``file:line`` that blocked it the first time."""
     left_behind: list[str] = []
     """Resources and tasks that exist after the deactivation."""
+    step: str = ""
+    """What the probe does now; empty at its end."""
+    stuck_at: str | None = None
+    """The ``file:line`` in the plugin's code at the end of the probe's time."""
 
 
 def process_resources() -> ProcessResources:
@@ -105,16 +119,17 @@ def process_resources() -> ProcessResources:
     return ProcessResources(threads, sockets, children)
 
 
-async def run_probe(probe: ProbeSpec, observer: PluginObserver) -> ProbeReport:
+async def run_probe(probe: ProbeSpec, observer: PluginObserver, report: ProbeReport) -> None:
     """Import, activate, try and deactivate a handler; its exceptions become part of the report."""
-    report = ProbeReport()
+    report.step = "its import"
     pid = os.getpid()
     before, modules, started = process_resources(), len(sys.modules), time.monotonic()
     observer.record(True)
     try:
         importlib.import_module(probe.spec.entry_point.partition(":")[0])
-    except (Exception, SystemExit):  # noqa: BLE001 - `load` below reports the same failure with its place
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
         report.is_importable = False
+        report.error = load_error("its module could not be imported", error).reason
     observer.record(False)
     if os.getpid() != pid:
         os._exit(0)  # the plugin has forked: the parent writes the report
@@ -122,6 +137,8 @@ async def run_probe(probe: ProbeSpec, observer: PluginObserver) -> ProbeReport:
     report.import_seconds = time.monotonic() - started
     report.modules = len(sys.modules) - modules
     report.opened_at_import = process_resources().more_than(before)
+    if probe.only_import or not report.is_importable:
+        return
     spec = probe.spec
     context = Context(
         handler=spec.handler,
@@ -134,53 +151,67 @@ async def run_probe(probe: ProbeSpec, observer: PluginObserver) -> ProbeReport:
     # Start the threads of the loop's executor now: they stay, and are not the handler's.
     await asyncio.gather(*(asyncio.to_thread(time.sleep, 0.01) for _ in range(4)))
     before, started = process_resources(), time.monotonic()
+    report.step = "activate"
     try:
         handler = load(spec)
         await handler.run_hook("activate", context)
     except LoadError as error:
         report.error = error.reason
-        return report
+        return
     except (Exception, SystemExit) as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
         report.error = load_error("activate failed", error).reason
-        return report
+        return
     report.activate_seconds = time.monotonic() - started
-    for name, request in probe.requests.items():
-        if name in handler.operations:
-            report.tried[name] = await _try(handler.operations[name], request, report, observer)
+    for name, operation in handler.operations.items():
+        if operation.kind == "native":
+            continue  # its requests are those of a client's protocol
+        report.step = f"the operation {name}"
+        request = probe.requests.get(name)
+        if request is None:
+            request = make_value(operation.info.input_schema or {})
+            report.made_up[name] = msgspec.json.encode(request).decode()
+        report.tried[name] = await _try(operation, request, report, observer)
+    report.step = "deactivate"
     context.on_close(lambda: handler.run_hook("deactivate", context))
     await context.close()
     report.left_behind = await _remaining_resources(before)
-    return report
+    report.step = ""
 
 
 async def _try(operation: Operation, request: Any, report: ProbeReport, observer: PluginObserver) -> str | None:
-    """Run an operation and return its error; watch the second run only, because the first may import."""
+    """Run an operation twice and return its error; watch the second run only, because the first may import."""
+    failure: str | None = None
     for watched in (False, True):
         watch = await _LoopWatch.start(observer) if watched else None
         try:
-            async with asyncio.timeout(60):
-                await _run(operation, request)
+            values = [operation.decode(msgspec.json.encode(request))] if operation.takes_request else []
+        except msgspec.ValidationError as error:
+            return f"the made-up request is invalid: {error}"
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                await _run(operation, values)
         except HostError as error:
-            return error.message
+            failure = error.message  # what blocks the loop may come before the failure: run it again
+        except TimeoutError:
+            return f"did not end within {CALL_TIMEOUT_S:g} s"
         except msgspec.ValidationError as error:
             report.faults.append(operation.info.name)
             return f"its response does not fit its declared type: {error}{in_brackets(operation.place)}"
-        except Exception as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - any exception of a plugin belongs into the report
             report.faults.append(operation.info.name)
             return load_error("it raised", error).reason
         finally:
             if watch is not None:
                 report.blocked += await watch.stop()
-                report.blocked_by = watch.sampler.place
-    return None
+                report.blocked_by = report.blocked_by or watch.sampler.place
+    return failure
 
 
-async def _run(operation: Operation, request: Any) -> None:
+async def _run(operation: Operation, values: list[Any]) -> None:
     arguments: dict[str, Any] = {}
     if operation.takes_call:
         log = logging.LoggerAdapter(logging.getLogger("probe"))
         arguments["call"] = CallInfo("probe", operation.info.name, True, time.monotonic() + 60, log)
-    values = [operation.decode(msgspec.json.encode(request))] if operation.takes_request else []
     if operation.kind == "stream":
         async for chunk in operation.method(*values, **arguments):
             operation.encode(chunk)
@@ -260,18 +291,30 @@ def main() -> None:
     observer = PluginObserver(probe.spec.paths)
     stdout = sys.stdout = StdoutRecorder(observer)
     pid = os.getpid()
-    report = asyncio.run(run_probe(probe, observer))
+    report = ProbeReport()
+
+    def write_report() -> None:
+        report.printed = stdout.first_output
+        if report.printed is None:
+            written.seek(0)
+            text = written.read(60).strip()
+            report.printed = repr(text.decode(errors="replace")) if text else None
+        out.write(msgspec.json.encode(report).decode() + "\n")
+        out.flush()
+        # Do not wait for threads that the plugin has left.
+        os._exit(0)
+
+    def give_up() -> None:
+        report.stuck_at = observer.place(sys._current_frames().get(threading.main_thread().ident or 0))
+        write_report()
+
+    timer = threading.Timer(PROBE_TIMEOUT_S, give_up)
+    timer.daemon = True
+    timer.start()
+    asyncio.run(run_probe(probe, observer, report))
     if os.getpid() != pid:
         os._exit(0)  # a child that the plugin has forked
-    report.printed = stdout.first_output
-    if report.printed is None:
-        written.seek(0)
-        text = written.read(60).strip()
-        report.printed = repr(text.decode(errors="replace")) if text else None
-    out.write(msgspec.json.encode(report).decode() + "\n")
-    out.flush()
-    # Do not wait for threads that the plugin has left.
-    os._exit(0)
+    write_report()
 
 
 if __name__ == "__main__":

@@ -26,8 +26,9 @@ from handler_host.testing.script import ProtocolName, Raw, Reply, ScriptedToolCa
 from handler_host.testing.upstream import Upstream
 
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
-RETRY_AFTER_S = 37.0
-"""The provider's ``Retry-After``: longer than a retry waits (``handler_host.plugin.provider_errors.Retries``)."""
+RETRY_AFTER_S = 97.0
+"""The provider's ``Retry-After``: longer than a retry waits, be it ``handler_host.plugin.retry.Retries`` (20 s) or an
+SDK's own (openai, anthropic: 60 s), so that no test sleeps for it."""
 DISCONNECT_TIMEOUT_S = 30.0
 """Seconds within which the provider's connection must be closed: far more than it takes on a busy machine."""
 PAGE = "<html><body>Bad Gateway, from a proxy</body></html>"

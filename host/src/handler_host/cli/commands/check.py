@@ -5,10 +5,10 @@ from __future__ import annotations
 import argparse
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import SimpleNamespace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.findings import Finding, Level, echo_finding, has_problem
@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
 DESCRIPTION = (
     "Builds the wheel, finds its handlers as the host does, watches what they do to their process, activates them "
-    "in a real worker, and runs the tests of the project. The exit status is 1 if there is a problem. With "
-    "--protocol the handler's base_url is a scripted provider with this protocol, so that the handler can be called."
+    "in a real worker, and runs the tests of the project. The exit status is 1 if there is a problem. Each operation "
+    "is called twice, with a request made from its schema and with made-up secrets, in an empty data directory. With "
+    "--protocol the handler's base_url is a scripted provider with this protocol, so that chat can be called."
 )
 EXAMPLES = (
     "handler-host check .",
@@ -37,6 +38,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--protocol", choices=("openai", "anthropic", "gemini"), help="protocol of its provider")
     parser.add_argument("--installer", action="append", metavar="OPTION", help="option for `pip wheel`")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="setting of its handlers, as in [handlers.NAME]; may be repeated",
+    )
+    parser.add_argument(
+        "--test-timeout",
+        type=float,
+        default=120.0,
+        metavar="SECONDS",
+        help="longest time of one test of the project (default: 120)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -45,9 +60,10 @@ def run(arguments: SimpleNamespace) -> int:
     path = Path(arguments.path)
     if not (path / "pyproject.toml").is_file():
         raise Failure(f"{path.absolute()} has no pyproject.toml; name the directory of a plugin's project", USAGE)
+    values = dict(map(_parse_setting, arguments.set))
     findings: list[Finding] = []
     with tempfile.TemporaryDirectory(prefix="handler-host-check-") as directory:
-        for finding in _findings(path, Path(directory), arguments):
+        for finding in _findings(path, Path(directory), arguments, values):
             # The unpacked wheel is deleted at the end; its relative paths are those of the project.
             finding = finding._replace(text=finding.text.replace(f"{Path(directory, 'site')}{os.sep}", ""))
             findings.append(finding)
@@ -64,7 +80,20 @@ def run(arguments: SimpleNamespace) -> int:
     return OK if is_fit else REFUSED
 
 
-def _findings(path: Path, directory: Path, arguments: SimpleNamespace) -> Iterator[Finding]:
+def _parse_setting(text: str) -> tuple[str, Any]:
+    """Return the key and the value of ``KEY=VALUE``; a value that is not TOML is a text."""
+    key, separator, value = text.partition("=")
+    if not separator or not key.strip():
+        raise Failure(f"--set {text}: not KEY=VALUE", USAGE)
+    import tomllib
+
+    try:
+        return key.strip(), tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return key.strip(), value
+
+
+def _findings(path: Path, directory: Path, arguments: SimpleNamespace, values: Mapping[str, Any]) -> Iterator[Finding]:
     from handler_host.cli.package_check import build_wheel, check_wheel
     from handler_host.cli.progress import show_progress
 
@@ -74,18 +103,33 @@ def _findings(path: Path, directory: Path, arguments: SimpleNamespace) -> Iterat
         yield outcome
         return
     yield Finding(Level.OK, "wheel", f"built {outcome.wheel.name}")
-    yield from check_wheel(path, outcome)
-    yield from _handler_findings(path, outcome, arguments)
+    yield from _guarded("wheel", check_wheel(path, outcome))
+    yield from _handler_findings(path, outcome, arguments, values)
 
 
-def _handler_findings(path: Path, built: BuiltWheel, arguments: SimpleNamespace) -> Iterator[Finding]:
-    from handler_host.cli.package_check import check_discovery
-    from handler_host.cli.worker_check import check_process, check_tests, check_worker
+def _handler_findings(
+    path: Path, built: BuiltWheel, arguments: SimpleNamespace, values: Mapping[str, Any]
+) -> Iterator[Finding]:
+    from handler_host.cli.package_check import check_discovery, check_names, check_requirements
+    from handler_host.cli.plugin_tests import check_tests
+    from handler_host.cli.worker_check import check_process, check_worker
 
     entries = yield from check_discovery(built)
+    yield from _guarded("wheel", check_requirements(built))
+    yield from _guarded("discovery", check_names(entries))
     for entry in entries:
-        yield from check_process(entry, arguments.protocol)
-        yield from check_worker(entry, built.site, arguments.protocol)
+        yield from _guarded(entry.name, check_process(entry, arguments.protocol, values))
+        yield from _guarded(entry.name, check_worker(entry, built.site, arguments.protocol, values))
     if entries:
         python_path = filter(None, [str(built.site), os.environ.get("PYTHONPATH")])
-        yield from check_tests(path, entries, {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)})
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)}
+        yield from _guarded("tests", check_tests(path, entries, environment, arguments.test_timeout))
+
+
+def _guarded(place: str, findings: Iterator[Finding]) -> Iterator[Finding]:
+    """Yield the findings of one check; its own failure is a finding, so that the later checks still run."""
+    try:
+        yield from findings
+    except Exception as error:  # noqa: BLE001 - whatever a plugin causes must not lose the other results
+        text = f"this check failed itself: {type(error).__name__}: {error}; please report it"
+        yield Finding(Level.PROBLEM, place, text)

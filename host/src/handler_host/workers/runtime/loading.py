@@ -89,6 +89,7 @@ def load(spec: WorkerSpec) -> Handler:
     """Import the entry point of ``spec``, and return its handler; raises :class:`LoadError`."""
     target = _import(spec.entry_point)
     if inspect.isclass(target):
+        _check_constructor(target, spec.entry_point)
         try:
             target = target()
         except BaseException as error:
@@ -106,6 +107,26 @@ def load(spec: WorkerSpec) -> Handler:
     return Handler(target, operations, _hooks(target, spec.entry_point))
 
 
+def _check_constructor(target: type, entry_point: str) -> None:
+    """Raise :class:`LoadError` if the class cannot be called without arguments."""
+    try:
+        parameters = inspect.signature(target).parameters.values()
+    except (TypeError, ValueError):
+        return  # a class of C without a signature: the call shows whether it works
+    required = [
+        parameter.name
+        for parameter in parameters
+        if parameter.default is parameter.empty
+        and parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    ]
+    if required:
+        raise LoadError(
+            f"{entry_point}{in_brackets(place_of(target))} takes the arguments {', '.join(required)}, but the host "
+            "creates the handler without arguments; move the work of __init__ into activate(self, context), with "
+            "settings from context.config"
+        )
+
+
 def load_error(what: str, error: BaseException) -> LoadError:
     """Return the error for an exception in the plugin: names its place, and removes the host's frames."""
     if isinstance(error, HostError):
@@ -118,8 +139,21 @@ def load_error(what: str, error: BaseException) -> LoadError:
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
-        text = f"{type(error).__name__}: {_text_of(error)}".rstrip(": ")
+        text = f"{type(error).__name__}: {_text_of(error)}{_environment_hint(error)}".rstrip(": ")
     return LoadError(f"{what}: {text}{where}", plugin_traceback(error), out_of_memory=isinstance(error, MemoryError))
+
+
+def _environment_hint(error: BaseException) -> str:
+    """Return the remedy for a KeyError of ``os.environ``, where a worker has declared secrets only."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not isinstance(error, KeyError) or not frames or not error.args:
+        return ""
+    if frames[-1].filename not in ("<frozen os>", os.__file__) or frames[-1].name != "__getitem__":
+        return ""
+    return (
+        f"; a worker sees only declared secrets of the host's environment: declare [secrets.{error.args[0]}] in "
+        f"handler.toml, and read context.secrets[{error.args[0]!r}]"
+    )
 
 
 def _text_of(error: BaseException) -> str:
