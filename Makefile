@@ -101,6 +101,11 @@ portable_tests := tests/unit $(addprefix tests/integration/,http/test_native_rou
 portable: setup
 	@$(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
+.PHONY: uvloop
+uvloop: setup ## integration tests of HTTP and dispatch with uvloop in the tests, the hosts and their workers
+	@PYTHONPATH=tests/uvloop $(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not slow" \
+		tests/integration/http tests/integration/dispatch $(ARGS)
+
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 
 .PHONY: coverage

@@ -8,7 +8,7 @@ import socket
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import StreamReader, http_exceptions, web
 from aiohttp.streams import EMPTY_PAYLOAD
@@ -72,7 +72,7 @@ class Connection(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Accept the connection, or refuse it at the limit (asyncio)."""
-        assert isinstance(transport, asyncio.Transport)
+        transport = cast(asyncio.Transport, transport)  # of a loop that may not be asyncio's own
         refusal = self._listener.admit(self, transport)
         self._refused = refusal is not None
         if refusal is not None:
