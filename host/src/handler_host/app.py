@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
 from typing import TYPE_CHECKING
 
@@ -58,14 +59,20 @@ PROTOCOLS = (OPENAI, ANTHROPIC, OPENAI_RESPONSES, GEMINI, OLLAMA)
 
 
 def create_app(
-    config: Config | None = None, *, observer: Observer | None = None, environ: Mapping[str, str] | None = None
+    config: Config | None = None,
+    *,
+    observer: Observer | None = None,
+    environ: Mapping[str, str] | None = None,
+    session_key: bytes | None = None,
 ) -> web.Application:
     """Return the host as an aiohttp application, to be run on its own or mounted with ``add_subapp``.
 
     Serve it with ``handler_cancellation=True``: otherwise aiohttp does not report that a client has gone, and its
     dispatch runs on. ``observer`` is called for each step in a handler's life. ``environ`` has the secrets of handlers;
-    by default it is the environment of the process. Without consumer keys in ``config``
-    the host serves only names of this machine; without an admin token the admin routes are closed.
+    by default it is the environment of the process. ``session_key`` signs the cookies of the dashboard; hosts with the
+    same one accept each other's (``handler_host.auth.sessions``), and by default this host has one of its own. Without
+    consumer keys in ``config`` the host serves only names of this machine; without an admin token the admin routes are
+    closed.
     """
     config = config or Config()
     supervisor = Supervisor(config, environ=environ, observer=observer, check_config=find_config_flaws)
@@ -85,7 +92,7 @@ def create_app(
     concurrency_limit = ConcurrencyLimit(config.server.max_connections)
     consumer_auth = ConsumerAuth(keys, key_source, counters, cors.allows)
     audit_log = AuditLog(events)
-    admin_auth = AdminAuth(keys, key_source, audit_log, counters, bodies)
+    admin_auth = AdminAuth(keys, key_source, audit_log, counters, bodies, session_key or secrets.token_bytes(32))
 
     consumers: list[Middleware | None] = [
         not_admin_listener,

@@ -21,6 +21,7 @@ from handler_host._internal import log as logs
 from handler_host._internal.environ_block import clear_environ
 from handler_host._internal.standard_streams import discard_output
 from handler_host.app import SUPERVISOR, create_app
+from handler_host.auth.sessions import derive_key
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
@@ -54,6 +55,7 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
     )
     _check_address(config)
     environ = dict(os.environ)
+    session_key = _session_key(config, environ.get(TOKEN_VARIABLE, "").strip())
     key_hashes = take_keys(environ)
     generated_token = None
     if config.auth.admin_token is None:
@@ -61,8 +63,18 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
         logs.register_secrets([generated_token])
         auth = msgspec.structs.replace(config.auth, admin_token=hash_key(generated_token))
         config = msgspec.structs.replace(config, auth=auth)
+        session_key = _session_key(config, generated_token)
     reload_config = functools.partial(_reload_config, read_config, environ, key_hashes)
-    return asyncio.run(_serve(with_state_file(config, environ), environ, generated_token, reload_config))
+    config = with_state_file(config, environ)
+    return asyncio.run(_serve(config, environ, generated_token, session_key, reload_config))
+
+
+def _session_key(config: Config, token: str) -> bytes | None:
+    """Return the key of the dashboard's cookies, if the admin token is known in clear.
+
+    A file has its hash only, which must not be enough to sign a cookie: then each run has a key of its own.
+    """
+    return derive_key(token) if token and hash_key(token) == config.auth.admin_token else None
 
 
 def _reload_config(read_config: ConfigReader, environ: Mapping[str, str], key_hashes: Mapping[str, Any]) -> Config:
@@ -87,9 +99,13 @@ def _clear_environ(config: Config) -> None:
 
 
 async def _serve(
-    config: Config, environ: Mapping[str, str], generated_token: str | None, reload_config: ConfigReloader
+    config: Config,
+    environ: Mapping[str, str],
+    generated_token: str | None,
+    session_key: bytes | None,
+    reload_config: ConfigReloader,
 ) -> int:
-    async with serving(config, environ) as (supervisor, url):
+    async with serving(config, environ, session_key) as (supervisor, url):
         _clear_environ(config)
         signals = SignalHandler(supervisor, reload_config)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(signals.run(), name="signals")]
@@ -143,13 +159,16 @@ async def _verified(supervisor: Supervisor, environ: Mapping[str, str], stops: a
 
 
 @asynccontextmanager
-async def serving(config: Config, environ: Mapping[str, str] | None = None) -> AsyncIterator[tuple[Supervisor, str]]:
+async def serving(
+    config: Config, environ: Mapping[str, str] | None = None, session_key: bytes | None = None
+) -> AsyncIterator[tuple[Supervisor, str]]:
     """Serve while the block runs; yield the supervisor and the URL.
 
-    ``environ`` has the secrets; by default it is that of the process. Raises :class:`ConfigError` if the address is
+    ``environ`` has the secrets; by default it is that of the process. ``session_key`` is that of
+    :func:`handler_host.app.create_app`. Raises :class:`ConfigError` if the address is
     not available. At the end of the block, dispatches in flight get ``server.drain_timeout``.
     """
-    app = create_app(config, environ=environ)
+    app = create_app(config, environ=environ, session_key=session_key)
     # Without handler_cancellation aiohttp does not cancel a handler when its client disconnects.
     runner = web.AppRunner(app, handler_cancellation=True, access_log=None, shutdown_timeout=LAST_BYTES)
     await runner.setup()

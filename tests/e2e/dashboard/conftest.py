@@ -56,7 +56,7 @@ class Host:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self) -> None:
+    def start(self, token: str = TOKEN) -> None:
         self.process = subprocess.Popen(
             [
                 sys.executable,
@@ -71,7 +71,7 @@ class Host:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "HANDLER_HOST_API_KEYS": "a-key-of-a-consumer"},
+            env=os.environ | {"HANDLER_HOST_ADMIN_TOKEN": token, "HANDLER_HOST_API_KEYS": "a-key-of-a-consumer"},
         )
         assert self.process.stdout is not None
         self.port = int(self.process.stdout.readline().rpartition(":")[2])

@@ -9,15 +9,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from handler_host.admin.dashboard import FILES, STATIC
 from handler_host.auth import failed_login_throttle, sessions
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
-from handler_host.auth.sessions import Sessions
-from tests.integration.http.serving import ADMIN, Host, running
+from handler_host.auth.sessions import Sessions, derive_key
+from handler_host.config.loader import hash_key
+from handler_host.server import serving
+from tests.integration.http.serving import ADMIN, Host, configured, running
 from tests.support import LIMIT, install_puppet, until, within
 
+KEY = derive_key(ADMIN)
 JSON = {"Content-Type": "application/json"}
 
 
@@ -134,15 +138,62 @@ def test_pauses_grow_are_bounded_and_are_forgotten() -> None:
 
 
 def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> None:
-    kept = Sessions()
+    kept = Sessions(KEY)
     cookie, session = kept.open(now=1000.0)
     assert kept.find(cookie, now=1000.0 + sessions.LIFETIME_S - 1) == session
     assert kept.find(cookie, now=1000.0 + sessions.LIFETIME_S) is None
     assert cookie not in repr(vars(kept))
-    first, _ = kept.open(now=1.0)
-    for _ in range(sessions.MAX_SESSIONS):
-        kept.open(now=1.0)
-    assert kept.find(first, now=2.0) is None
+    assert session.id not in repr(vars(kept))
+    for _ in range(sessions.MAX_CLOSED + 10):
+        kept.close(kept.open()[1])
+    assert len(kept._closed) == sessions.MAX_CLOSED
+
+
+def test_a_cookie_is_signed_with_a_key_that_a_hash_of_the_token_does_not_give() -> None:
+    cookie, session = Sessions(KEY).open()
+    assert Sessions(KEY).find(cookie) == session
+    assert Sessions(derive_key("another-token")).find(cookie) is None
+    assert Sessions(hash_key(ADMIN).encode()).find(cookie) is None
+    content, _, signature = cookie.partition(".")
+    last = signature[-1]
+    same_bytes = signature[:-1] + chr(ord(last) + 1)  # the last character of 32 bytes has bits that are not used
+    for forged in (
+        content,
+        f"{content}.",
+        f".{signature}",
+        f"{content}.{signature[:-2]}",
+        f"{content}.{same_bytes}",
+        f"{content}.{session.csrf}",
+        f"{content}x.{signature}",
+        "ü.ü",
+        "\udc80.a",
+        "=.=",
+        "",
+    ):
+        assert Sessions(KEY).find(forged) is None, forged
+
+
+async def test_a_session_holds_on_each_host_and_signing_out_ends_it_on_one(tmp_path: Path) -> None:
+    config = configured(tmp_path)
+    async with (
+        serving(config, session_key=KEY) as (_, first),
+        serving(config, session_key=KEY) as (_, second),
+        aiohttp.ClientSession() as session,
+    ):
+
+        async def request(method: str, url: str, **headers: str) -> int:
+            async with session.request(method, url, headers=headers) as response:
+                return response.status
+
+        async with session.post(f"{first}/admin/session", data=json.dumps({"token": ADMIN}), headers=JSON) as response:
+            mine = cookie_of(response.headers["Set-Cookie"]) | {"X-CSRF-Token": (await response.json())["csrf"]}
+        assert await request("GET", f"{second}/admin/handlers", **mine) == 200
+        assert await request("POST", f"{second}/admin/rescan", **mine) == 200
+        assert await request("DELETE", f"{first}/admin/session", **mine) == 200
+        assert await request("GET", f"{first}/admin/handlers", **mine) == 401
+        assert await request("GET", f"{second}/admin/handlers", **mine) == 200
+    async with running(tmp_path) as host:  # with the hash of the token alone
+        assert (await host.json("GET", "/admin/handlers", headers=mine))[0] == 401
 
 
 async def test_what_operators_do_is_in_the_audit_log_with_who_what_and_result(tmp_path: Path) -> None:

@@ -43,14 +43,20 @@ class AdminAuth:
     """Authentication of operators, and the routes of their sessions. A consumer key opens none of them."""
 
     def __init__(
-        self, keys: KeyRing, key_source: KeySource, audit_log: AuditLog, counters: Counters, bodies: BodyReader
+        self,
+        keys: KeyRing,
+        key_source: KeySource,
+        audit_log: AuditLog,
+        counters: Counters,
+        bodies: BodyReader,
+        session_key: bytes,
     ) -> None:
         self._keys = keys
         self._key_source = key_source
         self._audit_log = audit_log
         self._counters = counters
         self._bodies = bodies
-        self._sessions = Sessions()
+        self._sessions = Sessions(session_key)
         self._throttle = FailedLoginThrottle()
         self._live = LiveRequests()
 
@@ -113,7 +119,7 @@ class AdminAuth:
         if session is not None:
             self._check_csrf(request, session)
             request_context.current.get().operator = session.name
-            self._sessions.close(request.cookies[COOKIE])
+            self._sessions.close(session)
             self._live.end_invalid()
             self._audit_log.write(request, "sign out", "ok", status=200)
         response = json_response({"signed_in": False})
@@ -174,5 +180,5 @@ def _cookie_path(request: web.Request) -> str:
 
 
 def _session_response(session: Session) -> web.Response:
-    ends_in_s = max(0.0, session.ends_at - time.monotonic())
+    ends_in_s = max(0.0, session.ends_at - time.time())
     return json_response({"signed_in": True, "name": session.name, "csrf": session.csrf, "ends_in": ends_in_s})
