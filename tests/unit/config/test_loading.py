@@ -196,7 +196,7 @@ class TestHandlers:
         config = load_config(
             write('[handlers.a]\npreload = ["httpx", "pydantic"]\n[handlers.b]\npin = true'), {}
         ).config
-        assert config.preload() == ("pydantic", "httpx")
+        assert config.preload() == ("pydantic", "aiohttp", "httpx")
 
     def test_empty_table_counts(self, write: Write) -> None:
         assert load_config(write("[handlers.gpt_a]"), {}).config.handlers == {"gpt_a": {}}

@@ -39,7 +39,7 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
 
     Example: ``"/opt/venv/bin/python"``
     """
-    preload: tuple[str, ...] = ("pydantic",)
+    preload: tuple[str, ...] = ("pydantic", "aiohttp")
     """Modules that the fork server imports once for all workers.
 
     It imports the modules of all handlers together.

@@ -89,7 +89,7 @@ if TYPE_CHECKING:
     )
     from handler_host.plugin.provider_words import find_error
     from handler_host.plugin.retry import Retries, retry_stream
-    from handler_host.plugin.sdk_calls import relay_sdk, sdk_errors, sdk_refusal
+    from handler_host.plugin.sdk_calls import aiohttp_client, relay_sdk, sdk_errors, sdk_refusal
     from handler_host.plugin.sse import ServerSentEvent, SseDecoder, read_documents
     from handler_host.plugin.trace import trace_headers
 
@@ -146,6 +146,7 @@ __all__ = [
     "UpstreamRateLimited",
     "UpstreamTimeout",
     "UpstreamUnreachable",
+    "aiohttp_client",
     "did_you_mean",
     "error_from_document",
     "error_from_response",
@@ -191,7 +192,7 @@ _MODULES = {
     ),
     "handler_host.plugin.provider_words": ("find_error",),
     "handler_host.plugin.retry": ("Retries", "retry_stream"),
-    "handler_host.plugin.sdk_calls": ("relay_sdk", "sdk_errors", "sdk_refusal"),
+    "handler_host.plugin.sdk_calls": ("aiohttp_client", "relay_sdk", "sdk_errors", "sdk_refusal"),
     "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),
 }

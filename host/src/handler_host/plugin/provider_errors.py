@@ -176,11 +176,15 @@ def unreachable_error(error: BaseException) -> UpstreamUnreachable:
     return UpstreamUnreachable(f"the connection to the provider failed: {type(error).__name__}")
 
 
-def from_httpx(error: Exception, timeout: float) -> UpstreamError | None:
+def from_httpx(error: BaseException, timeout: float) -> UpstreamError | None:
     """Return the error for an exception of httpx or httpx2, or None for any other.
 
     SDKs do not translate these exceptions in the middle of a stream. ``timeout`` is the setting in seconds.
     """
     if not type(error).__module__.startswith("httpx"):
         return None
+    cause = error.__cause__
+    if cause is not None and type(cause).__module__.startswith("aiohttp"):
+        # httpx-aiohttp 0.2 makes a ConnectTimeout of each connection that fails: refused, reset, closed by the server.
+        return timeout_error(timeout) if isinstance(cause, TimeoutError) else unreachable_error(cause)
     return timeout_error(timeout) if "Timeout" in type(error).__name__ else unreachable_error(error)

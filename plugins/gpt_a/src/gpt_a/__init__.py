@@ -22,6 +22,7 @@ from handler_host.plugin import (
     CallInfo,
     ConfigError,
     Retries,
+    aiohttp_client,
     read_documents,
     retry_stream,
     sdk_errors,
@@ -60,9 +61,9 @@ class GptA(NativeOpenAI, ChatHandler):
                 "server that takes no key"
             )
         # Not at the top: tools import this module to inspect it, without the cost of the SDK.
-        from openai import AsyncOpenAI
+        import openai
 
-        self._client = AsyncOpenAI(
+        self._client = openai.AsyncOpenAI(
             api_key=key.reveal() if key else "no-key",
             base_url=base_url,
             organization=config.get("organization"),
@@ -70,6 +71,7 @@ class GptA(NativeOpenAI, ChatHandler):
             timeout=config["timeout"],
             max_retries=0,
             default_headers=config.get("headers"),
+            http_client=aiohttp_client(openai, config["timeout"]),
         )
         self.context.on_close(self._client.close)
         self._retries = Retries(times=config["retries"])

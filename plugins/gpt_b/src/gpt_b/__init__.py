@@ -27,6 +27,7 @@ from handler_host.plugin import (
     ContentRefused,
     Retries,
     UpstreamError,
+    aiohttp_client,
     error_from_response,
     operation,
     read_documents,
@@ -62,9 +63,9 @@ class GptB(NativeAnthropic, ChatHandler):
             )
         # Not at the top: tools import this module to inspect it, without the cost of the SDK. All modules of the SDK
         # import all of its routes and types (anthropic 2.12), so none of them is cheaper.
-        from anthropic import AsyncAnthropic
+        import anthropic
 
-        self._client = AsyncAnthropic(
+        self._client = anthropic.AsyncAnthropic(
             # Without a key the SDK looks for other credentials in the environment and in files.
             api_key=key.reveal() if key else "no-key",
             base_url=base_url,
@@ -72,6 +73,7 @@ class GptB(NativeAnthropic, ChatHandler):
             max_retries=0,
             default_headers=config.get("headers"),
             open_telemetry=False,
+            http_client=aiohttp_client(anthropic, config["timeout"]),
         )
         self.context.on_close(self._client.close)
         self._retries = Retries(times=config["retries"])

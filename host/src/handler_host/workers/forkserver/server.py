@@ -32,7 +32,7 @@ from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
-OPTIONAL = ("pydantic",)
+OPTIONAL = ("pydantic", "aiohttp")
 """The default of the setting ``preload``: not every host has it installed."""
 
 
