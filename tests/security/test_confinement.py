@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import ctypes
 import os
+import struct
 import sys
 from pathlib import Path
 
 import pytest
 
+from handler_host.workers.runtime.seccomp import ARCHITECTURES, EQUAL, REFUSED, RETURN, build_filter
 from tests.integration.http.serving import Host, running
 from tests.support import ended, install_plugin, install_puppet, until
 
@@ -41,6 +43,40 @@ class Hostile:
             "descriptor": outcome(lambda: take(pid)),
             "signal": outcome(lambda: os.kill(pid, 0)),
         } for pid in request["pids"]}
+
+    @operation
+    async def touch(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Try to read and write files."""
+        def write(path):
+            with open(path, "a") as file:
+                file.write("x")
+        return {path: {
+            "read": outcome(lambda: os.listdir(path) if os.path.isdir(path) else open(path).read()),
+            "write": outcome(lambda: write(path + "/new" if os.path.isdir(path) else path)),
+            "link": outcome(lambda: os.link(path, "/tmp/security-link") if os.path.isfile(path) else write("/")),
+        } for path in request["paths"]}
+
+    @operation
+    async def call(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Try system calls on another process."""
+        libc = ctypes.CDLL(None, use_errno=True)
+        pid, buffer = request["pid"], ctypes.create_string_buffer(64)
+        def call(number, *arguments):
+            if libc.syscall(number, *arguments) < 0:
+                raise OSError(ctypes.get_errno(), "refused")
+        limits = (ctypes.c_uint64 * 2)(1 << 20, 1 << 20)
+        return {
+            "ptrace": outcome(lambda: call(101, 16, pid, 0, 0)),
+            "process_vm_readv": outcome(lambda: call(310, pid, buffer, 1, buffer, 1, 0)),
+            "prlimit": outcome(lambda: call(302, pid, 7, ctypes.byref(limits), None)),
+            "bpf": outcome(lambda: call(321, 0, 0, 0)),
+            "x32": outcome(lambda: call(0x40000000 + 521, 16, pid, 0, 0)),
+            "own limits": outcome(lambda: call(302, 0, 7, None, limits)),
+            "own limits by number": outcome(lambda: call(302, os.getpid(), 7, None, limits)),
+            "child": outcome(lambda: subprocess.run([sys.executable, "-c", "print(1)"], capture_output=True).stdout),
+            "oom": outcome(lambda: open(f"/proc/{pid}/oom_score_adj", "w").write("1000")),
+            "own oom": outcome(lambda: open("/proc/self/oom_score_adj", "w").write("0")),
+        }
 
     @operation
     async def daemons(self, request: dict[str, Any]) -> list[int]:
@@ -130,3 +166,78 @@ async def test_a_worker_that_leaves_its_process_group_is_killed(root: Path) -> N
         await until(lambda: ended(own))
         assert (await dispatch)[0] >= 500
         assert not ended(other)
+
+
+@pytest.mark.skipif(landlock_abi() < 3, reason="this kernel cannot restrict files")
+async def test_a_worker_reads_and_writes_its_own_files_only(root: Path) -> None:
+    """Not the packages of other plugins, the data of other handlers, the configuration, or keys of the user."""
+    files = root.parent / f"{root.name}-files"  # the directory of plugins is readable
+    for name in ("temporary", "data/puppet", "data/hostile", "keys", "prompts", "exports", "given"):
+        (files / name).mkdir(parents=True)
+    secret = files / "keys/consumers.toml"
+    secret.write_text("digests")
+    (files / "given/input.txt").write_text("mine")
+    config = {
+        "settings": {"path": str(files / "given/input.txt")},
+        "read_paths": (files / "prompts",),
+        "write_paths": (files / "exports",),
+    }
+    environ = {"TMPDIR": str(files / "temporary"), "PATH": os.environ["PATH"]}
+    options: dict[str, object] = {"handlers": {"hostile": config}, "data_dir": files / "data"}
+    async with running(root, environ=environ, **options) as host:
+        paths = {name: str(files / name) for name in ("temporary", "data/puppet", "data/hostile", "prompts", "exports")}
+        paths |= {"secret": str(secret), "own setting": str(files / "given/input.txt"), "plugin": str(root / "puppet")}
+        paths |= {"python": os.__file__, "host": str(Path(ctypes.__file__)), "passwords": "/etc/shadow"}
+        body = {"paths": list(paths.values())}
+        status, outcomes = await host.json("POST", "/v1/handlers/hostile/touch", json=body)
+        assert status == 200, outcomes
+        found = {name: outcomes[path] for name, path in paths.items()}
+        for name in ("data/puppet", "secret", "passwords"):
+            assert found[name]["read"] == "PermissionError", name
+        for name in ("temporary", "data/hostile", "prompts", "exports", "own setting", "plugin", "python"):
+            assert found[name]["read"] != "PermissionError", name
+        for name in ("data/puppet", "secret", "passwords", "prompts", "plugin", "python", "host"):
+            assert found[name]["write"] == "PermissionError", name
+        for name in ("temporary", "data/hostile", "exports", "own setting"):
+            assert found[name]["write"] == "None", name
+        assert found["secret"]["link"] in ("PermissionError", "OSError")
+        assert secret.read_text() == "digests"
+
+
+@pytest.mark.skipif(os.uname().machine != "x86_64", reason="the plugin has the numbers of x86_64")
+async def test_system_calls_on_other_processes_are_refused(root: Path) -> None:
+    """Where Landlock has no rule for them: limits, and parts of the kernel that no plugin needs."""
+    async with running(root) as host:
+        other = await worker_of(host, "puppet")
+        status, outcomes = await host.json("POST", "/v1/handlers/hostile/call", json={"pid": other})
+        assert status == 200
+        refused = {name for name, outcome in outcomes.items() if outcome == "PermissionError"}
+        expected = {"ptrace", "process_vm_readv", "prlimit", "bpf", "x32", "oom", "own oom"}
+        assert refused == (expected if landlock_abi() >= 1 else expected - {"oom", "own oom"}), outcomes
+        assert outcomes["child"] == repr(b"1\n")
+        assert "system calls" in (host.supervisor.status("hostile").confinement or ())
+
+
+def test_the_filter_jumps_to_its_ends() -> None:
+    """Each jump of the program ends at an instruction, and all numbers are refused."""
+    code = build_filter(*ARCHITECTURES["aarch64"][:2], 42)
+    program = [struct.unpack("HBBI", code[place : place + 8]) for place in range(0, len(code), 8)]
+    refuse = len(program) - 1
+    for place, (operation, if_true, if_false, value) in enumerate(program):
+        if operation == EQUAL and value in {call[1] for call in REFUSED.values()} and place < refuse - 5:
+            assert place + 1 + if_true == refuse
+        assert place + 1 + max(if_true, if_false) <= refuse or operation == RETURN
+
+
+async def test_a_refused_file_is_explained(root: Path) -> None:
+    """An activation that cannot read a file names the settings that add it."""
+    files = root.parent / f"{root.name}-files"  # the directory of plugins is readable
+    (files / "temporary").mkdir(parents=True)
+    (files / "words.txt").write_text("words")
+    source = f"open({str(files / 'words.txt')!r}).close()\n" + HOSTILE
+    install_plugin(root, "reader", source, attribute="Hostile")
+    environ = {"TMPDIR": str(files / "temporary"), "PATH": os.environ["PATH"]}
+    async with running(root, environ=environ) as host:
+        status, body = await host.admin("POST", "/handlers/reader/load")
+        assert status == 502
+        assert "see read_paths and write_paths" in body["error"]["message"]

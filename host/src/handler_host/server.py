@@ -91,6 +91,12 @@ def _check_address(config: Config) -> None:
         raise ConfigError("\n".join(flaws))
 
 
+def _protect_memory() -> None:
+    from handler_host.workers.host_memory import protect_memory  # imports ctypes, which an idle host does not need
+
+    protect_memory()
+
+
 def _clear_environ(config: Config) -> None:
     """Remove from this process what workers do not get either, unless plugins run in it and may read it."""
     isolations = [config.defaults.isolation, *(keys.get("isolation") for keys in config.handlers.values())]
@@ -107,6 +113,8 @@ async def _serve(
 ) -> int:
     async with serving(config, environ, session_key) as (supervisor, url):
         _clear_environ(config)
+        if config.workers.confine != "off" and sys.platform == "linux":
+            supervisor.prepare_before_launch(_protect_memory)
         signals = SignalHandler(supervisor, reload_config)
         tasks: list[asyncio.Task[object]] = [asyncio.create_task(signals.run(), name="signals")]
         if os.getpid() == 1:

@@ -94,6 +94,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """None: all imports are eager."""
     confine: Literal["auto", "off", "strict"] = "auto"
     """Whether the worker confines itself; ``strict``: it does not start where the kernel cannot."""
+    read_paths: tuple[str, ...] = ()
+    """Files and directories that a confined worker may read, besides those of Python and of its plugin."""
+    write_paths: tuple[str, ...] = ()
+    """Files and directories that a confined worker may read and write, besides its data and temporary files."""
 
     def __repr__(self) -> str:
         return f"WorkerSpec(handler={self.handler!r}, entry_point={self.entry_point!r}, secrets=<{len(self.secrets)}>)"
@@ -179,6 +183,8 @@ class Ready(_Frame, frozen=True, tag=16):
     activate_seconds: float
     uncompiled: tuple[str, ...] = ()
     """Packages that could be lean, but are not compiled."""
+    confinement: tuple[str, ...] = ()
+    """The measures of confinement that are in force."""
 
 
 class Failed(_Frame, frozen=True, tag=17):

@@ -60,6 +60,31 @@ def _describe_secrets(entry: CatalogEntry) -> str:
     return f"; receives {', '.join(names)}, {source}"
 
 
+def check_confinement(config: Config) -> Iterator[Finding]:
+    """Yield by which measures the kernel confines workers, or why it does not."""
+    if config.workers.confine == "off":
+        text = "is off: plugins reach the files and processes of this user; remove workers.confine to change that"
+        yield Finding(Level.NOTE, "confinement", text)
+        return
+    missing = Level.PROBLEM if config.workers.confine == "strict" else Level.WARNING
+    if sys.platform != "linux":
+        yield Finding(missing, "confinement", f"{sys.platform} cannot confine workers; Linux can")
+        return
+    from handler_host.workers.runtime.kernel import ConfinementError
+    from handler_host.workers.runtime.landlock import ABI_WITH_SCOPES, find_abi
+
+    try:
+        abi = find_abi()
+    except ConfinementError as error:
+        yield Finding(missing, "confinement", f"this kernel cannot confine workers to their files: {error}")
+        return
+    if abi < ABI_WITH_SCOPES:
+        text = f"Landlock {abi} confines workers to their files, but not their signals; Linux 6.12 does"
+        yield Finding(missing, "confinement", text)
+    else:
+        yield Finding(Level.OK, "confinement", f"Landlock {abi} confines workers to their files and processes")
+
+
 def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:
     """Yield settings of handlers that are not installed, settings that do not fit the manifest, missing modules.
 

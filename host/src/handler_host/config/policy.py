@@ -98,6 +98,21 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
 
     ``force``: in any version; ``off``: never ([how](../explanation/lean.md)).
     """
+    read_paths: tuple[Path, ...] = ()
+    """Files and directories that its confined worker may read.
+
+    Besides the system, Python, packages, caches (``~/.cache``), and paths in the handler's own settings. See
+    ``workers.confine``.
+
+    Example: ``["/srv/prompts"]``
+    """
+    write_paths: tuple[Path, ...] = ()
+    """Files and directories that its confined worker may read and write.
+
+    Besides its data directory, temporary files, and paths in the handler's own settings.
+
+    Example: ``["/srv/exports"]``
+    """
     verify: bool = False
     """``true``: the check of a new deploy (``[verify]``) activates it and calls its health hook."""
     memory_estimate: Annotated[int | None, Number("size", none="auto")] = None

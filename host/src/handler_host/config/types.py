@@ -199,10 +199,11 @@ class WorkersConfig(Section, frozen=True, kw_only=True):
     output_lines_per_second: Count = 200
     """Lines per second of a worker's output to log; lines beyond are counted."""
     confine: Literal["auto", "off", "strict"] = "auto"
-    """Whether the kernel keeps workers from other processes: memory, environment, signals.
+    """Whether the kernel confines workers to their own files and processes.
 
     `auto`: as far as it can; `strict`: handlers do not start where it cannot (Linux before 6.12); `off`: for plugins
-    that must signal other processes ([what it covers](../explanation/security.md)).
+    that must signal other processes ([what it covers](../explanation/security.md)). `read_paths` and `write_paths` of
+    a handler add files.
     """
     compile_lean: bool = True
     """Whether to compile packages for lean imports after a handler's first activation.
@@ -347,7 +348,8 @@ class Config(Section, frozen=True, kw_only=True):
     data_dir: Path | None = None
     """Directory of the handlers' own data, one subdirectory each.
 
-    Made when a handler first asks for it. Each host needs a directory of its own.
+    Made at the first activation of a confined handler, else when a handler first asks for it. Each host needs a
+    directory of its own.
 
     Default: ``$XDG_DATA_HOME/handler-host``, else ``~/.local/share/handler-host``
 

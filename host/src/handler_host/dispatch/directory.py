@@ -20,7 +20,7 @@ def _for_consumer(status: HandlerStatus) -> HandlerStatus:
     """Return a status without what only operators need: process, memory, and why the handler cannot run."""
     reason = "the operator of this host sees why" if status.state in CANNOT_RUN else status.reason
     return msgspec.structs.replace(
-        status, reason=reason, pid=None, pss=None, learned_pss=None, python=None, last_exit=None
+        status, reason=reason, pid=None, confinement=None, pss=None, learned_pss=None, python=None, last_exit=None
     )
 
 

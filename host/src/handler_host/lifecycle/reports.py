@@ -53,6 +53,8 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     pin: bool
     generation: int = 0
     pid: int | None = None
+    confinement: list[str] | None = None
+    """The measures by which the kernel confines its worker; None without a ready worker."""
     pss: int | None = None
     learned_pss: int | None = None
     in_flight: int = 0

@@ -58,6 +58,7 @@ def handler_status(
         pin=controller.policy.pin,
         generation=state.generation,
         pid=worker.pid if worker is not None else None,
+        confinement=_confinement(controller),
         pss=worker_pss(controller),
         learned_pss=learned,
         in_flight=state.in_flight,
@@ -71,6 +72,11 @@ def handler_status(
         p99_seconds=recent.quantile(0.99),
         last_exit=controller.last_exit,
     )
+
+
+def _confinement(controller: HandlerController) -> list[str] | None:
+    worker = controller.worker
+    return list(worker.ready.confinement) if worker is not None and worker.ready is not None else None
 
 
 def worker_pss(controller: HandlerController) -> int | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from handler_host.config import Config
 from handler_host.lifecycle import receipts
@@ -102,6 +102,10 @@ class Supervisor:
             self._tasks.spawn(self._memory.sample(), "memory sampler"),
             self._tasks.spawn(self.pending_work.run(), "pending work"),
         ]
+
+    def prepare_before_launch(self, prepare: Callable[[], None]) -> None:
+        """Call ``prepare`` once, before the first worker is launched."""
+        self._launch_specs.before_first_launch = prepare
 
     async def ready(self) -> None:
         """Record that the host answers requests."""

@@ -7,7 +7,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -109,6 +109,8 @@ class LaunchSpecBuilder:
     def __init__(self, config: Config, environ: Mapping[str, str]) -> None:
         self.make_call_runner: MakeCallRunner | None = None
         """Makes the runner of the dispatches of a worker; None: handlers cannot dispatch to other handlers."""
+        self.before_first_launch: Callable[[], None] | None = None
+        """Prepares the process of the host before code of a plugin can run."""
         self._config = config
         self._environ = environ
         self._environment = worker_environment(environ)
@@ -160,6 +162,9 @@ class LaunchSpecBuilder:
 
         Raises :class:`handler_host.plugin.errors.ConfigError` for settings that do not fit the manifest.
         """
+        if self.before_first_launch is not None:
+            prepare, self.before_first_launch = self.before_first_launch, None
+            prepare()
         policy = policy_of(self._config, entry)
         secrets = read_secrets(entry, self._environ)
         register_secrets(secrets.values())
@@ -184,6 +189,8 @@ class LaunchSpecBuilder:
                 max_frame=workers.max_frame,
                 lean=lean,
                 confine=workers.confine,
+                read_paths=tuple(map(str, policy.read_paths)),
+                write_paths=tuple(map(str, policy.write_paths)),
             ),
             policy=policy,
             launcher=self._launcher(policy, entry),

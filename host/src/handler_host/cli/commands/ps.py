@@ -88,6 +88,12 @@ def _details(client: Client, name: str, *, with_failures: bool) -> dict[str, Any
     return status | {"last_failures": failures["failures"]}
 
 
+def _describe_confinement(measures: list[str] | None) -> str:
+    if measures is None:
+        return ""
+    return ", ".join(measures) if measures else "no"
+
+
 def _echo_details(handler: dict[str, Any]) -> None:
     last, operations = handler["last_exit"], handler["operations"]
     fields = {
@@ -105,6 +111,7 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "pinned": "yes" if handler["pin"] else "",
         "generation": str(handler["generation"] or "-"),
         "pid": str(handler["pid"] or "-"),
+        "confined": _describe_confinement(handler.get("confinement")),
         "PSS": show_size(handler["pss"]),
         "learned": show_size(handler["learned_pss"]),
         "in flight": str(handler["in_flight"]),

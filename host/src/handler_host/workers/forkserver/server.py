@@ -30,6 +30,7 @@ from handler_host.workers.forkserver.messages import (
 )
 from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
+from handler_host.workers.runtime.file_rules import shared_paths
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
 OPTIONAL = ("pydantic", "aiohttp")
@@ -234,6 +235,7 @@ def main(arguments: list[str]) -> None:
     # It freezes the imported objects: the garbage collector would write to their pages, and so unshare them.
     with reduced_gc():
         preload(modules)
+        shared_paths()
     server.serve()
 
 

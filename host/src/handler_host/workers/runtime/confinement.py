@@ -1,109 +1,110 @@
-"""Confinement of a worker by the kernel: what its plugin cannot do to the host and to other workers.
+"""Confinement of a worker by the kernel: what its plugin cannot do to the host, to other workers and to their files.
 
-Four measures, each a few system calls of the worker itself before it loads its plugin, inherited by its descendants:
+A few system calls of the worker itself before it loads its plugin, inherited by its descendants:
 
 * ``no_new_privs``: programs with set-user-ID bits get no privileges;
 * as root: the capabilities to read and change other processes and the system are dropped for good;
-* a Landlock domain: the kernel refuses ``ptrace``, ``/proc/PID/mem``, ``/proc/PID/environ`` and ``pidfd_getfd`` for
-  every process outside of the worker, and since Linux 6.12 signals and abstract Unix sockets to them;
+* a Landlock domain (``landlock.py``) with the files that the worker needs (``file_rules.py``);
+* a seccomp filter (``seccomp.py``);
 * a child subreaper: daemons of the plugin stay its descendants, and end with it.
 
-Files are not restricted. ``docs/explanation/security.md`` has the threat model.
+``docs/explanation/security.md`` has the threat model.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from typing import NamedTuple
+
+from handler_host.channel import frames
+from handler_host.workers.runtime import kernel
+from handler_host.workers.runtime.file_rules import readable_paths, writable_paths
+from handler_host.workers.runtime.kernel import ConfinementError
+from handler_host.workers.runtime.landlock import ABI_WITH_SCOPES, restrict
+from handler_host.workers.runtime.seccomp import filter_system_calls
 
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
 DROPPED_CAPABILITIES = {
+    "LINUX_IMMUTABLE": 9,
+    "NET_ADMIN": 12,
     "SYS_MODULE": 16,
     "SYS_RAWIO": 17,
+    "SYS_CHROOT": 18,
     "SYS_PTRACE": 19,
+    "SYS_PACCT": 20,
     "SYS_ADMIN": 21,
     "SYS_BOOT": 22,
+    "SYS_NICE": 23,
+    "SYS_RESOURCE": 24,
+    "SYS_TIME": 25,
+    "MKNOD": 27,
+    "AUDIT_CONTROL": 30,
+    "MAC_OVERRIDE": 32,
+    "MAC_ADMIN": 33,
+    "SYSLOG": 34,
     "PERFMON": 38,
     "BPF": 39,
+    "CHECKPOINT_RESTORE": 40,
 }
 """Capabilities with their numbers: with PERFMON or SYS_ADMIN the environment of any process is readable."""
-CAPABILITY_VERSION = 0x20080522
-SYS_LANDLOCK_CREATE_RULESET = 444
-SYS_LANDLOCK_RESTRICT_SELF = 446
-CREATE_RULESET_VERSION = 1
-ACCESS_FS_MAKE_BLOCK = 1 << 11
-"""A domain must handle one access at least: block devices, which no plugin makes."""
-SCOPE_ABSTRACT_UNIX_SOCKET = 1 << 0
-SCOPE_SIGNAL = 1 << 1
-ABI_WITH_SCOPES = 6
-"""Version of Landlock that restricts signals and abstract sockets (Linux 6.12)."""
-
-
-class ConfinementError(Exception):
-    """The kernel refuses a measure; the message names it."""
 
 
 def adopt_descendants() -> None:
     """Become the parent of orphaned descendants, so that they can be found when this process ends (Linux)."""
     if sys.platform == "linux":
-        _prctl(PR_SET_CHILD_SUBREAPER)
+        kernel.prctl(PR_SET_CHILD_SUBREAPER)
 
 
-def confine() -> None:
-    """Confine this process, which must have one thread; raises ``ConfinementError`` where the kernel cannot.
+class Confinement(NamedTuple):
+    """The measures that are in force, and the reasons why others are not."""
 
-    Measures that the kernel has are in force even then.
-    """
+    measures: tuple[str, ...]
+    missing: tuple[str, ...]
+
+
+def confine(spec: frames.WorkerSpec) -> Confinement:
+    """Confine this process, which must have one thread, as far as the kernel can."""
     if sys.platform != "linux":
-        raise ConfinementError(f"{sys.platform} has no Landlock")
-    if _prctl(PR_SET_NO_NEW_PRIVS) != 0:
+        return Confinement((), (f"{sys.platform} has no Landlock",))
+    measures: list[str] = []
+    missing: list[str] = []
+    for step in (_refuse_privileges, _drop_capabilities, _restrict_files, _filter_system_calls):
+        try:
+            measures += step(spec)
+        except ConfinementError as error:
+            missing.append(str(error))
+    if "files" in measures and "signals" not in measures:
+        missing.append("this kernel cannot restrict signals (Linux 6.12 can)")
+    return Confinement(tuple(measures), tuple(missing))
+
+
+def _refuse_privileges(_: frames.WorkerSpec) -> list[str]:
+    if kernel.prctl(PR_SET_NO_NEW_PRIVS) != 0:
         raise ConfinementError("the kernel refuses no_new_privs")
-    import ctypes  # the worker has loaded it for its death signal
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if os.geteuid() == 0:
-        _drop_capabilities()
-    abi = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, None, 0, CREATE_RULESET_VERSION)
-    if abi < 1:
-        raise ConfinementError(f"Landlock: {os.strerror(ctypes.get_errno())}")
-    scopes = SCOPE_ABSTRACT_UNIX_SOCKET | SCOPE_SIGNAL if abi >= ABI_WITH_SCOPES else 0
-    # struct landlock_ruleset_attr: file system, network and scopes; older kernels know a shorter one.
-    attributes = (ctypes.c_uint64 * 3)(ACCESS_FS_MAKE_BLOCK, 0, scopes)
-    size = ctypes.sizeof(attributes) if abi >= ABI_WITH_SCOPES else ctypes.sizeof(ctypes.c_uint64)
-    ruleset = libc.syscall(SYS_LANDLOCK_CREATE_RULESET, ctypes.byref(attributes), size, 0)
-    if ruleset < 0:
-        raise ConfinementError(f"Landlock: {os.strerror(ctypes.get_errno())}")
-    try:
-        if libc.syscall(SYS_LANDLOCK_RESTRICT_SELF, ruleset, 0) != 0:
-            raise ConfinementError(f"Landlock: {os.strerror(ctypes.get_errno())}")
-    finally:
-        os.close(ruleset)
-    if abi < ABI_WITH_SCOPES:
-        raise ConfinementError("this kernel cannot restrict signals (Linux 6.12 can)")
+    return ["no_new_privs"]
 
 
-def _drop_capabilities() -> None:
+def _restrict_files(spec: frames.WorkerSpec) -> list[str]:
+    """Enter a Landlock domain."""
+    abi = restrict(readable_paths(spec), writable_paths(spec))
+    return ["files", "processes", *(["signals"] if abi >= ABI_WITH_SCOPES else [])]
+
+
+def _filter_system_calls(_: frames.WorkerSpec) -> list[str]:
+    filter_system_calls()
+    return ["system calls"]
+
+
+def _drop_capabilities(_: frames.WorkerSpec) -> list[str]:
     """Drop capabilities from all sets, the bounding set included, so that no program of this process gets them."""
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    header = (ctypes.c_uint32 * 2)(CAPABILITY_VERSION, 0)
-    sets = (ctypes.c_uint32 * 6)()  # effective, permitted and inheritable: first their low halves, then their high ones
-    if libc.capget(header, sets) != 0:
-        raise ConfinementError("the kernel does not show capabilities")
-    for number in DROPPED_CAPABILITIES.values():
-        libc.prctl(PR_CAPBSET_DROP, number, 0, 0, 0)  # fails without CAP_SETPCAP, and then there is little to drop
-        half, bit = divmod(number, 32)
-        for kind in range(3):
-            sets[3 * half + kind] &= ~(1 << bit) & 0xFFFFFFFF
-    if libc.capset(header, sets) != 0:
+    if os.geteuid() != 0:
+        return []
+    numbers = tuple(DROPPED_CAPABILITIES.values())
+    for number in numbers:
+        kernel.prctl(PR_CAPBSET_DROP, number)  # fails without CAP_SETPCAP, and then there is little to drop
+    if not kernel.drop_capabilities(numbers):
         raise ConfinementError("the kernel refuses to drop capabilities")
-
-
-def _prctl(option: int) -> int:
-    import ctypes  # the worker has loaded it for its death signal
-
-    result: int = ctypes.CDLL(None, use_errno=True).prctl(option, 1, 0, 0, 0)
-    return result
+    return ["capabilities"]

@@ -22,7 +22,8 @@ from typing import NoReturn
 from handler_host.channel import frames
 from handler_host.plugin.context import Context, Secret
 from handler_host.workers.host_signals import ignore_host_signals
-from handler_host.workers.runtime.confinement import ConfinementError, adopt_descendants, confine
+from handler_host.workers.runtime.confinement import adopt_descendants, confine
+from handler_host.workers.runtime.file_rules import packages_without_bytecode
 from handler_host.workers.runtime.host_connection import HostConnection
 from handler_host.workers.runtime.loading import Handler, LoadError, load, load_error
 from handler_host.workers.runtime.process_setup import (
@@ -38,6 +39,10 @@ from handler_host.workers.runtime.process_setup import (
 
 ORPHAN_GRACE = 1.0
 """Seconds that an inline worker has to deactivate after the host has closed its channel."""
+
+MANY_PACKAGES = 10
+"""Packages without bytecode, as installers like uv leave them; fewer are plugins in development."""
+FILES_HINT = "; a confined worker reads and writes few files: see read_paths and write_paths"
 
 
 def main(fd: int, parent: int | None = None) -> NoReturn:
@@ -84,13 +89,17 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         if start.spec.lean is not None and not inline:
             uncompiled = _make_imports_lazy(start.spec.lean, host)
         context = _make_context(start, host)
+        confinement: tuple[str, ...] = ()
         try:
-            if not inline:
-                _confine(start.spec)
+            confinement = _confine(start.spec) if not inline else ()
             with nullcontext() if inline else reduced_gc():
-                await _activate(start.spec, context, host, uncompiled)
+                await _activate(start.spec, context, host, uncompiled, confinement)
         except LoadError as error:
-            host.send(frames.Failed(error.reason, error.trace, error.out_of_memory))
+            is_refused = "files" in confinement and isinstance(error.__cause__, PermissionError)
+            hint = (
+                "; a confined worker reads and writes few files: see read_paths and write_paths" if is_refused else ""
+            )
+            host.send(frames.Failed(error.reason + hint, error.trace, error.out_of_memory))
             await host.drain()
             return 1
         grace = await _wait_for_stop(host, inline)
@@ -118,17 +127,21 @@ def _prepare_process(spec: frames.WorkerSpec, host: HostConnection, fd: int) -> 
     prepare_forked_children(fd, host.note_fork)
 
 
-def _confine(spec: frames.WorkerSpec) -> None:
-    """Confine this process before it runs code of the plugin; raises :class:`LoadError` where it must and cannot."""
+def _confine(spec: frames.WorkerSpec) -> tuple[str, ...]:
+    """Confine this process before it runs code of the plugin, and return the measures that are in force.
+
+    Raises :class:`LoadError` where all of them must be, and cannot.
+    """
     adopt_descendants()
     if spec.confine == "off":
-        return
-    try:
-        confine()
-    except ConfinementError as error:
+        return ()
+    confinement = confine(spec)
+    if confinement.missing:
+        reasons = "; ".join(confinement.missing)
         if spec.confine == "strict":
-            raise LoadError(f'this worker cannot be confined: {error}; set workers.confine = "auto"') from None
-        logging.getLogger(spec.handler).debug("not confined: %s", error)
+            raise LoadError(f'this worker cannot be confined: {reasons}; set workers.confine = "auto"')
+        logging.getLogger(spec.handler).debug("not confined: %s", reasons)
+    return confinement.measures
 
 
 def _make_imports_lazy(lean: frames.LeanImports, host: HostConnection) -> tuple[str, ...]:
@@ -152,12 +165,23 @@ def _make_context(start: frames.Start, host: HostConnection) -> Context:
 
 
 async def _activate(
-    spec: frames.WorkerSpec, context: Context, host: HostConnection, uncompiled: tuple[str, ...]
+    spec: frames.WorkerSpec,
+    context: Context,
+    host: HostConnection,
+    uncompiled: tuple[str, ...],
+    confinement: tuple[str, ...],
 ) -> None:
     """Load the handler, run its activate hook, and report that it is ready; raises :class:`LoadError`."""
     started_at = time.monotonic()
     handler = load(spec)
     imported_at = time.monotonic()
+    if "files" in confinement and len(names := packages_without_bytecode()) >= MANY_PACKAGES:
+        context.log.warning(
+            "%d packages have no bytecode (%s, ...), so each activation is slow; run `python -m compileall -q %s`",
+            len(names),
+            ", ".join(names[:3]),
+            sys.prefix,
+        )
     await _run_activate_hook(handler, context)
     host.serve(handler, lambda: handler.run_hook("health", context))
     context.on_close(lambda: handler.run_hook("deactivate", context))
@@ -168,6 +192,7 @@ async def _activate(
             import_seconds=imported_at - started_at,
             activate_seconds=time.monotonic() - imported_at,
             uncompiled=uncompiled,
+            confinement=confinement,
         )
     )
 
