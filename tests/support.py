@@ -206,6 +206,7 @@ async def supervisor_harness(
     installed: bool = False,
     log: LogConfig | None = None,
     verify: VerifyConfig | None = None,
+    launchers: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> AsyncIterator[SupervisorHarness]:
     """Run a supervisor over the plugins in ``root``, and over those installed if ``installed`` is set.
 
@@ -222,6 +223,7 @@ async def supervisor_harness(
         log=log or LogConfig(),
         verify=verify or VerifyConfig(),
         handlers={"puppet": {"control": control}, **{name: dict(keys) for name, keys in (handlers or {}).items()}},
+        launchers={name: dict(keys) for name, keys in (launchers or {}).items()},
     )
     before = set(children_of(os.getpid()))
     supervisor = Supervisor(config, environ=os.environ if environ is None else environ)

@@ -72,7 +72,7 @@ def test_is_a_schema() -> None:
 class TestKeys:
     def test_are_those_of_the_types(self) -> None:
         properties = SCHEMA["properties"]
-        assert properties.keys() == {"data_dir", "models", "handlers", *SECTIONS}
+        assert properties.keys() == {"data_dir", "models", "handlers", "launchers", *SECTIONS}
         for name, owner in SECTIONS.items():
             assert properties[name]["properties"].keys() == set(owner.__struct_fields__)
             assert properties[name]["additionalProperties"] is False

@@ -8,7 +8,6 @@ by the call's window, so it stops its own stream and no other.
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import Callable
 from typing import Any, ClassVar, Protocol, cast
 
@@ -20,6 +19,7 @@ from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
 from handler_host.channel.error_frames import host_error
 from handler_host.channel.log_limiter import LogLimiter
 from handler_host.channel.pongs import Pongs
+from handler_host.channel.transports import Connection, attach
 from handler_host.plugin.errors import (
     ActivationFailed,
     ActivationTimeout,
@@ -107,7 +107,7 @@ class Channel(asyncio.Protocol):
     @classmethod
     async def open(
         cls,
-        sock: socket.socket,
+        connection: Connection,
         *,
         handler: str,
         generation: int,
@@ -116,11 +116,9 @@ class Channel(asyncio.Protocol):
         on_out_of_memory: Callable[[], None] | None = None,
         make_call_runner: Callable[[Channel], HandlerCallRunner] | None = None,
     ) -> Channel:
-        """Open a channel over ``sock``, which it then owns."""
-        loop = asyncio.get_running_loop()
-        _, channel = await loop.create_unix_connection(
-            lambda: cls(handler, generation, limits, on_log, on_out_of_memory, make_call_runner), sock=sock
-        )
+        """Open a channel over ``connection``, which it then owns."""
+        channel = cls(handler, generation, limits, on_log, on_out_of_memory, make_call_runner)
+        await attach(connection, channel)
         return channel
 
     @property

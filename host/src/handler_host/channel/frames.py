@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
@@ -45,6 +45,9 @@ DEFAULT_MAX_FRAME = 1024 * 1024
 """Longest frame that a worker may send, in bytes. One chunk of a stream must fit."""
 
 Frame = TypeVar("Frame")
+
+Bytes = Annotated[int, msgspec.Meta(ge=0, le=2**50)]
+"""A number of bytes that a machine can have: a worker's own figures are checked."""
 
 
 class ProtocolError(Exception):
@@ -98,6 +101,10 @@ class WorkerSpec(msgspec.Struct, frozen=True, kw_only=True):
     """Files and directories that a confined worker may read, besides those of Python and of its plugin."""
     write_paths: tuple[str, ...] = ()
     """Files and directories that a confined worker may read and write, besides its data and temporary files."""
+    hang_after: float | None = None
+    """Seconds without a frame of the host, from the first heartbeat on, after which the worker ends itself."""
+    is_remote: bool = False
+    """Whether the worker runs on another machine: it keeps that machine's environment, and reports its own memory."""
 
     def __repr__(self) -> str:
         return f"WorkerSpec(handler={self.handler!r}, entry_point={self.entry_point!r}, secrets=<{len(self.secrets)}>)"
@@ -226,6 +233,15 @@ class Error(_Frame, frozen=True, tag=20):
     """The provider's response, for clients of a native operation."""
 
 
+class WorkerMemory(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """The memory of a worker on another machine, in bytes."""
+
+    pss: Bytes
+    uss: Bytes
+    rss: Bytes
+    peak: Bytes
+
+
 class Pong(_Frame, frozen=True, tag=21):
     """Worker to host: response to a heartbeat, with the number of calls that the worker runs."""
 
@@ -235,6 +251,8 @@ class Pong(_Frame, frozen=True, tag=21):
     """Seconds of processor time that the worker's process has used, in all its threads."""
     at_s: float = 0.0
     """The worker's monotonic clock at that moment: the difference of two pongs gives its share of a processor."""
+    memory: WorkerMemory | None = None
+    """Only from a worker on another machine."""
 
 
 class Log(_Frame, frozen=True, tag=22):

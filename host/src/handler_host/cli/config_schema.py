@@ -18,6 +18,7 @@ from handler_host._internal.attribute_docs import attribute_docs
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.settings import Setting
 from handler_host.config import Config, HandlerPolicy, InstanceConfig, Number
+from handler_host.config.launchers import LauncherConfig
 from handler_host.config.reference import OTHERS, Key, keys, section_text
 from handler_host.config.values import SECTIONS, keys_of
 
@@ -40,6 +41,14 @@ def config_schema(entries: Mapping[str, CatalogEntry]) -> Schema:
         "properties": {name: _handler(entry) for name, entry in entries.items()},
         "additionalProperties": _handler(None),
     }
+    launchers = {
+        "type": "object",
+        "description": "A section for each launcher of workers on other machines, [launchers.NAME].",
+        "additionalProperties": {
+            "type": "object",
+            "properties": {name: _type(annotation) for name, annotation in keys_of(LauncherConfig).items()},
+        },
+    }
     models = {
         "type": "object",
         "description": "Names, or patterns with * and ?, that clients may request: HANDLER or HANDLER/MODEL.",
@@ -58,6 +67,7 @@ def config_schema(entries: Mapping[str, CatalogEntry]) -> Schema:
                 },
                 "models": models,
                 "handlers": handlers,
+                "launchers": launchers,
             }
         ),
         "$defs": {
@@ -123,6 +133,7 @@ def _number(number: Number) -> Schema:
         limits["maximum"] = number.most
     notations: dict[str, list[Schema]] = {
         "count": [{"type": "integer", **limits}],
+        "amount": [{"type": "number", **limits}],
         "size": [{"type": "integer", **limits}, _text(_SIZE)],
         "duration": [{"type": "number", **limits}, _text(_DURATION)],
         "share": [_text(_PERCENTAGE), {"type": "integer", **limits}, _text(_SIZE)],

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
+from handler_host.config.launchers import LauncherConfig
 from handler_host.config.loader import LoadedConfig
 from handler_host.config.toml_text import toml_key, toml_value
 from handler_host.config.values import SECTIONS, keys_of
@@ -27,7 +28,13 @@ def to_json(loaded: LoadedConfig) -> dict[str, Any]:
         for name, section in SECTIONS.items()
     }
     handlers = {name: _mask_handler(keys) for name, keys in config.handlers.items()}
-    values = {"data_dir": config.data_dir, **_mask(sections), "models": config.models, "handlers": handlers}
+    values = {
+        "data_dir": config.data_dir,
+        **_mask(sections),
+        "models": config.models,
+        "handlers": handlers,
+        "launchers": _mask(config.launchers),
+    }
     sources = {key: str(origin) for key, origin in loaded.origins.items()}
     return {"config": json.loads(json.dumps(values, default=str)), "sources": sources}
 
@@ -56,6 +63,12 @@ def toml_lines(loaded: LoadedConfig) -> Iterator[str]:
             annotation = policy[key] if key in POLICY_KEYS else None
             source = sources.get(f"handlers.{name}.{key}", _DEFAULT)
             yield _toml_line(key, value, annotation, source)
+    launcher = keys_of(LauncherConfig)
+    for name, keys in config.launchers.items():
+        yield ""
+        yield f"[launchers.{toml_key(name)}]"
+        for key, value in _mask(keys).items():
+            yield _toml_line(key, value, launcher.get(key), sources[f"launchers.{name}.{key}"])
 
 
 def _toml_line(key: str, value: Any, annotation: Any, source: str) -> str:

@@ -12,8 +12,8 @@ MB = 1024**2
 class Number(NamedTuple):
     """The notation and the range of a numeric key."""
 
-    written: Literal["count", "size", "duration", "share", "percentage"]
-    """``share``: a percentage, kept as a float, or a size, kept as an int."""
+    written: Literal["count", "amount", "size", "duration", "share", "percentage"]
+    """``count``: a whole number; ``amount``: any; ``share``: a percentage, kept as a float, or a size, as an int."""
     least: float = 0
     most: float = 2**50
     none: str | None = None

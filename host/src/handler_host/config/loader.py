@@ -12,16 +12,14 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import msgspec
-
 from handler_host._internal.suggestions import did_you_mean, nearest
-from handler_host._internal.units import format_duration, format_size
-from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, WorkersConfig, default_data_dir, looks_secret
+from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, default_data_dir, looks_secret
+from handler_host.config.cross_checks import check_together
 from handler_host.config.instance import INSTANCE_KEYS, VARIABLE
-from handler_host.config.listen import parse_listen
+from handler_host.config.launchers import LAUNCHER_KEYS, LauncherConfig
 from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.model_info import read_model_info
-from handler_host.config.values import SECTIONS, InvalidValue, convert, keys_of, show
+from handler_host.config.values import SECTIONS, InvalidValue, convert, json_or_text, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
 PREFIX = "HANDLER_HOST_"
@@ -99,6 +97,7 @@ class _Reader:
         self.origins: dict[str, Origin] = {}
         self._values: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
         self._handlers: dict[str, dict[str, Any]] = {}
+        self._launchers: dict[str, dict[str, Any]] = {}
         self._models: dict[str, str] = {}
         self._data_dir: Path | None = None
         self._default_data_dir: Path | None = None
@@ -110,13 +109,14 @@ class _Reader:
         origin = Origin("file", str(path))
         self._base = path.parent
         for section, value in _read_toml(path).items():
-            if section == "handlers" and isinstance(value, dict):
+            if section in ("handlers", "launchers") and isinstance(value, dict):
+                tables = self._handlers if section == "handlers" else self._launchers
                 for name, keys in value.items():
                     if isinstance(keys, dict):
-                        self._handlers.setdefault(name, {})
-                        self._add_table(("handlers", name), keys, origin)
+                        tables.setdefault(name, {})
+                        self._add_table((section, name), keys, origin)
                     else:
-                        self._add(("handlers", name), keys, origin)
+                        self._add((section, name), keys, origin)
             elif (section in SECTIONS or section == "models") and isinstance(value, dict):
                 self._add_table((section,), value, origin)
             else:
@@ -153,7 +153,7 @@ class _Reader:
     def build(self, path: Path | None) -> Config:
         """Return the configuration; raises :class:`ConfigError` with all problems."""
         if not self._problems:
-            self._check_together()
+            self._problems += check_together(self._values, self._handlers, self._launchers, self.origins)
         if self._problems:
             raise ConfigError("\n".join(self._problems))
         sections: dict[str, Any] = {name: kind(**self._values[name]) for name, kind in SECTIONS.items()}
@@ -162,6 +162,7 @@ class _Reader:
             data_dir=self._data_dir or self._default_data_dir,
             models=self._models,
             handlers=self._handlers,
+            launchers=self._launchers,
             source=path,
         )
 
@@ -184,7 +185,7 @@ class _Reader:
 
     def _add_models(self, text: str, origin: Origin) -> None:
         """Add the aliases of a variable to those of the file; names of models do not fit into names of variables."""
-        models = _json_or_text(text)
+        models = json_or_text(text)
         if isinstance(models, dict):
             self._add_table(("models",), models, origin)
         else:
@@ -209,11 +210,10 @@ class _Reader:
                 self.origins["data_dir"] = origin
             case ("handlers", name, key):
                 self._store_of_handler(name, key, value, origin)
-            case ("handlers",):
-                raise _Problem("must be tables, [handlers.NAME]")
-            case ("handlers", name, *_):
-                form = f"{PREFIX}HANDLERS__NAME__KEY" if origin.kind == "environment" else f"a table, [handlers.{name}]"
-                raise _Problem(f"must be {form}")
+            case ("launchers", name, key):
+                self._store_of_launcher(name, key, value, origin)
+            case ("handlers" | "launchers" as section, *names):
+                raise _Problem(_table_form(section, names, origin))
             case ("catalog", "pins") | ("log", "levels") if isinstance(value, dict):
                 self._add_table(path, value, origin)
             case ("catalog" as section, "pins" as key, handler) | ("log" as section, "levels" as key, handler):
@@ -230,7 +230,7 @@ class _Reader:
             case (key,) if not isinstance(value, dict):
                 raise _Problem(f"unknown key{_home_of(key)}")
             case (word, *_):
-                raise _Problem(f"unknown section{did_you_mean(word, [*SECTIONS, 'models', 'handlers'])}")
+                raise _Problem(f"unknown section{did_you_mean(word, [*SECTIONS, 'models', 'handlers', 'launchers'])}")
 
     def _store_model(self, path: tuple[str, ...], target: Any, origin: Origin) -> None:
         if len(path) != 1:
@@ -254,15 +254,23 @@ class _Reader:
         elif key in INSTANCE_KEYS:
             value = self._instance_value(key, value, origin)
         elif origin.kind == "environment":
-            value = _json_or_text(value)
+            value = json_or_text(value)
         self._handlers.setdefault(name, {})[key] = value
         self.origins[f"handlers.{name}.{key}"] = origin
+
+    def _store_of_launcher(self, name: str, key: str, value: Any, origin: Origin) -> None:
+        if key in LAUNCHER_KEYS:
+            value = self._convert(keys_of(LauncherConfig)[key], value, origin)
+        elif origin.kind == "environment":
+            value = json_or_text(value)
+        self._launchers.setdefault(name, {})[key] = value
+        self.origins[f"launchers.{name}.{key}"] = origin
 
     def _instance_value(self, key: str, value: Any, origin: Origin) -> Any:
         if key in ("plugin", "title"):
             return self._convert(str, value, origin)
         if origin.kind == "environment":
-            value = _json_or_text(value)
+            value = json_or_text(value)
         if key == "preset":
             from handler_host.config.preset import parse_preset  # only with presets
 
@@ -301,31 +309,6 @@ class _Reader:
             known = {re.sub(r"[^a-z0-9]", "_", name.lower()): name for name in self._handlers}
             parts[index] = known.get(parts[index], parts[index])
         return tuple(parts)
-
-    def _check_together(self) -> None:
-        """Check the keys that limit each other."""
-        workers = WorkersConfig(**self._values["workers"])
-        interval, timeout = workers.heartbeat_interval, workers.hang_after
-        if timeout < 2 * interval:
-            place = self.origins.get("workers.hang_after") or self.origins["workers.heartbeat_interval"]
-            self._problems.append(
-                f"{place}: workers.hang_after is {format_duration(timeout)}: must be at least twice "
-                f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
-            )
-        addresses = [("server.listen", listen) for listen in self._values["server"].get("listen", ())]
-        if admin_listen := self._values["admin"].get("listen"):
-            addresses.append(("admin.listen", admin_listen))
-        for key, listen in addresses:
-            try:
-                parse_listen(listen)
-            except ValueError as error:
-                self._problems.append(f"{self.origins[key]}: {key} = {show(listen)}: {error}")
-        limit, headroom = self._values["memory"].get("limit"), self._values["memory"].get("headroom")
-        if limit is not None and isinstance(headroom, int) and headroom >= limit:
-            self._problems.append(
-                f"{self.origins['memory.headroom']}: memory.headroom is {format_size(headroom)}: must be less than "
-                f"memory.limit ({format_size(limit)})"
-            )
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -369,6 +352,13 @@ def _check_fallback(name: str, fallbacks: tuple[str, ...]) -> None:
         raise _Problem("names a handler twice; name each once")
 
 
+def _table_form(section: str, names: list[str], origin: Origin) -> str:
+    if not names:
+        return f"must be tables, [{section}.NAME]"
+    is_variable = origin.kind == "environment"
+    return f"must be {f'{PREFIX}{section.upper()}__NAME__KEY' if is_variable else f'a table, [{section}.{names[0]}]'}"
+
+
 def _unknown_key(key: str, section: str) -> str:
     keys = keys_of(SECTIONS[section])
     hint = _home_of(key) if nearest(key, keys) is None else ""
@@ -400,11 +390,3 @@ def _nearest_variable(name: str) -> str:
 def _is_service_link(name: str, value: str) -> bool:
     is_link = name != "PORT" or value.startswith(("tcp://", "udp://", "sctp://"))
     return is_link and _SERVICE_LINK.fullmatch(name) is not None
-
-
-def _json_or_text(text: Any) -> Any:
-    """Return the value of a handler's own key from the environment: JSON where the text is JSON."""
-    try:
-        return msgspec.json.decode(text)
-    except (msgspec.DecodeError, TypeError):
-        return text

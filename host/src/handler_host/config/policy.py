@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Literal
 
+import msgspec
+
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Timeout
 
-Isolation = Literal["process", "exec", "inline"]
+Isolation = str
+"""``process``, ``exec``, ``inline``, or the name of a launcher."""
 Unsupported = Literal["refuse", "ignore-hints", "ignore"]
 
 
@@ -30,7 +33,15 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     isolation: Isolation = "process"
     """``process``: fork a worker; ``exec``: start an interpreter; ``inline``: run in the host.
 
-    ``inline`` gives no memory back ([why](../explanation/processes.md)).
+    ``inline`` gives no memory back ([why](../explanation/processes.md)). The name of a launcher, such as ``ray``: run
+    the worker on another machine ([how](../how-to/other-machines.md)).
+    """
+    resources: dict[str, Annotated[float, Number("amount")]] = msgspec.field(default_factory=dict)
+    """Resources besides memory that a worker on another machine needs.
+
+    ``CPU``, ``GPU``, or a name that its engine has for them.
+
+    Example: ``{ GPU = 1 }``
     """
     python: Path | None = None
     """Interpreter for ``exec``.

@@ -34,7 +34,7 @@ _VALUE_WIDTH = 32
 """Column at which the comments of the example begin."""
 _BLOCK = re.compile(r"(<!-- keys: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
-_KINDS = {"count": "whole number", "size": "size", "duration": "duration", "share": "share or size"}
+_KINDS = {"count": "whole number", "amount": "number", "size": "size", "duration": "duration", "share": "share or size"}
 _KINDS["percentage"] = "share"
 
 _HEAD = """\
@@ -201,7 +201,8 @@ def _kind(annotation: Any) -> str:
     if origin is tuple:
         return f"list of {_kind(arguments[0])}s"
     if origin is dict:
-        return f"table of {'levels' if get_origin(arguments[1]) is Literal else 'texts'}"
+        items = {Literal: "levels", Annotated: "numbers"}
+        return f"table of {items.get(get_origin(arguments[1]), 'texts')}"
     if annotation is bool:
         return "`true` or `false`"
     return "path" if annotation is Path or Path in arguments else "text"

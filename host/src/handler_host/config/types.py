@@ -359,6 +359,8 @@ class Config(Section, frozen=True, kw_only=True):
     """``[models]``: names that clients may request, and the handlers that they stand for."""
     handlers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
     """``[handlers.NAME]``: the handler's own keys, and those of its policy, already decoded."""
+    launchers: dict[str, dict[str, Any]] = msgspec.field(default_factory=dict)
+    """``[launchers.NAME]``: the host's keys, already decoded, and the options of the launcher itself."""
     source: Path | None = None
     """The file that was read."""
 

@@ -32,6 +32,7 @@ class InvalidValue(ValueError):
 _WORDS = {"true": True, "1": True, "yes": True, "on": True, "false": False, "0": False, "no": False, "off": False}
 _FORMS = {
     "count": "a whole number",
+    "amount": "a number",
     "size": f"a size: {SIZE_FORMS}",
     "duration": f"a duration: {DURATION_FORMS}",
     "share": f'a share such as "10%", or a size: {SIZE_FORMS}',
@@ -47,9 +48,11 @@ def keys_of(section: type[msgspec.Struct]) -> dict[str, Any]:
 
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {
-    name: kind for name, kind in keys_of(Config).items() if name not in ("data_dir", "models", "handlers", "source")
+    name: kind
+    for name, kind in keys_of(Config).items()
+    if name not in ("data_dir", "models", "handlers", "launchers", "source")
 }
-"""The sections of the file except ``[models]`` and ``[handlers.NAME]``, by name."""
+"""The sections of the file except ``[models]``, ``[handlers.NAME]`` and ``[launchers.NAME]``, by name."""
 
 
 def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
@@ -73,6 +76,14 @@ def convert(annotation: Any, value: Any, *, text: bool, base: Path) -> Any:
         return _boolean(value, text)
     # The other annotations are a text, a path, or one of them or None.
     return _path(value, base) if annotation is Path or Path in arguments else _plain(value)
+
+
+def json_or_text(text: Any) -> Any:
+    """Return the value of a variable whose key has no declared type: JSON where the text is JSON."""
+    try:
+        return msgspec.json.decode(text)
+    except (msgspec.DecodeError, TypeError):
+        return text
 
 
 def show(value: object) -> str:
@@ -117,8 +128,8 @@ def _amount(written: str, value: Any, text: bool) -> int | float:
             raise ValueError("outside 0 % to 100 %")
         return share
     if text and isinstance(value, str):
-        return int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
+        return float(value) if written == "amount" else int(value)
+    if not isinstance(value, int | float if written == "amount" else int) or isinstance(value, bool):
         raise TypeError(value)
     return value
 

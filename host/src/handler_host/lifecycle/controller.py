@@ -172,7 +172,7 @@ class HandlerController:
             became_idle |= self._runners[worker.generation].busy.update(is_busy, is_ready and not is_busy)
         if became_idle:
             # An activation may wait for just this worker to be idle (case 22).
-            self._services.budget.ledger.schedule()
+            self._services.budget_of(self.policy).reconsider()
 
     def _enter_phase(self, runner: WorkerRunner, phase: WorkerPhase) -> None:
         runner.phase = phase

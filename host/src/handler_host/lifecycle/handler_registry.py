@@ -17,7 +17,7 @@ from handler_host.lifecycle.controller import ControllerServices, HandlerControl
 from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.reports import RescanReport
 from handler_host.plugin.errors import UnknownHandler
-from handler_host.workers.launch_spec import policy_of, unknown_handlers
+from handler_host.workers.launch_spec import missing_launchers, policy_of, unknown_handlers
 from handler_host.workers.preload_check import missing_modules
 
 log = logging.getLogger(__name__)
@@ -117,6 +117,7 @@ class HandlerRegistry:
         warnings = [
             *catalog.warnings,
             *unknown_handlers(self.config, catalog),
+            *missing_launchers(self.config),
             *(f"{place}: {reason}" for place, reason in missing_modules(self.config)),
             *self.config_flaws(),
         ]

@@ -29,7 +29,7 @@ def handler_memory(monitor: MemoryMonitor, controller: HandlerController) -> Han
         pin=controller.policy.pin,
         pss=worker_pss(controller),
         peak=worker.usage.peak if worker is not None and worker.pss is not None else None,
-        counted=monitor.budget.ledger.size_of(controller.name, worker.generation) if worker is not None else 0,
+        counted=monitor.size_of(controller.name, worker.generation) if worker is not None else 0,
         expected=estimate.amount,
         expected_source=estimate.source,
         learned_peak=(footprint.peak or None) if footprint is not None else None,

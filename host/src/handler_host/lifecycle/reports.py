@@ -53,6 +53,9 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     pin: bool
     generation: int = 0
     pid: int | None = None
+    """None without a worker, and for one on another machine."""
+    place: str | None = None
+    """The machine that the worker runs on; None for this one."""
     confinement: list[str] | None = None
     """The measures by which the kernel confines its worker; None without a ready worker."""
     pss: int | None = None

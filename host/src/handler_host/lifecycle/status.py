@@ -59,6 +59,7 @@ def handler_status(
         generation=state.generation,
         pid=worker.pid if worker is not None else None,
         confinement=_confinement(controller),
+        place=worker.place if worker is not None else None,
         pss=worker_pss(controller),
         learned_pss=learned,
         in_flight=state.in_flight,

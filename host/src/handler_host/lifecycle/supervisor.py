@@ -35,6 +35,7 @@ from handler_host.lifecycle.supervisor_services import SupervisorServices
 from handler_host.lifecycle.worker_views import SupervisedProcesses
 from handler_host.memory.budget import Budget
 from handler_host.memory.monitor import MemoryMonitor
+from handler_host.memory.places import PlacesBudget
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
@@ -76,8 +77,13 @@ class Supervisor:
         self._closing: asyncio.Task[None] | None = None
         self._operations = OperationRegistry()
         self._launch_specs = LaunchSpecBuilder(config, environ)
-        processes = SupervisedProcesses(self._controllers, lambda: self._launch_specs.fork_server_pids)
+        processes = SupervisedProcesses(
+            self._controllers,
+            lambda: self._launch_specs.fork_server_pids,
+            lambda: self._launch_specs.driver_pids,
+        )
         self._memory = MemoryMonitor(config, processes, self.telemetry.history.add)
+        self._launch_specs.add_launchers(self._memory.places)
         self._recorder = StageRecorder(self._memory, self.telemetry, self._tasks)
         services = SupervisorServices(
             self._controllers, self._operations, self._launch_specs, self._memory, self._recorder
@@ -145,6 +151,11 @@ class Supervisor:
     def budget(self) -> Budget:
         """The bytes that host, fork server and workers may use together."""
         return self._memory.budget
+
+    @property
+    def places(self) -> Mapping[str, PlacesBudget]:
+        """The accounts of the machines of each launcher, by its name."""
+        return self._memory.places
 
     @property
     def in_flight(self) -> int:

@@ -9,7 +9,7 @@ from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.stage_recorder import StageRecorder
 from handler_host.lifecycle.status import state_change_fields
 from handler_host.lifecycle.worker_views import ControlledWorker
-from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.memory.budget import MemoryEstimate, WorkerBudget
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
@@ -34,10 +34,9 @@ class SupervisorServices:
         self._monitor = monitor
         self._recorder = recorder
 
-    @property
-    def budget(self) -> Budget:
-        """The memory budget."""
-        return self._monitor.budget
+    def budget_of(self, policy: HandlerPolicy) -> WorkerBudget:
+        """Return the accounts of the machines that run the workers of a handler."""
+        return self._monitor.budget_of(policy)
 
     async def launch_spec(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return the launch specification of a worker; raises ``HostError``."""

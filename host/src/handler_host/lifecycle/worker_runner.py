@@ -16,7 +16,7 @@ from handler_host.lifecycle.actions import StartTimer, StopTimer
 from handler_host.lifecycle.events import Event, MemoryReserved
 from handler_host.lifecycle.state import Timer, WorkerPhase
 from handler_host.lifecycle.timers import BusyDurations, BusyTracker, LazyTimer
-from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.memory.budget import MemoryEstimate, WorkerBudget
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HostError
 from handler_host.workers.events import Cause, WorkerEvent, WorkerExited, WorkerLost, WorkerReady, WorkerStartFailed
 from handler_host.workers.worker import LaunchSpec, Worker
@@ -27,9 +27,8 @@ log = logging.getLogger(__name__)
 class RunnerServices(Protocol):
     """The services of the supervisor for the workers of all handlers."""
 
-    @property
-    def budget(self) -> Budget:
-        """The memory budget."""
+    def budget_of(self, policy: HandlerPolicy) -> WorkerBudget:
+        """Return the accounts of the machines that run the workers of a handler."""
 
     async def launch_spec(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return the launch specification of a worker; raises :class:`HostError`."""
@@ -81,6 +80,7 @@ class WorkerRunner:
         self._handler = owner.entry.name
         self._owner = owner
         self._services = services
+        self._budget = services.budget_of(owner.policy)
         self._aborted = False
         self._timers: dict[Timer, LazyTimer] = {}
 
@@ -92,7 +92,7 @@ class WorkerRunner:
         """Cancel the reservation; no event follows."""
         if self.task is not None:
             self.task.cancel()
-        self._services.budget.ledger.release(self._handler, self.generation)
+        self._budget.release(self._handler, self.generation)
 
     def launch(self) -> None:
         """Launch the worker; ``WorkerReady`` or ``WorkerStartFailed`` follows, and in the end ``WorkerExited``."""
@@ -107,7 +107,7 @@ class WorkerRunner:
 
     def stop(self) -> None:
         """Stop the worker; ``WorkerExited`` follows."""
-        self._services.budget.ledger.mark_leaving(self._handler, self.generation)
+        self._budget.mark_leaving(self._handler, self.generation)
         if self.worker is not None:
             self.worker.stop()
 
@@ -133,13 +133,13 @@ class WorkerRunner:
             timer.close()
 
     async def _reserve(self) -> None:
-        owner, budget = self._owner, self._services.budget
+        owner, budget = self._owner, self._budget
         event: Event
         try:
             estimate = await self._services.memory_estimate(owner.entry, owner.policy)
             # An activation for pending work takes only memory that is available: no client waits for it.
             may_wait = owner.is_waited_for
-            if estimate.amount > budget.ledger.available:
+            if not budget.has_available(estimate):
                 owner.on_waiting(self)
             await budget.reserve(self._handler, self.generation, estimate, may_wait=may_wait)
         except HostError as error:
@@ -176,7 +176,7 @@ class WorkerRunner:
             log.exception("internal error: %s could not be run", self._name)
             final_events += self._after_internal_error()
         finally:
-            self._services.budget.ledger.release(self._handler, self.generation)
+            self._budget.release(self._handler, self.generation)
         for event in final_events:
             if isinstance(event, WorkerExited | WorkerStartFailed):
                 self._owner.on_end(self, event)

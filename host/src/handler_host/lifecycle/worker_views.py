@@ -10,6 +10,7 @@ from handler_host.lifecycle.events import Evicted, MemoryLimitExceeded
 from handler_host.lifecycle.state import WorkerPhase
 from handler_host.memory.footprints import HandlerVersion
 from handler_host.memory.monitor import MemoryMonitor
+from handler_host.memory.procfs import Memory
 from handler_host.memory.views import MemoryUsage
 from handler_host.workers.events import Cause
 from handler_host.workers.worker import Worker
@@ -51,6 +52,24 @@ class ControlledWorker:
     def pid(self) -> int | None:
         """Its process ID; None without a process."""
         return self._worker.pid
+
+    @property
+    def launcher(self) -> str:
+        """The launcher that started it (``isolation``)."""
+        return self._worker.policy.isolation
+
+    @property
+    def place(self) -> str | None:
+        """The machine that it runs on; None for this one."""
+        return self._worker.place
+
+    @property
+    def reported(self) -> Memory | None:
+        """What it reported of its own memory with its latest heartbeat; None on this machine."""
+        channel = self._worker.channel
+        pong = channel.pongs.latest if channel is not None and self._worker.place is not None else None
+        memory = pong.memory if pong is not None else None
+        return Memory(memory.pss, memory.uss, memory.rss, peak=memory.peak) if memory is not None else None
 
     @property
     def is_inline(self) -> bool:
@@ -111,14 +130,20 @@ class ControlledWorker:
 
 
 class SupervisedProcesses:
-    """The workers of all controllers, and the fork servers.
+    """The workers of all controllers, the fork servers, and the drivers of launchers.
 
-    ``fork_servers`` returns the process IDs of the fork servers.
+    ``fork_servers`` and ``drivers`` return process IDs.
     """
 
-    def __init__(self, controllers: Mapping[str, HandlerController], fork_servers: Callable[[], Sequence[int]]) -> None:
+    def __init__(
+        self,
+        controllers: Mapping[str, HandlerController],
+        fork_servers: Callable[[], Sequence[int]],
+        drivers: Callable[[], Sequence[int]],
+    ) -> None:
         self._controllers = controllers
         self.fork_servers = fork_servers
+        self.drivers = drivers
 
     def workers(self) -> Iterator[ControlledWorker]:
         """Yield all workers."""

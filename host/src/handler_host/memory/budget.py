@@ -11,8 +11,9 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from collections.abc import Callable, Iterable, Mapping
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 from handler_host._internal.units import format_size
 from handler_host.memory.eviction import Candidate
@@ -31,6 +32,27 @@ class MemoryEstimate(NamedTuple):
     """``learned``, ``configured``, ``manifest`` or ``default``."""
     seconds_until_trial: float | None = None
     """For learned memory that exceeds the limit: the wait until a worker is tried all the same."""
+    resources: Mapping[str, float] = MappingProxyType({})
+    """Resources besides memory, for a worker on another machine."""
+
+
+class WorkerBudget(Protocol):
+    """The accounts of workers: those of this machine, or those of the machines of a launcher."""
+
+    def has_available(self, estimate: MemoryEstimate) -> bool:
+        """Return whether the worker could start without a wait."""
+
+    async def reserve(self, handler: str, generation: int, estimate: MemoryEstimate, *, may_wait: bool = True) -> None:
+        """Reserve the memory of a worker; raises ``HostError``."""
+
+    def reconsider(self) -> None:
+        """Look again at the activations that wait: a worker is idle now, and could be evicted."""
+
+    def mark_leaving(self, handler: str, generation: int) -> None:
+        """Note that a worker is on its way out."""
+
+    def release(self, handler: str, generation: int) -> None:
+        """Close the account of a worker."""
 
 
 class WaitingActivation(NamedTuple):
@@ -107,6 +129,22 @@ class Budget:
         if not granted:
             self.refused += 1
             raise (self._exceeds_limit(handler, estimate) if outcome.done() else self._not_available(handler, estimate))
+
+    def has_available(self, estimate: MemoryEstimate) -> bool:
+        """Return whether the bytes are available without an eviction."""
+        return estimate.amount <= self.ledger.available
+
+    def reconsider(self) -> None:
+        """Look again at the activations that wait: a worker is idle now, and could be evicted."""
+        self.ledger.schedule()
+
+    def mark_leaving(self, handler: str, generation: int) -> None:
+        """Note that a worker is on its way out."""
+        self.ledger.mark_leaving(handler, generation)
+
+    def release(self, handler: str, generation: int) -> None:
+        """Close the account of a worker: its process has exited, or never started."""
+        self.ledger.release(handler, generation)
 
     def resize(self, usable: int, limit: int, wait: float) -> None:
         """Change the limit. Reservations stay; the next measurement reconsiders the waiting requests."""

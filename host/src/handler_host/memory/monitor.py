@@ -11,17 +11,21 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from handler_host._internal.units import format_size
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
-from handler_host.memory.budget import Budget, MemoryEstimate
+from handler_host.config.launchers import launcher_config
+from handler_host.memory.budget import Budget, MemoryEstimate, WorkerBudget
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion, version_of
 from handler_host.memory.ledger import Key
+from handler_host.memory.places import PlacesBudget
 from handler_host.memory.pressure import KernelView, OomKillCounter, PressureTracker, read_kernel_view
+from handler_host.memory.procfs import Memory
 from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.memory.views import ProcessTree, WorkerView
 
@@ -62,6 +66,8 @@ class MemoryMonitor:
             pinned=self._pinned,
             seconds_until_available=self._seconds_until_available,
         )
+        self.places = {name: self._places_of(name, keys, tree) for name, keys in config.launchers.items()}
+        """Accounts of the machines of each launcher, by its name."""
         self.pressure = PressureTracker(config.memory.pressure)
         self.oom_kills = OomKillCounter()
         self.cost = 0.0
@@ -77,6 +83,15 @@ class MemoryMonitor:
         self._measured_at: float | None = None
         self._refreshing = asyncio.Lock()
         self._saved_at = 0.0
+
+    def budget_of(self, policy: HandlerPolicy) -> WorkerBudget:
+        """Return the accounts of the machines that run the workers of a handler."""
+        return self.places.get(policy.isolation, self.budget)
+
+    def size_of(self, handler: str, generation: int) -> int:
+        """Return the bytes that a worker counts with, wherever it runs."""
+        remote = sum(budget.size_of(handler, generation) for budget in self.places.values())
+        return remote + self.budget.ledger.size_of(handler, generation)
 
     async def reconfigure(self, config: Config) -> None:
         """Apply another configuration, except its state file; the limit is that of a new measurement."""
@@ -114,9 +129,10 @@ class MemoryMonitor:
 
     async def measure(self) -> Reading:
         """Measure all processes, and act on the figures."""
+        self._apply_remote()
         workers = {key: worker for key, worker in self._own_processes() if worker.pid is not None}
         pids = {key: worker.pid for key, worker in workers.items() if worker.pid is not None}
-        reading = await self.sampler.read(self._tree.fork_servers(), pids)
+        reading = await self.sampler.read(self._tree.fork_servers(), pids, self._tree.drivers())
         counted = {
             key: worker.usage.record(memory, is_ready=worker.is_ready, is_exiting=worker.is_exiting)
             for key, memory in reading.workers.items()
@@ -146,6 +162,8 @@ class MemoryMonitor:
         """Return what an activation of the handler is expected to use, from figures no older than one sample."""
         if self._age() >= self.config.sample_interval:
             await self.measure()
+        if policy.isolation in self.places:
+            return self.expected(entry, policy, for_activation=True)._replace(resources=policy.resources)
         if policy.isolation == "process" and not self._tree.fork_servers() and not self._fork_server:
             # It starts with the first worker, and belongs to no handler.
             footprint = self.footprints.get(FORK_SERVER)
@@ -160,7 +178,7 @@ class MemoryMonitor:
             # ``raised`` is a guess: no reason for a final refusal.
             minimum = footprint.steady or footprint.peak
             estimate = MemoryEstimate(max(footprint.peak, footprint.raised), minimum, "learned")
-            possible = self.budget.ledger.max_worker
+            possible = self.places.get(policy.isolation, self.budget.ledger).max_worker
             if minimum <= possible:
                 return estimate
             version, now = version_of(entry), time.monotonic()
@@ -224,25 +242,65 @@ class MemoryMonitor:
         return time.monotonic() - self._measured_at if self._measured_at is not None else float("inf")
 
     def _own_processes(self) -> Iterator[tuple[Key, WorkerView]]:
-        """Yield the workers that have a process of their own."""
+        """Yield the workers that have a process of their own on this machine."""
         for worker in self._tree.workers():
-            if not worker.is_inline:
+            if not worker.is_inline and worker.place is None:
                 yield (worker.handler, worker.generation), worker
+
+    def _places_of(self, launcher: str, keys: dict[str, Any], tree: ProcessTree) -> PlacesBudget:
+        """Return the accounts of a launcher's machines; their candidates are the idle workers there."""
+        config = launcher_config(keys)
+
+        def workers_at(place: str) -> Iterator[WorkerView]:
+            budget = self.places[launcher]
+            return (worker for worker in tree.workers() if budget.place_of(worker.handler, worker.generation) == place)
+
+        def candidates(place: str) -> list[Candidate]:
+            return [
+                Candidate(worker.handler, worker.generation, worker.idle_since)
+                for worker in workers_at(place)
+                if worker.idle_since is not None
+            ]
+
+        return PlacesBudget(
+            launcher,
+            strategy=config.strategy,
+            headroom=config.headroom,
+            wait=lambda: self.config.wait,
+            candidates=candidates,
+            pinned=lambda place: [
+                (worker.handler, worker.generation) for worker in workers_at(place) if worker.is_pinned
+            ],
+            evict=tree.evict,
+        )
+
+    def _apply_remote(self) -> None:
+        """Apply what the workers on other machines have reported with their latest heartbeats."""
+        for launcher, budget in self.places.items():
+            workers = {
+                (worker.handler, worker.generation): worker
+                for worker in self._tree.workers()
+                if worker.launcher == launcher and worker.reported is not None and not worker.has_exited
+            }
+            sizes: dict[Key, int] = {}
+            reservations: dict[Key, int] = {}
+            for key, worker in workers.items():
+                assert worker.reported is not None, "chosen above"
+                worker.usage.record(worker.reported, is_ready=worker.is_ready, is_exiting=worker.is_exiting)
+                self._learn(key, worker, worker.reported, budget.max_worker, sizes, reservations)
+            budget.measure(sizes, reservations)
+            self._recycle(workers, sizes)
 
     def _apply(self, reading: Reading, workers: Mapping[Key, WorkerView]) -> None:
         self.cost, self._measured_at = reading.cost, reading.at
-        ledger, sizes, reservations = self.budget.ledger, {}, {}
+        ledger = self.budget.ledger
+        sizes: dict[Key, int] = {}
+        reservations: dict[Key, int] = {}
         for key, memory in reading.workers.items():
             worker = workers[key]
             if worker.has_exited:
                 continue
-            usage, is_ready = worker.usage, worker.is_ready
-            self.footprints.record_usage(worker.version, peak=usage.peak, steady=usage.steady if is_ready else None)
-            sizes[key] = memory.pss
-            footprint = self.footprints.get(worker.version)
-            if is_ready and footprint is not None:
-                # At most what the limit allows, or a worker after a spike would keep all others out.
-                reservations[key] = min(max(footprint.steady, footprint.raised), ledger.max_worker)
+            self._learn(key, worker, memory, ledger.max_worker, sizes, reservations)
         if reading.fork_server is not None:
             self.footprints.record_usage(FORK_SERVER, peak=reading.fork_server, steady=reading.fork_server)
         if (ledger.limit, ledger.usable) != (reading.limit.bytes, reading.limit.usable):
@@ -261,6 +319,24 @@ class MemoryMonitor:
             ledger.evict_one()
         ledger.evict_excess()
         self._recycle(workers, sizes)
+
+    def _learn(
+        self,
+        key: Key,
+        worker: WorkerView,
+        memory: Memory,
+        most: int,
+        sizes: dict[Key, int],
+        reservations: dict[Key, int],
+    ) -> None:
+        """Learn from a measurement, and add what the worker counts with to ``sizes`` and ``reservations``."""
+        usage, is_ready = worker.usage, worker.is_ready
+        self.footprints.record_usage(worker.version, peak=usage.peak, steady=usage.steady if is_ready else None)
+        sizes[key] = memory.pss
+        footprint = self.footprints.get(worker.version)
+        if is_ready and footprint is not None:
+            # At most what the limit allows, or a worker after a spike would keep all others out.
+            reservations[key] = min(max(footprint.steady, footprint.raised), most)
 
     def _fork_server_size(self, reading: Reading) -> int:
         """Return the bytes that the fork server counts with: while it starts, at least the expected ones."""

@@ -60,15 +60,17 @@ class MemorySampler:
         # One thread of its own: readings are sequential, and the loop's default pool would grow to many threads.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory-sampler")
 
-    async def read(self, fork_servers: Sequence[int], workers: Mapping[Key, int]) -> Reading:
-        """Measure the host, the fork servers and the workers, given by process ID.
+    async def read(
+        self, fork_servers: Sequence[int], workers: Mapping[Key, int], drivers: Sequence[int] = ()
+    ) -> Reading:
+        """Measure the host, the fork servers and the workers, given by process ID; ``drivers`` count with the host.
 
         If the system refuses (no file descriptor is left), the figures of the latest
         reading are returned: an unload, which frees descriptors, must not fail for
         want of a figure.
         """
         try:
-            self._latest = await self.run(lambda: _read(self._config, fork_servers, workers))
+            self._latest = await self.run(lambda: _read(self._config, fork_servers, workers, drivers))
         except OSError as error:
             log.warning("memory cannot be measured: %s", error)
             known = {key: memory for key, memory in self._latest.workers.items() if key in workers}
@@ -89,17 +91,20 @@ class MemorySampler:
         self._thread.shutdown(wait=False)
 
 
-def _read(config: MemoryConfig, fork_servers: Sequence[int], workers: Mapping[Key, int]) -> Reading:
+def _read(
+    config: MemoryConfig, fork_servers: Sequence[int], workers: Mapping[Key, int], drivers: Sequence[int]
+) -> Reading:
     start = time.thread_time()
     host = read_memory(os.getpid())
     parents = [memory for memory in map(read_memory, fork_servers) if memory is not None]
+    helpers = [memory for memory in map(read_memory, drivers) if memory is not None]
     readings = {key: read_memory(pid) for key, pid in workers.items()}
     running = {key: memory for key, memory in readings.items() if memory is not None}
     limit = read_limit(config)
     kernel = read_kernel_view(limit)
-    own = sum(memory.anonymous for memory in (host, *parents, *running.values()) if memory is not None)
+    own = sum(memory.anonymous for memory in (host, *parents, *helpers, *running.values()) if memory is not None)
     return Reading(
-        host=host.pss if host is not None else 0,
+        host=(host.pss if host is not None else 0) + sum(memory.pss for memory in helpers),
         fork_server=sum(memory.pss for memory in parents) if parents else None,
         workers=running,
         measure=host.measure if host is not None else "pss",

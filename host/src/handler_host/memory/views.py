@@ -60,6 +60,18 @@ class WorkerView(Protocol):
         """Its process ID; None without a process."""
 
     @property
+    def launcher(self) -> str:
+        """The launcher that started it (``isolation``)."""
+
+    @property
+    def place(self) -> str | None:
+        """The machine that it runs on; None for this one."""
+
+    @property
+    def reported(self) -> Memory | None:
+        """What it reported of its own memory with its latest heartbeat; None on this machine."""
+
+    @property
     def is_inline(self) -> bool:
         """Whether it runs in the host's own process, and has no memory of its own."""
 
@@ -103,6 +115,9 @@ class ProcessTree(Protocol):
 
     def fork_servers(self) -> Sequence[int]:
         """Return the process IDs of the fork servers."""
+
+    def drivers(self) -> Sequence[int]:
+        """Return the process IDs of the drivers of launchers."""
 
     def has_activations(self) -> bool:
         """Return whether a handler activates, or waits for memory to do so."""

@@ -29,6 +29,8 @@ class Cause(enum.Enum):
     """The kernel killed it for memory, or an allocation failed."""
     KILLED = "killed"
     """A process other than the host killed it, and the kernel recorded no kill for memory."""
+    LOST = "lost"
+    """It ran on another machine, and nobody can tell how it ended."""
     RECYCLED = "recycled"
     """It was over ``memory_soft_limit``."""
     FAILED = "activation failed"

@@ -21,7 +21,9 @@ from handler_host.catalog.secrets import read_secrets
 from handler_host.channel.call import ChannelLimits
 from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
+from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
+from handler_host.memory.places import PlacesBudget
 from handler_host.workers.launchers.base import Launcher, worker_environment
 from handler_host.workers.launchers.exec import ExecLauncher
 from handler_host.workers.launchers.fork import ForkLauncher
@@ -29,6 +31,7 @@ from handler_host.workers.launchers.inline import InlineLauncher
 from handler_host.workers.worker import LaunchSpec, MakeCallRunner
 
 if TYPE_CHECKING:
+    from handler_host.workers.launchers.remote import RemoteLauncher
     from handler_host.workers.lean_compiler import LeanCompiler
 
 
@@ -100,6 +103,23 @@ def lean_imports_of(
     )
 
 
+def missing_launchers(config: Config) -> list[str]:
+    """Return a warning for each launcher that is configured, but not installed beside the host."""
+    beside = [name for name, keys in config.launchers.items() if "python" not in keys]
+    missing = sorted(set(beside) - set(installed_launchers())) if beside else []
+    return [
+        f"[launchers.{name}]: launcher {name!r} is not installed; install handler-host-{name.replace('_', '-')}, or "
+        f"name an interpreter that has it (launchers.{name}.python)"
+        for name in missing
+    ]
+
+
+def _own_variables(launcher: str, environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables of an engine: ``RAY_AUTH_MODE`` is one of the launcher ``ray``."""
+    prefix = launcher.upper().replace("-", "_") + "_"
+    return {name: value for name, value in environ.items() if name.startswith(prefix)}
+
+
 class LaunchSpecBuilder:
     """Builds launch specifications, and owns the launchers.
 
@@ -119,6 +139,9 @@ class LaunchSpecBuilder:
         self._exec: dict[str | None, Launcher] = {}
         self._compiler: LeanCompiler | None = None
         """None until a worker has reported packages that are not compiled."""
+        self.places: Mapping[str, PlacesBudget] = {}
+        """Accounts of the machines of each launcher."""
+        self._remote: dict[str, RemoteLauncher] = {}
         self._lean_failures: set[tuple[str, str]] = set()
         """Handlers, with their versions, in which a deferred import has failed: their imports stay eager."""
 
@@ -126,6 +149,11 @@ class LaunchSpecBuilder:
     def fork_server_pids(self) -> list[int]:
         """The process IDs of the fork servers: none, one, or more after a rescan."""
         return self._fork.pids
+
+    @property
+    def driver_pids(self) -> list[int]:
+        """The process IDs of the drivers of launchers."""
+        return [pid for launcher in self._remote.values() for pid in launcher.pids]
 
     def retire_fork_server(self) -> None:
         """Launch from a new fork server from now on: the modules preloaded in this one may be outdated."""
@@ -135,10 +163,29 @@ class LaunchSpecBuilder:
         """Fork a worker without a handler, and kill it; return its process ID. Raises ``OutOfResources``."""
         worker = await self._fork.launch("verify", 0, self._environment)
         worker.kill(signal.SIGKILL)
-        worker.socket.close()
+        worker.connection.close()
         os.close(worker.output)
         await worker.wait()
+        assert worker.pid is not None, "a process of this machine"
         return worker.pid
+
+    def add_launchers(self, places: Mapping[str, PlacesBudget]) -> None:
+        """Create the launchers of ``[launchers.NAME]``; ``places`` are the accounts of their machines."""
+        if not places:
+            return
+        from handler_host.workers.launchers.remote import RemoteLauncher  # only a host with other machines needs it
+
+        self.places = places
+        workers = self._config.workers
+        for name, budget in places.items():
+            self._remote[name] = RemoteLauncher(
+                name,
+                self._config.launchers[name],
+                budget,
+                {**self._environment, **_own_variables(name, self._environ)},
+                hang_after=workers.hang_after,
+                linger=workers.linger,
+            )
 
     def stop_idle_fork_server(self) -> None:
         """Stop the fork server if it has no worker."""
@@ -153,7 +200,7 @@ class LaunchSpecBuilder:
         """Close the launchers and the compiler, and end the processes that they have started."""
         if self._compiler is not None:
             await self._compiler.close()
-        launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values()]
+        launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values(), *self._remote.values()]
         for launcher in launchers:
             await launcher.close()
 
@@ -171,7 +218,8 @@ class LaunchSpecBuilder:
         settings = check_configured(entry.manifest, self._config, entry.name)
         data_dir = self._config.data_dir / entry.name if self._config.data_dir is not None else None
         workers = self._config.workers
-        lean = self._lean_imports(policy, entry)
+        is_remote = policy.isolation in self.places
+        lean = self._lean_imports(policy, entry) if not is_remote else None
         return LaunchSpec(
             generation=generation,
             worker=WorkerSpec(
@@ -182,8 +230,9 @@ class LaunchSpecBuilder:
                 paths=entry.paths,
                 config=settings,
                 secrets=secrets,
-                environment=self._environment,
-                data_dir=str(data_dir) if data_dir is not None else None,
+                environment=self._environment if not is_remote else {},
+                # A directory of this machine is not there, or is another one.
+                data_dir=str(data_dir) if data_dir is not None and not is_remote else None,
                 log_level=level_of(self._config.log, entry.name),
                 memory_hard_limit=policy.memory_hard_limit,
                 max_frame=workers.max_frame,
@@ -191,6 +240,8 @@ class LaunchSpecBuilder:
                 confine=workers.confine,
                 read_paths=tuple(map(str, policy.read_paths)),
                 write_paths=tuple(map(str, policy.write_paths)),
+                hang_after=workers.hang_after if policy.isolation != "inline" else None,
+                is_remote=is_remote,
             ),
             policy=policy,
             launcher=self._launcher(policy, entry),
@@ -232,6 +283,8 @@ class LaunchSpecBuilder:
     def _launcher(self, policy: HandlerPolicy, entry: CatalogEntry) -> Launcher:
         if policy.isolation == "inline":
             return self._inline
+        if policy.isolation in self._remote:
+            return self._remote[policy.isolation]
         python = python_of(policy, entry)
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork

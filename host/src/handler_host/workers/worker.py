@@ -118,6 +118,11 @@ class Worker:
         return self.process.pid if self.process is not None and self.exit is None else None
 
     @property
+    def place(self) -> str | None:
+        """The machine that it runs on; None for this one, and before the launch."""
+        return self.process.place if self.process is not None else None
+
+    @property
     def pss(self) -> int | None:
         """Bytes of PSS at the latest measurement; None before the first."""
         return self.usage.latest.pss if self.usage.latest is not None else None
@@ -180,7 +185,7 @@ class Worker:
         try:
             output = OutputLogger(self.process.output, self.handler, spec.output_lines_per_second)
             self.channel = await Channel.open(
-                self.process.socket,
+                self.process.connection,
                 handler=self.handler,
                 generation=self.generation,
                 limits=spec.limits,
@@ -276,10 +281,14 @@ class Worker:
         """Reap a worker that ended by itself, hung or broke the protocol, then post ``WorkerLost``."""
         reason = channel.closed.result() if channel.closed.done() else None
         if reason is not None and reason.broken:
-            self._kill(process)
             text = reason.text
-            cause = Cause.HANG if reason.hang else Cause.CRASH
-            await exiting
+            if process.place is not None:
+                # Its end may take long to confirm, for example after a cut of the network: no call waits for that.
+                text = f"{text}, on {process.place}"
+                channel.fail(HandlerCrashed(f"the worker of {self.handler} ended: {text}"))
+            self._kill(process)
+            exit = await exiting
+            cause = Cause.LOST if exit.lost else Cause.HANG if reason.hang else Cause.CRASH
         else:
             if await self._wait_for_exit(exiting, EXIT_GRACE) is None:
                 self._kill(process)
@@ -291,6 +300,10 @@ class Worker:
     async def _explain(self, exit: ExitStatus) -> tuple[Cause, str]:
         """Return the cause and a description of an exit that the host did not ask for."""
         text = exit.describe()
+        if self.place is not None and exit.lost:
+            return Cause.LOST, text
+        if self.place is not None and exit.signal == signal.SIGKILL and not self._killed_by_host:
+            return Cause.KILLED, f"{text} on {self.place} (not sent by the host)"
         if exit.signal != signal.SIGKILL or self._killed_by_host:
             return Cause.CRASH, text
         if await self._was_oom_kill():
@@ -314,7 +327,7 @@ class Worker:
         if self.channel is not None:
             self.channel.close()
         else:
-            process.socket.close()
+            process.connection.close()
         if output is not None:
             output.close()
         elif process.output >= 0:

@@ -12,6 +12,7 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from handler_host.channel.transports import Connection
 from handler_host.plugin.errors import OutOfResources
 
 EXIT_POLL_INTERVAL = 0.05
@@ -29,12 +30,14 @@ class ExitStatus(msgspec.Struct, frozen=True):
     maxrss: int | None = None
     """Peak of its resident memory in bytes, if the system reports it."""
     lost: bool = False
-    """The status is unknown, because the fork server ended first."""
+    """Nobody can tell the status: the fork server ended first, or another machine is gone."""
+    detail: str = "its fork server ended, and the worker with it"
+    """What is known of a lost worker."""
 
     def describe(self) -> str:
         """Return the status as the end of a sentence."""
         if self.lost:
-            return "its fork server ended, and the worker with it"
+            return self.detail
         if self.signal is not None:
             with suppress(ValueError):
                 return f"killed by {signal.Signals(self.signal).name}"
@@ -46,11 +49,15 @@ class WorkerProcess(Protocol):
     """A launched worker."""
 
     @property
-    def pid(self) -> int:
-        """Its process ID."""
+    def pid(self) -> int | None:
+        """Its process ID; None on another machine."""
 
     @property
-    def socket(self) -> socket.socket:
+    def place(self) -> str | None:
+        """The machine that it runs on; None for this one."""
+
+    @property
+    def connection(self) -> Connection:
         """The host's end of the channel."""
 
     @property

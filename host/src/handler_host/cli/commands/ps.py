@@ -59,8 +59,10 @@ def run(arguments: SimpleNamespace) -> int:
 
 
 def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
+    has_places = any(handler.get("place") for handler in handlers)
     rows = [
         (
+            *((handler.get("place") or "-",) if has_places else ()),
             handler["name"],
             handler["state"],
             str(handler["generation"] or "-"),
@@ -76,7 +78,7 @@ def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
         for handler in handlers
     ]
     columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
-    echo_table(columns, rows, left=("NAME", "STATE", "REASON"))
+    echo_table((*(("PLACE",) if has_places else ()), *columns), rows, left=("PLACE", "NAME", "STATE", "REASON"))
 
 
 def _details(client: Client, name: str, *, with_failures: bool) -> dict[str, Any]:
@@ -112,6 +114,7 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "generation": str(handler["generation"] or "-"),
         "pid": str(handler["pid"] or "-"),
         "confined": _describe_confinement(handler.get("confinement")),
+        "place": handler.get("place") or "",
         "PSS": show_size(handler["pss"]),
         "learned": show_size(handler["learned_pss"]),
         "in flight": str(handler["in_flight"]),

@@ -32,11 +32,13 @@ EXIT_TIMEOUT = 5.0
 class ForkedWorker:
     """A worker that was forked; the fork server reports its exit."""
 
+    place = None
+
     def __init__(
         self, number: int, pid: int, pipes: WorkerPipes, server: ForkServerProcess, exit: asyncio.Future[ExitStatus]
     ) -> None:
         self.pid = pid
-        self.socket = pipes.channel
+        self.connection = pipes.channel
         self.output = pipes.output
         self.exit = exit
         self._number = number

@@ -25,9 +25,11 @@ from handler_host.workers.worker_process import (
 class _ExecWorker:
     """A worker in a fresh interpreter, a child of the host."""
 
+    place = None
+
     def __init__(self, process: subprocess.Popen[bytes], pipes: WorkerPipes) -> None:
         self.pid = process.pid
-        self.socket = pipes.channel
+        self.connection = pipes.channel
         self.output = pipes.output
         self._process = process
         self._exit: asyncio.Future[ExitStatus] = asyncio.ensure_future(self._wait_and_reap())

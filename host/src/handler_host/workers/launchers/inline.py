@@ -13,12 +13,14 @@ from handler_host.workers.worker_process import ExitStatus, WorkerProcess, out_o
 class _InlineWorker:
     """A worker that is a task of the host's own event loop."""
 
+    place = None
+
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         # Imported on demand: a host without inline handlers needs no memory for the worker's code.
         from handler_host.workers.runtime.process import serve
 
         self.pid = os.getpid()
-        self.socket = ours
+        self.connection = ours
         self.output = -1
         self._task = asyncio.create_task(serve(theirs, inline=True), name="inline worker")
 

@@ -15,6 +15,7 @@ from handler_host.channel import frames
 from handler_host.workers.runtime.handler_calls import HandlerCalls
 from handler_host.workers.runtime.loading import Handler
 from handler_host.workers.runtime.operation_runner import OperationRunner, RunningCall
+from handler_host.workers.runtime.watchdog import Watchdog
 
 
 class HostConnection(asyncio.Protocol):
@@ -36,6 +37,8 @@ class HostConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._drained: asyncio.Future[None] | None = None
+        self._watchdog = Watchdog(self._give_up)
+        self._memory: Callable[[], frames.WorkerMemory | None] | None = None
         self._calls: dict[int, RunningCall] = {}
         self.handler_calls = HandlerCalls(self.send, self._calls)
         self._runner = OperationRunner(self._calls, self.send, self.handler_calls.call_ended)
@@ -101,12 +104,14 @@ class HostConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Pass on the frames that ``data`` completes (asyncio)."""
+        self._watchdog.reset()
         for frame in self._decoder.feed(data):
             self._receivers[type(frame)](frame)
 
     def connection_lost(self, error: Exception | None) -> None:
         """Note that the host is gone (asyncio)."""
         self._exit_if_forked()
+        self._watchdog.stop()
         self.disconnected.set()
         self.handler_calls.close("the host is gone")
         self.resume_writing()
@@ -121,10 +126,22 @@ class HostConnection(asyncio.Protocol):
 
     def _receive_start(self, frame: frames.Start) -> None:
         self._runner.max_frame = self.handler_calls.max_frame = frame.spec.max_frame
+        self._watchdog.hang_after_s = frame.spec.hang_after
+        if frame.spec.is_remote:
+            from handler_host.workers.runtime.own_memory import read_own_memory  # the host measures local workers
+
+            self._memory = read_own_memory
         self.started.set_result(frame)
 
     def _receive_ping(self, frame: frames.Ping) -> None:
-        self.send(frames.Pong(frame.sequence, len(self._calls), time.process_time(), time.monotonic()))
+        self._watchdog.start()
+        memory = self._memory() if self._memory is not None else None
+        self.send(frames.Pong(frame.sequence, len(self._calls), time.process_time(), time.monotonic(), memory))
+
+    def _give_up(self) -> None:
+        """End as if the host had closed the channel: after a partition nothing else ends this worker."""
+        if self._transport is not None:
+            self._transport.abort()
 
     def _receive_stop(self, frame: frames.Stop) -> None:
         if not self.stopping.done():

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from contextlib import nullcontext, suppress
 from pathlib import Path
 from typing import NoReturn
@@ -75,8 +76,23 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
 
     ``inline`` leaves the environment, the signals and the log of this process unchanged.
     """
-    loop, fd = asyncio.get_running_loop(), sock.fileno()
-    transport, host = await loop.create_unix_connection(HostConnection, sock=sock)
+    fd = sock.fileno()
+    transport, host = await asyncio.get_running_loop().create_unix_connection(HostConnection, sock=sock)
+    return await serve_connection(transport, host, fd, inline=inline)
+
+
+async def serve_connection(
+    transport: asyncio.BaseTransport,
+    host: HostConnection,
+    fd: int,
+    *,
+    inline: bool = False,
+    on_confined: Callable[[], None] | None = None,
+) -> int:
+    """Load and serve the handler that the first frame names, over an open connection with the socket ``fd``.
+
+    ``on_confined`` is called before the handler is loaded; threads must not start before.
+    """
     try:
         start = await _receive_start(host)
         if start is None:
@@ -92,6 +108,8 @@ async def serve(sock: socket.socket, *, inline: bool = False) -> int:
         confinement: tuple[str, ...] = ()
         try:
             confinement = _confine(start.spec) if not inline else ()
+            if on_confined is not None:
+                on_confined()
             with nullcontext() if inline else reduced_gc():
                 await _activate(start.spec, context, host, uncompiled, confinement)
         except LoadError as error:

@@ -56,7 +56,8 @@ def set_parent_death_signal(number: int) -> None:
 
 def apply_environment(spec: frames.WorkerSpec) -> None:
     """Replace the environment of this process with that of the handler, its secrets included."""
-    os.environ.clear()
+    if not spec.is_remote:
+        os.environ.clear()
     os.environ.update(spec.environment)
     os.environ.update(spec.secrets)
     if hasattr(time, "tzset"):

@@ -1,0 +1,70 @@
+"""Checks of configuration keys that limit each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from handler_host._internal.units import format_duration, format_size
+from handler_host.config.launchers import isolation_flaw
+from handler_host.config.listen import parse_listen
+from handler_host.config.types import WorkersConfig
+from handler_host.config.values import show
+
+
+def check_together(
+    values: Mapping[str, Mapping[str, Any]],
+    handlers: Mapping[str, Mapping[str, Any]],
+    launchers: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, object],
+) -> Iterator[str]:
+    """Yield the problems of the sections, the handlers and the launchers; ``origins`` has the place of each key."""
+    yield from _check_heartbeat(values["workers"], origins)
+    yield from _check_addresses(values, launchers, origins)
+    yield from _check_isolation(values, handlers, launchers, origins)
+    limit, headroom = values["memory"].get("limit"), values["memory"].get("headroom")
+    if limit is not None and isinstance(headroom, int) and headroom >= limit:
+        yield (
+            f"{origins['memory.headroom']}: memory.headroom is {format_size(headroom)}: must be less than "
+            f"memory.limit ({format_size(limit)})"
+        )
+
+
+def _check_heartbeat(keys: Mapping[str, Any], origins: Mapping[str, object]) -> Iterator[str]:
+    workers = WorkersConfig(**keys)
+    interval, timeout = workers.heartbeat_interval, workers.hang_after
+    if timeout < 2 * interval:
+        place = origins.get("workers.hang_after") or origins["workers.heartbeat_interval"]
+        yield (
+            f"{place}: workers.hang_after is {format_duration(timeout)}: must be at least twice "
+            f"workers.heartbeat_interval ({format_duration(interval)}), or every worker counts as hung"
+        )
+
+
+def _check_addresses(
+    values: Mapping[str, Mapping[str, Any]],
+    launchers: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, object],
+) -> Iterator[str]:
+    addresses = [("server.listen", listen) for listen in values["server"].get("listen", ())]
+    if admin_listen := values["admin"].get("listen"):
+        addresses.append(("admin.listen", admin_listen))
+    addresses += [(f"launchers.{name}.listen", keys["listen"]) for name, keys in launchers.items() if "listen" in keys]
+    for key, listen in addresses:
+        try:
+            parse_listen(listen)
+        except ValueError as error:
+            yield f"{origins[key]}: {key} = {show(listen)}: {error}"
+
+
+def _check_isolation(
+    values: Mapping[str, Mapping[str, Any]],
+    handlers: Mapping[str, Mapping[str, Any]],
+    launchers: Mapping[str, Mapping[str, Any]],
+    origins: Mapping[str, object],
+) -> Iterator[str]:
+    tables = {"defaults": values["defaults"], **{f"handlers.{name}": keys for name, keys in handlers.items()}}
+    for table, keys in tables.items():
+        if "isolation" in keys and (flaw := isolation_flaw(keys["isolation"], launchers)):
+            key = f"{table}.isolation"
+            yield f"{origins[key]}: {key} = {show(keys['isolation'])}: {flaw}"
