@@ -14,7 +14,7 @@ from handler_host.config.loader import hash_key
 from handler_host.http.client_address import TrustedProxies
 from handler_host.plugin.errors import ConfigError
 from tests.integration.http.serving import ADMIN, running
-from tests.support import install_puppet, within
+from tests.support import WORKERS, install_plugin, install_puppet, within
 
 KEY = "a-consumer-key"
 BEARER = {"Authorization": f"Bearer {KEY}"}
@@ -42,6 +42,10 @@ async def test_revoking_a_key_ends_its_open_streams(root: Path) -> None:
             with pytest.raises(Exception, match=r"payload is not completed|Connection"):
                 await within(response.content.readuntil(b"event: end"))
         assert host.supervisor.in_flight == 0
+        _, failures = await host.admin("GET", "/failures")
+        last = failures["failures"][0]
+        assert (last["code"], last["status"]) == ("invalid_key", 401)
+        assert "has ended" in last["message"]
 
 
 async def test_signing_out_ends_the_streams_of_the_session(root: Path) -> None:
@@ -110,6 +114,38 @@ async def test_a_consumer_sees_no_process_and_no_value_of_the_configuration(root
         assert "finds the reason in its log" in body["error"]["message"]
         _, shown = await host.admin("GET", "/handlers/puppet")
         assert "operator" not in shown["reason"]
+
+
+MANIFEST = '[config.headers]\ntype = "object"\n'
+
+
+async def test_no_setting_of_a_handler_reaches_a_consumer_or_the_log(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In an error, in the list of handlers, or in the record of the failure."""
+    install_plugin(root, "leaky", (WORKERS / "puppet.py").read_text(), attribute="Puppet", manifest=MANIFEST)
+    settings = {"leaky": {"headers": "Authorization: Bearer sk-of-the-operator"}}
+    async with running(root, keys=(KEY,), handlers=settings) as host:
+        status, body = await host.json("POST", "/v1/handlers/leaky/echo", json={}, headers=BEARER)
+        assert (status, body["error"]["code"]) == (500, "invalid_config")
+        _, listed = await host.json("GET", "/v1/handlers", headers=BEARER)
+        _, shown = await host.json("GET", "/v1/handlers/leaky", headers=BEARER)
+        assert shown["reason"] == "the operator of this host sees why"
+        _, failures = await host.admin("GET", "/failures")
+        for text in (str(body), str(listed), str(shown), str(failures)):
+            assert "sk-of-the-operator" not in text
+        assert "str is not a table" in (await host.admin("GET", "/handlers/leaky"))[1]["reason"]
+    lines = [f"{record.getMessage()} {getattr(record, 'fields', '')}" for record in caplog.records]
+    assert not [line for line in lines if "sk-of-the-operator" in line]
+
+
+async def test_the_document_of_a_host_with_a_file_of_consumers_names_the_key(root: Path) -> None:
+    """Not only that of a host whose keys are in the environment."""
+    file = root / "consumers.toml"
+    file.write_text(CONSUMER)
+    async with running(root, auth=AuthConfig(consumers_file=file, admin_token=hash_key(ADMIN))) as host:
+        _, document = await host.json("GET", "/openapi.json", headers=BEARER)
+        assert document["security"] == [{"key": []}]
 
 
 @pytest.mark.parametrize(

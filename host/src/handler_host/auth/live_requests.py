@@ -6,6 +6,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
+from handler_host.http import request_context
+from handler_host.http.request_context import RequestContext
+from handler_host.plugin.errors import Unauthorized
+
 CHECK_INTERVAL_S = 1.0
 """Time between two checks while requests are in progress."""
 
@@ -18,7 +22,7 @@ class LiveRequests:
 
     def __init__(self, refresh: Callable[[], Awaitable[None]] | None = None) -> None:
         self._refresh = refresh
-        self._tasks: dict[asyncio.Task[object], Callable[[], bool]] = {}
+        self._tasks: dict[asyncio.Task[object], tuple[Callable[[], bool], RequestContext | None]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._check: asyncio.Task[None] | None = None
 
@@ -27,7 +31,7 @@ class LiveRequests:
         """Cancel the current task when ``is_valid`` no longer holds, until the block ends."""
         task = asyncio.current_task()
         assert task is not None, "a request runs in a task"
-        self._tasks[task] = is_valid
+        self._tasks[task] = is_valid, request_context.current.get(None)
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(CHECK_INTERVAL_S, self._start_check)
         try:
@@ -38,8 +42,10 @@ class LiveRequests:
     def end_invalid(self) -> None:
         """Cancel the requests whose key or session has ended, except the current one."""
         current = asyncio.current_task()
-        for task, is_valid in list(self._tasks.items()):
+        for task, (is_valid, context) in list(self._tasks.items()):
             if task is not current and not is_valid():
+                if context is not None:
+                    context.fail(Unauthorized("the key or session of this request has ended"))
                 task.cancel()
 
     def _start_check(self) -> None:

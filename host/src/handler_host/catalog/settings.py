@@ -144,7 +144,10 @@ def _type_error(value: object, kind: str) -> str | None:
     is_valid = isinstance(value, types) and (kind == "boolean" or not isinstance(value, bool))
     if isinstance(value, float) and not math.isfinite(value):
         is_valid = False
-    return None if is_valid else f"{value!r} is not {name}"
+    if is_valid:
+        return None
+    # Tables of headers have keys, and a text in place of one is likely a header.
+    return f"{type(value).__name__} is not {name}" if kind == "object" else f"{value!r} is not {name}"
 
 
 def _check_key(key: str, value: object, kind: str | None) -> None:

@@ -14,11 +14,14 @@ from handler_host.plugin.errors import UnknownHandler
 
 CANNOT_RUN = frozenset(typing.get_args(ProblemState))
 """States of a handler that has a problem in its catalog entry."""
+SHOWN_REASONS = frozenset({"waiting", "draining"})
+"""States whose reasons consumers see; those of others may have values of the configuration."""
 
 
 def _for_consumer(status: HandlerStatus) -> HandlerStatus:
     """Return a status without what only operators need: process, memory, and why the handler cannot run."""
-    reason = "the operator of this host sees why" if status.state in CANNOT_RUN else status.reason
+    is_shown = status.reason is None or status.state in SHOWN_REASONS
+    reason = status.reason if is_shown else "the operator of this host sees why"
     return msgspec.structs.replace(
         status, reason=reason, pid=None, confinement=None, pss=None, learned_pss=None, python=None, last_exit=None
     )

@@ -42,7 +42,7 @@ class ApiDocsRoutes:
         from handler_host.routes.openapi import document  # few clients need it
 
         statuses = self._directory.statuses(request_context.current.get().consumer)
-        return json_response(document(statuses, keys=bool(self._supervisor.config.auth.api_keys)))
+        return json_response(document(statuses, keys=not self._supervisor.config.auth.open))
 
     async def page(self, request: web.Request) -> web.StreamResponse:
         """Return the page."""
