@@ -213,7 +213,7 @@ async def test_no_room_says_when_to_retry(tmp_path: Path) -> None:
 
 
 async def test_a_handler_that_fits_nowhere_is_refused_for_good(tmp_path: Path) -> None:
-    places = {
+    places: Places = {
         "north": {"limit": 10 * MB},
         "south": {"limit": 500 * MB, "resources": {"GPU": 1.0}},
         "liar": {"limit": -1},

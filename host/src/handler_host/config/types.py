@@ -365,14 +365,10 @@ class Config(Section, frozen=True, kw_only=True):
     """The file that was read."""
 
     def __repr__(self) -> str:
-        masked = {
-            name: {key: "***" if looks_secret(key) else value for key, value in keys.items()}
-            for name, keys in self.handlers.items()
-        }
-        fields = (
-            f"{name}={masked if name == 'handlers' else getattr(self, name)!r}" for name in self.__struct_fields__
-        )
-        return f"Config({', '.join(fields)})"
+        values = {name: getattr(self, name) for name in self.__struct_fields__}
+        for tables in ("handlers", "launchers"):
+            values[tables] = {name: _mask(keys) for name, keys in values[tables].items()}
+        return f"Config({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def policy(self, name: str) -> HandlerPolicy:
         """Return the policy of a handler: the defaults, overlaid by the handler's own keys."""
@@ -399,3 +395,7 @@ class Config(Section, frozen=True, kw_only=True):
         for name in self.handlers:
             modules = {**modules, **dict.fromkeys(self.policy(name).preload)}
         return tuple(modules)
+
+
+def _mask(keys: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: "***" if looks_secret(key) else value for key, value in keys.items()}
