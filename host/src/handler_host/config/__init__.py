@@ -6,6 +6,7 @@ from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, 
 from handler_host.config.instance import InstanceConfig
 from handler_host.config.paths import default_data_dir, with_state_file
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy, Isolation
+from handler_host.config.secret_keys import looks_secret
 from handler_host.config.types import (
     HOST_KEYS,
     AdminConfig,
@@ -20,7 +21,6 @@ from handler_host.config.types import (
     TracingConfig,
     VerifyConfig,
     WorkersConfig,
-    looks_secret,
 )
 
 __all__ = [

@@ -10,7 +10,6 @@ a paragraph ``Default:`` describes a default that the host computes, a paragraph
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -20,20 +19,12 @@ import msgspec
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Size, Timeout
 from handler_host.config.instance import INSTANCE_KEYS, InstanceConfig
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy
+from handler_host.config.secret_keys import mask_secret_keys
 
 HOST_KEYS = POLICY_KEYS | INSTANCE_KEYS
 """The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
 
 LogLevel = Literal["debug", "info", "warning", "error"]
-
-_SECRET_WORDS = frozenset(
-    {"key", "keys", "token", "secret", "secrets", "password", "passwords", "passwd", "passphrase", "credentials"}
-)
-
-
-def looks_secret(key: str) -> bool:
-    """Return whether the name of a key marks a secret: ``api_key`` does, ``max_tokens`` does not."""
-    return not _SECRET_WORDS.isdisjoint(re.split(r"[^a-z]+", key.lower()))
 
 
 class ServerConfig(Section, frozen=True, kw_only=True):
@@ -367,7 +358,7 @@ class Config(Section, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         values = {name: getattr(self, name) for name in self.__struct_fields__}
         for tables in ("handlers", "launchers"):
-            values[tables] = {name: _mask(keys) for name, keys in values[tables].items()}
+            values[tables] = {name: mask_secret_keys(keys) for name, keys in values[tables].items()}
         return f"Config({', '.join(f'{name}={value!r}' for name, value in values.items())})"
 
     def policy(self, name: str) -> HandlerPolicy:
@@ -395,7 +386,3 @@ class Config(Section, frozen=True, kw_only=True):
         for name in self.handlers:
             modules = {**modules, **dict.fromkeys(self.policy(name).preload)}
         return tuple(modules)
-
-
-def _mask(keys: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: "***" if looks_secret(key) else value for key, value in keys.items()}
