@@ -146,9 +146,14 @@ async def test_daemons_of_a_plugin_end_with_its_worker(root: Path) -> None:
     """Also those in a session of their own, and those whose parent has ended."""
     async with running(root) as host:
         other = await worker_of(host, "puppet")
+        await worker_of(host, "hostile")
+        _, before = await host.admin("GET", "/memory")
         status, pids = await host.json("POST", "/v1/handlers/hostile/daemons", json={})
         assert status == 200
         assert not any(map(ended, pids))
+        _, after = await host.admin("GET", "/memory")
+        # They count in its memory: a Python of its own, and a fork.
+        assert after["workers"]["hostile"]["pss"] > before["workers"]["hostile"]["pss"] + 2_000_000
         assert (await host.admin("POST", "/handlers/hostile/unload"))[0] == 200
         await until(lambda: all(map(ended, pids)))
         assert host.supervisor.status("puppet").pid == other

@@ -16,7 +16,7 @@ from handler_host.config import MemoryConfig
 from handler_host.memory.cgroups import MemoryLimit, read_limit
 from handler_host.memory.ledger import Key
 from handler_host.memory.pressure import KernelView, read_kernel_view
-from handler_host.memory.procfs import Memory, read_memory
+from handler_host.memory.procfs import Memory, read_memory, read_tree_memory
 
 Result = TypeVar("Result")
 
@@ -98,7 +98,7 @@ def _read(
     host = read_memory(os.getpid())
     parents = [memory for memory in map(read_memory, fork_servers) if memory is not None]
     helpers = [memory for memory in map(read_memory, drivers) if memory is not None]
-    readings = {key: read_memory(pid) for key, pid in workers.items()}
+    readings = {key: read_tree_memory(pid) for key, pid in workers.items()}
     running = {key: memory for key, memory in readings.items() if memory is not None}
     limit = read_limit(config)
     kernel = read_kernel_view(limit)
