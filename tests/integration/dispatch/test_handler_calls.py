@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from handler_host.config import AuthConfig
+from handler_host.config.loader import hash_key
 from tests.integration.http.serving import ADMIN, Host, running
 from tests.support import install_plugin
 
@@ -32,6 +35,13 @@ class Handler:
         return [await self.whole(request) for _ in range(request["count"])]
 
     @operation
+    async def at_once(self, request: dict[str, Any]) -> list[str]:
+        """Dispatch ``count`` times at the same time; return the code of each failure."""
+        calls = [self.context.dispatch(request["to"], "wait", {}) for _ in range(request["count"])]
+        outcomes = await asyncio.gather(*calls, return_exceptions=True)
+        return [f"{error.code}: {error.message}" for error in outcomes if isinstance(error, HostError)]
+
+    @operation
     async def whole(self, request: dict[str, Any]) -> Any:
         return await self.context.dispatch(request["to"], "where", {}, **request.get("options", {}))
 
@@ -45,6 +55,7 @@ class Handler:
         return self.context.dispatch_from_thread(request["to"], "where", {}, **request.get("options", {}))
 '''
 CALLED = '''
+import asyncio
 from typing import Any
 
 from handler_host.plugin import Context, hookimpl, operation
@@ -56,6 +67,10 @@ class Handler:
     @hookimpl
     async def activate(self, context: Context) -> None:
         self.context = context
+
+    @operation
+    async def wait(self, request: dict[str, Any]) -> None:
+        await asyncio.sleep(0.3)
 
     @operation
     async def where(self, request: dict[str, Any]) -> str:
@@ -131,6 +146,36 @@ class TestMetrics:
         async with hosted(tmp_path, first={"how": "upstream_error"}) as host:
             assert (await call(host, "whole"))[0] == 502
             assert (await dispatches(host))['{handler="first",operation="where",result="upstream_error"}'] == "1.0"
+
+
+class TestLimits:
+    async def test_one_call_does_not_take_the_places_of_all(self, tmp_path: Path) -> None:
+        """It has 64 dispatches in flight; further ones are refused, and the handler goes on."""
+        install_plugin(tmp_path, "caller", CALLER)
+        install_plugin(tmp_path, "first", CALLED)
+        async with running(tmp_path, policy={"max_concurrency": 100, "max_queue": 100}) as host:
+            body = {"to": "first", "count": 70}
+            status, failures = await host.json("POST", "/v1/handlers/caller/at_once", json=body)
+            assert (status, len(failures)) == (200, 6)
+            assert set(failures) == {"queue_full: a call of caller has 64 dispatches to other handlers in flight"}
+            body = {"to": "first", "count": 64}
+            assert await host.json("POST", "/v1/handlers/caller/at_once", json=body) == (200, [])
+
+    async def test_dispatches_of_a_handler_count_to_the_consumer_that_it_works_for(self, tmp_path: Path) -> None:
+        """Also two handlers deep, and although the key may not use the other handler itself."""
+        key = "a-consumer-key"
+        consumers = {"a": {"hash": hash_key(key), "handlers": ["caller"]}}
+        auth = AuthConfig(consumers=json.dumps({"consumers": consumers}), admin_token=hash_key(ADMIN))
+        install_plugin(tmp_path, "caller", CALLER)
+        install_plugin(tmp_path, "first", CALLED)
+        async with running(tmp_path, auth=auth) as host:
+            body, headers = {"to": "first", "count": 2}, {"Authorization": f"Bearer {key}"}
+            response = await host.json("POST", "/v1/handlers/caller/several", json=body, headers=headers)
+            assert response == (200, ["first", "first"])
+            async with host.ask("GET", "/metrics", headers=OPERATOR) as metrics:
+                lines = (await metrics.text()).splitlines()
+        name = "handler_host_consumer_dispatches_total"
+        assert f'{name}{{consumer="a",handler="first",result="ok"}} 2.0' in lines
 
 
 class TestCrashRetry:

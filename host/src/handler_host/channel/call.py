@@ -79,6 +79,7 @@ class Call:
         "request_id",
         "started_at",
         "traceparent",
+        "works_for",
     )
 
     def __init__(
@@ -96,6 +97,8 @@ class Call:
         """The handlers that wait for the response, outermost first."""
         self.traceparent = traceparent
         """The span of this dispatch; the handler's own dispatches become parts of it."""
+        self.works_for: str | None = None
+        """Name of the consumer for whom it runs; the handler's own dispatches count to it."""
         self.started_at = time.monotonic()
         self._channel = channel
         self._number = number

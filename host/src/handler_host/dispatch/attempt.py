@@ -57,6 +57,7 @@ class Attempt:
             chain=request.chain,
             traceparent=caller.traceparent,
         )
+        call.works_for = caller.counted_name
         return call
 
     async def read_first_chunks(self) -> list[bytes]:
@@ -98,7 +99,7 @@ class Attempt:
                 0.0 if lease is None else lease.activate_seconds,
                 None if call is None else elapsed_s,
                 self._first_chunk_s,
-                None if consumer is None else consumer.name,
+                request.caller.counted_name,
             )
         )
 

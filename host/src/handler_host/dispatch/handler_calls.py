@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 
 MAX_IN_FLIGHT = 256
 """Most dispatches to other handlers that one worker may have in flight."""
+MAX_OF_ONE_CALL = 64
+"""Most of them that one call may have: a client must not take the places of all others."""
 
 
 class FrameSink(Protocol):
@@ -66,8 +68,8 @@ class HandlerCalls:
             return
         if frame.number in self._in_flight:
             raise frames.ProtocolError(f"two dispatches have the number {frame.number}")
-        if len(self._in_flight) >= MAX_IN_FLIGHT:
-            text = f"{self._caller} has {MAX_IN_FLIGHT} dispatches to other handlers in flight"
+        if refusal := self._find_excess(frame):
+            text = f"{refusal} dispatches to other handlers in flight"
             self._channel.send(frames.Error(frame.number, QueueFull.code, text, retry_after=1.0))
             return
         call = self._in_flight[frame.number] = _HandlerCall(frame.parent, frame.window)
@@ -75,6 +77,16 @@ class HandlerCalls:
         call.task = asyncio.create_task(work, name=f"dispatch from {self._caller} to {frame.handler}")
         # Not in the task itself: one that is cancelled before its first step never runs.
         call.task.add_done_callback(lambda _: self._in_flight.pop(frame.number, None))
+
+    def _find_excess(self, frame: frames.Dispatch) -> str | None:
+        """Return who has too many dispatches in flight for one more, or None."""
+        if len(self._in_flight) >= MAX_IN_FLIGHT:
+            return f"{self._caller} has {MAX_IN_FLIGHT}"
+        if frame.parent is not None:
+            siblings = sum(call.parent == frame.parent for call in self._in_flight.values())
+            if siblings >= MAX_OF_ONE_CALL:
+                return f"a call of {self._caller} has {MAX_OF_ONE_CALL}"
+        return None
 
     def cancel(self, number: int) -> None:
         """Cancel a handler call that the worker no longer waits for."""
@@ -129,6 +141,7 @@ class HandlerCalls:
             caller=Caller(
                 request_id=parent.request_id if parent is not None else f"{self._caller}-{next(self._own_ids)}",
                 traceparent=parent.traceparent if parent is not None else None,
+                works_for=parent.works_for if parent is not None else None,
             ),
             deadline=deadline,
             fallback=frame.fallback,

@@ -58,6 +58,13 @@ class Caller(msgspec.Struct, frozen=True):
     traceparent: str | None = None
     """Span that the dispatch belongs to (W3C Trace Context); None: not traced."""
     timings: Timings | None = None
+    works_for: str | None = None
+    """Name of the consumer that a dispatch of a handler counts to; its rights do not apply to it."""
+
+    @property
+    def counted_name(self) -> str | None:
+        """Name of the consumer to whom the dispatch counts; None on a host without keys, and for operators."""
+        return self.consumer.name if self.consumer is not None else self.works_for
 
 
 class Request(msgspec.Struct, frozen=True):
