@@ -19,6 +19,7 @@ pytestmark = pytest.mark.sdks
 """Requests of Claude Code, Codex, Gemini CLI, opencode, pi and cline, with their texts replaced."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 JSON = {"content-type": "application/json; charset=utf-8"}
+KEYS = {"OPENAI": "key-a", "ANTHROPIC": "key-b", "GEMINI": "key-c", "MISTRAL": "key-d"}
 FEATURES = ("anthropic-beta", "anthropic-version", "openai-beta")
 
 
@@ -27,6 +28,7 @@ class Pair(NamedTuple):
 
     path: str
     handler: str
+    """The handler, and what else is before the provider's name of a model."""
     body: dict[str, Any]
     whole: bytes
     stream: tuple[bytes, ...]
@@ -104,16 +106,38 @@ PAIRS = {
         (),
     ),
 }
+
+
+def of_gpt_d(operation: str, provider: str) -> Pair:
+    """Return the same protocol of LiteLLM's handler, for a provider that speaks it."""
+    pair = PAIRS[operation]
+    handler = f"gpt_d/{provider}"
+    return pair._replace(handler=handler, body=json.loads(json.dumps(pair.body).replace(pair.handler, handler)))
+
+
+PAIRS |= {
+    "gpt_d openai.chat": of_gpt_d("openai.chat", "openai"),
+    "gpt_d openai.responses": of_gpt_d("openai.responses", "openai"),
+    "gpt_d openai.embeddings": of_gpt_d("openai.embeddings", "openai"),
+    "gpt_d anthropic.messages": of_gpt_d("anthropic.messages", "anthropic"),
+    "gpt_d mistral openai.chat": of_gpt_d("openai.chat", "mistral"),
+}
 STREAMS = [name for name, pair in PAIRS.items() if pair.stream]
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[HostUnderTest, Provider]]:
     with Provider().run() as provider:
-        keys = {"OPENAI_API_KEY": "key-a", "ANTHROPIC_API_KEY": "key-b", "GEMINI_API_KEY": "key-c"}
+        keys = {f"{name}_API_KEY": key for name, key in KEYS.items()}
         config = "".join(
             f'[handlers.{name}]\nbase_url = "{provider.url}{path}"\nretries = 0\n'
             for name, path in (("gpt_a", "/v1"), ("gpt_b", ""), ("gpt_c", ""))
+        )
+        v1 = f"{provider.url}/v1"
+        config += (
+            f'[handlers.gpt_d]\nretries = 0\n[handlers.gpt_d.api_base]\nopenai = "{v1}"\nmistral = "{v1}"\n'
+            f'anthropic = "{provider.url}"\ngemini = "{provider.url}/v1beta"\n'
+            '[[handlers.gpt_d.deployments]]\nname = "team"\nmodel = "openai/m-2"\n'
         )
         with host_under_test(config, environ=keys) as host:
             yield host, provider
@@ -251,15 +275,45 @@ def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
     assert b"key-a" not in data
     (seen,) = provider.seen
     keys = [seen.headers.get(name) for name in ("Authorization", "x-api-key", "x-goog-api-key")]
-    assert [key for key in keys if key] == [
-        {"gpt_a": "Bearer key-a", "gpt_b": "Bearer key-b", "gpt_c": "key-c"}[pair.handler]
-    ]
+    expected = {
+        "gpt_a": "Bearer key-a",
+        "gpt_b": "Bearer key-b",
+        "gpt_c": "key-c",
+        "gpt_d/openai": "Bearer key-a",
+        "gpt_d/anthropic": "key-b",
+        "gpt_d/mistral": "Bearer key-d",
+    }
+    assert [key for key in keys if key] == [expected[pair.handler]]
 
 
-def test_a_server_without_the_responses_api_gets_a_chat(host: HostUnderTest, provider: Provider) -> None:
+@pytest.mark.parametrize("handler", ["gpt_a", "gpt_d/openai"])
+def test_a_server_without_the_responses_api_gets_a_chat(host: HostUnderTest, provider: Provider, handler: str) -> None:
     provider.script = Script((b'{"detail": "Not Found"}',), 404, JSON)
-    body = json.dumps({"model": "gpt_a/m-1", "input": "Hi"}).encode()
+    body = json.dumps({"model": f"{handler}/m-1", "input": "Hi"}).encode()
     post(host.url, "/v1/responses", body, {})
     post(host.url, "/v1/responses", body, {})
     paths = [seen.path for seen in provider.seen]
     assert paths == ["/v1/responses", "/v1/chat/completions", "/v1/chat/completions"]
+
+
+def test_litellm_gets_a_chat_for_a_provider_with_another_protocol(host: HostUnderTest, provider: Provider) -> None:
+    content = {
+        "candidates": [{"content": {"role": "model", "parts": [{"text": "Hi!"}]}, "finishReason": "STOP"}],
+        "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 1, "totalTokenCount": 2},
+    }
+    provider.script = Script((json.dumps(content).encode(),), headers=JSON)
+    body = {"model": "gpt_d/gemini/m-1", "messages": [{"role": "user", "content": "Hi"}]}
+    status, _, data = post(host.url, "/v1/chat/completions", json.dumps(body).encode(), {})
+    (seen,) = provider.seen
+    assert (status, seen.path) == (200, "/v1beta/models/m-1:generateContent")
+    assert json.loads(data)["choices"][0]["message"]["content"] == "Hi!"
+
+
+def test_a_name_of_deployments_is_translated(host: HostUnderTest, provider: Provider) -> None:
+    """LiteLLM's Router chooses the server, and leaves out one that fails."""
+    content = b'{"id": "c", "model": "m-2", "choices": [{"message": {"content": "Hi!"}, "finish_reason": "stop"}]}'
+    provider.script = Script((content,), headers=JSON)
+    body = {"model": "gpt_d/team", "messages": [{"role": "user", "content": "Hi"}], "unheard_of": 1}
+    status, headers, _ = post(host.url, "/v1/chat/completions", json.dumps(body).encode(), {})
+    assert (status, json.loads(provider.seen[0].body)["model"]) == (200, "m-2")
+    assert headers["x-ignored-fields"] == "unheard_of"

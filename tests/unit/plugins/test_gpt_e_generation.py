@@ -1,13 +1,17 @@
-"""A generation of gpt_e that its reader leaves."""
+"""Parts of gpt_e without a model."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from collections.abc import Callable
 from typing import Any
 
+import pytest
+
 import gpt_e
+from handler_host.plugin import Context, NativeRequest, UnknownOperation
 
 
 async def test_a_failure_after_the_reader_has_left_is_not_reported_by_the_loop() -> None:
@@ -22,3 +26,11 @@ async def test_a_failure_after_the_reader_has_left_is_not_reported_by_the_loop()
     del generation
     gc.collect()
     assert reports == []
+
+
+async def test_without_the_setting_there_are_no_embeddings() -> None:
+    handler = gpt_e.GptE()
+    handler.context = Context("gpt_e", 1, {"embeddings": "off"}, {}, logging.getLogger("gpt_e"))
+    request = NativeRequest("openai.embeddings", "", None, False, {}, {}, b"{}")
+    with pytest.raises(UnknownOperation, match="no embeddings"):
+        await anext(aiter(handler.native_embeddings(request)))

@@ -73,7 +73,13 @@ if TYPE_CHECKING:
         UpstreamUnreachable,
     )
     from handler_host.plugin.hooks import hookimpl
-    from handler_host.plugin.native_operations import NativeRequest, native, provider_refusal, relay_httpx
+    from handler_host.plugin.native_operations import (
+        NativeRequest,
+        is_missing_route,
+        native,
+        provider_refusal,
+        relay_httpx,
+    )
     from handler_host.plugin.native_response import NativeResponse
     from handler_host.plugin.operations import CallInfo, operation
     from handler_host.plugin.provider_errors import (
@@ -89,7 +95,7 @@ if TYPE_CHECKING:
     )
     from handler_host.plugin.provider_words import find_error
     from handler_host.plugin.retry import Retries, retry_stream
-    from handler_host.plugin.sdk_calls import aiohttp_client, relay_sdk, sdk_errors, sdk_refusal
+    from handler_host.plugin.sdk_calls import aiohttp_client, relay_sdk, sdk_errors, sdk_refusal, sdk_response
     from handler_host.plugin.sse import ServerSentEvent, SseDecoder, read_documents
     from handler_host.plugin.trace import trace_headers
 
@@ -155,6 +161,7 @@ __all__ = [
     "from_httpx",
     "from_status",
     "hookimpl",
+    "is_missing_route",
     "native",
     "nearest",
     "operation",
@@ -167,6 +174,7 @@ __all__ = [
     "retry_stream",
     "sdk_errors",
     "sdk_refusal",
+    "sdk_response",
     "timeout_error",
     "trace_headers",
     "unreachable_error",
@@ -176,7 +184,13 @@ _MODULES = {
     "handler_host._internal.suggestions": ("did_you_mean", "nearest"),
     "handler_host.plugin.context": ("Context", "Secret"),
     "handler_host.plugin.hooks": ("hookimpl",),
-    "handler_host.plugin.native_operations": ("NativeRequest", "native", "provider_refusal", "relay_httpx"),
+    "handler_host.plugin.native_operations": (
+        "NativeRequest",
+        "is_missing_route",
+        "native",
+        "provider_refusal",
+        "relay_httpx",
+    ),
     "handler_host.plugin.native_response": ("NativeResponse",),
     "handler_host.plugin.operations": ("CallInfo", "operation"),
     "handler_host.plugin.provider_errors": (
@@ -192,7 +206,7 @@ _MODULES = {
     ),
     "handler_host.plugin.provider_words": ("find_error",),
     "handler_host.plugin.retry": ("Retries", "retry_stream"),
-    "handler_host.plugin.sdk_calls": ("aiohttp_client", "relay_sdk", "sdk_errors", "sdk_refusal"),
+    "handler_host.plugin.sdk_calls": ("aiohttp_client", "relay_sdk", "sdk_errors", "sdk_refusal", "sdk_response"),
     "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),
 }

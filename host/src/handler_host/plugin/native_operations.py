@@ -28,6 +28,7 @@ NATIVE_OPERATIONS = {
 
 MAX_ERROR_BYTES = 256 * 1024
 """Longest body of a provider's error that is passed on."""
+_MISSING_ROUTE = (404, 405, 501)
 
 
 @dataclass(frozen=True)
@@ -132,6 +133,14 @@ def provider_refusal(response: NativeResponse) -> UpstreamError:
     if response.status != 401 and len(response.body) <= MAX_ERROR_BYTES:
         host_error.response = response
     return host_error
+
+
+def is_missing_route(response: NativeResponse) -> bool:
+    """Return whether a server does not know a route; an unknown model is another 404, with the code of an error."""
+    if response.status not in _MISSING_ROUTE:
+        return False
+    error = _protocol_error(response.body)
+    return error is None or not error.code
 
 
 def _protocol_error(body: bytes) -> ProviderError | None:

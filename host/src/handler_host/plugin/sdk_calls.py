@@ -58,9 +58,13 @@ def sdk_errors(
 
 def sdk_refusal(error: Any) -> UpstreamError:
     """Return the error of a native operation for an SDK's ``APIStatusError``, with the provider's response."""
-    response = error.response
-    headers = {name.lower(): value for name, value in response.headers.items()}
-    return provider_refusal(NativeResponse(error.status_code, headers, response.content))
+    return provider_refusal(sdk_response(error))
+
+
+def sdk_response(error: Any) -> NativeResponse:
+    """Return the provider's response of an SDK's ``APIStatusError``."""
+    headers = {name.lower(): value for name, value in error.response.headers.items()}
+    return NativeResponse(error.status_code, headers, error.response.content)
 
 
 async def relay_sdk(

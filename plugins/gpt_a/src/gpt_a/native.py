@@ -15,10 +15,12 @@ from handler_host.plugin import (
     NativeResponse,
     Retries,
     UnknownOperation,
+    is_missing_route,
     native,
     relay_sdk,
     retry_stream,
     sdk_refusal,
+    sdk_response,
     trace_headers,
 )
 
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 RESPONSES = "/responses"
 _NO_RESPONSES = "the provider has no Responses API"
-_MISSING_ROUTE = (404, 405, 501)
 
 
 class NativeOpenAI:
@@ -83,14 +84,7 @@ class NativeOpenAI:
         return retry_stream(attempt, self._retries, deadline=call.deadline)
 
     def _native_refusal(self, error: openai.APIStatusError) -> HostError:
-        if _is_missing_route(error):
+        if error.request.url.path.endswith(RESPONSES) and is_missing_route(sdk_response(error)):
             self._has_responses = False
             return UnknownOperation(_NO_RESPONSES)
         return sdk_refusal(error)
-
-
-def _is_missing_route(error: openai.APIStatusError) -> bool:
-    """Return whether the server does not know the Responses API; OpenAI answers 404 for an unknown model, too."""
-    if error.status_code not in _MISSING_ROUTE or not error.request.url.path.endswith(RESPONSES):
-        return False
-    return not (isinstance(error.body, dict) and error.body.get("code"))

@@ -12,6 +12,7 @@ from typing import Any
 from gpt_d.chunks import ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import is_event_stream, translate
+from gpt_d.native import NativeLiteLLM
 from gpt_d.whole import Heard, chunks_of, decode_document
 from handler_host.chat import (
     AssistantMessage,
@@ -83,7 +84,7 @@ FIRST_CALL = 10.0
 """Seconds that LiteLLM may take beside the provider for what it loads at a first call; 0.5 to 0.7 were seen."""
 
 
-class GptD(ChatHandler):
+class GptD(NativeLiteLLM, ChatHandler):
     """``[handlers.gpt_d]``: see ``handler.toml`` for its keys."""
 
     async def open(self) -> None:
@@ -109,6 +110,7 @@ class GptD(ChatHandler):
         litellm.disable_streaming_logging = True
         litellm.expose_router_debug_in_errors = False
         self.context.on_close(litellm.close_litellm_async_clients)
+        self._without_responses = set()
         self._groups: dict[str, list[Deployment]] = {}
         for deployment in self._settings.deployments:
             self._groups.setdefault(deployment.name, []).append(deployment)

@@ -11,7 +11,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gpt_e.native import NativeLlama
 from gpt_e.prompts import PromptMaker, join_parts
+from gpt_e.server import LlamaServer
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
@@ -36,7 +38,7 @@ _PROMPT_STEP = 128
 """Tokens of a prompt that are computed at once: llama.cpp's 512 take 11 MB more for a long one, and no less time."""
 
 
-class GptE(ChatHandler):
+class GptE(NativeLlama, ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
     supports = frozenset({"logit_bias", "top_k"})
@@ -60,13 +62,16 @@ class GptE(ChatHandler):
         config = self.context.config
         parameters = xllamacpp.CommonParams()
         parameters.model.path = str(path)
+        self._model_name = path.stem
+        parameters.model_alias = {self._model_name}
         parameters.n_ctx = config["context"]
         parameters.n_parallel = 1
         parameters.n_ubatch = _PROMPT_STEP
         kind = xllamacpp.ggml_type[f"GGML_TYPE_{config['cache'].upper()}"]
         parameters.cache_type_k = parameters.cache_type_v = kind
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = config["threads"]
-        parameters.n_threads_http = 1
+        # One generates, the other tokenizes.
+        parameters.n_threads_http = 2
         # Its default, 8 GB, grows with each new prompt.
         parameters.cache_ram_mib = 0
         parameters.fit_params = False
@@ -76,14 +81,22 @@ class GptE(ChatHandler):
         parameters.endpoint_slots = False
         parameters.cors_origins = ""
         parameters.verbosity = _ERRORS_ONLY
-        # It opens a loopback port, of which only the routes for prompts are used, and only by this worker.
+        # For native requests, whose bodies stay as they are.
+        parameters.n_predict = config["max_tokens"]
+        parameters.sampling.temp = config["temperature"]
+        parameters.sampling.penalty_repeat = config["repeat_penalty"]
+        parameters.sampling.seed = config["seed"]
+        if config["embeddings"] != "off":
+            _enable_embeddings(parameters, config["embeddings"])
+        # It opens a loopback port that only this worker uses.
         key = secrets.token_hex(16)
         parameters.api_keys = [key]
         try:
             server = xllamacpp.Server(parameters)
         except Exception as error:
             raise ConfigError(f"{path} cannot be loaded: {error}; model_path must name a GGUF file") from error
-        self._prompts = PromptMaker(server.listening_address, key)
+        self._routes = LlamaServer(server.listening_address, key)
+        self._prompts = PromptMaker(self._routes)
         return server
 
     def _close(self) -> None:
@@ -128,6 +141,16 @@ class GptE(ChatHandler):
         body["repeat_penalty"] = config["repeat_penalty"]
         join_parts(body["messages"])
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
+
+
+def _enable_embeddings(parameters: Any, pooling: str) -> None:
+    import xllamacpp
+
+    parameters.embedding = True
+    # A model that reads a text as a whole needs it in one step.
+    parameters.n_batch = parameters.n_ubatch = parameters.n_ctx
+    if pooling != "model":
+        parameters.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling.upper()}"]
 
 
 def _without_chat(body: dict[str, Any]) -> dict[str, Any]:
