@@ -273,6 +273,64 @@ def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
             {"messages": [{"role": "user", "content": [{"type": "file", "file": {"file_id": "file_1"}}]}]},
             "messages[0].content[0].file.file_id",
         ),
+        ("openai.chat", {"messages": [{"role": "assistant", "audio": {"id": "audio_1"}}]}, "messages[0].audio.id"),
+        ("openai.chat", {"audio": {"voice": {"id": "voice_1"}, "format": "wav"}}, "audio.voice.id"),
+        (
+            "openai.responses",
+            {"prompt": {"id": "pmpt_1", "variables": {"file": {"type": "input_file", "file_id": "file_1"}}}},
+            "prompt",
+        ),
+        ("openai.responses", {"input": [{"type": "reasoning", "id": "rs_1", "summary": []}]}, "input[0].id"),
+        (
+            "openai.responses",
+            {"input": [{"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "x"}]}]},
+            "input[0].id",
+        ),
+        (
+            "openai.responses",
+            {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": None}]},
+            "input[0].id",
+        ),
+        ("openai.responses", {"input": [{"type": "image_generation_call", "id": "ig_1"}]}, "input[0].id"),
+        (
+            "openai.responses",
+            {"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}]},
+            "input[0].id",
+        ),
+        (
+            "openai.responses",
+            {
+                "tools": [
+                    {"type": "shell", "environment": {"skills": [{"type": "skill_reference", "skill_id": "skill_1"}]}}
+                ]
+            },
+            "tools[0].environment.skills[0].skill_id",
+        ),
+        (
+            "openai.responses",
+            {"input": [{"type": "additional_tools", "tools": [{"type": "file_search", "vector_store_ids": ["vs_1"]}]}]},
+            "input[0].tools[0].vector_store_ids",
+        ),
+        (
+            "gemini.count_tokens",
+            {"generateContentRequest": {"contents": [{"parts": [{"fileData": {"fileUri": "files/1"}}]}]}},
+            "generateContentRequest.contents[0].parts[0].fileData.fileUri",
+        ),
+        (
+            "gemini.count_tokens",
+            {"generateContentRequest": {"cachedContent": "cachedContents/1"}},
+            "generateContentRequest.cachedContent",
+        ),
+        (
+            "gemini.embed_content",
+            {"requests": [{"content": {"parts": [{"fileData": {"fileUri": "files/1"}}]}}]},
+            "requests[0].content.parts[0].fileData.fileUri",
+        ),
+        (
+            "gemini.generate_content",
+            {"tools": [{"retrieval": {"vertexRagStore": {"ragResources": [{"ragCorpus": "projects/1"}]}}}]},
+            "tools[0].retrieval.vertexRagStore.ragResources[0].ragCorpus",
+        ),
         ("anthropic.messages", {"container": "container_1"}, "container"),
         (
             "anthropic.messages",
@@ -307,6 +365,11 @@ def test_an_escaped_name_is_found() -> None:
             {"tools": [{"type": "function", "parameters": {"properties": {"file_id": {"type": "string"}}}}]},
         ),
         ("openai.responses", {"input": [{"type": "function_call", "arguments": '{"file_id": "1"}'}]}),
+        ("openai.responses", {"input": [{"type": "reasoning", "id": "rs_1", "encrypted_content": "x"}]}),
+        ("openai.responses", {"input": [{"type": "image_generation_call", "id": "ig_1", "result": "AAAA"}]}),
+        ("openai.responses", {"input": [{"type": "web_search_call", "id": "ws_1", "action": {"type": "search"}}]}),
+        ("openai.responses", {"input": [{"id": "msg_1", "role": "assistant", "content": "Hi"}], "prompt": None}),
+        ("openai.chat", {"audio": {"voice": "alloy", "format": "wav"}, "messages": [{"role": "user", "audio": None}]}),
         (
             "anthropic.messages",
             {"messages": [{"content": [{"type": "tool_use", "input": {"file_id": "1"}}]}], "container": None},

@@ -21,43 +21,48 @@ TRUE_ONLY = frozenset({"store", "background"})
 """Fields that only refer to state if they are ``true``."""
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "openai.chat": ("store",),
-    "openai.responses": ("store", "background", "previous_response_id", "conversation"),
+    "openai.responses": ("store", "background", "previous_response_id", "conversation", "prompt"),
     "anthropic.messages": ("container",),
     "gemini.generate_content": ("cachedContent", "cached_content"),
 }
 """Fields at the top of a request that refer to state, by operation."""
 REFERENCES = frozenset(
-    {"file_id", "file_ids", "vector_store_ids", "container", "container_id"}
-    | {"fileSearchStoreNames", "file_search_store_names"}
+    {"file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"}
+    | {"fileSearchStoreNames", "file_search_store_names", "cachedContent", "cached_content"}
+    | {"ragCorpus", "rag_corpus", "datastore"}
 )
 """Fields inside messages and tools that refer to state, in all protocols."""
+_NAMED_BY_ID = frozenset({"audio", "voice"})
+"""Fields that refer to state by their ``id``: an earlier recording of the model, a voice of the account."""
 GOOGLE_FILE = re.compile(r"(?i)(https?://[^/]*/(?:[^/]+/)?)?files/")
 """Address of a file that was uploaded to Google; other addresses belong to the web."""
 _FILE_URIS = frozenset({"fileUri", "file_uri"})
-_NESTED = ("messages", "input", "contents", "tools", "systemInstruction", "system_instruction")
+_NESTED = (
+    *("messages", "input", "contents", "content", "tools", "audio", "requests"),
+    *("systemInstruction", "system_instruction", "generateContentRequest", "generate_content_request"),
+)
 _DOWN = frozenset(
     {"content", "source", "file", "output", "parts", "fileData", "file_data", "image", "document"}
-    | {"environment", "input_image_mask", "fileSearch", "file_search"}
+    | {"environment", "skills", "input_image_mask", "fileSearch", "file_search", "retrieval", "audio", "voice"}
+    | {"vertexAiSearch", "vertex_ai_search", "vertexRagStore", "vertex_rag_store", "ragResources", "rag_resources"}
+    | {"contents", "tools", "systemInstruction", "system_instruction"}
 )
 """Fields that have parts with references below them. Arguments of tools are not among them: these are free."""
 _SUSPECT = re.compile(
-    rb'"(?:file_ids?|vector_store_ids|container(?:_id)?|file_?[uU]ri|item_reference'
-    rb'|file_?[sS]earch_?[sS]tore_?[nN]ames)"|\\u00[2-7]',
+    rb'"(?:file_ids?|vector_store_ids|container(?:_id)?|skill_id|file_?[uU]ri|item_reference|audio|voice'
+    rb'|file_?[sS]earch_?[sS]tore_?[nN]ames|cached_?[cC]ontent|rag_?[cC]orpus|datastore)"|\\u00[2-7]',
     re.ASCII,
 )
 _null = b"null"
 _CONTAINERS = (dict, list)
 
 
-class _Item(msgspec.Struct):
-    """Item of OpenAI's ``input``; without type and role, or with the type null, it is a reference by its ID."""
-
-    id: Any = None
-    type: Any = None
-    role: Any = None
-
-
-_decode_items = msgspec.json.Decoder(list[_Item]).decode
+_decode_items = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
+_IDENTITY = frozenset({"id", "type", "status"})
+"""Fields of an item of OpenAI's ``input`` that are no content of it."""
+_NOTHING = (b"null", b"[]", b'""')
+_CONTENT = {"reasoning": "encrypted_content", "image_generation_call": "result"}
+"""Items that the provider reads from its state if they lack this field."""
 
 
 def refuse_state(operation: str, body: bytes, fields: Mapping[str, Value], handler: str) -> None:
@@ -74,7 +79,7 @@ def refuse_state(operation: str, body: bytes, fields: Mapping[str, Value], handl
     is_suspect = _SUSPECT.search(body) is not None
     try:
         if operation == "openai.responses" and "input" in fields and (is_suspect or b'"id"' in body):
-            number = _find_untyped_reference(memoryview(body)[fields["input"].start : fields["input"].end])
+            number = _find_bare_item(memoryview(body)[fields["input"].start : fields["input"].end])
             if number is not None:
                 raise _refusal(f"input[{number}].id", handler)
         for name in _NESTED if is_suspect else ():
@@ -86,14 +91,19 @@ def refuse_state(operation: str, body: bytes, fields: Mapping[str, Value], handl
         raise invalid_json(error) from None
 
 
-def _find_untyped_reference(items: memoryview) -> int | None:
-    """Return the index of the first item that is only an ID, or None."""
+def _find_bare_item(items: memoryview) -> int | None:
+    """Return the index of the first item that the provider knows only by its ID, or None."""
     try:
         decoded = _decode_items(items)
     except msgspec.ValidationError:
         return None  # a text, or items that the provider refuses
     for number, item in enumerate(decoded):
-        if item.id is not None and item.type is None and item.role is None:
+        fields = {name: value for name, raw in item.items() if (value := bytes(raw)) not in _NOTHING}
+        if "id" not in fields:
+            continue
+        kind = msgspec.json.decode(fields.get("type", _null))
+        needed = _CONTENT.get(kind) if isinstance(kind, str) else None
+        if (needed is not None and needed not in fields) or fields.keys() <= _IDENTITY:
             return number
     return None
 
@@ -111,6 +121,8 @@ def _find(value: Any, name: str) -> str | None:
             if current.get("type") == "item_reference":
                 return f"{path}.id"
             for key, nested in current.items():
+                if key in _NAMED_BY_ID and isinstance(nested, dict) and nested.get("id"):
+                    return f"{FieldPath(path, key)}.id"
                 if nested and key in _DOWN:
                     pending.append((nested, FieldPath(path, key)))
                 elif nested and _is_reference(key, nested):
