@@ -31,6 +31,8 @@ class Script:
     headers: Mapping[str, str] = field(default_factory=dict)
     pause_s: float = 0.0
     """Time before each part."""
+    stays_open: bool = False
+    """The response does not end after the last part."""
 
 
 class Provider:
@@ -71,6 +73,8 @@ class Provider:
         for part in script.parts:
             await asyncio.sleep(script.pause_s)
             await response.write(part)
+        if script.stays_open:
+            await asyncio.sleep(60)
         return response
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -234,6 +236,40 @@ def test_an_error_comes_back(host: HostUnderTest, provider: Provider, operation:
         direct, (got, headers, data) = both(host, provider, path, body, {}, pair.handler)
         assert (got, data) == direct == (status, error)
         assert headers["retry-after"] == "9"
+
+
+@pytest.mark.parametrize(
+    ("path", "parts", "content_type"),
+    [
+        ("/v1/chat/completions", (b"",), "text/event-stream"),
+        ("/v1/chat/completions", (b"data: {}\n\n",), "text/event-stream"),
+        ("/v1/chat/completions", (b"data: {}\n\ndata: {",), "text/event-stream"),
+        ("/v1beta/models/gpt_c/m-1:streamGenerateContent", (b"[{}",), "application/json"),
+    ],
+    ids=["head", "event", "half an event", "array"],
+)
+def test_a_client_that_leaves_a_silent_stream_frees_its_lease(
+    host: HostUnderTest, provider: Provider, path: str, parts: tuple[bytes, ...], content_type: str
+) -> None:
+    """Without the end of its silence: the keep-alive comes after 15 s."""
+    handler = "gpt_c" if "gpt_c" in path else "gpt_a"
+    provider.script = Script(parts, headers={"content-type": content_type}, stays_open=True)
+
+    def in_flight() -> int:
+        count: int = host.request("GET", f"/v1/handlers/{handler}")[1]["in_flight"]
+        return count
+
+    connection = http.client.HTTPConnection(host.url.removeprefix("http://"), timeout=60)
+    body = b'{"model": "gpt_a/m-1", "messages": [], "contents": [], "stream": true}'
+    connection.request("POST", path, body, {"Content-Type": "application/json"})
+    response = connection.getresponse()
+    assert (response.status, in_flight()) == (200, 1)
+    response.close()
+    connection.close()
+    left = time.monotonic()
+    while in_flight():
+        assert time.monotonic() - left < 10
+        time.sleep(0.05)
 
 
 PAGE = b"<html><head><title>Bad gateway</title><style>p {}</style></head><body><p>nginx</p></body></html>"

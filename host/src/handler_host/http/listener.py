@@ -17,7 +17,7 @@ from aiohttp.web_protocol import _ErrInfo
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
 from handler_host.http.errors import error_response, to_host_error
-from handler_host.http.sse import CLIENT_STALL_S
+from handler_host.http.sse import CLIENT_STALL_S, HALF_CLOSED_S
 from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, RequestTimeout, TooManyConnections
 
 CONNECTIONS_PER_REQUEST = 2
@@ -31,8 +31,6 @@ MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 EVICTABLE_AFTER_S = 1.0
 """Time without a request after which a connection may be closed for another one; until then its client may send one."""
-HALF_CLOSED_S = 2.0
-"""Time that a response may take to start when the client has closed its side: most such clients have gone."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
 

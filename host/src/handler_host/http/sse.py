@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from types import TracebackType
 from typing import Self
 
@@ -22,6 +23,10 @@ CLIENT_STALL_S = 60.0
 """Time after which a client that reads nothing is disconnected, also from a response that is not a stream."""
 MIN_CHECK_INTERVAL_S = 1.0
 """Time between two checks of a client that is behind."""
+HALF_CLOSED_S = 2.0
+"""Time until the next bytes of a response when the client has closed its side: most such clients have gone."""
+RESET_CHECK_INTERVAL_S = 0.25
+"""Time between two checks whether a client that has closed its side has reset the connection."""
 
 
 def event(data: bytes, name: str | None = None) -> bytes:
@@ -32,6 +37,12 @@ def event(data: bytes, name: str | None = None) -> bytes:
 def _send_head(writer: AbstractStreamWriter) -> None:
     with contextlib.suppress(ConnectionError):  # the first event raises it
         writer.send_headers()
+
+
+def _is_reset(transport: asyncio.BaseTransport) -> bool:
+    """Return whether the peer has reset the connection; asyncio reads no more after the end of its data."""
+    connection = transport.get_extra_info("socket")
+    return connection is not None and connection.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) != 0
 
 
 class _BufferedHeadResponse(web.StreamResponse):
@@ -61,6 +72,8 @@ class SseResponse:
         self._written_at = 0.0
         self._is_writing = False
         self._timer: asyncio.TimerHandle | None = None
+        self._half_closed_at = 0.0
+        self._reset_timer: asyncio.TimerHandle | None = None
         self._comment: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
@@ -73,7 +86,7 @@ class SseResponse:
         if self._request.version < HttpVersion11:
             self._response.force_close()  # without chunks only the end of the connection ends the body
         if hasattr(self._request.protocol, "on_half_close"):
-            self._request.protocol.on_half_close = self._send_comment
+            self._request.protocol.on_half_close = self._on_half_close
         writer = await self._response.prepare(self._request)
         assert writer is not None, "a new response has not ended"
         # With the first event in one segment, or alone if that is not written in this turn of the loop.
@@ -88,8 +101,9 @@ class SseResponse:
         """End the body, unless the client has gone or an error cuts it off."""
         if hasattr(self._request.protocol, "on_half_close"):
             self._request.protocol.on_half_close = None
-        if self._timer is not None:
-            self._timer.cancel()
+        for timer in (self._timer, self._reset_timer):
+            if timer is not None:
+                timer.cancel()
         if self._comment is not None and not self._comment.done():
             self._comment.cancel()
             await asyncio.wait([self._comment])
@@ -136,6 +150,24 @@ class SseResponse:
             self._send_comment()
             silent_s = 0.0
         self._timer = self._loop.call_later(max(MIN_CHECK_INTERVAL_S, KEEP_ALIVE_INTERVAL_S - silent_s), self._check)
+
+    def _on_half_close(self) -> None:
+        """Write a comment if one may stand here: a client that has gone responds with a reset."""
+        self._half_closed_at = self._loop.time()
+        self._send_comment()
+        self._reset_timer = self._loop.call_later(RESET_CHECK_INTERVAL_S, self._check_reset)
+
+    def _check_reset(self) -> None:
+        """Disconnect a client that has reset the connection, or to which nothing can be written."""
+        transport = self._request.transport
+        if transport is None:
+            return
+        waited_s = self._loop.time() - self._half_closed_at
+        is_silent = self._written_at < self._half_closed_at and not self._is_writing
+        if _is_reset(transport) or (is_silent and waited_s >= HALF_CLOSED_S):
+            transport.abort()
+            return
+        self._reset_timer = self._loop.call_later(RESET_CHECK_INTERVAL_S, self._check_reset)
 
     def _send_comment(self) -> None:
         """Write a comment, unless a write is in progress or no comment may stand here."""
