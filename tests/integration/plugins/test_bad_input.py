@@ -39,8 +39,9 @@ def running() -> Iterator[tuple[HostUnderTest, Upstream]]:
                 f'[handlers.gpt_a]\nbase_url = "{bases["openai"]}"\nnative = false',
                 f'[handlers.gpt_b]\nbase_url = "{bases["anthropic"]}"\nnative = false',
                 f'[handlers.gpt_c]\nbase_url = "{upstream.base_url("gemini")}"\nnative = false',
-                "[handlers.gpt_d.api_base]\n" + "\n".join(f'{name} = "{base}"' for name, base in bases.items()),
-                "[handlers.gpt_e]\ncontext = 512\nmax_tokens = 4\n",
+                "[handlers.gpt_d]\nnative = false\n[handlers.gpt_d.api_base]\n"
+                + "\n".join(f'{name} = "{base}"' for name, base in bases.items()),
+                "[handlers.gpt_e]\ncontext = 512\nmax_tokens = 4\nnative = false\n",
             ]
         )
         with host_under_test(config) as host:
