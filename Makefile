@@ -205,14 +205,19 @@ clean: ## remove all environments, caches and built files
 	find host plugins tests bench examples -name __pycache__ -prune -exec rm -rf {} +
 
 # The locks. The biggest comes first and constrains the others, so that a package has one version in all.
+# A release must be seven days old: withdrawn and compromised ones are mostly found within days. NEWER="aiohttp msgspec"
+# names packages that need a newer one, for example to close a vulnerability.
+NEWER ?=
+cooldown = --exclude-newer "$$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)" \
+	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2999-01-01T00:00:00Z)
 
 compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
-	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(LOCKFLAGS)
+	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(cooldown) $(LOCKFLAGS)
 of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
 
 .PHONY: lock
-lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions)
+lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgrade for newer versions, seven days old or NEWER="name")
 	$(compile) $(of_plugins) requirements/build.in requirements/dev.in -o requirements/dev.txt
 	$(compile) -c requirements/dev.txt pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/test.in -o requirements/test.txt
 	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt

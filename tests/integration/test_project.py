@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
 import handler_host
@@ -121,6 +122,24 @@ def test_no_file_names_a_package_index() -> None:
         if host.encode() in path.read_bytes()
     ]
     assert not named
+
+
+def test_no_lock_has_a_withdrawn_release() -> None:
+    """``constraints.txt`` lists withdrawn and compromised releases; a lock may be older than its entry there."""
+    text = (REQUIREMENTS / "constraints.txt").read_text(encoding="utf-8")
+    constraints = [Requirement(line) for line in text.splitlines() if line and not line.startswith("#")]
+    withdrawn = {canonicalize_name(item.name): item.specifier for item in constraints if "!=" in str(item.specifier)}
+    assert withdrawn
+    found = [
+        f"{lock.name}: {requirement}"
+        for lock in LOCKS
+        for requirement, _ in locked(lock)
+        for pin in requirement.specifier
+        if not withdrawn.get(canonicalize_name(requirement.name), SpecifierSet()).contains(
+            pin.version, prereleases=True
+        )
+    ]
+    assert found == []
 
 
 def test_no_lock_names_an_index() -> None:

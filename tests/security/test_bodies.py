@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from handler_host.http.body import SCAN_BYTES
 from tests.integration.http.serving import PARROT, running
 from tests.support import install_plugin, install_puppet, within
 
@@ -207,6 +208,16 @@ async def test_half_of_a_surrogate_pair_becomes_a_replacement_character(root: Pa
         chat = r'{"model": "parrot", "messages": [{"role": "user", "content": "\ud83d"}]}'
         status, response = await host.json("POST", "/v1/chat/completions", data=chat)
         assert (status, response["choices"][0]["message"]["content"]) == (200, "\ufffd ")
+
+
+async def test_a_surrogate_across_two_parts_of_a_long_body_is_found(root: Path) -> None:
+    """The search runs in parts of a megabyte."""
+    async with running(root) as host:
+        for places in range(5):
+            start = '{"a": "'
+            text = start + "x" * (SCAN_BYTES - len(start) - places) + r"\ud83d" + '"}'
+            status, response = await host.json("POST", ECHO, data=io.BytesIO(text.encode()))
+            assert (status, response["a"].strip("x")) == (200, "\ufffd")
 
 
 async def test_a_long_name_in_a_request_makes_no_long_error(root: Path) -> None:

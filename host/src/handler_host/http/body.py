@@ -123,7 +123,7 @@ class BodyReader:
             body = await self._receive(request, limit_bytes, share, scanner if encoding is None else None)
             if encoding is not None and body:
                 body = await _decompress(body, encoding, limit_bytes, share, scanner)
-        if _SURROGATE.search(body) is not None:
+        if await _has_surrogate(body):
             body = (
                 _replace_lone_surrogates(body)
                 if len(body) < SCAN_BYTES
@@ -194,6 +194,17 @@ def _replace_lone_surrogates(body: bytes) -> bytes:
     JSON allows them, and clients that cut a text within an emoji send them; no text in UTF-8 can have one.
     """
     return re.sub(_ESCAPE, lambda match: rb"\ufffd" if match[1] is not None else match[0], body)
+
+
+async def _has_surrogate(body: bytes) -> bool:
+    """Return whether a body has an escaped half of a surrogate pair; the loop runs others between its parts."""
+    for start in range(0, len(body), SCAN_BYTES):
+        if start:
+            await asyncio.sleep(0)
+        # An escape may lie across the end of a part.
+        if _SURROGATE.search(body, start, start + SCAN_BYTES + 3) is not None:
+            return True
+    return False
 
 
 async def _check_text(body: bytes) -> None:
