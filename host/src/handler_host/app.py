@@ -19,6 +19,7 @@ from handler_host.admin.usage import UsageRoutes
 from handler_host.auth.admin_auth import AdminAuth
 from handler_host.auth.audit_log import AuditLog
 from handler_host.auth.consumer_auth import ConsumerAuth
+from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.key_ring import KeyRing, KeySource
 from handler_host.auth.usage_file import UsageFile, usage_path
 from handler_host.channel.channel import Channel, HandlerCallRunner
@@ -45,9 +46,10 @@ from handler_host.routes.api_docs import ApiDocsRoutes
 from handler_host.routes.health import HealthRoutes
 from handler_host.routes.metrics import MetricsRoutes
 from handler_host.routes.native import NativeRoutes
-from handler_host.telemetry.hub import Observer
+from handler_host.telemetry.hub import Observer, TelemetryHub
 
 if TYPE_CHECKING:
+    from handler_host.auth.shared_services import SharedServices
     from handler_host.http.middleware.tracing import TracingMiddleware
     from handler_host.protocols.chat_service import ChatService
 
@@ -79,7 +81,8 @@ def create_app(
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server, lambda: supervisor.budget.ledger.limit)
-    keys = KeyRing(config.auth)
+    keys = KeyRing(config.auth, config.server.instances)
+    shared = _shared(config, supervisor.telemetry)
     usage = supervisor.telemetry.usage
     usage_file = UsageFile(usage_path(config.memory), usage, keys.consumers)
     key_source = KeySource(header for protocol in PROTOCOLS for header in protocol.key_headers)
@@ -90,9 +93,24 @@ def create_app(
     cors = CorsMiddleware(config.server.cors_origins)
     tracing = _tracing(config)
     concurrency_limit = ConcurrencyLimit(config.server.max_connections)
-    consumer_auth = ConsumerAuth(keys, key_source, counters, cors.allows)
+    consumer_auth = ConsumerAuth(
+        keys,
+        key_source,
+        counters,
+        cors.allows,
+        _throttle("consumer", config, shared),
+        None if shared is None else shared.limits,
+    )
     audit_log = AuditLog(events)
-    admin_auth = AdminAuth(keys, key_source, audit_log, counters, bodies, session_key or secrets.token_bytes(32))
+    admin_auth = AdminAuth(
+        keys,
+        key_source,
+        audit_log,
+        counters,
+        bodies,
+        session_key or secrets.token_bytes(32),
+        _throttle("operator", config, shared),
+    )
 
     consumers: list[Middleware | None] = [
         not_admin_listener,
@@ -126,7 +144,11 @@ def create_app(
     app.add_routes(with_middleware(admin.routes(), operators))
     app.add_routes(with_middleware(EventRoutes(supervisor).routes(), operators))
     app.add_routes(with_middleware(FailureRoutes(supervisor.telemetry.failures).routes(), operators))
-    app.add_routes(with_middleware(UsageRoutes(usage, keys.consumers).routes(), operators))
+    app.add_routes(
+        with_middleware(
+            UsageRoutes(usage, keys.consumers, None if shared is None else shared.store).routes(), operators
+        )
+    )
     app.add_routes(with_middleware(dashboard.routes(), operators))
     app.add_routes(with_middleware(admin_auth.routes(), [admin_listener]))
     app.add_routes(with_middleware(dashboard.public_routes(), [admin_listener]))
@@ -145,12 +167,16 @@ def create_app(
 
     async def run(_: web.Application) -> AsyncIterator[None]:
         await usage_file.start()
+        if shared is not None:
+            await shared.start()
         await supervisor.start(functools.partial(_make_call_runner, dispatcher))
         if config.auth.consumers_file is not None or config.auth.consumers is not None:
             await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
         yield
         await supervisor.close()
         await usage_file.close()
+        if shared is not None:
+            await shared.close()
         metrics.close()
         await admin.close()
         if tracing is not None:
@@ -169,6 +195,18 @@ def _make_chat_service(dispatcher: Dispatcher) -> ChatService:
     from handler_host.protocols.chat_service import ChatService  # an idle host does not need it
 
     return ChatService(dispatcher)
+
+
+def _shared(config: Config, telemetry: TelemetryHub) -> SharedServices | None:
+    if config.shared.url is None:
+        return None
+    from handler_host.auth.shared_services import SharedServices  # imports redis-py
+
+    return SharedServices(config, telemetry)
+
+
+def _throttle(realm: str, config: Config, shared: SharedServices | None) -> FailedLoginThrottle:
+    return FailedLoginThrottle(config.server.instances) if shared is None else shared.limits.throttle(realm)
 
 
 def _tracing(config: Config) -> TracingMiddleware | None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.auth.consumers import Consumer, Consumers
+from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.rate_limiter import DAY_S, RateLimiter
 from handler_host.auth.usage_file import UsageFile, usage_path
 from handler_host.config import AuthConfig, MemoryConfig
@@ -53,19 +54,40 @@ class TestRateLimiter:
         assert limiter.day_tokens(DAY_START) == 0
 
 
-class TestCheckTokens:
+class TestCheck:
     def test_day_is_over_at_midnight(self) -> None:
         consumer = find(make_consumers("tokens_per_day = 10"))
         consumer.count_tokens(9)
-        consumer.check_tokens()
+        assert consumer.check(uses_tokens=True) is None
         consumer.count_tokens(1)
-        with pytest.raises(RateLimited, match="10 tokens per day") as refusal:
-            consumer.check_tokens()
-        assert refusal.value.retry_after == pytest.approx(DAY_S - time.time() % DAY_S, abs=5.0)
+        assert consumer.check(uses_tokens=False) is None
+        refusal = consumer.check(uses_tokens=True)
+        assert refusal is not None
+        assert "10 tokens per day" in refusal.error.message
+        assert refusal.error.retry_after == pytest.approx(DAY_S - time.time() % DAY_S, abs=5.0)
 
     def test_limits_are_bounded_as_others_are(self) -> None:
         with pytest.raises(Exception, match="tokens_per_day: must be a whole number from 1"):
             make_consumers("tokens_per_day = 0")
+
+
+class TestInstances:
+    def test_each_host_allows_its_part_and_tells_both_numbers(self) -> None:
+        text = f'[consumers.a]\nhash = "{hash_key("key-a")}"\nrequests_per_minute = 7\nconcurrency = 1'
+        consumer = find(Consumers(AuthConfig(consumers=text), instances=3))
+        assert [consumer.check(uses_tokens=True) for _ in range(2)] == [None, None]
+        refusal = consumer.check(uses_tokens=True)
+        assert refusal is not None
+        assert refusal.error.message == "the key 'a' may send 7 requests per minute, 2 of them on each of 3 hosts"
+        consumer.acquire()
+        with pytest.raises(RateLimited, match="1 dispatches in flight, 1 of them on each of 3 hosts"):
+            consumer.acquire()
+
+    def test_wrong_keys_are_divided(self) -> None:
+        throttle = FailedLoginThrottle(instances=2)
+        assert [throttle.count_failure("a", now=1000.0) for _ in range(3)] == [0.0, 0.0, 0.5]
+        throttle = FailedLoginThrottle(instances=50)
+        assert [throttle.count_failure("a", now=1000.0) for _ in range(2)] == [0.0, 0.5]
 
 
 class TestTokenUsage:
@@ -100,9 +122,10 @@ class TestUsageFile:
         async def second_run() -> None:
             usage, consumers = TokenUsage(), make_consumers()
             await UsageFile(file, usage, consumers).start()
-            with pytest.raises(RateLimited, match="100 tokens per minute") as refusal:
-                find(consumers).check_tokens()
-            assert refusal.value.retry_after == pytest.approx(60.0, abs=5.0)
+            refusal = find(consumers).check(uses_tokens=True)
+            assert refusal is not None
+            assert "100 tokens per minute" in refusal.error.message
+            assert refusal.error.retry_after == pytest.approx(60.0, abs=5.0)
             assert find(consumers).day_tokens == 150
             (row,) = usage.rows()
             assert (row.consumer, row.model, row.input, row.reasoning) == ("a", "gpt-5", 100, 20)
@@ -118,8 +141,25 @@ class TestUsageFile:
         file.write_text(json.dumps(content))
         usage, consumers = TokenUsage(), make_consumers()
         asyncio.run(UsageFile(file, usage, consumers).start())
-        find(consumers).check_tokens()
+        assert find(consumers).check(uses_tokens=True) is None
         assert (find(consumers).day_tokens, usage.since) == (0, 1.0)
+
+    def test_second_host_with_the_same_directory_is_told_and_leaves_the_file_alone(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        async def run() -> None:
+            files = [UsageFile(tmp_path / "usage.json", TokenUsage(), make_consumers()) for _ in range(2)]
+            for usage_file in files:
+                await usage_file.start()
+            for usage_file in reversed(files):
+                await usage_file.close()
+            await files[1].start()
+            await files[1].close()
+
+        with caplog.at_level(logging.WARNING):
+            asyncio.run(run())
+        assert caplog.text.count("is in use by another host") == 1
+        assert "set a data_dir of its own" in caplog.text
 
     @pytest.mark.parametrize(
         "content",

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
+from typing import TYPE_CHECKING
 
 import msgspec
 from aiohttp import web
 
-from handler_host.auth.consumers import Consumers
+from handler_host.auth.consumers import Consumer, Consumers
 from handler_host.http.responses import json_response
 from handler_host.telemetry.usage import TokenUsage, UsageRow
+
+if TYPE_CHECKING:
+    from handler_host.shared.store import SharedStore
 
 
 class BudgetReport(msgspec.Struct, frozen=True):
@@ -27,7 +32,10 @@ class BudgetReport(msgspec.Struct, frozen=True):
 class UsageReport(msgspec.Struct, frozen=True):
     """Tokens by consumer, handler and model, and the budgets."""
 
-    since: datetime.datetime
+    since: datetime.datetime | None
+    """Time of the first response on record; None for all hosts."""
+    all_hosts: bool
+    """Whether this is the usage of all hosts that share a server."""
     usage: list[UsageRow]
     budgets: list[BudgetReport]
 
@@ -35,25 +43,30 @@ class UsageReport(msgspec.Struct, frozen=True):
 class UsageRoutes:
     """``GET /admin/usage``."""
 
-    def __init__(self, usage: TokenUsage, consumers: Consumers) -> None:
+    def __init__(self, usage: TokenUsage, consumers: Consumers, store: SharedStore | None) -> None:
         self._usage = usage
         self._consumers = consumers
+        self._store = store
 
     def routes(self) -> list[web.RouteDef]:
         """Return the route; the composition root adds authentication."""
         return [web.get("/admin/usage", self.show)]
 
     async def show(self, request: web.Request) -> web.StreamResponse:
-        """Return the usage since the first response that is on record."""
-        budgets = [
-            BudgetReport(
-                consumer.name,
-                consumer.minute_tokens,
-                consumer.entry.tokens_per_minute,
-                consumer.day_tokens,
-                consumer.entry.tokens_per_day,
-            )
-            for consumer in self._consumers.with_token_limits()
-        ]
+        """Return the usage of all hosts if they share a server that responds, else that of this host."""
+        limited = self._consumers.with_token_limits()
+        if self._store is not None:
+            from handler_host.shared.store import StoreUnavailable
+
+            with contextlib.suppress(StoreUnavailable):
+                rows = await self._store.usage()
+                budgets = [_budget(consumer, *await self._store.budget(consumer.name)) for consumer in limited]
+                return json_response(UsageReport(None, True, rows, budgets))
+        budgets = [_budget(consumer, consumer.minute_tokens, consumer.day_tokens) for consumer in limited]
         since = datetime.datetime.fromtimestamp(self._usage.since, datetime.UTC)
-        return json_response(UsageReport(since, self._usage.rows(), budgets))
+        return json_response(UsageReport(since, False, self._usage.rows(), budgets))
+
+
+def _budget(consumer: Consumer, minute_tokens: int, day_tokens: int) -> BudgetReport:
+    entry = consumer.entry
+    return BudgetReport(consumer.name, minute_tokens, entry.tokens_per_minute, day_tokens, entry.tokens_per_day)

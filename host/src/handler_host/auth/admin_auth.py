@@ -50,6 +50,7 @@ class AdminAuth:
         counters: Counters,
         bodies: BodyReader,
         session_key: bytes,
+        throttle: FailedLoginThrottle,
     ) -> None:
         self._keys = keys
         self._key_source = key_source
@@ -57,7 +58,7 @@ class AdminAuth:
         self._counters = counters
         self._bodies = bodies
         self._sessions = Sessions(session_key)
-        self._throttle = FailedLoginThrottle()
+        self._throttle = throttle
         self._live = LiveRequests()
 
     async def handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
 
@@ -14,8 +15,11 @@ from handler_host.auth.live_requests import LiveRequests
 from handler_host.http import request_context
 from handler_host.http.client_address import address_of, is_loopback_address
 from handler_host.http.routing import Endpoint
-from handler_host.plugin.errors import Forbidden, RateLimited, Unauthorized
+from handler_host.plugin.errors import Forbidden, Unauthorized
 from handler_host.telemetry.counters import Counters
+
+if TYPE_CHECKING:
+    from handler_host.auth.shared_limits import SharedLimits
 
 
 class ConsumerAuth:
@@ -23,7 +27,8 @@ class ConsumerAuth:
 
     A host without consumer keys is open for everybody on this machine, but not for web pages: a page whose name
     was made to point to 127.0.0.1 (DNS rebinding), or that posts across sites, must not spend the keys of the
-    handlers. ``allows_origin`` returns whether pages of an origin are allowed.
+    handlers. ``allows_origin`` returns whether pages of an origin are allowed. ``shared`` counts the limits of several
+    hosts; None: this host counts its own.
     """
 
     def __init__(
@@ -32,20 +37,24 @@ class ConsumerAuth:
         key_source: KeySource,
         counters: Counters,
         allows_origin: Callable[[str], bool],
-        throttle: FailedLoginThrottle | None = None,
+        throttle: FailedLoginThrottle,
+        shared: SharedLimits | None = None,
         live: LiveRequests | None = None,
     ) -> None:
         self._keys = keys
         self._key_source = key_source
         self._counters = counters
         self._allows_origin = allows_origin
-        self._throttle = throttle or FailedLoginThrottle()
+        self._throttle = throttle
+        self._shared = shared
         self._live = live or LiveRequests(keys.consumers.refresh_if_due)
 
     def with_key_parameter(self, parameter: str | None) -> ConsumerAuth:
         """Return the same middleware for routes whose query may have the key in ``parameter``."""
         source = KeySource(self._key_source.headers, parameter)
-        return ConsumerAuth(self._keys, source, self._counters, self._allows_origin, self._throttle, self._live)
+        return ConsumerAuth(
+            self._keys, source, self._counters, self._allows_origin, self._throttle, self._shared, self._live
+        )
 
     async def handle(self, request: web.Request, endpoint: Endpoint) -> web.StreamResponse:
         """Run the endpoint for a consumer; raises ``Unauthorized``, ``Forbidden`` and ``RateLimited``."""
@@ -77,17 +86,14 @@ class ConsumerAuth:
         if inactive_reason is not None:
             self._counters.refused[consumer.name, inactive_reason] += 1
             raise Unauthorized(f"API key {inactive_reason}")
-        try:
-            consumer.count_request()
-        except RateLimited:
-            self._counters.refused[consumer.name, "rate"] += 1
-            raise
-        if request.method == hdrs.METH_POST:
-            try:
-                consumer.check_tokens()
-            except RateLimited:
-                self._counters.refused[consumer.name, "tokens"] += 1
-                raise
+        uses_tokens = request.method == hdrs.METH_POST
+        if self._shared is None:
+            refusal = consumer.check(uses_tokens=uses_tokens)
+        else:
+            refusal = await self._shared.check(consumer, uses_tokens=uses_tokens)
+        if refusal is not None:
+            self._counters.refused[consumer.name, refusal.reason] += 1
+            raise refusal.error
         request_context.current.get().consumer = consumer
         return consumer
 

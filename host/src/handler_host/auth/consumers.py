@@ -13,6 +13,7 @@ import logging
 import os
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from handler_host.auth.consumer_file import Entry, parse_consumers, read_consumers
 from handler_host.auth.rate_limiter import DAY_S, RateLimiter
@@ -25,13 +26,31 @@ CHECK_INTERVAL_S = 1.0
 """Time between two checks of the file."""
 
 
-class Consumer:
-    """Consumer: name, rights, limits, and their use at the moment."""
+_REFUSALS = {
+    "requests_per_minute": ("rate", "send {} requests per minute"),
+    "tokens_per_minute": ("tokens", "use {} tokens per minute"),
+    "tokens_per_day": ("tokens", "use {} tokens per day (UTC)"),
+    "concurrency": ("concurrency", "have {} dispatches in flight"),
+}
+"""Reason in the metrics and meaning of each limit."""
 
-    def __init__(self, name: str, entry: Entry, limiter: RateLimiter) -> None:
+
+class Refusal(NamedTuple):
+    """Refusal of a request by a limit."""
+
+    reason: str
+    """In the metrics."""
+    error: RateLimited
+
+
+class Consumer:
+    """Consumer: name, rights, limits, and their use at the moment; ``instances`` hosts have a part of the limits."""
+
+    def __init__(self, name: str, entry: Entry, limiter: RateLimiter, instances: int = 1) -> None:
         self.name = name
         self.entry = entry
         self._limiter = limiter
+        self._instances = instances
 
     @property
     def unsupported(self) -> str | None:
@@ -51,28 +70,33 @@ class Consumer:
             return "expired"
         return None
 
-    def count_request(self) -> None:
-        """Count a request; raises ``RateLimited``."""
-        limit = self.entry.requests_per_minute
-        if limit is None:
-            return
-        wait_s = self._limiter.count_request(limit)
-        if wait_s:
-            raise RateLimited(f"the key {self.name!r} may send {limit} requests per minute", retry_after=wait_s)
+    def check(self, *, uses_tokens: bool) -> Refusal | None:
+        """Count a request and return None, or return why it is refused.
 
-    def check_tokens(self) -> None:
-        """Raise ``RateLimited`` if the tokens of the responses so far have reached a limit."""
-        limit = self.entry.tokens_per_minute
+        ``uses_tokens``: a request that has a response with tokens; it is refused once a token limit is reached.
+        """
+        limit = self._part(self.entry.requests_per_minute)
+        if limit is not None and (wait_s := self._limiter.count_request(limit)):
+            return self.refusal("requests_per_minute", wait_s, is_part=True)
+        if not uses_tokens:
+            return None
+        limit = self._part(self.entry.tokens_per_minute)
         if limit is not None:
             wait_s = self._limiter.tokens.seconds_until_below(limit, time.monotonic())
             if wait_s:
-                raise RateLimited(f"the key {self.name!r} may use {limit} tokens per minute", retry_after=wait_s)
-        limit = self.entry.tokens_per_day
+                return self.refusal("tokens_per_minute", wait_s, is_part=True)
+        limit = self._part(self.entry.tokens_per_day)
         if limit is not None and self._limiter.day_tokens() >= limit:
-            raise RateLimited(
-                f"the key {self.name!r} may use {limit} tokens per day; the next day starts at midnight (UTC)",
-                retry_after=DAY_S - time.time() % DAY_S,
-            )
+            return self.refusal("tokens_per_day", DAY_S - time.time() % DAY_S, is_part=True)
+        return None
+
+    def refusal(self, limit: str, wait_s: float, *, is_part: bool = False) -> Refusal:
+        """Return the refusal by a limit; ``is_part``: this host allows its part only."""
+        reason, meaning = _REFUSALS[limit]
+        message = f"the key {self.name!r} may {meaning.format(getattr(self.entry, limit))}"
+        if is_part and self._instances > 1:
+            message += f", {self._part(getattr(self.entry, limit))} of them on each of {self._instances} hosts"
+        return Refusal(reason, RateLimited(message, retry_after=wait_s))
 
     @property
     def minute_tokens(self) -> int:
@@ -90,20 +114,28 @@ class Consumer:
 
     def acquire(self) -> None:
         """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
-        limit = self.entry.concurrency
+        limit = self._part(self.entry.concurrency)
         if limit is not None and self._limiter.in_flight >= limit:
-            raise RateLimited(f"the key {self.name!r} may have {limit} dispatches in flight", retry_after=1.0)
+            raise self.refusal("concurrency", 1.0, is_part=True).error
         self._limiter.in_flight += 1
 
     def release(self) -> None:
         """Count a dispatch that has ended."""
         self._limiter.in_flight -= 1
 
+    def _part(self, limit: int | None) -> int | None:
+        """Return the part of a limit that this host allows."""
+        return limit if limit is None else max(1, limit // self._instances)
+
 
 class Consumers:
-    """All consumers. Raises :class:`ConfigError` if the file is missing or invalid at the start."""
+    """All consumers. Raises :class:`ConfigError` if the file is missing or invalid at the start.
 
-    def __init__(self, config: AuthConfig) -> None:
+    ``instances`` is ``server.instances``.
+    """
+
+    def __init__(self, config: AuthConfig, instances: int = 1) -> None:
+        self._instances = instances
         self._file: Path | None = config.consumers_file
         self._configured = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
         if config.consumers is not None:
@@ -183,7 +215,7 @@ class Consumers:
         consumers = {**entries, **self._configured}
         self.limiters = {name: self.limiters.get(name) or RateLimiter() for name in consumers}
         self._consumers = {
-            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self.limiters[name])
+            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self.limiters[name], self._instances)
             for name, entry in consumers.items()
             for digest, rights in entry.digests()
         }

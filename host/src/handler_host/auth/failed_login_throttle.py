@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import OrderedDict
+from collections.abc import Awaitable, Callable
 
 from handler_host.plugin.errors import RateLimited
 
@@ -30,10 +31,22 @@ class _Address:
 
 
 class FailedLoginThrottle:
-    """Counts of wrong keys per address."""
+    """Counts of wrong keys per address.
 
-    def __init__(self) -> None:
+    Each of ``instances`` hosts allows its part. ``count_shared`` counts a wrong key on all hosts and returns its delay
+    in seconds, ``forget_shared`` forgets those of an address there.
+    """
+
+    def __init__(
+        self,
+        instances: int = 1,
+        count_shared: Callable[[str], Awaitable[float]] | None = None,
+        forget_shared: Callable[[str], None] | None = None,
+    ) -> None:
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._instances = instances
+        self._count_shared = count_shared
+        self._forget_shared = forget_shared
 
     def count_failure(self, address: str, now: float | None = None) -> float:
         """Count a wrong key; return the seconds by which its response is to be delayed."""
@@ -47,7 +60,7 @@ class FailedLoginThrottle:
         known.failed_at = at
         while len(self._addresses) > MAX_ADDRESSES:
             self._addresses.popitem(last=False)
-        excess = known.failures - FREE_FAILURES
+        excess = known.failures - self._part(FREE_FAILURES)
         return 0.0 if excess <= 0 else min(MAX_DELAY_S, FIRST_DELAY_S * 2.0 ** min(excess - 1, 10))
 
     async def delay_failure(self, address: str) -> None:
@@ -57,9 +70,11 @@ class FailedLoginThrottle:
         """
         delay_s = self.count_failure(address)
         known = self._addresses[address]
+        if self._count_shared is not None:
+            delay_s = max(delay_s, await self._count_shared(address))
         if not delay_s:
             return
-        if known.delayed >= MAX_DELAYED:
+        if known.delayed >= self._part(MAX_DELAYED):
             raise RateLimited("too many wrong keys from this address at the same time", retry_after=delay_s)
         known.delayed += 1
         try:
@@ -70,5 +85,10 @@ class FailedLoginThrottle:
     def reset(self, address: str) -> None:
         """Forget the wrong keys of an address that has sent a valid one."""
         known = self._addresses.get(address)
-        if known is not None:
+        if known is not None and known.failures:
             known.failures = 0
+            if self._forget_shared is not None:
+                self._forget_shared(address)
+
+    def _part(self, limit: int) -> int:
+        return max(min(1, limit), limit // self._instances)

@@ -15,8 +15,8 @@ from handler_host.config import AuthConfig
 class KeyRing:
     """Consumers with the digests of their keys, and the digest of the admin token."""
 
-    def __init__(self, config: AuthConfig) -> None:
-        self.consumers = Consumers(config)
+    def __init__(self, config: AuthConfig, instances: int = 1) -> None:
+        self.consumers = Consumers(config, instances)
         self.is_open = self.consumers.is_open
         """Whether there are no consumer keys, so that everybody on this machine is a consumer."""
         self._admin = bytes.fromhex(config.admin_token.removeprefix("sha256:")) if config.admin_token else None

@@ -1,14 +1,17 @@
 """File of token usage and token budgets, so that a restart gives nobody a new budget.
 
 It is replaced as a whole, a few seconds after a change and at the end; a host that is killed loses those seconds.
+Only one host may use it: the first one that locks ``usage.lock`` beside it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import logging
 import os
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
@@ -59,11 +62,23 @@ class UsageFile:
         self._timer: asyncio.TimerHandle | None = None
         self._saving: asyncio.Task[None] | None = None
         self._has_changes = False
+        self._lock: int | None = None
 
     async def start(self) -> None:
         """Read the file, and write it after each change from now on."""
         if self._path is None:
             return
+        try:
+            self._lock = await asyncio.to_thread(_lock, self._path.with_suffix(".lock"))
+        except BlockingIOError:
+            log.warning(
+                "%s is in use by another host; token budgets and usage of this host end with it, and learned memory is "
+                "overwritten; set a data_dir of its own",
+                self._path.parent,
+            )
+            return
+        except OSError:
+            pass  # a directory that cannot be written is reported with the first change
         try:
             content = await asyncio.to_thread(_read, self._path)
         except FileNotFoundError:
@@ -73,11 +88,11 @@ class UsageFile:
             log.warning("%s is ignored: %s; token usage and token budgets start from zero", self._path, reason)
         else:
             self._restore(content)
-        self._usage.on_change = self._on_change
+        self._usage.listeners.append(self._on_change)
 
     async def close(self) -> None:
         """Write what is not in the file yet."""
-        self._usage.on_change = lambda: None
+        self._stop_listening()
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -85,8 +100,15 @@ class UsageFile:
             await self._saving
         if self._has_changes:
             await self._save()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
-    def _on_change(self) -> None:
+    def _stop_listening(self) -> None:
+        if self._on_change in self._usage.listeners:
+            self._usage.listeners.remove(self._on_change)
+
+    def _on_change(self, row: UsageRow, tokens: Mapping[str, int]) -> None:
         self._has_changes = True
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(SAVE_INTERVAL_S, self._start_saving)
@@ -102,7 +124,7 @@ class UsageFile:
             await asyncio.to_thread(replace_file, self._path, self._content())
         except OSError as error:
             log.warning("%s cannot be written: %s; token usage is lost when the host stops", self._path, error.strerror)
-            self._usage.on_change = lambda: None
+            self._stop_listening()
 
     def _content(self) -> bytes:
         now = time.monotonic()
@@ -129,6 +151,18 @@ def usage_path(config: MemoryConfig) -> Path | None:
     """Return the path of the file: beside the file of the learned memory; None if the host keeps no state."""
     state_file = config.state_file
     return state_file.with_name("usage.json") if state_file not in (None, Path(os.devnull)) else None
+
+
+def _lock(path: Path) -> int:
+    """Return the descriptor that holds the lock; raises ``BlockingIOError`` if another host has it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
 
 
 def _read(path: Path) -> _File:

@@ -29,7 +29,7 @@ def show_usage(client: Client, consumer: str | None, *, as_json: bool) -> int:
     if not report["usage"]:
         note("no tokens are counted yet; a provider reports them with its response")
     else:
-        note(f"since {report['since'][:16].replace('T', ' ')} UTC")
+        note("of all hosts" if report["all_hosts"] else f"since {report['since'][:16].replace('T', ' ')} UTC")
         rows = [
             (
                 row["consumer"] or "-",

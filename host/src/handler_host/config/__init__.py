@@ -7,6 +7,8 @@ from handler_host.config.instance import InstanceConfig
 from handler_host.config.paths import default_data_dir, with_state_file
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy, Isolation
 from handler_host.config.secret_keys import looks_secret
+from handler_host.config.shared import SharedConfig
+from handler_host.config.tracing import TracingConfig
 from handler_host.config.types import (
     HOST_KEYS,
     AdminConfig,
@@ -18,7 +20,6 @@ from handler_host.config.types import (
     MemoryConfig,
     MetricsConfig,
     ServerConfig,
-    TracingConfig,
     VerifyConfig,
     WorkersConfig,
 )
@@ -43,6 +44,7 @@ __all__ = [
     "MetricsConfig",
     "Number",
     "ServerConfig",
+    "SharedConfig",
     "Size",
     "Timeout",
     "TracingConfig",

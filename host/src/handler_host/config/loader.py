@@ -19,6 +19,8 @@ from handler_host.config.instance import INSTANCE_KEYS, VARIABLE
 from handler_host.config.launchers import LAUNCHER_KEYS, LauncherConfig
 from handler_host.config.model_aliases import ModelAlias
 from handler_host.config.model_info import read_model_info
+from handler_host.config.shared import find_url_flaw
+from handler_host.config.toml_file import read_toml
 from handler_host.config.values import SECTIONS, InvalidValue, convert, json_or_text, keys_of, show
 from handler_host.plugin.errors import ConfigError
 
@@ -108,7 +110,7 @@ class _Reader:
         """Read the file; raises :class:`ConfigError` if it is not readable as TOML."""
         origin = Origin("file", str(path))
         self._base = path.parent
-        for section, value in _read_toml(path).items():
+        for section, value in read_toml(path).items():
             if section in ("handlers", "launchers") and isinstance(value, dict):
                 tables = self._handlers if section == "handlers" else self._launchers
                 for name, keys in value.items():
@@ -200,7 +202,7 @@ class _Reader:
                 self._store_path(path, value, origin)
         except _Problem as problem:
             key = ".".join(path)
-            hidden = path[0] == "auth" or any(map(looks_secret, path)) or isinstance(value, dict)
+            hidden = path[0] in ("auth", "shared") or any(map(looks_secret, path)) or isinstance(value, dict)
             self._problems.append(f"{origin}: {key}{'' if hidden else f' = {show(value)}'}: {problem}")
 
     def _store_path(self, path: tuple[str, ...], value: Any, origin: Origin) -> None:
@@ -222,8 +224,7 @@ class _Reader:
                 self._store(section, key, {**table, **entry}, origin)
             case (section, key) if section in SECTIONS and key in keys_of(SECTIONS[section]):
                 decoded = self._convert(keys_of(SECTIONS[section])[key], value, origin)
-                if key in ("api_keys", "admin_token"):
-                    _check_hashes(key, decoded)
+                _check_secret(path, decoded, is_file=origin.kind == "file")
                 self._store(section, key, decoded, origin)
             case (section, *rest) if section in SECTIONS:
                 raise _Problem(_unknown_key(".".join(rest), section) if rest else f"must be a table, [{section}]")
@@ -311,29 +312,19 @@ class _Reader:
         return tuple(parts)
 
 
-def _read_toml(path: Path) -> dict[str, Any]:
-    import tomllib  # a host without a file does not need it
-
-    try:
-        # Some editors write a byte order mark; it is not a mistake of the user.
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}; give another file with --config") from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            f"{path}: not UTF-8 text: {error.reason} at byte {error.start}; save the file as UTF-8"
-        ) from error
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except (RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
-
-
 def _check_value(check: Callable[[Any], object], value: Any, place: str = "") -> None:
     try:
         check(value)
     except ValueError as error:
         raise _Problem(f"{place}{error}") from None
+
+
+def _check_secret(path: tuple[str, ...], value: Any, *, is_file: bool) -> None:
+    """Raise :class:`_Problem` for a key whose value may be a secret in clear."""
+    if path[-1] in ("api_keys", "admin_token"):
+        _check_hashes(path[-1], value)
+    if path == ("shared", "url") and (flaw := find_url_flaw(value, is_file=is_file)):
+        raise _Problem(flaw)
 
 
 def _check_hashes(key: str, value: str | tuple[str, ...]) -> None:

@@ -20,6 +20,8 @@ from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, 
 from handler_host.config.instance import INSTANCE_KEYS, InstanceConfig
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy
 from handler_host.config.secret_keys import mask_secret_keys
+from handler_host.config.shared import SharedConfig
+from handler_host.config.tracing import TracingConfig
 
 HOST_KEYS = POLICY_KEYS | INSTANCE_KEYS
 """The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
@@ -53,6 +55,12 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     """
     max_connections: AtLeastOne = 1024
     """Requests in flight, of all clients together; 503 beyond."""
+    instances: AtLeastOne = 1
+    """Hosts that serve the same consumers, this one included.
+
+    Each allows its part of `concurrency` and, without `[shared]`, of the requests and tokens of each consumer, and
+    of the wrong keys of an address.
+    """
     max_connections_per_address: Annotated[int | None, Number("count", least=1, none="off")] = None
     """Open connections of one IP address; 503 beyond.
 
@@ -283,23 +291,6 @@ class VerifyConfig(Section, frozen=True, kw_only=True):
     """Time for the whole check."""
 
 
-class TracingConfig(Section, frozen=True, kw_only=True):
-    """``[tracing]``: a span for each dispatch, by OpenTelemetry; needs ``handler-host[otel]``."""
-
-    enabled: bool = False
-    """Whether to trace.
-
-    The context (``traceparent``) comes from the client's request and is passed on to the worker and from there to
-    the provider (gpt_a, gpt_b, gpt_c, gpt_d).
-    """
-    exporter: str = "otlp_proto_http"
-    """Name of an installed OpenTelemetry exporter; ``console`` prints.
-
-    The name in the entry-point group ``opentelemetry_traces_exporter``. OpenTelemetry's own variables
-    (``OTEL_EXPORTER_OTLP_ENDPOINT``, ``OTEL_SERVICE_NAME``, ``OTEL_TRACES_SAMPLER``) apply.
-    """
-
-
 class AdminConfig(Section, frozen=True, kw_only=True):
     """``[admin]``: the admin routes."""
 
@@ -336,6 +327,7 @@ class Config(Section, frozen=True, kw_only=True):
     tracing: TracingConfig = TracingConfig()
     admin: AdminConfig = AdminConfig()
     metrics: MetricsConfig = MetricsConfig()
+    shared: SharedConfig = SharedConfig()
     data_dir: Path | None = None
     """Directory of the handlers' own data, one subdirectory each.
 

@@ -187,6 +187,14 @@ class RateLimited(HostError):
     retryable = True
 
 
+class LimitsUnavailable(HostError):
+    """The server that counts the limits of several hosts does not respond, and ``shared.on_failure`` is ``closed``."""
+
+    status = 503
+    code = "limits_unavailable"
+    retryable = True
+
+
 class HandlerFault(HostError):
     """The handler's own code raised an exception; the host's log has the details."""
 

@@ -121,8 +121,14 @@ class Counters:
         """Tokens by handler, consumer (empty without keys) and kind, as providers have reported them."""
         self.refused: Counter[tuple[str, str]] = Counter()
         """Rejected requests by consumer and reason."""
+        self.shared_calls: Counter[str] = Counter()
+        """Calls of the shared server by result."""
         self.wrong_keys: Counter[str] = Counter()
         """Requests with a wrong key: ``consumer`` or ``operator``."""
+
+    def count_shared_call(self, result: str) -> None:
+        """Count a call of the shared server: ``ok`` or ``failed``."""
+        self.shared_calls[result] += 1
 
     def for_handler(self, handler: str) -> HandlerCounters:
         """Return the counters of one handler."""

@@ -53,6 +53,7 @@ MEANINGS = {
     "handler_host_consumer_dispatches_total": "Finished dispatches by consumer, handler and result.",
     "handler_host_consumer_refusals_total": "Rejected requests by consumer and reason.",
     "handler_host_tokens_total": "Tokens that providers reported, by handler, consumer and kind.",
+    "handler_host_shared_calls_total": "Calls of the server that several hosts share, by result: ok or failed.",
     "handler_host_wrong_keys_total": "Requests with a wrong consumer key or admin token.",
     "handler_host_event_listeners": "Clients of the event stream.",
     "handler_host_events_lost_total": "Events lost by listeners that read too slowly.",
@@ -165,6 +166,9 @@ class HostCollector(Collector):
         yield _counter("handler_host_consumer_dispatches_total", labels, counters.by_consumer.items())
         yield _counter("handler_host_consumer_refusals_total", ("consumer", "reason"), counters.refused.items())
         yield _counter("handler_host_tokens_total", ("handler", "consumer", "kind"), counters.tokens.items())
+        if counters.shared_calls:
+            calls = (((result,), counters.shared_calls[result]) for result in ("ok", "failed"))
+            yield _counter("handler_host_shared_calls_total", ("result",), calls)
         wrong = (((realm,), counters.wrong_keys[realm]) for realm in ("consumer", "operator"))
         yield _counter("handler_host_wrong_keys_total", ("realm",), wrong)
 

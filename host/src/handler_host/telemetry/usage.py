@@ -52,14 +52,16 @@ class TokenUsage:
     def __init__(self) -> None:
         self.since = time.time()
         """Seconds since 1970."""
-        self.on_change: Callable[[], None] = lambda: None
-        """Called after each change."""
+        self.listeners: list[Callable[[UsageRow, Mapping[str, int]], None]] = []
+        """Called with the row and the tokens of each response."""
         self._rows: dict[tuple[str, str, str], UsageRow] = {}
 
     def add(self, consumer: str, handler: str, model: str, tokens: Mapping[str, int]) -> None:
         """Add the tokens of a response, by kind."""
-        self._row(consumer, handler, model[:MAX_MODEL]).add(tokens)
-        self.on_change()
+        row = self._row(consumer, handler, model[:MAX_MODEL])
+        row.add(tokens)
+        for listener in self.listeners:
+            listener(row, tokens)
 
     def rows(self) -> list[UsageRow]:
         """Return all rows, ordered by consumer, handler and model."""

@@ -1,0 +1,241 @@
+"""Limits, usage and learned memory of several hosts in one Redis server, and what holds while it is away."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from handler_host.auth import failed_login_throttle
+from handler_host.config import AuthConfig, MemoryConfig, SharedConfig
+from handler_host.config.loader import hash_key
+from handler_host.server import serving
+from tests.integration.http.serving import ADMIN, PARROT, Host, configured, running
+from tests.support import LIMIT, ended, install_plugin, install_puppet, until
+
+pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
+SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
+pytestmark = pytest.mark.skipif(SERVER is None, reason="neither redis-server nor valkey-server is installed")
+
+PASSWORD = "the-password-of-the-shared-server"
+
+
+class Server:
+    """A Redis server with a password, which can stop and start again at the same port."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.port: int = free.getsockname()[1]
+        self._pid_file = directory / "redis.pid"
+
+    @property
+    def url(self) -> str:
+        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        assert SERVER is not None
+        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "requirepass": PASSWORD, "dir": self._directory}
+        # A daemon: the tests look for children that a host has left.
+        options |= {"daemonize": "yes", "pidfile": self._pid_file}
+        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        subprocess.run([SERVER, *words], stdout=subprocess.DEVNULL, check=True)
+        deadline = time.monotonic() + 20
+        while time.monotonic() < deadline:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
+                self._pid = int(self._pid_file.read_text())
+                return
+            time.sleep(0.02)
+        raise AssertionError("the Redis server did not start")
+
+    def stop(self) -> None:
+        os.kill(self._pid, signal.SIGKILL)
+        deadline = time.monotonic() + 20
+        while not ended(self._pid) and time.monotonic() < deadline:
+            time.sleep(0.01)
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    server = Server(tmp_path)
+    server.start()
+    yield server
+    server.stop()
+
+
+def options(root: Path, limits: str, url: str, **shared: Any) -> dict[str, Any]:
+    return {
+        "auth": AuthConfig(
+            admin_token=hash_key(ADMIN), consumers=f'[consumers.a]\nhash = "{hash_key("key-a")}"\n{limits}\n'
+        ),
+        "shared": SharedConfig(url=url, **{"timeout": 5.0, **shared}),
+        "handlers": {"parrot": {}},
+    }
+
+
+@contextlib.asynccontextmanager
+async def hosts(root: Path, limits: str, url: str, **shared: Any) -> AsyncIterator[tuple[Host, Host]]:
+    """Run two hosts."""
+    given = options(root, limits, url, **shared)
+    async with running(root, **given) as first, serving(configured(root, **given)) as (supervisor, url):
+        yield first, Host(root, url, supervisor, first.session)
+
+
+async def echo(host: Host, key: str = "key-a") -> int:
+    headers = {"Authorization": f"Bearer {key}"}
+    status, _ = await host.json("POST", "/v1/handlers/puppet/echo", data="{}", headers=headers)
+    return int(status)
+
+
+async def models(host: Host) -> int:
+    return int((await host.json("GET", "/v1/models", headers={"Authorization": "Bearer key-a"}))[0])
+
+
+async def chat(host: Host) -> int:
+    body = json.dumps({"model": "parrot", "messages": [{"role": "user", "content": "hello"}]})
+    status, _ = await host.json("POST", "/v1/chat/completions", data=body, headers={"Authorization": "Bearer key-a"})
+    return int(status)
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait until a condition that itself sends requests holds."""
+    deadline = time.monotonic() + LIMIT
+    while not await condition():
+        assert time.monotonic() < deadline
+        await asyncio.sleep(0.05)
+
+
+async def is_shared_again(host: Host) -> bool:
+    calls = host.supervisor.telemetry.counters.shared_calls
+    before = calls["ok"]
+    return await models(host) == 200 and calls["ok"] > before
+
+
+async def test_requests_of_all_hosts_count_together_without_a_race(tmp_path: Path, server: Server) -> None:
+    async with hosts(tmp_path, "requests_per_minute = 20", server.url) as pair:
+        statuses = await asyncio.gather(*(models(pair[number % 2]) for number in range(60)))
+        assert (statuses.count(200), statuses.count(429)) == (20, 40)
+        async with pair[0].ask("GET", "/v1/models", headers={"Authorization": "Bearer key-a"}) as response:
+            assert 1 <= int(response.headers["Retry-After"]) <= 61
+            assert "20 requests per minute" in (await response.json())["error"]["message"]
+        assert sum(host.supervisor.telemetry.counters.refused["a", "rate"] for host in pair) == 41
+
+
+async def test_tokens_and_usage_of_all_hosts_count_together(tmp_path: Path, server: Server) -> None:
+    install_plugin(tmp_path, "parrot", PARROT)
+    async with hosts(tmp_path, "tokens_per_day = 10", server.url) as (first, second):
+        assert [await chat(first), await chat(second)] == [200, 200]
+        report: dict[str, Any] = {}
+
+        async def is_counted() -> bool:
+            report.update((await first.admin("GET", "/usage"))[1])
+            return [row["output"] for row in report["usage"]] == [4]
+
+        await eventually(is_counted)
+        assert report["all_hosts"] is True
+        assert [(row["consumer"], row["handler"], row["input"]) for row in report["usage"]] == [("a", "parrot", 6)]
+        assert [(row["minute_tokens"], row["day_tokens"]) for row in report["budgets"]] == [(10, 10)]
+        assert [await chat(first), await chat(second), await models(second)] == [429, 429, 200]
+
+
+async def test_wrong_keys_of_an_address_count_together(tmp_path: Path, server: Server) -> None:
+    async with hosts(tmp_path, "", server.url) as pair:
+        for number in range(failed_login_throttle.FREE_FAILURES):
+            assert await echo(pair[number % 2], "wrong") == 401
+        started_at = time.monotonic()
+        assert await echo(pair[0], "wrong") == 401
+        assert time.monotonic() - started_at >= failed_login_throttle.FIRST_DELAY_S
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+async def test_a_server_that_goes_is_told_once_and_comes_back(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, on_failure: str
+) -> None:
+    monkeypatch.setattr("handler_host.shared.store.RETRY_AFTER_S", 0.05)
+    given = options(tmp_path, "requests_per_minute = 5", server.url, on_failure=on_failure)
+    async with running(tmp_path, server={"instances": 2}, **given) as host:
+        with caplog.at_level(logging.WARNING):
+            assert await models(host) == 200
+            server.stop()
+            # Open: this host's part of the limit, from zero.
+            expected = [200, 200, 429] if on_failure == "open" else [503, 503, 503]
+            assert [await models(host) for _ in range(3)] == expected
+            assert caplog.text.count("the shared server is not available") == 1
+            assert PASSWORD not in caplog.text
+            counters = host.supervisor.telemetry.counters
+            assert counters.shared_calls["failed"] >= 1
+            if on_failure == "closed":
+                _, content = await host.json("GET", "/v1/models", headers={"Authorization": "Bearer key-a"})
+                assert content["error"]["code"] == "limits_unavailable"
+            server.start()
+            await eventually(lambda: is_shared_again(host))
+            assert caplog.text.count("responds again") == 1
+
+
+async def test_a_server_that_hangs_delays_one_request_and_no_more(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    listening = await asyncio.start_server(hang, "127.0.0.1", 0)
+    url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+    try:
+        async with running(tmp_path, **options(tmp_path, "requests_per_minute = 100", url, timeout=0.3)) as host:
+            started_at = time.monotonic()
+            assert set(await asyncio.gather(*(models(host) for _ in range(20)))) == {200}
+            assert time.monotonic() - started_at < 5.0
+            assert caplog.text.count("does not respond within 0.3 s (shared.timeout)") == 1
+    finally:
+        listening.close()
+
+
+@pytest.mark.parametrize(
+    ("place", "message"),
+    [
+        ("redis://:wrong-password@127.0.0.1:{port}", "refuses the password or user; correct HANDLER_HOST_SHARED__URL"),
+        ("redis://127.0.0.1:{port}", "refuses the password or user; correct HANDLER_HOST_SHARED__URL"),
+        ("redis://:secret-word@no-such-host.invalid:6379", "unknown host name; correct shared.url"),
+    ],
+)
+async def test_what_is_wrong_is_told_once_with_its_remedy_and_the_host_serves(
+    tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, place: str, message: str
+) -> None:
+    install_puppet(tmp_path)
+    url = place.format(port=server.port)
+    async with running(tmp_path, **options(tmp_path, "requests_per_minute = 100", url)) as host:
+        assert [await echo(host) for _ in range(2)] == [200, 200]
+    assert caplog.text.count(message) == 1
+    assert "wrong-password" not in caplog.text
+    assert "secret-word" not in caplog.text
+
+
+def footprints_of(file: Path) -> dict[str, dict[str, Any]]:
+    return {entry["handler"]: entry for entry in json.loads(file.read_text())["footprints"]}
+
+
+async def test_a_new_host_starts_with_the_memory_that_others_have_learned(tmp_path: Path, server: Server) -> None:
+    install_puppet(tmp_path)
+    first, second = tmp_path / "first" / "memory.json", tmp_path / "second" / "memory.json"
+    given = options(tmp_path, "", server.url)
+    async with running(tmp_path, memory=MemoryConfig(state_file=first), **given) as host:
+        assert await echo(host) == 200
+        await until(lambda: bool(host.supervisor.status("puppet").learned_pss))
+    learned = footprints_of(first)
+    async with running(tmp_path, memory=MemoryConfig(state_file=second), **given) as host:
+        assert footprints_of(second) == learned
+        assert host.supervisor.status("puppet").learned_pss == learned["puppet"]["peak"]
