@@ -144,7 +144,7 @@ reference: setup ## write the reference of configuration and manifest again, fro
 lint: $(VENV)-lint/.installed ## the files of examples/ by hadolint, yamllint and kubernetes-validate
 	@$(VENV)-lint/bin/hadolint examples/deploy/Dockerfile
 	@$(VENV)-lint/bin/yamllint --strict --config-data '{extends: default, rules: {line-length: disable, document-start: disable}}' examples
-	@$(VENV)-lint/bin/kubernetes-validate --strict --quiet examples/deploy/kubernetes.yaml
+	@$(VENV)-lint/bin/kubernetes-validate --strict --quiet examples/deploy/kubernetes.yaml $(filter-out %/knative.yaml,$(wildcard examples/deploy/kubernetes/*.yaml))
 
 $(VENV)-lint/.installed: requirements/lint.txt
 	$(PYTHON) -m venv --clear $(VENV)-lint

@@ -63,8 +63,34 @@ COMMANDS: dict[str, Callable[[], list[str]]] = {
 }
 
 
+SEVERAL = {"sheets.yaml": "StatefulSet", "knative.yaml": "Service"}
+"""Files of examples/deploy/kubernetes with pods of their own, and what makes the pods."""
+
+
+@pytest.mark.parametrize(("name", "kind"), SEVERAL.items())
+def test_pods_of_several_hosts_are_those_of_one_host(name: str, kind: str) -> None:
+    made_by = next(yaml.safe_load_all(text(f"kubernetes/{name}")))
+    assert made_by["kind"] == kind
+    (container,), (expected,) = made_by["spec"]["template"]["spec"]["containers"], pod()["containers"]
+    for key in ("image", "args", "envFrom", "env", "resources", "volumeMounts"):
+        assert container[key] == expected[key], key
+    assert container["securityContext"].items() >= expected["securityContext"].items()
+
+
+def test_what_scales_a_deployment_is_for_the_one_here() -> None:
+    deployment = next(yaml.safe_load_all(text("kubernetes.yaml")))
+    assert "replicas" not in deployment["spec"], "the autoscaler owns it"
+    for name in ("autoscale.yaml", "in-flight.yaml"):
+        autoscaler, *others = yaml.safe_load_all(text(f"kubernetes/{name}"))
+        target = autoscaler["spec"]["scaleTargetRef"]
+        assert (target["kind"], target["name"]) == ("Deployment", deployment["metadata"]["name"])
+        for other in others:
+            assert other["spec"]["selector"] == deployment["spec"]["selector"]
+
+
 def test_each_file_has_its_command_here() -> None:
-    assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml"}
+    assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml", "kubernetes"}
+    assert {path.name for path in (DEPLOY / "kubernetes").iterdir()} == {*SEVERAL, "autoscale.yaml", "in-flight.yaml"}
 
 
 @pytest.mark.parametrize("name", COMMANDS)
