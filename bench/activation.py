@@ -122,7 +122,7 @@ def compare_imports(names: list[str], runs: int) -> None:
                     tables.verdict(after.seconds / base, LEAN_TARGET),
                 )
             )
-        if "imported eagerly" in lean.log():
+        if "imported in full" in lean.log():
             print("some packages are not lean; run make lean")
     tables.print_table(
         "Activation, all imports eager -> lean imports (a fork server is there)",

@@ -25,6 +25,7 @@ from handler_host.auth.sessions import derive_key
 from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
+from handler_host.http.access_log import ACCESS_LOG
 from handler_host.http.listener import Listener, url_of, why_not_listening
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
@@ -182,7 +183,7 @@ async def serving(
     await runner.setup()
     try:
         assert runner.server is not None
-        listening = await _listen(Listener(runner.server, config.server), config.server)
+        listening = await _listen(Listener(runner.server, config.server, app[ACCESS_LOG]), config.server)
         try:
             async with AsyncExitStack() as stack:
                 addresses = [(listen, False) for listen in config.server.listen]
@@ -191,7 +192,7 @@ async def serving(
                 for listen, is_admin in addresses:
                     from handler_host.http.further_listener import further_listener  # few hosts have one
 
-                    listener = Listener(runner.server, config.server, admin=is_admin)
+                    listener = Listener(runner.server, config.server, app[ACCESS_LOG], admin=is_admin)
                     await stack.enter_async_context(further_listener(listen, listener))
                 yield app[SUPERVISOR], _url_of(listening)
         finally:

@@ -13,7 +13,7 @@ import pytest
 from handler_host._internal.log import JsonFormatter, TextFormatter
 from handler_host.config import LogConfig
 from tests.integration.http.serving import ADMIN, PARROT, running
-from tests.support import Control, install_plugin, install_puppet, until
+from tests.support import Control, install_plugin, install_puppet, until, within
 
 CHAT = "/v1/chat/completions"
 KEY = "the-key-of-a-consumer"
@@ -62,6 +62,21 @@ async def test_each_request_has_one_line_with_its_figures_in_text_and_json(root:
     assert {"protocol": "native", "operation": "echo", "handler": "puppet"}.items() <= fields(echo).items()
     assert "model=parrot/large status=200 queue_s=0.0" in TextFormatter().format(stream)
     assert json.loads(JsonFormatter().format(stream))["tokens_out"] == 2
+
+
+async def test_data_that_is_not_http_has_a_line_and_a_record_too(root: Path, lines: Any) -> None:
+    async with running(root, keys=(KEY,)) as host:
+        for data in (b"\x16\x03\x01 a TLS client\r\n\r\n", b"GET / HTTP/1.1\r\nX: " + b"x" * 300_000 + b"\r\n\r\n"):
+            reader, writer = await asyncio.open_connection("127.0.0.1", int(host.url.rpartition(":")[2]))
+            writer.write(data)
+            response = await within(reader.read())
+            writer.close()
+            assert b" 4" in response[:12]
+        first, second = lines()
+        status, content = await host.admin("GET", f"/failures/{fields(first)['request_id']}")
+        assert (status, content["failures"][0]["code"]) == (200, "bad_request")
+    assert (fields(first)["route"], fields(first)["status"], fields(first)["client"]) == ("not HTTP", 400, "127.0.0.1")
+    assert fields(second)["status"] == 431
 
 
 async def test_each_failure_has_one_line_with_its_cause(root: Path, lines: Any) -> None:

@@ -122,11 +122,11 @@ async def test_another_version_is_eager_with_one_line_and_lazy_by_force(
     installed.compile(version="1.1")
     async with installed.run() as running:
         assert await loaded(running) == EAGER
-        lines = [record.message for record in caplog.records if "imported eagerly" in record.message]
+        lines = [record.message for record in caplog.records if "imported in full" in record.message]
         assert lines == [
             (
-                "some packages are imported eagerly (see docs/explanation/lean.md): "
-                "lean_sdk: installed is 1.1, checked 1.0"
+                "some packages are imported in full, which takes more time and memory: "
+                "lean_sdk (installed is 1.1, checked 1.0); see `handler-host doctor`"
             )
         ]
     async with installed.run(lean="force") as running:
@@ -147,8 +147,8 @@ async def test_a_package_that_is_not_compiled_is_eager_with_one_line(
     installed.install()
     async with installed.run() as running:
         assert await loaded(running) == EAGER
-        (line,) = [record.message for record in caplog.records if "imported eagerly" in record.message]
-        assert "lean_sdk: not compiled" in line
+        (line,) = [record.message for record in caplog.records if "imported in full" in record.message]
+        assert "lean_sdk (not compiled)" in line
 
 
 async def test_eager_modules_are_not_deferred(installed: Installed) -> None:
@@ -192,7 +192,7 @@ async def test_the_first_activation_has_the_packages_compiled_for_the_next(
         await until(lambda: COMPILED in caplog.text)
         await within(running.supervisor.unload("leaner"))
         assert await loaded(running) == LAZY
-    assert caplog.text.count("imported eagerly") == 1
+    assert caplog.text.count("imported in full") == 1
 
 
 async def test_without_a_writable_cache_the_code_is_beside_the_state_of_the_host(

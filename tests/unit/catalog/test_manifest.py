@@ -127,6 +127,12 @@ class TestErrors:
             ("[secrets.api-key]", ["secrets", "'api-key'"]),
             ("[secrets.HANDLER_HOST_ADMIN_TOKEN]", ["HANDLER_HOST_ADMIN_TOKEN", "belong to the host"]),
             ("[secrets.KEY]\nrequired = 'no'", ["secrets.KEY.required", "'no'"]),
+            (
+                "[secrets.KEY]\nrequired_unless = ['base_ur']\n[config.base_url]\ntype = 'string'",
+                ["secrets.KEY.required_unless", "'base_ur'", "did you mean 'base_url'?"],
+            ),
+            ("[config.a]\ntype = 'string'\nformat = 'uri'", ["config.a.format", "'uri' is not one of url"]),
+            ("[config.a]\ntype = 'integer'\nformat = 'url'", ["config.a.format", "only with type string"]),
             ("[config.model]", ["config.model.type", "missing"]),
             ("[config.model]\ntype = 'strng'", ["config.model.type", "'strng'", "'string'?"]),
             ("[config.model]\ntype = 5", ["config.model.type", "5"]),

@@ -75,6 +75,8 @@ class SecretDeclaration(msgspec.Struct, frozen=True):
 
     required: bool = True
     """Whether the handler is ``missing-secret`` without it; true by default."""
+    required_unless: tuple[str, ...] = ()
+    """Settings and other secrets of which one does instead, like ``base_url``; the secret is not ``required`` then."""
     description: str = ""
     """A sentence for people who set it."""
 
@@ -222,13 +224,21 @@ class _Reader:
         estimate = self._amount("memory.estimate", memory["estimate"], units.parse_size) if memory else None
         lean = self._table("lean", table.get("lean", {}))
         self._known("lean", lean, LeanNote.__struct_fields__)
+        config = self._settings(table)
+        secrets = self._each("secrets", table, SECRET_NAME, self._secret)
+        for name, secret in secrets.items():
+            for alternative in secret.required_unless:
+                if alternative not in config and alternative not in secrets:
+                    hint = did_you_mean(alternative, {*config, *secrets})
+                    text = f"{alternative!r} is neither a setting nor a secret of this manifest{hint}"
+                    raise self._error(f"secrets.{name}.required_unless", text)
         return Manifest(
             title=self._text("title", table.get("title", "")),
             description=self._text("description", table.get("description", "")),
             requires_host=self._range(table.get("requires_host")),
             operations=operations,
-            secrets=self._each("secrets", table, SECRET_NAME, self._secret),
-            config=self._settings(table),
+            secrets=secrets,
+            config=config,
             known_models=self._each("known_models", table, MODEL_NAME, self._model),
             memory_estimate=estimate,
             timeouts=Timeouts(
@@ -251,8 +261,12 @@ class _Reader:
         self._known(key, table, SecretDeclaration.__struct_fields__)
         if key.removeprefix("secrets.").startswith(_OWN_VARIABLES):
             raise self._error(key, f"names that begin with {_OWN_VARIABLES} belong to the host; choose another name")
-        required = self._yes_or_no(f"{key}.required", table.get("required", True))
-        return SecretDeclaration(required, self._text(f"{key}.description", table.get("description", "")))
+        required_unless = self._names(f"{key}.required_unless", table.get("required_unless", []), str)
+        return SecretDeclaration(
+            required=self._yes_or_no(f"{key}.required", table.get("required", not required_unless)),
+            required_unless=required_unless,
+            description=self._text(f"{key}.description", table.get("description", "")),
+        )
 
     def _model(self, key: str, table: dict[str, Any]) -> ModelInfo:
         try:

@@ -55,7 +55,7 @@ def _keys(properties: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]
 def _kind(shape: dict[str, Any]) -> str:
     """Return the kind of a key's values in words."""
     if "enum" in shape:
-        return "a type, see below"
+        return "a type, see below" if len(shape["enum"]) > 1 else f"`{shape['enum'][0]}`"
     if "type" not in shape:
         return "any"
     if shape.get("items") == {"type": "string"}:

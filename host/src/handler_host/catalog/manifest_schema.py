@@ -40,13 +40,14 @@ _SETTING: dict[str, Any] = {
     "minimum": {"type": "number"},
     "maximum": {"type": "number"},
     "items": {"enum": list(settings.TYPES)},
+    "format": {"enum": list(settings.FORMATS)},
 }
 
 
 def schema() -> dict[str, Any]:
     """Return the schema; its descriptions are the docstrings of the manifest's types."""
     operation = _described(OperationDeclaration, {"summary": _TEXT, "retry_on_crash": _BOOLEAN})
-    secret = _described(SecretDeclaration, {"required": _BOOLEAN, "description": _TEXT})
+    secret = _described(SecretDeclaration, {"required": _BOOLEAN, "required_unless": _TEXTS, "description": _TEXT})
     setting = _described(Setting, {key: _SETTING[key] for key in settings.KEYS})
     timeouts = _described(Timeouts, dict.fromkeys(Timeouts.__struct_fields__, _AMOUNT), ' In seconds, or like "2m".')
     amount, price = {"type": "integer", "minimum": 1}, {"type": "number", "minimum": 0}

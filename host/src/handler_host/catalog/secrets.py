@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 
 from handler_host.catalog.catalog_entry import CatalogEntry, Problem
 
@@ -45,6 +45,26 @@ def missing_secrets(entry: CatalogEntry, environ: Mapping[str, str]) -> Problem 
         for name in missing
     )
     return Problem("missing-secret", f"set in the host's environment: {ways}")
+
+
+def find_lacking_secret(entry: CatalogEntry, environ: Mapping[str, str], settings: Collection[str]) -> str | None:
+    """Return, as a sentence, a secret that the handler needs because none of its ``required_unless`` is set.
+
+    ``settings`` are the keys of the handler's configuration.
+    """
+    declared = entry.manifest.secrets if entry.manifest is not None else {}
+    values = read_secrets(entry, environ)
+    for name, secret in declared.items():
+        others = secret.required_unless
+        if others and name not in values and not any(key in settings or key in values for key in others):
+            variable = entry.secret_variables.get(name, name)
+            own_variable = secret_variable(entry.name, name)
+            places = [key if key in declared else f"{key} in [handlers.{entry.name}]" for key in others]
+            return (
+                f"needs {' or '.join((name, *others))}; set {variable} in the host's environment (or, for this "
+                f"handler only, {own_variable}), or {' or '.join(places)}"
+            )
+    return None
 
 
 def shared_variables(entries: Iterable[CatalogEntry], environ: Mapping[str, str]) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import re
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -29,11 +30,18 @@ SHAPES: dict[str, tuple[str | None, tuple[str, ...]]] = {
     "minimum": ("number", ("integer", "number")),
     "maximum": ("number", ("integer", "number")),
     "items": (None, ("array",)),
+    "format": ("string", ("string",)),
 }
 """The type of each key of a declaration (None: the name of a type), and the declared types that may have it."""
 
+FORMATS = ("url",)
+"""The values of ``format``."""
+
 KEYS = ("type", "default", *SHAPES)
 """The keys of a declaration."""
+
+
+_URL = re.compile(r"https?://[^\s/]+(/\S*)?$")
 
 
 class Setting(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,6 +63,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
     """The largest valid number."""
     items: str | None = None
     """The type of an array's items."""
+    format: str | None = None
+    """``url``: the text is the address of a server, with ``http://`` or ``https://``."""
 
     def find_error(self, value: object) -> str | None:
         """Return the error of a value, or None if it is valid."""
@@ -69,6 +79,8 @@ class Setting(msgspec.Struct, frozen=True, kw_only=True):
             suggestion = nearest(value, words) if isinstance(value, str) else None
             hint = f"; did you mean {suggestion!r}?" if suggestion is not None else ""
             return f"{value!r} is not one of {', '.join(map(repr, self.enum))}{hint}"
+        if self.format == "url" and isinstance(value, str) and _URL.match(value) is None:
+            return f"{value!r} is not an address; write https://HOST/PATH, or http:// for a server without TLS"
         if isinstance(value, int | float):
             if self.minimum is not None and value < self.minimum:
                 return f"{value!r} is less than {self.minimum}"
@@ -97,6 +109,8 @@ def declare(table: Mapping[str, Any]) -> Setting:
             _check_key(key, table[key], key_type)
             if valid_with and kind not in valid_with:
                 raise DeclarationError(key, f"is valid only with type {' or '.join(valid_with)}, not with {kind!r}")
+    if table.get("format", FORMATS[0]) not in FORMATS:
+        raise DeclarationError("format", f"{table['format']!r} is not one of {', '.join(FORMATS)}")
     plain = Setting(type=kind, items=table.get("items"))
     for number, value in enumerate(table.get("enum", ())):
         error = plain.find_error(value)

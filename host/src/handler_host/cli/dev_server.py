@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import secrets
 import signal
@@ -14,14 +15,18 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from handler_host.catalog.manifest import GROUP
+from handler_host.cli.author_log import print_author_log
 from handler_host.cli.client import Client
-from handler_host.cli.dialogue import Dialogue, converse
+from handler_host.cli.dialogue import Dialogue, Prompt, converse
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.local_host import run_local_host
 from handler_host.cli.render import note
 
 DEBOUNCE_MS = 300
 """Changes within this time cause one reload: editors write a file in steps."""
+
+WHOLE_LOG = "debug"
+"""Level at which the log of the host is shown, too."""
 
 
 class Project(NamedTuple):
@@ -45,15 +50,25 @@ def serve_project(path: str, *, handler: str | None, port: int, config: str | No
     with tempfile.TemporaryDirectory(prefix="handler-host-dev-") as directory:
         site = Path(directory)
         _write_distribution(project, site)
-        host = run_local_host(_environment(project, site, token), port=port, log_level=log_level, config=config)
+        prompt = Prompt()
+        read_log = functools.partial(print_author_log, handlers=project.handlers, print_line=prompt.print_above)
+        host = run_local_host(
+            _environment(project, site, token, log_level),
+            port=port,
+            log_level=log_level,
+            config=config,
+            read_log=None if log_level == WHOLE_LOG else read_log,
+        )
         with host as url, _stop_event() as stop:
             client = Client(url, token=token)
             note(f"{', '.join(project.handlers)} at {url}; reloaded when a file in {root} changes; Ctrl-D to end")
             changes = watchfiles.watch(root, stop_event=stop, debounce=DEBOUNCE_MS, raise_interrupt=False)
-            watcher = threading.Thread(target=_reload_on_change, args=(changes, root, site, client), name="watch")
+            watcher = threading.Thread(
+                target=_reload_on_change, args=(changes, root, site, client, prompt), name="watch"
+            )
             watcher.start()
             try:
-                return _chat(project, client, handler)
+                return _chat(project, client, handler, prompt)
             finally:
                 stop.set()
                 watcher.join()
@@ -95,10 +110,12 @@ def _distribution_name(project: Project) -> str:
     return f"{project.name.lower().replace('_', '-')}-from-source"
 
 
-def _environment(project: Project, site: Path, token: str) -> dict[str, str]:
+def _environment(project: Project, site: Path, token: str, log_level: str) -> dict[str, str]:
     """Return the environment of a host that finds the source in addition to all installed plugins."""
     environment = {name: value for name, value in os.environ.items() if name != "HANDLER_HOST_API_KEYS"}
     environment |= {"HANDLER_HOST_ADMIN_TOKEN": token, "HANDLER_HOST_CATALOG__ROOTS": str(site)}
+    if log_level != WHOLE_LOG:
+        environment["HANDLER_HOST_LOG__FORMAT"] = "json"  # for print_author_log
     for handler in project.handlers:
         environment[f"HANDLER_HOST_CATALOG__PINS__{handler.upper()}"] = _distribution_name(project)
     return environment
@@ -120,7 +137,7 @@ def _stop_event() -> Iterator[threading.Event]:
         signal.signal(signal.SIGTERM, previous)
 
 
-def _reload_on_change(changes: Iterator[Any], path: Path, site: Path, client: Client) -> None:
+def _reload_on_change(changes: Iterator[Any], path: Path, site: Path, client: Client, prompt: Prompt) -> None:
     """Reload the handlers on each change; activate them at once, so that an error shows now."""
     for changed in changes:
         names = sorted({str(Path(name).relative_to(path)) for _, name in changed})
@@ -130,12 +147,12 @@ def _reload_on_change(changes: Iterator[Any], path: Path, site: Path, client: Cl
             for handler in project.handlers:
                 client.call_admin("POST", "handlers", handler, "reload", deadline_s=1)
                 client.call_admin("POST", "handlers", handler, "load")
-                note(f"{handler} reloaded: {', '.join(names[:3])} changed")
+                prompt.print_above(f"{handler} reloaded: {', '.join(names[:3])} changed")
         except Failure as failure:
-            note(f"not reloaded: {failure}")
+            prompt.print_above(f"not reloaded: {failure}")
 
 
-def _chat(project: Project, client: Client, selected: str | None) -> int:
+def _chat(project: Project, client: Client, selected: str | None, prompt: Prompt) -> int:
     """Start a dialogue with the handler, or wait for Ctrl-C if it cannot chat or standard input is not a terminal."""
     handler = selected or next(iter(project.handlers))
     if handler not in project.handlers:
@@ -147,4 +164,4 @@ def _chat(project: Project, client: Client, selected: str | None) -> int:
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         return OK
-    return converse(Dialogue(client, handler, verbose=True))
+    return converse(Dialogue(client, handler, verbose=True), prompt)

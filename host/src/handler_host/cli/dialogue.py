@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
@@ -107,17 +109,53 @@ class StreamedResponse:
         return phrases
 
 
-def converse(dialogue: Dialogue) -> int:
+class Prompt:
+    """The prompt of a dialogue. Lines of other threads are printed above it, and what was typed stays."""
+
+    TEXT = "you> "
+
+    def __init__(self) -> None:
+        self._is_open = False
+        self._lock = threading.Lock()
+
+    def read(self) -> str:
+        """Return the next line that the user enters."""
+        with contextlib.suppress(ImportError):
+            import readline  # noqa: F401 - gives `input` arrow keys and a history
+
+        self._is_open = True
+        try:
+            return input(self.TEXT)
+        finally:
+            self._is_open = False
+
+    def print_above(self, text: str) -> None:
+        """Print a text to standard error; may run in any thread."""
+        with self._lock:
+            is_open = self._is_open and sys.stdin.isatty() and sys.stderr.isatty()
+            if is_open:
+                sys.stderr.write("\r\033[K")
+            note(text)
+            if is_open:
+                sys.stderr.flush()
+                sys.stdout.write(f"{self.TEXT}{self._typed()}")
+                sys.stdout.flush()
+
+    @staticmethod
+    def _typed() -> str:
+        readline = sys.modules.get("readline")
+        return readline.get_line_buffer() if readline is not None else ""
+
+
+def converse(dialogue: Dialogue, prompt: Prompt | None = None) -> int:
     """Read messages line by line and print the responses; return the exit status.
 
     Ctrl-C stops a response; at the prompt it ends the dialogue, as Ctrl-D does.
     """
-    with contextlib.suppress(ImportError):
-        import readline  # noqa: F401 - gives `input` arrow keys and a history
-
+    prompt = prompt or Prompt()
     while True:
         try:
-            line = input("you> ")
+            line = prompt.read()
         except EOFError:
             echo()
             return OK

@@ -13,7 +13,7 @@ from handler_host.auth.access_flaws import find_address_flaws, find_unknown_hand
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
-from handler_host.catalog.secrets import read_secrets
+from handler_host.catalog.secrets import find_lacking_secret, read_secrets
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
@@ -99,6 +99,9 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
             check_configured(entries[name].manifest, config, name)
         except ConfigError as error:
             yield Finding(Level.PROBLEM, place, error.message)
+    for name, entry in entries.items():
+        if entry.problem is None and (lack := find_lacking_secret(entry, os.environ, config.handlers.get(name, ()))):
+            yield Finding(Level.WARNING, name, lack)
     for flaw in find_config_flaws(config, entries):
         yield Finding(Level.PROBLEM, "handlers", flaw)
     for place, reason in missing_modules(config):

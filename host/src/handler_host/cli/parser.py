@@ -27,6 +27,7 @@ COMMANDS = {
     "drain": "refuse new work and finish the work in progress",
     "dispatch": "run an operation of a handler and print its response",
     "chat": "chat with a handler",
+    "init": "write a configuration file for the installed handlers",
     "config": "show or check the configuration",
     "keys": "create, list and revoke consumer keys",
     "new": "create the project of a plugin",

@@ -25,6 +25,8 @@ CLIENT_GONE = 499
 """Status in the log for a client that disconnected before its response (as nginx logs it)."""
 MAX_PATH = 100
 """Characters of the path of an unknown route."""
+UNPARSED = "not HTTP"
+"""Route of data that is not an HTTP request."""
 _HOST_PROTOCOL = "host"
 """Protocol of the routes for operators and machines: health, metrics, admin, dashboard."""
 
@@ -62,6 +64,37 @@ class AccessLog:
             if len(context.failed_attempts) > 1:
                 fields["attempts"] = [f"{attempt.handler}: {attempt.code}" for attempt in context.failed_attempts]
             fields["client"] = address_of(request)
+            log.log(level, "request failed", extra={"fields": fields})
+
+    def write_unparsed(self, request_id: str, client: str, failure: FailureText) -> None:
+        """Log data of a client that is not an HTTP request, or not a whole one."""
+        self._failures.add(
+            FailureRecord(
+                request_id=request_id,
+                at=format_time(datetime.datetime.now(datetime.UTC)),
+                client=client,
+                method="",
+                route=UNPARSED,
+                protocol=_HOST_PROTOCOL,
+                consumer=None,
+                handler=None,
+                model=None,
+                status=failure.status,
+                code=failure.code,
+                message=failure.message,
+                cause=failure.cause,
+                attempts=[],
+                queue_s=None,
+                activate_s=None,
+                first_chunk_s=None,
+                total_s=0.0,
+            )
+        )
+        settings = self._settings()
+        level: int = getattr(logging, settings.failures_level.upper())
+        if settings.requests != "none" and log.isEnabledFor(level):
+            fields: dict[str, object] = {"request_id": request_id, "protocol": _HOST_PROTOCOL, "route": UNPARSED}
+            fields |= {"status": failure.status, "code": failure.code, "error": failure.message, "client": client}
             log.log(level, "request failed", extra={"fields": fields})
 
     def _success_level(self, settings: LogConfig, context: RequestContext) -> int:

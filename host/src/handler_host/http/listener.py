@@ -16,9 +16,11 @@ from aiohttp.web_protocol import _ErrInfo
 
 from handler_host.config import ServerConfig
 from handler_host.http import request_context
+from handler_host.http.access_log import AccessLog
 from handler_host.http.errors import error_response, to_host_error
 from handler_host.http.sse import CLIENT_STALL_S, HALF_CLOSED_S
 from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, RequestTimeout, TooManyConnections
+from handler_host.telemetry.failures import FailureText
 
 CONNECTIONS_PER_REQUEST = 2
 """Connections for each request that may be in flight: clients keep some open for their next request."""
@@ -166,7 +168,9 @@ class Connection(web.RequestHandler):
         if self.transport is None or self._request_in_progress or self._messages:
             self.force_close()
             return
-        self.transport.write(_raw_response(error))
+        request_id = request_context.new_request_id()
+        self._log_failure(error, request_id)
+        self.transport.write(_raw_response(error, request_id))
         self.transport.write_eof()
         # Closing it now would reset the connection, and the client would lose the response while it sends.
         self._is_discarding = True
@@ -192,16 +196,24 @@ class Connection(web.RequestHandler):
         else:
             error = to_host_error(exc if isinstance(exc, Exception) else RuntimeError(message), context)
         response = error_response(error, context.request_id)
+        self._log_failure(error, context.request_id)
         context.write_headers(response.headers)
         response.force_close()
         return response
+
+    def _log_failure(self, error: HostError, request_id: str) -> None:
+        peer = self.transport.get_extra_info("peername") if self.transport is not None else None
+        client = str(peer[0]) if isinstance(peer, tuple) else "unix socket"
+        failure = FailureText(error.code, error.status, error.message)
+        self._listener.access_log.write_unparsed(request_id, client, failure)
 
 
 class Listener:
     """Factory of the connections of one server, for ``loop.create_server``."""
 
-    def __init__(self, server: web.Server, config: ServerConfig, *, admin: bool = False) -> None:
+    def __init__(self, server: web.Server, config: ServerConfig, access_log: AccessLog, *, admin: bool = False) -> None:
         self.config = config
+        self.access_log = access_log
         self.admin = admin
         self._server = server
         self._open: set[Connection] = set()
@@ -210,14 +222,16 @@ class Listener:
         self.refusal = _raw_response(
             TooManyConnections(
                 f"the host has {CONNECTIONS_PER_REQUEST * limit} connections open (server.max_connections)"
-            )
+            ),
+            request_context.new_request_id(),
         )
         """Whole response to a connection over the limit."""
         self.address_refusal = _raw_response(
             TooManyConnections(
                 f"this address has {config.max_connections_per_address} connections open "
                 "(server.max_connections_per_address)"
-            )
+            ),
+            request_context.new_request_id(),
         )
         self.max_head = max(MIN_HEAD_LIMIT, HEADERS_PER_HEAD * config.max_header)
         """Most bytes of the request line and all headers of a request together."""
@@ -301,9 +315,9 @@ def _size_of(message: Any) -> int:
     return len(getattr(message, "path", "")) + sum(len(name) + len(value) + 4 for name, value in headers)
 
 
-def _raw_response(error: HostError) -> bytes:
+def _raw_response(error: HostError, request_id: str) -> bytes:
     """Return a whole response that closes its connection."""
-    response = error_response(error, request_context.new_request_id())
+    response = error_response(error, request_id)
     body = response.body
     assert isinstance(body, bytes)
     headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())

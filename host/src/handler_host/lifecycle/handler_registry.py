@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 
 import msgspec
 
 from handler_host.catalog import catalog as catalogs
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
-from handler_host.catalog.secrets import read_secrets
+from handler_host.catalog.manifest import check_configured
+from handler_host.catalog.secrets import find_lacking_secret, read_secrets
 from handler_host.config import Config, HandlerPolicy
 from handler_host.lifecycle.controller import ControllerServices, HandlerController
 from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.reports import RescanReport
-from handler_host.plugin.errors import UnknownHandler
+from handler_host.plugin.errors import ConfigError, UnknownHandler
 from handler_host.workers.launch_spec import missing_launchers, policy_of, unknown_handlers
 from handler_host.workers.preload_check import missing_modules
 
@@ -121,7 +122,7 @@ class HandlerRegistry:
             *(f"{place}: {reason}" for place, reason in missing_modules(self.config)),
             *self.config_flaws(),
         ]
-        for warning in warnings:
+        for warning in (*warnings, *self._setting_flaws({*changes.added, *changes.changed})):
             log.warning(warning)
         return RescanReport(
             added=sorted(changes.added),
@@ -131,6 +132,20 @@ class HandlerRegistry:
             problems=problems,
             warnings=warnings,
         )
+
+    def _setting_flaws(self, names: Collection[str]) -> Iterator[str]:
+        """Yield what the activation of these handlers would refuse: a missing key, a setting against the manifest."""
+        for name in sorted(names):
+            entry = self.catalog.entries[name]
+            if entry.problem is not None:
+                continue
+            try:
+                check_configured(entry.manifest, self.config, name)
+            except ConfigError as error:
+                yield error.message
+            lack = find_lacking_secret(entry, self._environ, self.config.handlers.get(name, ()))
+            if lack is not None:
+                yield f"{name} {lack}"
 
     def _new_secrets(self, before: Catalog, name: str) -> list[str]:
         """Return the secrets that a handler receives now, and that the configuration does not list for it."""

@@ -7,8 +7,8 @@ from types import SimpleNamespace
 
 DESCRIPTION = (
     "The host keeps running, and only the worker is replaced: the next dispatch runs what you saved. The command "
-    "shows the log of the host and a prompt to chat with the handler. The plugin's dependencies must be installed, "
-    "the plugin itself need not be."
+    "shows what the handler logs and prints, one line for each reload, and a prompt to chat with it. The plugin's "
+    "dependencies must be installed, the plugin itself need not be. --log-level debug shows the log of the host, too."
 )
 EXAMPLES = ("handler-host dev .", "handler-host dev my_gpt --config host.toml --port 8080")
 

@@ -37,7 +37,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--stream", action="store_true", help="print each chunk as it arrives, one in a line")
     parser.add_argument("handler", metavar="HANDLER", help="the handler; a cold one is activated first")
     parser.add_argument("operation", metavar="OPERATION", help="one of its operations (`handler-host ps HANDLER`)")
-    parser.add_argument("request", nargs=argparse.REMAINDER, metavar="REQUEST", help="JSON, @FILE, - or fields")
+    request = parser.add_argument(
+        "request",
+        nargs=argparse.REMAINDER,
+        metavar="REQUEST",
+        help="JSON, @FILE, - or fields; without it, an empty object",
+    )
+    request.required = False  # argparse would list it among the missing arguments
     add_host_options(parser, admin=False, json=False)
 
 

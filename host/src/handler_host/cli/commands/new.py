@@ -61,6 +61,7 @@ def run(arguments: SimpleNamespace) -> int:
     echo("  handler-host dev .       # serve it; each change is loaded at once")
     echo("  handler-host check .     # is it ready for other people?")
     echo("  pytest && mypy && ruff check .")
+    echo("  # CI: .github/workflows/ci.yml installs handler-host from wheels/; put the wheels of `make dist` there")
     return OK
 
 

@@ -16,7 +16,7 @@ _log = logging.getLogger("handler_host.lean")
 def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], None]) -> tuple[str, ...]:
     """Install the hook before the handler is imported; return the packages that are not compiled.
 
-    Logs in one line which packages stay eager, and why.
+    Logs in one line that packages stay eager: how many, and the reason of the first.
     """
     selection = select_packages(lean.requirements, any_version=lean.any_version)
     result = install(
@@ -27,8 +27,14 @@ def install_lean_imports(lean: frames.LeanImports, send: Callable[[frames.Log], 
     )
     stay = {**selection.unchecked, **result.eager}
     if stay:
-        reasons = "; ".join(f"{name}: {reason}" for name, reason in stay.items())
-        _log.info("some packages are imported eagerly (see docs/explanation/lean.md): %s", reasons)
+        (name, reason), more = next(iter(stay.items())), len(stay) - 1
+        _log.info(
+            "some packages are imported in full, which takes more time and memory: %s (%s)%s; "
+            "see `handler-host doctor`",
+            name,
+            reason.partition(";")[0],
+            f" and {more} more" if more else "",
+        )
     return tuple(result.eager)
 
 

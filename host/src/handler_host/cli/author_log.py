@@ -1,0 +1,43 @@
+"""The log of ``dev``: what the author's handlers log and print, without the lines for operators."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Collection, Iterable
+from typing import Any
+
+ACTIVATION = "activation"
+"""Logger inside a worker of a failed activation, which the reload reports as well."""
+
+
+def print_author_log(lines: Iterable[str], handlers: Collection[str], print_line: Callable[[str], None]) -> None:
+    """Print the lines of a host's JSON log that concern the author of these handlers, until the log ends."""
+    for line in lines:
+        text = _author_line(line.rstrip("\n"), handlers)
+        if text is not None:
+            print_line(text)
+
+
+def _author_line(line: str, handlers: Collection[str]) -> str | None:
+    try:
+        record = json.loads(line)
+        level, logger, event = str(record["level"]).upper(), str(record["logger"]), str(record["event"])
+    except (ValueError, KeyError, TypeError):
+        return line  # not of the log: a message before its setup
+    if record.get("handler") in handlers and event == "cannot run":
+        return f"{record['handler']} cannot run: {record.get('reason')}"
+    if "traceback" in record:
+        event = f"{event}\n{record['traceback']}"
+    severity = logging.getLevelNamesMapping().get(level, logging.ERROR)
+    if _is_of_handler(record, handlers):
+        if logger == ACTIVATION:
+            return None
+        mark = f" {level}" if severity > logging.INFO else ""
+        return f"{record['handler']}{mark}: {event.rstrip()}"
+    return f"host {level}: {event}" if severity >= logging.ERROR else None
+
+
+def _is_of_handler(record: dict[str, Any], handlers: Collection[str]) -> bool:
+    # The field `logger` of a worker's record replaces the name of the host's logger.
+    return record.get("handler") in handlers and not str(record["logger"]).startswith("handler_host.")
