@@ -182,6 +182,15 @@ version: ## set the version of the host and of its plugins (VERSION=0.2.0)
 	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' host/src/handler_host/_internal/versions.py
 	sed -i 's/^version = .*/version = "$(VERSION)"/' $(addsuffix /pyproject.toml,$(plugins))
 
+.PHONY: dist
+dist: setup $(VENV)-dist/.installed ## wheels of the host and its plugins in dist/, checked and tried in a fresh environment
+	@.ci/dist $(abspath $(python)) $(abspath $(VENV)-dist/bin/python)
+
+$(VENV)-dist/.installed: requirements/dist.txt
+	$(PYTHON) -m venv --clear $(VENV)-dist
+	$(VENV)-dist/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/dist.txt
+	touch $@
+
 .PHONY: vendor
 vendor: ## fetch the chart library of the dashboard again (with npm), and check its hash
 	npm pack --silent $(subst -,@,$(uplot))
@@ -228,6 +237,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) requirements/docs.in -o requirements/docs.txt
 	$(compile) -c requirements/dev.txt requirements/lint.in -o requirements/lint.txt
 	$(compile) -c requirements/dev.txt requirements/hooks.in -o requirements/hooks.txt
+	$(compile) -c requirements/dev.txt requirements/dist.in -o requirements/dist.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

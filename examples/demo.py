@@ -312,8 +312,8 @@ class Demo:
             fail(f"the memory is not free again: {growth:.1f} MB more than at the start")
 
 
-def run_demo() -> None:
-    """Run all steps."""
+def run_demo(*, short: bool) -> None:
+    """Run all steps, or only the first two."""
     with running_host() as host:
         demo = Demo(host)
         demo.step("The host knows its handlers without importing them.")
@@ -322,6 +322,8 @@ def run_demo() -> None:
 
         demo.step("A first chat with gpt_e, a small local model in its own worker:", f'"{QUESTION}"')
         demo.chat("gpt_e")
+        if short:
+            return
 
         demo.step(
             "The same question to four real SDKs, each in its own worker. Their provider is",
@@ -387,14 +389,16 @@ def main() -> None:
     """Run the demo, or serve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help="print what to try and keep the host running")
-    if parser.parse_args().serve:
+    parser.add_argument("--short", action="store_true", help="run the first two steps only")
+    arguments = parser.parse_args()
+    if arguments.serve:
         serve()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="replace", line_buffering=True)
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, exit_on_signal)
     signal.alarm(TIMEOUT_S)
-    run_demo()
+    run_demo(short=arguments.short)
 
 
 if __name__ == "__main__":
