@@ -1,8 +1,8 @@
 """Look for leaks after faults: ``python -m bench.soak``.
 
 Ten minutes of mixed load on all handlers while workers crash, hang and are killed,
-clients disconnect, operators unload and reload, and the fork server is killed: each
-dispatch has one outcome, and at the end memory, file descriptors, threads and
+clients disconnect or send hostile requests, operators unload and reload, and the fork
+server is killed: each dispatch has one outcome, and at the end memory, file descriptors, threads and
 processes are as before.
 """
 
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import gzip
 import os
 import random
 import signal
@@ -71,6 +72,30 @@ EXPLAINED = frozenset(
 )
 """Outcomes that the injected faults explain."""
 
+ATTACK_S = 3.0
+"""Seconds after which the sender of a hostile request leaves."""
+
+
+def _post(path: str, body: bytes, *headers: str, length: int | None = None) -> bytes:
+    size = len(body) if length is None else length
+    lines = [f"POST {path} HTTP/1.1", "Host: localhost", f"Content-Length: {size}", *headers]
+    return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
+
+
+_CHAT = "/v1/chat/completions"
+HOSTILE = (
+    _post(_CHAT, gzip.compress(b" " * 50_000_000), "Content-Encoding: gzip"),
+    _post(_CHAT, b'{"a":' * 50_000, "Content-Type: application/json"),
+    _post(_CHAT, b'{"model":"chaos","input":[' + b"{}," * 250_000 + b"{}]}"),
+    _post(_CHAT, b'{"a":"' + b"x" * 1_000_000, length=30_000_000),
+    _post("/v1/responses", b"\xff\xfe" * 10_000),
+    _post("/v1/handlers/unknown/echo", b"1\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: %s\r\n" % (number, b"a" * 8_000) for number in range(30)),
+    b"GET /health/live HTTP/1.1\r\nHost: x",
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
+)
+"""Bombs, deep and wide bodies, bodies and headers that do not end, smuggling, another protocol."""
+
 
 class Faults:
     """A random sequence of faults, from a seed."""
@@ -90,7 +115,7 @@ class Faults:
         """Inject faults until the time ``until``; return when every request has its response."""
         kinds: list[Callable[[], Awaitable[None]]] = [
             *(self._crash, self._hang, self._leave, self._leave, self._kill, self._stop),
-            *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server),
+            *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server, self._attack),
         ]
         timeout = aiohttp.ClientTimeout(total=servers.TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as self._session:
@@ -123,6 +148,19 @@ class Faults:
         name = self._random.choice([name for name in self._names if name not in traffic.OTHER_OPERATIONS])
         size = self._random.randint(1, 600)
         await traffic.dispatch(self._session, self._host.url, name, self._tally, leave_after=size)
+
+    async def _attack(self) -> None:
+        """Send a hostile request, without a key, and leave after a while."""
+        request = self._random.choice(HOSTILE)
+        reader, writer = await asyncio.open_connection("127.0.0.1", int(self._host.url.rpartition(":")[2]))
+        try:
+            writer.write(request)
+            async with asyncio.timeout(ATTACK_S):
+                await reader.read(1000)
+        except (OSError, TimeoutError):
+            pass
+        finally:
+            writer.close()
 
     async def _kill(self) -> None:
         await self._signal(signal.SIGKILL)
