@@ -13,8 +13,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from handler_host.channel import frames
-from handler_host.channel.call import CallTimeouts
 from handler_host.channel.log_limiter import RECORDS_PER_S, LogLimiter
+from handler_host.channel.timeouts import CallTimeouts
 from handler_host.lifecycle.pending_work import _read_notes
 from handler_host.plugin.errors import HostError
 from tests.support import within

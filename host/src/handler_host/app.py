@@ -22,7 +22,6 @@ from handler_host.auth.consumer_auth import ConsumerAuth
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.key_ring import KeyRing, KeySource
 from handler_host.auth.usage_file import UsageFile, usage_path
-from handler_host.channel.channel import Channel, HandlerCallRunner
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
 from handler_host.dispatch.dispatcher import Dispatcher
@@ -50,6 +49,7 @@ from handler_host.telemetry.hub import Observer, TelemetryHub
 
 if TYPE_CHECKING:
     from handler_host.auth.shared_services import SharedServices
+    from handler_host.channel.channel import Channel, HandlerCallRunner
     from handler_host.http.middleware.tracing import TracingMiddleware
     from handler_host.protocols.chat_service import ChatService
 

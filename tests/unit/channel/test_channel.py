@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 
 from handler_host.channel import frames
-from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
+from handler_host.channel.call import Call, ChannelLimits
 from handler_host.channel.channel import Channel
+from handler_host.channel.timeouts import CallTimeouts
 from handler_host.plugin.errors import (
     ActivationFailed,
     ActivationTimeout,

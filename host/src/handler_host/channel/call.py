@@ -11,11 +11,12 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterator
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import msgspec
 
 from handler_host.channel import frames
+from handler_host.channel.timeouts import CallTimeouts
 from handler_host.plugin.errors import DeadlineExceeded, HostError, ResponseTooLarge
 
 
@@ -27,18 +28,6 @@ class ChannelLimits(msgspec.Struct, frozen=True):
     heartbeat_interval: float = 5.0
     hang_after: float = 30.0
     max_answer: int = 16 * 1024 * 1024
-
-
-class CallTimeouts(NamedTuple):
-    """Limits of one call in seconds; None means unlimited.
-
-    ``total`` bounds a response that is not a stream. A stream is bounded by ``first_byte`` until its
-    first chunk, and by ``gap`` between two chunks.
-    """
-
-    total: float | None
-    first_byte: float | None
-    gap: float | None
 
 
 class Link(Protocol):

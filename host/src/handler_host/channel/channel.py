@@ -15,10 +15,11 @@ import msgspec
 
 from handler_host._internal.log import mask_secrets
 from handler_host.channel import frames
-from handler_host.channel.call import Call, CallTimeouts, ChannelLimits
+from handler_host.channel.call import Call, ChannelLimits
 from handler_host.channel.error_frames import host_error
 from handler_host.channel.log_limiter import LogLimiter
 from handler_host.channel.pongs import Pongs
+from handler_host.channel.timeouts import CallTimeouts
 from handler_host.channel.transports import Connection, attach
 from handler_host.plugin.errors import (
     ActivationFailed,

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import time
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from handler_host.channel.call import Call
 from handler_host.dispatch.request import Request
 from handler_host.lifecycle.lease import Lease, LeaseContext
 from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
 from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
 from handler_host.telemetry.failures import describe_failure
+
+if TYPE_CHECKING:
+    from handler_host.channel.call import Call
 
 
 class Attempt:

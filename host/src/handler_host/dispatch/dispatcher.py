@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, NamedTuple, Self, TypeVar
 
 import msgspec
 
-from handler_host.channel.call import Call
 from handler_host.dispatch.attempt import Attempt
 from handler_host.dispatch.directory import HandlerDirectory
 from handler_host.dispatch.fallback import (
@@ -28,6 +27,7 @@ from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError,
 from handler_host.telemetry.usage import billed
 
 if TYPE_CHECKING:
+    from handler_host.channel.call import Call
     from handler_host.dispatch.presets import Presets
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import logging
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import msgspec
 
@@ -30,7 +30,9 @@ from handler_host.lifecycle.worker_runner import RunnerServices, WorkerRunner
 from handler_host.plugin.errors import DeadlineExceeded, HandlerLoading, HandlerUnavailable, HostError
 from handler_host.workers.events import Cause, WorkerExited, WorkerStartFailed
 from handler_host.workers.exit_report import ExitReport
-from handler_host.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import Worker
 
 log = logging.getLogger(__name__)
 

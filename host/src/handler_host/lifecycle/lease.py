@@ -5,13 +5,16 @@ from __future__ import annotations
 import asyncio
 import time
 from types import TracebackType
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from handler_host.channel.call import Call, CallTimeouts
-from handler_host.channel.channel import Channel
+from handler_host.channel.timeouts import CallTimeouts
 from handler_host.config import HandlerPolicy
 from handler_host.plugin.errors import HostError
-from handler_host.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from handler_host.channel.call import Call
+    from handler_host.channel.channel import Channel
+    from handler_host.workers.worker import Worker
 
 
 class Lease:

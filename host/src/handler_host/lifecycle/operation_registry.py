@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import TYPE_CHECKING
 
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.lifecycle.reports import OperationReport
-from handler_host.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import Worker
 
 
 class OperationRegistry:

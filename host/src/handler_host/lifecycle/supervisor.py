@@ -10,6 +10,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Callable, Collection, Mapping
+from typing import TYPE_CHECKING
 
 from handler_host.config import Config
 from handler_host.lifecycle import receipts
@@ -41,7 +42,9 @@ from handler_host.plugin.errors import ConfigError, Draining, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
 from handler_host.workers.events import Cause
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, default_model
-from handler_host.workers.worker import MakeCallRunner
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import MakeCallRunner
 
 
 class Supervisor:

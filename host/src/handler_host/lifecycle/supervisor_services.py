@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle.controller import HandlerController
@@ -14,7 +16,9 @@ from handler_host.memory.monitor import MemoryMonitor
 from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder
-from handler_host.workers.worker import LaunchSpec, Worker
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import LaunchSpec, Worker
 
 
 class SupervisorServices:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
@@ -19,7 +19,9 @@ from handler_host.lifecycle.timers import BusyDurations, BusyTracker, LazyTimer
 from handler_host.memory.budget import MemoryEstimate, WorkerBudget
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HostError
 from handler_host.workers.events import Cause, WorkerEvent, WorkerExited, WorkerLost, WorkerReady, WorkerStartFailed
-from handler_host.workers.worker import LaunchSpec, Worker
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import LaunchSpec, Worker
 
 log = logging.getLogger(__name__)
 
@@ -166,6 +168,8 @@ class WorkerRunner:
 
         try:
             spec = await self._services.launch_spec(self._owner.entry, self.generation)
+            from handler_host.workers.worker import Worker  # an idle host carries neither workers nor channels
+
             self.worker = worker = Worker(spec, post, self._services.was_oom_kill)
             if self._aborted:
                 worker.abort()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import Evicted, MemoryLimitExceeded
@@ -13,7 +14,9 @@ from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.procfs import Memory
 from handler_host.memory.views import MemoryUsage
 from handler_host.workers.events import Cause
-from handler_host.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from handler_host.workers.worker import Worker
 
 TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
 """Causes of an exit after which the memory of a worker is typical of its handler."""

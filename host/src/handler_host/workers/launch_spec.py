@@ -18,21 +18,20 @@ from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
 from handler_host.catalog.secrets import read_secrets
-from handler_host.channel.call import ChannelLimits
-from handler_host.channel.frames import LeanImports, Log, WorkerSpec
 from handler_host.config import Config, HandlerPolicy
 from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
 from handler_host.memory.places import PlacesBudget
-from handler_host.workers.launchers.base import Launcher, worker_environment
-from handler_host.workers.launchers.exec import ExecLauncher
+from handler_host.workers.launchers.base import worker_environment
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
-from handler_host.workers.worker import LaunchSpec, MakeCallRunner
 
 if TYPE_CHECKING:
+    from handler_host.channel.frames import LeanImports, Log
+    from handler_host.workers.launchers.base import Launcher
     from handler_host.workers.launchers.remote import RemoteLauncher
     from handler_host.workers.lean_compiler import LeanCompiler
+    from handler_host.workers.worker import LaunchSpec, MakeCallRunner
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
@@ -92,6 +91,8 @@ def lean_imports_of(
     note = entry.manifest.lean
     if not note.packages:
         return None
+    from handler_host.channel.frames import LeanImports  # with the first worker
+
     state_file = config.memory.state_file
     return LeanImports(
         requirements=note.packages,
@@ -212,6 +213,11 @@ class LaunchSpecBuilder:
         if self.before_first_launch is not None:
             prepare, self.before_first_launch = self.before_first_launch, None
             prepare()
+        # An idle host carries neither workers nor channels.
+        from handler_host.channel.call import ChannelLimits
+        from handler_host.channel.frames import WorkerSpec
+        from handler_host.workers.worker import LaunchSpec
+
         policy = policy_of(self._config, entry)
         secrets = read_secrets(entry, self._environ)
         register_secrets(secrets.values())
@@ -289,5 +295,9 @@ class LaunchSpecBuilder:
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork
         if python not in self._exec:
+            from handler_host.workers.launchers.exec import (
+                ExecLauncher,  # few handlers have an interpreter of their own
+            )
+
             self._exec[python] = ExecLauncher(python)
         return self._exec[python]

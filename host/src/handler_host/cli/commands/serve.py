@@ -26,6 +26,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: SimpleNamespace) -> int:
     """Run the host until a signal ends it. Raises :class:`handler_host.plugin.errors.ConfigError` before it serves."""
     config = load_configuration(arguments).config
-    from handler_host.server import run  # after the configuration: an error in it must not wait for the imports
+    # After the configuration: an error in it must not wait for these imports.
+    from handler_host._internal.aiohttp_import import import_aiohttp
+
+    import_aiohttp()
+    from handler_host.server import run
 
     return run(config, lambda environ, key_hashes: load_configuration(arguments, environ, key_hashes).config)

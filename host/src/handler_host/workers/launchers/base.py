@@ -7,9 +7,11 @@ named over the socket, by the first frame.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from handler_host.workers.worker_process import WorkerProcess
+if TYPE_CHECKING:
+    from handler_host.workers.worker_process import WorkerProcess
+
 
 KEPT_VARIABLES = frozenset(
     {"PATH", "HOME", "XDG_CACHE_HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "LANG", "LANGUAGE", "TERM"}

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import functools
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
-from handler_host.workers.forkserver.client import ForkServerProcess
-from handler_host.workers.worker_process import WorkerProcess
+if TYPE_CHECKING:
+    from handler_host.workers.forkserver.client import ForkServerProcess
+    from handler_host.workers.worker_process import WorkerProcess
 
 
 class ForkLauncher:
@@ -74,6 +76,8 @@ class ForkLauncher:
             self._idle_timer.cancel()
             self._idle_timer = None
         if self._current is None or self._current.disconnected:
+            from handler_host.workers.forkserver.client import ForkServerProcess  # with the first worker
+
             self._current = ForkServerProcess(self._preload, self._environment)
             self._servers.add(self._current)
             self._current.exited.add_done_callback(functools.partial(self._forget, self._current))

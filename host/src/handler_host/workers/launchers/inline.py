@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import mimetypes
 import os
 import socket
 from collections.abc import Mapping
@@ -18,6 +19,8 @@ class _InlineWorker:
     def __init__(self, ours: socket.socket, theirs: socket.socket) -> None:
         # Imported on demand: a host without inline handlers needs no memory for the worker's code.
         from handler_host.workers.runtime.process import serve
+
+        mimetypes.init()  # plugins may ask for media types, which the host itself did not read
 
         self.pid = os.getpid()
         self.connection = ours
