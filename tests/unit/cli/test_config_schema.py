@@ -48,6 +48,7 @@ CHECKED_FURTHER = {
     ("server", "listen"),  # must be addresses
     ("workers", "hang_after"),  # depends on heartbeat_interval
     ("workers", "heartbeat_interval"),
+    ("defaults", "min_workers"),  # depends on max_workers
 }
 
 

@@ -2,15 +2,15 @@
 
 The machine plays the controller and the world: it performs the actions that ``step``
 returns by remembering what they promise, and lets dispatches, operators, timers,
-crashes and a lack of memory happen in any order. It runs twice: with one worker at a
-time, as the host does, and with several, which the rules allow for.
+crashes and a lack of memory happen in any order. It runs with one worker, and with up to
+two, three and four.
 """
 
 from __future__ import annotations
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
@@ -21,6 +21,7 @@ from handler_host.lifecycle.actions import (
     EndLeases,
     Grant,
     Launch,
+    MeasureLoad,
     Refuse,
     ReplyLoad,
     ReplyUnload,
@@ -35,6 +36,7 @@ from handler_host.lifecycle.events import (
     LeaseCancelled,
     LeaseReleased,
     LeaseRequested,
+    LoadMeasured,
     LoadRequested,
     MemoryLimitExceeded,
     MemoryReserved,
@@ -49,9 +51,10 @@ from handler_host.lifecycle.events import (
     WorkerReady,
     WorkerStartFailed,
 )
-from handler_host.lifecycle.handler_transitions import start_worker
+from handler_host.lifecycle.handler_transitions import wants_worker
 from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
 from handler_host.lifecycle.transitions import step
+from handler_host.lifecycle.worker_transitions import has_surplus, last_idle_time
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
 
@@ -62,10 +65,18 @@ class Handler(RuleBasedStateMachine):
     """One handler, and what the world knows of it."""
 
     max_workers = 1
+    min_workers = 0
 
     def __init__(self) -> None:
         super().__init__()
-        self.policy = HandlerPolicy(max_concurrency=2, max_queue=3, crash_limit=3)
+        self.policy = HandlerPolicy(
+            max_concurrency=2,
+            max_queue=3,
+            crash_limit=3,
+            max_workers=self.max_workers,
+            min_workers=self.min_workers,
+            target_requests=1,
+        )
         self.state = HandlerState()
         self.now = 0.0
         self.waiting: set[int] = set()
@@ -81,6 +92,7 @@ class Handler(RuleBasedStateMachine):
         self.stopped: set[int] = set()
         """Those of them that were told to exit."""
         self.timers: dict[tuple[Timer, int | None], int] = {}
+        self.measurements: set[int] = set()
         self.highest = 0
         self.numbers = 0
 
@@ -97,7 +109,7 @@ class Handler(RuleBasedStateMachine):
     def perform(self, action: Action) -> None:
         match action:
             case Reserve(generation):
-                assert len(self.processes) + len(self.reserving) < self.max_workers, "a worker too many"
+                assert len(self.processes) + len(self.reserving) < self.policy.max_workers, "a worker too many"
                 assert generation > self.highest, "a generation's number is used twice"
                 self.highest = generation
                 self.reserving.add(generation)
@@ -128,15 +140,19 @@ class Handler(RuleBasedStateMachine):
                 assert error is not None or not present & self.processes, (
                     "an unload answered before the processes exited"
                 )
-            case StartTimer() | StopTimer():
+            case StartTimer() | StopTimer() | MeasureLoad():
                 self.set_timer(action)
 
-    def set_timer(self, action: StartTimer | StopTimer) -> None:
+    def set_timer(self, action: StartTimer | StopTimer | MeasureLoad) -> None:
         match action:
             case StartTimer(timer, token, _, generation):
                 self.timers[timer, generation] = token
             case StopTimer(timer, generation):
                 del self.timers[timer, generation]
+            case MeasureLoad(token):
+                assert self.max_workers > 1
+                assert not self.measurements, "two measurements at a time"
+                self.measurements.add(token)
 
     def draw(self, data: st.DataObject, generations: set[int]) -> int:
         return data.draw(st.sampled_from(sorted(generations)))
@@ -279,7 +295,8 @@ class Handler(RuleBasedStateMachine):
     def an_operator_pins(self, pin: bool) -> None:
         self.policy = replace(self.policy, pin=pin)
         self.handle(PolicyChanged())
-        assert not pin or not any(worker.idle_timer for worker in self.state.workers), (
+        # A pin keeps the handler loaded, not the workers that are there for a load.
+        assert not pin or has_surplus(self.state, self.policy) or not any(w.idle_timer for w in self.state.workers), (
             "an idle timer of a pinned handler"
         )
 
@@ -322,9 +339,8 @@ class Handler(RuleBasedStateMachine):
             idle = worker.phase is WorkerPhase.READY and not worker.leases
             assert worker.idle_timer is None or idle
             if idle:
-                assert (worker.idle_timer is not None) != self.policy.pin, (
-                    "an idle worker stays for ever, or a pinned one does not"
-                )
+                assert worker.idle_timer is not None or last_idle_time(self.policy) is None, "it stays for ever"
+                assert worker.idle_timer is None or not self.policy.pin or self.max_workers > 1, "a pinned one goes"
         assert self.timers == {timer: token for timer, token in running.items() if token is not None}
         assert (self.state.retry_at is None) == (self.state.retry_timer is None), "a backoff without an end"
         if self.max_workers == 1:
@@ -347,21 +363,91 @@ class Handler(RuleBasedStateMachine):
         assert self.state.workers == ()
 
 
-class ScaledHandler(Handler):
-    """A handler with up to three workers: the machine starts those that no event starts yet."""
+class TwoWorkers(Handler):
+    """A handler with up to two workers."""
+
+    max_workers = 2
+
+    @precondition(lambda self: self.measurements)
+    @rule(should_grow=st.sampled_from([True, True, False]))
+    def a_measurement_ends(self, should_grow: bool) -> None:
+        token, count = self.measurements.pop(), len(self.state.workers)
+        expected = should_grow and wants_worker(self.state, self.policy)
+        self.handle(LoadMeasured(token, should_grow))
+        assert len(self.state.workers) == count + expected
+
+    @precondition(lambda self: self.state.generation > 0)
+    @rule()
+    def an_old_measurement_ends(self) -> None:
+        event = LoadMeasured(0, should_grow=True)
+        assert step(self.state, event, self.policy, self.now) == (self.state, [])
+
+    @rule(max_workers=st.integers(1, 4), min_workers=st.integers(0, 2))
+    def an_operator_changes_the_numbers(self, max_workers: int, min_workers: int) -> None:
+        max_workers = min(max_workers, self.max_workers)
+        self.policy = replace(self.policy, max_workers=max_workers, min_workers=min(min_workers, max_workers))
+        self.handle(PolicyChanged())
+        assert self.state.alive <= max_workers
+
+    @rule(max_concurrency=st.integers(1, 4))
+    def an_operator_raises_the_concurrency(self, max_concurrency: int) -> None:
+        self.policy = replace(self.policy, max_concurrency=max(max_concurrency, self.policy.max_concurrency))
+        self.handle(PolicyChanged())
+
+    @initialize(workers=st.integers(1, 4))
+    def the_handler_has_grown(self, workers: int) -> None:
+        self.dispatches_arrive_in_a_burst()
+        for _ in range(min(workers, self.max_workers)):
+            self.the_handler_grows()
+            self.dispatches_arrive_in_a_burst()
+
+    @rule()
+    def dispatches_arrive_in_a_burst(self) -> None:
+        for _ in range(4):
+            self.a_dispatch_requests_a_lease()
+
+    @rule()
+    def the_handler_grows(self) -> None:
+        if self.measurements:
+            self.handle(LoadMeasured(self.measurements.pop(), should_grow=True))
+        for generation in sorted(self.reserving):
+            self.reserving.remove(generation)
+            self.handle(MemoryReserved(generation))
+        for generation in sorted(self.in_phase(WorkerPhase.ACTIVATING)):
+            self.handle(WorkerReady(generation))
+
+    @invariant()
+    def a_load_is_watched(self) -> None:
+        assert self.measurements == ({self.state.measurement} - {None})
+        if self.policy.max_workers > 1:
+            assert not wants_worker(self.state, self.policy) or self.measurements, "nobody looks whether to grow"
+
+    @invariant()
+    def surplus_workers_leave(self) -> None:
+        idle = [w for w in self.state.workers if w.phase is WorkerPhase.READY and not w.leases]
+        if len(idle) == self.state.alive and has_surplus(self.state, self.policy):
+            leaving = sum(worker.idle_timer is not None for worker in idle)
+            assert leaving >= self.state.alive - max(1, self.policy.min_workers), "more stay than are to be kept"
+
+
+class ThreeWorkers(TwoWorkers):
+    """A handler with up to three workers."""
 
     max_workers = 3
 
-    @precondition(lambda self: 0 < len(self.state.workers) < self.max_workers)
-    @precondition(lambda self: self.state.retry_at is None and not self.state.closing)
-    @rule()
-    def one_more_worker_is_started(self) -> None:
-        self.state, actions = start_worker(self.state)
-        for action in actions:
-            self.perform(action)
+
+class FourWorkers(TwoWorkers):
+    """A handler with up to four workers, of which two stay."""
+
+    max_workers = 4
+    min_workers = 2
 
 
 TestHandler = Handler.TestCase
 TestHandler.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
-TestScaledHandler = ScaledHandler.TestCase
-TestScaledHandler.settings = settings(max_examples=100, stateful_step_count=50, deadline=None)
+TestTwoWorkers = TwoWorkers.TestCase
+TestTwoWorkers.settings = settings(max_examples=60, stateful_step_count=50, deadline=None)
+TestThreeWorkers = ThreeWorkers.TestCase
+TestThreeWorkers.settings = TestTwoWorkers.settings
+TestFourWorkers = FourWorkers.TestCase
+TestFourWorkers.settings = TestTwoWorkers.settings

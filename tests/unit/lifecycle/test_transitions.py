@@ -15,6 +15,7 @@ from handler_host.lifecycle.actions import (
     EndLeases,
     Grant,
     Launch,
+    MeasureLoad,
     Refuse,
     ReplyLoad,
     ReplyUnload,
@@ -29,6 +30,7 @@ from handler_host.lifecycle.events import (
     LeaseCancelled,
     LeaseReleased,
     LeaseRequested,
+    LoadMeasured,
     LoadRequested,
     MemoryLimitExceeded,
     MemoryReserved,
@@ -473,7 +475,7 @@ class TestShutdown:
 
 
 class TestSeveralWorkers:
-    """No event starts a second worker yet (issue 16); the rules hold for as many as the state has."""
+    """Rules for a handler that has two workers."""
 
     @staticmethod
     def with_two(ready: bool = True, **policy: Any) -> Life:
@@ -557,3 +559,180 @@ class TestSeveralWorkers:
         assert handler.handle(LeaseReleased(2)).granted == [3]
         assert handler.handle(LeaseReleased(3)).actions_of(Stop) == [Stop(2)]
         assert handler.handle(LeaseReleased(1)).actions_of(Stop) == [Stop(1)]
+
+
+class TestGrowth:
+    @staticmethod
+    def loaded(dispatches: int, **policy: Any) -> Life:
+        """Return a handler with one ready worker and these dispatches, of which two fit into a worker."""
+        keys = {"max_workers": 3, "max_concurrency": 2, "target_requests": 2, "grow_after": 5.0, **policy}
+        return Life(**keys).warm().handle(*(LeaseRequested(number) for number in range(1, dispatches + 1)))
+
+    def grown(self, workers: int, **policy: Any) -> Life:
+        """Return a handler that has grown to so many ready workers under two dispatches for each."""
+        handler = self.loaded(2 * workers + 1, **policy)
+        for generation in range(2, workers + 1):
+            handler.handle(self.measured(handler), MemoryReserved(generation), WorkerReady(generation))
+        return handler
+
+    @staticmethod
+    def measured(handler: Life, should_grow: bool = True) -> LoadMeasured:
+        assert handler.state.measurement is not None, "the load is not measured"
+        return LoadMeasured(handler.state.measurement, should_grow)
+
+    def test_a_load_beyond_the_target_is_measured(self) -> None:
+        assert self.loaded(2).state.measurement is None
+        handler = self.loaded(3)
+        (measurement,) = handler.actions_of(MeasureLoad)
+        assert measurement.seconds == 5.0
+        assert handler.handle(LeaseRequested(4)).actions_of(MeasureLoad) == [], "one measurement at a time"
+        handler.handle(self.measured(handler))
+        assert handler.actions_of(Reserve) == [Reserve(2)]
+        assert handler.state.measurement is None, "the new worker may suffice"
+
+    def test_workers_that_wait_for_their_provider_are_measured_again(self) -> None:
+        handler = self.loaded(3)
+        handler.handle(self.measured(handler, should_grow=False))
+        assert handler.actions_of(Reserve) == []
+        assert len(handler.actions_of(MeasureLoad)) == 1
+
+    def test_a_load_that_has_ended_adds_no_worker(self) -> None:
+        handler = self.loaded(3)
+        measured = self.measured(handler)
+        handler.handle(LeaseReleased(1), LeaseReleased(2), measured)
+        assert (handler.actions, handler.state.measurement) == ([], None)
+
+    @pytest.mark.parametrize("event", [ShutdownRequested(10.0), UnloadRequested(900, "drain", 30.0)])
+    def test_nothing_grows_while_the_handler_leaves(self, event: Event) -> None:
+        handler = self.loaded(3)
+        measured = self.measured(handler)
+        assert handler.handle(event, measured).actions_of(Reserve) == []
+
+    def test_a_failed_activation_pauses_growth(self) -> None:
+        handler = self.loaded(5, backoff=8.0)
+        handler.handle(self.measured(handler), MemoryReserved(2), WorkerStartFailed(2, ActivationFailed("broken")))
+        assert (handler.refused, handler.actions_of(MeasureLoad)) == ({}, [])
+        assert len(handler.fire(Timer.RETRY).actions_of(MeasureLoad)) == 1
+
+    def test_a_lack_of_memory_refuses_nothing_and_is_no_failure(self) -> None:
+        handler = self.loaded(5)
+        failed = WorkerStartFailed(2, MemoryBudget("not enough"), counts_as_failure=False)
+        handler.handle(self.measured(handler), failed)
+        assert (handler.refused, handler.state.retry_at) == ({}, None)
+        assert len(handler.actions_of(MeasureLoad)) == 1
+
+    def test_a_draining_worker_counts(self) -> None:
+        handler = self.grown(3)
+        handler.handle(MemoryLimitExceeded(3, Cause.RECYCLED), *(LeaseRequested(number) for number in range(20, 30)))
+        assert handler.state.measurement is None
+        assert len(handler.state.workers) == 3
+
+    def test_case_1_a_burst_on_a_cold_handler_starts_one_worker(self) -> None:
+        handler = Life(max_workers=3, target_requests=1)
+        reserved = [len(handler.handle(LeaseRequested(number)).actions_of(Reserve)) for number in range(100)]
+        assert sum(reserved) == 1
+        assert len(handler.handle(MemoryReserved(1), WorkerReady(1)).granted) == 32
+
+    def test_case_10_a_dispatch_during_the_stop_of_all_waits_for_the_first_exit(self) -> None:
+        handler = self.grown(3).handle(UnloadRequested(900, "force", 0.0), LeaseRequested(50))
+        assert handler.state.waiters == (50,)
+        assert handler.handle(WorkerExited(2)).actions_of(Reserve) == [Reserve(4)]
+
+    def test_case_14_two_unloads_and_an_expiry_stop_each_worker_once(self) -> None:
+        handler = self.grown(3)
+        handler.handle(*(LeaseReleased(number) for number in range(1, 8)))
+        tokens = [(worker.generation, worker.idle_timer) for worker in handler.state.workers]
+        stops = []
+        for event in (UnloadRequested(901, "drain", 1.0), UnloadRequested(902, "force", 0.0)):
+            stops += handler.handle(event).actions_of(Stop)
+        for generation, token in tokens:
+            assert token is not None
+            stops += handler.handle(TimerFired(Timer.IDLE, token, generation)).actions_of(Stop)
+        assert stops == [Stop(1), Stop(2), Stop(3)]
+        assert [handler.handle(WorkerExited(generation)).unloads for generation in (2, 1, 3)] == [[], [], [901, 902]]
+
+    def test_case_15_if_idle_looks_at_all_workers(self) -> None:
+        handler = self.grown(3).handle(*(LeaseReleased(number) for number in range(1, 7)))
+        assert handler.leases == {7}
+        (reply,) = handler.handle(UnloadRequested(900, "if_idle", 1.0)).actions_of(ReplyUnload)
+        assert isinstance(reply.error, HandlerBusy)
+
+    def test_case_21_an_eviction_spares_a_worker_with_its_first_dispatch(self) -> None:
+        handler = self.loaded(3)
+        handler.handle(self.measured(handler), MemoryReserved(2), WorkerReady(2))
+        assert handler.state.worker(2) is not None
+        assert handler.handle(Evicted(2)).actions == [], "it has just got the dispatch that waited"
+
+    def test_case_27_a_crash_of_one_of_three_ends_its_dispatches_only(self) -> None:
+        handler = self.grown(3)
+        lost = handler.state.workers[1].leases
+        handler.handle(WorkerLost(2, Cause.CRASH, HandlerCrashed("gone")))
+        assert (handler.refused, handler.leases & set(lost)) == ({}, set())
+        assert handler.state.in_flight + len(handler.state.waiters) == 7 - len(lost)
+
+    def test_case_29_crashes_of_three_open_one_circuit_while_one_serves(self) -> None:
+        handler = self.grown(3, crash_limit=2)
+        for generation in (2, 3):
+            handler.handle(WorkerLost(generation, Cause.CRASH, HandlerCrashed("gone")), WorkerExited(generation))
+        assert isinstance(handler.state.error, CircuitOpen)
+        assert handler.handle(self.measured(handler)).actions == [], "an open circuit stops growth"
+        handler.handle(LeaseReleased(1))
+        assert handler.refused == {}
+        handler.handle(LeaseReleased(2), LeaseReleased(3), LeaseRequested(60))
+        assert handler.refused == {}, "the worker that is left serves"
+
+    def test_case_34_a_shutdown_aborts_what_activates_and_serves_the_rest(self) -> None:
+        handler = self.grown(2)
+        handler.handle(LeaseRequested(20), self.measured(handler), MemoryReserved(3), ShutdownRequested(10.0))
+        assert handler.actions_of(Abort) == [Abort(3)]
+        assert handler.refused == {}
+
+
+class TestShrinking:
+    grown = TestGrowth().grown
+
+    def idle(self, workers: int, **policy: Any) -> Life:
+        """Return a handler with so many idle workers."""
+        handler = self.grown(workers, **{"shrink_after": 60.0, "idle_after": 300.0, **policy})
+        return handler.handle(*(LeaseReleased(number) for number in range(1, 2 * workers + 2)))
+
+    def expire(self, handler: Life, generation: int) -> Life:
+        token = handler.token(Timer.IDLE, generation)
+        assert token is not None, "its idle timer does not run"
+        return handler.handle(TimerFired(Timer.IDLE, token, generation))
+
+    def test_the_last_one_stays_for_the_rest_of_its_idle_time(self) -> None:
+        handler = self.idle(2)
+        assert self.expire(handler, 1).actions_of(Stop) == [Stop(1)]
+        (timer,) = self.expire(handler, 2).actions_of(StartTimer)
+        assert (timer.generation, timer.delay) == (2, 240.0)
+        assert self.expire(handler, 2).actions_of(Stop) == [Stop(2)]
+
+    @pytest.mark.parametrize("policy", [{"idle_after": None}, {"min_workers": 1}])
+    def test_the_last_one_stays_for_ever_if_configured(self, policy: dict[str, Any]) -> None:
+        handler = self.idle(2, **policy)
+        self.expire(handler, 1)
+        assert self.expire(handler, 2).actions == []
+        assert handler.state.phase is Phase.READY
+
+    def test_a_pin_keeps_one(self) -> None:
+        handler = self.idle(2)
+        handler.policy = replace(handler.policy, pin=True)
+        handler.handle(PolicyChanged())
+        self.expire(handler, 1)
+        assert self.expire(handler, 2).actions == []
+
+    def test_fewer_workers_drain_those_with_the_fewest_leases(self) -> None:
+        handler = self.grown(3, drain_timeout=9.0).handle(LeaseReleased(5), LeaseReleased(7))
+        leases = {worker.generation: len(worker.leases) for worker in handler.state.workers}
+        least = min(leases, key=lambda generation: (leases[generation], -generation))
+        handler.policy = replace(handler.policy, max_workers=2)
+        handler.handle(PolicyChanged())
+        drains = {worker.generation: worker.drain for worker in handler.state.workers if worker.drain is not None}
+        assert {generation: drain.cause for generation, drain in drains.items()} == {least: Cause.SURPLUS}
+        assert [action.delay for action in handler.actions_of(StartTimer)] in ([], [9.0])
+
+    def test_a_higher_concurrency_serves_the_queue_at_once(self) -> None:
+        handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2), LeaseRequested(3))
+        handler.policy = replace(handler.policy, max_concurrency=2)
+        assert handler.handle(PolicyChanged()).granted == [2]

@@ -39,6 +39,7 @@ SECTIONS = (
     "known_models",
     "memory",
     "timeouts",
+    "workers",
     "lean",
 )
 MAX_BYTES = 256 * 1024
@@ -94,6 +95,15 @@ class Timeouts(msgspec.Struct, frozen=True):
     """Time for dispatches in flight to finish at an unload."""
 
 
+class WorkersNote(msgspec.Struct, frozen=True):
+    """The author's limits for several workers of the handler (``[workers]``)."""
+
+    max: int | None = None
+    """Workers that the handler may have at a time: 1 if two of them would disturb each other."""
+    preload: tuple[str, ...] = ()
+    """Modules that the fork server imports if the handler may have several workers, which then share them."""
+
+
 class LeanNote(msgspec.Struct, frozen=True):
     """Packages of the plugin whose imports may be deferred (``[lean]``)."""
 
@@ -120,6 +130,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     """Bytes of PSS to reserve for an activation."""
     timeouts: Timeouts = Timeouts()
     """Time limits for this handler; the host's configuration overrides them."""
+    workers: WorkersNote = WorkersNote()
+    """Limits for several workers."""
     known_models: dict[str, ModelInfo] = {}
     """Facts about models of the provider, by name, for the lists of models."""
     lean: LeanNote = LeanNote()
@@ -184,6 +196,7 @@ def check_configured(manifest: Manifest | None, config: Config, name: str) -> di
     where = f"[handlers.{name}]"
     try:
         _check_secret_names(manifest, config.instance(name).secrets, where)
+        _check_workers(manifest, config, name, where)
         return check_settings(manifest, config.settings(name), where)
     except ConfigError as error:
         key = () if error.param is None else (error.param,)
@@ -196,6 +209,24 @@ def _check_secret_names(manifest: Manifest | None, secrets: Collection[str], whe
         if name not in declared:
             hint = did_you_mean(name, declared) or "; the plugin declares no secrets"
             raise ConfigError(f"{where}: secrets: unknown secret {name!r}{hint}", param="secrets")
+
+
+def _check_workers(manifest: Manifest | None, config: Config, name: str, where: str) -> None:
+    """Refuse more workers than the plugin or its isolation allows; the key of ``[defaults]`` is a wish only."""
+    wanted = config.handlers.get(name, {}).get("max_workers", 1)
+    allowed = manifest.workers.max if manifest is not None else None
+    if allowed is not None and wanted > allowed:
+        raise ConfigError(
+            f"{where}: max_workers = {wanted}: the plugin allows at most {allowed} (workers.max in its manifest); "
+            f"set max_workers = {allowed}",
+            param="max_workers",
+        )
+    if wanted > 1 and config.policy(name).isolation == "inline":
+        raise ConfigError(
+            f'{where}: max_workers = {wanted}: with isolation = "inline" the handler runs in the host, once; '
+            'set max_workers = 1, or isolation = "process"',
+            param="max_workers",
+        )
 
 
 def place_of(source: Path | None, key: tuple[str, ...]) -> str:
@@ -222,6 +253,8 @@ class _Reader:
         self._known("timeouts", timeouts, Timeouts.__struct_fields__)
         operations = self._each("operations", table, OPERATION_NAME, self._operation) if "operations" in table else None
         estimate = self._amount("memory.estimate", memory["estimate"], units.parse_size) if memory else None
+        workers = self._table("workers", table.get("workers", {}))
+        self._known("workers", workers, WorkersNote.__struct_fields__)
         lean = self._table("lean", table.get("lean", {}))
         self._known("lean", lean, LeanNote.__struct_fields__)
         config = self._settings(table)
@@ -243,6 +276,10 @@ class _Reader:
             memory_estimate=estimate,
             timeouts=Timeouts(
                 **{key: self._amount(f"timeouts.{key}", value, units.parse_duration) for key, value in timeouts.items()}
+            ),
+            workers=WorkersNote(
+                self._count("workers.max", workers["max"]) if "max" in workers else None,
+                self._names("workers.preload", workers.get("preload", []), check_module_name),
             ),
             lean=LeanNote(
                 self._names("lean.packages", lean.get("packages", []), parse_requirement),
@@ -325,6 +362,11 @@ class _Reader:
             except ValueError as error:
                 raise self._error(key, str(error)) from None
         return tuple(value)
+
+    def _count(self, key: str, value: object) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+            raise self._error(key, f"{value!r} is not a whole number of at least 1")
+        return value
 
     def _amount(self, key: str, value: object, parse: Callable[[Any], Read]) -> Read:
         if isinstance(value, bool) or not isinstance(value, str | int | float):

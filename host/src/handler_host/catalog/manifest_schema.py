@@ -23,6 +23,7 @@ from handler_host.catalog.manifest import (
     OperationDeclaration,
     SecretDeclaration,
     Timeouts,
+    WorkersNote,
 )
 from handler_host.catalog.settings import Setting
 from handler_host.config.model_info import CAPABILITIES, MODALITIES, ModelInfo
@@ -70,6 +71,9 @@ def schema() -> dict[str, Any]:
         "known_models": _tables(MODEL_NAME.pattern, model),
         "memory_estimate": {**_AMOUNT},
         "timeouts": _table(timeouts),
+        "workers": _table(
+            _described(WorkersNote, {"max": {"type": "integer", "minimum": 1}, "preload": _TEXTS}),
+        ),
         "lean": _table(_described(LeanNote, {"packages": _TEXTS, "eager": _TEXTS})),
     }
     described = _described(Manifest, tables)

@@ -22,6 +22,7 @@ def check_together(
     yield from _check_heartbeat(values["workers"], origins)
     yield from _check_addresses(values, launchers, origins)
     yield from _check_isolation(values, handlers, launchers, origins)
+    yield from _check_numbers_of_workers(values["defaults"], handlers, origins)
     limit, headroom = values["memory"].get("limit"), values["memory"].get("headroom")
     if limit is not None and isinstance(headroom, int) and headroom >= limit:
         yield (
@@ -68,3 +69,16 @@ def _check_isolation(
         if "isolation" in keys and (flaw := isolation_flaw(keys["isolation"], launchers)):
             key = f"{table}.isolation"
             yield f"{origins[key]}: {key} = {show(keys['isolation'])}: {flaw}"
+
+
+def _check_numbers_of_workers(
+    defaults: Mapping[str, Any], handlers: Mapping[str, Mapping[str, Any]], origins: Mapping[str, object]
+) -> Iterator[str]:
+    tables = {"defaults": defaults, **{f"handlers.{name}": keys for name, keys in handlers.items()}}
+    for table, keys in tables.items():
+        least, most = keys.get("min_workers", 0), keys.get("max_workers", defaults.get("max_workers", 1))
+        if least > most:
+            yield (
+                f"{origins[f'{table}.min_workers']}: {table}.min_workers = {least}: must be at most max_workers "
+                f"({most}); raise max_workers"
+            )

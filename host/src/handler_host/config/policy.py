@@ -29,7 +29,24 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     max_queue: Count = 128
     """Dispatches that may wait for the handler, warm or cold; 429 beyond."""
     max_concurrency: AtLeastOne = 32
-    """Dispatches that the worker runs at a time."""
+    """Dispatches that a worker runs at a time."""
+    max_workers: AtLeastOne = 1
+    """Worker processes that the handler may have; beyond the first, the host adds them for load.
+
+    It adds one while the present ones are bound by the processor, and a processor and memory are free. The manifest
+    may allow fewer ([how](../explanation/lifecycle.md#several-workers)).
+    """
+    min_workers: Count = 0
+    """Workers that stay when they are idle, once the load has started them.
+
+    Another handler that needs memory may still take them; ``pin`` prevents that.
+    """
+    target_requests: AtLeastOne = 8
+    """Dispatches for each worker, in flight or waiting, beyond which it may add one."""
+    grow_after: Timeout = 2.0
+    """Time that the workers must be bound by the processor before one more starts."""
+    shrink_after: Duration = 60.0
+    """Idle time of a worker that is not the last one; the last one has ``idle_after``."""
     isolation: Isolation = "process"
     """``process``: fork a worker; ``exec``: start an interpreter; ``inline``: run in the host.
 

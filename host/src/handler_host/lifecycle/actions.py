@@ -80,6 +80,13 @@ class StopTimer(msgspec.Struct, frozen=True):
     generation: int | None = None
 
 
+class MeasureLoad(msgspec.Struct, frozen=True):
+    """Measure for ``seconds`` whether one more worker would help, then post ``LoadMeasured`` with ``token``."""
+
+    token: int
+    seconds: float
+
+
 class ReplyLoad(msgspec.Struct, frozen=True):
     """Reply to an operator's load; ``error`` None means that the handler is active."""
 
@@ -107,6 +114,7 @@ Action = (
     | Stop
     | StartTimer
     | StopTimer
+    | MeasureLoad
     | ReplyLoad
     | ReplyUnload
 )

@@ -17,13 +17,13 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
-import msgspec
-
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import actions, events
 from handler_host.lifecycle.lease import Lease
-from handler_host.lifecycle.state import Drain, HandlerState, Phase, Timer, WorkerPhase
+from handler_host.lifecycle.operator_requests import OperatorRequests, Unloaded
+from handler_host.lifecycle.processor_load import should_grow
+from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
 from handler_host.lifecycle.timers import BusyDurations, LazyTimer
 from handler_host.lifecycle.transitions import step
 from handler_host.lifecycle.worker_runner import RunnerServices, WorkerRunner
@@ -38,6 +38,8 @@ log = logging.getLogger(__name__)
 
 _REPORTED_ON_ENTRY = {WorkerPhase.ACTIVATING: "activating", WorkerPhase.DRAINING: "draining"}
 """Phases of a worker that are reported on entry; the others are reported on completion."""
+_LIVE_KEYS = ("pin", "idle_after", "shrink_after", "min_workers", "max_workers", "max_concurrency")
+"""Keys of the policy that change at once what running workers do."""
 
 
 class ControllerServices(RunnerServices, Protocol):
@@ -47,20 +49,9 @@ class ControllerServices(RunnerServices, Protocol):
         """Learn from the exit of a worker."""
 
     def on_state_change(
-        self, controller: HandlerController, generation: int, kind: str, exit: ExitReport | None = None
+        self, controller: HandlerController, runner: WorkerRunner, kind: str, exit: ExitReport | None = None
     ) -> None:
         """Record a state change of a worker; ``kind`` is a key of ``handler_host.telemetry.events.KINDS``."""
-
-
-class Unloaded(msgspec.Struct, frozen=True):
-    """The outcome of an unload."""
-
-    generation: int | None
-    """The last worker that exited; None if there was none."""
-    drain: Drain | None
-    exit: str | None
-    given_back: int
-    """Bytes; see ``handler_host.workers.exit_report.ExitReport``."""
 
 
 class HandlerController:
@@ -73,8 +64,6 @@ class HandlerController:
         """Whether the catalog no longer has it: the controller is dropped when its last worker has exited."""
         self.dispatches = 0
         """Dispatches admitted so far."""
-        self.activated_for = "dispatch"
-        """The cause of the latest activation: ``dispatch`` or ``operator``."""
         self.activate_seconds: float | None = None
         """The duration of the latest activation."""
         self.last_exit: ExitReport | None = None
@@ -86,9 +75,8 @@ class HandlerController:
         self._tasks: set[asyncio.Task[None]] = set()
         self._durations = BusyDurations()
         self._leases: dict[int, Lease] = {}
-        self._loads: dict[int, asyncio.Future[None]] = {}
-        self._unloads: dict[int, asyncio.Future[Unloaded]] = {}
-        self._requests = 0
+        self._measurement: asyncio.Task[None] | None = None
+        self._requests = OperatorRequests()
         self._retry_timer: LazyTimer | None = None
         self._perform: dict[type[Any], Callable[[Any], None]] = {
             actions.Reserve: self._reserve,
@@ -101,8 +89,9 @@ class HandlerController:
             actions.Stop: self._stop,
             actions.StartTimer: self._start_timer,
             actions.StopTimer: self._stop_timer,
-            actions.ReplyLoad: self._reply_load,
-            actions.ReplyUnload: self._reply_unload,
+            actions.MeasureLoad: self._measure_load,
+            actions.ReplyLoad: self._requests.reply_load,
+            actions.ReplyUnload: self._requests.reply_unload,
         }
 
     @property
@@ -121,9 +110,20 @@ class HandlerController:
         return [runner.worker for runner in self._runners.values() if runner.worker is not None]
 
     @property
+    def ready_workers(self) -> list[Worker]:
+        """The workers that take dispatches, oldest first."""
+        ready = [worker.generation for worker in self._state.workers if worker.phase is WorkerPhase.READY]
+        return [worker for generation in ready if (worker := self._runners[generation].worker) is not None]
+
+    @property
+    def runners(self) -> list[WorkerRunner]:
+        """The runners of all workers, oldest first."""
+        return list(self._runners.values())
+
+    @property
     def worker(self) -> Worker | None:
-        """The oldest worker, which stands for the handler where one is shown."""
-        workers = self.workers
+        """The worker that stands for the handler: the oldest that takes dispatches, else the oldest."""
+        workers = self.ready_workers or self.workers
         return workers[0] if workers else None
 
     @property
@@ -132,16 +132,14 @@ class HandlerController:
         return not self._state.workers and not self._runners
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether a dispatch or an operator waits for an activation."""
-        return bool(self._state.waiters or self._state.loads)
+    def may_wait_for_memory(self) -> bool:
+        """Whether an activation may evict others and wait: a dispatch or an operator needs it, not only less load."""
+        return self._state.alive == 1 and bool(self._state.waiters or self._state.loads)
 
     def update(self, entry: CatalogEntry, policy: HandlerPolicy) -> None:
         """Apply a new catalog entry and policy; a running worker keeps what it was launched with."""
-        changed = (policy.pin, policy.idle_after) != (self.policy.pin, self.policy.idle_after)
-        self.entry = entry
-        self.policy = policy
-        if changed:
+        before, self.entry, self.policy = self.policy, entry, policy
+        if any(getattr(before, key) != getattr(policy, key) for key in _LIVE_KEYS):
             self.post(events.PolicyChanged())
 
     def post(self, event: events.Event) -> None:
@@ -179,7 +177,7 @@ class HandlerController:
     def _enter_phase(self, runner: WorkerRunner, phase: WorkerPhase) -> None:
         runner.phase = phase
         if phase in _REPORTED_ON_ENTRY:
-            self._services.on_state_change(self, runner.generation, _REPORTED_ON_ENTRY[phase])
+            self._services.on_state_change(self, runner, _REPORTED_ON_ENTRY[phase])
 
     async def admit(self, dispatch: int, patience: float | None) -> Lease:
         """Return a lease for the dispatch, activating the handler if necessary.
@@ -231,24 +229,23 @@ class HandlerController:
         """Activate the handler, or return at once if it is active; raises the :class:`HostError` of a failure."""
         if self.entry.problem is not None:
             raise self._unavailable()
-        self._requests += 1
-        self._loads[self._requests] = response = asyncio.get_running_loop().create_future()
-        self.post(events.LoadRequested(self._requests))
-        await response
+        number, reply = self._requests.add_load()
+        self.post(events.LoadRequested(number))
+        await reply
 
     async def unload(self, mode: events.UnloadMode, deadline: float, cause: Cause) -> Unloaded:
         """Unload all workers; returns when their processes have exited. Raises ``HandlerBusy`` for ``if_idle``."""
-        self._requests += 1
-        response: asyncio.Future[Unloaded] = asyncio.get_running_loop().create_future()
-        self._unloads[self._requests] = response
-        self.post(events.UnloadRequested(self._requests, mode, deadline, cause))
-        return await response
+        number, reply = self._requests.add_unload()
+        self.post(events.UnloadRequested(number, mode, deadline, cause))
+        return await reply
 
     async def close(self, deadline: float) -> None:
         """Shut down: dispatches in flight get ``deadline`` seconds; returns when no process is left."""
         self.post(events.ShutdownRequested(deadline))
         while self._tasks:
             await asyncio.wait(self._tasks)
+        if self._measurement is not None:
+            self._measurement.cancel()
         if self._retry_timer is not None:
             self._retry_timer.close()
 
@@ -260,6 +257,10 @@ class HandlerController:
         if worker.leases or self._state.waiters or self.policy.pin:
             return None
         return self._runners[generation].busy.idle_since or time.monotonic()
+
+    def is_surplus(self, generation: int) -> bool:
+        """Return whether the handler stays active without this worker; of its workers, the oldest is not surplus."""
+        return any(worker.generation != generation for worker in self.ready_workers[:1])
 
     def busy_for_another(self, generation: int, default: float) -> float:
         """Return the seconds until a worker is probably idle: 0 if it is, ``default`` if nothing is known."""
@@ -279,13 +280,13 @@ class HandlerController:
 
     def on_waiting(self, runner: WorkerRunner) -> None:
         """Report that an activation waits for memory (for the runner)."""
-        self._services.on_state_change(self, runner.generation, "waiting")
+        self._services.on_state_change(self, runner, "waiting")
 
     def on_ready(self, runner: WorkerRunner) -> None:
         """Report that a worker is ready (for the runner)."""
         assert runner.worker is not None, "a ready worker was launched"
         self.activate_seconds = time.monotonic() - runner.worker.launched_at
-        self._services.on_state_change(self, runner.generation, "activated")
+        self._services.on_state_change(self, runner, "activated")
 
     def on_end(self, runner: WorkerRunner, event: WorkerExited | WorkerStartFailed) -> None:
         """Handle the last event of a worker (for the runner)."""
@@ -295,7 +296,7 @@ class HandlerController:
         runner.close()
         if runner.was_launched:
             kind = "unloaded" if isinstance(event, WorkerExited) else "failed"
-            self._services.on_state_change(self, runner.generation, kind, report)
+            self._services.on_state_change(self, runner, kind, report)
 
     def _record_exit(self, runner: WorkerRunner, event: WorkerExited | WorkerStartFailed) -> ExitReport | None:
         worker, state = runner.worker, self._state.worker(runner.generation)
@@ -306,8 +307,10 @@ class HandlerController:
             cause = Cause.OUT_OF_MEMORY
         self._services.on_worker_exit(self, worker, cause)
         reason = event.error.message if isinstance(event, WorkerStartFailed) else None
-        self.last_exit = worker.exit_report(cause, reason)
-        return self.last_exit
+        self.last_exit = report = worker.exit_report(cause, reason)
+        if state is not None and state.drain is not None:
+            self._requests.add_exit(state.drain.unloads, report)
+        return report
 
     def _watch(self, runner: WorkerRunner) -> None:
         """Keep the runner's task until it is done."""
@@ -316,8 +319,8 @@ class HandlerController:
             runner.task.add_done_callback(self._tasks.discard)
 
     def _reserve(self, action: actions.Reserve) -> None:
-        self.activated_for = "operator" if self._state.loads else "dispatch"
-        runner = WorkerRunner(action.generation, self, self._services, self._durations)
+        cause = "growth" if self._state.alive > 1 else "operator" if self._state.loads else "dispatch"
+        runner = WorkerRunner(action.generation, cause, self, self._services, self._durations)
         self._runners[action.generation] = runner
         runner.reserve()
         self._watch(runner)
@@ -367,24 +370,17 @@ class HandlerController:
         elif self._retry_timer is not None:
             self._retry_timer.stop()
 
-    def _reply_load(self, action: actions.ReplyLoad) -> None:
-        response = self._loads.pop(action.request)
-        if response.done():
-            return
-        if action.error is None:
-            response.set_result(None)
-        else:
-            response.set_exception(action.error.copy())
+    def _measure_load(self, action: actions.MeasureLoad) -> None:
+        self._measurement = asyncio.create_task(self._measure(action), name=f"load of {self.name}")
 
-    def _reply_unload(self, action: actions.ReplyUnload) -> None:
-        response = self._unloads.pop(action.request)
-        if response.done():
-            return
-        if action.error is not None:
-            response.set_exception(action.error)
-            return
-        exit = self.last_exit
-        if action.drain is None or (exit is not None and exit.generation != action.generation):
-            exit = None  # the report of an earlier worker: this one never had a process
-        text, given_back = (exit.text, exit.given_back or 0) if exit is not None else (None, 0)
-        response.set_result(Unloaded(action.generation, action.drain, text, given_back))
+    async def _measure(self, action: actions.MeasureLoad) -> None:
+        grows = False
+        try:
+            if await should_grow(self.ready_workers, action.seconds):
+                estimate = await self._services.memory_estimate(self.entry, self.policy)
+                grows = self._services.budget_of(self.policy).has_room(estimate)
+        except Exception:
+            log.exception("internal error: the load of %s could not be measured", self.name)
+        finally:
+            self._measurement = None
+        self.post(events.LoadMeasured(action.token, grows))

@@ -58,6 +58,14 @@ class TimerFired(msgspec.Struct, frozen=True):
     """The worker that the timer belongs to; None for a timer of the handler."""
 
 
+class LoadMeasured(msgspec.Struct, frozen=True):
+    """The load of the workers was measured."""
+
+    token: int
+    should_grow: bool
+    """Whether all workers are bound by the processor, and a processor and memory are free for one more."""
+
+
 class LoadRequested(msgspec.Struct, frozen=True):
     """An operator requests that the handler is active."""
 
@@ -85,7 +93,7 @@ class Evicted(msgspec.Struct, frozen=True):
 
 
 class PolicyChanged(msgspec.Struct, frozen=True):
-    """The handler's idle time or its pin has changed."""
+    """The handler's pin, its idle times, or its numbers of workers or of dispatches for each have changed."""
 
 
 class ShutdownRequested(msgspec.Struct, frozen=True):
@@ -101,6 +109,7 @@ Event = (
     | LeaseReleased
     | MemoryReserved
     | TimerFired
+    | LoadMeasured
     | LoadRequested
     | PendingWorkDue
     | UnloadRequested
@@ -116,6 +125,7 @@ __all__ = [
     "LeaseCancelled",
     "LeaseReleased",
     "LeaseRequested",
+    "LoadMeasured",
     "LoadRequested",
     "MemoryLimitExceeded",
     "MemoryReserved",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
-from handler_host.lifecycle.actions import Action, Refuse, ReplyLoad, Reserve, StartTimer, StopTimer
-from handler_host.lifecycle.state import HandlerState, Timer, WorkerState
+from handler_host.lifecycle.actions import Action, MeasureLoad, Refuse, ReplyLoad, Reserve, StartTimer, StopTimer
+from handler_host.lifecycle.state import HandlerState, Timer, WorkerPhase, WorkerState
 from handler_host.plugin.errors import CircuitOpen, HostError
 from handler_host.workers.events import Cause
 
@@ -20,14 +20,35 @@ def start_worker(state: HandlerState) -> Result:
     return replace(state, workers=workers, generation=generation), [Reserve(generation)]
 
 
-def serve_waiting(state: HandlerState, now: float) -> Result:
+def serve_waiting(state: HandlerState, policy: HandlerPolicy, now: float) -> Result:
     """Start a worker if none will serve the dispatches and loads that wait; refuse them while the handler may not."""
     if state.is_served or not (state.waiters or state.loads):
         return state, []
     if state.retry_at is not None:
         return reject_waiting(state, backoff_error(state, now))
-    # One worker at a time: the next one starts when the present one has exited.
-    return start_worker(state) if not state.workers else (state, [])
+    # Workers that exit count: there are never more processes than configured.
+    return start_worker(state) if len(state.workers) < policy.max_workers else (state, [])
+
+
+def wants_worker(state: HandlerState, policy: HandlerPolicy) -> bool:
+    """Return whether there are more dispatches than the workers should have, and one more worker may start."""
+    if len(state.workers) >= policy.max_workers or state.closing or state.retry_at is not None:
+        return False
+    ready, dispatches = 0, len(state.waiters)
+    for worker in state.workers:
+        if worker.phase is WorkerPhase.READY:
+            ready, dispatches = ready + 1, dispatches + worker.leases.size
+        elif worker.phase is not WorkerPhase.DRAINING:
+            return False  # one at a time: it may suffice
+    return ready > 0 and dispatches > ready * policy.target_requests
+
+
+def watch_load(state: HandlerState, policy: HandlerPolicy) -> Result:
+    """Measure the load while one more worker may be needed."""
+    if state.measurement is not None or not wants_worker(state, policy):
+        return state, []
+    token = state.serial + 1
+    return replace(state, measurement=token, serial=token), [MeasureLoad(token, policy.grow_after)]
 
 
 def reject_waiting(state: HandlerState, error: HostError) -> Result:

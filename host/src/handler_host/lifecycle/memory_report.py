@@ -29,7 +29,7 @@ def handler_memory(monitor: MemoryMonitor, controller: HandlerController) -> Han
         pin=controller.policy.pin,
         pss=worker_pss(controller),
         peak=worker.usage.peak if worker is not None and worker.pss is not None else None,
-        counted=monitor.size_of(controller.name, worker.generation) if worker is not None else 0,
+        counted=sum(monitor.size_of(controller.name, entry.generation) for entry in controller.workers),
         expected=estimate.amount,
         expected_source=estimate.source,
         learned_peak=(footprint.peak or None) if footprint is not None else None,
@@ -52,7 +52,7 @@ def memory_report(
     """Return the memory of all processes as ``reading`` has it."""
     now = time.monotonic()
     limit, ledger, kernel = reading.limit, monitor.budget.ledger, reading.kernel
-    idle_since = {candidate.handler: candidate.idle_since for candidate in monitor.candidates()}
+    idle_since = {(entry.handler, entry.generation): entry.idle_since for entry in monitor.candidates()}
     footprints = monitor.footprints
     handlers = {name: handler_memory(monitor, controllers[name]) for name in sorted(controllers)}
     return MemoryReport(
@@ -76,7 +76,7 @@ def memory_report(
                 handler=eviction.handler,
                 generation=eviction.generation,
                 size=eviction.size,
-                idle_for=now - idle_since.get(eviction.handler, now),
+                idle_for=now - idle_since.get((eviction.handler, eviction.generation), now),
             )
             for eviction in ledger.evictable()
         ],
@@ -100,17 +100,20 @@ def memory_report(
 
 
 def _workers(reading: Reading, controllers: Mapping[str, HandlerController]) -> dict[str, WorkerMemory]:
-    """Return the measured workers that are still running, by handler."""
+    """Return the measured workers that are still running, by handler: of several the sum, with the oldest's numbers."""
     reports: dict[str, WorkerMemory] = {}
-    for (name, generation), memory in reading.workers.items():
-        worker = controllers[name].worker if name in controllers else None
-        if worker is not None and worker.generation == generation and worker.pid is not None:
-            reports[name] = WorkerMemory(
-                pid=worker.pid,
-                generation=generation,
-                pss=memory.pss,
-                uss=memory.uss,
-                rss=memory.rss,
-                peak=worker.usage.peak,
-            )
+    for (name, generation), memory in sorted(reading.workers.items()):
+        workers = controllers[name].workers if name in controllers else []
+        worker = next((entry for entry in workers if entry.generation == generation and entry.pid is not None), None)
+        if worker is None or worker.pid is None:
+            continue
+        first = reports.get(name)
+        reports[name] = WorkerMemory(
+            pid=first.pid if first is not None else worker.pid,
+            generation=first.generation if first is not None else generation,
+            pss=memory.pss + (first.pss if first is not None else 0),
+            uss=memory.uss + (first.uss if first is not None else 0),
+            rss=memory.rss + (first.rss if first is not None else 0),
+            peak=worker.usage.peak + (first.peak if first is not None else 0),
+        )
     return reports

@@ -55,6 +55,7 @@ async def unload(
         generation=outcome.generation,
         was=was,
         bytes_given_back=outcome.given_back,
+        workers=outcome.workers,
         pss_before=before.total,
         pss_after=after.total,
         drained=drain.drained if drain is not None else 0,

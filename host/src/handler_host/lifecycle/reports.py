@@ -28,6 +28,25 @@ class OperationReport(_Report, frozen=True, kw_only=True):
     output_schema: dict[str, Any] | None = None
 
 
+class WorkerStatus(_Report, frozen=True, kw_only=True):
+    """One worker of a handler."""
+
+    generation: int
+    state: str
+    """``waiting``, ``activating``, ``active``, ``idle`` or ``draining``."""
+    started_for: str
+    """``dispatch``, ``operator``, or ``growth`` beside other workers."""
+    pid: int | None
+    pss: int | None
+    in_flight: int
+    dispatches: int
+    """Dispatches that it got so far."""
+    cpu: float | None
+    """Processors that it used between its last two heartbeats: 1.0 is one whole processor."""
+    idle_for: float | None
+    expires_in: float | None
+
+
 class HandlerStatus(_Report, frozen=True, kw_only=True):
     """One handler, active or not."""
 
@@ -65,6 +84,10 @@ class HandlerStatus(_Report, frozen=True, kw_only=True):
     idle_for: float | None = None
     expires_in: float | None = None
     retry_in: float | None = None
+    max_workers: int = 1
+    """Workers that it may have at a time."""
+    workers: list[WorkerStatus] = []
+    """Its workers, oldest first; ``generation`` and ``pid`` above are those of the oldest that takes dispatches."""
     dispatches: int = 0
     """Dispatches admitted since the host's start."""
     error_rate: float | None = None
@@ -94,11 +117,13 @@ class UnloadReceipt(_Report, frozen=True, kw_only=True):
 
     handler: str
     generation: int | None
-    """The worker that exited; None without one."""
+    """The worker that exited last; None without one."""
     was: str
     """The state of the handler before the unload."""
     bytes_given_back: int
-    """``given_back`` of the worker's :class:`ExitReport`; 0 without a worker, or if it was never measured."""
+    """``given_back`` of the :class:`ExitReport` of all workers; 0 without one, or if it was never measured."""
+    workers: int = 0
+    """Processes that exited."""
     pss_before: int
     """PSS of the host and all its processes."""
     pss_after: int
@@ -146,7 +171,7 @@ class VerifyReport(_Report, frozen=True, kw_only=True):
 
 
 class WorkerMemory(_Report, frozen=True, kw_only=True):
-    """The memory of one worker."""
+    """The memory of a handler's workers together; process and generation are those of the oldest."""
 
     pid: int
     generation: int
@@ -154,7 +179,7 @@ class WorkerMemory(_Report, frozen=True, kw_only=True):
     uss: int
     rss: int
     peak: int
-    """The highest PSS of this worker so far."""
+    """The highest PSS so far, of each worker for itself."""
 
 
 class HandlerMemory(_Report, frozen=True, kw_only=True):

@@ -23,7 +23,7 @@ class StageRecorder:
             "pss": reading.total,
             "host": reading.host,
             "fork_server": reading.fork_server,
-            "workers": {name: memory.pss for (name, _), memory in reading.workers.items()},
+            "workers": reading.by_handler(),
             "limit": limit.bytes,
             "limit_source": limit.source,
         }

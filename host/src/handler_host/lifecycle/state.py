@@ -4,8 +4,8 @@
 pure: no loop, no clock, no process. The controller feeds it events, one at a time, and
 performs the actions that it returns.
 
-A handler has at most one worker that is not draining today. The state does not rely on
-that: what belongs to a worker is in its own :class:`WorkerState`.
+A handler has one worker, or up to ``max_workers`` of them: what belongs to a worker is in
+its own :class:`WorkerState`, what they share, such as the queue, in :class:`HandlerState`.
 """
 
 from __future__ import annotations
@@ -94,6 +94,8 @@ class WorkerState(msgspec.Struct, frozen=True):
     """Set in DRAINING only."""
     idle_timer: int | None = None
     """Token of its running idle timer, which the event must carry; None if it does not run."""
+    is_idle_timer_short: bool = False
+    """Whether that timer is the one of a surplus worker (``shrink_after``)."""
     drain_timer: int | None = None
     """Token of its running drain timer."""
 
@@ -123,8 +125,10 @@ class HandlerState(msgspec.Struct, frozen=True):
     """The latest failure; refused dispatches get it until ``retry_at``."""
     retry_timer: int | None = None
     """Token of the running retry timer."""
+    measurement: int | None = None
+    """Token of the running measurement of the workers' load; None if none runs."""
     serial: int = 0
-    """The latest token of a timer."""
+    """The latest token of a timer or a measurement."""
 
     @property
     def phase(self) -> Phase:
@@ -152,6 +156,11 @@ class HandlerState(msgspec.Struct, frozen=True):
             if dispatch in worker.leases:
                 return worker
         return None
+
+    @property
+    def alive(self) -> int:
+        """How many workers take dispatches, or will."""
+        return sum(worker.phase is not WorkerPhase.DRAINING for worker in self.workers)
 
     @property
     def is_served(self) -> bool:

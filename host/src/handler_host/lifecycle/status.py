@@ -5,20 +5,21 @@ from __future__ import annotations
 import time
 
 from handler_host.lifecycle.controller import HandlerController
-from handler_host.lifecycle.reports import HandlerStatus, OperationReport
-from handler_host.lifecycle.state import Phase
+from handler_host.lifecycle.reports import HandlerStatus, OperationReport, WorkerStatus
+from handler_host.lifecycle.state import Phase, WorkerPhase
+from handler_host.lifecycle.worker_runner import WorkerRunner
 from handler_host.telemetry.counters import LatencyWindow
 from handler_host.workers.exit_report import ExitReport
 
 
 def state_change_fields(
-    controller: HandlerController, generation: int, kind: str, exit: ExitReport | None
+    controller: HandlerController, runner: WorkerRunner, kind: str, exit: ExitReport | None
 ) -> dict[str, object]:
     """Return the fields of a state change of a worker for log and events; ``exit`` is how the worker exited."""
-    fields: dict[str, object] = {"handler": controller.name, "generation": generation}
-    worker = controller.state.worker(generation)
+    fields: dict[str, object] = {"handler": controller.name, "generation": runner.generation}
+    worker = controller.state.worker(runner.generation)
     if kind in ("activating", "activated", "failed"):
-        fields["for"] = controller.activated_for
+        fields["for"] = runner.started_for
     if kind == "activated":
         fields["seconds"] = controller.activate_seconds
     elif kind == "draining" and worker is not None and worker.drain is not None:
@@ -56,7 +57,9 @@ def handler_status(
         isolation=controller.policy.isolation,
         python=str(controller.policy.python) if controller.policy.python is not None else entry.python,
         pin=controller.policy.pin,
-        generation=state.generation,
+        generation=worker.generation if worker is not None else state.generation,
+        max_workers=controller.policy.max_workers,
+        workers=[_worker_status(controller, runner, now) for runner in controller.runners],
         pid=worker.pid if worker is not None else None,
         confinement=_confinement(controller),
         place=worker.place if worker is not None else None,
@@ -81,9 +84,29 @@ def _confinement(controller: HandlerController) -> list[str] | None:
 
 
 def worker_pss(controller: HandlerController) -> int | None:
-    """Return the PSS of a handler's worker at the latest measurement; None without a running worker."""
-    worker = controller.worker
-    return worker.pss if worker is not None and worker.exit is None else None
+    """Return the PSS of a handler's workers at the latest measurement; None without a running worker."""
+    sizes = [worker.pss for worker in controller.workers if worker.exit is None and worker.pss is not None]
+    return sum(sizes) if sizes else None
+
+
+def _worker_status(controller: HandlerController, runner: WorkerRunner, now: float) -> WorkerStatus:
+    worker, state = runner.worker, controller.state.worker(runner.generation)
+    phase = runner.phase if state is None else state.phase
+    in_flight = state.leases.size if state is not None else 0
+    channel = worker.channel if worker is not None else None
+    idle_since = runner.busy.idle_since
+    return WorkerStatus(
+        generation=runner.generation,
+        state=("active" if in_flight else "idle") if phase is WorkerPhase.READY else phase.value,
+        started_for=runner.started_for,
+        pid=worker.pid if worker is not None else None,
+        pss=worker.pss if worker is not None and worker.exit is None else None,
+        in_flight=in_flight,
+        dispatches=worker.served if worker is not None else 0,
+        cpu=channel.pongs.used_share if channel is not None else None,
+        idle_for=now - idle_since if idle_since is not None else None,
+        expires_in=runner.expires_in(),
+    )
 
 
 def shown_state(controller: HandlerController) -> str:

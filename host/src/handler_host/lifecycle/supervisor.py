@@ -104,6 +104,7 @@ class Supervisor:
         await self._memory.start()
         await self._recorder.record("startup")
         await self._registry.rescan()
+        self._launch_specs.use_catalog(self._registry.catalog)
         if flaws := self._registry.config_flaws():
             await self.close()
             raise ConfigError("\n".join(flaws))
@@ -262,6 +263,7 @@ class Supervisor:
     async def rescan(self) -> RescanReport:
         """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
         report = await self._registry.rescan()
+        self._launch_specs.use_catalog(self._registry.catalog)
         if report.added or report.removed or report.changed:
             # The modules that the fork server has preloaded may be outdated.
             self._launch_specs.retire_fork_server()

@@ -10,6 +10,7 @@ from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.stage_recorder import StageRecorder
 from handler_host.lifecycle.status import state_change_fields
+from handler_host.lifecycle.worker_runner import WorkerRunner
 from handler_host.lifecycle.worker_views import ControlledWorker
 from handler_host.memory.budget import MemoryEstimate, WorkerBudget
 from handler_host.memory.monitor import MemoryMonitor
@@ -59,13 +60,13 @@ class SupervisorServices:
         ControlledWorker(controller, worker).record_exit(self._monitor, cause)
 
     def on_state_change(
-        self, controller: HandlerController, generation: int, kind: str, exit: ExitReport | None = None
+        self, controller: HandlerController, runner: WorkerRunner, kind: str, exit: ExitReport | None = None
     ) -> None:
         """Record a state change of a worker; drop a controller that the catalog no longer needs."""
         if controller.removed and controller.is_unloaded and self._controllers.get(controller.name) is controller:
             del self._controllers[controller.name]
-        worker = controller.worker
+        worker = runner.worker
         if kind == "activated" and worker is not None and controller.activate_seconds is not None:
             self._operations.learn(worker)
             self._monitor.footprints.record_activation(worker.version, controller.activate_seconds)
-        self._recorder.record_soon(kind, **state_change_fields(controller, generation, kind, exit))
+        self._recorder.record_soon(kind, **state_change_fields(controller, runner, kind, exit))

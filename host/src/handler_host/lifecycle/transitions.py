@@ -20,6 +20,7 @@ from handler_host.lifecycle.events import (
     LeaseCancelled,
     LeaseReleased,
     LeaseRequested,
+    LoadMeasured,
     LoadRequested,
     MemoryLimitExceeded,
     MemoryReserved,
@@ -42,6 +43,8 @@ from handler_host.lifecycle.handler_transitions import (
     reset_failures,
     serve_waiting,
     start_worker,
+    wants_worker,
+    watch_load,
 )
 from handler_host.lifecycle.lease_set import NO_LEASES
 from handler_host.lifecycle.state import (
@@ -56,14 +59,17 @@ from handler_host.lifecycle.worker_transitions import (
     Result,
     abort,
     begin_drain,
+    drain_within,
     force,
     grant,
     grant_waiting,
+    handle_idle_expiry,
     has_other,
     least_loaded,
     put,
     remove,
     reply_unloads,
+    shrink,
     start_timer,
     stop,
     stop_timer,
@@ -83,7 +89,11 @@ def step(state: HandlerState, event: Event, policy: HandlerPolicy, now: float) -
     state, of a timer that does not run, and of a dispatch that has ended leave the state
     as it is.
     """
-    return _RULES[type(event)](state, event, policy, now)
+    state, actions = _RULES[type(event)](state, event, policy, now)
+    if policy.max_workers == 1:
+        return state, actions
+    state, more = watch_load(state, policy)
+    return state, actions + more
 
 
 def _on_lease_requested(state: HandlerState, event: LeaseRequested, policy: HandlerPolicy, now: float) -> Result:
@@ -100,7 +110,7 @@ def _on_lease_requested(state: HandlerState, event: LeaseRequested, policy: Hand
             "(max_queue and max_concurrency of the handler); retry later"
         )
         return state, [Refuse(event.dispatch, error)]
-    return serve_waiting(replace(state, waiters=(*state.waiters, event.dispatch)), now)
+    return serve_waiting(replace(state, waiters=(*state.waiters, event.dispatch)), policy, now)
 
 
 def _on_lease_released(state: HandlerState, event: LeaseReleased, policy: HandlerPolicy, now: float) -> Result:
@@ -210,7 +220,7 @@ def _on_worker_exited(state: HandlerState, event: WorkerExited, policy: HandlerP
         state, more = reject_waiting(state, Draining(SHUTTING_DOWN))
     else:
         # A new worker serves the dispatches that came while this one was draining (case 10).
-        state, more = serve_waiting(state, now)
+        state, more = serve_waiting(state, policy, now)
     return state, actions + more
 
 
@@ -224,10 +234,17 @@ def _on_timer_fired(state: HandlerState, event: TimerFired, policy: HandlerPolic
     if worker is None:
         return state, []
     if event.timer is Timer.IDLE and worker.idle_timer == event.token:
-        return begin_drain(state, replace(worker, idle_timer=None), Drain(Cause.IDLE))
+        return handle_idle_expiry(state, worker, policy)
     if event.timer is Timer.DRAIN and worker.drain_timer == event.token:
         return force(state, replace(worker, drain_timer=None))
     return state, []
+
+
+def _on_load_measured(state: HandlerState, event: LoadMeasured, policy: HandlerPolicy, now: float) -> Result:
+    if event.token != state.measurement:
+        return state, []
+    state = replace(state, measurement=None)
+    return start_worker(state) if event.should_grow and wants_worker(state, policy) else (state, [])
 
 
 def _on_load_requested(state: HandlerState, event: LoadRequested, policy: HandlerPolicy, now: float) -> Result:
@@ -238,7 +255,7 @@ def _on_load_requested(state: HandlerState, event: LoadRequested, policy: Handle
     actions: list[Action] = []
     if state.retry_at is not None:
         state, actions = reset_failures(state)
-    state, more = serve_waiting(replace(state, loads=(*state.loads, event.request)), now)
+    state, more = serve_waiting(replace(state, loads=(*state.loads, event.request)), policy, now)
     return state, actions + more
 
 
@@ -310,18 +327,13 @@ def _on_memory_limit_exceeded(
     worker = state.worker(event.generation)
     if worker is None or worker.phase is not WorkerPhase.READY:
         return state, []
-    state, actions = begin_drain(state, worker, Drain(event.cause))
-    draining = state.worker(event.generation)
-    if draining is None or not draining.leases:
-        return state, actions
-    state, more = start_timer(state, draining, Timer.DRAIN, policy.drain_timeout)
-    return state, actions + more
+    return drain_within(state, worker, Drain(event.cause), policy.drain_timeout)
 
 
 def _on_policy_changed(state: HandlerState, event: PolicyChanged, policy: HandlerPolicy, now: float) -> Result:
-    actions: list[Action] = []
+    state, actions = shrink(state, policy)
     for worker in state.workers:
-        if worker.phase is WorkerPhase.READY and not worker.leases:
+        if worker.phase is WorkerPhase.READY and (state.waiters or not worker.leases):
             worker, more = stop_timer(worker, Timer.IDLE)
             actions += more
             state, more = grant_waiting(state, worker, policy)
@@ -368,6 +380,7 @@ _RULES: dict[type[Event], Callable[[HandlerState, Any, HandlerPolicy, float], Re
     WorkerLost: _on_worker_lost,
     WorkerExited: _on_worker_exited,
     TimerFired: _on_timer_fired,
+    LoadMeasured: _on_load_measured,
     LoadRequested: _on_load_requested,
     PendingWorkDue: _on_pending_work_due,
     UnloadRequested: _on_unload_requested,

@@ -49,8 +49,8 @@ class WorkerOwner(Protocol):
     policy: HandlerPolicy
 
     @property
-    def is_waited_for(self) -> bool:
-        """Whether a dispatch or an operator waits for an activation."""
+    def may_wait_for_memory(self) -> bool:
+        """Whether an activation may evict other workers and wait."""
 
     def post(self, event: Event) -> None:
         """Handle an event."""
@@ -68,8 +68,17 @@ class WorkerOwner(Protocol):
 class WorkerRunner:
     """One worker from its reservation to its last event."""
 
-    def __init__(self, generation: int, owner: WorkerOwner, services: RunnerServices, durations: BusyDurations) -> None:
+    def __init__(
+        self,
+        generation: int,
+        started_for: str,
+        owner: WorkerOwner,
+        services: RunnerServices,
+        durations: BusyDurations,
+    ) -> None:
         self.generation = generation
+        self.started_for = started_for
+        """The cause of the activation: ``dispatch``, ``operator`` or ``growth``."""
         self.worker: Worker | None = None
         """The worker, from its launch on."""
         self.was_launched = False
@@ -139,9 +148,9 @@ class WorkerRunner:
         event: Event
         try:
             estimate = await self._services.memory_estimate(owner.entry, owner.policy)
-            # An activation for pending work takes only memory that is available: no client waits for it.
-            may_wait = owner.is_waited_for
-            if not budget.has_available(estimate):
+            # For pending work, or beside other workers, it takes only available memory: no client waits for it alone.
+            may_wait = owner.may_wait_for_memory
+            if self.started_for != "growth" and not budget.has_available(estimate):
                 owner.on_waiting(self)
             await budget.reserve(self._handler, self.generation, estimate, may_wait=may_wait)
         except HostError as error:

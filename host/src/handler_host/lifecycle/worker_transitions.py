@@ -11,6 +11,7 @@ from msgspec.structs import replace
 
 from handler_host.config import HandlerPolicy
 from handler_host.lifecycle.actions import (
+    Abandon,
     Abort,
     Action,
     EndLeases,
@@ -83,9 +84,68 @@ def grant_waiting(state: HandlerState, worker: WorkerState, policy: HandlerPolic
         return put(state, worker), actions
     if state.closing:
         return begin_drain(state, worker, Drain(Cause.SHUTDOWN))
-    if policy.pin or policy.idle_after is None:
+    is_short = has_surplus(state, policy)
+    delay = surplus_idle_time(policy) if is_short else last_idle_time(policy)
+    if delay is None:
         return put(state, worker), actions
-    return start_timer(state, worker, Timer.IDLE, policy.idle_after)
+    return start_timer(state, replace(worker, is_idle_timer_short=is_short), Timer.IDLE, delay)
+
+
+def has_surplus(state: HandlerState, policy: HandlerPolicy) -> bool:
+    """Return whether there are more workers than stay when they are idle."""
+    return state.alive > max(1, policy.min_workers)
+
+
+def surplus_idle_time(policy: HandlerPolicy) -> float:
+    """Return the seconds after which an idle worker exits, if others stay."""
+    return policy.shrink_after if policy.idle_after is None else min(policy.shrink_after, policy.idle_after)
+
+
+def last_idle_time(policy: HandlerPolicy) -> float | None:
+    """Return the seconds after which an idle worker that is not surplus exits; None: it stays."""
+    return None if policy.pin or policy.min_workers else policy.idle_after
+
+
+def handle_idle_expiry(state: HandlerState, worker: WorkerState, policy: HandlerPolicy) -> Result:
+    """Stop an idle worker; one that was surplus stays for the rest of its idle time if the others have left."""
+    worker = replace(worker, idle_timer=None)
+    if not worker.is_idle_timer_short or has_surplus(state, policy):
+        return begin_drain(state, worker, Drain(Cause.IDLE))
+    worker, delay = replace(worker, is_idle_timer_short=False), last_idle_time(policy)
+    if delay is None:
+        return put(state, worker), []
+    return start_timer(state, worker, Timer.IDLE, delay - surplus_idle_time(policy))
+
+
+def shrink(state: HandlerState, policy: HandlerPolicy) -> Result:
+    """End the workers beyond ``max_workers``: those that are not ready first, then those with the fewest leases."""
+    excess = state.alive - policy.max_workers
+    if excess <= 0:
+        return state, []
+    alive = [worker for worker in state.workers if worker.phase is not WorkerPhase.DRAINING]
+    # Of equals the newest.
+    alive.sort(key=lambda worker: (worker.phase is WorkerPhase.READY, len(worker.leases), -worker.generation))
+    actions: list[Action] = []
+    for worker in alive[:excess]:
+        more: list[Action]
+        if worker.phase is WorkerPhase.WAITING:
+            state, more = remove(state, worker), [Abandon(worker.generation)]
+        elif worker.phase is WorkerPhase.ACTIVATING:
+            state, more = abort(state, worker, Drain(Cause.SURPLUS))
+        else:
+            state, more = drain_within(state, worker, Drain(Cause.SURPLUS), policy.drain_timeout)
+        actions += more
+    return state, actions
+
+
+def drain_within(state: HandlerState, worker: WorkerState, drain: Drain, seconds: float) -> Result:
+    """Drain the worker; after ``seconds`` its remaining dispatches end with an error."""
+    state, actions = begin_drain(state, worker, drain)
+    draining = state.worker(worker.generation)
+    if draining is None or not draining.leases:
+        return state, actions
+    state, more = start_timer(state, draining, Timer.DRAIN, seconds)
+    return state, actions + more
 
 
 def begin_drain(state: HandlerState, worker: WorkerState, drain: Drain) -> Result:

@@ -112,6 +112,11 @@ class ControlledWorker:
         return self._controller.evictable_since(self._worker.generation)
 
     @property
+    def is_surplus(self) -> bool:
+        """Whether its handler stays active without it."""
+        return self._controller.is_surplus(self._worker.generation)
+
+    @property
     def seconds_since_launch(self) -> float:
         """Seconds since its launch."""
         return time.monotonic() - self._worker.launched_at

@@ -42,6 +42,9 @@ class WorkerBudget(Protocol):
     def has_available(self, estimate: MemoryEstimate) -> bool:
         """Return whether the worker could start without a wait."""
 
+    def has_room(self, estimate: MemoryEstimate) -> bool:
+        """Return whether the worker could start without a wait, and without delay for another activation."""
+
     async def reserve(self, handler: str, generation: int, estimate: MemoryEstimate, *, may_wait: bool = True) -> None:
         """Reserve the memory of a worker; raises ``HostError``."""
 
@@ -111,7 +114,7 @@ class Budget:
         call withdraws the request.
         """
         ledger = self.ledger
-        if not may_wait and (self._waiting or ledger.under_pressure or estimate.amount > ledger.available):
+        if not may_wait and not self.has_room(estimate):
             raise self._not_available(handler, estimate)
         outcome: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         request = Request(handler, generation, estimate.amount, estimate.minimum, outcome.set_result)
@@ -133,6 +136,10 @@ class Budget:
     def has_available(self, estimate: MemoryEstimate) -> bool:
         """Return whether the bytes are available without an eviction."""
         return estimate.amount <= self.ledger.available
+
+    def has_room(self, estimate: MemoryEstimate) -> bool:
+        """Return whether the bytes are available, and no activation waits for them."""
+        return not self._waiting and not self.ledger.under_pressure and self.has_available(estimate)
 
     def reconsider(self) -> None:
         """Look again at the activations that wait: a worker is idle now, and could be evicted."""

@@ -16,6 +16,8 @@ class Candidate(NamedTuple):
     generation: int
     idle_since: float
     """On the monotonic clock; the smallest is the least recently used."""
+    is_surplus: bool = False
+    """Whether another worker of its handler stays: its eviction costs no activation later."""
 
 
 class Eviction(NamedTuple):
@@ -24,6 +26,21 @@ class Eviction(NamedTuple):
     handler: str
     generation: int
     size: int
+    is_surplus: bool = False
+
+
+def choose_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:
+    """Return the evictions that free ``missing`` bytes, of as few handlers' last workers as possible.
+
+    ``evictable`` has the least recently used first. None if all of them would not suffice.
+    """
+    surplus = [eviction for eviction in evictable if eviction.is_surplus]
+    others = [eviction for eviction in evictable if not eviction.is_surplus]
+    chosen = minimal_evictions(others, missing - sum(eviction.size for eviction in surplus))
+    if chosen is None:
+        return None
+    # The others may free more than the rest: then fewer surplus workers suffice.
+    return [*(minimal_evictions(surplus, missing - sum(eviction.size for eviction in chosen)) or ()), *chosen]
 
 
 def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Eviction] | None:

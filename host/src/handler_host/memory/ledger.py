@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
-from handler_host.memory.eviction import Candidate, Eviction, minimal_evictions
+from handler_host.memory.eviction import Candidate, Eviction, choose_evictions
 
 Key = tuple[str, int]
 """A handler and the generation of one of its workers."""
@@ -192,11 +192,11 @@ class Ledger:
             self._evict(evictable[0].handler, evictable[0].generation)
 
     def evictable(self) -> list[Eviction]:
-        """Return the evictions that are possible now, least recently used first."""
-        candidates = sorted(self._candidates(), key=lambda candidate: candidate.idle_since)
+        """Return the evictions that are possible now: surplus workers first, then the least recently used ones."""
+        candidates = sorted(self._candidates(), key=lambda entry: (not entry.is_surplus, entry.idle_since))
         evictions = [
-            Eviction(candidate.handler, candidate.generation, self.size_of(candidate.handler, candidate.generation))
-            for candidate in candidates
+            Eviction(entry.handler, entry.generation, self.size_of(entry.handler, entry.generation), entry.is_surplus)
+            for entry in candidates
         ]
         # A worker without a process of its own, or on its way out, frees nothing.
         return [
@@ -208,7 +208,7 @@ class Ledger:
     def find_evictions(self, missing: int) -> list[Eviction] | None:
         """Return the evictions that free ``missing`` bytes beyond those leaving; None if all would not suffice."""
         missing -= sum(account.size for account in self._accounts.values() if account.leaving)
-        return minimal_evictions(self.evictable(), missing)
+        return choose_evictions(self.evictable(), missing)
 
     def _amount(self, request: Request) -> int | None:
         """Return the bytes that the request gets, or None if the budget can never hold enough."""

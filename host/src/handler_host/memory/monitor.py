@@ -232,9 +232,9 @@ class MemoryMonitor:
     def candidates(self) -> list[Candidate]:
         """Return the workers that could be evicted now."""
         return [
-            Candidate(worker.handler, worker.generation, worker.idle_since)
+            Candidate(worker.handler, worker.generation, idle_since, worker.is_surplus)
             for _, worker in self._own_processes()
-            if worker.idle_since is not None
+            if (idle_since := worker.idle_since) is not None
         ]
 
     def _age(self) -> float:
@@ -257,9 +257,9 @@ class MemoryMonitor:
 
         def candidates(place: str) -> list[Candidate]:
             return [
-                Candidate(worker.handler, worker.generation, worker.idle_since)
+                Candidate(worker.handler, worker.generation, idle_since, worker.is_surplus)
                 for worker in workers_at(place)
-                if worker.idle_since is not None
+                if (idle_since := worker.idle_since) is not None
             ]
 
         return PlacesBudget(

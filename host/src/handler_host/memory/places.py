@@ -232,6 +232,10 @@ class PlacesBudget:
             for place in self.places.values()
         )
 
+    def has_room(self, estimate: MemoryEstimate) -> bool:
+        """Return whether a place has what the worker needs, and no activation waits for it."""
+        return not self._waiting and self.has_available(estimate)
+
     def _make_ledger(self, name: str) -> Ledger:
         return Ledger(
             0, candidates=lambda: self._candidates(name), evict=self._evict, pinned=lambda: self._pinned(name)

@@ -46,6 +46,13 @@ class Reading(msgspec.Struct, frozen=True):
         """Bytes of all processes together."""
         return self.host + (self.fork_server or 0) + sum(memory.pss for memory in self.workers.values())
 
+    def by_handler(self) -> dict[str, int]:
+        """Return the bytes of PSS of each handler's workers together."""
+        sizes: dict[str, int] = {}
+        for (name, _), memory in self.workers.items():
+            sizes[name] = sizes.get(name, 0) + memory.pss
+        return sizes
+
 
 class MemorySampler:
     """Reads the memory of processes, one reading at a time; concurrent calls wait for their turn."""

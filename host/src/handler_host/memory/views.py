@@ -100,6 +100,10 @@ class WorkerView(Protocol):
         """Since when it could be evicted, on the monotonic clock; None while it must not be."""
 
     @property
+    def is_surplus(self) -> bool:
+        """Whether its handler stays active without it."""
+
+    @property
     def seconds_since_launch(self) -> float:
         """Seconds since its launch."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import msgspec
 
@@ -88,7 +88,5 @@ def _is_same(now: list[tuple[str, int]], before: list[tuple[str, int]]) -> bool:
 
 
 def _encoded(number: int, at: float, reading: Reading) -> bytes:
-    workers: dict[str, Any] = {}
-    for (name, _), memory in reading.workers.items():
-        workers[name] = workers.get(name, 0) + memory.pss
-    return msgspec.json.encode((number, round(at, 2), reading.host, reading.fork_server, workers))
+    content = (number, round(at, 2), reading.host, reading.fork_server, reading.by_handler())
+    return msgspec.json.encode(content)

@@ -33,6 +33,8 @@ class Cause(enum.Enum):
     """It ran on another machine, and nobody can tell how it ended."""
     RECYCLED = "recycled"
     """It was over ``memory_soft_limit``."""
+    SURPLUS = "surplus"
+    """The configuration was changed to fewer workers."""
     FAILED = "activation failed"
 
 

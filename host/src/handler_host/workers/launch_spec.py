@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
     """Return the policy of a handler: its own configuration, else its manifest, else the configured defaults."""
     policy, manifest = config.policy(entry.name), entry.manifest
+    allowed = 1 if policy.isolation == "inline" else manifest.workers.max if manifest is not None else None
+    if allowed is not None and policy.max_workers > allowed:
+        policy = msgspec.structs.replace(policy, max_workers=allowed)
     if manifest is None:
         return policy
     timeouts = manifest.timeouts
@@ -74,6 +77,17 @@ def check_all_settings(config: Config, catalog: Catalog) -> None:
     """Check the settings of each handler against its manifest; raises ``ConfigError``."""
     for name, entry in catalog.entries.items():
         check_configured(entry.manifest, config, name)
+
+
+def preload_of(config: Config, catalog: Catalog) -> tuple[str, ...]:
+    """Return the modules that the fork server imports: the configured ones, and those that several workers share."""
+    modules = dict.fromkeys(config.preload())
+    for entry in catalog.entries.values():
+        policy = policy_of(config, entry)
+        is_forked = policy.isolation == "process" and python_of(policy, entry) is None
+        if is_forked and policy.max_workers > 1 and entry.problem is None and entry.manifest is not None:
+            modules |= dict.fromkeys(entry.manifest.workers.preload)
+    return tuple(modules)
 
 
 def python_of(policy: HandlerPolicy, entry: CatalogEntry) -> str | None:
@@ -195,7 +209,10 @@ class LaunchSpecBuilder:
     def reconfigure(self, config: Config) -> None:
         """Build specifications from this configuration from now on."""
         self._config = config
-        self._fork.reconfigure(config.preload(), config.workers.linger)
+
+    def use_catalog(self, catalog: Catalog) -> None:
+        """Preload what the handlers of this catalog share, from the next fork server on."""
+        self._fork.reconfigure(preload_of(self._config, catalog), self._config.workers.linger)
 
     async def close(self) -> None:
         """Close the launchers and the compiler, and end the processes that they have started."""
