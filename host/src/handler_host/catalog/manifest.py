@@ -19,6 +19,7 @@ from handler_host._internal.source_location import line_of
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
+from handler_host.catalog.worker_limit import check_worker_limit
 from handler_host.config import HOST_KEYS, Config
 from handler_host.config.instance import VARIABLE
 from handler_host.config.model_info import ModelInfo, read_model_info
@@ -196,7 +197,7 @@ def check_configured(manifest: Manifest | None, config: Config, name: str) -> di
     where = f"[handlers.{name}]"
     try:
         _check_secret_names(manifest, config.instance(name).secrets, where)
-        _check_workers(manifest, config, name, where)
+        check_worker_limit(config, name, manifest.workers.max if manifest is not None else None, where)
         return check_settings(manifest, config.settings(name), where)
     except ConfigError as error:
         key = () if error.param is None else (error.param,)
@@ -209,24 +210,6 @@ def _check_secret_names(manifest: Manifest | None, secrets: Collection[str], whe
         if name not in declared:
             hint = did_you_mean(name, declared) or "; the plugin declares no secrets"
             raise ConfigError(f"{where}: secrets: unknown secret {name!r}{hint}", param="secrets")
-
-
-def _check_workers(manifest: Manifest | None, config: Config, name: str, where: str) -> None:
-    """Refuse more workers than the plugin or its isolation allows; the key of ``[defaults]`` is a wish only."""
-    wanted = config.handlers.get(name, {}).get("max_workers", 1)
-    allowed = manifest.workers.max if manifest is not None else None
-    if allowed is not None and wanted > allowed:
-        raise ConfigError(
-            f"{where}: max_workers = {wanted}: the plugin allows at most {allowed} (workers.max in its manifest); "
-            f"set max_workers = {allowed}",
-            param="max_workers",
-        )
-    if wanted > 1 and config.policy(name).isolation == "inline":
-        raise ConfigError(
-            f'{where}: max_workers = {wanted}: with isolation = "inline" the handler runs in the host, once; '
-            'set max_workers = 1, or isolation = "process"',
-            param="max_workers",
-        )
 
 
 def place_of(source: Path | None, key: tuple[str, ...]) -> str:
