@@ -157,8 +157,9 @@ benches := memory cycles cost dispatch admission activation discovery upstream s
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
-# Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10).
-long_benches := limit soak
+# Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10); rolling
+# needs haproxy.
+long_benches := limit soak rolling
 
 .PHONY: $(addprefix bench-,$(benches) $(long_benches))
 $(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
