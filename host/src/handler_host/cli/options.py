@@ -45,12 +45,19 @@ def add_config_options(parser: argparse.ArgumentParser) -> None:
         parser.add_argument(option.name, dest=option.attribute, metavar=option.metavar, help=option.help)
 
 
-def add_host_options(parser: argparse.ArgumentParser, *, admin: bool = True, json: bool = True) -> None:
+def add_host_options(
+    parser: argparse.ArgumentParser, *, admin: bool = True, json: bool = True, several: bool = False
+) -> None:
     """Add the options of commands that send requests to a running host.
 
-    ``admin``: the command uses admin routes and needs the admin token. ``json``: it can print JSON.
+    ``admin``: the command uses admin routes and needs the admin token. ``json``: it can print JSON. ``several``: it
+    accepts ``--url`` more than once, as ``urls``.
     """
-    parser.add_argument("--url", help="address of the host (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)")
+    help = "address of the host (default: HANDLER_HOST_URL, or http://127.0.0.1:8080)"
+    if several:
+        parser.add_argument("--url", dest="urls", action="append", help=f"{help}; repeat it for several hosts")
+    else:
+        parser.add_argument("--url", help=help)
     if admin:
         parser.add_argument(
             "--token-file", metavar="FILE", help="file with the admin token (default: HANDLER_HOST_ADMIN_TOKEN)"

@@ -25,6 +25,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "handler-host events",
     "handler-host events --follow --handler gpt_a",
+    "handler-host events --follow --url http://10.0.0.1:8080 --url http://10.0.0.2:8080",
     "handler-host events --follow --kind unloaded --json | jq .cause",
 )
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 10.0
@@ -43,28 +44,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--handler", action="append", metavar="HANDLER", help="only of this handler; repeatable")
     parser.add_argument("--kind", action="append", metavar="KIND", help="only of this kind; repeatable")
-    add_host_options(parser)
+    add_host_options(parser, several=True)
 
 
 def run(arguments: SimpleNamespace) -> int:
     """Print the events."""
-    from handler_host.cli.client import Client
+    from handler_host.cli.several_hosts import clients_from, label, merge
 
     if arguments.last is not None and arguments.last < 0:
         raise Failure(f"--last {arguments.last}: must be 0 or more", USAGE)
-    client = Client.from_arguments(arguments)
+    clients = clients_from(arguments)
     query: dict[str, object] = {"follow": "true" if arguments.follow else "false"}
     for option in ("handler", "kind"):
         if getattr(arguments, option):
             query[option] = ",".join(getattr(arguments, option))
     replayed = "all" if not arguments.follow else str(REPLAYED)
     query["replay"] = replayed if arguments.last is None else str(arguments.last)
-    for event in _follow(client, query) if arguments.follow else _request(client, query, after=None):
-        if arguments.json:
-            echo_json_line(event)
-        else:
-            echo(_format(event))
+
+    def stream(client: Client) -> Iterator[dict[str, Any]]:
+        return _follow(client, query) if arguments.follow else _request(client, query, after=None)
+
+    if len(clients) == 1:
+        for event in stream(clients[0]):
+            _echo(event, None, as_json=arguments.json)
+        return OK
+    merged = merge(clients, stream)
+    for client, event in merged if arguments.follow else sorted(merged, key=lambda pair: str(pair[1].get("at", ""))):
+        _echo(event, label(client), as_json=arguments.json)
     return OK
+
+
+def _echo(event: dict[str, Any], host: str | None, *, as_json: bool) -> None:
+    """Print an event; ``host`` is where it comes from, if there are several."""
+    if as_json:
+        echo_json_line(event if host is None else {"from_host": host} | event)
+    else:
+        echo(_format(event) if host is None else f"{host} {_format(event)}")
 
 
 def _request(client: Client, query: dict[str, object], *, after: str | None) -> Iterator[dict[str, Any]]:
@@ -92,7 +107,7 @@ def _follow(client: Client, query: dict[str, object]) -> Iterator[dict[str, Any]
         except Failure as failure:
             if failure.status != UNREACHABLE or not was_reached:
                 raise
-        note(f"the host is gone; retry in {format_duration(retry_s)}")
+        note(f"{client.url}: the host is gone; retry in {format_duration(retry_s)}")
         time.sleep(retry_s)
         retry_s = min(2 * retry_s, MAX_RETRY_S)
 

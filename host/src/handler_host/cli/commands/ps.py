@@ -22,6 +22,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "handler-host ps",
     "handler-host ps gpt_e",
+    "handler-host ps --url http://10.0.0.1:8080 --url http://10.0.0.2:8080",
     "handler-host ps --json | jq -r '.handlers[] | select(.state == \"idle\").name'",
 )
 SHOWN_FAILURES = 5
@@ -30,15 +31,18 @@ SHOWN_FAILURES = 5
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
     parser.add_argument("handlers", nargs="*", metavar="HANDLER", help="handlers to show in full (default: a table)")
-    add_host_options(parser)
+    add_host_options(parser, several=True)
 
 
 def run(arguments: SimpleNamespace) -> int:
     """Print the table of handlers, or all details of the named ones."""
     from handler_host.cli.batch import request_each
-    from handler_host.cli.client import Client
+    from handler_host.cli.several_hosts import clients_from
 
-    client = Client.from_arguments(arguments)
+    clients = clients_from(arguments)
+    if len(clients) > 1:
+        return _run_for_several(clients, arguments)
+    (client,) = clients
     if arguments.handlers:
         return request_each(
             arguments.handlers,
@@ -58,10 +62,36 @@ def run(arguments: SimpleNamespace) -> int:
     return OK
 
 
+def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
+    """Print the handlers of several hosts in one table, or the details of the named ones."""
+    from handler_host.cli.several_hosts import call_each, label
+
+    names = arguments.handlers
+
+    def read(client: Client) -> list[dict[str, Any]]:
+        if not names:
+            handlers: list[dict[str, Any]] = client.call_admin("GET", "handlers")["handlers"]
+            return handlers
+        return [_details(client, name, with_failures=not arguments.json) for name in names]
+
+    responses, status = call_each(clients, read)
+    if arguments.json:
+        echo_json({"hosts": [{"url": client.url, "handlers": handlers} for client, handlers in responses]})
+    elif names:
+        for client, handlers in responses:
+            for handler in handlers:
+                _echo_details({"host": label(client)} | handler)
+    else:
+        _echo_handlers([{"host": label(client)} | handler for client, handlers in responses for handler in handlers])
+    return status
+
+
 def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
+    has_hosts = any("host" in handler for handler in handlers)
     has_places = any(handler.get("place") for handler in handlers)
     rows = [
         (
+            *((handler["host"],) if has_hosts else ()),
             *((handler.get("place") or "-",) if has_places else ()),
             handler["name"],
             handler["state"],
@@ -78,7 +108,8 @@ def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
         for handler in handlers
     ]
     columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
-    echo_table((*(("PLACE",) if has_places else ()), *columns), rows, left=("PLACE", "NAME", "STATE", "REASON"))
+    extra = (*(("HOST",) if has_hosts else ()), *(("PLACE",) if has_places else ()))
+    echo_table((*extra, *columns), rows, left=("HOST", "PLACE", "NAME", "STATE", "REASON"))
 
 
 def _details(client: Client, name: str, *, with_failures: bool) -> dict[str, Any]:
@@ -99,6 +130,7 @@ def _describe_confinement(measures: list[str] | None) -> str:
 def _echo_details(handler: dict[str, Any]) -> None:
     last, operations = handler["last_exit"], handler["operations"]
     fields = {
+        "host": handler.get("host", ""),
         "name": handler["name"],
         "state": handler["state"],
         "reason": handler["reason"] or "",

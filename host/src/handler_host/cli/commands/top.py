@@ -25,7 +25,8 @@ DESCRIPTION = (
     "Keys: arrows or j and k select a handler, l loads it, u unloads it after the dispatches in progress, U unloads "
     "it at once, r reloads it, p pins or unpins it, q quits. The bars show the memory since the start of the command "
     "against the limit. A narrow terminal shows fewer columns. Needs the extra: pip install 'handler-host[tools]'. "
-    "With --plain, and on a terminal that cannot move its cursor (TERM=dumb), it prints one table after the other."
+    "With --plain, for several hosts, and on a terminal that cannot move its cursor (TERM=dumb), it prints one table "
+    "after the other."
 )
 EXAMPLES = (
     "handler-host top",
@@ -45,13 +46,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--interval", metavar="2s", default="2s", help="time between two refreshes (default: 2s)")
     parser.add_argument("--plain", action="store_true", help="print tables without colours and keys")
     parser.add_argument("--once", action="store_true", help="print one table and end")
-    add_host_options(parser, json=False)
+    add_host_options(parser, json=False, several=True)
 
 
 def run(arguments: SimpleNamespace) -> int:
     """Show the handlers until ``q`` or Ctrl-C."""
     from handler_host._internal.units import parse_duration
-    from handler_host.cli.client import Client
+    from handler_host.cli.several_hosts import clients_from
 
     try:
         interval_s = parse_duration(arguments.interval)
@@ -59,7 +60,10 @@ def run(arguments: SimpleNamespace) -> int:
         raise Failure(f"--interval: {error}", USAGE) from None
     if interval_s < MIN_INTERVAL_S:
         raise Failure(f"--interval {arguments.interval}: must be {MIN_INTERVAL_S:g} s or more", USAGE)
-    client = Client.from_arguments(arguments)
+    clients = clients_from(arguments)
+    if len(clients) > 1:
+        return _print_tables_of_several(clients, interval_s, once=arguments.once)
+    (client,) = clients
     if arguments.plain or arguments.once:
         return _print_tables(client, interval_s, once=arguments.once)
     if not (sys.stdin.isatty() and sys.stdout.isatty()):
@@ -80,6 +84,25 @@ def run(arguments: SimpleNamespace) -> int:
     if screen.failure is not None:
         raise screen.failure
     return OK
+
+
+def _print_tables_of_several(clients: list[Client], interval_s: float, *, once: bool) -> int:
+    """Print the tables of all hosts, one below the other, until Ctrl-C, or once."""
+    from handler_host.cli.several_hosts import call_each, label
+    from handler_host.cli.top_table import table_lines
+
+    histories: dict[str, list[int]] = {}
+    while True:
+        responses, status = call_each(
+            clients, lambda client: (client.call_admin("GET", "memory"), client.call_admin("GET", "handlers"))
+        )
+        width = shutil.get_terminal_size().columns
+        for client, (memory, handlers) in responses:
+            history = histories[client.url] = [*histories.get(client.url, [])[-HISTORY:], memory["used"]]
+            echo("\n".join([label(client), *table_lines(handlers["handlers"], memory, history, width), ""]))
+        if once or not histories:
+            return status
+        time.sleep(interval_s)
 
 
 def _print_tables(client: Client, interval_s: float, *, once: bool = False) -> int:
