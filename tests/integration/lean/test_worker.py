@@ -259,3 +259,12 @@ def test_a_variable_chooses_the_imports_of_a_run_of_tests(
         monkeypatch.setenv("HANDLER_HOST_DEFAULTS__LEAN", value)
     with worker_under_test("leaner", roots=(installed.root,), include_sys_path=False) as worker:
         assert worker.dispatch("loaded_at_activation", {}) == modules
+
+
+async def test_a_rescan_has_the_packages_of_a_new_handler_compiled(installed: Installed) -> None:
+    async with installed.run(compiles=True) as running:
+        installed.install()
+        report = await running.supervisor.rescan()
+        assert report.added == ["leaner"]
+        await until(lambda: list(installed.cache.rglob("lean_sdk@1.0/index")) != [])
+        assert await loaded(running) == LAZY

@@ -267,6 +267,8 @@ class Supervisor:
         if report.added or report.removed or report.changed:
             # The modules that the fork server has preloaded may be outdated.
             self._launch_specs.retire_fork_server()
+        for name in (*report.added, *report.changed):
+            self._launch_specs.compile_lean(self._registry.get(name).entry)
         await self._recorder.record("rescan", added=report.added, removed=report.removed, changed=report.changed)
         return report
 

@@ -107,15 +107,23 @@ def lean_imports_of(
         return None
     from handler_host.channel.frames import LeanImports  # with the first worker
 
-    state_file = config.memory.state_file
     return LeanImports(
         requirements=note.packages,
         eager=note.eager,
         any_version=policy.lean == "force",
-        cache=environ.get(CACHE_VARIABLE),
-        # Beside the host's own state, for environments that are read-only.
-        fallback_cache=str(state_file.parent / "lean") if state_file is not None else None,
+        # Workers and compilers have other working directories.
+        cache=os.path.abspath(environ[CACHE_VARIABLE]) if environ.get(CACHE_VARIABLE) else None,
+        fallback_cache=_fallback_cache(config),
     )
+
+
+def _fallback_cache(config: Config) -> str | None:
+    """Return a directory beside the host's own state, for environments that are read-only."""
+    state_file = config.memory.state_file
+    # With `state_file = "/dev/null"` an operator wants no state, least of all a directory in /dev.
+    if state_file is None or (os.path.exists(state_file) and not os.path.isfile(state_file)):
+        return None
+    return os.path.join(os.path.abspath(state_file.parent), "lean")
 
 
 def missing_launchers(config: Config) -> list[str]:
@@ -285,6 +293,11 @@ class LaunchSpecBuilder:
         if (entry.name, entry.version) in self._lean_failures and policy.lean != "force":
             return None
         return lean_imports_of(self._config, policy, entry, self._environ)
+
+    def compile_lean(self, entry: CatalogEntry) -> None:
+        """Compile the packages of a handler before its first activation, in a process of its own."""
+        policy = policy_of(self._config, entry)
+        self._compile_lean(entry, policy, self._lean_imports(policy, entry))
 
     def _compile_lean(self, entry: CatalogEntry, policy: HandlerPolicy, lean: LeanImports | None) -> None:
         if lean is None or not self._config.workers.compile_lean:

@@ -52,6 +52,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="SECONDS",
         help="longest time of one test of the project (default: 120)",
     )
+    parser.add_argument(
+        "--lean", action="store_true", help="check that the packages of [lean] may be lean in their installed versions"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -120,6 +123,10 @@ def _handler_findings(
     for entry in entries:
         yield from _guarded(entry.name, check_process(entry, arguments.protocol, values))
         yield from _guarded(entry.name, check_worker(entry, built.site, arguments.protocol, values))
+        if arguments.lean:
+            from handler_host.cli.lean_check import check_lean
+
+            yield from _guarded(entry.name, check_lean(entry))
     if entries:
         python_path = filter(None, [str(built.site), os.environ.get("PYTHONPATH")])
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(python_path)}
