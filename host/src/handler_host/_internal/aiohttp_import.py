@@ -1,7 +1,7 @@
 """Import aiohttp for a server: what only a client or a server of files needs waits for its first use.
 
 At its import aiohttp reads the certificates that its client trusts (1.8 MB, 30 ms of CPU) and the system's table of
-media types (0.3 MB). The host is no client, and its few files have their media types in the code.
+media types (0.3 MB). The host is not a client, and its few files have their media types in the code.
 """
 
 from __future__ import annotations
