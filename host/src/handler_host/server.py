@@ -35,6 +35,8 @@ from handler_host.workers.launchers.base import is_kept_variable
 
 log = logging.getLogger(__name__)
 
+TOKEN_FILE = "admin-token"  # noqa: S105 - the name of a file
+"""Name of the file with an admin token that was generated for one run."""
 LAST_BYTES = 1.0
 """Seconds to send the last bytes of responses after all handlers have ended."""
 
@@ -225,11 +227,13 @@ _LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell the
 def _announce(url: str, config: Config, generated_token: str | None) -> None:
     """Print the URL as the first line on standard output, for programs to wait for.
 
-    An admin token that was generated for this run is shown before it, once, and not in the log.
+    An admin token that was generated for this run is shown before it on a terminal, and is in a file otherwise: then
+    standard error is likely kept as the log.
     """
     if generated_token is not None:
         with suppress(OSError):
-            sys.stderr.write(f"admin token of this run: {generated_token}  (set {TOKEN_VARIABLE} to choose your own)\n")
+            place = generated_token if sys.stderr.isatty() else _write_token(config, generated_token)
+            sys.stderr.write(f"admin token of this run: {place}  (set {TOKEN_VARIABLE} to choose your own)\n")
             sys.stderr.flush()
     try:
         sys.stdout.write(f"ready {url}\n")
@@ -239,6 +243,23 @@ def _announce(url: str, config: Config, generated_token: str | None) -> None:
         log.warning("standard output: %s; the host is ready at %s", error.strerror, url)
     if config.auth.open:
         log.warning("no API keys: all users of this machine may call the handlers (set %s)", KEYS_VARIABLE)
+
+
+def _write_token(config: Config, token: str) -> str:
+    """Write the admin token to a file of this user beside the state file; return where it is."""
+    state_file = config.memory.state_file
+    if state_file is None:
+        return "not shown, as there is neither a terminal nor a home directory"
+    path = state_file.with_name(TOKEN_FILE)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.unlink(missing_ok=True)  # another owner, a link or other rights must not stay
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        return f"not shown, as there is no terminal and {path} cannot be written ({error.strerror})"
+    with os.fdopen(descriptor, "w") as file:
+        file.write(token + "\n")
+    return f"in the file {path}"
 
 
 async def _delay_shutdown(supervisor: Supervisor, signals: asyncio.Queue[signal.Signals]) -> None:

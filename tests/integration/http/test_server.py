@@ -108,7 +108,12 @@ async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown
         while not line.startswith("admin token of this run: "):
             line = (await within(host.process.stderr.readline())).decode()
             assert line, "the made token is not shown"
-        token = line.removeprefix("admin token of this run: ").split()[0]
+        # Not in the line itself: standard error is the log here, not a terminal.
+        file = Path(line.removeprefix("admin token of this run: in the file ").split()[0])
+        assert file.stat().st_mode & 0o777 == 0o600
+        token = file.read_text().strip()
+        assert len(token) > 20
+        assert token not in line
         headers = {"Authorization": f"Bearer {token}"}
         async with (
             aiohttp.ClientSession(headers=headers) as session,

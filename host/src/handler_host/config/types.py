@@ -113,7 +113,7 @@ class AuthConfig(Section, frozen=True, kw_only=True):
     admin_token: str | None = None
     """Hash of the admin token.
 
-    Default: a new token at each start, which the host prints
+    Default: a new token at each start, shown on a terminal, else in the file `admin-token` beside the state file
 
     Example: ``"sha256:..."``
     """
