@@ -185,6 +185,47 @@ def in_snake_case(value: Any) -> Any:
     return value
 
 
+class TestReasoningOfOtherProviders:
+    """Gemini CLI sends back the signatures of calls, but no thoughts; other clients send both."""
+
+    CHUNKS = (
+        chat.ReasoningChunk(text="I look "),
+        chat.ReasoningChunk(text="first.", signature="c2ln", format="anthropic"),
+        chat.ReasoningChunk(encrypted="ZW5j", format="anthropic"),
+        chat.TextChunk(text="I look."),
+        chat.ToolCallChunk(index=0, id="c1", name="look", arguments='{"at":1}'),
+        chat.ToolCallChunk(index=1, id="c2", name="look", arguments="{}"),
+        chat.FinishChunk(reason="tool_calls"),
+    )
+
+    @pytest.mark.parametrize("keeps_thoughts", [False, True])
+    def test_it_comes_back_with_the_first_call(self, keeps_thoughts: bool) -> None:
+        parts = [part for data in chunks_of(*self.CHUNKS) for part in data["candidates"][0]["content"]["parts"]]
+        history = {"role": "model", "parts": [part for part in parts if keeps_thoughts or not part.get("thought")]}
+        assistant = translated(contents=[USER, history, {"role": "user", "parts": [RESULT, RESULT]}]).messages[1]
+        assert isinstance(assistant, chat.AssistantMessage)
+        reasoning = assistant.reasoning or []
+        assert "".join(part.text for part in reasoning) == "I look first."
+        opaque = [(part.signature or part.encrypted, part.format) for part in reasoning]
+        assert [data for data in opaque if data[0]] == [("c2ln", "anthropic"), ("ZW5j", "anthropic")]
+        assert [call.signature for call in assistant.tool_calls or ()] == [None, None]
+
+    def test_without_thoughts_the_text_and_its_signature_are_one_part(self) -> None:
+        parts = chunks_of(*self.CHUNKS)[-1]["candidates"][0]["content"]["parts"]
+        history = {"role": "model", "parts": parts}
+        assistant = translated(contents=[USER, history, {"role": "user", "parts": [RESULT, RESULT]}]).messages[1]
+        assert isinstance(assistant, chat.AssistantMessage)
+        assert assistant.reasoning == [
+            chat.ReasoningPart(text="I look first.", signature="c2ln", format="anthropic"),
+            chat.ReasoningPart(encrypted="ZW5j", format="anthropic"),
+        ]
+
+    def test_reasoning_without_opaque_data_adds_nothing_to_the_call(self) -> None:
+        chunks = (chat.ReasoningChunk(text="hm"), *self.CHUNKS[3:])
+        calls = chunks_of(*chunks)[-1]["candidates"][0]["content"]["parts"]
+        assert [call.get("thoughtSignature") for call in calls] == [None, None]
+
+
 class TestTranslation:
     """Requests as handlers get them."""
 

@@ -8,12 +8,17 @@ from __future__ import annotations
 
 import binascii
 from base64 import b64encode, urlsafe_b64decode
+from collections.abc import Sequence
 from typing import Literal
+
+import msgspec
 
 from handler_host.chat import types as chat
 
 Kind = Literal["signature", "encrypted"]
 _MARK = "hh1:"
+_PARTS_MARK = f"{_MARK}p:"
+"""Start of whole parts of reasoning, with their texts."""
 _BASE64_MARK = "aGgxO"
 """Start of every text in base64 that starts with the mark."""
 
@@ -48,11 +53,32 @@ def seal_base64(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> 
 
 
 def unseal_base64(text: str, data: str | None, native: str, kind: Kind) -> chat.ReasoningPart:
-    """Return the part of a text and the data of :func:`seal_base64`; SDKs may have changed the alphabet and padding."""
-    if data is not None and data.startswith(_BASE64_MARK):
-        try:
-            encoded = data.rstrip("=").replace("+", "-").replace("/", "_")
-            data = urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
-        except (binascii.Error, ValueError):
-            pass  # it only looks like data of the host, and goes to the handler as it is
-    return unseal(text, data, native, kind)
+    """Return the part of a text and the data of :func:`seal_base64`."""
+    return unseal(text, None if data is None else _decode_base64(data), native, kind)
+
+
+def seal_parts(parts: Sequence[chat.ReasoningPart]) -> str:
+    """Return whole parts in base64, texts included, for clients that send back nothing but this field."""
+    return b64encode(_PARTS_MARK.encode() + msgspec.json.encode(parts)).decode()
+
+
+def unseal_parts(data: str) -> list[chat.ReasoningPart] | None:
+    """Return the parts of :func:`seal_parts`; None for any other data."""
+    decoded = _decode_base64(data)
+    if not decoded.startswith(_PARTS_MARK):
+        return None
+    try:
+        return msgspec.json.decode(decoded.removeprefix(_PARTS_MARK), type=list[chat.ReasoningPart])
+    except msgspec.DecodeError:
+        return None
+
+
+def _decode_base64(data: str) -> str:
+    """Return data of the host in clear; SDKs may have changed the alphabet and padding."""
+    if not data.startswith(_BASE64_MARK):
+        return data
+    encoded = data.rstrip("=").replace("+", "-").replace("/", "_")
+    try:
+        return urlsafe_b64decode(encoded + "=" * (-len(encoded) % 4)).decode()
+    except (binascii.Error, ValueError):
+        return data  # it only looks like data of the host, and goes to the handler as it is

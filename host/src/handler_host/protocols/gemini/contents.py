@@ -11,7 +11,7 @@ import msgspec
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.gemini import FORMAT
-from handler_host.protocols.opaque import unseal_base64
+from handler_host.protocols.opaque import unseal_base64, unseal_parts
 from handler_host.protocols.open_calls import OpenCalls
 
 
@@ -125,7 +125,11 @@ def _assistant_message(content: Content, place: str, calls: OpenCalls) -> chat.A
             arguments = msgspec.json.encode(call.args or {}).decode()
             function = chat.FunctionCall(name=call.name, arguments=arguments)
             call_id = calls.add(call.id, call.name)
-            tool_calls.append(chat.ToolCall(id=call_id, function=function, signature=part.thought_signature))
+            sealed = unseal_parts(part.thought_signature) if part.thought_signature else None
+            signature = part.thought_signature if sealed is None else None
+            tool_calls.append(chat.ToolCall(id=call_id, function=function, signature=signature))
+            if sealed is not None and not any(part.signature or part.encrypted for part in reasoning):
+                reasoning = sealed  # the client has dropped the thoughts
         elif part.text is not None:
             text.append(part.text)
             if part.thought_signature:

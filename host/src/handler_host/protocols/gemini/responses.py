@@ -12,7 +12,7 @@ from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.protocols.gemini import FORMAT
-from handler_host.protocols.opaque import seal_base64
+from handler_host.protocols.opaque import seal_base64, seal_parts
 
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
@@ -145,6 +145,7 @@ class ChunkEncoder:
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.ReasoningChunk():
+                self._rest.append(chunk)
                 signature = (
                     seal_base64(chunk, FORMAT) if chunk.signature is not None or chunk.encrypted is not None else UNSET
                 )
@@ -159,6 +160,9 @@ class ChunkEncoder:
         """Return the chunk to send after the handler's last one: calls, finish reason and usage."""
         rest = accumulate(self._rest)
         calls = [_call_part(call) for call in rest.tool_calls]
+        foreign = [part for part in rest.content if isinstance(part, chat.ReasoningPart) and part.format != FORMAT]
+        if any(part.signature or part.encrypted for part in foreign) and calls and calls[0] is not None:
+            calls[0].thought_signature = seal_parts(foreign)  # Gemini CLI sends back calls, but no thoughts
         last = self._chunk([part for part in calls if part is not None])
         last.candidates[0].finish_reason = MALFORMED_CALL if None in calls else FINISHES[rest.finish_reason]
         if rest.usage is not None:
