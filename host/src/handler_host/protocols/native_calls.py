@@ -36,6 +36,7 @@ from handler_host.protocols.native_events import EventRelay, ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
 from handler_host.protocols.native_streams import relay_bytes, relay_events
 from handler_host.protocols.native_usage import TailCounter, token_counts
+from handler_host.protocols.opaque import has_sealed
 from handler_host.protocols.provider_state import refuse_state
 
 PROVIDER_REQUEST_ID = "X-Provider-Request-ID"
@@ -74,9 +75,13 @@ class NativeCalls:
         if name is None:
             return await _translate_or_refuse(http_request, body, translated)
         target = self._dispatcher.models.resolve(name)
-        if translated is not None and not any(
-            self._dispatcher.speaks(candidate, operation.name)
-            for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
+        if translated is not None and (
+            # Earlier turns came from another provider: a translation leaves out what is not for this one.
+            has_sealed(body)
+            or not any(
+                self._dispatcher.speaks(candidate, operation.name)
+                for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
+            )
         ):
             return await translated(http_request, body)
         fields = _fields(body) if fields is None else fields

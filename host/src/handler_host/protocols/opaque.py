@@ -23,6 +23,11 @@ _BASE64_MARK = "aGgxO"
 """Start of every text in base64 that starts with the mark."""
 
 
+def has_sealed(body: bytes) -> bool:
+    """Return whether the JSON of a request has data of another provider, which the client's own one would refuse."""
+    return f'"{_MARK}'.encode() in body or f'"{_BASE64_MARK}'.encode() in body
+
+
 def seal(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> str:
     """Return the opaque data of a part for a protocol whose own format is ``native``."""
     data = part.encrypted if part.encrypted is not None else part.signature or ""
