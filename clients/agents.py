@@ -238,8 +238,9 @@ AGENTS = [
         "pypi:aider_chat",
         _aider,
         {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
-        lambda url: {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": KEY},
+        lambda url: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": KEY},
         can_attach=True,
+        lacks=frozenset({"document"}),
     ),
     Agent(
         "llm",

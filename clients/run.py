@@ -263,7 +263,7 @@ def check_write(runs: Runs) -> dict[str, str]:
     is_cached = "cache_control" in run.sent or "prompt_cache_key" in run.sent or has_count(run.output)
     streamed = any(request.body.get("stream") or "stream" in request.path for request in chats)
     return {
-        "stream": OK if streamed and FINAL in run.output else run.why(),
+        "stream": run.why() if FINAL not in run.output else OK if streamed else NOT_SENT,
         "tools": OK if is_done else run.why(),
         "reasoning": NOT_SENT if not is_reasoned else OK if SIGNATURE in last or not has_signed else "signature lost",
         "caching": OK if is_cached else NOT_SENT,
