@@ -170,6 +170,11 @@ class TestErrors:
         message = parse_error("[config.pin]\ntype = 'boolean'")
         assert "config.pin" in message
 
+    @pytest.mark.parametrize("value", ["0", "true", '"2"', "1.5"])
+    def test_workers_max_is_a_whole_number(self, value: str) -> None:
+        with pytest.raises(ManifestError, match=r"x\.toml:2: workers\.max: .* is not a whole number of at least 1"):
+            parse_manifest(f"[workers]\nmax = {value}\n", "x.toml")
+
     def test_file_is_too_long(self, tmp_path: Path) -> None:
         path = tmp_path / "handler.toml"
         path.write_bytes(b"#" * (300 * 1024))

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from handler_host.memory.eviction import Candidate, Eviction, minimal_evictions
+from handler_host.memory.eviction import Candidate, Eviction, choose_evictions, minimal_evictions
 from handler_host.memory.ledger import Ledger, Request
 
 
@@ -268,3 +268,21 @@ def test_no_smaller_and_no_older_set_suffices(sizes: list[int], missing: int) ->
     else:
         # combinations come by number and then by age.
         assert tuple(sorted(int(one.handler[1:]) for one in found)) == sets[0]
+
+
+@pytest.mark.parametrize(
+    ("missing", "expected"),
+    [
+        (10, ["a2"]),
+        (30, ["a2", "a3"]),
+        (90, ["a2", "b1"]),
+        (100, ["a2", "a3", "b1"]),
+        (70, ["b1"]),  # the last worker of another handler is needed; then the surplus ones are not
+        (200, None),
+    ],
+)
+def test_surplus_workers_go_before_the_last_one_of_another_handler(missing: int, expected: list[str] | None) -> None:
+    evictable = [Eviction("b", 1, 70), Eviction("a", 2, 20, True), Eviction("a", 3, 20, True)]
+    chosen = choose_evictions(evictable, missing)
+    names = [f"{entry.handler}{entry.generation}" for entry in chosen] if chosen is not None else None
+    assert names == expected

@@ -28,8 +28,10 @@ def describe_unload(receipt: dict[str, Any]) -> str:
         return f"{name}: unload started"
     if receipt["generation"] is None:
         return f"{name}: has no worker, state {receipt['was']}"
+    workers = receipt.get("workers", 1)
+    what = f"{workers} workers" if workers > 1 else f"generation {receipt['generation']}"
     return (
-        f"{name}: unloaded generation {receipt['generation']}, {show_size(receipt['bytes_given_back'])} freed "
+        f"{name}: unloaded {what}, {show_size(receipt['bytes_given_back'])} freed "
         f"in {show_duration(receipt['seconds'])} ({receipt['drained']} drained, {receipt['killed']} killed)"
     )
 

@@ -35,6 +35,7 @@ COLUMNS = (
     Column("GEN", 4, lambda handler: str(handler["generation"] or "-")),
     Column("PID", 7, lambda handler: str(handler["pid"] or "-")),
     Column("DISPATCHES", 10, lambda handler: str(handler["dispatches"])),
+    Column("WORKERS", 7, lambda handler: f"{len(handler.get('workers', ()))}/{handler.get('max_workers', 1)}"),
 )
 """All columns but the name, the most important first."""
 

@@ -37,6 +37,8 @@ class WorkerStatus(_Report, frozen=True, kw_only=True):
     started_for: str
     """``dispatch``, ``operator``, or ``growth`` beside other workers."""
     pid: int | None
+    place: str | None
+    """The machine that it runs on; None for this one."""
     pss: int | None
     in_flight: int
     dispatches: int

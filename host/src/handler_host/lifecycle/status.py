@@ -100,6 +100,7 @@ def _worker_status(controller: HandlerController, runner: WorkerRunner, now: flo
         state=("active" if in_flight else "idle") if phase is WorkerPhase.READY else phase.value,
         started_for=runner.started_for,
         pid=worker.pid if worker is not None else None,
+        place=worker.place if worker is not None else None,
         pss=worker.pss if worker is not None and worker.exit is None else None,
         in_flight=in_flight,
         dispatches=worker.served if worker is not None else 0,

@@ -38,7 +38,8 @@ MEANINGS = {
     "handler_host_in_flight": "Dispatches in flight.",
     "handler_host_queued": "Dispatches in the queue.",
     "handler_host_handler_state": "1 for the present state of a handler.",
-    "handler_host_activations_total": "Activations by cause: dispatch or operator.",
+    "handler_host_workers": "Workers of a handler, in any state.",
+    "handler_host_activations_total": "Activations by cause: dispatch, operator or growth.",
     "handler_host_unloads_total": "Ended workers by cause.",
     "handler_host_evictions_total": "Workers unloaded to make memory available for another handler.",
     "handler_host_crashes_total": "Workers that ended unexpectedly, by kind (crash, hang, out of memory).",
@@ -126,6 +127,8 @@ class HostCollector(Collector):
         yield _gauge("handler_host_queued", ("handler",), (((status.name,), status.queued) for status in statuses))
         states = (((status.name, status.state), 1) for status in statuses)
         yield _gauge("handler_host_handler_state", ("handler", "state"), states)
+        workers = (((status.name,), len(status.workers)) for status in statuses)
+        yield _gauge("handler_host_workers", ("handler",), workers)
         handlers = self._counters.handlers
         yield _counter(
             "handler_host_activations_total",

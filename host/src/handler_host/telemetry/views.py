@@ -25,6 +25,10 @@ class HandlerView(Protocol):
     def queued(self) -> int:
         """Dispatches in its queue."""
 
+    @property
+    def workers(self) -> Sequence[object]:
+        """Its workers."""
+
 
 class WorkerMemoryView(Protocol):
     """The memory of one worker."""

@@ -89,6 +89,7 @@ def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
 def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
     has_hosts = any("host" in handler for handler in handlers)
     has_places = any(handler.get("place") for handler in handlers)
+    has_several = any(handler.get("max_workers", 1) > 1 for handler in handlers)
     rows = [
         (
             *((handler["host"],) if has_hosts else ()),
@@ -97,6 +98,7 @@ def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
             handler["state"],
             str(handler["generation"] or "-"),
             str(handler["pid"] or "-"),
+            *((f"{len(handler.get('workers', ()))}/{handler.get('max_workers', 1)}",) if has_several else ()),
             show_size(handler["pss"]),
             show_size(handler["learned_pss"]),
             str(handler["in_flight"]),
@@ -107,9 +109,14 @@ def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
         )
         for handler in handlers
     ]
-    columns = ("NAME", "STATE", "GEN", "PID", "PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON")
-    extra = (*(("HOST",) if has_hosts else ()), *(("PLACE",) if has_places else ()))
-    echo_table((*extra, *columns), rows, left=("HOST", "PLACE", "NAME", "STATE", "REASON"))
+    columns = (
+        *(("HOST",) if has_hosts else ()),
+        *(("PLACE",) if has_places else ()),
+        *("NAME", "STATE", "GEN", "PID"),
+        *(("WORKERS",) if has_several else ()),
+        *("PSS", "LEARNED", "BUSY", "QUEUED", "IDLE", "EXPIRES", "REASON"),
+    )
+    echo_table(columns, rows, left=("HOST", "PLACE", "NAME", "STATE", "REASON"))
 
 
 def _details(client: Client, name: str, *, with_failures: bool) -> dict[str, Any]:
@@ -125,6 +132,12 @@ def _describe_confinement(measures: list[str] | None) -> str:
     if measures is None:
         return ""
     return ", ".join(measures) if measures else "no"
+
+
+def _describe_worker(worker: dict[str, Any]) -> str:
+    process = f"pid {worker['pid']}, {show_size(worker['pss'])}, " if worker["pid"] is not None else ""
+    cpu = f", {worker['cpu']:.0%} of a processor" if worker["cpu"] is not None else ""
+    return f"{worker['state']}, {process}{worker['in_flight']} in flight, started for {worker['started_for']}{cpu}"
 
 
 def _echo_details(handler: dict[str, Any]) -> None:
@@ -158,6 +171,9 @@ def _echo_details(handler: dict[str, Any]) -> None:
         "retry in": show_duration(handler["retry_in"]),
         "last exit": f"{last['text']} ({last['kind']}, generation {last['generation']}, {last['at']})" if last else "",
     }
+    if handler.get("max_workers", 1) > 1:
+        for worker in handler["workers"]:
+            fields[f"worker {worker['generation']}"] = _describe_worker(worker)
     for number, failure in enumerate(handler["last_failures"], 1):
         text = f"{failure['at']} {failure['request_id']} {failure['code']}: {failure['message']}"
         fields[f"failure {number}"] = text

@@ -12,6 +12,7 @@ const FIGURES = [
   ["Learned", (handler) => size(handler.learned_pss)],
   ["In flight", (handler) => String(handler.in_flight)],
   ["Queued", (handler) => String(handler.queued)],
+  ["Workers", formatWorkers],
   ["Idle for", (handler) => duration(handler.idle_for)],
   ["Expires in", (handler) => duration(handler.expires_in)],
   ["Dispatches", (handler) => String(handler.dispatches)],
@@ -127,6 +128,13 @@ export class Handlers {
   }
 }
 
+// With several workers, the dispatches in flight on each.
+function formatWorkers(handler) {
+  const workers = handler.workers;
+  if (workers.length < 2) return handler.max_workers > 1 ? `${workers.length} of ${handler.max_workers}` : String(workers.length || NONE);
+  return `${workers.length} of ${handler.max_workers}: ${workers.map((worker) => worker.in_flight).join(" + ")}`;
+}
+
 function formatReceipt(name, action, receipt) {
   if (action === "load") {
     if (receipt.already) return `${name} was already active, generation ${receipt.generation}`;
@@ -137,5 +145,6 @@ function formatReceipt(name, action, receipt) {
   if (action === "forget") return `the memory learned of ${name} is discarded`;
   if (receipt.generation === null) return `${name} had no worker`;
   const released = `${size(receipt.bytes_given_back)} released in ${duration(receipt.seconds)}`;
-  return `${name} unloaded: generation ${receipt.generation}, ${released}, ${receipt.drained} drained, ${receipt.killed} killed`;
+  const what = receipt.workers > 1 ? `${receipt.workers} workers` : `generation ${receipt.generation}`;
+  return `${name} unloaded: ${what}, ${released}, ${receipt.drained} drained, ${receipt.killed} killed`;
 }
