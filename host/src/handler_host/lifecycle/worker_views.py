@@ -159,6 +159,14 @@ class SupervisedProcesses:
             for worker in controller.workers:
                 yield ControlledWorker(controller, worker)
 
+    def worker(self, handler: str, generation: int) -> ControlledWorker | None:
+        """Return one worker; None if it is not there, or has no process yet."""
+        controller = self._controllers.get(handler)
+        if controller is None:
+            return None
+        views = (ControlledWorker(controller, worker) for worker in controller.workers)
+        return next((view for view in views if view.generation == generation), None)
+
     def has_activations(self) -> bool:
         """Return whether a handler activates, or waits for memory to do so."""
         activating = (WorkerPhase.WAITING, WorkerPhase.ACTIVATING)

@@ -50,23 +50,30 @@ def minimal_evictions(evictable: Sequence[Eviction], missing: int) -> list[Evict
     """
     if missing <= 0:
         return []
-    count = freed = 0
+    largest: list[Eviction] = []
+    freed = 0
     for eviction in sorted(evictable, key=lambda eviction: eviction.size, reverse=True):
-        count, freed = count + 1, freed + eviction.size
+        largest.append(eviction)
+        freed += eviction.size
         if freed >= missing:
             break
     else:
         return None
+    # From the largest ones, which are as few as possible, to those used least recently: each in its turn takes the
+    # place of the smallest that is still planned, as long as the set still suffices.
+    count, planned = len(largest), set(largest)
     chosen: list[Eviction] = []
-    remaining = list(evictable)
-    while len(chosen) < count:
-        for eviction in remaining:
-            sizes = sorted((other.size for other in remaining if other is not eviction), reverse=True)
-            if eviction.size + sum(sizes[: count - len(chosen) - 1]) >= missing:
-                break
+    for eviction in evictable:
+        if eviction in planned:
+            planned.discard(eviction)
         else:
-            raise AssertionError("a set of this size is known to suffice")
+            while largest[-1] not in planned:
+                largest.pop()
+            if freed - largest[-1].size + eviction.size < missing:
+                continue
+            freed += eviction.size - largest[-1].size
+            planned.discard(largest.pop())
         chosen.append(eviction)
-        remaining.remove(eviction)
-        missing -= eviction.size
+        if len(chosen) == count:
+            break
     return chosen

@@ -31,7 +31,7 @@ class Request(msgspec.Struct, eq=False):
     on_decision: Callable[[bool], None]
 
 
-class _Account(msgspec.Struct):
+class _Account(msgspec.Struct, frozen=True):
     """The bytes of one worker."""
 
     reserved: int = 0
@@ -77,16 +77,20 @@ class Ledger:
         self._pinned = pinned
         self._evict = evict
         self._accounts: dict[Key, _Account] = {}
+        # Kept with each change, so that a decision costs the same with ten workers and with ten thousand.
+        self._measured = 0
+        self._size = 0
+        self._leaving: dict[Key, int] = {}
 
     @property
     def used(self) -> int:
         """Bytes measured: host, fork server and workers."""
-        return self.base + sum(account.measured for account in self._accounts.values())
+        return self.base + self._measured
 
     @property
     def reserved(self) -> int:
         """Bytes reserved beyond those measured."""
-        return sum(account.size - account.measured for account in self._accounts.values())
+        return self._size - self._measured
 
     @property
     def available(self) -> int:
@@ -132,22 +136,23 @@ class Ledger:
         self.base, self.external_usage = base, external_usage
         # A worker may have exited, and been released, during the measurement.
         for key, size in workers.items():
-            if key in self._accounts:
-                self._accounts[key].measured = size
+            if (account := self._accounts.get(key)) is not None:
+                self._set(key, msgspec.structs.replace(account, measured=size))
         for key, size in reservations.items():
-            if key in self._accounts:
-                self._accounts[key].reserved = size
+            if (account := self._accounts.get(key)) is not None:
+                self._set(key, msgspec.structs.replace(account, reserved=size))
         self.schedule()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
         account = self._accounts.get((handler, generation))
         if account is not None:
-            account.leaving = True
+            self._set((handler, generation), msgspec.structs.replace(account, leaving=True))
 
     def release(self, handler: str, generation: int) -> None:
         """Close the account of a worker: its process has exited, or never started."""
-        if self._accounts.pop((handler, generation), None) is not None:
+        if (handler, generation) in self._accounts:
+            self._set((handler, generation), None)
             self.schedule()
 
     def schedule(self) -> None:
@@ -167,7 +172,7 @@ class Ledger:
                 continue
             elif amount <= self._available_for(amount):
                 self.queue.remove(request)
-                self._accounts[request.handler, request.generation] = _Account(reserved=amount)
+                self._set((request.handler, request.generation), _Account(reserved=amount))
                 request.on_decision(True)
             elif not first_waits:
                 first_waits = True
@@ -188,7 +193,7 @@ class Ledger:
     def evict_one(self) -> None:
         """Evict the least recently used idle worker, unless a worker is on its way out already."""
         evictable = self.evictable()
-        if evictable and not any(account.leaving for account in self._accounts.values()):
+        if evictable and not self._leaving:
             self._evict(evictable[0].handler, evictable[0].generation)
 
     def evictable(self) -> list[Eviction]:
@@ -207,8 +212,22 @@ class Ledger:
 
     def find_evictions(self, missing: int) -> list[Eviction] | None:
         """Return the evictions that free ``missing`` bytes beyond those leaving; None if all would not suffice."""
-        missing -= sum(account.size for account in self._accounts.values() if account.leaving)
-        return choose_evictions(self.evictable(), missing)
+        missing -= sum(self._leaving.values())
+        return choose_evictions(self.evictable(), missing) if missing > 0 else []
+
+    def _set(self, key: Key, account: _Account | None) -> None:
+        """Change the account of a worker, and the totals with it; None closes it."""
+        before = self._accounts.pop(key, None)
+        if before is not None:
+            self._measured -= before.measured
+            self._size -= before.size
+            self._leaving.pop(key, None)
+        if account is not None:
+            self._accounts[key] = account
+            self._measured += account.measured
+            self._size += account.size
+            if account.leaving:
+                self._leaving[key] = account.size
 
     def _amount(self, request: Request) -> int | None:
         """Return the bytes that the request gets, or None if the budget can never hold enough."""

@@ -248,29 +248,27 @@ class MemoryMonitor:
                 yield (worker.handler, worker.generation), worker
 
     def _places_of(self, launcher: str, keys: dict[str, Any], tree: ProcessTree) -> PlacesBudget:
-        """Return the accounts of a launcher's machines; their candidates are the idle workers there."""
+        """Return the accounts of a launcher's machines."""
         config = launcher_config(keys)
 
-        def workers_at(place: str) -> Iterator[WorkerView]:
-            budget = self.places[launcher]
-            return (worker for worker in tree.workers() if budget.place_of(worker.handler, worker.generation) == place)
+        def candidate(handler: str, generation: int) -> Candidate | None:
+            worker = tree.worker(handler, generation)
+            idle_since = worker.idle_since if worker is not None else None
+            if worker is None or idle_since is None:
+                return None
+            return Candidate(handler, generation, idle_since, worker.is_surplus)
 
-        def candidates(place: str) -> list[Candidate]:
-            return [
-                Candidate(worker.handler, worker.generation, idle_since, worker.is_surplus)
-                for worker in workers_at(place)
-                if (idle_since := worker.idle_since) is not None
-            ]
+        def is_pinned(handler: str, generation: int) -> bool:
+            worker = tree.worker(handler, generation)
+            return worker is not None and worker.is_pinned
 
         return PlacesBudget(
             launcher,
             strategy=config.strategy,
             headroom=config.headroom,
             wait=lambda: self.config.wait,
-            candidates=candidates,
-            pinned=lambda place: [
-                (worker.handler, worker.generation) for worker in workers_at(place) if worker.is_pinned
-            ],
+            candidate=candidate,
+            is_pinned=is_pinned,
             evict=tree.evict,
         )
 

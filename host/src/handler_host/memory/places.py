@@ -8,8 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import sys
 import time
+from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Literal
 
 import msgspec
@@ -18,60 +21,16 @@ from handler_host._internal.units import format_size
 from handler_host.memory.budget import ExceedsMemoryLimit, MemoryEstimate, WaitingActivation
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.ledger import Key, Ledger, Request
+from handler_host.memory.place import MAX_PLACE_BYTES, Place, PlaceReport
 from handler_host.plugin.errors import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-MAX_PLACE_BYTES = 2**50
-"""A place that reports more memory than this is not believed."""
+COMPARED_PLACES = 4
+"""Places that are compared before workers are evicted on one of them."""
 
 NO_PLACE_RETRY_S = 5.0
 """``Retry-After`` while a launcher has no machine at all."""
-
-
-class PlaceReport(msgspec.Struct, frozen=True, array_like=True):
-    """One machine as its launcher sees it."""
-
-    name: str
-    limit: int
-    """Bytes that workers may use there, together with others."""
-    external_usage: int = 0
-    """Bytes of ``limit`` that others use or have reserved."""
-    resources: dict[str, float] = {}
-    """Resources besides memory, such as ``CPU`` and ``GPU``: what it has in all, less what others have reserved."""
-
-    @property
-    def flaw(self) -> str | None:
-        """What is wrong with the report; None if nothing is."""
-        if not 0 < self.limit <= MAX_PLACE_BYTES:
-            return f"it reports {self.limit} bytes of memory"
-        if not 0 <= self.external_usage <= MAX_PLACE_BYTES:
-            return f"it reports {self.external_usage} bytes in use by others"
-        if not all(0 <= amount < float("inf") for amount in self.resources.values()):
-            return "it reports a resource that is not a number of 0 or more"
-        return None
-
-
-class Place:
-    """One machine with its ledger, and the resources that this host's workers hold there."""
-
-    def __init__(self, report: PlaceReport, ledger: Ledger) -> None:
-        self.name = report.name
-        self.report = report
-        self.ledger = ledger
-        self.held: dict[Key, Mapping[str, float]] = {}
-
-    def can_ever_hold(self, minimum: int, resources: Mapping[str, float]) -> bool:
-        """Return whether a worker fits if every other one leaves."""
-        has_resources = all(self.report.resources.get(name, 0.0) >= amount for name, amount in resources.items())
-        return has_resources and minimum <= self.ledger.max_grantable
-
-    def has_resources(self, resources: Mapping[str, float]) -> bool:
-        """Return whether the resources are available now."""
-        return all(
-            self.report.resources.get(name, 0.0) - sum(held.get(name, 0.0) for held in self.held.values()) >= amount
-            for name, amount in resources.items()
-        )
 
 
 class _Waiting(msgspec.Struct, eq=False):
@@ -80,12 +39,14 @@ class _Waiting(msgspec.Struct, eq=False):
     handler: str
     estimate: MemoryEstimate
     since: float
+    cleared: Place | None = None
+    """The place on which workers are evicted for it."""
 
 
 class PlacesBudget:
     """Reserves memory and resources on the machines of one launcher.
 
-    ``candidates`` yields the idle workers of the host with their place; ``evict`` starts an unload. ``wait`` is the
+    ``candidate`` returns a worker that could be evicted now, or None; ``evict`` starts its unload. ``wait`` is the
     longest time that an activation may wait, in seconds; ``headroom`` the share or the bytes to keep free on each
     place.
     """
@@ -97,8 +58,8 @@ class PlacesBudget:
         strategy: Literal["pack", "spread"],
         headroom: float | int,
         wait: Callable[[], float],
-        candidates: Callable[[str], Iterable[Candidate]],
-        pinned: Callable[[str], Iterable[Key]],
+        candidate: Callable[[str, int], Candidate | None],
+        is_pinned: Callable[[str, int], bool],
         evict: Callable[[str, int], None],
     ) -> None:
         self.places: dict[str, Place] = {}
@@ -110,13 +71,16 @@ class PlacesBudget:
         self._strategy = strategy
         self._headroom = headroom
         self._wait = wait
-        self._candidates = candidates
-        self._pinned = pinned
+        self._candidate = candidate
+        self._is_pinned = is_pinned
         self._evict = evict
         self._homes: dict[Key, Place] = {}
         self._waiting: list[_Waiting] = []
         self._changed = asyncio.Event()
         self._doubted: set[str] = set()
+        self._order: list[tuple[int, str]] = []
+        """Available bytes and name of each place, the fullest first."""
+        self._turn = 0
 
     @property
     def waiting(self) -> list[WaitingActivation]:
@@ -147,16 +111,17 @@ class PlacesBudget:
         """Replace the known places; one that is gone takes no further worker."""
         reported = {report.name: report for report in reports if self._is_credible(report)}
         for name in self.places.keys() - reported.keys():
-            del self.places[name]
+            self._index(self.places.pop(name))
         for name, report in reported.items():
             place = self.places.get(name)
             if place is None:
-                place = self.places[name] = Place(report, self._make_ledger(name))
+                place = self.places[name] = self._make_place(report)
             place.report = report
             ledger = place.ledger
             free = self._headroom if isinstance(self._headroom, int) else int(report.limit * self._headroom)
             ledger.limit, ledger.usable = report.limit, max(0, report.limit - free)
             ledger.measure(0, report.external_usage, {}, {})
+            self._index(place)
         self.reconsider()
 
     async def reserve(
@@ -196,15 +161,18 @@ class PlacesBudget:
 
     def measure(self, sizes: Mapping[Key, int], reservations: Mapping[Key, int]) -> None:
         """Update the accounts with what the workers have reported, in bytes; evict where that is too much."""
-        for place in self.places.values():
-            ledger = place.ledger
-            ledger.measure(
-                0,
-                place.report.external_usage,
-                {key: size for key, size in sizes.items() if self._homes.get(key) is place},
-                {key: size for key, size in reservations.items() if self._homes.get(key) is place},
-            )
-            ledger.evict_excess()
+        by_place: dict[str, tuple[Place, dict[Key, int], dict[Key, int]]] = {}
+        for key, size in sizes.items():
+            home = self._homes.get(key)
+            if home is not None:
+                _, place_sizes, place_reservations = by_place.setdefault(home.name, (home, {}, {}))
+                place_sizes[key] = size
+                if key in reservations:
+                    place_reservations[key] = reservations[key]
+        for place, place_sizes, place_reservations in by_place.values():
+            place.ledger.measure(0, place.report.external_usage, place_sizes, place_reservations)
+            place.ledger.evict_excess()
+            self._index(place)
         self.reconsider()
 
     def reconsider(self) -> None:
@@ -221,25 +189,35 @@ class PlacesBudget:
         """Give back what a worker has reserved: it has exited, or never started."""
         home = self._homes.pop((handler, generation), None)
         if home is not None:
-            home.held.pop((handler, generation), None)
+            home.free((handler, generation))
             home.ledger.release(handler, generation)
+            self._index(home)
             self.reconsider()
 
     def has_available(self, estimate: MemoryEstimate) -> bool:
         """Return whether a place has what the worker needs now."""
-        return any(
-            place.has_resources(estimate.resources) and estimate.minimum <= place.ledger.available
-            for place in self.places.values()
-        )
+        return self._find_available(estimate) is not None
 
     def has_room(self, estimate: MemoryEstimate) -> bool:
         """Return whether a place has what the worker needs, and no activation waits for it."""
         return not self._waiting and self.has_available(estimate)
 
-    def _make_ledger(self, name: str) -> Ledger:
-        return Ledger(
-            0, candidates=lambda: self._candidates(name), evict=self._evict, pinned=lambda: self._pinned(name)
+    def _make_place(self, report: PlaceReport) -> Place:
+        ledger = Ledger(
+            0,
+            candidates=lambda: self._candidates_at(place),
+            evict=self._evict,
+            pinned=lambda: [key for key in place.held if self._is_pinned(*key)],
         )
+        place = Place(report, ledger)
+        return place
+
+    def _candidates_at(self, place: Place) -> Iterator[Candidate]:
+        """Yield the workers of a place that could be evicted now."""
+        for key in place.held:
+            candidate = self._candidate(*key)
+            if candidate is not None:
+                yield candidate
 
     def _is_credible(self, report: PlaceReport) -> bool:
         flaw = report.flaw
@@ -252,51 +230,91 @@ class PlacesBudget:
 
     def _try_reserve(self, entry: _Waiting, key: Key, *, may_evict: bool) -> bool:
         """Reserve now if that is possible, or start the evictions that make it possible."""
-        estimate, resources = entry.estimate, entry.estimate.resources
-        able = [place for place in self.places.values() if place.can_ever_hold(estimate.minimum, resources)]
-        if self.places and not able:
-            raise self._never_fits(entry.handler, estimate)
-        for place in self._by_preference(able):
-            if not place.has_resources(resources):
-                continue
-            ledger = place.ledger
-            amount = min(estimate.amount, max(estimate.minimum, ledger.max_worker))
-            if amount <= ledger.available:
-                ledger.request(Request(*key, amount, amount, lambda granted: None))
-                self._homes[key] = place
-                place.held[key] = resources
-                return True
+        estimate = entry.estimate
+        place = self._find_available(estimate)
+        if place is not None:
+            amount = _amount(estimate, place)
+            place.ledger.request(Request(*key, amount, amount, lambda granted: None))
+            place.hold(key, estimate.resources)
+            self._homes[key] = place
+            self._index(place)
+            return True
         if may_evict and self._waiting[0] is entry:
-            self._make_room(able, estimate)
+            self._make_room(entry)
+        if entry.cleared is None and self.places and not any(_can_ever_hold(place, estimate) for place in self._all()):
+            raise self._never_fits(entry.handler, estimate)
         return False
 
-    def _make_room(self, able: Iterable[Place], estimate: MemoryEstimate) -> None:
-        """Evict idle workers on the place where the fewest must leave."""
-        best: list[Key] | None = None
-        for place in able:
-            if place.has_resources(estimate.resources):
-                missing = estimate.minimum - place.ledger.available
-                evictions = place.ledger.find_evictions(missing)
-                leaving = [eviction[:2] for eviction in evictions] if evictions is not None else None
-            else:
-                leaving = self._holder(place, estimate.resources)
-            if leaving is not None and (best is None or len(leaving) < len(best)):
-                best = leaving
-        for handler, generation in best or ():
-            self._evict(handler, generation)
-
-    def _holder(self, place: Place, resources: Mapping[str, float]) -> list[Key] | None:
-        """Return the idle worker that holds one of the resources and was used least recently."""
-        for candidate in sorted(self._candidates(place.name), key=lambda candidate: candidate.idle_since):
-            key = candidate[:2]
-            if any(name in place.held.get(key, {}) for name in resources):
-                return [key]
+    def _find_available(self, estimate: MemoryEstimate) -> Place | None:
+        """Return the place that the strategy prefers among those that have enough now."""
+        first = bisect_left(self._order, (estimate.minimum, ""))
+        rest = range(first, len(self._order))
+        for position in rest if self._strategy == "pack" else reversed(rest):
+            place = self.places[self._order[position][1]]
+            if _amount(estimate, place) <= place.ledger.available and place.has_resources(estimate.resources):
+                return place
         return None
 
-    def _by_preference(self, places: Iterable[Place]) -> Iterator[Place]:
-        return iter(
-            sorted(places, key=lambda place: (place.ledger.available, place.name), reverse=self._strategy == "spread")
-        )
+    def _make_room(self, entry: _Waiting) -> None:
+        """Evict idle workers on one place, and keep to it until it has enough."""
+        plan = self._plan(entry.cleared, entry.estimate) if entry.cleared is not None else None
+        if plan is None:
+            entry.cleared, plan = self._choose_place_to_clear(entry.estimate)
+        for handler, generation in plan or ():
+            self._evict(handler, generation)
+
+    def _choose_place_to_clear(self, estimate: MemoryEstimate) -> tuple[Place | None, list[Key] | None]:
+        """Return the place where the fewest idle workers must leave, of the next few that are possible, with these.
+
+        A few, in turns: the cost does not grow with the number of places, and all of them get their share.
+        """
+        best: tuple[Place | None, list[Key] | None] = (None, None)
+        least = (sys.maxsize, 0.0)
+        possible = 0
+        for place in self._all():
+            self._turn += 1
+            plan = self._plan(place, estimate)
+            if plan is None:
+                continue
+            possible += 1
+            # Of as many, those that were used least recently.
+            idle = [candidate.idle_since for key in plan if (candidate := self._candidate(*key)) is not None]
+            cost = (len(plan), max(idle, default=0.0))
+            if cost < least:
+                best, least = (place, plan), cost
+            if possible == COMPARED_PLACES:
+                break
+        return best
+
+    def _plan(self, place: Place, estimate: MemoryEstimate) -> list[Key] | None:
+        """Return the idle workers that must leave a place for another worker, or None if that does not suffice."""
+        if self.places.get(place.name) is not place:
+            return None
+        if place.has_resources(estimate.resources):
+            evictions = place.ledger.find_evictions(_amount(estimate, place) - place.ledger.available)
+            return [eviction[:2] for eviction in evictions] if evictions is not None else None
+        if not _can_ever_hold(place, estimate):
+            return None
+        # The idle worker that holds one of the resources and was used least recently: after it the plan is made again.
+        for candidate in sorted(self._candidates_at(place), key=lambda candidate: candidate.idle_since):
+            if any(name in place.held[candidate[:2]] for name in estimate.resources):
+                return [candidate[:2]]
+        return None
+
+    def _all(self) -> Iterator[Place]:
+        """Yield all places, in turns from another one."""
+        start = self._turn % max(1, len(self._order))
+        for _, name in chain(self._order[start:], self._order[:start]):
+            yield self.places[name]
+
+    def _index(self, place: Place) -> None:
+        """Keep the order of the places by what is available on them."""
+        if place.indexed is not None:
+            del self._order[bisect_left(self._order, place.indexed)]
+            place.indexed = None
+        if self.places.get(place.name) is place:
+            place.indexed = (place.ledger.available, place.name)
+            insort(self._order, place.indexed)
 
     def _never_fits(self, handler: str, estimate: MemoryEstimate) -> MemoryBudget:
         largest = max(place.ledger.max_grantable for place in self.places.values())
@@ -323,6 +341,18 @@ class PlacesBudget:
 
 async def _do_nothing() -> None:
     """Connect nothing."""
+
+
+def _amount(estimate: MemoryEstimate, place: Place) -> int:
+    """Return the bytes to reserve on a place: what is expected, or less where the whole place has no more."""
+    return min(estimate.amount, max(estimate.minimum, place.ledger.max_worker))
+
+
+def _can_ever_hold(place: Place, estimate: MemoryEstimate) -> bool:
+    """Return whether a worker fits if every other one leaves."""
+    total = place.report.resources
+    has_resources = all(total.get(name, 0.0) >= amount for name, amount in estimate.resources.items())
+    return has_resources and estimate.minimum <= place.ledger.max_grantable
 
 
 def _needs(estimate: MemoryEstimate) -> str:

@@ -117,6 +117,9 @@ class ProcessTree(Protocol):
     def workers(self) -> Iterable[WorkerView]:
         """Return all workers, those that run inline too."""
 
+    def worker(self, handler: str, generation: int) -> WorkerView | None:
+        """Return one worker; None if it is not there, or has no process yet."""
+
     def fork_servers(self) -> Sequence[int]:
         """Return the process IDs of the fork servers."""
 

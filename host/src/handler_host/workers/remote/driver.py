@@ -12,10 +12,11 @@ import json
 import os
 import socket
 import sys
+import traceback
 from collections.abc import Mapping
 from contextlib import suppress
 from importlib.metadata import entry_points
-from typing import Any
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -176,7 +177,14 @@ class Driver:
 async def _serve(fd: int) -> None:
     control = socket.socket(fileno=fd)
     control.setblocking(False)
-    await Driver(control).serve()
+    try:
+        await Driver(control).serve()
+    except Exception:
+        traceback.print_exc()
+        raise
+    finally:
+        # Not through the end of the event loop, which waits for threads: a request to a dead cluster may hang in one.
+        _exit()
 
 
 async def _examine(name: str) -> list[Finding]:
@@ -199,6 +207,10 @@ def main(arguments: list[str]) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(findings) + b"\n")
     else:
         asyncio.run(_serve(int(arguments[0])))
+    _exit()
+
+
+def _exit() -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(0)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from handler_host.config.launchers import LauncherConfig
-from handler_host.memory.places import PlaceReport
+from handler_host.memory.place import PlaceReport
 from handler_host.plugin.errors import ActivationFailed, HostError, OutOfResources
 from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.output_logger import OutputLogger
@@ -187,6 +187,7 @@ class DriverProcess:
             case Failed(text, is_final):
                 self.failure = self._error(text, is_final)
                 log.warning("launcher %s failed: %s", self._name, text)
+                self.close()
             case Places(places, is_last):
                 self._places += places
                 if is_last:

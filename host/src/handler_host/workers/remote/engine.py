@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from handler_host.memory.places import PlaceReport
+from handler_host.memory.place import PlaceReport
 from handler_host.workers.worker_process import ExitStatus
 
 __all__ = ["Engine", "EngineError", "EngineWorker", "ExitStatus", "Finding", "PlaceReport", "WorkerRequest"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from handler_host.memory.places import PlaceReport
+from handler_host.memory.place import PlaceReport
 
 MAX_MESSAGE = 128 * 1024
 """Longest message in bytes."""

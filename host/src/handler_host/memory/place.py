@@ -1,0 +1,68 @@
+"""One machine with workers: what it reports, and what this host's workers hold there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from handler_host.memory.ledger import Key, Ledger
+
+MAX_PLACE_BYTES = 2**50
+"""A place that reports more memory than this is not believed."""
+
+
+class PlaceReport(msgspec.Struct, frozen=True, array_like=True):
+    """One machine as its launcher sees it."""
+
+    name: str
+    limit: int
+    """Bytes that workers may use there, together with others."""
+    external_usage: int = 0
+    """Bytes of ``limit`` that others use or have reserved."""
+    resources: dict[str, float] = {}
+    """Resources besides memory, such as ``CPU`` and ``GPU``: what it has in all, less what others have reserved."""
+
+    @property
+    def flaw(self) -> str | None:
+        """What is wrong with the report; None if nothing is."""
+        if not 0 < self.limit <= MAX_PLACE_BYTES:
+            return f"it reports {self.limit} bytes of memory"
+        if not 0 <= self.external_usage <= MAX_PLACE_BYTES:
+            return f"it reports {self.external_usage} bytes in use by others"
+        if not all(0 <= amount < float("inf") for amount in self.resources.values()):
+            return "it reports a resource that is not a number of 0 or more"
+        return None
+
+
+class Place:
+    """One machine with its ledger, and the resources that this host's workers hold there."""
+
+    def __init__(self, report: PlaceReport, ledger: Ledger) -> None:
+        self.name = report.name
+        self.report = report
+        self.ledger = ledger
+        self.held: dict[Key, Mapping[str, float]] = {}
+        self.indexed: tuple[int, str] | None = None
+        """Its entry in the order of all places."""
+        self._in_use: dict[str, float] = {}
+
+    def has_resources(self, resources: Mapping[str, float]) -> bool:
+        """Return whether the resources are available now."""
+        return all(
+            self.report.resources.get(name, 0.0) - self._in_use.get(name, 0.0) >= amount
+            for name, amount in resources.items()
+        )
+
+    def hold(self, key: Key, resources: Mapping[str, float]) -> None:
+        """Note that a worker holds resources here."""
+        self.held[key] = resources
+        self._count(resources, 1)
+
+    def free(self, key: Key) -> None:
+        """Note that a worker holds nothing here any more."""
+        self._count(self.held.pop(key, {}), -1)
+
+    def _count(self, resources: Mapping[str, float], sign: int) -> None:
+        for name, amount in resources.items():
+            self._in_use[name] = self._in_use.get(name, 0.0) + sign * amount
