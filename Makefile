@@ -151,7 +151,7 @@ $(VENV)-lint/.installed: requirements/lint.txt
 	$(VENV)-lint/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/lint.txt
 	touch $@
 
-benches := memory cycles cost dispatch admission activation discovery upstream sheets peer ops
+benches := memory cycles cost dispatch admission activation discovery upstream sheets peer ops scale
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
@@ -181,7 +181,7 @@ $(VENV)-hooks/.installed: requirements/hooks.txt
 version: ## set the version of the host and of its plugins (VERSION=0.2.0)
 	@test -n "$(VERSION)" || { echo "make version: name the version: make version VERSION=0.2.0" >&2; exit 1; }
 	sed -i 's/^__version__ = .*/__version__ = "$(VERSION)"/' host/src/handler_host/_internal/versions.py
-	sed -i 's/^version = .*/version = "$(VERSION)"/' $(addsuffix /pyproject.toml,$(plugins))
+	sed -i 's/^version = .*/version = "$(VERSION)"/' $(addsuffix /pyproject.toml,$(plugins) launchers/ray)
 
 .PHONY: dist
 dist: setup $(VENV)-dist/.installed ## wheels of the host and its plugins in dist/, checked and tried in a fresh environment
@@ -230,6 +230,16 @@ $(clients_env)/.installed: requirements/clients.txt requirements/aider.txt clien
 	@cd build/clients/node && $(npm) rebuild --silent --ignore-scripts=false @anthropic-ai/claude-code opencode-ai
 	@touch $@
 
+.PHONY: cluster
+cluster: setup $(VENV)-ray/.installed ## tests on a Ray cluster in network namespaces (as root; 70 MB to download)
+	@$(python) -m pytest tests/cluster -rs $(ARGS)
+
+$(VENV)-ray/.installed: requirements/ray.txt pyproject.toml launchers/ray/pyproject.toml
+	$(PYTHON) -m venv --clear $(VENV)-ray
+	$(VENV)-ray/bin/python -m pip install --quiet $(locked) -r requirements/ray.txt
+	$(VENV)-ray/bin/python -m pip install --quiet --no-index --no-build-isolation --no-deps -e . -e launchers/ray
+	touch $@
+
 .PHONY: clean
 clean: ## remove all environments, caches and built files
 	rm -rf .venv .venv-* $(VENV) build dist .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
@@ -256,6 +266,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt $(of_plugins) -o requirements/plugins.txt
 	$(compile) -c requirements/dev.txt pyproject.toml -o requirements/host.txt
 	$(compile) -c requirements/dev.txt requirements/build.in -o requirements/build.txt
+	$(compile) -c requirements/dev.txt pyproject.toml requirements/build.in requirements/ray.in -o requirements/ray.txt
 	$(compile) requirements/peer.in -o requirements/peer.txt
 	$(compile) requirements/uv.in -o requirements/uv.txt
 	$(compile) requirements/docs.in -o requirements/docs.txt

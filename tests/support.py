@@ -207,10 +207,11 @@ async def supervisor_harness(
     log: LogConfig | None = None,
     verify: VerifyConfig | None = None,
     launchers: Mapping[str, Mapping[str, Any]] | None = None,
+    foreign: Callable[[], set[int]] = set,
 ) -> AsyncIterator[SupervisorHarness]:
     """Run a supervisor over the plugins in ``root``, and over those installed if ``installed`` is set.
 
-    No process of it may be left at the end.
+    No process of it may be left at the end; ``foreign`` returns those that the test starts itself.
     """
     control = str(root / "control")
     config = Config(
@@ -234,7 +235,7 @@ async def supervisor_harness(
     finally:
         supervisor.force_shutdown()
         await within(supervisor.close())
-        left = set(children_of(os.getpid())) - before
+        left = set(children_of(os.getpid())) - before - foreign()
         assert not left, f"processes are left: {left}"
 
 

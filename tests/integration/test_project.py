@@ -25,6 +25,7 @@ SEPARATE_LOCKS = {REQUIREMENTS / f"{name}.txt" for name in ("aider", "clients", 
 """Locks of environments with other versions on purpose."""
 DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = DISTRIBUTIONS[1:]
+LAUNCHERS = sorted(path.parent for path in ROOT.glob("launchers/*/pyproject.toml"))
 
 # Joined here, so that this file does not name what it forbids.
 INDEX_HOSTS = [
@@ -73,7 +74,7 @@ def dependencies(root: Path) -> list[Requirement]:
     return [Requirement(line) for line in declared]
 
 
-@pytest.mark.parametrize("root", PLUGINS, ids=lambda path: path.name)
+@pytest.mark.parametrize("root", [*PLUGINS, *LAUNCHERS], ids=lambda path: path.name)
 def test_a_plugin_has_the_version_of_the_host(root: Path) -> None:
     """`make version` sets both: host and plugins are released together."""
     assert metadata(root)["version"] == handler_host.__version__

@@ -17,7 +17,10 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "host" / "src" / "handler_host"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
+DISTRIBUTIONS = [
+    ROOT,
+    *sorted(path.parent for kind in ("plugins", "launchers") for path in ROOT.glob(f"{kind}/*/pyproject.toml")),
+]
 
 AIOHTTP_TYPES = {"multidict", "yarl"}
 """Distributions whose types aiohttp's own interface returns: they come with it."""

@@ -19,6 +19,7 @@ from handler_host.cli.client import Client
 from handler_host.cli.dependencies import check_dependencies
 from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.findings import Finding, Level, echo_findings, has_problem
+from handler_host.cli.launcher_checks import check_launchers
 from handler_host.cli.lean_packages import lean_findings
 from handler_host.cli.local_host import run_local_host
 from handler_host.cli.memory_plan import (
@@ -84,6 +85,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *installation.check_handlers(msgspec.structs.replace(catalog, entries=entries)),
         *installation.check_settings(config, catalog.entries),
         *check_dependencies(catalog.entries.values()),
+        *check_launchers(config),
     ]
     runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
     findings += lean_findings(config, runnable.values())

@@ -1,0 +1,59 @@
+"""The findings of ``handler-host doctor`` about launchers of workers on other machines."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+
+import msgspec
+
+from handler_host.cli.findings import Finding, Level
+from handler_host.cli.progress import show_progress
+from handler_host.config import Config
+from handler_host.config.launchers import LAUNCHER_KEYS, launcher_config
+
+
+class _EngineFinding(msgspec.Struct):
+    """A finding as the engine reports it."""
+
+    ok: bool
+    text: str
+
+
+def _decode(result: subprocess.CompletedProcess[bytes]) -> list[_EngineFinding]:
+    """Return the findings that a driver has printed as its last line, or its failure as the one finding."""
+    try:
+        return msgspec.json.decode(result.stdout.splitlines()[-1], type=list[_EngineFinding])
+    except (IndexError, msgspec.DecodeError):
+        last = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
+        return [_EngineFinding(False, f"its driver failed: {last[0]}")]
+
+
+def check_launchers(config: Config) -> Iterator[Finding]:
+    """Connect to the engine of each launcher that is configured, and yield what it finds."""
+    for name, keys in config.launchers.items():
+        place = f"launchers.{name}"
+        settings = launcher_config(keys)
+        options = {key: value for key, value in keys.items() if key not in LAUNCHER_KEYS}
+        command = [str(settings.python or sys.executable), "-P", "-m", "handler_host.workers.remote.driver"]
+        try:
+            with show_progress(f"connecting to the engine of {name}"):
+                result = subprocess.run(
+                    [*command, "--examine", name],
+                    input=msgspec.json.encode(options, enc_hook=str),
+                    capture_output=True,
+                    timeout=settings.start_timeout,
+                    env=os.environ,
+                    check=False,
+                )
+            findings = _decode(result)
+        except OSError as error:
+            yield Finding(Level.PROBLEM, place, f"{command[0]!r} cannot be started: {error.strerror}")
+        except subprocess.TimeoutExpired:
+            text = f"no connection within {settings.start_timeout:g} s (start_timeout)"
+            yield Finding(Level.PROBLEM, place, text)
+        else:
+            for finding in findings:
+                yield Finding(Level.OK if finding.ok else Level.PROBLEM, place, finding.text)

@@ -1,0 +1,1 @@
+"""Launcher of handler-host for the machines of a Ray cluster."""

@@ -1,0 +1,185 @@
+"""A Ray cluster in network namespaces: the head on this machine, each further node in a namespace of its own."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+RAY_PYTHON = ROOT / ".venv-ray" / "bin" / "python"
+MB = 1024**2
+START_TIMEOUT = 60.0
+
+
+def why_not() -> str | None:
+    """Return why there can be no cluster here; None if there can."""
+    if not RAY_PYTHON.exists():
+        return "Ray is not installed: `make cluster` installs it into .venv-ray"
+    if os.geteuid() != 0:
+        return "network namespaces need root"
+    if shutil.which("ip") is None:
+        return "network namespaces need `ip` (iproute2)"
+    if subprocess.run(["ip", "netns", "add", "hh-probe"], capture_output=True).returncode != 0:
+        return "this machine refuses network namespaces"
+    subprocess.run(["ip", "netns", "del", "hh-probe"], check=True)
+    return None
+
+
+class Node:
+    """One node: its processes, and its link unless it is the head."""
+
+    def __init__(self, process: subprocess.Popen[bytes], address: str, link: str | None) -> None:
+        self.process = process
+        self.address = address
+        self._link = link
+
+    @property
+    def raylet(self) -> int:
+        """The process ID of its raylet."""
+        for pid in descendants(self.process.pid):
+            with suppress(OSError):
+                if os.readlink(f"/proc/{pid}/exe").endswith("/raylet"):
+                    return pid
+        raise AssertionError("the node has no raylet")
+
+    def cut(self) -> None:
+        """Cut its link."""
+        assert self._link is not None, "not the head"
+        run("ip", "link", "set", self._link, "down")
+
+    def mend(self) -> None:
+        """Restore its link."""
+        assert self._link is not None, "not the head"
+        run("ip", "link", "set", self._link, "up")
+
+    def kill(self) -> None:
+        """Kill all its processes."""
+        pids = [self.process.pid, *descendants(self.process.pid)]
+        for pid in pids:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+class RayCluster:
+    """The head at ``address``, and further nodes; ``directory`` has a short path, as Ray needs it for its sockets."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.tag = f"hh{os.getpid() % 100000}"
+        self.subnet = f"10.{100 + os.getpid() % 100}.{os.getpid() // 100 % 200}"
+        self.host = f"{self.subnet}.254"
+        self.address = f"{self.host}:6379"
+        self.token_file = directory / "token"
+        self.token_file.write_text(secrets.token_hex(32))
+        self.nodes: list[Node] = []
+        self.head: Node | None = None
+        self._namespaces = 0
+        run("ip", "link", "add", self.tag, "type", "bridge")
+        run("ip", "addr", "add", f"{self.host}/24", "dev", self.tag)
+        run("ip", "link", "set", self.tag, "up")
+
+    @property
+    def pids(self) -> set[int]:
+        """The processes that this one has started."""
+        nodes = [*self.nodes, *([self.head] if self.head is not None else [])]
+        return {node.process.pid for node in nodes}
+
+    def start_head(self) -> None:
+        """Start the head, which takes no worker: it has no memory and no CPU for one."""
+        arguments = ["--head", f"--port={6379}", "--include-dashboard=false", f"--temp-dir={self.directory}/ray"]
+        process = self._ray([], [*arguments, *self._sizes(0, 0, {}), f"--node-ip-address={self.host}"], "head")
+        self.head = Node(process, self.host, None)
+        deadline = time.monotonic() + START_TIMEOUT
+        while True:
+            assert process.poll() is None, (self.directory / "head.log").read_text()
+            with suppress(OSError), socket.create_connection((self.host, 6379), timeout=1):
+                break
+            assert time.monotonic() < deadline, "the head did not start"
+            time.sleep(0.2)
+        self._wait_for("Ray runtime started", "head")
+
+    def add_node(self, memory: int, resources: Mapping[str, float] | None = None, *, wait: bool = True) -> Node:
+        """Start a node in a new namespace."""
+        self._namespaces += 1
+        number = self._namespaces
+        name, link, address = f"{self.tag}n{number}", f"{self.tag}v{number}", f"{self.subnet}.{number}"
+        run("ip", "netns", "add", name)
+        run("ip", "link", "add", link, "type", "veth", "peer", "name", "eth0", "netns", name)
+        run("ip", "link", "set", link, "master", self.tag, "up")
+        run("ip", "-n", name, "addr", "add", f"{address}/24", "dev", "eth0")
+        for device in ("eth0", "lo"):
+            run("ip", "-n", name, "link", "set", device, "up")
+        arguments = [
+            f"--address={self.address}",
+            f"--node-ip-address={address}",
+            *self._sizes(memory, 1, resources or {}),
+        ]
+        process = self._ray(["ip", "netns", "exec", name], arguments, f"node{number}")
+        node = Node(process, address, link)
+        self.nodes.append(node)
+        if wait:
+            self._wait_for("Ray runtime started", f"node{number}")
+        return node
+
+    def close(self) -> None:
+        """Kill all nodes, and remove the network."""
+        for node in [*self.nodes, *([self.head] if self.head is not None else [])]:
+            node.kill()
+        for number in range(1, self._namespaces + 1):
+            subprocess.run(["ip", "netns", "del", f"{self.tag}n{number}"], check=False)
+        run("ip", "link", "del", self.tag)
+
+    def _sizes(self, memory: int, cpus: int, resources: Mapping[str, float]) -> list[str]:
+        listed = ", ".join(f'"{name}": {amount}' for name, amount in resources.items())
+        sizes = [f"--num-cpus={cpus}", f"--object-store-memory={80 * MB}", f"--resources={{{listed}}}"]
+        return [*sizes, f"--memory={max(1, memory)}"]
+
+    def _ray(self, prefix: list[str], arguments: list[str], log: str) -> subprocess.Popen[bytes]:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+        environment |= {
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_memory_monitor_refresh_ms": "0",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            # A cut link counts within seconds; Ray's defaults are made for slow networks.
+            "RAY_health_check_initial_delay_ms": "10000",
+            "RAY_health_check_period_ms": "2000",
+            "RAY_health_check_timeout_ms": "2000",
+            "RAY_health_check_failure_threshold": "3",
+            "RAY_gcs_rpc_server_reconnect_timeout_s": "5",
+        }
+        command = [*prefix, str(RAY_PYTHON.parent / "ray"), "start", *arguments, "--disable-usage-stats", "--block"]
+        with (self.directory / f"{log}.log").open("wb") as output:
+            return subprocess.Popen(
+                command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
+            )
+
+    def _wait_for(self, text: str, log: str) -> None:
+        deadline = time.monotonic() + START_TIMEOUT
+        while text not in (content := (self.directory / f"{log}.log").read_text()):
+            assert time.monotonic() < deadline, content
+            time.sleep(0.1)
+
+
+def run(*command: str) -> None:
+    """Run a command that must succeed."""
+    subprocess.run(command, check=True)
+
+
+def descendants(pid: int) -> list[int]:
+    """Return the process IDs of all descendants of a process."""
+    found: list[int] = []
+    with suppress(OSError):
+        for task in os.listdir(f"/proc/{pid}/task"):
+            for child in map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split()):
+                found += [child, *descendants(child)]
+    return found
