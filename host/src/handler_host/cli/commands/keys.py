@@ -6,7 +6,6 @@ import argparse
 from pathlib import Path
 from types import SimpleNamespace
 
-from handler_host.cli.client import Client
 from handler_host.cli.failure import USAGE, Failure
 from handler_host.cli.options import add_config_options, add_host_options, load_configuration
 
@@ -46,6 +45,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(arguments: SimpleNamespace) -> int:
     """Create a key, list the consumers, rotate or revoke a key, show the tokens of each consumer."""
     if arguments.action == "usage":
+        from handler_host.cli.client import Client  # the other actions send no request
         from handler_host.cli.token_usage import show_usage
 
         return show_usage(Client.from_arguments(arguments), arguments.name, as_json=arguments.json)
