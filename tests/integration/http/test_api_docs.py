@@ -32,7 +32,12 @@ class Handler:
     async def pet(self, request: Cat | Dog) -> dict[str, int]:
         """Pet one."""
         return {}
+
+    @operation
+    async def anything(self, request: dict[str, int]) -> dict[str, int]:
+        return request
 '''
+EXPECTED = ("typed/find", "typed/pet", "typed/anything", "parrot/chat")
 MANIFEST = '[operations.find]\nsummary = "Find a place."\n'
 
 
@@ -65,10 +70,17 @@ async def test_a_cold_handler_shows_what_its_manifest_says_and_an_active_one_its
         for name in ("typed", "parrot"):
             assert (await host.admin("POST", f"/handlers/{name}/load"))[0] == 200
         _, active = await host.json("GET", "/openapi.json")
-        assert set(active["paths"]) == {f"/v1/handlers/{path}" for path in ("typed/find", "typed/pet", "parrot/chat")}
+        assert set(active["paths"]) == {f"/v1/handlers/{path}" for path in EXPECTED}
         find = active["paths"]["/v1/handlers/typed/find"]["post"]
         body = find["requestBody"]["content"]["application/json"]["schema"]
         assert set(resolve(active, body["$ref"])["properties"]) == {"name", "inside"}
+        # A body is required where an empty object is none that the operation takes.
+        paths = active["paths"]
+        required = {path: paths[f"/v1/handlers/{path}"]["post"]["requestBody"]["required"] for path in EXPECTED}
+        assert required == {"typed/find": True, "typed/pet": True, "typed/anything": False, "parrot/chat": True}
+        for path, is_required in required.items():
+            status, _ = await host.json("POST", f"/v1/handlers/{path}", data=b"")
+            assert (status == 400) is is_required, path
         chat = active["paths"]["/v1/handlers/parrot/chat"]["post"]
         assert set(chat["responses"]["200"]["content"]) == {"application/json", "text/event-stream"}
         targets = references(active)

@@ -81,15 +81,35 @@ def _operation(status: HandlerStatus, report: OperationReport, schemas: dict[str
         "summary": report.summary,
         "description": text,
         "requestBody": {
+            # A request without a body counts as one of an empty object.
+            "required": not _takes_empty_object(
+                report.input_schema or {}, (report.input_schema or {}).get("$defs", {})
+            ),
             "content": {
                 "application/json": {"schema": _hoisted(report.input_schema, f"{prefix}.request", schemas)},
-            }
+            },
         },
         "responses": {"200": {"description": "The answer.", "content": content}, "default": FAILURE},
     }
     if report.streams and report.output_schema is not None:
         found["x-piece"] = response
     return found
+
+
+def _takes_empty_object(schema: object, definitions: dict[str, Any], depth: int = 8) -> bool:
+    """Return whether ``{}`` fits a schema of an operation's request, as far as required fields decide it.
+
+    A plugin may send any schema: beyond ``depth`` references and alternatives the result is True.
+    """
+    if not isinstance(schema, dict) or not depth:
+        return True
+    name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
+    if name in definitions:
+        return _takes_empty_object(definitions[name], definitions, depth - 1)
+    options = schema.get("anyOf") or schema.get("oneOf")
+    if isinstance(options, list):
+        return any(_takes_empty_object(option, definitions, depth - 1) for option in options)
+    return schema.get("type", "object") == "object" and not schema.get("required")
 
 
 def _hoisted(schema: dict[str, Any] | None, prefix: str, schemas: dict[str, Any]) -> dict[str, Any]:
