@@ -42,6 +42,8 @@ STOP_TIMEOUT_S, EXIT_TIMEOUT_S = 20, 2
 """For the host to stop, and then for the last of its processes to exit."""
 TOLERANCE_MB = 4
 """Difference allowed between the memory at the end and at the start."""
+TABLE = "PSS in MB"
+"""Begin of the table."""
 MAX_BAR = 7
 """Characters of the longest bar."""
 MB = 1024**2
@@ -291,13 +293,13 @@ class Demo:
                 fail("the fork server did not exit")
             time.sleep(0.1)
 
-    def table(self) -> None:
-        """Print the memory of all steps; fail if more is used at the end than at the start."""
+    def table(self) -> list[str]:
+        """Return the memory of all steps as lines; fail if more is used at the end than at the start."""
         full = "█" if (sys.stdout.encoding or "").lower().startswith("utf") else "#"
         largest = max(memory["used"] for _, memory in self._rows)
         heads = ("host", "fork", *HANDLERS, "all")
         widths = [max(4, len(head)) for head in heads]
-        print(f"\n{'PSS in MB':<20} " + " ".join(head.rjust(width) for head, width in zip(heads, widths, strict=True)))
+        lines = [f"{TABLE:<20} " + " ".join(head.rjust(width) for head, width in zip(heads, widths, strict=True))]
         for label, memory in self._rows:
             workers = [memory["workers"].get(name, {}).get("pss") for name in HANDLERS]
             figures = [memory["host"], memory["fork_server"], *workers, memory["used"]]
@@ -306,14 +308,23 @@ class Demo:
                 for figure, width in zip(figures, widths, strict=True)
             )
             bar = full * max(1, round(MAX_BAR * memory["used"] / largest))
-            print(f"{label:<20} {' '.join(cells)} {bar}")
+            lines.append(f"{label:<20} {' '.join(cells)} {bar}")
         growth = (self._rows[-1][1]["used"] - self._rows[0][1]["used"]) / MB
         if growth > TOLERANCE_MB:
             fail(f"the memory is not free again: {growth:.1f} MB more than at the start")
+        return lines
 
 
-def run_demo(*, short: bool) -> None:
-    """Run all steps, or only the first two."""
+def write_table(path: Path, lines: list[str]) -> None:
+    """Replace the table in a page."""
+    text, count = re.subn(rf"(?m)^{TABLE} .*\n(?:(?!```).*\n)*", "\n".join(lines) + "\n", path.read_text("utf-8"))
+    if count != 1:
+        fail(f"{path} has {count} tables that begin with {TABLE!r}, not one")
+    path.write_text(text, "utf-8")
+
+
+def run_demo(*, short: bool, page: Path | None) -> None:
+    """Run all steps, or only the first two; write the table into ``page``, too."""
     with running_host() as host:
         demo = Demo(host)
         demo.step("The host knows its handlers without importing them.")
@@ -343,7 +354,10 @@ def run_demo(*, short: bool) -> None:
         demo.step("The fork server has no worker left and exits, too.")
         demo.wait_for_fork_server_exit()
         demo.record_memory("memory is back")
-        demo.table()
+        lines = demo.table()
+        print("", *lines, sep="\n")
+        if page is not None:
+            write_table(page, lines)
     print("\nThe host has stopped, and none of its processes is left. `make serve` keeps it running.")
 
 
@@ -390,6 +404,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help="print what to try and keep the host running")
     parser.add_argument("--short", action="store_true", help="run the first two steps only")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page whose table is replaced: README.md")
     arguments = parser.parse_args()
     if arguments.serve:
         serve()
@@ -398,7 +413,7 @@ def main() -> None:
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, exit_on_signal)
     signal.alarm(TIMEOUT_S)
-    run_demo(short=arguments.short)
+    run_demo(short=arguments.short, page=arguments.page)
 
 
 if __name__ == "__main__":

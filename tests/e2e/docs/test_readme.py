@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -48,6 +50,27 @@ def test_the_request_is_answered_as_shown_and_the_list_has_the_columns(reader: R
     assert re.search(rf"^{pattern(head)}$", listed, re.MULTILINE), listed
     assert re.search(rf"^{pattern(row)}", listed, re.MULTILINE), listed
     assert "gpt_e" in reader.run("handler-host unload gpt_e")
+
+
+def test_the_table_of_memory_is_one_that_the_demo_writes(tmp_path: Path) -> None:
+    """Its columns, its rows in the demo's order, sums that agree, and a page into which the demo can write it."""
+    spec = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "demo.py")
+    assert spec is not None
+    assert spec.loader is not None
+    demo = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(demo)
+    head, *rows = README.partition(f"```text\n{demo.TABLE}")[2].partition("\n```")[0].splitlines()
+    assert head.split() == ["host", "fork", *demo.HANDLERS, "all"]
+    answers, unloads = ([f"{name} {text}" for name in demo.HANDLERS] for text in ("has answered", "is unloaded"))
+    assert [row[:20].strip() for row in rows] == ["all cold", *answers, *reversed(unloads), "memory is back"]
+    for row in rows:
+        *parts, total, _ = row[20:].split()
+        # Each figure is rounded by itself.
+        assert sum(int(part) for part in parts if part != "-") == pytest.approx(int(total), abs=len(parts) / 2), row
+    page = tmp_path / "README.md"
+    page.write_text(README)
+    demo.write_table(page, [f"{demo.TABLE}  new", "row"])
+    assert page.read_text() == README.replace("\n".join([f"{demo.TABLE}{head}", *rows]), f"{demo.TABLE}  new\nrow")
 
 
 def test_the_named_modules_exist() -> None:
