@@ -57,6 +57,9 @@ async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reas
         response = await chat(host, request)
         assert response.text
         assert response.finish_reason in ("stop", "length")
+        named = await chat(host, {**request, "model": "gpt-4o"})
+        assert named.model is not None, "a response must not look like that of another model"
+        assert "gpt-4o" not in named.model
         usage = response.usage
         assert usage is not None
         assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens

@@ -282,11 +282,16 @@ class Handler:
     @operation("sum.all", summary="Add them up.")
     async def add(self, request: Request) -> int:
         return sum(item.count for item in request.items)
+
+    @operation("zero")
+    async def zero(self) -> int:
+        return 0
 """
+TYPED_MANIFEST = '[operations."sum.all"]\nsummary = "Of the manifest."\n[operations.zero]\nsummary = "Return 0."\n'
 
 
 async def test_an_invalid_type_is_named_by_its_path_and_schemas_are_shown(tmp_path: Path) -> None:
-    install_plugin(tmp_path, "puppet", TYPED)
+    install_plugin(tmp_path, "puppet", TYPED, manifest=TYPED_MANIFEST)
     async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:
         assert await host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": 2}]) == 3
         error = await error_of(host.ask("puppet", "sum.all", items=[{"count": 1}, {"count": "two"}]))
@@ -298,6 +303,7 @@ async def test_an_invalid_type_is_named_by_its_path_and_schemas_are_shown(tmp_pa
         assert operations is not None
         assert operations[0].input_schema is not None
         assert (operations[0].name, operations[0].summary) == ("sum.all", "Add them up.")
+        assert (operations[1].name, operations[1].summary) == ("zero", "Return 0."), "only the manifest has a summary"
 
 
 @pytest.mark.parametrize(

@@ -326,8 +326,16 @@ class TestUnload:
 
     def test_if_idle_on_a_busy_handler_is_refused_and_kills_nothing(self) -> None:
         handler = Life().warm().handle(LeaseRequested(1), UnloadRequested(5, "if_idle", 0.0))
-        assert isinstance(handler.actions_of(ReplyUnload)[0].error, HandlerBusy)
+        error = handler.actions_of(ReplyUnload)[0].error
+        assert isinstance(error, HandlerBusy)
+        assert "1 dispatches in flight, 0 waiting" in error.message
         assert handler.state.phase is Phase.READY
+
+    def test_if_idle_while_an_operators_load_activates_says_so(self) -> None:
+        handler = Life().handle(LoadRequested(1), UnloadRequested(5, "if_idle", 0.0))
+        error = handler.actions_of(ReplyUnload)[0].error
+        assert error is not None
+        assert error.message == "the handler is busy: activating; use mode=drain or mode=force"
 
     def test_force_ends_leases_and_queue_and_stops_at_once(self) -> None:
         handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2))

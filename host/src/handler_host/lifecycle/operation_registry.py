@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.lifecycle.reports import OperationReport
 
@@ -38,8 +40,15 @@ class OperationRegistry:
 
     def reports(self, entry: CatalogEntry) -> list[OperationReport] | None:
         """Return the operations of a handler, or None if they are not known yet."""
+        declared = (entry.manifest.operations if entry.manifest is not None else None) or {}
         if entry.name in self._reported:
-            return list(self._reported[entry.name].values())
+            return [
+                # A summary may be in the manifest only.
+                report
+                if report.summary or report.name not in declared
+                else msgspec.structs.replace(report, summary=declared[report.name].summary)
+                for report in self._reported[entry.name].values()
+            ]
         if entry.manifest is None or entry.manifest.operations is None:
             return None
         return [

@@ -267,10 +267,9 @@ def _on_pending_work_due(state: HandlerState, event: PendingWorkDue, policy: Han
 def _on_unload_requested(state: HandlerState, event: UnloadRequested, policy: HandlerPolicy, now: float) -> Result:
     busy = state.in_flight or state.waiters or state.loads
     if event.mode == "if_idle" and busy and state.is_served:
-        error = HandlerBusy(
-            f"the handler is busy: {state.in_flight} dispatches in flight, {len(state.waiters)} waiting; "
-            "use mode=drain or mode=force"
-        )
+        is_called = state.in_flight or state.waiters
+        work = f"{state.in_flight} dispatches in flight, {len(state.waiters)} waiting" if is_called else "activating"
+        error = HandlerBusy(f"the handler is busy: {work}; use mode=drain or mode=force")
         return state, [ReplyUnload(event.request, state.generation, None, error)]
     actions: list[Action] = []
     if not state.workers or state.retry_at is not None:

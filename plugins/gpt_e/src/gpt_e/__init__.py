@@ -113,6 +113,9 @@ class GptE(NativeLlama, ChatHandler):
             body = {**_without_chat(body), "prompt": prompt}
         async with self._turn:
             generation = _Generation(complete, body)
+            if request.model is not None:
+                # There is one model: the response must not look like that of another one.
+                yield ModelChunk(model=self._model_name)
             try:
                 async for chunk in decode_stream(generation, CompletionDecoder()):
                     if not isinstance(chunk, ModelChunk):  # llama.cpp's name of the model is the path of its file

@@ -110,7 +110,7 @@ def _check(config: Config) -> int:
         elif finding.level is Level.WARNING:
             note(f"warning: {finding.place}: {finding.text}")
     for entry in entries.values():
-        if entry.problem is not None:
+        if entry.problem is not None and entry.problem.state != "blocked":  # the configuration itself disables it
             note(f"warning: {entry.name} cannot run: {entry.problem.state}: {entry.problem.reason}")
     if problems:
         raise ConfigError("\n".join(problems))
