@@ -119,7 +119,8 @@ async def test_refusals_come_in_googles_envelope(
     tmp_path: Path, method: str, path: str, status: int, word: str
 ) -> None:
     async with parrot(tmp_path) as host:
-        got, response = await host.json(method, path, data=said("Hi") if method == "POST" else None)
+        body = said("Hi", content={"parts": [{"text": "Hi"}]})  # of all three methods
+        got, response = await host.json(method, path, data=body if method == "POST" else None)
         assert (got, response["error"]["code"], response["error"]["status"]) == (status, status, word)
 
 

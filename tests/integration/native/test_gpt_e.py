@@ -108,3 +108,7 @@ def test_embeddings_are_llama_cpps(host: HostUnderTest) -> None:
     red, green, norway = [entry["embedding"] for entry in content["data"]]
     assert math.isclose(math.hypot(*red), 1, rel_tol=1e-3)
     assert math.dist(red, green) < math.dist(red, norway)
+    status, _, data = post(host.url, "/api/embed", json.dumps({"model": "gpt_e", "input": "a red apple"}).encode(), {})
+    content = json.loads(data)
+    assert (status, content["prompt_eval_count"]) == (200, 3)
+    assert math.dist(content["embeddings"][0], red) < 0.01

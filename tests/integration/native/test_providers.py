@@ -345,6 +345,32 @@ def test_litellm_gets_a_chat_for_a_provider_with_another_protocol(host: HostUnde
     assert json.loads(data)["choices"][0]["message"]["content"] == "Hi!"
 
 
+@pytest.mark.parametrize("handler", ["gpt_a", "gpt_c", "gpt_d/openai", "gpt_d/gemini"])
+def test_embeddings_reach_a_provider_with_another_protocol(
+    host: HostUnderTest, provider: Provider, handler: str
+) -> None:
+    content = {
+        "embeddings": [{"values": [0.5, 1.0]}],
+        "data": [{"index": 0, "embedding": [0.5, 1.0]}],
+        "model": "m-1",
+        "usage": {"prompt_tokens": 3},
+    }
+    provider.script = Script((json.dumps(content).encode(),), headers=JSON)
+    status, _, data = post(
+        host.url, "/api/embed", json.dumps({"model": f"{handler}/m-1", "input": "Hi", "dimensions": 2}).encode(), {}
+    )
+    assert (status, json.loads(data)["embeddings"]) == (200, [[0.5, 1.0]])
+    (seen,) = provider.seen
+    if handler in ("gpt_c", "gpt_d/gemini"):
+        assert seen.path.startswith("/v1beta/models/m-1:batchEmbedContents")
+        (request,) = json.loads(seen.body)["requests"]
+        assert (request["content"]["parts"], request["outputDimensionality"]) == ([{"text": "Hi"}], 2)
+    else:
+        assert seen.path == "/v1/embeddings"
+        body = json.loads(seen.body)
+        assert (body["model"], body["input"], body["dimensions"]) == ("m-1", ["Hi"], 2)
+
+
 def test_a_name_of_deployments_is_translated(host: HostUnderTest, provider: Provider) -> None:
     """LiteLLM's Router chooses the server, and leaves out one that fails."""
     content = b'{"id": "c", "model": "m-2", "choices": [{"message": {"content": "Hi!"}, "finish_reason": "stop"}]}'

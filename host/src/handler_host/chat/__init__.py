@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     )
     from handler_host.chat.completion_encoder import completion_body, tool_names
     from handler_host.chat.conversion import accumulate, to_chunks
+    from handler_host.chat.embeddings import EmbedRequest, EmbedResponse, embed_response, embedding_body
     from handler_host.chat.finish_reasons import finish_reason_of
     from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.support import TOOL_MEDIA, leave_out_unsupported
@@ -92,6 +93,8 @@ __all__ = [
     "ChatResponse",
     "CompletionDecoder",
     "Content",
+    "EmbedRequest",
+    "EmbedResponse",
     "FilePart",
     "FileUrl",
     "FinishChunk",
@@ -135,6 +138,8 @@ __all__ = [
     "content_text",
     "data_of",
     "decode_stream",
+    "embed_response",
+    "embedding_body",
     "finish_reason_of",
     "image_of",
     "leave_out_unsupported",
@@ -149,6 +154,7 @@ __all__ = [
 _MODULES = {
     "completion_encoder": ("completion_body", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
+    "embeddings": ("EmbedRequest", "EmbedResponse", "embed_response", "embedding_body"),
     "conversion": ("accumulate", "to_chunks"),
     "finish_reasons": ("finish_reason_of",),
     "handler": ("ChatHandler", "raise_truncated"),

@@ -32,7 +32,7 @@ from handler_host.plugin.errors import (
     UpstreamError,
 )
 
-OPERATIONS_WITH_MODEL = frozenset({"chat", "count_tokens"})
+OPERATIONS_WITH_MODEL = frozenset({"chat", "count_tokens", "embed"})
 """Operations whose request names a model of the requested handler."""
 
 HANDLER_ERRORS = (

@@ -191,7 +191,7 @@ class ChatService:
 
         def mode_of(body: bytes) -> str:
             return choice or self.dispatcher.unsupported_of(
-                lambda: self._names.resolve(_model_of(body) if model is None else model).handler
+                lambda: self._names.resolve(model_of(body) if model is None else model).handler
             )
 
         return lambda body: IgnoredFields(typing.cast("chat.Unsupported", mode_of(body)))
@@ -325,7 +325,7 @@ class ChatService:
         return ModelNotFound(f"{message} (GET /v1/models lists the models)", param="model")
 
 
-def _model_of(body: bytes) -> str:
+def model_of(body: bytes) -> str:
     """Return the model that a body names, or an empty string for an invalid body: its decoder has the error."""
     try:
         return msgspec.json.decode(body, type=_Named).model

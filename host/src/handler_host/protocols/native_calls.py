@@ -100,6 +100,7 @@ class NativeCalls:
             body=b"",
             caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
+            fallback=call.operation.falls_back,
         )
 
         async def run_once(request: Request) -> web.StreamResponse:

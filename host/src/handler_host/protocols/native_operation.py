@@ -47,6 +47,8 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
     """Response headers, in lower case, that come back; one that ends in ``-`` stands for all with this start."""
     response_model: tuple[str, ...] = ("model",)
     """Path to the model's name in a whole response."""
+    falls_back: bool = True
+    """Whether the fallbacks of a handler may respond; vectors of another model cannot be compared with its own."""
     event_model: tuple[str, ...] = ("model",)
     """Path to the model's name in an event of a stream."""
 

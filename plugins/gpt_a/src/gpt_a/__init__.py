@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from gpt_a.native import NativeOpenAI
@@ -12,9 +13,13 @@ from handler_host.chat import (
     ChatHandler,
     ChatRequest,
     CompletionDecoder,
+    EmbedRequest,
+    EmbedResponse,
     FinishReason,
     IgnoredChunk,
     decode_stream,
+    embed_response,
+    embedding_body,
     raise_truncated,
     tool_names,
 )
@@ -23,6 +28,7 @@ from handler_host.plugin import (
     ConfigError,
     Retries,
     aiohttp_client,
+    operation,
     read_documents,
     retry_stream,
     sdk_errors,
@@ -63,6 +69,7 @@ class GptA(NativeOpenAI, ChatHandler):
         # Not at the top: tools import this module to inspect it, without the cost of the SDK.
         import openai
 
+        self._embedding_model = config.get("embedding_model") or config["model"]  # a variant may lack the key
         self._client = openai.AsyncOpenAI(
             api_key=key.reveal() if key else "no-key",
             base_url=base_url,
@@ -91,6 +98,23 @@ class GptA(NativeOpenAI, ChatHandler):
     def on_missing_finish_reason(self) -> FinishReason:
         """Raise: a stream without a finish reason was cut off, which the SDK does not report."""
         raise_truncated()
+
+    @operation("embed", summary="Compute the embeddings of texts.")
+    async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
+        """Return the provider's embeddings."""
+        body = embedding_body(request, self._embedding_model)
+        attempt = partial(self._embed, body)
+        (response,) = [response async for response in retry_stream(attempt, self._retries, deadline=call.deadline)]
+        return response
+
+    async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
+        import openai
+
+        with sdk_errors(openai, self.context.config["timeout"]):
+            document = await self._client.post(
+                "/embeddings", body=body, cast_to=object, options={"headers": trace_headers()}
+            )
+        yield embed_response(document)
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         import openai

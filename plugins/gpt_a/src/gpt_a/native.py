@@ -37,6 +37,7 @@ class NativeOpenAI:
 
     context: Context
     _client: AsyncOpenAI
+    _embedding_model: str
     _retries: Retries
     _has_responses = True
     """Whether the server has the Responses API, as far as is known: many compatible servers do not."""
@@ -60,12 +61,12 @@ class NativeOpenAI:
     @native("openai.embeddings")
     async def native_embeddings(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
         """Pass a request for embeddings on."""
-        async with aclosing(self._pass_on("/embeddings", request, call)) as parts:
+        async with aclosing(self._pass_on("/embeddings", request, call, self._embedding_model)) as parts:
             async for part in parts:
                 yield part
 
     def _pass_on(
-        self, path: str, request: NativeRequest, call: CallInfo
+        self, path: str, request: NativeRequest, call: CallInfo, default_model: str | None = None
     ) -> AsyncGenerator[NativeResponse | bytes, None]:
         import openai
 
@@ -75,7 +76,7 @@ class NativeOpenAI:
             openai,
             self._client,
             path,
-            request.payload(config["model"]),
+            request.payload(default_model or config["model"]),
             headers={**request.headers, **trace_headers()},
             query=request.query,
             timeout_s=config["timeout"],

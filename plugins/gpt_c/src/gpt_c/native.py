@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from gpt_c.model_path import model_path
+from handler_host.chat import EmbedRequest, EmbedResponse
 from handler_host.plugin import (
     CallInfo,
     Context,
     NativeRequest,
     NativeResponse,
     Retries,
+    UpstreamError,
     native,
+    operation,
     provider_refusal,
     retry_stream,
     trace_headers,
@@ -60,8 +64,27 @@ class NativeGemini:
             async for part in parts:
                 yield part
 
+    @operation("embed", summary="Compute the embeddings of texts.")
+    async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
+        """Return the provider's embeddings; it counts no tokens."""
+        model = request.model or self.context.config["embedding_model"]
+        options = {} if request.dimensions is None else {"outputDimensionality": request.dimensions}
+        requests = [
+            {"model": model_path(model), "content": {"parts": [{"text": text}]}, **options} for text in request.input
+        ]
+        body = json.dumps({"requests": requests}).encode()
+        batch = NativeRequest("gemini.embed_content", "batchEmbedContents", model, False, {}, {}, body)
+        async with aclosing(self._pass_on(batch, call)) as parts:
+            content = b"".join([part async for part in parts if isinstance(part, bytes)])
+        try:
+            vectors = [embedding["values"] for embedding in json.loads(content)["embeddings"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise UpstreamError(f"the provider's embeddings are invalid: {error}") from error
+        return EmbedResponse(embeddings=vectors, model=model)
+
     def _pass_on(self, request: NativeRequest, call: CallInfo) -> AsyncGenerator[NativeResponse | bytes, None]:
-        default_model = self.context.config["model"]
+        is_embedding = request.operation == "gemini.embed_content"
+        default_model = self.context.config["embedding_model" if is_embedding else "model"]
         payload = request.payload(default_model)
         model = request.model_name(default_model)
         method = request.method or _METHODS[request.operation]

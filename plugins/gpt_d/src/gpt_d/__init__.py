@@ -7,6 +7,7 @@ import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 from gpt_d.chunks import ChunkDecoder, Watch, raw_response
@@ -20,11 +21,15 @@ from handler_host.chat import (
     ChatHandler,
     ChatRequest,
     CompletionDecoder,
+    EmbedRequest,
+    EmbedResponse,
     FinishReason,
     SystemMessage,
     arguments_of,
     completion_body,
     decode_stream,
+    embed_response,
+    embedding_body,
     leave_out_unsupported,
     raise_truncated,
     tool_names,
@@ -35,6 +40,7 @@ from handler_host.plugin import (
     HostError,
     InvalidInput,
     Retries,
+    operation,
     read_documents,
     retry_stream,
     trace_headers,
@@ -232,6 +238,31 @@ class GptD(NativeLiteLLM, ChatHandler):
         parameters = {**self._parameters(arguments["model"]), **headers}
         return await litellm.acompletion(**arguments, **parameters, timeout=timeout)
 
+    @operation("embed", summary="Compute the embeddings of texts.")
+    async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
+        """Return the provider's embeddings, as LiteLLM models them."""
+        body = embedding_body(request, self.context.config["embedding_model"])
+        del body["encoding_format"]  # some providers lack it, and numbers are the default of all
+        attempt = partial(self._embed, body)
+        (response,) = [response async for response in retry_stream(attempt, self._retries, deadline=call.deadline)]
+        return response
+
+    async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
+        import litellm
+
+        model, timeout = body["model"], self._plain_timeout
+        try:
+            async with asyncio.timeout(self._patience(model, timeout)):
+                if model in self._groups:
+                    response = await self._router.aembedding(**body)
+                else:
+                    response = await litellm.aembedding(**body, **self._parameters(model), timeout=timeout)
+        except HostError:
+            raise
+        except Exception as error:
+            raise translate(error, timeout) from error
+        yield embed_response(response.model_dump())
+
     def _patience(self, model: str, timeout: float) -> float:
         """Return the seconds for an answer to come or begin: a Router may ask all deployments, one after the other."""
         calls = len(self._settings.deployments) if model in self._groups else 1
@@ -250,8 +281,8 @@ class GptD(NativeLiteLLM, ChatHandler):
             "api_key": key or ("no-key" if base is not None else None),
             "api_base": base,
             "extra_headers": self._settings.headers or None,
-            # It is OpenAI's own, but LiteLLM passes it on to models only that it knows.
-            "allowed_openai_params": ["user"] if provider == "openai" else None,
+            # They are OpenAI's own, but LiteLLM passes them on to models only that it knows.
+            "allowed_openai_params": ["user", "dimensions"] if provider == "openai" else None,
             "num_retries": 0,
             "max_retries": 0,
         }

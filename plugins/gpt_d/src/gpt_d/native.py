@@ -102,7 +102,8 @@ class NativeLiteLLM:
                 yield part
 
     def _pass_on(self, request: NativeRequest, call: CallInfo) -> AsyncGenerator[NativeResponse | bytes, None]:
-        model = request.model or self._model
+        is_embedding = request.operation == "openai.embeddings"
+        model = request.model or (self.context.config["embedding_model"] if is_embedding else self._model)
         target = self._target(request, model)
         if target is None or target.url in self._without_responses:
             raise UnknownOperation(f"the provider of {model!r} does not speak {request.operation}")

@@ -10,6 +10,7 @@ import msgspec
 
 from gpt_e.prompts import texts_of
 from gpt_e.server import LlamaServer
+from handler_host.chat import EmbedRequest, EmbedResponse, embed_response
 from handler_host.plugin import (
     Context,
     InvalidInput,
@@ -17,6 +18,7 @@ from handler_host.plugin import (
     NativeResponse,
     UnknownOperation,
     native,
+    operation,
     provider_refusal,
 )
 
@@ -49,18 +51,37 @@ class NativeLlama:
             async for part in parts:
                 yield part
 
+    @operation("embed", summary="Compute the embeddings of texts.")
+    async def embed(self, request: EmbedRequest) -> EmbedResponse:
+        """Return the embeddings of llama.cpp."""
+        self._check_embeds()
+        body = msgspec.json.encode({"input": request.input})
+        async with self._turn, aclosing(self._relay("/v1/embeddings", body)) as parts:
+            content = b"".join([part async for part in parts if isinstance(part, bytes)])
+        response = embed_response(msgspec.json.decode(content))
+        length = len(response.embeddings[0])
+        if request.dimensions not in (None, length):
+            raise InvalidInput(f"dimensions: the model's vectors have {length}; leave it out", param="dimensions")
+        return response
+
     def _check_embeds(self) -> None:
         if self.context.config["embeddings"] == "off":
             raise UnknownOperation(f"{self.context.handler} computes no embeddings (embeddings in its configuration)")
 
     async def _generate(self, path: str, request: NativeRequest) -> AsyncGenerator[NativeResponse | bytes, None]:
         request.sent_model = self._model_name
-        async with self._turn, aclosing(self._routes.relay(path, request.body)) as parts:
+        async with self._turn, aclosing(self._relay(path, request.body)) as parts:
+            async for part in parts:
+                yield part
+
+    async def _relay(self, path: str, body: bytes) -> AsyncGenerator[NativeResponse | bytes, None]:
+        """Yield a response of llama.cpp; raises its errors."""
+        async with aclosing(self._routes.relay(path, body)) as parts:
             start = await anext(parts)
             assert isinstance(start, NativeResponse)
             if start.status != 200:
-                body = b"".join([part async for part in parts if isinstance(part, bytes)])
-                raise provider_refusal(NativeResponse(start.status, start.headers, body))
+                content = b"".join([part async for part in parts if isinstance(part, bytes)])
+                raise provider_refusal(NativeResponse(start.status, start.headers, content))
             yield start
             async for part in parts:
                 yield part

@@ -41,4 +41,6 @@ GENERATE_CONTENT = NativeOperation(
     keep_alive=KEEP_ALIVE,
 )
 COUNT_TOKENS = NativeOperation(name="gemini.count_tokens", error_events=error_events, model_spans=_model_spans)
-EMBED_CONTENT = NativeOperation(name="gemini.embed_content", error_events=error_events, model_spans=_model_spans)
+EMBED_CONTENT = NativeOperation(
+    name="gemini.embed_content", error_events=error_events, model_spans=_model_spans, falls_back=False
+)

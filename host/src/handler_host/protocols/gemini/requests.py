@@ -271,14 +271,14 @@ def decode_count(body: bytes, ignored: IgnoredFields | None = None) -> GenerateC
     return GenerateContentRequest(contents=count.contents)
 
 
-def _renamed(value: Any) -> Any:
+def with_camel_names(value: Any) -> Any:
     """Return a body with its names in camel case: clients may write them with underscores."""
     if isinstance(value, list):
-        return [_renamed(item) for item in value]
+        return [with_camel_names(item) for item in value]
     if not isinstance(value, dict):
         return value
     names = {name: _camel(name) if "_" in name else name for name in value}
-    return {names[name]: item if names[name] in OPAQUE else _renamed(item) for name, item in value.items()}
+    return {names[name]: item if names[name] in OPAQUE else with_camel_names(item) for name, item in value.items()}
 
 
 def _camel(name: str) -> str:
@@ -286,5 +286,5 @@ def _camel(name: str) -> str:
     return first + "".join(part.capitalize() for part in rest) if first else name
 
 
-_count_decoder = BodyDecoder(CountTokensRequest, rename=_renamed)
-_decoder = BodyDecoder(GenerateContentRequest, fields=FIELDS, choices=CHOICES, rename=_renamed)
+_count_decoder = BodyDecoder(CountTokensRequest, rename=with_camel_names)
+_decoder = BodyDecoder(GenerateContentRequest, fields=FIELDS, choices=CHOICES, rename=with_camel_names)

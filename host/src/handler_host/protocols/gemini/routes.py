@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 GENERATE = ["generateContent", "streamGenerateContent"]
 COUNT = "countTokens"
+BATCH_EMBED = "batchEmbedContents"
 METHODS = [*GENERATE, COUNT]
 
 _encode = msgspec.json.encode
@@ -154,11 +155,30 @@ class GeminiRoutes:
         return await self._bodies.decode_data(data, translate)
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
-        """Respond with embeddings, of one content or of a batch, of a handler that speaks this protocol."""
+        """Respond with embeddings, of one content or of a batch."""
         from handler_host.protocols.gemini import native
 
-        data, model, method = await self._bodies.read(request), _model(request), request.path.rpartition(":")[2]
-        return await self._native.respond(request, native.EMBED_CONTENT, data, model=model, stream=False, method=method)
+        data, model = await self._bodies.read(request), _model(request)
+        return await self._native.respond(
+            request,
+            native.EMBED_CONTENT,
+            data,
+            self._embed_translated,
+            model=model,
+            stream=False,
+            method=_method(request),
+        )
+
+    async def _embed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.embeddings import check_handler, embed
+        from handler_host.protocols.gemini.embeddings import decode_batch, decode_embedding, embedding_response
+
+        model, is_batch = _model(request), _method(request) == BATCH_EMBED
+        check_handler(self._chats, model)
+        decode = decode_batch if is_batch else decode_embedding
+        ignored = self._chats.field_policy(request, model)(data)
+        body = await self._bodies.decode_data(data, lambda data: decode(data, ignored))
+        return json_response(embedding_response(await embed(self._chats, model, body, ignored), is_batch=is_batch))
 
     async def refuse(self, request: web.Request) -> web.StreamResponse:
         """Refuse the other methods of models (``predict`` …)."""
@@ -171,6 +191,10 @@ def _describe(listed: ListedModel) -> Model:
 
     methods = METHODS if listed.has_operation(COUNT_TOKENS) else GENERATE
     return model(listed.handler, listed.name, listed.title, methods, listed.info)
+
+
+def _method(request: web.Request) -> str:
+    return request.path.rpartition(":")[2]
 
 
 def _model(request: web.Request) -> str:

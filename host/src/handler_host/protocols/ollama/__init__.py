@@ -19,6 +19,7 @@ OLLAMA = ClientProtocol(
     paths=(
         ("POST", "/api/chat"),
         ("POST", "/api/generate"),
+        ("POST", "/api/embed"),
         ("GET", "/api/tags"),
         ("POST", "/api/show"),
         ("GET", "/api/ps"),

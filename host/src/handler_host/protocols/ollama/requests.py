@@ -98,12 +98,29 @@ class ModelRequest(_Request):
         return self.model or self.name
 
 
+KeepAlive = str | float | None
+"""Idle time as clients write it: a duration, or seconds."""
+
+
+def keep_alive_seconds(value: KeepAlive) -> float | None:
+    """Return the seconds without a dispatch after which to unload a handler; negative: never; None: by configuration.
+
+    Raises ``InvalidInput`` for an invalid value.
+    """
+    if value is None:
+        return None
+    try:
+        return -1.0 if str(value).lstrip().startswith("-") else parse_duration(value)
+    except ValueError as error:
+        raise InvalidInput(f"keep_alive: {error}", param="keep_alive") from None
+
+
 class _Prompt(_Request):
     model: Annotated[str, Meta(min_length=1)]
     stream: bool | None = None
     format: str | dict[str, Any] | None = None
     options: Options | None = None
-    keep_alive: str | float | None = None
+    keep_alive: KeepAlive = None
     think: bool | str | None = None
 
     @property
@@ -113,14 +130,8 @@ class _Prompt(_Request):
 
     @property
     def keep_alive_s(self) -> float | None:
-        """Seconds without a dispatch after which to unload the handler; negative: never; None: by configuration."""
-        value = self.keep_alive
-        if value is None:
-            return None
-        try:
-            return -1.0 if str(value).lstrip().startswith("-") else parse_duration(value)
-        except ValueError as error:
-            raise InvalidInput(f"keep_alive: {error}", param="keep_alive") from None
+        """Seconds without a dispatch after which to unload the handler, as of :func:`keep_alive_seconds`."""
+        return keep_alive_seconds(self.keep_alive)
 
     @property
     def _reasoning(self) -> chat.ReasoningOptions | None:

@@ -1,4 +1,4 @@
-"""Routes of Ollama's API under ``/api``: chat, generate, tags, show, ps and version.
+"""Routes of Ollama's API under ``/api``: chat, generate, embed, tags, show, ps and version.
 
 A model is a handler, ``handler/model``, or a name of ``[models]``, with or without the tag ``:latest``. A request's
 ``keep_alive`` sets the handler's idle time. The types of requests and responses are imported with the first request,
@@ -7,6 +7,7 @@ because a host without clients of Ollama does not need them.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ class OllamaRoutes:
         return [
             web.post("/api/chat", self.chat),
             web.post("/api/generate", self.generate),
+            web.post("/api/embed", self.embed),
             web.get("/api/tags", self.list_models),
             web.post("/api/show", self.show_model),
             web.get("/api/ps", self.list_running),
@@ -89,6 +91,21 @@ class OllamaRoutes:
         if body.is_stream:
             return await self._chats.stream(request, model, translated, Lines(encoder), JsonLines)
         return json_response(encoder.whole(await self._chats.respond(model, translated)))
+
+    async def embed(self, request: web.Request) -> web.StreamResponse:
+        """Respond with embeddings."""
+        from handler_host.protocols.embeddings import embed
+        from handler_host.protocols.ollama.embeddings import decode_embed, embeddings
+
+        policy = self._chats.field_policy(request)
+        ignored = policy(b"")
+        body = await self._bodies.decode(request, lambda data: decode_embed(data, ignored))
+        model = self._name(body.model)
+        self._chats.set_keep_alive(model, body.keep_alive_s)
+        started = time.monotonic()
+        response = await embed(self._chats, model, body.to_embed(), ignored)
+        load_s = request_context.current.get().activate_s or 0.0
+        return json_response(embeddings(body.model, response, total_s=time.monotonic() - started, load_s=load_s))
 
     async def list_models(self, request: web.Request) -> web.StreamResponse:
         """List all handlers that chat, or may."""

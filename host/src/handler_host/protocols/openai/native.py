@@ -21,4 +21,4 @@ CHAT = NativeOperation(
     request_headers=("openai-beta",),
     response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
 )
-EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings")
+EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings", falls_back=False)

@@ -17,7 +17,7 @@ from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import DATA
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.chat_service import ChatService, ListedModel
+from handler_host.protocols.chat_service import ChatService, ListedModel, model_of
 from handler_host.protocols.native_calls import NativeCalls
 from handler_host.protocols.openai import native
 
@@ -106,8 +106,19 @@ class OpenAIRoutes:
         return json_response(encoder.whole(await self._chats.respond(body.model, translated)))
 
     async def embed(self, request: web.Request) -> web.StreamResponse:
-        """Respond with the embeddings of a handler that speaks this protocol."""
-        return await self._native.respond(request, native.EMBEDDINGS, await self._bodies.read(request))
+        """Respond with embeddings."""
+        data = await self._bodies.read(request)
+        return await self._native.respond(request, native.EMBEDDINGS, data, self._embed_translated)
+
+    async def _embed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.embeddings import check_handler, embed
+        from handler_host.protocols.openai.embeddings import decode_embeddings, embedding_list
+
+        if model := model_of(data):
+            check_handler(self._chats, model)
+        ignored = self._chats.field_policy(request)(data)
+        body = await self._bodies.decode_data(data, lambda data: decode_embeddings(data, ignored))
+        return json_response(embedding_list(body, await embed(self._chats, body.model, body.to_embed(), ignored)))
 
     def _model(self, listed: ListedModel) -> Model:
         from handler_host.protocols.openai.responses import model
