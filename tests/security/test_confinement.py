@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from handler_host.channel.frames import WorkerSpec
+from handler_host.workers.runtime.file_rules import writable_paths
 from handler_host.workers.runtime.seccomp import ARCHITECTURES, EQUAL, REFUSED, RETURN, build_filter
 from tests.integration.http.serving import Host, running
 from tests.support import ended, install_plugin, install_puppet, until
@@ -246,3 +248,22 @@ async def test_a_refused_file_is_explained(root: Path) -> None:
         status, body = await host.admin("POST", "/handlers/reader/load")
         assert status == 502
         assert "see read_paths and write_paths" in body["error"]["message"]
+
+
+def test_the_paths_of_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Absolute ones, those in the home directory, and files of the working directory; no other text."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", "/home/operator")
+    (tmp_path / "account.json").write_text("{}")
+    (tmp_path / "data").mkdir()
+    settings = {
+        "a": "~/models/a.gguf",
+        "b": ["account.json", "data", "missing", "/"],
+        "c": {"d": "/srv/x\0y", "e": "e" * 500},
+    }
+    spec = WorkerSpec(handler="h", entry_point="h:H", distribution="h", version="1", config=settings)
+    before = WorkerSpec(handler="h", entry_point="h:H", distribution="h", version="1")
+    added = set(writable_paths(spec)) - set(writable_paths(before))
+    # The temporary directory of this test may be below a writable one already.
+    assert added - {str(tmp_path / "account.json")} == {"/home/operator/models/a.gguf", "/srv/x\0y"}
+    assert "/" not in writable_paths(spec)

@@ -29,6 +29,8 @@ GRAPHICS = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nv
 PATH_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV")
 """Variables with directories that a worker reads."""
 FILE_VARIABLES = ("SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE")
+MAX_RELATIVE_PATH = 200
+"""Characters of a setting that may be a path below the working directory; longer ones are prompts."""
 MAX_SETTINGS = 1_000
 """Settings in which paths are looked for."""
 
@@ -59,7 +61,7 @@ def readable_paths(spec: frames.WorkerSpec) -> tuple[str, ...]:
     paths.append(environment.get("XDG_CACHE_HOME") or (f"{home}/.cache" if home.startswith("/") else ""))
     if spec.lean is not None:
         paths += [path for path in (spec.lean.cache, spec.lean.fallback_cache) if path is not None]
-    return _top_paths([*paths, *spec.read_paths])
+    return _top_paths([*paths, *map(os.path.expanduser, spec.read_paths)])
 
 
 def writable_paths(spec: frames.WorkerSpec) -> tuple[str, ...]:
@@ -71,9 +73,8 @@ def writable_paths(spec: frames.WorkerSpec) -> tuple[str, ...]:
         with suppress(OSError):
             os.makedirs(spec.data_dir, mode=0o700, exist_ok=True)
         paths.append(spec.data_dir)
-    # The root of all files is the start of a URL rather than a path that an operator gives to a plugin.
-    paths += [text for text in _texts([spec.config, spec.secrets]) if text.startswith("/") and text != "/"]
-    return _top_paths([*paths, *spec.write_paths])
+    paths += filter(None, map(_path_of_setting, _texts([spec.config, spec.secrets])))
+    return _top_paths([*paths, *map(os.path.expanduser, spec.write_paths)])
 
 
 def packages_without_bytecode() -> list[str]:
@@ -104,6 +105,16 @@ def _editable_directories() -> Iterator[str]:
         if name.startswith("__editable__"):
             mapping: Mapping[str, str] = getattr(module, "MAPPING", {})
             yield from mapping.values()
+
+
+def _path_of_setting(text: str) -> str | None:
+    """Return the path that a setting names; a relative one only if it is a file of the working directory."""
+    if text.startswith(("/", "~/")):
+        # The root of all files is the start of a URL rather than a path that an operator gives to a plugin.
+        return os.path.expanduser(text) if text != "/" else None
+    if 0 < len(text) <= MAX_RELATIVE_PATH and "\0" not in text and os.path.isfile(text):
+        return os.path.abspath(text)
+    return None
 
 
 def _texts(values: list[Any]) -> Iterator[str]:
