@@ -181,7 +181,7 @@ def main() -> None:
         "balance",
     )
     notes = (
-        "max/mean: reserved bytes of the fullest place, divided by the mean",
+        "balance: reserved bytes of the fullest place, divided by the mean",
         f"seed {options.seed}, {PLACE_BYTES // MB} MB a place",
     )
     print_table("Decisions", columns, rows, notes)

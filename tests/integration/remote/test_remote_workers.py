@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 import ssl
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -270,3 +273,28 @@ async def test_a_stranger_gets_nothing_from_the_listener(tmp_path: Path) -> None
             assert await within(plain.read(), 6) == b""
         plain_writer.close()
         assert (await host.ask(text="still"))["text"] == "still"
+
+
+def test_doctor_connects_to_the_engine_and_names_what_is_wrong(tmp_path: Path) -> None:
+    engine = tmp_path / "engine"
+    engine.mkdir()
+    source = (WORKERS / "engine.py").read_text()
+    install_plugin(engine, "local_engine", source, attribute="LocalEngine", group="handler_host.launchers.v1")
+    config = f"""
+[catalog]
+include_sys_path = false
+[launchers.local_engine]
+directory = "{tmp_path}"
+places = {{ north = {{ limit = 1000 }} }}
+[launchers.missing]
+"""
+    (tmp_path / "host.toml").write_text(config)
+    command = [sys.executable, "-m", "handler_host", "doctor", "--json", "--config", str(tmp_path / "host.toml")]
+    environment = {**os.environ, "PYTHONPATH": str(engine), "HANDLER_HOST_DATA_DIR": str(tmp_path / "data")}
+    result = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+    findings = {
+        (finding["place"], finding["level"]): finding["text"] for finding in json.loads(result.stdout)["findings"]
+    }
+    assert findings["launchers.local_engine", "ok"] == "1 places"
+    assert "install handler-host-missing" in findings["launchers.missing", "problem"]
+    assert result.returncode == 1

@@ -89,6 +89,17 @@ class TestProblems:
                 '[defaults]\nisolation = "proces"',
                 "defaults.isolation = \"proces\": must be one of process, exec, inline; did you mean 'process'?",
             ),
+            (
+                '[defaults]\nisolation = "raj"\n[launchers.ray]',
+                "defaults.isolation = \"raj\": must be one of process, exec, inline, ray; did you mean 'ray'?",
+            ),
+            ("[launchers.ray]\ntls = 1", "launchers.ray.tls = 1: must be true or false"),
+            (
+                '[launchers.ray]\nlisten = "x"',
+                'launchers.ray.listen = "x": must be HOST:PORT ("127.0.0.1:9090"), or unix:',
+            ),
+            ("[launchers]\nray = 1", "launchers.ray = 1: must be a table, [launchers.ray]"),
+            ('[handlers.a]\nresources = { GPU = "1" }', "handlers.a.resources: must be a number"),
             ('[defaults]\npin = "true"', 'defaults.pin = "true": must be true or false, without quotes'),
             ('[defaults]\npreload = "pydantic"', 'defaults.preload = "pydantic": must be a list, with brackets'),
             ("[defaults]\npreload = [1]", "defaults.preload = [1]: must be a text of one line, not empty"),

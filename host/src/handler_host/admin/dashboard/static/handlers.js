@@ -128,8 +128,13 @@ export class Handlers {
   }
 }
 
-// With several workers, the dispatches in flight on each.
+// With several workers, the dispatches in flight on each; with workers on other machines, which.
 function formatWorkers(handler) {
+  const places = new Set(handler.workers.map((worker) => worker.place).filter(Boolean));
+  return formatWorkerCount(handler) + (places.size ? ` on ${[...places].join(", ")}` : "");
+}
+
+function formatWorkerCount(handler) {
   const workers = handler.workers;
   if (workers.length < 2) return handler.max_workers > 1 ? `${workers.length} of ${handler.max_workers}` : String(workers.length || NONE);
   return `${workers.length} of ${handler.max_workers}: ${workers.map((worker) => worker.in_flight).join(" + ")}`;
