@@ -34,6 +34,9 @@ PLUGIN_API |= {"handler_host.chat.handler", "handler_host.plugin.provider_errors
 FOR_WORKERS = {"pluggy", "handler_host.workers.runtime", "handler_host.lean.importer"} | PLUGIN_API
 FOR_TOOLS = {"handler_host.cli", "handler_host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
+FOR_SEVERAL_HOSTS = {"redis", "handler_host.shared.store", "handler_host.auth.shared_limits"}
+"""Modules that ``shared.url`` imports."""
+
 FOR_REQUESTS = {protocol.module for protocol in PROTOCOLS} | {
     f"handler_host.protocols.{name}" for name in ("chat_service", "native_calls", "native_events", "body_decoder")
 }
@@ -42,7 +45,11 @@ FOR_REQUESTS = {protocol.module for protocol in PROTOCOLS} | {
 
 def test_the_names_of_these_lists_exist() -> None:
     """A module that is renamed would else leave its list without a failure."""
-    own = {name for name in PLUGIN_API | FOR_WORKERS | FOR_TOOLS | FOR_REQUESTS if name.startswith("handler_host.")}
+    own = {
+        name
+        for name in PLUGIN_API | FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS
+        if name.startswith("handler_host.")
+    }
     assert {name for name in own if find_spec(name) is None} == set()
 
 
@@ -53,4 +60,4 @@ def test_a_host_that_has_found_all_plugins_has_imported_none_of_them_nor_their_d
     loaded = set(response.stdout.split())
     assert "handler_host.lifecycle.supervisor" in loaded
     assert {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS} == set()
-    assert loaded & (FOR_WORKERS | FOR_TOOLS | FOR_REQUESTS) == set()
+    assert loaded & (FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS) == set()

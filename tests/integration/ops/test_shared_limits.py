@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
+from handler_host.app import create_app
 from handler_host.auth import failed_login_throttle
-from handler_host.config import AuthConfig, MemoryConfig, SharedConfig
+from handler_host.config import AuthConfig, Config, MemoryConfig, SharedConfig
 from handler_host.config.loader import hash_key
+from handler_host.plugin.errors import ConfigError
 from handler_host.server import serving
 from tests.integration.http.serving import ADMIN, PARROT, Host, configured, running
 from tests.support import LIMIT, ended, install_plugin, install_puppet, until
@@ -239,3 +241,14 @@ async def test_a_new_host_starts_with_the_memory_that_others_have_learned(tmp_pa
     async with running(tmp_path, memory=MemoryConfig(state_file=second), **given) as host:
         assert footprints_of(second) == learned
         assert host.supervisor.status("puppet").learned_pss == learned["puppet"]["peak"]
+
+
+async def test_the_password_may_come_from_a_file(tmp_path: Path, server: Server) -> None:
+    file = tmp_path / "redis-password"
+    url = f"redis://127.0.0.1:{server.port}"
+    with pytest.raises(ConfigError, match=r"shared.password_file: .*: cannot be read"):
+        create_app(Config(shared=SharedConfig(url=url, password_file=file)))
+    file.write_text(f"{PASSWORD}\n")
+    async with running(tmp_path, **options(tmp_path, "requests_per_minute = 1", url, password_file=file)) as host:
+        assert [await models(host) for _ in range(2)] == [200, 429]
+        assert host.supervisor.telemetry.counters.shared_calls["failed"] == 0

@@ -52,7 +52,7 @@ MEANINGS = {
     "handler_host_memory_reserved_bytes": "Memory reserved for activations in progress, beyond their present use.",
     "handler_host_loop_lag_seconds": "Lag of the event loop, measured twice a second while the host is scraped.",
     "handler_host_consumer_dispatches_total": "Finished dispatches by consumer, handler and result.",
-    "handler_host_consumer_refusals_total": "Rejected requests by consumer and reason.",
+    "handler_host_consumer_refusals_total": "Rejected requests by consumer and reason: rate, tokens, concurrency …",
     "handler_host_tokens_total": "Tokens that providers reported, by handler, consumer and kind.",
     "handler_host_shared_calls_total": "Calls of the server that several hosts share, by result: ok or failed.",
     "handler_host_wrong_keys_total": "Requests with a wrong consumer key or admin token.",
