@@ -9,6 +9,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tomllib
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -59,6 +60,9 @@ COMMANDS: dict[str, Callable[[], list[str]]] = {
     "render.yaml": lambda: shlex.split(yaml.safe_load(text("render.yaml"))["services"][0]["startCommand"]),
     "Dockerfile": lambda: docker_words("CMD"),
     "kubernetes.yaml": lambda: pod()["containers"][0]["args"],
+    "compose.yaml": lambda: yaml.safe_load(text("compose.yaml"))["services"]["handler-host"]["command"],
+    "fly.toml": lambda: shlex.split(tomllib.loads(text("fly.toml"))["processes"]["app"]),
+    "railway.toml": lambda: shlex.split(tomllib.loads(text("railway.toml"))["deploy"]["startCommand"]),
     "handler-host.service": lambda: shlex.split(unit("ExecStart")),
 }
 
@@ -138,6 +142,18 @@ def test_each_platform_waits_longer_than_the_host_drains() -> None:
     assert pod()["terminationGracePeriodSeconds"] > drain
     assert parse_duration(unit("TimeoutStopSec")) > drain
     assert yaml.safe_load(text("render.yaml"))["services"][0]["maxShutdownDelaySeconds"] > drain
+    compose = yaml.safe_load(text("compose.yaml"))["services"]["handler-host"]
+    assert parse_duration(compose["stop_grace_period"]) > drain
+    assert parse_duration(tomllib.loads(text("fly.toml"))["kill_timeout"]) > drain
+    assert tomllib.loads(text("railway.toml"))["deploy"]["drainingSeconds"] > drain
+
+
+def test_the_platforms_that_build_the_image_name_files_that_exist() -> None:
+    build = yaml.safe_load(text("compose.yaml"))["services"]["handler-host"]["build"]
+    assert (DEPLOY / build["context"] / build["dockerfile"]).samefile(DEPLOY / "Dockerfile")
+    assert (ROOT / tomllib.loads(text("railway.toml"))["build"]["dockerfilePath"]).samefile(DEPLOY / "Dockerfile")
+    fly = tomllib.loads(text("fly.toml"))
+    assert str(fly["http_service"]["internal_port"]) in COMMANDS["fly.toml"]()
 
 
 def test_the_configuration_accepts_every_variable_of_the_files() -> None:
@@ -188,6 +204,8 @@ def test_the_probes_use_routes_without_a_key(url: str) -> None:
     container = pod()["containers"][0]
     paths = {container[f"{name}Probe"]["httpGet"]["path"] for name in ("startup", "liveness", "readiness")}
     paths.add(yaml.safe_load(text("render.yaml"))["services"][0]["healthCheckPath"])
+    paths.add(tomllib.loads(text("railway.toml"))["deploy"]["healthcheckPath"])
+    paths.add(tomllib.loads(text("fly.toml"))["http_service"]["checks"][0]["path"])
     assert paths == {"/health/live", "/health/ready"}
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     for path in paths:
