@@ -169,11 +169,13 @@ def create_app(
         await usage_file.start()
         if shared is not None:
             await shared.start()
+        supervisor.telemetry.log_tail.attach()
         await supervisor.start(functools.partial(_make_call_runner, dispatcher))
         if config.auth.consumers_file is not None or config.auth.consumers is not None:
             await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
         yield
         await supervisor.close()
+        supervisor.telemetry.log_tail.detach()
         await usage_file.close()
         if shared is not None:
             await shared.close()

@@ -101,6 +101,7 @@ def host(tmp_path: Path) -> Iterator[Host]:
     (tmp_path / "host.toml").write_text(
         f'[catalog]\nroots = ["{tmp_path}"]\ninclude_sys_path = false\n'
         '[defaults]\npreload = []\n[memory]\nlimit = "512MB"\nsample_interval = "0.2s"\n'
+        f'state_file = "{tmp_path}/state"\n'
     )
     host = Host(tmp_path)
     host.start()

@@ -9,9 +9,11 @@ import urllib.request
 from typing import Any, Literal
 
 import pytest
+from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from tests.e2e.dashboard.conftest import TOKEN, Host
+from tests.support import install_plugin
 
 LIMIT = 30_000
 """Milliseconds after which an expectation fails."""
@@ -41,6 +43,12 @@ def total(page: Page) -> int:
     return int(page.locator("#chart").get_attribute("data-total") or 0)
 
 
+def violations(page: Page) -> list[tuple[str, str]]:
+    """Return what axe finds: each rule, and the elements that violate it."""
+    found = Axe().run(page).response["violations"]
+    return [(rule["id"], node["html"]) for rule in found for node in rule["nodes"]]
+
+
 def call(host: Host, method: str, path: str) -> Any:
     """Send a request to the host outside the browser."""
     request = urllib.request.Request(host.url + path, method=method, headers={"Authorization": f"Bearer {TOKEN}"})
@@ -48,6 +56,27 @@ def call(host: Host, method: str, path: str) -> Any:
         return json.load(response)
 
 
+ADDER = '''
+from typing import Literal
+
+import msgspec
+from handler_host.plugin import operation
+
+class Term(msgspec.Struct):
+    value: int
+    comment: str = ""
+
+class Sum(msgspec.Struct):
+    first: Term
+    terms: list[Term]
+    sign: Literal["+", "-"]
+
+class Handler:
+    @operation
+    async def add(self, request: Sum) -> int:
+        """Add numbers."""
+        return sum(term.value for term in [request.first, *request.terms])
+'''
 CONTRASTS = """() => {
   const parts = (text) => text.match(/[\\d.]+/g).map(Number);
   const linear = (share) => (share <= 0.04045 ? share / 12.92 : ((share + 0.055) / 1.055) ** 2.4);
@@ -201,7 +230,6 @@ class TestActions:
         sign_in(page, host)
         expect(page.locator("#verify")).to_be_hidden()
         host.configure(f'[verify]\nwhen = "start"\nflag = "{host.root}/flag"\n[handlers.light]\nverify = true\n')
-        sign_in(page, host)
         summary = page.locator("#verify summary")
         expect(summary).to_have_text(
             re.compile(r"Check of this deploy \(first start\): passed in .*, \d\.\d MB of the")
@@ -212,7 +240,6 @@ class TestActions:
             path.write_text("[secrets.KEY_OF_NOBODY]\n")
         (host.root / "flag").unlink()
         host.configure("")
-        sign_in(page, host)
         expect(page.locator("#verify[data-state=failed][open] li.error")).to_contain_text("KEY_OF_NOBODY")
 
 
@@ -237,6 +264,62 @@ class TestTryIt:
         button(page, "Send").click()
         expect(page.locator("#try-response[data-state=failed]")).to_contain_text("invalid_input")
 
+    def test_request_fits_the_operation(self, page: Page, host: Host) -> None:
+        install_plugin(host.root, "adder", ADDER)
+        sign_in(page, host)
+        button(page, "Rescan").click()
+        button(page, "Load adder").click()
+        expect(state(page, "adder")).to_have_text("idle")
+        page.locator("#try-handler").select_option("adder")
+        field = page.get_by_label("Request", exact=True)
+        expect(field).to_have_value('{ "first": { "value": 1 }, "terms": [], "sign": "+" }')
+        page.get_by_label("stream").uncheck()
+        button(page, "Send").click()
+        expect(page.locator("#try-response")).to_have_text("1")
+        field.fill('{"terms": [], "sign": "-"}')
+        page.locator("#try-handler").select_option("heavy")
+        expect(field).to_have_value('{"terms": [], "sign": "-"}')  # what the operator wrote stays
+
+
+class TestHandlerPage:
+    def test_workers_settings_failures_and_log(self, page: Page, host: Host) -> None:
+        (host.root / "heavy/handler.toml").write_text(
+            '[config.greeting]\ntype = "string"\n[config.api_key]\ntype = "string"\n'
+        )
+        host.configure('[handlers.heavy]\nidle_after = "5m"\napi_key = "a-secret-value"\ngreeting = "hello"\n')
+        sign_in(page, host)
+        button(page, "Load heavy").click()
+        expect(state(page, "heavy")).to_have_text("idle")
+        body = json.dumps({"messages": [{"role": "user", "content": "BOOM"}]})
+        headers = {"Authorization": "Bearer a-key-of-a-consumer", "Content-Type": "application/json"}
+        assert page.request.post(f"{host.url}/v1/handlers/heavy/chat", data=body, headers=headers).status == 500
+        button(page, "Unload heavy").click()
+        expect(state(page, "heavy")).to_have_text("cold")
+        page.get_by_role("link", name="heavy").click()
+        dialog = page.get_by_role("dialog", name="heavy")
+        expect(dialog.locator("#details-workers tbody tr")).to_have_count(2)
+        expect(dialog.locator("#details-workers tbody tr").first).to_contain_text("unloaded")
+        assert dialog.get_by_label("PSS of generation 1").evaluate("meter => meter.value") > 40_000_000
+        expect(dialog.locator("#details-failures summary")).to_contain_text("handler_error")
+        expect(dialog.locator("#details-log")).to_contain_text("RuntimeError: a secret detail")
+        settings = dialog.locator("#details-settings tbody tr")
+        expect(settings.filter(has_text="greeting")).to_contain_text("[handlers.heavy]")
+        expect(settings.filter(has_text="api_key")).to_contain_text("***")
+        expect(settings.filter(has_text="idle_after")).to_contain_text("300")
+        expect(settings.filter(has_text="preload")).to_contain_text("[defaults]")
+        expect(settings.filter(has_text="max_queue")).to_contain_text("default")
+        assert "a-secret-value" not in page.content()
+        page.keyboard.press("Escape")
+        expect(dialog).to_be_hidden()
+        assert page.evaluate("location.hash") == ""
+
+    def test_address(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        page.goto(f"{host.url}/admin/#handler=light")
+        expect(page.get_by_role("dialog", name="light")).to_be_visible()
+        page.evaluate("location.hash = ''")
+        expect(page.get_by_role("dialog", name="light")).to_be_hidden()
+
 
 class TestEvents:
     def test_live_and_filtered(self, page: Page, host: Host) -> None:
@@ -259,7 +342,7 @@ class TestAccessibility:
         expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator: exit code 0")
         button(page, "Load light").click()
         expect(state(page, "light")).to_have_text("idle")
-        scroll = page.locator(".scroll")
+        scroll = page.locator(".scroll:has(#handlers)")
         assert scroll.evaluate("place => place.scrollWidth - place.clientWidth") == 0
         for handler in ("heavy", "light"):
             controls = page.locator(f"tr[data-handler={handler}] .actions").locator("button, select")
@@ -292,6 +375,19 @@ class TestAccessibility:
                     break
             page.keyboard.press("Enter")
             expect(state(page, "heavy")).to_have_text(expected)
+
+    @pytest.mark.parametrize("width", [1280, 380])
+    def test_no_violation_that_axe_finds(self, width: int, page: Page, host: Host) -> None:
+        page.set_viewport_size({"width": width, "height": 900})
+        page.goto(f"{host.url}/admin/")
+        assert violations(page) == []
+        sign_in(page, host)
+        button(page, "Load heavy").click()
+        expect(state(page, "heavy")).to_have_text("idle")
+        assert violations(page) == []
+        page.get_by_role("link", name="heavy").click()
+        expect(page.locator("#details-workers tbody tr").first).to_be_visible()
+        assert violations(page) == []
 
     @pytest.mark.parametrize("scheme", ["light", "dark"])
     def test_contrast(self, scheme: Literal["light", "dark"], page: Page, host: Host) -> None:

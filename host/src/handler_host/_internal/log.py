@@ -120,7 +120,7 @@ _SPACE = re.compile(r"\s")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
 _SIZES = frozenset(
     {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
-    | {"given_back", "host_bytes"}
+    | {"given_back", "host_bytes", "worker_pss"}
 )
 """Names of the figures that are bytes."""
 

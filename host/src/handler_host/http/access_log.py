@@ -51,7 +51,9 @@ class AccessLog:
             if level and log.isEnabledFor(level):
                 log.log(level, "request", extra={"fields": _fields(request, context, response)})
             return
-        self._add_record(request, context, response, failure)
+        is_closed_page = failure.code == CANCELLED and context.operator is not None
+        if not is_closed_page:  # the stream of events ends so, each time
+            self._add_record(request, context, response, failure)
         if settings.requests == "none":
             return
         level = logging.INFO if failure.code == CANCELLED else getattr(logging, settings.failures_level.upper())

@@ -25,7 +25,7 @@ def state_change_fields(
     elif kind == "draining" and worker is not None and worker.drain is not None:
         fields |= {"cause": worker.drain.cause.value, "in_flight": len(worker.leases)}
     elif exit is not None:
-        fields |= {"cause": exit.kind, "exit": exit.text, "given_back": exit.given_back}
+        fields |= {"cause": exit.kind, "exit": exit.text, "worker_pss": exit.pss, "given_back": exit.given_back}
     elif kind == "failed" and controller.state.error is not None:
         fields["error"] = controller.state.error.message
     return fields

@@ -9,6 +9,7 @@ from handler_host.telemetry.counters import Counters
 from handler_host.telemetry.events import EventHub
 from handler_host.telemetry.failures import FailureRing
 from handler_host.telemetry.history import History
+from handler_host.telemetry.log_tail import LogTail
 from handler_host.telemetry.usage import TokenUsage
 
 log = logging.getLogger(__name__)
@@ -26,6 +27,7 @@ class TelemetryHub:
         self.usage = TokenUsage()
         self.history = History()
         self.failures = FailureRing()
+        self.log_tail = LogTail()
         self._observer = observer
 
     def emit(self, kind: str, fields: Mapping[str, object]) -> None:

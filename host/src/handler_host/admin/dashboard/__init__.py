@@ -15,7 +15,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from handler_host._internal.versions import __version__
-from handler_host.http.responses import JSON_HEADERS
+from handler_host.http.responses import JSON_HEADERS, json_response
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import InvalidInput, NotFound
 from handler_host.routes.native import NativeRoutes
@@ -33,6 +33,8 @@ FILES = {
     "api.js": "api.js",
     "chart.js": "chart.js",
     "handlers.js": "handlers.js",
+    "details.js": "details.js",
+    "example.js": "example.js",
     "events.js": "events.js",
     "failures.js": "failures.js",
     "try.js": "try.js",
@@ -93,6 +95,7 @@ class DashboardRoutes:
         """Return the routes for operators only."""
         return [
             web.get("/admin/overview", self.overview),
+            web.get("/admin/handlers/{name}/details", self.details),
             web.post("/admin/handlers/{name}/dispatch/{operation}", self._native.dispatch),
         ]
 
@@ -131,6 +134,12 @@ class DashboardRoutes:
             "history": [msgspec.Raw(sample) for sample in supervisor.telemetry.history.since(int(since))],
         }
         return web.Response(body=msgspec.json.encode(content), headers=JSON_HEADERS)
+
+    async def details(self, request: web.Request) -> web.StreamResponse:
+        """Return the settings, past workers, latency, failures and log of one handler."""
+        from handler_host.admin.handler_details import handler_details  # few operators open the page of a handler
+
+        return json_response(handler_details(self._supervisor, request.match_info["name"], SHOWN_FAILURES))
 
 
 def _file(name: str) -> web.FileResponse:

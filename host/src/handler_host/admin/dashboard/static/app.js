@@ -2,6 +2,7 @@
 
 import { ApiError, call, restore, signIn, signOut, Unreachable } from "./api.js";
 import { Chart } from "./chart.js";
+import { Details } from "./details.js";
 import { Events } from "./events.js";
 import { Failures } from "./failures.js";
 import { setText, size } from "./format.js";
@@ -18,6 +19,7 @@ const chart = new Chart(find("chart"), find("legend"));
 const handlers = new Handlers(find("handlers"), find("receipts"), refresh);
 const events = new Events(find("events"), find("filter-handler"), find("filter-kind"), find("events-paused"));
 const failures = new Failures(find);
+const details = new Details(find);
 const tryIt = new TryIt(find);
 const usage = new Usage(find("usage-section"), find("usage"));
 const verify = new Verify(find("verify"));
@@ -77,6 +79,7 @@ async function fetchOverview() {
       const isFirst = chart.since === 0;
       run = overview.run;
       chart.reset();
+      events.stop();
       if (!isFirst) return void (await fetchOverview());
     }
     show(overview);
@@ -99,6 +102,7 @@ function show(overview) {
   handlers.show(overview.handlers);
   find("no-handlers").hidden = overview.handlers.length > 0;
   failures.show(overview.failures);
+  details.show(overview.handlers);
   tryIt.show(overview.handlers);
   usage.show(overview.usage);
   verify.show(overview.verify);

@@ -4,7 +4,7 @@ import { clock, element, size } from "./format.js";
 
 const MAX_EVENTS = 500;
 const HIDDEN = new Set(["id", "at", "kind", "handler", "host", "fork_server", "workers", "limit", "limit_source", "request_id"]);
-const SIZES = new Set(["pss", "given_back"]);
+const SIZES = new Set(["pss", "given_back", "worker_pss"]);
 
 export class Events {
   constructor(list, handler, kind, paused) {

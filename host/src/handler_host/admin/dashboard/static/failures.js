@@ -3,18 +3,12 @@
 import { call } from "./api.js";
 import { clock, duration, element } from "./format.js";
 
-export class Failures {
-  constructor(find) {
-    this.list = find("failures");
-    this.empty = find("no-failures");
-    this.form = find("why-form");
-    this.id = find("why-id");
-    this.result = find("why-result");
+// The rows of a list of failures; those that are open stay open when it changes.
+export class FailureList {
+  constructor(list, empty) {
+    this.list = list;
+    this.empty = empty;
     this.key = "";
-    this.form.addEventListener("submit", (event) => {
-      event.preventDefault();
-      this.explain();
-    });
   }
 
   show(failures) {
@@ -24,6 +18,23 @@ export class Failures {
     const open = new Set([...this.list.querySelectorAll("details[open]")].map((box) => box.dataset.key));
     this.list.replaceChildren(...failures.map((failure) => element("li", {}, box(failure, open))));
     this.empty.hidden = failures.length > 0;
+  }
+}
+
+export class Failures {
+  constructor(find) {
+    this.list = new FailureList(find("failures"), find("no-failures"));
+    this.form = find("why-form");
+    this.id = find("why-id");
+    this.result = find("why-result");
+    this.form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this.explain();
+    });
+  }
+
+  show(failures) {
+    this.list.show(failures);
   }
 
   async explain() {

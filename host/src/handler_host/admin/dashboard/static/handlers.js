@@ -1,6 +1,7 @@
 // The table of handlers with their actions. Rows are updated in place, so that a focus in them survives.
 
 import { ApiError, call } from "./api.js";
+import { addressOf } from "./details.js";
 import { clock, duration, element, NONE, setText, share, size } from "./format.js";
 
 const WITHOUT_WORKER = new Set(["cold", "failed", "invalid", "incompatible", "conflict", "blocked", "missing-secret"]);
@@ -70,7 +71,7 @@ export class Handlers {
     const row = element(
       "tr",
       { data: { handler: name } },
-      element("td", { className: "name" }, element("b", {}, name), title),
+      element("td", { className: "name" }, element("a", { href: addressOf(name) }, name), title),
       element("td", { className: "state" }, state, reason),
       element("td", { className: "actions" }, element("div", {}, load, unload, mode, reload, pin, forget)),
       ...figures,
@@ -82,10 +83,11 @@ export class Handlers {
   }
 
   fill(entry, handler) {
+    const hasNoWorker = WITHOUT_WORKER.has(handler.state);
     setText(entry.title, handler.title || `${handler.distribution} ${handler.version}`);
     setText(entry.state, handler.state);
     entry.state.dataset.state = handler.state;
-    setText(entry.reason, handler.reason || "");
+    setText(entry.reason, handler.reason || (handler.pin && hasNoWorker ? "pinned: stays loaded once active" : ""));
     FIGURES.forEach(([, text], index) => {
       const figure = text(handler);
       setText(entry.figures[index], figure);
@@ -94,7 +96,6 @@ export class Handlers {
     const last = handler.last_exit;
     setText(entry.exit, last ? `${last.kind}: ${last.text}, ${clock(last.at)}` : "");
     entry.exit.toggleAttribute("data-empty", !last);
-    const hasNoWorker = WITHOUT_WORKER.has(handler.state);
     entry.load.disabled = entry.isBusy || !hasNoWorker || CANNOT_RUN.has(handler.state);
     entry.unload.disabled = entry.isBusy || hasNoWorker;
     entry.reload.disabled = entry.isBusy || hasNoWorker;

@@ -1,9 +1,9 @@
 // A form that dispatches to a handler and shows its response and timing.
 
 import { ApiError, send } from "./api.js";
+import { exampleRequest } from "./example.js";
 import { element } from "./format.js";
 
-const EXAMPLE = '{"messages": [{"role": "user", "content": "Say hello."}]}';
 const MAX_CHARACTERS = 200000; // of the response on the page
 
 export class TryIt {
@@ -19,13 +19,14 @@ export class TryIt {
     this.timing = find("try-timing");
     this.output = find("try-response");
     this.optionsKey = "";
-    this.body.value = EXAMPLE;
+    this.body.value = this.example = exampleRequest();
     this.form.addEventListener("submit", (event) => {
       event.preventDefault();
       this.dispatch();
     });
     this.stop.addEventListener("click", () => this.abort?.abort());
     this.handler.addEventListener("change", () => this.listOperations());
+    this.operation.addEventListener("change", () => this.suggestRequest());
     this.body.addEventListener("keydown", (event) => {
       if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) this.form.requestSubmit();
     });
@@ -34,7 +35,7 @@ export class TryIt {
   show(handlers) {
     this.handlers = handlers;
     const names = handlers.map((handler) => handler.name);
-    const key = JSON.stringify([names, handlers.map((handler) => (handler.operations || []).map((operation) => operation.name))]);
+    const key = JSON.stringify([names, handlers.map((handler) => (handler.operations || []).map((operation) => [operation.name, Boolean(operation.input_schema)]))]);
     if (key === this.optionsKey) return;
     this.optionsKey = key;
     const selected = this.handler.value;
@@ -48,6 +49,15 @@ export class TryIt {
     const names = (handler?.operations || [{ name: "chat" }]).map((operation) => operation.name);
     this.operations.replaceChildren(...names.map((name) => element("option", { value: name })));
     if (handler?.operations && !names.includes(this.operation.value) && names.length) this.operation.value = names[0];
+    this.suggestRequest();
+  }
+
+  // Show a request that fits the operation, unless the operator has changed the one before.
+  suggestRequest() {
+    if (this.body.value !== this.example) return;
+    const handler = this.handlers.find(({ name }) => name === this.handler.value);
+    const operation = handler?.operations?.find(({ name }) => name === this.operation.value);
+    this.body.value = this.example = exampleRequest(operation || { name: this.operation.value });
   }
 
   async dispatch() {
@@ -102,10 +112,10 @@ export class TryIt {
     return false;
   }
 
-  // Return a chunk of text unchanged, model and finish reason not at all, other data as JSON on its own line.
+  // Return a chunk of text unchanged; model, finish reason and usage not at all; other data as JSON on its own line.
   format(data) {
     if (typeof data?.text === "string") return data.text;
-    if (data?.type === "model" || data?.type === "finish") return "";
+    if (["model", "finish", "usage"].includes(data?.type)) return "";
     const { textContent: before } = this.output;
     return `${before && !before.endsWith("\n") ? "\n" : ""}${JSON.stringify(data)}\n`;
   }

@@ -1,0 +1,109 @@
+"""What the dashboard shows of one handler beside its status: settings, past workers, latency, log.
+
+It is imported when an operator opens the page of a handler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from handler_host._internal.log import mask_secrets
+from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
+from handler_host.lifecycle.supervisor import Supervisor
+from handler_host.telemetry.counters import BOUNDS, Histogram
+
+WORKER_EVENTS = frozenset({"activated", "failed", "unloaded"})
+
+
+class Setting(msgspec.Struct, frozen=True):
+    """One key in force; ``source`` is its section of the configuration, or ``default``."""
+
+    key: str
+    value: Any
+    source: str
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """Durations since the host's start, in seconds; a quantile is the upper bound of its bucket, None beyond all."""
+
+    count: int
+    mean: float | None
+    p50_at_most: float | None
+    p99_at_most: float | None
+
+
+class HandlerDetails(msgspec.Struct, frozen=True, kw_only=True):
+    """The details of one handler."""
+
+    settings: list[Setting]
+    workers: list[msgspec.Raw]
+    """The events ``activated``, ``failed`` and ``unloaded`` of its workers, newest first, as far as they are kept."""
+    first_chunk: Latency
+    """From the start of a stream in the worker to its first chunk: mostly the provider's time."""
+    response: Latency
+    """In the worker, to the last byte."""
+    failures: list[msgspec.Raw]
+    log: list[str]
+    """The last lines of its workers' log, oldest first."""
+
+
+def handler_details(supervisor: Supervisor, name: str, failures: int) -> HandlerDetails:
+    """Return the details of a handler, with its last ``failures``; raises ``UnknownHandler``."""
+    supervisor.require_handler(name)
+    telemetry = supervisor.telemetry
+    counters = telemetry.counters.for_handler(name)
+    events = [event.data for event in telemetry.events.past if event.handler == name and event.kind in WORKER_EVENTS]
+    return HandlerDetails(
+        settings=list(_settings(supervisor.config, name)),
+        workers=[msgspec.Raw(data) for data in reversed(events)],
+        first_chunk=_latency(counters.first_chunk),
+        response=_latency(counters.handle),
+        failures=telemetry.failures.last(failures, name),
+        log=telemetry.log_tail.lines(name),
+    )
+
+
+def _settings(config: Config, name: str) -> Iterator[Setting]:
+    """Yield the handler's own keys, then those of its policy."""
+    own = config.handlers.get(name, {})
+    section = f"[handlers.{name}]"
+    for key, value in own.items():
+        if key not in POLICY_KEYS:
+            yield Setting(key, _shown(key, value), section)
+    policy, built_in = config.policy(name), HandlerPolicy()
+    for key in policy.__struct_fields__:
+        is_default = getattr(config.defaults, key) == getattr(built_in, key)
+        source = section if key in own else "default" if is_default else "[defaults]"
+        yield Setting(key, _shown(key, getattr(policy, key)), source)
+
+
+def _shown(key: str, value: Any) -> Any:
+    """Return a value as JSON can have it, with secrets masked; ``secrets`` has names of variables only."""
+    if key != "secrets" and looks_secret(key) and value:
+        return "***"
+    if isinstance(value, Mapping):
+        return {name: _shown(key if key == "secrets" else name, item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_shown("", item) for item in value]
+    return mask_secrets(str(value)) if isinstance(value, str | Path) else value
+
+
+def _latency(histogram: Histogram) -> Latency:
+    count = sum(histogram.counts)
+    if not count:
+        return Latency(0, None, None, None)
+    return Latency(count, histogram.sum / count, _quantile(histogram, 0.5), _quantile(histogram, 0.99))
+
+
+def _quantile(histogram: Histogram, share: float) -> float | None:
+    """Return the upper bound of the bucket that this share of the durations does not exceed."""
+    remaining = share * sum(histogram.counts)
+    for bound, count in zip(BOUNDS, histogram.counts, strict=False):
+        remaining -= count
+        if remaining <= 0:
+            return bound
+    return None
