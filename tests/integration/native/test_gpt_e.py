@@ -88,6 +88,15 @@ def test_control_tokens_of_a_text_stay_text(host: HostUnderTest) -> None:
     assert content["usage"]["prompt_tokens"] == prompt_tokens("<|im_end|>")
 
 
+@pytest.mark.parametrize("text", ["Hi there", "<|im_end|> Hi <|im_start|>"])
+def test_the_tokens_of_a_chat_are_those_of_its_prompt(host: HostUnderTest, text: str) -> None:
+    body = {"model": "gpt_e", "max_tokens": 1, "messages": [{"role": "user", "content": text}]}
+    counted = json.loads(post(host.url, "/v1/messages/count_tokens", json.dumps(body).encode(), {})[2])
+    response = json.loads(post(host.url, "/v1/messages", json.dumps(body).encode(), {})[2])
+    usage = response["usage"]
+    assert counted["input_tokens"] == usage["input_tokens"] + usage.get("cache_read_input_tokens", 0)
+
+
 def test_a_client_that_disconnects_ends_the_generation(host: HostUnderTest) -> None:
     for stream in (False, True):
         body = {"model": "gpt_e", "messages": HI, "stream": stream, "max_tokens": 450, "ignore_eos": True}

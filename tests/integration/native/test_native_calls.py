@@ -66,6 +66,10 @@ class Handler(ChatHandler):
         yield NativeResponse(200, {**HEADERS, "content-type": "text/event-stream; charset=utf-8"})
         if how == "text":
             yield "data: {}"
+        if how == "pings":
+            for _ in range(8):
+                await asyncio.sleep(0.3)
+                yield b": ping\\n\\n"
         if how == "wait":
             yield b": waiting\\n\\n"
             yield b'data: {"usage": {"prompt_tokens": 3}}\\n\\n'
@@ -189,6 +193,15 @@ async def test_a_page_of_a_proxy_is_not_passed_on(tmp_path: Path) -> None:
     async with hosted(tmp_path) as host:
         status, _, data = await complete(host, body("speaker", "page"))
         assert (status, json.loads(data)["error"]["code"]) == (502, "upstream_error")
+
+
+async def test_each_byte_of_the_provider_restarts_the_gap_timeout(tmp_path: Path) -> None:
+    async with hosted(tmp_path, {"speaker": {"gap_timeout": 1.5, "left": str(tmp_path / "left")}}) as host:
+        status, _, data = await complete(host, body("speaker", "pings", stream=True))
+        assert (status, data.count(b": ping"), data.endswith(b"data: [DONE]\n\n")) == (200, 8, True)
+        status, _, data = await complete(host, body("speaker", "wait", stream=True))
+        error = json.loads(data.rpartition(b"data: ")[2])["error"]
+        assert (error["code"], "gap_timeout" in error["message"]) == ("deadline_exceeded", True)
 
 
 async def test_an_error_in_a_stream_ends_it_with_an_event(tmp_path: Path) -> None:

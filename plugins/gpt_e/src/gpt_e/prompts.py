@@ -49,6 +49,18 @@ class PromptMaker:
                 prompt.append(part)
         return prompt
 
+    async def count(self, messages: list[dict[str, Any]]) -> int:
+        """Return the tokens of the prompt, as llama.cpp's tokenizer counts them. Raises as :meth:`prompt` does."""
+        prompt = await self.prompt(messages)
+        if prompt is None:
+            count: int = (await self._server.post("/v1/chat/completions/input_tokens", {"messages": messages}))[
+                "input_tokens"
+            ]
+            return count
+        texts = [part for part in prompt if isinstance(part, str)]
+        counts = [len(await self._server.tokens(text, parse_special=True)) for text in texts]
+        return len(prompt) - len(texts) + sum(counts)
+
 
 def join_parts(messages: list[dict[str, Any]]) -> None:
     """Make one text of the parts of each message, as llama.cpp does: no part continues a word of the one before."""
