@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import msgspec
 
@@ -194,8 +194,9 @@ class SharedStore:
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` within the time limit; raises ``StoreUnavailable``."""
-        now = time.monotonic()
+        is_retry = self._retry_at is not None
         if self._retry_at is not None:
+            now = time.monotonic()
             if now < self._retry_at:
                 raise StoreUnavailable
             self._retry_at = now + RETRY_AFTER_S  # the others do not wait for this try
@@ -209,7 +210,8 @@ class SharedStore:
             self._retry_at = time.monotonic() + RETRY_AFTER_S
             raise StoreUnavailable from None
         self._count_result("ok")
-        if self._retry_at is not None:
+        # Not by a call that was in flight when another one failed: a slow server would fill the log.
+        if is_retry and self._retry_at is not None:
             self._retry_at = None
             log.warning("%s responds again; limits are shared", self._address)
         return result
@@ -237,9 +239,8 @@ def _connect(config: SharedConfig, scheme: str, url: str) -> Redis:
             options["password"] = config.password_file.read_text(encoding="utf-8").strip()
         except (OSError, ValueError) as error:
             raise ConfigError(f"shared.password_file: {config.password_file}: cannot be read: {error}") from None
-    password = options.get("password") or urlsplit(url).password
-    if password:
-        logs.register_secrets([password])
+    in_url = urlsplit(url).password or ""
+    logs.register_secrets(secret for secret in (options.get("password"), in_url, unquote(in_url)) if secret)
     pool = BlockingConnectionPool.from_url(
         SCHEMES[scheme] + url.removeprefix(scheme),
         max_connections=MAX_CONNECTIONS,
