@@ -6,6 +6,7 @@ import asyncio
 import os
 import struct
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,8 +16,11 @@ from hypothesis import strategies as st
 from handler_host.channel import frames
 from handler_host.channel.log_limiter import RECORDS_PER_S, LogLimiter
 from handler_host.channel.timeouts import CallTimeouts
+from handler_host.lifecycle.operation_registry import limit_schema
 from handler_host.lifecycle.pending_work import _read_notes
+from handler_host.lifecycle.reports import HandlerStatus, OperationReport
 from handler_host.plugin.errors import HostError
+from handler_host.routes.openapi import document
 from tests.support import within
 from tests.unit.channel.test_channel import channel
 
@@ -74,6 +78,36 @@ async def test_a_malformed_frame_ends_the_worker(content: object) -> None:
     async with channel() as (opened, peer):
         await peer.send_bytes(data)
         assert (await within(opened.closed)).broken
+
+
+@pytest.mark.parametrize(("levels", "is_kept"), [(40, True), (400, False)])
+async def test_a_deep_schema_of_a_worker_stops_no_document(levels: int, is_kept: bool) -> None:
+    """It is left out, and the list of handlers and /openapi.json stay as they are."""
+    schema: dict[str, Any] = {"type": "object"}
+    for _ in range(levels):
+        schema = {"properties": {"a": schema}}
+    body = msgspec.msgpack.encode(frames.Ready(1, (frames.OperationInfo(name="x", input_schema=schema),), 0.0, 0.0))
+    (ready,) = frames.worker_frame_decoder(100_000).feed(struct.pack(">I", len(body)) + body)
+    assert isinstance(ready, frames.Ready)
+    kept = limit_schema(ready.operations[0].input_schema)
+    assert (kept is not None) is is_kept
+    status = HandlerStatus(
+        name="h",
+        state="idle",
+        reason=None,
+        distribution="d",
+        version="1",
+        plugin=None,
+        title="",
+        description="",
+        models={},
+        default_model=None,
+        operations=[OperationReport(name="x", input_schema=kept)],
+        isolation="process",
+        python=None,
+        pin=False,
+    )
+    assert msgspec.json.encode(document([status], keys=False))
 
 
 async def test_text_that_is_not_utf_8_ends_the_worker() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -12,6 +12,20 @@ from handler_host.lifecycle.reports import OperationReport
 
 if TYPE_CHECKING:
     from handler_host.workers.worker import Worker
+
+MAX_SCHEMA_LEVELS = 100
+"""Deepest schema of an operation that is kept: recursive code must not end at one of a hostile plugin."""
+
+
+def limit_schema(schema: dict[str, Any] | None) -> dict[str, Any] | None:
+    """Return a schema of a worker, or None if it is nested too deeply: then any JSON counts as valid."""
+    level: list[Any] = [schema]
+    for _ in range(MAX_SCHEMA_LEVELS):
+        containers = [value for value in level if isinstance(value, dict | list)]
+        if not containers:
+            return schema
+        level = [item for value in containers for item in (value.values() if isinstance(value, dict) else value)]
+    return None
 
 
 class OperationRegistry:
@@ -28,8 +42,8 @@ class OperationRegistry:
                     name=operation.name,
                     summary=operation.summary,
                     streams=operation.streams,
-                    input_schema=operation.input_schema,
-                    output_schema=operation.output_schema,
+                    input_schema=limit_schema(operation.input_schema),
+                    output_schema=limit_schema(operation.output_schema),
                 )
                 for operation in worker.ready.operations
             }
