@@ -31,7 +31,7 @@ from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError
 from handler_host.signals import ConfigReloader, SignalHandler
-from handler_host.workers.launchers.base import is_kept_variable
+from handler_host.workers.environment import is_kept_variable
 
 log = logging.getLogger(__name__)
 

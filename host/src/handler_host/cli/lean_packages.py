@@ -10,8 +10,8 @@ from typing import NamedTuple
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
+from handler_host.workers.environment import worker_environment
 from handler_host.workers.launch_spec import lean_imports_of, policy_of, python_of
-from handler_host.workers.launchers.base import worker_environment
 from handler_host.workers.lean_compiler import LeanResult, lean_command, lean_input, lean_job, read_result
 
 

@@ -22,7 +22,7 @@ from handler_host.config import Config, HandlerPolicy
 from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
 from handler_host.memory.places import PlacesBudget
-from handler_host.workers.launchers.base import worker_environment
+from handler_host.workers.environment import worker_environment
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
 

@@ -1,4 +1,4 @@
-"""Protocol of all launchers, and the environment that they give to a worker.
+"""Protocol of all launchers.
 
 A launcher gives a worker a socket to the host and a pipe for its output. The handler that it loads is
 named over the socket, by the first frame.
@@ -13,16 +13,6 @@ if TYPE_CHECKING:
     from handler_host.workers.worker_process import WorkerProcess
 
 
-KEPT_VARIABLES = frozenset(
-    {"PATH", "HOME", "XDG_CACHE_HOME", "USER", "LOGNAME", "SHELL", "TZ", "TMPDIR", "LANG", "LANGUAGE", "TERM"}
-    | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
-    | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
-    | {"PYTHONPATH", "PYTHONHOME", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONPYCACHEPREFIX"}
-    | {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
-)
-"""The variables of the host's environment that a worker keeps, in addition to ``LC_*``."""
-
-
 class Launcher(Protocol):
     """Factory for workers of one kind."""
 
@@ -31,15 +21,3 @@ class Launcher(Protocol):
 
     async def close(self) -> None:
         """Stop the processes that the launcher has started for itself."""
-
-
-def is_kept_variable(name: str) -> bool:
-    """Return whether workers keep this variable of the host's environment."""
-    return name in KEPT_VARIABLES or name.startswith("LC_")
-
-
-def worker_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the environment of workers: locale, path, proxy and TLS settings of the host, and no secret."""
-    kept = {name: value for name, value in environ.items() if is_kept_variable(name)}
-    # pydantic scans the entry points of all distributions, and fails on broken metadata of any of them.
-    return {**kept, "PYDANTIC_DISABLE_PLUGINS": "__all__"}

@@ -20,8 +20,8 @@ from typing import NoReturn
 import msgspec
 
 from handler_host.channel import frames
+from handler_host.workers.environment import worker_environment
 from handler_host.workers.host_signals import ignore_host_signals
-from handler_host.workers.launchers.base import worker_environment
 from handler_host.workers.remote.connection import SERVER_NAME, HostAddress, client_context
 from handler_host.workers.runtime.host_connection import HostConnection
 from handler_host.workers.runtime.process import serve_connection
