@@ -105,9 +105,9 @@ class RayCluster:
                 break
             assert time.monotonic() < deadline, "the head did not start"
             time.sleep(0.2)
-        self._wait_for("Ray runtime started", "head")
+        assert self._has_started("head"), (self.directory / "head.log").read_text()
 
-    def add_node(self, memory: int, resources: Mapping[str, float] | None = None, *, wait: bool = True) -> Node:
+    def add_node(self, memory: int, resources: Mapping[str, float] | None = None) -> Node:
         """Start a node in a new namespace."""
         self._namespaces += 1
         number = self._namespaces
@@ -123,11 +123,13 @@ class RayCluster:
             f"--node-ip-address={address}",
             *self._sizes(memory, 1, resources or {}),
         ]
-        process = self._ray(["ip", "netns", "exec", name], arguments, f"node{number}")
-        node = Node(process, address, link)
+        node = Node(self._ray(["ip", "netns", "exec", name], arguments, f"node{number}"), address, link)
+        if not self._has_started(f"node{number}"):
+            # Ray gives a node half a minute, which a machine under load may need for its imports.
+            node.kill()
+            node = Node(self._ray(["ip", "netns", "exec", name], arguments, f"node{number}"), address, link)
+            assert self._has_started(f"node{number}"), (self.directory / f"node{number}.log").read_text()
         self.nodes.append(node)
-        if wait:
-            self._wait_for("Ray runtime started", f"node{number}")
         return node
 
     def close(self) -> None:
@@ -163,11 +165,13 @@ class RayCluster:
                 command, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=output, process_group=0
             )
 
-    def _wait_for(self, text: str, log: str) -> None:
+    def _has_started(self, log: str) -> bool:
         deadline = time.monotonic() + START_TIMEOUT
-        while text not in (content := (self.directory / f"{log}.log").read_text()):
-            assert time.monotonic() < deadline, content
+        while "Ray runtime started" not in (text := (self.directory / f"{log}.log").read_text()):
+            if "Traceback" in text or time.monotonic() > deadline:
+                return False
             time.sleep(0.1)
+        return True
 
 
 def run(*command: str) -> None:

@@ -122,6 +122,16 @@ async def test_a_resource_is_freed_by_the_worker_that_holds_it() -> None:
         await world.reserve("never", 10, GPU=2.0)
 
 
+async def test_a_resource_that_others_hold_is_worth_a_wait() -> None:
+    world = World()
+    world.budget.update([PlaceReport("one", 100, 0, {"GPU": 1.0}, {"GPU": 1.0})])
+    with pytest.raises(MemoryBudget) as refusal:
+        await world.reserve("a", 10, GPU=1.0)
+    assert refusal.value.retryable
+    world.budget.update([PlaceReport("one", 100, 0, {"GPU": 1.0})])
+    assert await world.reserve("a", 10, GPU=1.0) == "one"
+
+
 async def test_without_a_machine_the_refusal_says_so() -> None:
     with pytest.raises(MemoryBudget, match="no machine yet") as refusal:
         await World().reserve("a", 1)

@@ -21,7 +21,9 @@ class PlaceReport(msgspec.Struct, frozen=True, array_like=True):
     external_usage: int = 0
     """Bytes of ``limit`` that others use or have reserved."""
     resources: dict[str, float] = {}
-    """Resources besides memory, such as ``CPU`` and ``GPU``: what it has in all, less what others have reserved."""
+    """Resources besides memory, such as ``CPU`` and ``GPU``, in all."""
+    external_resources: dict[str, float] = {}
+    """The part of ``resources`` that others have reserved."""
 
     @property
     def flaw(self) -> str | None:
@@ -30,7 +32,8 @@ class PlaceReport(msgspec.Struct, frozen=True, array_like=True):
             return f"it reports {self.limit} bytes of memory"
         if not 0 <= self.external_usage <= MAX_PLACE_BYTES:
             return f"it reports {self.external_usage} bytes in use by others"
-        if not all(0 <= amount < float("inf") for amount in self.resources.values()):
+        amounts = (*self.resources.values(), *self.external_resources.values())
+        if not all(0 <= amount < float("inf") for amount in amounts):
             return "it reports a resource that is not a number of 0 or more"
         return None
 
@@ -49,8 +52,9 @@ class Place:
 
     def has_resources(self, resources: Mapping[str, float]) -> bool:
         """Return whether the resources are available now."""
+        total, external = self.report.resources, self.report.external_resources
         return all(
-            self.report.resources.get(name, 0.0) - self._in_use.get(name, 0.0) >= amount
+            total.get(name, 0.0) - external.get(name, 0.0) - self._in_use.get(name, 0.0) >= amount
             for name, amount in resources.items()
         )
 

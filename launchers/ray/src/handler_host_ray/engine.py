@@ -119,6 +119,9 @@ class RayEngine:
         if node is None:
             raise EngineError(f"node {request.place} has left the cluster")
         resources = dict(request.resources)
+        # Before the actor exists: what it takes must never look like that of others.
+        held, of_node = {**resources, "memory": float(request.memory)}, self._held.setdefault(request.place, [])
+        of_node.append(held)
         actor = NodeActor.options(
             num_cpus=resources.pop("CPU", 0),
             num_gpus=resources.pop("GPU", 0),
@@ -131,14 +134,13 @@ class RayEngine:
         try:
             await actor.start.remote(request.connection)
         except asyncio.CancelledError:
+            of_node.remove(held)
             _kill_actor(actor)
             raise
         except Exception as error:
+            of_node.remove(held)
             _kill_actor(actor)
             raise EngineError(f"no worker on {request.place}: {_summary(error)}") from error
-        held = {**request.resources, "memory": float(request.memory)}
-        of_node = self._held.setdefault(request.place, [])
-        of_node.append(held)
         return RayWorker(actor, lambda: of_node.remove(held))
 
     async def examine(self) -> Sequence[Finding]:
@@ -203,7 +205,8 @@ class RayEngine:
                     name=name,
                     limit=int(total.get("memory", 0)),
                     external_usage=int(others.get("memory", 0)),
-                    resources={key: total[key] - others[key] for key in total if key not in HIDDEN and ":" not in key},
+                    resources=_named(total),
+                    external_resources=_named(others),
                 )
             )
         self._ids = ids
@@ -212,6 +215,10 @@ class RayEngine:
 
 HIDDEN = frozenset({"memory", "object_store_memory"})
 """Resources of Ray that a handler does not ask for by name."""
+
+
+def _named(resources: Mapping[str, float]) -> dict[str, float]:
+    return {name: amount for name, amount in resources.items() if name not in HIDDEN and ":" not in name}
 
 
 def place_name(node: Mapping[str, Any]) -> str:
