@@ -322,6 +322,31 @@ def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
     assert [key for key in keys if key] == [expected[pair.handler]]
 
 
+@pytest.mark.parametrize("handler", ["gpt_a", "gpt_b"])
+def test_comments_and_pings_restart_the_gap_timeout_of_a_translated_stream(provider: Provider, handler: str) -> None:
+    """A model that thinks for longer than the timeout is not cut off while its provider sends something."""
+    openai_end = b'data: {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+    anthropic_end = (
+        b'event: message_start\ndata: {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}\n\n'
+        b"event: content_block_start\n"
+        b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}}\n\n'
+        b'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
+        b' "usage": {"output_tokens": 1}}\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\n'
+    )
+    ends = {"gpt_a": openai_end, "gpt_b": anthropic_end}
+    ping = b'event: ping\ndata: {"type": "ping"}\n\n' if handler == "gpt_b" else b": thinking\n\n"
+    provider.script = Script((*[ping] * 6, ends[handler]), headers={"content-type": "text/event-stream"}, pause_s=0.5)
+    base = f"{provider.url}/v1" if handler == "gpt_a" else provider.url
+    limits = 'first_byte_timeout = "1500ms"\ngap_timeout = "1500ms"'
+    config = f'[handlers.{handler}]\nbase_url = "{base}"\n{limits}\nnative = false\n'
+    body = {"model": handler, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
+    with host_under_test(config, environ={f"{name}_API_KEY": key for name, key in KEYS.items()}) as host:
+        host.admin_request("POST", f"/handlers/{handler}/load")
+        data = post(host.url, "/v1/chat/completions", json.dumps(body).encode(), {})[2]
+    assert b'"Hi"' in data
+    assert data.endswith(b"data: [DONE]\n\n")
+
+
 @pytest.mark.parametrize("handler", ["gpt_a", "gpt_d/openai"])
 def test_a_server_without_the_responses_api_gets_a_chat(host: HostUnderTest, provider: Provider, handler: str) -> None:
     provider.script = Script((b'{"detail": "Not Found"}',), 404, JSON)

@@ -145,6 +145,23 @@ class TestCalls:
             await peer.send(frames.End(number, None))
             assert await within(reading) == []
 
+    async def test_an_empty_chunk_restarts_the_wait(self) -> None:
+        """It is a sign of life of the provider, and no part of the response."""
+        async with channel() as (opened, peer):
+            stream = start_call(opened, streamed=True, timeouts=CallTimeouts(None, 60.0, None))
+            number = await peer.receive_number()
+            reading = asyncio.ensure_future(stream.read_chunks())
+            await asyncio.sleep(0.05)
+            before = stream.expires_at
+            await peer.send(frames.Chunk(number, b""))
+            await asyncio.sleep(0.05)
+            assert before is not None
+            assert stream.expires_at is not None
+            assert stream.expires_at > before
+            assert not reading.done()
+            await peer.send(frames.Chunk(number, b"1"))
+            assert await within(reading) == [b"1"]
+
     async def test_time_limit_is_named(self) -> None:
         async with channel() as (opened, peer):
             stream = start_call(opened, streamed=True, timeouts=CallTimeouts(None, 0.01, None))

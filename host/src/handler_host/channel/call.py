@@ -184,15 +184,21 @@ class Call:
     def add_chunk(self, data: bytes) -> None:
         """Accept a chunk of a stream or a fragment of a response (called by the channel).
 
+        An empty chunk of a stream is a sign of life of the provider, and no part of the response.
+
         Raises ``ProtocolError`` for a worker that sends more than its window: it would fill the host's memory.
         """
-        self._received += 1
-        self._chunks.append(data)
         if self._streamed:
             self._outstanding += len(data) or 1
             limits = self._channel.limits
             if self._outstanding > limits.window + limits.max_frame:
                 raise frames.ProtocolError(f"{self._outstanding} bytes in a window of {limits.window}")
+            if not data:
+                self._restart_wait()
+                return
+        self._received += 1
+        self._chunks.append(data)
+        if self._streamed:
             self._wake()
             return
         self._size += len(data)
@@ -219,6 +225,10 @@ class Call:
         limit, name = self._wait_limit
         what = "no response" if not self._received else "no further chunk"
         self.abort(DeadlineExceeded(f"{what} from the handler within {limit:g} s ({name})"))
+
+    def _restart_wait(self) -> None:
+        if self.expires_at is not None:
+            self.expires_at = asyncio.get_running_loop().time() + self._wait_limit[0]
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -77,9 +77,9 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     activate_timeout: Timeout = 60.0
     """Time for a worker to become ready; 504 beyond."""
     first_byte_timeout: Timeout = 60.0
-    """From the dispatch to the first chunk of a stream; 504 beyond."""
+    """From the dispatch or the provider's last byte to a stream's first chunk; 504 beyond."""
     gap_timeout: Timeout = 60.0
-    """Time between two chunks of a stream."""
+    """Time in a stream from the provider's last byte to the next one."""
     drain_timeout: Duration = 30.0
     """Time for dispatches in flight to finish at an unload."""
     stop_grace: Duration = 5.0

@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 
 from handler_host.plugin.errors import UpstreamError
+from handler_host.plugin.life import note_bytes
 from handler_host.plugin.provider_errors import error_from_document, error_from_text
 
 MAX_EVENT_BYTES = 64 * 1024 * 1024
@@ -169,7 +170,11 @@ class _Body:
         return self
 
     async def __anext__(self) -> bytes:
-        return self._start.pop(0) if self._start else await anext(self._chunks)
+        if self._start:
+            return self._start.pop(0)
+        chunk = await anext(self._chunks)
+        note_bytes()
+        return chunk
 
     async def first_byte(self) -> bytes:
         """Return the first byte that is not white space, or an empty string."""
@@ -179,6 +184,7 @@ class _Body:
             chunk = await anext(self._chunks, None)
             if chunk is None:
                 break
+            note_bytes()
             start.append(chunk)
             text = b"".join(start) if len(start) <= len(_BOM) else chunk
             if text not in (_BOM[:1], _BOM[:2]):

@@ -27,6 +27,7 @@ from handler_host.plugin.errors import (
     UnknownOperation,
     UpstreamError,
 )
+from handler_host.plugin.life import on_bytes
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
@@ -38,7 +39,24 @@ from handler_host.workers.runtime.native_calls import check_part, checked_start,
 FRAME_OVERHEAD = 64
 """Bytes of a Chunk frame besides its data, at most."""
 
+LIFE_SIGN_INTERVAL_S = 0.25
+"""Time between two signs of life of a provider that sends no chunk."""
+
 _DONE = object()
+
+
+class _LifeSigns:
+    """Sender of signs of life for one call, at most one in each interval."""
+
+    def __init__(self, send: Callable[[], None]) -> None:
+        self._send = send
+        self._sent_at = time.monotonic()
+
+    def __call__(self) -> None:
+        now = time.monotonic()
+        if now - self._sent_at >= LIFE_SIGN_INTERVAL_S:
+            self._sent_at = now
+            self._send()
 
 
 class RunningCall:
@@ -186,6 +204,8 @@ class OperationRunner:
 
     async def _run_stream(self, frame: frames.Call, call: RunningCall, operation: Operation, source: Any) -> None:
         chunks: list[Any] = []
+        if frame.streamed:
+            on_bytes.set(_LifeSigns(lambda: self._send(frames.Chunk(frame.number, b""))))
         async with aclosing(source if operation.kind == "stream" else _iterate_in_threads(source)) as items:
             async for item in items:
                 if frame.streamed:
