@@ -173,7 +173,7 @@ class MemoryConfig(Section, frozen=True, kw_only=True):
     state_file: Path | None = None
     """File of the learned memory footprints and activation times.
 
-    Default: see below
+    Default: ``.handler-host/memory.json`` in ``data_dir``
 
     Example: ``"/var/lib/handler-host/memory.json"``
     """
@@ -281,7 +281,7 @@ class VerifyConfig(Section, frozen=True, kw_only=True):
     flag: Path | None = None
     """File of the last verified commit.
 
-    Default: in ``data_dir``, else ``~/.local/state/handler-host/verified``
+    Default: ``.verified`` in ``data_dir``
 
     Example: ``"/var/lib/handler-host/.verified"``
     """

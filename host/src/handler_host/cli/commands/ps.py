@@ -155,6 +155,7 @@ def _echo_details(handler: dict[str, Any]) -> None:
         if operations is None
         else ", ".join(operation["name"] for operation in operations),
         "isolation": handler["isolation"],
+        "interpreter": handler.get("python") or "",
         "pinned": "yes" if handler["pin"] else "",
         "generation": str(handler["generation"] or "-"),
         "pid": str(handler["pid"] or "-"),
