@@ -158,8 +158,8 @@ bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch 
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
 # Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10); rolling
-# needs haproxy.
-long_benches := limit soak rolling
+# needs haproxy, workers (4) an idle machine.
+long_benches := limit soak rolling workers
 
 .PHONY: $(addprefix bench-,$(benches) $(long_benches))
 $(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
