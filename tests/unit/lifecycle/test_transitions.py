@@ -639,7 +639,7 @@ class TestGrowth:
         handler = Life(max_workers=3, target_requests=1)
         reserved = [len(handler.handle(LeaseRequested(number)).actions_of(Reserve)) for number in range(100)]
         assert sum(reserved) == 1
-        assert len(handler.handle(MemoryReserved(1), WorkerReady(1)).granted) == 32
+        assert len(handler.handle(MemoryReserved(1), WorkerReady(1)).granted) == 100
 
     def test_case_10_a_dispatch_during_the_stop_of_all_waits_for_the_first_exit(self) -> None:
         handler = self.grown(3).handle(UnloadRequested(900, "force", 0.0), LeaseRequested(50))

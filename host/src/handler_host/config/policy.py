@@ -28,7 +28,7 @@ class HandlerPolicy(Section, frozen=True, kw_only=True):
     """
     max_queue: Count = 128
     """Dispatches that may wait for the handler, warm or cold; 429 beyond."""
-    max_concurrency: AtLeastOne = 32
+    max_concurrency: AtLeastOne = 128
     """Dispatches that a worker runs at a time."""
     max_workers: AtLeastOne = 1
     """Worker processes that the handler may have; beyond the first, the host adds them for load.
