@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from clients.agents import AGENTS, Agent
+from clients.libraries import LIBRARIES, Library
 from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, TOO_LONG, WORD
 from clients.stand_in.server import CHATS, Recorded, StandIn
 from handler_host.testing import host_under_test
@@ -62,6 +63,9 @@ PDF = b"""%PDF-1.4
 trailer<</Root 1 0 R>>
 """
 OK = "ok"
+REASONING_MODELS = {"gpt_a": "gpt_a/gpt-5"}
+"""Models for the scripts, where a handler's own model does not reason."""
+NO_TELEMETRY = {"DO_NOT_TRACK": "1", "OTEL_SDK_DISABLED": "true", "HAYSTACK_TELEMETRY_ENABLED": "False"}
 NOT_SENT = "not sent"
 """Result of a column whose fields the client itself did not send."""
 MEDIA_KEYS = {
@@ -100,18 +104,62 @@ def main() -> None:
     arguments = parser.parse_args()
     if INSIDE not in os.environ:
         enter_namespace()
-    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    for agent in AGENTS:
-        if arguments.names and not any(agent.name.lower().startswith(name.lower()) for name in arguments.names):
+    clients: list[Agent | Library] = [*AGENTS, *LIBRARIES]
+    for client in clients:
+        if arguments.names and not any(client.name.lower().startswith(name.lower()) for name in arguments.names):
             continue
-        result = results.setdefault(agent.name, {"pairs": {}})
-        result["version"] = version(agent.package)
-        for handler, models in agent.pairs.items():
-            if arguments.pair in (None, handler):
-                columns = run_agent(agent, models, arguments.keep and arguments.keep / f"{agent.name}-{handler}")
-                result["pairs"][handler] = columns
-                print(f"{agent.name} {result['version']} -> {handler}: {columns}", flush=True)
-        RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+        for handler in client.handlers if isinstance(client, Library) else client.pairs:
+            if arguments.pair not in (None, handler):
+                continue
+            keep = arguments.keep and arguments.keep / f"{client.name}-{handler}"
+            if isinstance(client, Library):
+                columns = run_library(client, handler, keep)
+            else:
+                columns = run_agent(client, client.pairs[handler], keep)
+            save(client, handler, columns)
+
+
+def save(client: Agent | Library, handler: str, columns: dict[str, str]) -> None:
+    """Print the result of a client on a handler, and add it to the file."""
+    installed = version(client.package)
+    print(f"{client.name} {installed} on {handler}: {columns}", flush=True)
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    result = results.setdefault(client.name, {"pairs": {}})
+    result["version"] = installed
+    result["pairs"][handler] = columns
+    RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
+
+
+def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
+    """Run the script of a library; return the result of each column."""
+    with (
+        tempfile.TemporaryDirectory(prefix="clients-") as directory,
+        StandIn().run() as stand_in,
+        host_under_test(CONFIG.format(url=stand_in.url, models="")) as host,
+    ):
+        script = Path(__file__).parent / "scripts" / library.script
+        program = "node" if script.suffix == ".mjs" else str(ENVIRONMENT / "bin" / "python")
+        run = subprocess.run(
+            [program, str(script), host.url, REASONING_MODELS.get(handler, handler)],
+            env={**os.environ, "HOME": directory, **NO_TELEMETRY},
+            cwd=directory,
+            capture_output=True,
+            text=True,
+            timeout=2 * LIMIT_S,
+            check=False,
+        )
+        finished = Finished(run.stdout + run.stderr, Path(directory), list(stand_in.requests))
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            (keep / "output").write_text(finished.output + host.log)
+        lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
+        columns: dict[str, str] = json.loads(lines[-1]) if lines else {"plain": finished.why()}
+        for kind in MEDIA_KEYS:
+            if columns.get(kind) == OK and not has_media(finished, kind):
+                columns[kind] = "lost on the way"
+        if columns.get("cancel") == OK and not is_ended(finished):
+            columns["cancel"] = "the provider's response went on"
+    return columns
 
 
 def enter_namespace() -> None:
@@ -126,7 +174,8 @@ def enter_namespace() -> None:
 def version(package: str) -> str:
     """Return the installed version of a package of npm, or of `pypi:NAME`."""
     if package.startswith("pypi:"):
-        (metadata, *_) = ENVIRONMENT.glob(f"**/site-packages/{package[5:]}-*.dist-info")
+        environment = AIDER if package == "pypi:aider_chat" else ENVIRONMENT
+        (metadata,) = environment.glob(f"lib/python3*/site-packages/{package[5:]}-*.dist-info")
         return metadata.name.removesuffix(".dist-info").rpartition("-")[2]
     return str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
 
@@ -274,10 +323,14 @@ def check_media(runs: Runs, kind: str) -> str:
     """Return whether a file reaches the provider."""
     name = "picture.png" if kind == "image" else "paper.pdf"
     run = runs.run(kind, f"task-look {{work}}/{name}", media=kind)
-    found = [value for key in MEDIA_KEYS[kind] for value in find_all([r.body for r in run.requests], key)]
-    types = [f'"{key}"' for key in MEDIA_KEYS[kind]]
-    has_media = bool(found) or any(f'"type": {kind_}' in run.sent for kind_ in types)
-    return OK if has_media and FINAL in run.output else run.why()
+    return OK if has_media(run, kind) and FINAL in run.output else run.why()
+
+
+def has_media(run: Finished, kind: str) -> bool:
+    """Return whether the provider got an image or a document."""
+    keys = MEDIA_KEYS[kind]
+    bodies = [request.body for request in run.requests]
+    return any(list(find_all(bodies, key)) or f'"type": "{key}"' in run.sent for key in keys)
 
 
 def check_error(runs: Runs) -> str:
@@ -293,17 +346,18 @@ def check_cancel(runs: Runs) -> str:
         return any("task-slow" in json.dumps(request.body) for request in requests)
 
     run = runs.run("cancel", "task-slow", until=is_running)
+    if not any("task-slow" in json.dumps(request.body) for request in run.requests):
+        return run.why()
+    return OK if is_ended(run) else "the provider's response went on"
+
+
+def is_ended(run: Finished) -> bool:
+    """Wait until the host has ended a slow response of the provider; return whether it did."""
     deadline = time.monotonic() + 15
     slow = [request for request in run.requests if "task-slow" in json.dumps(request.body)]
     while time.monotonic() < deadline and not any(request.is_cancelled for request in slow):
         time.sleep(0.1)
-    return (
-        OK
-        if any(request.is_cancelled for request in slow)
-        else "the provider's response went on"
-        if slow
-        else run.why()
-    )
+    return any(request.is_cancelled for request in slow)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -19,6 +20,7 @@ USAGE = {
 
 def read(body: dict[str, Any]) -> Question:
     """Return the parts of a request that the model reads; whether it is streamed is in the path."""
+    body = _in_camel_case(body)
     question = Question(streamed=False)
     for content in body["contents"]:
         for part in content.get("parts") or ():
@@ -59,8 +61,19 @@ def error(message: str) -> dict[str, Any]:
     return {"error": {"code": 400, "message": message, "status": "INVALID_ARGUMENT"}}
 
 
+def _in_camel_case(value: Any) -> Any:
+    """Return a value with all keys in camel case: the API takes both."""
+    if isinstance(value, list):
+        return [_in_camel_case(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        re.sub("_([a-z])", lambda match: match[1].upper(), key): _in_camel_case(item) for key, item in value.items()
+    }
+
+
 def _thoughts(body: dict[str, Any]) -> list[dict[str, Any]]:
-    config = (body.get("generationConfig") or {}).get("thinkingConfig") or {}
+    config = (_in_camel_case(body).get("generationConfig") or {}).get("thinkingConfig") or {}
     return [{"text": THOUGHT, "thought": True}] if config.get("includeThoughts") else []
 
 

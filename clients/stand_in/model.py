@@ -20,6 +20,9 @@ CACHED_TOKENS = 4321
 TOO_LONG = "the prompt has 300000 tokens, 8877 more than the context"
 """The words of the error for the task `fail`."""
 
+ANY_OBJECT = {"type": "object", "properties": {"city": {"type": "string"}}}
+"""Schema of JSON mode without a schema: clients describe the object in the prompt, which the model does not read."""
+
 TASK = re.compile(r"task-(write|look|fail|slow|call)(?: ([^\s\"'`<>]+))?")
 """A task in a prompt, and the path of its file."""
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, THOUGHT, Answer, Question
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, THOUGHT, Answer, Question
 from clients.stand_in.sse import event, split, texts
 
 USAGE = {
@@ -32,7 +32,7 @@ def read(body: dict[str, Any]) -> Question:
     question.tools = {function["name"]: function.get("parameters") or {} for function in functions}
     response_format = body.get("response_format") or {}
     is_json = response_format.get("type") in ("json_object", "json_schema")
-    question.schema = (response_format.get("json_schema") or {}).get("schema", {"type": "object"}) if is_json else None
+    question.schema = (response_format.get("json_schema") or {}).get("schema", ANY_OBJECT) if is_json else None
     choice = body.get("tool_choice")
     if isinstance(choice, dict):
         question.forced = (choice.get("function") or {}).get("name")
