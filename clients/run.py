@@ -168,7 +168,9 @@ def enter_namespace() -> None:
     script = 'ip link set lo up && exec "$@"'
     inner = [*command, sys.executable, "-m", "clients.run", *sys.argv[1:]]
     os.chdir(ROOT)
-    os.execvp("unshare", ["unshare", "--map-root-user", "--net", "sh", "-c", script, "sh", *inner])
+    # A PID namespace, so that daemons that clients leave behind end with it.
+    pids = ["--pid", "--fork", "--kill-child", "--mount-proc"]
+    os.execvp("unshare", ["unshare", "--map-root-user", "--net", *pids, "sh", "-c", script, "sh", *inner])
 
 
 def version(package: str) -> str:
