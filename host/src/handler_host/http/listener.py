@@ -184,6 +184,11 @@ class Connection(web.RequestHandler):
         message: str | None = None,
     ) -> web.StreamResponse:
         """Return the response to data that cannot be read as a request (aiohttp)."""
+        if isinstance(exc, ConnectionError):
+            # Of a client that has gone, or a response that was cut off: the middleware has logged it.
+            gone = web.Response(status=status)
+            gone.force_close()
+            return gone
         context = request_context.RequestContext(request_context.new_request_id())
         error: HostError
         if isinstance(exc, http_exceptions.LineTooLong):
