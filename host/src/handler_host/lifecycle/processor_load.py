@@ -13,13 +13,16 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from handler_host.channel.frames import Pong
 from handler_host.channel.pongs import used_share
 from handler_host.memory.procfs import read_lines
-from handler_host.workers.worker import Worker
+
+if TYPE_CHECKING:
+    from handler_host.channel.frames import Pong
+    from handler_host.workers.worker import Worker
 
 BOUND_SHARE = 0.8
 """Share of a processor from which a worker counts as bound by it."""

@@ -36,7 +36,6 @@ from handler_host.lifecycle.supervisor_services import SupervisorServices
 from handler_host.lifecycle.worker_views import SupervisedProcesses
 from handler_host.memory.budget import Budget
 from handler_host.memory.monitor import MemoryMonitor
-from handler_host.memory.places import PlacesBudget
 from handler_host.memory.sampler import Reading
 from handler_host.plugin.errors import ConfigError, Draining, UnknownOperation
 from handler_host.telemetry.hub import Observer, TelemetryHub
@@ -44,6 +43,7 @@ from handler_host.workers.events import Cause
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, default_model
 
 if TYPE_CHECKING:
+    from handler_host.memory.places import PlacesBudget
     from handler_host.workers.worker import MakeCallRunner
 
 

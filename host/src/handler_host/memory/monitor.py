@@ -11,7 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -23,11 +23,13 @@ from handler_host.memory.budget import Budget, MemoryEstimate, WorkerBudget
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion, version_of
 from handler_host.memory.ledger import Key
-from handler_host.memory.places import PlacesBudget
 from handler_host.memory.pressure import KernelView, OomKillCounter, PressureTracker, read_kernel_view
 from handler_host.memory.procfs import Memory
 from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.memory.views import ProcessTree, WorkerView
+
+if TYPE_CHECKING:
+    from handler_host.memory.places import PlacesBudget
 
 log = logging.getLogger(__name__)
 
@@ -261,6 +263,8 @@ class MemoryMonitor:
         def is_pinned(handler: str, generation: int) -> bool:
             worker = tree.worker(handler, generation)
             return worker is not None and worker.is_pinned
+
+        from handler_host.memory.places import PlacesBudget  # only a host with other machines needs it
 
         return PlacesBudget(
             launcher,

@@ -21,13 +21,13 @@ from handler_host.catalog.secrets import read_secrets
 from handler_host.config import Config, HandlerPolicy
 from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
-from handler_host.memory.places import PlacesBudget
 from handler_host.workers.environment import worker_environment
 from handler_host.workers.launchers.fork import ForkLauncher
 from handler_host.workers.launchers.inline import InlineLauncher
 
 if TYPE_CHECKING:
     from handler_host.channel.frames import LeanImports, Log
+    from handler_host.memory.places import PlacesBudget
     from handler_host.workers.launchers.base import Launcher
     from handler_host.workers.launchers.remote import RemoteLauncher
     from handler_host.workers.lean_compiler import LeanCompiler
