@@ -256,7 +256,7 @@ def _write_token(config: Config, token: str) -> str:
         path.unlink(missing_ok=True)  # another owner, a link or other rights must not stay
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600)
     except OSError as error:
-        return f"not shown, as there is no terminal and {path} cannot be written ({error.strerror})"
+        return f"not shown: standard error is not a terminal, and {path} cannot be written ({error.strerror})"
     with os.fdopen(descriptor, "w") as file:
         file.write(token + "\n")
     return f"in the file {path}"

@@ -150,7 +150,7 @@ class TestMetrics:
 
 class TestLimits:
     async def test_one_call_does_not_take_the_places_of_all(self, tmp_path: Path) -> None:
-        """It has 64 dispatches in flight; further ones are refused, and the handler goes on."""
+        """It has 64 dispatches in flight; further ones are refused, and the handler keeps running."""
         install_plugin(tmp_path, "caller", CALLER)
         install_plugin(tmp_path, "first", CALLED)
         async with running(tmp_path, policy={"max_concurrency": 100, "max_queue": 100}) as host:

@@ -74,7 +74,7 @@ async def test_a_cold_handler_shows_what_its_manifest_says_and_an_active_one_its
         find = active["paths"]["/v1/handlers/typed/find"]["post"]
         body = find["requestBody"]["content"]["application/json"]["schema"]
         assert set(resolve(active, body["$ref"])["properties"]) == {"name", "inside"}
-        # A body is required where an empty object is none that the operation takes.
+        # A body is required where the operation does not take an empty object.
         paths = active["paths"]
         required = {path: paths[f"/v1/handlers/{path}"]["post"]["requestBody"]["required"] for path in EXPECTED}
         assert required == {"typed/find": True, "typed/pet": True, "typed/anything": False, "parrot/chat": True}

@@ -87,7 +87,7 @@ class Call:
         self.traceparent = traceparent
         """The span of this dispatch; the handler's own dispatches become parts of it."""
         self.works_for: str | None = None
-        """Name of the consumer for whom it runs; the handler's own dispatches count to it."""
+        """Name of the consumer that the handler's own dispatches count to."""
         self.started_at = time.monotonic()
         self._channel = channel
         self._number = number

@@ -63,7 +63,7 @@ class Caller(msgspec.Struct, frozen=True):
 
     @property
     def counted_name(self) -> str | None:
-        """Name of the consumer to whom the dispatch counts; None on a host without keys, and for operators."""
+        """Name of the consumer that the dispatch counts to; None on a host without keys, and for operators."""
         return self.consumer.name if self.consumer is not None else self.works_for
 
 
