@@ -33,7 +33,8 @@ class LocalWorker:
 class LocalEngine:
     """Options: ``places``, tables by name as in a ``PlaceReport``; ``directory``, where tests leave files.
 
-    ``places.json`` in the directory replaces the places; ``mute`` and ``gone`` are faults.
+    A file ``place-NAME`` in the directory adds a place of so many bytes. Other files are faults: ``mute``, ``gone``,
+    and ``stuck``: a launch does not end, although its worker runs; it leaves ``cancelled`` when it is cancelled.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
@@ -61,6 +62,13 @@ class LocalEngine:
         self._workers.append(worker)
         (self._directory / f"{request.handler}.pid").write_text(str(worker.pid))
         (self._directory / f"{request.handler}.driver").write_text(str(os.getpid()))
+        try:
+            if (self._directory / "stuck").exists():
+                await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            (self._directory / "cancelled").touch()
+            worker.kill()
+            raise
         return LocalWorker(worker, self._directory / "mute")
 
     async def examine(self) -> Sequence[Finding]:

@@ -177,6 +177,29 @@ async def test_an_engine_that_is_gone_says_why_and_comes_back(tmp_path: Path) ->
         assert (await host.ask(text="back"))["text"] == "back"
 
 
+async def test_a_launch_that_is_not_confirmed_is_cancelled_and_leaves_no_connection(tmp_path: Path) -> None:
+    """The worker runs and has connected, but the engine does not say so in time."""
+    async with remote_host(tmp_path, ONE_PLACE, options={"start_timeout": 3.0}) as host:
+        await host.ask(text="x")
+        await within(host.supervisor.unload("puppet"))
+        before = connections()
+        (tmp_path / "stuck").touch()
+        error = await error_of(host.ask(text="y"))
+        assert isinstance(error, OutOfResources)
+        assert "has not started a worker within 3 s" in error.message
+        await until(lambda: ended(worker_pid(tmp_path)))
+        await until((tmp_path / "cancelled").exists)
+        assert connections() == before
+        (tmp_path / "stuck").unlink()
+        assert (await host.ask(text="back"))["text"] == "back"
+
+
+def connections() -> int:
+    """Return how many sockets this process has open."""
+    links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
+    return sum(os.readlink(link).startswith("socket:") for link in links if link.is_symlink())
+
+
 async def test_an_idle_worker_leaves_its_place_for_another_handler(tmp_path: Path) -> None:
     install_puppet(tmp_path, "second")
     install_puppet(tmp_path, "third")

@@ -15,7 +15,7 @@ from handler_host.memory.places import PlacesBudget
 from handler_host.plugin.errors import OutOfResources
 from handler_host.workers.remote.connection import HostAddress, public_part, server_context
 from handler_host.workers.remote.driver_client import DriverProcess
-from handler_host.workers.remote.listener import WorkerListener
+from handler_host.workers.remote.listener import WorkerListener, withdraw
 from handler_host.workers.remote.messages import Launch
 from handler_host.workers.worker_process import ExitStatus, WorkerProcess
 
@@ -134,13 +134,13 @@ class RemoteLauncher:
             number, exit = await driver.launch(lambda number: Launch(number, handler, place, size, resources, text))
             exit.add_done_callback(lambda _: self._release(driver))
         except BaseException:
-            connection.cancel()
+            withdraw(connection)
             self._release(driver)
             raise
         try:
             transport = await self._wait_for_connection(connection, exit, place)
         except BaseException:
-            connection.cancel()
+            withdraw(connection)
             driver.kill(number)
             raise
         return RemoteWorker(transport, place, number, driver, exit, self._self_end_s)

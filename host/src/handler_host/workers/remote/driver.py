@@ -13,7 +13,7 @@ import os
 import socket
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from importlib.metadata import entry_points
 from typing import Any, NoReturn
@@ -70,9 +70,10 @@ class Driver:
         self._control = control
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        """Tasks that start a worker and wait for its exit."""
         self._workers: dict[int, EngineWorker] = {}
-        self._killed: set[int] = set()
-        """Numbers of workers to kill as soon as they are started."""
+        """The workers that are started."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._places: tuple[PlaceReport, ...] | None = None
 
@@ -130,14 +131,19 @@ class Driver:
         while data := await self._loop.sock_recv(self._control, MAX_MESSAGE):
             request = requests.decode(data)
             if isinstance(request, Launch):
-                self._spawn(self._run(request))
+                self._launch(request)
             elif isinstance(request, Kill):
-                self._spawn(self._kill(request.number))
+                self._kill(request.number)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
+
+    def _launch(self, launch: Launch) -> None:
+        self._runs[launch.number] = run = self._spawn(self._run(launch))
+        run.add_done_callback(lambda _: self._runs.pop(launch.number))
 
     async def _run(self, launch: Launch) -> None:
         """Start a worker, and report its exit."""
@@ -154,20 +160,19 @@ class Driver:
             return
         self._workers[number] = worker
         self._send(Launched(number))
-        if number in self._killed:
-            await worker.kill()
         status = await worker.wait()
-        self._workers.pop(number, None)
-        self._killed.discard(number)
+        del self._workers[number]
         self._send(
             Exited(number, status.code, status.signal, status.maxrss, status.describe() if status.lost else None)
         )
 
-    async def _kill(self, number: int) -> None:
-        self._killed.add(number)
-        worker = self._workers.get(number)
+    def _kill(self, number: int) -> None:
+        """Kill a worker, or cancel its launch; has no effect when it has exited."""
+        worker, run = self._workers.get(number), self._runs.get(number)
         if worker is not None:
-            await worker.kill()
+            self._spawn(worker.kill())
+        elif run is not None:
+            run.cancel()
 
     def _send(self, notice: Connected | Failed | Places | Launched | Refused | Exited) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):

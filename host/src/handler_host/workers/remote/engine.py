@@ -75,7 +75,10 @@ class Engine(Protocol):
         """Return the machines that take workers now; raises :class:`EngineError` if the engine is gone."""
 
     async def launch(self, request: WorkerRequest) -> EngineWorker:
-        """Start a worker; raises :class:`EngineError`."""
+        """Start a worker; raises :class:`EngineError`.
+
+        It is cancelled if the host no longer needs the worker, and must then leave none behind.
+        """
 
     async def examine(self) -> Sequence[Finding]:
         """Return what ``handler-host doctor`` shows, after :meth:`start`."""

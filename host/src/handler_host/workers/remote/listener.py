@@ -76,6 +76,12 @@ class _Gate(asyncio.Protocol):
         return str(peer[0]) if peer else "unknown"
 
 
+def withdraw(connection: asyncio.Future[asyncio.Transport]) -> None:
+    """Withdraw the token of a connection, and close the connection if it has arrived: no channel owns it yet."""
+    if not connection.cancel() and not connection.cancelled():
+        connection.result().abort()
+
+
 class WorkerListener:
     """Accepts the connections of workers on ``address``; with ``tls`` in TLS 1.2 or newer."""
 
@@ -107,7 +113,7 @@ class WorkerListener:
         self.port = self._server.sockets[0].getsockname()[1]
 
     def expect(self) -> tuple[bytes, asyncio.Future[asyncio.Transport]]:
-        """Return a new token, and the future of the connection that sends it; cancelling that withdraws the token."""
+        """Return a new token, and the future of the connection that sends it; it ends with :func:`withdraw`."""
         token = secrets.token_bytes(TOKEN_BYTES)
         connection: asyncio.Future[asyncio.Transport] = asyncio.get_running_loop().create_future()
         self._tokens[token] = connection
@@ -119,7 +125,8 @@ class WorkerListener:
         match: bytes | None = None
         for known in self._tokens:
             # All are compared, each in constant time: the duration tells nothing.
-            if hmac.compare_digest(known, token):
+            # A withdrawn one stays here until the loop's next turn.
+            if hmac.compare_digest(known, token) and not self._tokens[known].done():
                 match = known
         return self._tokens.pop(match) if match is not None else None
 
