@@ -36,6 +36,7 @@ from handler_host.workers.remote.messages import (
     encode,
     requests,
 )
+from handler_host.workers.remote.outbox import Outbox
 
 PLACES_INTERVAL = 1.0
 """Seconds between two looks at the machines."""
@@ -68,6 +69,7 @@ class Driver:
 
     def __init__(self, control: socket.socket) -> None:
         self._control = control
+        self._outbox = Outbox(control)
         self._loop = asyncio.get_running_loop()
         self._engine: Engine | None = None
         self._runs: dict[int, asyncio.Task[None]] = {}
@@ -176,7 +178,7 @@ class Driver:
 
     def _send(self, notice: Connected | Failed | Places | Launched | Refused | Exited) -> None:
         with suppress(BrokenPipeError, ConnectionResetError):
-            self._control.send(encode(notice))
+            self._outbox.send(encode(notice))
 
 
 async def _serve(fd: int) -> None:

@@ -32,6 +32,7 @@ from handler_host.workers.remote.messages import (
     encode,
     notices,
 )
+from handler_host.workers.remote.outbox import Outbox
 from handler_host.workers.worker_process import ExitStatus, out_of_resources, reap, wait_for_exit
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,7 @@ class DriverProcess:
         self.pid = self._process.pid
         self._output = OutputLogger(output, name, lines_per_second=50)
         self._control.setblocking(False)
+        self._outbox = Outbox(self._control)
         self._loop.add_reader(self._control, self._receive_notices)
         self.exited: asyncio.Task[None] = asyncio.create_task(self._wait_and_reap(), name=f"exit of the {name} driver")
         self._timer = self._loop.call_later(self._timeout, self._expire)
@@ -158,7 +160,7 @@ class DriverProcess:
         if self.disconnected:
             raise self.failure or self._unavailable("its driver has ended")
         try:
-            self._control.send(encode(request))
+            self._outbox.send(encode(request))
         except OSError as error:
             raise out_of_resources(f"a request to the driver of launcher {self._name!r}", error) from error
 
@@ -212,6 +214,7 @@ class DriverProcess:
     def _disconnect(self) -> None:
         """Close the control socket, on which the driver exits."""
         self.disconnected = True
+        self._outbox.close()
         self._loop.remove_reader(self._control)
         self._control.close()
 
