@@ -69,8 +69,8 @@ $(VENV)/.lean: $(VENV)/.installed $(manifests) $(wildcard host/src/handler_host/
 	@touch $@
 
 .PHONY: demo
-demo: setup ## a demonstration in a minute: start, chat, unload, memory released
-	@$(python) examples/demo.py
+demo: lean ## a demonstration in a minute: start, chat, unload, memory released (ARGS=--eager: without lean imports)
+	@$(python) examples/demo.py $(ARGS)
 
 .PHONY: serve
 serve: setup ## the host of the demo, left running, with requests to try

@@ -5,6 +5,9 @@ the memory at each step. ``gpt_e`` runs a small model in its worker. The SDKs of
 use the host itself as their provider: it has the protocols of OpenAI, Anthropic and Gemini, and
 ``gpt_e`` answers. ``sheets`` stores the questions in a local workbook. ``make serve``
 (``--serve``) leaves the same host running.
+
+Imports of the SDKs are lean as far as ``make lean`` has compiled them, which ``make demo`` does first.
+``make demo ARGS=--eager`` shows the same with all imports as the SDKs write them.
 """
 
 from __future__ import annotations
@@ -62,7 +65,7 @@ class Host:
     def send(self, method: str, path: str, body: object = None) -> http.client.HTTPResponse:
         """Send a request; return the response with its body unread."""
         connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=60)
-        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json"}
+        headers = {"Authorization": f"Bearer {self._token}", "Content-Type": "application/json", "Connection": "close"}
         try:
             connection.request(method, path, json.dumps(body) if body is not None else None, headers)
             response = connection.getresponse()
@@ -133,7 +136,7 @@ def free_port() -> int:
         return port
 
 
-def environment(token: str, data: str) -> dict[str, str]:
+def environment(token: str, data: str, **settings: str) -> dict[str, str]:
     """Return the environment of the host, without the caller's settings for other hosts."""
     variables = {name: value for name, value in os.environ.items() if not name.startswith("HANDLER_HOST_")}
     variables["HANDLER_HOST_ADMIN_TOKEN"] = token
@@ -143,7 +146,7 @@ def environment(token: str, data: str) -> dict[str, str]:
     # The SDKs must reach the host directly, also where a proxy is configured.
     for name in ("NO_PROXY", "no_proxy"):
         variables[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost"]))
-    return variables
+    return variables | {f"HANDLER_HOST_{name}": value for name, value in settings.items()}
 
 
 def command(port: int, data: str, *more: str) -> list[str]:
@@ -154,22 +157,23 @@ def command(port: int, data: str, *more: str) -> list[str]:
 
 
 @contextlib.contextmanager
-def running_host() -> Iterator[Host]:
+def running_host(*, eager: bool) -> Iterator[Host]:
     """Run a host during the block; after it, no process of the host is left."""
     with tempfile.TemporaryFile("w+") as log, tempfile.TemporaryDirectory(prefix="handler-host-demo-") as data:
-        host = start(log, data)
+        host = start(log, data, lean="off" if eager else "auto")
         try:
             yield host
         finally:
             stop(host)
 
 
-def start(log: IO[str], data: str) -> Host:
+def start(log: IO[str], data: str, *, lean: str) -> Host:
     """Start a host with its data in ``data``; try another port if this one has been taken."""
     reason = ""
     for _ in range(3):
         port, token = free_port(), secrets.token_urlsafe(24)
-        settings = environment(token, data) | {"HANDLER_HOST_WORKERS__LINGER": "1s"}
+        # Packages that are compiled meanwhile would change the figures between two handlers.
+        settings = environment(token, data, WORKERS__LINGER="1s", WORKERS__COMPILE_LEAN="false", DEFAULTS__LEAN=lean)
         process = subprocess.Popen(
             command(port, data, "--log-level", "error"), env=settings, stdout=subprocess.PIPE, stderr=log, text=True
         )
@@ -323,9 +327,9 @@ def write_table(path: Path, lines: list[str]) -> None:
     path.write_text(text, "utf-8")
 
 
-def run_demo(*, short: bool, page: Path | None) -> None:
+def run_demo(*, eager: bool, short: bool, page: Path | None) -> None:
     """Run all steps, or only the first two; write the table into ``page``, too."""
-    with running_host() as host:
+    with running_host(eager=eager) as host:
         demo = Demo(host)
         demo.step("The host knows its handlers without importing them.")
         demo.states()
@@ -359,6 +363,10 @@ def run_demo(*, short: bool, page: Path | None) -> None:
         if page is not None:
             write_table(page, lines)
     print("\nThe host has stopped, and none of its processes is left. `make serve` keeps it running.")
+    if eager:
+        print("All imports were eager. `make demo` shows the same with lean imports.")
+    else:
+        print("Imports were lean where compiled. `make demo ARGS=--eager` shows the same without lean imports.")
 
 
 def serve() -> None:
@@ -404,7 +412,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--serve", action="store_true", help="print what to try and keep the host running")
     parser.add_argument("--short", action="store_true", help="run the first two steps only")
-    parser.add_argument("--page", type=Path, metavar="FILE", help="page whose table is replaced: README.md")
+    parser.add_argument("--eager", action="store_true", help="import the SDKs as they are written, not lean")
+    parser.add_argument("--page", type=Path, metavar="FILE", help="page whose table is replaced")
     arguments = parser.parse_args()
     if arguments.serve:
         serve()
@@ -413,7 +422,7 @@ def main() -> None:
     for number in (signal.SIGALRM, signal.SIGTERM, signal.SIGINT):
         signal.signal(number, exit_on_signal)
     signal.alarm(TIMEOUT_S)
-    run_demo(short=arguments.short, page=arguments.page)
+    run_demo(eager=arguments.eager, short=arguments.short, page=arguments.page)
 
 
 if __name__ == "__main__":

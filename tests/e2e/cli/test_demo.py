@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -79,6 +80,13 @@ class TestDemo:
             assert process.returncode == INTERRUPTED, out + err
         assert "Traceback" not in err
         assert all(map(gone, pids))
+
+
+@pytest.mark.parametrize(("eager", "lean"), [(True, "off"), (False, "auto")])
+def test_eager_turns_lean_imports_off(eager: bool, lean: str) -> None:
+    with runpy.run_path(str(DEMO))["running_host"](eager=eager) as host:
+        settings = host.call("GET", "/admin/handlers/gpt_a/details")["settings"]
+    assert {setting["key"]: setting["value"] for setting in settings}["lean"] == lean
 
 
 def test_serve_prints_what_to_try(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

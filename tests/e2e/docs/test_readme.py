@@ -7,6 +7,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -14,6 +15,8 @@ from handler_host.testing import HostUnderTest, host_under_test
 from tests.e2e.docs.reading import ROOT, Reader, steps
 
 README = (ROOT / "README.md").read_text()
+EAGER = (ROOT / "docs/explanation/lean.md").read_text()
+"""The page with the table of ``examples/demo.py --eager``."""
 SHOWN = dict(steps(README))
 TOKEN = "a-token-of-the-readers"
 ADDRESS = "http://127.0.0.1:8080"
@@ -52,14 +55,26 @@ def test_the_request_is_answered_as_shown_and_the_list_has_the_columns(reader: R
     assert "gpt_e" in reader.run("handler-host unload gpt_e")
 
 
-def test_the_table_of_memory_is_one_that_the_demo_writes(tmp_path: Path) -> None:
-    """Its columns, its rows in the demo's order, sums that agree, and a page into which the demo can write it."""
+def demo_module() -> ModuleType:
+    """Import the demo from its file."""
     spec = importlib.util.spec_from_file_location("demo", ROOT / "examples" / "demo.py")
     assert spec is not None
     assert spec.loader is not None
     demo = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(demo)
-    head, *rows = README.partition(f"```text\n{demo.TABLE}")[2].partition("\n```")[0].splitlines()
+    return demo
+
+
+def table_of(text: str, title: str) -> list[str]:
+    """Return the lines of the demo's table in a page, without its title."""
+    return text.partition(f"```text\n{title}")[2].partition("\n```")[0].splitlines()
+
+
+@pytest.mark.parametrize("text", [README, EAGER], ids=["lean", "eager"])
+def test_the_table_of_memory_is_one_that_the_demo_writes(tmp_path: Path, text: str) -> None:
+    """Its columns, its rows in the demo's order, sums that agree, and a page into which the demo can write it."""
+    demo = demo_module()
+    head, *rows = table_of(text, demo.TABLE)
     assert head.split() == ["host", "fork", *demo.HANDLERS, "all"]
     answers, unloads = ([f"{name} {text}" for name in demo.HANDLERS] for text in ("has answered", "is unloaded"))
     assert [row[:20].strip() for row in rows] == ["all cold", *answers, *reversed(unloads), "memory is back"]
@@ -67,10 +82,18 @@ def test_the_table_of_memory_is_one_that_the_demo_writes(tmp_path: Path) -> None
         *parts, total, _ = row[20:].split()
         # Each figure is rounded by itself.
         assert sum(int(part) for part in parts if part != "-") == pytest.approx(int(total), abs=len(parts) / 2), row
-    page = tmp_path / "README.md"
-    page.write_text(README)
+    page = tmp_path / "page.md"
+    page.write_text(text)
     demo.write_table(page, [f"{demo.TABLE}  new", "row"])
-    assert page.read_text() == README.replace("\n".join([f"{demo.TABLE}{head}", *rows]), f"{demo.TABLE}  new\nrow")
+    assert page.read_text() == text.replace("\n".join([f"{demo.TABLE}{head}", *rows]), f"{demo.TABLE}  new\nrow")
+
+
+def test_the_memory_without_lean_imports_is_the_one_of_its_table() -> None:
+    lean, eager = (
+        [int(row.split()[-2]) for row in table_of(text, demo_module().TABLE)[1:]] for text in (README, EAGER)
+    )
+    assert max(lean) < max(eager)
+    assert f"{max(eager)} MB at most" in README
 
 
 def test_the_named_modules_exist() -> None:
