@@ -184,6 +184,7 @@ def test_memory_adds_up(host: str, run: Run) -> None:
     parts = [rows["host"][2], rows["fork"][3], rows["parrot"][2]]
     assert sum(map(float, parts)) == pytest.approx(float(rows["total"][1]), abs=0.3)
     assert budget.startswith("limit ")
+    assert re.search(r"^used [\d.]+ MB \(of it [\d.]+ MB the kernel can drop\), reserved ", budget, re.MULTILINE)
     assert "evicted next: parrot (" in budget
     assert cells_by_name(handlers)["parrot"][1] == "idle"
     assert "(learned)" in handlers

@@ -59,6 +59,37 @@ def test_pages_that_are_shared_are_split_between_their_users() -> None:
     assert 15 * MB < child.pss < 25 * MB
 
 
+@linux
+def test_pages_of_a_file_are_droppable_until_the_process_changes_its_copy(tmp_path: Path) -> None:
+    size = 24 * MB
+    path = tmp_path / "weights"
+    path.write_bytes(b"x" * size)
+    script = (
+        "import mmap, sys; file = open(sys.argv[1], 'rb'); pages = mmap.mmap(file.fileno(), 0, mmap.MAP_PRIVATE)\n"
+        "sum(pages[offset] for offset in range(0, len(pages), 4096)); print('read', flush=True); sys.stdin.readline()\n"
+        "pages[: len(pages) // 2] = bytes(len(pages) // 2); print('written', flush=True); sys.stdin.read()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", script, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdout.readline()
+        clean = read_memory(process.pid)
+        process.stdin.write("\n")
+        process.stdin.flush()
+        process.stdout.readline()
+        changed = read_memory(process.pid)
+        process.communicate()
+    assert clean is not None
+    assert changed is not None
+    if clean.anonymous > size:
+        pytest.skip("files of the tests are in memory, which the kernel cannot drop")
+    assert size <= clean.droppable <= clean.pss - clean.anonymous
+    assert changed.droppable == pytest.approx(clean.droppable - size / 2, abs=2 * MB)
+    assert changed.anonymous == pytest.approx(clean.anonymous + size / 2, abs=2 * MB)
+
+
 def test_a_process_that_is_gone_uses_nothing(sleeper: subprocess.Popen[str]) -> None:
     sleeper.kill()
     sleeper.wait()

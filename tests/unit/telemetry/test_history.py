@@ -21,6 +21,7 @@ def reading(host: int, **workers: int) -> Reading:
         measure="pss",
         limit=MemoryLimit(2**29, 2**28, "configured"),
         kernel=KernelView(),
+        droppable=0,
         external_usage=0,
         at=0.0,
         cost=0.0,

@@ -62,6 +62,7 @@ def memory_report(
         headroom=limit.bytes - limit.usable,
         usable=limit.usable,
         used=reading.total,
+        droppable=reading.droppable,
         reserved=ledger.reserved,
         others=reading.external_usage,
         room=ledger.available,
@@ -115,5 +116,6 @@ def _workers(reading: Reading, controllers: Mapping[str, HandlerController]) -> 
             uss=memory.uss + (first.uss if first is not None else 0),
             rss=memory.rss + (first.rss if first is not None else 0),
             peak=worker.usage.peak + (first.peak if first is not None else 0),
+            droppable=memory.droppable + (first.droppable if first is not None else 0),
         )
     return reports

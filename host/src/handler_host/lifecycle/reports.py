@@ -182,6 +182,8 @@ class WorkerMemory(_Report, frozen=True, kw_only=True):
     rss: int
     peak: int
     """The highest PSS so far, of each worker for itself."""
+    droppable: int
+    """Bytes of PSS that the kernel can drop and read again: pages of files, such as the weights of a model."""
 
 
 class HandlerMemory(_Report, frozen=True, kw_only=True):
@@ -265,6 +267,8 @@ class MemoryReport(_Report, frozen=True, kw_only=True):
     usable: int
     """The limit less the headroom."""
     used: int
+    droppable: int
+    """Bytes of ``used`` that the kernel can drop and read again: pages of files."""
     reserved: int
     """Reserved beyond the present use: for activations, and for workers that used more before."""
     others: int

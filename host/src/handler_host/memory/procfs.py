@@ -29,6 +29,8 @@ class Memory(msgspec.Struct, frozen=True):
     """The most it ever used: ``pss``, plus how far its resident memory was above today's at its highest."""
     anonymous: int = 0
     """Its share of memory that no file backs, which the kernel cannot drop; 0 where the kernel does not report it."""
+    droppable: int = 0
+    """The part of ``pss`` that the kernel can drop and read again: pages of files, but for those that are locked."""
 
 
 def read_memory(pid: int) -> Memory | None:
@@ -57,6 +59,8 @@ def read_memory(pid: int) -> Memory | None:
         # Memory that came and went since is the process's own: the pages it shares were there at its fork.
         peak=sizes["Pss"] + max(0, _highest_resident(pid) - sizes["Rss"]),
         anonymous=sizes["Pss_Anon"] + sizes["Pss_Shmem"],
+        # Locked pages may be anonymous: then this is too low, never too high.
+        droppable=max(0, sizes["Pss_File"] - sizes["Locked"]),
     )
 
 
@@ -75,6 +79,7 @@ def read_tree_memory(pid: int) -> Memory | None:
         rss=own.rss + sum(memory.rss for memory in others),
         peak=own.peak + added_pss,
         anonymous=own.anonymous + sum(memory.anonymous for memory in others),
+        droppable=own.droppable + sum(memory.droppable for memory in others),
     )
 
 
@@ -93,7 +98,17 @@ def find_descendants(pid: int) -> list[int]:
     return found[:MAX_DESCENDANTS]
 
 
-_ROLLUP = ("Pss", "Rss", "Pss_Anon", "Pss_Shmem", "Private_Clean", "Private_Dirty", "Private_Hugetlb")
+_ROLLUP = (
+    "Pss",
+    "Rss",
+    "Pss_Anon",
+    "Pss_File",
+    "Pss_Shmem",
+    "Private_Clean",
+    "Private_Dirty",
+    "Private_Hugetlb",
+    "Locked",
+)
 
 
 def _highest_resident(pid: int) -> int:

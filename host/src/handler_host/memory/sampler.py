@@ -34,6 +34,8 @@ class Reading(msgspec.Struct, frozen=True):
     limit: MemoryLimit
     """Read at the same moment: an operator may change it at any time."""
     kernel: KernelView
+    droppable: int
+    """Bytes of ``total`` that the kernel can drop and read again: pages of files."""
     external_usage: int
     """Bytes of the limiting control group that processes of others hold, and the kernel for these processes."""
     at: float
@@ -62,7 +64,16 @@ class MemorySampler:
         self.limit: MemoryLimit = read_limit(config)
         """The limit of the latest reading."""
         self._latest = Reading(
-            0, None, {}, "pss", limit=self.limit, kernel=KernelView(), external_usage=0, at=time.monotonic(), cost=0.0
+            host=0,
+            fork_server=None,
+            workers={},
+            measure="pss",
+            limit=self.limit,
+            kernel=KernelView(),
+            droppable=0,
+            external_usage=0,
+            at=time.monotonic(),
+            cost=0.0,
         )
         # One thread of its own: readings are sequential, and the loop's default pool would grow to many threads.
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="memory-sampler")
@@ -109,7 +120,8 @@ def _read(
     running = {key: memory for key, memory in readings.items() if memory is not None}
     limit = read_limit(config)
     kernel = read_kernel_view(limit)
-    own = sum(memory.anonymous for memory in (host, *parents, *helpers, *running.values()) if memory is not None)
+    processes = [memory for memory in (host, *parents, *helpers, *running.values()) if memory is not None]
+    own = sum(memory.anonymous for memory in processes)
     return Reading(
         host=(host.pss if host is not None else 0) + sum(memory.pss for memory in helpers),
         fork_server=sum(memory.pss for memory in parents) if parents else None,
@@ -117,6 +129,7 @@ def _read(
         measure=host.measure if host is not None else "pss",
         limit=limit,
         kernel=kernel,
+        droppable=sum(memory.droppable for memory in processes),
         # Older kernels do not report how much of a process is anonymous: then the external usage is unknown.
         external_usage=max(0, kernel.held - own) if kernel.held is not None and own else 0,
         at=time.monotonic(),

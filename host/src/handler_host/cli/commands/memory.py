@@ -12,6 +12,8 @@ from handler_host.cli.render import echo, echo_json, echo_table, show_duration, 
 
 DESCRIPTION = (
     "The figures are PSS: a page that several processes share is counted once in all, so that the figures add up. "
+    "DROPPABLE is the part that the kernel can drop when memory is short, and read again: pages of files, such as the "
+    "weights of a model. "
     "PEAK is the largest value of the current worker, and RESERVES what the handler's next activation will reserve."
 )
 EXAMPLES = ("handler-host memory", "handler-host memory --json | jq .used")
@@ -40,13 +42,14 @@ def run(arguments: SimpleNamespace) -> int:
 
 
 def _echo_processes(report: dict[str, Any]) -> None:
-    rows = [("host", "-", show_size(report["host"]), "-")]
+    rows = [("host", "-", show_size(report["host"]), "-", "-")]
     if report["fork_server"] is not None:
-        rows.append(("fork server", "-", show_size(report["fork_server"]), "-"))
+        rows.append(("fork server", "-", show_size(report["fork_server"]), "-", "-"))
     for name, worker in sorted(report["workers"].items()):
-        rows.append((name, str(worker["generation"]), show_size(worker["pss"]), show_size(worker["peak"])))
-    rows.append(("total", "", show_size(report["used"]), ""))
-    echo_table(("PROCESS", "GEN", report["measure"].upper(), "PEAK"), rows, left=("PROCESS",))
+        sizes = (show_size(worker[key]) for key in ("pss", "droppable", "peak"))
+        rows.append((name, str(worker["generation"]), *sizes))
+    rows.append(("total", "", show_size(report["used"]), "", ""))
+    echo_table(("PROCESS", "GEN", report["measure"].upper(), "DROPPABLE", "PEAK"), rows, left=("PROCESS",))
 
 
 def _echo_budget(report: dict[str, Any]) -> None:
@@ -55,11 +58,14 @@ def _echo_budget(report: dict[str, Any]) -> None:
         f"limit {show_size(report['limit'])} ({report['limit_source']}{path}): "
         f"{show_size(report['headroom'])} headroom, {show_size(report['usable'])} usable"
     )
+    droppable = f" (of it {show_size(report['droppable'])} the kernel can drop)" if report["droppable"] else ""
     external = f", {show_size(report['others'])} used by other processes" if report["others"] else ""
     available = (
         f"{show_size(report['room'])} available" if report["room"] >= 0 else f"{show_size(-report['room'])} over budget"
     )
-    echo(f"used {show_size(report['used'])}, reserved {show_size(report['reserved'])}{external}: {available}")
+    echo(
+        f"used {show_size(report['used'])}{droppable}, reserved {show_size(report['reserved'])}{external}: {available}"
+    )
     pressure, sampling = report["pressure"], report["sampling"]
     if pressure["short"]:
         share = f"{pressure['stalled_share']:.0%} of the time"

@@ -107,7 +107,8 @@ function show(overview) {
   usage.show(overview.usage);
   verify.show(overview.verify);
   const reserved = memory.reserved ? `, ${size(memory.reserved)} reserved` : "";
-  setText(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
+  const droppable = memory.droppable ? `, of it ${size(memory.droppable)} the kernel can drop` : "";
+  setText(find("memory-now"), `${size(memory.used)} of ${size(memory.usable)}${droppable}${reserved} (limit ${size(memory.limit)}, ${memory.limit_source})`);
   const next = memory.evict_next.map((eviction) => `${eviction.handler} (${size(eviction.size)})`);
   setText(
     find("next-eviction"),
