@@ -10,9 +10,9 @@ import os
 import secrets
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 from aiohttp import web
@@ -26,12 +26,18 @@ from handler_host.config import Config, ServerConfig, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
 from handler_host.http.access_log import ACCESS_LOG
-from handler_host.http.listener import Listener, url_of, why_not_listening
+from handler_host.http.listener import Listener, tls_options, url_of, why_not_listening
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError
 from handler_host.signals import ConfigReloader, SignalHandler
 from handler_host.workers.environment import is_kept_variable
+
+if TYPE_CHECKING:
+    import socket
+    import ssl
+
+    from handler_host.http.tls import TlsCertificate
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +62,10 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
     read_config = read_config or (
         lambda environ, key_hashes: load_config(config.source, environ, overrides=key_hashes).config
     )
-    _check_address(config)
     environ = dict(os.environ)
+    sockets = _take_sockets(environ)
+    _check_address(config, sockets)
+    certificate = _certificate(config.server)
     session_key = _session_key(config, environ.get(TOKEN_VARIABLE, "").strip())
     key_hashes = take_keys(environ)
     generated_token = None
@@ -67,9 +75,26 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
         auth = msgspec.structs.replace(config.auth, admin_token=hash_key(generated_token))
         config = msgspec.structs.replace(config, auth=auth)
         session_key = _session_key(config, generated_token)
-    reload_config = functools.partial(_reload_config, read_config, environ, key_hashes)
+    reload_config = functools.partial(_reload_config, read_config, environ, key_hashes, certificate)
     config = with_state_file(config, environ)
-    return asyncio.run(_serve(config, environ, generated_token, session_key, reload_config))
+    host = serving(config, environ, session_key, certificate, sockets)
+    return asyncio.run(_serve(host, config, environ, generated_token, reload_config))
+
+
+def _take_sockets(environ: dict[str, str]) -> list[socket.socket]:
+    if "LISTEN_FDS" not in environ:
+        return []
+    from handler_host.http.socket_activation import take_sockets  # few hosts are started by a socket unit
+
+    return take_sockets(environ)
+
+
+def _certificate(config: ServerConfig) -> TlsCertificate | None:
+    if config.tls_cert is None and config.tls_key is None:
+        return None
+    from handler_host.http.tls import load_certificate  # most hosts are behind a proxy
+
+    return load_certificate(config)
 
 
 def _session_key(config: Config, token: str) -> bytes | None:
@@ -80,12 +105,24 @@ def _session_key(config: Config, token: str) -> bytes | None:
     return derive_key(token) if token and hash_key(token) == config.auth.admin_token else None
 
 
-def _reload_config(read_config: ConfigReader, environ: Mapping[str, str], key_hashes: Mapping[str, Any]) -> Config:
-    return with_state_file(read_config(environ, key_hashes), environ)
+def _reload_config(
+    read_config: ConfigReader,
+    environ: Mapping[str, str],
+    key_hashes: Mapping[str, Any],
+    certificate: TlsCertificate | None,
+) -> Config:
+    config = with_state_file(read_config(environ, key_hashes), environ)
+    if certificate is not None:
+        certificate.reload()
+    return config
 
 
-def _check_address(config: Config) -> None:
+def _check_address(config: Config, sockets: Sequence[socket.socket]) -> None:
     """Refuse to serve other machines without keys, or with keys that are easy to guess."""
+    if sockets:
+        from handler_host.http.socket_activation import with_addresses_of  # see _take_sockets
+
+        config = with_addresses_of(config, sockets)
     if is_loopback(config.server.host) and config.admin.listen is None and not config.server.listen:
         return
     from handler_host.auth.access_flaws import find_address_flaws  # a host for this machine alone does not need it
@@ -108,13 +145,13 @@ def _clear_environ(config: Config) -> None:
 
 
 async def _serve(
+    host: AbstractAsyncContextManager[tuple[Supervisor, str]],
     config: Config,
     environ: Mapping[str, str],
     generated_token: str | None,
-    session_key: bytes | None,
     reload_config: ConfigReloader,
 ) -> int:
-    async with serving(config, environ, session_key) as (supervisor, url):
+    async with host as (supervisor, url):
         _clear_environ(config)
         if config.workers.confine != "off" and sys.platform == "linux":
             supervisor.prepare_before_launch(_protect_memory)
@@ -171,13 +208,18 @@ async def _verified(supervisor: Supervisor, environ: Mapping[str, str], stops: a
 
 @asynccontextmanager
 async def serving(
-    config: Config, environ: Mapping[str, str] | None = None, session_key: bytes | None = None
+    config: Config,
+    environ: Mapping[str, str] | None = None,
+    session_key: bytes | None = None,
+    certificate: TlsCertificate | None = None,
+    sockets: Sequence[socket.socket] = (),
 ) -> AsyncIterator[tuple[Supervisor, str]]:
     """Serve while the block runs; yield the supervisor and the URL.
 
     ``environ`` has the secrets; by default it is that of the process. ``session_key`` is that of
-    :func:`handler_host.app.create_app`. Raises :class:`ConfigError` if the address is
-    not available. At the end of the block, dispatches in flight get ``server.drain_timeout``.
+    :func:`handler_host.app.create_app`. Open ``sockets`` take the place of ``server.host`` and ``server.port``.
+    Raises :class:`ConfigError` if the address is not available. At the end of the block, dispatches in flight get
+    ``server.drain_timeout``.
     """
     app = create_app(config, environ=environ, session_key=session_key)
     # Without handler_cancellation aiohttp does not cancel a handler when its client disconnects.
@@ -185,43 +227,49 @@ async def serving(
     await runner.setup()
     try:
         assert runner.server is not None
-        listening = await _listen(Listener(runner.server, config.server, app[ACCESS_LOG]), config.server)
-        try:
-            async with AsyncExitStack() as stack:
-                addresses = [(listen, False) for listen in config.server.listen]
-                if config.admin.listen is not None:
-                    addresses.append((config.admin.listen, True))
-                for listen, is_admin in addresses:
-                    from handler_host.http.further_listener import further_listener  # few hosts have one
+        context = certificate.context if certificate is not None else None
+        async with AsyncExitStack() as stack:
+            listener = Listener(runner.server, config.server, app[ACCESS_LOG])
+            if sockets:
+                from handler_host.http.socket_activation import serving_sockets  # see _take_sockets
 
-                    listener = Listener(runner.server, config.server, app[ACCESS_LOG], admin=is_admin)
-                    await stack.enter_async_context(further_listener(listen, listener))
-                yield app[SUPERVISOR], _url_of(listening)
-        finally:
-            listening.close()
+                url = await stack.enter_async_context(serving_sockets(sockets, listener, context))
+            else:
+                url = await stack.enter_async_context(_listening(listener, config.server, context))
+            addresses = [(listen, False) for listen in config.server.listen]
+            if config.admin.listen is not None:
+                addresses.append((config.admin.listen, True))
+            for listen, is_admin in addresses:
+                from handler_host.http.further_listener import further_listener  # few hosts have one
+
+                listener = Listener(runner.server, config.server, app[ACCESS_LOG], admin=is_admin)
+                await stack.enter_async_context(further_listener(listen, listener, context))
+            yield app[SUPERVISOR], url
     finally:
         await runner.cleanup()
 
 
-async def _listen(listener: Listener, config: ServerConfig) -> asyncio.Server:
+@asynccontextmanager
+async def _listening(listener: Listener, config: ServerConfig, context: ssl.SSLContext | None) -> AsyncIterator[str]:
+    """Listen at ``server.host`` while the block runs; yield the URL."""
     try:
-        return await asyncio.get_running_loop().create_server(
-            listener, config.host, config.port, backlog=min(config.max_connections, 1024), reuse_address=True
+        server = await asyncio.get_running_loop().create_server(
+            listener,
+            config.host,
+            config.port,
+            backlog=min(config.max_connections, 1024),
+            reuse_address=True,
+            **tls_options(context),
         )
     except OSError as error:
         raise ConfigError(
             f"server.host, server.port: cannot listen on {config.host}:{config.port}: {why_not_listening(error)}; "
             "stop the process that listens there, or choose another port (0 picks a free one)"
         ) from error
-
-
-def _url_of(listening: asyncio.Server) -> str:
-    """Return the URL of the host on this machine."""
-    host, port = listening.sockets[0].getsockname()[:2]
-    return url_of(_LOOPBACK_OF.get(host, host), port)
-
-
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
+    try:
+        yield url_of(*server.sockets[0].getsockname()[:2], is_tls=context is not None)
+    finally:
+        server.close()
 
 
 def _announce(url: str, config: Config, generated_token: str | None) -> None:

@@ -22,6 +22,7 @@ HASH = "sha256:" + "0" * 64
         ('[auth]\nconsumers_file = "missing.toml"', {}, "missing.toml: cannot be read"),
         ('[server]\nhost = "0.0.0.0"', {}, "without API keys the host serves 127.0.0.1 only"),
         ('[server]\nhost = "0.0.0.0"', {"HANDLER_HOST_API_KEYS": "short"}, "too easy to guess"),
+        ('[server]\ntls_cert = "missing.pem"', {}, "missing.pem': No such file or directory"),
         ('[defaults]\nfallback = ["nobody"]', {}, "unknown handler 'nobody'"),
     ],
 )

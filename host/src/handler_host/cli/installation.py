@@ -17,6 +17,7 @@ from handler_host.catalog.secrets import find_lacking_secret, read_secrets
 from handler_host.cli.findings import Finding, Level
 from handler_host.config import Config
 from handler_host.dispatch.config_flaws import find_config_flaws
+from handler_host.http.tls import load_certificate
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, MemoryLimit, find_oom_group
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
@@ -109,9 +110,13 @@ def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Itera
 
 
 def check_access(config: Config, handlers: Collection[str]) -> Iterator[Finding]:
-    """Yield flaws of keys and addresses, and notes about missing keys and tokens."""
+    """Yield flaws of keys, addresses and their certificate, and notes about missing keys and tokens."""
     for flaw in find_address_flaws(config, os.environ):
         yield Finding(Level.PROBLEM, "[auth]", flaw)
+    try:
+        load_certificate(config.server)
+    except ConfigError as error:
+        yield Finding(Level.PROBLEM, "[server]", error.message)
     try:
         for flaw in find_unknown_handlers(config.auth, handlers):
             yield Finding(Level.WARNING, "[auth]", flaw)

@@ -44,6 +44,20 @@ class ServerConfig(Section, frozen=True, kw_only=True):
 
     Example: ``["unix:/run/handler-host/http.sock", "[::1]:8080"]``
     """
+    tls_cert: Path | None = None
+    """Certificate chain (PEM), to serve HTTPS without a proxy; SIGHUP reads it again.
+
+    For every TCP address, those of the admin routes included. Unix sockets stay without TLS.
+
+    Example: ``"/etc/handler-host/fullchain.pem"``
+    """
+    tls_key: Path | None = None
+    """Key of the certificate (PEM, without a password).
+
+    Default: the file of the certificate
+
+    Example: ``"/etc/handler-host/key.pem"``
+    """
     max_body: Annotated[int, Number("size", least=1)] = 32 * MB
     """Longest request body, decompressed; 413 beyond."""
     max_bodies: Annotated[int | None, Number("size", least=1, none="auto")] = None

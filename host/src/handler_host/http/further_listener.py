@@ -6,13 +6,14 @@ import asyncio
 import logging
 import os
 import socket
+import ssl
 import stat
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 from handler_host.config.listen import parse_listen
-from handler_host.http.listener import Listener, url_of, why_not_listening
+from handler_host.http.listener import Listener, tls_options, url_of, why_not_listening
 from handler_host.plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)
@@ -24,7 +25,7 @@ OWNER_AND_GROUP = 0o117
 
 
 @asynccontextmanager
-async def further_listener(listen: str, listener: Listener) -> AsyncIterator[None]:
+async def further_listener(listen: str, listener: Listener, context: ssl.SSLContext | None) -> AsyncIterator[None]:
     """Listen while the block runs; raises :class:`ConfigError` if the address is not available."""
     key = "admin.listen" if listener.admin else "server.listen"
     address = parse_listen(listen)
@@ -36,8 +37,14 @@ async def further_listener(listen: str, listener: Listener) -> AsyncIterator[Non
             )
             shown = f"unix:{address.path}"
         else:
-            server = await loop.create_server(listener, address.host, address.port, reuse_address=True)
-            shown = url_of(*server.sockets[0].getsockname()[:2])
+            server = await loop.create_server(
+                listener,
+                address.host,
+                address.port,
+                reuse_address=True,
+                **tls_options(context),
+            )
+            shown = url_of(*server.sockets[0].getsockname()[:2], is_tls=context is not None)
     except OSError as error:
         raise ConfigError(
             f"{key}: cannot listen on {listen}: {why_not_listening(error)}; choose another address"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import ssl
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
@@ -33,6 +34,8 @@ MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 EVICTABLE_AFTER_S = 1.0
 """Time without a request after which a connection may be closed for another one; until then its client may send one."""
+HANDSHAKE_TIMEOUT_S = 10.0
+"""Time for the TLS handshake of a connection."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
 
@@ -98,7 +101,8 @@ class Connection(web.RequestHandler):
             self.on_half_close()
         else:
             self._loop.call_later(HALF_CLOSED_S, self._leave_half_closed)
-        return True
+        # TLS has no half-closed connections: asyncio closes it after this.
+        return self.transport is None or self.transport.get_extra_info("sslcontext") is None
 
     def _leave_half_closed(self) -> None:
         if self.transport is not None and self._request_in_progress and self.on_half_close is None:
@@ -303,9 +307,19 @@ class Listener:
         )
 
 
-def url_of(host: str, port: int) -> str:
-    """Return the URL of an address; one of IPv6 stands in brackets."""
-    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+def tls_options(context: ssl.SSLContext | None) -> dict[str, Any]:
+    """Return the options of asyncio for a server with this context, or for one without TLS."""
+    return {} if context is None else {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
+
+
+_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
+
+
+def url_of(host: str, port: int, *, is_tls: bool = False) -> str:
+    """Return the URL of an address on this machine; an IPv6 address stands in brackets."""
+    host = _LOOPBACK_OF.get(host, host)
+    scheme = "https" if is_tls else "http"
+    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
 
 
 def why_not_listening(error: OSError) -> str:
