@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from handler_host._internal.atomic_write import replace_file
 from handler_host.auth.consumers import Consumer, Consumers
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
 from handler_host.auth.rate_limiter import DAY_S, RateLimiter
@@ -205,3 +206,28 @@ class TestUsageFile:
         with caplog.at_level(logging.WARNING):
             asyncio.run(run())
         assert caplog.text.count("cannot be written") == 1
+
+    def test_slow_disk_does_not_write_the_older_content_last(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        file = tmp_path / "usage.json"
+        delays = iter([0.3])
+
+        def replace_slowly(path: Path, content: bytes) -> None:
+            time.sleep(next(delays, 0.0))
+            replace_file(path, content)
+
+        monkeypatch.setattr("handler_host.auth.usage_file.SAVE_INTERVAL_S", 0.0)
+        monkeypatch.setattr("handler_host.auth.usage_file.replace_file", replace_slowly)
+
+        async def run() -> None:
+            usage = TokenUsage()
+            usage_file = UsageFile(file, usage, make_consumers())
+            await usage_file.start()
+            for _ in range(2):
+                usage.add("a", "gpt_a", "", {"input": 1})
+                await asyncio.sleep(0.05)
+            await usage_file.close()
+
+        asyncio.run(run())
+        assert json.loads(file.read_text())["usage"][0]["input"] == 2

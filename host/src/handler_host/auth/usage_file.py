@@ -115,6 +115,10 @@ class UsageFile:
 
     def _start_saving(self) -> None:
         self._timer = None
+        if self._saving is not None and not self._saving.done():
+            # A slow disk: the older content must not be the last one that is written.
+            self._timer = asyncio.get_running_loop().call_later(SAVE_INTERVAL_S, self._start_saving)
+            return
         self._saving = asyncio.create_task(self._save(), name="save of the token usage")
 
     async def _save(self) -> None:
