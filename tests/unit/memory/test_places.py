@@ -68,6 +68,19 @@ async def test_others_usage_counts_and_a_place_that_left_takes_nothing() -> None
     assert world.budget.place_of("a", 1) is None
 
 
+async def test_a_place_that_comes_back_still_counts_its_workers() -> None:
+    """Its launcher was away for a moment: the workers of before may run until their exits are known."""
+    world = World()
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("a", 80)
+    world.budget.update([])
+    world.budget.update([PlaceReport("one", 100)])
+    with pytest.raises(MemoryBudget):
+        await world.reserve("b", 80)
+    world.budget.release("a", 1)
+    assert await world.reserve("b", 80) == "one"
+
+
 @pytest.mark.parametrize(
     "report",
     [

@@ -112,10 +112,12 @@ class PlacesBudget:
         reported = {report.name: report for report in reports if self._is_credible(report)}
         for name in self.places.keys() - reported.keys():
             self._index(self.places.pop(name))
+        # One that comes back still has the workers that have not exited yet.
+        known = {home.name: home for home in self._homes.values()} if reported.keys() - self.places.keys() else {}
         for name, report in reported.items():
             place = self.places.get(name)
             if place is None:
-                place = self.places[name] = self._make_place(report)
+                place = self.places[name] = known.get(name) or self._make_place(report)
             place.report = report
             ledger = place.ledger
             free = self._headroom if isinstance(self._headroom, int) else int(report.limit * self._headroom)
