@@ -100,6 +100,7 @@ class TestProblems:
             ),
             ("[launchers]\nray = 1", "launchers.ray = 1: must be a table, [launchers.ray]"),
             ('[handlers.a]\nresources = { GPU = "1" }', "handlers.a.resources: must be a number"),
+            ("[handlers.a]\nresources = { GPU = nan }", "handlers.a.resources: must be a number"),
             ('[defaults]\npin = "true"', 'defaults.pin = "true": must be true or false, without quotes'),
             ('[defaults]\npreload = "pydantic"', 'defaults.preload = "pydantic": must be a list, with brackets'),
             ("[defaults]\npreload = [1]", "defaults.preload = [1]: must be a text of one line, not empty"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import typing
 from collections.abc import Callable
 from pathlib import Path
@@ -128,9 +129,11 @@ def _amount(written: str, value: Any, text: bool) -> int | float:
             raise ValueError("outside 0 % to 100 %")
         return share
     if text and isinstance(value, str):
-        return float(value) if written == "amount" else int(value)
+        value = float(value) if written == "amount" else int(value)
     if not isinstance(value, int | float if written == "amount" else int) or isinstance(value, bool):
         raise TypeError(value)
+    if math.isnan(value):
+        raise ValueError("NaN is not a number")
     return value
 
 
