@@ -251,6 +251,8 @@ class MemoryMonitor:
 
     def _places_of(self, launcher: str, keys: dict[str, Any], tree: ProcessTree) -> PlacesBudget:
         """Return the accounts of a launcher's machines."""
+        from handler_host.memory.places import PlacesBudget  # only a host with other machines needs it
+
         config = launcher_config(keys)
 
         def candidate(handler: str, generation: int) -> Candidate | None:
@@ -263,8 +265,6 @@ class MemoryMonitor:
         def is_pinned(handler: str, generation: int) -> bool:
             worker = tree.worker(handler, generation)
             return worker is not None and worker.is_pinned
-
-        from handler_host.memory.places import PlacesBudget  # only a host with other machines needs it
 
         return PlacesBudget(
             launcher,
@@ -286,10 +286,11 @@ class MemoryMonitor:
             }
             sizes: dict[Key, int] = {}
             reservations: dict[Key, int] = {}
+            most = budget.max_worker  # looks at all machines: once for all workers
             for key, worker in workers.items():
                 assert worker.reported is not None, "chosen above"
                 worker.usage.record(worker.reported, is_ready=worker.is_ready, is_exiting=worker.is_exiting)
-                self._learn(key, worker, worker.reported, budget.max_worker, sizes, reservations)
+                self._learn(key, worker, worker.reported, most, sizes, reservations)
             budget.measure(sizes, reservations)
             self._recycle(workers, sizes)
 

@@ -196,7 +196,7 @@ class RayEngine:
             name, total = place_name(node), node["Resources"]
             ids[name] = node["NodeID"]
             own: dict[str, float] = {}
-            for held in self._held.get(name, ()):
+            for held in tuple(self._held.get(name, ())):  # this is a thread; the event loop changes the list
                 own = {key: own.get(key, 0.0) + held.get(key, 0.0) for key in own.keys() | held.keys()}
             free = available.get(node["NodeID"], {})
             others = {key: max(0.0, total[key] - free.get(key, 0.0) - own.get(key, 0.0)) for key in total}
