@@ -33,6 +33,8 @@ class SharedServices:
 
     async def close(self) -> None:
         """Write what the server does not have yet, and disconnect."""
+        if self.store.add_usage in self._usage.listeners:
+            self._usage.listeners.remove(self.store.add_usage)
         if self._footprints is not None:
             await self._footprints.close()
         await self.store.close()

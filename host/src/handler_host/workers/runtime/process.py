@@ -114,10 +114,8 @@ async def serve_connection(
                 await _activate(start.spec, context, host, uncompiled, confinement)
         except LoadError as error:
             is_refused = "files" in confinement and isinstance(error.__cause__, PermissionError)
-            hint = (
-                "; a confined worker reads and writes few files: see read_paths and write_paths" if is_refused else ""
-            )
-            host.send(frames.Failed(error.reason + hint, error.trace, error.out_of_memory))
+            reason = error.reason + FILES_HINT if is_refused else error.reason
+            host.send(frames.Failed(reason, error.trace, error.out_of_memory))
             await host.drain()
             return 1
         grace = await _wait_for_stop(host, inline)
