@@ -57,6 +57,40 @@ def gemini(upstream: Upstream) -> Iterator[genai.Client]:
     client.close()
 
 
+def test_openais_sdk_reads_the_responses_api_whole_and_streamed(oai: openai.OpenAI, upstream: Upstream) -> None:
+    upstream.respond_with(TOOLS)
+    response = oai.responses.create(model="m", input="Hi", instructions="Be brief.", max_output_tokens=9)
+    with oai.responses.stream(model="m", input=[{"role": "user", "content": "Hi"}]) as stream:
+        deltas = [event.delta for event in stream if event.type == "response.output_text.delta"]
+        streamed = stream.get_final_response()
+    for result in (response, streamed):
+        assert (result.output_text, result.status, result.model) == ("I see: ", "completed", "served-model")
+        assert result.usage is not None
+        assert (result.usage.input_tokens, result.usage.output_tokens) == (5, 2)
+        calls = [(item.name, item.arguments) for item in result.output if item.type == "function_call"]
+        assert calls == [("look", json.dumps(CALL.arguments)), ("smell", "{}")]
+    assert deltas == ["I see: "]
+    plain, second = (request.parsed for request in upstream.requests)
+    assert (plain.system, plain.turns[-1], plain.max_tokens) == ("Be brief.", Turn("user", "Hi"), 9)
+    assert (second.streamed, second.turns) == (True, (Turn("user", "Hi"),))
+    upstream.respond_with(Status(429, "slow down", code="rate"))
+    with pytest.raises(openai.RateLimitError, match="slow down"):
+        oai.responses.create(model="m", input="Hi")
+
+
+def test_the_sdks_read_embeddings(oai: openai.OpenAI, gemini: genai.Client, upstream: Upstream) -> None:
+    openais = oai.embeddings.create(model="m", input=["a b", "c"], encoding_format="float")
+    assert [vector.embedding for vector in openais.data] == [[0.5, 1.0], [0.5, 1.0]]
+    assert (openais.model, openais.usage.total_tokens) == ("m", 3)
+    googles = gemini.models.embed_content(model="m", contents=["a b", "c"])
+    assert [vector.values for vector in googles.embeddings or ()] == [[0.5, 1.0], [0.5, 1.0]]
+    assert [[turn.text for turn in request.parsed.turns] for request in upstream.requests] == [["a b", "c"]] * 2
+    assert json.loads(upstream.last_request.content) == upstream.last_request.body
+    upstream.respond_with(Status(429, "slow down"))
+    with pytest.raises(openai.RateLimitError, match="slow down"):
+        oai.embeddings.create(model="m", input="a")
+
+
 def test_openais_sdk_reads_answers_whole_and_streamed(oai: openai.OpenAI, upstream: Upstream) -> None:
     upstream.respond_with(LONG)
     whole = oai.chat.completions.create(model="m", messages=HI)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The provider's side of Gemini's generateContent and streamGenerateContent.
+"""The provider's side of Gemini's generateContent, streamGenerateContent, countTokens and embedContent.
 
 A client may write the keys of a request in camel case or with underscores, as in every JSON form of protobuf.
 """
@@ -136,6 +136,18 @@ def error_body(status: Status) -> dict[str, Any]:
 def token_count(tokens: int) -> dict[str, Any]:
     """Return the response to a request for a token count."""
     return {"totalTokens": tokens}
+
+
+def parse_embeddings(body: dict[str, Any], model: str) -> ParsedRequest:
+    """Return the content of a request for embeddings, or of a batch: one turn for each content."""
+    turns = tuple(Turn("user", _text(request["content"])) for request in body.get("requests", [body]))
+    return ParsedRequest(model=model, streamed=False, turns=turns)
+
+
+def embeddings(request: ParsedRequest, *, batch: bool) -> dict[str, Any]:
+    """Return the response to a request for embeddings."""
+    values = [{"values": [0.5, 1.0]} for _ in request.turns]
+    return {"embeddings": values} if batch else {"embedding": values[0]}
 
 
 def _calls(reply: Reply) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""The provider's side of OpenAI's chat completions."""
+"""The provider's side of OpenAI's chat completions and embeddings."""
 
 from __future__ import annotations
 
@@ -56,6 +56,23 @@ def _turn(message: dict[str, Any]) -> Turn:
         ),
         result_of=message.get("tool_call_id"),
     )
+
+
+def parse_embeddings(body: dict[str, Any]) -> ParsedRequest:
+    """Return the content of a request for embeddings: one turn for each input."""
+    inputs = body["input"]
+    if isinstance(inputs, str) or (inputs and isinstance(inputs[0], int)):  # one text, or its tokens
+        inputs = [inputs]
+    turns = tuple(Turn("user", text if isinstance(text, str) else "") for text in inputs)
+    return ParsedRequest(model=body["model"], streamed=False, turns=turns)
+
+
+def embeddings(request: ParsedRequest) -> dict[str, Any]:
+    """Return the response to a request for embeddings."""
+    data = [{"object": "embedding", "index": index, "embedding": [0.5, 1.0]} for index in range(len(request.turns))]
+    tokens = sum(len(turn.text.split()) for turn in request.turns)
+    usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+    return {"object": "list", "data": data, "model": request.model, "usage": usage}
 
 
 def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:

@@ -103,6 +103,8 @@ class Raw:
     content_type: str = "text/event-stream"
     stays_open: bool = False
     """The response does not end after the last part."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Further headers."""
 
 
 @dataclass(frozen=True)
@@ -161,6 +163,8 @@ class RecordedRequest:
 
     ``disconnected.result(30)`` waits for it in a test, ``asyncio.wrap_future(disconnected)`` in an asynchronous one.
     """
+    content: bytes = b""
+    """The bytes of the body."""
 
 
 FixedStep = Reply | Status | Silence | Raw

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 
 from aiohttp import web
 
-from handler_host.testing import anthropic_protocol, gemini_protocol, openai_protocol
+from handler_host.testing import anthropic_protocol, gemini_protocol, openai_protocol, openai_responses_protocol
 from handler_host.testing.loop_thread import LoopThread
 from handler_host.testing.script import ParsedRequest, ProtocolName, Raw, RecordedRequest, Reply, Silence, Status, Step
 
@@ -52,7 +52,6 @@ PROTOCOLS: Mapping[ProtocolName, ProviderProtocol] = {
     "anthropic": anthropic_protocol,
     "gemini": gemini_protocol,
 }
-TOKEN_COUNTS = {"anthropic": anthropic_protocol.token_count, "gemini": gemini_protocol.token_count}
 MAX_BODY = 256 * 1024**2
 
 
@@ -117,6 +116,8 @@ class Upstream:
         app.add_routes(
             [
                 web.post("/v1/chat/completions", self._openai),
+                web.post("/v1/responses", self._openai_responses),
+                web.post("/v1/embeddings", self._openai_embeddings),
                 web.post("/v1/messages", self._anthropic),
                 web.post("/v1/messages/count_tokens", self._anthropic_count),
                 web.post("/{version:v1|v1beta}/models/{model:[^:]+}:{verb}", self._gemini),
@@ -142,31 +143,50 @@ class Upstream:
         body = await request.json()
         return await self._respond(request, "openai", body, openai_protocol.parse_request(body))
 
+    async def _openai_responses(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        parsed = openai_responses_protocol.parse_request(body)
+        return await self._respond(request, "openai", body, parsed, protocol=openai_responses_protocol)
+
+    async def _openai_embeddings(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        parsed = openai_protocol.parse_embeddings(body)
+        return await self._respond(request, "openai", body, parsed, openai_protocol.embeddings(parsed))
+
     async def _anthropic(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
         return await self._respond(request, "anthropic", body, anthropic_protocol.parse_request(body))
 
     async def _anthropic_count(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()
-        return self._count(request, "anthropic", body, anthropic_protocol.parse_request(body))
+        parsed = anthropic_protocol.parse_request(body)
+        return await self._respond(request, "anthropic", body, parsed, anthropic_protocol.token_count(_words(parsed)))
 
     async def _gemini(self, request: web.Request) -> web.StreamResponse:
         body, verb = await request.json(), request.match_info["verb"]
         model = request.match_info["model"]
-        if verb == "countTokens":
-            inner = body.get("generateContentRequest", body)
-            return self._count(request, "gemini", body, gemini_protocol.parse_request(inner, model, streamed=False))
-        if verb not in ("generateContent", "streamGenerateContent"):
-            raise web.HTTPNotFound
-        streamed = verb == "streamGenerateContent"
-        return await self._respond(request, "gemini", body, gemini_protocol.parse_request(body, model, streamed))
+        document = None
+        match verb:
+            case "generateContent" | "streamGenerateContent":
+                parsed = gemini_protocol.parse_request(body, model, streamed=verb == "streamGenerateContent")
+            case "countTokens":
+                inner = body.get("generateContentRequest", body)
+                parsed = gemini_protocol.parse_request(inner, model, streamed=False)
+                document = gemini_protocol.token_count(_words(parsed))
+            case "embedContent" | "batchEmbedContents":
+                parsed = gemini_protocol.parse_embeddings(body, model)
+                document = gemini_protocol.embeddings(parsed, batch=verb == "batchEmbedContents")
+            case _:
+                raise web.HTTPNotFound
+        return await self._respond(request, "gemini", body, parsed, document)
 
-    def _record_request(
+    async def _record_request(
         self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
     ) -> RecordedRequest:
         key = PROTOCOLS[name].read_key(request.headers) or (request.query.get("key") if name == "gemini" else None)
         port = request.transport.get_extra_info("peername")[1] if request.transport is not None else 0
-        recorded = RecordedRequest(name, request.path_qs, request.headers, key, body, parsed, port)
+        content = await request.read()
+        recorded = RecordedRequest(name, request.path_qs, request.headers, key, body, parsed, port, content=content)
         if self._record:
             self.requests.append(recorded)
             self.connections.add(port)
@@ -174,25 +194,26 @@ class Upstream:
                 self._first_request.set_result(recorded)
         return recorded
 
-    def _count(
-        self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
-    ) -> web.Response:
-        recorded = self._record_request(request, name, body, parsed)
-        if self.key is not None and recorded.key != self.key:
-            return _refuse(PROTOCOLS[name], Status(401, "the key is wrong"))
-        tokens = sum(len(turn.text.split()) for turn in parsed.turns)
-        return web.json_response(TOKEN_COUNTS[name](tokens))
-
     async def _respond(
-        self, request: web.Request, name: ProtocolName, body: dict[str, Any], parsed: ParsedRequest
+        self,
+        request: web.Request,
+        name: ProtocolName,
+        body: dict[str, Any],
+        parsed: ParsedRequest,
+        document: dict[str, Any] | None = None,
+        *,
+        protocol: ProviderProtocol | None = None,
     ) -> web.StreamResponse:
-        recorded = self._record_request(request, name, body, parsed)
-        protocol = PROTOCOLS[name]
+        """Respond with the next step; ``document`` is the response of a route without text, in place of a ``Reply``."""
+        recorded = await self._record_request(request, name, body, parsed)
+        protocol = protocol or PROTOCOLS[name]
         step = self.script.pop(0) if len(self.script) > 1 else self.script[0]
         if self.key is not None and recorded.key != self.key:
             step = Status(401, "the key is wrong")
         try:
             match step(recorded) if callable(step) else step:
+                case Reply() if document is not None:
+                    return web.json_response(document)
                 case Reply() as reply:
                     send = _send_stream if parsed.streamed else _send_whole
                     return await send(request, protocol, reply, parsed)
@@ -211,6 +232,11 @@ class Upstream:
             raise
 
 
+def _words(parsed: ParsedRequest) -> int:
+    """Return the number of words of a request, which the stand-in takes for its tokens."""
+    return sum(len(turn.text.split()) for turn in parsed.turns)
+
+
 def _refuse(protocol: ProviderProtocol, status: Status) -> web.Response:
     headers = {} if status.retry_after is None else {"Retry-After": f"{status.retry_after:g}"}
     if status.html is not None:
@@ -219,7 +245,7 @@ def _refuse(protocol: ProviderProtocol, status: Status) -> web.Response:
 
 
 async def _send_raw(request: web.Request, raw: Raw) -> web.StreamResponse:
-    response = web.StreamResponse(status=raw.status, headers={"Content-Type": raw.content_type})
+    response = web.StreamResponse(status=raw.status, headers={**raw.headers, "Content-Type": raw.content_type})
     await response.prepare(request)
     for part in raw.parts:
         await response.write(part)
