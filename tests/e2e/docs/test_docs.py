@@ -24,7 +24,7 @@ from handler_host.plugin.errors import BY_CODE
 from handler_host.plugin.hooks import HandlerHooks
 from handler_host.telemetry.events import KINDS
 from handler_host.telemetry.metric_families import MEANINGS
-from handler_host.testing import ChatConformance, OperationsConformance
+from handler_host.testing import ChatConformance, NativeConformance, OperationsConformance
 from tests.support import install_plugin, supervisor_harness, within
 
 DOCS = Path(__file__).parents[3] / "docs"
@@ -167,7 +167,7 @@ def test_every_name_of_handler_host_testing_is_documented() -> None:
     page = text("reference/testing.md")
     missing = [name for name in testing.__all__ if not re.search(rf"`{name}\b", page)]
     assert not missing
-    for attributes in (ChatConformance, OperationsConformance):
+    for attributes in (ChatConformance, NativeConformance, OperationsConformance):
         own = {name for kind in attributes.__mro__[:-1] for name in vars(kind).get("__annotations__", {})}
         assert not [name for name in own if not name.startswith("_") and f"`{name}`" not in page]
     for name in ("upstream", "worker", "handler_host"):

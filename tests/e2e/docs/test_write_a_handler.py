@@ -7,14 +7,16 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from handler_host.catalog.manifest import parse_manifest
 from handler_host.plugin.errors import InvalidInput
-from handler_host.testing import Reply, Upstream
+from handler_host.testing import NativeConformance, Reply, Upstream
 from tests.support import error_of, install_plugin, supervisor_harness, within
 
 PAGE = (Path(__file__).parents[3] / "docs/how-to/write-a-handler.md").read_text()
 (MANIFEST,) = re.findall(r"^```toml\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
-CHAT, TOOLS, TYPED, STATE = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+CHAT, NATIVE, TOOLS, TYPED, STATE = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
 
 
 async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Path) -> None:
@@ -32,6 +34,22 @@ async def test_the_recipe_for_a_provider_streams_the_providers_text(tmp_path: Pa
             assert [chunk["text"] for chunk in chunks if chunk["type"] == "text"] == ["Bon", "jour"]
         assert upstream.last_request.parsed.model == "small"
         assert [turn.text for turn in upstream.last_request.parsed.turns] == ["Hello"]
+
+
+@pytest.fixture(scope="class", autouse=True)
+def _recipe(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Install the recipe before the class's own set-up looks for it."""
+    if request.cls is not None:
+        root = tmp_path_factory.mktemp("plugins")
+        manifest = f'[operations.chat]\n[operations."openai.chat"]\n{MANIFEST}'
+        install_plugin(root, "my_gpt", CHAT + NATIVE, attribute="MyNativeGpt", manifest=manifest)
+        request.cls.roots = (root,)
+
+
+class TestTheRecipeForANativeOperation(NativeConformance):
+    handler = "my_gpt"
+    operations = ("openai.chat",)
+    secrets = {"MY_GPT_KEY": "a-key"}
 
 
 async def test_the_recipe_for_tools_calls_a_tool_and_reads_its_result(tmp_path: Path) -> None:

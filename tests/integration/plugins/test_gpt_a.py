@@ -20,7 +20,16 @@ from handler_host.plugin import (
     UpstreamError,
     UpstreamOverloaded,
 )
-from handler_host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from handler_host.testing import (
+    ChatConformance,
+    NativeConformance,
+    Raw,
+    Reply,
+    Status,
+    Upstream,
+    WorkerUnderTest,
+    worker_under_test,
+)
 from handler_host.testing.chat_conformance import PIXEL
 
 KEY = "sk-a-very-secret-key"
@@ -30,6 +39,13 @@ ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 class TestConformance(ChatConformance):
     handler = "gpt_a"
     protocol = "openai"
+    settings = {"retries": 0}
+    secrets = {"OPENAI_API_KEY": KEY}
+
+
+class TestNative(NativeConformance):
+    handler = "gpt_a"
+    operations = ("openai.chat", "openai.responses", "openai.embeddings")
     settings = {"retries": 0}
     secrets = {"OPENAI_API_KEY": KEY}
 

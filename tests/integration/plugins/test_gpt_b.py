@@ -24,7 +24,16 @@ from handler_host.plugin import (
     UpstreamTimeout,
     UpstreamUnreachable,
 )
-from handler_host.testing import ChatConformance, Raw, Reply, Status, Upstream, WorkerUnderTest, worker_under_test
+from handler_host.testing import (
+    ChatConformance,
+    NativeConformance,
+    Raw,
+    Reply,
+    Status,
+    Upstream,
+    WorkerUnderTest,
+    worker_under_test,
+)
 from tests.llmock import Llmock, llmock
 
 KEY = "sk-ant-a-very-secret-key"
@@ -40,6 +49,13 @@ class TestConformance(ChatConformance):
     settings = {"retries": 0}
     secrets = {"ANTHROPIC_API_KEY": KEY}
     refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
+
+
+class TestNative(NativeConformance):
+    handler = "gpt_b"
+    operations = ("anthropic.messages", "anthropic.count_tokens")
+    settings = {"retries": 0}
+    secrets = {"ANTHROPIC_API_KEY": KEY}
 
 
 @contextmanager

@@ -29,6 +29,7 @@ from handler_host.plugin import (
 )
 from handler_host.testing import (
     ChatConformance,
+    NativeConformance,
     Raw,
     RecordedRequest,
     Reply,
@@ -69,6 +70,13 @@ class TestGoogleGenAi(ChatConformance):
     secrets = {"GOOGLE_API_KEY": KEY}
     refuses = frozenset({"parallel_tool_calls"})
     ignores = frozenset({"user"})
+
+
+class TestNative(NativeConformance):
+    handler = "gpt_c"
+    operations = ("gemini.generate_content", "gemini.count_tokens", "gemini.embed_content")
+    settings = {"retries": 0}
+    secrets = {"GEMINI_API_KEY": KEY}
 
 
 @pytest.fixture(scope="module")

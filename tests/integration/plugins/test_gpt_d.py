@@ -33,6 +33,7 @@ from handler_host.plugin import (
 )
 from handler_host.testing import (
     ChatConformance,
+    NativeConformance,
     Raw,
     Reply,
     ScriptedToolCall,
@@ -100,6 +101,19 @@ class TestGemini(OverLiteLLM):
     test_an_unreachable_provider_is_reported = None  # type: ignore[assignment] # below, with one worker for all three
     refuses = frozenset({"user", "parallel_tool_calls"})
     impatient: ClassVar[Mapping[str, Any]] = {"timeout": 0.5, "plain_timeout": 0.5}
+
+
+class TestNative(NativeConformance):
+    handler = "gpt_d"
+    operations = ("openai.chat", "openai.responses", "openai.embeddings")
+    model = "openai/model-1"
+    provider_model = "model-1"
+    secrets = SECRETS
+    test_every_native_operation_is_tested = None  # type: ignore[assignment] # anthropic.messages: in test_providers.py
+
+    @classmethod
+    def configure(cls, upstream: Upstream) -> Mapping[str, Any]:
+        return {"api_base": bases(upstream), "retries": 0}
 
 
 @contextmanager

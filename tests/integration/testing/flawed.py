@@ -4,6 +4,7 @@ All but the parrots and adders are gpt_a with one flaw.
 """
 
 import asyncio
+import json
 import os
 from collections.abc import AsyncIterator
 from typing import Any
@@ -12,7 +13,7 @@ import msgspec
 
 from gpt_a import GptA
 from handler_host.chat import ChatChunk, ChatHandler, ChatRequest, FinishChunk, FinishReason
-from handler_host.plugin import CallInfo, operation
+from handler_host.plugin import CallInfo, NativeRequest, NativeResponse, native, operation
 from handler_host.plugin.errors import UpstreamError
 
 
@@ -67,6 +68,54 @@ class Insisting(GptA):
             except UpstreamError:
                 if last:
                     raise
+
+
+class Reencoding(GptA):
+    """Decodes the body of a native request, and encodes it again."""
+
+    @native("openai.chat")
+    async def native_chat(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
+        request.body, request.spans = json.dumps(json.loads(request.payload("m"))).encode(), ()
+        async for part in super().native_chat(request, call):
+            yield part
+
+
+class Collecting(GptA):
+    """Sends a native response only when it is complete."""
+
+    @native("openai.chat")
+    async def native_chat(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
+        for part in [part async for part in super().native_chat(request, call)]:
+            yield part
+
+
+class Rewording(GptA):
+    """Sends errors of its own in place of the provider's, and drops the headers of features."""
+
+    @native("openai.chat")
+    async def native_chat(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
+        request.headers = {}
+        try:
+            async for part in super().native_chat(request, call):
+                yield part
+        except UpstreamError as error:
+            raise UpstreamError(error.message) from None
+
+
+class Remaining(GptA):
+    """Finishes a native call after its client has disconnected."""
+
+    @native("openai.chat")
+    async def native_chat(self, request: NativeRequest, call: CallInfo) -> AsyncIterator[NativeResponse | bytes]:
+        parts: asyncio.Queue[NativeResponse | bytes] = asyncio.Queue()
+
+        async def read() -> None:
+            async for part in super(Remaining, self).native_chat(request, call):
+                parts.put_nowait(part)
+
+        self.task = asyncio.create_task(read())
+        while True:
+            yield await parts.get()
 
 
 class Mixing(GptA):

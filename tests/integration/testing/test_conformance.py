@@ -16,8 +16,11 @@ FLAWED = Path(__file__).with_name("flawed.py")
 HEADER = """
 from pathlib import Path
 import handler_host.testing.provider_conformance
-from handler_host.testing import ChatConformance, Example, OperationsConformance
+import handler_host.testing.native_conformance
+from handler_host.testing import ChatConformance, Example, NativeConformance, OperationsConformance
 
+handler_host.testing.native_conformance.DISCONNECT_TIMEOUT_S = 5.0
+handler_host.testing.native_conformance.TIMEOUT_S = 5.0
 handler_host.testing.provider_conformance.DISCONNECT_TIMEOUT_S = 1.0
 """
 OF_GPT_A = """
@@ -26,6 +29,14 @@ class Test{name}(ChatConformance):
     roots = (Path({root!r}),)
     protocol = "openai"
     settings = {{"retries": 0, "timeout": 1.0}}
+    secrets = {{"OPENAI_API_KEY": "sk-a-secret"}}
+"""
+NATIVELY = """
+class Test{name}(NativeConformance):
+    handler = "{handler}"
+    roots = (Path({root!r}),)
+    operations = ("openai.chat", "openai.responses")
+    settings = {{"retries": 0}}
     secrets = {{"OPENAI_API_KEY": "sk-a-secret"}}
 """
 OF_PARROTS = """
@@ -40,7 +51,12 @@ class Test{name}(OperationsConformance):
     examples = {{"add": [Example({{"left": 1, "right": 2}}, 3)]}}
     slow = {{"slow": {{"left": 1}}}}
 """
-TEMPLATES = {"Endless": OF_PARROTS, "Dying": OF_PARROTS, "Miscounting": OF_ADDERS}
+TEMPLATES = {
+    **dict.fromkeys(("Reencoding", "Collecting", "Rewording", "Remaining"), NATIVELY),
+    "Endless": OF_PARROTS,
+    "Dying": OF_PARROTS,
+    "Miscounting": OF_ADDERS,
+}
 FOUND = {
     "Truncated": ("test_a_response_that_breaks_off_is_an_error[truncated]",),
     "Dropping": ("test_no_field_is_dropped_in_silence[seed]",),
@@ -48,6 +64,17 @@ FOUND = {
     "Deaf": ("test_a_client_that_disconnects_closes_the_providers_connection[stalled]",),
     "Insisting": ("test_a_response_that_breaks_off_is_an_error[cut]",),
     "Mixing": ("test_concurrent_requests_get_their_own_responses",),
+    "Reencoding": (
+        "test_every_native_operation_is_tested",
+        "test_the_body_reaches_the_provider_as_it_was_sent[openai.chat-whole]",
+        "test_the_body_reaches_the_provider_as_it_was_sent[openai.chat-stream]",
+    ),
+    "Collecting": ("test_the_first_event_does_not_wait_for_the_second[openai.chat]",),
+    "Rewording": (
+        "test_an_error_keeps_its_status_and_body[openai.chat-whole-400]",
+        "test_only_headers_of_features_reach_the_provider[openai.chat]",
+    ),
+    "Remaining": ("test_clients_that_leave_close_the_providers_connections",),
     "Endless": (
         "test_the_chunks_of_a_stream_accumulate_to_the_same_response",
         "test_every_response_has_its_usage",

@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handler_host.testing.chat_conformance import ChatConformance, ChatConformanceV1
+    from handler_host.testing.native_conformance import NativeConformance, NativeConformanceV1
     from handler_host.testing.operations_conformance import (
         ANYTHING,
         Example,
@@ -54,6 +55,8 @@ __all__ = [
     "Example",
     "HostFactory",
     "HostUnderTest",
+    "NativeConformance",
+    "NativeConformanceV1",
     "OperationsConformance",
     "OperationsConformanceV1",
     "ParsedRequest",
@@ -74,6 +77,7 @@ __all__ = [
 
 _MODULES = {
     "chat_conformance": ("ChatConformance", "ChatConformanceV1"),
+    "native_conformance": ("NativeConformance", "NativeConformanceV1"),
     "operations_conformance": ("ANYTHING", "Example", "OperationsConformance", "OperationsConformanceV1"),
     "processes": (
         "HostFactory",
@@ -91,7 +95,7 @@ if "pytest" in sys.modules:
     # So that a failed assertion of a conformance class shows its values.
     sys.modules["pytest"].register_assert_rewrite(
         *(f"handler_host.testing.{module}" for module in ("conformance", "chat_conformance", "provider_conformance")),
-        *(f"handler_host.testing.{module}" for module in ("operations_conformance", "processes")),
+        *(f"handler_host.testing.{module}" for module in ("native_conformance", "operations_conformance", "processes")),
     )
 
 

@@ -22,12 +22,13 @@ from typing import Any
 import msgspec
 
 from handler_host.chat.types import ChatChunk, ChatResponse
-from handler_host.config import CatalogConfig, Config, HandlerPolicy, WorkersConfig
+from handler_host.config import CatalogConfig, Config, HandlerPolicy, ServerConfig, WorkersConfig
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.handler_calls import HandlerCalls
 from handler_host.lifecycle.reports import HandlerStatus, LoadReceipt, UnloadReceipt
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HostError
+from handler_host.server import serving
 from handler_host.testing.loop_thread import TIMEOUT_S, LoopThread
 
 LEAN_VARIABLE = "HANDLER_HOST_DEFAULTS__LEAN"
@@ -150,16 +151,50 @@ def worker_under_test(
         include_sys_path: Whether handlers on ``sys.path`` count as installed.
         data_dir: Directory for the data of handlers; None: they have none.
     """
-    config = Config(
+    config = _config(name, settings, policy, roots, data_dir, include_sys_path=include_sys_path)
+    supervisor = Supervisor(config, environ={**os.environ, **(secrets or {})})
+    with LoopThread() as thread, thread.enter(_started(supervisor)):
+        yield WorkerUnderTest(name, supervisor, thread)
+
+
+@contextmanager
+def served_worker(
+    name: str,
+    settings: Mapping[str, Any] | None = None,
+    *,
+    secrets: Mapping[str, str] | None = None,
+    policy: Mapping[str, Any] | None = None,
+    roots: Sequence[Path] = (),
+    data_dir: Path | None = None,
+) -> Iterator[tuple[WorkerUnderTest, str]]:
+    """Give a handler in a worker of its own, and the URL of a host in this process that serves it.
+
+    The arguments are those of :func:`worker_under_test`.
+    """
+    config = _config(name, settings, policy, roots, data_dir)
+    environ = {**os.environ, **(secrets or {})}
+    with LoopThread() as thread, thread.enter(serving(config, environ)) as (supervisor, url):
+        yield WorkerUnderTest(name, supervisor, thread), url
+
+
+def _config(
+    name: str,
+    settings: Mapping[str, Any] | None,
+    policy: Mapping[str, Any] | None,
+    roots: Sequence[Path],
+    data_dir: Path | None,
+    *,
+    include_sys_path: bool = True,
+) -> Config:
+    return Config(
+        # Without a drain: it would wait for dispatches that a failed test has left in flight.
+        server=ServerConfig(port=0, drain_timeout=0.0),
         workers=WorkersConfig(compile_lean=False),
         defaults=HandlerPolicy(**{"preload": (), **_lean_policy(), **(policy or {})}),
         catalog=CatalogConfig(roots=tuple(roots), include_sys_path=include_sys_path),
         data_dir=data_dir,
         handlers={name: dict(settings or {})},
     )
-    supervisor = Supervisor(config, environ={**os.environ, **(secrets or {})})
-    with LoopThread() as thread, thread.enter(_started(supervisor)):
-        yield WorkerUnderTest(name, supervisor, thread)
 
 
 def _lean_policy() -> dict[str, Any]:
