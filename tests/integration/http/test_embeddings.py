@@ -61,3 +61,16 @@ async def test_every_protocol_reaches_the_operation(tmp_path: Path) -> None:
         for path in ("/v1/embeddings", "/api/embed"):
             status, content = await post(path, model="chats", input="Hi")
             assert (status, "embed" in str(content)) == (404, True)
+
+
+async def test_the_handler_decides_about_unsupported_fields_in_every_protocol(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "vectors", HANDLER, manifest=MANIFEST)
+    async with running(tmp_path, handlers={"vectors": {"unsupported": "refuse"}}) as host:
+        content = {"parts": [{"text": "Hi"}]}
+        for path, body in (
+            ("/v1/embeddings", {"model": "vectors", "input": "Hi", "new": 1}),
+            ("/v1beta/models/vectors:embedContent", {"content": content, "title": "T"}),
+            ("/api/embed", {"model": "vectors:latest", "input": "Hi", "truncate": False}),
+        ):
+            status, error = await host.json("POST", path, json=body)
+            assert (status, body.popitem()[0] in str(error)) == (400, True), path

@@ -20,7 +20,7 @@ from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import SseResponse
 from handler_host.plugin.errors import HostError
-from handler_host.protocols.chat_service import ChatService
+from handler_host.protocols.chat_service import ChatService, model_of
 from handler_host.protocols.ollama import error_body
 
 if TYPE_CHECKING:
@@ -97,10 +97,10 @@ class OllamaRoutes:
         from handler_host.protocols.embeddings import embed
         from handler_host.protocols.ollama.embeddings import decode_embed, embeddings
 
-        policy = self._chats.field_policy(request)
-        ignored = policy(b"")
-        body = await self._bodies.decode(request, lambda data: decode_embed(data, ignored))
-        model = self._name(body.model)
+        data = await self._bodies.read(request)
+        model = self._name(model_of(data))
+        ignored = self._chats.field_policy(request, model)(data)
+        body = await self._bodies.decode_data(data, lambda data: decode_embed(data, ignored))
         self._chats.set_keep_alive(model, body.keep_alive_s)
         started = time.monotonic()
         response = await embed(self._chats, model, body.to_embed(), ignored)
