@@ -233,6 +233,7 @@ def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
         ("openai.responses", {"input": [{"type": "item_reference", "id": "msg_1"}]}, "input[0].id"),
         ("openai.responses", {"input": [{"role": "user", "content": "Hi"}, {"id": "msg_1"}]}, "input[1].id"),
         ("openai.responses", {"input": [{"id": "msg_1", "type": None}]}, "input[0].id"),
+        ("openai.responses", {"input": [{"id": "msg_1", "role": None, "new": 1}]}, "input[0].id"),
         (
             "openai.responses",
             {"tools": [{"type": "image_generation", "input_image_mask": {"file_id": "file_1"}}]},

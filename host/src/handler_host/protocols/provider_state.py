@@ -103,7 +103,8 @@ def _find_bare_item(items: memoryview) -> int | None:
             continue
         kind = msgspec.json.decode(fields.get("type", _null))
         needed = _CONTENT.get(kind) if isinstance(kind, str) else None
-        if (needed is not None and needed not in fields) or fields.keys() <= _IDENTITY:
+        is_untyped = "type" not in fields and "role" not in fields  # which the provider reads as a reference
+        if is_untyped or (needed is not None and needed not in fields) or fields.keys() <= _IDENTITY:
             return number
     return None
 
