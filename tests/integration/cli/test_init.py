@@ -13,7 +13,9 @@ from tests.support import install_plugin
 MANIFEST = """\
 title = "Parrot"
 [secrets.PARROT_KEY]
-description = "The key of the parrot."
+description = '''
+The key of the parrot.
+[server]'''
 [config.voice]
 type = "string"
 default = "deep"
@@ -41,7 +43,7 @@ def test_the_file_is_valid_and_names_secrets_settings_and_the_handlers_that_are_
     file = plugins / "host.toml"
     made = run("init", str(file), "--handlers", "parrot", "--memory-limit", "512MB", "--port", "8081")
     assert made.status == 0, made.err
-    assert "export PARROT_KEY=...   # parrot: The key of the parrot" in made.out
+    assert "export PARROT_KEY=...   # parrot: The key of the parrot. [server]" in made.out
     assert "export HANDLER_HOST_ADMIN_TOKEN=" in made.out
     text = file.read_text()
     assert tomllib.loads(text) == {
@@ -52,7 +54,7 @@ def test_the_file_is_valid_and_names_secrets_settings_and_the_handlers_that_are_
     }
     assert '# voice = "deep"  # How it speaks.' in text
     assert "# cage = ...  # required" in text
-    assert "# environment variable PARROT_KEY: The key of the parrot." in text
+    assert "# environment variable PARROT_KEY: The key of the parrot. [server]" in text
     checked = run("config", "check", "--config", str(file))
     assert "missing key cage" in checked.err, "a required setting is for the user to write"
     file.write_text(text.replace("# cage = ...", 'cage = "big"'))

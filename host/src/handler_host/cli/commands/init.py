@@ -111,7 +111,7 @@ def _handler_lines(entry: CatalogEntry) -> Iterator[str]:
     if manifest is None:
         return
     for name, secret in manifest.secrets.items():
-        yield f"# environment variable {name}: {secret.description or 'a secret'}"
+        yield f"# environment variable {name}: {_one_line(secret.description) or 'a secret'}"
     for key, setting in manifest.config.items():
         value = "..." if setting.default is None else toml_literal(setting.default)
         required = "required; " if setting.required and setting.default is None else ""
