@@ -248,7 +248,8 @@ clean: ## remove all environments, caches and built files
 # The locks. The biggest comes first and constrains the others, so that a package has one version in all.
 # A release must be seven days old: withdrawn and compromised ones are mostly found within days. NEWER="aiohttp msgspec"
 # names packages that need a newer one, for example to close a vulnerability.
-NEWER ?=
+# These are locked in versions of 19 to 21 November 2026 (gpt_b needs anthropic 2.12): empty after 29 November.
+NEWER ?= anthropic coverage ruff virtualenv
 cooldown = --exclude-newer "$$(date -u -d '7 days ago' +%Y-%m-%dT00:00:00Z)" \
 	$(foreach name,$(NEWER),--exclude-newer-package $(name)=2999-01-01T00:00:00Z)
 
