@@ -23,7 +23,7 @@ from handler_host.plugin import InvalidInput, NativeRequest
 from handler_host.plugin.native_operations import ModelSpan
 from handler_host.protocols.json_fields import fields_of, text_of
 from handler_host.protocols.native_events import MAX_HELD_BYTES, EventRelay, ModelName
-from handler_host.protocols.native_usage import token_counts
+from handler_host.protocols.native_usage import TailCounter, token_counts
 from handler_host.protocols.provider_state import refuse_state
 
 JSON = st.recursive(
@@ -348,6 +348,23 @@ def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
 )
 def test_a_reference_to_provider_state_is_refused(operation: str, content: dict[str, Any], param: str) -> None:
     assert refused(operation, content) == param
+
+
+@pytest.mark.parametrize(
+    ("usage", "tokens"),
+    [
+        (b'{"promptTokenCount": 3, "candidatesTokenCount": 2}', {"input": 3, "output": 2}),
+        (b'{"promptTokenCount": 3, "new": 123456789012345678901234567890}', {"input": 3}),
+        (b'{"promptTokenCount": NaN}', {}),
+        (b"[" * 50_000, {}),
+        (b"{", {}),
+    ],
+)
+def test_the_counts_at_the_end_of_an_array_never_fail(usage: bytes, tokens: dict[str, int]) -> None:
+    counter = TailCounter()
+    for part in (b'[{"usageMetadata": {"promptTokenCount": 1}},', b'{"usageMetadata" :\n ', usage, b"}]"):
+        counter.feed(part)
+    assert counter.counts() == tokens
 
 
 def test_an_escaped_name_is_found() -> None:

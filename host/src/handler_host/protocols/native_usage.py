@@ -8,10 +8,8 @@ import msgspec
 
 MARKERS = (b'"usage"', b'"usageMetadata"')
 """Every document with token counts contains one of them."""
-
-
 TAIL_BYTES = 64 * 1024
-"""End of a response that has the counts of its last chunk."""
+"""Bytes at the end of a response in which the counts of its last chunk are."""
 
 
 class _Details(msgspec.Struct):
@@ -90,10 +88,10 @@ class TailCounter:
         _, marker, rest = self._tail.rpartition(MARKERS[1])
         text = rest.decode(errors="replace").lstrip(" :\r\n\t")
         try:
-            usage, _ = json.JSONDecoder().raw_decode(text)
-        except ValueError:
+            _, end = json.JSONDecoder().raw_decode(text)
+        except (ValueError, RecursionError):
             return {}
-        return token_counts(msgspec.json.encode({"usageMetadata": usage})) if marker else {}
+        return token_counts(b'{"usageMetadata":%s}' % text[:end].encode()) if marker else {}
 
 
 def _by_kind(usage: _Usage) -> dict[str, int]:
