@@ -79,7 +79,7 @@ class HandlerCalls:
         call.task.add_done_callback(lambda _: self._in_flight.pop(frame.number, None))
 
     def _find_excess(self, frame: frames.Dispatch) -> str | None:
-        """Return who has too many dispatches in flight for one more, or None."""
+        """Return which limit another dispatch would exceed, as the start of its message, or None."""
         if len(self._in_flight) >= MAX_IN_FLIGHT:
             return f"{self._caller} has {MAX_IN_FLIGHT}"
         if frame.parent is not None:
