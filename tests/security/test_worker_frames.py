@@ -32,6 +32,29 @@ def frame_of(content: object) -> bytes:
     return struct.pack(">I", len(body)) + body
 
 
+def documented(schema: dict[str, Any] | None) -> dict[str, Any]:
+    """Return an operation with this schema of requests as /openapi.json has it."""
+    status = HandlerStatus(
+        name="h",
+        state="idle",
+        reason=None,
+        distribution="d",
+        version="1",
+        plugin=None,
+        title="",
+        description="",
+        models={},
+        default_model=None,
+        operations=[OperationReport(name="x", input_schema=schema)],
+        isolation="process",
+        python=None,
+        pin=False,
+    )
+    encoded = msgspec.json.encode(document([status], keys=False))
+    operation: dict[str, Any] = msgspec.json.decode(encoded)["paths"]["/v1/handlers/h/x"]["post"]
+    return operation
+
+
 async def test_a_worker_that_ignores_its_window_is_ended() -> None:
     """The host keeps a window and one frame of a stream that nobody reads, not gigabytes."""
     async with channel(window=100_000, max_frame=50_000) as (opened, peer):
@@ -91,23 +114,20 @@ async def test_a_deep_schema_of_a_worker_stops_no_document(levels: int, is_kept:
     assert isinstance(ready, frames.Ready)
     kept = limit_schema(ready.operations[0].input_schema)
     assert (kept is not None) is is_kept
-    status = HandlerStatus(
-        name="h",
-        state="idle",
-        reason=None,
-        distribution="d",
-        version="1",
-        plugin=None,
-        title="",
-        description="",
-        models={},
-        default_model=None,
-        operations=[OperationReport(name="x", input_schema=kept)],
-        isolation="process",
-        python=None,
-        pin=False,
-    )
-    assert msgspec.json.encode(document([status], keys=False))
+    assert documented(kept)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"$defs": ["a"]}, {"$defs": None}, {"$defs": {"a": 1}}, {"$ref": 3}, {"anyOf": 1}, {"mapping": 1}]
+)
+def test_an_invalid_schema_of_a_worker_stops_no_document(schema: dict[str, Any]) -> None:
+    assert documented(schema)
+
+
+def test_references_that_lead_to_the_same_definition_in_many_ways_block_no_document() -> None:
+    choices = {f"L{n}": {"anyOf": [{"$ref": f"#/$defs/L{n + 1}"}] * 300} for n in range(3)}
+    schema = {"$ref": "#/$defs/L0", "$defs": {**choices, "L3": {"required": ["a"]}}}
+    assert documented(schema)["requestBody"]["required"], "27 million ways lead to L3"
 
 
 async def test_text_that_is_not_utf_8_ends_the_worker() -> None:

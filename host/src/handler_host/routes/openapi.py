@@ -82,9 +82,7 @@ def _operation(status: HandlerStatus, report: OperationReport, schemas: dict[str
         "description": text,
         "requestBody": {
             # A request without a body counts as one of an empty object.
-            "required": not _takes_empty_object(
-                report.input_schema or {}, (report.input_schema or {}).get("$defs", {})
-            ),
+            "required": not _takes_empty_object(report.input_schema or {}, _definitions(report.input_schema), set()),
             "content": {
                 "application/json": {"schema": _hoisted(report.input_schema, f"{prefix}.request", schemas)},
             },
@@ -96,19 +94,29 @@ def _operation(status: HandlerStatus, report: OperationReport, schemas: dict[str
     return found
 
 
-def _takes_empty_object(schema: object, definitions: dict[str, Any], depth: int = 8) -> bool:
+def _definitions(schema: dict[str, Any] | None) -> dict[str, Any]:
+    """Return the definitions of a schema; a plugin may send any JSON in their place."""
+    definitions = (schema or {}).get("$defs")
+    return definitions if isinstance(definitions, dict) else {}
+
+
+def _takes_empty_object(schema: object, definitions: dict[str, Any], followed: set[str], depth: int = 8) -> bool:
     """Return whether ``{}`` fits a schema of an operation's request, as far as required fields decide it.
 
-    A plugin may send any schema: beyond ``depth`` references and alternatives the result is True.
+    A plugin may send any schema: each definition is ``followed`` once, and beyond ``depth`` references and alternatives
+    the result is True.
     """
     if not isinstance(schema, dict) or not depth:
         return True
     name = str(schema.get("$ref", "")).removeprefix("#/$defs/")
     if name in definitions:
-        return _takes_empty_object(definitions[name], definitions, depth - 1)
+        if name in followed:
+            return False  # True would have ended the search
+        followed.add(name)
+        return _takes_empty_object(definitions[name], definitions, followed, depth - 1)
     options = schema.get("anyOf") or schema.get("oneOf")
     if isinstance(options, list):
-        return any(_takes_empty_object(option, definitions, depth - 1) for option in options)
+        return any(_takes_empty_object(option, definitions, followed, depth - 1) for option in options)
     return schema.get("type", "object") == "object" and not schema.get("required")
 
 
@@ -136,7 +144,7 @@ def _hoisted(schema: dict[str, Any] | None, prefix: str, schemas: dict[str, Any]
             found["mapping"] = {tag: moved({"$ref": target})["$ref"] for tag, target in mapping.items()}
         return found
 
-    for name, definition in schema.get("$defs", {}).items():
+    for name, definition in _definitions(schema).items():
         schemas[name_of(name)] = moved(definition)
     result: dict[str, Any] = moved(schema)
     return result
