@@ -80,3 +80,13 @@ def test_a_terminal_is_asked_for_the_handlers(plugins: Path) -> None:
         terminal.until("handler-host serve --config")
         assert terminal.process.wait(30) == 0
     assert tomllib.loads(file.read_text())["handlers"] == {"macaw": {}, "parrot": {"enabled": False}}
+
+
+def test_the_end_of_the_input_writes_nothing(plugins: Path) -> None:
+    file = plugins / "host.toml"
+    with Terminal("init", str(file)) as terminal:
+        terminal.until("(Enter: all): ")
+        terminal.type("\x04")
+        assert "Traceback" not in terminal.until("nothing was written")
+        assert terminal.process.wait(30) == 2
+    assert not file.exists()

@@ -65,12 +65,15 @@ def run(arguments: SimpleNamespace) -> int:
 
 def _select(entries: Mapping[str, CatalogEntry], option: str | None) -> list[str]:
     """Return the handlers of the option; without it, those that the user names, or all without a terminal."""
-    answer = option
-    if answer is None and sys.stdin.isatty():
+    response = option
+    if response is None and sys.stdin.isatty():
         for name, entry in entries.items():
             echo(f"  {name:<12}  {_description(entry)}")
-        answer = input("handlers to use, separated by commas (Enter: all): ")
-    names = [name.strip() for name in (answer or "").split(",") if name.strip()]
+        try:
+            response = input("handlers to use, separated by commas (Enter: all): ")
+        except EOFError:
+            raise Failure("no handlers were named, so nothing was written; press Enter for all", USAGE) from None
+    names = [name.strip() for name in (response or "").split(",") if name.strip()]
     if not names or names == ["all"]:
         return list(entries)
     for name in names:
