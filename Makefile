@@ -101,10 +101,13 @@ portable_tests := tests/unit $(addprefix tests/integration/,http/test_native_rou
 portable: setup
 	@$(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
+# Connections, streams, limits, signals, and the channel to workers: what depends on the event loop.
+uvloop_tests := $(addprefix tests/integration/,dispatch/test_handler_calls.py \
+	$(addprefix http/test_,app.py limits.py listen.py openai_routes.py server.py signals.py))
+
 .PHONY: uvloop
-uvloop: setup ## integration tests of HTTP and dispatch with uvloop in the tests, the hosts and their workers
-	@PYTHONPATH=tests/uvloop $(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not slow" \
-		tests/integration/http tests/integration/dispatch $(ARGS)
+uvloop: setup ## a part of the integration tests with uvloop in the tests, the hosts and their workers
+	@PYTHONPATH=tests/uvloop $(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not slow" $(uvloop_tests) $(ARGS)
 
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 
