@@ -1,4 +1,4 @@
-"""Sessions of operators who have signed in to the dashboard, kept in signed cookies alone.
+"""Sessions of operators in the dashboard, kept in signed cookies alone.
 
 Each host with the same key accepts the cookie, also after a restart. The key is derived from the admin token, so
 another token ends all sessions.
@@ -73,7 +73,7 @@ class Sessions:
         return (time.time() if now is None else now) < session.ends_at and session.id not in self._closed
 
     def close(self, session: Session) -> None:
-        """End a session on this host; others do not learn of it."""
+        """End a session on this host; other hosts accept its cookie until it expires."""
         now = time.time()
         self._closed[session.id] = session.ends_at
         while self._closed and (len(self._closed) > MAX_CLOSED or next(iter(self._closed.values())) <= now):

@@ -1,4 +1,4 @@
-"""What an application with ``shared.url`` starts and stops. Imported only then."""
+"""Services of an application with ``shared.url``. Imported only then."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""File of token usage and token budgets, so that a restart gives nobody a new budget.
+"""File of token usage and token budgets, so that a restart resets no budget.
 
 It is replaced as a whole, a few seconds after a change and at the end; a host that is killed loses those seconds.
 Only one host may use it: the first one that locks ``usage.lock`` beside it.

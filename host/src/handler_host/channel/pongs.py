@@ -1,4 +1,4 @@
-"""What a worker reports with its heartbeats."""
+"""Responses of a worker to heartbeats."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def used_share(first: Pong, last: Pong) -> float:
 
 
 class Pongs:
-    """The pongs of one worker: the latest, and those that the host waits for."""
+    """Pongs of one worker: the latest one, and the expected ones."""
 
     def __init__(self) -> None:
         self.latest: Pong | None = None

@@ -50,7 +50,7 @@ def installed_launchers() -> list[str]:
 
 
 def isolation_flaw(isolation: str, configured: Collection[str]) -> str | None:
-    """Return what is wrong with a value of ``isolation``; None if nothing is."""
+    """Return the error of a value of ``isolation``, or None if it is valid."""
     if isolation in LOCAL_ISOLATIONS or isolation in configured:
         return None
     choices = [*LOCAL_ISOLATIONS, *sorted({*configured, *installed_launchers()})]

@@ -46,7 +46,7 @@ class SharedConfig(Section, frozen=True, kw_only=True):
 
 
 def find_url_flaw(url: str, *, is_file: bool) -> str | None:
-    """Return what is wrong with a URL, without the URL, which may have a password; None if nothing is."""
+    """Return the error of a URL, without the URL, which may have a password; None if it is valid."""
     try:
         parts = urlsplit(url)
         has_place = bool(parts.path if parts.scheme == "unix" else parts.hostname) and (parts.port or 1) > 0

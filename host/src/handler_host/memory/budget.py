@@ -49,7 +49,7 @@ class WorkerBudget(Protocol):
         """Reserve the memory of a worker; raises ``HostError``."""
 
     def reconsider(self) -> None:
-        """Look again at the activations that wait: a worker is idle now, and could be evicted."""
+        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
 
     def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
@@ -142,7 +142,7 @@ class Budget:
         return not self._waiting and not self.ledger.under_pressure and self.has_available(estimate)
 
     def reconsider(self) -> None:
-        """Look again at the activations that wait: a worker is idle now, and could be evicted."""
+        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
         self.ledger.schedule()
 
     def mark_leaving(self, handler: str, generation: int) -> None:

@@ -1,4 +1,4 @@
-"""One machine with workers: what it reports, and what this host's workers hold there."""
+"""One machine with workers: its report, and the resources that this host's workers hold there."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class PlaceReport(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def flaw(self) -> str | None:
-        """What is wrong with the report; None if nothing is."""
+        """The error of the report; None if it is valid."""
         if not 0 < self.limit <= MAX_PLACE_BYTES:
             return f"it reports {self.limit} bytes of memory"
         if not 0 <= self.external_usage <= MAX_PLACE_BYTES:

@@ -162,7 +162,7 @@ class PlacesBudget:
             self.reconsider()
 
     def measure(self, sizes: Mapping[Key, int], reservations: Mapping[Key, int]) -> None:
-        """Update the accounts with what the workers have reported, in bytes; evict where that is too much."""
+        """Update the accounts from the workers' reports, in bytes; evict where a machine has too little."""
         by_place: dict[str, tuple[Place, dict[Key, int], dict[Key, int]]] = {}
         for key, size in sizes.items():
             home = self._homes.get(key)
@@ -178,7 +178,7 @@ class PlacesBudget:
         self.reconsider()
 
     def reconsider(self) -> None:
-        """Look again at the activations that wait: a worker is idle now, and could be evicted."""
+        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
         self._changed.set()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
@@ -188,7 +188,7 @@ class PlacesBudget:
             home.ledger.mark_leaving(handler, generation)
 
     def release(self, handler: str, generation: int) -> None:
-        """Give back what a worker has reserved: it has exited, or never started."""
+        """Release the reservation of a worker: it has exited, or never started."""
         home = self._homes.pop((handler, generation), None)
         if home is not None:
             home.free((handler, generation))
@@ -310,7 +310,7 @@ class PlacesBudget:
             yield self.places[name]
 
     def _index(self, place: Place) -> None:
-        """Keep the order of the places by what is available on them."""
+        """Keep the places in the order of their available bytes."""
         if place.indexed is not None:
             del self._order[bisect_left(self._order, place.indexed)]
             place.indexed = None
@@ -346,7 +346,7 @@ async def _do_nothing() -> None:
 
 
 def _amount(estimate: MemoryEstimate, place: Place) -> int:
-    """Return the bytes to reserve on a place: what is expected, or less where the whole place has no more."""
+    """Return the bytes to reserve on a place: the expected ones, or less where the whole place has no more."""
     return min(estimate.amount, max(estimate.minimum, place.ledger.max_worker))
 
 

@@ -85,17 +85,17 @@ def read_tree_memory(pid: int) -> Memory | None:
 
 def find_descendants(pid: int) -> list[int]:
     """Return the descendants of a process, at most ``MAX_DESCENDANTS``; none where the kernel does not list them."""
-    found: list[int] = []
+    descendants: list[int] = []
     waiting = [pid]
-    while waiting and len(found) < MAX_DESCENDANTS:
+    while waiting and len(descendants) < MAX_DESCENDANTS:
         directory = f"/proc/{waiting.pop()}/task"
         with suppress(OSError, ValueError):
             for thread in os.listdir(directory):
                 with open(f"{directory}/{thread}/children") as file:
                     children = list(map(int, file.read().split()))
-                found += children
+                descendants += children
                 waiting += children
-    return found[:MAX_DESCENDANTS]
+    return descendants[:MAX_DESCENDANTS]
 
 
 _ROLLUP = (

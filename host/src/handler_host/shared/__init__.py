@@ -1,1 +1,1 @@
-"""What several hosts share: counts of limits, token usage and learned memory, in Redis or Valkey."""
+"""State of several hosts in Redis or Valkey: counts of limits, token usage and learned memory."""

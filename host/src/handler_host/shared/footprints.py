@@ -1,4 +1,4 @@
-"""Learned memory of all hosts: a host without a state file starts with what the others have learned."""
+"""Learned memory of all hosts: a host without a state file starts with the memory that other hosts have learned."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from handler_host.shared.store import SharedStore, StoreUnavailable
 log = logging.getLogger(__name__)
 
 PUBLISH_INTERVAL_S = 60.0
-"""Time between two looks whether the state file has changed."""
+"""Time between two checks of the state file for changes."""
 
 
 class _File(msgspec.Struct):

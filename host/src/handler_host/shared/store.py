@@ -199,7 +199,7 @@ class SharedStore:
             now = time.monotonic()
             if now < self._retry_at:
                 raise StoreUnavailable
-            self._retry_at = now + RETRY_AFTER_S  # the others do not wait for this try
+            self._retry_at = now + RETRY_AFTER_S  # concurrent requests do not wait for this try
         try:
             async with asyncio.timeout(self._timeout_s):
                 result = await work()

@@ -21,7 +21,7 @@ class UsageRow(msgspec.Struct):
     """Empty for a host without keys, and for operators."""
     handler: str
     model: str
-    """As the provider names it; empty if the handler does not tell."""
+    """As the provider names it; empty if the handler does not report it."""
     input: int = 0
     """All input tokens, with those of the cache."""
     cached: int = 0

@@ -30,7 +30,7 @@ class Cause(enum.Enum):
     KILLED = "killed"
     """A process other than the host killed it, and the kernel recorded no kill for memory."""
     LOST = "lost"
-    """It ran on another machine, and nobody can tell how it ended."""
+    """It ran on another machine, and its exit status is unknown."""
     RECYCLED = "recycled"
     """It was over ``memory_soft_limit``."""
     SURPLUS = "surplus"

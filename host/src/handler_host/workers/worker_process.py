@@ -30,9 +30,9 @@ class ExitStatus(msgspec.Struct, frozen=True):
     maxrss: int | None = None
     """Peak of its resident memory in bytes, if the system reports it."""
     lost: bool = False
-    """Nobody can tell the status: the fork server ended first, or another machine is gone."""
+    """The status is unknown: the fork server ended first, or another machine is gone."""
     detail: str = "its fork server ended, and the worker with it"
-    """What is known of a lost worker."""
+    """The known facts about a lost worker."""
 
     def describe(self) -> str:
         """Return the status as the end of a sentence."""

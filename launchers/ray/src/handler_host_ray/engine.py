@@ -119,7 +119,7 @@ class RayEngine:
         if node is None:
             raise EngineError(f"node {request.place} has left the cluster")
         resources = dict(request.resources)
-        # Before the actor exists: what it takes must never look like that of others.
+        # Before the actor exists: its resources must never count as those of other users.
         held, of_node = {**resources, "memory": float(request.memory)}, self._held.setdefault(request.place, [])
         of_node.append(held)
         actor = NodeActor.options(
@@ -144,7 +144,7 @@ class RayEngine:
         return RayWorker(actor, lambda: of_node.remove(held))
 
     async def examine(self) -> Sequence[Finding]:
-        """Return what ``handler-host doctor`` shows of the cluster."""
+        """Return the findings about the cluster for ``handler-host doctor``."""
         import ray
 
         from handler_host_ray.examination import examine
@@ -234,7 +234,7 @@ def _kill_actor(actor: Any) -> None:
 
 
 def _summary(error: Exception) -> str:
-    """Return the first sentence that says something of Ray's long texts."""
+    """Return the first meaningful line of Ray's long texts."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     causes = [line for line in lines if line.startswith(("The actor is dead because", "The actor died because"))]
     return f"{type(error).__name__}: {(causes or lines or ['no text'])[0][:300]}"

@@ -1,4 +1,4 @@
-"""What ``handler-host doctor ray`` says about a cluster."""
+"""Findings of ``handler-host doctor ray`` about a cluster."""
 
 from __future__ import annotations
 

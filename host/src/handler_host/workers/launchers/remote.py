@@ -58,14 +58,14 @@ class RemoteWorker:
         # Also without a driver: a worker ends when its channel closes.
         self.connection.abort()
         self._driver.kill(self._number)
-        timer = asyncio.get_running_loop().call_later(self._self_end_s, self._give_up)
+        timer = asyncio.get_running_loop().call_later(self._self_end_s, self._mark_lost)
         self._exit.add_done_callback(lambda _: timer.cancel())
 
     async def wait(self) -> ExitStatus:
         """Wait until the engine reports its exit, or it must have ended by itself."""
         return await asyncio.shield(self._exit)
 
-    def _give_up(self) -> None:
+    def _mark_lost(self) -> None:
         if not self._exit.done():
             text = f"{self.place} has not confirmed its end; it ends itself without its host (workers.hang_after)"
             self._exit.set_result(ExitStatus(lost=True, detail=text))

@@ -1,4 +1,4 @@
-"""What a worker on another machine needs to connect to its host, and the contexts of TLS of both ends."""
+"""Address and token that connect a worker on another machine to its host, and the TLS contexts of both ends."""
 
 from __future__ import annotations
 

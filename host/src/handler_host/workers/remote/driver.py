@@ -39,7 +39,7 @@ from handler_host.workers.remote.messages import (
 from handler_host.workers.remote.outbox import Outbox
 
 PLACES_INTERVAL = 1.0
-"""Seconds between two looks at the machines."""
+"""Seconds between two queries of the machines."""
 PLACES_PER_MESSAGE = 100
 CLOSE_TIMEOUT = 5.0
 """Seconds to stop all workers; after that the process ends anyway, and the engine cleans up after it."""
@@ -47,16 +47,16 @@ CLOSE_TIMEOUT = 5.0
 
 def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
     """Return the engine of a launcher; raises :class:`EngineError`."""
-    found = {entry.name: entry for entry in entry_points(group=LAUNCHER_GROUP)}
-    if name not in found:
-        installed = ", ".join(sorted(found)) or "none"
+    launchers = {entry.name: entry for entry in entry_points(group=LAUNCHER_GROUP)}
+    if name not in launchers:
+        installed = ", ".join(sorted(launchers)) or "none"
         raise EngineError(
             f"launcher {name!r} is not installed in {sys.prefix} (installed: {installed}); "
             f"install handler-host-{name} there, or correct isolation",
             is_final=True,
         )
     try:
-        factory = found[name].load()
+        factory = launchers[name].load()
     except Exception as error:
         text = f"launcher {name!r} cannot be imported: {type(error).__name__}: {error}; install it again"
         raise EngineError(text, is_final=True) from error

@@ -20,7 +20,7 @@ __all__ = ["Engine", "EngineError", "EngineWorker", "ExitStatus", "Finding", "Pl
 
 
 class EngineError(Exception):
-    """The engine cannot do what the host asks for; the text says what is wrong and how to fix it.
+    """The engine cannot serve a request of the host; the text has the reason and the remedy.
 
     ``is_final`` marks a mistake of the configuration, which a retry does not mend.
     """
@@ -41,14 +41,14 @@ class WorkerRequest(msgspec.Struct, frozen=True):
     resources: dict[str, float]
     """Further resources that the host has reserved there."""
     connection: bytes
-    """What the worker reads from its standard input: the host's address, certificate and one-use token."""
+    """The worker's standard input: the host's address, certificate and one-use token."""
 
 
 class EngineWorker(Protocol):
     """A worker that the engine has started."""
 
     async def wait(self) -> ExitStatus:
-        """Wait until its process has exited; ``lost`` if nobody can tell how."""
+        """Wait until its process has exited; ``lost`` if its status is unknown."""
 
     async def kill(self) -> None:
         """Kill its process and its process group."""
@@ -59,7 +59,7 @@ class Finding(msgspec.Struct, frozen=True):
 
     ok: bool
     text: str
-    """What was found, and how to fix it if it is not ok."""
+    """The result, and the remedy if it is not ok."""
 
 
 class Engine(Protocol):
@@ -81,7 +81,7 @@ class Engine(Protocol):
         """
 
     async def examine(self) -> Sequence[Finding]:
-        """Return what ``handler-host doctor`` shows, after :meth:`start`."""
+        """Return the findings for ``handler-host doctor``, after :meth:`start`."""
 
     async def close(self) -> None:
         """Stop all workers, and disconnect."""

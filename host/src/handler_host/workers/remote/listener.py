@@ -124,14 +124,14 @@ class WorkerListener:
         """Return the future of the connection with this token, and use the token up; None for an unknown one."""
         match: bytes | None = None
         for known in self._tokens:
-            # All are compared, each in constant time: the duration tells nothing.
+            # All are compared, each in constant time: the duration reveals nothing.
             # A withdrawn one stays here until the loop's next turn.
             if hmac.compare_digest(known, token) and not self._tokens[known].done():
                 match = known
         return self._tokens.pop(match) if match is not None else None
 
     async def close(self) -> None:
-        """Stop to listen; connections that workers have opened stay."""
+        """Stop listening; the connections of workers stay open."""
         if self._server is not None:
             self._server.close()
         for gate in list(self.strangers):

@@ -81,7 +81,7 @@ class Exited(msgspec.Struct, frozen=True, array_like=True, tag=15):
     signal: int | None
     maxrss: int | None
     lost: str | None
-    """What is known if nobody can tell how it exited."""
+    """The known facts if its status is unknown."""
 
 
 requests = msgspec.msgpack.Decoder(Configure | Launch | Kill)

@@ -1,4 +1,4 @@
-"""Start one worker process on the machine where this runs: what an engine does at a place."""
+"""Start one worker process on the machine where this runs, on behalf of an engine."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Confinement of a worker by the kernel: what its plugin cannot do to the host, to other workers and to their files.
+"""Confinement of a worker by the kernel: protects the host, other workers and their files from its plugin.
 
 A few system calls of the worker itself before it loads its plugin, inherited by its descendants:
 

@@ -37,7 +37,7 @@ class HostConnection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._drained: asyncio.Future[None] | None = None
-        self._watchdog = Watchdog(self._give_up)
+        self._watchdog = Watchdog(self._abort)
         self._memory: Callable[[], frames.WorkerMemory | None] | None = None
         self._calls: dict[int, RunningCall] = {}
         self.handler_calls = HandlerCalls(self.send, self._calls)
@@ -138,7 +138,7 @@ class HostConnection(asyncio.Protocol):
         memory = self._memory() if self._memory is not None else None
         self.send(frames.Pong(frame.sequence, len(self._calls), time.process_time(), time.monotonic(), memory))
 
-    def _give_up(self) -> None:
+    def _abort(self) -> None:
         """End as if the host had closed the channel: after a partition nothing else ends this worker."""
         if self._transport is not None:
             self._transport.abort()

@@ -34,7 +34,7 @@ ACCELERATORS = (
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
     *("ONEAPI_DEVICE_SELECTOR", "TPU_VISIBLE_CHIPS", "ASCEND_RT_VISIBLE_DEVICES", "NEURON_RT_VISIBLE_CORES"),
 )
-"""Variables by which an engine tells a worker which devices are its own."""
+"""Variables by which an engine assigns devices to a worker."""
 
 
 def main() -> NoReturn:
