@@ -50,15 +50,15 @@ def merge(
 
     Raises the last failure if all streams have failed.
     """
-    arrived: queue.SimpleQueue[tuple[Client, dict[str, Any] | Failure | None]] = queue.SimpleQueue()
+    arrived: queue.SimpleQueue[tuple[Client, dict[str, Any] | Exception | None]] = queue.SimpleQueue()
 
     def read(client: Client) -> None:
         try:
             for item in stream(client):
                 arrived.put((client, item))
             arrived.put((client, None))
-        except Failure as failure:
-            arrived.put((client, failure))
+        except Exception as error:  # noqa: BLE001 - raised again below, in the thread that waits
+            arrived.put((client, error))
 
     for client in clients:
         # Daemons: Ctrl-C ends the command while they wait for their hosts.
@@ -72,6 +72,6 @@ def merge(
         open_streams -= 1
         if item is not None:
             failed += 1
-            if failed == len(clients):
+            if failed == len(clients) or not isinstance(item, Failure):
                 raise item
             note(str(item))
