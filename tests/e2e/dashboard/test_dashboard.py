@@ -279,6 +279,15 @@ class TestTryIt:
         field.fill('{"terms": [], "sign": "-"}')
         page.locator("#try-handler").select_option("heavy")
         expect(field).to_have_value('{"terms": [], "sign": "-"}')  # what the operator wrote stays
+        # A plugin may send any JSON in place of a schema.
+        make = "schema => import('/admin/static/example.js').then(m => m.exampleRequest({input_schema: schema}))"
+        odd = [
+            {"$ref": 1},
+            {"anyOf": 1},
+            {"type": "object", "properties": {"a": None}},
+            {"$defs": 1, "$ref": "#/$defs/a"},
+        ]
+        assert {page.evaluate(make, schema) for schema in odd} <= {"{}", "null"}
 
 
 class TestHandlerPage:
@@ -319,6 +328,9 @@ class TestHandlerPage:
         expect(page.get_by_role("dialog", name="light")).to_be_visible()
         page.evaluate("location.hash = ''")
         expect(page.get_by_role("dialog", name="light")).to_be_hidden()
+        page.evaluate("location.hash = '#handler=%'")
+        expect(page.get_by_role("dialog", name="%")).to_contain_text("unknown handler")
+        expect(page.locator("#connection")).to_contain_text("live")
 
 
 class TestEvents:

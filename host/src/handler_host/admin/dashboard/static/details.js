@@ -32,7 +32,7 @@ export class Details {
   }
 
   follow() {
-    const name = location.hash.startsWith(PREFIX) ? decodeURIComponent(location.hash.slice(PREFIX.length)) : null;
+    const name = location.hash.startsWith(PREFIX) ? decodeName(location.hash.slice(PREFIX.length)) : null;
     if (name === this.name) return;
     this.name = name;
     if (name === null) return void this.dialog.close();
@@ -77,6 +77,14 @@ export class Details {
 
 export function addressOf(name) {
   return PREFIX + encodeURIComponent(name);
+}
+
+function decodeName(text) {
+  try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // of an address that was typed: the page says that it is unknown
+  }
 }
 
 function describeState(handler) {

@@ -7,7 +7,11 @@ const MAX_DEPTH = 6;
 export function exampleRequest(operation) {
   if (!operation || operation.name === "chat") return format(CHAT);
   const schema = operation.input_schema; // known after the first activation
-  return format(schema ? exampleOf(schema, schema.$defs || {}, 0) : {});
+  try {
+    return format(schema ? exampleOf(schema, schema.$defs || {}, 0) : {});
+  } catch {
+    return format({}); // a plugin may send any JSON in place of a schema
+  }
 }
 
 function format(value) {
