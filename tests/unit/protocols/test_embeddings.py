@@ -83,6 +83,8 @@ def test_requests(protocol: str, body: dict[str, Any], request_: EmbedRequest, n
         ("openai", {"model": "h", "input": "a", "dimensions": 0}, "dimensions"),
         ("ollama", {"model": "h"}, "input"),
         ("gemini", {"content": {"parts": [{"inlineData": {}}]}}, "content.parts[0].text"),
+        ("gemini", {"content": {"parts": []}}, "content"),
+        ("gemini batch", {"requests": [{"content": parts("a")}, {"content": parts("")}]}, "requests[1]"),
         ("gemini batch", {"requests": []}, "requests"),
         (
             "gemini batch",

@@ -61,12 +61,19 @@ class EmbeddingResponse(msgspec.Struct, kw_only=True):
 
 def decode_embedding(body: bytes, ignored: IgnoredFields | None = None) -> EmbedRequest:
     """Return the request for handlers in a body of ``:embedContent``; raises ``InvalidInput``."""
-    return _to_embed([_decoder.decode(body, ignored)], "content")
+    request = _decoder.decode(body, ignored)
+    return EmbedRequest(input=texts_of(_text(request), "content"), dimensions=request.output_dimensionality)
 
 
 def decode_batch(body: bytes, ignored: IgnoredFields | None = None) -> EmbedRequest:
     """Return the request for handlers in a body of ``:batchEmbedContents``; raises ``InvalidInput``."""
-    return _to_embed(_batch_decoder.decode(body, ignored).requests, "requests")
+    requests = _batch_decoder.decode(body, ignored).requests
+    dimensions = {request.output_dimensionality for request in requests}
+    if len(dimensions) > 1:
+        place = "requests[].outputDimensionality"
+        raise InvalidInput(f"{place} must be the same for all requests of a batch", param=place)
+    texts = texts_of([_text(request) for request in requests], "requests")
+    return EmbedRequest(input=texts, dimensions=next(iter(dimensions), None))
 
 
 def embedding_response(response: EmbedResponse, *, is_batch: bool) -> EmbeddingResponse:
@@ -75,13 +82,8 @@ def embedding_response(response: EmbedResponse, *, is_batch: bool) -> EmbeddingR
     return EmbeddingResponse(embeddings=vectors) if is_batch else EmbeddingResponse(embedding=vectors[0])
 
 
-def _to_embed(requests: list[EmbedContentRequest], field: str) -> EmbedRequest:
-    dimensions = {request.output_dimensionality for request in requests}
-    if len(dimensions) > 1:
-        place = "requests[].outputDimensionality"
-        raise InvalidInput(f"{place} must be the same for all requests of a batch", param=place)
-    texts = ["".join(part.text for part in request.content.parts) for request in requests]
-    return EmbedRequest(input=texts_of(texts, field), dimensions=next(iter(dimensions), None))
+def _text(request: EmbedContentRequest) -> str:
+    return "".join(part.text for part in request.content.parts)
 
 
 _single = {"model": ECHO, "content.role": ECHO, **_FIELDS}
