@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import ssl
@@ -198,6 +199,19 @@ def connections() -> int:
     """Return how many sockets this process has open."""
     links = (Path("/proc/self/fd") / name for name in os.listdir("/proc/self/fd"))
     return sum(os.readlink(link).startswith("socket:") for link in links if link.is_symlink())
+
+
+async def test_a_long_line_of_output_does_not_end_the_worker(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """It is longer than a frame of the channel may be."""
+    caplog.set_level(logging.INFO)
+    async with remote_host(tmp_path, ONE_PLACE) as host:
+        await host.ask("puppet", "print", text="short")
+        await host.ask("puppet", "print", text="x" * (MB + 100_000))
+        await until(lambda: "xxx" in caplog.text)
+        assert (await host.ask(text="still"))["text"] == "still"
+        assert host.supervisor.status("puppet").generation == 1
+        assert "short by print" in caplog.text
+        assert max(len(record.getMessage()) for record in caplog.records) < 100_000
 
 
 async def test_an_idle_worker_leaves_its_place_for_another_handler(tmp_path: Path) -> None:

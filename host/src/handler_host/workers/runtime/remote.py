@@ -19,16 +19,19 @@ from typing import NoReturn
 
 import msgspec
 
-from handler_host.channel import frames
 from handler_host.workers.environment import worker_environment
 from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.remote.connection import SERVER_NAME, HostAddress, client_context
 from handler_host.workers.runtime.host_connection import HostConnection
+from handler_host.workers.runtime.log_bridge import LogBridge
 from handler_host.workers.runtime.process import serve_connection
 from handler_host.workers.runtime.process_setup import set_oom_score_and_pdeathsig
 
 CONNECT_TIMEOUT = 10.0
 """Seconds for the connection to the host and its TLS handshake."""
+
+MAX_LINE = 8 * 1024
+"""Bytes at which a line of output is cut: a frame of the channel is bounded, and so is memory."""
 
 ACCELERATORS = (
     *("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES"),
@@ -79,10 +82,10 @@ async def _serve(address: HostAddress) -> int:
         )
     transport.write(address.token)
     fd = transport.get_extra_info("socket").fileno()
-    return await serve_connection(transport, host, fd, on_confined=lambda: _send_output_to_host(loop, host))
+    return await serve_connection(transport, host, fd, on_confined=lambda: _send_output_to_host(host))
 
 
-def _send_output_to_host(loop: asyncio.AbstractEventLoop, host: HostConnection) -> None:
+def _send_output_to_host(host: HostConnection) -> None:
     """Send what the plugin prints to the host's log, and copy it to the standard error of the engine."""
     read, write = os.pipe()
     copy = os.dup(2)
@@ -90,15 +93,17 @@ def _send_output_to_host(loop: asyncio.AbstractEventLoop, host: HostConnection) 
     os.dup2(write, 1)
     os.dup2(write, 2)
     os.close(write)
+    # Not the bridge of the log: a plugin that prints much loses no record of its log.
+    bridge = LogBridge(host.send)
 
     def forward() -> None:
-        with os.fdopen(read, "rb") as lines:
-            for line in lines:
+        with os.fdopen(read, "rb") as output:
+            while line := output.readline(MAX_LINE):
                 os.write(copy, line)
                 text = line.decode("utf-8", "backslashreplace").rstrip()
                 if text:
                     with suppress(RuntimeError):  # the loop has ended
-                        loop.call_soon_threadsafe(host.send, frames.Log(logging.INFO, "output", text))
+                        bridge.emit(logging.makeLogRecord({"name": "output", "levelno": logging.INFO, "msg": text}))
 
     threading.Thread(target=forward, name="output", daemon=True).start()
 
