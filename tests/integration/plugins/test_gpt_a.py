@@ -195,6 +195,13 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert len(provider.requests) == 7
 
 
+def test_the_stop_sequence_that_a_server_names_is_the_responses(worker: WorkerUnderTest, provider: Upstream) -> None:
+    chunk = b'{"choices": [{"index": 0, "delta": {"content": "Hi"}, "finish_reason": "stop", "stop_reason": "END"}]}'
+    provider.respond_with(Raw((b"data: " + chunk + b"\n\ndata: [DONE]\n\n",)))
+    assert worker.chat("Hi", stop=["###", "END"]).stop_sequence == "END"
+    assert worker.chat("Hi").stop_sequence is None
+
+
 def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -155,6 +155,14 @@ class TestText:
         response = decode(both, second, chunk({}, "stop"))
         assert (response.text, response.finish_reason) == ("A", "stop")
 
+    @pytest.mark.parametrize("field", ["stop_reason", "matched_stop"])
+    def test_the_stop_sequence_of_vllm_and_sglang(self, field: str) -> None:
+        """Only if the request has it: the field may also have a token's number, or another word for the reason."""
+        for value, expected in (("END", "END"), ("end_turn", None), (128009, None), (None, None), (["END"], None)):
+            decoder = CompletionDecoder(stop=["###", "END"])
+            decoder.chunks({"choices": [{"delta": {"content": "a"}, "finish_reason": "stop", field: value}]})
+            assert decoder.last() == [FinishChunk(reason="stop", stop_sequence=expected)]
+
     def test_text_after_the_finish_reason(self) -> None:
         """The last finish reason counts, and a stream has exactly one."""
         decoder = CompletionDecoder()

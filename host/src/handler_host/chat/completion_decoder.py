@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
@@ -93,11 +93,13 @@ async def decode_stream(documents: AsyncIterator[Any], decoder: StreamDecoder) -
 class CompletionDecoder:
     """Decoder of one response in the form of OpenAI's chat completions: the chunks of a stream, or a whole one.
 
-    ``tool_names`` are the functions of the request; ``content_type`` is for messages.
+    ``tool_names`` are the functions of the request, ``stop`` its stop sequences; ``content_type`` is for messages.
     """
 
-    def __init__(self, *, tool_names: Container[str] = (), content_type: str = "") -> None:
+    def __init__(self, *, tool_names: Container[str] = (), content_type: str = "", stop: Sequence[str] = ()) -> None:
         self._content_type = content_type
+        self._stop = stop
+        self._stop_sequence: str | None = None
         self._model: str | None = None
         """The model of the last :class:`ModelChunk`."""
         self._choice: object = None
@@ -146,7 +148,7 @@ class CompletionDecoder:
         chunks: list[ChatChunk] = list(self._calls.last())
         reason = finish_reason_of(self._finish, has_tool_calls=self._calls.count > 0)
         if reason is not None:
-            chunks.append(FinishChunk(reason=reason))
+            chunks.append(FinishChunk(reason=reason, stop_sequence=self._stop_sequence))
         if self._usage is not None:
             chunks.append(UsageChunk(usage=self._usage))
         return chunks
@@ -173,6 +175,9 @@ class CompletionDecoder:
         finish = choice.get("finish_reason")
         if isinstance(finish, str) and is_finish_reason(finish):
             self._finish = finish
+            # Of vLLM and of SGLang. Only the request's own: it may be a token's number, or the reason once more.
+            matches = (choice.get("stop_reason"), choice.get("matched_stop"))
+            self._stop_sequence = next((stop for stop in matches if isinstance(stop, str) and stop in self._stop), None)
 
     def _add_message(self, chunks: list[ChatChunk], message: Mapping[str, Any], *, is_whole: bool) -> None:
         reasoning = message.get("reasoning_content") or message.get("reasoning")

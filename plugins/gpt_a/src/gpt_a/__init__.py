@@ -136,7 +136,8 @@ class GptA(NativeOpenAI, ChatHandler):
                 # response, so that each call would cost a new connection.
                 response = stream.response
                 content_type = response.headers.get("content-type", "")
-                decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type)
+                stop = body.get("stop") or ()
+                decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type, stop=stop)
                 documents = read_documents(response.aiter_bytes(), content_type)
                 async for chunk in decode_stream(documents, decoder):
                     yield chunk
