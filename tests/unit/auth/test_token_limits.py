@@ -167,6 +167,7 @@ class TestUsageFile:
         [
             "{",
             '{"format": 2, "since": 0, "saved_at": 0, "usage": [], "budgets": []}',
+            '{"format": 1, "since": -1e30, "saved_at": 0, "usage": [], "budgets": []}',
             NEGATIVE,
         ],
     )

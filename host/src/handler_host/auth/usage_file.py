@@ -178,6 +178,6 @@ def _read(path: Path) -> _File:
     for row in content.usage:
         counts += (row.input, row.cached, row.cache_write, row.output, row.reasoning)
     ages = [age_s for budget in content.budgets for age_s, _ in budget.minute]
-    if not all(0 <= count <= MAX_TOKENS for count in counts) or min(ages, default=0.0) < 0:
+    if not all(0 <= count <= MAX_TOKENS for count in counts) or min((content.since, *ages)) < 0:
         raise ValueError("impossible figures")
     return content
