@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget, OutOfResources
+from handler_host.plugin.errors import ActivationFailed, ConfigError, HandlerCrashed, MemoryBudget, OutOfResources
 from handler_host.workers.launchers.remote import RemoteLauncher
 from tests.support import (
     WORKERS,
@@ -289,6 +290,18 @@ async def test_a_mistake_of_the_configuration_is_one_message(
         error = await error_of(host.ask(text="x"))
         assert isinstance(error, ActivationFailed | OutOfResources)
         assert message in error.message
+
+
+async def test_a_driver_without_a_listener_stops_when_it_is_idle(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as occupied:
+        address = f"127.0.0.1:{occupied.getsockname()[1]}"
+        async with remote_host(tmp_path, ONE_PLACE, options={"listen": address}) as host:
+            error = await error_of(host.ask(text="x"))
+            assert isinstance(error, ConfigError)
+            assert "correct the setting 'listen'" in error.message
+            launcher = host.supervisor._launch_specs._remote["local_engine"]
+            assert len(launcher.pids) == 1
+            assert launcher._idle_timer is not None, "it stops the driver"
 
 
 async def test_a_stranger_gets_nothing_from_the_listener(tmp_path: Path) -> None:

@@ -190,6 +190,8 @@ class RemoteLauncher:
                     await self._listener.close()
                     self._listener = None
             connected = await asyncio.shield(driver.connected)
+            if not driver.users:
+                self._start_idle_timer()
             if self._listener is None:
                 tls = server_context(connected.certificate) if connected.certificate else None
                 listener = WorkerListener(parse_listen(self._config.listen), tls)
@@ -197,8 +199,6 @@ class RemoteLauncher:
                 self._listener = listener
                 self._certificate = public_part(connected.certificate) if connected.certificate else None
                 self._address = self._config.advertise or connected.address
-            if not driver.users:
-                self._start_idle_timer()
             return driver
 
     def _forget(self, driver: DriverProcess) -> None:
