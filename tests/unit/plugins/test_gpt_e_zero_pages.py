@@ -44,3 +44,8 @@ def test_only_large_mappings_of_no_allocator_are_found() -> None:
         address = ctypes.addressof(view)
         del view
         assert any(start <= address < end for start, end in anonymous_mappings() - found)
+
+
+def test_a_mapping_that_is_gone_is_skipped() -> None:
+    address = 2**16  # the kernel maps nothing there
+    assert drop_zero_pages({Mapping(address, address + MIN_BYTES)}) == 0

@@ -11,6 +11,7 @@ import mmap
 import os
 import re
 import sys
+from contextlib import suppress
 from typing import NamedTuple
 
 MIN_BYTES = 16 * 1024 * 1024
@@ -52,14 +53,18 @@ def drop_zero_pages(mappings: set[Mapping]) -> int:
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     zeros = bytes(_STEP)
     dropped = 0
-    memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        memory = os.open("/proc/self/mem", os.O_RDONLY | os.O_CLOEXEC)
+    except OSError:
+        return 0  # a process that may not read itself (PR_SET_DUMPABLE) keeps the pages
     try:
         for start, end in mappings:
-            for address in range(start, end, _STEP):
-                size = min(_STEP, end - address)
-                is_zero = os.pread(memory, size, address) == zeros[:size]
-                if is_zero and madvise(address, size, mmap.MADV_DONTNEED) == 0:
-                    dropped += size
+            with suppress(OSError):  # of a mapping that llama.cpp has freed
+                for address in range(start, end, _STEP):
+                    size = min(_STEP, end - address)
+                    is_zero = os.pread(memory, size, address) == zeros[:size]
+                    if is_zero and madvise(address, size, mmap.MADV_DONTNEED) == 0:
+                        dropped += size
     finally:
         os.close(memory)
     return dropped
