@@ -139,15 +139,18 @@ def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, 
     ):
         script = Path(__file__).parent / "scripts" / library.script
         program = "node" if script.suffix == ".mjs" else str(ENVIRONMENT / "bin" / "python")
-        run = subprocess.run(
-            [program, str(script), host.url, REASONING_MODELS.get(handler, handler)],
-            env={**os.environ, "HOME": directory, **NO_TELEMETRY},
-            cwd=directory,
-            capture_output=True,
-            text=True,
-            timeout=2 * LIMIT_S,
-            check=False,
-        )
+        try:
+            run = subprocess.run(
+                [program, str(script), host.url, REASONING_MODELS.get(handler, handler)],
+                env={**os.environ, "HOME": directory, **NO_TELEMETRY},
+                cwd=directory,
+                capture_output=True,
+                text=True,
+                timeout=2 * LIMIT_S,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            return {"plain": f"did not end within {2 * LIMIT_S:g} s"}
         finished = Finished(run.stdout + run.stderr, Path(directory), list(stand_in.requests))
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
