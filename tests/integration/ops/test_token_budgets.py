@@ -107,3 +107,16 @@ async def test_native_response_that_is_no_event_stream_counts(tmp_path: Path) ->
         for status in (200, 429):
             async with host.ask("POST", path, data=body, headers=headers) as response:
                 assert (response.status, bool(await response.read())) == (status, True)
+
+
+async def test_a_negative_count_lowers_no_budget_and_spoils_no_file(tmp_path: Path) -> None:
+    """Some servers report -1 for a count that they do not know."""
+    install_plugin(tmp_path, "parrot", PARROT.replace("prompt_tokens=3", "prompt_tokens=-9"))
+    given = options(tmp_path, "tokens_per_day = 1000")
+    async with running(tmp_path, **given) as host:
+        for path in (OPENAI, NATIVE_CHAT):
+            assert (await chat(host, "key-a", path))[0] == 200
+    async with running(tmp_path, **given) as host:
+        _, report = await host.admin("GET", "/usage")
+        assert [(row["input"], row["output"]) for row in report["usage"]] == [(0, 4)]
+        assert [budget["day_tokens"] for budget in report["budgets"]] == [4]

@@ -103,6 +103,7 @@ class Dispatcher:
 
     def count_tokens(self, caller: Caller, handler: str, model: str | None, tokens: Mapping[str, int]) -> None:
         """Count the tokens that a provider has billed for a response of ``model``, by kind."""
+        tokens = {kind: max(0, count) for kind, count in tokens.items()}  # some servers report -1 for an unknown count
         consumer = caller.consumer
         name = "" if consumer is None else consumer.name
         if consumer is not None:
