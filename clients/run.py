@@ -245,7 +245,7 @@ class Runs:
         if self._keep is not None:
             self._keep.mkdir(parents=True, exist_ok=True)
             (self._keep / f"{name}.output").write_text(finished.output)
-            records = [vars(request) | {"answer": repr(request.answer)} for request in finished.requests]
+            records = [vars(request) | {"reply": repr(request.reply)} for request in finished.requests]
             (self._keep / f"{name}.json").write_text(json.dumps(records, indent=1))
         return finished
 

@@ -29,8 +29,8 @@ def tools():
         message = events.get_final_completion().choices[0].message
     (call,) = message.tool_calls
     messages += [message.model_dump(), {"role": "tool", "tool_call_id": call.id, "content": "rain"}]
-    answer = client.chat.completions.create(model=HANDLER, messages=messages, tools=[TOOL])
-    expect(answer.choices[0].message.content)
+    reply = client.chat.completions.create(model=HANDLER, messages=messages, tools=[TOOL])
+    expect(reply.choices[0].message.content)
 
 
 def structured():

@@ -13,8 +13,8 @@ class City(BaseModel):
 
 
 def ask(content, **options):
-    given = content if isinstance(content, str | list) else [{"role": "user", "content": [content]}]
-    return client.responses.create(model=HANDLER, input=given, store=False, **options)
+    items = content if isinstance(content, str | list) else [{"role": "user", "content": [content]}]
+    return client.responses.create(model=HANDLER, input=items, store=False, **options)
 
 
 def stream():

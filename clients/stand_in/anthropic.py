@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Answer, Question
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split, texts
 
 
@@ -31,17 +31,17 @@ def read(body: dict[str, Any]) -> Question:
     return question
 
 
-def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Return a response that is not streamed."""
-    stop = "tool_use" if answer.calls else "end_turn"
-    return {**_message(body), "content": _blocks(body, answer), "stop_reason": stop}
+    stop = "tool_use" if reply.calls else "end_turn"
+    return {**_message(body), "content": _blocks(body, reply), "stop_reason": stop}
 
 
-def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     """Yield the events of a streamed response."""
     yield _event("message_start", message={**_message(body), "content": []})
     yield _event("ping")
-    for index, block in enumerate(_blocks(body, answer)):
+    for index, block in enumerate(_blocks(body, reply)):
         empty: dict[str, Any]
         match block["type"]:
             case "thinking":
@@ -60,7 +60,7 @@ def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
         for delta in deltas:
             yield _event("content_block_delta", index=index, delta=delta)
         yield _event("content_block_stop", index=index)
-    stop = {"stop_reason": "tool_use" if answer.calls else "end_turn", "stop_sequence": None}
+    stop = {"stop_reason": "tool_use" if reply.calls else "end_turn", "stop_sequence": None}
     yield _event("message_delta", delta=stop, usage={"output_tokens": 9})
     yield _event("message_stop")
 
@@ -70,13 +70,13 @@ def error(message: str) -> dict[str, Any]:
     return {"type": "error", "error": {"type": "invalid_request_error", "message": message}, "request_id": "req_1"}
 
 
-def _blocks(body: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:
+def _blocks(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
         blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
-    if answer.text:
-        blocks.append({"type": "text", "text": answer.text})
-    for index, call in enumerate(answer.calls):
+    if reply.text:
+        blocks.append({"type": "text", "text": reply.text})
+    for index, call in enumerate(reply.calls):
         call_id = f"toolu_{len(body['messages'])}_{index}"
         blocks.append({"type": "tool_use", "id": call_id, "name": call.name, "input": call.arguments})
     return blocks

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Answer, Question
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split
 
 USAGE = {
@@ -43,17 +43,17 @@ def read(body: dict[str, Any]) -> Question:
     return question
 
 
-def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Return a response that is not streamed."""
-    parts = [*_thoughts(body), *([{"text": answer.text}] if answer.text else []), *_calls(answer)]
+    parts = [*_thoughts(body), *([{"text": reply.text}] if reply.text else []), *_calls(reply)]
     return _response(parts, "STOP")
 
 
-def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     """Yield the events of a streamed response."""
-    for part in [*_thoughts(body), *({"text": text} for text in split(answer.text))]:
+    for part in [*_thoughts(body), *({"text": text} for text in split(reply.text))]:
         yield event(_response([part]))
-    yield event(_response(_calls(answer) or [{"text": ""}], "STOP"))
+    yield event(_response(_calls(reply) or [{"text": ""}], "STOP"))
 
 
 def error(message: str) -> dict[str, Any]:
@@ -77,8 +77,8 @@ def _thoughts(body: dict[str, Any]) -> list[dict[str, Any]]:
     return [{"text": THOUGHT, "thought": True}] if config.get("includeThoughts") else []
 
 
-def _calls(answer: Answer) -> list[dict[str, Any]]:
-    calls = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in answer.calls]
+def _calls(reply: Reply) -> list[dict[str, Any]]:
+    calls = [{"functionCall": {"name": call.name, "args": call.arguments}} for call in reply.calls]
     return [{**call, "thoughtSignature": SIGNATURE} for call in calls]
 
 

@@ -42,7 +42,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Answer:
+class Reply:
     """A response of the model, in no protocol's form."""
 
     text: str = ""
@@ -67,21 +67,21 @@ class Question:
     @property
     def task(self) -> tuple[str, str]:
         """Return the name of the task and the path of its file."""
-        found = [match for text in self.texts for match in TASK.finditer(text)]
-        return (found[-1][1], (found[-1][2] or "").rstrip(".,:;")) if found else ("", "")
+        tasks = [match for text in self.texts for match in TASK.finditer(text)]
+        return (tasks[-1][1], (tasks[-1][2] or "").rstrip(".,:;")) if tasks else ("", "")
 
 
-def decide(question: Question) -> Answer:
+def decide(question: Question) -> Reply:
     """Return the model's response to a request."""
     if question.forced in question.tools:
-        return Answer(calls=(Call(str(question.forced), instance(question.tools[str(question.forced)] or {})),))
+        return Reply(calls=(Call(str(question.forced), instance(question.tools[str(question.forced)] or {})),))
     if question.schema is not None:
-        return Answer(json.dumps(instance(question.schema)))
+        return Reply(json.dumps(instance(question.schema)))
     name, path = question.task
     tools = question.tools
     if name == "call" and question.results == 0 and tools:
         first = next(iter(tools))
-        return Answer(calls=(Call(first, instance(tools[first] or {})),))
+        return Reply(calls=(Call(first, instance(tools[first] or {})),))
     if name == "look" and question.media == 0 and question.results == 0 and tools:
         return _call(question, (*READERS, "exec"), path)
     if name == "write" and tools:
@@ -90,15 +90,15 @@ def decide(question: Question) -> Answer:
         if question.results == 1:
             return _call(question, (*READERS[1:], *SHELLS), path)
     if name == "write" and question.results == 0 and not tools:  # aider: edits are in the text
-        return Answer(f"{path}\n```\n<<<<<<< SEARCH\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n\n{DONE}")
-    return Answer(DONE)
+        return Reply(f"{path}\n```\n<<<<<<< SEARCH\n=======\n{WORD}\n>>>>>>> REPLACE\n```\n\n{DONE}")
+    return Reply(DONE)
 
 
-def _call(question: Question, names: tuple[str, ...], path: str) -> Answer:
-    found = [name for name in names if name in question.tools]
-    if not found:
-        return Answer(f"no tool of {', '.join(names)} among {', '.join(question.tools)}")
-    name, schema = found[0], question.tools[found[0]]
+def _call(question: Question, names: tuple[str, ...], path: str) -> Reply:
+    offered = [name for name in names if name in question.tools]
+    if not offered:
+        return Reply(f"no tool of {', '.join(names)} among {', '.join(question.tools)}")
+    name, schema = offered[0], question.tools[offered[0]]
     command = f"printf '%s\\n' {WORD} > {path}" if question.results == 0 else f"cat {path}"
     patch = f"*** Begin Patch\n*** Add File: {path}\n+{WORD}\n*** End Patch\n"
     if name == "exec":  # Codex: a script that calls the other tools
@@ -106,7 +106,7 @@ def _call(question: Question, names: tuple[str, ...], path: str) -> Answer:
         image = f"image(await tools.view_image({{path: {json.dumps(path)}}}))"
         patch = image if question.task[0] == "look" else shell
     if schema is None:
-        return Answer("I call a tool.", (Call(name, {}, patch),))
+        return Reply("I call a tool.", (Call(name, {}, patch),))
     values: dict[str, Any] = {
         "command": command,
         "cmd": command,
@@ -120,7 +120,7 @@ def _call(question: Question, names: tuple[str, ...], path: str) -> Answer:
     for key in schema.get("required") or properties:
         is_path = "path" in key.lower() and key not in values
         arguments[key] = path if is_path else values.get(key, instance(properties.get(key) or {}, schema))
-    return Answer("I call a tool.", (Call(name, arguments),))
+    return Reply("I call a tool.", (Call(name, arguments),))
 
 
 def instance(schema: dict[str, Any], root: dict[str, Any] | None = None) -> Any:

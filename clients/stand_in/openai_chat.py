@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, THOUGHT, Answer, Question
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split, texts
 
 USAGE = {
@@ -41,32 +41,32 @@ def read(body: dict[str, Any]) -> Question:
     return question
 
 
-def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Return a response that is not streamed."""
-    message: dict[str, Any] = {"role": "assistant", "content": answer.text or None, "refusal": None}
-    if answer.calls:
-        message["tool_calls"] = _calls(body, answer)
+    message: dict[str, Any] = {"role": "assistant", "content": reply.text or None, "refusal": None}
+    if reply.calls:
+        message["tool_calls"] = _calls(body, reply)
     if body.get("reasoning_effort"):
         message["reasoning_content"] = THOUGHT
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(answer)}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _finish(reply)}
     return {**_head(body, "chat.completion"), "choices": [choice], "usage": USAGE}
 
 
-def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     """Yield the events of a streamed response."""
     yield _chunk(body, {"role": "assistant", "content": ""})
     if body.get("reasoning_effort"):
         for part in split(THOUGHT):
             yield _chunk(body, {"reasoning_content": part})
-    for part in split(answer.text):
+    for part in split(reply.text):
         yield _chunk(body, {"content": part})
-    for index, call in enumerate(_calls(body, answer)):
+    for index, call in enumerate(_calls(body, reply)):
         arguments = call["function"].pop("arguments")
         call["function"]["arguments"] = ""
         yield _chunk(body, {"tool_calls": [{"index": index, **call}]})
         for part in split(arguments):
             yield _chunk(body, {"tool_calls": [{"index": index, "function": {"arguments": part}}]})
-    yield _chunk(body, {}, _finish(answer))
+    yield _chunk(body, {}, _finish(reply))
     if (body.get("stream_options") or {}).get("include_usage"):
         yield event({**_head(body, "chat.completion.chunk"), "choices": [], "usage": USAGE})
     yield b"data: [DONE]\n\n"
@@ -78,19 +78,19 @@ def error(message: str) -> dict[str, Any]:
     return {"error": {"message": message, **kind}}
 
 
-def _calls(body: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:
+def _calls(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
     return [
         {
             "id": f"call_{len(body['messages'])}_{index}",
             "type": "function",
             "function": {"name": call.name, "arguments": json.dumps(call.arguments)},
         }
-        for index, call in enumerate(answer.calls)
+        for index, call in enumerate(reply.calls)
     ]
 
 
-def _finish(answer: Answer) -> str:
-    return "tool_calls" if answer.calls else "stop"
+def _finish(reply: Reply) -> str:
+    return "tool_calls" if reply.calls else "stop"
 
 
 def _head(body: dict[str, Any], kind: str) -> dict[str, Any]:

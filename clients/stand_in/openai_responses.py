@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Answer, Question
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
 from clients.stand_in.openai_chat import error
 from clients.stand_in.sse import event, split, texts
 
@@ -55,22 +55,22 @@ def _read_tools(question: Question, tools: list[dict[str, Any]]) -> None:
             question.tools[tool["name"]] = None if tool["type"] == "custom" else tool.get("parameters") or {}
 
 
-def whole(body: dict[str, Any], answer: Answer) -> dict[str, Any]:
+def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Return a response that is not streamed."""
-    return {**_head(body), "status": "completed", "output": _items(body, answer), "usage": USAGE}
+    return {**_head(body), "status": "completed", "output": _items(body, reply), "usage": USAGE}
 
 
-def stream(body: dict[str, Any], answer: Answer) -> Iterator[bytes]:
+def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     """Yield the events of a streamed response."""
-    events = _events(body, answer)
+    events = _events(body, reply)
     for number, data in enumerate(events):
         yield event({**data, "sequence_number": number}, data["type"])
 
 
-def _events(body: dict[str, Any], answer: Answer) -> Iterator[dict[str, Any]]:
+def _events(body: dict[str, Any], reply: Reply) -> Iterator[dict[str, Any]]:
     for kind in ("response.created", "response.in_progress"):
         yield {"type": kind, "response": {**_head(body), "status": "in_progress"}}
-    for index, item in enumerate(_items(body, answer)):
+    for index, item in enumerate(_items(body, reply)):
         place = {"item_id": item["id"], "output_index": index}
         yield {"type": "response.output_item.added", "output_index": index, "item": {**item, **_empty(item)}}
         match item["type"]:
@@ -99,7 +99,7 @@ def _events(body: dict[str, Any], answer: Answer) -> Iterator[dict[str, Any]]:
                     yield {"type": "response.custom_tool_call_input.delta", **place, "delta": text}
                 yield {"type": "response.custom_tool_call_input.done", **place, "input": item["input"]}
         yield {"type": "response.output_item.done", "output_index": index, "item": item}
-    yield {"type": "response.completed", "response": whole(body, answer)}
+    yield {"type": "response.completed", "response": whole(body, reply)}
 
 
 def _empty(item: dict[str, Any]) -> dict[str, Any]:
@@ -111,17 +111,17 @@ def _empty(item: dict[str, Any]) -> dict[str, Any]:
     return fields.get(item["type"]) or {"arguments" if item["type"] == "function_call" else "input": ""}
 
 
-def _items(body: dict[str, Any], answer: Answer) -> list[dict[str, Any]]:
+def _items(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
     turn = len(body["input"])
     items: list[dict[str, Any]] = []
     if body.get("reasoning"):
         summary = [{"type": "summary_text", "text": THOUGHT}]
         items.append({"type": "reasoning", "id": f"rs_{turn}", "summary": summary, "encrypted_content": SIGNATURE})
-    if answer.text:
-        part = {"type": "output_text", "text": answer.text, "annotations": [], "logprobs": []}
+    if reply.text:
+        part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
         message = {"type": "message", "id": f"msg_{turn}", "role": "assistant", "status": "completed"}
         items.append({**message, "content": [part]})
-    for index, call in enumerate(answer.calls):
+    for index, call in enumerate(reply.calls):
         ids = {"id": f"fc_{turn}_{index}", "call_id": f"call_{turn}_{index}", "name": call.name, "status": "completed"}
         if call.text is None:
             items.append({"type": "function_call", **ids, "arguments": json.dumps(call.arguments)})

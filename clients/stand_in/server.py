@@ -12,7 +12,7 @@ from typing import Any, Protocol
 from aiohttp import web
 
 from clients.stand_in import anthropic, gemini, openai_chat, openai_responses
-from clients.stand_in.model import SIGNATURE, TOO_LONG, Answer, Question, decide
+from clients.stand_in.model import SIGNATURE, TOO_LONG, Question, Reply, decide
 from handler_host.testing.loop_thread import LoopThread
 
 MAX_BODY = 64 * 1024**2
@@ -26,10 +26,10 @@ class ProviderProtocol(Protocol):
     def read(self, body: dict[str, Any], /) -> Question:
         """Return the parts of a request that the model reads."""
 
-    def whole(self, body: dict[str, Any], answer: Answer, /) -> dict[str, Any]:
+    def whole(self, body: dict[str, Any], reply: Reply, /) -> dict[str, Any]:
         """Return a response that is not streamed."""
 
-    def stream(self, body: dict[str, Any], answer: Answer, /) -> Iterator[bytes]:
+    def stream(self, body: dict[str, Any], reply: Reply, /) -> Iterator[bytes]:
         """Yield the events of a streamed response."""
 
     def error(self, message: str, /) -> dict[str, Any]:
@@ -53,7 +53,7 @@ class Recorded:
     path: str
     headers: dict[str, str]
     body: dict[str, Any]
-    answer: Answer
+    reply: Reply
     is_signed: bool = False
     """Whether the response has signed or encrypted reasoning, which the client must send back."""
     is_cancelled: bool = False
@@ -99,9 +99,9 @@ class StandIn:
             body = await request.json()
             question = protocol.read(body)
             streamed = question.streamed or request.match_info.get("verb") == "streamGenerateContent"
-            answer = decide(question)
-            is_signed = SIGNATURE in json.dumps(protocol.whole(body, answer))
-            recorded = Recorded(name, request.path_qs, dict(request.headers), body, answer, is_signed)
+            reply = decide(question)
+            is_signed = SIGNATURE in json.dumps(protocol.whole(body, reply))
+            recorded = Recorded(name, request.path_qs, dict(request.headers), body, reply, is_signed)
             self.requests.append(recorded)
             task = question.task[0]
             if task == "fail":
@@ -109,12 +109,12 @@ class StandIn:
             try:
                 if not streamed:
                     await asyncio.sleep(SLOW_CHUNKS * SLOW_PAUSE_S if task == "slow" else 0)
-                    return web.json_response(protocol.whole(body, answer))
+                    return web.json_response(protocol.whole(body, reply))
                 response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
                 await response.prepare(request)
                 if task == "slow":
-                    answer = Answer("word " * SLOW_CHUNKS)
-                for event in protocol.stream(body, answer):
+                    reply = Reply("word " * SLOW_CHUNKS)
+                for event in protocol.stream(body, reply):
                     await response.write(event)
                     if task == "slow":
                         await asyncio.sleep(SLOW_PAUSE_S)
@@ -127,14 +127,14 @@ class StandIn:
 
     def _count(self, key: str) -> Any:
         async def count(request: web.Request) -> web.Response:
-            self.requests.append(Recorded("count", request.path, dict(request.headers), await request.json(), Answer()))
+            self.requests.append(Recorded("count", request.path, dict(request.headers), await request.json(), Reply()))
             return web.json_response({key: 42})
 
         return count
 
     async def _embed(self, request: web.Request) -> web.Response:
         body = await request.json()
-        self.requests.append(Recorded("embeddings", request.path, dict(request.headers), body, Answer()))
+        self.requests.append(Recorded("embeddings", request.path, dict(request.headers), body, Reply()))
         vector = {"object": "embedding", "index": 0, "embedding": [0.5, 0.25]}
         usage = {"prompt_tokens": 2, "total_tokens": 2}
         return web.json_response({"object": "list", "model": body["model"], "data": [vector], "usage": usage})
