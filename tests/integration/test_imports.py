@@ -43,11 +43,29 @@ FOR_REQUESTS = {protocol.module for protocol in PROTOCOLS} | {
 """Modules that the first request of a protocol imports."""
 
 
+FOR_ACTIVATIONS = {
+    f"handler_host.{name}"
+    for name in (
+        "channel.call",
+        "channel.channel",
+        "channel.frames",
+        "workers.worker",
+        "workers.worker_process",
+        "workers.forkserver.client",
+        "workers.launchers.exec",
+        "workers.launchers.inline",
+        "workers.launchers.remote",
+        "workers.lean_compiler",
+    )
+}
+"""Modules that the first activation imports: an idle host has no worker and no channel."""
+
+
 def test_the_names_of_these_lists_exist() -> None:
     """A module that is renamed would else leave its list without a failure."""
     own = {
         name
-        for name in PLUGIN_API | FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS
+        for name in PLUGIN_API | FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS | FOR_ACTIVATIONS
         if name.startswith("handler_host.")
     }
     assert {name for name in own if find_spec(name) is None} == set()
@@ -60,4 +78,4 @@ def test_a_host_that_has_found_all_plugins_has_imported_none_of_them_nor_their_d
     loaded = set(response.stdout.split())
     assert "handler_host.lifecycle.supervisor" in loaded
     assert {name for name in loaded if name.partition(".")[0] in FOREIGN | PLUGINS} == set()
-    assert loaded & (FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS) == set()
+    assert loaded & (FOR_WORKERS | FOR_TOOLS | FOR_SEVERAL_HOSTS | FOR_REQUESTS | FOR_ACTIVATIONS) == set()

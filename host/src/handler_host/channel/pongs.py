@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
-from handler_host.channel.frames import Pong
+if TYPE_CHECKING:
+    from handler_host.channel.frames import Pong
 
 
 def used_share(first: Pong, last: Pong) -> float:

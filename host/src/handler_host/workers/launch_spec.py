@@ -23,7 +23,6 @@ from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
 from handler_host.workers.environment import worker_environment
 from handler_host.workers.launchers.fork import ForkLauncher
-from handler_host.workers.launchers.inline import InlineLauncher
 
 if TYPE_CHECKING:
     from handler_host.channel.frames import LeanImports, Log
@@ -158,7 +157,6 @@ class LaunchSpecBuilder:
         self._environ = environ
         self._environment = worker_environment(environ)
         self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
-        self._inline = InlineLauncher()
         self._exec: dict[str | None, Launcher] = {}
         self._compiler: LeanCompiler | None = None
         """None until a worker has reported packages that are not compiled."""
@@ -226,7 +224,7 @@ class LaunchSpecBuilder:
         """Close the launchers and the compiler, and end the processes that they have started."""
         if self._compiler is not None:
             await self._compiler.close()
-        launchers: list[Launcher] = [self._fork, self._inline, *self._exec.values(), *self._remote.values()]
+        launchers: list[Launcher] = [self._fork, *self._exec.values(), *self._remote.values()]
         for launcher in launchers:
             await launcher.close()
 
@@ -318,7 +316,9 @@ class LaunchSpecBuilder:
 
     def _launcher(self, policy: HandlerPolicy, entry: CatalogEntry) -> Launcher:
         if policy.isolation == "inline":
-            return self._inline
+            from handler_host.workers.launchers.inline import InlineLauncher  # for debugging only
+
+            return InlineLauncher()
         if policy.isolation in self._remote:
             return self._remote[policy.isolation]
         python = python_of(policy, entry)
