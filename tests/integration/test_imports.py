@@ -40,7 +40,8 @@ FOR_SEVERAL_HOSTS = {"redis", "handler_host.shared.store", "handler_host.auth.sh
 FOR_REQUESTS = {protocol.module for protocol in PROTOCOLS} | {
     f"handler_host.protocols.{name}" for name in ("chat_service", "native_calls", "native_events", "body_decoder")
 }
-"""Modules that the first request of a protocol imports."""
+FOR_REQUESTS |= {"handler_host.lifecycle.memory_report"}
+"""Modules that the first request of a protocol imports, or the first one for a report."""
 
 
 FOR_ACTIVATIONS = {
@@ -49,6 +50,8 @@ FOR_ACTIVATIONS = {
         "channel.call",
         "channel.channel",
         "channel.frames",
+        "channel.pongs",
+        "lifecycle.processor_load",
         "workers.worker",
         "workers.worker_process",
         "workers.forkserver.client",
@@ -58,7 +61,7 @@ FOR_ACTIVATIONS = {
         "workers.lean_compiler",
     )
 }
-"""Modules that the first activation imports: an idle host has no worker and no channel."""
+"""Modules that the first activation imports, or a later one: an idle host has no worker and no channel."""
 
 
 def test_the_names_of_these_lists_exist() -> None:

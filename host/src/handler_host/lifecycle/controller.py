@@ -22,7 +22,6 @@ from handler_host.config import HandlerPolicy
 from handler_host.lifecycle import actions, events
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.operator_requests import OperatorRequests, Unloaded
-from handler_host.lifecycle.processor_load import should_grow
 from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
 from handler_host.lifecycle.timers import BusyDurations, LazyTimer
 from handler_host.lifecycle.transitions import step
@@ -374,6 +373,8 @@ class HandlerController:
         self._measurement = asyncio.create_task(self._measure(action), name=f"load of {self.name}")
 
     async def _measure(self, action: actions.MeasureLoad) -> None:
+        from handler_host.lifecycle.processor_load import should_grow  # only for handlers with several workers
+
         grows = False
         try:
             if await should_grow(self.ready_workers, action.seconds):

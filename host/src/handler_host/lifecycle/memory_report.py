@@ -1,23 +1,144 @@
-"""The memory report for operators: the limit, its users, and the evictions that would come next."""
+"""The memory report for operators: the limit, its users, and the evictions that would come next.
+
+Sizes are in bytes, durations in seconds. The first request for a report imports this module.
+"""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
 
+import msgspec
+
 from handler_host.lifecycle.controller import HandlerController
-from handler_host.lifecycle.reports import (
-    Eviction,
-    HandlerMemory,
-    MemoryReport,
-    Pressure,
-    Sampling,
-    WaitingForMemory,
-    WorkerMemory,
-)
 from handler_host.lifecycle.status import shown_state, worker_pss
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.memory.sampler import Reading
+from handler_host.workers.exit_report import ExitReport
+
+
+class WorkerMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory of a handler's workers together; process and generation are those of the oldest."""
+
+    pid: int
+    generation: int
+    pss: int
+    uss: int
+    rss: int
+    peak: int
+    """The highest PSS so far, of each worker for itself."""
+    droppable: int
+    """Bytes of PSS that the kernel can drop and read again: pages of files, such as the weights of a model."""
+
+
+class HandlerMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory of one handler, active or not."""
+
+    state: str
+    pin: bool
+    pss: int | None
+    """At the latest measurement; None without a worker."""
+    peak: int | None
+    """The highest PSS of the worker so far."""
+    counted: int
+    """Bytes that the budget counts for it: the larger of measured and reserved."""
+    expected: int
+    """Bytes that its next activation reserves."""
+    expected_source: str
+    """``learned``, ``configured``, ``manifest`` or ``default``."""
+    learned_peak: int | None
+    """The most that a worker of this version used, its activation included."""
+    learned_steady: int | None
+    """The most that a ready worker of this version used."""
+    activate_seconds: float | None
+    stop_seconds: float | None
+    out_of_memory: int
+    """Workers of this version that were killed for memory."""
+    soft_limit: int | None
+    hard_limit: int | None
+    last_exit: ExitReport | None
+
+
+class Eviction(msgspec.Struct, frozen=True, kw_only=True):
+    """An idle handler that may be unloaded for another one."""
+
+    handler: str
+    generation: int
+    size: int
+    """Bytes that this frees."""
+    idle_for: float
+
+
+class WaitingForMemory(msgspec.Struct, frozen=True, kw_only=True):
+    """An activation that waits for memory."""
+
+    handler: str
+    amount: int
+    waited: float
+
+
+class Pressure(msgspec.Struct, frozen=True, kw_only=True):
+    """Memory pressure as the kernel reports it."""
+
+    short: bool
+    """Whether idle handlers are being unloaded, and activations wait."""
+    stalled_share: float
+    """Share of the time between the last two measurements in which tasks waited for memory."""
+    threshold: float | None
+    stalled_source: str | None
+    kills: int | None
+    """Processes killed for memory since the kernel's count began."""
+    kills_source: str | None
+
+
+class Sampling(msgspec.Struct, frozen=True, kw_only=True):
+    """The cost of measuring."""
+
+    cost: float
+    """Seconds of processor time for one measurement."""
+    every: float
+    share: float
+    """Of one processor."""
+
+
+class MemoryReport(msgspec.Struct, frozen=True, kw_only=True):
+    """The memory of the host and all its processes, and the limit."""
+
+    limit: int
+    limit_source: str
+    limit_path: str | None
+    """The file that the limit was read from."""
+    headroom: int
+    usable: int
+    """The limit less the headroom."""
+    used: int
+    droppable: int
+    """Bytes of ``used`` that the kernel can drop and read again: pages of files."""
+    reserved: int
+    """Reserved beyond the present use: for activations, and for workers that used more before."""
+    others: int
+    """Used in the limiting control group by other processes, or by the kernel for the host's."""
+    room: int
+    """Bytes that can still be reserved; negative if usage is over the budget."""
+    host: int
+    fork_server: int | None
+    """None without a fork server."""
+    fork_server_pids: list[int]
+    workers: dict[str, WorkerMemory]
+    handlers: dict[str, HandlerMemory]
+    learned: dict[str, int]
+    """The most that a worker of each handler used."""
+    evict_next: list[Eviction]
+    """Possible evictions, least recently used first."""
+    waiting: list[WaitingForMemory]
+    refused: int
+    """Activations refused for want of memory since the start."""
+    pressure: Pressure
+    sampling: Sampling
+    state_file: str | None
+    """The file of learned footprints."""
+    measure: str
+    """The measure of the figures: ``pss``, or ``uss`` or ``rss`` where the system lacks PSS."""
 
 
 def handler_memory(monitor: MemoryMonitor, controller: HandlerController) -> HandlerMemory:

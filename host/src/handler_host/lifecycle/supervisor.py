@@ -19,13 +19,11 @@ from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import ShutdownRequested, UnloadMode
 from handler_host.lifecycle.handler_registry import ConfigCheck, HandlerRegistry
 from handler_host.lifecycle.lease import LeaseContext
-from handler_host.lifecycle.memory_report import memory_report
 from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.pending_work import PendingWorkScheduler
 from handler_host.lifecycle.reports import (
     HandlerStatus,
     LoadReceipt,
-    MemoryReport,
     RescanReport,
     UnloadReceipt,
     VerifyReport,
@@ -43,6 +41,7 @@ from handler_host.workers.events import Cause
 from handler_host.workers.launch_spec import LaunchSpecBuilder, check_all_settings, default_model
 
 if TYPE_CHECKING:
+    from handler_host.lifecycle.memory_report import MemoryReport
     from handler_host.memory.places import PlacesBudget
     from handler_host.workers.worker import MakeCallRunner
 
@@ -307,4 +306,6 @@ class Supervisor:
         return self._memory_report(self._memory.latest)
 
     def _memory_report(self, reading: Reading) -> MemoryReport:
+        from handler_host.lifecycle.memory_report import memory_report  # with the first request for a report
+
         return memory_report(self._memory, reading, self._controllers, self._launch_specs.fork_server_pids)
