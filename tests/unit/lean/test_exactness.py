@@ -529,3 +529,53 @@ def test_code_run_in_a_copy_of_the_namespace_finds_lazy_names(workshop: Workshop
         {"pkg/__init__.py": "from .a import f\ndef own(): return eval('f()')\n", "pkg/a.py": "def f(): return 5\n"},
         "import pkg; print(eval('f()', vars(pkg)), eval('f()', dict(vars(pkg))), pkg.own())",
     )
+
+
+def test_a_patch_by_path_before_the_first_use_is_undone_to_the_import(workshop: Workshop) -> None:
+    output = workshop.both(
+        SHAPES,
+        """
+        import pkg
+        from unittest import mock
+        with mock.patch("pkg.Circle") as circle, mock.patch("pkg.shapes.Colour", "blue"):
+            print(pkg.Circle is circle, pkg.shapes.Colour)
+        print(pkg.Circle.__name__, pkg.shapes.Colour.__name__, pkg.shapes.Circle is pkg.Circle)
+        """,
+    )
+    assert output == "True blue\nCircle Colour True\n"
+
+
+def test_threads_that_import_in_a_circle_do_not_block_each_other(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .a import f\nfrom .b import g\n",
+            "pkg/a.py": "import time\nfrom . import b\ntime.sleep(0.1)\ndef f(): return b.__name__\n",
+            "pkg/b.py": "import time\nfrom . import a\ntime.sleep(0.1)\ndef g(): return a.__name__\n",
+        },
+        """
+        import threading, pkg
+        names = []
+        uses = [lambda: pkg.f(), lambda: pkg.g()] * 4
+        barrier = threading.Barrier(len(uses))
+        def work(use):
+            barrier.wait()
+            names.append(use())
+        threads = [threading.Thread(target=work, args=(use,), daemon=True) for use in uses]
+        for thread in threads: thread.start()
+        for thread in threads: thread.join(20)
+        print(sorted(names))
+        """,
+    )
+    assert output == f"{['pkg.a'] * 4 + ['pkg.b'] * 4}\n"
+
+
+def test_reload_of_a_module_whose_names_were_never_used(workshop: Workshop) -> None:
+    output = workshop.both(
+        SHAPES,
+        """
+        import importlib, pkg
+        again = importlib.reload(pkg)
+        print(again is pkg, pkg.area(pkg.Circle(2)), pkg.Box.__name__)
+        """,
+    )
+    assert output == "True 12 Square\n"
