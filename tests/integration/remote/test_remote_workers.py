@@ -16,6 +16,7 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from handler_host.plugin.errors import ActivationFailed, ConfigError, HandlerCrashed, MemoryBudget, OutOfResources
@@ -348,3 +349,13 @@ places = {{ north = {{ limit = 1000 }} }}
     assert findings["launchers.local_engine", "ok"] == "1 places"
     assert "install handler-host-missing" in findings["launchers.missing", "problem"]
     assert result.returncode == 1
+
+
+async def test_a_launcher_that_a_reload_has_named_first_needs_a_restart(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with supervisor_harness(tmp_path) as host:
+        config = host.supervisor.config
+        policy = msgspec.structs.replace(config.defaults, isolation="new_engine")
+        await host.supervisor.reconfigure(msgspec.structs.replace(config, defaults=policy))
+        error = await error_of(host.ask())
+        assert "[launchers.new_engine] is new since the host's start; restart the host" in error.message

@@ -21,6 +21,7 @@ from handler_host.catalog.secrets import read_secrets
 from handler_host.config import Config, HandlerPolicy
 from handler_host.config.launchers import installed_launchers
 from handler_host.lean import CACHE_VARIABLE
+from handler_host.plugin.errors import ConfigError
 from handler_host.workers.environment import worker_environment
 from handler_host.workers.launchers.fork import ForkLauncher
 
@@ -321,6 +322,11 @@ class LaunchSpecBuilder:
             return InlineLauncher()
         if policy.isolation in self._remote:
             return self._remote[policy.isolation]
+        if policy.isolation not in ("process", "exec"):
+            raise ConfigError(
+                f"isolation = {policy.isolation!r}: [launchers.{policy.isolation}] is new since the host's start; "
+                "restart the host"
+            )
         python = python_of(policy, entry)
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork
