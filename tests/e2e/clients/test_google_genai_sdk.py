@@ -214,7 +214,7 @@ def test_errors_are_the_sdks_own(client: genai.Client, host: HostUnderTest, prov
         stranger.models.generate_content(model="gpt_a", contents="Hi")
     assert (refused.value.code, refused.value.status) == (401, "UNAUTHENTICATED")
     with pytest.raises(errors.ClientError) as unknown:
-        client.models.embed_content(model="gpt_a", contents="Hi")
+        client.models.embed_content(model="gpt_b", contents="Hi")
     assert unknown.value.status == "NOT_FOUND"
     provider.respond_with(Status(429, "slow down", retry_after=7))
     limited = error_of()

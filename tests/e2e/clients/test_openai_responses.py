@@ -1,4 +1,4 @@
-"""The real OpenAI SDK as a client of the host's Responses API; behind it gpt_a and a scripted provider."""
+"""The real OpenAI SDK as a client of the Responses API, translated to chat completions of a scripted provider."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ LOOK: Any = {
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[HostUnderTest, Upstream]]:
     with Upstream().run() as upstream:
-        config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\n'
+        config = f'[handlers.gpt_a]\nbase_url = "{upstream.base_url("openai")}"\nretries = 0\nnative = false\n'
         with host_under_test(config, environ={"HANDLER_HOST_API_KEYS": KEY}) as host:
             yield host, upstream
 

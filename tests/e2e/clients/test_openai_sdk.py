@@ -36,6 +36,7 @@ def serving(tmp_path: Path, **environ: str) -> Iterator[tuple[subprocess.Popen[s
     config.write_text(
         f"[server]\nport = {port}\n"
         f"[handlers.gpt_a]\n{itself}"
+        "[handlers.gpt_e]\nnative = false\n"
         f'[handlers.translated_a]\nplugin = "gpt_a"\nnative = false\n{itself}'
     )
     command = [sys.executable, "-m", "handler_host", "serve", "--config", str(config)]

@@ -20,7 +20,7 @@ class Handler:
 """
 
 
-@pytest.mark.parametrize("isolation", ["fork", "exec"])
+@pytest.mark.parametrize("isolation", ["process", "exec"])
 async def test_a_printed_line_appears_while_the_worker_runs(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, isolation: str
 ) -> None:

@@ -92,8 +92,10 @@ class GptE(NativeLlama, ChatHandler):
         parameters.sampling.temp = config["temperature"]
         parameters.sampling.penalty_repeat = config["repeat_penalty"]
         parameters.sampling.seed = config["seed"]
-        if config["embeddings"] != "off":
-            _enable_embeddings(parameters, config["embeddings"])
+        # A plugin that derives from this handler may not declare the setting.
+        pooling = config.get("embeddings", "off")
+        if pooling != "off":
+            _enable_embeddings(parameters, pooling)
         # It opens a loopback port that only this worker uses.
         key = secrets.token_hex(16)
         parameters.api_keys = [key]

@@ -50,7 +50,9 @@ const functions = [{ type: "function", name: "look", parameters, strict: false }
 const events = await eventsOf(await respond({ stream: true }));
 const call = await respond({ model: "gpt_a/tools", tools: functions });
 const result = { type: "function_call_output", call_id: call.output.at(-1).call_id, output: "a star" };
-const broken = await eventsOf(await respond({ model: "gpt_a/broken", stream: true }));
+// A translated stream ends with an event, a native one with an error.
+const lastEvent = async () => (await eventsOf(await respond({ model: "gpt_a/broken", stream: true }))).at(-1);
+const broken = await lastEvent().catch((error) => ({ type: "error", message: error.message }));
 const responses = {
   whole: await respond({ instructions: "Be brief." }),
   types: events.map((event) => event.type),
@@ -58,7 +60,7 @@ const responses = {
   helper: (await client.responses.stream({ model: "gpt_a", input: "Hello!" }).finalResponse()).output_text,
   call,
   answered: await respond({ input: [{ role: "user", content: "Look!" }, ...call.output, result], tools: functions }),
-  broken: broken.at(-1),
+  broken,
   errors: {
     model: await errorOf(() => respond({ model: "nobody" })),
     input: await errorOf(() => respond({ previous_response_id: "resp_1" })),

@@ -47,7 +47,8 @@ def test_the_configuration_is_in_order() -> None:
 
 async def test_the_commands_do_what_the_readme_says(tmp_path: Path, google: Google, private_key: str) -> None:
     commands = [
-        shlex.split(line, comments=True) for line in re.findall(r"^\$ (handler-host .*)$", README, re.MULTILINE)
+        shlex.split(line, comments=True)
+        for line in re.findall(r"^\$ (handler-host dispatch .*)$", README, re.MULTILINE)
     ]
     assert len(commands) == 4
 
