@@ -13,7 +13,6 @@ import contextlib
 import json
 import os
 import shutil
-import socket
 import sys
 import tempfile
 import time
@@ -24,7 +23,7 @@ from pathlib import Path
 
 import aiohttp
 
-from bench import servers, tables
+from bench import providers, servers, tables
 
 CHUNK_S = 0.05
 """Time between two chunks of a stream."""
@@ -85,15 +84,6 @@ class Outcome:
     """For the first byte of a response."""
 
 
-def free_ports(number: int) -> list[int]:
-    """Return ports of the loopback interface that nothing listens on."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(number)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
-
-
 class Host:
     """One host of the group; it keeps its port when it restarts."""
 
@@ -129,7 +119,7 @@ class Host:
 @contextlib.asynccontextmanager
 async def proxy(hosts: list[Host], directory: Path) -> AsyncIterator[str]:
     """Run HAProxy in front of the hosts; yield its URL."""
-    (port,) = free_ports(1)
+    port = providers.free_port()
     config = directory / "haproxy.cfg"
     lines = "\n".join(f"    server host{host.port} 127.0.0.1:{host.port}" for host in hosts)
     config.write_text(PROXY.format(port=port, hosts=lines))
@@ -176,7 +166,7 @@ async def roll(hosts: int = 3, clients: int = 16, rounds: int = 1, shutdown_dela
     with tempfile.TemporaryDirectory(prefix="bench-rolling-") as directory:
         root = Path(directory)
         servers.install(root, "words", HANDLER)
-        group = [Host(root, port, shutdown_delay_s) for port in free_ports(hosts)]
+        group = [Host(root, port, shutdown_delay_s) for port in providers.free_ports(hosts)]
         outcome, ended = Outcome(), asyncio.Event()
         try:
             await asyncio.gather(*(host.start() for host in group))
