@@ -10,6 +10,9 @@ from pathlib import Path
 KEY = "a-consumer-key-of-some-length"
 """The host takes any key in these runs; a real one is in its place."""
 
+GPT_PAIRS = {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'}
+"""Of the agents that speak OpenAI's protocols and ask for a model `gpt-…`."""
+
 
 @dataclass(frozen=True)
 class Agent:
@@ -196,7 +199,7 @@ AGENTS = [
                 "anthropic/claude-opus-4-8",
                 {"gpt_b": '"claude-*" = "gpt_b"', "gpt_c": '"claude-*" = "gpt_c/{default}"'},
             ),
-            ("openai", "openai/gpt-5", {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'}),
+            ("openai", "openai/gpt-5", GPT_PAIRS),
             (
                 "google",
                 "google/gemini-2.5-pro",
@@ -208,7 +211,7 @@ AGENTS = [
         "pi",
         "@earendil-works/pi-coding-agent",
         _pi,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
+        GPT_PAIRS,
         lambda url: {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"},
         _pi_settings,
         can_attach=True,
@@ -218,7 +221,7 @@ AGENTS = [
         "qwen-code",
         "@qwen-code/qwen-code",
         _qwen,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
+        GPT_PAIRS,
         lambda url: {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": KEY},
         lambda url: {".qwen/settings.json": _json(privacy={"usageStatisticsEnabled": False})},
         can_attach=True,
@@ -228,7 +231,7 @@ AGENTS = [
         "cline",
         "cline",
         _cline,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
+        GPT_PAIRS,
         lambda url: {"CLINE_TELEMETRY_DISABLED": "1", "CLINE_NO_AUTO_UPDATE": "1"},
         _cline_settings,
         lacks=frozenset({"document"}),
@@ -237,7 +240,7 @@ AGENTS = [
         "aider",
         "pypi:aider_chat",
         _aider,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
+        GPT_PAIRS,
         lambda url: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": KEY},
         can_attach=True,
         lacks=frozenset({"document"}),
@@ -246,7 +249,7 @@ AGENTS = [
         "llm",
         "pypi:llm",
         _llm,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'},
+        GPT_PAIRS,
         lambda url: {"OPENAI_API_KEY": KEY},
         _llm_settings,
         can_attach=True,

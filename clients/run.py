@@ -27,7 +27,7 @@ from clients.agents import AGENTS, Agent
 from clients.libraries import LIBRARIES, Library
 from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, TOO_LONG, WORD
 from clients.stand_in.server import CHATS, Recorded, StandIn
-from handler_host.testing import host_under_test
+from handler_host.testing import HostUnderTest, host_under_test
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "clients" / "results.json"
@@ -130,19 +130,26 @@ def save(client: Agent | Library, handler: str, columns: dict[str, str]) -> None
     RESULTS.write_text(json.dumps(results, indent=2, sort_keys=True) + "\n")
 
 
-def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
-    """Run the script of a library; return the result of each column."""
+@contextlib.contextmanager
+def serving(models: str) -> Iterator[tuple[Path, StandIn, HostUnderTest]]:
+    """Run the stand-in and the host, with the lines of its `[models]`; give a directory for the client, too."""
     with (
         tempfile.TemporaryDirectory(prefix="clients-") as directory,
         StandIn().run() as stand_in,
-        host_under_test(CONFIG.format(url=stand_in.url, models="")) as host,
+        host_under_test(CONFIG.format(url=stand_in.url, models=models)) as host,
     ):
+        yield Path(directory), stand_in, host
+
+
+def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
+    """Run the script of a library; return the result of each column."""
+    with serving("") as (directory, stand_in, host):
         script = Path(__file__).parent / "scripts" / library.script
         program = "node" if script.suffix == ".mjs" else str(ENVIRONMENT / "bin" / "python")
         try:
             run = subprocess.run(
                 [program, str(script), host.url, REASONING_MODELS.get(handler, handler)],
-                env={**os.environ, "HOME": directory, **NO_TELEMETRY},
+                env={**os.environ, "HOME": str(directory), **NO_TELEMETRY},
                 cwd=directory,
                 capture_output=True,
                 text=True,
@@ -151,7 +158,7 @@ def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, 
             )
         except subprocess.TimeoutExpired:
             return {"plain": f"did not end within {2 * LIMIT_S:g} s"}
-        finished = Finished(run.stdout + run.stderr, Path(directory), list(stand_in.requests))
+        finished = Finished(run.stdout + run.stderr, directory, list(stand_in.requests))
         if keep is not None:
             keep.mkdir(parents=True, exist_ok=True)
             (keep / "output").write_text(finished.output + host.log)
@@ -187,12 +194,8 @@ def version(package: str) -> str:
 
 def run_agent(agent: Agent, models: str, keep: Path | None) -> dict[str, str]:
     """Return the result of each column."""
-    with (
-        tempfile.TemporaryDirectory(prefix="clients-") as directory,
-        StandIn().run() as stand_in,
-        host_under_test(CONFIG.format(url=stand_in.url, models=models)) as host,
-    ):
-        runs = Runs(agent, host.url, stand_in, Path(directory), keep)
+    with serving(models) as (directory, stand_in, host):
+        runs = Runs(agent, host.url, stand_in, directory, keep)
         columns = check_write(runs)
         for name in ("image", "document"):
             if name not in agent.lacks:
