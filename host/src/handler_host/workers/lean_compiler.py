@@ -135,8 +135,7 @@ class LeanCompiler:
                     os.killpg(process.pid, signal.SIGKILL)
                 # At idle priority it may take a while to die.
                 await wait_for_exit(process.pid)
-                status = reap(process.pid)
-                process.returncode = status.code if status.code is not None else -(status.signal or 0)
+                status = reap(process)
             os.set_blocking(process.stdout.fileno(), False)
             return status, process.stdout.read() or b""
 

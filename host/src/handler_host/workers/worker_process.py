@@ -7,6 +7,7 @@ import errno
 import os
 import signal
 import socket
+import subprocess
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -112,11 +113,13 @@ def out_of_resources(what: str, error: OSError) -> OutOfResources:
     return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
 
 
-def reap(pid: int) -> ExitStatus:
-    """Reap a child that has exited, after killing the rest of its process group."""
+def reap(process: subprocess.Popen[bytes]) -> ExitStatus:
+    """Reap a child that has exited, after killing the rest of its process group; sets its ``returncode``."""
     with suppress(ProcessLookupError, PermissionError):
-        os.killpg(pid, signal.SIGKILL)
-    _, status, usage = os.wait4(pid, 0)
+        os.killpg(process.pid, signal.SIGKILL)
+    _, status, usage = os.wait4(process.pid, 0)
+    # Not by Popen, which reports no usage, but must know that its child is gone.
+    process.returncode = os.waitstatus_to_exitcode(status)
     if os.WIFSIGNALED(status):
         return ExitStatus(signal=os.WTERMSIG(status), maxrss=usage.ru_maxrss * 1024)
     return ExitStatus(code=os.WEXITSTATUS(status), maxrss=usage.ru_maxrss * 1024)

@@ -216,8 +216,7 @@ class ForkServerProcess:
             self._receive_notices()
         if not self.disconnected:
             self._disconnect()
-        status = reap(self.pid)
-        self._process.returncode = status.code if status.code is not None else -(status.signal or 0)
+        status = reap(self._process)
         for pid in self._pids.values():
             # The kernel has killed the workers with the fork server, but not the processes that they had started.
             with suppress(ProcessLookupError, PermissionError):

@@ -45,9 +45,7 @@ class _ExecWorker:
 
     async def _wait_and_reap(self) -> ExitStatus:
         await wait_for_exit(self.pid)
-        status = reap(self.pid)
-        self._process.returncode = status.code if status.code is not None else -(status.signal or 0)
-        return status
+        return reap(self._process)
 
 
 class ExecLauncher:

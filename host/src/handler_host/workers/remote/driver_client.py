@@ -226,8 +226,7 @@ class DriverProcess:
         if not self.disconnected:
             self._disconnect()
         self._timer.cancel()
-        status = reap(self.pid)
-        self._process.returncode = status.code if status.code is not None else -(status.signal or 0)
+        status = reap(self._process)
         error = self.failure = self.failure or self._unavailable(f"its driver ended ({status.describe()})")
         if not self.connected.done():
             self.connected.set_exception(error.copy())

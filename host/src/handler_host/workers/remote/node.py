@@ -41,9 +41,7 @@ class NodeWorker:
         """Wait until its process has exited and its process group is killed."""
         await wait_for_exit(self.pid)
         self._is_reaped = True
-        status = reap(self.pid)
-        self._process.returncode = status.code if status.code is not None else -(status.signal or 0)
-        return status
+        return reap(self._process)
 
     def kill(self) -> None:
         """Kill its process and its process group."""
