@@ -9,18 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import socket
 import sys
 import traceback
 from collections.abc import Coroutine, Mapping
 from contextlib import suppress
 from importlib.metadata import entry_points
-from typing import Any, NoReturn
+from typing import Any
 
 import msgspec
 
 from handler_host.config.launchers import LAUNCHER_GROUP
+from handler_host.workers.process_exit import exit_process
 from handler_host.workers.remote.engine import Engine, EngineError, EngineWorker, Finding, PlaceReport, WorkerRequest
 from handler_host.workers.remote.messages import (
     MAX_MESSAGE,
@@ -191,7 +191,7 @@ async def _serve(fd: int) -> None:
         raise
     finally:
         # Not through the end of the event loop, which waits for threads: a request to a dead cluster may hang in one.
-        _exit()
+        exit_process(0)
 
 
 async def _examine(name: str) -> list[Finding]:
@@ -214,13 +214,7 @@ def main(arguments: list[str]) -> None:
         sys.stdout.buffer.write(msgspec.json.encode(findings) + b"\n")
     else:
         asyncio.run(_serve(int(arguments[0])))
-    _exit()
-
-
-def _exit() -> NoReturn:
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(0)
+    exit_process(0)
 
 
 if __name__ == "__main__":

@@ -16,13 +16,14 @@ import sys
 import time
 import traceback
 from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 from handler_host.channel import frames
 from handler_host.plugin.context import Context, Secret
 from handler_host.workers.host_signals import ignore_host_signals
+from handler_host.workers.process_exit import exit_process
 from handler_host.workers.runtime.confinement import adopt_descendants, confine
 from handler_host.workers.runtime.file_rules import packages_without_bytecode
 from handler_host.workers.runtime.host_connection import HostConnection
@@ -64,11 +65,7 @@ def main(fd: int, parent: int | None = None) -> NoReturn:
         traceback.print_exc()
         raise
     finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        # Without the interpreter's own shutdown, which takes time and frees only what the kernel frees anyway.
-        os._exit(code)
+        exit_process(code)
 
 
 async def serve(sock: socket.socket, *, inline: bool = False) -> int:

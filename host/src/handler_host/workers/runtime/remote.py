@@ -21,6 +21,7 @@ import msgspec
 
 from handler_host.workers.environment import worker_environment
 from handler_host.workers.host_signals import ignore_host_signals
+from handler_host.workers.process_exit import exit_process
 from handler_host.workers.remote.connection import SERVER_NAME, HostAddress, client_context
 from handler_host.workers.runtime.host_connection import HostConnection
 from handler_host.workers.runtime.log_bridge import LogBridge
@@ -56,10 +57,7 @@ def main() -> NoReturn:
         traceback.print_exc()
         raise
     finally:
-        with suppress(Exception):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(code)
+        exit_process(code)
 
 
 def _keep_environment() -> None:
