@@ -30,6 +30,7 @@ from handler_host.workers.forkserver.messages import (
 )
 from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
+from handler_host.workers.runtime.confinement import adopt_descendants
 from handler_host.workers.runtime.file_rules import shared_paths
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
@@ -230,23 +231,13 @@ def main(arguments: list[str]) -> None:
     set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
         return
-    adopt_orphans()
+    adopt_descendants()
     server = ForkServer(socket.socket(fileno=fd), parent)
     # It freezes the imported objects: the garbage collector would write to their pages, and so unshare them.
     with reduced_gc():
         preload(modules)
         shared_paths()
     server.serve()
-
-
-def adopt_orphans() -> None:
-    """Become the parent of the workers' orphaned children, in order to reap them (Linux)."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # only here: the host itself needs no ctypes
-
-    PR_SET_CHILD_SUBREAPER = 36  # noqa: N806 - the kernel's name
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
 if __name__ == "__main__":

@@ -53,7 +53,7 @@ DROPPED_CAPABILITIES = {
 
 
 def adopt_descendants() -> None:
-    """Become the parent of orphaned descendants, so that they can be found when this process ends (Linux)."""
+    """Become the parent of orphaned descendants, in order to find and reap them (Linux)."""
     if sys.platform == "linux":
         kernel.prctl(PR_SET_CHILD_SUBREAPER)
 

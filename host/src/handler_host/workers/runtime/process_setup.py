@@ -16,10 +16,13 @@ from pathlib import Path
 
 from handler_host.channel import frames
 from handler_host.workers.host_signals import restore_host_signals
+from handler_host.workers.runtime import kernel
 from handler_host.workers.runtime.log_bridge import LogBridge
 
 CHATTY_LOGGERS = ("httpx", "httpx2")
 """Loggers of libraries below the SDKs that write a line at ``info`` for each request."""
+
+PR_SET_PDEATHSIG = 1
 
 DEFAULT_OOM_SCORE_ADJ = 500
 """Added to the kernel's own score of every worker, so that it kills workers before the host."""
@@ -46,12 +49,8 @@ def set_oom_score_and_pdeathsig(parent: int | None) -> None:
 
 def set_parent_death_signal(number: int) -> None:
     """Make the kernel send signal ``number`` to this process when its parent ends (Linux; elsewhere no effect)."""
-    if sys.platform != "linux":
-        return
-    import ctypes  # only here: the host itself needs no ctypes
-
-    PR_SET_PDEATHSIG = 1  # noqa: N806 - the kernel's name
-    ctypes.CDLL(None, use_errno=True).prctl(PR_SET_PDEATHSIG, number, 0, 0, 0)
+    if sys.platform == "linux":
+        kernel.prctl(PR_SET_PDEATHSIG, number)
 
 
 def apply_environment(spec: frames.WorkerSpec) -> None:
