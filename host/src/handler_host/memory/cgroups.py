@@ -48,8 +48,12 @@ def read_limit(config: MemoryConfig, root: Path = Path("/")) -> MemoryLimit:
 
 
 def _with_headroom(size: int, headroom: float | int, source: str, path: str | None) -> MemoryLimit:
-    free = int(size * headroom) if isinstance(headroom, float) else headroom
-    return MemoryLimit(size, max(0, size - free), source, path)
+    return MemoryLimit(size, less_headroom(size, headroom), source, path)
+
+
+def less_headroom(size: int, headroom: float | int) -> int:
+    """Return the bytes of ``size`` that are usable; ``headroom`` is the share (float) or the bytes to keep free."""
+    return max(0, size - (int(size * headroom) if isinstance(headroom, float) else headroom))
 
 
 def _machine_memory(root: Path) -> int:

@@ -19,6 +19,7 @@ import msgspec
 
 from handler_host._internal.units import format_size
 from handler_host.memory.budget import ExceedsMemoryLimit, MemoryEstimate, WaitingActivation
+from handler_host.memory.cgroups import less_headroom
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.memory.place import MAX_PLACE_BYTES, Place, PlaceReport
@@ -120,8 +121,7 @@ class PlacesBudget:
                 place = self.places[name] = known.get(name) or self._make_place(report)
             place.report = report
             ledger = place.ledger
-            free = self._headroom if isinstance(self._headroom, int) else int(report.limit * self._headroom)
-            ledger.limit, ledger.usable = report.limit, max(0, report.limit - free)
+            ledger.limit, ledger.usable = report.limit, less_headroom(report.limit, self._headroom)
             ledger.measure(0, report.external_usage, {}, {})
             self._index(place)
         self.reconsider()
