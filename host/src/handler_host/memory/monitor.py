@@ -233,11 +233,8 @@ class MemoryMonitor:
 
     def candidates(self) -> list[Candidate]:
         """Return the workers that could be evicted now."""
-        return [
-            Candidate(worker.handler, worker.generation, idle_since, worker.is_surplus)
-            for _, worker in self._own_processes()
-            if (idle_since := worker.idle_since) is not None
-        ]
+        candidates = (_candidate(worker) for _, worker in self._own_processes())
+        return [candidate for candidate in candidates if candidate is not None]
 
     def _age(self) -> float:
         """Return the seconds since the latest measurement."""
@@ -257,10 +254,7 @@ class MemoryMonitor:
 
         def candidate(handler: str, generation: int) -> Candidate | None:
             worker = tree.worker(handler, generation)
-            idle_since = worker.idle_since if worker is not None else None
-            if worker is None or idle_since is None:
-                return None
-            return Candidate(handler, generation, idle_since, worker.is_surplus)
+            return _candidate(worker) if worker is not None else None
 
         def is_pinned(handler: str, generation: int) -> bool:
             worker = tree.worker(handler, generation)
@@ -393,3 +387,11 @@ class MemoryMonitor:
                 seconds = max(0.0, (usual or self.config.wait) - worker.seconds_since_launch)
             estimates.append(seconds + ((footprint.stop_seconds if footprint is not None else None) or 0.0))
         return max(1.0, min(estimates, default=self.config.wait))
+
+
+def _candidate(worker: WorkerView) -> Candidate | None:
+    """Return the worker as one that could be evicted; None while it must not be."""
+    idle_since = worker.idle_since
+    if idle_since is None:
+        return None
+    return Candidate(worker.handler, worker.generation, idle_since, worker.is_surplus)
