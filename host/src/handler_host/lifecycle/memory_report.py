@@ -226,17 +226,29 @@ def _workers(reading: Reading, controllers: Mapping[str, HandlerController]) -> 
     reports: dict[str, WorkerMemory] = {}
     for (name, generation), memory in sorted(reading.workers.items()):
         workers = controllers[name].workers if name in controllers else []
-        worker = next((entry for entry in workers if entry.generation == generation and entry.pid is not None), None)
+        worker = next((entry for entry in workers if entry.generation == generation), None)
         if worker is None or worker.pid is None:
             continue
-        first = reports.get(name)
-        reports[name] = WorkerMemory(
-            pid=first.pid if first is not None else worker.pid,
-            generation=first.generation if first is not None else generation,
-            pss=memory.pss + (first.pss if first is not None else 0),
-            uss=memory.uss + (first.uss if first is not None else 0),
-            rss=memory.rss + (first.rss if first is not None else 0),
-            peak=worker.usage.peak + (first.peak if first is not None else 0),
-            droppable=memory.droppable + (first.droppable if first is not None else 0),
+        report = WorkerMemory(
+            pid=worker.pid,
+            generation=generation,
+            pss=memory.pss,
+            uss=memory.uss,
+            rss=memory.rss,
+            peak=worker.usage.peak,
+            droppable=memory.droppable,
         )
+        reports[name] = _add(reports[name], report) if name in reports else report
     return reports
+
+
+def _add(first: WorkerMemory, second: WorkerMemory) -> WorkerMemory:
+    """Return the memory of both, with the process and the generation of the first."""
+    return msgspec.structs.replace(
+        first,
+        pss=first.pss + second.pss,
+        uss=first.uss + second.uss,
+        rss=first.rss + second.rss,
+        peak=first.peak + second.peak,
+        droppable=first.droppable + second.droppable,
+    )
