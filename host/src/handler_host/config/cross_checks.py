@@ -21,8 +21,9 @@ def check_together(
     """Yield the problems of the sections, the handlers and the launchers; ``origins`` has the place of each key."""
     yield from _check_heartbeat(values["workers"], origins)
     yield from _check_addresses(values, launchers, origins)
-    yield from _check_isolation(values, handlers, launchers, origins)
-    yield from _check_numbers_of_workers(values["defaults"], handlers, origins)
+    policies = {"defaults": values["defaults"], **{f"handlers.{name}": keys for name, keys in handlers.items()}}
+    yield from _check_isolation(policies, launchers, origins)
+    yield from _check_numbers_of_workers(policies, origins)
     limit, headroom = values["memory"].get("limit"), values["memory"].get("headroom")
     if limit is not None and isinstance(headroom, int) and headroom >= limit:
         yield (
@@ -59,24 +60,22 @@ def _check_addresses(
 
 
 def _check_isolation(
-    values: Mapping[str, Mapping[str, Any]],
-    handlers: Mapping[str, Mapping[str, Any]],
+    policies: Mapping[str, Mapping[str, Any]],
     launchers: Mapping[str, Mapping[str, Any]],
     origins: Mapping[str, object],
 ) -> Iterator[str]:
-    tables = {"defaults": values["defaults"], **{f"handlers.{name}": keys for name, keys in handlers.items()}}
-    for table, keys in tables.items():
+    for table, keys in policies.items():
         if "isolation" in keys and (flaw := isolation_flaw(keys["isolation"], launchers)):
             key = f"{table}.isolation"
             yield f"{origins[key]}: {key} = {show(keys['isolation'])}: {flaw}"
 
 
 def _check_numbers_of_workers(
-    defaults: Mapping[str, Any], handlers: Mapping[str, Mapping[str, Any]], origins: Mapping[str, object]
+    policies: Mapping[str, Mapping[str, Any]], origins: Mapping[str, object]
 ) -> Iterator[str]:
-    tables = {"defaults": defaults, **{f"handlers.{name}": keys for name, keys in handlers.items()}}
-    for table, keys in tables.items():
-        least, most = keys.get("min_workers", 0), keys.get("max_workers", defaults.get("max_workers", 1))
+    default_most = policies["defaults"].get("max_workers", 1)
+    for table, keys in policies.items():
+        least, most = keys.get("min_workers", 0), keys.get("max_workers", default_most)
         if least > most:
             yield (
                 f"{origins[f'{table}.min_workers']}: {table}.min_workers = {least}: must be at most max_workers "

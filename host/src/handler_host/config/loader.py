@@ -78,10 +78,15 @@ def hash_key(key: str) -> str:
     return "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def _hash_keys(text: str) -> tuple[str, ...]:
+    """Return the hashes of keys in clear that commas separate."""
+    return tuple(hash_key(key.strip()) for key in text.split(",") if key.strip())
+
+
 def take_keys(environ: dict[str, str]) -> dict[str, str | tuple[str, ...]]:
     """Remove the keys in clear from ``environ``; return their hashes as overrides of :func:`load_config`."""
     hashes: dict[str, str | tuple[str, ...]] = {}
-    if keys := tuple(hash_key(key.strip()) for key in environ.pop(KEYS_VARIABLE, "").split(",") if key.strip()):
+    if keys := _hash_keys(environ.pop(KEYS_VARIABLE, "")):
         hashes["auth.api_keys"] = keys
     if token := environ.pop(TOKEN_VARIABLE, "").strip():
         hashes["auth.admin_token"] = hash_key(token)
@@ -175,8 +180,7 @@ class _Reader:
     def _add_whole_variable(self, variable: str, value: str, origin: Origin) -> None:
         """Add a variable that is not named after a key: one with keys in clear, or a whole table."""
         if variable == KEYS_VARIABLE:
-            keys = tuple(hash_key(key.strip()) for key in value.split(",") if key.strip())
-            if keys:
+            if keys := _hash_keys(value):
                 self._store("auth", "api_keys", keys, origin)
         elif variable == TOKEN_VARIABLE:
             self._store("auth", "admin_token", hash_key(value.strip()), origin)
