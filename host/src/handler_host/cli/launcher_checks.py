@@ -12,7 +12,7 @@ import msgspec
 from handler_host.cli.findings import Finding, Level
 from handler_host.cli.progress import show_progress
 from handler_host.config import Config
-from handler_host.config.launchers import LAUNCHER_KEYS, launcher_config
+from handler_host.config.launchers import launcher_config, launcher_options
 
 
 class _EngineFinding(msgspec.Struct):
@@ -36,13 +36,12 @@ def check_launchers(config: Config) -> Iterator[Finding]:
     for name, keys in config.launchers.items():
         place = f"launchers.{name}"
         settings = launcher_config(keys)
-        options = {key: value for key, value in keys.items() if key not in LAUNCHER_KEYS}
         command = [str(settings.python or sys.executable), "-P", "-m", "handler_host.workers.remote.driver"]
         try:
             with show_progress(f"connecting to the engine of {name}"):
                 result = subprocess.run(
                     [*command, "--examine", name],
-                    input=msgspec.json.encode(options, enc_hook=str),
+                    input=launcher_options(keys),
                     capture_output=True,
                     timeout=settings.start_timeout,
                     env=os.environ,

@@ -6,6 +6,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import msgspec
+
 from handler_host._internal.suggestions import nearest
 from handler_host.config.fields import Number, Section, Timeout
 
@@ -40,6 +42,12 @@ LAUNCHER_KEYS = frozenset(LauncherConfig.__struct_fields__)
 def launcher_config(keys: dict[str, Any]) -> LauncherConfig:
     """Return the host's keys of a table ``[launchers.NAME]``."""
     return LauncherConfig(**{key: value for key, value in keys.items() if key in LAUNCHER_KEYS})
+
+
+def launcher_options(keys: dict[str, Any]) -> bytes:
+    """Return the options of the launcher itself of a table ``[launchers.NAME]``, as JSON for its driver."""
+    options = {key: value for key, value in keys.items() if key not in LAUNCHER_KEYS}
+    return msgspec.json.encode(options, enc_hook=str)
 
 
 def installed_launchers() -> list[str]:

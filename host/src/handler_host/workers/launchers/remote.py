@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from handler_host.config.launchers import LAUNCHER_KEYS, launcher_config
+from handler_host.config.launchers import launcher_config, launcher_options
 from handler_host.config.listen import parse_listen
 from handler_host.memory.places import PlacesBudget
 from handler_host.plugin.errors import OutOfResources
@@ -89,8 +89,7 @@ class RemoteLauncher:
     ) -> None:
         self._name = name
         self._config = launcher_config(keys)
-        options = {key: value for key, value in keys.items() if key not in LAUNCHER_KEYS}
-        self._options = msgspec.json.encode(options, enc_hook=str)
+        self._options = launcher_options(keys)
         self._budget = budget
         self._environment = environment
         self._self_end_s = hang_after + SELF_END_GRACE
