@@ -61,7 +61,9 @@ class _Trials(msgspec.Struct, frozen=True):
     """On the monotonic clock."""
 
 
-class _File(msgspec.Struct):
+class FootprintFile(msgspec.Struct):
+    """The content of the file."""
+
     format: int
     footprints: list[Footprint]
 
@@ -169,7 +171,7 @@ class FootprintStore:
         self.has_changes = False
         while len(self._footprints) > MAX_RECORDS:
             self._discard(next(iter(self._footprints)))
-        return msgspec.json.format(msgspec.json.encode(_File(FORMAT, list(self._footprints.values()))))
+        return msgspec.json.format(msgspec.json.encode(FootprintFile(FORMAT, list(self._footprints.values()))))
 
     def save(self, content: bytes) -> None:
         """Replace the file by ``content``; if that fails, log once and keep the footprints in memory only."""
@@ -203,13 +205,13 @@ def _mean(before: float | None, now: float) -> float:
     return now if before is None else (before + now) / 2
 
 
-def _read(path: Path) -> _File:
+def _read(path: Path) -> FootprintFile:
     _check_regular(path)
     with path.open("rb") as file:
         data = file.read(MAX_BYTES + 1)
     if len(data) > MAX_BYTES:
         raise ValueError(f"longer than {MAX_BYTES // 1024} KiB")
-    content = msgspec.json.decode(data, type=_File)
+    content = msgspec.json.decode(data, type=FootprintFile)
     if content.format != FORMAT:
         raise ValueError(f"unknown format {content.format}, expected {FORMAT}")
     for footprint in content.footprints:

@@ -10,18 +10,13 @@ import msgspec
 
 from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.small_file import read_small_file
-from handler_host.memory.footprints import FORMAT, MAX_BYTES, Footprint
+from handler_host.memory.footprints import FORMAT, MAX_BYTES, Footprint, FootprintFile
 from handler_host.shared.store import SharedStore, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
 PUBLISH_INTERVAL_S = 60.0
 """Time between two checks of the state file for changes."""
-
-
-class _File(msgspec.Struct):
-    format: int
-    footprints: list[Footprint]
 
 
 class SharedFootprints:
@@ -50,7 +45,7 @@ class SharedFootprints:
         try:
             footprints = [msgspec.json.decode(data, type=Footprint) for data in await self._store.footprints()]
             if footprints:
-                content = msgspec.json.encode(_File(FORMAT, footprints))
+                content = msgspec.json.encode(FootprintFile(FORMAT, footprints))
                 await asyncio.to_thread(replace_file, self._state_file, content)
                 log.info("learned memory of other hosts", extra={"fields": {"versions": len(footprints)}})
         except (StoreUnavailable, msgspec.MsgspecError, OSError) as error:
@@ -66,7 +61,7 @@ class SharedFootprints:
             content = await asyncio.to_thread(read_small_file, self._state_file, MAX_BYTES)
             if content == self._published:
                 return
-            footprints = msgspec.json.decode(content, type=_File).footprints
+            footprints = msgspec.json.decode(content, type=FootprintFile).footprints
             if footprints:
                 await self._store.add_footprints({_version(entry): msgspec.json.encode(entry) for entry in footprints})
             self._published = content
