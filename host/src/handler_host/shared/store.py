@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
 """The limits of a consumer that hosts count together, in the order of the script."""
+TOKEN_LIMITS = LIMITS[1:]
 RETRY_AFTER_S = 1.0
 """Time after a failure in which the server is not tried again."""
 MAX_CONNECTIONS = 32
@@ -110,7 +111,7 @@ class SharedStore:
         self, consumer: str, limits: Mapping[str, int | None], *, uses_tokens: bool
     ) -> ReachedLimit | None:
         """Count a request of a consumer, or return the limit that it has reached; raises ``StoreUnavailable``."""
-        keys = [self._key(consumer, limit) for limit in LIMITS]
+        keys = self._keys(consumer, LIMITS)
         arguments = [limits[limit] or 0 for limit in LIMITS] + [int(uses_tokens)]
         number, wait_ms = await self._call(lambda: self._count_request(keys, arguments))
         return ReachedLimit(LIMITS[number - 1], wait_ms / 1000) if number else None
@@ -119,14 +120,14 @@ class SharedStore:
         self, realm: str, address: str, *, free: int, first_s: float, longest_s: float, forget_s: float
     ) -> float:
         """Count a wrong key of an address; return the seconds to delay its response. Raises ``StoreUnavailable``."""
-        key = f"{self._prefix}:wrong-keys:{realm}:{address}"
+        key = self._wrong_keys(realm, address)
         arguments = [free, int(first_s * 1000), int(longest_s * 1000), int(forget_s)]
         delay_ms: int = await self._call(lambda: self._count_wrong_key([key], arguments))
         return delay_ms / 1000
 
     async def forget_wrong_keys(self, realm: str, address: str) -> None:
         """Forget the wrong keys of an address; raises ``StoreUnavailable``."""
-        await self._call(lambda: self._client.delete(f"{self._prefix}:wrong-keys:{realm}:{address}"))
+        await self._call(lambda: self._client.delete(self._wrong_keys(realm, address)))
 
     def add_usage(self, row: UsageRow, tokens: Mapping[str, int]) -> None:
         """Add the tokens of a response soon, after a failure when the server is back.
@@ -152,7 +153,7 @@ class SharedStore:
 
     async def budget(self, consumer: str) -> tuple[int, int]:
         """Return a consumer's tokens of the last minute and of the day; raises ``StoreUnavailable``."""
-        keys = [self._key(consumer, limit) for limit in LIMITS[1:]]
+        keys = self._keys(consumer, TOKEN_LIMITS)
         minute, day = await self._call(lambda: self._read_tokens(keys))
         return minute, day
 
@@ -165,9 +166,12 @@ class SharedStore:
         arguments = [part for pair in footprints.items() for part in pair]
         await self._call(lambda: self._keep_larger([f"{self._prefix}:footprints"], arguments))
 
-    def _key(self, consumer: str, limit: str) -> str:
+    def _keys(self, consumer: str, limits: Sequence[str]) -> list[str]:
         # The braces keep the keys of one script on one node of a cluster.
-        return f"{self._prefix}:{{{consumer}}}:{limit}"
+        return [f"{self._prefix}:{{{consumer}}}:{limit}" for limit in limits]
+
+    def _wrong_keys(self, realm: str, address: str) -> str:
+        return f"{self._prefix}:wrong-keys:{realm}:{address}"
 
     async def _keep_flushing(self) -> None:
         while self._pending or self._pending_budgets:
@@ -184,8 +188,7 @@ class SharedStore:
                 for field, count in pending.items():
                     pipeline.hincrby(f"{self._prefix}:usage", field, count)
                 for consumer, count in budgets.items():
-                    keys = [self._key(consumer, limit) for limit in LIMITS[1:]]
-                    await self._add_tokens(keys, [count], client=pipeline)
+                    await self._add_tokens(self._keys(consumer, TOKEN_LIMITS), [count], client=pipeline)
                 await pipeline.execute()
         except BaseException:
             self._pending += pending
