@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 from handler_host.auth.shared_limits import SharedLimits
-from handler_host.config import Config
+from handler_host.config import Config, kept_state_file
 from handler_host.shared.footprints import SharedFootprints
 from handler_host.shared.store import SharedStore
 from handler_host.telemetry.hub import TelemetryHub
@@ -19,9 +16,9 @@ class SharedServices:
         self.store = SharedStore(config.shared, telemetry.counters.count_shared_call)
         self.limits = SharedLimits(self.store, is_open=config.shared.on_failure == "open")
         self._usage = telemetry.usage
-        state_file = config.memory.state_file
+        state_file = kept_state_file(config.memory)
         self._footprints = None
-        if state_file not in (None, Path(os.devnull)):
+        if state_file is not None:
             self._footprints = SharedFootprints(self.store, state_file)
 
     async def start(self) -> None:

@@ -20,7 +20,7 @@ from handler_host._internal.atomic_write import replace_file
 from handler_host._internal.small_file import read_small_file
 from handler_host.auth.consumers import Consumers
 from handler_host.auth.rate_limiter import DAY_S
-from handler_host.config import MemoryConfig
+from handler_host.config import MemoryConfig, kept_state_file
 from handler_host.telemetry.usage import TokenUsage, UsageRow
 
 log = logging.getLogger(__name__)
@@ -153,8 +153,8 @@ class UsageFile:
 
 def usage_path(config: MemoryConfig) -> Path | None:
     """Return the path of the file: beside the file of the learned memory; None if the host keeps no state."""
-    state_file = config.state_file
-    return state_file.with_name("usage.json") if state_file not in (None, Path(os.devnull)) else None
+    state_file = kept_state_file(config)
+    return state_file.with_name("usage.json") if state_file is not None else None
 
 
 def _lock(path: Path) -> int:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Size, Timeout
 from handler_host.config.instance import InstanceConfig
-from handler_host.config.paths import default_data_dir, with_state_file
+from handler_host.config.paths import default_data_dir, kept_state_file, with_state_file
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy, Isolation
 from handler_host.config.secret_keys import looks_secret
 from handler_host.config.shared import SharedConfig
@@ -51,6 +51,7 @@ __all__ = [
     "VerifyConfig",
     "WorkersConfig",
     "default_data_dir",
+    "kept_state_file",
     "looks_secret",
     "with_state_file",
 ]

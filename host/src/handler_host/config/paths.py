@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import msgspec
 
-from handler_host.config.types import Config
+from handler_host.config.types import Config, MemoryConfig
 
 
 def default_data_dir(environ: Mapping[str, str]) -> Path | None:
@@ -38,3 +39,8 @@ def with_state_file(config: Config, environ: Mapping[str, str]) -> Config:
         directory = state / "handler-host"
     memory = msgspec.structs.replace(config.memory, state_file=directory / "memory.json")
     return msgspec.structs.replace(config, memory=memory)
+
+
+def kept_state_file(config: MemoryConfig) -> Path | None:
+    """Return the state file; None for a host that keeps no state, as with ``/dev/null``."""
+    return config.state_file if config.state_file != Path(os.devnull) else None
