@@ -66,18 +66,17 @@ def run(config: Config, read_config: ConfigReader | None = None) -> int:
     sockets = _take_sockets(environ)
     _check_address(config, sockets)
     certificate = _certificate(config.server)
-    session_key = _session_key(config, environ.get(TOKEN_VARIABLE, "").strip())
+    token = environ.get(TOKEN_VARIABLE, "").strip()
     key_hashes = take_keys(environ)
     generated_token = None
     if config.auth.admin_token is None:
-        generated_token = secrets.token_urlsafe(32)
+        token = generated_token = secrets.token_urlsafe(32)
         logs.register_secrets([generated_token])
         auth = msgspec.structs.replace(config.auth, admin_token=hash_key(generated_token))
         config = msgspec.structs.replace(config, auth=auth)
-        session_key = _session_key(config, generated_token)
     reload_config = functools.partial(_reload_config, read_config, environ, key_hashes, certificate)
     config = with_state_file(config, environ)
-    host = serving(config, environ, session_key, certificate, sockets)
+    host = serving(config, environ, _session_key(config, token), certificate, sockets)
     return asyncio.run(_serve(host, config, environ, generated_token, reload_config))
 
 
