@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from handler_host.cli.render import echo
@@ -49,3 +49,8 @@ def echo_findings(findings: Sequence[Finding]) -> None:
 def has_problem(findings: Sequence[Finding]) -> bool:
     """Return whether one of the findings is a problem."""
     return any(finding.level is Level.PROBLEM for finding in findings)
+
+
+def join_words(words: Iterable[str]) -> str:
+    """Return words in their order in the alphabet, for the text of a finding; ``none`` if there are none."""
+    return ", ".join(sorted(words)) or "none"

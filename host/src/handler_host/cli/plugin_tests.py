@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import msgspec
 
 from handler_host._internal.units import format_duration
 from handler_host.catalog.catalog_entry import CatalogEntry
-from handler_host.cli.findings import Finding, Level
+from handler_host.cli.findings import Finding, Level, join_words
 from handler_host.cli.progress import Progress, show_progress
 
 POLL_S = 0.1
@@ -63,14 +63,18 @@ class TestRun:
         return bool(complete)
 
     @property
+    def done(self) -> int:
+        """Number of tests with a result."""
+        return len(self.passed | self.skipped | self.failed.keys())
+
+    @property
     def names(self) -> set[str]:
         """The names of all tests with a result, without their parameters."""
         return {_name(test).partition("[")[0] for test in (*self.passed, *self.skipped, *self.failed)}
 
     def progress(self) -> str:
         """Return in words how far the run is."""
-        done = len(self.passed | self.skipped | self.failed.keys())
-        return f"running the tests of the project: {done} of {self.count}, {_name(self.current)}"
+        return f"running the tests of the project: {self.done} of {self.count}, {_name(self.current)}"
 
 
 def check_tests(
@@ -95,7 +99,7 @@ def check_tests(
         yield from _result_findings(run, *_run_tests(path, Path(directory), run, environment, timeout_s))
     kinds = [kind for kind in (ChatConformance, OperationsConformance) if run.names & _test_names(kind)]
     if kinds:
-        yield Finding(Level.OK, "tests", f"include {_listed(kind.__name__ for kind in kinds)}")
+        yield Finding(Level.OK, "tests", f"include {join_words(kind.__name__ for kind in kinds)}")
     elif run.names:
         handlers = ", ".join(entry.name for entry in entries)
         text = (
@@ -145,14 +149,13 @@ def _wait(process: subprocess.Popen[bytes], run: TestRun, progress: Progress, lo
 
 
 def _result_findings(run: TestRun, status: int | None, output: str) -> Iterator[Finding]:
-    done = len(run.passed | run.skipped | run.failed.keys())
     if run.failed:
         shown = [
             f"{_name(test)}: {message}" if message else _name(test)
             for test, message in [*run.failed.items()][:MAX_SHOWN_FAILURES]
         ]
         rest = f", and {len(run.failed) - len(shown)} more" if len(run.failed) > len(shown) else ""
-        text = f"{len(run.failed)} of {max(done, run.count)} tests fail: {'; '.join(shown)}{rest}; run: pytest"
+        text = f"{len(run.failed)} of {max(run.done, run.count)} tests fail: {'; '.join(shown)}{rest}; run: pytest"
         yield Finding(Level.PROBLEM, "tests", text)
     if status is None:
         limit = format_duration(SILENCE_MARGIN_S)
@@ -178,7 +181,3 @@ def _name(test: str) -> str:
 
 def _test_names(kind: type) -> set[str]:
     return {name for base in kind.__mro__ for name in vars(base) if name.startswith("test_")}
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(sorted(words)) or "none"

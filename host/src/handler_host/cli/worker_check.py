@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from handler_host._internal.units import format_size
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_settings
 from handler_host.channel.frames import WorkerSpec
-from handler_host.cli.findings import Finding, Level
+from handler_host.cli.findings import Finding, Level, join_words
 from handler_host.cli.package_check import DUMMY_SECRET
 from handler_host.cli.progress import show_progress
 from handler_host.plugin.errors import HostError
@@ -176,7 +176,7 @@ def check_worker(
         declared = set(entry.manifest.operations)
         actual = {operation.name for operation in worker.status.operations or ()}
         if declared != actual:
-            text = f"its manifest declares the operations {_listed(declared)}, but it has {_listed(actual)}"
+            text = f"its manifest declares the operations {join_words(declared)}, but it has {join_words(actual)}"
             yield Finding(Level.PROBLEM, entry.name, text)
 
 
@@ -196,7 +196,3 @@ def _settings(entry: CatalogEntry, values: Mapping[str, Any]) -> dict[str, Any] 
     except HostError as error:
         text = f"not activated: a setting without a default is not set here: {error.message} with --set KEY=VALUE"
         return Finding(Level.NOTE, entry.name, text)
-
-
-def _listed(words: Iterable[str]) -> str:
-    return ", ".join(sorted(words)) or "none"
