@@ -27,8 +27,9 @@ export class Details {
   // Show the latest status; open the page that the address names.
   show(handlers) {
     this.handlers = handlers;
+    const { name } = this;
     this.follow();
-    if (this.name !== null) this.fetch();
+    if (name !== null && name === this.name) this.fetch(); // a page that has just opened fetches by itself
   }
 
   follow() {
@@ -119,8 +120,8 @@ function workerRow(worker, largest) {
     memory.append(bar, ` ${size(worker.worker_pss)}`);
   }
   const step = worker.isRunning ? "running" : worker.kind;
-  const text = worker.isRunning
-    ? ""
+  const facts = worker.isRunning
+    ? []
     : [worker.cause, worker.exit, worker.error, worker.seconds ? `ready after ${duration(worker.seconds)}` : "", worker.given_back ? `${size(worker.given_back)} released` : ""];
   return element(
     "tr",
@@ -129,7 +130,7 @@ function workerRow(worker, largest) {
     element("td", {}, worker.at ? clock(worker.at) : "now"),
     element("td", {}, step),
     memory,
-    element("td", {}, [text].flat().filter(Boolean).join(", ")),
+    element("td", {}, facts.filter(Boolean).join(", ")),
   );
 }
 
