@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import msgspec
+
+if TYPE_CHECKING:
+    from handler_host.chat.types import Usage
 
 CHAT = "chat"
 """Operation whose responses have token counts."""
@@ -27,7 +32,7 @@ class ChatTokens:
 
     def __init__(self) -> None:
         self.tokens: dict[str, int] = {}
-        """By kind, as ``Dispatcher.count_tokens`` expects them."""
+        """As :func:`tokens_by_kind` returns them."""
         self.model: str | None = None
 
     def read(self, document: bytes) -> None:
@@ -39,12 +44,16 @@ class ChatTokens:
         except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             return  # another shape: the client sees what is wrong with it
         self.model = decoded.model or self.model
-        usage = decoded.usage
-        if usage is not None:
-            self.tokens = {
-                "input": usage.prompt_tokens,
-                "cached": usage.cached_tokens,
-                "cache_write": usage.cache_write_tokens,
-                "output": usage.completion_tokens,
-                "reasoning": usage.reasoning_tokens,
-            }
+        if decoded.usage is not None:
+            self.tokens = tokens_by_kind(decoded.usage)
+
+
+def tokens_by_kind(usage: _Usage | Usage) -> dict[str, int]:
+    """Return the tokens of a chat by kind, as ``Dispatcher.count_tokens`` expects them."""
+    return {
+        "input": usage.prompt_tokens,
+        "cached": usage.cached_tokens,
+        "cache_write": usage.cache_write_tokens,
+        "output": usage.completion_tokens,
+        "reasoning": usage.reasoning_tokens,
+    }

@@ -102,7 +102,9 @@ class Dispatcher:
         return self._supervisor.config.policy(handler).provider_state
 
     def count_tokens(self, caller: Caller, handler: str, model: str | None, tokens: Mapping[str, int]) -> None:
-        """Count the tokens that a provider has billed for a response of ``model``, by kind."""
+        """Count the tokens that a provider has billed for a response of ``model``, by kind, and note their sums."""
+        if caller.timings is not None:
+            caller.timings.note_tokens(tokens.get("input", 0), tokens.get("output", 0))
         tokens = {kind: max(0, count) for kind, count in tokens.items()}  # some servers report -1 for an unknown count
         consumer = caller.consumer
         name = "" if consumer is None else consumer.name

@@ -34,7 +34,7 @@ class Consumer(Protocol):
 
 
 class Timings(Protocol):
-    """Sink for the times of a dispatch; all times are seconds."""
+    """Sink for the times and tokens of a dispatch; all times are seconds."""
 
     def start_attempt(self, handler: str) -> None:
         """Start the clock of an attempt; an attempt before it has failed."""
@@ -47,6 +47,9 @@ class Timings(Protocol):
 
     def attribute_to(self, handler: str) -> None:
         """Name the handler that the outcome belongs to."""
+
+    def note_tokens(self, prompt: int, response: int) -> None:
+        """Note the tokens of prompt and response."""
 
 
 class Caller(msgspec.Struct, frozen=True):

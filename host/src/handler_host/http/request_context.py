@@ -162,6 +162,10 @@ class RequestContext:
         """Name the handler that the outcome belongs to."""
         self.handler = handler
 
+    def note_tokens(self, prompt: int, response: int) -> None:
+        """Note the tokens of prompt and response."""
+        self.tokens = prompt, response
+
     def write_headers(self, headers: MutableMapping[str, str]) -> None:
         """Write the headers that every response has; the handler's time ends here, for a stream at its first chunk."""
         headers[REQUEST_ID] = self.request_id

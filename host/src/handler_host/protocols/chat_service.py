@@ -18,6 +18,7 @@ from multidict import istr
 
 from handler_host.config.model_aliases import ModelTarget
 from handler_host.config.model_info import ModelInfo
+from handler_host.dispatch.chat_tokens import tokens_by_kind
 from handler_host.dispatch.directory import CANNOT_RUN
 from handler_host.dispatch.dispatcher import Dispatcher
 from handler_host.dispatch.model_names import split_model
@@ -300,17 +301,9 @@ class ChatService:
         return context, target, dispatch
 
     def _count_tokens(self, context: RequestContext, model: str | None, usage: chat.Usage) -> None:
-        """Note the tokens of a response, and count them for the handler that made it."""
-        context.tokens = usage.prompt_tokens, usage.completion_tokens
-        tokens = {
-            "input": usage.prompt_tokens,
-            "cached": usage.cached_tokens,
-            "cache_write": usage.cache_write_tokens,
-            "output": usage.completion_tokens,
-            "reasoning": usage.reasoning_tokens,
-        }
+        """Count the tokens of a response for the handler that made it."""
         if context.handler is not None:
-            self.dispatcher.count_tokens(context.caller(), context.handler, model, tokens)
+            self.dispatcher.count_tokens(context.caller(), context.handler, model, tokens_by_kind(usage))
 
     def not_found(self, model: str, target: ModelTarget, error: UnknownHandler | UnknownOperation) -> ModelNotFound:
         """Return the error for a model that no handler serves."""

@@ -73,7 +73,6 @@ async def embed(chats: ChatService, model: str, request: EmbedRequest, ignored: 
     if len(response.embeddings) != len(request.input):
         raise HandlerFault(f"{len(response.embeddings)} embeddings for {len(request.input)} texts")
     if response.input_tokens and context.handler is not None:
-        context.tokens = response.input_tokens, 0
         tokens = {"input": response.input_tokens}
         dispatcher.count_tokens(context.caller(), context.handler, response.model, tokens)
     return response

@@ -145,7 +145,7 @@ class NativeCalls:
         shown = request.handler if is_fallback else call.name
         if not call.stream:
             head, body = _decoded(await self._dispatcher.run(dispatch))
-            self._count(context, request, head, token_counts(body))
+            self._count(request, head, token_counts(body))
             body = ModelName(call.operation.response_model, head.model, shown).restore(body)
             return web.Response(status=head.status, body=body, headers=_headers(call.operation, head.headers))
         async with self._dispatcher.stream(dispatch) as stream:
@@ -169,7 +169,7 @@ class NativeCalls:
             try:
                 return await relay_bytes(call.http_request, context, stream, head, headers, tail)
             finally:
-                self._count(context, request, head, tail.counts())
+                self._count(request, head, tail.counts())
         relay = EventRelay(ModelName(call.operation.event_model, head.model, shown))
 
         def failed(error: Exception) -> list[bytes]:
@@ -181,11 +181,10 @@ class NativeCalls:
                 call.http_request, context, stream, head, headers, relay, failed, call.operation.keep_alive
             )
         finally:
-            self._count(context, request, head, relay.tokens)
+            self._count(request, head, relay.tokens)
 
-    def _count(self, context: RequestContext, request: Request, head: ResponseHead, tokens: Mapping[str, int]) -> None:
+    def _count(self, request: Request, head: ResponseHead, tokens: Mapping[str, int]) -> None:
         if tokens:
-            context.tokens = tokens.get("input", 0), tokens.get("output", 0)
             self._dispatcher.count_tokens(request.caller, request.handler, head.model, tokens)
 
 

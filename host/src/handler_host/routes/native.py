@@ -95,5 +95,4 @@ class NativeRoutes:
     def _count(self, context: RequestContext, tokens: ChatTokens) -> None:
         """Count the tokens of a chat for the handler that has responded."""
         if tokens.tokens and context.handler is not None:
-            context.tokens = tokens.tokens["input"], tokens.tokens["output"]
             self._dispatcher.count_tokens(context.caller(), context.handler, tokens.model, tokens.tokens)
