@@ -147,14 +147,20 @@ class ChatService:
         ]
 
     def model(self, name: str) -> ListedModel:
-        """Return one model; raises ``ModelNotFound``."""
+        """Return one model of a handler that chats, or may; raises ``ModelNotFound``."""
+        listed = self.find(name)
+        if not listed.has_operation(CHAT):
+            state = listed.handler.state
+            raise ModelNotFound(f"handler {listed.handler.name!r} does not chat ({state})", param="model")
+        return listed
+
+    def find(self, name: str) -> ListedModel:
+        """Return one model, whatever operations its handler has; raises ``ModelNotFound``."""
         target = self._names.resolve(name)
         try:
             status = self._directory.status(target.handler, request_context.current.get().consumer)
         except UnknownHandler as error:
             raise self.not_found(name, target, error) from None
-        if not _may_run(status, CHAT):
-            raise ModelNotFound(f"handler {status.name!r} does not chat ({status.state})", param="model")
         return ListedModel(name, status, target.model or status.default_model)
 
     def has_alias(self, name: str) -> bool:

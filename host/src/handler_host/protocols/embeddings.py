@@ -13,7 +13,7 @@ from handler_host.chat.embeddings import EmbedRequest, EmbedResponse
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
 from handler_host.plugin.errors import HandlerFault, InvalidInput, UnknownHandler, UnknownOperation
-from handler_host.protocols.chat_service import MAX_MODEL, ChatService, ListedModel
+from handler_host.protocols.chat_service import MAX_MODEL, ChatService
 from handler_host.protocols.fields import IgnoredFields
 
 EMBED = "embed"
@@ -37,13 +37,10 @@ def texts_of(value: str | Sequence[object], field: str = "input") -> list[str]:
 
 def check_handler(chats: ChatService, model: str) -> None:
     """Raise ``ModelNotFound`` if the handler of a model is known to compute no embeddings, whatever the body has."""
-    target = chats.dispatcher.models.resolve(model)
-    try:
-        status = chats.dispatcher.directory.status(target.handler, request_context.current.get().consumer)
-    except UnknownHandler as error:
-        raise chats.not_found(model, target, error) from None
-    if not ListedModel(model, status, target.model).has_operation(EMBED):
-        raise chats.not_found(model, target, UnknownOperation(f"handler {status.name!r} has no operation embed"))
+    listed = chats.find(model)
+    if not listed.has_operation(EMBED):
+        error = UnknownOperation(f"handler {listed.handler.name!r} has no operation {EMBED}")
+        raise chats.not_found(model, chats.dispatcher.models.resolve(model), error)
 
 
 async def embed(chats: ChatService, model: str, request: EmbedRequest, ignored: IgnoredFields) -> EmbedResponse:
