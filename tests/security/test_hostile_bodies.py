@@ -24,9 +24,9 @@ from handler_host.protocols.ollama import requests as ollama
 from handler_host.protocols.openai import requests as openai
 from handler_host.protocols.openai.completions import decode_completion
 from handler_host.protocols.openai_responses import requests as responses
+from handler_host.testing.chat_conformance import PIXEL
 
 SCHEMA = {"type": "object", "properties": {"a": {"$ref": "#/$defs/b"}}, "$defs": {"b": {"type": "string"}}}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 CHAT = {
     "model": "gpt",
     "messages": [

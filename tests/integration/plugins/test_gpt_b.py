@@ -34,13 +34,13 @@ from handler_host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
+from handler_host.testing.chat_conformance import PIXEL
 from tests.llmock import Llmock, llmock
 
 KEY = "sk-ant-a-very-secret-key"
 ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 SCHEMA = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
 TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": SCHEMA}}
-PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 
 
 class TestConformance(ChatConformance):
