@@ -109,8 +109,8 @@ async def test_a_deep_schema_of_a_worker_stops_no_document(levels: int, is_kept:
     schema: dict[str, Any] = {"type": "object"}
     for _ in range(levels):
         schema = {"properties": {"a": schema}}
-    body = msgspec.msgpack.encode(frames.Ready(1, (frames.OperationInfo(name="x", input_schema=schema),), 0.0, 0.0))
-    (ready,) = frames.worker_frame_decoder(100_000).feed(struct.pack(">I", len(body)) + body)
+    sent = frames.Ready(1, (frames.OperationInfo(name="x", input_schema=schema),), 0.0, 0.0)
+    (ready,) = frames.worker_frame_decoder(100_000).feed(frame_of(sent))
     assert isinstance(ready, frames.Ready)
     kept = limit_schema(ready.operations[0].input_schema)
     assert (kept is not None) is is_kept

@@ -21,7 +21,12 @@ pytestmark = pytest.mark.sdks
 """Requests of Claude Code, Codex, Gemini CLI, opencode, pi and cline, with their texts replaced."""
 EVENTS = {"content-type": "text/event-stream; charset=utf-8"}
 JSON = {"content-type": "application/json; charset=utf-8"}
-KEYS = {"OPENAI": "key-a", "ANTHROPIC": "key-b", "GEMINI": "key-c", "MISTRAL": "key-d"}
+KEYS = {
+    "OPENAI_API_KEY": "key-a",
+    "ANTHROPIC_API_KEY": "key-b",
+    "GEMINI_API_KEY": "key-c",
+    "MISTRAL_API_KEY": "key-d",
+}
 FEATURES = ("anthropic-beta", "anthropic-version", "openai-beta")
 
 
@@ -130,7 +135,6 @@ STREAMS = [name for name, pair in PAIRS.items() if pair.stream]
 @pytest.fixture(scope="module")
 def running() -> Iterator[tuple[HostUnderTest, Provider]]:
     with Provider().run() as provider:
-        keys = {f"{name}_API_KEY": key for name, key in KEYS.items()}
         config = "".join(
             f'[handlers.{name}]\nbase_url = "{provider.url}{path}"\nretries = 0\n'
             for name, path in (("gpt_a", "/v1"), ("gpt_b", ""), ("gpt_c", ""))
@@ -141,7 +145,7 @@ def running() -> Iterator[tuple[HostUnderTest, Provider]]:
             f'anthropic = "{provider.url}"\ngemini = "{provider.url}/v1beta"\n'
             '[[handlers.gpt_d.deployments]]\nname = "team"\nmodel = "openai/m-2"\n'
         )
-        with host_under_test(config, environ=keys) as host:
+        with host_under_test(config, environ=KEYS) as host:
             yield host, provider
 
 
@@ -340,7 +344,7 @@ def test_comments_and_pings_restart_the_gap_timeout_of_a_translated_stream(provi
     limits = 'first_byte_timeout = "1500ms"\ngap_timeout = "1500ms"'
     config = f'[handlers.{handler}]\nbase_url = "{base}"\n{limits}\nnative = false\n'
     body = {"model": handler, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
-    with host_under_test(config, environ={f"{name}_API_KEY": key for name, key in KEYS.items()}) as host:
+    with host_under_test(config, environ=KEYS) as host:
         host.admin_request("POST", f"/handlers/{handler}/load")
         data = post(host.url, "/v1/chat/completions", json.dumps(body).encode(), {})[2]
     assert b'"Hi"' in data

@@ -58,10 +58,9 @@ def test_provider_that_no_proxy_names_is_called_directly(name: str, monkeypatch:
 
 @both
 def test_connection_that_the_provider_closes_is_no_timeout(name: str) -> None:
-    with listener() as (port, server):
-        closer = threading.Thread(target=_close_all, args=(server,), daemon=True)
-        closer.start()
-        with running(name, f"http://127.0.0.1:{port}") as worker:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_close_all, args=(server,), daemon=True).start()
+        with running(name, f"http://127.0.0.1:{server.getsockname()[1]}") as worker:
             assert isinstance(worker.error_of("chat", HI), UpstreamUnreachable)
 
 
@@ -86,12 +85,6 @@ def test_unknown_certificate_is_refused_and_a_known_one_is_accepted(
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         with running(name, url) as worker:
             assert worker.error_of("chat", HI).message.endswith("the teapot's own words")
-
-
-@contextmanager
-def listener() -> Iterator[tuple[int, socket.socket]]:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        yield server.getsockname()[1], server
 
 
 def _close_all(server: socket.socket) -> None:
