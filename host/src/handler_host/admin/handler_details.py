@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from handler_host._internal.log import mask_secrets
+from handler_host._internal.log import MASK, mask_secrets
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.telemetry.counters import BOUNDS, Histogram
@@ -84,7 +84,7 @@ def _settings(config: Config, name: str) -> Iterator[Setting]:
 def _shown(key: str, value: Any) -> Any:
     """Return a value as JSON can have it, with secrets masked; ``secrets`` has names of variables only."""
     if key != "secrets" and looks_secret(key) and value:
-        return "***"
+        return MASK
     if isinstance(value, Mapping):
         return {name: _shown(key if key == "secrets" else name, item) for name, item in value.items()}
     if isinstance(value, list | tuple):

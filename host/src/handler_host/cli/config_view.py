@@ -7,13 +7,13 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from handler_host._internal.log import MASK
 from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
 from handler_host.config.launchers import LauncherConfig
 from handler_host.config.loader import LoadedConfig
 from handler_host.config.toml_text import toml_key, toml_value
 from handler_host.config.values import SECTIONS, keys_of
 
-MASK = "***"
 SETTING_WIDTH = 39
 """Column at which the source of a value starts."""
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
