@@ -6,7 +6,7 @@ import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 import pytest
@@ -33,16 +33,13 @@ LONG_CHATS: list[tuple[str, dict[str, Any]]] = [
 JSON = {"Content-Type": "application/json"}
 
 
-class JsonDecodes:
-    """Counts the calls of msgspec's JSON decoders in this thread.
-
-    The search for the model's name, before it is known whether the body is passed on as it came, builds no values.
-    """
+class CallCounter:
+    """Counts calls in this thread; a subclass selects them in ``_profile``."""
 
     def __init__(self) -> None:
         self.count = 0
 
-    def __enter__(self) -> JsonDecodes:
+    def __enter__(self) -> Self:
         sys.setprofile(self._profile)
         return self
 
@@ -50,23 +47,23 @@ class JsonDecodes:
         sys.setprofile(None)
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
+        raise NotImplementedError
+
+
+class JsonDecodes(CallCounter):
+    """Counts the calls of msgspec's JSON decoders.
+
+    The search for the model's name, before it is known whether the body is passed on as it came, builds no values.
+    """
+
+    def _profile(self, frame: FrameType, event: str, function: Any) -> None:
         if event == "c_call" and frame.f_globals["__name__"] != "handler_host.protocols.json_fields":
             is_method = function.__name__ == "decode" and isinstance(function.__self__, msgspec.json.Decoder)
             self.count += is_method or function is msgspec.json.decode
 
 
-class Translations:
-    """Counts the translations of requests in this thread."""
-
-    def __init__(self) -> None:
-        self.count = 0
-
-    def __enter__(self) -> Translations:
-        sys.setprofile(self._profile)
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        sys.setprofile(None)
+class Translations(CallCounter):
+    """Counts the translations of requests."""
 
     def _profile(self, frame: FrameType, event: str, function: Any) -> None:
         self.count += event == "call" and frame.f_code.co_name in ("to_chat", "_to_chat")

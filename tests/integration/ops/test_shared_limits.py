@@ -78,7 +78,7 @@ def server(tmp_path: Path) -> Iterator[Server]:
     server.stop()
 
 
-def options(root: Path, limits: str, url: str, **shared: Any) -> dict[str, Any]:
+def options(limits: str, url: str, **shared: Any) -> dict[str, Any]:
     return {
         "auth": AuthConfig(
             admin_token=hash_key(ADMIN), consumers=f'[consumers.a]\nhash = "{hash_key("key-a")}"\n{limits}\n'
@@ -91,7 +91,7 @@ def options(root: Path, limits: str, url: str, **shared: Any) -> dict[str, Any]:
 @contextlib.asynccontextmanager
 async def hosts(root: Path, limits: str, url: str, **shared: Any) -> AsyncIterator[tuple[Host, Host]]:
     """Run two hosts."""
-    given = options(root, limits, url, **shared)
+    given = options(limits, url, **shared)
     async with running(root, **given) as first, serving(configured(root, **given)) as (supervisor, url):
         yield first, Host(root, url, supervisor, first.session)
 
@@ -167,7 +167,7 @@ async def test_a_server_that_goes_is_told_once_and_comes_back(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, on_failure: str
 ) -> None:
     monkeypatch.setattr("handler_host.shared.store.RETRY_AFTER_S", 0.05)
-    given = options(tmp_path, "requests_per_minute = 5", server.url, on_failure=on_failure)
+    given = options("requests_per_minute = 5", server.url, on_failure=on_failure)
     async with running(tmp_path, server={"instances": 2}, **given) as host:
         with caplog.at_level(logging.WARNING):
             assert await models(host) == 200
@@ -197,7 +197,7 @@ async def test_a_server_that_hangs_delays_one_request_and_no_more(
     listening = await asyncio.start_server(hang, "127.0.0.1", 0)
     url = f"redis://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:
-        async with running(tmp_path, **options(tmp_path, "requests_per_minute = 100", url, timeout=0.3)) as host:
+        async with running(tmp_path, **options("requests_per_minute = 100", url, timeout=0.3)) as host:
             started_at = time.monotonic()
             assert set(await asyncio.gather(*(models(host) for _ in range(20)))) == {200}
             assert time.monotonic() - started_at < 5.0
@@ -219,7 +219,7 @@ async def test_what_is_wrong_is_told_once_with_its_remedy_and_the_host_serves(
 ) -> None:
     install_puppet(tmp_path)
     url = place.format(port=server.port)
-    async with running(tmp_path, **options(tmp_path, "requests_per_minute = 100", url)) as host:
+    async with running(tmp_path, **options("requests_per_minute = 100", url)) as host:
         assert [await echo(host) for _ in range(2)] == [200, 200]
     assert caplog.text.count(message) == 1
     assert "wrong-password" not in caplog.text
@@ -233,7 +233,7 @@ def footprints_of(file: Path) -> dict[str, dict[str, Any]]:
 async def test_a_new_host_starts_with_the_memory_that_others_have_learned(tmp_path: Path, server: Server) -> None:
     install_puppet(tmp_path)
     first, second = tmp_path / "first" / "memory.json", tmp_path / "second" / "memory.json"
-    given = options(tmp_path, "", server.url)
+    given = options("", server.url)
     async with running(tmp_path, memory=MemoryConfig(state_file=first), **given) as host:
         assert await echo(host) == 200
         await until(lambda: bool(host.supervisor.status("puppet").learned_pss))
@@ -249,6 +249,6 @@ async def test_the_password_may_come_from_a_file(tmp_path: Path, server: Server)
     with pytest.raises(ConfigError, match=r"shared.password_file: .*: cannot be read"):
         create_app(Config(shared=SharedConfig(url=url, password_file=file)))
     file.write_text(f"{PASSWORD}\n")
-    async with running(tmp_path, **options(tmp_path, "requests_per_minute = 1", url, password_file=file)) as host:
+    async with running(tmp_path, **options("requests_per_minute = 1", url, password_file=file)) as host:
         assert [await models(host) for _ in range(2)] == [200, 429]
         assert host.supervisor.telemetry.counters.shared_calls["failed"] == 0
