@@ -53,6 +53,7 @@ FOR_ACTIVATIONS = {
         "channel.pongs",
         "lifecycle.processor_load",
         "workers.worker",
+        "workers.controlled_process",
         "workers.worker_process",
         "workers.forkserver.client",
         "workers.launchers.exec",

@@ -72,37 +72,37 @@ class WorkerProcess(Protocol):
         """Wait until it is reaped and its process group is killed."""
 
 
-class WorkerPipes(NamedTuple):
-    """The file descriptors of a new worker: a channel and an output pipe, each with the host's and the worker's end."""
+class ProcessPipes(NamedTuple):
+    """The file descriptors of a new process: a channel and an output pipe, each with the host's and the child's end."""
 
     channel: socket.socket
     output: int
-    worker_channel: socket.socket
-    worker_output: int
+    child_channel: socket.socket
+    child_output: int
 
     @classmethod
-    def open(cls) -> WorkerPipes:
-        """Open the channel and the pipe; raises ``OutOfResources``."""
+    def open(cls, subject: str = "a worker", kind: socket.SocketKind = socket.SOCK_STREAM) -> ProcessPipes:
+        """Open the channel and the pipe; raises ``OutOfResources`` that names the ``subject``."""
         try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+            ours, theirs = socket.socketpair(socket.AF_UNIX, kind)
         except OSError as error:
-            raise out_of_resources("a socket for a worker", error) from error
+            raise out_of_resources(f"a socket for {subject}", error) from error
         try:
             read, write = os.pipe()
         except OSError as error:
             ours.close()
             theirs.close()
-            raise out_of_resources("a pipe for a worker", error) from error
+            raise out_of_resources(f"a pipe for {subject}", error) from error
         ours.setblocking(False)
         return cls(ours, read, theirs, write)
 
-    def close_worker_ends(self) -> None:
-        """Close the worker's ends in this process."""
-        self.worker_channel.close()
-        os.close(self.worker_output)
+    def close_child_ends(self) -> None:
+        """Close the child's ends in this process."""
+        self.child_channel.close()
+        os.close(self.child_output)
 
     def close_host_ends(self) -> None:
-        """Close the host's ends, if the worker could not be launched."""
+        """Close the host's ends, if the process could not be started."""
         self.channel.close()
         os.close(self.output)
 

@@ -8,17 +8,15 @@ import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from handler_host.plugin.errors import OutOfResources
-from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Refused, Signal, encode, notices
-from handler_host.workers.host_signals import host_signals_blocked
-from handler_host.workers.output_logger import OutputLogger
-from handler_host.workers.worker_process import ExitStatus, WorkerPipes, out_of_resources, reap, wait_for_exit
+from handler_host.workers.controlled_process import ControlledProcess
+from handler_host.workers.forkserver.messages import MAX_MESSAGE, Exited, Fork, Forked, Signal, encode, notices
+from handler_host.workers.worker_process import ExitStatus, ProcessPipes, out_of_resources
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +33,7 @@ class ForkedWorker:
     place = None
 
     def __init__(
-        self, number: int, pid: int, pipes: WorkerPipes, server: ForkServerProcess, exit: asyncio.Future[ExitStatus]
+        self, number: int, pid: int, pipes: ProcessPipes, server: ForkServerProcess, exit: asyncio.Future[ExitStatus]
     ) -> None:
         self.pid = pid
         self.connection = pipes.channel
@@ -57,71 +55,34 @@ class ForkedWorker:
         return await asyncio.shield(self.exit)
 
 
-class ForkServerProcess:
-    """A fork server that this host has started. ``exited`` is set when its process has exited and is reaped.
+class ForkServerProcess(ControlledProcess):
+    """A fork server that this host has started; it imports the modules of ``preload``."""
 
-    ``users`` belongs to the launcher: the number of workers that the fork server has, or is about to have.
-    Raises ``OutOfResources`` if it cannot be started.
-    """
+    _max_message = MAX_MESSAGE
 
     def __init__(self, preload: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.users = 0
-        self.disconnected = False
-        """It has exited or is about to: it accepts no further request."""
-        self._loop = asyncio.get_running_loop()
+        super().__init__(
+            "the fork server",
+            "forkserver",
+            python=sys.executable,
+            module="handler_host.workers.forkserver.server",
+            arguments=(str(os.getpid()), *preload),
+            environment=environment,
+            exit_timeout_s=EXIT_TIMEOUT,
+        )
         self._numbers = itertools.count(1)
         self._forks: dict[int, asyncio.Future[int]] = {}
         self._exits: dict[int, asyncio.Future[ExitStatus]] = {}
         self._pids: dict[int, int] = {}
-        self._control, output = self._start(preload, environment)
-        self.pid = self._process.pid
-        self._output = OutputLogger(output, "forkserver", lines_per_second=50)
-        self._control.setblocking(False)
-        self._loop.add_reader(self._control, self._receive_notices)
-        self.exited: asyncio.Task[None] = asyncio.create_task(self._wait_and_reap(), name="exit of the fork server")
-
-    def _start(self, preload: Sequence[str], environment: Mapping[str, str]) -> tuple[socket.socket, int]:
-        """Start the process; return the host's ends of its control socket and of its output pipe."""
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:
-            raise out_of_resources("a socket for the fork server", error) from error
-        try:
-            read, write = os.pipe()
-        except OSError as error:
-            ours.close()
-            theirs.close()
-            raise out_of_resources("a pipe for the fork server", error) from error
-        module = "handler_host.workers.forkserver.server"
-        try:
-            # In the thread of the event loop: the kernel kills the fork server when the thread that started it exits.
-            with host_signals_blocked():
-                self._process = subprocess.Popen(
-                    [sys.executable, "-P", "-m", module, str(theirs.fileno()), str(os.getpid()), *preload],
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=write,
-                    stderr=write,
-                    pass_fds=(theirs.fileno(),),
-                    process_group=0,
-                )
-        except OSError as error:
-            ours.close()
-            os.close(read)
-            raise out_of_resources("a process for the fork server", error) from error
-        finally:
-            theirs.close()
-            os.close(write)
-        return ours, read
 
     async def fork(self) -> ForkedWorker:
         """Fork a worker; raises ``OutOfResources``."""
-        pipes = WorkerPipes.open()
+        pipes = ProcessPipes.open()
         number = next(self._numbers)
         self._forks[number] = forked = self._loop.create_future()
         self._exits[number] = exit = self._loop.create_future()
         try:
-            self._send(Fork(number), [pipes.worker_channel.fileno(), pipes.worker_output])
+            self._send(Fork(number), [pipes.child_channel.fileno(), pipes.child_output])
             # Shielded: after a cancellation in between, the process would exist and belong to no task.
             pid = await asyncio.shield(forked)
         except asyncio.CancelledError:
@@ -136,7 +97,7 @@ class ForkServerProcess:
             pipes.close_host_ends()
             raise
         finally:
-            pipes.close_worker_ends()
+            pipes.close_child_ends()
         return ForkedWorker(number, pid, pipes, self, exit)
 
     def signal(self, number: int, signum: int) -> None:
@@ -150,22 +111,11 @@ class ForkServerProcess:
         timer = self._loop.call_later(RESPONSE_TIMEOUT, self._kill_hung)
         response.add_done_callback(lambda _: timer.cancel())
 
-    def close(self) -> None:
-        """Stop it, and its workers with it; ``exited`` is set when that is done."""
-        if not self.disconnected:
-            self._disconnect()
-            timer = self._loop.call_later(EXIT_TIMEOUT, self._kill)
-            self.exited.add_done_callback(lambda _: timer.cancel())
-
     def _kill_hung(self) -> None:
         log.error("the fork server hangs: killing it and its workers", extra={"fields": {"pid": self.pid}})
         if not self.disconnected:
             self._disconnect()
         self._kill()
-
-    def _kill(self) -> None:
-        if self._process.returncode is None:
-            os.kill(self.pid, signal.SIGKILL)
 
     def _send(self, request: Fork | Signal, fds: list[int]) -> None:
         if self.disconnected:
@@ -175,20 +125,8 @@ class ForkServerProcess:
         except OSError as error:
             raise out_of_resources("a request to the fork server", error) from error
 
-    def _receive_notices(self) -> None:
-        while not self.disconnected:
-            try:
-                data = self._control.recv(MAX_MESSAGE)
-            except BlockingIOError:
-                return
-            except OSError:
-                data = b""
-            if not data:
-                self._disconnect()
-                return
-            self._handle_notice(notices.decode(data))
-
-    def _handle_notice(self, notice: Forked | Refused | Exited) -> None:
+    def _handle(self, data: bytes) -> None:
+        notice = notices.decode(data)
         if isinstance(notice, Exited):
             self._pids.pop(notice.number, None)
             exit = self._exits.pop(notice.number)
@@ -203,20 +141,8 @@ class ForkServerProcess:
             self._exits.pop(notice.number, None)
             forked.set_exception(out_of_resources("a process for a worker", OSError(notice.errno, "")))
 
-    def _disconnect(self) -> None:
-        """Close the control socket, on which the fork server exits."""
-        self.disconnected = True
-        self._loop.remove_reader(self._control)
-        self._control.close()
-
-    async def _wait_and_reap(self) -> None:
-        """Wait until it has exited; reap it, kill what its workers have left, and end all requests in flight."""
-        await wait_for_exit(self.pid)
-        if not self.disconnected:
-            self._receive_notices()
-        if not self.disconnected:
-            self._disconnect()
-        status = reap(self._process)
+    def _end_requests(self, status: ExitStatus) -> None:
+        """End all requests in flight, and kill what the workers have left."""
         for pid in self._pids.values():
             # The kernel has killed the workers with the fork server, but not the processes that they had started.
             with suppress(ProcessLookupError, PermissionError):
@@ -228,4 +154,3 @@ class ForkServerProcess:
         for exit_of_worker in self._exits.values():
             if not exit_of_worker.done():
                 exit_of_worker.set_result(ExitStatus(lost=True))
-        self._output.close()

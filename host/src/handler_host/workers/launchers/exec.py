@@ -14,7 +14,7 @@ from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.worker_process import (
     RESOURCE_ERRNOS,
     ExitStatus,
-    WorkerPipes,
+    ProcessPipes,
     WorkerProcess,
     out_of_resources,
     reap,
@@ -27,7 +27,7 @@ class _ExecWorker:
 
     place = None
 
-    def __init__(self, process: subprocess.Popen[bytes], pipes: WorkerPipes) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], pipes: ProcessPipes) -> None:
         self.pid = process.pid
         self.connection = pipes.channel
         self.output = pipes.output
@@ -60,8 +60,8 @@ class ExecLauncher:
 
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
         """Start a worker; raises ``OutOfResources``, and ``ActivationFailed`` if the interpreter cannot be started."""
-        pipes = WorkerPipes.open()
-        channel = pipes.worker_channel.fileno()
+        pipes = ProcessPipes.open()
+        channel = pipes.child_channel.fileno()
         command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", str(channel), str(os.getpid())]
         try:
             with host_signals_blocked():
@@ -69,8 +69,8 @@ class ExecLauncher:
                     command,
                     env=dict(environment),
                     stdin=subprocess.DEVNULL,
-                    stdout=pipes.worker_output,
-                    stderr=pipes.worker_output,
+                    stdout=pipes.child_output,
+                    stderr=pipes.child_output,
                     pass_fds=(channel,),
                     process_group=0,
                 )
@@ -83,7 +83,7 @@ class ExecLauncher:
                 "correct the setting 'python' of the handler"
             ) from error
         finally:
-            pipes.close_worker_ends()
+            pipes.close_child_ends()
         return _ExecWorker(process, pipes)
 
     async def close(self) -> None:
