@@ -172,8 +172,7 @@ class RayEngine:
         """Raise :class:`EngineError` if the head is gone: Ray itself would end this process without a word."""
         assert self._head is not None, "connected"
         try:
-            async with asyncio.timeout(PROBE_TIMEOUT):
-                _, writer = await asyncio.open_connection(*self._head)
+            await _probe(*self._head)
         except (OSError, TimeoutError) as error:
             self._failed_probes += 1
             if self._failed_probes >= MAX_FAILED_PROBES:
@@ -181,7 +180,6 @@ class RayEngine:
                 raise EngineError(f"the head of the cluster at {host}:{port} is gone; start it again") from error
         else:
             self._failed_probes = 0
-            writer.close()
 
     def _read_nodes(self) -> list[PlaceReport]:
         import ray
@@ -270,10 +268,15 @@ async def _check_address(address: str) -> None:
     """Raise :class:`EngineError` if nothing listens on the address."""
     host, _, port = address.rpartition(":")
     try:
-        async with asyncio.timeout(PROBE_TIMEOUT):
-            _, writer = await asyncio.open_connection(host, int(port))
+        await _probe(host, int(port))
     except (OSError, TimeoutError, ValueError) as error:
         reason = str(error) or "no response"
         text = f"the cluster at {address} cannot be reached ({reason}); start it, or correct launchers.ray.address"
         raise EngineError(text) from None
+
+
+async def _probe(host: str, port: int) -> None:
+    """Connect to an address and disconnect; raises ``OSError``, and ``TimeoutError`` after ``PROBE_TIMEOUT``."""
+    async with asyncio.timeout(PROBE_TIMEOUT):
+        _, writer = await asyncio.open_connection(host, port)
     writer.close()
