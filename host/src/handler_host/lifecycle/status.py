@@ -10,6 +10,7 @@ from handler_host.lifecycle.state import Phase, WorkerPhase
 from handler_host.lifecycle.worker_runner import WorkerRunner
 from handler_host.telemetry.counters import LatencyWindow
 from handler_host.workers.exit_report import ExitReport
+from handler_host.workers.launch_spec import python_of
 
 
 def state_change_fields(
@@ -55,7 +56,7 @@ def handler_status(
         description=entry.manifest.description if entry.manifest is not None else "",
         operations=operations,
         isolation=controller.policy.isolation,
-        python=str(controller.policy.python) if controller.policy.python is not None else entry.python,
+        python=python_of(controller.policy, entry),
         pin=controller.policy.pin,
         generation=worker.generation if worker is not None else state.generation,
         max_workers=controller.policy.max_workers,
