@@ -164,8 +164,8 @@ class SupervisedProcesses:
         controller = self._controllers.get(handler)
         if controller is None:
             return None
-        views = (ControlledWorker(controller, worker) for worker in controller.workers)
-        return next((view for view in views if view.generation == generation), None)
+        worker = next((entry for entry in controller.workers if entry.generation == generation), None)
+        return ControlledWorker(controller, worker) if worker is not None else None
 
     def has_activations(self) -> bool:
         """Return whether a handler activates, or waits for memory to do so."""
