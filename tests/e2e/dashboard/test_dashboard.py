@@ -293,9 +293,12 @@ class TestTryIt:
 class TestHandlerPage:
     def test_workers_settings_failures_and_log(self, page: Page, host: Host) -> None:
         (host.root / "heavy/handler.toml").write_text(
-            '[config.greeting]\ntype = "string"\n[config.api_key]\ntype = "string"\n'
+            "".join(f'[config.{key}]\ntype = "string"\n' for key in ("greeting", "api_key", "proxy"))
         )
-        host.configure('[handlers.heavy]\nidle_after = "5m"\napi_key = "a-secret-value"\ngreeting = "hello"\n')
+        host.configure(
+            '[handlers.heavy]\nidle_after = "5m"\napi_key = "a-secret-value"\ngreeting = "hello"\n'
+            'proxy = "http://user:a-secret-password@127.0.0.1:3128"\n'
+        )
         sign_in(page, host)
         button(page, "Load heavy").click()
         expect(state(page, "heavy")).to_have_text("idle")
@@ -317,7 +320,9 @@ class TestHandlerPage:
         expect(settings.filter(has_text="idle_after")).to_contain_text("300")
         expect(settings.filter(has_text="preload")).to_contain_text("[defaults]")
         expect(settings.filter(has_text="max_queue")).to_contain_text("default")
-        assert "a-secret-value" not in page.content()
+        expect(settings.filter(has_text="proxy")).to_contain_text("http://***@127.0.0.1:3128")
+        for secret in ("a-secret-value", "a-secret-password"):
+            assert secret not in page.content()
         page.keyboard.press("Escape")
         expect(dialog).to_be_hidden()
         assert page.evaluate("location.hash") == ""

@@ -5,14 +5,15 @@ It is imported when an operator opens the page of a handler.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from pathlib import Path
+import json
+from collections.abc import Iterator
 from typing import Any
 
 import msgspec
 
-from handler_host._internal.log import MASK, mask_secrets
-from handler_host.config import POLICY_KEYS, Config, HandlerPolicy, looks_secret
+from handler_host._internal.log import mask_secrets
+from handler_host.config import POLICY_KEYS, Config, HandlerPolicy
+from handler_host.config.masking import mask_handler, mask_value
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.telemetry.counters import BOUNDS, Histogram
 
@@ -71,25 +72,19 @@ def _settings(config: Config, name: str) -> Iterator[Setting]:
     """Yield the handler's own keys, then those of its policy."""
     own = config.handlers.get(name, {})
     section = f"[handlers.{name}]"
-    for key, value in own.items():
+    for key, value in mask_handler(own).items():
         if key not in POLICY_KEYS:
-            yield Setting(key, _shown(key, value), section)
+            yield Setting(key, _to_plain(value), section)
     policy, built_in = config.policy(name), HandlerPolicy()
     for key in policy.__struct_fields__:
         is_default = getattr(config.defaults, key) == getattr(built_in, key)
         source = section if key in own else "default" if is_default else "[defaults]"
-        yield Setting(key, _shown(key, getattr(policy, key)), source)
+        yield Setting(key, _to_plain(mask_value(getattr(policy, key), key)), source)
 
 
-def _shown(key: str, value: Any) -> Any:
-    """Return a value as JSON can have it, with secrets masked; ``secrets`` has names of variables only."""
-    if key != "secrets" and looks_secret(key) and value:
-        return MASK
-    if isinstance(value, Mapping):
-        return {name: _shown(key if key == "secrets" else name, item) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_shown("", item) for item in value]
-    return mask_secrets(str(value)) if isinstance(value, str | Path) else value
+def _to_plain(value: Any) -> Any:
+    """Return a value as JSON has it, without the secrets of the host."""
+    return json.loads(mask_secrets(json.dumps(value, default=str)))
 
 
 def _latency(histogram: Histogram) -> Latency:
