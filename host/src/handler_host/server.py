@@ -22,7 +22,7 @@ from handler_host._internal.environ_block import clear_environ
 from handler_host._internal.standard_streams import discard_output
 from handler_host.app import SUPERVISOR, create_app
 from handler_host.auth.sessions import derive_key
-from handler_host.config import Config, ServerConfig, with_state_file
+from handler_host.config import Config, ServerConfig, kept_state_file, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
 from handler_host.http.access_log import ACCESS_LOG
@@ -294,9 +294,9 @@ def _announce(url: str, config: Config, generated_token: str | None) -> None:
 
 def _write_token(config: Config, token: str) -> str:
     """Write the admin token to a file of this user beside the state file; return where it is."""
-    state_file = config.memory.state_file
+    state_file = kept_state_file(config.memory)
     if state_file is None:
-        return "not shown, as there is neither a terminal nor a home directory"
+        return "not shown, as there is neither a terminal nor a state file"
     path = state_file.with_name(TOKEN_FILE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

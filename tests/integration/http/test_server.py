@@ -128,6 +128,17 @@ async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown
         assert "no API keys" in errors
 
 
+async def test_a_host_without_a_state_file_writes_no_token(tmp_path: Path) -> None:
+    environment = {"HANDLER_HOST_MEMORY__STATE_FILE": "/dev/null"}
+    async with ready(tmp_path, environment=environment) as host:
+        assert host.process.stderr is not None
+        line = ""
+        while not line.startswith("admin token of this run: "):
+            line = (await within(host.process.stderr.readline())).decode()
+            assert line, "the message is missing"
+        assert "not shown, as there is neither a terminal nor a state file" in line
+
+
 async def test_given_keys_are_not_shown_anywhere(tmp_path: Path) -> None:
     environment = {"HANDLER_HOST_ADMIN_TOKEN": "operator-secret", "HANDLER_HOST_API_KEYS": "consumer-secret"}
     async with ready(tmp_path, environment=environment) as host:
