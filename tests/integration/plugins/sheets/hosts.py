@@ -54,7 +54,8 @@ async def local(root: Path, *, secrets: dict[str, str] | None = None, **settings
 async def at_google(root: Path, google: Google, private_key: str, **settings: Any) -> AsyncIterator[Client]:
     """Run a host whose handler writes into the stand-in's spreadsheet."""
     secrets = {"GOOGLE_SERVICE_ACCOUNT_JSON": json.dumps(google.key(private_key))}
-    wanted = {"spreadsheet": BOOK, "endpoint": google.url, **QUICK, **PLENTY, **settings}
+    # The host's own grace: the first write imports gspread, which takes more than 2 s on a busy machine.
+    wanted = {"spreadsheet": BOOK, "endpoint": google.url, "stop_grace": 5.0, **QUICK, **PLENTY, **settings}
     async with local(root, secrets=secrets, **wanted) as client:
         yield client
 
