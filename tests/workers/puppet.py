@@ -87,6 +87,14 @@ class Puppet:
         return {"pid": os.getpid()}
 
     @operation
+    async def compute(self, request: dict[str, float]) -> dict[str, int]:
+        """Use the processor for ``seconds``, then return the process ID."""
+        end = time.thread_time() + request["seconds"]
+        while time.thread_time() < end:
+            pass
+        return {"pid": os.getpid()}
+
+    @operation
     async def stream(self, request: dict[str, Any]) -> AsyncIterator[dict[str, int]]:
         """Yield numbers; run one step of the script before each."""
         try:

@@ -55,3 +55,15 @@ def test_times_of_a_machine_and_of_a_quota(tmp_path: Path) -> None:
     (group / "cpu.max").write_text("150000 100000\n")
     times = read_processor_times(tmp_path)
     assert (times.group_s, times.quota) == (2.5, 1.5)
+
+
+def test_idle_time_of_the_processors_that_the_host_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "proc").mkdir()
+    idle = {"cpu": 6000, "cpu0": 1000, "cpu1": 2000, "cpu2": 3000}
+    lines = [f"{name}  100 0 100 {ticks} 100 0 0 0 0 0" for name, ticks in idle.items()]
+    (tmp_path / "proc/stat").write_text("\n".join([*lines, "intr 1 2 3"]))
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {0, 2})
+    assert read_processor_times(tmp_path).idle_s == 42.0
+    # In a container whose /proc/stat numbers its processors from 0, the machine's numbers are not in it.
+    monkeypatch.setattr("os.sched_getaffinity", lambda pid: {2, 7, 8})
+    assert read_processor_times(tmp_path).idle_s == 61.0

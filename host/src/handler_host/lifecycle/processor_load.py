@@ -84,12 +84,17 @@ def read_processor_times(root: Path = Path("/")) -> ProcessorTimes:
 
 
 def _read_idle(root: Path) -> float | None:
+    """Return the idle seconds of the processors that the host may use, as `taskset` or a container has set them."""
+    idle_s: dict[str, float] = {}
     for line in read_lines(root / "proc/stat"):
         fields = line.split()
-        if fields[:1] == ["cpu"] and len(fields) > 5:
+        if line.startswith("cpu") and len(fields) > 5:
             # Idle, and idle while a disk is waited for.
-            return (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
-    return None
+            idle_s[fields[0]] = (int(fields[4]) + int(fields[5])) / os.sysconf("SC_CLK_TCK")
+    own = [f"cpu{number}" for number in os.sched_getaffinity(0)]
+    if idle_s.keys() >= set(own):
+        return sum(idle_s[name] for name in own)
+    return idle_s.get("cpu")  # a container with a /proc/stat of its own (lxcfs) numbers its processors from 0
 
 
 def _read_quota(group: Path) -> tuple[float | None, float | None]:
