@@ -27,29 +27,25 @@ from handler_host.workers.runtime.seccomp import filter_system_calls
 PR_CAPBSET_DROP = 24
 PR_SET_CHILD_SUBREAPER = 36
 PR_SET_NO_NEW_PRIVS = 38
-DROPPED_CAPABILITIES = {
-    "LINUX_IMMUTABLE": 9,
-    "NET_ADMIN": 12,
-    "SYS_MODULE": 16,
-    "SYS_RAWIO": 17,
-    "SYS_CHROOT": 18,
-    "SYS_PTRACE": 19,
-    "SYS_PACCT": 20,
-    "SYS_ADMIN": 21,
-    "SYS_BOOT": 22,
-    "SYS_NICE": 23,
-    "SYS_RESOURCE": 24,
-    "SYS_TIME": 25,
-    "MKNOD": 27,
-    "AUDIT_CONTROL": 30,
-    "MAC_OVERRIDE": 32,
-    "MAC_ADMIN": 33,
-    "SYSLOG": 34,
-    "PERFMON": 38,
-    "BPF": 39,
-    "CHECKPOINT_RESTORE": 40,
+KEPT_CAPABILITIES = {
+    "CHOWN": 0,
+    "DAC_OVERRIDE": 1,
+    "DAC_READ_SEARCH": 2,
+    "FOWNER": 3,
+    "FSETID": 4,
+    "KILL": 5,
+    "SETGID": 6,
+    "SETUID": 7,
+    "NET_BIND_SERVICE": 10,
+    "IPC_LOCK": 14,
 }
-"""Capabilities with their numbers: with PERFMON or SYS_ADMIN the environment of any process is readable."""
+"""Capabilities with their numbers: what programs of root need for their own files, processes and ports.
+
+With others a plugin reads the environment of any process (SYS_ADMIN, PERFMON) or what passes through the network, keys
+of clients included (NET_RAW).
+"""
+CAPABILITIES = 64
+"""The numbers that a set has room for; the kernel refuses those that it does not know."""
 
 
 def adopt_descendants() -> None:
@@ -102,9 +98,10 @@ def _drop_capabilities(_: frames.WorkerSpec) -> list[str]:
     """Drop capabilities from all sets, the bounding set included, so that no program of this process gets them."""
     if os.geteuid() != 0:
         return []
-    numbers = tuple(DROPPED_CAPABILITIES.values())
-    for number in numbers:
-        kernel.prctl(PR_CAPBSET_DROP, number)  # fails without CAP_SETPCAP, and then there is little to drop
-    if not kernel.drop_capabilities(numbers):
+    kept = KEPT_CAPABILITIES.values()
+    for number in range(CAPABILITIES):
+        if number not in kept and kernel.prctl(PR_CAPBSET_DROP, number) != 0:
+            break  # unknown from here on, or without CAP_SETPCAP, and then there is little to drop
+    if not kernel.keep_capabilities(sum(1 << number for number in kept)):
         raise ConfinementError("the kernel refuses to drop capabilities")
     return ["capabilities"]

@@ -23,7 +23,8 @@ SETTINGS_OF_THE_SYSTEM = (
     *("protocols", "resolv.conf", "services", "ssl", "ssl1.1", "static", "timezone", "vulkan"),
 )
 """The entries of ``/etc`` that libraries read. Not all of it: it has the configuration of the host as well."""
-DEVICES = ("null", "zero", "full", "random", "urandom", "tty", "ptmx", "pts", "shm", "dri", "kfd")
+DEVICES = ("null", "zero", "full", "random", "urandom", "shm", "dri", "kfd")
+"""Not terminals: those of the same user show what the operator types."""
 GRAPHICS = ("nvidiactl", "nvidia-uvm", "nvidia-uvm-tools", "nvidia-modeset", "nvidia-caps", "nvidia")
 """The starts of names of further devices, with which processors of graphics compute."""
 PATH_VARIABLES = ("PATH", "LD_LIBRARY_PATH", "PYTHONPATH", "PYTHONPYCACHEPREFIX", "VIRTUAL_ENV")

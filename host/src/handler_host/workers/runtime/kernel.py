@@ -25,14 +25,12 @@ def prctl(option: int, argument: int = 1) -> int:
     return int(_libc.prctl(option, argument, 0, 0, 0))
 
 
-def drop_capabilities(numbers: tuple[int, ...]) -> bool:
-    """Drop capabilities from the effective, permitted and inheritable set; return whether the kernel accepts it."""
+def keep_capabilities(kept: int) -> bool:
+    """Drop all capabilities but those with a bit in ``kept``; return whether the kernel accepts it."""
     header = (ctypes.c_uint32 * 2)(0x20080522, 0)
-    sets = (ctypes.c_uint32 * 6)()  # first the low halves of the three sets, then the high ones
+    sets = (ctypes.c_uint32 * 6)()  # the low halves of the effective, permitted and inheritable set, then the high ones
     if _libc.capget(header, sets) != 0:
         return False
-    for number in numbers:
-        half, bit = divmod(number, 32)
-        for kind in range(3):
-            sets[3 * half + kind] &= ~(1 << bit) & 0xFFFFFFFF
+    for place in range(6):
+        sets[place] &= kept >> (32 * (place // 3)) & 0xFFFFFFFF
     return int(_libc.capset(header, sets)) == 0
