@@ -13,7 +13,9 @@ from handler_host.plugin import UpstreamBadRequest, UpstreamError
 from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
 
 SECRETS = {"OPENAI_API_KEY": "sk-a-key", "ANTHROPIC_API_KEY": "sk-a-key", "GEMINI_API_KEY": "a-key"}
-HANDLERS = ("gpt_a", "gpt_b", "gpt_c", "gpt_d")
+GOOGLE_GENAI = "gpt_c with google-genai"
+HANDLERS = ("gpt_a", "gpt_b", "gpt_c", GOOGLE_GENAI, "gpt_d")
+"""All but gpt_e, whose model runs in its worker: it reads no stream of a provider."""
 
 
 def openai_chunks(first: str, second: str) -> list[dict[str, Any]]:
@@ -43,6 +45,7 @@ DOCUMENTS = {
     "gpt_a": openai_chunks,
     "gpt_b": anthropic_events,
     "gpt_c": gemini_chunks,
+    GOOGLE_GENAI: gemini_chunks,
     "gpt_d": openai_chunks,
 }
 
@@ -73,7 +76,9 @@ def worker(request: pytest.FixtureRequest, provider: Upstream) -> Iterator[tuple
     name = request.param
     base = provider.base_url("openai") if name in ("gpt_a", "gpt_d") else provider.url
     settings: dict[str, Any] = {"api_base": {"openai": base}} if name == "gpt_d" else {"base_url": base}
-    with worker_under_test(name, {**settings, "retries": 0}, secrets=SECRETS) as running:
+    if name == GOOGLE_GENAI:
+        settings["sdk"] = "google-genai"
+    with worker_under_test(name[:5], {**settings, "retries": 0}, secrets=SECRETS) as running:
         yield name, running
 
 
@@ -92,7 +97,7 @@ def test_frames(worker: tuple[str, WorkerUnderTest], provider: Upstream, frame: 
 
 def test_an_event_stream_in_place_of_a_plain_response(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
     name, running = worker
-    if name == "gpt_c":
+    if name.startswith("gpt_c"):
         pytest.skip("Google's whole responses are another method's")
     lines = [json.dumps(document) for document in DOCUMENTS[name]("Hel", "lo")]
     provider.respond_with(Raw((FRAMES["[DONE]"](lines).encode(),)))

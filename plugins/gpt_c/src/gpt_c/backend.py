@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
@@ -104,7 +105,7 @@ class Backend(Protocol):
 
 FIRST_WITH_SIGNATURES = (3, 0)
 """First version of the models that want signatures back."""
-ANY_SIGNATURE = b"skip_thought_signature_validator"
+ANY_SIGNATURE = base64.b64encode(b"skip_thought_signature_validator").decode()
 """Stands for the signature of a thought that is not at hand.
 
 From version 3 on Gemini wants the first function call of each step back with the

@@ -73,6 +73,18 @@ def _call(call: Mapping[str, Any], signature: str | None) -> Call:
     return Call(name=str(call.get("name") or ""), arguments=arguments, id=_text(call.get("id")), signature=signature)
 
 
+def count_of(body: str) -> int:
+    """Return the tokens in a response to ``countTokens``; raises ``UpstreamError`` if there are none."""
+    try:
+        document = json.loads(body)
+        tokens = token_count(_get(document, "totalTokens"))
+    except (AttributeError, ValueError, RecursionError):
+        tokens = None
+    if tokens is None:
+        raise UpstreamError(f"the provider's count of tokens is invalid: {body[:200]}")
+    return tokens
+
+
 def usage_of(usage: Any) -> Usage | None:
     """Return the counts, or None if there are none; thinking belongs to the response."""
     if not isinstance(usage, Mapping):
