@@ -81,8 +81,8 @@ def create_app(
     dispatcher = Dispatcher(supervisor, config.server.request_timeout)
     counters, events = supervisor.telemetry.counters, supervisor.telemetry.events
     bodies = BodyReader(config.server, lambda: supervisor.budget.ledger.limit)
-    keys = KeyRing(config.auth, config.server.instances)
     shared = _shared(config, supervisor.telemetry)
+    keys = KeyRing(config.auth, config.server.instances, None if shared is None else shared.limits)
     usage = supervisor.telemetry.usage
     usage_file = UsageFile(usage_path(config.memory), usage, keys.consumers)
     key_source = KeySource(header for protocol in PROTOCOLS for header in protocol.key_headers)

@@ -208,3 +208,13 @@ def test_measure(root: Path, run: Run) -> None:
     parrot = footprint(response, "parrot")
     assert parrot["known"] == "learned"
     assert MB < parrot["bytes"] < 100 * MB
+
+
+def test_a_shared_server_that_is_away(root: Path, run: Run) -> None:
+    pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
+    configure(root, '[shared]\nurl = "redis://127.0.0.1:1"\ntimeout = "5s"\n')
+    status, response = report(run)
+    assert status == 1
+    (text,) = [text for place, text in findings(response, "problem") if place == "[shared]"]
+    assert text.startswith("127.0.0.1:1: the shared server is not available: Error 111 connecting to 127.0.0.1:1.")
+    assert text.endswith("; start it, or correct shared.url")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -275,7 +275,7 @@ async def test_all_attempts_share_one_deadline(tmp_path: Path, monkeypatch: pyte
     deadlines: dict[str, float] = {}
     start_attempt = Dispatcher._attempt
 
-    def note_deadline(dispatcher: Dispatcher, request: Request) -> Attempt:
+    def note_deadline(dispatcher: Dispatcher, request: Request) -> Awaitable[Attempt]:
         deadlines[request.handler] = request.deadline
         return start_attempt(dispatcher, request)
 

@@ -20,14 +20,18 @@ import pytest
 
 from handler_host.app import create_app
 from handler_host.auth import failed_login_throttle
+from handler_host.cli.findings import Level
+from handler_host.cli.shared_check import check_shared
 from handler_host.config import AuthConfig, Config, MemoryConfig, SharedConfig
 from handler_host.config.loader import hash_key
 from handler_host.plugin.errors import ConfigError
 from handler_host.server import serving
 from tests.integration.http.serving import ADMIN, PARROT, Host, configured, running
-from tests.support import LIMIT, ended, install_plugin, install_puppet, until
+from tests.support import LIMIT, Control, ended, install_plugin, install_puppet, until
 
 pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
+from handler_host.shared.store import SharedStore, StoreUnavailable, server_version
+
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 pytestmark = pytest.mark.skipif(SERVER is None, reason="neither redis-server nor valkey-server is installed")
 
@@ -162,6 +166,75 @@ async def test_wrong_keys_of_an_address_count_together(tmp_path: Path, server: S
         assert time.monotonic() - started_at >= failed_login_throttle.FIRST_DELAY_S
 
 
+async def hold(host: Host, fifo: str) -> int:
+    """Run a dispatch that ends when the test writes to a FIFO; return its status."""
+    body = json.dumps({"steps": [f"wait:{fifo}"]})
+    headers = {"Authorization": "Bearer key-a"}
+    return int((await host.json("POST", "/v1/handlers/puppet/script", data=body, headers=headers))[0])
+
+
+async def test_dispatches_in_flight_of_all_hosts_count_together(tmp_path: Path, server: Server) -> None:
+    install_puppet(tmp_path)
+    async with hosts(tmp_path, "concurrency = 2", server.url) as pair:
+        control = Control(tmp_path / "control")
+        control.make("end0", "end1")
+        held = [asyncio.ensure_future(hold(host, f"end{number}")) for number, host in enumerate(pair)]
+        await until(lambda: all(host.supervisor.status("puppet").in_flight for host in pair))
+        assert [await echo(host) for host in pair] == [429, 429]
+        assert [host.supervisor.telemetry.counters.refused["a", "concurrency"] for host in pair] == [1, 1]
+        await control.signal("end0")
+        assert await held[0] == 200
+        await eventually(lambda: is_admitted(pair[1]))
+        await control.signal("end1")
+        assert await held[1] == 200
+
+
+async def is_admitted(host: Host) -> bool:
+    return await echo(host) == 200
+
+
+async def test_slots_last_as_long_as_their_dispatch_and_those_of_a_dead_host_expire(
+    tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in ("shared.store", "auth.shared_limits"):
+        monkeypatch.setattr(f"handler_host.{module}.SLOT_S", 0.6)
+    install_puppet(tmp_path)
+    given = options("concurrency = 1", server.url)
+    dead = SharedStore(given["shared"], lambda result: None)
+    assert await dead.take_slot("a", "slot-of-a-dead-host", 1)
+    await dead.close()
+    async with running(tmp_path, **given) as host:
+        assert await echo(host) == 429
+        await eventually(lambda: is_admitted(host))
+        control = Control(tmp_path / "control")
+        control.make("end")
+        held = asyncio.ensure_future(hold(host, "end"))
+        await until(lambda: host.supervisor.status("puppet").in_flight == 1)
+        await asyncio.sleep(1.5)
+        assert await echo(host) == 429
+        await control.signal("end")
+        assert await held == 200
+
+
+@pytest.mark.parametrize("on_failure", ["open", "closed"])
+async def test_dispatches_in_flight_while_the_server_is_away(tmp_path: Path, server: Server, on_failure: str) -> None:
+    install_puppet(tmp_path)
+    given = options("concurrency = 2", server.url, on_failure=on_failure)
+    async with running(tmp_path, server={"instances": 2}, **given) as host:
+        control = Control(tmp_path / "control")
+        control.make("end")
+        assert await echo(host) == 200
+        server.stop()
+        if on_failure == "closed":
+            assert await echo(host) == 503
+            return
+        held = asyncio.ensure_future(hold(host, "end"))
+        await until(lambda: host.supervisor.status("puppet").in_flight == 1)
+        assert await echo(host) == 429  # this host's part: one of two
+        await control.signal("end")
+        assert [await held, await echo(host)] == [200, 200]
+
+
 @pytest.mark.parametrize("on_failure", ["open", "closed"])
 async def test_a_server_that_goes_is_told_once_and_comes_back(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, on_failure: str
@@ -224,6 +297,53 @@ async def test_what_is_wrong_is_told_once_with_its_remedy_and_the_host_serves(
     assert caplog.text.count(message) == 1
     assert "wrong-password" not in caplog.text
     assert "secret-word" not in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("url", "level", "text"),
+    [
+        ("redis://:{password}@127.0.0.1:{port}", Level.OK, "127.0.0.1:{port}: "),
+        (
+            "redis://:wrong-password@127.0.0.1:{port}",
+            Level.PROBLEM,
+            "the password or user; correct HANDLER_HOST_",
+        ),
+        ("rediss://:{password}@127.0.0.1:{closed}", Level.PROBLEM, "start it, or correct shared.url"),
+        ("redis://:{password}@127.0.0.1:{port}/99", Level.PROBLEM, "DB index is out of range; correct shared.url"),
+    ],
+    ids=["good", "wrong password", "away", "wrong database"],
+)
+def test_doctor_checks_the_server(server: Server, url: str, level: Level, text: str) -> None:
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        values = {"password": PASSWORD, "port": server.port, "closed": closed.getsockname()[1]}
+        shared = SharedConfig(url=url.format(**values), timeout=5.0)
+        (finding,) = check_shared(Config(shared=shared))
+    assert (finding.level, finding.place) == (level, "[shared]")
+    assert text.format(**values) in finding.text
+    assert "password@" not in finding.text
+
+
+async def test_a_server_that_is_not_redis() -> None:
+    async def respond(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        writer.close()
+
+    async with await asyncio.start_server(respond, "127.0.0.1", 0) as listening:
+        port = listening.sockets[0].getsockname()[1]
+        for scheme, text in (("redis", "Protocol Error"), ("rediss", "rediss:// has TLS, redis:// has not")):
+            store = SharedStore(SharedConfig(url=f"{scheme}://127.0.0.1:{port}", timeout=5.0), lambda result: None)
+            with pytest.raises(StoreUnavailable, match=text):
+                await store.examine()
+            await store.close()
+
+
+def test_servers_by_their_versions() -> None:
+    assert server_version({"redis_version": "7.0.15"}) == "Redis 7.0.15"
+    assert server_version({"redis_version": "7.2.4", "valkey_version": "8.1.0"}) == "Valkey 8.1.0"
+    with pytest.raises(StoreUnavailable, match=r"Redis 4.0.14 is too old; use Redis 5 or newer, or Valkey"):
+        server_version({"redis_version": "4.0.14"})
 
 
 def footprints_of(file: Path) -> dict[str, dict[str, Any]]:

@@ -73,16 +73,18 @@ class TestCheck:
 
 
 class TestInstances:
-    def test_each_host_allows_its_part_and_tells_both_numbers(self) -> None:
+    async def test_each_host_allows_its_part_and_tells_both_numbers(self) -> None:
         text = f'[consumers.a]\nhash = "{hash_key("key-a")}"\nrequests_per_minute = 7\nconcurrency = 1'
         consumer = find(Consumers(AuthConfig(consumers=text), instances=3))
         assert [consumer.check(uses_tokens=True) for _ in range(2)] == [None, None]
         refusal = consumer.check(uses_tokens=True)
         assert refusal is not None
         assert refusal.error.message == "the key 'a' may send 7 requests per minute, 2 of them on each of 3 hosts"
-        consumer.acquire()
+        release = await consumer.acquire()
         with pytest.raises(RateLimited, match="1 dispatches in flight, 1 of them on each of 3 hosts"):
-            consumer.acquire()
+            await consumer.acquire()
+        release()
+        await consumer.acquire()
 
     def test_wrong_keys_are_divided(self) -> None:
         throttle = FailedLoginThrottle(instances=2)

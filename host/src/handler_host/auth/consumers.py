@@ -12,8 +12,9 @@ import hashlib
 import logging
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from handler_host.auth.consumer_file import Entry, parse_consumers, read_consumers
 from handler_host.auth.rate_limiter import DAY_S, RateLimiter
@@ -43,14 +44,29 @@ class Refusal(NamedTuple):
     error: RateLimited
 
 
+class SharedSlots(Protocol):
+    """Slots for dispatches in flight that several hosts share."""
+
+    async def acquire(self, consumer: Consumer, limit: int) -> Callable[[], None]:
+        """Acquire a slot; return what releases it. Raises ``RateLimited`` and ``LimitsUnavailable``."""
+
+
 class Consumer:
     """Consumer: name, rights, limits, and their use at the moment; ``instances`` hosts have a part of the limits."""
 
-    def __init__(self, name: str, entry: Entry, limiter: RateLimiter, instances: int = 1) -> None:
+    def __init__(
+        self,
+        name: str,
+        entry: Entry,
+        limiter: RateLimiter,
+        instances: int = 1,
+        shared_slots: SharedSlots | None = None,
+    ) -> None:
         self.name = name
         self.entry = entry
         self._limiter = limiter
         self._instances = instances
+        self._shared_slots = shared_slots
 
     @property
     def unsupported(self) -> str | None:
@@ -112,15 +128,25 @@ class Consumer:
         """Count the input and output tokens of a response."""
         self._limiter.count_tokens(tokens)
 
-    def acquire(self) -> None:
-        """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
+    async def acquire(self) -> Callable[[], None]:
+        """Count a dispatch that starts; return what counts its end.
+
+        Raises ``RateLimited``, and ``LimitsUnavailable`` if the shared server must decide and does not respond.
+        """
+        limit = self.entry.concurrency
+        if limit is not None and self._shared_slots is not None:
+            return await self._shared_slots.acquire(self, limit)
+        return self.acquire_own()
+
+    def acquire_own(self) -> Callable[[], None]:
+        """Count a dispatch on this host alone, which allows its part of the limit; raises ``RateLimited``."""
         limit = self._part(self.entry.concurrency)
         if limit is not None and self._limiter.in_flight >= limit:
             raise self.refusal("concurrency", 1.0, is_part=True).error
         self._limiter.in_flight += 1
+        return self._release_own
 
-    def release(self) -> None:
-        """Count a dispatch that has ended."""
+    def _release_own(self) -> None:
         self._limiter.in_flight -= 1
 
     def _part(self, limit: int | None) -> int | None:
@@ -131,11 +157,12 @@ class Consumer:
 class Consumers:
     """All consumers. Raises :class:`ConfigError` if the file is missing or invalid at the start.
 
-    ``instances`` is ``server.instances``.
+    ``instances`` is ``server.instances``; ``shared_slots`` counts the dispatches in flight of several hosts.
     """
 
-    def __init__(self, config: AuthConfig, instances: int = 1) -> None:
+    def __init__(self, config: AuthConfig, instances: int = 1, shared_slots: SharedSlots | None = None) -> None:
         self._instances = instances
+        self._shared_slots = shared_slots
         self._file: Path | None = config.consumers_file
         self._configured = {f"key-{number}": Entry(hash=key) for number, key in enumerate(config.api_keys, 1)}
         if config.consumers is not None:
@@ -215,7 +242,9 @@ class Consumers:
         consumers = {**entries, **self._configured}
         self.limiters = {name: self.limiters.get(name) or RateLimiter() for name in consumers}
         self._consumers = {
-            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(name, rights, self.limiters[name], self._instances)
+            bytes.fromhex(digest.removeprefix("sha256:")): Consumer(
+                name, rights, self.limiters[name], self._instances, self._shared_slots
+            )
             for name, entry in consumers.items()
             for digest, rights in entry.digests()
         }

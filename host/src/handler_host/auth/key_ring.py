@@ -8,15 +8,15 @@ from collections.abc import Iterable
 
 from aiohttp import hdrs, web
 
-from handler_host.auth.consumers import Consumers
+from handler_host.auth.consumers import Consumers, SharedSlots
 from handler_host.config import AuthConfig
 
 
 class KeyRing:
     """Consumers with the digests of their keys, and the digest of the admin token."""
 
-    def __init__(self, config: AuthConfig, instances: int = 1) -> None:
-        self.consumers = Consumers(config, instances)
+    def __init__(self, config: AuthConfig, instances: int = 1, shared_slots: SharedSlots | None = None) -> None:
+        self.consumers = Consumers(config, instances, shared_slots)
         self.is_open = self.consumers.is_open
         """Whether there are no consumer keys, so that everybody on this machine is a consumer."""
         self._admin = bytes.fromhex(config.admin_token.removeprefix("sha256:")) if config.admin_token else None

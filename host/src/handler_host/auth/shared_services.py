@@ -34,4 +34,5 @@ class SharedServices:
             self._usage.listeners.remove(self.store.add_usage)
         if self._footprints is not None:
             await self._footprints.close()
+        await self.limits.close()
         await self.store.close()

@@ -35,6 +35,7 @@ from handler_host.cli.options import config_file, load_configuration
 from handler_host.cli.progress import show_progress
 from handler_host.cli.remote_host import RemoteHost, query_remote_host
 from handler_host.cli.render import echo, echo_json, echo_table, show_size
+from handler_host.cli.shared_check import check_shared
 from handler_host.config import Config, with_state_file
 from handler_host.memory.cgroups import MemoryLimit, read_limit
 from handler_host.memory.footprints import FootprintStore, version_of
@@ -86,6 +87,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *installation.check_settings(config, catalog.entries),
         *check_dependencies(catalog.entries.values()),
         *check_launchers(config),
+        *check_shared(config),
     ]
     runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
     findings += lean_findings(config, runnable.values())

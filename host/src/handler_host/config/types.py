@@ -72,8 +72,8 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     instances: AtLeastOne = 1
     """Hosts that serve the same consumers, this one included.
 
-    Each allows its part of `concurrency` and, without `[shared]`, of the requests and tokens of each consumer, and
-    of the wrong keys of an address.
+    Without `[shared]`, each allows its part of the requests, tokens and dispatches in flight of each consumer, and of
+    the wrong keys of an address.
     """
     max_connections_per_address: Annotated[int | None, Number("count", least=1, none="off")] = None
     """Open connections of one IP address; 503 beyond.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from handler_host.dispatch.request import Request
 from handler_host.lifecycle.lease import Lease, LeaseContext
-from handler_host.plugin.errors import HostError, RateLimited, UnknownOperation
+from handler_host.plugin.errors import HostError, UnknownOperation
 from handler_host.telemetry.counters import CANCELLED, OTHER, Counters, Dispatch
 from handler_host.telemetry.failures import describe_failure
 
@@ -19,22 +20,25 @@ if TYPE_CHECKING:
 class Attempt:
     """Attempt to run a request on one handler; it must be closed, and is counted as one dispatch then.
 
-    Raises ``RateLimited`` for a consumer with too many dispatches in flight: that attempt is not counted.
+    ``release_slot`` gives back the consumer's slot; None: the caller has no consumer.
     """
 
-    __slots__ = ("_call", "_counters", "_first_chunk_s", "_lease", "_leasing", "_request", "_started_at")
+    __slots__ = (
+        "_call",
+        "_counters",
+        "_first_chunk_s",
+        "_lease",
+        "_leasing",
+        "_release_slot",
+        "_request",
+        "_started_at",
+    )
 
-    def __init__(self, request: Request, leasing: LeaseContext, counters: Counters) -> None:
-        caller = request.caller
-        if caller.timings is not None:
-            caller.timings.start_attempt(request.handler)
-        if caller.consumer is not None:
-            try:
-                caller.consumer.acquire()
-            except RateLimited:
-                counters.refused[caller.consumer.name, "concurrency"] += 1
-                raise
+    def __init__(
+        self, request: Request, leasing: LeaseContext, counters: Counters, release_slot: Callable[[], None] | None
+    ) -> None:
         self._request = request
+        self._release_slot = release_slot
         self._leasing = leasing
         self._counters = counters
         self._lease: Lease | None = None
@@ -73,7 +77,6 @@ class Attempt:
         """Give back lease and slot, cancel what has not arrived, and count; ``error`` is what ended the attempt."""
         elapsed_s = time.monotonic() - self._started_at
         request, lease, call, operation = self._request, self._lease, self._call, self._leasing.operation
-        consumer = request.caller.consumer
         if isinstance(error, HostError):
             result = error.code
         elif call is not None:
@@ -90,8 +93,8 @@ class Attempt:
             )
         if lease is not None:
             self._leasing.release()
-        if consumer is not None:
-            consumer.release()
+        if self._release_slot is not None:
+            self._release_slot()
         self._counters.count_dispatch(
             Dispatch(
                 request.handler,

@@ -23,7 +23,14 @@ from handler_host.dispatch.fallback import (
 from handler_host.dispatch.model_names import ModelNames
 from handler_host.dispatch.request import Caller, Consumer, Request
 from handler_host.lifecycle.supervisor import Supervisor
-from handler_host.plugin.errors import DispatchCycle, HandlerCrashed, HostError, InvalidInput, UnknownHandler
+from handler_host.plugin.errors import (
+    DispatchCycle,
+    HandlerCrashed,
+    HostError,
+    InvalidInput,
+    RateLimited,
+    UnknownHandler,
+)
 from handler_host.telemetry.usage import billed
 
 if TYPE_CHECKING:
@@ -128,14 +135,14 @@ class Dispatcher:
 
     async def _run_once(self, request: Request) -> bytes:
         try:
-            with self._attempt(request) as attempt:
+            with await self._attempt(request) as attempt:
                 call = await attempt.start_call(streamed=False)
                 return await call.read_response()
         except InvalidInput as error:
             raise self.presets.with_client_path(error, request) from None
 
     async def _open_once(self, request: Request) -> OpenStream:
-        attempt = self._attempt(request)
+        attempt = await self._attempt(request)
         try:
             call = await attempt.start_call(streamed=True)
             return OpenStream(attempt, call, await attempt.read_first_chunks())
@@ -146,8 +153,11 @@ class Dispatcher:
             attempt.close(error)
             raise
 
-    def _attempt(self, request: Request) -> Attempt:
-        """Authorize a request and prepare its lease; raises the :class:`HostError` of a refusal."""
+    async def _attempt(self, request: Request) -> Attempt:
+        """Authorize a request, take its consumer's slot and prepare its lease; raises the error of a refusal.
+
+        An attempt that is refused here is not counted as a dispatch.
+        """
         consumer = request.caller.consumer
         if consumer is not None and not consumer.allows(request.handler):
             self._counters.refused[consumer.name, "handler"] += 1
@@ -162,7 +172,16 @@ class Dispatcher:
                 # Without the names of others: the calling handler may pass the error on to a client.
                 raise UnknownHandler(f"unknown handler {request.handler!r}", param="handler") from None
             raise self.directory.unknown_handler(request.handler, consumer) from None
-        return Attempt(self.presets.add_to(request), leasing, self._counters)
+        request, release_slot = self.presets.add_to(request), None
+        if request.caller.timings is not None:
+            request.caller.timings.start_attempt(request.handler)
+        if consumer is not None:
+            try:
+                release_slot = await consumer.acquire()
+            except RateLimited:
+                self._counters.refused[consumer.name, "concurrency"] += 1
+                raise
+        return Attempt(request, leasing, self._counters, release_slot)
 
     async def _with_fallback(self, run_once: RunOnce[Outcome], request: Request) -> Outcome:
         """Run a request on its handler, or on the first of the handler's fallbacks that does not fail."""

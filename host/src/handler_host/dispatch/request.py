@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -26,11 +27,11 @@ class Consumer(Protocol):
     def count_tokens(self, tokens: int) -> None:
         """Count the input and output tokens of a response."""
 
-    def acquire(self) -> None:
-        """Count a dispatch that starts; raises ``RateLimited``. Without an error, :meth:`release` must follow."""
+    async def acquire(self) -> Callable[[], None]:
+        """Count a dispatch that starts; return what counts its end.
 
-    def release(self) -> None:
-        """Count a dispatch that has ended."""
+        Raises ``RateLimited``, and ``LimitsUnavailable`` if the shared server must decide and does not respond.
+        """
 
 
 class Timings(Protocol):

@@ -91,6 +91,35 @@ return {total, tokens_today(KEYS[2])}
 """
 )
 
+_NOW_MS = """
+local time = redis.call('TIME')
+local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
+"""
+
+TAKE_SLOT = (
+    _NOW_MS
+    + """
+-- KEYS: slots of a consumer, each with the time at which it expires. ARGV: slot, limit, milliseconds of a slot.
+-- Returns 1 if the slot is taken, 0 if the limit is reached.
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms)
+if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
+redis.call('ZADD', KEYS[1], now_ms + ARGV[3], ARGV[1])
+redis.call('PEXPIRE', KEYS[1], ARGV[3])
+return 1
+"""
+)
+
+KEEP_SLOTS = (
+    _NOW_MS
+    + """
+-- KEYS: slots of a consumer. ARGV: milliseconds of a slot, then slots. One that was released meanwhile stays so.
+for i = 2, #ARGV do
+  redis.call('ZADD', KEYS[1], 'XX', now_ms + ARGV[1], ARGV[i])
+end
+redis.call('PEXPIRE', KEYS[1], ARGV[1])
+"""
+)
+
 COUNT_WRONG_KEY = """
 -- KEYS: wrong keys of an address. ARGV: those without a delay, first and longest delay in ms, seconds to forget.
 -- Returns the delay of this one in milliseconds.

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import unquote, urlsplit
 
@@ -37,16 +38,20 @@ log = logging.getLogger(__name__)
 LIMITS = ("requests_per_minute", "tokens_per_minute", "tokens_per_day")
 """The limits of a consumer that hosts count together, in the order of the script."""
 TOKEN_LIMITS = LIMITS[1:]
+SLOT_S = 15.0
+"""Time after which a slot for a dispatch expires, unless its host keeps it: a host that dies holds none for longer."""
 RETRY_AFTER_S = 1.0
 """Time after a failure in which the server is not tried again."""
 MAX_CONNECTIONS = 32
+MIN_VERSION = 5
+"""Oldest Redis in which a script may write after it has read the clock. Valkey continues Redis 7."""
 KINDS = ("input", "cached", "cache_write", "output", "reasoning")
 
 T = TypeVar("T")
 
 
 class StoreUnavailable(Exception):
-    """The server does not respond, or refuses; it was logged once."""
+    """The server does not respond, or refuses; it was logged once. The text has the reason and the remedy."""
 
 
 class ReachedLimit(NamedTuple):
@@ -71,12 +76,14 @@ class SharedStore:
             else "requests of consumers with limits are refused"
         )
         parts = urlsplit(config.url)
-        self._address = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+        self.address = parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
         self._client = _connect(config, parts.scheme, config.url)
         register = self._client.register_script
         self._count_request = register(scripts.COUNT_REQUEST)
         self._add_tokens = register(scripts.ADD_TOKENS)
         self._read_tokens = register(scripts.READ_TOKENS)
+        self._take_slot = register(scripts.TAKE_SLOT)
+        self._keep_slots = register(scripts.KEEP_SLOTS)
         self._count_wrong_key = register(scripts.COUNT_WRONG_KEY)
         self._keep_larger = register(scripts.KEEP_LARGER)
         self._retry_at: float | None = None
@@ -93,7 +100,16 @@ class SharedStore:
             await self._call(self._client.ping)
         except StoreUnavailable:
             return
-        log.info("shared limits", extra={"fields": {"server": self._address}})
+        log.info("shared limits", extra={"fields": {"server": self.address}})
+
+    async def examine(self) -> str:
+        """Run a script that reads, as `doctor` does; return name and version of the server.
+
+        Raises ``StoreUnavailable``, also if the server is too old for the scripts.
+        """
+        await self.budget("doctor")
+        info = await self._call(lambda: self._client.info("server"))
+        return server_version(info)
 
     async def close(self) -> None:
         """Write the last tokens, if the server responds, and close the connections."""
@@ -104,7 +120,7 @@ class SharedStore:
             if self._pending or self._pending_budgets:
                 await self._call(self._flush)
         except StoreUnavailable:
-            log.warning("the last tokens are not in %s", self._address)
+            log.warning("the last tokens are not in %s", self.address)
         await self._client.aclose()
 
     async def count_request(
@@ -115,6 +131,24 @@ class SharedStore:
         arguments = [limits[limit] or 0 for limit in LIMITS] + [int(uses_tokens)]
         number, wait_ms = await self._call(lambda: self._count_request(keys, arguments))
         return ReachedLimit(LIMITS[number - 1], wait_ms / 1000) if number else None
+
+    async def take_slot(self, consumer: str, slot: str, limit: int) -> bool:
+        """Acquire one of a consumer's slots for dispatches in flight; return False if it has none left.
+
+        Raises ``StoreUnavailable``.
+        """
+        keys = self._keys(consumer, ("slots",))
+        return bool(await self._call(lambda: self._take_slot(keys, [slot, limit, int(SLOT_S * 1000)])))
+
+    async def keep_slots(self, consumer: str, slots: Iterable[str]) -> None:
+        """Keep slots of a consumer for another ``SLOT_S``; raises ``StoreUnavailable``."""
+        keys = self._keys(consumer, ("slots",))
+        await self._call(lambda: self._keep_slots(keys, [int(SLOT_S * 1000), *slots]))
+
+    async def release_slot(self, consumer: str, slot: str) -> None:
+        """Release a slot of a consumer; raises ``StoreUnavailable``."""
+        (key,) = self._keys(consumer, ("slots",))
+        await self._call(lambda: self._client.zrem(key, slot))
 
     async def count_wrong_key(
         self, realm: str, address: str, *, free: int, first_s: float, longest_s: float, forget_s: float
@@ -208,15 +242,16 @@ class SharedStore:
                 result = await work()
         except (exceptions.RedisError, OSError, TimeoutError) as error:
             self._count_result("failed")
+            reason = self._describe(error)
             if self._retry_at is None:
-                log.warning("%s: %s; %s", self._address, self._describe(error), self._when_away)
+                log.warning("%s: %s; %s", self.address, reason, self._when_away)
             self._retry_at = time.monotonic() + RETRY_AFTER_S
-            raise StoreUnavailable from None
+            raise StoreUnavailable(reason) from None
         self._count_result("ok")
         # Not by a call that was in flight when another one failed: a slow server would fill the log.
         if is_retry and self._retry_at is not None:
             self._retry_at = None
-            log.warning("%s responds again; limits are shared", self._address)
+            log.warning("%s responds again; limits are shared", self.address)
         return result
 
     def _describe(self, error: Exception) -> str:
@@ -232,7 +267,19 @@ class SharedStore:
             return "unknown host name; correct shared.url"
         if isinstance(error, TimeoutError | exceptions.TimeoutError):
             return f"the shared server does not respond within {self._timeout_s:g} s (shared.timeout)"
-        return f"the shared server is not available: {text or type(error).__name__}"
+        if any(isinstance(cause, ssl.SSLError) for cause in causes):
+            return f"TLS with the shared server fails: {text}; correct shared.url (rediss:// has TLS, redis:// has not)"
+        if isinstance(error, exceptions.ConnectionError) and any(isinstance(cause, OSError) for cause in causes):
+            return f"the shared server is not available: {text}; start it, or correct shared.url"
+        return f"the shared server is not available: {text or type(error).__name__}; correct shared.url"
+
+
+def server_version(info: Mapping[str, Any]) -> str:
+    """Return name and version of a server from its ``INFO``; raises ``StoreUnavailable`` if it is too old."""
+    version = str(info.get("redis_version", "0"))
+    if int(version.partition(".")[0]) < MIN_VERSION:
+        raise StoreUnavailable(f"Redis {version} is too old; use Redis {MIN_VERSION} or newer, or Valkey")
+    return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
 
 
 def _connect(config: SharedConfig, scheme: str, url: str) -> Redis:

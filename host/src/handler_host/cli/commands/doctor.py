@@ -14,7 +14,8 @@ DESCRIPTION = (
     "once in a temporary host, and shows and stores the real memory and cold start. In the plan, `idle` is the host "
     "with its pinned handlers, and `expected` the handlers that are active at the same time: the pinned ones and the "
     "two largest others, or those of --expect. The engine of each launcher ([launchers.NAME]) is connected to, and "
-    "reports its version, authentication and machines. The exit status is 1 if there is a problem."
+    "reports its version, authentication and machines; so does the server of [shared]. The exit status is 1 "
+    "if there is a problem."
 )
 EXAMPLES = (
     "handler-host doctor --config host.toml",
