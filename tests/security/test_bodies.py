@@ -15,7 +15,9 @@ from typing import Any
 
 import pytest
 
+from handler_host.config import ServerConfig
 from handler_host.http.body import SCAN_BYTES
+from handler_host.http.body_budget import BodyBudget
 from tests.integration.http.serving import PARROT, running
 from tests.support import install_plugin, install_puppet, within
 
@@ -197,6 +199,14 @@ async def test_all_bodies_together_have_a_limit(root: Path) -> None:
         await within(reader.readexactly(600_000))
         writer.close()
         assert (await host.json("POST", ECHO, data=body))[0] == 200
+
+
+def test_all_bodies_that_wait_for_workers_fit_into_half_of_the_memory_limit() -> None:
+    """Each takes up to seven times its size: a burst of one consumer in a small container does not end the host."""
+    limit_bytes = 512 * 1024 * 1024
+    budget = BodyBudget(ServerConfig(), lambda: limit_bytes)
+    assert budget.limit is not None
+    assert 7 * budget.limit < limit_bytes / 2
 
 
 async def test_half_of_a_surrogate_pair_becomes_a_replacement_character(root: Path) -> None:

@@ -61,7 +61,10 @@ class ServerConfig(Section, frozen=True, kw_only=True):
     max_body: Annotated[int, Number("size", least=1)] = 32 * MB
     """Longest request body, decompressed; 413 beyond."""
     max_bodies: Annotated[int | None, Number("size", least=1, none="auto")] = None
-    """Request bodies in flight, all together; 503 beyond. `auto`: a quarter of the memory limit."""
+    """Request bodies in flight, all together; 503 beyond.
+
+    `auto`: a sixteenth of the memory limit, at least `max_body`.
+    """
     max_header: Annotated[int, Number("size", least=512)] = 16 * 1024
     """Longest request line, and longest header; 431 beyond.
 

@@ -14,8 +14,12 @@ from handler_host.plugin.errors import MemoryBudget
 
 log = logging.getLogger(__name__)
 
-SHARE = 4
-"""Bodies may have one part in so many of the memory limit; a decoded body takes several times its size."""
+SHARE = 16
+"""Bodies may have one part in so many of the memory limit.
+
+While a body waits for its worker, it takes five times its size if it is passed on, and seven times if it is translated:
+the body, the message for the worker, the channel's buffer, which grows by copying (Python 3.11), and what is decoded.
+"""
 BURST_BYTES = 8 * 1024 * 1024
 """Bytes in flight after which freed memory is returned to the system, once the host is at rest."""
 REST_S = 0.5
