@@ -14,6 +14,7 @@ from typing import Any
 from gpt_e.native import NativeLlama
 from gpt_e.prompts import PromptMaker, join_parts
 from gpt_e.server import LlamaServer
+from gpt_e.turn import Turn, drop_file_pages
 from gpt_e.zero_pages import anonymous_mappings, drop_zero_pages
 from handler_host.chat import (
     ChatChunk,
@@ -53,12 +54,12 @@ class GptE(NativeLlama, ChatHandler):
     async def open(self) -> None:
         """Load the model, in a thread: it takes about half a second for the small one, and minutes for a large one."""
         path = find_model(self.context.config.get("model_path"))
-        # One generation at a time: two of them on one core are slower than one after the other.
-        self._turn = asyncio.Semaphore(1)
+        self._turn = Turn(path)
         mappings = anonymous_mappings()
         self._server = await asyncio.to_thread(self._load, path)
         # On the loop, before the first request: no other thread computes, and so none writes to this memory. 0.1 s.
         drop_zero_pages(anonymous_mappings() - mappings)
+        drop_file_pages(path)
         self.context.on_close(self._close)
         self.context.log.info("model %s loaded, context %d", path.name, self.context.config["context"])
 
@@ -108,6 +109,7 @@ class GptE(NativeLlama, ChatHandler):
         return server
 
     def _close(self) -> None:
+        self._turn.stop_timer()
         del self._server
 
     async def stream(self, request: ChatRequest) -> AsyncIterator[ChatChunk]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import aclosing
 
@@ -10,6 +9,7 @@ import msgspec
 
 from gpt_e.prompts import texts_of
 from gpt_e.server import LlamaServer
+from gpt_e.turn import Turn
 from handler_host.chat import EmbedRequest, EmbedResponse, embed_response
 from handler_host.plugin import (
     Context,
@@ -31,7 +31,7 @@ class NativeLlama:
 
     context: Context
     _routes: LlamaServer
-    _turn: asyncio.Semaphore
+    _turn: Turn
     _model_name: str
     """Name of the model in llama.cpp's responses."""
 

@@ -49,8 +49,6 @@ def drop_zero_pages(mappings: set[Mapping]) -> int:
     """
     if not mappings:
         return 0
-    madvise = ctypes.CDLL(None, use_errno=True).madvise
-    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
     zeros = bytes(_STEP)
     dropped = 0
     try:
@@ -63,8 +61,15 @@ def drop_zero_pages(mappings: set[Mapping]) -> int:
                 for address in range(start, end, _STEP):
                     size = min(_STEP, end - address)
                     is_zero = os.pread(memory, size, address) == zeros[:size]
-                    if is_zero and madvise(address, size, mmap.MADV_DONTNEED) == 0:
+                    if is_zero and advise(address, size, mmap.MADV_DONTNEED):
                         dropped += size
     finally:
         os.close(memory)
     return dropped
+
+
+def advise(address: int, size: int, advice: int) -> bool:
+    """Advise the kernel on the use of memory (madvise(2)); return whether it followed."""
+    madvise = ctypes.CDLL(None, use_errno=True).madvise
+    madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return bool(madvise(address, size, advice) == 0)
