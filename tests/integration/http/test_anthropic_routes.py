@@ -130,20 +130,36 @@ async def test_errors_are_what_the_sdk_takes_them_for(tmp_path: Path) -> None:
 async def test_fields_that_the_host_or_the_handler_lacks_are_named_or_refused(tmp_path: Path, stream: bool) -> None:
     """The host knows some before the dispatch, the handler reports the others with its first chunk."""
     search = {"type": "web_search_20250305", "name": "web_search"}
-    body = said(
-        "x", stream=stream, tools=[search], top_k=5, thinking={"type": "adaptive"}, thread="t", speed="standard"
-    )
+    body = said("x", stream=stream, tools=[search], top_k=5, thinking={"type": "adaptive"}, newer="t", speed="standard")
     async with parrot(tmp_path, keys=("key-1",)) as (host, _):
         headers = {"x-api-key": "key-1", **VERSION}
         async with host.ask("POST", "/v1/messages", json=body, headers=headers) as response:
             assert response.status == 200
             named = response.headers["x-ignored-fields"].split(", ")
-        assert sorted(named) == ["thinking", "thread", "tools[].web_search_20250305", "top_k"]
-        alone: dict[str, Any] = {"thread": None, "tools": [], "thinking": None}
-        for field, rest in (("thread", dict[str, Any]()), ("top_k", alone)):
+        assert sorted(named) == ["newer", "thinking", "tools[].web_search_20250305", "top_k"]
+        alone: dict[str, Any] = {"newer": None, "tools": [], "thinking": None}
+        for field, rest in (("newer", dict[str, Any]()), ("top_k", alone)):
             strict = {**headers, "x-unsupported-fields": "refuse"}
             status, content = await host.json("POST", "/v1/messages", data=json.dumps({**body, **rest}), headers=strict)
             assert (status, content["error"]["details"]["param"]) == (400, field)
+
+
+async def test_the_tool_runner_sends_all_messages_once_its_thread_is_refused(tmp_path: Path) -> None:
+    """The SDK's runner asks for a thread by default, and would send the result of the tool alone to it."""
+
+    @anthropic.beta_async_tool
+    async def look(a: int) -> str:
+        """Look."""
+        return str(a)
+
+    async with parrot(tmp_path) as (host, client):
+        runner = client.beta.messages.tool_runner(**said("TOOL"), tools=[look], max_iterations=2)
+        assert [message.stop_reason async for message in runner] == ["tool_use", "tool_use"]
+        status, content = await host.json("POST", "/v1/messages", json=said("x", thread={"type": "create"}))
+        assert (status, content["error"]["details"]) == (
+            400,
+            {"error_code": "thread_unsupported_request", "param": "thread"},
+        )
 
 
 async def test_the_key_may_come_in_the_older_sdks_header(tmp_path: Path) -> None:

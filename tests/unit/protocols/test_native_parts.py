@@ -333,6 +333,8 @@ def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
             "tools[0].retrieval.vertexRagStore.ragResources[0].ragCorpus",
         ),
         ("anthropic.messages", {"container": "container_1"}, "container"),
+        ("anthropic.messages", {"thread": {"type": "create"}}, "thread"),
+        ("anthropic.messages", {"thread": {"type": "continue", "previous_message_id": "msg_1"}}, "thread"),
         (
             "anthropic.messages",
             {"messages": [{"content": [{"type": "document", "source": {"type": "file", "file_id": "file_1"}}]}]},
@@ -348,6 +350,13 @@ def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
 )
 def test_a_reference_to_provider_state_is_refused(operation: str, content: dict[str, Any], param: str) -> None:
     assert refused(operation, content) == param
+
+
+def test_the_refusal_of_a_thread_has_the_code_on_which_sdks_send_all_messages() -> None:
+    body = b'{"thread": {"type": "create"}}'
+    with pytest.raises(InvalidInput) as raised:
+        refuse_state("anthropic.messages", body, fields_of(body), "gpt_b")
+    assert raised.value.details == {"error_code": "thread_unsupported_request"}
 
 
 @pytest.mark.parametrize(

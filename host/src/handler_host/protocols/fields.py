@@ -29,6 +29,8 @@ class Field(msgspec.Struct, frozen=True):
     remedy: str | None = None
     counts_if_empty: bool = False
     """Whether an empty value asks for something, too."""
+    error_code: str | None = None
+    """The provider's code of the refusal, where its SDKs have a second way on that code."""
 
     def asks(self, value: Any) -> bool:
         """Return whether a value asks for something."""
@@ -42,9 +44,9 @@ def hint(*neutral: Any, remedy: str | None = None) -> Field:
     return Field("hint", neutral, remedy)
 
 
-def demand(*neutral: Any, remedy: str | None = None) -> Field:
+def demand(*neutral: Any, remedy: str | None = None, error_code: str | None = None) -> Field:
     """Return a field that changes what the response is."""
-    return Field("demand", neutral, remedy)
+    return Field("demand", neutral, remedy, error_code=error_code)
 
 
 ECHO = Field("echo")
@@ -75,7 +77,8 @@ class IgnoredFields:
             if field is UNKNOWN:
                 raise InvalidInput(f"unknown field {place!r}{_suggestion(place, known)}", param=place)
             remedy = f": {field.remedy}" if field.remedy is not None else "; leave it out"
-            raise InvalidInput(f"{place} is not supported{remedy}", param=place)
+            details: dict[str, object] | None = {"error_code": field.error_code} if field.error_code else None
+            raise InvalidInput(f"{place} is not supported{remedy}", param=place, details=details)
         self._names[name] = None
 
     def add(self, names: Collection[str]) -> None:

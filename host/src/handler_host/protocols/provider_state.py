@@ -15,6 +15,7 @@ import msgspec
 from handler_host._internal.field_path import FieldPath
 from handler_host.http.body import invalid_json
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.anthropic.errors import THREAD_UNSUPPORTED
 from handler_host.protocols.json_fields import Value
 
 TRUE_ONLY = frozenset({"store", "background"})
@@ -22,10 +23,12 @@ TRUE_ONLY = frozenset({"store", "background"})
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "openai.chat": ("store",),
     "openai.responses": ("store", "background", "previous_response_id", "conversation", "prompt"),
-    "anthropic.messages": ("container",),
+    "anthropic.messages": ("container", "thread"),
     "gemini.generate_content": ("cachedContent", "cached_content"),
 }
 """Fields at the top of a request that refer to state, by operation."""
+ERROR_CODES = {"thread": THREAD_UNSUPPORTED}
+"""Codes of refusals by the field, where the SDKs of the protocol have a second way on that code."""
 REFERENCES = frozenset(
     {"file_id", "file_ids", "vector_store_ids", "container", "container_id", "skill_id"}
     | {"fileSearchStoreNames", "file_search_store_names", "cachedContent", "cached_content"}
@@ -144,4 +147,5 @@ def _refusal(place: str, handler: str) -> InvalidInput:
         f"{place} refers to state at the provider, which all consumers of {handler} would share; leave it out, or set "
         f"provider_state = true in [handlers.{handler}]",
         param=place,
+        details={"error_code": ERROR_CODES[place]} if place in ERROR_CODES else None,
     )

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from handler_host.protocols.anthropic.errors import THREAD_UNSUPPORTED
 from handler_host.protocols.fields import ECHO, Field, demand, hint
 
 FIELDS: dict[str, Field] = {
@@ -16,6 +17,7 @@ FIELDS: dict[str, Field] = {
     "inference_geo": demand(),
     "mcp_servers": demand(),
     "speed": hint("standard"),
+    "thread": demand(remedy="the host stores nothing; send all messages without thread", error_code=THREAD_UNSUPPORTED),
     "messages[].content[].citations": hint({"enabled": False}),
     "messages[].content[].content[].citations": hint({"enabled": False}),
     "messages[].content[].context": hint(),
