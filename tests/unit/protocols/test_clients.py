@@ -14,6 +14,7 @@ from handler_host.chat.validation import validate_request
 from handler_host.protocols.anthropic.requests import decode_message
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.gemini.requests import decode_request as decode_gemini
+from handler_host.protocols.ollama.requests import decode_chat as decode_ollama
 from handler_host.protocols.openai.requests import decode_request as decode_openai
 from handler_host.protocols.openai_responses.requests import decode_request as decode_responses
 from handler_host.protocols.translated_request import TranslatedRequest
@@ -39,6 +40,8 @@ def translate(recorded: dict[str, Any], ignored: IgnoredFields) -> TranslatedReq
         return decode_message(body, ignored)[1]
     if path == "/v1/responses":
         return decode_responses(body, ignored).to_chat(ignored)
+    if path == "/api/chat":
+        return decode_ollama(body).to_chat(ignored)
     if path == "/v1/chat/completions":
         return decode_openai(body, ignored).to_chat(ignored)
     model = path.removeprefix("/v1beta/models/").partition(":")[0]

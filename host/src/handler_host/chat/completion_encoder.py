@@ -26,8 +26,9 @@ def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) 
         body.pop(name, None)
     if request.max_completion_tokens is not None:
         body["max_completion_tokens"] = body.pop("max_tokens", request.max_completion_tokens)
-    if request.reasoning is not None and request.reasoning.effort is not None:
-        body["reasoning_effort"] = request.reasoning.effort
+    effort = request.reasoning.effort_or_budget if request.reasoning is not None else None
+    if effort is not None:
+        body["reasoning_effort"] = effort
     if not request.tools:
         # OpenAI takes neither without tools.
         body.pop("parallel_tool_calls", None)
@@ -38,6 +39,8 @@ def completion_body(request: ChatRequest, *, keeps_cache_control: bool = False) 
     if not keeps_cache_control:
         for tool in body.get("tools") or ():
             tool.pop("cache_control", None)
+    elif request.cache_control is not None:
+        body["messages"][-1].setdefault("cache_control", request.cache_control)
     return body
 
 

@@ -34,6 +34,9 @@ HINTS: dict[str, str] = {
     "parallel_tool_calls": "at most one tool call",
     "user": "the end user, for the provider's detection of abuse",
     "messages[].reasoning": "reasoning of earlier responses",
+    "messages[].name": "name of the participant in a message",
+    "messages[].content[].file.filename": "name of a document",
+    "messages[].content[].image_url.detail": "resolution in which the model sees an image",
     "messages[].tool_calls[].signature": "opaque data of earlier tool calls",
     "messages[].is_error": "whether a tool result is an error",
     "tools[].function.strict": "tool calls that fit their schema exactly",
@@ -50,7 +53,12 @@ DEMANDS: dict[str, str] = {
 TOOL_MEDIA = "messages[].content[].tool_media"
 """Support for images and documents inside of tool results; without it they move to the user message after them."""
 
-_USUAL = frozenset({"parallel_tool_calls", "tools[].function.strict", "user"})
+_USUAL = frozenset(
+    {
+        *("messages[].content[].file.filename", "messages[].content[].image_url.detail", "messages[].name"),
+        *("parallel_tool_calls", "tools[].function.strict", "user"),
+    }
+)
 OPTIONAL = frozenset({*HINTS, *DEMANDS, TOOL_MEDIA, "max_completion_tokens"}) - _USUAL
 """Fields that only those handlers receive which support them."""
 
@@ -140,6 +148,10 @@ class _Filter:
             tool.function.strict = None
 
     def _filter_message(self, message: Message, place: str) -> None:
+        if not isinstance(message, ToolMessage) and "messages[].name" in self._missing:
+            if message.name:
+                self._leave_out("messages[].name", f"{place}.name")
+            message.name = None
         if isinstance(message, AssistantMessage):
             if message.reasoning and "messages[].reasoning" in self._missing:
                 message.reasoning = None
@@ -163,6 +175,14 @@ class _Filter:
             if isinstance(part, kind) and path in self._missing:
                 self._leave_out(path, place)
                 return False
+        if isinstance(part, FilePart) and "messages[].content[].file.filename" in self._missing:
+            if part.file.filename:
+                self._leave_out("messages[].content[].file.filename", f"{place}.file.filename")
+            part.file.filename = None
+        elif isinstance(part, ImagePart) and "messages[].content[].image_url.detail" in self._missing:
+            if part.image_url.detail not in (None, "auto"):
+                self._leave_out("messages[].content[].image_url.detail", f"{place}.image_url.detail")
+            part.image_url.detail = None
         return True
 
     def _leave_out(self, name: str, place: str) -> None:

@@ -9,6 +9,7 @@ must not load the code for plugins.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, Literal
 
@@ -159,6 +160,11 @@ class JsonSchema(_Model, forbid_unknown_fields=True):
     description: str | None = None
     strict: bool | None = None
 
+    @property
+    def described_schema(self) -> dict[str, Any]:
+        """The schema with the description inside, for providers that take a schema alone."""
+        return self.schema if self.description is None else {"description": self.description, **self.schema}
+
 
 class TextFormat(_Model, tag_field="type", tag="text", forbid_unknown_fields=True):
     """Text, the default format of a response."""
@@ -172,6 +178,10 @@ class JsonSchemaFormat(_Model, tag_field="type", tag="json_schema", forbid_unkno
     """A response that is a JSON document and fits a schema."""
 
     json_schema: JsonSchema
+
+
+_BUDGETS = {"none": 0, "low": 2048, "medium": 16384, "high": math.inf}
+"""Largest budget of each effort, in tokens."""
 
 
 class ReasoningOptions(_Model, forbid_unknown_fields=True):
@@ -190,6 +200,14 @@ class ReasoningOptions(_Model, forbid_unknown_fields=True):
     def is_off(self) -> bool:
         """Whether the client wants no reasoning."""
         return self.effort == "none" or self.budget_tokens == 0
+
+    @property
+    def effort_or_budget(self) -> str | None:
+        """The effort, or the one that comes closest to the budget; None if the model decides."""
+        budget = self.budget_tokens
+        if self.effort is not None or budget is None or budget < 0:
+            return self.effort
+        return next(effort for effort, limit in _BUDGETS.items() if budget <= limit)
 
 
 class ChatRequest(_Model, forbid_unknown_fields=True):

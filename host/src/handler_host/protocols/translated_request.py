@@ -21,7 +21,10 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
     tools: list[str]
     """The path of each tool in the client's request."""
     names: Mapping[str, str]
-    """The client's names of fields with another name; those inside of a tool without the tool's number."""
+    """The client's names of fields with another name; those inside of a tool without the tool's number.
+
+    An empty name stands for a field that the client does not have.
+    """
     ignored: IgnoredFields = msgspec.field(default_factory=IgnoredFields)
     """Fields of the client's request that were left out."""
 
@@ -35,7 +38,7 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
 
     def ignore(self, fields: Iterable[str]) -> None:
         """Note the fields of the chat that the handler has left out, under the client's names."""
-        self.ignored.add([self._ignored_name(name) for name in fields])
+        self.ignored.add([name for name in map(self._ignored_name, fields) if name])
 
     def _ignored_name(self, name: str) -> str:
         if not name.startswith("tools[]") or name in self.names:

@@ -15,8 +15,6 @@ _REASONS_OPTIONALLY = re.compile(r"(?:.*/)?gpt-(?:5\.[1-9]|[6-9]|\d\d)")
 _NEVER_REASONS = re.compile(r"(?:.*/)?(?:chatgpt-|gpt-[34])")
 _EFFORTS = {"max": "xhigh"}
 """Words of other providers for an effort."""
-_BUDGETS = ((2048, "low"), (16384, "medium"))
-"""Largest budget of each effort; beyond them it is ``high``."""
 
 
 class Body(NamedTuple):
@@ -28,7 +26,7 @@ class Body(NamedTuple):
 
 def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     """Return the body for ``model``; ``is_openai``: the server is OpenAI's own, not a compatible one."""
-    ignored = _adapt_reasoning(request, model)
+    ignored = _adapt_reasoning(request, model, is_openai=is_openai)
     _check_files(request)
     if _REASONS.match(model):
         for name in ("temperature", "top_p"):
@@ -40,7 +38,7 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
     return Body({**completion_body(request), "model": model}, ignored)
 
 
-def _adapt_reasoning(request: ChatRequest, model: str) -> list[str]:
+def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> list[str]:
     """Set the effort that the model takes; return the names of the fields that it does not take."""
     options = request.reasoning
     if options is None:
@@ -54,17 +52,12 @@ def _adapt_reasoning(request: ChatRequest, model: str) -> list[str]:
     elif options.effort is None:
         if not _REASONS.match(model):
             return ["reasoning"] if options.budget_tokens is not None else []
-        options.effort = _effort_for(options.budget_tokens)
+        options.effort = options.effort_or_budget
     if options.effort is not None:
         options.effort = _EFFORTS.get(options.effort, options.effort)
         request.reasoning = options
-    return []
-
-
-def _effort_for(budget_tokens: int | None) -> str | None:
-    if budget_tokens is None or budget_tokens < 0:
-        return None
-    return next((effort for limit, effort in _BUDGETS if budget_tokens <= limit), "high")
+    # OpenAI's chat completions never show the reasoning; compatible servers do so unasked.
+    return ["reasoning.summary"] if is_openai and options.summary is not None and not options.is_off else []
 
 
 def _check_files(request: ChatRequest) -> None:

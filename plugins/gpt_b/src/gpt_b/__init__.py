@@ -50,7 +50,12 @@ class GptB(NativeAnthropic, ChatHandler):
         }
     )
     provider = "Anthropic"
-    lacks = frozenset({"seed", "presence_penalty", "frequency_penalty"})
+    lacks = frozenset(
+        {
+            *("seed", "presence_penalty", "frequency_penalty"),
+            *("messages[].name", "messages[].content[].image_url.detail"),
+        }
+    )
     _client: AsyncAnthropic
 
     async def open(self) -> None:

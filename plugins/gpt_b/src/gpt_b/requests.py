@@ -213,15 +213,17 @@ def _document(part: FilePart, place: str) -> Json:
 def _assistant_content(message: AssistantMessage, place: str) -> str | list[Json]:
     blocks = [_reasoning(part) for part in message.reasoning or () if part.format == FORMAT]
     if isinstance(message.content, str) or message.content is None:
-        # Anthropic has no field for a refusal: its words become the text.
-        text = message.content or message.refusal or ""
+        # Anthropic has no field for a refusal: its words become text.
+        text = "\n\n".join(text for text in (message.content, message.refusal) if text)
         if not message.tool_calls and not blocks and message.cache_control is None:
             return text
         blocks += [_text(text)] if text else []
     else:
         texts = [part for part in message.content if isinstance(part, TextPart) and part.text]
+        if message.refusal:
+            texts.append(TextPart(text=message.refusal))
         if not message.tool_calls and not blocks and all(part.cache_control is None for part in texts):
-            return content_text(texts) or message.refusal or ""
+            return content_text(texts)
         blocks += [_text(part.text, part.cache_control) for part in texts]
     for number, call in enumerate(message.tool_calls or ()):
         arguments = arguments_of(call, f"{place}.tool_calls[{number}]")
@@ -281,7 +283,7 @@ def _output_format(request: ChatRequest) -> Json | None:
 
     try:
         # The SDK's own conversion: Anthropic accepts a part of JSON Schema only.
-        schema = transform_schema(form.json_schema.schema)
+        schema = transform_schema(form.json_schema.described_schema)
     except Exception as error:  # noqa: BLE001 - any failure has its cause in the client's schema
         field = "response_format.json_schema.schema"
         reason = str(error) or type(error).__name__

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from handler_host.chat import AssistantMessage, ChatRequest, Message, NamedToolChoice, UserMessage
+from handler_host.chat import AssistantMessage, ChatRequest, Message, NamedToolChoice, ReasoningOptions, UserMessage
 
 MIN_BUDGET = 1024
 """Smallest budget of reasoning that Anthropic takes, in tokens."""
@@ -39,7 +39,7 @@ def version_of(model: str) -> tuple[int, int]:
 def thinking_for(request: ChatRequest, model: str, max_tokens: int) -> Thinking:
     """Return the options for a request; what the model cannot do is ignored, because it is a hint."""
     options = request.reasoning
-    if options is None or options.is_off:
+    if options is None or options.is_off or options == ReasoningOptions():
         return Thinking({}, None, [])
     version = version_of(model)
     if version >= FIRST_ADAPTIVE:

@@ -66,7 +66,12 @@ class GptC(NativeGemini, ChatHandler):
             *("reasoning", "top_k"),
         }
     )
-    lacks = frozenset({"parallel_tool_calls", "tools[].function.strict", "user"})
+    lacks = frozenset(
+        {
+            *("messages[].content[].file.filename", "messages[].content[].image_url.detail", "messages[].name"),
+            *("parallel_tool_calls", "tools[].function.strict", "user"),
+        }
+    )
     _backend: Backend
 
     async def open(self) -> None:

@@ -55,7 +55,7 @@ def question(request: ChatRequest, model: str) -> Question:
     if isinstance(request.response_format, JsonObjectFormat | JsonSchemaFormat):
         config["response_mime_type"] = "application/json"
     if isinstance(request.response_format, JsonSchemaFormat):
-        schema = request.response_format.json_schema.schema
+        schema = request.response_format.json_schema.described_schema
     instructions = [content_text(message.content) for message in request.messages if isinstance(message, SystemMessage)]
     model = model_path(model)
     thinking, ignored = _thinking(request.reasoning, model)

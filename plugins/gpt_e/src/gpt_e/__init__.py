@@ -46,7 +46,7 @@ class GptE(NativeLlama, ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
     supports = frozenset({"logit_bias", "top_k"})
-    lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
+    lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls", "user"})
     provider = "a local model"
     _server: Any
     _prompts: PromptMaker
@@ -155,7 +155,6 @@ class GptE(NativeLlama, ChatHandler):
         config = self.context.config
         body = completion_body(request)
         body.pop("model", None)
-        body.pop("user", None)
         body.setdefault("max_tokens", config["max_tokens"])
         body.setdefault("temperature", config["temperature"])
         body.setdefault("seed", config["seed"])

@@ -20,6 +20,9 @@ PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "search_result"
 RENAMED = {
     "messages[].is_error": "messages[].content[].is_error",
     "messages[].reasoning": "messages[].content[].thinking",
+    "reasoning.summary": "thinking.display",
+    "messages[].content[].file": "messages[].content[].document",
+    "messages[].content[].file.filename": "messages[].content[].title",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
     "response_format": "output_config.format",
     "reasoning": "thinking",
@@ -114,7 +117,10 @@ def _parts(
     if isinstance(source, anthropic.ContentSource):
         if isinstance(source.content, str):
             return [*title, chat.TextPart(text=source.content, cache_control=block.cache_control)]
-        return [*title, *(part for inner in source.content for part in _parts(inner))]
+        parts = [*title, *(part for inner in source.content for part in _parts(inner))]
+        if parts and parts[-1].cache_control is None:
+            parts[-1].cache_control = block.cache_control
+        return parts
     file = chat.FileUrl(url=_url(source), filename=block.title)
     return [chat.FilePart(file=file, cache_control=block.cache_control)]
 
@@ -203,7 +209,8 @@ def _to_chat(request: anthropic.Prompt, ignored: IgnoredFields | None) -> Transl
         json_schema = chat.JsonSchema(name="answer", schema=output.schema)
         chat_request.response_format = chat.JsonSchemaFormat(json_schema=json_schema)
     sink = ignored if ignored is not None else IgnoredFields()
-    return TranslatedRequest(chat_request, translator.places, [place for place, _ in tools], RENAMED, sink)
+    names = RENAMED if request.thinking is not None else {**RENAMED, "reasoning": "output_config.effort"}
+    return TranslatedRequest(chat_request, translator.places, [place for place, _ in tools], names, sink)
 
 
 def _skipped_tool(tool: dict[str, Any]) -> str | None:

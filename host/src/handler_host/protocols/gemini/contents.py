@@ -72,8 +72,6 @@ class Part(_Request):
     thought: bool | None = None
     thought_signature: str | None = None
     """Opaque data of the model that made the part; other models cannot use it."""
-    media_resolution: Any = None
-    video_metadata: Any = None
 
 
 class Content(_Request):

@@ -44,7 +44,11 @@ FIELDS: dict[str, Field] = {
     "tools[].googleSearch": PROVIDER_TOOL,
     "tools[].googleSearchRetrieval": PROVIDER_TOOL,
     "tools[].urlContext": PROVIDER_TOOL,
+    "contents[].parts[].mediaResolution": hint(),
+    "contents[].parts[].videoMetadata": hint(),
     "tools[].functionDeclarations[].behavior": hint("BLOCKING"),
+    "tools[].functionDeclarations[].response": hint(),
+    "tools[].functionDeclarations[].responseJsonSchema": hint(),
 }
 """Fields that a chat request has no place for."""
 
@@ -67,7 +71,12 @@ PLACES = {
     "top_k": "generationConfig.topK",
     "reasoning": "generationConfig.thinkingConfig",
     "service_tier": "serviceTier",
+    "reasoning.summary": "generationConfig.thinkingConfig.includeThoughts",
     "messages[].reasoning": "contents[].parts[].thoughtSignature",
+    "messages[].tool_calls[].signature": "contents[].parts[].thoughtSignature",
+    "messages[].content[].file": "contents[].parts[].inlineData",
+    "messages[].content[].input_audio": "contents[].parts[].inlineData",
+    "messages[].content[].file.filename": "contents[].parts[].inlineData.displayName",
     "max_tokens": "generationConfig.maxOutputTokens",
     "stop": "generationConfig.stopSequences",
     "seed": "generationConfig.seed",
@@ -95,9 +104,6 @@ class FunctionDeclaration(_Request):
     description: str | None = None
     parameters: dict[str, Any] | None = None
     parameters_json_schema: dict[str, Any] | None = None
-    response: Any = None
-    """The type of the function's result: accepted and dropped, because a chat request has no field for it."""
-    response_json_schema: Any = None
 
 
 class Tool(_Request):

@@ -32,6 +32,8 @@ _NAMES = {
     "frequency_penalty": "options.frequency_penalty",
     "response_format": "format",
     "reasoning": "think",
+    "reasoning.summary": "",
+    "messages[].reasoning": "messages[].thinking",
 }
 """Ollama's names of the fields of a chat."""
 LATEST = ":latest"
@@ -69,6 +71,7 @@ class Message(_Request):
     images: list[str] | None = None
     """Base64, or data URLs."""
     tool_calls: list[EchoedCall] | None = None
+    thinking: str | None = None
     tool_name: str | None = None
     tool_call_id: str | None = None
 
@@ -228,7 +231,11 @@ class _Messages:
                 return chat.UserMessage(content=_content(text, message.images, f"{place}.images"))
             case "assistant":
                 calls = [self._call(call) for call in message.tool_calls or ()]
-                return chat.AssistantMessage(content=text or (None if calls else ""), tool_calls=calls or None)
+                return chat.AssistantMessage(
+                    content=text or (None if calls else ""),
+                    tool_calls=calls or None,
+                    reasoning=[chat.ReasoningPart(text=message.thinking)] if message.thinking else None,
+                )
             case "tool":
                 return chat.ToolMessage(content=text, tool_call_id=self._answered_call(message, place))
         path = f"{place}.role"

@@ -30,10 +30,9 @@ class ImagePart(RequestModel, tag_field="type", tag="image_url"):
 
 
 class FileData(RequestModel):
-    """A document in a message: its data, or a file at OpenAI."""
+    """The data of a document in a message."""
 
     file_data: str | None = None
-    file_id: str | None = None
     filename: str | None = None
 
 

@@ -42,6 +42,7 @@ FIELDS: dict[str, Field] = {
     "messages[].tool_calls[].function.parsed_arguments": ECHO,
     "messages[].tool_calls[].index": ECHO,
     "messages[].tool_calls[].provider_specific_fields": ECHO,
+    "messages[].content[].file.file_id": demand(remedy="the host stores no files; send file_data"),
     "messages[].content[].annotations": ECHO,
     "messages[].content[].image_url.format": ECHO,
     "messages[].content[].parsed": ECHO,
@@ -50,9 +51,11 @@ FIELDS: dict[str, Field] = {
 
 NAMES = {
     "reasoning": "reasoning_effort",
+    "reasoning.summary": "",
+    "messages[].tool_calls[].signature": "messages[].tool_calls[].extra_content",
     "messages[].reasoning": "messages[].reasoning_content",
 }
-"""The client's names of fields of a chat request."""
+"""The client's names of fields of a chat request; empty: the client has no such field."""
 
 CHOICES = {
     "messages[].role": "system, developer, user, assistant or tool",

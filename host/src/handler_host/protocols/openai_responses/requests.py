@@ -48,6 +48,10 @@ FIELDS: dict[str, Field] = {
 NAMES = {
     "max_tokens": "max_output_tokens",
     "messages[].reasoning": "input[].reasoning",
+    "messages[].content[].file": "input[].content[].input_file",
+    "messages[].content[].input_audio": "input[].content[].input_audio",
+    "messages[].content[].file.filename": "input[].content[].filename",
+    "messages[].content[].image_url.detail": "input[].content[].detail",
     "verbosity": "text.verbosity",
     "messages": "input",
     "response_format": "text.format",

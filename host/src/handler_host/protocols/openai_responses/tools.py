@@ -65,19 +65,19 @@ class ToolTable:
 
     def __init__(self, tools: Iterable[tuple[str, Tool]]) -> None:
         flat = list(_flattened(tools))
-        counts = Counter({(namespace, tool.name): 1 for _, namespace, tool in flat})
+        counts = Counter({(namespace, tool.name): 1 for _, namespace, tool, _ in flat})
         names = Counter(name for _, name in counts)
         self.functions: dict[str, chat.Tool] = {}
         """Functions, by their name; of two tools of one name the later one counts."""
         self._places: dict[str, str] = {}
         self._flat: dict[tuple[str | None, str], str] = {}
         self._client: dict[str, ToolName] = {}
-        for place, namespace, tool in flat:
+        for place, namespace, tool, context in flat:
             is_unique = namespace is None or names[tool.name] == 1
             name = tool.name if is_unique else _prefixed(str(namespace), tool.name)
             self._flat[namespace, tool.name] = name
             self._client[name] = ToolName(namespace, tool.name, isinstance(tool, CustomTool))
-            self.functions[name] = chat.Tool(function=_function(tool, name))
+            self.functions[name] = chat.Tool(function=_function(tool, name, context))
             self._places[name] = place
 
     @property
@@ -101,22 +101,26 @@ def skipped_tool(tool: dict[str, Any]) -> str | None:
     return kind if isinstance(kind, str) and kind not in TYPES else None
 
 
-def _flattened(tools: Iterable[tuple[str, Tool]]) -> Iterator[tuple[str, str | None, FunctionTool | CustomTool]]:
-    """Yield path, namespace and tool of each tool that is not a namespace."""
+def _flattened(
+    tools: Iterable[tuple[str, Tool]],
+) -> Iterator[tuple[str, str | None, FunctionTool | CustomTool, str | None]]:
+    """Yield path, namespace, tool and the namespace's description of each tool that is not a namespace."""
     for place, tool in tools:
         if isinstance(tool, NamespaceTool):
             for number, inner in enumerate(tool.tools):
                 if inner is not None:
-                    yield f"{place}.tools[{number}]", tool.name, inner
+                    yield f"{place}.tools[{number}]", tool.name, inner, tool.description
         else:
-            yield place, None, tool
+            yield place, None, tool, None
 
 
 def _prefixed(namespace: str, name: str) -> str:
     return f"{namespace}__{name}"[-MAX_NAME_LENGTH:]
 
 
-def _function(tool: FunctionTool | CustomTool, name: str) -> chat.FunctionSpec:
+def _function(tool: FunctionTool | CustomTool, name: str, context: str | None) -> chat.FunctionSpec:
+    """Return the function of a tool; ``context`` is the description of its namespace."""
+    description = "\n\n".join(text for text in (context, tool.description) if text) or None
     if isinstance(tool, CustomTool):
-        return custom_function(name, tool.description, tool.format)
-    return chat.FunctionSpec(name=name, description=tool.description, parameters=tool.parameters, strict=tool.strict)
+        return custom_function(name, description, tool.format)
+    return chat.FunctionSpec(name=name, description=description, parameters=tool.parameters, strict=tool.strict)
