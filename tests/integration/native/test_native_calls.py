@@ -287,6 +287,24 @@ async def test_all_attempts_share_one_deadline(tmp_path: Path, monkeypatch: pyte
     assert deadlines["speaker"] == deadlines["plain"]
 
 
+async def test_the_cache_key_is_the_affinity_of_native_and_translated_requests(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    affinities: dict[str, str | None] = {}
+    start_attempt = Dispatcher._attempt
+
+    def note_affinity(dispatcher: Dispatcher, request: Request) -> Awaitable[Attempt]:
+        affinities[request.handler] = request.affinity
+        return start_attempt(dispatcher, request)
+
+    monkeypatch.setattr(Dispatcher, "_attempt", note_affinity)
+    async with hosted(tmp_path, {}) as host:
+        for handler in ("speaker", "plain"):
+            body = json.loads(chat(handler)) | {"prompt_cache_key": f"key of {handler}"}
+            assert (await complete(host, json.dumps(body).encode()))[0] == 200
+    assert affinities == {"speaker": "key of speaker", "plain": "key of plain"}
+
+
 async def test_a_handler_that_does_not_may_fall_back_to_one_that_does(tmp_path: Path) -> None:
     settings = {"plain": {"fallback": ("speaker",), "enabled": False}}
     async with hosted(tmp_path, settings) as host:

@@ -87,6 +87,22 @@ async def test_a_second_worker_starts_for_the_load_and_leaves_after_it(tmp_path:
         assert (host.supervisor.status("puppet").expires_in or 0) > 3000
 
 
+async def test_dispatches_with_an_affinity_go_to_one_worker(tmp_path: Path) -> None:
+    async with grown(tmp_path, dispatches=3, policy={"target_requests": 2}) as (host, held):
+        for number in range(3):
+            await host.control.signal(f"end{number}")
+        await within(asyncio.gather(*held))
+
+        def lease(key: str | None) -> Any:
+            return host.supervisor.lease("puppet", "echo", affinity=key)
+
+        async with lease(None) as first, lease(None) as second:
+            assert first.generation != second.generation
+        for key in ("a", "b"):
+            async with lease(key) as first, lease(key) as second:
+                assert first.generation == second.generation
+
+
 async def test_a_killed_worker_takes_its_own_dispatches_only(tmp_path: Path) -> None:
     async with grown(tmp_path) as (host, held):
         host.control.make("more")

@@ -47,6 +47,7 @@ from handler_host.lifecycle.events import (
 from handler_host.lifecycle.handler_transitions import start_worker
 from handler_host.lifecycle.state import Drain, HandlerState, Phase, Timer, WorkerPhase, WorkerState
 from handler_host.lifecycle.transitions import step
+from handler_host.lifecycle.worker_transitions import choose_worker
 from handler_host.plugin.errors import (
     ActivationFailed,
     CircuitOpen,
@@ -499,6 +500,40 @@ class TestSeveralWorkers:
             assert handler.handle(LeaseRequested(dispatch)).actions_of(Grant) == [Grant(dispatch, generation)]
         handler.handle(LeaseRequested(5), LeaseReleased(4))
         assert handler.actions_of(Grant) == [Grant(5, 2)]
+
+    @pytest.mark.parametrize("key", ["a", "b", "c", "d", "e"])
+    def test_dispatches_with_a_key_stay_together_while_the_load_allows_it(self, key: str) -> None:
+        handler = self.with_two(max_concurrency=9, target_requests=4)
+        for dispatch in (1, 2, 3):
+            handler.handle(LeaseRequested(dispatch, key))
+        (first, other) = sorted(handler.state.workers, key=lambda worker: -worker.leases.size)
+        assert (len(first.leases), len(other.leases)) == (3, 0)
+        # Two more than the other one has are the most that target_requests allows.
+        assert handler.handle(LeaseRequested(4, key)).actions_of(Grant) == [Grant(4, other.generation)]
+        assert handler.handle(LeaseRequested(5, key)).actions_of(Grant) == [Grant(5, first.generation)]
+
+    def test_keys_are_spread_and_only_those_of_a_lost_worker_move(self) -> None:
+        handler = self.with_two(max_workers=3, max_concurrency=999, target_requests=999)
+        handler.state, _ = start_worker(handler.state)
+        handler.handle(MemoryReserved(3), WorkerReady(3))
+        keys = [f"key-{number}" for number in range(150)]
+
+        def homes() -> dict[str, int]:
+            return {
+                key: worker.generation for key in keys if (worker := choose_worker(handler.state, handler.policy, key))
+            }
+
+        before = homes()
+        assert all(25 <= list(before.values()).count(generation) <= 80 for generation in (1, 2, 3))
+        handler.handle(WorkerLost(2, Cause.CRASH, HandlerCrashed("gone")))
+        after = homes()
+        assert {key for key in keys if before[key] != after[key]} == {key for key in keys if before[key] == 2}
+
+    def test_a_key_never_exceeds_max_concurrency(self) -> None:
+        handler = self.with_two(max_concurrency=1, target_requests=8)
+        handler.handle(*(LeaseRequested(number, "a") for number in range(3)))
+        assert [worker.leases.size for worker in handler.state.workers] == [1, 1]
+        assert handler.state.waiters == (2,)
 
     def test_each_has_its_own_idle_timer(self) -> None:
         handler = self.with_two().handle(LeaseRequested(1))

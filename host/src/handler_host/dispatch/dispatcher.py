@@ -165,7 +165,11 @@ class Dispatcher:
         patience_s = max(0.0, request.deadline - time.monotonic())
         try:
             leasing = self._supervisor.lease(
-                request.handler, request.operation, patience_s, admitted=request.in_progress
+                request.handler,
+                request.operation,
+                patience_s,
+                admitted=request.in_progress,
+                affinity=request.affinity,
             )
         except UnknownHandler:
             if request.chain:

@@ -93,3 +93,5 @@ class Request(msgspec.Struct, frozen=True):
     """Whether it belongs to a dispatch in progress: a host that drains runs it."""
     chain: tuple[str, ...] = ()
     """Handlers that wait for this dispatch, the first one first; none of them runs it."""
+    affinity: str | None = None
+    """Key of requests that prefer the same worker of a handler with several."""

@@ -178,7 +178,7 @@ class HandlerController:
         if phase in _REPORTED_ON_ENTRY:
             self._services.on_state_change(self, runner, _REPORTED_ON_ENTRY[phase])
 
-    async def admit(self, dispatch: int, patience: float | None) -> Lease:
+    async def admit(self, dispatch: int, patience: float | None, affinity: str | None = None) -> Lease:
         """Return a lease for the dispatch, activating the handler if necessary.
 
         Raises the :class:`HostError` of a refusal, and ``HandlerLoading`` or
@@ -189,7 +189,7 @@ class HandlerController:
             raise self._unavailable()
         lease = Lease(self.name, self.policy)
         self._leases[dispatch] = lease
-        self.post(events.LeaseRequested(dispatch))
+        self.post(events.LeaseRequested(dispatch, affinity))
         try:
             if not await lease.wait(patience):
                 raise self._out_of_patience(patience or 0.0)

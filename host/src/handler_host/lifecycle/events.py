@@ -29,6 +29,8 @@ class LeaseRequested(msgspec.Struct, frozen=True, gc=False):
     """A dispatch requests a lease."""
 
     dispatch: int
+    affinity: str | None = None
+    """Key of dispatches that prefer the same worker, for example because its prompt cache helps them."""
 
 
 class LeaseCancelled(msgspec.Struct, frozen=True, gc=False):

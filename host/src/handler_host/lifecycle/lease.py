@@ -148,7 +148,7 @@ class Lease:
 class LeaseSource(Protocol):
     """Grants leases on a handler's workers."""
 
-    async def admit(self, dispatch: int, patience: float | None) -> Lease:
+    async def admit(self, dispatch: int, patience: float | None, affinity: str | None = None) -> Lease:
         """Return a lease for the dispatch; raises :class:`HostError`."""
 
     def release(self, dispatch: int) -> None:
@@ -158,17 +158,25 @@ class LeaseSource(Protocol):
 class LeaseContext:
     """Holds a lease for the block that it is entered for."""
 
-    __slots__ = ("_dispatch", "_patience", "_source", "operation")
+    __slots__ = ("_affinity", "_dispatch", "_patience", "_source", "operation")
 
-    def __init__(self, source: LeaseSource, dispatch: int, patience: float | None, operation: str | None) -> None:
+    def __init__(
+        self,
+        source: LeaseSource,
+        dispatch: int,
+        patience: float | None,
+        operation: str | None,
+        affinity: str | None = None,
+    ) -> None:
         self.operation = operation
         """The requested operation, if the handler is known to have it."""
         self._source = source
         self._dispatch = dispatch
         self._patience = patience
+        self._affinity = affinity
 
     async def __aenter__(self) -> Lease:
-        return await self._source.admit(self._dispatch, self._patience)
+        return await self._source.admit(self._dispatch, self._patience, self._affinity)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -168,12 +168,19 @@ class Supervisor:
         )
 
     def lease(
-        self, name: str, operation: str | None = None, patience: float | None = None, *, admitted: bool = False
+        self,
+        name: str,
+        operation: str | None = None,
+        patience: float | None = None,
+        *,
+        admitted: bool = False,
+        affinity: str | None = None,
     ) -> LeaseContext:
         """Return a context manager that holds a lease on the handler's worker, and activates it if necessary.
 
         ``patience`` is the longest time to wait, in seconds. ``admitted`` is for a part of
-        a dispatch in flight, which a drain allows to end. Raises ``UnknownHandler``,
+        a dispatch in flight, which a drain allows to end. Dispatches with the same
+        ``affinity`` prefer the same worker. Raises ``UnknownHandler``,
         ``UnknownOperation`` and ``Draining``; entering the context manager raises the
         ``HostError`` of a refusal. Both are before anything is sent to the handler.
         """
@@ -185,7 +192,8 @@ class Supervisor:
             raise UnknownOperation(
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
-        return LeaseContext(controller, next(self._dispatches), patience, operation if known is not None else None)
+        counted_operation = operation if known is not None else None
+        return LeaseContext(controller, next(self._dispatches), patience, counted_operation, affinity)
 
     def operation_names(self, name: str) -> Collection[str] | None:
         """Return the names of a handler's operations, or None if they are not known yet; raises ``UnknownHandler``."""

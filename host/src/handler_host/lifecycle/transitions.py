@@ -59,13 +59,13 @@ from handler_host.lifecycle.worker_transitions import (
     Result,
     abort,
     begin_drain,
+    choose_worker,
     drain_within,
     force,
     grant,
     grant_waiting,
     handle_idle_expiry,
     has_other,
-    least_loaded,
     put,
     remove,
     reply_unloads,
@@ -100,7 +100,7 @@ def _on_lease_requested(state: HandlerState, event: LeaseRequested, policy: Hand
     if state.closing:
         return state, [Refuse(event.dispatch, Draining(SHUTTING_DOWN))]
     # A dispatch never overtakes the queue.
-    if not state.waiters and (worker := least_loaded(state, policy)) is not None:
+    if not state.waiters and (worker := choose_worker(state, policy, event.affinity)) is not None:
         return grant(state, worker, event.dispatch)
     if state.retry_at is not None and not state.is_served:
         return state, [Refuse(event.dispatch, backoff_error(state, now))]

@@ -60,6 +60,21 @@ def least_loaded(state: HandlerState, policy: HandlerPolicy) -> WorkerState | No
     return best
 
 
+def choose_worker(state: HandlerState, policy: HandlerPolicy, affinity: str | None) -> WorkerState | None:
+    """Return the ready worker that a dispatch goes to, or None.
+
+    That is the one that its key prefers, unless it has over ``target_requests / 2`` more leases than the least loaded
+    one. A worker that comes or goes changes the preference of its own keys only (rendezvous hashing).
+    """
+    least = least_loaded(state, policy)
+    if affinity is None or least is None:
+        return least
+    ready = [worker for worker in state.workers if worker.phase is WorkerPhase.READY]
+    preferred = max(ready, key=lambda worker: hash((affinity, worker.generation)))
+    most = min(least.leases.size + policy.target_requests // 2, policy.max_concurrency - 1)
+    return preferred if preferred.leases.size <= most else least
+
+
 def grant(state: HandlerState, worker: WorkerState, dispatch: int) -> Result:
     """Grant one dispatch a lease on the worker."""
     leases = worker.leases.including(dispatch)

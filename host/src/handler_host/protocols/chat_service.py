@@ -303,6 +303,7 @@ class ChatService:
             caller=context.caller(),
             deadline=self.dispatcher.new_deadline() if forced is None else forced.deadline,
             fallback=forced is None,
+            affinity=request.chat.prompt_cache_key,
         )
         return context, target, dispatch
 

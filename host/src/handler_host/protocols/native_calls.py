@@ -101,6 +101,7 @@ class NativeCalls:
             caller=context.caller(),
             deadline=self._dispatcher.new_deadline(),
             fallback=call.operation.falls_back,
+            affinity=text_of(call.body, call.fields.get("prompt_cache_key")),
         )
 
         async def run_once(request: Request) -> web.StreamResponse:

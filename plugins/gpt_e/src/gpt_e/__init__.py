@@ -45,7 +45,8 @@ _PROMPT_STEP = 128
 class GptE(NativeLlama, ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
-    supports = frozenset({"logit_bias", "top_k"})
+    # The host reads prompt_cache_key: requests with the same key go to the same worker, whose cache has their prompt.
+    supports = frozenset({"logit_bias", "prompt_cache_key", "top_k"})
     lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls", "user"})
     provider = "a local model"
     _server: Any
