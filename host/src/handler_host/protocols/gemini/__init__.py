@@ -29,6 +29,8 @@ GEMINI = ClientProtocol(
             for version in VERSIONS
             for method in (*_METHODS, "{method:[A-Za-z]+}")
         ),
+        # Vercel's `ai` leaves `models/` out before a name with a slash (`HANDLER/MODEL`).
+        *(("POST", f"/v1beta/{{model:.+}}:{method}") for method in _METHODS[:2]),
         *(("GET", f"/{version}/models") for version in VERSIONS),
         *(("GET", f"/{version}/models/{{model:.+}}") for version in VERSIONS),
     ),

@@ -62,6 +62,8 @@ class GeminiRoutes:
         ]
         return [
             *generating,
+            web.post("/v1beta/{model:.+}:generateContent", self.generate),
+            web.post("/v1beta/{model:.+}:streamGenerateContent", self.generate_streamed),
             *(web.get(f"/{version}/models", self.list_models) for version in VERSIONS),
             *(web.get(f"/{version}/models/{{model:.+}}", self.show_model) for version in VERSIONS),
         ]
