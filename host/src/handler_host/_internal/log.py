@@ -108,12 +108,21 @@ class TextFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; never raises, whatever the figures are."""
+        # Kept on the record, as `logging` keeps a traceback: a worker's line goes to the log and to the dashboard.
+        text: str | None = record.__dict__.get("formatted_text")
+        if text is None:
+            record.formatted_text = text = self._format(record)
+        return text
+
+    def _format(self, record: logging.LogRecord) -> str:
         first, *more = mask_secrets(_message(record)).splitlines() or [""]
         figures = "".join(f" {name}={_figure(name, to_plain(value))}" for name, value in _fields(record).items())
         more += mask_secrets(_trace(self, record)).splitlines()
         lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
         # A terminal must not run control sequences that a plugin or a client has sent.
-        return "\n    ".join(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], line) for line in lines)
+        return "\n    ".join(
+            line if line.isprintable() else _CONTROL.sub(lambda match: ascii(match[0])[1:-1], line) for line in lines
+        )
 
 
 _SPACE = re.compile(r"\s")
@@ -158,7 +167,7 @@ def to_plain(value: object) -> Any:
     kind = type(value)
     if kind is str:
         return mask_secrets(value)  # type: ignore[arg-type]
-    if kind is float or value is None:
+    if kind is float or value is None or (kind is int and abs(value) < 2**63):  # type: ignore[arg-type]
         return value
     try:
         return _to_plain(value, depth=4)
@@ -191,13 +200,14 @@ def to_json(value: object) -> str:
 
 
 def _figure(name: str, value: Any) -> str:
-    if type(value) is str:
+    kind = type(value)
+    if kind is str:
         return repr(value) if not value or _SPACE.search(value) else value
-    if name in _SIZES and isinstance(value, int):
-        return f"{value / 1024**2:.1f}MB"
+    if kind is float:
+        return f"{value:.3f}"
+    if kind is int:
+        return f"{value / 1024**2:.1f}MB" if name in _SIZES else str(value)
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
-    if isinstance(value, float):
-        return f"{value:.3f}"
-    text = value if isinstance(value, str) else to_json(value)
+    text = to_json(value)
     return repr(text) if not text or any(character.isspace() for character in text) else text
