@@ -9,6 +9,7 @@ import struct
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from handler_host.channel.frames import WorkerSpec
@@ -284,6 +285,29 @@ async def test_system_calls_on_other_processes_are_refused(root: Path) -> None:
         assert outcomes["child"] == repr(b"1\n")
         assert {outcomes[name] for name in allowed & set(outcomes) - {"child"}} == {"None"}, outcomes
         assert "system calls" in (host.supervisor.status("hostile").confinement or ())
+
+
+def filter_mode(pid: int) -> str:
+    """Return whether a seccomp filter holds for a process (2), from the kernel."""
+    return Path(f"/proc/{pid}/status").read_text().partition("Seccomp:\t")[2][0]
+
+
+def parent_of(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
+async def test_the_fork_server_confines_itself_for_its_workers(root: Path) -> None:
+    """Once, so that workers inherit it; after a reload that turns it off, another fork server serves."""
+    async with running(root) as host:
+        server = parent_of(await worker_of(host, "puppet"))
+        assert filter_mode(server) == "2"
+        config = host.supervisor.config
+        workers = msgspec.structs.replace(config.workers, confine="off")
+        await host.supervisor.reconfigure(msgspec.structs.replace(config, workers=workers))
+        second = parent_of(await worker_of(host, "hostile"))
+        assert second != server
+        assert filter_mode(second) == filter_mode(os.getpid())
+        assert host.supervisor.status("hostile").confinement == []
 
 
 def filtered(code: bytes, mark: int, number: int, *arguments: int) -> int:

@@ -38,7 +38,7 @@ def start_driver() -> None:
 
 
 def start_fork_server() -> None:
-    ForkServerProcess((), {})
+    ForkServerProcess((), {}, confined=True)
 
 
 @pytest.mark.parametrize("count", range(6))

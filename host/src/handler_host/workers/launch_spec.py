@@ -157,7 +157,10 @@ class LaunchSpecBuilder:
         self._config = config
         self._environ = environ
         self._environment = worker_environment(environ)
-        self._fork = ForkLauncher(config.preload(), config.workers.linger, self._environment)
+        workers = config.workers
+        self._fork = ForkLauncher(
+            config.preload(), workers.linger, self._environment, confined=workers.confine != "off"
+        )
         self._exec: dict[str | None, Launcher] = {}
         self._compiler: LeanCompiler | None = None
         """None until a worker has reported packages that are not compiled."""
@@ -219,7 +222,9 @@ class LaunchSpecBuilder:
 
     def use_catalog(self, catalog: Catalog) -> None:
         """Preload what the handlers of this catalog share, from the next fork server on."""
-        self._fork.reconfigure(preload_of(self._config, catalog), self._config.workers.linger)
+        workers = self._config.workers
+        preload = preload_of(self._config, catalog)
+        self._fork.reconfigure(preload, workers.linger, confined=workers.confine != "off")
 
     async def close(self) -> None:
         """Close the launchers and the compiler, and end the processes that they have started."""

@@ -56,17 +56,20 @@ class ForkedWorker:
 
 
 class ForkServerProcess(ControlledProcess):
-    """A fork server that this host has started; it imports the modules of ``preload``."""
+    """A fork server that this host has started; it imports the modules of ``preload``.
+
+    ``confined``: it takes the measures that all confined workers share, and none of its workers can be without them.
+    """
 
     _max_message = MAX_MESSAGE
 
-    def __init__(self, preload: Sequence[str], environment: Mapping[str, str]) -> None:
+    def __init__(self, preload: Sequence[str], environment: Mapping[str, str], *, confined: bool) -> None:
         super().__init__(
             "the fork server",
             "forkserver",
             python=sys.executable,
             module="handler_host.workers.forkserver.server",
-            arguments=(str(os.getpid()), *preload),
+            arguments=(str(os.getpid()), str(int(confined)), *preload),
             environment=environment,
             exit_timeout_s=EXIT_TIMEOUT,
         )

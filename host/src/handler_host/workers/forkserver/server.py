@@ -1,4 +1,4 @@
-"""The process that forks workers: ``python -m handler_host.workers.forkserver.server FD PARENT MODULE...``.
+"""The process that forks workers: ``python -m handler_host.workers.forkserver.server FD PARENT CONFINED MODULE...``.
 
 Small, single-threaded, without an event loop. It imports the worker's runtime and the modules to preload,
 freezes them, and then serves the requests of a control socket: fork a worker, signal a worker. It reports
@@ -30,7 +30,7 @@ from handler_host.workers.forkserver.messages import (
 )
 from handler_host.workers.host_signals import ignore_host_signals
 from handler_host.workers.runtime import process as worker
-from handler_host.workers.runtime.confinement import adopt_descendants
+from handler_host.workers.runtime.confinement import adopt_descendants, confine_process
 from handler_host.workers.runtime.file_rules import shared_paths
 from handler_host.workers.runtime.process_setup import reduced_gc, set_parent_death_signal
 
@@ -225,8 +225,11 @@ def _warn(text: str) -> None:
 
 
 def main(arguments: list[str]) -> None:
-    """Run a fork server with these arguments: control socket, process ID of the parent, modules to preload."""
-    fd, parent, modules = int(arguments[0]), int(arguments[1]), arguments[2:]
+    """Run a fork server with these arguments.
+
+    Control socket, process ID of the parent, whether workers are confined (1 or 0), modules to preload.
+    """
+    fd, parent, is_confined, modules = int(arguments[0]), int(arguments[1]), arguments[2] == "1", arguments[3:]
     ignore_host_signals()
     set_parent_death_signal(signal.SIGTERM)
     if os.getppid() != parent:
@@ -237,6 +240,8 @@ def main(arguments: list[str]) -> None:
     with reduced_gc():
         preload(modules)
         shared_paths()
+        if is_confined:
+            confine_process()
     server.serve()
 
 

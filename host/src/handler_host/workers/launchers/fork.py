@@ -16,11 +16,14 @@ class ForkLauncher:
     """Launcher that forks workers from a fork server, which it starts on demand and stops when it is idle.
 
     ``preload`` names the modules that the fork server imports, ``linger`` is the time in seconds that it
-    stays without a worker.
+    stays without a worker, ``confined`` is whether it takes the measures that all confined workers share.
     """
 
-    def __init__(self, preload: Sequence[str], linger: float, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, preload: Sequence[str], linger: float, environment: Mapping[str, str], *, confined: bool
+    ) -> None:
         self._preload = tuple(preload)
+        self._confined = confined
         self._linger = linger
         self._environment = dict(environment)
         self._current: ForkServerProcess | None = None
@@ -44,11 +47,11 @@ class ForkLauncher:
         worker.exit.add_done_callback(lambda _: self._release(server))
         return worker
 
-    def reconfigure(self, preload: Sequence[str], linger: float) -> None:
-        """Use these settings from now on; a fork server that has preloaded other modules is retired."""
+    def reconfigure(self, preload: Sequence[str], linger: float, *, confined: bool) -> None:
+        """Use these settings from now on; a fork server that was started with others is retired."""
         self._linger = linger
-        if tuple(preload) != self._preload:
-            self._preload = tuple(preload)
+        if (tuple(preload), confined) != (self._preload, self._confined):
+            self._preload, self._confined = tuple(preload), confined
             self.retire()
 
     def stop_idle(self) -> None:
@@ -78,7 +81,7 @@ class ForkLauncher:
         if self._current is None or self._current.disconnected:
             from handler_host.workers.forkserver.client import ForkServerProcess  # with the first worker
 
-            self._current = ForkServerProcess(self._preload, self._environment)
+            self._current = ForkServerProcess(self._preload, self._environment, confined=self._confined)
             self._servers.add(self._current)
             self._current.exited.add_done_callback(functools.partial(self._forget, self._current))
         return self._current

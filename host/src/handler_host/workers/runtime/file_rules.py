@@ -93,11 +93,18 @@ def packages_without_bytecode() -> list[str]:
 
 def _top_paths(paths: Iterable[str]) -> tuple[str, ...]:
     """Return the absolute paths, without those below a path before them."""
-    top: list[str] = []
+    top: dict[str, None] = {}
     for path in paths:
-        if path.startswith("/") and not path.startswith(tuple(f"{parent}/" for parent in top)) and path not in top:
-            top.append(path.rstrip("/") or "/")
+        if path.startswith("/") and not any(parent in top for parent in _parents(path)):
+            top[path.rstrip("/") or "/"] = None
     return tuple(top)
+
+
+def _parents(path: str) -> Iterator[str]:
+    """Yield an absolute path and those above it, without the root."""
+    while path := path.rstrip("/"):
+        yield path
+        path = path[: path.rindex("/")]
 
 
 def _editable_directories() -> Iterator[str]:
