@@ -81,8 +81,8 @@ test: setup ## all tests (ARGS="-k name" for some)
 	@$(python) -m pytest $(ARGS)
 
 .PHONY: unit
-unit: setup ## the tests without processes, on all cores, in seconds
-	@$(python) -m pytest tests/unit --numprocesses=auto $(ARGS)
+unit: setup ## the tests without processes, on all cores, in seconds; few random examples
+	@$(python) -m pytest tests/unit --numprocesses=auto --hypothesis-profile=quick -m "not slow" $(ARGS)
 
 .PHONY: pythons
 pythons: setup ## unit tests and a part of the integration tests on every other Python >= 3.11 that is found
@@ -94,12 +94,13 @@ pythons: setup ## unit tests and a part of the integration tests on every other 
 
 # The tests that no other SDK, browser or weights are needed for, chosen for what differs between versions of Python:
 # asyncio, forks, signals, imports, the standard library's parsers.
-portable_tests := tests/unit $(addprefix tests/integration/,http/test_native_routes.py plugins/test_gpt_a.py \
-	races/test_activation.py)
+portable_tests := tests/unit $(addprefix tests/integration/,http/test_aiohttp_import.py http/test_native_routes.py \
+	$(addprefix lean/test_,cache.py exactness.py generated.py lean_parts.py) memory/test_footprints.py \
+	plugins/test_gpt_a.py races/test_activation.py workers/test_child_processes.py)
 
 .PHONY: portable
 portable: setup
-	@$(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
+	@$(python) -m pytest --hypothesis-profile=quick --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
 # Connections, streams, limits, signals, and the channel to workers: what depends on the event loop.
 uvloop_tests := $(addprefix tests/integration/,dispatch/test_handler_calls.py \
@@ -107,7 +108,7 @@ uvloop_tests := $(addprefix tests/integration/,dispatch/test_handler_calls.py \
 
 .PHONY: uvloop
 uvloop: setup ## a part of the integration tests with uvloop in the tests, the hosts and their workers
-	@PYTHONPATH=tests/uvloop $(python) -m pytest --hypothesis-profile=portable --numprocesses=3 --dist=loadfile -m "not alone and not slow" $(uvloop_tests) $(ARGS)
+	@PYTHONPATH=tests/uvloop $(python) -m pytest --hypothesis-profile=quick --numprocesses=3 --dist=loadfile -m "not alone and not slow" $(uvloop_tests) $(ARGS)
 
 covered_tests := --numprocesses=auto -m "not alone" tests/unit $(addprefix tests/integration/,http log races)
 

@@ -13,8 +13,8 @@ from handler_host.testing.processes import LEAN_VARIABLE
 
 # No deadline per example: on a busy machine it fails tests whose code is right.
 settings.register_profile("handler-host", deadline=None)
-# For further Pythons: what differs between versions shows with few examples.
-settings.register_profile("portable", settings.get_profile("ci"), deadline=None, max_examples=20)
+# For the inner loop, other Pythons and other event loops: fewer examples than in CI, the same each time.
+settings.register_profile("quick", settings.get_profile("ci"), deadline=None, max_examples=20)
 settings.load_profile("handler-host")
 
 

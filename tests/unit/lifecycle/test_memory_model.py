@@ -7,6 +7,7 @@ later) is a rule of its own here, so that anything can happen in between.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -47,6 +48,8 @@ from handler_host.memory.eviction import Candidate
 from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
+
+pytestmark = pytest.mark.slow  # thousands of steps
 
 USABLE, BASE = 1000, 100
 SIZES = {"small": 150, "middle": 350, "large": 600, "pinned": 200, "huge": 2000}

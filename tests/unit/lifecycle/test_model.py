@@ -8,6 +8,7 @@ two, three and four.
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -57,6 +58,8 @@ from handler_host.lifecycle.transitions import step
 from handler_host.lifecycle.worker_transitions import has_surplus, last_idle_time
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, MemoryBudget
 from handler_host.workers.events import Cause
+
+pytestmark = pytest.mark.slow  # thousands of steps
 
 ALIVE = (WorkerPhase.WAITING, WorkerPhase.ACTIVATING, WorkerPhase.READY)
 

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from handler_host.config import Config, MemoryConfig, with_state_file
-from handler_host.memory.footprints import FORMAT, MAX_BYTES, MAX_RECORDS, Footprint, FootprintStore
+from handler_host.memory.footprints import MAX_BYTES, MAX_RECORDS, Footprint, FootprintStore
 
 MB = 1024**2
 SUBJECT = ("gpt_a", "handler-host-gpt-a", "1.0")
@@ -112,27 +109,6 @@ def test_dev_null_stores_nothing_and_stays_a_device(caplog: pytest.LogCaptureFix
     assert found.path is None
     assert Path(os.devnull).is_char_device()
     assert caplog.records == []
-
-
-def test_a_crash_during_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
-    """A process is killed again and again while it writes: a reader finds a whole file each time."""
-    path = tmp_path / "memory.json"
-    saved(path)
-    script = (
-        "import sys; from pathlib import Path; from handler_host.memory.footprints import FootprintStore\n"
-        "learned = FootprintStore(Path(sys.argv[1]))\n"
-        "for number in range(400): learned.record_usage((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
-        "print('writes', flush=True)\n"
-        "while True: learned.save(learned.snapshot())\n"
-    )
-    for _ in range(5):
-        with subprocess.Popen([sys.executable, "-c", script, str(path)], stdout=subprocess.PIPE) as process:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"writes\n"
-            content = json.loads(path.read_bytes())
-            process.kill()
-        assert content["format"] == FORMAT
-        assert len(json.loads(path.read_bytes())["footprints"]) in (1, 400)
 
 
 def test_small_changes_are_not_worth_a_new_file(tmp_path: Path) -> None:

@@ -18,6 +18,8 @@ from handler_host.protocols.ollama import requests as ollama
 from handler_host.protocols.openai import requests as openai
 from handler_host.protocols.openai_responses import requests as responses
 
+pytestmark = pytest.mark.slow
+
 COUNT = 20_000
 LIMIT_S = 3.0
 """CPU time; linear code takes less than 0.5 s, quadratic code more than 5 s."""

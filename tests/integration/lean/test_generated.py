@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from tests.unit.lean.conftest import Workshop
+    from tests.integration.lean.conftest import Workshop
 
 PACKAGES = 12
 MODULES = 6

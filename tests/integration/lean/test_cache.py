@@ -11,7 +11,7 @@ import pytest
 from handler_host.lean.cache import CacheError, Entry, PackageCache, package_directory
 
 if TYPE_CHECKING:
-    from tests.unit.lean.conftest import Workshop
+    from tests.integration.lean.conftest import Workshop
 
 ENTRY = Entry(compile("x = 1", "f", "exec"), {"y": ("from", "a", "b", 1)}, ("len",), (), (), "", (), {})
 FILES = {

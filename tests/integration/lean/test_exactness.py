@@ -6,7 +6,7 @@ from textwrap import dedent
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from tests.unit.lean.conftest import Workshop
+    from tests.integration.lean.conftest import Workshop
 
 SHAPES = {
     "pkg/__init__.py": """\

@@ -16,7 +16,7 @@ from handler_host.lean.native import enable, is_supported
 from handler_host.lean.requirement import installed_versions
 
 if TYPE_CHECKING:
-    from tests.unit.lean.conftest import Workshop
+    from tests.integration.lean.conftest import Workshop
 
 SOURCES = Path(__file__).parents[3] / "host" / "src"
 
