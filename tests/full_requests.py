@@ -78,6 +78,8 @@ _CHAT: dict[str, Any] = {
     "stop": ["x"],
     "seed": 1,
     "logit_bias": {"5": 1},
+    "logprobs": True,
+    "top_logprobs": 2,
     "tools": [
         {
             "type": "function",
@@ -183,6 +185,8 @@ _RESPONSES: dict[str, Any] = {
         "verbosity": "low",
     },
     "reasoning": {"effort": "high", "summary": "auto"},
+    "include": ["message.output_text.logprobs"],
+    "top_logprobs": 2,
     "prompt_cache_key": "k",
     "service_tier": "flex",
     "user": "u",
@@ -320,7 +324,6 @@ _GEMINI: dict[str, Any] = {
                         "response": {"seen": True},
                         "parts": [
                             {"inlineData": {"mimeType": "image/png", "data": PNG}},
-                            {"fileData": {"fileUri": _URL, "mimeType": "application/pdf"}},
                         ],
                     }
                 }
@@ -347,6 +350,8 @@ _GEMINI: dict[str, Any] = {
         "seed": 1,
         "presencePenalty": 1,
         "frequencyPenalty": 1,
+        "responseLogprobs": True,
+        "logprobs": 2,
         "responseMimeType": "application/json",
         "responseSchema": SCHEMA,
         "thinkingConfig": {"includeThoughts": True, "thinkingBudget": 2000},
@@ -371,6 +376,8 @@ _OLLAMA_CHAT: dict[str, Any] = {
     "tools": [{"type": "function", "function": {"name": "look", "description": "Looks.", "parameters": PARAMETERS}}],
     "format": SCHEMA,
     "think": "high",
+    "logprobs": True,
+    "top_logprobs": 2,
     "options": {
         "temperature": 0.5,
         "top_p": 0.5,
@@ -468,7 +475,19 @@ FULL_REQUESTS: dict[str, list[dict[str, Any]]] = {
                 {
                     "role": "user",
                     "parts": [{"fileData": {"fileUri": _URL, "mimeType": "application/pdf", "displayName": "a.pdf"}}],
-                }
+                },
+                {"role": "model", "parts": [{"functionCall": {"name": "look"}}]},
+                {
+                    "role": "user",
+                    "parts": [
+                        {
+                            "functionResponse": {
+                                "name": "look",
+                                "parts": [{"fileData": {"fileUri": _URL, "mimeType": "application/pdf"}}],
+                            }
+                        }
+                    ],
+                },
             ],
             toolConfig={"functionCallingConfig": {"mode": "NONE"}},
             generationConfig={

@@ -73,6 +73,7 @@ NOT_ASKED_AT = {
     ("/v1/responses", "text.format.strict"),
     # Compatible servers send their reasoning unasked, older models of Anthropic always.
     ("/v1/responses", "reasoning.summary"),
+    ("/v1/responses", "include"),  # `top_logprobs` asks for them, too
     ("/v1/messages", "thinking.display"),
     ("gemini", "generationConfig.thinkingConfig.includeThoughts"),
 }
@@ -366,3 +367,27 @@ def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider
         "ignore-hints",
     )
     assert made
+
+
+@pytest.mark.parametrize(
+    ("protocol", "fields", "param"),
+    [
+        ("/v1/chat/completions", {"logprobs": True}, "logprobs"),
+        ("/v1/chat/completions", {"logprobs": True, "top_logprobs": 2}, "logprobs"),
+        ("/v1/responses", {"include": ["message.output_text.logprobs"]}, "include"),
+        ("gemini", {"generationConfig": {"responseLogprobs": True}}, "generationConfig.responseLogprobs"),
+        ("/api/chat", {"logprobs": True}, "logprobs"),
+    ],
+)
+def test_log_probabilities_that_the_provider_lacks_are_refused(
+    protocol: str, fields: dict[str, Any], param: str
+) -> None:
+    bodies: dict[str, dict[str, Any]] = {
+        "/v1/responses": {"model": "h", "input": "hi"},
+        "gemini": {"contents": [{"parts": [{"text": "hi"}]}]},
+    }
+    body = {**bodies.get(protocol, {"model": "h", "messages": [{"role": "user", "content": "hi"}]}), **fields}
+    run(protocol, body, PROVIDERS["gpt_a"], "ignore-hints")
+    with pytest.raises(InvalidInput) as raised:
+        run(protocol, body, PROVIDERS["gpt_b, budgets"], "ignore-hints")
+    assert raised.value.param == param

@@ -86,7 +86,6 @@ class TestValidation:
             ({"generationConfig": {"temperature": 3}}, "generationConfig.temperature", "<= 2"),
             ({"generation_config": {"max_output_tokens": 0}}, "generationConfig.maxOutputTokens", ">= 1"),
             ({"generationConfig": {"candidateCount": 2}}, "generationConfig.candidateCount", "one request for each"),
-            ({"generationConfig": {"responseLogprobs": True}}, "generationConfig.responseLogprobs", "not supported"),
             (
                 {"generationConfig": {"responseMimeType": "text/x.enum"}},
                 "generationConfig.responseMimeType",

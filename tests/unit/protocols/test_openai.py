@@ -62,7 +62,6 @@ class TestValidation:
             ({"model": "gpt_a/"}, "model", "HANDLER/MODEL"),
             ({"model": "/gpt-4o"}, "model", "HANDLER/MODEL"),
             ({"n": 2}, "n", "one request for each"),
-            ({"logprobs": True}, "logprobs", "not supported"),
             ({"modalities": ["text", "audio"]}, "modalities", "not supported"),
             ({"audio": {"voice": "x"}}, "audio", "not supported"),
             ({"functions": [{"name": "f"}]}, "functions", "tools"),

@@ -117,7 +117,6 @@ class TestValidation:
             ({"include": ["file_search_call.results"]}, "include", "not supported"),
             ({"reasoning": {"context": "all_turns"}}, "reasoning.context", "not supported"),
             ({"truncation": "auto"}, "truncation", "not supported"),
-            ({"top_logprobs": 3}, "top_logprobs", "not supported"),
             ({"max_tool_calls": 3}, "max_tool_calls", "not supported"),
             ({"tools": [{"type": "web_search"}]}, "tools[0]", "not supported"),
             (

@@ -12,15 +12,19 @@ import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
 from typing import Any, Protocol
 
+import msgspec
+
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
 from handler_host.chat.tool_call_decoder import ToolCallDecoder
 from handler_host.chat.types import (
     ChatChunk,
     FinishChunk,
+    LogprobsChunk,
     ModelChunk,
     ReasoningChunk,
     RefusalChunk,
     TextChunk,
+    TokenLogprob,
     Usage,
     UsageChunk,
 )
@@ -164,6 +168,13 @@ class CompletionDecoder:
         return next((choice for choice in choices if choice.get("index") == self._choice), None)
 
     def _add_choice(self, chunks: list[ChatChunk], choice: Mapping[str, Any]) -> None:
+        logprobs = choice.get("logprobs")
+        if isinstance(logprobs, Mapping) and logprobs.get("content"):
+            try:
+                content = msgspec.convert(logprobs["content"], list[TokenLogprob])
+            except msgspec.ValidationError:
+                raise self._not_openais(choice) from None
+            chunks.append(LogprobsChunk(content=content))
         delta, message = choice.get("delta"), choice.get("message")
         for part, is_whole in ((delta, False), (message, True)):
             if isinstance(part, Mapping):

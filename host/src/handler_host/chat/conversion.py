@@ -9,6 +9,7 @@ from handler_host.chat.types import (
     ChatResponse,
     FinishChunk,
     IgnoredChunk,
+    LogprobsChunk,
     ModelChunk,
     ReasoningChunk,
     ReasoningPart,
@@ -34,6 +35,8 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
                 response.stop_sequence = chunk.stop_sequence
             case UsageChunk():
                 response.usage = chunk.usage
+            case LogprobsChunk():
+                response.logprobs = [*(response.logprobs or ()), *chunk.content]
             case ModelChunk():
                 response.model = chunk.model
             case IgnoredChunk():
@@ -50,6 +53,8 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
         yield ModelChunk(model=response.model)
     if response.ignored:
         yield IgnoredChunk(fields=response.ignored)
+    if response.logprobs:
+        yield LogprobsChunk(content=response.logprobs)
     calls = 0
     for part in response.content:
         match part:

@@ -45,6 +45,8 @@ HINTS: dict[str, str] = {
 
 DEMANDS: dict[str, str] = {
     "logit_bias": "probabilities that the client changes",
+    "logprobs": "log probabilities of the response's tokens",
+    "top_logprobs": "log probabilities of other tokens",
     "messages[].content[].file": "documents",
     "messages[].content[].input_audio": "recordings",
 }
@@ -64,6 +66,8 @@ OPTIONAL = frozenset({*HINTS, *DEMANDS, TOOL_MEDIA, "max_completion_tokens"}) - 
 
 _NEUTRAL: dict[str, Callable[[Any], bool]] = {
     "parallel_tool_calls": lambda value: value is True,
+    "logprobs": lambda value: value is False,
+    "top_logprobs": lambda value: value == 0,
     "presence_penalty": lambda value: value == 0,
     "frequency_penalty": lambda value: value == 0,
     "reasoning": lambda value: value.is_off or value == ReasoningOptions(),

@@ -235,6 +235,9 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
     verbosity: str | None = None
     top_k: int | None = None
     logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
+    """Most probable tokens to return for each place, beside the one that was written."""
     max_completion_tokens: int | None = None
     """The value of ``max_tokens`` under OpenAI's newer name, if the client used that."""
     cache_control: CacheControl | None = None
@@ -248,6 +251,20 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
             if isinstance(message, UserMessage):
                 return content_text(message.content)
         return ""
+
+
+class TopLogprob(_Model, omit_defaults=False):
+    """A token that the model could have written, and the logarithm of its probability."""
+
+    token: str
+    logprob: float
+    bytes: list[int] | None = None
+
+
+class TokenLogprob(TopLogprob):
+    """A token of the text, and the most probable ones at its place."""
+
+    top_logprobs: list[TopLogprob] = msgspec.field(default_factory=list)
 
 
 class Usage(_Model):
@@ -309,6 +326,12 @@ class ToolCallChunk(_Chunk, tag="tool_call"):
     signature: str | None = None
 
 
+class LogprobsChunk(_Chunk, tag="logprobs"):
+    """Log probabilities of the next tokens of the text, before the text itself."""
+
+    content: list[TokenLogprob]
+
+
 class ModelChunk(_Chunk, tag="model"):
     """The model that responds, as the provider names it."""
 
@@ -339,7 +362,15 @@ class UsageChunk(_Chunk, tag="usage"):
 
 
 ChatChunk = (
-    TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk | ModelChunk | FinishChunk | UsageChunk | IgnoredChunk
+    TextChunk
+    | ReasoningChunk
+    | RefusalChunk
+    | ToolCallChunk
+    | LogprobsChunk
+    | ModelChunk
+    | FinishChunk
+    | UsageChunk
+    | IgnoredChunk
 )
 """One item of a chat's stream. Consumers must skip kinds and fields that they do not know."""
 
@@ -355,6 +386,8 @@ class ChatResponse(_Model):
     usage: Usage | None
     model: str | None = None
     stop_sequence: str | None = None
+    logprobs: list[TokenLogprob] | None = None
+    """Log probabilities of the tokens of the text, if the request asks for them."""
     ignored: list[str] | None = None
     """Fields of the request that the handler has left out."""
 

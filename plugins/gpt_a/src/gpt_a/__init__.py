@@ -48,7 +48,14 @@ class GptA(NativeOpenAI, ChatHandler):
 
     supports = frozenset(
         {
-            *("logit_bias", "max_completion_tokens", "messages[].content[].file", "messages[].content[].input_audio"),
+            *(
+                "logit_bias",
+                "logprobs",
+                "top_logprobs",
+                "max_completion_tokens",
+                "messages[].content[].file",
+                "messages[].content[].input_audio",
+            ),
             *("messages[].tool_calls[].signature", "prompt_cache_key", "reasoning", "service_tier", "verbosity"),
         }
     )

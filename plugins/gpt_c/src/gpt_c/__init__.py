@@ -17,6 +17,7 @@ from handler_host.chat import (
     FinishChunk,
     FinishReason,
     IgnoredChunk,
+    LogprobsChunk,
     ModelChunk,
     ReasoningChunk,
     TextChunk,
@@ -63,7 +64,7 @@ class GptC(NativeGemini, ChatHandler):
     supports = frozenset(
         {
             *("messages[].content[].file", "messages[].content[].input_audio", "messages[].tool_calls[].signature"),
-            *("reasoning", "top_k"),
+            *("logprobs", "top_logprobs", "reasoning", "top_k"),
         }
     )
     lacks = frozenset(
@@ -174,6 +175,8 @@ class _ChunkDecoder:
         chunks = self._new_model() if data.text or data.calls or data.thought else []
         if data.thought:
             chunks.append(ReasoningChunk(text=data.thought, format=FORMAT))
+        if data.logprobs:
+            chunks.append(LogprobsChunk(content=list(data.logprobs)))
         if data.text:
             chunks.append(TextChunk(text=data.text))
         for call in data.calls:

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
-from handler_host.chat import Usage
+from handler_host.chat import TokenLogprob, Usage
 
 if TYPE_CHECKING:
     import aiohttp
@@ -53,6 +53,8 @@ class Chunk:
     text: str = ""
     thought: str = ""
     calls: tuple[Call, ...] = ()
+    logprobs: tuple[TokenLogprob, ...] = ()
+    """Log probabilities of the text's tokens."""
     finish: str | None = None
     """Google's word for the reason of the end, in capitals."""
     blocked: str | None = None

@@ -12,7 +12,7 @@ from typing import Any
 
 from gpt_c.backend import Call, Chunk
 from gpt_c.failures import in_stream
-from handler_host.chat import Usage, token_count
+from handler_host.chat import TokenLogprob, TopLogprob, Usage, token_count
 from handler_host.plugin import UpstreamError, find_error
 
 _UNSPECIFIED = frozenset({"", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
@@ -41,6 +41,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
     texts: list[str] = []
     thoughts: list[str] = []
     calls: list[Call] = []
+    logprobs: tuple[TokenLogprob, ...] = ()
     finish = None
     for candidate in candidates[:1]:
         content = candidate.get("content") or {}
@@ -53,16 +54,34 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
                 calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
             texts.append(_text(part.get("text")) or "")
         finish = _text(_get(candidate, "finishReason"))
+        logprobs = _logprobs(_get(candidate, "logprobsResult") or {})
     feedback = _get(document, "promptFeedback") or {}
     blocked = _text(_get(feedback, "blockReason"))
     return Chunk(
         text="".join(texts),
         thought="".join(thoughts),
         calls=tuple(calls),
+        logprobs=logprobs,
         finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
         blocked=blocked if blocked and blocked not in _UNSPECIFIED else None,
         usage=usage_of(_get(document, "usageMetadata")),
         model=_text(_get(document, "modelVersion")),
+    )
+
+
+def _logprobs(result: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
+    chosen = _get(result, "chosenCandidates") or ()
+    tops = _get(result, "topCandidates") or ()
+    return tuple(
+        TokenLogprob(
+            token=candidate.get("token") or "",
+            logprob=_get(candidate, "logProbability") or 0.0,
+            top_logprobs=[
+                TopLogprob(token=top.get("token") or "", logprob=_get(top, "logProbability") or 0.0)
+                for top in (tops[number].get("candidates") or () if number < len(tops) else ())
+            ],
+        )
+        for number, candidate in enumerate(chosen)
     )
 
 

@@ -49,6 +49,10 @@ def question(request: ChatRequest, model: str) -> Question:
     config = {name: value for name in _NUMBERS if (value := getattr(request, name)) is not None}
     if request.max_tokens is not None:
         config["max_output_tokens"] = request.max_tokens
+    if request.logprobs:
+        config["response_logprobs"] = True
+        if request.top_logprobs:
+            config["logprobs"] = request.top_logprobs
     if request.stop:
         config["stop_sequences"] = request.stop
     schema = None

@@ -69,6 +69,8 @@ FIELDS = (
 """Fields of a request that some provider lacks."""
 SUPPORTED = {
     "logit_bias": "logit_bias",
+    "logprobs": "logprobs",
+    "top_logprobs": "top_logprobs",
     "max_completion_tokens": "max_completion_tokens",
     "prompt_cache_key": "prompt_cache_key",
     "reasoning": "reasoning_effort",

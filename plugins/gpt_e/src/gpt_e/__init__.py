@@ -46,7 +46,7 @@ class GptE(NativeLlama, ChatHandler):
     """``[handlers.gpt_e]``: see ``handler.toml`` for its keys."""
 
     # The host reads prompt_cache_key: requests with the same key go to the same worker, whose cache has their prompt.
-    supports = frozenset({"logit_bias", "prompt_cache_key", "top_k"})
+    supports = frozenset({"logit_bias", "logprobs", "prompt_cache_key", "top_k", "top_logprobs"})
     lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls", "user"})
     provider = "a local model"
     _server: Any

@@ -27,10 +27,8 @@ FIELDS: dict[str, Field] = {
     "generationConfig.enableAffectiveDialog": hint(False),
     "generationConfig.enableEnhancedCivicAnswers": hint(False),
     "generationConfig.imageConfig": demand(),
-    "generationConfig.logprobs": demand(0),
     "generationConfig.mediaResolution": hint("MEDIA_RESOLUTION_UNSPECIFIED"),
     "generationConfig.modelSelectionConfig": hint(),
-    "generationConfig.responseLogprobs": demand(False),
     "generationConfig.routingConfig": hint(),
     "generationConfig.speechConfig": demand(),
     "labels": hint(),
@@ -71,6 +69,8 @@ PLACES = {
     "top_k": "generationConfig.topK",
     "reasoning": "generationConfig.thinkingConfig",
     "service_tier": "serviceTier",
+    "logprobs": "generationConfig.responseLogprobs",
+    "top_logprobs": "generationConfig.logprobs",
     "reasoning.summary": "generationConfig.thinkingConfig.includeThoughts",
     "messages[].reasoning": "contents[].parts[].thoughtSignature",
     "messages[].tool_calls[].signature": "contents[].parts[].thoughtSignature",
@@ -144,6 +144,8 @@ class GenerationConfig(_Request):
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     top_k: float | None = None
+    response_logprobs: bool | None = None
+    logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     response_mime_type: Literal["", "text/plain", "application/json"] | None = None
     response_schema: dict[str, Any] | None = None
     response_json_schema: dict[str, Any] | None = None
@@ -177,6 +179,8 @@ class GenerateContentRequest(_Request):
             top_k=round(config.top_k) if config.top_k is not None else None,
             reasoning=_reasoning(config.thinking_config),
             service_tier=self.service_tier,
+            logprobs=config.response_logprobs,
+            top_logprobs=config.logprobs,
             max_tokens=config.max_output_tokens,
             stop=config.stop_sequences or None,
             seed=config.seed,

@@ -47,10 +47,32 @@ class Content(_Response, kw_only=True):
     role: str = "model"
 
 
+class LogprobsCandidate(_Response, kw_only=True):
+    """A token and the logarithm of its probability."""
+
+    token: str
+    log_probability: float
+
+
+class TopCandidates(_Response, kw_only=True):
+    """The most probable tokens of one place."""
+
+    candidates: list[LogprobsCandidate]
+
+
+class LogprobsResult(_Response, kw_only=True):
+    """Log probabilities of the tokens that were written, and of the most probable ones at their places."""
+
+    chosen_candidates: list[LogprobsCandidate]
+    top_candidates: list[TopCandidates]
+
+
 class Candidate(_Response, kw_only=True):
     """The only candidate."""
 
     content: Content
+    avg_logprobs: float | UnsetType = UNSET
+    logprobs_result: LogprobsResult | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     index: int = 0
 
@@ -165,6 +187,9 @@ class ChunkEncoder:
             calls[0].thought_signature = seal_parts(foreign)  # Gemini CLI sends back calls, but no thoughts
         last = self._chunk([part for part in calls if part is not None])
         last.candidates[0].finish_reason = MALFORMED_CALL if None in calls else FINISHES[rest.finish_reason]
+        if rest.logprobs:
+            last.candidates[0].logprobs_result = _logprobs(rest.logprobs)
+            last.candidates[0].avg_logprobs = sum(token.logprob for token in rest.logprobs) / len(rest.logprobs)
         if rest.usage is not None:
             last.usage_metadata = _usage(rest.usage)
         return last
@@ -173,6 +198,20 @@ class ChunkEncoder:
         return GenerateContentResponse(
             candidates=[Candidate(content=Content(parts=parts))], model_version=self._model, response_id=self._id
         )
+
+
+def _logprobs(tokens: list[chat.TokenLogprob]) -> LogprobsResult:
+    return LogprobsResult(
+        chosen_candidates=[LogprobsCandidate(token=token.token, log_probability=token.logprob) for token in tokens],
+        top_candidates=[
+            TopCandidates(
+                candidates=[
+                    LogprobsCandidate(token=top.token, log_probability=top.logprob) for top in token.top_logprobs
+                ]
+            )
+            for token in tokens
+        ],
+    )
 
 
 def _usage(usage: chat.Usage) -> UsageMetadata:

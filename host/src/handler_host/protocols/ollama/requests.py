@@ -125,6 +125,8 @@ class _Prompt(_Request):
     options: Options | None = None
     keep_alive: KeepAlive = None
     think: bool | str | None = None
+    logprobs: bool | None = None
+    top_logprobs: int | None = None
 
     @property
     def is_stream(self) -> bool:
@@ -166,6 +168,8 @@ class _Prompt(_Request):
             response_format=_format(self.format),
             reasoning=self._reasoning,
             top_k=options.top_k,
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs,
         )
         numbers = [f"tools[{number}]" for number in range(len(tools or ()))]
         return TranslatedRequest(request, places, numbers, _NAMES, ignored or IgnoredFields())

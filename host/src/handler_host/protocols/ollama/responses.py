@@ -56,6 +56,7 @@ class Chunk(msgspec.Struct, kw_only=True):
     message: Message | UnsetType = UNSET
     response: str | UnsetType = UNSET
     thinking: str | UnsetType = UNSET
+    logprobs: list[chat.TokenLogprob] | UnsetType = UNSET
     done: bool = False
     done_reason: str | UnsetType = UNSET
     total_duration: int | UnsetType = UNSET
@@ -82,6 +83,8 @@ class ChunkEncoder:
         self._reason = "stop"
         self._usage: chat.Usage | None = None
         self._calls: dict[int, tuple[str, str, list[str]]] = {}
+        self._logprobs: list[chat.TokenLogprob] = []
+        """Log probabilities for the next line."""
 
     def chunks(self, chunk: chat.ChatChunk) -> list[Chunk]:
         """Return the lines for one chunk: one or none."""
@@ -97,6 +100,8 @@ class ChunkEncoder:
                 return self._take_calls()
             case chat.UsageChunk():
                 self._usage = chunk.usage
+            case chat.LogprobsChunk():
+                self._logprobs += chunk.content
             case chat.ModelChunk():
                 pass  # clients compare the name with the one of their request
         return []
@@ -122,6 +127,7 @@ class ChunkEncoder:
         """Return a whole response."""
         lines = [line for chunk in to_chunks(response) for line in self.chunks(chunk)]
         last = self.last()[-1]
+        last.logprobs = response.logprobs or UNSET
         if self._is_chat:
             messages = [line.message for line in lines if isinstance(line.message, Message)]
             calls = [call for message in messages for call in message.tool_calls or ()]
@@ -139,6 +145,8 @@ class ChunkEncoder:
         if self._first_at is None:
             self._first_at = time.monotonic()
         line = Chunk(model=self._model, created_at=_timestamp(datetime.now(UTC)))
+        if self._logprobs:
+            line.logprobs, self._logprobs = self._logprobs, []
         if self._is_chat:
             line.message = Message(content=content, thinking=thinking, tool_calls=calls)
         else:

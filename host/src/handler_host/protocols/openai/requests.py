@@ -18,7 +18,6 @@ FIELDS: dict[str, Field] = {
     "audio": demand(),
     "function_call": demand(remedy="use tool_choice instead"),
     "functions": demand(remedy="use tools instead"),
-    "logprobs": demand(False),
     "metadata": hint(),
     "modalities": demand(["text"]),
     "moderation": hint(),
@@ -29,7 +28,6 @@ FIELDS: dict[str, Field] = {
     "response_format.schema": demand(),
     "safety_identifier": hint(),
     "store": hint(False),
-    "top_logprobs": demand(0),
     "web_search_options": hint(),
     "messages[].async_": ECHO,
     "messages[].id": ECHO,
@@ -126,6 +124,8 @@ class CompletionRequest(RequestModel):
     stop: str | list[str] | None = None
     seed: int | None = None
     logit_bias: dict[str, float] | None = None
+    logprobs: bool | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     tools: list[Tool | None] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoice | None = None
     parallel_tool_calls: bool | None = None
@@ -165,6 +165,8 @@ class CompletionRequest(RequestModel):
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             seed=self.seed,
             logit_bias=self.logit_bias,
+            logprobs=self.logprobs,
+            top_logprobs=self.top_logprobs,
             tools=[_tool(tool, place) for place, tool in tools] if self.tools is not None else None,
             tool_choice=self._tool_choice(),
             parallel_tool_calls=self.parallel_tool_calls,

@@ -86,12 +86,19 @@ class Delta(_Response, kw_only=True):
     tool_calls: list[ToolCall] | UnsetType = UNSET
 
 
+class Logprobs(_Response, kw_only=True):
+    """Log probabilities of tokens."""
+
+    content: list[chat.TokenLogprob]
+    refusal: None = None
+
+
 class ChunkChoice(_Response, kw_only=True):
     """The only choice in a chunk."""
 
     index: int = 0
     delta: Delta
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: str | None = None
 
 
@@ -121,7 +128,7 @@ class ResponseChoice(_Response, kw_only=True):
 
     index: int = 0
     message: ResponseMessage
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     finish_reason: str
 
 
@@ -204,7 +211,13 @@ def completion(
         id=completion_id,
         created=created,
         model=response.model or model,
-        choices=[ResponseChoice(message=message, finish_reason=response.finish_reason)],
+        choices=[
+            ResponseChoice(
+                message=message,
+                logprobs=Logprobs(content=response.logprobs) if response.logprobs is not None else None,
+                finish_reason=response.finish_reason,
+            )
+        ],
         usage=to_usage(response.usage) if response.usage is not None else UNSET,
     )
 
@@ -223,6 +236,8 @@ class ChunkEncoder:
         self._custom_calls: dict[int, _CustomCall] = {}
         """Calls of tools that take free text, which are sent whole, by their index."""
         self._usage: chat.Usage | None = None
+        self._logprobs: list[chat.TokenLogprob] = []
+        """Log probabilities for the next chunk."""
         self._has_started = False
         self._has_finished = False
 
@@ -237,6 +252,8 @@ class ChunkEncoder:
                 return self._with_start(Delta(refusal=chunk.text))
             case chat.FinishChunk():
                 return self._finish(chunk.reason)
+            case chat.LogprobsChunk():
+                self._logprobs += chunk.content
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.UsageChunk():
@@ -275,6 +292,8 @@ class ChunkEncoder:
     def _with_start(self, delta: Delta, reason: chat.FinishReason | None = None) -> list[Chunk]:
         """Return the chunk of a delta, after the chunk with the role if it is the first one."""
         chunk = self._chunk(delta, reason)
+        if self._logprobs:
+            chunk.choices[0].logprobs, self._logprobs = Logprobs(content=self._logprobs), []
         if self._has_started:
             return [chunk]
         self._has_started = True

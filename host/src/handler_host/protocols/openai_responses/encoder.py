@@ -77,6 +77,8 @@ class ResponseEncoder:
         """Index of each item in the output, by its ID."""
         self._strings: dict[int, tuple[Any, list[str]]] = {}
         """The strings of each growing text, by its identity: joined once, because appending is quadratic."""
+        self._logprobs: list[chat.TokenLogprob] = []
+        """Log probabilities of the next text."""
         self._finish: chat.FinishReason | None = None
         self._has_started = False
         self._next_number = 0
@@ -101,6 +103,8 @@ class ResponseEncoder:
                 return [*self._start(), *self._add_reasoning(chunk)]
             case chat.FinishChunk():
                 self._finish = self._finish or chunk.reason
+            case chat.LogprobsChunk():
+                self._logprobs += chunk.content
             case chat.ModelChunk():
                 self.response.model = chunk.model
             case chat.UsageChunk():
@@ -143,7 +147,9 @@ class ResponseEncoder:
             return []
         events, part, place = self._part(OutputText)
         self._grow(part, text)
-        events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=[]))
+        logprobs, self._logprobs = self._logprobs, []
+        part.logprobs = [*part.logprobs, *logprobs]
+        events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=logprobs))
         return events
 
     def _add_refusal(self, text: str) -> list[Event]:
@@ -256,7 +262,7 @@ class ResponseEncoder:
         for index, part in enumerate(message.content):
             place = self._place(message, content_index=index)
             if isinstance(part, OutputText):
-                events.append(self._event("response.output_text.done", **place, text=part.text, logprobs=[]))
+                events.append(self._event("response.output_text.done", **place, text=part.text, logprobs=part.logprobs))
             else:
                 events.append(self._event("response.refusal.done", **place, refusal=part.refusal))
             events.append(self._event("response.content_part.done", **place, part=part))

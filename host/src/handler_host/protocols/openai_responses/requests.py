@@ -21,7 +21,7 @@ FIELDS: dict[str, Field] = {
     "client_metadata": hint(),
     "context_management": hint(),
     "conversation": demand(remedy="the host stores nothing; send the whole conversation as input"),
-    "include": hint(["reasoning.encrypted_content"]),
+    "include": hint(),
     "input[].item_reference": demand(remedy="the host stores nothing; send the item itself"),
     "max_tool_calls": demand(),
     "metadata": hint(),
@@ -34,7 +34,6 @@ FIELDS: dict[str, Field] = {
     "reasoning.generate_summary": hint(),
     "safety_identifier": hint(),
     "store": hint(False, True),
-    "top_logprobs": demand(0),
     "truncation": demand("disabled"),
     "input[].async_": ECHO,
     "input[].created_by": ECHO,
@@ -44,6 +43,9 @@ FIELDS: dict[str, Field] = {
     "tools[].async_": ECHO,
 }
 """Fields that a chat request has no place for."""
+LOGPROBS = "message.output_text.logprobs"
+INCLUDED = frozenset({"reasoning.encrypted_content", LOGPROBS})
+"""Values of ``include`` that have an effect here."""
 
 NAMES = {
     "max_tokens": "max_output_tokens",
@@ -53,6 +55,7 @@ NAMES = {
     "messages[].content[].file.filename": "input[].content[].filename",
     "messages[].content[].image_url.detail": "input[].content[].detail",
     "verbosity": "text.verbosity",
+    "logprobs": "include",
     "messages": "input",
     "response_format": "text.format",
     "response_format.json_schema": "text.format",
@@ -148,6 +151,8 @@ class ResponseRequest(RequestModel, dict=True):
     """Null stands for a tool that runs at the provider, which is left out."""
     tool_choice: Literal["none", "auto", "required"] | FunctionChoice | CustomChoice | AllowedTools | None = None
     parallel_tool_calls: bool | None = None
+    include: list[str] | None = None
+    top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
     text: Text | None = None
     reasoning: Reasoning | None = None
     prompt_cache_key: str | None = None
@@ -195,6 +200,8 @@ class ResponseRequest(RequestModel, dict=True):
             parallel_tool_calls=self.parallel_tool_calls,
             response_format=self._format(),
             reasoning=chat.ReasoningOptions(effort=reasoning.effort, summary=reasoning.summary) if reasoning else None,
+            logprobs=LOGPROBS in (self.include or ()) or bool(self.top_logprobs) or None,
+            top_logprobs=self.top_logprobs,
             verbosity=self.text.verbosity if self.text is not None else None,
             prompt_cache_key=self.prompt_cache_key,
             service_tier=self.service_tier,
@@ -238,7 +245,10 @@ _decoder = BodyDecoder(ResponseRequest, fields=FIELDS, skips=_SKIPS, choices=CHO
 
 def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> ResponseRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
-    request = _decoder.decode(body, ignored)
+    sink = ignored if ignored is not None else IgnoredFields()
+    request = _decoder.decode(body, sink)
+    if not INCLUDED.issuperset(request.include or ()):
+        sink.leave_out(FIELDS["include"], "include", "include")
     if not request.input:
         raise InvalidInput("input: must have at least one item, or text", param="input")
     if request.stream_options is not None and not request.stream:

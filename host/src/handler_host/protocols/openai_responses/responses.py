@@ -19,7 +19,7 @@ class OutputText(_Shape, kw_only=True, tag_field="type", tag="output_text"):
 
     text: str = ""
     annotations: list[Any] = []
-    logprobs: list[Any] = []
+    logprobs: list[chat.TokenLogprob] = []
 
 
 class Refusal(_Shape, kw_only=True, tag_field="type", tag="refusal"):
