@@ -274,6 +274,35 @@ def test_what_a_session_of_claude_code_has_reaches_the_provider(worker: WorkerUn
     ]
 
 
+@pytest.mark.parametrize(
+    ("part", "expected"),
+    [
+        ({"type": ["number", "null"]}, {"anyOf": [{"type": "number"}, {"type": "null"}]}),
+        ({"type": ["string", "null"], "enum": ["a", None]}, {"enum": ["a", None]}),
+        (
+            {"type": ["array", "null"], "description": "d", "items": {"properties": {}}},
+            {
+                "description": "d",
+                "anyOf": [
+                    {"type": "array", "items": {"type": "object", "properties": {}, "additionalProperties": False}},
+                    {"type": "null"},
+                ],
+            },
+        ),
+        ({"$ref": "#/definitions/city"}, {"$ref": "#/$defs/city"}),
+    ],
+)
+def test_schemas_that_clients_write_are_respelled_for_the_sdk(
+    worker: WorkerUnderTest, provider: Upstream, part: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    """zod writes lists of types for `nullable`, and `definitions`; the SDK's own conversion fails on them."""
+    schema = {"type": "object", "properties": {"n": part}, "definitions": {"city": {"type": "string"}}}
+    response_format = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
+    worker.dispatch("chat", {**ASK, "response_format": response_format})
+    sent = provider.last_request.body["output_config"]["format"]["schema"]
+    assert (sent["properties"]["n"], sent["$defs"]) == (expected, {"city": {"type": "string"}})
+
+
 def test_json_without_a_schema_is_an_instruction(worker: WorkerUnderTest, provider: Upstream) -> None:
     worker.dispatch("chat", {**ASK, "response_format": {"type": "json_object"}, "presence_penalty": 0})
     assert "one JSON object" in provider.last_request.body["system"][0]["text"]

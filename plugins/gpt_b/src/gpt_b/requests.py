@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 from typing import Any, NamedTuple
 
+from gpt_b.schemas import respell
 from gpt_b.thinking import FIRST_WITH_SYSTEM_TURNS, FORMAT, thinking_for, version_of
 from handler_host.chat import (
     AssistantMessage,
@@ -283,7 +284,7 @@ def _output_format(request: ChatRequest) -> Json | None:
 
     try:
         # The SDK's own conversion: Anthropic accepts a part of JSON Schema only.
-        schema = transform_schema(form.json_schema.described_schema)
+        schema = transform_schema(respell(form.json_schema.described_schema))
     except Exception as error:  # noqa: BLE001 - any failure has its cause in the client's schema
         field = "response_format.json_schema.schema"
         reason = str(error) or type(error).__name__
