@@ -6,6 +6,9 @@
 The pure step function of each handler (``lifecycle/transitions.py``) and the ledgers of all machines
 (``memory/places.py``) run on an invented clock. Arrivals have a seed and follow Zipf's law: few handlers are popular,
 most are rare. A decision is everything that follows one dispatch: its admission, the choice of a machine, evictions.
+
+A second table is of machines that are full of busy workers: each decision is the end of one of them, the place that the
+first of the waiting activations gets, and one more activation that waits.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import itertools
 import random
 import statistics
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
@@ -39,6 +43,9 @@ ESTIMATES = (20, 40, 40, 60, 80, 150)
 """Megabytes that handlers need, chosen by the seed."""
 PLACE_BYTES = 8 * 1024 * MB
 SECONDS_BETWEEN = 0.01
+WORKERS_OF_A_FULL_PLACE = 50
+WAITING = 100
+"""Activations that wait while all places are full."""
 
 
 class Simulation:
@@ -136,18 +143,65 @@ async def measure(places: int, handlers: int, dispatches: Iterable[int], seed: i
         start = time.thread_time()
         await simulation.dispatch(index)
         costs.append((time.thread_time() - start) * 1e6)
-    costs.sort()
     return [
         places,
         handlers,
         len(costs),
-        f"{statistics.fmean(costs):.0f}",
-        f"{costs[len(costs) * 99 // 100]:.0f}",
+        *costs_of(costs),
         simulation.activations,
         simulation.evictions,
         simulation.refused,
         f"{simulation.balance():.2f}",
     ]
+
+
+async def measure_full(places: int, resources: dict[str, float], decisions: int) -> list[object]:
+    """Keep all places full, and activations waiting; return a row of the table."""
+    budget = PlacesBudget(
+        "simulation",
+        strategy="pack",
+        headroom=0.0,
+        wait=lambda: 3600.0,
+        candidate=lambda handler, generation: None,
+        is_pinned=lambda handler, generation: False,
+        evict=lambda handler, generation: None,
+    )
+    amount = PLACE_BYTES // WORKERS_OF_A_FULL_PLACE
+    total = {name: needed * WORKERS_OF_A_FULL_PLACE for name, needed in resources.items()}
+    budget.update(PlaceReport(f"place-{number}", PLACE_BYTES, 0, total) for number in range(places))
+    estimate = MemoryEstimate(amount, amount, "learned", resources=resources)
+    workers = places * WORKERS_OF_A_FULL_PLACE
+    for number in range(workers):
+        await budget.reserve(str(number), 1, estimate)
+    names = (str(number) for number in itertools.count(workers))
+    waiting = deque((name, asyncio.ensure_future(budget.reserve(name, 1, estimate))) for name in take(names, WAITING))
+    running = deque(map(str, range(workers)))
+    await asyncio.sleep(0)
+    costs: list[float] = []
+    for _ in range(decisions):
+        start = time.thread_time()
+        budget.release(running.popleft(), 1)
+        name, task = waiting.popleft()
+        await task
+        running.append(name)
+        (name,) = take(names, 1)
+        waiting.append((name, asyncio.ensure_future(budget.reserve(name, 1, estimate))))
+        await asyncio.sleep(0)
+        costs.append((time.thread_time() - start) * 1e6)
+    for _, task in waiting:
+        task.cancel()
+    await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
+    return [places, workers, WAITING, ", ".join(resources) or "none", *costs_of(costs)]
+
+
+def take(names: Iterator[str], count: int) -> list[str]:
+    """Return the next ``count`` names."""
+    return list(itertools.islice(names, count))
+
+
+def costs_of(costs: list[float]) -> tuple[str, str]:
+    """Return the mean and the 99th percentile."""
+    return f"{statistics.fmean(costs):.0f}", f"{sorted(costs)[len(costs) * 99 // 100]:.0f}"
 
 
 def cases(options: argparse.Namespace) -> Iterator[tuple[int, int, Sequence[int]]]:
@@ -185,6 +239,12 @@ def main() -> None:
         f"seed {options.seed}, {PLACE_BYTES // MB} MB a place",
     )
     print_table("Decisions", columns, rows, notes)
+    full = [
+        asyncio.run(measure_full(places, resources, 2000))
+        for resources in ({}, {"GPU": 1.0})
+        for places in options.places
+    ]
+    print_table("Decisions on full machines", ("places", "workers", "waiting", "resources", "mean µs", "p99 µs"), full)
 
 
 if __name__ == "__main__":

@@ -116,7 +116,7 @@ async def test_an_eviction_that_takes_long_starts_no_other() -> None:
     waiting = asyncio.ensure_future(world.reserve("d", 70))
     for _ in range(5):
         await asyncio.sleep(0.01)
-        world.budget.reconsider()
+        world.budget.reconsider("b", 1)
     assert world.evicted == ["a"]
     world.budget.release("a", 1)
     await waiting
@@ -143,6 +143,142 @@ async def test_a_resource_that_others_hold_is_worth_a_wait() -> None:
     assert refusal.value.retryable
     world.budget.update([PlaceReport("one", 100, 0, {"GPU": 1.0})])
     assert await world.reserve("a", 10, GPU=1.0) == "one"
+
+
+async def settle() -> None:
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+async def test_activations_get_their_place_in_the_order_of_their_arrival() -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("busy", 60)
+    await world.reserve("small", 30)
+    waiting = [asyncio.ensure_future(world.reserve(name, 60)) for name in ("first", "second")]
+    await settle()
+    world.budget.release("busy", 1)
+    late = asyncio.ensure_future(world.reserve("late", 50))
+    await settle()
+    assert [task.done() for task in (*waiting, late)] == [True, False, False]
+    assert [entry.handler for entry in world.budget.waiting] == ["second", "late"]
+    world.budget.release("first", 1)
+    await settle()
+    assert [task.done() for task in (*waiting, late)] == [True, True, False]
+    late.cancel()
+    await settle()
+    assert world.budget.waiting == []
+
+
+async def test_what_is_freed_for_the_first_goes_to_no_other() -> None:
+    world = World("spread", wait=5.0)
+    world.leaves_at_once = False
+    world.budget.update([PlaceReport("one", 100), PlaceReport("two", 100)])
+    for name, idle_since in (("a", 1.0), ("b", 2.0)):
+        await world.reserve(name, 50, idle_since=idle_since)
+    for name in ("c", "d"):
+        await world.reserve(name, 40)
+    first = asyncio.ensure_future(world.reserve("first", 60))
+    await settle()
+    (evicted,) = world.evicted
+    cleared = world.budget.place_of(evicted, 1)
+    later = asyncio.ensure_future(world.reserve("later", 10))
+    await settle()
+    assert later.result() != cleared
+    world.budget.release(evicted, 1)
+    await settle()
+    assert first.result() == cleared
+
+
+async def test_without_idle_workers_for_the_first_others_take_what_is_available() -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("busy", 80)
+    first = asyncio.ensure_future(world.reserve("first", 60))
+    await settle()
+    assert await world.reserve("small", 15) == "one"
+    first.cancel()
+
+
+async def test_growth_waits_for_nobody_and_overtakes_nobody() -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("busy", 80)
+    estimate = MemoryEstimate(60, 60, "learned")
+    with pytest.raises(MemoryBudget):
+        await world.budget.reserve("surplus", 2, estimate, may_wait=False)
+    first = asyncio.ensure_future(world.reserve("first", 60))
+    await settle()
+    with pytest.raises(MemoryBudget):
+        await world.budget.reserve("surplus", 3, MemoryEstimate(10, 10, "learned"), may_wait=False)
+    first.cancel()
+
+
+async def test_an_activation_that_is_cancelled_as_it_is_granted_holds_nothing() -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("busy", 80)
+    first = asyncio.ensure_future(world.reserve("first", 60))
+    await settle()
+    world.budget.release("busy", 1)
+    first.cancel()
+    await settle()
+    assert (first.cancelled(), world.budget.place_of("first", 1)) == (True, None)
+    assert await world.reserve("next", 100) == "one"
+
+
+async def test_a_machine_that_grows_or_shrinks_changes_what_can_ever_fit() -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport("one", 100)])
+    await world.reserve("busy", 80)
+    waiting = asyncio.ensure_future(world.reserve("first", 60))
+    await settle()
+    world.budget.update([PlaceReport("one", 50)])
+    with pytest.raises(ExceedsMemoryLimit):
+        await waiting
+
+
+async def test_a_resource_that_is_being_freed_needs_no_second_eviction() -> None:
+    world = World(wait=5.0)
+    world.leaves_at_once = False
+    world.budget.update([PlaceReport(name, 100, 0, {"GPU": 1.0}) for name in ("one", "two")])
+    for name, idle_since in (("a", 1.0), ("b", 2.0)):
+        await world.reserve(name, 10, idle_since=idle_since, GPU=1.0)
+    waiting = asyncio.ensure_future(world.reserve("c", 10, GPU=1.0))
+    await settle()
+    world.budget.reconsider("b", 1)
+    assert world.evicted == ["a"]
+    world.budget.release("a", 1)
+    await waiting
+
+
+@pytest.mark.parametrize("resources", [{}, {"GPU": 1.0}], ids=["memory", "resource"])
+async def test_full_machines_are_looked_at_once_and_again_when_a_worker_is_idle(resources: dict[str, float]) -> None:
+    world = World(wait=5.0)
+    world.budget.update([PlaceReport(f"place-{number}", 100, 0, {"GPU": 1.0}) for number in range(50)])
+    for number in range(50):
+        await world.reserve(f"busy-{number}", 80, **resources)
+    looked_at: list[str] = []
+
+    def candidate(handler: str, generation: int) -> Candidate | None:
+        looked_at.append(handler)
+        return world.candidate(handler, generation)
+
+    world.budget._candidate = candidate
+    waiting = [asyncio.ensure_future(world.reserve(f"waiting-{number}", 80, **resources)) for number in range(3)]
+    await settle()
+    assert len(set(looked_at)) == 50
+    looked_at.clear()
+    waiting += [asyncio.ensure_future(world.reserve(f"late-{number}", 80, **resources)) for number in range(20)]
+    await settle()
+    assert looked_at == []
+    world.idle["busy-7", 1] = 1.0
+    world.budget.reconsider("busy-7", 1)
+    await settle()
+    assert set(looked_at) == {"busy-7", "waiting-0"}
+    assert (world.evicted, waiting[0].done(), waiting[1].done()) == (["busy-7"], True, False)
+    for task in waiting:
+        task.cancel()
 
 
 async def test_without_a_machine_the_refusal_says_so() -> None:

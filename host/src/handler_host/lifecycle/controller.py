@@ -165,13 +165,14 @@ class HandlerController:
                 event = self._mailbox.popleft()
         finally:
             self._deciding = False
-        became_idle = False
+        idle: list[int] = []
         for worker in self._state.workers:
             is_busy, is_ready = worker.leases.size > 0, worker.phase is WorkerPhase.READY
-            became_idle |= self._runners[worker.generation].busy.update(is_busy, is_ready and not is_busy)
-        if became_idle:
+            if self._runners[worker.generation].busy.update(is_busy, is_ready and not is_busy):
+                idle.append(worker.generation)
+        for generation in idle:
             # An activation may wait for just this worker to be idle (case 22).
-            self._services.budget_of(self.policy).reconsider()
+            self._services.budget_of(self.policy).reconsider(self.name, generation)
 
     def _enter_phase(self, runner: WorkerRunner, phase: WorkerPhase) -> None:
         runner.phase = phase

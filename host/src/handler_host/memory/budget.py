@@ -48,7 +48,7 @@ class WorkerBudget(Protocol):
     async def reserve(self, handler: str, generation: int, estimate: MemoryEstimate, *, may_wait: bool = True) -> None:
         """Reserve the memory of a worker; raises ``HostError``."""
 
-    def reconsider(self) -> None:
+    def reconsider(self, handler: str, generation: int) -> None:
         """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
 
     def mark_leaving(self, handler: str, generation: int) -> None:
@@ -141,7 +141,7 @@ class Budget:
         """Return whether the bytes are available, and no activation waits for them."""
         return not self._waiting and not self.ledger.under_pressure and self.has_available(estimate)
 
-    def reconsider(self) -> None:
+    def reconsider(self, handler: str, generation: int) -> None:
         """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
         self.ledger.schedule()
 

@@ -5,7 +5,7 @@ Pure: no loop, no clock, no process. ``handler_host.memory.budget`` waits and re
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 import msgspec
 
@@ -96,6 +96,11 @@ class Ledger:
     def available(self) -> int:
         """Bytes that can still be reserved; negative if the processes are over the budget."""
         return self.usable - self.used - self.reserved - self.external_usage
+
+    @property
+    def leaving(self) -> Collection[Key]:
+        """The workers that are on their way out."""
+        return self._leaving.keys()
 
     @property
     def max_worker(self) -> int:

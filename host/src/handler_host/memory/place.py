@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
 from handler_host.memory.ledger import Key, Ledger
+from handler_host.memory.place_index import MEMORY
 
 MAX_PLACE_BYTES = 2**50
 """A place that reports more memory than this is not believed."""
@@ -46,17 +47,32 @@ class Place:
         self.report = report
         self.ledger = ledger
         self.held: dict[Key, Mapping[str, float]] = {}
-        self.indexed: tuple[int, str] | None = None
-        """Its entry in the order of all places."""
         self._in_use: dict[str, float] = {}
 
-    def has_resources(self, resources: Mapping[str, float]) -> bool:
-        """Return whether the resources are available now."""
-        total, external = self.report.resources, self.report.external_resources
-        return all(
-            total.get(name, 0.0) - external.get(name, 0.0) - self._in_use.get(name, 0.0) >= amount
-            for name, amount in resources.items()
-        )
+    @property
+    def available(self) -> dict[str, float]:
+        """What is available now: bytes of memory, and resources."""
+        external = self.report.external_resources
+        amounts: dict[str, float] = {
+            name: total - external.get(name, 0.0) - self._in_use.get(name, 0.0)
+            for name, total in self.report.resources.items()
+        }
+        amounts[MEMORY] = self.ledger.available
+        return amounts
+
+    @property
+    def obtainable(self) -> dict[str, float]:
+        """What is available once the workers that leave have exited, and all idle ones too."""
+        return self.amounts_with({*self.ledger.leaving, *(eviction[:2] for eviction in self.ledger.evictable())})
+
+    def amounts_with(self, workers: Iterable[Key]) -> dict[str, float]:
+        """Return what is available once these workers have exited."""
+        amounts = self.available
+        for key in workers:
+            amounts[MEMORY] += self.ledger.size_of(*key)
+            for name, amount in self.held.get(key, {}).items():
+                amounts[name] = amounts.get(name, 0.0) + amount
+        return amounts
 
     def hold(self, key: Key, resources: Mapping[str, float]) -> None:
         """Note that a worker holds resources here."""

@@ -10,36 +10,35 @@ import asyncio
 import logging
 import sys
 import time
-from bisect import bisect_left, insort
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from itertools import chain
 from typing import Literal
 
 import msgspec
 
-from handler_host._internal.units import format_size
-from handler_host.memory.budget import ExceedsMemoryLimit, MemoryEstimate, WaitingActivation
+from handler_host.memory.budget import MemoryEstimate, WaitingActivation
 from handler_host.memory.cgroups import less_headroom
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.memory.place import MAX_PLACE_BYTES, Place, PlaceReport
-from handler_host.plugin.errors import MemoryBudget
+from handler_host.memory.place_index import MEMORY, PlaceIndex
+from handler_host.memory.place_refusals import never_fits, no_place
 
 log = logging.getLogger(__name__)
 
 COMPARED_PLACES = 4
 """Places that are compared before workers are evicted on one of them."""
 
-NO_PLACE_RETRY_S = 5.0
-"""``Retry-After`` while a launcher has no machine at all."""
-
 
 class _Waiting(msgspec.Struct, eq=False):
     """An activation that waits for a place."""
 
-    handler: str
+    key: Key
     estimate: MemoryEstimate
     since: float
+    outcome: asyncio.Future[None]
+    """Set when it has its place, or can never have one."""
+    resources: frozenset[tuple[str, float]]
+    """Those of the estimate, to compare them with others'."""
     cleared: Place | None = None
     """The place on which workers are evicted for it."""
 
@@ -77,16 +76,20 @@ class PlacesBudget:
         self._evict = evict
         self._homes: dict[Key, Place] = {}
         self._waiting: list[_Waiting] = []
-        self._changed = asyncio.Event()
+        self._is_granting = False
         self._doubted: set[str] = set()
-        self._order: list[tuple[int, str]] = []
-        """Available bytes and name of each place, the fullest first."""
+        self._available = PlaceIndex()
+        self._obtainable = PlaceIndex()
+        """What a place has if all its idle workers leave, or more: it is corrected when the place is looked at."""
+        self._totals = PlaceIndex()
+        self._least_max_worker = 0
+        """Bytes that a worker can use at most on the smallest place."""
         self._turn = 0
 
     @property
     def waiting(self) -> list[WaitingActivation]:
         """The activations that wait, in their order."""
-        return [WaitingActivation(entry.handler, entry.estimate.amount, entry.since) for entry in self._waiting]
+        return [WaitingActivation(entry.key[0], entry.estimate.amount, entry.since) for entry in self._waiting]
 
     @property
     def max_worker(self) -> int:
@@ -112,7 +115,9 @@ class PlacesBudget:
         """Replace the known places; one that is gone takes no further worker."""
         reported = {report.name: report for report in reports if self._is_credible(report)}
         for name in self.places.keys() - reported.keys():
-            self._index(self.places.pop(name))
+            del self.places[name]
+            for index in (self._available, self._obtainable, self._totals):
+                index.discard(name)
         # One that comes back still has the workers that have not exited yet.
         known = {home.name: home for home in self._homes.values()} if reported.keys() - self.places.keys() else {}
         for name, report in reported.items():
@@ -123,8 +128,12 @@ class PlacesBudget:
             ledger = place.ledger
             ledger.limit, ledger.usable = report.limit, less_headroom(report.limit, self._headroom)
             ledger.measure(0, report.external_usage, {}, {})
+            self._totals.set(name, {**report.resources, MEMORY: report.limit})
             self._index(place)
-        self.reconsider()
+        self._least_max_worker = min((place.ledger.max_worker for place in self.places.values()), default=0)
+        for entry in self._waiting.copy():
+            self._refuse_if_hopeless(entry)
+        self._grant_waiting()
 
     async def reserve(
         self,
@@ -140,26 +149,29 @@ class PlacesBudget:
         place can ever hold it, and the launcher's error if it cannot reach its machines.
         """
         await self.connect()
-        entry = _Waiting(handler, estimate, time.monotonic())
-        key = (handler, generation)
-        self._waiting.append(entry)
-        deadline = entry.since + (self._wait() if may_wait else 0.0)
+        outcome = asyncio.get_running_loop().create_future()
+        resources = frozenset(estimate.resources.items())
+        entry = _Waiting((handler, generation), estimate, time.monotonic(), outcome, resources)
+        self._refuse_if_hopeless(entry)
+        if not entry.outcome.done() and (may_wait or not self._waiting):
+            self._waiting.append(entry)
+            self._grant_waiting(may_evict=may_wait)
+        has_place = False
         try:
-            while not self._try_reserve(entry, key, may_evict=may_wait):
-                remaining = deadline - time.monotonic()
-                if remaining <= 0:
-                    self.refused += 1
-                    raise self._refusal(handler, estimate)
-                self._changed.clear()
-                try:
-                    async with asyncio.timeout(remaining):
-                        await self._changed.wait()
-                except TimeoutError:
-                    continue
+            if entry in self._waiting:
+                await asyncio.wait({entry.outcome}, timeout=self._wait() if may_wait else 0.0)
+            if not entry.outcome.done():
+                self.refused += 1
+                raise no_place(self._launcher, len(self.places), handler, estimate, self._wait())
+            entry.outcome.result()
+            has_place = True
         finally:
-            self._waiting.remove(entry)
-            # The next one in the queue may fit now that this one is gone.
-            self.reconsider()
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            if not has_place:
+                # Also if the call was cancelled just when it was granted; the next one in the queue may fit now.
+                self.release(handler, generation)
+                self._grant_waiting()
 
     def measure(self, sizes: Mapping[Key, int], reservations: Mapping[Key, int]) -> None:
         """Update the accounts from the workers' reports, in bytes; evict where a machine has too little."""
@@ -175,11 +187,14 @@ class PlacesBudget:
             place.ledger.measure(0, place.report.external_usage, place_sizes, place_reservations)
             place.ledger.evict_excess()
             self._index(place)
-        self.reconsider()
+        self._grant_waiting()
 
-    def reconsider(self) -> None:
+    def reconsider(self, handler: str, generation: int) -> None:
         """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
-        self._changed.set()
+        home = self._homes.get((handler, generation))
+        if home is not None:
+            self._index(home)
+            self._grant_waiting()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
@@ -194,7 +209,7 @@ class PlacesBudget:
             home.free((handler, generation))
             home.ledger.release(handler, generation)
             self._index(home)
-            self.reconsider()
+            self._grant_waiting()
 
     def has_available(self, estimate: MemoryEstimate) -> bool:
         """Return whether a place has what the worker needs now."""
@@ -230,32 +245,70 @@ class PlacesBudget:
             log.warning("place %s of launcher %s is not used: %s", report.name, self._launcher, flaw)
         return flaw is None
 
-    def _try_reserve(self, entry: _Waiting, key: Key, *, may_evict: bool) -> bool:
-        """Reserve now if that is possible, or start the evictions that make it possible."""
-        estimate = entry.estimate
-        place = self._find_available(estimate)
-        if place is not None:
-            amount = _amount(estimate, place)
-            place.ledger.request(Request(*key, amount, amount, lambda granted: None))
-            place.hold(key, estimate.resources)
-            self._homes[key] = place
-            self._index(place)
-            return True
-        if may_evict and self._waiting[0] is entry:
-            self._make_room(entry)
-        if entry.cleared is None and self.places and not any(_can_ever_hold(place, estimate) for place in self._all()):
-            raise self._never_fits(entry.handler, estimate)
-        return False
+    def _grant_waiting(self, *, may_evict: bool = True) -> None:
+        """Reserve places for those that wait, in their order; evict for the first one that must wait on.
 
-    def _find_available(self, estimate: MemoryEstimate) -> Place | None:
+        What is freed for that one goes to no other.
+        """
+        if self._is_granting:
+            return  # an eviction reports back at once
+        self._is_granting = True
+        try:
+            self._grant_in_order(may_evict)
+        finally:
+            self._is_granting = False
+
+    def _grant_in_order(self, may_evict: bool) -> None:
+        first: _Waiting | None = None
+        failed: dict[frozenset[tuple[str, float]], MemoryEstimate] = {}
+        for entry in self._waiting.copy():
+            estimate = entry.estimate
+            smaller = failed.get(entry.resources)
+            if smaller is not None and smaller.amount <= estimate.amount and smaller.minimum <= estimate.minimum:
+                continue
+            place = self._find_available(estimate, first.cleared if first is not None else None)
+            if place is not None:
+                self._grant(entry, place)
+                continue
+            failed[entry.resources] = estimate
+            if first is None:
+                first = entry
+                if may_evict:
+                    self._make_room(entry)
+
+    def _grant(self, entry: _Waiting, place: Place) -> None:
+        amount = _amount(entry.estimate, place)
+        place.ledger.request(Request(*entry.key, amount, amount, lambda granted: None))
+        place.hold(entry.key, entry.estimate.resources)
+        self._homes[entry.key] = place
+        self._available.set(place.name, place.available)
+        self._waiting.remove(entry)
+        entry.outcome.set_result(None)
+
+    def _refuse_if_hopeless(self, entry: _Waiting) -> None:
+        """End the wait of an activation that no known place can ever hold."""
+        estimate = entry.estimate
+        if not self.places or entry.cleared is not None:
+            return
+        needs = {**estimate.resources, MEMORY: estimate.minimum}
+        if not any(_can_ever_hold(self.places[name], estimate) for name in self._totals.search(needs)):
+            if entry in self._waiting:
+                self._waiting.remove(entry)
+            error = never_fits(self._launcher, self.places.values(), entry.key[0], estimate)
+            entry.outcome.set_exception(error)
+
+    def _find_available(self, estimate: MemoryEstimate, excluded: Place | None = None) -> Place | None:
         """Return the place that the strategy prefers among those that have enough now."""
-        first = bisect_left(self._order, (estimate.minimum, ""))
-        rest = range(first, len(self._order))
-        for position in rest if self._strategy == "pack" else reversed(rest):
-            place = self.places[self._order[position][1]]
-            if _amount(estimate, place) <= place.ledger.available and place.has_resources(estimate.resources):
+        needs = {MEMORY: self._least_need(estimate), **estimate.resources}
+        for name in self._available.search(needs, largest_first=self._strategy == "spread"):
+            place = self.places[name]
+            if place is not excluded and _amount(estimate, place) <= place.ledger.available:
                 return place
         return None
+
+    def _least_need(self, estimate: MemoryEstimate) -> int:
+        """Return the bytes that a worker needs at least, on whatever place."""
+        return estimate.amount if estimate.amount <= self._least_max_worker else estimate.minimum
 
     def _make_room(self, entry: _Waiting) -> None:
         """Evict idle workers on one place, and keep to it until it has enough."""
@@ -272,11 +325,14 @@ class PlacesBudget:
         """
         best: tuple[Place | None, list[Key] | None] = (None, None)
         least = (sys.maxsize, 0.0)
-        possible = 0
-        for place in self._all():
+        possible, hopeless = 0, []
+        needs = {MEMORY: self._least_need(estimate), **estimate.resources}
+        for name in self._obtainable.search(needs, turn=self._turn):
             self._turn += 1
+            place = self.places[name]
             plan = self._plan(place, estimate)
             if plan is None:
+                hopeless.append(place)
                 continue
             possible += 1
             # Of as many, those that were used least recently.
@@ -286,59 +342,30 @@ class PlacesBudget:
                 best, least = (place, plan), cost
             if possible == COMPARED_PLACES:
                 break
+        for place in hopeless:
+            self._obtainable.set(place.name, place.obtainable)
         return best
 
     def _plan(self, place: Place, estimate: MemoryEstimate) -> list[Key] | None:
         """Return the idle workers that must leave a place for another worker, or None if that does not suffice."""
         if self.places.get(place.name) is not place:
             return None
-        if place.has_resources(estimate.resources):
+        obtained = place.amounts_with(place.ledger.leaving)
+        lacking = [name for name, amount in estimate.resources.items() if obtained.get(name, 0.0) < amount]
+        if not lacking:
             evictions = place.ledger.find_evictions(_amount(estimate, place) - place.ledger.available)
             return [eviction[:2] for eviction in evictions] if evictions is not None else None
-        if not _can_ever_hold(place, estimate):
-            return None
         # The idle worker that holds one of the resources and was used least recently: after it the plan is made again.
         for candidate in sorted(self._candidates_at(place), key=lambda candidate: candidate.idle_since):
-            if any(name in place.held[candidate[:2]] for name in estimate.resources):
+            if any(name in place.held[candidate[:2]] for name in lacking):
                 return [candidate[:2]]
         return None
 
-    def _all(self) -> Iterator[Place]:
-        """Yield all places, in turns from another one."""
-        start = self._turn % max(1, len(self._order))
-        for _, name in chain(self._order[start:], self._order[:start]):
-            yield self.places[name]
-
     def _index(self, place: Place) -> None:
-        """Keep the places in the order of their available bytes."""
-        if place.indexed is not None:
-            del self._order[bisect_left(self._order, place.indexed)]
-            place.indexed = None
+        """Keep the places in the order of what they have: it has changed, or a worker there is idle now."""
         if self.places.get(place.name) is place:
-            place.indexed = (place.ledger.available, place.name)
-            insort(self._order, place.indexed)
-
-    def _never_fits(self, handler: str, estimate: MemoryEstimate) -> MemoryBudget:
-        largest = max(place.ledger.max_grantable for place in self.places.values())
-        return ExceedsMemoryLimit(
-            f"{handler} needs {_needs(estimate)}, which none of the {len(self.places)} machines of the "
-            f"launcher {self._launcher!r} has even when it is empty (largest: {format_size(max(0, largest))}); "
-            "add a machine that has it, or correct memory_estimate and resources of the handler",
-            details={"needed": estimate.minimum, "needed_source": estimate.source, "possible": max(0, largest)},
-        )
-
-    def _refusal(self, handler: str, estimate: MemoryEstimate) -> MemoryBudget:
-        reason = (
-            f"none of its {len(self.places)} machines has that available, and no idle handler could be unloaded"
-            if self.places
-            else "it has no machine yet"
-        )
-        return MemoryBudget(
-            f"no place for {handler} on the launcher {self._launcher!r}: it needs {_needs(estimate)}, and "
-            f"{reason} within {self._wait():g} s; retry later, or add a machine",
-            retry_after=self._wait() or NO_PLACE_RETRY_S,
-            details={"needed": estimate.amount, "needed_source": estimate.source, "machines": len(self.places)},
-        )
+            self._available.set(place.name, place.available)
+            self._obtainable.set(place.name, {**place.report.resources, MEMORY: place.ledger.limit})
 
 
 async def _do_nothing() -> None:
@@ -355,8 +382,3 @@ def _can_ever_hold(place: Place, estimate: MemoryEstimate) -> bool:
     total = place.report.resources
     has_resources = all(total.get(name, 0.0) >= amount for name, amount in estimate.resources.items())
     return has_resources and estimate.minimum <= place.ledger.max_grantable
-
-
-def _needs(estimate: MemoryEstimate) -> str:
-    parts = [f"{format_size(estimate.minimum)} ({estimate.source})"]
-    return ", ".join([*parts, *(f"{amount:g} {name}" for name, amount in estimate.resources.items())])
