@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from handler_host.chat.validation import validate_request
-from handler_host.plugin.errors import InvalidInput
+from handler_host._internal.units import parse_duration
+from handler_host.chat.validation import data_of, image_of, validate_request
+from handler_host.plugin.errors import HostError, InvalidInput
 from handler_host.protocols.anthropic.requests import decode_message
 from handler_host.protocols.gemini import requests as gemini
+from handler_host.protocols.json_fields import fields_of
 from handler_host.protocols.ollama import requests as ollama
 from handler_host.protocols.openai import requests as openai
 from handler_host.protocols.openai_responses import requests as responses
@@ -131,3 +135,34 @@ def test_a_large_request_is_translated_and_validated_in_linear_time(
     with contextlib.suppress(InvalidInput):
         validate_request(translate(body))
     assert time.process_time() - before < LIMIT_S
+
+
+LONG_NAMES = (b"k" * 500_000, rb"\n" * 250_000, rb"k\n" * 150_000)
+LONG_OPTIONS = "data:image/png" + ";" * 500_000
+
+
+@pytest.mark.parametrize(
+    "read",
+    [
+        *(functools.partial(fields_of, b'{"' + name + b'": 1}') for name in LONG_NAMES),
+        *(functools.partial(image_of, LONG_OPTIONS + end, "url") for end in (",x", "x")),
+        functools.partial(data_of, LONG_OPTIONS + ",x", "url"),
+        functools.partial(parse_duration, "1s" * 250_000),
+    ],
+)
+def test_a_long_text_is_read_in_little_memory(read: Callable[[], object]) -> None:
+    """A regular expression that repeats a group keeps 130 bytes for each repetition, unless it is possessive."""
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(HostError, ValueError):
+            read()
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 10_000_000
+
+
+def test_a_long_text_in_place_of_a_duration_makes_no_long_error() -> None:
+    with pytest.raises(ValueError, match="write it as") as refusal:
+        parse_duration("x" * 500_000)
+    assert len(str(refusal.value)) < 300

@@ -19,6 +19,8 @@ _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}
 _NUMBER = r"\d+(?:\.\d+)?"
 _STEP = re.compile(rf"({_NUMBER})\s*(ms|s|m|h|d)\s*", re.ASCII)
 _DURATION = re.compile(rf"(?:{_STEP.pattern})+", re.ASCII)
+MAX_DURATION = 100
+"""Characters of the longest duration; clients send some, as ``keep_alive``."""
 _SIZE = re.compile(rf"({_NUMBER})\s*(?:([kmgt])i?)?b?", re.ASCII | re.IGNORECASE)
 
 MAX_SIZE = 2**63 - 1
@@ -34,7 +36,7 @@ def parse_duration(value: object) -> float:
     except OverflowError:
         seconds = math.inf
     if seconds is None:
-        raise ValueError(f"{value!r} is not a duration; write it as {DURATION_FORMS}")
+        raise ValueError(f"{repr(value)[:MAX_DURATION]} is not a duration; write it as {DURATION_FORMS}")
     if not math.isfinite(seconds) or seconds < 0:
         raise ValueError(f"{value!r} is not a valid duration; use a finite number of 0 or more")
     return seconds
@@ -46,6 +48,8 @@ def _seconds(value: object) -> float | None:
     if not isinstance(value, str):
         return None
     text = value.strip()
+    if len(text) > MAX_DURATION:
+        return None
     if re.fullmatch(_NUMBER, text, re.ASCII):
         return float(text)
     if _DURATION.fullmatch(text) is None:

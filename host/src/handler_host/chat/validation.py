@@ -37,8 +37,9 @@ SIGNATURES: dict[str, re.Pattern[bytes]] = {
     "image/webp": re.compile(rb"RIFF....WEBP", re.DOTALL),
 }
 """First bytes of the image types that all providers take."""
-_IMAGE_URL = re.compile(r"data:(?P<kind>image/[\w.+-]+)(?P<options>(?:;[^;,]*)*),")
-_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)(?P<options>(?:;[^;,]*)*),")
+_OPTIONS = r"(?P<options>(?:;[^;,]*+)*+),"  # possessive: it keeps no way back for each of a million options
+_IMAGE_URL = re.compile(r"data:(?P<kind>image/[\w.+-]+)" + _OPTIONS)
+_DATA_URL = re.compile(r"data:(?P<kind>[\w.+-]+/[\w.+-]+)" + _OPTIONS)
 
 TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "string"})
 _SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
