@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -211,7 +212,7 @@ def test_token_counts(document: Any, tokens: dict[str, int]) -> None:
 def refused(operation: str, content: dict[str, Any], *, ascii_only: bool = False) -> str | None:
     body = json.dumps(content, ensure_ascii=ascii_only).encode()
     try:
-        refuse_state(operation, body, fields_of(body), "gpt_a")
+        asyncio.run(refuse_state(operation, body, fields_of(body), "gpt_a"))
     except InvalidInput as error:
         return error.param if "[handlers.gpt_a]" in error.message else "no remedy"
     return None
@@ -220,7 +221,7 @@ def refused(operation: str, content: dict[str, Any], *, ascii_only: bool = False
 def test_text_that_is_not_utf_8_is_an_error_of_the_client() -> None:
     body = b'{"messages": [{"content": [{"file": {"file_id": "\xff"}}]}]}'
     with pytest.raises(InvalidInput, match="not UTF-8"):
-        refuse_state("openai.chat", body, fields_of(body), "gpt_a")
+        asyncio.run(refuse_state("openai.chat", body, fields_of(body), "gpt_a"))
 
 
 @pytest.mark.parametrize(
@@ -355,7 +356,7 @@ def test_a_reference_to_provider_state_is_refused(operation: str, content: dict[
 def test_the_refusal_of_a_thread_has_the_code_on_which_sdks_send_all_messages() -> None:
     body = b'{"thread": {"type": "create"}}'
     with pytest.raises(InvalidInput) as raised:
-        refuse_state("anthropic.messages", body, fields_of(body), "gpt_b")
+        asyncio.run(refuse_state("anthropic.messages", body, fields_of(body), "gpt_b"))
     assert raised.value.details == {"error_code": "thread_unsupported_request"}
 
 
@@ -379,7 +380,7 @@ def test_the_counts_at_the_end_of_an_array_never_fail(usage: bytes, tokens: dict
 def test_an_escaped_name_is_found() -> None:
     body = rb'{"input": [{"content": [{"\u0066ile_id": "file_1"}]}]}'
     with pytest.raises(InvalidInput):
-        refuse_state("openai.responses", body, fields_of(body), "gpt_a")
+        asyncio.run(refuse_state("openai.responses", body, fields_of(body), "gpt_a"))
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,12 @@ INLINE_VALUES = 2_000
 SWITCH_INTERVAL_S = 0.001
 """Time after which a thread that decodes lets the loop run; Python's default, 5 ms, passes at each system call."""
 SCAN_BYTES = 1024 * 1024
-"""Size up to which the loop checks that a body is JSON (below 10 ms); the worker checks longer ones."""
+"""Size up to which the loop checks that a body is JSON, or decodes it (below 10 ms).
+
+The worker checks longer ones, a thread decodes them, and the loop searches them in parts of this size.
+"""
+MAX_MATCH_BYTES = 64
+"""Most bytes of a match that :func:`has_match` finds across the end of a part."""
 
 Decoded = TypeVar("Decoded")
 
@@ -58,7 +63,7 @@ class BodyReader:
         self._executor: ThreadPoolExecutor | None = None
 
     async def decode(self, request: web.Request, decode: Callable[[bytes], Decoded]) -> Decoded:
-        """Return what ``decode`` makes of the body; a body of many values is decoded in a thread.
+        """Return what ``decode`` makes of the body; a body of many values, or a long one, is decoded in a thread.
 
         Raises what :meth:`read` and ``decode`` raise.
         """
@@ -66,7 +71,9 @@ class BodyReader:
 
     async def decode_data(self, body: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
         """Return what ``decode`` makes of a body that has been read, as :meth:`decode` does."""
-        if len(body) <= INLINE_VALUES or body.count(b",") + body.count(b"{") <= INLINE_VALUES:
+        if len(body) <= INLINE_VALUES or (
+            len(body) <= SCAN_BYTES and body.count(b",") + body.count(b"{") <= INLINE_VALUES
+        ):
             return decode(body)
         return await self._run_in_thread(decode, body)
 
@@ -123,7 +130,7 @@ class BodyReader:
             body = await self._receive(request, limit_bytes, share, scanner if encoding is None else None)
             if encoding is not None and body:
                 body = await _decompress(body, encoding, limit_bytes, share, scanner)
-        if await _has_surrogate(body):
+        if await has_match(_SURROGATE, body):
             body = (
                 _replace_lone_surrogates(body)
                 if len(body) < SCAN_BYTES
@@ -196,13 +203,12 @@ def _replace_lone_surrogates(body: bytes) -> bytes:
     return re.sub(_ESCAPE, lambda match: rb"\ufffd" if match[1] is not None else match[0], body)
 
 
-async def _has_surrogate(body: bytes) -> bool:
-    """Return whether a body has an escaped half of a surrogate pair; the loop runs others between its parts."""
+async def has_match(pattern: re.Pattern[bytes], body: bytes) -> bool:
+    """Return whether a body has a match, of at most :data:`MAX_MATCH_BYTES`; the loop runs others between its parts."""
     for start in range(0, len(body), SCAN_BYTES):
         if start:
             await asyncio.sleep(0)
-        # An escape may lie across the end of a part.
-        if _SURROGATE.search(body, start, start + SCAN_BYTES + 3) is not None:
+        if pattern.search(body, start, start + SCAN_BYTES + MAX_MATCH_BYTES) is not None:
             return True
     return False
 

@@ -24,7 +24,7 @@ from handler_host.dispatch.dispatcher import ResponseStream
 from handler_host.dispatch.presets import with_preset
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
-from handler_host.http.body import invalid_json
+from handler_host.http.body import has_match, invalid_json
 from handler_host.http.errors import to_host_error
 from handler_host.http.request_context import ForcedHandler, RequestContext
 from handler_host.http.sse import EVENT_STREAM
@@ -36,7 +36,7 @@ from handler_host.protocols.native_events import EventRelay, ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
 from handler_host.protocols.native_streams import relay_bytes, relay_events
 from handler_host.protocols.native_usage import TailCounter, token_counts
-from handler_host.protocols.opaque import has_sealed
+from handler_host.protocols.opaque import SEALED
 from handler_host.protocols.provider_state import refuse_state
 
 PROVIDER_REQUEST_ID = "X-Provider-Request-ID"
@@ -77,7 +77,7 @@ class NativeCalls:
         target = self._dispatcher.models.resolve(name)
         if translated is not None and (
             # Earlier turns came from another provider: a translation leaves out what is not for this one.
-            has_sealed(body)
+            await has_match(SEALED, body)
             or not any(
                 self._dispatcher.speaks(candidate, operation.name)
                 for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
@@ -135,7 +135,7 @@ class NativeCalls:
     ) -> web.StreamResponse:
         """Run the native operation of one handler."""
         if not self._dispatcher.allows_provider_state(request.handler):
-            refuse_state(call.operation.name, call.body, call.fields, request.handler)
+            await refuse_state(call.operation.name, call.body, call.fields, request.handler)
         context.ignored_fields = ()  # of a handler before this one that got a translated request
         dispatch = msgspec.structs.replace(
             request,

@@ -7,6 +7,7 @@ they are; those of another one get a mark with their format, by which the handle
 from __future__ import annotations
 
 import binascii
+import re
 from base64 import b64encode, urlsafe_b64decode
 from collections.abc import Sequence
 from typing import Literal
@@ -21,11 +22,8 @@ _PARTS_MARK = f"{_MARK}p:"
 """Start of whole parts of reasoning, with their texts."""
 _BASE64_MARK = "aGgxO"
 """Start of every text in base64 that starts with the mark."""
-
-
-def has_sealed(body: bytes) -> bool:
-    """Return whether the JSON of a request has data of another provider, which the client's own one would refuse."""
-    return f'"{_MARK}'.encode() in body or f'"{_BASE64_MARK}'.encode() in body
+SEALED = re.compile(f'"(?:{_MARK}|{_BASE64_MARK})'.encode())
+"""Start of another provider's data in the JSON of a request, which the client's own provider would refuse."""
 
 
 def seal(part: chat.ReasoningPart | chat.ReasoningChunk, native: str) -> str:

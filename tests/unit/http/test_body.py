@@ -1,0 +1,53 @@
+"""Long request bodies: the loop handles a bounded number of bytes before it runs others."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import threading
+
+import pytest
+
+from handler_host.config import ServerConfig
+from handler_host.http.body import SCAN_BYTES, BodyReader, has_match
+from handler_host.protocols.json_fields import fields_of
+from handler_host.protocols.provider_state import refuse_state
+
+
+async def count_turns(search: asyncio.Task[object]) -> int:
+    """Return how many turns of the loop a search takes."""
+    turns = 0
+    while not search.done():
+        turns += 1
+        await asyncio.sleep(0)
+    return turns
+
+
+class TestSearch:
+    @pytest.mark.parametrize("distance", [0, 1, 3, 6, 7])
+    async def test_match_across_the_end_of_a_part_is_found(self, distance: int) -> None:
+        body = b"x" * (SCAN_BYTES - distance) + b"pattern" + b"x" * SCAN_BYTES
+        assert await has_match(re.compile(b"pattern"), body)
+        assert not await has_match(re.compile(b"others"), body)
+
+    async def test_others_run_after_each_part(self) -> None:
+        search = asyncio.create_task(has_match(re.compile(b"pattern"), b"x" * (8 * SCAN_BYTES)))
+        assert await count_turns(search) >= 8
+
+    async def test_others_run_during_the_search_for_provider_state(self) -> None:
+        body = b'{"input": "' + b"x" * (8 * SCAN_BYTES) + b'"}'
+        search = asyncio.create_task(refuse_state("openai.responses", body, fields_of(body), "gpt_a"))
+        assert await count_turns(search) >= 3 * 8  # names, escapes, IDs
+
+
+class TestDecode:
+    @pytest.mark.parametrize(
+        ("body", "in_loop"),
+        [(b"[]", True), (b"x" * SCAN_BYTES, True), (b"x" * (SCAN_BYTES + 1), False), (b"," * 3000, False)],
+        ids=["short", "one-part", "long", "many-values"],
+    )
+    async def test_long_bodies_and_those_of_many_values_are_decoded_in_a_thread(
+        self, body: bytes, in_loop: bool
+    ) -> None:
+        thread = await BodyReader(ServerConfig()).decode_data(body, lambda _: threading.get_ident())
+        assert (thread == threading.get_ident()) is in_loop
