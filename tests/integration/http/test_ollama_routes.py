@@ -57,6 +57,10 @@ async def test_errors_have_status_and_text_and_end_a_stream(tmp_path: Path) -> N
         with pytest.raises(ollama.ResponseError) as failed:
             _ = [part async for part in stream]
         assert "slow down" in failed.value.error
+        with pytest.raises(ollama.ResponseError, match="/api/pull is not supported"):
+            await client.pull("parrot")
+        with pytest.raises(ollama.ResponseError, match="/api/delete is not supported"):
+            await client.delete("parrot")
         status, refused = await host.json("GET", "/api/tags")
         assert (status, refused["code"]) == (401, "invalid_key")
 

@@ -7,6 +7,9 @@ import msgspec
 from handler_host.plugin.errors import HostError
 from handler_host.protocols.protocol import ClientProtocol
 
+MISSING = "/api/{method:copy|create|embeddings|pull|push}"
+"""Ollama's other routes, so that its clients can read the refusal."""
+
 
 def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Ollama's format, with the host's code and the request ID beside it."""
@@ -24,6 +27,8 @@ OLLAMA = ClientProtocol(
         ("POST", "/api/show"),
         ("GET", "/api/ps"),
         ("GET", "/api/version"),
+        ("POST", MISSING),
+        ("DELETE", "/api/{method:delete}"),
     ),
     module="handler_host.protocols.ollama.routes",
     error_body=error_body,

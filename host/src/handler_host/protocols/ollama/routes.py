@@ -19,9 +19,9 @@ from handler_host.http import request_context
 from handler_host.http.body import BodyReader
 from handler_host.http.responses import json_response
 from handler_host.http.sse import SseResponse
-from handler_host.plugin.errors import HostError
+from handler_host.plugin.errors import HostError, NotFound
 from handler_host.protocols.chat_service import ChatService, model_of
-from handler_host.protocols.ollama import error_body
+from handler_host.protocols.ollama import MISSING, error_body
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
@@ -55,6 +55,8 @@ class OllamaRoutes:
             web.post("/api/show", self.show_model),
             web.get("/api/ps", self.list_running),
             web.get("/api/version", self.version),
+            web.post(MISSING, self.refuse),
+            web.delete("/api/{method:delete}", self.refuse),
         ]
 
     async def chat(self, request: web.Request) -> web.StreamResponse:
@@ -132,6 +134,11 @@ class OllamaRoutes:
     async def version(self, request: web.Request) -> web.StreamResponse:
         """Return the version of Ollama's API that the host follows."""
         return json_response({"version": API_VERSION})
+
+    async def refuse(self, request: web.Request) -> web.StreamResponse:
+        """Refuse Ollama's other routes, most of which manage files of models."""
+        method = request.match_info["method"]
+        raise NotFound(f"/api/{method} is not supported; use /api/chat, generate, embed, tags, show, ps or version")
 
     def _name(self, requested: str) -> str:
         """Return a model's name without the tag that clients add, unless ``[models]`` has it with the tag."""
