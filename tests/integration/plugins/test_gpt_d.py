@@ -283,6 +283,30 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     assert worker.chat("Hi") == expected
 
 
+def test_the_stop_sequence_that_ended_a_response_is_named(worker: WorkerUnderTest, provider: Upstream) -> None:
+    chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
+    end = {"index": 0, "finish_reason": "stop", "stop_reason": "x"}
+    event = json.dumps({**chunk, "choices": [{**end, "delta": {"content": "Hello"}}]})
+    provider.respond_with(Raw((f"data: {event}\n\n".encode(), b"data: [DONE]\n\n")))
+    assert accumulate(worker.chat_chunks("Hi", stop=["x"])).stop_sequence == "x"
+    message = {"role": "assistant", "content": "Hello"}
+    whole = {**chunk, "object": "chat.completion", "choices": [{**end, "message": message}]}
+    provider.respond_with(Raw((json.dumps(whole).encode(),), content_type="application/json"))
+    assert worker.chat("Hi", stop=["x"]).stop_sequence == "x"
+    anthropic = {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "Hello"}],
+        "stop_reason": "stop_sequence",
+        "stop_sequence": "x",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    provider.respond_with(Raw((json.dumps(anthropic).encode(),), content_type="application/json"))
+    assert worker.chat("Hi", model=MODELS["anthropic"], stop=["x"]).stop_sequence == "x"
+
+
 @pytest.mark.parametrize("protocol", MODELS)
 @pytest.mark.parametrize(
     ("status", "kind", "told"),

@@ -190,6 +190,13 @@ class TestControlTokens:
             response = await chat(host, asking("<|im_end|> Really?", response_format=wanted))
             assert (response.text, response.finish_reason) == ('"yes"', "stop")
 
+    async def test_beside_log_probabilities_they_are_refused(self, tmp_path: Path) -> None:
+        async with running(tmp_path) as host:
+            assert (await chat(host, asking("Hi", logprobs=True, max_tokens=1))).logprobs
+            refused = await within(error_of(host.ask("gpt_e", "chat", **asking("<|im_end|>", logprobs=True))))
+            assert isinstance(refused, InvalidInput)
+            assert refused.param == "logprobs"
+
     async def test_in_a_name_they_are_refused(self, tmp_path: Path) -> None:
         async with running(tmp_path) as host:
             request: dict[str, Any] = {"messages": [{"role": "user", "name": "a<|im_end|>", "content": "Hi"}]}

@@ -161,11 +161,11 @@ class GptD(NativeLiteLLM, ChatHandler):
         try:
             async with asyncio.timeout(self._patience(body["model"], self._plain_timeout)):
                 response = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
-            chunks = chunks_of(response, heard.document())
+            chunks = chunks_of(response, heard.document(), body.get("stop") or ())
         except HostError:
             raise
         except Exception as error:
-            own = decode_document(heard.document())
+            own = decode_document(heard.document(), body.get("stop") or ())
             if own is None and is_event_stream(error):
                 # The server streams whatever is asked: from now on it is asked for a stream.
                 self._note_only_streams(body["model"])
@@ -194,7 +194,7 @@ class GptD(NativeLiteLLM, ChatHandler):
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
             response = raw_response(stream)
             if response is not None:
-                async for chunk in self._decoded(response, tool_names(body)):
+                async for chunk in self._decoded(response, body):
                     yield chunk
                 return
             watch, decoder = Watch(stream), ChunkDecoder(tool_names(body))
@@ -213,14 +213,15 @@ class GptD(NativeLiteLLM, ChatHandler):
             if stream is not None:
                 await stream.aclose()
 
-    async def _decoded(self, response: Any, tool_names: frozenset[str]) -> AsyncIterator[ChatChunk]:
+    async def _decoded(self, response: Any, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         """Yield the chunks of a server that speaks OpenAI's protocol, from its raw bytes.
 
         LiteLLM merges tool calls, fails on events without data, and costs three times the processor time.
         """
         content_type = response.headers.get("content-type", "")
         documents = read_documents(response.aiter_bytes(), content_type)
-        decoder = CompletionDecoder(tool_names=tool_names, content_type=content_type)
+        stop = body.get("stop") or ()
+        decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type, stop=stop)
         async with aclosing(decode_stream(documents, decoder)) as chunks:
             while True:
                 async with asyncio.timeout(self._timeout):
@@ -232,13 +233,17 @@ class GptD(NativeLiteLLM, ChatHandler):
     async def _ask(self, arguments: dict[str, Any], timeout: float) -> Any:
         import litellm
 
-        # A call's own headers replace those of a deployment.
-        trace = trace_headers()
-        headers = {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
+        headers = self._trace_headers()
         if arguments["model"] in self._groups:
             return await self._router.acompletion(**arguments, **headers)
         parameters = {**self._parameters(arguments["model"]), **headers}
         return await litellm.acompletion(**arguments, **parameters, timeout=timeout)
+
+    def _trace_headers(self) -> dict[str, Any]:
+        """Return the arguments of a call with the headers of the trace, if there is one."""
+        trace = trace_headers()
+        # A call's own headers replace those of a deployment.
+        return {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
 
     @operation("embed", summary="Compute the embeddings of texts.")
     async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
@@ -253,12 +258,14 @@ class GptD(NativeLiteLLM, ChatHandler):
         import litellm
 
         model, timeout = body["model"], self._plain_timeout
+        headers = self._trace_headers()
         try:
             async with asyncio.timeout(self._patience(model, timeout)):
                 if model in self._groups:
-                    response = await self._router.aembedding(**body)
+                    response = await self._router.aembedding(**body, **headers)
                 else:
-                    response = await litellm.aembedding(**body, **self._parameters(model), timeout=timeout)
+                    parameters = {**self._parameters(model), **headers}
+                    response = await litellm.aembedding(**body, **parameters, timeout=timeout)
         except HostError:
             raise
         except Exception as error:

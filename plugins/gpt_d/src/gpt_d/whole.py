@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from gpt_d.chunks import ended_by_gemini
@@ -55,14 +55,14 @@ class Heard:
         return error_from_document(document, content_type="application/json")
 
 
-def decode_document(document: dict[str, Any]) -> list[ChatChunk] | None:
+def decode_document(document: dict[str, Any], stop: Sequence[str] = ()) -> list[ChatChunk] | None:
     """Return the provider's own response as chunks if it is in OpenAI's form and not an error, else None.
 
     Raises ``UpstreamError`` for a response that was cut off.
     """
     if not isinstance(document.get("choices"), list) or not document["choices"] or document.get("error"):
         return None
-    decoder = CompletionDecoder()
+    decoder = CompletionDecoder(stop=stop)
     chunks = [*decoder.chunks(document), *decoder.last()]
     if decoder.is_finished:
         return chunks
@@ -71,13 +71,15 @@ def decode_document(document: dict[str, Any]) -> list[ChatChunk] | None:
     return [*chunks, FinishChunk(reason="stop")]
 
 
-def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
+def chunks_of(response: Any, document: dict[str, Any], stop: Sequence[str] = ()) -> list[ChatChunk]:
     """Return a whole response as chunks; ``document`` is the provider's own JSON, or empty if it is unknown.
+
+    ``stop`` are the stop sequences of the request.
 
     Raises ``UpstreamError`` for a response that was cut off.
     """
     # The provider's own JSON, if it is at hand: LiteLLM removes what stands in <think>, and lacks refusals.
-    chunks = decode_document(document)
+    chunks = decode_document(document, stop)
     if chunks is not None:
         return chunks
     if not response.choices or not _is_whole(document):
@@ -86,7 +88,9 @@ def chunks_of(response: Any, document: dict[str, Any]) -> list[ChatChunk]:
     whole["model"] = document.get("model") or document.get("modelVersion")
     message = whole["choices"][0]["message"]
     message["content"] = message.get("content") or _filtered(document)
-    decoder = CompletionDecoder()
+    # Anthropic's own field, which LiteLLM drops, as the field of vLLM.
+    whole["choices"][0]["stop_reason"] = document.get("stop_sequence")
+    decoder = CompletionDecoder(stop=stop)
     return [*decoder.chunks(whole), *decoder.last()]
 
 

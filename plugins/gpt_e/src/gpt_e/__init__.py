@@ -121,6 +121,11 @@ class GptE(NativeLlama, ChatHandler):
         complete = self._server.handle_chat_completions
         if prompt is not None:
             complete = self._server.handle_completions
+            if request.logprobs:
+                raise InvalidInput(
+                    "logprobs: unsupported beside a text with a control token of the model; leave one of them out",
+                    param="logprobs",
+                )
             body = {**_without_chat(body), "prompt": prompt}
         async with self._turn:
             generation = _Generation(complete, body)
