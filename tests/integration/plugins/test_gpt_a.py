@@ -15,6 +15,7 @@ from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
     HostError,
+    UnknownOperation,
     UpstreamAuth,
     UpstreamBadRequest,
     UpstreamError,
@@ -200,6 +201,41 @@ def test_the_stop_sequence_that_a_server_names_is_the_responses(worker: WorkerUn
     provider.respond_with(Raw((b"data: " + chunk + b"\n\ndata: [DONE]\n\n",)))
     assert worker.chat("Hi", stop=["###", "END"]).stop_sequence == "END"
     assert worker.chat("Hi").stop_sequence is None
+
+
+def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: Upstream) -> None:
+    call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    schema = {"type": "object", "properties": {}}
+    request = {
+        "messages": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "text", "text": "one two"}]},
+            {"role": "assistant", "content": "three", "tool_calls": [call]},
+            {"role": "tool", "content": "four", "tool_call_id": "c1"},
+        ],
+        "tools": [{"type": "function", "function": {"name": "look", "parameters": schema}}],
+        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}},
+        "max_tokens": 5,
+    }
+    assert worker.dispatch("count_tokens", request) == {"input_tokens": 6}
+    assert provider.last_request.path == "/v1/responses/input_tokens"
+    assert provider.last_request.body == {
+        "model": "configured",
+        "input": [
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": [{"type": "input_text", "text": "one two"}]},
+            {"role": "assistant", "content": "three"},
+            {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "four"},
+        ],
+        "tools": [{"type": "function", "name": "look", "parameters": schema, "strict": False}],
+        "text": {"format": {"type": "json_schema", "name": "s", "schema": schema}},
+    }
+    recording = {"type": "input_audio", "input_audio": {"data": "AAAA", "format": "wav"}}
+    error = worker.error_of("count_tokens", {"messages": [{"role": "user", "content": [recording]}]})
+    assert error.param == "messages[0].content[0]"
+    provider.respond_with(Status(404, html="<h1>Not Found</h1>"))
+    assert isinstance(worker.error_of("count_tokens", ASK), UnknownOperation)
 
 
 def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(

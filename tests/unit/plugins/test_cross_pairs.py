@@ -356,7 +356,7 @@ def with_valid_arguments(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_e"}))  # it takes no tools
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_e"}))  # it takes no documents
 @pytest.mark.parametrize("path", RECORDED_REQUESTS, ids=[path.stem for path in RECORDED_REQUESTS])
 def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider: str) -> None:
     request = json.loads(path.read_text(), object_hook=with_valid_arguments)

@@ -60,6 +60,11 @@ def _text(content: str | list[dict[str, Any]]) -> str:
     return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
 
+def token_count(tokens: int) -> dict[str, Any]:
+    """Return the response to a request for a token count."""
+    return {"object": "response.input_tokens", "input_tokens": tokens}
+
+
 def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
     """Return a response that is not streamed."""
     return _response(reply, "in_progress" if reply.fault == "truncated" else _status(reply), _output(reply))

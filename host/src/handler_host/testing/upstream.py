@@ -117,6 +117,7 @@ class Upstream:
             [
                 web.post("/v1/chat/completions", self._openai),
                 web.post("/v1/responses", self._openai_responses),
+                web.post("/v1/responses/input_tokens", self._openai_count),
                 web.post("/v1/embeddings", self._openai_embeddings),
                 web.post("/v1/messages", self._anthropic),
                 web.post("/v1/messages/count_tokens", self._anthropic_count),
@@ -147,6 +148,12 @@ class Upstream:
         body = await request.json()
         parsed = openai_responses_protocol.parse_request(body)
         return await self._respond(request, "openai", body, parsed, protocol=openai_responses_protocol)
+
+    async def _openai_count(self, request: web.Request) -> web.StreamResponse:
+        body = await request.json()
+        parsed = openai_responses_protocol.parse_request(body)
+        document = openai_responses_protocol.token_count(_words(parsed))
+        return await self._respond(request, "openai", body, parsed, document)
 
     async def _openai_embeddings(self, request: web.Request) -> web.StreamResponse:
         body = await request.json()

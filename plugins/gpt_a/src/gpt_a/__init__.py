@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from gpt_a.counting import count_body
 from gpt_a.native import NativeOpenAI
 from gpt_a.requests import request_body
 from handler_host.chat import (
@@ -17,21 +18,29 @@ from handler_host.chat import (
     EmbedResponse,
     FinishReason,
     IgnoredChunk,
+    TokenCount,
     decode_stream,
     embed_response,
     embedding_body,
     raise_truncated,
     tool_names,
+    validate_request,
 )
 from handler_host.plugin import (
     CallInfo,
     ConfigError,
+    HostError,
     Retries,
+    UnknownOperation,
+    UpstreamError,
     aiohttp_client,
+    error_from_response,
+    is_missing_route,
     operation,
     read_documents,
     retry_stream,
     sdk_errors,
+    sdk_response,
     trace_headers,
 )
 
@@ -114,6 +123,27 @@ class GptA(NativeOpenAI, ChatHandler):
         (response,) = [response async for response in retry_stream(attempt, self._retries, deadline=call.deadline)]
         return response
 
+    @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
+    async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
+        """Return the provider's token count; raises ``UnknownOperation`` for a server that has none."""
+        validate_request(request)
+        self.leave_out_unsupported(request)
+        attempt = partial(self._count, count_body(request, request.model or self.context.config["model"]))
+        (count,) = [count async for count in retry_stream(attempt, self._retries, deadline=call.deadline)]
+        return count
+
+    async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
+        import openai
+
+        with sdk_errors(openai, self.context.config["timeout"], _count_refusal):
+            response = await self._client.post(
+                "/responses/input_tokens", body=body, cast_to=object, options={"headers": trace_headers()}
+            )
+        tokens = response.get("input_tokens") if isinstance(response, dict) else None
+        if not isinstance(tokens, int):
+            raise UpstreamError(f"the provider's token count is not a number: {str(response)[:200]}")
+        yield TokenCount(input_tokens=tokens)
+
     async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
         import openai
 
@@ -148,3 +178,9 @@ class GptA(NativeOpenAI, ChatHandler):
                 documents = read_documents(response.aiter_bytes(), content_type)
                 async for chunk in decode_stream(documents, decoder):
                     yield chunk
+
+
+def _count_refusal(error: Any) -> HostError:
+    if is_missing_route(sdk_response(error)):
+        return UnknownOperation("the provider counts no tokens")
+    return error_from_response(error.status_code, error.response.headers, error.response.content)

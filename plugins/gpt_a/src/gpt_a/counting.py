@@ -1,0 +1,95 @@
+"""The body of a request for a token count: OpenAI counts the tokens of its Responses API only. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from handler_host.chat import (
+    AssistantMessage,
+    AudioPart,
+    ChatRequest,
+    ImagePart,
+    JsonObjectFormat,
+    JsonSchemaFormat,
+    Message,
+    NamedToolChoice,
+    TextPart,
+    ToolMessage,
+    UserMessage,
+    content_text,
+)
+from handler_host.plugin import InvalidInput
+
+Json = dict[str, Any]
+
+
+def count_body(request: ChatRequest, model: str) -> Json:
+    """Return the body for ``/responses/input_tokens``; raises ``InvalidInput`` for a recording."""
+    body: Json = {
+        "model": model,
+        "input": [
+            item
+            for number, message in enumerate(request.messages)
+            for item in _items(message, f"messages[{number}].content")
+        ],
+    }
+    if request.tools:
+        body["tools"] = [
+            {"type": "function", "name": tool.function.name, "parameters": tool.function.parameters}
+            | ({"description": tool.function.description} if tool.function.description else {})
+            | {"strict": bool(tool.function.strict)}
+            for tool in request.tools
+        ]
+    choice = request.tool_choice
+    if isinstance(choice, NamedToolChoice):
+        body["tool_choice"] = {"type": "function", "name": choice.function.name}
+    elif choice is not None and request.tools:
+        body["tool_choice"] = choice
+    form = request.response_format
+    if isinstance(form, JsonSchemaFormat):
+        schema = form.json_schema
+        options = {"description": schema.description, "strict": schema.strict}
+        body["text"] = {
+            "format": {"type": "json_schema", "name": schema.name, "schema": schema.schema}
+            | {name: value for name, value in options.items() if value is not None}
+        }
+    elif isinstance(form, JsonObjectFormat):
+        body["text"] = {"format": {"type": "json_object"}}
+    return body
+
+
+def _items(message: Message, place: str) -> Iterator[Json]:
+    """Yield the items of a message: the text of a response and each of its calls are items of their own."""
+    if isinstance(message, ToolMessage):
+        output = message.content if isinstance(message.content, str) else _parts(message.content, place)
+        yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
+    elif isinstance(message, UserMessage):
+        content = message.content if isinstance(message.content, str) else _parts(message.content, place)
+        yield {"role": "user", "content": content}
+    elif isinstance(message, AssistantMessage):
+        text = content_text(message.content) or message.refusal
+        if text:
+            yield {"role": "assistant", "content": text}
+        for call in message.tool_calls or ():
+            function = call.function
+            call_item = {"type": "function_call", "call_id": call.id}
+            yield {**call_item, "name": function.name, "arguments": function.arguments}
+    else:
+        yield {"role": "system", "content": content_text(message.content)}
+
+
+def _parts(parts: Sequence[Any], place: str) -> list[Json]:
+    return [_part(part, f"{place}[{number}]") for number, part in enumerate(parts)]
+
+
+def _part(part: Any, place: str) -> Json:
+    if isinstance(part, TextPart):
+        return {"type": "input_text", "text": part.text}
+    if isinstance(part, ImagePart):
+        image = {"type": "input_image", "image_url": part.image_url.url}
+        return {**image, "detail": part.image_url.detail or "auto"}
+    if isinstance(part, AudioPart):
+        raise InvalidInput(f"{place}: OpenAI counts no tokens of recordings", param=place)
+    file = {"type": "input_file", "filename": part.file.filename or "document.pdf"}
+    return {**file, "file_data": part.file.url}
