@@ -7,6 +7,7 @@ import functools
 import logging
 import secrets
 from collections.abc import AsyncIterator, Collection, Mapping
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING
 
 from aiohttp import hdrs, web
@@ -166,23 +167,23 @@ def create_app(
     app.on_response_prepare.append(close_connections)
 
     async def run(_: web.Application) -> AsyncIterator[None]:
-        await usage_file.start()
-        if shared is not None:
-            await shared.start()
-        supervisor.telemetry.log_tail.attach()
-        await supervisor.start(functools.partial(_make_call_runner, dispatcher))
-        if config.auth.consumers_file is not None or config.auth.consumers is not None:
-            await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
-        yield
-        await supervisor.close()
-        supervisor.telemetry.log_tail.detach()
-        await usage_file.close()
-        if shared is not None:
-            await shared.close()
-        metrics.close()
-        await admin.close()
-        if tracing is not None:
-            await tracing.close()
+        async with AsyncExitStack() as stack:  # also for a start that fails
+            if tracing is not None:
+                stack.push_async_callback(tracing.close)
+            stack.push_async_callback(admin.close)
+            stack.callback(metrics.close)
+            if shared is not None:
+                await shared.start()
+                stack.push_async_callback(shared.close)
+            await usage_file.start()
+            stack.push_async_callback(usage_file.close)
+            supervisor.telemetry.log_tail.attach()
+            stack.callback(supervisor.telemetry.log_tail.detach)
+            stack.push_async_callback(supervisor.close)
+            await supervisor.start(functools.partial(_make_call_runner, dispatcher))
+            if config.auth.consumers_file is not None or config.auth.consumers is not None:
+                await _warn_of_unknown_handlers(config, [status.name for status in supervisor.statuses()])
+            yield
 
     async def end_event_streams(_: web.Application) -> None:
         events.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from aiohttp import web
 
 import handler_host
 from handler_host.app import SUPERVISOR, create_app
+from handler_host.plugin.errors import ConfigError
 from tests.integration.http.serving import ADMIN, configured
 from tests.support import install_puppet, within
 
@@ -83,3 +85,14 @@ def test_the_package_shows_two_names() -> None:
     assert handler_host.__all__ == ["__version__", "create_app"]
     assert handler_host.create_app is create_app
     assert handler_host.__version__ == "0.1.0"
+
+
+async def test_a_start_that_fails_keeps_nothing(tmp_path: Path) -> None:
+    """An application that embeds the host may create another one: the first must not keep its log handler and files."""
+    runner = web.AppRunner(create_app(configured(tmp_path, policy={"fallback": ("nowhere",)})))
+    install_puppet(tmp_path)
+    before = logging.getLogger("handler").handlers[:]
+    with pytest.raises(ConfigError, match="nowhere"):
+        await within(runner.setup())
+    assert logging.getLogger("handler").handlers == before
+    await runner.cleanup()
