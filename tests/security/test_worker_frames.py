@@ -70,6 +70,15 @@ async def test_a_worker_that_ignores_its_window_is_ended() -> None:
         call.cancel()
 
 
+async def test_a_long_log_line_fits_into_the_shortest_frame() -> None:
+    """``workers.max_frame`` is for chunks: a worker that logs a long line must not be ended for it."""
+    async with channel(max_frame=4096) as (opened, peer):
+        call = opened.call("echo", b"{}", streamed=False, request_id="r", timeouts=NO_LIMITS)
+        number = await peer.receive_number()
+        await peer.send(frames.Log(20, "engine", "é" * 16 * 1024), frames.End(number, b"{}"))
+        assert await within(call.read_response()) == b"{}"
+
+
 async def test_empty_chunks_count_as_well() -> None:
     """A flood of empty chunks fills memory, too."""
     async with channel(window=1_000, max_frame=1_000) as (opened, peer):

@@ -90,7 +90,8 @@ class Channel(asyncio.Protocol):
         self._generation = generation
         self._on_log = on_log
         self._on_out_of_memory = on_out_of_memory
-        self._decoder = frames.worker_frame_decoder(limits.max_frame)
+        # `workers.max_frame` bounds chunks, which the worker checks: other frames, such as a long log line, always fit.
+        self._decoder = frames.worker_frame_decoder(max(limits.max_frame, frames.DEFAULT_MAX_FRAME))
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
         self._calls: dict[int, Call] = {}
