@@ -46,7 +46,7 @@ def test_times_of_a_machine_and_of_a_quota(tmp_path: Path) -> None:
     assert read_processor_times(tmp_path).idle_s is None
     group = tmp_path / "sys/fs/cgroup"
     group.mkdir(parents=True)
-    (tmp_path / "proc").mkdir()
+    write_group(tmp_path, "/")
     (tmp_path / "proc/stat").write_text("cpu  100 0 100 1000 200 0 0 0 0 0\ncpu0 100 0 100 1000 200 0 0 0 0 0\n")
     (group / "cpu.stat").write_text("usage_usec 2500000\nuser_usec 1\n")
     (group / "cpu.max").write_text("max 100000\n")
@@ -55,6 +55,26 @@ def test_times_of_a_machine_and_of_a_quota(tmp_path: Path) -> None:
     (group / "cpu.max").write_text("150000 100000\n")
     times = read_processor_times(tmp_path)
     assert (times.group_s, times.quota) == (2.5, 1.5)
+
+
+def test_quota_of_a_group_that_contains_the_own_one(tmp_path: Path) -> None:
+    """A service of systemd, or a host started in a shell of a container, is in a group below the one with the quota."""
+    write_group(tmp_path, "/pod/host")
+    pod = tmp_path / "sys/fs/cgroup/pod"
+    (pod / "host").mkdir(parents=True)
+    (pod / "host/cpu.max").write_text("max 100000\n")
+    (pod / "cpu.max").write_text("50000 100000\n")
+    (pod / "cpu.stat").write_text("usage_usec 7000000\n")
+    (tmp_path / "sys/fs/cgroup/cpu.max").write_text("200000 100000\n")
+    times = read_processor_times(tmp_path)
+    assert (times.group_s, times.quota) == (7.0, 0.5)
+
+
+def write_group(root: Path, group: str) -> None:
+    """Write where control groups are mounted, and the one that this process is in."""
+    (root / "proc/self").mkdir(parents=True)
+    (root / "proc/self/cgroup").write_text(f"0::{group}\n")
+    (root / "proc/self/mountinfo").write_text("30 23 0:26 / /sys/fs/cgroup rw - cgroup2 cgroup2 rw\n")
 
 
 def test_idle_time_of_the_processors_that_the_host_may_use(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

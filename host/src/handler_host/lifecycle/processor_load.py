@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from handler_host.channel.pongs import used_share
+from handler_host.memory.cgroups import control_groups
 from handler_host.memory.procfs import read_lines
 
 if TYPE_CHECKING:
@@ -28,8 +29,6 @@ BOUND_SHARE = 0.8
 """Share of a processor from which a worker counts as bound by it."""
 MIN_IDLE = 0.5
 """Processors that must be idle for one more worker: with less, it takes its time from the present ones."""
-_CGROUP = Path("sys/fs/cgroup")
-"""Where a container sees its own control group (v2)."""
 
 
 class ProcessorTimes(msgspec.Struct, frozen=True):
@@ -80,7 +79,7 @@ def idle_processors(first: ProcessorTimes, last: ProcessorTimes, used: float) ->
 
 def read_processor_times(root: Path = Path("/")) -> ProcessorTimes:
     """Return the processor times now; ``root`` is where ``proc`` and ``sys`` are."""
-    return ProcessorTimes(time.monotonic(), _read_idle(root), *_read_quota(root / _CGROUP))
+    return ProcessorTimes(time.monotonic(), _read_idle(root), *_read_quota(root))
 
 
 def _read_idle(root: Path) -> float | None:
@@ -97,10 +96,26 @@ def _read_idle(root: Path) -> float | None:
     return idle_s.get("cpu")  # a container with a /proc/stat of its own (lxcfs) numbers its processors from 0
 
 
-def _read_quota(group: Path) -> tuple[float | None, float | None]:
-    """Return the seconds used and the processors allowed; None without a quota."""
+def _read_quota(root: Path) -> tuple[float | None, float | None]:
+    """Return the seconds used and the processors allowed in the group with the least quota; None without a quota.
+
+    The groups are the host's own (v2) and all that contain it: a quota of a service or of a pod is above its group.
+    """
+    quotas = [
+        (quota, group)
+        for source, groups in control_groups(root)
+        for group in groups
+        if source == "cgroup v2" and (quota := _quota_of(group)) is not None
+    ]
+    if not quotas:
+        return None, None
+    quota, group = min(quotas)
+    usage = [line.split()[1] for line in read_lines(group / "cpu.stat") if line.startswith("usage_usec ")]
+    return (int(usage[0]) / 1e6 if usage else None), quota
+
+
+def _quota_of(group: Path) -> float | None:
     limit = " ".join(read_lines(group / "cpu.max")).split()
     if len(limit) != 2 or not all(word.isdecimal() for word in limit) or limit[1] == "0":
-        return None, None
-    usage = [line.split()[1] for line in read_lines(group / "cpu.stat") if line.startswith("usage_usec ")]
-    return (int(usage[0]) / 1e6 if usage else None), int(limit[0]) / int(limit[1])
+        return None
+    return int(limit[0]) / int(limit[1])
