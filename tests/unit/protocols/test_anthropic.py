@@ -237,7 +237,7 @@ class TestTranslation:
     ) -> None:
         """In the form of the SDK: the results are in the user's next message, before its text."""
         response = [
-            {"type": "text", "text": "I look.", "citations": None},
+            {"type": "text", "text": "I look."},
             {**CALL, "caller": None, "toolset_name": None},
         ]
         results = [{**RESULT, "is_error": False}, {"type": "text", "text": "And?"}]
@@ -268,7 +268,7 @@ class TestWholeResponse:
             "role": "assistant",
             "model": "real",
             "content": [
-                {"type": "text", "text": "hi", "citations": None},
+                {"type": "text", "text": "hi"},
                 {"type": "tool_use", "id": "c1", "name": "look", "input": {"a": 1}},
             ],
             "stop_reason": "tool_use",

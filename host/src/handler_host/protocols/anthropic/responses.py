@@ -48,7 +48,6 @@ class Text(_Response, tag_field="type", tag="text", kw_only=True):
     """A block of text."""
 
     text: str
-    citations: None = None
 
 
 class Thinking(_Response, tag_field="type", tag="thinking", kw_only=True):
