@@ -61,6 +61,16 @@ def test_the_file_is_valid_and_names_secrets_settings_and_the_handlers_that_are_
     assert run("config", "check", "--config", str(file)).status == 0
 
 
+def test_a_secret_is_not_missing_if_another_does_instead(
+    plugins: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    manifest = '[secrets.MACAW_KEY]\nrequired_unless = ["MACAW_TOKEN"]\n[secrets.MACAW_TOKEN]\nrequired = false\n'
+    install_plugin(plugins / "site", "macaw", PARROT, manifest=manifest)
+    assert "export MACAW_KEY=...   # macaw: ; or set MACAW_TOKEN" in run("init", str(plugins / "first.toml")).out
+    monkeypatch.setenv("MACAW_TOKEN", "a-token")
+    assert "MACAW" not in run("init", str(plugins / "second.toml")).out.partition("in the host's environment:")[2]
+
+
 def test_without_a_terminal_all_handlers_are_used_and_a_file_is_never_lost(plugins: Path, run: Run) -> None:
     file = plugins / "host.toml"
     assert run("init", str(file)).out.startswith(f"wrote {file} with macaw, parrot")

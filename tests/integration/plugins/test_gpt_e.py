@@ -263,8 +263,9 @@ def test_fetch_brings_the_checked_file_and_says_what_to_configure(tmp_path: Path
     command = [sys.executable, "-m", "gpt_e", "fetch", str(tmp_path)]
     response = subprocess.run(command, capture_output=True, text=True, timeout=150)
     assert response.returncode == 0, response.stderr
+    assert "Downloading" in response.stderr or "Processing" in response.stderr, "94 MB take a while"
     (path,) = tmp_path.iterdir()
-    assert f'model_path = "{path}"' in response.stdout
+    assert response.stdout == f'{path}\n\n[handlers.gpt_e]\nmodel_path = "{path}"\n'
     assert fetching._digest(path) == fetching.GGUF_SHA256
     assert fetching.fetch(tmp_path) == path
 

@@ -8,7 +8,7 @@ with that reason.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Container, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -81,6 +81,10 @@ class SecretDeclaration(msgspec.Struct, frozen=True):
     """Settings and other secrets of which one does instead, like ``base_url``; the secret is not ``required`` then."""
     description: str = ""
     """A sentence for people who set it."""
+
+    def has_alternative(self, names: Container[str]) -> bool:
+        """Return whether ``names`` (secrets and settings that are set) has one that does instead of this secret."""
+        return any(name in names for name in self.required_unless)
 
 
 class Timeouts(msgspec.Struct, frozen=True):

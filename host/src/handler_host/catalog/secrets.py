@@ -56,7 +56,7 @@ def find_lacking_secret(entry: CatalogEntry, environ: Mapping[str, str], setting
     values = read_secrets(entry, environ)
     for name, secret in declared.items():
         others = secret.required_unless
-        if others and name not in values and not any(key in settings or key in values for key in others):
+        if others and name not in values and not secret.has_alternative({*settings, *values}):
             variable = entry.secret_variables.get(name, name)
             own_variable = secret_variable(entry.name, name)
             places = [key if key in declared else f"{key} in [handlers.{entry.name}]" for key in others]

