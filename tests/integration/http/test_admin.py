@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -194,3 +195,22 @@ async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tm
                 assert "Retry-After" in refused.headers
             await host.control.signal("more")
             assert events(await within(stream.text()))[-1] == ("end", {})
+
+
+async def test_a_dispatch_after_an_accepted_unload_runs_in_the_next_worker(tmp_path: Path) -> None:
+    """Not in the old one, which a forced unload would kill: a measurement before the unload may take its time."""
+    install_puppet(tmp_path)
+    measured = threading.Event()
+    async with running(tmp_path) as host:
+        await host.admin("POST", "/handlers/puppet/load")
+        generation = host.supervisor.status("puppet").generation
+        blocked = asyncio.ensure_future(host.supervisor._memory.sampler.run(measured.wait))
+        try:
+            status, _ = await host.admin("POST", "/handlers/puppet/unload", params={"mode": "force", "wait": "false"})
+            assert status == 202
+            assert host.supervisor.status("puppet").state != "idle"
+        finally:
+            measured.set()
+            await blocked
+        assert (await host.json("POST", "/v1/handlers/puppet/echo", data="{}"))[0] == 200
+        assert host.supervisor.status("puppet").generation == generation + 1

@@ -102,7 +102,8 @@ class AdminRoutes:
         """Unload a handler; respond when its process has exited."""
         name = self._known(request)
         options = await self._options(request, UnloadOptions)
-        work = self._supervisor.unload(name, options.mode, options.deadline_s)
+        unload = self._supervisor.unload if options.wait else self._supervisor.unload_without_receipt
+        work = unload(name, options.mode, options.deadline_s)
         return await self._run(work, f"unload of {name}", options)
 
     async def reload(self, request: web.Request) -> web.StreamResponse:

@@ -233,10 +233,14 @@ class HandlerController:
         self.post(events.LoadRequested(number))
         await reply
 
-    async def unload(self, mode: events.UnloadMode, deadline: float, cause: Cause) -> Unloaded:
-        """Unload all workers; returns when their processes have exited. Raises ``HandlerBusy`` for ``if_idle``."""
+    async def unload(self, mode: events.UnloadMode, deadline: float | None, cause: Cause) -> Unloaded:
+        """Unload all workers; returns when their processes have exited.
+
+        ``deadline`` is in seconds; None means the handler's ``drain_timeout``. Raises ``HandlerBusy`` for ``if_idle``.
+        """
         number, reply = self._requests.add_unload()
-        self.post(events.UnloadRequested(number, mode, deadline, cause))
+        seconds = self.policy.drain_timeout if deadline is None else deadline
+        self.post(events.UnloadRequested(number, mode, seconds, cause))
         return await reply
 
     async def close(self, deadline: float) -> None:

@@ -46,8 +46,7 @@ async def unload(
     started = time.monotonic()
     before = await monitor.measure()
     was = shown_state(controller)
-    seconds = controller.policy.drain_timeout if deadline is None else deadline
-    outcome = await controller.unload(mode, seconds, cause)
+    outcome = await controller.unload(mode, deadline, cause)
     after = await monitor.measure() if outcome.generation is not None else before
     drain = outcome.drain
     return UnloadReceipt(

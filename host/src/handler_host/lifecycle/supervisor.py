@@ -240,6 +240,10 @@ class Supervisor:
         """
         return await receipts.unload(self._registry.get(name), self._memory, mode, deadline, Cause.OPERATOR)
 
+    async def unload_without_receipt(self, name: str, mode: UnloadMode, deadline: float | None) -> None:
+        """Unload a handler as :meth:`unload` does, but before every later dispatch: nothing is measured first."""
+        await self._registry.get(name).unload(mode, deadline, Cause.OPERATOR)
+
     async def reload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Rescan, and unload a handler, so that its next dispatch runs the version installed now."""
         self._registry.get(name)
