@@ -286,6 +286,26 @@ async def test_case_45_a_worker_of_a_removed_distribution_runs_until_it_is_unloa
         assert host.supervisor.statuses() == []
 
 
+async def test_case_45_a_worker_of_a_removed_distribution_ends_with_its_reinstallation(tmp_path: Path) -> None:
+    """Removed in one rescan and found again in another: what is installed now answers, after the streams have ended."""
+    install_puppet(tmp_path)
+    async with supervisor_harness(tmp_path) as host:
+        stream = host.chunks(steps=["", "wait:go", ""])
+        host.control.make("go")
+        await within(anext(stream))
+        for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
+            file.unlink()
+        assert (await host.supervisor.rescan()).removed == ["puppet"]
+        install_puppet(tmp_path)
+        assert (await host.supervisor.rescan()).added == ["puppet"]
+        assert host.state() == "draining"
+        request = host.start(host.ask())
+        await host.control.signal("go")
+        assert [chunk async for chunk in stream]
+        assert (await within(request))["generation"] == 2
+        assert host.supervisor.status("puppet").reason is None
+
+
 async def test_case_45_a_load_during_the_removal_leaves_no_worker_without_a_controller(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -233,15 +233,16 @@ class HandlerController:
         self.post(events.LoadRequested(number))
         await reply
 
-    async def unload(self, mode: events.UnloadMode, deadline: float | None, cause: Cause) -> Unloaded:
-        """Unload all workers; returns when their processes have exited.
+    def request_unload(self, mode: events.UnloadMode, deadline: float | None, cause: Cause) -> asyncio.Future[Unloaded]:
+        """Unload all workers; the future is done when their processes have exited.
 
-        ``deadline`` is in seconds; None means the handler's ``drain_timeout``. Raises ``HandlerBusy`` for ``if_idle``.
+        ``deadline`` is in seconds; None means the handler's ``drain_timeout``. The future raises ``HandlerBusy``
+        for ``if_idle``.
         """
         number, reply = self._requests.add_unload()
         seconds = self.policy.drain_timeout if deadline is None else deadline
         self.post(events.UnloadRequested(number, mode, seconds, cause))
-        return await reply
+        return reply
 
     async def close(self, deadline: float) -> None:
         """Shut down: dispatches in flight get ``deadline`` seconds; returns when no process is left."""

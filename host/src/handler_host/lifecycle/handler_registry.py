@@ -18,6 +18,7 @@ from handler_host.lifecycle.controller import ControllerServices, HandlerControl
 from handler_host.lifecycle.operation_registry import OperationRegistry
 from handler_host.lifecycle.reports import RescanReport
 from handler_host.plugin.errors import ConfigError, UnknownHandler
+from handler_host.workers.events import Cause
 from handler_host.workers.launch_spec import missing_launchers, policy_of, unknown_handlers
 from handler_host.workers.preload_check import missing_modules
 
@@ -94,11 +95,17 @@ class HandlerRegistry:
         return await asyncio.to_thread(catalogs.scan_config, config, self._environ)
 
     async def rescan(self) -> RescanReport:
-        """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
+        """Read the catalog again; new workers run what is installed now.
+
+        Running workers are not touched, unless their distribution was removed, and is installed again.
+        """
         async with self._rescanning:
             catalog = await self.scan(self.config)
             changes = catalogs.diff(self.catalog, catalog)
             before, self.catalog = self.catalog, catalog
+            reinstalled = [
+                name for name in catalog.entries if name in self._controllers and self._controllers[name].removed
+            ]
             self._remove_missing()
             for name, entry in catalog.entries.items():
                 if name in changes.changed:
@@ -107,6 +114,9 @@ class HandlerRegistry:
                     self._controllers[name].update(entry, self._policy(entry))
                 else:
                     self._controllers[name] = HandlerController(entry, self._policy(entry), self._services)
+            for name in reinstalled:
+                # Its worker runs the code that was removed.
+                self._controllers[name].request_unload("drain", None, Cause.RELOAD)
         secrets = {name: self._new_secrets(before, name) for name in (*changes.added, *changes.changed)}
         secrets = {name: names for name, names in secrets.items() if names}
         if before.entries:

@@ -46,7 +46,7 @@ async def unload(
     started = time.monotonic()
     before = await monitor.measure()
     was = shown_state(controller)
-    outcome = await controller.unload(mode, deadline, cause)
+    outcome = await controller.request_unload(mode, deadline, cause)
     after = await monitor.measure() if outcome.generation is not None else before
     drain = outcome.drain
     return UnloadReceipt(

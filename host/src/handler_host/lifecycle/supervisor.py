@@ -242,7 +242,7 @@ class Supervisor:
 
     async def unload_without_receipt(self, name: str, mode: UnloadMode, deadline: float | None) -> None:
         """Unload a handler as :meth:`unload` does, but before every later dispatch: nothing is measured first."""
-        await self._registry.get(name).unload(mode, deadline, Cause.OPERATOR)
+        await self._registry.get(name).request_unload(mode, deadline, Cause.OPERATOR)
 
     async def reload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
         """Rescan, and unload a handler, so that its next dispatch runs the version installed now."""
@@ -272,7 +272,7 @@ class Supervisor:
         return self.status(name)
 
     async def rescan(self) -> RescanReport:
-        """Read the catalog again. Running workers are not touched; new ones run what is installed now."""
+        """Read the catalog again; new workers run what is installed now, see :meth:`HandlerRegistry.rescan`."""
         report = await self._registry.rescan()
         self._launch_specs.use_catalog(self._registry.catalog)
         if report.added or report.removed or report.changed:
