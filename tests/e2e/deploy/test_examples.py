@@ -50,8 +50,8 @@ def docker_words(instruction: str) -> list[str]:
     return words
 
 
-def unit(key: str) -> str:
-    (value,) = re.findall(rf"^{key}=(.*)$", text("handler-host.service"), re.MULTILINE)
+def unit(key: str, name: str = "handler-host.service") -> str:
+    (value,) = re.findall(rf"^{key}=(.*)$", text(name), re.MULTILINE)
     return str(value)
 
 
@@ -93,7 +93,7 @@ def test_what_scales_a_deployment_is_for_the_one_here() -> None:
 
 
 def test_each_file_has_its_command_here() -> None:
-    assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml", "kubernetes"}
+    assert {path.name for path in DEPLOY.iterdir()} == {*COMMANDS, "host.toml", "kubernetes", "handler-host.socket"}
     assert {path.name for path in (DEPLOY / "kubernetes").iterdir()} == {*SEVERAL, "autoscale.yaml", "in-flight.yaml"}
 
 
@@ -146,6 +146,11 @@ def test_each_platform_waits_longer_than_the_host_drains() -> None:
     assert parse_duration(compose["stop_grace_period"]) > drain
     assert parse_duration(tomllib.loads(text("fly.toml"))["kill_timeout"]) > drain
     assert tomllib.loads(text("railway.toml"))["deploy"]["drainingSeconds"] > drain
+
+
+def test_the_socket_unit_opens_the_address_of_the_service() -> None:
+    arguments = make_parser().parse_args(COMMANDS["handler-host.service"]()[1:])
+    assert unit("ListenStream", "handler-host.socket") == str(arguments.server_port)
 
 
 def test_the_platforms_that_build_the_image_name_files_that_exist() -> None:
@@ -224,10 +229,12 @@ def test_the_image_runs_without_privileges_and_has_bytecode() -> None:
 
 
 @pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed")
-def test_systemd_accepts_the_unit(tmp_path: Path) -> None:
-    path = tmp_path / "handler-host.service"
+def test_systemd_accepts_the_units(tmp_path: Path) -> None:
+    service, socket = tmp_path / "handler-host.service", tmp_path / "handler-host.socket"
     # The host is not installed in /opt here; everything else must be right.
-    path.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text("handler-host.service"), flags=re.MULTILINE))
-    done = subprocess.run(["systemd-analyze", "verify", str(path)], capture_output=True, text=True)
+    service.write_text(re.sub(r"^ExecStart=\S+", "ExecStart=/bin/true", text(service.name), flags=re.MULTILINE))
+    socket.write_text(text(socket.name))
+    command = ["systemd-analyze", "verify", str(service), str(socket)]
+    done = subprocess.run(command, capture_output=True, text=True)
     # Complaints about other units of this machine do not count.
-    assert [line for line in done.stderr.splitlines() if path.name in line] == []
+    assert [line for line in done.stderr.splitlines() if service.stem in line] == []
