@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import statistics
 import time
 from collections.abc import Iterator
 
@@ -47,8 +48,8 @@ def running(response_s: float, *, concurrency: int, workers: int = 1, preload: s
             yield host
 
 
-def throughput(response_s: float, workers: int, connections: int, requests: int) -> tuple[object, ...]:
-    """Return the row of one run."""
+def throughput(response_s: float, workers: int, connections: int, requests: int, repeats: int) -> tuple[object, ...]:
+    """Return the row of a number of workers: the median of several runs."""
     with running(response_s, concurrency=128, workers=workers) as host:
         end = time.monotonic() + GROWTH_S
         present = 0
@@ -56,14 +57,18 @@ def throughput(response_s: float, workers: int, connections: int, requests: int)
             load(f"{host.url}/v1/chat/completions", connections, 4 * connections, BODY, True)
             present = len(host.admin("/admin/handlers/gpt_a")["workers"])
         before = host.cpu()
-        figures = load(f"{host.url}/v1/chat/completions", connections, requests, BODY, True)
-        cpu = (host.cpu() - before) / requests
+        rates = [
+            load(f"{host.url}/v1/chat/completions", connections, requests, BODY, True)["per_second"]
+            for _ in range(repeats)
+        ]
+        cpu = (host.cpu() - before) / requests / repeats
         return (
             f"{response_s:g} s",
             workers,
             present,
             connections,
-            f"{figures['per_second']:.0f}/s",
+            f"{statistics.median(rates):.0f}/s",
+            f"{min(rates):.0f} to {max(rates):.0f}",
             f"{cpu * 1e3:.2f} ms",
         )
 
@@ -97,6 +102,9 @@ def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--requests", type=int, default=2000, help="requests in each run")
+    parser.add_argument(
+        "--repeats", type=int, default=3, help="runs for each row of the throughput; it is their median"
+    )
     parser.add_argument("--only", choices=["throughput", "streams", "memory"], help="one of the tables")
     options = parser.parse_args()
     print(*tables.header(), sep="\n")
@@ -112,14 +120,14 @@ def main() -> None:
         )
     if options.only in (None, "throughput"):
         rows = [
-            throughput(response_s, workers, connections, options.requests)
+            throughput(response_s, workers, connections, options.requests, options.repeats)
             for response_s in (0.0, 1.0)
             for connections in (32, 128)
             for workers in (1, 2)
         ]
         tables.print_table(
             "Throughput of gpt_a, streamed",
-            ("provider", "max_workers", "present", "connections", "throughput", "CPU each"),
+            ("provider", "max_workers", "present", "connections", "median", "runs", "CPU each"),
             rows,
         )
 

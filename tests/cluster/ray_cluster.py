@@ -6,7 +6,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Mapping
@@ -96,16 +95,8 @@ class RayCluster:
     def start_head(self) -> None:
         """Start the head, which takes no worker: it has no memory and no CPU for one."""
         arguments = ["--head", f"--port={6379}", "--include-dashboard=false", f"--temp-dir={self.directory}/ray"]
-        process = self._ray([], [*arguments, *self._sizes(0, 0, {}), f"--node-ip-address={self.host}"], "head")
-        self.head = Node(process, self.host, None)
-        deadline = time.monotonic() + START_TIMEOUT
-        while True:
-            assert process.poll() is None, (self.directory / "head.log").read_text()
-            with suppress(OSError), socket.create_connection((self.host, 6379), timeout=1):
-                break
-            assert time.monotonic() < deadline, "the head did not start"
-            time.sleep(0.2)
-        assert self._has_started("head"), (self.directory / "head.log").read_text()
+        arguments += [*self._sizes(0, 0, {}), f"--node-ip-address={self.host}"]
+        self.head = self._start([], arguments, "head", self.host, None)
 
     def add_node(self, memory: int, resources: Mapping[str, float] | None = None) -> Node:
         """Start a node in a new namespace."""
@@ -123,13 +114,19 @@ class RayCluster:
             f"--node-ip-address={address}",
             *self._sizes(memory, 1, resources or {}),
         ]
-        node = Node(self._ray(["ip", "netns", "exec", name], arguments, f"node{number}"), address, link)
-        if not self._has_started(f"node{number}"):
-            # Ray gives a node half a minute, which a machine under load may need for its imports.
-            node.kill()
-            node = Node(self._ray(["ip", "netns", "exec", name], arguments, f"node{number}"), address, link)
-            assert self._has_started(f"node{number}"), (self.directory / f"node{number}.log").read_text()
+        node = self._start(["ip", "netns", "exec", name], arguments, f"node{number}", address, link)
         self.nodes.append(node)
+        return node
+
+    def _start(self, prefix: list[str], arguments: list[str], log: str, address: str, link: str | None) -> Node:
+        """Start a node, twice if necessary: Ray gives it 30 s, which a busy machine may need for the imports."""
+        node = Node(self._ray(prefix, arguments, log), address, link)
+        if not self._has_started(log):
+            node.kill()
+            node = Node(self._ray(prefix, arguments, log), address, link)
+            if not self._has_started(log):
+                node.kill()
+                raise AssertionError((self.directory / f"{log}.log").read_text())
         return node
 
     def close(self) -> None:

@@ -18,6 +18,9 @@ from typing import Any
 
 import pytest
 
+from handler_host.cli.findings import Level
+from handler_host.cli.launcher_checks import check_launchers
+from handler_host.config import Config
 from handler_host.plugin.errors import HandlerCrashed, HostError, MemoryBudget, OutOfResources
 from tests.cluster.ray_cluster import MB, RAY_PYTHON, RayCluster, why_not
 from tests.support import SupervisorHarness, ended, error_of, install_puppet, supervisor_harness, within
@@ -198,6 +201,18 @@ async def test_a_host_that_is_killed_leaves_no_worker(tmp_path: Path, cluster: R
         pid = json.loads(await asyncio.to_thread(host.stdout.readline))["pid"]
         host.kill()
     await until(lambda: ended(pid), HANG_AFTER + 5)
+
+
+def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
+    keys = {"address": cluster.address, "python": RAY_PYTHON, "auth_token_file": str(cluster.token_file)}
+    findings = list(check_launchers(Config(launchers={"ray": keys})))
+    assert {finding.level for finding in findings} == {Level.OK}
+    text = "\n".join(finding.text for finding in findings)
+    assert f"cluster {cluster.address}: Ray " in text
+    assert "token authentication is on" in text
+    assert "Ray's memory monitor is off" in text
+    assert all(f"{node.address}/" in text for node in cluster.nodes[:2])
+    assert "1 fake_gpu" in text
 
 
 async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(

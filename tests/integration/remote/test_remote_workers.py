@@ -337,7 +337,7 @@ include_sys_path = false
 [launchers.local_engine]
 directory = "{tmp_path}"
 places = {{ north = {{ limit = 1000 }} }}
-[launchers.missing]
+[launchers.missing_one]
 """
     (tmp_path / "host.toml").write_text(config)
     command = [sys.executable, "-m", "handler_host", "doctor", "--json", "--config", str(tmp_path / "host.toml")]
@@ -347,7 +347,7 @@ places = {{ north = {{ limit = 1000 }} }}
         (finding["place"], finding["level"]): finding["text"] for finding in json.loads(result.stdout)["findings"]
     }
     assert findings["launchers.local_engine", "ok"] == "1 places"
-    assert "install handler-host-missing" in findings["launchers.missing", "problem"]
+    assert "install handler-host-missing-one there" in findings["launchers.missing_one", "problem"]
     assert result.returncode == 1
 
 

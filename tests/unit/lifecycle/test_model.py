@@ -170,11 +170,11 @@ class Handler(RuleBasedStateMachine):
                 self.held.pop(dispatch, None)
                 self.handle(LeaseReleased(dispatch))
 
-    @rule()
-    def a_dispatch_requests_a_lease(self) -> None:
+    @rule(affinity=st.sampled_from([None, "a", "b"]))
+    def a_dispatch_requests_a_lease(self, affinity: str | None = None) -> None:
         dispatch = self.number()
         self.waiting.add(dispatch)
-        self.handle(LeaseRequested(dispatch))
+        self.handle(LeaseRequested(dispatch, affinity))
 
     @rule()
     def work_is_pending(self) -> None:

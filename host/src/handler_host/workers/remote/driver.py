@@ -52,7 +52,7 @@ def load_engine(name: str, options: Mapping[str, Any]) -> Engine:
         installed = ", ".join(sorted(launchers)) or "none"
         raise EngineError(
             f"launcher {name!r} is not installed in {sys.prefix} (installed: {installed}); "
-            f"install handler-host-{name} there, or correct isolation",
+            f"install handler-host-{name.replace('_', '-')} there, or correct isolation",
             is_final=True,
         )
     try:
