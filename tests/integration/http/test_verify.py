@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from pathlib import Path
 from typing import Any
@@ -75,6 +76,9 @@ async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path
         # Each has had its worker, and the fork server is not kept for nothing.
         assert [running.state(name) for name in handlers] == ["cold", "cold"]
         assert running.supervisor.status("two").generation == 1
+        events = [json.loads(event.data) for event in running.supervisor.telemetry.events.past]
+        assert {event["for"] for event in events if "for" in event} == {"deploy check"}
+        assert {event["cause"] for event in events if "cause" in event} == {"deploy check"}
         # The kernel reports an exit in one of the next turns of the loop.
         await until(lambda: not running.supervisor._launch_specs.fork_server_pids)
 

@@ -179,7 +179,7 @@ class HandlerController:
         if phase in _REPORTED_ON_ENTRY:
             self._services.on_state_change(self, runner, _REPORTED_ON_ENTRY[phase])
 
-    async def admit(self, dispatch: int, patience: float | None, affinity: str | None = None) -> Lease:
+    async def admit(self, dispatch: int, patience: float | None, affinity: str | None, requested_for: str) -> Lease:
         """Return a lease for the dispatch, activating the handler if necessary.
 
         Raises the :class:`HostError` of a refusal, and ``HandlerLoading`` or
@@ -188,7 +188,7 @@ class HandlerController:
         """
         if self.entry.problem is not None and not self._state.workers:
             raise self._unavailable()
-        lease = Lease(self.name, self.policy)
+        lease = Lease(self.name, self.policy, requested_for)
         self._leases[dispatch] = lease
         self.post(events.LeaseRequested(dispatch, affinity))
         try:
@@ -324,11 +324,18 @@ class HandlerController:
             runner.task.add_done_callback(self._tasks.discard)
 
     def _reserve(self, action: actions.Reserve) -> None:
-        cause = "growth" if self._state.alive > 1 else "operator" if self._state.loads else "dispatch"
-        runner = WorkerRunner(action.generation, cause, self, self._services, self._durations)
+        runner = WorkerRunner(action.generation, self._activation_cause(), self, self._services, self._durations)
         self._runners[action.generation] = runner
         runner.reserve()
         self._watch(runner)
+
+    def _activation_cause(self) -> str:
+        if self._state.alive > 1:
+            return "growth"
+        if self._state.loads:
+            return "operator"
+        waiting = [self._leases[dispatch] for dispatch in self._state.waiters if dispatch in self._leases]
+        return waiting[0].requested_for if waiting else "dispatch"
 
     def _abandon(self, action: actions.Abandon) -> None:
         self._runners.pop(action.generation).abandon()

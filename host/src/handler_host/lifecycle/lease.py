@@ -32,11 +32,14 @@ class Lease:
         "policy",
         "queue_seconds",
         "requested_at",
+        "requested_for",
     )
 
-    def __init__(self, handler: str, policy: HandlerPolicy) -> None:
+    def __init__(self, handler: str, policy: HandlerPolicy, requested_for: str) -> None:
         self.handler = handler
         self.policy = policy
+        self.requested_for = requested_for
+        """The cause of an activation for it: ``dispatch`` or ``deploy check``."""
         self.generation = 0
         self.channel: Channel | None = None
         """The channel to the worker; None until the lease is granted."""
@@ -148,7 +151,7 @@ class Lease:
 class LeaseSource(Protocol):
     """Grants leases on a handler's workers."""
 
-    async def admit(self, dispatch: int, patience: float | None, affinity: str | None = None) -> Lease:
+    async def admit(self, dispatch: int, patience: float | None, affinity: str | None, requested_for: str) -> Lease:
         """Return a lease for the dispatch; raises :class:`HostError`."""
 
     def release(self, dispatch: int) -> None:
@@ -158,7 +161,7 @@ class LeaseSource(Protocol):
 class LeaseContext:
     """Holds a lease for the block that it is entered for."""
 
-    __slots__ = ("_affinity", "_dispatch", "_patience", "_source", "operation")
+    __slots__ = ("_affinity", "_dispatch", "_patience", "_requested_for", "_source", "operation")
 
     def __init__(
         self,
@@ -167,6 +170,7 @@ class LeaseContext:
         patience: float | None,
         operation: str | None,
         affinity: str | None = None,
+        requested_for: str = "dispatch",
     ) -> None:
         self.operation = operation
         """The requested operation, if the handler is known to have it."""
@@ -174,9 +178,10 @@ class LeaseContext:
         self._dispatch = dispatch
         self._patience = patience
         self._affinity = affinity
+        self._requested_for = requested_for
 
     async def __aenter__(self) -> Lease:
-        return await self._source.admit(self._dispatch, self._patience, self._affinity)
+        return await self._source.admit(self._dispatch, self._patience, self._affinity, self._requested_for)
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None

@@ -35,7 +35,7 @@ class WorkerStatus(_Report, frozen=True, kw_only=True):
     state: str
     """``waiting``, ``activating``, ``active``, ``idle`` or ``draining``."""
     started_for: str
-    """``dispatch``, ``operator``, or ``growth`` beside other workers."""
+    """``dispatch``, ``operator``, ``deploy check``, or ``growth`` beside other workers."""
     pid: int | None
     place: str | None
     """The machine that it runs on; None for this one."""

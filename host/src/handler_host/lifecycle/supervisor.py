@@ -175,12 +175,14 @@ class Supervisor:
         *,
         admitted: bool = False,
         affinity: str | None = None,
+        requested_for: str = "dispatch",
     ) -> LeaseContext:
         """Return a context manager that holds a lease on the handler's worker, and activates it if necessary.
 
         ``patience`` is the longest time to wait, in seconds. ``admitted`` is for a part of
         a dispatch in flight, which a drain allows to end. Dispatches with the same
-        ``affinity`` prefer the same worker. Raises ``UnknownHandler``,
+        ``affinity`` prefer the same worker. Events name ``requested_for`` as the cause of
+        an activation. Raises ``UnknownHandler``,
         ``UnknownOperation`` and ``Draining``; entering the context manager raises the
         ``HostError`` of a refusal. Both are before anything is sent to the handler.
         """
@@ -193,7 +195,7 @@ class Supervisor:
                 f"{name} has no operation {operation!r}; it has: {', '.join(sorted(known))}", param="operation"
             )
         counted_operation = operation if known is not None else None
-        return LeaseContext(controller, next(self._dispatches), patience, counted_operation, affinity)
+        return LeaseContext(controller, next(self._dispatches), patience, counted_operation, affinity, requested_for)
 
     def operation_names(self, name: str) -> Collection[str] | None:
         """Return the names of a handler's operations, or None if they are not known yet; raises ``UnknownHandler``."""
@@ -232,13 +234,15 @@ class Supervisor:
         """Activate a handler; returns when it is active. Raises the ``HostError`` of a failure."""
         return await receipts.load(self._registry, self._memory, name)
 
-    async def unload(self, name: str, mode: UnloadMode = "drain", deadline: float | None = None) -> UnloadReceipt:
+    async def unload(
+        self, name: str, mode: UnloadMode = "drain", deadline: float | None = None, cause: Cause = Cause.OPERATOR
+    ) -> UnloadReceipt:
         """Unload a handler; returns when its process has exited and its memory is free.
 
         ``deadline`` is in seconds, by default the handler's ``drain_timeout``. Raises
         ``UnknownHandler``, and ``HandlerBusy`` for ``if_idle``.
         """
-        return await receipts.unload(self._registry.get(name), self._memory, mode, deadline, Cause.OPERATOR)
+        return await receipts.unload(self._registry.get(name), self._memory, mode, deadline, cause)
 
     async def unload_without_receipt(self, name: str, mode: UnloadMode, deadline: float | None) -> None:
         """Unload a handler as :meth:`unload` does, but before every later dispatch: nothing is measured first."""

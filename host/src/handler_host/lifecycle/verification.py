@@ -22,6 +22,7 @@ from handler_host.config import Config, VerifyConfig
 from handler_host.lifecycle.reports import CheckReport, HandlerStatus, VerifyReport
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.plugin.errors import HandlerBusy, HostError
+from handler_host.workers.events import Cause
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,8 @@ FIRST_START = "first start"
 BROKEN = frozenset({"invalid", "incompatible", "conflict", "missing-secret"})
 """States of handlers that cannot run, without those that an operator has blocked."""
 REQUEST_ID = "verify"
+CAUSE = Cause.DEPLOY_CHECK
+"""The cause in the events of the activations and unloads that the check requests."""
 
 
 def commit_of(config: VerifyConfig, environ: Mapping[str, str]) -> str | None:
@@ -109,14 +112,14 @@ async def _check_handler(supervisor: Supervisor, before: HandlerStatus) -> Check
     """Activate a handler and run its health hook; unload it again, unless it was active before or is in use."""
     name, policy = before.name, supervisor.config.policy(before.name)
     try:
-        async with supervisor.lease(name) as lease:
+        async with supervisor.lease(name, requested_for=CAUSE.value) as lease:
             await lease.health(request_id=REQUEST_ID, timeout=policy.first_byte_timeout)
             text = f"healthy, activated in {lease.activate_seconds:.2f} s"
     except HostError as error:
         return CheckReport(name=name, ok=False, text=mask_secrets(error.message))
     if before.state in ("cold", "failed") and not policy.pin:
         with suppress(HandlerBusy):
-            await supervisor.unload(name, "if_idle")
+            await supervisor.unload(name, "if_idle", cause=CAUSE)
     return CheckReport(name=name, ok=True, text=text)
 
 

@@ -78,7 +78,7 @@ class WorkerRunner:
     ) -> None:
         self.generation = generation
         self.started_for = started_for
-        """The cause of the activation: ``dispatch``, ``operator`` or ``growth``."""
+        """The cause of the activation: ``dispatch``, ``operator``, ``growth`` or ``deploy check``."""
         self.worker: Worker | None = None
         """The worker, from its launch on."""
         self.was_launched = False

@@ -18,7 +18,7 @@ from handler_host.workers.events import Cause
 if TYPE_CHECKING:
     from handler_host.workers.worker import Worker
 
-TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.EVICTED})
+TYPICAL_CAUSES = frozenset({Cause.IDLE, Cause.OPERATOR, Cause.RELOAD, Cause.DEPLOY_CHECK, Cause.EVICTED})
 """Causes of an exit after which the memory of a worker is typical of its handler."""
 
 

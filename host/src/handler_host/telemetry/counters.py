@@ -102,7 +102,7 @@ class HandlerCounters:
         self.handle = Histogram()
         self.first_chunk = Histogram()
         self.activations: Counter[tuple[str, str]] = Counter()
-        """By cause (``dispatch``, ``operator``, ``growth``) and result (``ok``, ``failed``)."""
+        """By cause (``dispatch``, ``operator``, ``growth``, ``deploy check``) and result (``ok``, ``failed``)."""
         self.unloads: Counter[str] = Counter()
         """By cause, see ``handler_host.lifecycle.state.Cause``."""
         self.given_back = 0

@@ -39,7 +39,7 @@ MEANINGS = {
     "handler_host_queued": "Dispatches in the queue.",
     "handler_host_handler_state": "1 for the present state of a handler.",
     "handler_host_workers": "Workers of a handler, in any state.",
-    "handler_host_activations_total": "Activations by cause: dispatch, operator or growth.",
+    "handler_host_activations_total": "Activations by cause: dispatch, operator, growth or deploy check.",
     "handler_host_unloads_total": "Ended workers by cause.",
     "handler_host_evictions_total": "Workers unloaded to make memory available for another handler.",
     "handler_host_crashes_total": "Workers that ended unexpectedly, by kind (crash, hang, out of memory).",

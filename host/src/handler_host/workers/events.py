@@ -19,6 +19,8 @@ class Cause(enum.Enum):
     IDLE = "idle"
     OPERATOR = "operator"
     RELOAD = "reload"
+    DEPLOY_CHECK = "deploy check"
+    """The check of a deploy had activated it."""
     EVICTED = "evicted"
     ABORTED = "aborted"
     """It was unloaded while it activated."""
