@@ -274,6 +274,15 @@ def test_what_a_session_of_claude_code_has_reaches_the_provider(worker: WorkerUn
     ]
 
 
+def test_an_image_that_is_sent_as_a_file_stays_an_image(worker: WorkerUnderTest, provider: Upstream) -> None:
+    """Vercel's `ai` 6 sends images in results of tools so."""
+    file = {"url": f"data:image/png;base64,{PIXEL}", "filename": "a.png"}
+    worker.dispatch("chat", user([{"type": "file", "file": file}]))
+    (block,) = provider.last_request.body["messages"][0]["content"]
+    source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
+    assert block == {"type": "image", "source": source}
+
+
 @pytest.mark.parametrize(
     ("part", "expected"),
     [

@@ -178,6 +178,9 @@ def _part(part: TextPart | MediaPart, place: str) -> Json:
         return _text(part.text, part.cache_control)
     if isinstance(part, ImagePart):
         block = _image(part.image_url.url, f"{place}.image_url.url")
+    elif isinstance(part, FilePart) and part.file.url.startswith("data:image/"):
+        # Vercel's `ai` 6 sends images in results of tools as files.
+        block = _image(part.file.url, f"{place}.file.url")
     elif isinstance(part, FilePart):
         block = _document(part, f"{place}.file.url")
     else:
