@@ -676,10 +676,36 @@ class TestGrowth:
         assert sum(reserved) == 1
         assert len(handler.handle(MemoryReserved(1), WorkerReady(1)).granted) == 100
 
+    def test_case_2_the_third_worker_stays_although_the_dispatch_that_waited_has_left(self) -> None:
+        handler = self.grown(2)
+        assert handler.state.waiters == (5,)
+        handler.handle(self.measured(handler), MemoryReserved(3))
+        assert handler.handle(LeaseCancelled(5)).actions == []
+        (timer,) = handler.handle(WorkerReady(3)).actions_of(StartTimer)
+        assert (timer.timer, timer.generation, timer.delay) == (Timer.IDLE, 3, handler.policy.shrink_after)
+
+    def test_case_3_without_waiters_the_third_worker_is_not_launched(self) -> None:
+        handler = self.grown(2)
+        handler.handle(self.measured(handler))
+        assert handler.handle(LeaseCancelled(5)).actions == [Abandon(3)]
+        assert handler.handle(MemoryReserved(3)).actions == []
+        assert handler.leases == {1, 2, 3, 4}
+
     def test_case_10_a_dispatch_during_the_stop_of_all_waits_for_the_first_exit(self) -> None:
         handler = self.grown(3).handle(UnloadRequested(900, "force", 0.0), LeaseRequested(50))
         assert handler.state.waiters == (50,)
         assert handler.handle(WorkerExited(2)).actions_of(Reserve) == [Reserve(4)]
+
+    def test_case_13_an_unload_aborts_the_one_that_activates_and_waits_for_all(self) -> None:
+        handler = self.grown(2)
+        handler.handle(self.measured(handler), MemoryReserved(3))
+        handler.handle(UnloadRequested(900, "force", 0.0))
+        assert (handler.actions_of(Stop), handler.actions_of(Abort)) == ([Stop(1), Stop(2)], [Abort(3)])
+        assert handler.refused == {5: "handler_unloaded"}
+        assert handler.handle(WorkerReady(3)).actions == []
+        failed = WorkerStartFailed(3, ActivationFailed("aborted"))
+        assert [handler.handle(event).unloads for event in (failed, WorkerExited(1))] == [[], []]
+        assert handler.handle(WorkerExited(2)).unloads == [900]
 
     def test_case_14_two_unloads_and_an_expiry_stop_each_worker_once(self) -> None:
         handler = self.grown(3)
