@@ -229,7 +229,8 @@ $(clients_env)/.installed: requirements/clients.txt requirements/aider.txt clien
 	@$(clients_env)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
 	@$(clients_env)/aider/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/aider.txt
 	@mkdir -p build/clients/node && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc build/clients/node
-	@cd build/clients/node && $(npm) ci --silent
+	@# Not "npm ci": it demands the packages of all platforms in the lock, also those that no registry here has.
+	@cd build/clients/node && $(npm) install --silent --no-save
 	@# The two that put their program in its place by a script.
 	@cd build/clients/node && $(npm) rebuild --silent --ignore-scripts=false @anthropic-ai/claude-code opencode-ai
 	@touch $@

@@ -15,10 +15,19 @@ class Library:
 
     name: str
     package: str
-    """The npm package, or `pypi:NAME`."""
+    """The npm package, or `pypi:NAME`; of several, joined by `+`, each version is shown."""
     script: str
     handlers: tuple[str, ...]
     """The first speaks the library's own protocol."""
+    arguments: tuple[str, ...] = ()
+    """Further arguments of the script."""
+
+
+def _vercel(major: int, provider: str, handlers: tuple[str, ...]) -> Library:
+    """Return a provider of Vercel's `ai`; `ai` 7 and the providers of version 6 are installed under other names."""
+    package = provider.partition(".")[0]
+    packages = f"ai+ai6-{package}" if major == 6 else f"ai7+@ai-sdk/{package}"
+    return Library(f"ai {major}, {provider}", packages, "node/vercel_ai.mjs", handlers, (str(major), provider))
 
 
 LIBRARIES = [
@@ -34,4 +43,25 @@ LIBRARIES = [
     Library("pydantic-ai", "pypi:pydantic_ai_slim", "pydanticai.py", ("gpt_a", "gpt_b", "gpt_c")),
     Library("openai-agents (Python)", "pypi:openai_agents", "agents_sdk.py", ("gpt_a", "gpt_b")),
     Library("instructor", "pypi:instructor", "instructor_modes.py", ("gpt_a", "gpt_b", "gpt_c")),
+    Library("openai, chat completions (npm)", "openai", "node/openai_chat.mjs", OPENAI),
+    Library("openai, responses (npm)", "openai", "node/openai_responses.mjs", OPENAI),
+    Library("anthropic (npm)", "@anthropic-ai/sdk", "node/anthropic_messages.mjs", ANTHROPIC),
+    Library("google-genai (npm)", "@google/genai", "node/google_genai.mjs", GEMINI),
+    Library("ollama (npm)", "ollama", "node/ollama_chat.mjs", OPENAI),
+    Library("LangChain, OpenAI (npm)", "@langchain/openai", "node/lc_openai.mjs", OPENAI),
+    Library("LangChain, Anthropic (npm)", "@langchain/anthropic", "node/lc_anthropic.mjs", ANTHROPIC),
+    Library("LangChain, Google (npm)", "@langchain/google", "node/lc_google.mjs", GEMINI),
+    Library("LangChain, Google GenAI (npm)", "@langchain/google-genai", "node/lc_google_genai.mjs", GEMINI),
+    Library("LangChain, Ollama (npm)", "@langchain/ollama", "node/lc_ollama.mjs", OPENAI),
+    *(
+        _vercel(major, provider, handlers)
+        for major in (7, 6)
+        for provider, handlers in (
+            ("openai", OPENAI),
+            ("openai.chat", OPENAI),
+            ("openai-compatible", OPENAI),
+            ("anthropic", ANTHROPIC),
+            ("google", GEMINI),
+        )
+    ),
 ]

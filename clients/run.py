@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import struct
 import subprocess
@@ -34,6 +35,7 @@ RESULTS = ROOT / "clients" / "results.json"
 ENVIRONMENT = ROOT / ".venv-clients"
 AIDER = ENVIRONMENT / "aider"
 NODE_MODULES = ROOT / "build" / "clients" / "node" / "node_modules"
+SCRIPTS = ROOT / "clients" / "scripts"
 INSIDE = "HANDLER_HOST_CLIENTS_INSIDE"
 LIMIT_S = 150.0
 """For one run of a client: machines are slow, but none waits forever."""
@@ -144,11 +146,15 @@ def serving(models: str) -> Iterator[tuple[Path, StandIn, HostUnderTest]]:
 def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
     """Run the script of a library; return the result of each column."""
     with serving("") as (directory, stand_in, host):
-        script = Path(__file__).parent / "scripts" / library.script
-        program = "node" if script.suffix == ".mjs" else str(ENVIRONMENT / "bin" / "python")
+        script = SCRIPTS / library.script
+        program = str(ENVIRONMENT / "bin" / "python")
+        if script.suffix == ".mjs":
+            # Node.js finds packages only from the place of the script upwards.
+            script, program = NODE_MODULES.parent / library.script, "node"
+            shutil.copytree(SCRIPTS / "node", script.parent, dirs_exist_ok=True)
         try:
             run = subprocess.run(
-                [program, str(script), host.url, REASONING_MODELS.get(handler, handler)],
+                [program, str(script), host.url, REASONING_MODELS.get(handler, handler), *library.arguments],
                 env={**os.environ, "HOME": str(directory), **NO_TELEMETRY},
                 cwd=directory,
                 capture_output=True,
@@ -184,7 +190,9 @@ def enter_namespace() -> None:
 
 
 def version(package: str) -> str:
-    """Return the installed version of a package of npm, or of `pypi:NAME`."""
+    """Return the installed version of a package of npm, of several joined by `+`, or of `pypi:NAME`."""
+    if "+" in package:
+        return ", ".join(version(name) for name in package.split("+"))
     if package.startswith("pypi:"):
         environment = AIDER if package == "pypi:aider_chat" else ENVIRONMENT
         (metadata,) = environment.glob(f"lib/python3*/site-packages/{package[5:]}-*.dist-info")
