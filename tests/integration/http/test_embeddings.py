@@ -25,6 +25,26 @@ class Handler:
         return EmbedResponse(embeddings=vectors, model="m", input_tokens=len(request.input))
 '''
 MANIFEST = "[operations.embed]\n"
+NATIVE_FIRST = '''
+import asyncio
+
+from handler_host.chat import EmbedRequest, EmbedResponse
+from handler_host.plugin import CallInfo, NativeRequest, UnknownOperation, native, operation
+
+class Handler:
+    """The vector of a text is the difference of the deadlines of both operations."""
+
+    @native("openai.embeddings")
+    async def pass_on(self, request: NativeRequest, call: CallInfo):
+        self.deadline = call.deadline
+        await asyncio.sleep(0.5)
+        raise UnknownOperation("not this one")
+        yield b""
+
+    @operation("embed")
+    async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
+        return EmbedResponse(embeddings=[[call.deadline - self.deadline]])
+'''
 CHATS = """
 from handler_host.chat import ChatHandler
 
@@ -74,3 +94,12 @@ async def test_the_handler_decides_about_unsupported_fields_in_every_protocol(tm
         ):
             status, error = await host.json("POST", path, json=body)
             assert (status, body.popitem()[0] in str(error)) == (400, True), path
+
+
+async def test_an_embedding_after_a_native_attempt_keeps_the_deadline(tmp_path: Path) -> None:
+    manifest = MANIFEST + '[operations."openai.embeddings"]\n'
+    install_plugin(tmp_path, "vectors", NATIVE_FIRST, manifest=manifest)
+    async with running(tmp_path) as host:
+        status, content = await host.json("POST", "/v1/embeddings", json={"model": "vectors", "input": "Hi"})
+        assert status == 200
+        assert abs(content["data"][0]["embedding"][0]) < 0.4

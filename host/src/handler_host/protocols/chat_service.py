@@ -282,6 +282,11 @@ class ChatService:
         except InvalidInput as error:
             raise request.with_client_path(error) from None
 
+    def deadline(self) -> float:
+        """Return the deadline of the present request: that of the native attempt before, if there was one."""
+        forced = request_context.current.get().forced_handler
+        return self.dispatcher.new_deadline() if forced is None else forced.deadline
+
     def _dispatch(
         self, model: str, operation: str, request: TranslatedRequest
     ) -> tuple[RequestContext, ModelTarget, Request]:
@@ -301,7 +306,7 @@ class ChatService:
             operation=operation,
             body=_encode(request.chat),
             caller=context.caller(),
-            deadline=self.dispatcher.new_deadline() if forced is None else forced.deadline,
+            deadline=self.deadline(),
             fallback=forced is None,
             affinity=request.chat.prompt_cache_key,
         )

@@ -56,7 +56,7 @@ async def embed(chats: ChatService, model: str, request: EmbedRequest, ignored: 
         operation=EMBED,
         body=msgspec.json.encode(request),
         caller=context.caller(),
-        deadline=dispatcher.new_deadline(),
+        deadline=chats.deadline(),
         fallback=False,  # vectors of another model cannot be compared with its own
     )
     try:
