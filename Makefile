@@ -155,7 +155,7 @@ $(VENV)-lint/.installed: requirements/lint.txt
 	$(VENV)-lint/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/lint.txt
 	touch $@
 
-benches := memory cycles cost dispatch admission activation discovery upstream native sheets peer ops scale
+benches := memory cycles cost dispatch path admission activation discovery upstream native sheets peer ops scale
 
 .PHONY: bench
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)

@@ -118,7 +118,7 @@ def pss_of(pid: int, field: str = "Pss") -> int:
 @contextlib.contextmanager
 def bare() -> Iterator[Server]:
     """Run the bare aiohttp server."""
-    with _running([sys.executable, "-c", BARE], {}) as server:
+    with running([sys.executable, "-c", BARE], {}) as server:
         yield server
 
 
@@ -133,7 +133,7 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
         own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
         # What `make lean` has compiled is used; compiling in the background would change the figures, too.
         own["HANDLER_HOST_WORKERS__COMPILE_LEAN"] = "false"
-        with _running(command, own | (environment or {})) as server:
+        with running(command, own | (environment or {})) as server:
             yield server
 
 
@@ -141,12 +141,13 @@ def host(config: str = "", environment: dict[str, str] | None = None, prefix: Se
 def upstream(chunks: int, pause: float) -> Iterator[Server]:
     """Run the scripted provider: responses of ``chunks`` chunks, ``pause`` seconds before each of them."""
     command = [sys.executable, "-m", "handler_host.testing", "--chunks", str(chunks), "--pause", str(pause)]
-    with _running(command, {}) as server:
+    with running(command, {}) as server:
         yield server
 
 
 @contextlib.contextmanager
-def _running(command: list[str], environment: dict[str, str]) -> Iterator[Server]:
+def running(command: list[str], environment: dict[str, str]) -> Iterator[Server]:
+    """Run a server that prints ``ready URL``; ``environment`` is added to the caller's."""
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             command, env=inherited() | environment, stdout=subprocess.PIPE, stderr=errors, text=True
