@@ -125,6 +125,23 @@ class TestEventRelay:
         assert relay.tokens == {"input": 7, "output": 2}
         assert relay.is_between_events()
 
+    @pytest.mark.parametrize("sent", ["x", "another"], ids=["restored", "dated"])
+    def test_the_name_is_looked_for_once_where_events_start_alike(
+        self, sent: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Providers name a dated version of what was sent: their events are not parsed one by one either."""
+        place, places = ModelName.place, []
+
+        def counted(model: ModelName, document: bytes | memoryview) -> object:
+            places.append(document)
+            return place(model, document)
+
+        monkeypatch.setattr(ModelName, "place", counted)
+        stream = b"".join(b'data: {"id":"1","model":"x","n":%d}\n\n' % number for number in range(5))
+        shown = stream.replace(b'"x"', b'"gpt_a/x"') if sent == "x" else stream
+        assert EventRelay(ModelName(("model",), sent, "gpt_a/x")).feed(stream) == shown
+        assert len(places) == 1
+
     @pytest.mark.parametrize("size", [1, 13, 100_000])
     def test_a_stream_without_a_name_to_restore_is_unchanged(self, size: int) -> None:
         for sent, shown in ((None, "gpt_a"), ("x", "x"), ("y", "gpt_a/y")):

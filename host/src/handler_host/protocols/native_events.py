@@ -29,8 +29,9 @@ class ModelName:
 
     def __init__(self, path: tuple[str, ...], sent: str | None, shown: str) -> None:
         self._path = path
-        self._sent = sent
-        self._shown = json.dumps(shown, ensure_ascii=False).encode()
+        self.sent = sent
+        self.shown = json.dumps(shown, ensure_ascii=False).encode()
+        """The client's name as JSON."""
         self.marker = json.dumps(path[-1]).encode()
         """Every document with the name contains it."""
         self.differs = sent is not None and sent != shown
@@ -57,10 +58,10 @@ class ModelName:
         if not self.differs or self.marker not in document:
             return document
         place = self.place(document)
-        if place is None or place[1] != self._sent:
+        if place is None or place[1] != self.sent:
             return document
         value = place[0]
-        return b"".join((document[: value.start], self._shown, document[value.end :]))
+        return b"".join((document[: value.start], self.shown, document[value.end :]))
 
 
 class EventRelay:
@@ -130,11 +131,12 @@ class EventRelay:
             return self._restored_start + line[len(self._start) :]
         if self._model.marker not in line:
             return line
-        restored = self._model.restore(line[len(_DATA) :])
-        if len(restored) == len(line) - len(_DATA) and line.endswith(restored):
+        place = self._model.place(line[len(_DATA) :])
+        if place is None:
             return line
-        place = self._model.place(restored)
-        if place is not None:
-            rest = len(restored) - place[0].end
-            self._start, self._restored_start = line[: len(line) - rest], _DATA + restored[: place[0].end]
-        return _DATA + restored
+        value, name = place
+        end = len(_DATA) + value.end
+        self._start = self._restored_start = line[:end]
+        if name == self._model.sent:
+            self._restored_start = line[: len(_DATA) + value.start] + self._model.shown
+        return self._restored_start + line[end:]
