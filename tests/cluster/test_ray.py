@@ -96,6 +96,18 @@ def exit_kind(host: SupervisorHarness) -> str | None:
     return exit.kind if exit is not None else None
 
 
+def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
+    keys = {"address": cluster.address, "python": RAY_PYTHON, "auth_token_file": str(cluster.token_file)}
+    findings = list(check_launchers(Config(launchers={"ray": keys})))
+    assert {finding.level for finding in findings} == {Level.OK}
+    text = "\n".join(finding.text for finding in findings)
+    assert f"cluster {cluster.address}: Ray " in text
+    assert "token authentication is on" in text
+    assert "Ray's memory monitor is off" in text
+    assert all(f"{node.address}/" in text for node in cluster.nodes[:2])
+    assert "1 fake_gpu" in text
+
+
 async def test_a_worker_runs_on_its_node_and_leaves_it(tmp_path: Path, cluster: RayCluster) -> None:
     async with ray_host(tmp_path, cluster, policy={"resources": {"fake_gpu": 1}}) as host:
         response = await host.ask(timeout=WAIT, text="hello")
@@ -201,18 +213,6 @@ async def test_a_host_that_is_killed_leaves_no_worker(tmp_path: Path, cluster: R
         pid = json.loads(await asyncio.to_thread(host.stdout.readline))["pid"]
         host.kill()
     await until(lambda: ended(pid), HANG_AFTER + 5)
-
-
-def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
-    keys = {"address": cluster.address, "python": RAY_PYTHON, "auth_token_file": str(cluster.token_file)}
-    findings = list(check_launchers(Config(launchers={"ray": keys})))
-    assert {finding.level for finding in findings} == {Level.OK}
-    text = "\n".join(finding.text for finding in findings)
-    assert f"cluster {cluster.address}: Ray " in text
-    assert "token authentication is on" in text
-    assert "Ray's memory monitor is off" in text
-    assert all(f"{node.address}/" in text for node in cluster.nodes[:2])
-    assert "1 fake_gpu" in text
 
 
 async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(

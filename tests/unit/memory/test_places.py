@@ -207,6 +207,14 @@ async def test_growth_waits_for_nobody_and_overtakes_nobody() -> None:
     estimate = MemoryEstimate(60, 60, "learned")
     with pytest.raises(MemoryBudget):
         await world.budget.reserve("surplus", 2, estimate, may_wait=False)
+    world.idle["busy", 1] = 1.0
+    growth = asyncio.ensure_future(world.budget.reserve("surplus", 2, estimate, may_wait=False))
+    for _ in range(3):
+        await asyncio.sleep(0)
+        world.budget.reconsider("busy", 1)
+    assert isinstance(growth.exception(), MemoryBudget)
+    assert world.evicted == []
+    world.idle.clear()
     first = asyncio.ensure_future(world.reserve("first", 60))
     await settle()
     with pytest.raises(MemoryBudget):

@@ -81,6 +81,8 @@ class PlacesBudget:
         self._available = PlaceIndex()
         self._obtainable = PlaceIndex()
         """What a place has if all its idle workers leave, or more: it is corrected when the place is looked at."""
+        self._corrected: set[str] = set()
+        """Places whose obtainable amounts are those of their idle workers."""
         self._totals = PlaceIndex()
         self._least_max_worker = 0
         """Bytes that a worker can use at most on the smallest place."""
@@ -116,6 +118,7 @@ class PlacesBudget:
         reported = {report.name: report for report in reports if self._is_credible(report)}
         for name in self.places.keys() - reported.keys():
             del self.places[name]
+            self._corrected.discard(name)
             for index in (self._available, self._obtainable, self._totals):
                 index.discard(name)
         # One that comes back still has the workers that have not exited yet.
@@ -158,8 +161,8 @@ class PlacesBudget:
             self._grant_waiting(may_evict=may_wait)
         has_place = False
         try:
-            if entry in self._waiting:
-                await asyncio.wait({entry.outcome}, timeout=self._wait() if may_wait else 0.0)
+            if may_wait and not entry.outcome.done():
+                await asyncio.wait({entry.outcome}, timeout=self._wait())
             if not entry.outcome.done():
                 self.refused += 1
                 raise no_place(self._launcher, len(self.places), handler, estimate, self._wait())
@@ -192,8 +195,9 @@ class PlacesBudget:
     def reconsider(self, handler: str, generation: int) -> None:
         """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
         home = self._homes.get((handler, generation))
-        if home is not None:
-            self._index(home)
+        if home is not None and home.name in self._corrected:
+            self._reset_obtainable(home)
+        if self._waiting:
             self._grant_waiting()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
@@ -344,6 +348,7 @@ class PlacesBudget:
                 break
         for place in hopeless:
             self._obtainable.set(place.name, place.obtainable)
+            self._corrected.add(place.name)
         return best
 
     def _plan(self, place: Place, estimate: MemoryEstimate) -> list[Key] | None:
@@ -362,10 +367,15 @@ class PlacesBudget:
         return None
 
     def _index(self, place: Place) -> None:
-        """Keep the places in the order of what they have: it has changed, or a worker there is idle now."""
+        """Keep the places in the order of what they have, which has changed here."""
         if self.places.get(place.name) is place:
             self._available.set(place.name, place.available)
-            self._obtainable.set(place.name, {**place.report.resources, MEMORY: place.ledger.limit})
+            self._reset_obtainable(place)
+
+    def _reset_obtainable(self, place: Place) -> None:
+        """Assume until the next look that all workers of a place could leave."""
+        self._corrected.discard(place.name)
+        self._obtainable.set(place.name, {**place.report.resources, MEMORY: place.ledger.limit})
 
 
 async def _do_nothing() -> None:
