@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import struct
 from pathlib import Path
@@ -158,6 +159,81 @@ def test_no_frame_raises_anything_but_a_protocol_error(data: bytes, tag: int) ->
             pass
     except frames.ProtocolError:
         pass
+
+
+CORPUS: tuple[frames.WorkerFrame, ...] = (
+    frames.Ready(frames.PROTOCOL_VERSION, (frames.OperationInfo(name="x"),), 0.1, 0.1, ("p",), ("files",)),
+    frames.Failed("reason", "trace", True),
+    frames.Chunk(1, b"{}"),
+    frames.End(1, b"{}"),
+    frames.Error(1, "upstream_error", "text", "field", 1.0, "cause"),
+    frames.Pong(1, 1, 0.1, 0.1, frames.WorkerMemory(1, 1, 1, 1)),
+    frames.Log(20, "plugin", "text", "r"),
+    frames.Dispatch(1, 1, "other", "x", b"{}", True, 100, 1.0),
+    frames.Cancel(1),
+    frames.Credit(1, 5),
+)
+hostile_fields: st.SearchStrategy[Any] = st.sampled_from(
+    [
+        *(
+            None,
+            True,
+            -1,
+            0,
+            2,
+            99,
+            2**63 - 1,
+            -(2**63),
+            2**64 - 1,
+            1e308,
+            float("nan"),
+            float("inf"),
+            "",
+            "\0",
+            "\u202e",
+        ),
+        *("x" * 5_000, b"", b"\xff" * 5_000, [], {}, [[]] * 50, {"type": {"$ref": "#"}}),
+    ]
+)
+
+
+@st.composite
+def hostile_frames(draw: st.DrawFn) -> bytes:
+    """Return valid frames of a worker, of which some have other values in their fields, and some other bytes."""
+    sent = bytearray()
+    for frame in draw(st.lists(st.sampled_from(CORPUS), min_size=1, max_size=5)):
+        content = msgspec.msgpack.decode(frames.encode(frame)[4:])
+        for place in draw(st.lists(st.integers(0, len(content) - 1), max_size=2)):
+            content[place] = draw(hostile_fields)
+        sent += frame_of(content)
+    for place in draw(st.lists(st.integers(0, len(sent) - 1), max_size=2)):
+        sent[place] = draw(st.integers(0, 255))
+    return bytes(sent)
+
+
+@given(data=hostile_frames())
+@settings(max_examples=150, deadline=None)
+def test_hostile_frames_end_their_worker_at_most(data: bytes) -> None:
+    """No exception reaches the loop, each call ends with a response or a known error, and others go on."""
+
+    async def scenario() -> list[str]:
+        failures: list[str] = []
+        asyncio.get_running_loop().set_exception_handler(lambda _, details: failures.append(repr(details)))
+        async with channel(window=10_000, max_frame=10_000) as (opened, peer), channel() as (other, other_peer):
+            calls = [opened.call("x", b"{}", streamed=False, request_id="r", timeouts=NO_LIMITS) for _ in range(3)]
+            other_call = other.call("x", b"{}", streamed=False, request_id="r", timeouts=NO_LIMITS)
+            await peer.send_bytes(data)
+            peer.close()
+            await within(opened.closed)
+            opened.close()  # as the worker's supervisor does
+            for call in calls:
+                with contextlib.suppress(HostError):
+                    await within(call.read_response())
+            await other_peer.send(frames.End(await other_peer.receive_number(), b"[]"))
+            assert await within(other_call.read_response()) == b"[]"
+        return failures
+
+    assert asyncio.run(scenario()) == []
 
 
 @pytest.mark.parametrize("retry_after", [float("inf"), float("nan"), -5.0, 1e308])
