@@ -580,7 +580,12 @@ async def activate(settings):
 
 async def main():
     found = [await activate(settings) for settings in json.loads(sys.argv[1])]
-    print(json.dumps([found, events]))
+    import litellm
+    had_text = "claude_json_str" in vars(litellm.utils)
+    from litellm.utils import claude_json_str
+    with open(f"{os.path.dirname(litellm.__file__)}/litellm_core_utils/tokenizers/anthropic_tokenizer.json") as file:
+        is_text = claude_json_str == json.dumps(json.load(file))
+    print(json.dumps([found, events, had_text, is_text, json.load.__name__]))
 
 asyncio.run(main())
 """
@@ -603,8 +608,9 @@ def test_activation_goes_to_no_network_reads_no_env_file_calls_nobody_back_and_t
     command = [sys.executable, "-W", "ignore", "-c", ACTIVATE, json.dumps(settings)]
     done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    (plain, routed, *wrong), events = json.loads(done.stdout)
+    (plain, routed, *wrong), events, *tokenizer = json.loads(done.stdout)
     assert events == []
+    assert tokenizer == [False, True, "load"], "the document of the tokenizer is read at its first use"
     assert plain == {"callbacks": [0, 0, 0], "telemetry": False, "threads": 1, "from .env": None}
     # The Router counts successes and failures by callbacks of its own.
     assert (routed["callbacks"][0], routed["threads"]) == (0, 1)

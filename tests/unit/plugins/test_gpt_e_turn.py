@@ -1,4 +1,4 @@
-"""gpt_e: one request at a time, and no pages of the weights while there is none."""
+"""gpt_e: one request at a time, and no pages of the weights between requests."""
 
 from __future__ import annotations
 

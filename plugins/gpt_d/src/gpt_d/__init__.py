@@ -14,6 +14,7 @@ from gpt_d.chunks import ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import is_event_stream, translate
 from gpt_d.native import NativeLiteLLM
+from gpt_d.tokenizer import deferred_document
 from gpt_d.whole import Heard, chunks_of, decode_document
 from handler_host.chat import (
     AssistantMessage,
@@ -355,10 +356,8 @@ def _check_messages(request: ChatRequest, provider: str) -> None:
 def import_litellm() -> Any:
     """Import LiteLLM: here, and not at the top, as the module is imported to look at it, the SDK only to be used."""
     os.environ.update(SWITCHES)
-    import litellm
-
-    # The document of a tokenizer, of which LiteLLM uses only the text: 6 to 14 MB.
-    litellm.utils.json_data = None
+    with deferred_document():
+        import litellm
     return litellm
 
 
