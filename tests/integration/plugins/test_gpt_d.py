@@ -194,8 +194,11 @@ def test_each_provider_gets_its_own_key(worker: WorkerUnderTest, provider: Upstr
     )
 
 
-def test_a_model_of_no_provider_is_refused_by_name(worker: WorkerUnderTest, provider: Upstream) -> None:
-    error = worker.error_of("chat", {**ASK, "model": "nonsense"})
+@pytest.mark.parametrize(("operation", "body"), [("chat", ASK), ("embed", {"input": ["x"]})])
+def test_a_model_of_no_provider_is_refused_by_name(
+    worker: WorkerUnderTest, provider: Upstream, operation: str, body: dict[str, Any]
+) -> None:
+    error = worker.error_of(operation, {**body, "model": "nonsense"})
     assert (type(error), error.param) == (InvalidInput, "model")
     assert "PROVIDER/MODEL" in error.message
     assert provider.requests == []

@@ -249,6 +249,8 @@ class GptD(NativeLiteLLM, ChatHandler):
     @operation("embed", summary="Compute the embeddings of texts.")
     async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
         """Return the provider's embeddings, as LiteLLM models them."""
+        if request.model is not None:
+            self._require_providers(request.model)
         body = embedding_body(request, self.context.config["embedding_model"])
         del body["encoding_format"]  # some providers lack it, and numbers are the default of all
         attempt = partial(self._embed, body)
@@ -302,6 +304,19 @@ class GptD(NativeLiteLLM, ChatHandler):
         """Return the models behind a name: those of its deployments, or itself."""
         return [deployment.model for deployment in self._groups.get(model, ())] or [model]
 
+    def _require_providers(self, model: str) -> dict[str, str]:
+        """Return the provider of each model behind a name that a client may have given; raises ``InvalidInput``."""
+        providers: dict[str, str] = {}
+        for name in self._models_of(model):
+            provider = provider_of(name)
+            if provider is None:
+                known = f" or one of {', '.join(sorted(self._groups))}" if self._groups else ""
+                raise InvalidInput(
+                    f"model: LiteLLM knows no provider of {name!r}; use PROVIDER/MODEL{known}", param="model"
+                )
+            providers[name] = provider
+        return providers
+
     def _keeps_cache_control(self, model: str) -> bool:
         return all(provider_of(name) in CACHE_MARKERS for name in self._models_of(model))
 
@@ -312,13 +327,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         ignored: list[str] = []
         mode = request.unsupported
         model = request.model or self._model
-        for name in self._models_of(model):
-            provider = provider_of(name)
-            if provider is None:
-                known = f" or one of {', '.join(sorted(self._groups))}" if self._groups else ""
-                raise InvalidInput(
-                    f"model: LiteLLM knows no provider of {name!r}; use PROVIDER/MODEL{known}", param="model"
-                )
+        for name, provider in self._require_providers(model).items():
             if provider != "openai":
                 _check_messages(request, provider)
             available = set(litellm.get_supported_openai_params(model=name, custom_llm_provider=provider) or FIELDS)
