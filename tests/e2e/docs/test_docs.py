@@ -203,6 +203,7 @@ def test_the_how_tos_tests_pass_for_the_tutorials_plugin(tmp_path: Path) -> None
 @pytest.mark.slow
 def test_the_how_tos_tests_are_typed_as_a_generated_project_demands(tmp_path: Path) -> None:
     files = write_the_how_tos_tests(tmp_path)
-    command = [sys.executable, "-m", "mypy", "--strict", "--no-incremental", *map(str, files)]
-    run = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    # The project's own settings are strict, too, and `make check` has left what mypy knows of the libraries.
+    command = [sys.executable, "-m", "mypy", *map(str, files)]
+    run = subprocess.run(command, cwd=DOCS.parent, capture_output=True, text=True, timeout=300)
     assert run.returncode == 0, run.stdout
