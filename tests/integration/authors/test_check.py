@@ -95,6 +95,7 @@ def test_what_new_writes_is_fit(
     assert "and opens nothing" in said
     assert "active after" in said
     assert "ConformanceV1" in said
+    assert re.search(r"^[1-9]\d* tests pass", said, re.MULTILINE), "the project's own tests"
 
 
 def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,7 +34,9 @@ def project(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return directory
 
 
+# The tests of the other kinds run in test_check.py: `handler-host check` builds, installs and tests the project.
 @pytest.mark.slow
+@pytest.mark.parametrize("project", ["local-model"], indirect=True)
 def test_a_generated_project_passes_its_own_tests(project: Path, tmp_path: Path) -> None:
     options = ["--quiet", "--no-deps", "--no-build-isolation", "--no-index", "--disable-pip-version-check"]
     built = run("pip", "install", *options, "--target", str(tmp_path / "site"), str(project), cwd=project)
