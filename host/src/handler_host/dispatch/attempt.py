@@ -1,4 +1,4 @@
-"""One attempt of a dispatch: a consumer's slot, a lease and a call, and the metrics of the three."""
+"""One attempt to serve a request: a consumer's slot, a lease and a call, counted as one dispatch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dispatch request: handler and operation, body, caller and deadline."""
+"""A request below HTTP: handler and operation, body, caller and deadline."""
 
 from __future__ import annotations
 
