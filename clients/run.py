@@ -320,8 +320,8 @@ def check_write(runs: Runs) -> dict[str, str]:
     run = runs.run("write", "task-write {work}/hello.txt")
     path = run.directory / "hello.txt"
     is_done = path.exists() and WORD in path.read_text() and FINAL in run.output
-    # Without tools it is a side request, such as for a title.
-    chats = [request for request in run.requests if request.protocol in CHATS and "tools" in request.body]
+    # Without tools it is a side request, such as for a title; Codex has them in its `input`.
+    chats = [request for request in run.requests if request.protocol in CHATS and any(find_all(request.body, "tools"))]
     last = json.dumps(chats[-1].body) if chats else ""
     is_reasoned = any(list(find_all(request.body, key)) for request in chats for key in REASONING_KEYS)
     has_signed = any(request.is_signed for request in chats[:-1])
