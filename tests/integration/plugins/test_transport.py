@@ -20,8 +20,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from handler_host.plugin import UpstreamUnreachable
-from handler_host.testing import Upstream, WorkerUnderTest, worker_under_test
+from handler_host.plugin import UpstreamError, UpstreamUnreachable
+from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
 
 HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 SECRETS = {"gpt_a": {"OPENAI_API_KEY": "k"}, "gpt_b": {"ANTHROPIC_API_KEY": "k"}}
@@ -54,6 +54,19 @@ def test_provider_that_no_proxy_names_is_called_directly(name: str, monkeypatch:
         monkeypatch.setenv("NO_PROXY", "127.0.0.1")
         with running(name, provider.url) as worker:
             assert worker.chat("Hi").text == "Hello you"
+
+
+@both
+def test_redirects_are_not_followed(name: str) -> None:
+    """Neither the key nor the chat reaches another server."""
+    with Upstream().run() as provider, Upstream().run() as other:
+        moved = Raw((b"",), status=307, headers={"Location": f"{other.url}/v1/messages"})
+        provider.respond_with(moved, moved)
+        with running(name, provider.url) as worker:
+            assert "redirects" in worker.error_of("chat", HI).message
+            with pytest.raises(UpstreamError, match="redirects"):
+                list(worker.chat_chunks("Hi"))
+        assert other.requests == []
 
 
 @both

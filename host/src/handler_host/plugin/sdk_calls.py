@@ -22,7 +22,8 @@ def aiohttp_client(sdk: Any, timeout_s: float) -> Any:
     """
     if any(url.startswith("socks") for url in getproxies().values()):
         return None
-    return sdk.DefaultAioHttpClient(timeout=timeout_s)
+    # Keys and chats are for the configured server: of a redirect httpx takes off one header only, Authorization.
+    return sdk.DefaultAioHttpClient(timeout=timeout_s, follow_redirects=False)
 
 
 def _error_of_status(error: Any) -> UpstreamError:
