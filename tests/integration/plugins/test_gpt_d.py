@@ -317,6 +317,8 @@ def test_the_stop_sequence_that_ended_a_response_is_named(worker: WorkerUnderTes
         (Status(403, "your key sk-a-very is wrong"), UpstreamAuth, "check the handler's secret"),
         (Status(404, "no such model"), UpstreamBadRequest, "no such model"),
         (Status(408, "too slow"), UpstreamTimeout, "too slow"),
+        (Status(504, "too late"), UpstreamError, "too late"),
+        (Status(524, "too late"), UpstreamError, "too late"),
         (Status(529, "too much", retry_after=37), UpstreamOverloaded, "too much"),
     ],
     ids=lambda value: str(value.status) if isinstance(value, Status) else None,

@@ -60,6 +60,8 @@ SWITCHES = {
 }
 """Variables that LiteLLM reads when it is imported."""
 
+MAX_ERROR_CHARS = 16 * 1024
+"""Characters of an error that LiteLLM keeps for its log."""
 CHATTY = ("LiteLLM", "LiteLLM Router")
 """LiteLLM's loggers that write a line at ``info`` for each call, and that twice: to standard error, too."""
 
@@ -367,7 +369,16 @@ def import_litellm() -> Any:
     os.environ.update(SWITCHES)
     with deferred_document():
         import litellm
+    # LiteLLM's search for secrets takes time in the square of an error's length: of 2 MB, a minute of silence.
+    litellm._logging.redact_secret_string = _redact_start
     return litellm
+
+
+def _redact_start(text: str) -> str:
+    from litellm.litellm_core_utils.secret_redaction import redact_string
+
+    start: str = redact_string(text[:MAX_ERROR_CHARS])
+    return start
 
 
 def provider_of(model: str) -> str | None:

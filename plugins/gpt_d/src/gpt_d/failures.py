@@ -72,8 +72,10 @@ def _of_litellm(chain: list[BaseException]) -> HostError | None:
 def _of_connection(chain: list[BaseException], timeout: float) -> HostError | None:
     """Return the error for an answer that did not come, or not whole."""
     if any("Timeout" in type(link).__name__ for link in chain):
-        if any(getattr(link, "status_code", None) == 408 for link in chain if _is_of_provider(link)):
-            return None  # the provider's own time-out
+        if _response(chain) is not None or any(
+            getattr(link, "status_code", None) == 408 for link in chain if _is_of_provider(link)
+        ):
+            return None  # the provider's own time-out, or a proxy's before it
         return timeout_error(timeout)
     for link in chain:
         if type(link).__module__.partition(".")[0] in TRANSPORTS and type(link).__name__ not in ANSWERS:

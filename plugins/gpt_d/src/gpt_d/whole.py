@@ -45,7 +45,8 @@ class Heard:
         document = self.document()
         if not document or type(error) not in (UpstreamError, UpstreamBadRequest):
             return error
-        own = find_error(document)
+        # LiteLLM shows the fields that it expected and did not find, too.
+        own = find_error({name: value for name, value in document.items() if value is not None})
         if own is None:
             start = json.dumps(document, default=str)[:200]
             return UpstreamError(f"the provider sent a response of another shape: {start}")
