@@ -141,8 +141,10 @@ def test_invalid_utf8(worker: tuple[str, WorkerUnderTest], provider: Upstream) -
 @pytest.mark.parametrize(
     "body",
     [b'{"error": "out of cards"}', b'{"detail": "out of cards"}', b'{"message": "out of cards"}',
-     b'{"error": {"message": "out of cards"}}', b"<html><title>out of cards</title></html>"],
-    ids=["error", "detail", "message", "object", "page"],
+     b'{"error": {"message": "out of cards"}}', b"<html><title>out of cards</title></html>",
+     b'{"error": true, "message": "out of cards"}', b'{"error_msg": "out of cards"}',
+     b'{"base_resp": {"status_code": 1008, "status_msg": "out of cards"}}'],
+    ids=["error", "detail", "message", "object", "page", "flag", "error_msg", "base_resp"],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [200, 400, 500])
 def test_words_of_errors(worker: tuple[str, WorkerUnderTest], provider: Upstream, body: bytes, status: int) -> None:
@@ -155,3 +157,18 @@ def test_words_of_errors(worker: tuple[str, WorkerUnderTest], provider: Upstream
     assert content_type in caught.value.message
     assert str(status) in caught.value.message
     assert isinstance(caught.value, UpstreamBadRequest) == (status == 400)
+
+
+def test_words_of_an_unknown_shape(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    _, running = worker
+    provider.respond_with(Raw((b'{"oops": "out of cards"}',), content_type="application/json"))
+    with pytest.raises(UpstreamError, match="out of cards"):
+        list(running.chat_chunks("Hi"))
+
+
+def test_a_long_error(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    _, running = worker
+    body = json.dumps({"error": {"message": "out of cards " + "x" * 2_000_000}}).encode()
+    provider.respond_with(Raw((body,), status=400, content_type="application/json"))
+    with pytest.raises(UpstreamBadRequest, match=r"out of cards x{10,600}…$"):
+        list(running.chat_chunks("Hi"))

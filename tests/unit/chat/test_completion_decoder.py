@@ -15,7 +15,9 @@ from handler_host.chat import (
     CompletionDecoder,
     FinishChunk,
     ModelChunk,
+    ReasoningPart,
     TextChunk,
+    TextPart,
     ToolCallChunk,
     Usage,
     accumulate,
@@ -149,6 +151,24 @@ class TestText:
         )
         assert (response.text, response.model, response.usage) == ("Hello", "m", Usage(total_tokens=3))
 
+    @pytest.mark.parametrize(
+        "message",
+        [
+            {"reasoning_content": "hm", "content": "Hello"},
+            {"reasoning": "hm", "content": "Hello"},
+            {
+                "content": [
+                    {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]},
+                    {"type": "text", "text": "Hello"},
+                ]
+            },
+        ],
+    )
+    @pytest.mark.parametrize("field", ["delta", "message"])
+    def test_reasoning(self, message: Any, field: str) -> None:
+        response = decode({"choices": [{field: message, "finish_reason": "stop"}]})
+        assert response.content == [ReasoningPart(text="hm"), TextPart(text="Hello")]
+
     def test_a_second_choice_is_left_out(self) -> None:
         both = {"choices": [{"index": 1, "delta": {"content": "B"}}, {"index": 0, "delta": {"content": "A"}}]}
         second = {"choices": [{"index": 1, "delta": {"content": "C"}, "finish_reason": "length"}]}
@@ -198,11 +218,22 @@ class TestErrors:
             {"message": "out of cards"},
             {"error": {"message": "out of cards"}, "choices": []},
             {"error": {"message": "out of cards"}, "choices": [{"delta": {}, "finish_reason": "error"}]},
+            {"error": True, "message": "out of cards"},
+            {"choices": [{"error": {"message": "out of cards"}, "delta": {}, "finish_reason": "error"}]},
+            {"choices": None, "base_resp": {"status_code": 1008, "status_msg": "out of cards"}},
         ],
     )
     def test_words_of_the_provider(self, document: Any) -> None:
         with pytest.raises(UpstreamError, match="out of cards"):
             CompletionDecoder().chunks(document)
+
+    def test_a_success_of_minimax(self) -> None:
+        document = {**chunk({"content": "a"}, "stop"), "base_resp": {"status_code": 0, "status_msg": "success"}}
+        assert decode(document).text == "a"
+
+    def test_a_response_without_choices(self) -> None:
+        with pytest.raises(UpstreamError, match="out of cards"):
+            decode({"oops": "out of cards"}, {"choices": None})
 
     def test_the_status_in_an_error_counts(self) -> None:
         with pytest.raises(UpstreamOverloaded, match="529 in a response with status 200"):
@@ -233,6 +264,10 @@ class TestUsage:
         first, last = {"prompt_tokens": 5, "completion_tokens": 1}, {"prompt_tokens": 0, "completion_tokens": 0}
         response = decode(chunk({"content": "a"}, usage=first), chunk({}, "stop", usage=last))
         assert response.usage == Usage(prompt_tokens=5, completion_tokens=1)
+
+    def test_the_place_of_groq(self) -> None:
+        response = decode(chunk({"content": "a"}), chunk({}, "stop", x_groq={"usage": {"total_tokens": 3}}))
+        assert response.usage == Usage(total_tokens=3)
 
     def test_names_of_anthropic(self) -> None:
         assert usage_from({"input_tokens": 5, "output_tokens": 1}) == Usage(prompt_tokens=5, completion_tokens=1)
@@ -272,6 +307,10 @@ class TestFinishReasons:
         documents = [chunk({"content": word}, "") for word in ("One", " two")]
         response = decode(*documents, chunk({}, "length"))
         assert (response.text, response.finish_reason) == ("One two", "length")
+
+    @pytest.mark.parametrize("finish", [1, {"reason": "eos"}, True])
+    def test_another_type(self, finish: Any) -> None:
+        assert decode(chunk({"content": "a"}), chunk({}, finish)).finish_reason == "stop"
 
     @pytest.mark.parametrize("name", ["", " ", "null", "None", "FINISH_REASON_UNSPECIFIED", None, 5])
     def test_placeholders(self, name: Any) -> None:

@@ -109,7 +109,9 @@ class CompletionDecoder:
         self._choice: object = None
         """Index of the choice that is read; further ones were not requested."""
         self._has_choice = False
-        self._texts: dict[str, list[str]] = {"content": [], "refusal": []}
+        self._unread: object = None
+        """The first document without choices and usage: the words of a server that sends nothing else."""
+        self._texts: dict[str, list[str]] = {"reasoning": [], "content": [], "refusal": []}
         self._calls = ToolCallDecoder(tool_names)
         self._finish: str | None = None
         self._usage: Usage | None = None
@@ -136,7 +138,11 @@ class CompletionDecoder:
             if choice is not None:
                 self._add_choice(chunks, choice)
                 self._count(choice.get("usage"))
+        elif choices is None and self._unread is None:
+            self._unread = document
         self._count(document.get("usage"))
+        if isinstance(document.get("x_groq"), Mapping):  # Groq's place for it in a stream
+            self._count(document["x_groq"].get("usage"))
         model = document.get("model")
         # With the first content and not before it: until then the call can be retried.
         if chunks and isinstance(model, str) and model and model != self._model:
@@ -147,8 +153,11 @@ class CompletionDecoder:
     def last(self) -> list[ChatChunk]:
         """Return tool calls that wait for their arguments, the finish reason, and the usage if there is one.
 
-        A response that was cut off has no finish reason. Raises ``UpstreamError`` for one that means a failure.
+        A response that was cut off has no finish reason. Raises ``UpstreamError`` for one that means a failure, and for
+        a response without any choice.
         """
+        if not self._has_choice and self._unread:
+            raise self._not_openais(self._unread)
         chunks: list[ChatChunk] = list(self._calls.last())
         reason = finish_reason_of(self._finish, has_tool_calls=self._calls.count > 0)
         if reason is not None:
@@ -168,6 +177,8 @@ class CompletionDecoder:
         return next((choice for choice in choices if choice.get("index") == self._choice), None)
 
     def _add_choice(self, chunks: list[ChatChunk], choice: Mapping[str, Any]) -> None:
+        if choice.get("error") and find_error(choice) is not None:
+            raise error_from_document(choice, content_type=self._content_type)
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, Mapping) and logprobs.get("content"):
             try:
@@ -184,6 +195,8 @@ class CompletionDecoder:
         if not delta and not message and choice.get("text"):
             self._add_message(chunks, {"content": choice["text"]}, is_whole=False)
         finish = choice.get("finish_reason")
+        if finish and not isinstance(finish, str):
+            finish = "stop"  # a number or an object: the server has ended the response
         if isinstance(finish, str) and is_finish_reason(finish):
             self._finish = finish
             # Of vLLM and of SGLang. Only the request's own: it may be a token's number, or the reason once more.
@@ -191,12 +204,12 @@ class CompletionDecoder:
             self._stop_sequence = next((stop for stop in matches if isinstance(stop, str) and stop in self._stop), None)
 
     def _add_message(self, chunks: list[ChatChunk], message: Mapping[str, Any], *, is_whole: bool) -> None:
-        reasoning = message.get("reasoning_content") or message.get("reasoning")
-        if isinstance(reasoning, str) and not is_whole:
-            chunks.append(ReasoningChunk(text=reasoning))
-        kinds: tuple[tuple[str, Callable[..., ChatChunk]], ...] = (("content", TextChunk), ("refusal", RefusalChunk))
-        for name, kind in kinds:
-            text = self._text_of(message.get(name), message)
+        texts: tuple[tuple[str, Callable[..., ChatChunk], str], ...] = (
+            ("reasoning", ReasoningChunk, _reasoning_of(message)),
+            ("content", TextChunk, self._text_of(message.get("content"), message)),
+            ("refusal", RefusalChunk, self._text_of(message.get("refusal"), message)),
+        )
+        for name, kind, text in texts:
             if is_whole:
                 text = self._remainder(name, text)
             if text:
@@ -248,6 +261,17 @@ class CompletionDecoder:
         start = json.dumps(document, default=str)[:200]
         place = f" ({self._content_type})" if self._content_type else ""
         return UpstreamError(f"the provider sent a chunk that is not one of OpenAI's{place}: {start}")
+
+
+def _reasoning_of(message: Mapping[str, Any]) -> str:
+    """Return the text of a message's reasoning: in a field of its own, or in parts of the content (Mistral's)."""
+    reasoning = message.get("reasoning_content") or message.get("reasoning")
+    if isinstance(reasoning, str):
+        return reasoning
+    content = message.get("content")
+    parts = [part.get("thinking") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    texts = [step.get("text") for part in parts if isinstance(part, list) for step in part if isinstance(step, Mapping)]
+    return "".join(text for text in texts if isinstance(text, str))
 
 
 def usage_from(usage: Any) -> Usage | None:

@@ -63,7 +63,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes | s
     The message has the provider's words, in whatever shape the body has them, with status and content type. ``headers``
     has lower-case names, or ignores their case.
     """
-    text = body if isinstance(body, str) else body.decode(errors="replace")
+    text = body if isinstance(body, str) else body.decode(json.detect_encoding(body), errors="replace")
     content_type = headers.get("content-type", "")
     try:
         document = json.loads(text)

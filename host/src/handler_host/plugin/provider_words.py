@@ -38,7 +38,10 @@ STATUSES = {
 WRONG_KEY = "API_KEY_INVALID"
 """Google answers a wrong key with 400, and this reason among its details."""
 
-_WORDS = ("message", "detail", "details", "msg", "error_description", "error_message", "description", "reason", "title")
+_WORDS = (
+    *("message", "detail", "details", "msg", "error_description", "error_message", "error_msg", "errmsg"),
+    *("errorMessage", "status_msg", "faultstring", "description", "reason", "title", "Message"),
+)
 """Fields of an error with its text, the most frequent one first."""
 _NESTED = ("error", "errors", "fault", "exception")
 _TITLES = ("title", "h1", "h2")
@@ -70,8 +73,11 @@ def find_error(document: Any) -> ProviderError | None:
         content = document.get(name)
         if content:
             return _describe(content, document)
+    outcome = document.get("base_resp")
+    if isinstance(outcome, Mapping) and outcome.get("status_code"):  # MiniMax's, with 0 in each success
+        return _describe(outcome, document)
     kind = document.get("object") or document.get("type")
-    has_content = any(name in document for name in ("choices", "candidates", "content", "delta"))
+    has_content = any(document.get(name) is not None for name in ("choices", "candidates", "content", "delta"))
     if kind == "error" or (not has_content and any(_is_text(document.get(name)) for name in _WORDS)):
         return _describe(document, document)
     return None
@@ -98,6 +104,9 @@ def words_of_text(text: str) -> str:
 def _describe(content: Any, document: Mapping[str, Any]) -> ProviderError:
     fields = content if isinstance(content, Mapping) else {}
     codes = [source.get(name) for source in (fields, document) for name in ("code", "status", "status_code", "type")]
+    if isinstance(content, int):  # a flag, or a status
+        codes.insert(0, content)
+        content = document
     status = next((status for code in codes if (status := _status_of(code)) is not None), None)
     param = fields.get("param")
     return ProviderError(

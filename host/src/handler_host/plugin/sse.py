@@ -295,12 +295,15 @@ def _json_items(line: bytes, content_type: str) -> list[Any]:
 
 
 def decode_json(text: str) -> Any:
-    """Return a JSON document, also one with ``NaN`` or with halves of surrogate pairs; raises ``ValueError``."""
+    """Return a JSON document; raises ``ValueError``.
+
+    It may have what standard JSON has not: ``NaN``, halves of surrogate pairs, control characters in strings.
+    """
     try:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         try:
-            return json.loads(text)
+            return json.loads(text, strict=False)
         except RecursionError as error:
             raise ValueError("the document is nested too deeply") from error
 
