@@ -30,6 +30,10 @@ from handler_host.chat.parts import RefusalPart as RefusalPart
 from handler_host.chat.parts import ResponsePart as ResponsePart
 from handler_host.chat.parts import TextPart as TextPart
 from handler_host.chat.parts import ToolCallPart as ToolCallPart
+from handler_host.chat.tokens import TokenCount as TokenCount
+from handler_host.chat.tokens import TokenLogprob as TokenLogprob
+from handler_host.chat.tokens import TopLogprob as TopLogprob
+from handler_host.chat.tokens import Usage as Usage
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter"]
 Unsupported = Literal["refuse", "ignore-hints", "ignore"]
@@ -251,41 +255,6 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
             if isinstance(message, UserMessage):
                 return content_text(message.content)
         return ""
-
-
-class TopLogprob(_Model, omit_defaults=False):
-    """A token that the model could have written, and the logarithm of its probability."""
-
-    token: str
-    logprob: float
-    bytes: list[int] | None = None
-
-
-class TokenLogprob(TopLogprob):
-    """A token of the text, and the most probable ones at its place."""
-
-    top_logprobs: list[TopLogprob] = msgspec.field(default_factory=list)
-
-
-class Usage(_Model):
-    """Token counts of one response, as the provider reports them."""
-
-    prompt_tokens: int = 0
-    """All input tokens, with those of the cache."""
-    completion_tokens: int = 0
-    """All output tokens, with those of the reasoning."""
-    total_tokens: int = 0
-    cached_tokens: int = 0
-    """Input tokens read from the provider's cache."""
-    cache_write_tokens: int = 0
-    """Input tokens written to the provider's cache."""
-    reasoning_tokens: int = 0
-
-
-class TokenCount(_Model, omit_defaults=False):
-    """The response of the optional operation ``count_tokens`` to a :class:`ChatRequest`."""
-
-    input_tokens: int
 
 
 class _Chunk(_Model, tag_field="type"):
