@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, ClassVar
 
 import msgspec
 import pytest
@@ -350,6 +350,38 @@ class TestStream:
         self,
     ) -> None:
         assert [event["type"] for event in events_of()] == ["message_start", "ping", "message_delta", "message_stop"]
+
+
+class TestSignaturesOfCalls:
+    """Gemini's thought signatures: calls of Anthropic have no field for them."""
+
+    PARTS: ClassVar[list[chat.ResponsePart]] = [
+        chat.ReasoningPart(text="Hm.", signature="s", format="anthropic"),
+        chat.ToolCallPart(id="c1", name="look", arguments="{}", signature="c2ln"),
+        chat.ToolCallPart(id="c2", name="look", arguments="{}"),
+    ]
+
+    def check(self, content: list[Any]) -> None:
+        assert [block["type"] for block in content] == ["thinking", "redacted_thinking", "tool_use", "tool_use"]
+        results = [{"type": "tool_result", "tool_use_id": call, "content": "x"} for call in ("c1", "c2")]
+        history = translated(messages=[message_of("Hi"), message_of(content, "assistant"), message_of(results)])
+        response = history.messages[1]
+        assert isinstance(response, chat.AssistantMessage)
+        assert [call.signature for call in response.tool_calls or ()] == ["c2ln", None]
+        assert [part.signature for part in response.reasoning or ()] == ["s"]
+
+    def test_they_come_back_from_a_whole_response(self) -> None:
+        self.check(whole(content=self.PARTS)["content"])
+
+    def test_they_come_back_from_a_stream(self) -> None:
+        chunks = list(chat.to_chunks(chat.ChatResponse(content=self.PARTS, finish_reason="tool_calls", usage=None)))
+        content: list[Any] = []
+        for event in events_of(*chunks):
+            if event["type"] == "content_block_start":
+                content.append(event["content_block"])
+            elif event["type"] == "content_block_delta" and "signature" in event["delta"]:
+                content[event["index"]]["signature"] = event["delta"]["signature"]
+        self.check(content)
 
 
 class TestErrors:

@@ -17,6 +17,8 @@ import msgspec
 from handler_host.chat import types as chat
 
 Kind = Literal["signature", "encrypted"]
+CALL_FORMAT = "call"
+"""Format of the signature of a tool call, sent as reasoning before the call by a protocol whose calls have none."""
 _MARK = "hh1:"
 _PARTS_MARK = f"{_MARK}p:"
 """Start of whole parts of reasoning, with their texts."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,7 +13,7 @@ from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.anthropic import messages as anthropic
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import IgnoredFields
-from handler_host.protocols.opaque import unseal
+from handler_host.protocols.opaque import CALL_FORMAT, unseal
 from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
 PROVIDER_BLOCKS = frozenset({"container_upload", "mcp_tool_use", "search_result", "server_tool_use", "tool_reference"})
@@ -21,6 +22,7 @@ RENAMED = {
     "messages[].is_error": "messages[].content[].is_error",
     "messages[].reasoning": "messages[].content[].thinking",
     "reasoning.summary": "thinking.display",
+    "messages[].tool_calls[].signature": "messages[].content[].redacted_thinking",
     "messages[].content[].file": "messages[].content[].document",
     "messages[].content[].file.filename": "messages[].content[].title",
     "parallel_tool_calls": "tool_choice.disable_parallel_tool_use",
@@ -86,13 +88,8 @@ class _MessageTranslator:
         if isinstance(message.content, str):
             self.add(chat.AssistantMessage(content=message.content), place)
             return
-        calls = [_call(block) for block in message.content if isinstance(block, anthropic.ToolUseBlock)]
+        calls, reasoning = _calls_and_reasoning(message.content)
         texts = _texts([block for block in message.content if isinstance(block, anthropic.TextBlock)])
-        reasoning = [
-            _reasoning(block)
-            for block in message.content
-            if isinstance(block, anthropic.ThinkingBlock | anthropic.RedactedBlock)
-        ]
         self._called.update(call.id for call in calls)
         content = (texts or None) if calls else texts
         self.add(chat.AssistantMessage(content=content, tool_calls=calls or None, reasoning=reasoning or None), place)
@@ -123,6 +120,25 @@ def _parts(
         return parts
     file = chat.FileUrl(url=_url(source), filename=block.title)
     return [chat.FilePart(file=file, cache_control=block.cache_control)]
+
+
+def _calls_and_reasoning(blocks: Sequence[object]) -> tuple[list[chat.ToolCall], list[chat.ReasoningPart]]:
+    """Return the calls and the reasoning of a response; a call's signature is in the block before it."""
+    calls: list[chat.ToolCall] = []
+    reasoning: list[chat.ReasoningPart] = []
+    signature: str | None = None
+    for block in blocks:
+        if isinstance(block, anthropic.ToolUseBlock):
+            call = _call(block)
+            call.signature, signature = signature, None
+            calls.append(call)
+        elif isinstance(block, anthropic.ThinkingBlock | anthropic.RedactedBlock):
+            part = _reasoning(block)
+            if part.format == CALL_FORMAT:
+                signature = part.encrypted
+            else:
+                reasoning.append(part)
+    return calls, reasoning
 
 
 def _reasoning(block: anthropic.ThinkingBlock | anthropic.RedactedBlock) -> chat.ReasoningPart:

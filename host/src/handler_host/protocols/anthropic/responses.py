@@ -14,7 +14,7 @@ from handler_host.http.sse import event
 from handler_host.plugin.errors import HostError, UpstreamError
 from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.anthropic.errors import error_events
-from handler_host.protocols.opaque import seal
+from handler_host.protocols.opaque import CALL_FORMAT, seal
 
 STOP_REASONS: dict[chat.FinishReason, str] = {
     "stop": "end_turn",
@@ -226,7 +226,7 @@ def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Mess
             case chat.TextPart() if part.text:
                 content.append(Text(text=part.text))
             case chat.ToolCallPart():
-                content.append(_tool_use(part))
+                content += [*_signature(part.signature), _tool_use(part)]
             case chat.ReasoningPart() if part.encrypted is not None and not part.text:
                 content.append(RedactedThinking(data=seal(part, FORMAT)))
             case chat.ReasoningPart():
@@ -253,6 +253,13 @@ def _tool_use(call: chat.ToolCallPart) -> ToolUse:
     return ToolUse(id=call.id, name=call.name, input=arguments)
 
 
+def _signature(signature: str | None) -> list[Block]:
+    """Return the block for the signature of the next call: clients send it back, as they must for reasoning."""
+    if signature is None:
+        return []
+    return [RedactedThinking(data=seal(chat.ReasoningPart(encrypted=signature, format=CALL_FORMAT), FORMAT))]
+
+
 def _stop_reason(finish: chat.FinishReason, refusal: str | None, stop_sequence: str | None) -> str:
     """Return Anthropic's stop reason: a model that refuses in words may have finished as usual."""
     if refusal:
@@ -273,9 +280,8 @@ def _usage(usage: chat.Usage) -> Usage:
 class EventEncoder:
     """Makes the events of one stream from the chunks of a handler.
 
-    One block follows another, as Anthropic sends them: a text, then a call, then
-    another. An argument that comes after the next block has started goes to the
-    block of its own call, which clients find by its index.
+    One block follows another, as Anthropic sends them: a text, then a call, then another. An argument that comes after
+    the next block has started goes to the block of its own call, which clients find by its index.
     """
 
     def __init__(self, *, message_id: str, model: str) -> None:
@@ -364,6 +370,8 @@ class EventEncoder:
     def _add_call(self, chunk: chat.ToolCallChunk) -> list[Event]:
         events: list[Event] = []
         if chunk.index not in self._calls:
+            for block in _signature(chunk.signature):
+                events += self._start_block(block)
             events += self._start_block(ToolUse(id=chunk.id or "", name=chunk.name or "", input={}))
             self._calls[chunk.index] = self._blocks - 1
         if chunk.arguments:
