@@ -15,7 +15,6 @@ import msgspec
 from handler_host._internal.field_path import FieldPath
 from handler_host.http.body import has_match, invalid_json
 from handler_host.plugin.errors import InvalidInput
-from handler_host.protocols.anthropic.errors import THREAD_UNSUPPORTED
 from handler_host.protocols.json_fields import Value
 
 TRUE_ONLY = frozenset({"store", "background"})
@@ -27,6 +26,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "gemini.generate_content": ("cachedContent", "cached_content"),
 }
 """Fields at the top of a request that refer to state, by operation."""
+THREAD_UNSUPPORTED = "thread_unsupported_request"
+"""Anthropic's code for a request without threads: on it the tool runners of the SDKs send all messages again."""
 ERROR_CODES = {"thread": THREAD_UNSUPPORTED}
 """Codes of refusals by the field, where the SDKs of the protocol have a second way on that code."""
 REFERENCES = frozenset(

@@ -21,9 +21,6 @@ ERROR_TYPES = {
 }
 """Anthropic's type of an error, where it is not that of its class of statuses."""
 
-THREAD_UNSUPPORTED = "thread_unsupported_request"
-"""Anthropic's code for a request without threads: on it the tool runners of the SDKs send all messages again."""
-
 
 def error_body(error: HostError, request_id: str) -> bytes:
     """Return the JSON of an error in Anthropic's format; ``details.error_code`` is the host's own code."""

@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
-from handler_host.protocols.anthropic.errors import THREAD_UNSUPPORTED
 from handler_host.protocols.fields import ECHO, Field, demand, hint
+from handler_host.protocols.provider_state import THREAD_UNSUPPORTED
 
 FIELDS: dict[str, Field] = {
     "container": hint(),
