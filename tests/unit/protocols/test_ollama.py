@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+from datetime import UTC, datetime
 from typing import Any
 
 import msgspec
@@ -11,9 +12,12 @@ import pytest
 
 from handler_host import chat
 from handler_host.chat.conversion import accumulate
+from handler_host.config.model_info import ModelInfo
+from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import InvalidInput
+from handler_host.protocols.chat_service import ListedModel
 from handler_host.protocols.ollama.requests import decode_chat, decode_generate, decode_model
-from handler_host.protocols.ollama.responses import ChunkEncoder
+from handler_host.protocols.ollama.responses import ChunkEncoder, tag
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n" + bytes(80)).decode()
 CALL = {"function": {"name": "look", "arguments": {"at": "☀"}}}
@@ -238,3 +242,20 @@ def test_arguments_that_are_not_an_object_are_kept() -> None:
         "arguments": "{broken"
     }
     assert encoder.last()[-1].done_reason == "length"
+
+
+def digest(model: str, info: ModelInfo) -> str:
+    status = HandlerStatus(
+        name="gpt_e", state="absent", reason=None, distribution="handler-host-gpt-e", version="1", plugin=None,
+        title="", description="", models={model: info}, default_model=model, operations=None, isolation="fork",
+        python=None, pin=False,
+    )  # fmt: skip
+    return str(tag(ListedModel("fast", status, model), datetime.now(UTC))["digest"])
+
+
+def test_a_model_has_another_digest_once_its_facts_change() -> None:
+    """llm-ollama asks for the capabilities of a digest once, and keeps them in a file."""
+    blind = digest("small", ModelInfo(capabilities=("tools",)))
+    assert blind == digest("small", ModelInfo(capabilities=("tools",)))
+    assert blind != digest("small", ModelInfo(capabilities=("tools",), input=("image",)))
+    assert blind != digest("large", ModelInfo(capabilities=("tools",))), "[models] sends the name to another model"

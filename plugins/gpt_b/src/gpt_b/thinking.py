@@ -48,8 +48,7 @@ def thinking_for(request: ChatRequest, model: str, max_tokens: int) -> Thinking:
             return Thinking({}, effort, [])  # an effort alone: it is for the whole response
         thinking: Json = {"type": "adaptive"}
     else:
-        budget = options.budget_tokens if options.budget_tokens and options.budget_tokens > 0 else None
-        budget = min(budget or BUDGETS.get(options.effort or "medium", BUDGETS["medium"]), max_tokens - 1)
+        budget = _budget(options, max_tokens)
         cannot_think = (0, 0) < version < FIRST_THINKING
         if cannot_think or budget < MIN_BUDGET or _continues_without_reasoning(request.messages):
             return Thinking({}, None, ["reasoning"])
@@ -59,6 +58,16 @@ def thinking_for(request: ChatRequest, model: str, max_tokens: int) -> Thinking:
     if options.summary is not None and version >= FIRST_ADAPTIVE:
         thinking["display"] = "summarized"
     return Thinking({"thinking": thinking}, effort, _left_out_sampling(request))
+
+
+def _budget(options: ReasoningOptions, max_tokens: int) -> int:
+    """Return the tokens for reasoning, which Anthropic counts in ``max_tokens``: the response needs some of them."""
+    wanted = options.budget_tokens or 0
+    if 0 < wanted < max_tokens:
+        return wanted
+    if wanted <= 0:
+        wanted = BUDGETS.get(options.effort or "medium", BUDGETS["medium"])
+    return min(wanted, max_tokens * 3 // 4)
 
 
 def _effort_for(budget_tokens: int | None) -> str | None:

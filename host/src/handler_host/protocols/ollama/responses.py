@@ -245,8 +245,11 @@ def _details(status: HandlerStatus) -> dict[str, Any]:
 
 
 def _digest(listed: ListedModel) -> str:
-    name = f"{listed.name} {listed.handler.distribution} {listed.handler.version}"
-    return hashlib.sha256(name.encode()).hexdigest()
+    """Return the digest under which clients keep the facts of ``details``: other facts, another digest."""
+    handler = listed.handler
+    family = handler.plugin or handler.name
+    facts = (listed.name, family, handler.distribution, handler.version, listed.model, listed.info)
+    return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
 def _arguments(text: str) -> dict[str, Any]:
