@@ -327,6 +327,30 @@ class TestTranslation:
         assert [results[call.id] for call in calls] == ['{"v":1}', '{"v":2}', '{"v":3}']
         assert request.messages[5] == chat.UserMessage(content="and?")
 
+    def test_results_with_other_names_than_their_calls_belong_to_the_calls_in_order(self) -> None:
+        """Semantic Kernel writes ``tools-weather`` into the call and ``tools__weather`` into the response."""
+        calls = [{"functionCall": {"name": f"tools-{name}", "args": {}}} for name in ("weather", "time")]
+        results = [
+            {"functionResponse": {"name": f"tools__{name}", "response": {"v": name}, **fields}}
+            for name, fields in (("weather", {}), ("time", {"id": "of-the-client"}))
+        ]
+        messages = translated(
+            contents=[USER, {"role": "model", "parts": calls}, {"role": "function", "parts": results}]
+        ).messages
+        expected = [call.id for call in messages[1].tool_calls or ()]  # type: ignore[union-attr]
+        assert [message.tool_call_id for message in messages[2:]] == expected  # type: ignore[union-attr]
+        assert [message.content for message in messages[2:]] == ['{"v":"weather"}', '{"v":"time"}']
+
+    def test_a_second_result_of_a_call_is_refused(self) -> None:
+        """It belongs to no other call that is open."""
+        call = {"functionCall": {"name": "listen", "id": "c2"}}
+        for fields in ({}, {"id": "c1"}):
+            first = {"functionCall": {**CALL["functionCall"], **fields}}
+            result = {"functionResponse": {**RESULT["functionResponse"], **fields}}
+            model, user = {"role": "model", "parts": [first, call]}, {"role": "user", "parts": [result, result]}
+            with pytest.raises(InvalidInput, match=r"contents\[2\].parts\[1\].functionResponse"):
+                translated(contents=[USER, model, user])
+
     def test_an_error_of_a_handler_names_the_clients_field(
         self,
     ) -> None:

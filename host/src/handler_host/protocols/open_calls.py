@@ -22,7 +22,14 @@ class OpenCalls:
         return call.id
 
     def close(self, call_id: str | None, name: str | None) -> str | None:
-        """Remove the earliest call with this ID and name, of which None fits any; return its ID, or None."""
+        """Remove the earliest call with this ID and name, of which None fits any; return its ID, or None.
+
+        An ID or a name that no call of the history has fits any, too: some clients write others into results.
+        """
+        if (call_id, None) not in self._calls:
+            call_id = None
+        if (call_id, name) not in self._calls:
+            name = None
         calls = self._calls.get((call_id, name))
         while calls:
             call = calls.popleft()
