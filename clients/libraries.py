@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 OPENAI = ("gpt_a", "gpt_b", "gpt_c")
@@ -21,6 +22,8 @@ class Library:
     """The first speaks the library's own protocol."""
     arguments: tuple[str, ...] = ()
     """Further arguments of the script."""
+    environment: str = ""
+    """Below `.venv-clients`, for a library whose requirements conflict with those of the others."""
 
 
 def _vercel(major: int, provider: str, handlers: tuple[str, ...]) -> Library:
@@ -28,6 +31,24 @@ def _vercel(major: int, provider: str, handlers: tuple[str, ...]) -> Library:
     package = provider.partition(".")[0]
     packages = f"ai+ai6-{package}" if major == 6 else f"ai7+@ai-sdk/{package}"
     return Library(f"ai {major}, {provider}", packages, "node/vercel_ai.mjs", handlers, (str(major), provider))
+
+
+PAIRS = {
+    "openai": ("OpenAI", ("gpt_a", "gpt_b")),
+    "anthropic": ("Anthropic", ("gpt_b", "gpt_a")),
+    "gemini": ("Gemini", ("gpt_c", "gpt_b")),
+    "ollama": ("Ollama", ("gpt_a", "gpt_b")),
+}
+"""The name of each protocol, its native pair and a cross pair; Ollama's is translated on every handler."""
+
+
+def several(
+    name: str, package: str, script: str, protocols: tuple[str, ...] = tuple(PAIRS), environment: str = ""
+) -> Iterator[Library]:
+    """Yield an entry for each protocol of a library."""
+    for protocol in protocols:
+        title, handlers = PAIRS[protocol]
+        yield Library(f"{name}, {title}", package, script, handlers, (protocol,), environment)
 
 
 LIBRARIES = [
@@ -40,9 +61,13 @@ LIBRARIES = [
     Library("LangChain, Google (Python)", "pypi:langchain_google_genai", "lc_google.py", ("gpt_c", "gpt_b")),
     Library("LangChain, Ollama (Python)", "pypi:langchain_ollama", "lc_ollama.py", ("gpt_a", "gpt_b")),
     Library("ollama (Python)", "pypi:ollama", "ollama_chat.py", ("gpt_a", "gpt_b")),
-    Library("pydantic-ai", "pypi:pydantic_ai_slim", "pydanticai.py", ("gpt_a", "gpt_b", "gpt_c")),
+    Library(
+        "pydantic-ai", "pypi:pydantic_ai_slim", "pydanticai.py", ("gpt_a", "gpt_b", "gpt_c"), environment="pydantic-ai"
+    ),
     Library("openai-agents (Python)", "pypi:openai_agents", "agents_sdk.py", ("gpt_a", "gpt_b")),
-    Library("instructor", "pypi:instructor", "instructor_modes.py", ("gpt_a", "gpt_b", "gpt_c")),
+    Library(
+        "instructor", "pypi:instructor", "instructor_modes.py", ("gpt_a", "gpt_b", "gpt_c"), environment="instructor"
+    ),
     Library("openai, chat completions (npm)", "openai", "node/openai_chat.mjs", OPENAI),
     Library("openai, responses (npm)", "openai", "node/openai_responses.mjs", OPENAI),
     Library("anthropic (npm)", "@anthropic-ai/sdk", "node/anthropic_messages.mjs", ANTHROPIC),
@@ -64,4 +89,13 @@ LIBRARIES = [
             ("google", GEMINI),
         )
     ),
+    *several("LiteLLM", "pypi:litellm", "litellm_sdk.py"),
+    *several("smolagents", "pypi:smolagents", "smolagents_checks.py", ("openai", "anthropic")),
+    *several("DSPy", "pypi:dspy", "dspy_checks.py", ("openai", "anthropic")),
+    *several("Haystack", "pypi:haystack_ai", "haystack_checks.py"),
+    *several("AutoGen", "pypi:autogen_ext", "autogen_checks.py", ("openai", "anthropic", "ollama"), "llama-index"),
+    *several("LlamaIndex", "pypi:llama_index_core", "llama_index_checks.py", environment="llama-index"),
+    *several("Strands", "pypi:strands_agents", "strands_checks.py", environment="llama-index"),
+    *several("CrewAI", "pypi:crewai", "crewai_checks.py", ("openai", "anthropic", "gemini"), environment="crewai"),
+    *several("Semantic Kernel", "pypi:semantic_kernel", "semantic_kernel_checks.py", environment="crewai"),
 ]

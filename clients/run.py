@@ -67,12 +67,20 @@ trailer<</Root 1 0 R>>
 OK = "ok"
 REASONING_MODELS = {"gpt_a": "gpt_a/gpt-5"}
 """Models for the scripts, where a handler's own model does not reason."""
-NO_TELEMETRY = {"DO_NOT_TRACK": "1", "OTEL_SDK_DISABLED": "true", "HAYSTACK_TELEMETRY_ENABLED": "False"}
+KNOWN_MODELS = ("gpt-5", "claude-sonnet-4-5", "gemini-2.5-flash")
+"""Names that all lead to the handler: some libraries look up in their own lists what a model can do."""
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",
+    "OTEL_SDK_DISABLED": "true",
+    "HAYSTACK_TELEMETRY_ENABLED": "False",
+    "CREWAI_DISABLE_TELEMETRY": "true",
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+}
 NOT_SENT = "not sent"
 """Result of a column whose fields the client itself did not send."""
 MEDIA_KEYS = {
-    "image": ("image", "image_url", "input_image", "inlineData"),
-    "document": ("document", "file", "input_file", "inlineData"),
+    "image": ("image", "image_url", "input_image", "inlineData", "inline_data"),
+    "document": ("document", "file", "input_file", "inlineData", "inline_data"),
 }
 REASONING_KEYS = ("thinking", "reasoning", "reasoning_effort", "thinkingConfig")
 
@@ -95,6 +103,13 @@ class Finished:
         lines = [line.strip() for line in self.output.splitlines() if line.strip()]
         errors = [line for line in lines if re.search("error|unsupported|invalid|refused", line, re.IGNORECASE)]
         return ((errors or lines or ["no output"])[-1])[:300]
+
+    def write(self, directory: Path, name: str) -> None:
+        """Write the output and the requests into a directory."""
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / f"{name}.output").write_text(self.output)
+        records = [vars(request) | {"reply": repr(request.reply)} for request in self.requests]
+        (directory / f"{name}.json").write_text(json.dumps(records, indent=1))
 
 
 def main() -> None:
@@ -123,7 +138,7 @@ def main() -> None:
 
 def save(client: Agent | Library, handler: str, columns: dict[str, str]) -> None:
     """Print the result of a client on a handler, and add it to the file."""
-    installed = version(client.package)
+    installed = version(client.package, ENVIRONMENT / client.environment)
     print(f"{client.name} {installed} on {handler}: {columns}", flush=True)
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     result = results.setdefault(client.name, {"pairs": {}})
@@ -145,16 +160,18 @@ def serving(models: str) -> Iterator[tuple[Path, StandIn, HostUnderTest]]:
 
 def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, str]:
     """Run the script of a library; return the result of each column."""
-    with serving("") as (directory, stand_in, host):
+    target = REASONING_MODELS.get(handler, handler)
+    models = "\n".join(f'"{name}" = "{target}"' for name in KNOWN_MODELS)
+    with serving(models) as (directory, stand_in, host):
         script = SCRIPTS / library.script
-        program = str(ENVIRONMENT / "bin" / "python")
+        program = str(ENVIRONMENT / library.environment / "bin" / "python")
         if script.suffix == ".mjs":
             # Node.js finds packages only from the place of the script upwards.
             script, program = NODE_MODULES.parent / library.script, "node"
             shutil.copytree(SCRIPTS / "node", script.parent, dirs_exist_ok=True)
         try:
             run = subprocess.run(
-                [program, str(script), host.url, REASONING_MODELS.get(handler, handler), *library.arguments],
+                [program, str(script), host.url, target, *library.arguments],
                 env={**os.environ, "HOME": str(directory), **NO_TELEMETRY},
                 cwd=directory,
                 capture_output=True,
@@ -166,8 +183,8 @@ def run_library(library: Library, handler: str, keep: Path | None) -> dict[str, 
             return {"plain": f"did not end within {2 * LIMIT_S:g} s"}
         finished = Finished(run.stdout + run.stderr, directory, list(stand_in.requests))
         if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
-            (keep / "output").write_text(finished.output + host.log)
+            finished.write(keep, "script")
+            (keep / "host.log").write_text(host.log)
         lines = [line for line in run.stdout.splitlines() if line.startswith("{")]
         columns: dict[str, str] = json.loads(lines[-1]) if lines else {"plain": finished.why()}
         for kind in MEDIA_KEYS:
@@ -189,12 +206,11 @@ def enter_namespace() -> None:
     os.execvp("unshare", ["unshare", "--map-root-user", "--net", *pids, "sh", "-c", script, "sh", *inner])
 
 
-def version(package: str) -> str:
+def version(package: str, environment: Path) -> str:
     """Return the installed version of a package of npm, of several joined by `+`, or of `pypi:NAME`."""
     if "+" in package:
-        return ", ".join(version(name) for name in package.split("+"))
+        return ", ".join(version(name, environment) for name in package.split("+"))
     if package.startswith("pypi:"):
-        environment = AIDER if package == "pypi:aider_chat" else ENVIRONMENT
         (metadata,) = environment.glob(f"lib/python3*/site-packages/{package[5:]}-*.dist-info")
         return metadata.name.removesuffix(".dist-info").rpartition("-")[2]
     return str(json.loads((NODE_MODULES / package / "package.json").read_text())["version"])
@@ -254,10 +270,7 @@ class Runs:
             output.seek(0)
             finished = Finished(output.read(), work, list(self._stand_in.requests))
         if self._keep is not None:
-            self._keep.mkdir(parents=True, exist_ok=True)
-            (self._keep / f"{name}.output").write_text(finished.output)
-            records = [vars(request) | {"reply": repr(request.reply)} for request in finished.requests]
-            (self._keep / f"{name}.json").write_text(json.dumps(records, indent=1))
+            finished.write(self._keep, name)
         return finished
 
 

@@ -10,6 +10,10 @@ import zlib
 from collections.abc import Callable
 
 URL, HANDLER = sys.argv[1:3]
+PROTOCOL = sys.argv[3] if len(sys.argv) > 3 else ""
+"""For a library that speaks several."""
+MODEL = {"openai": "gpt-5", "anthropic": "claude-sonnet-4-5", "gemini": "gemini-2.5-flash"}.get(PROTOCOL, HANDLER)
+"""A name that such a library knows, and that leads to the handler."""
 KEY = "a-consumer-key-of-some-length"
 FINAL = "7391"
 TOO_LONG = "the prompt has 300000 tokens, 8877 more than the context"

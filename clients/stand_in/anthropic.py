@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split, texts
 
 
@@ -25,6 +25,8 @@ def read(body: dict[str, Any]) -> Question:
     question.tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool}
     output_format = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     question.schema = output_format.get("schema")
+    if not question.tools and "JSON" in " ".join(texts(body.get("system"))):  # the protocol has no JSON mode
+        question.schema = question.schema or ANY_OBJECT
     choice = body.get("tool_choice") or {}
     is_any = choice.get("type") == "any" and not question.results
     question.forced = next(iter(question.tools), None) if is_any else choice.get("name")

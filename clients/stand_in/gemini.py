@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split
 
 USAGE = {
@@ -36,7 +36,7 @@ def read(body: dict[str, Any]) -> Question:
             question.tools[function["name"]] = schema
     config = body.get("generationConfig") or {}
     if config.get("responseMimeType") == "application/json":
-        question.schema = config.get("responseJsonSchema") or config.get("responseSchema") or {"type": "object"}
+        question.schema = config.get("responseJsonSchema") or config.get("responseSchema") or ANY_OBJECT
     calling = (body.get("toolConfig") or {}).get("functionCallingConfig") or {}
     if calling.get("mode") == "ANY" and not question.results:
         question.forced = (calling.get("allowedFunctionNames") or list(question.tools))[0]

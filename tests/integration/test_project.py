@@ -21,7 +21,8 @@ import handler_host
 ROOT = Path(__file__).parents[2]
 REQUIREMENTS = ROOT / "requirements"
 LOCKS = sorted(set(REQUIREMENTS.glob("*.txt")) - {REQUIREMENTS / "constraints.txt", REQUIREMENTS / "overrides.txt"})
-SEPARATE_LOCKS = {REQUIREMENTS / f"{name}.txt" for name in ("aider", "clients", "docs", "openai3", "peer")}
+CLIENT_LOCKS = ("aider", "clients", "crewai", "instructor", "llama-index", "pydantic-ai")
+SEPARATE_LOCKS = {REQUIREMENTS / f"{name}.txt" for name in (*CLIENT_LOCKS, "docs", "openai3", "peer")}
 """Locks of environments with other versions on purpose."""
 DISTRIBUTIONS = [ROOT, *sorted(path.parent for path in ROOT.glob("plugins/*/pyproject.toml"))]
 PLUGINS = DISTRIBUTIONS[1:]
