@@ -102,6 +102,12 @@ portable_tests := tests/unit $(addprefix tests/integration/,http/test_aiohttp_im
 portable: setup
 	@$(python) -m pytest --hypothesis-profile=quick --numprocesses=3 --dist=loadfile -m "not alone and not sdks" $(portable_tests) $(ARGS)
 
+.PHONY: lean-tests
+lean-tests: lean ## the tests and conformance of the plugins with lean imports, then with eager ones
+	@for mode in force off; do echo "lean = $$mode"; \
+		HANDLER_HOST_DEFAULTS__LEAN=$$mode $(python) -m pytest tests/integration/plugins $(ARGS) || exit 1; \
+	done
+
 # Connections, streams, limits, signals, and the channel to workers: what depends on the event loop.
 uvloop_tests := $(addprefix tests/integration/,dispatch/test_handler_calls.py \
 	$(addprefix http/test_,app.py limits.py listen.py openai_routes.py server.py signals.py))
