@@ -200,3 +200,23 @@ async def test_a_path_with_an_extra_slash_names_the_right_one(puppet: Path, path
         status, _, body = await host.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert (status, code_of(body)) == (404, "not_found")
         assert f"use {clean}, without the extra slash" in json.loads(body)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("path", "right"),
+    [
+        ("/messages", "did you mean /v1/messages ("),
+        ("/chat/completions", "did you mean /v1/chat/completions ("),
+        ("/models/puppet:generateContent", "did you mean /v1/models/puppet:generateContent ("),
+        ("/v1/v1/messages", "did you mean /v1/messages ("),
+        ("/openai/v1/chat/completions", "did you mean /v1/chat/completions ("),
+        ("/v1/api/chat", "did you mean /api/chat ("),
+        ("/v1/nothing", "GET /v1/handlers lists"),
+        ("/", "GET /v1/handlers lists"),
+    ],
+)
+async def test_a_wrong_base_url(puppet: Path, path: str, right: str) -> None:
+    async with running(puppet) as host:
+        status, _, body = await host.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert (status, code_of(body)) == (404, "not_found")
+        assert right in json.loads(body)["error"]["message"]

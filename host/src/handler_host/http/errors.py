@@ -163,13 +163,7 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, context:
         return response
     if isinstance(refusal, web.HTTPNotFound):
         path = shorten(request.path, MAX_PATH_LENGTH)
-        clean = re.sub("/+", "/", path).rstrip("/")
-        hint = (
-            f"use {clean}, without the extra slash"
-            if clean not in ("", path)
-            else "GET /v1/handlers lists the handlers"
-        )
-        error = NotFound(f"there is nothing at {path}; {hint}")
+        error = NotFound(f"there is nothing at {path}; {_path_hint(request.app.router, path)}")
         return error_response(context.fail(error), request_id)
     if refusal.status < 400:
         raise refusal
@@ -177,3 +171,22 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, context:
     response = error_response(context.fail(error, refusal.status), request_id)
     response.set_status(refusal.status)
     return response
+
+
+def _path_hint(router: web.UrlDispatcher, path: str) -> str:
+    """Return what a client should do that used an unknown path: mostly its base URL lacks the version, or has two."""
+    clean = re.sub("/+", "/", path).rstrip("/")
+    if clean not in ("", path):
+        return f"use {clean}, without the extra slash"
+    versions = [match.start() for match in re.finditer("/(?:v1|v1beta|api)(?=/)", path)]
+    candidates = [f"/v1{path}", *(path[start:] for start in versions[-1:])]
+    match = next((candidate for candidate in candidates if _is_known(router, candidate)), None)
+    return f"did you mean {match} (the client's base URL)?" if match else "GET /v1/handlers lists the handlers"
+
+
+def _is_known(router: web.UrlDispatcher, path: str) -> bool:
+    for resource in router.resources():
+        place = resource.get_info()
+        if place.get("path") == path or ("pattern" in place and place["pattern"].fullmatch(path)):
+            return True
+    return False
