@@ -31,7 +31,7 @@ PLUGIN_API = {f"handler_host.plugin.{name}" for name in ("context", "handler_cli
 PLUGIN_API |= {"handler_host.chat.handler", "handler_host.plugin.provider_errors", "handler_host.plugin.trace"}
 """Modules behind the names that authors import; the packages themselves import them on first use."""
 
-FOR_WORKERS = {"pluggy", "handler_host.workers.runtime", "handler_host.lean.importer"} | PLUGIN_API
+FOR_WORKERS = {"pluggy", "handler_host.workers.runtime", "handler_host.lean.import_hook"} | PLUGIN_API
 FOR_TOOLS = {"handler_host.cli", "handler_host.testing", "pytest", "psutil", "ctypes", "difflib", "importlib.metadata"}
 
 FOR_SEVERAL_HOSTS = {"redis", "handler_host.shared.store", "handler_host.auth.shared_limits"}

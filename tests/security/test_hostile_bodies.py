@@ -22,7 +22,7 @@ from handler_host.protocols.gemini import requests as gemini
 from handler_host.protocols.json_fields import fields_of
 from handler_host.protocols.ollama import requests as ollama
 from handler_host.protocols.openai import requests as openai
-from handler_host.protocols.openai.completions import decode_completion
+from handler_host.protocols.openai.legacy_completions import decode_completion
 from handler_host.protocols.openai_responses import requests as responses
 from handler_host.testing.chat_conformance import PIXEL
 

@@ -30,9 +30,9 @@ from handler_host.http.access_log import ACCESS_LOG, AccessLog
 from handler_host.http.body import BodyReader
 from handler_host.http.client_address import TRUSTED_PROXIES, TrustedProxies
 from handler_host.http.errors import error_middleware
-from handler_host.http.middleware.concurrency_limit import ConcurrencyLimit
 from handler_host.http.middleware.cors import CorsMiddleware
 from handler_host.http.middleware.error_format import ErrorFormat
+from handler_host.http.middleware.in_flight_limit import InFlightLimit
 from handler_host.http.middleware.listener_filter import ListenerFilter
 from handler_host.http.routing import Middleware, with_middleware
 from handler_host.lifecycle.supervisor import Supervisor
@@ -93,7 +93,7 @@ def create_app(
     admin_listener = ListenerFilter(admin=True) if config.admin.listen is not None else None
     cors = CorsMiddleware(config.server.cors_origins)
     tracing = _tracing(config)
-    concurrency_limit = ConcurrencyLimit(config.server.max_connections)
+    in_flight_limit = InFlightLimit(config.server.max_connections)
     consumer_auth = ConsumerAuth(
         keys,
         key_source,
@@ -117,7 +117,7 @@ def create_app(
         not_admin_listener,
         cors if config.server.cors_origins else None,
         tracing,
-        concurrency_limit,
+        in_flight_limit,
     ]
     operators: list[Middleware | None] = [admin_listener, admin_auth, audit_log]
 

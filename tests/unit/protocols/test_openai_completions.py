@@ -12,7 +12,7 @@ from handler_host import chat
 from handler_host.chat.conversion import accumulate
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.fields import IgnoredFields
-from handler_host.protocols.openai.completions import CompletionEncoder, decode_completion
+from handler_host.protocols.openai.legacy_completions import CompletionEncoder, decode_completion
 
 CHUNKS: list[chat.ChatChunk] = [
     chat.ModelChunk(model="real"),

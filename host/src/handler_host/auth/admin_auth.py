@@ -14,8 +14,8 @@ from aiohttp import hdrs, web
 
 from handler_host.auth.audit_log import READ_METHODS, AuditLog
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
+from handler_host.auth.key_revocation import LiveRequests
 from handler_host.auth.key_ring import KeyRing, KeySource
-from handler_host.auth.live_requests import LiveRequests
 from handler_host.auth.sessions import LIFETIME_S, Session, Sessions, is_equal
 from handler_host.http import request_context
 from handler_host.http.body import BodyReader

@@ -10,8 +10,8 @@ from aiohttp import hdrs, web
 
 from handler_host.auth.consumers import Consumer
 from handler_host.auth.failed_login_throttle import FailedLoginThrottle
+from handler_host.auth.key_revocation import LiveRequests
 from handler_host.auth.key_ring import KeyRing, KeySource
-from handler_host.auth.live_requests import LiveRequests
 from handler_host.http import request_context
 from handler_host.http.client_address import address_of, is_loopback_address
 from handler_host.http.routing import Endpoint

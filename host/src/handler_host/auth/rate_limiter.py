@@ -1,4 +1,7 @@
-"""Rate limiter of one consumer: requests and tokens within any minute, tokens of a day, and dispatches in flight."""
+"""Rate limiter of one consumer: requests and tokens within any minute, tokens of a day, and dispatches in flight.
+
+``Consumer.check`` applies the limits; with ``shared.url``, ``shared_limits.py`` does it for all hosts.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Secrets of handlers: the environment variables that have them. The catalog keeps no values."""
+"""Secrets of handlers: the environment variables that have them. The catalog keeps no values.
+
+``workers/launch_spec.py`` puts the values into the worker's first frame.
+"""
 
 from __future__ import annotations
 

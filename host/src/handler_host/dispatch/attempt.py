@@ -1,4 +1,7 @@
-"""One attempt to serve a request: a consumer's slot, a lease and a call, counted as one dispatch."""
+"""One attempt to serve a request: a consumer's slot, a lease and a call, counted as one dispatch.
+
+``dispatcher.py`` repeats attempts: after a crash of the worker, and on the handler's fallbacks.
+"""
 
 from __future__ import annotations
 

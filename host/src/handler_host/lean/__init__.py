@@ -12,7 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from handler_host.lean.importer import Installation, install
+    from handler_host.lean.import_hook import Installation, install
     from handler_host.lean.requirement import Requirement, parse_requirement
 
 CACHE_VARIABLE = "LEAN_CACHE"
@@ -21,9 +21,9 @@ CACHE_VARIABLE = "LEAN_CACHE"
 __all__ = ["CACHE_VARIABLE", "Installation", "Requirement", "install", "parse_requirement"]
 
 _MODULE_OF = {
-    "Installation": "importer",
+    "Installation": "import_hook",
     "Requirement": "requirement",
-    "install": "importer",
+    "install": "import_hook",
     "parse_requirement": "requirement",
 }
 

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from handler_host.lean import native
 from handler_host.lean.cache import CacheError, directories_of
 from handler_host.lean.compiler import PackageMissing, compile_package
-from handler_host.lean.importer import open_package
+from handler_host.lean.import_hook import open_package
 from handler_host.lean.requirement import select_packages
 
 MAX_CPU_S = 900

@@ -31,7 +31,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from handler_host.lean.importer import install
+from handler_host.lean.import_hook import install
 
 WATCHED = (builtins, os, sys, socket, ssl, json, asyncio, typing, logging, http.client, threading, warnings)
 """Modules of the standard library whose attributes packages are known to replace."""

@@ -1,4 +1,4 @@
-"""All handlers of the host: leases for dispatches, actions for operators, start and shutdown.
+"""All handlers of the host: their controllers, which grant leases; actions for operators; start and shutdown.
 
 The supervisor wires its parts and decides nothing about a single handler: that is
 done by the handler's controller (``handler_host.lifecycle.controller``).

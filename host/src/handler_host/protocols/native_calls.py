@@ -1,6 +1,7 @@
 """Native calls: a client's request passed to a handler that speaks the same protocol, and its response passed back.
 
-A handler without the operation gets the translated request, as a chat. So does a fallback without it.
+Every chat of a client enters here: a handler without the native operation gets the translated request, and so does a
+fallback without it.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.gemini import FORMAT
 from handler_host.protocols.opaque import unseal_base64, unseal_parts
-from handler_host.protocols.open_calls import OpenCalls
+from handler_host.protocols.unanswered_calls import OpenCalls
 
 
 class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):

@@ -18,8 +18,8 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import IgnoredFields
-from handler_host.protocols.open_calls import OpenCalls
 from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.unanswered_calls import OpenCalls
 
 _NAMES = {
     "temperature": "options.temperature",

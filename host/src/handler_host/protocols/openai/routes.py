@@ -23,7 +23,7 @@ from handler_host.protocols.openai import native
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
-    from handler_host.protocols.openai.completions import CompletionEncoder
+    from handler_host.protocols.openai.legacy_completions import CompletionEncoder
     from handler_host.protocols.openai.responses import ChunkEncoder, Model
 
 DONE = DATA + b"[DONE]"
@@ -91,7 +91,7 @@ class OpenAIRoutes:
 
     async def complete_prompt(self, request: web.Request) -> web.StreamResponse:
         """Continue a prompt, as a chat of one turn."""
-        from handler_host.protocols.openai.completions import CompletionEncoder, decode_completion
+        from handler_host.protocols.openai.legacy_completions import CompletionEncoder, decode_completion
 
         policy = self._chats.field_policy(request)
         body, translated = await self._bodies.decode(request, lambda body: decode_completion(body, policy(body)))

@@ -1,1 +1,1 @@
-"""Launchers of workers: fork, exec, inline."""
+"""Launchers of workers: fork, exec, inline, and remote for engines on other machines."""

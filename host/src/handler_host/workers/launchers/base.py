@@ -1,4 +1,4 @@
-"""Protocol of all launchers.
+"""Protocol of the launchers on this machine; an engine for others implements ``workers/remote/engine.py``.
 
 A launcher gives a worker a socket to the host and a pipe for its output. The handler that it loads is
 named over the socket, by the first frame.

@@ -76,7 +76,7 @@ def confine(spec: frames.WorkerSpec) -> Confinement:
 
 @cache
 def confine_process() -> Confinement:
-    """Take the measures that are the same for all workers; the fork server takes them once, and workers inherit them.
+    """Apply the measures that are the same for all workers; the fork server takes them once, and workers inherit them.
 
     They cost as much as the rules for files do (1 ms), most of it for pages that a forked process must copy.
     """

@@ -12,9 +12,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 from handler_host.channel import frames
-from handler_host.workers.runtime.handler_calls import HandlerCalls
 from handler_host.workers.runtime.loading import Handler
 from handler_host.workers.runtime.operation_runner import OperationRunner, RunningCall
+from handler_host.workers.runtime.outgoing_calls import OutgoingCalls
 from handler_host.workers.runtime.watchdog import Watchdog
 
 
@@ -40,7 +40,7 @@ class HostConnection(asyncio.Protocol):
         self._watchdog = Watchdog(self._abort)
         self._memory: Callable[[], frames.WorkerMemory | None] | None = None
         self._calls: dict[int, RunningCall] = {}
-        self.handler_calls = HandlerCalls(self.send, self._calls)
+        self.handler_calls = OutgoingCalls(self.send, self._calls)
         self._runner = OperationRunner(self._calls, self.send, self.handler_calls.call_ended)
         self._receivers: dict[type[Any], Callable[[Any], None]] = {
             frames.Start: self._receive_start,

@@ -31,10 +31,10 @@ from handler_host.plugin.life import on_bytes
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
-from handler_host.workers.runtime.handler_calls import current
 from handler_host.workers.runtime.loading import Handler, Operation, load_error, plugin_traceback
 from handler_host.workers.runtime.log_bridge import request_id
 from handler_host.workers.runtime.native_calls import check_part, checked_start, encode_start, native_request
+from handler_host.workers.runtime.outgoing_calls import current
 
 FRAME_OVERHEAD = 64
 """Bytes of a Chunk frame besides its data, at most."""

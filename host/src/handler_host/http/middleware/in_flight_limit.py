@@ -8,7 +8,7 @@ from handler_host.http.routing import Endpoint
 from handler_host.plugin.errors import TooManyConnections
 
 
-class ConcurrencyLimit:
+class InFlightLimit:
     """Limit of ``server.max_connections`` requests in flight, of all routes that it guards together."""
 
     def __init__(self, limit: int) -> None:

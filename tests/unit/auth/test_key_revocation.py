@@ -7,12 +7,12 @@ import contextlib
 
 import pytest
 
-from handler_host.auth import live_requests
-from handler_host.auth.live_requests import LiveRequests
+from handler_host.auth import key_revocation
+from handler_host.auth.key_revocation import LiveRequests
 
 
 async def test_a_request_ends_with_its_key_although_a_check_before_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_requests, "CHECK_INTERVAL_S", 0.01)
+    monkeypatch.setattr(key_revocation, "CHECK_INTERVAL_S", 0.01)
     checks = 0
 
     async def refresh() -> None:

@@ -53,7 +53,7 @@ class _PendingCall:
         await self.waiter
 
 
-class HandlerCalls:
+class OutgoingCalls:
     """Sender of the handler calls of one worker; ``calls`` are the numbers of the calls that it runs."""
 
     def __init__(self, send: Callable[[frames.WorkerFrame], None], calls: Container[int]) -> None:
