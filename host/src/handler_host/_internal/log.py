@@ -103,15 +103,19 @@ class JsonFormatter(logging.Formatter):
         return to_json(line)
 
 
+_TEXT = "_handler_host_text"
+"""Attribute of a record with its line."""
+
+
 class TextFormatter(logging.Formatter):
     """Formatter that writes one line for people; the further lines of a text are indented below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line; never raises, whatever the figures are."""
         # Kept on the record, as `logging` keeps a traceback: a worker's line goes to the log and to the dashboard.
-        text: str | None = record.__dict__.get("formatted_text")
+        text: str | None = record.__dict__.get(_TEXT)
         if text is None:
-            record.formatted_text = text = self._format(record)
+            text = record.__dict__[_TEXT] = self._format(record)
         return text
 
     def _format(self, record: logging.LogRecord) -> str:

@@ -10,6 +10,7 @@ import asyncio
 import json
 import math
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Container, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
@@ -138,7 +139,7 @@ class CompletionDecoder:
             if choice is not None:
                 self._add_choice(chunks, choice)
                 self._count(choice.get("usage"))
-        elif choices is None and self._unread is None:
+        elif choices is None and self._unread is None and not document.get("usage"):
             self._unread = document
         self._count(document.get("usage"))
         if isinstance(document.get("x_groq"), Mapping):  # Groq's place for it in a stream
@@ -181,11 +182,9 @@ class CompletionDecoder:
             raise error_from_document(choice, content_type=self._content_type)
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, Mapping) and logprobs.get("content"):
-            try:
-                content = msgspec.convert(logprobs["content"], list[TokenLogprob])
-            except msgspec.ValidationError:
-                raise self._not_openais(choice) from None
-            chunks.append(LogprobsChunk(content=content))
+            # Other shapes are left out: some servers send theirs although the client did not ask.
+            with suppress(msgspec.ValidationError):
+                chunks.append(LogprobsChunk(content=msgspec.convert(logprobs["content"], list[TokenLogprob])))
         delta, message = choice.get("delta"), choice.get("message")
         for part, is_whole in ((delta, False), (message, True)):
             if isinstance(part, Mapping):

@@ -36,7 +36,7 @@ class JsonSchemaFormat(_Model, tag_field="type", tag="json_schema", forbid_unkno
     json_schema: JsonSchema
 
 
-_BUDGETS = {"none": 0, "low": 2048, "medium": 16384, "high": math.inf}
+_BUDGETS = {"low": 2048, "medium": 16384, "high": math.inf}
 """Largest budget of each effort, in tokens."""
 
 
@@ -59,8 +59,11 @@ class ReasoningOptions(_Model, forbid_unknown_fields=True):
 
     @property
     def effort_or_budget(self) -> str | None:
-        """The effort, or the one that comes closest to the budget; None if the model decides."""
+        """The effort, or the one that comes closest to the budget; None if the model decides, or for no budget.
+
+        A budget of 0 is no effort of ``none``: models that always reason refuse that one.
+        """
         budget = self.budget_tokens
-        if self.effort is not None or budget is None or budget < 0:
+        if self.effort is not None or budget is None or budget <= 0:
             return self.effort
         return next(effort for effort, limit in _BUDGETS.items() if budget <= limit)

@@ -14,16 +14,16 @@ from handler_host.plugin.provider_errors import error_from_response, from_httpx,
 
 
 def aiohttp_client(sdk: Any, timeout_s: float) -> Any:
-    """Return an HTTP client of an SDK on aiohttp, or None for the SDK's own client where a proxy is a SOCKS proxy.
+    """Return an HTTP client of an SDK on aiohttp, or on httpx where a proxy is a SOCKS proxy; it follows no redirects.
 
     Calls take half of the processor time that the SDK's own client takes (``make bench-upstream``). The client
     has the SDK's limits, proxies and TLS settings; the SDK's ``close`` closes it. ``sdk`` and ``timeout_s`` are
     those of :func:`sdk_errors`.
     """
-    if any(url.startswith("socks") for url in getproxies().values()):
-        return None
-    # Keys and chats are for the configured server: of a redirect httpx takes off one header only, Authorization.
-    return sdk.DefaultAioHttpClient(timeout=timeout_s, follow_redirects=False)
+    is_socks = any(url.startswith("socks") for url in getproxies().values())
+    client = sdk.DefaultAsyncHttpxClient if is_socks else sdk.DefaultAioHttpClient
+    # Keys and chats are for the configured server: when a redirect leaves it, httpx removes only Authorization.
+    return client(timeout=timeout_s, follow_redirects=False)
 
 
 def _error_of_status(error: Any) -> UpstreamError:

@@ -90,6 +90,7 @@ def _part(part: Any, place: str) -> Json:
         image = {"type": "input_image", "image_url": part.image_url.url}
         return {**image, "detail": part.image_url.detail or "auto"}
     if isinstance(part, AudioPart):
-        raise InvalidInput(f"{place}: OpenAI counts no tokens of recordings", param=place)
-    file = {"type": "input_file", "filename": part.file.filename or "document.pdf"}
-    return {**file, "file_data": part.file.url}
+        raise InvalidInput(f"{place}: OpenAI does not count the tokens of recordings; leave it out", param=place)
+    if not part.file.url.startswith("data:"):
+        return {"type": "input_file", "file_url": part.file.url}
+    return {"type": "input_file", "filename": part.file.filename or "document.pdf", "file_data": part.file.url}

@@ -35,7 +35,12 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
             setattr(request, name, None)
     if request.max_tokens is not None and (is_openai or _REASONS.match(model)):
         request.max_completion_tokens = request.max_tokens
-    return Body({**completion_body(request), "model": model}, ignored)
+    body = {**completion_body(request), "model": model}
+    if is_openai:
+        for message in body["messages"]:
+            for call in message.get("tool_calls") or ():
+                call.pop("extra_content", None)  # Gemini's signature, after a fallback or a change of the model
+    return Body(body, ignored)
 
 
 def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> list[str]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 _NAMED = ("properties", "$defs", "definitions")
-_LISTED = ("anyOf", "oneOf", "allOf")
-_TYPED_OTHERWISE = frozenset({"type", "$ref", "enum", "const", *_LISTED})
-_OF_THE_WHOLE = ("title", "description", "$defs")
+_LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+_SINGLE = ("additionalProperties", "contains", "items", "not", "propertyNames")
+_UNTYPED = frozenset({"type", "$ref", "enum", "const", "anyOf", "oneOf", "allOf"})
+"""Words with which a schema needs no type."""
+_SHARED = ("title", "description", "$defs")
+"""Words that stay beside the alternatives of a schema with a list of types."""
 
 
 def respell(schema: Any) -> Any:
@@ -17,10 +20,12 @@ def respell(schema: Any) -> Any:
     """
     if not isinstance(schema, dict):
         return schema
-    respelled = {"$defs" if word == "definitions" else word: _inside(word, value) for word, value in schema.items()}
+    respelled = {word: _inside(word, value) for word, value in schema.items()}
+    if isinstance(respelled.get("definitions"), dict):
+        respelled["$defs"] = {**respelled.pop("definitions"), **respelled.get("$defs", {})}
     if isinstance(schema.get("type"), list):
         return _with_alternatives(respelled)
-    if not _TYPED_OTHERWISE & schema.keys():
+    if not _UNTYPED & schema.keys():
         for word, kind in (("properties", "object"), ("items", "array")):
             if word in schema:
                 return {"type": kind, **respelled}
@@ -35,13 +40,13 @@ def _inside(word: str, value: Any) -> Any:
         return [respell(part) for part in value]
     if word == "$ref" and isinstance(value, str):
         return value.replace("#/definitions/", "#/$defs/", 1)
-    return respell(value) if word == "items" else value
+    return respell(value) if word in _SINGLE else value
 
 
 def _with_alternatives(schema: dict[str, Any]) -> dict[str, Any]:
     """Return a schema with ``anyOf`` instead of its list of types."""
     types = schema.pop("type")
-    whole = {word: schema.pop(word) for word in _OF_THE_WHOLE if word in schema}
+    whole = {word: schema.pop(word) for word in _SHARED if word in schema}
     if "enum" in schema or "const" in schema:
         return whole | schema
     return {**whole, "anyOf": [{"type": "null"} if kind == "null" else {"type": kind, **schema} for kind in types]}

@@ -15,7 +15,7 @@ from gpt_c.failures import in_stream
 from handler_host.chat import TokenLogprob, TopLogprob, Usage, token_count
 from handler_host.plugin import UpstreamError, find_error
 
-_FIELDS = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
+_KNOWN = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "responseId")
 _UNSPECIFIED = frozenset({"", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
 
 
@@ -29,7 +29,7 @@ def chunk_of(document: Any, content_type: str = "") -> Chunk:
     has_content = any(_get(document, name) for name in ("candidates", "promptFeedback", "usageMetadata"))
     if (not has_content or "error" in document) and find_error(document) is not None:
         raise in_stream(document, content_type)
-    if document and not any(_get(document, name) is not None for name in _FIELDS):
+    if document and not any(_get(document, name) is not None for name in _KNOWN):
         raise _not_geminis(document, content_type)
     try:
         return _chunk(document)

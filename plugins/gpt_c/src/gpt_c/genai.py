@@ -14,7 +14,7 @@ from gpt_c.backend import Question
 from gpt_c.http_backend import HttpBackend
 from handler_host.plugin import InvalidInput
 
-_BESIDE_CONFIG = ("systemInstruction", "tools", "toolConfig")
+_TOP_LEVEL = ("systemInstruction", "tools", "toolConfig")
 """Fields that the SDK has in its configuration, and the API beside it."""
 
 
@@ -27,7 +27,7 @@ class GenAi(HttpBackend):
     def sdk_body(self, question: Question, contents: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON of the request that the SDK's types make of a question."""
         config = _json(_config(question))
-        body = {name: config.pop(name) for name in _BESIDE_CONFIG if name in config}
+        body = {name: config.pop(name) for name in _TOP_LEVEL if name in config}
         messages = [_json(types.Content.model_validate(content)) for content in contents]
         return {"contents": messages, **body, "generationConfig": config}
 

@@ -14,7 +14,7 @@ from gpt_c.documents import chunk_of, count_of
 from gpt_c.failures import connection, from_response
 from handler_host.plugin import read_documents, trace_headers
 
-_EVENTS = {"alt": "sse"}
+_STREAM_PARAMS = {"alt": "sse"}
 
 
 class HttpBackend(Backend, ABC):
@@ -37,11 +37,11 @@ class HttpBackend(Backend, ABC):
         await self.session.close()
 
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
-        """Ask, and read the stream; see :class:`gpt_c.backend.Backend`."""
-        return self._chunks(question, "streamGenerateContent", self._settings.timeout, _EVENTS)
+        """Send the question, and read the stream; see :class:`gpt_c.backend.Backend`."""
+        return self._chunks(question, "streamGenerateContent", self._settings.timeout, _STREAM_PARAMS)
 
     def whole(self, question: Question) -> AsyncIterator[Chunk]:
-        """Ask, and read the response; see :class:`gpt_c.backend.Backend`."""
+        """Send the question, and read the response; see :class:`gpt_c.backend.Backend`."""
         return self._chunks(question, "generateContent", self._settings.plain_timeout)
 
     async def count(self, question: Question) -> int:
@@ -74,7 +74,7 @@ class HttpBackend(Backend, ABC):
         wait_s: float,
         params: Mapping[str, str] | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        """Send a body, and give the response; raises the host's errors, also for a status that is not 2xx."""
+        """Send a body, and yield the response; raises the host's errors, also for a status that is not 2xx."""
         settings = self._settings
         with connection(wait_s):
             async with self.session.post(

@@ -61,7 +61,7 @@ SWITCHES = {
 """Variables that LiteLLM reads when it is imported."""
 
 MAX_ERROR_CHARS = 16 * 1024
-"""Characters of an error that LiteLLM keeps for its log."""
+"""Characters of an error in which LiteLLM searches for secrets, and which it keeps."""
 CHATTY = ("LiteLLM", "LiteLLM Router")
 """LiteLLM's loggers that write a line at ``info`` for each call, and that twice: to standard error, too."""
 
@@ -369,15 +369,16 @@ def import_litellm() -> Any:
     os.environ.update(SWITCHES)
     with deferred_document():
         import litellm
-    # LiteLLM's search for secrets takes time in the square of an error's length: of 2 MB, a minute of silence.
-    litellm._logging.redact_secret_string = _redact_start
+        from litellm.litellm_core_utils import secret_redaction
+    # LiteLLM searches each error for secrets several times, a second and more for each MB.
+    secret_redaction.python_redact_string = _redact_start
     return litellm
 
 
 def _redact_start(text: str) -> str:
-    from litellm.litellm_core_utils.secret_redaction import redact_string
+    from litellm.litellm_core_utils.secret_redaction import _python_redact_string
 
-    start: str = redact_string(text[:MAX_ERROR_CHARS])
+    start: str = _python_redact_string(text[:MAX_ERROR_CHARS])
     return start
 
 

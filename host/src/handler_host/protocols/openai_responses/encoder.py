@@ -148,7 +148,7 @@ class ResponseEncoder:
         events, part, place = self._part(OutputText)
         self._grow(part, text)
         logprobs, self._logprobs = self._logprobs, []
-        part.logprobs = [*part.logprobs, *logprobs]
+        part.logprobs += logprobs
         events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=logprobs))
         return events
 
