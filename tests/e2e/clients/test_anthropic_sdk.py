@@ -182,8 +182,9 @@ def test_errors_become_the_sdks_own_exceptions(client: anthropic.Anthropic, mode
 def test_tokens_are_counted_by_who_can(client: anthropic.Anthropic) -> None:
     messages: Any = [{"role": "user", "content": "one two three"}]
     assert client.messages.count_tokens(model="gpt_b", messages=messages).input_tokens == 3
+    assert client.messages.count_tokens(model="gpt_a", messages=messages).input_tokens == 3
     with pytest.raises(anthropic.NotFoundError) as raised:
-        client.messages.count_tokens(model="gpt_a", messages=messages)
+        client.messages.count_tokens(model="gpt_d", messages=messages)
     assert raised.value.error_code == "unknown_operation"
 
 

@@ -179,7 +179,7 @@ def test_models_are_the_handlers_that_can_chat(client: genai.Client) -> None:
 
 def test_tokens_are_counted_where_the_handler_can(client: genai.Client) -> None:
     with pytest.raises(errors.ClientError) as cannot:
-        client.models.count_tokens(model="gpt_a", contents="Hi")
+        client.models.count_tokens(model="gpt_d", contents="Hi")
     assert (cannot.value.code, cannot.value.status) == (404, "NOT_FOUND")
     assert "count_tokens" in str(cannot.value.message)
     with Upstream().run() as google:

@@ -28,14 +28,17 @@ def table(text: str, head: str) -> list[list[str]]:
 
 def shown(annotation: object) -> str:
     text = annotation if isinstance(annotation, str) else repr(annotation)
-    return re.sub(r"handler_host\.chat\.(types|parts)\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
+    return re.sub(r"handler_host\.chat\.\w+\.|typing\.", "", text).replace(" | ", " or ").replace("'", '"')
 
 
 def fields(kind: type[msgspec.Struct]) -> dict[str, str]:
     """Return the fields of a type as the page shows them: with their default, unless that is None."""
+    annotations = {
+        name: value for base in reversed(kind.__mro__) for name, value in vars(base).get("__annotations__", {}).items()
+    }
     found = {}
     for field in msgspec.structs.fields(kind):
-        told = shown(kind.__annotations__[field.name])
+        told = shown(annotations[field.name])
         default = field.default
         if field.default_factory is not msgspec.NODEFAULT:
             default = field.default_factory()

@@ -31,9 +31,7 @@ def test_documents_are_counted_by_data_or_url(url: str, field: str) -> None:
     assert body["input"][0]["content"][0][field] == url
 
 
-@pytest.mark.parametrize(
-    ("budget", "effort"), [(0, None), (-1, None), (2048, "low"), (2049, "medium"), (9**5, "high")]
-)
+@pytest.mark.parametrize(("budget", "effort"), [(0, None), (-1, None), (2048, "low"), (2049, "medium"), (9**5, "high")])
 def test_the_effort_of_a_budget(budget: int, effort: str | None) -> None:
     """None for a budget of 0: LiteLLM refuses the effort ``none`` for models that always reason."""
     assert ReasoningOptions(budget_tokens=budget).effort_or_budget == effort
