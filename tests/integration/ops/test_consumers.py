@@ -90,6 +90,8 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
         assert (await within(first))[0] == 200
         assert await echo(host, "key-a") == (200, "")
         assert host.supervisor.telemetry.counters.refused == {("a", "concurrency"): 1}
+        (failure,) = (await host.admin("GET", "/failures"))[1]["failures"]
+        assert [(attempt[4], attempt[0]) for attempt in failure["attempts"]] == [("puppet", "rate_limited")]
 
 
 async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken(

@@ -20,16 +20,24 @@ import pytest
 
 from handler_host.app import create_app
 from handler_host.auth import failed_login_throttle
+from handler_host.auth.consumers import Consumer, Consumers
 from handler_host.cli.findings import Level
 from handler_host.cli.shared_check import check_shared
 from handler_host.config import AuthConfig, Config, MemoryConfig, SharedConfig
 from handler_host.config.loader import hash_key
-from handler_host.plugin.errors import ConfigError
+from handler_host.dispatch.dispatcher import Dispatcher
+from handler_host.dispatch.request import Caller, Request
+from handler_host.http.request_context import RequestContext
+from handler_host.plugin.errors import ConfigError, LimitsUnavailable, RateLimited
 from handler_host.server import serving
+from handler_host.telemetry.failures import FailureText
 from tests.integration.http.serving import ADMIN, PARROT, Host, configured, running
-from tests.support import LIMIT, Control, ended, install_plugin, install_puppet, until
+from tests.support import LIMIT, Control, ended, install_plugin, install_puppet, until, within
 
 pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
+from redis.asyncio import Redis
+
+from handler_host.auth.shared_limits import SharedLimits
 from handler_host.shared.store import SharedStore, StoreUnavailable, server_version
 
 SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
@@ -201,7 +209,7 @@ async def test_slots_last_as_long_as_their_dispatch_and_those_of_a_dead_host_exp
     install_puppet(tmp_path)
     given = options("concurrency = 1", server.url)
     dead = SharedStore(given["shared"], lambda result: None)
-    assert await dead.take_slot("a", "slot-of-a-dead-host", 1)
+    assert await dead.acquire_slot("a", "slot-of-a-dead-host", 1)
     await dead.close()
     async with running(tmp_path, **given) as host:
         assert await echo(host) == 429
@@ -214,6 +222,157 @@ async def test_slots_last_as_long_as_their_dispatch_and_those_of_a_dead_host_exp
         assert await echo(host) == 429
         await control.signal("end")
         assert await held == 200
+
+
+async def test_a_fallback_does_not_compete_with_the_slot_of_the_attempt_before(tmp_path: Path, server: Server) -> None:
+    install_puppet(tmp_path)
+    install_plugin(tmp_path, "parrot", PARROT)
+    given = options("concurrency = 1", server.url) | {"handlers": {"parrot": {"fallback": ("puppet",)}}}
+    async with running(tmp_path, **given) as host:
+        body = json.dumps({"messages": [{"role": "user", "content": "LIMIT"}]})
+        headers = {"Authorization": "Bearer key-a"}
+        _, content = await host.json("POST", "/v1/handlers/parrot/chat", data=body, headers=headers)
+        assert "puppet: unknown_operation" in content["error"]["message"]  # the fallback ran
+        assert not host.supervisor.telemetry.counters.refused
+
+
+class SlowLine:
+    """A connection to the server on which scripts wait while ``is_open`` is not set."""
+
+    def __init__(self, server: Server) -> None:
+        self._server = server
+        self.is_open = asyncio.Event()
+        self.is_open.set()
+        self.waiting = 0
+
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._server.port)
+        await asyncio.gather(self._copy(reader, server_writer), self._copy(server_reader, writer))
+
+    async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536):
+                if b"EVALSHA" in data:
+                    self.waiting += 1
+                    await self.is_open.wait()
+                    self.waiting -= 1
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+
+@contextlib.asynccontextmanager
+async def slow_limits(server: Server) -> AsyncIterator[tuple[SlowLine, SharedLimits, SharedStore, Consumer]]:
+    """Count one slot of a consumer over a slow line."""
+    line = SlowLine(server)
+    async with await asyncio.start_server(line.forward, "127.0.0.1", 0) as listening:
+        url = f"redis://:{PASSWORD}@127.0.0.1:{listening.sockets[0].getsockname()[1]}"
+        given = options("concurrency = 1", url, timeout=1.0)
+        store = SharedStore(given["shared"], lambda result: None)
+        limits = SharedLimits(store, is_open=False)
+        consumer = Consumers(given["auth"], shared_slots=limits).find("key-a")
+        assert consumer is not None
+        (await limits.acquire(consumer, 1))()  # the server has the script, and the pool a connection
+        try:
+            yield line, limits, store, consumer
+        finally:
+            line.is_open.set()
+            await limits.close()
+            await store.close()
+
+
+async def acquire_once_available(limits: SharedLimits, consumer: Consumer) -> Callable[[], None]:
+    """Acquire the slot in the first decision of the server."""
+    deadline = time.monotonic() + LIMIT
+    while time.monotonic() < deadline:
+        with contextlib.suppress(LimitsUnavailable):
+            return await limits.acquire(consumer, 1)
+        await asyncio.sleep(0.01)
+    raise AssertionError("the server is not available again")
+
+
+async def has_slots(server: Server, count: int) -> bool:
+    async with Redis.from_url(server.url) as client:
+        return bool(await client.zcard("handler-host:{a}:slots") == count)
+
+
+async def test_a_released_slot_is_available_in_the_same_turn(server: Server) -> None:
+    async with slow_limits(server) as (_, limits, _, consumer):
+        release = await limits.acquire(consumer, 1)
+        for _ in range(20):
+            release()
+            release = await limits.acquire(consumer, 1)
+        with pytest.raises(RateLimited):
+            await limits.acquire(consumer, 1)
+        release()
+
+
+@pytest.mark.parametrize("ending", ["timeout", "cancellation"])
+async def test_a_slot_that_the_server_grants_too_late_is_released(
+    server: Server, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    monkeypatch.setattr("handler_host.shared.store.RETRY_AFTER_S", 0.05)
+    async with slow_limits(server) as (line, limits, _, consumer):
+        await eventually(lambda: has_slots(server, 0))
+        line.is_open.clear()
+        acquiring = asyncio.ensure_future(limits.acquire(consumer, 1))
+        await until(lambda: line.waiting == 1)
+        if ending == "timeout":
+            with pytest.raises(LimitsUnavailable):
+                await acquiring
+        else:
+            acquiring.cancel()
+            await asyncio.wait([acquiring])
+            await within(asyncio.gather(*limits._tasks))  # the release overtakes the call that acquires the slot
+        line.is_open.set()
+        await eventually(lambda: has_slots(server, 1))
+        (await acquire_once_available(limits, consumer))()
+
+
+async def test_a_release_is_repeated_once_the_server_is_available(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("handler_host.shared.store.RETRY_AFTER_S", 0.5)
+    monkeypatch.setattr("handler_host.auth.shared_limits.SLOT_S", 3.0)
+    async with slow_limits(server) as (line, limits, store, consumer):
+        release = await limits.acquire(consumer, 1)
+        line.is_open.clear()
+        with pytest.raises(StoreUnavailable):
+            await store.budget("a")
+        release()
+        line.is_open.set()
+        assert await has_slots(server, 1)
+        started_at = time.monotonic()
+        await eventually(lambda: has_slots(server, 0))
+        assert time.monotonic() - started_at < 10.0  # it did not expire, which takes 15 s
+
+
+class AttemptCounts(RequestContext):
+    """Context of a request that counts the attempts in flight."""
+
+    in_flight = 0
+
+    def start_attempt(self, handler: str) -> None:
+        super().start_attempt(handler)
+        self.in_flight += 1
+
+    def end_attempt(self, first_chunk_s: float | None, failure: FailureText | None) -> None:
+        super().end_attempt(first_chunk_s, failure)
+        self.in_flight -= 1
+
+
+async def test_an_attempt_ends_if_its_client_leaves_before_it_has_a_slot(tmp_path: Path, server: Server) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path) as host, slow_limits(server) as (line, _, _, consumer):
+        line.is_open.clear()
+        dispatcher, context = Dispatcher(host.supervisor, 60.0), AttemptCounts("1")
+        request = Request("puppet", "echo", b"{}", Caller("1", consumer, timings=context), dispatcher.new_deadline())
+        dispatch = asyncio.ensure_future(dispatcher.run(request))
+        await until(lambda: line.waiting == 1)
+        assert context.in_flight == 1
+        dispatch.cancel()
+        await asyncio.wait([dispatch])
+        assert context.in_flight == 0
 
 
 @pytest.mark.parametrize("on_failure", ["open", "closed"])
@@ -344,6 +503,8 @@ def test_servers_by_their_versions() -> None:
     assert server_version({"redis_version": "7.2.4", "valkey_version": "8.1.0"}) == "Valkey 8.1.0"
     with pytest.raises(StoreUnavailable, match=r"Redis 4.0.14 is too old; use Redis 5 or newer, or Valkey"):
         server_version({"redis_version": "4.0.14"})
+    assert server_version({"redis_version": "unstable"}) == "Redis unstable"
+    assert server_version({}) == "Redis of unknown version"
 
 
 def footprints_of(file: Path) -> dict[str, dict[str, Any]]:

@@ -48,7 +48,7 @@ class SharedSlots(Protocol):
     """Slots for dispatches in flight that several hosts share."""
 
     async def acquire(self, consumer: Consumer, limit: int) -> Callable[[], None]:
-        """Acquire a slot; return what releases it. Raises ``RateLimited`` and ``LimitsUnavailable``."""
+        """Acquire a slot; return the function that releases it. Raises ``RateLimited`` and ``LimitsUnavailable``."""
 
 
 class Consumer:
@@ -129,7 +129,7 @@ class Consumer:
         self._limiter.count_tokens(tokens)
 
     async def acquire(self) -> Callable[[], None]:
-        """Count a dispatch that starts; return what counts its end.
+        """Count a dispatch that starts; return the function that counts its end.
 
         Raises ``RateLimited``, and ``LimitsUnavailable`` if the shared server must decide and does not respond.
         """

@@ -11,13 +11,14 @@ import contextlib
 import functools
 import itertools
 import secrets
+import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from handler_host.auth import failed_login_throttle
 from handler_host.auth.consumers import Consumer, Refusal
 from handler_host.plugin.errors import LimitsUnavailable
-from handler_host.shared.store import LIMITS, RETRY_AFTER_S, SLOT_S, SharedStore, StoreUnavailable
+from handler_host.shared.store import LIMITS, RETRY_AFTER_S, SLOT_S, SharedStore, StoreNotTried, StoreUnavailable
 
 
 class SharedLimits:
@@ -34,6 +35,8 @@ class SharedLimits:
         self._numbers = itertools.count(1)
         self._slots: dict[str, set[str]] = {}
         """Slots of the dispatches in flight on this host, by consumer."""
+        self._released: dict[str, dict[str, float]] = {}
+        """Released slots that the server may still have, by consumer, with the time at which they expire there."""
         self._keeping: asyncio.Task[None] | None = None
 
     async def check(self, consumer: Consumer, *, uses_tokens: bool) -> Refusal | None:
@@ -50,46 +53,74 @@ class SharedLimits:
         return None if reached is None else consumer.refusal(reached.name, reached.wait_s)
 
     async def acquire(self, consumer: Consumer, limit: int) -> Callable[[], None]:
-        """Acquire a slot for a dispatch of a consumer with ``limit`` of them; return what releases it.
+        """Acquire a slot for a dispatch of a consumer with ``limit`` of them; return the function that releases it.
 
         Raises ``RateLimited`` and ``LimitsUnavailable``.
         """
-        slot = f"{self._host}-{next(self._numbers)}"
+        name, slot = consumer.name, f"{self._host}-{next(self._numbers)}"
+        # The attempt before this one of the same request may have a slot whose release is not in the server yet.
+        released = tuple(self._released.get(name, ()))
         try:
-            if not await self._store.take_slot(consumer.name, slot, limit):
-                raise consumer.refusal("concurrency", 1.0).error
-        except StoreUnavailable:
+            is_acquired = await self._store.acquire_slot(name, slot, limit, released)
+        except StoreUnavailable as error:
+            if not isinstance(error, StoreNotTried):
+                self._release(name, slot, is_acquired=False)
             if self._is_open:
                 return consumer.acquire_own()
             raise _limits_unavailable() from None
         except asyncio.CancelledError:
-            self._release(consumer.name, slot)  # the server may have granted it
+            self._release(name, slot, is_acquired=False)
             raise
-        self._slots.setdefault(consumer.name, set()).add(slot)
-        if self._keeping is None:
-            self._keeping = asyncio.create_task(self._keep_slots(), name="slots in the shared server")
-        return functools.partial(self._release, consumer.name, slot)
+        if not is_acquired:
+            raise consumer.refusal("concurrency", 1.0).error
+        self._slots.setdefault(name, set()).add(slot)
+        self._start_keeping()
+        return functools.partial(self._release, name, slot, is_acquired=True)
 
-    def _release(self, consumer: str, slot: str) -> None:
+    def _release(self, consumer: str, slot: str, *, is_acquired: bool) -> None:
+        """Release a slot; without ``is_acquired``, the call that acquires it may still reach the server."""
         slots = self._slots.get(consumer, set())
         slots.discard(slot)
         if not slots:
             self._slots.pop(consumer, None)
-        self._start(self._store.release_slot(consumer, slot), "release of a slot")
+        self._released.setdefault(consumer, {})[slot] = time.monotonic() + SLOT_S
+        self._start_keeping()
+        self._start(self._release_in_server(consumer, slot, is_acquired=is_acquired), "release of a slot")
+
+    async def _release_in_server(self, consumer: str, slot: str, *, is_acquired: bool) -> None:
+        await self._store.release_slots(consumer, (slot,))
+        if is_acquired:  # otherwise the call that acquires it may reach the server later, on another connection
+            self._released.get(consumer, {}).pop(slot, None)
+
+    def _start_keeping(self) -> None:
+        if self._keeping is None or self._keeping.done():
+            self._keeping = asyncio.create_task(self._keep_slots(), name="slots in the shared server")
 
     async def _keep_slots(self) -> None:
-        """Keep the slots of the dispatches in flight until there are none."""
-        while self._slots:
+        """Keep the slots of the dispatches in flight and repeat releases, while there are any."""
+        while self._slots or self._released:
             await asyncio.sleep(SLOT_S / 3)
             for consumer, slots in list(self._slots.items()):
                 await self._quietly(self._store.keep_slots(consumer, tuple(slots)))
-        self._keeping = None
+            await self._repeat_releases()
+
+    async def _repeat_releases(self) -> None:
+        """Release the slots that the server may still have, and forget those that have expired there."""
+        now = time.monotonic()
+        for consumer, slots in list(self._released.items()):
+            remaining = {slot: expires_at for slot, expires_at in slots.items() if expires_at > now}
+            if remaining:
+                self._released[consumer] = remaining
+                await self._quietly(self._store.release_slots(consumer, tuple(remaining)))
+            else:
+                del self._released[consumer]
 
     async def close(self) -> None:
-        """Wait until what was released is so in the server, too; its calls are bounded."""
+        """Wait until the released slots are released in the server, too; its calls are bounded."""
         if self._keeping is not None:
             self._keeping.cancel()
         await asyncio.gather(*self._tasks)
+        await self._repeat_releases()
 
     async def count_wrong_key(self, realm: str, address: str) -> float:
         """Count a wrong key of an address on all hosts; return the seconds to delay its response."""

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Attempt:
     """Attempt to run a request on one handler; it must be closed, and is counted as one dispatch then.
 
-    ``release_slot`` gives back the consumer's slot; None: the caller has no consumer.
+    ``release_slot`` releases the consumer's slot; None: the caller has no consumer.
     """
 
     __slots__ = (
@@ -77,7 +77,7 @@ class Attempt:
         return chunks
 
     def close(self, error: BaseException | None = None) -> None:
-        """Give back lease and slot, cancel what has not arrived, and count; ``error`` is what ended the attempt."""
+        """Release lease and slot, cancel what has not arrived, and count; ``error`` is what ended the attempt."""
         elapsed_s = time.monotonic() - self._started_at
         request, lease, call, operation = self._request, self._lease, self._call, self._leasing.operation
         if isinstance(error, HostError):

@@ -31,6 +31,7 @@ from handler_host.plugin.errors import (
     RateLimited,
     UnknownHandler,
 )
+from handler_host.telemetry.failures import describe_failure
 from handler_host.telemetry.usage import billed
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ class Dispatcher:
             raise
 
     async def _attempt(self, request: Request) -> Attempt:
-        """Authorize a request, take its consumer's slot and prepare its lease; raises the error of a refusal.
+        """Authorize a request, acquire its consumer's slot and prepare its lease; raises the error of a refusal.
 
         An attempt that is refused here is not counted as a dispatch.
         """
@@ -176,16 +177,23 @@ class Dispatcher:
                 # Without the names of others: the calling handler may pass the error on to a client.
                 raise UnknownHandler(f"unknown handler {request.handler!r}", param="handler") from None
             raise self.directory.unknown_handler(request.handler, consumer) from None
-        request, release_slot = self.presets.add_to(request), None
+        request = self.presets.add_to(request)
         if request.caller.timings is not None:
             request.caller.timings.start_attempt(request.handler)
-        if consumer is not None:
-            try:
-                release_slot = await consumer.acquire()
-            except RateLimited:
-                self._counters.refused[consumer.name, "concurrency"] += 1
-                raise
+        release_slot = None if consumer is None else await self._acquire_slot(consumer, request)
         return Attempt(request, leasing, self._counters, release_slot)
+
+    async def _acquire_slot(self, consumer: Consumer, request: Request) -> Callable[[], None]:
+        """Acquire a slot of the request's consumer; return the function that releases it."""
+        try:
+            return await consumer.acquire()
+        except BaseException as error:
+            if isinstance(error, RateLimited):
+                self._counters.refused[consumer.name, "concurrency"] += 1
+            if request.caller.timings is not None:
+                failure = describe_failure(error, request.handler) if isinstance(error, HostError) else None
+                request.caller.timings.end_attempt(None, failure)
+            raise
 
     async def _with_fallback(self, run_once: RunOnce[Outcome], request: Request) -> Outcome:
         """Run a request on its handler, or on the first of the handler's fallbacks that does not fail."""

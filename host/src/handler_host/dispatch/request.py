@@ -28,7 +28,7 @@ class Consumer(Protocol):
         """Count the input and output tokens of a response."""
 
     async def acquire(self) -> Callable[[], None]:
-        """Count a dispatch that starts; return what counts its end.
+        """Count a dispatch that starts; return the function that counts its end.
 
         Raises ``RateLimited``, and ``LimitsUnavailable`` if the shared server must decide and does not respond.
         """

@@ -96,11 +96,15 @@ local time = redis.call('TIME')
 local now_ms = tonumber(time[1]) * 1000 + math.floor(tonumber(time[2]) / 1000)
 """
 
-TAKE_SLOT = (
+ACQUIRE_SLOT = (
     _NOW_MS
     + """
--- KEYS: slots of a consumer, each with the time at which it expires. ARGV: slot, limit, milliseconds of a slot.
--- Returns 1 if the slot is taken, 0 if the limit is reached.
+-- KEYS: slots of a consumer, each with the time at which it expires.
+-- ARGV: slot, limit, milliseconds of a slot, then slots to release first.
+-- Returns 1 if the slot is acquired, 0 if the limit is reached.
+for i = 4, #ARGV do
+  redis.call('ZREM', KEYS[1], ARGV[i])
+end
 redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now_ms)
 if redis.call('ZCARD', KEYS[1]) >= tonumber(ARGV[2]) then return 0 end
 redis.call('ZADD', KEYS[1], now_ms + ARGV[3], ARGV[1])

@@ -54,6 +54,10 @@ class StoreUnavailable(Exception):
     """The server does not respond, or refuses; it was logged once. The text has the reason and the remedy."""
 
 
+class StoreNotTried(StoreUnavailable):
+    """The server failed less than ``RETRY_AFTER_S`` ago: the call was not sent."""
+
+
 class ReachedLimit(NamedTuple):
     """Limit of a consumer that a request would exceed."""
 
@@ -82,7 +86,7 @@ class SharedStore:
         self._count_request = register(scripts.COUNT_REQUEST)
         self._add_tokens = register(scripts.ADD_TOKENS)
         self._read_tokens = register(scripts.READ_TOKENS)
-        self._take_slot = register(scripts.TAKE_SLOT)
+        self._acquire_slot = register(scripts.ACQUIRE_SLOT)
         self._keep_slots = register(scripts.KEEP_SLOTS)
         self._count_wrong_key = register(scripts.COUNT_WRONG_KEY)
         self._keep_larger = register(scripts.KEEP_LARGER)
@@ -132,23 +136,24 @@ class SharedStore:
         number, wait_ms = await self._call(lambda: self._count_request(keys, arguments))
         return ReachedLimit(LIMITS[number - 1], wait_ms / 1000) if number else None
 
-    async def take_slot(self, consumer: str, slot: str, limit: int) -> bool:
+    async def acquire_slot(self, consumer: str, slot: str, limit: int, released: Iterable[str] = ()) -> bool:
         """Acquire one of a consumer's slots for dispatches in flight; return False if it has none left.
 
-        Raises ``StoreUnavailable``.
+        The slots in ``released`` are released first. Raises ``StoreUnavailable``.
         """
         keys = self._keys(consumer, ("slots",))
-        return bool(await self._call(lambda: self._take_slot(keys, [slot, limit, int(SLOT_S * 1000)])))
+        arguments: list[str | int] = [slot, limit, int(SLOT_S * 1000), *released]
+        return bool(await self._call(lambda: self._acquire_slot(keys, arguments)))
 
     async def keep_slots(self, consumer: str, slots: Iterable[str]) -> None:
         """Keep slots of a consumer for another ``SLOT_S``; raises ``StoreUnavailable``."""
         keys = self._keys(consumer, ("slots",))
         await self._call(lambda: self._keep_slots(keys, [int(SLOT_S * 1000), *slots]))
 
-    async def release_slot(self, consumer: str, slot: str) -> None:
-        """Release a slot of a consumer; raises ``StoreUnavailable``."""
+    async def release_slots(self, consumer: str, slots: Iterable[str]) -> None:
+        """Release slots of a consumer, at least one; raises ``StoreUnavailable``."""
         (key,) = self._keys(consumer, ("slots",))
-        await self._call(lambda: self._client.zrem(key, slot))
+        await self._call(lambda: self._client.zrem(key, *slots))
 
     async def count_wrong_key(
         self, realm: str, address: str, *, free: int, first_s: float, longest_s: float, forget_s: float
@@ -235,7 +240,7 @@ class SharedStore:
         if self._retry_at is not None:
             now = time.monotonic()
             if now < self._retry_at:
-                raise StoreUnavailable
+                raise StoreNotTried
             self._retry_at = now + RETRY_AFTER_S  # concurrent requests do not wait for this try
         try:
             async with asyncio.timeout(self._timeout_s):
@@ -276,8 +281,9 @@ class SharedStore:
 
 def server_version(info: Mapping[str, Any]) -> str:
     """Return name and version of a server from its ``INFO``; raises ``StoreUnavailable`` if it is too old."""
-    version = str(info.get("redis_version", "0"))
-    if int(version.partition(".")[0]) < MIN_VERSION:
+    version = str(info.get("redis_version", "of unknown version"))
+    major = version.partition(".")[0]
+    if major.isdecimal() and int(major) < MIN_VERSION:
         raise StoreUnavailable(f"Redis {version} is too old; use Redis {MIN_VERSION} or newer, or Valkey")
     return f"Valkey {info['valkey_version']}" if "valkey_version" in info else f"Redis {version}"
 
