@@ -169,12 +169,6 @@ class TestText:
         response = decode({"choices": [{field: message, "finish_reason": "stop"}]})
         assert response.content == [ReasoningPart(text="hm"), TextPart(text="Hello")]
 
-    @pytest.mark.parametrize("content", [[{"token": "a"}], [{"token": "a", "logprob": -1, "top_logprobs": None}], "no"])
-    def test_log_probabilities_of_another_shape_are_left_out(self, content: Any) -> None:
-        document = chunk({"content": "a"}, "stop")
-        document["choices"][0]["logprobs"] = {"content": content}
-        assert decode(document).text == "a"
-
     def test_a_second_choice_is_left_out(self) -> None:
         both = {"choices": [{"index": 1, "delta": {"content": "B"}}, {"index": 0, "delta": {"content": "A"}}]}
         second = {"choices": [{"index": 1, "delta": {"content": "C"}, "finish_reason": "length"}]}

@@ -236,6 +236,8 @@ def without(body: Any, path: tuple[Step, ...]) -> Any:
 
 def is_named(field: str, names: list[str]) -> bool:
     """Return whether a field, a part of it, or what it is a part of, is among the names that were left out."""
+    # The table has one name for the parts of messages and of tools' results.
+    field = field.replace("input[].output[]", "input[].content[]")
     item = field.rpartition("[]")[0]
     return any(
         field.startswith(name)

@@ -19,7 +19,6 @@ from handler_host.chat import (
     TopLogprob,
     accumulate,
 )
-from handler_host.plugin.errors import UpstreamError
 from handler_host.protocols.gemini.responses import ChunkEncoder as GeminiEncoder
 from handler_host.protocols.gemini.responses import response as gemini_response
 from handler_host.protocols.ollama.responses import ChunkEncoder as OllamaEncoder
@@ -56,10 +55,11 @@ def test_chunks_of_openai_are_decoded() -> None:
     assert decoder.chunks({"choices": [choice]}) == CHUNKS[:2]
 
 
-def test_logprobs_of_another_form_are_an_error() -> None:
-    choice = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [{"token": 1}]}}
-    with pytest.raises(UpstreamError):
-        CompletionDecoder().chunks({"choices": [choice]})
+@pytest.mark.parametrize("content", [[{"token": 1}], [{"token": "a", "logprob": -1, "top_logprobs": None}], "no"])
+def test_logprobs_of_another_form_are_left_out(content: Any) -> None:
+    """Some servers send theirs unasked: they must not end a good response."""
+    choice = {"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": content}}
+    assert CompletionDecoder().chunks({"choices": [choice]}) == [TextChunk(text="Hi")]
 
 
 @pytest.mark.sdks

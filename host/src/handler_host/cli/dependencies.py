@@ -14,6 +14,8 @@ from handler_host.catalog.dist_info import normalize_name
 from handler_host.cli.findings import Finding, Level
 
 if TYPE_CHECKING:
+    from importlib.metadata import PackageMetadata
+
     from packaging.requirements import Requirement
 
 Installed = Mapping[str, Distribution]
@@ -64,7 +66,9 @@ def unmet_requirements(root: str, name: str) -> list[str]:
 def _installed(path: tuple[str, ...]) -> Installed:
     installed: dict[str, Distribution] = {}
     for distribution in Distribution.discover(path=list(dict.fromkeys(path))):
-        name = distribution.metadata["Name"]
+        # None for a directory without metadata, if a package in use has brought importlib_metadata's finder.
+        metadata: PackageMetadata | None = distribution.metadata
+        name = metadata["Name"] if metadata is not None else None
         if name:
             installed.setdefault(normalize_name(name), distribution)
     return installed

@@ -37,9 +37,11 @@ def request_body(request: ChatRequest, model: str, *, is_openai: bool) -> Body:
         request.max_completion_tokens = request.max_tokens
     body = {**completion_body(request), "model": model}
     if is_openai:
-        for message in body["messages"]:
-            for call in message.get("tool_calls") or ():
-                call.pop("extra_content", None)  # Gemini's signature, after a fallback or a change of the model
+        # Gemini's signatures, after a fallback or a change of the model.
+        calls = [call for message in body["messages"] for call in message.get("tool_calls") or ()]
+        signatures = [call.pop("extra_content", None) for call in calls]
+        if any(signatures):
+            ignored.append("messages[].tool_calls[].signature")
     return Body(body, ignored)
 
 
