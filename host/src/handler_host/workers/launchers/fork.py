@@ -7,6 +7,8 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from handler_host.memory.trim import trim_heap
+
 if TYPE_CHECKING:
     from handler_host.workers.forkserver.client import ForkServerProcess
     from handler_host.workers.worker_process import WorkerProcess
@@ -101,3 +103,5 @@ class ForkLauncher:
     def _expire(self) -> None:
         self._idle_timer = None
         self.retire()
+        # No worker is left: the memory that the responses took in the host goes back to the system, too.
+        trim_heap()
