@@ -61,7 +61,7 @@ class ReasoningOptions(_Model, forbid_unknown_fields=True):
     def effort_or_budget(self) -> str | None:
         """The effort, or the one that comes closest to the budget; None if the model decides, or for no budget.
 
-        A budget of 0 is no effort of ``none``: models that always reason refuse that one.
+        A budget of 0 is not the effort ``none``, which models that always reason refuse.
         """
         budget = self.budget_tokens
         if self.effort is not None or budget is None or budget <= 0:
