@@ -6,13 +6,11 @@ import asyncio
 import os
 import signal
 import socket
-import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import ClassVar
 
-from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.output_logger import OutputLogger
 from handler_host.workers.worker_process import ExitStatus, ProcessPipes, out_of_resources, reap, wait_for_exit
 
@@ -46,24 +44,11 @@ class ControlledProcess(ABC):
         self._loop = asyncio.get_running_loop()
         self._exit_timeout_s = exit_timeout_s
         pipes = ProcessPipes.open(subject, socket.SOCK_SEQPACKET)
-        fd = pipes.child_channel.fileno()
+        command = [python, "-P", "-m", module, str(pipes.child_channel.fileno()), *arguments]
         try:
-            # In the thread of the event loop: the kernel kills the fork server when the thread that started it exits.
-            with host_signals_blocked():
-                self._process = subprocess.Popen(
-                    [python, "-P", "-m", module, str(fd), *arguments],
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=pipes.child_output,
-                    stderr=pipes.child_output,
-                    pass_fds=(fd,),
-                    process_group=0,
-                )
+            self._process = pipes.start(command, environment)
         except OSError as error:
-            pipes.close_host_ends()
             raise out_of_resources(f"a process for {subject}", error) from error
-        finally:
-            pipes.close_child_ends()
         self.pid = self._process.pid
         self._control = pipes.channel
         self._output = OutputLogger(pipes.output, log_name, lines_per_second=50)

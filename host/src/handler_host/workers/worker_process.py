@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import NamedTuple, Protocol
 
@@ -15,6 +16,7 @@ import msgspec
 
 from handler_host.channel.transports import Connection
 from handler_host.plugin.errors import OutOfResources
+from handler_host.workers.host_signals import host_signals_blocked
 
 EXIT_POLL_INTERVAL = 0.05
 """Seconds between two checks of a process whose exit the kernel cannot signal to the event loop."""
@@ -95,6 +97,29 @@ class ProcessPipes(NamedTuple):
             raise out_of_resources(f"a pipe for {subject}", error) from error
         ours.setblocking(False)
         return cls(ours, read, theirs, write)
+
+    def start(self, command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        """Start the process in a process group of its own, and close the child's ends in this one.
+
+        If it cannot be started, the host's ends are closed, too, and ``OSError`` is raised. Call it in the thread of
+        the event loop: the kernel kills a worker or the fork server when the thread that started it exits.
+        """
+        try:
+            with host_signals_blocked():
+                return subprocess.Popen(
+                    command,
+                    env=dict(environment),
+                    stdin=subprocess.DEVNULL,
+                    stdout=self.child_output,
+                    stderr=self.child_output,
+                    pass_fds=(self.child_channel.fileno(),),
+                    process_group=0,
+                )
+        except OSError:
+            self.close_host_ends()
+            raise
+        finally:
+            self.close_child_ends()
 
     def close_child_ends(self) -> None:
         """Close the child's ends in this process."""

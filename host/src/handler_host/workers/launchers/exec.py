@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 from handler_host.plugin.errors import ActivationFailed
 from handler_host.workers.child_processes import signal_worker
-from handler_host.workers.host_signals import host_signals_blocked
 from handler_host.workers.worker_process import (
     RESOURCE_ERRNOS,
     ExitStatus,
@@ -61,29 +60,17 @@ class ExecLauncher:
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
         """Start a worker; raises ``OutOfResources``, and ``ActivationFailed`` if the interpreter cannot be started."""
         pipes = ProcessPipes.open()
-        channel = pipes.child_channel.fileno()
-        command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", str(channel), str(os.getpid())]
+        channel = str(pipes.child_channel.fileno())
+        command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", channel, str(os.getpid())]
         try:
-            with host_signals_blocked():
-                process = subprocess.Popen(  # noqa: ASYNC220 - takes about 1 ms, and this thread must be the parent
-                    command,
-                    env=dict(environment),
-                    stdin=subprocess.DEVNULL,
-                    stdout=pipes.child_output,
-                    stderr=pipes.child_output,
-                    pass_fds=(channel,),
-                    process_group=0,
-                )
+            process = pipes.start(command, environment)  # takes about 1 ms
         except OSError as error:
-            pipes.close_host_ends()
             if error.errno in RESOURCE_ERRNOS:
                 raise out_of_resources("a process for a worker", error) from error
             raise ActivationFailed(
                 f"the interpreter {self._python!r} cannot be started: {error.strerror}; "
                 "correct the setting 'python' of the handler"
             ) from error
-        finally:
-            pipes.close_child_ends()
         return _ExecWorker(process, pipes)
 
     async def close(self) -> None:
