@@ -58,7 +58,7 @@ class ForkedWorker:
 class ForkServerProcess(ControlledProcess):
     """A fork server that this host has started; it imports the modules of ``preload``.
 
-    ``confined``: it takes the measures that all confined workers share, and none of its workers can be without them.
+    ``confined``: it applies the measures that all confined workers share, and none of its workers can be without them.
     """
 
     _max_message = MAX_MESSAGE

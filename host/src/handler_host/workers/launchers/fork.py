@@ -18,7 +18,7 @@ class ForkLauncher:
     """Launcher that forks workers from a fork server, which it starts on demand and stops when it is idle.
 
     ``preload`` names the modules that the fork server imports, ``linger`` is the time in seconds that it
-    stays without a worker, ``confined`` is whether it takes the measures that all confined workers share.
+    stays without a worker, ``confined`` is whether it applies the measures that all confined workers share.
     """
 
     def __init__(
@@ -103,5 +103,5 @@ class ForkLauncher:
     def _expire(self) -> None:
         self._idle_timer = None
         self.retire()
-        # No worker is left: the memory that the responses took in the host goes back to the system, too.
+        # Its last worker has ended: the memory that responses took in the host goes back to the system, too.
         trim_heap()

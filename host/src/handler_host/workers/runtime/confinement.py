@@ -68,7 +68,7 @@ def confine(spec: frames.WorkerSpec) -> Confinement:
     shared = confine_process()
     if sys.platform != "linux":
         return shared
-    own = _take(lambda: _restrict_files(spec))
+    own = _apply(lambda: _restrict_files(spec))
     if own.measures and "signals" not in own.measures:
         own = own._replace(missing=("this kernel cannot restrict signals (Linux 6.12 can)",))
     return Confinement(shared.measures + own.measures, shared.missing + own.missing)
@@ -76,16 +76,16 @@ def confine(spec: frames.WorkerSpec) -> Confinement:
 
 @cache
 def confine_process() -> Confinement:
-    """Apply the measures that are the same for all workers; the fork server takes them once, and workers inherit them.
+    """Apply the measures that are the same for all workers; the fork server does it once, and workers inherit them.
 
     They cost as much as the rules for files do (1 ms), most of it for pages that a forked process must copy.
     """
     if sys.platform != "linux":
         return Confinement((), (f"{sys.platform} has no Landlock",))
-    return _take(_refuse_privileges, _drop_capabilities, _filter_system_calls)
+    return _apply(_refuse_privileges, _drop_capabilities, _filter_system_calls)
 
 
-def _take(*steps: Callable[[], list[str]]) -> Confinement:
+def _apply(*steps: Callable[[], list[str]]) -> Confinement:
     measures: list[str] = []
     missing: list[str] = []
     for step in steps:
