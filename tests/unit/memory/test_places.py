@@ -116,7 +116,7 @@ async def test_an_eviction_that_takes_long_starts_no_other() -> None:
     waiting = asyncio.ensure_future(world.reserve("d", 70))
     for _ in range(5):
         await asyncio.sleep(0.01)
-        world.budget.reconsider("b", 1)
+        world.budget.mark_idle("b", 1)
     assert world.evicted == ["a"]
     world.budget.release("a", 1)
     await waiting
@@ -211,7 +211,7 @@ async def test_growth_waits_for_nobody_and_overtakes_nobody() -> None:
     growth = asyncio.ensure_future(world.budget.reserve("surplus", 2, estimate, may_wait=False))
     for _ in range(3):
         await asyncio.sleep(0)
-        world.budget.reconsider("busy", 1)
+        world.budget.mark_idle("busy", 1)
     assert isinstance(growth.exception(), MemoryBudget)
     assert world.evicted == []
     world.idle.clear()
@@ -254,7 +254,7 @@ async def test_a_resource_that_is_being_freed_needs_no_second_eviction() -> None
         await world.reserve(name, 10, idle_since=idle_since, GPU=1.0)
     waiting = asyncio.ensure_future(world.reserve("c", 10, GPU=1.0))
     await settle()
-    world.budget.reconsider("b", 1)
+    world.budget.mark_idle("b", 1)
     assert world.evicted == ["a"]
     world.budget.release("a", 1)
     await waiting
@@ -281,7 +281,7 @@ async def test_full_machines_are_looked_at_once_and_again_when_a_worker_is_idle(
     await settle()
     assert looked_at == []
     world.idle["busy-7", 1] = 1.0
-    world.budget.reconsider("busy-7", 1)
+    world.budget.mark_idle("busy-7", 1)
     await settle()
     assert set(looked_at) == {"busy-7", "waiting-0"}
     assert (world.evicted, waiting[0].done(), waiting[1].done()) == (["busy-7"], True, False)

@@ -172,7 +172,7 @@ class HandlerController:
                 idle.append(worker.generation)
         for generation in idle:
             # An activation may wait for just this worker to be idle (case 22).
-            self._services.budget_of(self.policy).reconsider(self.name, generation)
+            self._services.budget_of(self.policy).mark_idle(self.name, generation)
 
     def _enter_phase(self, runner: WorkerRunner, phase: WorkerPhase) -> None:
         runner.phase = phase

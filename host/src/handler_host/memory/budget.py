@@ -48,8 +48,8 @@ class WorkerBudget(Protocol):
     async def reserve(self, handler: str, generation: int, estimate: MemoryEstimate, *, may_wait: bool = True) -> None:
         """Reserve the memory of a worker; raises ``HostError``."""
 
-    def reconsider(self, handler: str, generation: int) -> None:
-        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
+    def mark_idle(self, handler: str, generation: int) -> None:
+        """Note that a worker is idle now: it could be evicted for an activation that waits."""
 
     def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
@@ -141,8 +141,8 @@ class Budget:
         """Return whether the bytes are available, and no activation waits for them."""
         return not self._waiting and not self.ledger.under_pressure and self.has_available(estimate)
 
-    def reconsider(self, handler: str, generation: int) -> None:
-        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
+    def mark_idle(self, handler: str, generation: int) -> None:
+        """Note that a worker is idle now: it could be evicted for an activation that waits."""
         self.ledger.schedule()
 
     def mark_leaving(self, handler: str, generation: int) -> None:

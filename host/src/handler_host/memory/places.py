@@ -135,7 +135,7 @@ class PlacesBudget:
             self._index(place)
         self._least_max_worker = min((place.ledger.max_worker for place in self.places.values()), default=0)
         for entry in self._waiting.copy():
-            self._refuse_if_hopeless(entry)
+            self._refuse_if_never_fits(entry)
         self._grant_waiting()
 
     async def reserve(
@@ -155,7 +155,7 @@ class PlacesBudget:
         outcome = asyncio.get_running_loop().create_future()
         resources = frozenset(estimate.resources.items())
         entry = _Waiting((handler, generation), estimate, time.monotonic(), outcome, resources)
-        self._refuse_if_hopeless(entry)
+        self._refuse_if_never_fits(entry)
         if not entry.outcome.done() and (may_wait or not self._waiting):
             self._waiting.append(entry)
             self._grant_waiting(may_evict=may_wait)
@@ -192,13 +192,12 @@ class PlacesBudget:
             self._index(place)
         self._grant_waiting()
 
-    def reconsider(self, handler: str, generation: int) -> None:
-        """Reconsider the waiting activations: a worker is idle now, and could be evicted."""
+    def mark_idle(self, handler: str, generation: int) -> None:
+        """Note that a worker is idle now: it could be evicted for an activation that waits."""
         home = self._homes.get((handler, generation))
         if home is not None and home.name in self._corrected:
             self._reset_obtainable(home)
-        if self._waiting:
-            self._grant_waiting()
+        self._grant_waiting()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
         """Note that a worker is on its way out."""
@@ -289,7 +288,7 @@ class PlacesBudget:
         self._waiting.remove(entry)
         entry.outcome.set_result(None)
 
-    def _refuse_if_hopeless(self, entry: _Waiting) -> None:
+    def _refuse_if_never_fits(self, entry: _Waiting) -> None:
         """End the wait of an activation that no known place can ever hold."""
         estimate = entry.estimate
         if not self.places or entry.cleared is not None:
@@ -329,14 +328,14 @@ class PlacesBudget:
         """
         best: tuple[Place | None, list[Key] | None] = (None, None)
         least = (sys.maxsize, 0.0)
-        possible, hopeless = 0, []
+        possible, insufficient = 0, []
         needs = {MEMORY: self._least_need(estimate), **estimate.resources}
         for name in self._obtainable.search(needs, turn=self._turn):
             self._turn += 1
             place = self.places[name]
             plan = self._plan(place, estimate)
             if plan is None:
-                hopeless.append(place)
+                insufficient.append(place)
                 continue
             possible += 1
             # Of as many, those that were used least recently.
@@ -346,7 +345,7 @@ class PlacesBudget:
                 best, least = (place, plan), cost
             if possible == COMPARED_PLACES:
                 break
-        for place in hopeless:
+        for place in insufficient:
             self._obtainable.set(place.name, place.obtainable)
             self._corrected.add(place.name)
         return best
