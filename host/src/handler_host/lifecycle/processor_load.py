@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from handler_host.channel.pongs import used_share
-from handler_host.memory.cgroups import control_groups
+from handler_host.memory.cgroups import control_groups_v2
 from handler_host.memory.procfs import read_lines
 
 if TYPE_CHECKING:
@@ -101,12 +101,7 @@ def _read_quota(root: Path) -> tuple[float | None, float | None]:
 
     The groups are the host's own (v2) and all that contain it: a quota of a service or of a pod is above its group.
     """
-    quotas = [
-        (quota, group)
-        for source, groups in control_groups(root)
-        for group in groups
-        if source == "cgroup v2" and (quota := _quota_of(group)) is not None
-    ]
+    quotas = [(quota, group) for group in control_groups_v2(root) if (quota := _quota_of(group)) is not None]
     if not quotas:
         return None, None
     quota, group = min(quotas)

@@ -96,12 +96,18 @@ def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
             yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, group))
 
 
+def control_groups_v2(root: Path = Path("/")) -> Iterator[Path]:
+    """Yield the directories of this process's own group and of those that contain it, if they are of v2."""
+    for source, directories in control_groups(root):
+        if source == "cgroup v2":
+            yield from directories
+
+
 def find_oom_group(root: Path = Path("/")) -> Path | None:
     """Return the file of a group that the kernel kills as a whole when it runs out of memory (v2), or None."""
-    for source, directories in control_groups(root):
-        for directory in directories if source == "cgroup v2" else ():
-            if read_lines(directory / OOM_GROUP) == ["1"]:
-                return directory / OOM_GROUP
+    for directory in control_groups_v2(root):
+        if read_lines(directory / OOM_GROUP) == ["1"]:
+            return directory / OOM_GROUP
     return None
 
 
