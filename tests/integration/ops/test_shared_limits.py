@@ -323,7 +323,7 @@ async def test_a_slot_that_the_server_grants_too_late_is_released(
         else:
             acquiring.cancel()
             await asyncio.wait([acquiring])
-            await within(asyncio.gather(*limits._tasks))  # the release overtakes the call that acquires the slot
+            await within(limits._tasks.join())  # the release overtakes the call that acquires the slot
         line.is_open.set()
         await eventually(lambda: has_slots(server, 1))
         (await acquire_once_available(limits, consumer))()

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from handler_host._internal.background_tasks import BackgroundTasks
 from handler_host.auth import failed_login_throttle
 from handler_host.auth.consumers import Consumer, Refusal
 from handler_host.plugin.errors import LimitsUnavailable
@@ -30,7 +31,7 @@ class SharedLimits:
     def __init__(self, store: SharedStore, *, is_open: bool) -> None:
         self._store = store
         self._is_open = is_open
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks = BackgroundTasks()
         self._host = secrets.token_hex(8)
         self._numbers = itertools.count(1)
         self._slots: dict[str, set[str]] = {}
@@ -85,7 +86,9 @@ class SharedLimits:
             self._slots.pop(consumer, None)
         self._released.setdefault(consumer, {})[slot] = time.monotonic() + SLOT_S
         self._start_keeping()
-        self._start(self._release_in_server(consumer, slot, is_acquired=is_acquired), "release of a slot")
+        self._tasks.spawn(
+            self._quietly(self._release_in_server(consumer, slot, is_acquired=is_acquired)), "release of a slot"
+        )
 
     async def _release_in_server(self, consumer: str, slot: str, *, is_acquired: bool) -> None:
         await self._store.release_slots(consumer, (slot,))
@@ -119,7 +122,7 @@ class SharedLimits:
         """Wait until the released slots are released in the server, too; its calls are bounded."""
         if self._keeping is not None:
             self._keeping.cancel()
-        await asyncio.gather(*self._tasks)
+        await self._tasks.join()
         await self._repeat_releases()
 
     async def count_wrong_key(self, realm: str, address: str) -> float:
@@ -138,7 +141,7 @@ class SharedLimits:
 
     def forget_wrong_keys(self, realm: str, address: str) -> None:
         """Forget the wrong keys of an address soon."""
-        self._start(self._store.forget_wrong_keys(realm, address), "reset of wrong keys")
+        self._tasks.spawn(self._quietly(self._store.forget_wrong_keys(realm, address)), "reset of wrong keys")
 
     def throttle(self, realm: str) -> failed_login_throttle.FailedLoginThrottle:
         """Return a throttle that counts on all hosts; ``realm`` is ``consumer`` or ``operator``."""
@@ -146,11 +149,6 @@ class SharedLimits:
             count_shared=functools.partial(self.count_wrong_key, realm),
             forget_shared=functools.partial(self.forget_wrong_keys, realm),
         )
-
-    def _start(self, work: Coroutine[Any, Any, None], name: str) -> None:
-        task = asyncio.create_task(self._quietly(work), name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
 
     @staticmethod
     async def _quietly(work: Coroutine[Any, Any, None]) -> None:

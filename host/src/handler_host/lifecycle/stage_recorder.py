@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from handler_host.lifecycle.background_tasks import BackgroundTasks
+from handler_host._internal.background_tasks import BackgroundTasks
 from handler_host.memory.monitor import MemoryMonitor
 from handler_host.telemetry.hub import TelemetryHub
 

@@ -12,9 +12,9 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING
 
+from handler_host._internal.background_tasks import BackgroundTasks
 from handler_host.config import Config
 from handler_host.lifecycle import receipts
-from handler_host.lifecycle.background_tasks import BackgroundTasks
 from handler_host.lifecycle.controller import HandlerController
 from handler_host.lifecycle.events import ShutdownRequested, UnloadMode
 from handler_host.lifecycle.handler_registry import ConfigCheck, HandlerRegistry

@@ -1,4 +1,4 @@
-"""Tasks of the supervisor that no caller waits for."""
+"""Tasks that no caller waits for."""
 
 from __future__ import annotations
 
