@@ -59,8 +59,8 @@ class Consumer:
         name: str,
         entry: Entry,
         limiter: RateLimiter,
-        instances: int = 1,
-        shared_slots: SharedSlots | None = None,
+        instances: int,
+        shared_slots: SharedSlots | None,
     ) -> None:
         self.name = name
         self.entry = entry

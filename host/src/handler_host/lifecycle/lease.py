@@ -169,8 +169,8 @@ class LeaseContext:
         dispatch: int,
         patience: float | None,
         operation: str | None,
-        affinity: str | None = None,
-        requested_for: str = "dispatch",
+        affinity: str | None,
+        requested_for: str,
     ) -> None:
         self.operation = operation
         """The requested operation, if the handler is known to have it."""
