@@ -18,7 +18,9 @@ class PlaceIndex:
         """Amount and place, the smallest amount first, by the name of what is counted."""
 
     def set(self, place: str, amounts: Mapping[str, float]) -> None:
-        """Set the amounts of a place."""
+        """Set the amounts of a place; costs little if they are the same as before."""
+        if self._amounts.get(place) == amounts:
+            return
         self.discard(place)
         self._amounts[place] = amounts
         for name, amount in amounts.items():

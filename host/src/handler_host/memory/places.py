@@ -81,8 +81,6 @@ class PlacesBudget:
         self._available = PlaceIndex()
         self._obtainable = PlaceIndex()
         """What a place has if all its idle workers leave, or more: it is corrected when the place is looked at."""
-        self._corrected: set[str] = set()
-        """Places whose obtainable amounts are those of their idle workers."""
         self._totals = PlaceIndex()
         self._least_max_worker = 0
         """Bytes that a worker can use at most on the smallest place."""
@@ -118,7 +116,6 @@ class PlacesBudget:
         reported = {report.name: report for report in reports if self._is_credible(report)}
         for name in self.places.keys() - reported.keys():
             del self.places[name]
-            self._corrected.discard(name)
             for index in (self._available, self._obtainable, self._totals):
                 index.discard(name)
         # One that comes back still has the workers that have not exited yet.
@@ -195,8 +192,8 @@ class PlacesBudget:
     def mark_idle(self, handler: str, generation: int) -> None:
         """Note that a worker is idle now: it could be evicted for an activation that waits."""
         home = self._homes.get((handler, generation))
-        if home is not None and home.name in self._corrected:
-            self._reset_obtainable(home)
+        if home is not None:
+            self._index(home)
         self._grant_waiting()
 
     def mark_leaving(self, handler: str, generation: int) -> None:
@@ -347,7 +344,6 @@ class PlacesBudget:
                 break
         for place in insufficient:
             self._obtainable.set(place.name, place.obtainable)
-            self._corrected.add(place.name)
         return best
 
     def _plan(self, place: Place, estimate: MemoryEstimate) -> list[Key] | None:
@@ -366,15 +362,10 @@ class PlacesBudget:
         return None
 
     def _index(self, place: Place) -> None:
-        """Keep the places in the order of what they have, which has changed here."""
+        """Keep the places in the order of what they have; until the next look, all workers of this one could leave."""
         if self.places.get(place.name) is place:
             self._available.set(place.name, place.available)
-            self._reset_obtainable(place)
-
-    def _reset_obtainable(self, place: Place) -> None:
-        """Assume until the next look that all workers of a place could leave."""
-        self._corrected.discard(place.name)
-        self._obtainable.set(place.name, {**place.report.resources, MEMORY: place.ledger.limit})
+            self._obtainable.set(place.name, {**place.report.resources, MEMORY: place.ledger.limit})
 
 
 async def _do_nothing() -> None:
