@@ -163,7 +163,7 @@ def _user_messages(content: Content, place: str, calls: OpenCalls) -> list[chat.
 
 def _result(response: FunctionResponse, place: str, calls: OpenCalls) -> chat.ToolMessage:
     # Google's clients name the function, and often leave out the ID.
-    call_id = calls.close(response.id or None, response.name)
+    call_id = calls.close(response.id, response.name)
     if call_id is None:
         raise InvalidInput(f"{place}: no functionCall of {response.name!r} without a response", param=place)
     text = msgspec.json.encode(response.response or {}).decode()
