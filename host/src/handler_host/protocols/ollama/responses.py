@@ -209,7 +209,7 @@ def running(listed: ListedModel, now: datetime) -> dict[str, Any]:
 
 def details(listed: ListedModel, modified: datetime) -> dict[str, Any]:
     """Return what ``/api/show`` has about a model; unknown capabilities count as present."""
-    family = listed.handler.plugin or listed.handler.name
+    family = _family(listed.handler)
     facts: dict[str, Any] = {"general.architecture": family, "general.basename": listed.model or listed.name}
     info = listed.info
     if info is not None and info.context_length is not None:
@@ -232,8 +232,13 @@ def details(listed: ListedModel, modified: datetime) -> dict[str, Any]:
     }
 
 
+def _family(status: HandlerStatus) -> str:
+    """Return what stands for Ollama's family of a model: the plugin of its handler."""
+    return status.plugin or status.name
+
+
 def _details(status: HandlerStatus) -> dict[str, Any]:
-    family = status.plugin or status.name
+    family = _family(status)
     return {
         "parent_model": "",
         "format": "handler",
@@ -247,8 +252,7 @@ def _details(status: HandlerStatus) -> dict[str, Any]:
 def _digest(listed: ListedModel) -> str:
     """Return the digest under which clients keep the facts of ``details``: other facts, another digest."""
     handler = listed.handler
-    family = handler.plugin or handler.name
-    facts = (listed.name, family, handler.distribution, handler.version, listed.model, listed.info)
+    facts = (listed.name, _family(handler), handler.distribution, handler.version, listed.model, listed.info)
     return hashlib.sha256(msgspec.json.encode(facts)).hexdigest()
 
 
