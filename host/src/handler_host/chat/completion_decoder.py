@@ -178,7 +178,7 @@ class CompletionDecoder:
         return next((choice for choice in choices if choice.get("index") == self._choice), None)
 
     def _add_choice(self, chunks: list[ChatChunk], choice: Mapping[str, Any]) -> None:
-        if choice.get("error") and find_error(choice) is not None:
+        if choice.get("error"):
             raise error_from_document(choice, content_type=self._content_type)
         logprobs = choice.get("logprobs")
         if isinstance(logprobs, Mapping) and logprobs.get("content"):
