@@ -77,12 +77,12 @@ class NativeCalls:
             return await _translate_or_refuse(http_request, body, translated)
         target = self._dispatcher.models.resolve(name)
         if translated is not None and (
-            # Earlier turns came from another provider: a translation leaves out what is not for this one.
-            await has_match(SEALED, body)
-            or not any(
+            not any(
                 self._dispatcher.speaks(candidate, operation.name)
                 for candidate in (target.handler, *self._dispatcher.fallbacks(target.handler))
             )
+            # Earlier turns came from another provider: a translation leaves out what is not for this one.
+            or await has_match(SEALED, body)
         ):
             return await translated(http_request, body)
         fields = _fields(body) if fields is None else fields
