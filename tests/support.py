@@ -7,6 +7,7 @@ import contextlib
 import errno
 import functools
 import json
+import mmap
 import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
@@ -144,6 +145,11 @@ def children_of(pid: int) -> list[int]:
         for task in os.listdir(f"/proc/{pid}/task"):
             children += map(int, Path(f"/proc/{pid}/task/{task}/children").read_text().split())
     return children
+
+
+def resident_bytes() -> int:
+    """Return this process's resident memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 async def within(work: Any, seconds: float = LIMIT) -> Any:

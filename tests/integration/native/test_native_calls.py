@@ -271,37 +271,36 @@ async def test_a_fallback_that_does_not_gets_a_chat(tmp_path: Path) -> None:
         assert (content["model"], content["choices"][0]["message"]["content"]) == ("plain", "translated by plain")
 
 
-async def test_all_attempts_share_one_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    deadlines: dict[str, float] = {}
+@pytest.fixture
+def dispatched(monkeypatch: pytest.MonkeyPatch) -> dict[str, Request]:
+    """Return the last request that an attempt was made for, by its handler."""
+    requests: dict[str, Request] = {}
     start_attempt = Dispatcher._attempt
 
-    def note_deadline(dispatcher: Dispatcher, request: Request) -> Awaitable[Attempt]:
-        deadlines[request.handler] = request.deadline
+    def note_request(dispatcher: Dispatcher, request: Request) -> Awaitable[Attempt]:
+        requests[request.handler] = request
         return start_attempt(dispatcher, request)
 
-    monkeypatch.setattr(Dispatcher, "_attempt", note_deadline)
+    monkeypatch.setattr(Dispatcher, "_attempt", note_request)
+    return requests
+
+
+async def test_all_attempts_share_one_deadline(tmp_path: Path, dispatched: dict[str, Request]) -> None:
     settings = {"speaker": {"how": "status 500", "fallback": ("plain",)}}
     async with hosted(tmp_path, settings) as host:
         assert (await complete(host, chat("speaker")))[0] == 200
-    assert deadlines.keys() == {"speaker", "plain"}
-    assert deadlines["speaker"] == deadlines["plain"]
+    assert dispatched.keys() == {"speaker", "plain"}
+    assert dispatched["speaker"].deadline == dispatched["plain"].deadline
 
 
 async def test_the_cache_key_is_the_affinity_of_native_and_translated_requests(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, dispatched: dict[str, Request]
 ) -> None:
-    affinities: dict[str, str | None] = {}
-    start_attempt = Dispatcher._attempt
-
-    def note_affinity(dispatcher: Dispatcher, request: Request) -> Awaitable[Attempt]:
-        affinities[request.handler] = request.affinity
-        return start_attempt(dispatcher, request)
-
-    monkeypatch.setattr(Dispatcher, "_attempt", note_affinity)
     async with hosted(tmp_path, {}) as host:
         for handler in ("speaker", "plain"):
             body = json.loads(chat(handler)) | {"prompt_cache_key": f"key of {handler}"}
             assert (await complete(host, json.dumps(body).encode()))[0] == 200
+    affinities = {handler: request.affinity for handler, request in dispatched.items()}
     assert affinities == {"speaker": "key of speaker", "plain": "key of plain"}
 
 

@@ -267,14 +267,19 @@ async def test_case_39_at_the_process_limit_an_activation_is_refused_and_recover
     await until(lambda: not (few_processes / "cgroup.procs").read_text().strip())
 
 
+def remove_puppet(root: Path) -> None:
+    """Remove the metadata of the distribution: a rescan does not find it any more."""
+    for file in (root / "puppet-1.0.dist-info").iterdir():
+        file.unlink()
+
+
 async def test_case_45_a_worker_of_a_removed_distribution_runs_until_it_is_unloaded(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         await host.ask()
-        for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
-            file.unlink()
+        remove_puppet(tmp_path)
         report = await host.supervisor.rescan()
         assert report.removed == ["puppet"]
         assert (await host.ask())["generation"] == 1
@@ -293,8 +298,7 @@ async def test_case_45_a_worker_of_a_removed_distribution_ends_with_its_reinstal
         stream = host.chunks(steps=["", "wait:go", ""])
         host.control.make("go")
         await within(anext(stream))
-        for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
-            file.unlink()
+        remove_puppet(tmp_path)
         assert (await host.supervisor.rescan()).removed == ["puppet"]
         install_puppet(tmp_path)
         assert (await host.supervisor.rescan()).added == ["puppet"]
@@ -315,8 +319,7 @@ async def test_case_45_a_load_during_the_removal_leaves_no_worker_without_a_cont
 
         async def removed_meanwhile(*arguments: Any) -> Reading:
             monkeypatch.undo()
-            for file in (tmp_path / "puppet-1.0.dist-info").iterdir():
-                file.unlink()
+            remove_puppet(tmp_path)
             await host.supervisor.rescan()
             return await read(*arguments)
 

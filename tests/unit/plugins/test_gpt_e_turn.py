@@ -11,13 +11,10 @@ import pytest
 
 from gpt_e import turn
 from gpt_e.turn import Turn, drop_file_pages
+from tests.support import resident_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 SIZE = 8 * 2**20
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def make_file(tmp_path: Path) -> Path:

@@ -5,17 +5,13 @@ from __future__ import annotations
 import ctypes
 import mmap
 import sys
-from pathlib import Path
 
 import pytest
 
 from gpt_e.zero_pages import MIN_BYTES, Mapping, anonymous_mappings, drop_zero_pages
+from tests.support import resident_bytes
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-
-
-def resident_bytes() -> int:
-    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE
 
 
 def test_zeros_are_dropped_and_values_stay() -> None:
