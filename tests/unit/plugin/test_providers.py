@@ -1,4 +1,4 @@
-"""Helpers of handlers that call a provider: errors by status, ``Retry-After``, retries."""
+"""Helpers of handlers that call a provider: errors by status, ``Retry-After``, retries, clients of SDKs."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +18,14 @@ from hypothesis import strategies as st
 
 from handler_host._internal.units import MAX_RETRY_AFTER_S
 from handler_host.http.errors import error_response
-from handler_host.plugin import NativeResponse, error_from_document, error_from_response, find_error, provider_refusal
+from handler_host.plugin import (
+    NativeResponse,
+    aiohttp_client,
+    error_from_document,
+    error_from_response,
+    find_error,
+    provider_refusal,
+)
 from handler_host.plugin.errors import (
     InvalidInput,
     UpstreamAuth,
@@ -256,3 +266,16 @@ def test_a_chat_that_is_too_long_has_one_code_for_all_providers(code: str | None
     assert error.code == "context_length_exceeded"
     assert message in error.message
     assert from_status(400, "messages: must not be empty").code == "upstream_bad_request"
+
+
+def client(library: str, **options: Any) -> tuple[str, dict[str, Any]]:
+    return library, options
+
+
+SDK = SimpleNamespace(DefaultAioHttpClient=partial(client, "aiohttp"), DefaultAsyncHttpxClient=partial(client, "httpx"))
+
+
+@pytest.mark.parametrize(("proxy", "library"), [("socks5://127.0.0.1:9", "httpx"), ("http://127.0.0.1:9", "aiohttp")])
+def test_no_redirects_behind_any_proxy(proxy: str, library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    assert aiohttp_client(SDK, 1.0) == (library, {"timeout": 1.0, "follow_redirects": False})
