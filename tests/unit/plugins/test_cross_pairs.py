@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import json
 from collections.abc import Callable, Iterator
-from functools import cache, partial
+from functools import cache, partial, reduce
+from operator import getitem
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,10 +51,17 @@ TYPES: dict[str, type[msgspec.Struct]] = {
     "gemini": GenerateContentRequest,
     "/api/chat": ChatBody,
 }
-TABLES = dict(zip(TYPES, PROTOCOLS.values(), strict=False))
+TABLES = {
+    "/v1/chat/completions": PROTOCOLS["openai"],
+    "/v1/responses": PROTOCOLS["openai_responses"],
+    "/v1/messages": PROTOCOLS["anthropic"],
+    "gemini": PROTOCOLS["gemini"],
+}
 """The table of fields without a translation of each protocol, from which the docs are made."""
 
 NOT_ASKED = {
+    # A part of the value beside it.
+    "type",
     # The transport of the response.
     *("keep_alive", "model", "stream", "stream_options"),
     # IDs and states that only connect parts of a request; the host may number calls in its own way.
@@ -206,8 +214,7 @@ def name_of(path: tuple[Step, ...]) -> str:
 
 def is_asked(protocol: str, field: Declared) -> bool:
     """Return whether the value of a field asks the provider for something."""
-    # A type is a part of the value beside it.
-    return not ({*NOT_ASKED, "type"} & {field.name} or (protocol, name_of(field.path)) in NOT_ASKED_AT)
+    return field.name not in NOT_ASKED and (protocol, name_of(field.path)) not in NOT_ASKED_AT
 
 
 @cache
@@ -224,13 +231,15 @@ OPTIONAL = {
 """Fields that a request may lack without a change in the meaning of the others."""
 
 
+def parent_of(body: Any, path: tuple[Step, ...]) -> Any:
+    """Return the object or list that has the value at a path."""
+    return reduce(getitem, path[:-1], body)
+
+
 def without(body: Any, path: tuple[Step, ...]) -> Any:
     """Return a body without one of its values."""
     changed = copy.deepcopy(body)
-    parent = changed
-    for step in path[:-1]:
-        parent = parent[step]
-    del parent[path[-1]]
+    del parent_of(changed, path)[path[-1]]
     return changed
 
 
@@ -311,7 +320,7 @@ def test_a_field_of_the_table_is_treated_as_its_class_says(protocol: str, data: 
     places = places_of(body, path)
     assume(places)
     place = data.draw(st.sampled_from(places))
-    put(body, place, value)
+    parent_of(body, place)[place[-1]] = value
     # Another kind of item may have a field of this name.
     assume(all(declared.path != place for declared in declared_fields(body, infos()[protocol])))
     ignored = IgnoredFields()
@@ -340,12 +349,6 @@ def places_of(body: Any, path: str) -> list[tuple[Step, ...]]:
                 ((*place, step), value[step]) for place, value in places if isinstance(value, dict) and step in value
             ]
     return [(*place, name) for place, value in places if isinstance(value, dict)]
-
-
-def put(body: Any, path: tuple[Step, ...], value: Any) -> None:
-    for step in path[:-1]:
-        body = body[step]
-    body[path[-1]] = value
 
 
 def with_valid_arguments(value: dict[str, Any]) -> dict[str, Any]:
