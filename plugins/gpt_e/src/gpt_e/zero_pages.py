@@ -11,7 +11,9 @@ import mmap
 import os
 import re
 import sys
+from collections.abc import Callable
 from contextlib import suppress
+from functools import cache
 from typing import NamedTuple
 
 MIN_BYTES = 16 * 1024 * 1024
@@ -70,6 +72,11 @@ def drop_zero_pages(mappings: set[Mapping]) -> int:
 
 def advise(address: int, size: int, advice: int) -> bool:
     """Advise the kernel on the use of memory (madvise(2)); return whether it followed."""
+    return bool(_madvise()(address, size, advice) == 0)
+
+
+@cache
+def _madvise() -> Callable[[int, int, int], int]:
     madvise = ctypes.CDLL(None, use_errno=True).madvise
     madvise.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
-    return bool(madvise(address, size, advice) == 0)
+    return madvise
