@@ -33,7 +33,8 @@ from handler_host.chat import (
 from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retry_stream
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Backend, Chunk, Question, Settings
+    from gpt_c.backend import Chunk, Question, Settings
+    from gpt_c.http_backend import HttpBackend
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
@@ -73,7 +74,7 @@ class GptC(NativeGemini, ChatHandler):
             *("parallel_tool_calls", "tools[].function.strict", "user"),
         }
     )
-    _backend: Backend
+    _backend: HttpBackend
 
     async def open(self) -> None:
         """Import the chosen SDK, and make the one client that all dispatches share."""
@@ -207,7 +208,7 @@ class _ChunkDecoder:
         return [ModelChunk(model=self._model)]
 
 
-def _backend(sdk: str, settings: Settings) -> Backend:
+def _backend(sdk: str, settings: Settings) -> HttpBackend:
     if sdk != GENAI:
         from gpt_c.generativeai import GenerativeAi
 

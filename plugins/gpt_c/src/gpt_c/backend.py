@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any
 
 from handler_host.chat import TokenLogprob, Usage
-
-if TYPE_CHECKING:
-    import aiohttp
 
 
 @dataclass(frozen=True)
@@ -80,29 +77,6 @@ class Settings:
     def url(self, model: str, method: str) -> str:
         """Return the URL of a method; ``model`` has its prefix, as in :class:`Question`."""
         return f"{self.base_url}/{self.api_version}/{model}:{method}"
-
-
-class Backend(Protocol):
-    """One SDK. Its module is imported when it is chosen, and imports the SDK then."""
-
-    lacks_schema_words: bool
-    """Whether the SDK has a part of JSON Schema only."""
-    lacks: tuple[str, ...]
-    """Fields of a chat request that this SDK cannot pass on."""
-    session: aiohttp.ClientSession
-    """Connections to the provider."""
-
-    def stream(self, question: Question) -> AsyncIterator[Chunk]:
-        """Ask once; raises the errors of ``handler_host.plugin``. To close the iterator closes the request."""
-
-    def whole(self, question: Question) -> AsyncIterator[Chunk]:
-        """Ask for no stream, and yield the answer as the only chunk; otherwise as ``stream``."""
-
-    async def count(self, question: Question) -> int:
-        """Return the tokens of a question; raises as ``stream`` does."""
-
-    async def close(self) -> None:
-        """Close the connections."""
 
 
 FIRST_WITH_SIGNATURES = (3, 0)

@@ -9,7 +9,7 @@ from typing import Any
 
 import aiohttp
 
-from gpt_c.backend import ANY_SIGNATURE, Backend, Chunk, Question, Settings, wants_signatures
+from gpt_c.backend import ANY_SIGNATURE, Chunk, Question, Settings, wants_signatures
 from gpt_c.documents import chunk_of, count_of
 from gpt_c.failures import connection, from_response
 from handler_host.plugin import read_documents, trace_headers
@@ -17,13 +17,19 @@ from handler_host.plugin import read_documents, trace_headers
 _STREAM_PARAMS = {"alt": "sse"}
 
 
-class HttpBackend(Backend, ABC):
-    """Backend whose SDK makes the body of each request."""
+class HttpBackend(ABC):
+    """Backend whose SDK makes the body of each request; its module is imported, with the SDK, when it is chosen."""
+
+    lacks_schema_words: bool
+    """Whether the SDK has a part of JSON Schema only."""
+    lacks: tuple[str, ...]
+    """Fields of a chat request that this SDK cannot pass on."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         headers = {**settings.headers, "x-goog-api-key": settings.key} if settings.key else settings.headers
         self.session = aiohttp.ClientSession(headers=headers)
+        """Connections to the provider."""
 
     @abstractmethod
     def sdk_body(self, question: Question, contents: list[dict[str, Any]]) -> dict[str, Any]:
@@ -37,15 +43,18 @@ class HttpBackend(Backend, ABC):
         await self.session.close()
 
     def stream(self, question: Question) -> AsyncIterator[Chunk]:
-        """Send the question, and read the stream; see :class:`gpt_c.backend.Backend`."""
+        """Send the question once, and yield the chunks; raises the errors of ``handler_host.plugin``.
+
+        Closing the iterator closes the request.
+        """
         return self._chunks(question, "streamGenerateContent", self._settings.timeout, _STREAM_PARAMS)
 
     def whole(self, question: Question) -> AsyncIterator[Chunk]:
-        """Send the question, and read the response; see :class:`gpt_c.backend.Backend`."""
+        """Send the question once, and yield the whole response as one chunk; otherwise as ``stream``."""
         return self._chunks(question, "generateContent", self._settings.plain_timeout)
 
     async def count(self, question: Question) -> int:
-        """Return the provider's count; see :class:`gpt_c.backend.Backend`."""
+        """Return the tokens of a question; raises as ``stream`` does."""
         body = {"generateContentRequest": {**self._body(question), "model": question.model}}
         async with self._post(question, "countTokens", body, self._settings.timeout) as response:
             return count_of((await response.read()).decode(errors="replace"))

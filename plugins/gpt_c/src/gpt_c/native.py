@@ -25,7 +25,8 @@ from handler_host.plugin import (
 )
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Backend, Settings
+    from gpt_c.backend import Settings
+    from gpt_c.http_backend import HttpBackend
 
 _METHODS = {
     "gemini.generate_content": "generateContent",
@@ -39,7 +40,7 @@ class NativeGemini:
     """Native operations of a handler with a client of Gemini."""
 
     context: Context
-    _backend: Backend
+    _backend: HttpBackend
     _retries: Retries
     _settings: Settings
 
