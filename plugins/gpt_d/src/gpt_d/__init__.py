@@ -233,20 +233,18 @@ class GptD(NativeLiteLLM, ChatHandler):
                     return
                 yield chunk
 
-    async def _ask(self, arguments: dict[str, Any], timeout: float) -> Any:
+    async def _ask(self, arguments: dict[str, Any], timeout: float, *, method: str = "acompletion") -> Any:
+        """Call LiteLLM's method, of the Router for the name of deployments."""
         import litellm
 
-        headers = self._trace_headers()
-        if arguments["model"] in self._groups:
-            return await self._router.acompletion(**arguments, **headers)
-        parameters = {**self._parameters(arguments["model"]), **headers}
-        return await litellm.acompletion(**arguments, **parameters, timeout=timeout)
-
-    def _trace_headers(self) -> dict[str, Any]:
-        """Return the arguments of a call with the headers of the trace, if there is one."""
         trace = trace_headers()
         # A call's own headers replace those of a deployment.
-        return {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
+        headers = {"extra_headers": {**self._settings.headers, **trace}} if trace else {}
+        model = arguments["model"]
+        if model in self._groups:
+            return await getattr(self._router, method)(**arguments, **headers)
+        parameters = {**self._parameters(model), **headers}
+        return await getattr(litellm, method)(**arguments, **parameters, timeout=timeout)
 
     @operation("embed", summary="Compute the embeddings of texts.")
     async def embed(self, request: EmbedRequest, call: CallInfo) -> EmbedResponse:
@@ -260,17 +258,10 @@ class GptD(NativeLiteLLM, ChatHandler):
         return response
 
     async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
-        import litellm
-
-        model, timeout = body["model"], self._plain_timeout
-        headers = self._trace_headers()
+        timeout = self._plain_timeout
         try:
-            async with asyncio.timeout(self._patience(model, timeout)):
-                if model in self._groups:
-                    response = await self._router.aembedding(**body, **headers)
-                else:
-                    parameters = {**self._parameters(model), **headers}
-                    response = await litellm.aembedding(**body, **parameters, timeout=timeout)
+            async with asyncio.timeout(self._patience(body["model"], timeout)):
+                response = await self._ask(body, timeout, method="aembedding")
         except HostError:
             raise
         except Exception as error:
