@@ -8,21 +8,11 @@ from autogen_core.models import UserMessage
 from autogen_ext.models.anthropic import AnthropicChatCompletionClient
 from autogen_ext.models.ollama import OllamaChatCompletionClient
 from autogen_ext.models.openai import OpenAIChatCompletionClient
-from harness import KEY, MODEL, PNG, PROTOCOL, URL, expect, fails, run
-from pydantic import BaseModel
+from harness import KEY, MODEL, PNG, PROTOCOL, URL, City, expect, fails, run, weather
 
 INFO = {
     "vision": True, "function_calling": True, "json_output": True, "structured_output": True, "family": "unknown",
 }  # fmt: skip
-
-
-class City(BaseModel):
-    city: str
-
-
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def make_client(**options):

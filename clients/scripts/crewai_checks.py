@@ -6,8 +6,7 @@ os.environ |= {"CREWAI_STORAGE_DIR": os.environ["HOME"]}
 
 from crewai import LLM, Agent, Crew, Task
 from crewai.tools import tool
-from harness import KEY, MODEL, PNG, PROTOCOL, URL, expect, fails, run
-from pydantic import BaseModel
+from harness import KEY, MODEL, PNG, PROTOCOL, URL, City, expect, fails, run, weather
 
 ADDRESSES = {
     "openai": {"model": f"openai/{MODEL}", "base_url": f"{URL}/v1"},
@@ -19,16 +18,6 @@ REASONING = {
     "anthropic": {"thinking": {"type": "enabled", "budget_tokens": 2000}, "max_tokens": 4000},
     "gemini": {"thinking_config": {"thinking_budget": 2000, "include_thoughts": True}},
 }[PROTOCOL]
-
-
-class City(BaseModel):
-    city: str
-
-
-@tool
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def make_model(**options):
@@ -56,7 +45,7 @@ def image():
 checks = {
     "plain": lambda: expect(work("hi").raw),
     "stream": stream,
-    "tools": lambda: expect(work("task-call", [weather], **REASONING).raw),
+    "tools": lambda: expect(work("task-call", [tool(weather)], **REASONING).raw),
     "structured": lambda: expect(work("where", output=City).pydantic.city, "Paris"),
     "image": image,
     "reasoning": lambda: expect(make_model(**REASONING).call("hi")),

@@ -3,7 +3,7 @@
 import base64
 
 import dspy
-from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run
+from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run, weather
 
 ADDRESSES = {
     "openai": ("openai/", f"{URL}/v1"),
@@ -47,11 +47,6 @@ class Read(dspy.Signature):
 
     paper: dspy.File = dspy.InputField()
     city: str = dspy.OutputField()
-
-
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def picture():

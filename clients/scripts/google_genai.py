@@ -4,19 +4,9 @@ import base64
 
 from google import genai
 from google.genai import types
-from harness import HANDLER, KEY, PDF, PNG, URL, expect, fails, run
-from pydantic import BaseModel
+from harness import HANDLER, KEY, PDF, PNG, URL, City, expect, fails, run, weather
 
 client = genai.Client(api_key=KEY, http_options=types.HttpOptions(base_url=URL))
-
-
-class City(BaseModel):
-    city: str
-
-
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def send(contents, **config):

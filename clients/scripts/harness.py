@@ -1,6 +1,7 @@
-"""What the scripts of this directory share. Each gets the URL of the host and a handler, and prints its columns."""
+"""What the scripts of this directory share. Each gets the URL of the host and a handler, and prints its columns.
 
-from __future__ import annotations
+Without `from __future__ import annotations`: libraries read the annotations of `weather`, some of them as types.
+"""
 
 import base64
 import json
@@ -8,6 +9,8 @@ import struct
 import sys
 import zlib
 from collections.abc import Callable
+
+from pydantic import BaseModel
 
 URL, HANDLER = sys.argv[1:3]
 PROTOCOL = sys.argv[3] if len(sys.argv) > 3 else ""
@@ -31,6 +34,15 @@ PNG = base64.b64encode(_png()).decode()
 PDF = base64.b64encode(b"%PDF-1.4\n1 0 obj<</Type/Catalog>>endobj\ntrailer<</Root 1 0 R>>\n").decode()
 WEATHER = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CITY = {**WEATHER, "additionalProperties": False}
+
+
+class City(BaseModel):
+    city: str
+
+
+def weather(city: str) -> str:
+    """Return the weather."""
+    return f"rain in {city}"
 
 
 def run(**checks: Callable[[], object]) -> None:

@@ -3,13 +3,8 @@
 import instructor
 from anthropic import Anthropic
 from google import genai
-from harness import HANDLER, KEY, URL, expect, run
+from harness import HANDLER, KEY, URL, City, expect, run
 from openai import OpenAI
-from pydantic import BaseModel
-
-
-class City(BaseModel):
-    city: str
 
 
 def create(mode):

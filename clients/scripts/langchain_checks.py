@@ -1,6 +1,6 @@
 """The checks of LangChain, which has one interface for all providers."""
 
-from harness import PDF, PNG, expect, fails, run
+from harness import PDF, PNG, expect, fails, run, weather
 from langchain_core.messages import HumanMessage, ToolMessage
 from langchain_core.tools import tool
 from pydantic import BaseModel
@@ -12,10 +12,7 @@ class City(BaseModel):
     city: str
 
 
-@tool
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
+weather_tool = tool(weather)
 
 
 def text(message):
@@ -26,13 +23,13 @@ def check(model, thinking=None, *, has_documents=True):
     """Run all checks with a chat model; ``thinking`` is one that reasons."""
 
     def tools():
-        bound = (thinking or model).bind_tools([weather])
+        bound = (thinking or model).bind_tools([weather_tool])
         messages = [HumanMessage("task-call")]
         first = None
         for chunk in bound.stream(messages):
             first = chunk if first is None else first + chunk
         (call,) = first.tool_calls
-        messages += [first, ToolMessage(weather.invoke(call["args"]), tool_call_id=call["id"])]
+        messages += [first, ToolMessage(weather_tool.invoke(call["args"]), tool_call_id=call["id"])]
         expect(text(bound.invoke(messages)))
 
     def attach(part):

@@ -1,8 +1,7 @@
 """LiteLLM's SDK as a client."""
 
 import litellm
-from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, WEATHER, expect, fails, run
-from pydantic import BaseModel
+from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, WEATHER, City, expect, fails, run
 
 OPTIONS = {
     "openai": {"model": f"openai/{MODEL}", "api_base": f"{URL}/v1"},
@@ -11,10 +10,6 @@ OPTIONS = {
     "ollama": {"model": f"ollama_chat/{MODEL}", "api_base": URL},
 }[PROTOCOL]
 TOOL = {"type": "function", "function": {"name": "weather", "description": "The weather.", "parameters": WEATHER}}
-
-
-class City(BaseModel):
-    city: str
 
 
 def chat(content, **options):

@@ -3,7 +3,7 @@
 import base64
 
 from google.genai.types import GenerateContentConfig, ThinkingConfig
-from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run
+from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run, weather
 from llama_index.core.llms import ChatMessage, DocumentBlock, ImageBlock, TextBlock
 from llama_index.core.prompts import PromptTemplate
 from llama_index.core.tools import FunctionTool
@@ -18,11 +18,6 @@ class City(BaseModel):
     """A city."""
 
     city: str
-
-
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def make_model(*, reasons=False):

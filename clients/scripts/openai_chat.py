@@ -1,15 +1,10 @@
 """openai (Python), chat completions."""
 
-from harness import HANDLER, KEY, PDF, PNG, URL, WEATHER, expect, fails, run
+from harness import HANDLER, KEY, PDF, PNG, URL, WEATHER, City, expect, fails, run
 from openai import OpenAI
-from pydantic import BaseModel
 
 client = OpenAI(base_url=f"{URL}/v1", api_key=KEY)
 TOOL = {"type": "function", "function": {"name": "weather", "parameters": WEATHER}}
-
-
-class City(BaseModel):
-    city: str
 
 
 def chat(content, **options):

@@ -1,15 +1,10 @@
 """openai (Python), responses."""
 
-from harness import HANDLER, KEY, PDF, PNG, URL, WEATHER, expect, fails, run
+from harness import HANDLER, KEY, PDF, PNG, URL, WEATHER, City, expect, fails, run
 from openai import OpenAI
-from pydantic import BaseModel
 
 client = OpenAI(base_url=f"{URL}/v1", api_key=KEY)
 TOOL = {"type": "function", "name": "weather", "parameters": WEATHER, "strict": False}
-
-
-class City(BaseModel):
-    city: str
 
 
 def ask(content, **options):

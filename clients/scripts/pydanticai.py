@@ -2,8 +2,7 @@
 
 import base64
 
-from harness import HANDLER, KEY, PDF, PNG, URL, expect, fails, run
-from pydantic import BaseModel
+from harness import HANDLER, KEY, PDF, PNG, URL, City, expect, fails, run, weather
 from pydantic_ai import Agent, BinaryContent
 from pydantic_ai.models.anthropic import AnthropicModel
 from pydantic_ai.models.google import GoogleModel
@@ -11,10 +10,6 @@ from pydantic_ai.models.openai import OpenAIChatModel
 from pydantic_ai.providers.anthropic import AnthropicProvider
 from pydantic_ai.providers.google import GoogleProvider
 from pydantic_ai.providers.openai import OpenAIProvider
-
-
-class City(BaseModel):
-    city: str
 
 
 def make_model():
@@ -28,12 +23,7 @@ def make_model():
 model = make_model()
 agent = Agent(model)
 with_tools = Agent(model)
-
-
-@with_tools.tool_plain
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
+with_tools.tool_plain(weather)
 
 
 def attach(data, media_type):

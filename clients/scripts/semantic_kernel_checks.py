@@ -4,9 +4,8 @@ import asyncio
 
 from anthropic import AsyncAnthropic
 from google.genai import Client as GoogleClient
-from harness import KEY, MODEL, PNG, PROTOCOL, URL, expect, fails, run
+from harness import KEY, MODEL, PNG, PROTOCOL, URL, City, expect, fails, run
 from openai import AsyncOpenAI
-from pydantic import BaseModel
 from semantic_kernel import Kernel
 from semantic_kernel.connectors.ai import FunctionChoiceBehavior
 from semantic_kernel.connectors.ai.anthropic import AnthropicChatCompletion
@@ -15,10 +14,6 @@ from semantic_kernel.connectors.ai.ollama import OllamaChatCompletion
 from semantic_kernel.connectors.ai.open_ai import OpenAIChatCompletion
 from semantic_kernel.contents import ChatHistory, ChatMessageContent, ImageContent, TextContent
 from semantic_kernel.functions import kernel_function
-
-
-class City(BaseModel):
-    city: str
 
 
 class Weather:

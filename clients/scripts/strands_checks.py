@@ -3,7 +3,7 @@
 import asyncio
 import base64
 
-from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run
+from harness import KEY, MODEL, PDF, PNG, PROTOCOL, URL, expect, fails, run, weather
 from pydantic import BaseModel
 from strands import Agent, tool
 from strands.models.anthropic import AnthropicModel
@@ -23,12 +23,6 @@ class City(BaseModel):
     """A city."""
 
     city: str
-
-
-@tool
-def weather(city: str) -> str:
-    """Return the weather."""
-    return f"rain in {city}"
 
 
 def make_model(params=None):
@@ -85,7 +79,7 @@ def cancel():
 checks = {
     "plain": lambda: expect(make_agent()("hi")),
     "stream": stream,
-    "tools": lambda: expect(make_agent(REASONING, tools=[weather])("task-call")),
+    "tools": lambda: expect(make_agent(REASONING, tools=[tool(weather)])("task-call")),
     "structured": lambda: expect(
         make_agent()("task-call", structured_output_model=City).structured_output.city, "Paris"
     ),
