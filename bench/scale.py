@@ -173,8 +173,9 @@ async def measure_full(places: int, resources: dict[str, float], decisions: int)
     workers = places * WORKERS_OF_A_FULL_PLACE
     for number in range(workers):
         await budget.reserve(str(number), 1, estimate)
-    names = (str(number) for number in itertools.count(workers))
-    waiting = deque((name, asyncio.ensure_future(budget.reserve(name, 1, estimate))) for name in take(names, WAITING))
+    names = map(str, itertools.count(workers))
+    first = itertools.islice(names, WAITING)
+    waiting = deque((name, asyncio.ensure_future(budget.reserve(name, 1, estimate))) for name in first)
     running = deque(map(str, range(workers)))
     await asyncio.sleep(0)
     costs: list[float] = []
@@ -184,7 +185,7 @@ async def measure_full(places: int, resources: dict[str, float], decisions: int)
         name, task = waiting.popleft()
         await task
         running.append(name)
-        (name,) = take(names, 1)
+        name = next(names)
         waiting.append((name, asyncio.ensure_future(budget.reserve(name, 1, estimate))))
         await asyncio.sleep(0)
         costs.append((time.thread_time() - start) * 1e6)
@@ -192,11 +193,6 @@ async def measure_full(places: int, resources: dict[str, float], decisions: int)
         task.cancel()
     await asyncio.gather(*(task for _, task in waiting), return_exceptions=True)
     return [places, workers, WAITING, ", ".join(resources) or "none", *costs_of(costs)]
-
-
-def take(names: Iterator[str], count: int) -> list[str]:
-    """Return the next ``count`` names."""
-    return list(itertools.islice(names, count))
 
 
 def costs_of(costs: list[float]) -> tuple[str, str]:
