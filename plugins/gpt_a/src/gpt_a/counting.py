@@ -62,11 +62,10 @@ def count_body(request: ChatRequest, model: str) -> Json:
 def _items(message: Message, place: str) -> Iterator[Json]:
     """Yield the items of a message: the text of a response and each of its calls are items of their own."""
     if isinstance(message, ToolMessage):
-        output = message.content if isinstance(message.content, str) else _parts(message.content, place)
+        output = _content(message.content, place)
         yield {"type": "function_call_output", "call_id": message.tool_call_id, "output": output}
     elif isinstance(message, UserMessage):
-        content = message.content if isinstance(message.content, str) else _parts(message.content, place)
-        yield {"role": "user", "content": content}
+        yield {"role": "user", "content": _content(message.content, place)}
     elif isinstance(message, AssistantMessage):
         text = content_text(message.content) or message.refusal
         if text:
@@ -79,8 +78,10 @@ def _items(message: Message, place: str) -> Iterator[Json]:
         yield {"role": "system", "content": content_text(message.content)}
 
 
-def _parts(parts: Sequence[Any], place: str) -> list[Json]:
-    return [_part(part, f"{place}[{number}]") for number, part in enumerate(parts)]
+def _content(content: str | Sequence[Any], place: str) -> str | list[Json]:
+    if isinstance(content, str):
+        return content
+    return [_part(part, f"{place}[{number}]") for number, part in enumerate(content)]
 
 
 def _part(part: Any, place: str) -> Json:
