@@ -14,9 +14,9 @@ from typing import Any, ClassVar
 import psutil
 import pytest
 
-from gpt_d import import_litellm
 from gpt_d.deployments import read
 from gpt_d.failures import translate
+from gpt_d.importing import import_litellm
 from handler_host.chat import ChatResponse, TextChunk, TextPart, accumulate
 from handler_host.plugin import (
     ConfigError,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from functools import partial
@@ -13,8 +12,8 @@ from typing import Any
 from gpt_d.chunks import ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import is_event_stream, translate
+from gpt_d.importing import import_litellm
 from gpt_d.native import NativeLiteLLM
-from gpt_d.tokenizer import deferred_document
 from gpt_d.whole import Heard, chunks_of, decode_document
 from handler_host.chat import (
     AssistantMessage,
@@ -50,18 +49,6 @@ from handler_host.plugin import (
 MODEL = "openai/gpt-4o-mini"
 """What is asked where neither the request nor the configuration names a model."""
 
-SWITCHES = {
-    # No look-ups on the network, neither at import nor later.
-    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
-    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
-    "LITELLM_LOCAL_BLOG_POSTS": "True",
-    # Else it loads the next `.env` above its environment, and with it what other handlers' keys may stand there.
-    "LITELLM_MODE": "PRODUCTION",
-}
-"""Variables that LiteLLM reads when it is imported."""
-
-MAX_ERROR_CHARS = 16 * 1024
-"""Characters of an error in which LiteLLM searches for secrets, and which it keeps."""
 CHATTY = ("LiteLLM", "LiteLLM Router")
 """LiteLLM's loggers that write a line at ``info`` for each call, and that twice: to standard error, too."""
 
@@ -353,24 +340,6 @@ def _check_messages(request: ChatRequest, provider: str) -> None:
         if isinstance(message, AssistantMessage):
             for index, call in enumerate(message.tool_calls or ()):
                 arguments_of(call, f"messages[{number}].tool_calls[{index}]")
-
-
-def import_litellm() -> Any:
-    """Import LiteLLM: here, and not at the top, as the module is imported to look at it, the SDK only to be used."""
-    os.environ.update(SWITCHES)
-    with deferred_document():
-        import litellm
-        from litellm.litellm_core_utils import secret_redaction
-    # LiteLLM searches each error for secrets several times, a second and more for each MB.
-    secret_redaction.python_redact_string = _redact_start
-    return litellm
-
-
-def _redact_start(text: str) -> str:
-    from litellm.litellm_core_utils.secret_redaction import _python_redact_string
-
-    start: str = _python_redact_string(text[:MAX_ERROR_CHARS])
-    return start
 
 
 def provider_of(model: str) -> str | None:

@@ -1,21 +1,45 @@
-"""LiteLLM's import without the document of a tokenizer."""
+"""LiteLLM's import: without the network, the document of a tokenizer, and long searches of errors."""
 
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+SWITCHES = {
+    # No look-ups on the network, neither at import nor later.
+    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+    "LITELLM_LOCAL_ANTHROPIC_BETA_HEADERS": "True",
+    "LITELLM_LOCAL_BLOG_POSTS": "True",
+    # Else it loads the next `.env` above its environment, and with it what other handlers' keys may stand there.
+    "LITELLM_MODE": "PRODUCTION",
+}
+"""Variables that LiteLLM reads when it is imported."""
+MAX_ERROR_CHARS = 16 * 1024
+"""Characters of an error in which LiteLLM searches for secrets, and which it keeps."""
 FILE = "anthropic_tokenizer.json"
 TEXT = "claude_json_str"
 """Variable of ``litellm.utils`` with the document as text."""
 
 
+def import_litellm() -> Any:
+    """Import LiteLLM: here, and not at the top, as the module is imported to look at it, the SDK only to be used."""
+    os.environ.update(SWITCHES)
+    with _deferred_document():
+        import litellm
+        from litellm.litellm_core_utils import secret_redaction
+    redact = secret_redaction._python_redact_string
+    # LiteLLM searches each error for secrets several times, a second and more for each MB.
+    secret_redaction.python_redact_string = lambda value: redact(value[:MAX_ERROR_CHARS])
+    return litellm
+
+
 @contextmanager
-def deferred_document() -> Iterator[None]:
+def _deferred_document() -> Iterator[None]:
     """Keep LiteLLM's import from reading the document, which takes 10 MB.
 
     LiteLLM uses it to count the tokens of Claude's models, and then gets it from the file.
