@@ -351,7 +351,15 @@ class TestEvents:
 
 
 class TestAccessibility:
+    def test_a_heading_for_each_column(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        headings = page.locator("#handlers thead th").all_text_contents()
+        labels = page.locator("tr[data-handler=light] td").evaluate_all("cells => cells.map(cell => cell.dataset.label)")
+        assert headings == ["Handler", "State", "Actions", *labels[3:]]
+
     def test_table_fits_1280_pixels(self, page: Page, host: Host) -> None:
+        install_plugin(host.root, "broken", "class Handler:\n    pass\n", manifest='title = "A broken one"\n')
+        call(host, "POST", "/admin/rescan")
         page.set_viewport_size({"width": 1280, "height": 900})
         sign_in(page, host)
         button(page, "Load heavy").click()
@@ -359,6 +367,8 @@ class TestAccessibility:
         expect(page.locator("tr[data-handler=heavy] .exit")).to_contain_text("operator: exit code 0")
         button(page, "Load light").click()
         expect(state(page, "light")).to_have_text("idle")
+        button(page, "Load broken").click()
+        expect(page.locator("tr[data-handler=broken] .exit")).to_contain_text("has no operation")
         scroll = page.locator(".scroll:has(#handlers)")
         assert scroll.evaluate("place => place.scrollWidth - place.clientWidth") == 0
         for handler in ("heavy", "light"):

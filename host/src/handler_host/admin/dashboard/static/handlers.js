@@ -18,12 +18,14 @@ const FIGURES = [
   ["Expires in", (handler) => duration(handler.expires_in)],
   ["Dispatches", (handler) => String(handler.dispatches)],
   ["Errors", (handler) => share(handler.error_rate)],
-  ["Median", (handler) => duration(handler.median_seconds)],
-  ["99 %", (handler) => duration(handler.p99_seconds)],
+  ["Median", (handler) => duration(handler.median_seconds), "Median of the last 256 dispatches, from request to last byte, with the wait for an activation"],
+  ["99\u00a0%", (handler) => duration(handler.p99_seconds), "99 % of the last 256 dispatches took at most this long, with the wait for an activation"],
 ];
+const HEADINGS = [["Handler"], ["State"], ["Actions"], ...FIGURES.map(([label, , title]) => [label, title]), ["Last exit"]];
 
 export class Handlers {
   constructor(table, receipts, refresh) {
+    table.tHead.insertRow().append(...HEADINGS.map(([label, title = ""]) => element("th", { scope: "col", title }, label)));
     this.body = table.tBodies[0];
     this.receipts = receipts;
     this.refresh = refresh;
