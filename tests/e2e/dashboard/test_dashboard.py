@@ -354,7 +354,9 @@ class TestAccessibility:
     def test_a_heading_for_each_column(self, page: Page, host: Host) -> None:
         sign_in(page, host)
         headings = page.locator("#handlers thead th").all_text_contents()
-        labels = page.locator("tr[data-handler=light] td").evaluate_all("cells => cells.map(cell => cell.dataset.label)")
+        labels = page.locator("tr[data-handler=light] td").evaluate_all(
+            "cells => cells.map(cell => cell.dataset.label)"
+        )
         assert headings == ["Handler", "State", "Actions", *labels[3:]]
 
     def test_table_fits_1280_pixels(self, page: Page, host: Host) -> None:

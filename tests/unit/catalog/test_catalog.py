@@ -11,7 +11,7 @@ import pytest
 from handler_host._internal.versions import __version__
 from handler_host.catalog.catalog import Catalog, diff, scan
 from handler_host.catalog.catalog_entry import CatalogEntry, Problem
-from handler_host.catalog.secrets import read_secrets
+from handler_host.catalog.secrets import find_lacking_secret, read_secrets
 from handler_host.config import CatalogConfig
 
 from .conftest import Look, Site
@@ -239,6 +239,17 @@ class TestSecrets:
         assert "API_KEY (or, for this handler only, HANDLER_HOST_SECRET_GPT_A_API_KEY)" in problem(entry).reason
         assert "OTHER (or, for this handler only, HANDLER_HOST_SECRET_GPT_A_OTHER)" in problem(entry).reason
         assert "OPTIONAL" not in problem(entry).reason
+
+    def test_alternatives_are_named_with_their_places(self, site: Site, look: Look) -> None:
+        manifest = (
+            "[secrets.A_KEY]\nrequired_unless = ['base_url', 'B_KEY']\n[secrets.B_KEY]\nrequired = false\n"
+            "[config.base_url]\ntype = 'string'\n"
+        )
+        site.plugin("plugin", "gpt", manifest=manifest)
+        assert find_lacking_secret(look(site).entries["gpt"], {}, ()) == (
+            "needs A_KEY, B_KEY or base_url; set A_KEY in the host's environment (or, for this handler only, "
+            "HANDLER_HOST_SECRET_GPT_A_KEY), or B_KEY there, or base_url in [handlers.gpt]"
+        )
 
     def test_for_one_handler_and_not_kept(self, site: Site, look: Look) -> None:
         site.plugin("plugin", "gpt-a", manifest=SECRETS)

@@ -81,7 +81,7 @@ class ConsumerAuth:
                 raise Forbidden("the admin token cannot call handlers; use a consumer API key")
             self._counters.wrong_keys["consumer"] += 1
             await self._throttle.delay_failure(address_of(request))
-            raise Unauthorized("the API key is unknown; see HANDLER_HOST_API_KEYS")
+            raise Unauthorized("the API key is unknown; use one that the operator of this host has issued")
         inactive_reason = consumer.inactive_reason()
         if inactive_reason is not None:
             self._counters.refused[consumer.name, inactive_reason] += 1

@@ -100,10 +100,12 @@ def read_consumers(file: Path) -> dict[str, Entry]:
     """Return the consumers of a file; raises :class:`ConfigError` if it is missing or invalid."""
     try:
         text = file.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise ConfigError(
-            f"auth.consumers_file: {file}: cannot be read: {error}; `handler-host keys new NAME` makes it"
+            f"auth.consumers_file: {file}: cannot be read: {error.strerror}; `handler-host keys new NAME` makes it"
         ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"auth.consumers_file: {file}: cannot be read as UTF-8: {error}") from None
     return parse_consumers(text, str(file))
 
 

@@ -62,11 +62,15 @@ def find_lacking_secret(entry: CatalogEntry, environ: Mapping[str, str], setting
         if others and name not in values and not secret.has_alternative({*settings, *values}):
             variable = entry.secret_variables.get(name, name)
             own_variable = secret_variable(entry.name, name)
-            places = [key if key in declared else f"{key} in [handlers.{entry.name}]" for key in others]
-            return (
-                f"needs {' or '.join((name, *others))}; set {variable} in the host's environment (or, for this "
-                f"handler only, {own_variable}), or {' or '.join(places)}"
-            )
+            secrets = [key for key in others if key in declared]
+            keys = [key for key in others if key not in declared]
+            *first, last = name, *secrets, *keys
+            ways = [
+                f"{variable} in the host's environment (or, for this handler only, {own_variable})",
+                *(f"{entry.secret_variables.get(key, key)} there" for key in secrets),
+                *(f"{key} in [handlers.{entry.name}]" for key in keys),
+            ]
+            return f"needs {', '.join(first)} or {last}; set {', or '.join(ways)}"
     return None
 
 

@@ -293,8 +293,14 @@ def _connect(config: SharedConfig, scheme: str, url: str) -> Redis:
     if config.password_file is not None:
         try:
             options["password"] = config.password_file.read_text(encoding="utf-8").strip()
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"shared.password_file: {config.password_file}: cannot be read: {error}") from None
+        except OSError as error:
+            raise ConfigError(
+                f"shared.password_file: {config.password_file}: cannot be read: {error.strerror}"
+            ) from None
+        except UnicodeDecodeError as error:
+            raise ConfigError(
+                f"shared.password_file: {config.password_file}: cannot be read as UTF-8: {error}"
+            ) from None
     in_url = urlsplit(url).password or ""
     logs.register_secrets(secret for secret in (options.get("password"), in_url, unquote(in_url)) if secret)
     pool = BlockingConnectionPool.from_url(
