@@ -73,8 +73,10 @@ async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reas
         assert msgspec.structs.replace(last.usage, cached_tokens=usage.cached_tokens) == usage
         short = await chat(host, asking("Tell me a story.", max_tokens=3))
         assert (short.finish_reason, completion_tokens(short)) == ("length", 3)
-        stopped = await chat(host, asking("Count: one, two", stop=["e"]))
-        assert "e" not in (stopped.text or "")
+        for text in ("Count: one, two", "Count: one<|im_end|>, two"):
+            stopped = await chat(host, asking(text, stop=["e", "~~~"]))
+            assert "e" not in (stopped.text or "")
+            assert (stopped.finish_reason, stopped.stop_sequence) == ("stop", "e")
 
 
 async def test_a_cache_of_half_the_size_takes_less_memory_and_answers(tmp_path: Path) -> None:

@@ -295,6 +295,12 @@ class TestStream:
         assert whole(finish_reason=finish)["stop_reason"] == reason
         assert events_of(chat.FinishChunk(reason=finish))[-2]["delta"]["stop_reason"] == reason
 
+    def test_the_stop_sequence_that_ended_it_is_named(self) -> None:
+        stop = {"stop_reason": "stop_sequence", "stop_sequence": "###"}
+        response = whole(finish_reason="stop", stop_sequence="###")
+        assert {name: response[name] for name in stop} == stop
+        assert events_of(chat.FinishChunk(reason="stop", stop_sequence="###"))[-2]["delta"] == stop
+
     def test_a_refusal_has_its_words_whole_and_streamed(
         self,
     ) -> None:

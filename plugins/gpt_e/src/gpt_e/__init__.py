@@ -133,7 +133,7 @@ class GptE(NativeLlama, ChatHandler):
                 # There is one model: the response must not look like that of another one.
                 yield ModelChunk(model=self._model_name)
             try:
-                async for chunk in decode_stream(generation, CompletionDecoder()):
+                async for chunk in decode_stream(generation, CompletionDecoder(stop=request.stop or ())):
                     if not isinstance(chunk, ModelChunk):  # llama.cpp's name of the model is the path of its file
                         yield chunk
             finally:
@@ -165,6 +165,8 @@ class GptE(NativeLlama, ChatHandler):
         body.setdefault("temperature", config["temperature"])
         body.setdefault("seed", config["seed"])
         body["repeat_penalty"] = config["repeat_penalty"]
+        if request.stop:
+            body["verbose"] = True  # only then does llama.cpp name the stop sequence that ended the text
         join_parts(body["messages"])
         return {**body, "stream": True, "stream_options": {"include_usage": True}}
 
@@ -221,6 +223,9 @@ class _Generation:
             if error.get("code") == 400:
                 raise InvalidInput(str(error.get("message")))
             raise UpstreamError(f"the model failed: {error.get('message')}")
+        word = chunk.get("__verbose", {}).get("stopping_word")
+        if word and chunk["choices"]:
+            chunk["choices"][0]["stop_reason"] = word  # as vLLM names it
         return chunk
 
     async def end(self) -> None:
