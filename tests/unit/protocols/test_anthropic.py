@@ -12,10 +12,11 @@ from hypothesis import strategies as st
 
 from handler_host import chat
 from handler_host.plugin.errors import BY_CODE, InvalidInput, UpstreamError, UpstreamRateLimited
+from handler_host.protocols.anthropic.encoder import EventEncoder
 from handler_host.protocols.anthropic.errors import error_body
 from handler_host.protocols.anthropic.messages import FIELDS
 from handler_host.protocols.anthropic.requests import decode_count, decode_message
-from handler_host.protocols.anthropic.responses import EventEncoder, message
+from handler_host.protocols.anthropic.responses import message
 from handler_host.protocols.fields import IgnoredFields
 
 USER = {"role": "user", "content": "hello"}

@@ -47,8 +47,9 @@ class AnthropicRoutes:
         return await self._native.respond(request, native.MESSAGES, data, self._create_translated)
 
     async def _create_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.anthropic.encoder import EventEncoder
         from handler_host.protocols.anthropic.requests import decode_message
-        from handler_host.protocols.anthropic.responses import EventEncoder, message
+        from handler_host.protocols.anthropic.responses import message
 
         policy = self._chats.field_policy(request)
         body, translated = await self._bodies.decode_data(data, lambda body: decode_message(body, policy(body)))
