@@ -234,7 +234,7 @@ _MESSAGES: dict[str, Any] = {
             "content": [
                 {"type": "thinking", "thinking": "Hm.", "signature": "sig"},
                 {"type": "redacted_thinking", "data": "opaque"},
-                {"type": "text", "text": "I look.", "cache_control": MARKER},
+                {"type": "text", "text": "I look.", "cache_control": MARKER, "citations": []},
                 {
                     "type": "tool_use",
                     "id": "t1",

@@ -67,7 +67,7 @@ NOT_ASKED = {
     # IDs and states that only connect parts of a request; the host may number calls in its own way.
     *("caller", "id", "namespace", "phase", "status", "tool_call_id", "tool_name"),
     # What SDKs write into a message that they send back.
-    *("annotations", "audio", "function_call", "logprobs", "parsed", "parsed_arguments"),
+    *("annotations", "audio", "citations", "function_call", "logprobs", "parsed", "parsed_arguments"),
     # Only one value each, and it asks for nothing.
     *("eager_input_streaming", "file_id", "include_obfuscation", "include_usage", "responseModalities"),
 }

@@ -19,6 +19,8 @@ from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
 from handler_host.chat.tool_call_decoder import ToolCallDecoder
 from handler_host.chat.types import (
     ChatChunk,
+    Citation,
+    CitationChunk,
     FinishChunk,
     LogprobsChunk,
     ModelChunk,
@@ -113,6 +115,7 @@ class CompletionDecoder:
         self._unread: object = None
         """The first document without choices and usage: the words of a server that sends nothing else."""
         self._texts: dict[str, list[str]] = {"reasoning": [], "content": [], "refusal": []}
+        self._citations: list[Citation] = []
         self._calls = ToolCallDecoder(tool_names)
         self._finish: str | None = None
         self._usage: Usage | None = None
@@ -216,6 +219,7 @@ class CompletionDecoder:
                 # The text of a call whose arguments are complete comes after it.
                 chunks += self._calls.last()
                 chunks.append(kind(text=text))
+        self._add_citations(chunks, message.get("annotations"))
         calls = message.get("tool_calls")
         if calls is None and isinstance(message.get("function_call"), Mapping):
             # Servers from before tool calls: one call, without an ID.
@@ -228,6 +232,13 @@ class CompletionDecoder:
             chunks += self._calls.chunks(calls, is_whole=is_whole)
         elif calls is not None:
             raise self._not_openais(message)
+
+    def _add_citations(self, chunks: list[ChatChunk], annotations: Any) -> None:
+        for annotation in annotations if isinstance(annotations, list) else ():
+            citation = _citation_of(annotation)
+            if citation is not None and citation not in self._citations:  # some servers repeat them in their last chunk
+                self._citations.append(citation)
+                chunks.append(CitationChunk(citation=citation))
 
     def _remainder(self, name: str, text: str) -> str:
         """Return what a whole message adds to the text so far: some servers repeat it all in their last chunk."""
@@ -271,6 +282,21 @@ def _reasoning_of(message: Mapping[str, Any]) -> str:
     parts = [part.get("thinking") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
     texts = [step.get("text") for part in parts if isinstance(part, list) for step in part if isinstance(step, Mapping)]
     return "".join(text for text in texts if isinstance(text, str))
+
+
+def _citation_of(annotation: Any) -> Citation | None:
+    """Return the citation in an annotation, or None for one of another kind."""
+    source = annotation.get("url_citation") if isinstance(annotation, Mapping) else None
+    if not isinstance(source, Mapping):
+        return None
+    url, title, quote = (
+        value if isinstance(value, str) and value else None
+        for value in (source.get("url"), source.get("title"), source.get("content"))
+    )
+    start, end = token_count(source.get("start_index")), token_count(source.get("end_index"))
+    if start is None or end is None or start >= end:
+        start = end = None
+    return Citation(url=url, title=title, quote=quote, start_index=start, end_index=end)
 
 
 def usage_from(usage: Any) -> Usage | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from handler_host.chat.types import (
     ChatChunk,
     ChatResponse,
+    CitationChunk,
     FinishChunk,
     IgnoredChunk,
     LogprobsChunk,
@@ -37,6 +38,8 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
                 response.usage = chunk.usage
             case LogprobsChunk():
                 response.logprobs = [*(response.logprobs or ()), *chunk.content]
+            case CitationChunk():
+                response.citations = [*(response.citations or ()), chunk.citation]
             case ModelChunk():
                 response.model = chunk.model
             case IgnoredChunk():
@@ -71,6 +74,8 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
                     index=calls, id=part.id, name=part.name, arguments=part.arguments, signature=part.signature
                 )
                 calls += 1
+    for citation in response.citations or ():
+        yield CitationChunk(citation=citation)
     yield FinishChunk(reason=response.finish_reason, stop_sequence=response.stop_sequence)
     if response.usage is not None:
         yield UsageChunk(usage=response.usage)

@@ -91,6 +91,20 @@ class ToolCallPart(Model, tag_field="type", tag="tool_call"):
     signature: str | None = None
 
 
+class Citation(Model):
+    """A source of the text of a response, as far as the provider names it.
+
+    ``quote`` is text of the source. ``start_index`` and ``end_index`` are the place in the response, in characters of
+    the whole text: the end is exclusive, and either both are known or none.
+    """
+
+    url: str | None = None
+    title: str | None = None
+    quote: str | None = None
+    start_index: int | None = None
+    end_index: int | None = None
+
+
 ResponsePart = TextPart | ReasoningPart | RefusalPart | ToolCallPart
 
 MediaPart = ImagePart | FilePart | AudioPart

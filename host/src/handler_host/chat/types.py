@@ -22,6 +22,7 @@ from handler_host.chat.options import TextFormat as TextFormat
 from handler_host.chat.parts import AudioData as AudioData
 from handler_host.chat.parts import AudioPart as AudioPart
 from handler_host.chat.parts import CacheControl as CacheControl
+from handler_host.chat.parts import Citation as Citation
 from handler_host.chat.parts import Content as Content
 from handler_host.chat.parts import FilePart as FilePart
 from handler_host.chat.parts import FileUrl as FileUrl
@@ -241,6 +242,12 @@ class ToolCallChunk(_Chunk, tag="tool_call"):
     signature: str | None = None
 
 
+class CitationChunk(_Chunk, tag="citation"):
+    """A source of the text; it comes after the text that it stands for."""
+
+    citation: Citation
+
+
 class LogprobsChunk(_Chunk, tag="logprobs"):
     """Log probabilities of the next tokens of the text, before the text itself."""
 
@@ -281,6 +288,7 @@ ChatChunk = (
     | ReasoningChunk
     | RefusalChunk
     | ToolCallChunk
+    | CitationChunk
     | LogprobsChunk
     | ModelChunk
     | FinishChunk
@@ -305,6 +313,8 @@ class ChatResponse(_Model):
     """Log probabilities of the tokens of the text, if the request asks for them."""
     ignored: list[str] | None = None
     """Fields of the request that the handler has left out."""
+    citations: list[Citation] | None = None
+    """Sources of the text."""
 
     @property
     def text(self) -> str | None:

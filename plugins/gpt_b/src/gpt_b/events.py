@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from gpt_b.citations import CitationReader
 from gpt_b.thinking import FORMAT
 from handler_host.chat import (
     ChatChunk,
@@ -65,6 +66,7 @@ class EventDecoder:
         self._calls: dict[object, _ToolCall] = {}
         """Tool calls in progress, by the index of their block."""
         self._call_count = 0
+        self._citations = CitationReader()
         self._reason: FinishReason | None = None
         self._stop_sequence: str | None = None
         self._refusal = ""
@@ -94,7 +96,8 @@ class EventDecoder:
 
     def last(self) -> list[ChatChunk]:
         """Return the chunks for the end of the stream; one that was cut off has no finish reason."""
-        chunks: list[ChatChunk] = [chunk for call in self._calls.values() for chunk in call.stop()]
+        chunks = self._citations.stop()
+        chunks += [chunk for call in self._calls.values() for chunk in call.stop()]
         self._calls.clear()
         if self._refusal:
             chunks.append(RefusalChunk(text=self._refusal))
@@ -125,7 +128,7 @@ class EventDecoder:
                 return self._start(index, _object(event, "content_block"))
             case "content_block_stop":
                 call = self._calls.pop(index, None)
-                return call.stop() if call is not None else []
+                return call.stop() if call is not None else self._citations.stop()
             case "message_start":
                 self._start_message(_object(event, "message"))
             case "message_delta":
@@ -149,7 +152,7 @@ class EventDecoder:
         chunks: list[ChatChunk] = []
         for index, block in enumerate(blocks):
             if isinstance(block, Mapping):
-                chunks += self._start(index, block)
+                chunks += [*self._start(index, block), *self._citations.stop()]
         self._finish(message)
         self._is_stopped = True
         return chunks
@@ -161,8 +164,11 @@ class EventDecoder:
             self._call_count += 1
             return [*chunks, call.start()]
         match block.get("type"):
-            case "text" if _text(block, "text"):
-                return [TextChunk(text=_text(block, "text"))]
+            case "text":
+                citations = block.get("citations")
+                for citation in citations if isinstance(citations, list) else ():
+                    self._citations.add(citation)
+                return self._text_chunks(_text(block, "text"))
             case "thinking" if _text(block, "thinking") or _text(block, "signature"):
                 signature = _text(block, "signature") or None
                 return [ReasoningChunk(text=_text(block, "thinking"), signature=signature, format=FORMAT)]
@@ -172,15 +178,21 @@ class EventDecoder:
 
     def _add(self, index: int, delta: Mapping[str, Any]) -> list[ChatChunk]:
         match delta.get("type"):
-            case "text_delta" if _text(delta, "text"):
-                return [TextChunk(text=_text(delta, "text"))]
+            case "text_delta":
+                return self._text_chunks(_text(delta, "text"))
+            case "citations_delta":
+                self._citations.add(delta.get("citation"))
             case "input_json_delta" if index in self._calls and _text(delta, "partial_json"):
                 return [self._calls[index].add(_text(delta, "partial_json"))]
             case "thinking_delta" if _text(delta, "thinking"):
                 return [ReasoningChunk(text=_text(delta, "thinking"), format=FORMAT)]
             case "signature_delta" if _text(delta, "signature"):
                 return [ReasoningChunk(signature=_text(delta, "signature"), format=FORMAT)]
-        return []  # citations: a chat has no place for them
+        return []
+
+    def _text_chunks(self, text: str) -> list[ChatChunk]:
+        self._citations.add_text(text)
+        return [TextChunk(text=text)] if text else []
 
     def _count(self, source: Mapping[str, Any]) -> None:
         usage = _object(source, "usage")

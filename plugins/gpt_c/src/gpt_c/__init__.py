@@ -14,6 +14,7 @@ from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
+    CitationChunk,
     FinishChunk,
     FinishReason,
     IgnoredChunk,
@@ -33,7 +34,7 @@ from handler_host.chat import (
 from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retry_stream
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Chunk, Question, Settings
+    from gpt_c.backend import Chunk, Question, Settings, Source
     from gpt_c.http_backend import HttpBackend
 
 GOOGLE = "https://generativelanguage.googleapis.com"
@@ -156,6 +157,9 @@ class _ChunkDecoder:
     def __init__(self) -> None:
         self._finish: str | None = None
         self._calls = 0
+        self._texts: list[str] = []
+        self._sources: dict[Source, None] = {}
+        """Sources of the text; Google repeats them."""
         self._usage: Usage | None = None
         self._model: str | None = None
         self._sent_model: str | None = None
@@ -173,6 +177,8 @@ class _ChunkDecoder:
         self._usage = data.usage or self._usage
         self._model = data.model or self._model
         self._finish = data.finish or self._finish
+        self._texts.append(data.text)
+        self._sources |= dict.fromkeys(data.sources)
         chunks = self._new_model() if data.text or data.calls or data.thought else []
         if data.thought:
             chunks.append(ReasoningChunk(text=data.thought, format=FORMAT))
@@ -191,7 +197,7 @@ class _ChunkDecoder:
         return chunks
 
     def last(self) -> list[ChatChunk]:
-        """Return model, finish reason and usage; raises ``UpstreamError`` for a response that is not whole."""
+        """Return model, citations, finish reason and usage; raises ``UpstreamError`` if the response was cut off."""
         if self._finish is None:
             raise_truncated()
         reason = _FINISH_REASONS.get(self._finish)
@@ -199,7 +205,9 @@ class _ChunkDecoder:
             raise UpstreamError(f"the provider stopped before the response was complete: {self._finish}")
         finish = FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
         usage = [UsageChunk(usage=self._usage)] if self._usage is not None else []
-        return [*self._new_model(), finish, *usage]
+        text = "".join(self._texts).encode(errors="replace")
+        citations = [CitationChunk(citation=source.citation(text)) for source in self._sources]
+        return [*self._new_model(), *citations, finish, *usage]
 
     def _new_model(self) -> list[ChatChunk]:
         if self._model is None or self._model == self._sent_model:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from handler_host.chat import TokenLogprob, Usage
+from handler_host.chat import Citation, TokenLogprob, Usage
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,32 @@ class Call:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A source of the text; its place in the text is in bytes of UTF-8, as Google counts."""
+
+    url: str | None = None
+    title: str | None = None
+    quote: str | None = None
+    start: int = 0
+    end: int | None = None
+    segment: str | None = None
+    """The text at that place, if Google sends it: the place may be one in a part of the text."""
+
+    def citation(self, text: bytes) -> Citation:
+        """Return the citation in the whole text of a response."""
+        citation = Citation(url=self.url, title=self.title, quote=self.quote)
+        start, end = self.start, self.end
+        if self.segment:
+            segment = self.segment.encode(errors="replace")
+            start = start if text.startswith(segment, start) else text.find(segment)
+            end = start + len(segment)
+        if end is not None and 0 <= start < end <= len(text):
+            citation.start_index = len(text[:start].decode(errors="ignore"))
+            citation.end_index = len(text[:end].decode(errors="ignore"))
+        return citation
+
+
+@dataclass(frozen=True)
 class Chunk:
     """What one message of the provider's stream carries, or a whole answer."""
 
@@ -52,6 +78,7 @@ class Chunk:
     calls: tuple[Call, ...] = ()
     logprobs: tuple[TokenLogprob, ...] = ()
     """Log probabilities of the text's tokens."""
+    sources: tuple[Source, ...] = ()
     finish: str | None = None
     """Google's word for the reason of the end, in capitals."""
     blocked: str | None = None

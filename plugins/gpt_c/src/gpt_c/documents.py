@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from gpt_c.backend import Call, Chunk
+from gpt_c.backend import Call, Chunk, Source
 from gpt_c.failures import in_stream
 from handler_host.chat import TokenLogprob, TopLogprob, Usage, token_count
 from handler_host.plugin import UpstreamError, find_error
@@ -45,6 +46,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
     thoughts: list[str] = []
     calls: list[Call] = []
     logprobs: tuple[TokenLogprob, ...] = ()
+    sources: list[Source] = []
     finish = None
     for candidate in candidates[:1]:
         content = candidate.get("content") or {}
@@ -57,6 +59,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
                 calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
             texts.append(_text(part.get("text")) or "")
         finish = _text(_get(candidate, "finishReason"))
+        sources = [*_grounding(_get(candidate, "groundingMetadata") or {}), *_recitations(candidate)]
         logprobs = _logprobs(_get(candidate, "logprobsResult") or {})
     feedback = _get(document, "promptFeedback") or {}
     blocked = _text(_get(feedback, "blockReason"))
@@ -65,6 +68,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
         thought="".join(thoughts),
         calls=tuple(calls),
         logprobs=logprobs,
+        sources=tuple(sources),
         finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
         blocked=blocked if blocked and blocked not in _UNSPECIFIED else None,
         usage=usage_of(_get(document, "usageMetadata")),
@@ -86,6 +90,37 @@ def _logprobs(result: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
         )
         for number, candidate in enumerate(chosen)
     )
+
+
+def _grounding(metadata: Mapping[str, Any]) -> list[Source]:
+    """Return the sources that the model has searched, once for each segment of the text that they support."""
+    chunks = [
+        _get(chunk, "web") or _get(chunk, "retrievedContext") or _get(chunk, "maps") or {}
+        for chunk in _get(metadata, "groundingChunks") or ()
+    ]
+    found = [
+        Source(url=_text(chunk.get("uri")), title=_text(chunk.get("title")), quote=_text(chunk.get("text")))
+        for chunk in chunks
+    ]
+    segments: dict[int, list[Mapping[str, Any]]] = {}
+    for support in _get(metadata, "groundingSupports") or ():
+        for number in _get(support, "groundingChunkIndices") or ():
+            segments.setdefault(number, []).append(support.get("segment") or {})
+    return [_located(source, segment) for number, source in enumerate(found) for segment in segments.get(number, [{}])]
+
+
+def _recitations(candidate: Mapping[str, Any]) -> list[Source]:
+    """Return the sources of text that the model has recited."""
+    metadata = _get(candidate, "citationMetadata") or {}
+    sources = _get(metadata, "citationSources") or metadata.get("citations") or ()
+    return [
+        _located(Source(url=_text(source.get("uri")), title=_text(source.get("title"))), source) for source in sources
+    ]
+
+
+def _located(source: Source, place: Mapping[str, Any]) -> Source:
+    start, end = token_count(_get(place, "startIndex")), token_count(_get(place, "endIndex"))
+    return replace(source, start=start or 0, end=end, segment=_text(place.get("text")))
 
 
 def _call(call: Mapping[str, Any], signature: str | None) -> Call:

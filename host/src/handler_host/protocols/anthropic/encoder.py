@@ -15,6 +15,7 @@ from handler_host.protocols.anthropic.responses import (
     BlockDelta,
     BlockStart,
     BlockStop,
+    CitationsDelta,
     Event,
     InputDelta,
     Message,
@@ -34,6 +35,7 @@ from handler_host.protocols.anthropic.responses import (
     signature_blocks,
     stop_reason_of,
     usage_of,
+    web_citation,
 )
 from handler_host.protocols.opaque import seal
 
@@ -72,6 +74,8 @@ class EventEncoder:
                 return _encoded([*self._start(), *self._add_call(chunk)])
             case chat.RefusalChunk():
                 self._refusal.append(chunk.text)
+            case chat.CitationChunk():
+                return _encoded(self._add_citation(chunk.citation))
             case chat.FinishChunk():
                 self._finish, self._stop_sequence = chunk.reason, chunk.stop_sequence
             case chat.ModelChunk():
@@ -113,6 +117,13 @@ class EventEncoder:
             self._text = self._open
         events.append(BlockDelta(index=self._blocks - 1, delta=TextDelta(text=text)))
         return events
+
+    def _add_citation(self, citation: chat.Citation) -> list[Event]:
+        """Return the event of a source of the last text."""
+        source = web_citation(citation)
+        if source is None or self._text is None:
+            return []
+        return [BlockDelta(index=self._text, delta=CitationsDelta(citation=source))]
 
     def _add_reasoning(self, chunk: chat.ReasoningChunk) -> list[Event]:
         """Return the events for reasoning; opaque data end its block, and encrypted reasoning is a block of its own."""

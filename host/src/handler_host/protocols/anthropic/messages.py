@@ -64,6 +64,12 @@ class TextBlock(_Block, tag_field="type", tag="text", kw_only=True):
     text: str
 
 
+class EchoedText(TextBlock, tag_field="type", tag="text", kw_only=True):
+    """A text of an earlier response, with the citations that it had."""
+
+    citations: Any = None
+
+
 class Base64Source(_Request, tag_field="type", tag="base64", kw_only=True):
     """The data of an image."""
 
@@ -149,7 +155,7 @@ class UserMessage(_Request, tag_field="role", tag="user", kw_only=True):
 class AssistantMessage(_Request, tag_field="role", tag="assistant", kw_only=True):
     """An earlier response of the model; null stands for a block that is left out."""
 
-    content: str | list[TextBlock | ToolUseBlock | ThinkingBlock | RedactedBlock | None]
+    content: str | list[EchoedText | ToolUseBlock | ThinkingBlock | RedactedBlock | None]
 
 
 class SystemMessage(_Request, tag_field="role", tag="system", kw_only=True):

@@ -42,10 +42,20 @@ class Usage(_Response, kw_only=True):
     output_tokens_details: OutputDetails | UnsetType = UNSET
 
 
+class WebCitation(_Response, tag_field="type", tag="web_search_result_location", kw_only=True):
+    """A source of a text."""
+
+    cited_text: str
+    encrypted_index: str = ""
+    title: str | None
+    url: str
+
+
 class Text(_Response, tag_field="type", tag="text", kw_only=True):
     """A block of text."""
 
     text: str
+    citations: list[WebCitation] | UnsetType = UNSET
 
 
 class Thinking(_Response, tag_field="type", tag="thinking", kw_only=True):
@@ -133,11 +143,17 @@ class InputDelta(_Response, tag_field="type", tag="input_json_delta", kw_only=Tr
     partial_json: str
 
 
+class CitationsDelta(_Response, tag_field="type", tag="citations_delta", kw_only=True):
+    """The next source of a text."""
+
+    citation: WebCitation
+
+
 class BlockDelta(_Response, tag_field="type", tag="content_block_delta", kw_only=True):
     """The next part of a block."""
 
     index: int
-    delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta
+    delta: TextDelta | ThinkingDelta | SignatureDelta | InputDelta | CitationsDelta
 
 
 class BlockStop(_Response, tag_field="type", tag="content_block_stop", kw_only=True):
@@ -231,6 +247,10 @@ def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Mess
                 content.append(Thinking(thinking=part.text, signature=seal(part, FORMAT)))
             case _:
                 pass  # a refusal goes into the stop details
+    texts = [block for block in content if isinstance(block, Text)]
+    citations = [citation for source in response.citations or () if (citation := web_citation(source)) is not None]
+    if texts and citations:
+        texts[-1].citations = citations
     refusal = response.refusal
     return Message(
         id=message_id,
@@ -241,6 +261,13 @@ def message(response: chat.ChatResponse, *, message_id: str, model: str) -> Mess
         stop_details=StopDetails(explanation=refusal) if refusal else None,
         usage=usage_of(response.usage or chat.Usage()),
     )
+
+
+def web_citation(citation: chat.Citation) -> WebCitation | None:
+    """Return a citation, or None for a source without a URL: the other kinds refer to documents of the request."""
+    if citation.url is None:
+        return None
+    return WebCitation(cited_text=citation.quote or "", title=citation.title, url=citation.url)
 
 
 def _tool_use(call: chat.ToolCallPart) -> ToolUse:

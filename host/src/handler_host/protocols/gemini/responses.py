@@ -67,12 +67,56 @@ class LogprobsResult(_Response, kw_only=True):
     top_candidates: list[TopCandidates]
 
 
+class Web(_Response, kw_only=True):
+    """A page."""
+
+    uri: str
+    title: str | UnsetType = UNSET
+
+
+class RetrievedContext(_Response, kw_only=True):
+    """A document."""
+
+    title: str | UnsetType = UNSET
+    text: str | UnsetType = UNSET
+
+
+class GroundingChunk(_Response, kw_only=True):
+    """A source of the text."""
+
+    web: Web | UnsetType = UNSET
+    retrieved_context: RetrievedContext | UnsetType = UNSET
+
+
+class Segment(_Response, kw_only=True):
+    """A place in the text, in bytes of UTF-8; the end is exclusive."""
+
+    start_index: int
+    end_index: int
+    text: str
+
+
+class GroundingSupport(_Response, kw_only=True):
+    """The sources of one segment, by their index."""
+
+    segment: Segment
+    grounding_chunk_indices: list[int]
+
+
+class GroundingMetadata(_Response, kw_only=True):
+    """The sources of the text."""
+
+    grounding_chunks: list[GroundingChunk]
+    grounding_supports: list[GroundingSupport]
+
+
 class Candidate(_Response, kw_only=True):
     """The only candidate."""
 
     content: Content
     avg_logprobs: float | UnsetType = UNSET
     logprobs_result: LogprobsResult | UnsetType = UNSET
+    grounding_metadata: GroundingMetadata | UnsetType = UNSET
     finish_reason: str | UnsetType = UNSET
     index: int = 0
 
@@ -154,6 +198,7 @@ class ChunkEncoder:
         self._model = model
         self._rest: list[chat.ChatChunk] = []
         """Chunks that are sent at the end."""
+        self._texts: list[str] = []
 
     def chunks(self, chunk: chat.ChatChunk) -> list[GenerateContentResponse]:
         """Return the chunks to send for one chunk of the handler: one for text, else none."""
@@ -163,6 +208,7 @@ class ChunkEncoder:
         """Return the parts to send for one chunk, and keep the rest for :meth:`last`."""
         match chunk:
             case chat.TextChunk() | chat.RefusalChunk():
+                self._texts.append(chunk.text)
                 return [Part(text=chunk.text)] if chunk.text else []
             case chat.ModelChunk():
                 self._model = chunk.model
@@ -190,6 +236,8 @@ class ChunkEncoder:
         if rest.logprobs:
             last.candidates[0].logprobs_result = _logprobs(rest.logprobs)
             last.candidates[0].avg_logprobs = sum(token.logprob for token in rest.logprobs) / len(rest.logprobs)
+        if rest.citations:
+            last.candidates[0].grounding_metadata = _grounding(rest.citations, "".join(self._texts))
         if rest.usage is not None:
             last.usage_metadata = _usage(rest.usage)
         return last
@@ -212,6 +260,26 @@ def _logprobs(tokens: list[chat.TokenLogprob]) -> LogprobsResult:
             for token in tokens
         ],
     )
+
+
+def _grounding(citations: list[chat.Citation], text: str) -> GroundingMetadata:
+    metadata = GroundingMetadata(grounding_chunks=[], grounding_supports=[])
+    for citation in citations:
+        title = citation.title or UNSET
+        chunk = (
+            GroundingChunk(web=Web(uri=citation.url, title=title))
+            if citation.url is not None
+            else GroundingChunk(retrieved_context=RetrievedContext(title=title, text=citation.quote or UNSET))
+        )
+        if chunk not in metadata.grounding_chunks:
+            metadata.grounding_chunks.append(chunk)
+        if citation.start_index is not None and citation.end_index is not None:
+            cited = text[citation.start_index : citation.end_index]
+            start = len(text[: citation.start_index].encode())
+            segment = Segment(start_index=start, end_index=start + len(cited.encode()), text=cited)
+            index = metadata.grounding_chunks.index(chunk)
+            metadata.grounding_supports.append(GroundingSupport(segment=segment, grounding_chunk_indices=[index]))
+    return metadata
 
 
 def _usage(usage: chat.Usage) -> UsageMetadata:

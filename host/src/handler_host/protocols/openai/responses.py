@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
 from handler_host.protocols.custom_tools import custom_input
+from handler_host.protocols.url_citations import UrlCitation, url_citation
 
 
 class _Response(msgspec.Struct, kw_only=True):
@@ -76,6 +77,12 @@ class ToolCall(_Response, kw_only=True):
     extra_content: ExtraContent | UnsetType = UNSET
 
 
+class Annotation(_Response, tag_field="type", tag="url_citation", kw_only=True):
+    """A source of the text."""
+
+    url_citation: UrlCitation
+
+
 class Delta(_Response, kw_only=True):
     """The part of the message that a chunk adds."""
 
@@ -84,6 +91,7 @@ class Delta(_Response, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     refusal: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
 
 
 class Logprobs(_Response, kw_only=True):
@@ -121,6 +129,7 @@ class ResponseMessage(_Response, kw_only=True):
     reasoning_content: str | UnsetType = UNSET
     refusal: str | None = None
     tool_calls: list[ToolCall] | UnsetType = UNSET
+    annotations: list[Annotation] | UnsetType = UNSET
 
 
 class ResponseChoice(_Response, kw_only=True):
@@ -206,6 +215,7 @@ def completion(
         reasoning_content=reasoning or UNSET,
         refusal=response.refusal,
         tool_calls=calls or UNSET,
+        annotations=_annotations(response.citations or (), len(response.text or "")) or UNSET,
     )
     return Completion(
         id=completion_id,
@@ -238,6 +248,7 @@ class ChunkEncoder:
         self._usage: chat.Usage | None = None
         self._logprobs: list[chat.TokenLogprob] = []
         """Log probabilities for the next chunk."""
+        self._text_length = 0
         self._has_started = False
         self._has_finished = False
 
@@ -245,11 +256,15 @@ class ChunkEncoder:
         """Return the chunks to send for one chunk of the handler: mostly one, and none for model and usage."""
         match chunk:
             case chat.TextChunk():
+                self._text_length += len(chunk.text)
                 return self._with_start(Delta(content=chunk.text))
             case chat.ToolCallChunk():
                 return self._add_call(chunk)
             case chat.RefusalChunk():
                 return self._with_start(Delta(refusal=chunk.text))
+            case chat.CitationChunk():
+                annotations = _annotations([chunk.citation], self._text_length)
+                return self._with_start(Delta(annotations=annotations)) if annotations else []
             case chat.FinishChunk():
                 return self._finish(chunk.reason)
             case chat.LogprobsChunk():
@@ -346,6 +361,11 @@ def _tool_call(chunk: chat.ToolCallChunk) -> ToolCall:
         function=Function(name=chunk.name if chunk.name is not None else UNSET, arguments=chunk.arguments),
         extra_content=_extra_content(chunk.signature),
     )
+
+
+def _annotations(citations: Iterable[chat.Citation], text_length: int) -> list[Annotation]:
+    found = [url_citation(citation, text_length) for citation in citations]
+    return [Annotation(url_citation=citation) for citation in found if citation is not None]
 
 
 def _extra_content(signature: str | None) -> ExtraContent | UnsetType:

@@ -6,6 +6,7 @@ from typing import Any
 
 import msgspec
 from msgspec import UNSET
+from msgspec.structs import asdict
 
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import to_chunks
@@ -28,6 +29,7 @@ from handler_host.protocols.openai_responses.responses import (
     SummaryText,
     usage_of,
 )
+from handler_host.protocols.url_citations import url_citation
 
 Event = tuple[str, dict[str, Any]]
 """The name and the data of an event."""
@@ -101,6 +103,8 @@ class ResponseEncoder:
                 return [*self._start(), *self._add_refusal(chunk.text)]
             case chat.ReasoningChunk():
                 return [*self._start(), *self._add_reasoning(chunk)]
+            case chat.CitationChunk():
+                return self._add_citation(chunk.citation)
             case chat.FinishChunk():
                 self._finish = self._finish or chunk.reason
             case chat.LogprobsChunk():
@@ -151,6 +155,21 @@ class ResponseEncoder:
         part.logprobs += logprobs
         events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=logprobs))
         return events
+
+    def _add_citation(self, citation: chat.Citation) -> list[Event]:
+        """Return the event of a source of the text so far; without text there is nothing that it could stand for."""
+        parts = [part for part in self._message.content if isinstance(part, OutputText)] if self._message else []
+        if not parts:
+            return []
+        _, part, place = self._part(OutputText)
+        _, strings = self._strings[id(part)]
+        source = url_citation(citation, sum(map(len, strings)))
+        if source is None:
+            return []
+        annotation = {"type": "url_citation", **asdict(source)}
+        place["annotation_index"] = len(part.annotations)
+        part.annotations.append(annotation)
+        return [self._event("response.output_text.annotation.added", **place, annotation=annotation)]
 
     def _add_refusal(self, text: str) -> list[Event]:
         if not text:

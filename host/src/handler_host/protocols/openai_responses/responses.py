@@ -18,7 +18,7 @@ class OutputText(_Shape, kw_only=True, tag_field="type", tag="output_text"):
     """The text of a message."""
 
     text: str = ""
-    annotations: list[Any] = []
+    annotations: list[dict[str, Any]] = []
     logprobs: list[chat.TokenLogprob] = []
 
 
