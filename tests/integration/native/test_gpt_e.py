@@ -15,6 +15,7 @@ from handler_host.testing import HostUnderTest, host_under_test
 from tests.integration.native.provider import post
 
 pytestmark = pytest.mark.sdks
+MODEL = "SmolLM2-135M-Instruct.Q4_1"
 HI = [{"role": "user", "content": "Hi there"}]
 LOOK = {
     "type": "function",
@@ -34,10 +35,10 @@ def complete(host: HostUnderTest, **fields: Any) -> tuple[int, Any]:
     return status, json.loads(data)
 
 
-def test_a_whole_response_has_the_clients_name_of_the_model(host: HostUnderTest) -> None:
-    for model in ("gpt_e", "gpt_e/any"):
+def test_a_response_has_the_clients_name_of_the_model_or_its_own(host: HostUnderTest) -> None:
+    for model, shown in (("gpt_e", "gpt_e"), (f"gpt_e/{MODEL}", f"gpt_e/{MODEL}"), ("gpt_e/gpt-4o", MODEL)):
         status, content = complete(host, model=model)
-        assert (status, content["model"]) == (200, model)
+        assert (status, content["model"]) == (200, shown)
         assert content["usage"]["completion_tokens"] <= 12  # the configuration's max_tokens
         assert content["timings"]  # which the chat contract does not have
 
@@ -50,6 +51,8 @@ def test_a_stream_has_the_events_of_llama_cpp(host: HostUnderTest) -> None:
     chunks = [json.loads(event) for event in events]
     assert (headers["content-type"], done) == ("text/event-stream", "[DONE]")
     assert {chunk["model"] for chunk in chunks} == {"gpt_e"}
+    data = post(host.url, "/v1/chat/completions", json.dumps({**body, "model": "gpt_e/gpt-4o"}).encode(), {})[2]
+    assert json.loads(data.decode().split("\n")[0].removeprefix("data: "))["model"] == MODEL
     texts = [chunk["choices"][0]["delta"].get("content") or "" for chunk in chunks if chunk["choices"]]
     assert "".join(texts) == whole
     assert chunks[-1]["usage"]["completion_tokens"] > 0

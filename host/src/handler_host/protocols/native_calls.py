@@ -144,14 +144,14 @@ class NativeCalls:
             fallback=False,
             retry_on_crash=False,
         )
-        shown = request.handler if is_fallback else call.name
         if not call.stream:
             head, body = _decoded(await self._dispatcher.run(dispatch))
             self._count(request, head, token_counts(body))
+            shown = call.shown_model(head, request.handler, is_fallback=is_fallback)
             body = ModelName(call.operation.response_model, head.model, shown).restore(body)
             return web.Response(status=head.status, body=body, headers=_headers(call.operation, head.headers))
         async with self._dispatcher.stream(dispatch) as stream:
-            return await self._relay(call, stream, context, request, shown)
+            return await self._relay(call, stream, context, request, is_fallback=is_fallback)
 
     def _message(self, call: _NativeCall, handler: str, *, is_fallback: bool) -> bytes:
         preset = self._dispatcher.presets.of(handler)
@@ -160,7 +160,13 @@ class NativeCalls:
         return encode_message(call.head(body, fields, is_fallback=is_fallback), body)
 
     async def _relay(
-        self, call: _NativeCall, stream: ResponseStream, context: RequestContext, request: Request, shown: str
+        self,
+        call: _NativeCall,
+        stream: ResponseStream,
+        context: RequestContext,
+        request: Request,
+        *,
+        is_fallback: bool,
     ) -> web.StreamResponse:
         if not stream.chunks:
             raise HandlerFault(f"{call.operation.name} ended without a response")
@@ -172,6 +178,7 @@ class NativeCalls:
                 return await relay_bytes(call.http_request, context, stream, head, headers, tail)
             finally:
                 self._count(request, head, tail.counts())
+        shown = call.shown_model(head, request.handler, is_fallback=is_fallback)
         relay = EventRelay(ModelName(call.operation.event_model, head.model, shown))
 
         def failed(error: Exception) -> list[bytes]:
@@ -216,6 +223,17 @@ class _NativeCall(NamedTuple):
             query={name: query[name] for name in self.operation.query if name in query},
             spans=tuple(self.operation.model_spans(body, fields)),
         )
+
+    def shown_model(self, head: ResponseHead, handler: str, *, is_fallback: bool) -> str:
+        """Return the model's name for the client: its own, unless the handler has served another model.
+
+        gpt_e has one model, whatever model a client names: its response must not look like that of another.
+        """
+        if is_fallback:
+            return handler
+        if head.model is not None and self.target.model not in (None, head.model):
+            return head.model
+        return self.name
 
 
 async def _translate_or_refuse(
