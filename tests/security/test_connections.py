@@ -75,6 +75,40 @@ async def test_headers_that_arrive_too_slowly_are_408(root: Path) -> None:
         writer.close()
 
 
+@pytest.mark.parametrize(
+    ("body", "refusal"),
+    [
+        (b"1\r\n \r\n" * 100_000, (400, "bad_request")),
+        (b"2\r\n{}\r\n0\r\n" + b"".join(HEADERS[:12]), (431, "headers_too_large")),
+        (b"2\r\n{}\r\n0\r\nX: " + b"y" * 20_000 + b"\r\n\r\n", (431, "headers_too_large")),
+        (b"2\r\n{}\r\n0\r\n" + b"X: y\r\n" * 200 + b"\r\n", (431, "headers_too_large")),
+        (b"2;a=" + b"b" * 200_000, (431, "headers_too_large")),
+        (b"2\r\n{}\r\nxyz\r\n", (400, "bad_request")),
+    ],
+    ids=["tiny chunks", "endless trailers", "long trailer", "many trailers", "long extension", "broken size"],
+)
+async def test_a_body_with_hostile_chunks_is_refused_at_once(root: Path, body: bytes, refusal: tuple[int, str]) -> None:
+    """Also if it comes after its head: it is neither parsed to its end nor waited for."""
+    async with running(root) as host:
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        await asyncio.sleep(0.05)
+        writer.write(body)
+        assert (await error_of(reader))[:2] == refusal
+        writer.close()
+        assert (await host.json("GET", "/health/live"))[0] == 200
+
+
+async def test_a_body_of_small_chunks_passes(root: Path) -> None:
+    """Chunks of some bytes each, as a client that streams its request sends them, and more than aiohttp buffers."""
+    content = json.dumps({"a": "x" * 60_000}).encode()
+    pieces = [content[start : start + 6] for start in range(0, len(content), 6)]
+    body = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces)
+    async with running(root) as host:
+        status, _, response = await host.raw(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + body + b"0\r\n\r\n")
+        assert (status, json.loads(response)["a"]) == (200, "x" * 60_000)
+
+
 async def test_unfinished_requests_together_have_a_limit(root: Path) -> None:
     """A burst of them is refused beyond 8 MB, and other clients are served meanwhile."""
     async with running(root) as host:
