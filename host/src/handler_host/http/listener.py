@@ -177,7 +177,7 @@ class Connection(web.RequestHandler):
                 self._refuse_body(body, HeadersTooLarge(f"trailers or chunk extensions {text}; send fewer"))
 
     def _refuse_body(self, body: StreamReader, error: HostError) -> None:
-        """Let the reader of an unfinished body raise an error, and close the connection after the response."""
+        """Raise an error in the reader of an unfinished body, and close the connection after the response."""
         self._is_discarding = True
         # Its response may still be sent; no further request is read.
         self._force_close = True
