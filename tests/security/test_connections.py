@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from handler_host.http import listener
+from handler_host.memory import trim
 from tests.integration.http.serving import Host, running
-from tests.support import install_puppet, within
+from tests.support import install_puppet, until, within
 
 ECHO = "/v1/handlers/puppet/echo"
 HEAD = b"POST /v1/handlers/puppet/echo HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -123,6 +124,29 @@ async def test_unfinished_requests_together_have_a_limit(root: Path) -> None:
         for _, writer in connections:
             writer.close()
         await _until_no_bytes_are_unfinished(host)
+
+
+async def test_a_burst_of_headers_leaves_no_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The heap is trimmed, not for each of them, when the refused connections have gone; finished requests need none."""
+    calls: list[float] = []
+    real_trim = trim.trim_heap
+
+    def trim_heap() -> None:
+        calls.append(asyncio.get_running_loop().time())
+        real_trim()
+
+    monkeypatch.setattr(trim, "trim_heap", trim_heap)
+    async with running(root) as host:
+        assert (await host.json("GET", "/health/live"))[0] == 200
+        await asyncio.sleep(2 * trim.REST_S)
+        assert not calls
+        connections = [await connect(host, HEAD + b"".join(HEADERS)) for _ in range(5)]
+        for reader, writer in connections:
+            assert (await error_of(reader))[0] == 431
+            writer.close()
+        await until(lambda: bool(calls))
+        await asyncio.sleep(2 * trim.REST_S)
+        assert len(calls) < len(connections)
 
 
 async def _until_no_bytes_are_unfinished(host: Host) -> None:

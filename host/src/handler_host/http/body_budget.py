@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Callable
 
 from handler_host._internal.units import format_size
 from handler_host.config import ServerConfig
 from handler_host.http.request_context import RequestContext
-from handler_host.memory.trim import trim_heap
+from handler_host.memory.trim import HeapTrimmer
 from handler_host.plugin.errors import MemoryBudget
 
 log = logging.getLogger(__name__)
@@ -22,7 +21,6 @@ the body, the message for the worker, the channel's buffer, which grows by copyi
 """
 BURST_BYTES = 8 * 1024 * 1024
 """Bytes in flight after which freed memory is returned to the system, once the host is at rest."""
-REST_S = 0.5
 
 
 class BodyBudget:
@@ -34,7 +32,7 @@ class BodyBudget:
         self._memory_limit = memory_limit
         self._used = 0
         self._peak = 0
-        self._timer: asyncio.TimerHandle | None = None
+        self._trimmer = HeapTrimmer(is_busy=lambda: self._used > BURST_BYTES)
 
     @property
     def limit(self) -> int | None:
@@ -66,14 +64,9 @@ class BodyBudget:
     def remove(self, size_bytes: int) -> None:
         """Count bytes no more; return freed memory to the system when a burst is over."""
         self._used -= size_bytes
-        if self._peak > BURST_BYTES and self._used <= BURST_BYTES and self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(REST_S, self._trim)
-
-    def _trim(self) -> None:
-        self._timer = None
-        if self._used <= BURST_BYTES:
+        if self._peak > BURST_BYTES and self._used <= BURST_BYTES:
             self._peak = self._used
-            trim_heap()
+            self._trimmer.schedule()
 
 
 class BodyShare:

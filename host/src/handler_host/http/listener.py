@@ -20,6 +20,7 @@ from handler_host.http import request_context
 from handler_host.http.access_log import AccessLog
 from handler_host.http.errors import error_response, to_host_error
 from handler_host.http.sse import CLIENT_STALL_S, HALF_CLOSED_S
+from handler_host.memory.trim import HeapTrimmer
 from handler_host.plugin.errors import BadRequest, HeadersTooLarge, HostError, RequestTimeout, TooManyConnections
 from handler_host.telemetry.failures import FailureText
 
@@ -117,6 +118,8 @@ class Connection(web.RequestHandler):
         """Count the end (asyncio)."""
         if not self._refused:
             self._listener.leave(self)
+            if self._head_bytes or self._is_discarding:
+                self._listener.trimmer.schedule()
             self._end_head()
             super().connection_lost(exc)
 
@@ -147,10 +150,7 @@ class Connection(web.RequestHandler):
             self._add_to_body(body, len(data), body.total_bytes - content_bytes)
 
     def resume_reading(self, resume_parser: bool = True) -> None:
-        """Parse the data that waits in the next turn of the loop (aiohttp).
-
-        aiohttp parses it at once, so that a reader of tiny chunks never waits: 256 KB of them kept the loop busy.
-        """
+        """Parse the data that waits in the next turn of the loop: at once, tiny chunks would keep it busy (aiohttp)."""
         if not self._is_resuming:
             self._is_resuming = True
             self._loop.call_soon(self._resume_reading, resume_parser)
@@ -305,6 +305,7 @@ class Listener:
         )
         self.unfinished_bytes = 0
         """Bytes of all unfinished heads."""
+        self.trimmer = HeapTrimmer()
 
     def admit(self, connection: Connection, transport: asyncio.Transport) -> bytes | None:
         """Count one more connection; return the response that refuses it at a limit.

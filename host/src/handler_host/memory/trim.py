@@ -6,9 +6,35 @@ would have nothing left for workers.
 
 from __future__ import annotations
 
+import asyncio
 import logging
+from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+REST_S = 0.5
+"""Time after the end of a burst in which its last memory is freed."""
+
+
+class HeapTrimmer:
+    """Trim of the heap when a burst is over, at most once in :data:`REST_S` seconds.
+
+    It is left out if ``is_busy`` returns True then.
+    """
+
+    def __init__(self, is_busy: Callable[[], bool] = lambda: False) -> None:
+        self._is_busy = is_busy
+        self._timer: asyncio.TimerHandle | None = None
+
+    def schedule(self) -> None:
+        """Trim the heap after a while."""
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(REST_S, self._trim)
+
+    def _trim(self) -> None:
+        self._timer = None
+        if not self._is_busy():
+            trim_heap()
 
 
 def trim_heap() -> None:
