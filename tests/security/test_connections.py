@@ -127,7 +127,7 @@ async def test_unfinished_requests_together_have_a_limit(root: Path) -> None:
 
 
 async def test_a_burst_of_headers_leaves_no_memory(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The heap is trimmed, not for each of them, when the refused connections have gone; finished requests need none."""
+    """The heap is trimmed when the refused connections have gone; requests that end need no trim."""
     calls: list[float] = []
     real_trim = trim.trim_heap
 
