@@ -63,12 +63,13 @@ class Limited:
 
 
 @contextlib.asynccontextmanager
-async def limited(group: Path, root: Path, memory: str) -> AsyncIterator[Limited]:
+async def limited(group: Path, root: Path, memory: str, *, control_groups: bool = False) -> AsyncIterator[Limited]:
     """Run the host in the group, with two puppets."""
     (root / "control").mkdir()
     for name in ("puppet", "other"):
         install_plugin(root, name, (WORKERS / "puppet.py").read_text(), attribute="Puppet")
     config = f'[memory]\n{memory}\n[defaults]\npreload = []\n[catalog]\nroots = ["{root}"]\ninclude_sys_path = false\n'
+    config += "[workers]\ncontrol_groups = true\n" if control_groups else ""
     config += "".join(f'[handlers.{name}]\ncontrol = "{root}/control"\n' for name in ("puppet", "other"))
     (root / "host.toml").write_text(config)
     # The shell enters the group before it starts the host, so that all its memory is counted there.
@@ -150,6 +151,32 @@ async def test_case_25_an_activation_killed_by_the_kernel_says_so(group: Path, t
         assert (status, response["error"]["code"]) == (502, "activation_failed")
         assert "out of memory" in response["error"]["message"]
         assert (await host.memory())["handlers"]["puppet"]["last_exit"]["kind"] == "out of memory"
+
+
+async def test_a_worker_with_a_control_group_is_killed_below_the_limit_with_its_daemon(
+    group: Path, tmp_path: Path
+) -> None:
+    async with limited(group, tmp_path, 'headroom = "10%"', control_groups=True) as host:
+        for name in ("spawn", "child", "go"):
+            os.mkfifo(tmp_path / "control" / name)
+        steps = ["", "wait:spawn", "children", "wait:go", "allocate:380"]
+        async with host.stream("puppet", {"steps": steps}) as events:
+            await within(asyncio.to_thread((tmp_path / "control" / "spawn").write_text, "now"))
+            child = int(await within(asyncio.to_thread((tmp_path / "control" / "child").read_text)))
+            worker = (await host.memory())["workers"]["puppet"]["pid"]
+            workers = group / "handler-host-workers"
+            assert int((workers / "memory.limit_in_bytes").read_text()) == 360 * MB
+            assert {worker, child} <= set(map(int, (workers / str(worker) / "cgroup.procs").read_text().split()))
+            await within(asyncio.to_thread((tmp_path / "control" / "go").write_text, "now"))
+            assert "out of memory" in (await within(events.read())).decode()
+        exit = (await host.memory())["handlers"]["puppet"]["last_exit"]
+        assert (exit["kind"], exit["signal"]) == ("out of memory", signal.SIGKILL)
+        assert gone(child)
+        assert not (workers / str(worker)).exists()
+        # The group of the host never reached its limit.
+        assert "oom_kill 0" in (group / "memory.oom_control").read_text()
+        assert (await host.ask("POST", "/v1/handlers/puppet/echo", {}))[1]["generation"] == 2
+    assert not workers.exists()
 
 
 async def test_the_limit_is_that_of_the_group_and_follows_its_changes(group: Path, tmp_path: Path) -> None:

@@ -81,6 +81,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *installation.describe_scope(config_file(arguments), learned.path),
         query,
         *installation.check_machine(limit),
+        *installation.check_control_groups(config),
         *installation.check_confinement(config),
         *installation.check_access(config, catalog.entries),
         *installation.check_handlers(msgspec.structs.replace(catalog, entries=entries)),

@@ -21,6 +21,7 @@ from handler_host.http.tls import load_certificate
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, MemoryLimit, find_oom_group
 from handler_host.memory.procfs import read_memory
 from handler_host.plugin.errors import ConfigError
+from handler_host.workers.control_groups import find_control_groups
 from handler_host.workers.preload_check import missing_modules
 
 
@@ -84,6 +85,21 @@ def check_confinement(config: Config) -> Iterator[Finding]:
         yield Finding(missing, "confinement", text)
     else:
         yield Finding(Level.OK, "confinement", f"Landlock {abi} confines workers to their files and processes")
+
+
+def check_control_groups(config: Config) -> Iterator[Finding]:
+    """Yield whether a host started here gives each worker a control group of its own, if it is to."""
+    if not config.workers.control_groups:
+        return
+    try:
+        groups = find_control_groups()
+        groups.check()
+    except OSError as error:
+        text = f"{error}; workers stay in the control group of the host ([workers] control_groups)"
+        yield Finding(Level.WARNING, "workers", text)
+    else:
+        text = f"each has a control group of its own ({groups.version}) in {groups.workers}"
+        yield Finding(Level.OK, "workers", text)
 
 
 def check_settings(config: Config, entries: Mapping[str, CatalogEntry]) -> Iterator[Finding]:

@@ -21,8 +21,8 @@ from handler_host.config.types import (
     MetricsConfig,
     ServerConfig,
     VerifyConfig,
-    WorkersConfig,
 )
+from handler_host.config.workers import WorkersConfig
 
 __all__ = [
     "HOST_KEYS",

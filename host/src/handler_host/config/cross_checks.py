@@ -8,8 +8,8 @@ from typing import Any
 from handler_host._internal.units import format_duration, format_size
 from handler_host.config.launchers import isolation_flaw
 from handler_host.config.listen import parse_listen
-from handler_host.config.types import WorkersConfig
 from handler_host.config.values import show
+from handler_host.config.workers import WorkersConfig
 
 
 def check_together(

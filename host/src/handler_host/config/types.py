@@ -16,12 +16,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from handler_host.config.fields import MB, AtLeastOne, Count, Duration, Number, Section, Size, Timeout
+from handler_host.config.fields import MB, AtLeastOne, Duration, Number, Section, Size, Timeout
 from handler_host.config.instance import INSTANCE_KEYS, InstanceConfig
 from handler_host.config.policy import POLICY_KEYS, HandlerPolicy
 from handler_host.config.secret_keys import mask_secret_keys
 from handler_host.config.shared import SharedConfig
 from handler_host.config.tracing import TracingConfig
+from handler_host.config.workers import WorkersConfig
 
 HOST_KEYS = POLICY_KEYS | INSTANCE_KEYS
 """The keys of ``[handlers.NAME]`` that belong to the host, not to the handler."""
@@ -193,39 +194,6 @@ class MemoryConfig(Section, frozen=True, kw_only=True):
     Default: ``.handler-host/memory.json`` in ``data_dir``
 
     Example: ``"/var/lib/handler-host/memory.json"``
-    """
-
-
-class WorkersConfig(Section, frozen=True, kw_only=True):
-    """``[workers]``: worker processes, and the channel between host and worker."""
-
-    linger: Duration = 60.0
-    """Time without a worker after which the fork server stops."""
-    max_frame: Annotated[int, Number("size", least=4096, most=1024**3)] = 1 * MB
-    """Longest chunk of a stream."""
-    window: Annotated[int, Number("size", least=1024, most=1024**3)] = 256 * 1024
-    """Bytes of one stream that may be in flight between worker and client."""
-    heartbeat_interval: Annotated[float, Number("duration", least=0.1)] = 5.0
-    """Time between two heartbeats."""
-    hang_after: Annotated[float, Number("duration", least=0.2)] = 30.0
-    """Heartbeat timeout: a worker that stays silent for so long is killed and replaced.
-
-    Counted in unanswered heartbeats, so that a pause of the whole container is not taken for a hang.
-    """
-    output_lines_per_second: Count = 200
-    """Lines per second of a worker's output to log; lines beyond are counted."""
-    confine: Literal["auto", "off", "strict"] = "auto"
-    """Whether the kernel confines workers to their own files and processes.
-
-    `auto`: as far as it can; `strict`: handlers do not start where it cannot (Linux before 6.12); `off`: for plugins
-    that must signal other processes ([what it covers](../explanation/security.md)). `read_paths` and `write_paths` of
-    a handler add files.
-    """
-    compile_lean: bool = True
-    """Whether to compile packages for lean imports after a handler's first activation.
-
-    A process at idle priority compiles them once; later activations are lean
-    ([how](../explanation/lean.md)).
     """
 
 

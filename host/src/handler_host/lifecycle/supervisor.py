@@ -100,6 +100,7 @@ class Supervisor:
         ``ConfigError`` for a flaw that ``check_config`` finds.
         """
         self._launch_specs.make_call_runner = make_call_runner
+        await self._launch_specs.open_control_groups()
         await self._memory.start()
         await self._recorder.record("startup")
         await self._registry.rescan()

@@ -16,10 +16,15 @@ import msgspec
 from handler_host.config import MemoryConfig
 from handler_host.memory.procfs import read_lines
 
+HOST_GROUP = "handler-host"
+"""Name of the group that the host moves to, with ``workers.control_groups``."""
+WORKERS_GROUP = "handler-host-workers"
+"""Name of the group that limits all workers together, beside it."""
 OOM_GROUP = "memory.oom.group"
 OOM_GROUP_ADVICE = (
     "when memory runs out, the kernel kills the host together with the worker, not the worker alone; set the kubelet's "
-    "singleProcessOOMKill: true (Kubernetes), or OOMPolicy=continue (systemd)"
+    "singleProcessOOMKill: true (Kubernetes), or OOMPolicy=continue (systemd), or workers.control_groups = true where "
+    "the host may make control groups"
 )
 """What ``memory.oom.group`` means for the host, and the remedy."""
 UNLIMITED = 2**60
@@ -80,7 +85,8 @@ _LIMIT_FILES = {"cgroup v2": ("memory.max", "memory.high"), "cgroup v1": ("memor
 def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
     """Yield ``cgroup v2`` or ``cgroup v1`` and the directories that account for this process's memory, its own first.
 
-    After the directory of its own group come those of the groups that contain it.
+    After the directory of its own group come those of the groups that contain it. The group that the host makes for
+    itself is left out: its workers are not in it.
     """
     mounts = _mounts(root)
     for line in read_lines(root / "proc/self/cgroup"):
@@ -93,7 +99,8 @@ def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
         else:
             continue
         for mounted_group, directory in mounts.get(kind, ()):
-            yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, group))
+            own = group.removesuffix(f"/{HOST_GROUP}")
+            yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, own))
 
 
 def control_groups_v2(root: Path = Path("/")) -> Iterator[Path]:
@@ -104,8 +111,13 @@ def control_groups_v2(root: Path = Path("/")) -> Iterator[Path]:
 
 
 def find_oom_group(root: Path = Path("/")) -> Path | None:
-    """Return the file of a group that the kernel kills as a whole when it runs out of memory (v2), or None."""
+    """Return the file of a group that the kernel kills as a whole when it runs out of memory (v2), or None.
+
+    None, too, if workers have groups of their own below it: they reach the limit of these first.
+    """
     for directory in control_groups_v2(root):
+        if (directory / WORKERS_GROUP).is_dir():
+            return None
         if read_lines(directory / OOM_GROUP) == ["1"]:
             return directory / OOM_GROUP
     return None

@@ -100,7 +100,7 @@ def read_kernel_view(limit: MemoryLimit, root: Path = Path("/")) -> KernelView:
         if source == "cgroup v2" and stalled is None:
             stalled, stalled_source = _stalled(own / "memory.pressure"), str(own / "memory.pressure")
         if kills is None:
-            kills, kills_source = _number(own / _EVENTS[source], "oom_kill"), str(own / _EVENTS[source])
+            kills, kills_source = read_kills(source, own), str(own / _EVENTS[source])
     if stalled is None:
         stalled, stalled_source = _stalled(root / "proc/pressure/memory"), str(root / "proc/pressure/memory")
     if kills is None:
@@ -113,6 +113,11 @@ def read_kernel_view(limit: MemoryLimit, root: Path = Path("/")) -> KernelView:
         kills_source if kills is not None else None,
         _held(limit),
     )
+
+
+def read_kills(source: str, group: Path) -> int | None:
+    """Return how many processes of a control group the kernel has killed for memory; v2 counts groups below it, too."""
+    return _number(group / _EVENTS[source], "oom_kill")
 
 
 def _held(limit: MemoryLimit) -> int | None:

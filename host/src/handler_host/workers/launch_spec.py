@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import functools
 import logging
 import os
@@ -28,10 +29,14 @@ from handler_host.workers.launchers.fork import ForkLauncher
 if TYPE_CHECKING:
     from handler_host.channel.frames import LeanImports, Log
     from handler_host.memory.places import PlacesBudget
+    from handler_host.workers.control_groups import ControlGroups
     from handler_host.workers.launchers.base import Launcher
     from handler_host.workers.launchers.remote import RemoteLauncher
     from handler_host.workers.lean_compiler import LeanCompiler
     from handler_host.workers.worker import LaunchSpec, MakeCallRunner
+
+
+log = logging.getLogger(__name__)
 
 
 def policy_of(config: Config, entry: CatalogEntry) -> HandlerPolicy:
@@ -162,6 +167,8 @@ class LaunchSpecBuilder:
             config.preload(), workers.linger, self._environment, confined=workers.confine != "off"
         )
         self._exec: dict[str | None, Launcher] = {}
+        self._groups: ControlGroups | None = None
+        """None: workers stay in the control group of the host."""
         self._compiler: LeanCompiler | None = None
         """None until a worker has reported packages that are not compiled."""
         self.places: Mapping[str, PlacesBudget] = {}
@@ -179,6 +186,17 @@ class LaunchSpecBuilder:
     def driver_pids(self) -> list[int]:
         """The process IDs of the drivers of launchers."""
         return [pid for launcher in self._remote.values() for pid in launcher.pids]
+
+    async def open_control_groups(self) -> None:
+        """Give workers control groups of their own, with ``workers.control_groups``, where the host may make them."""
+        if not self._config.workers.control_groups:
+            return
+        from handler_host.workers.control_groups import open_control_groups  # few hosts have them
+
+        try:
+            self._groups = await asyncio.to_thread(open_control_groups)
+        except OSError as error:
+            log.warning("workers.control_groups: %s; workers stay in the control group of the host", error)
 
     def retire_fork_server(self) -> None:
         """Launch from a new fork server from now on: the modules preloaded in this one may be outdated."""
@@ -233,6 +251,8 @@ class LaunchSpecBuilder:
         launchers: list[Launcher] = [self._fork, *self._exec.values(), *self._remote.values()]
         for launcher in launchers:
             await launcher.close()
+        if self._groups is not None:
+            await asyncio.to_thread(self._groups.close)
 
     async def build(self, entry: CatalogEntry, generation: int) -> LaunchSpec:
         """Return the specification of worker ``generation`` of the handler.
@@ -332,6 +352,14 @@ class LaunchSpecBuilder:
                 f"isolation = {policy.isolation!r}: [launchers.{policy.isolation}] is new since the host's start; "
                 "restart the host"
             )
+        launcher = self._local_launcher(policy, entry)
+        if self._groups is None:
+            return launcher
+        from handler_host.workers.launchers.grouped import GroupedLauncher  # few hosts have control groups
+
+        return GroupedLauncher(launcher, self._groups, self._config.memory, policy.memory_hard_limit)
+
+    def _local_launcher(self, policy: HandlerPolicy, entry: CatalogEntry) -> Launcher:
         python = python_of(policy, entry)
         if policy.isolation == "process" and python is None and sys.platform == "linux":
             return self._fork

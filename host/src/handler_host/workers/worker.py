@@ -306,7 +306,7 @@ class Worker:
             return Cause.KILLED, f"{text} on {self.place} (not sent by the host)"
         if exit.signal != signal.SIGKILL or self._killed_by_host:
             return Cause.CRASH, text
-        if await self._was_oom_kill():
+        if await self._was_oom_kill() or exit.killed_for_memory:
             self._killed_for_memory = True
             return Cause.OUT_OF_MEMORY, f"out of memory, {text} of the kernel"
         return Cause.KILLED, f"{text} (not sent by the host, no OOM kill recorded)"

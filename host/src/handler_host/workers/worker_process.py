@@ -36,6 +36,8 @@ class ExitStatus(msgspec.Struct, frozen=True):
     """The status is unknown: the fork server ended first, or another machine is gone."""
     detail: str = "its fork server ended, and the worker with it"
     """The known facts about a lost worker."""
+    killed_for_memory: bool = False
+    """Whether the kernel killed a process of its control group for memory, if it has one of its own."""
 
     def describe(self) -> str:
         """Return the status as the end of a sentence."""
