@@ -20,7 +20,6 @@ import pytest
 
 from handler_host.cli.findings import Level
 from handler_host.cli.launcher_checks import check_launchers
-from handler_host.config import Config
 from handler_host.plugin.errors import HandlerCrashed, HostError, MemoryBudget, OutOfResources
 from tests.cluster.ray_cluster import MB, RAY_PYTHON, RayCluster, why_not
 from tests.support import SupervisorHarness, ended, error_of, install_puppet, supervisor_harness, within
@@ -98,7 +97,7 @@ def exit_kind(host: SupervisorHarness) -> str | None:
 
 def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
     keys = {"address": cluster.address, "python": RAY_PYTHON, "auth_token_file": str(cluster.token_file)}
-    findings = list(check_launchers(Config(launchers={"ray": keys})))
+    findings = list(check_launchers({"ray": keys}))
     assert {finding.level for finding in findings} == {Level.OK}
     text = "\n".join(finding.text for finding in findings)
     assert f"cluster {cluster.address}: Ray " in text

@@ -340,15 +340,25 @@ places = {{ north = {{ limit = 1000 }} }}
 [launchers.missing_one]
 """
     (tmp_path / "host.toml").write_text(config)
-    command = [sys.executable, "-m", "handler_host", "doctor", "--json", "--config", str(tmp_path / "host.toml")]
     environment = {**os.environ, "PYTHONPATH": str(engine), "HANDLER_HOST_DATA_DIR": str(tmp_path / "data")}
-    result = subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+
+    def run(*words: str) -> subprocess.CompletedProcess[bytes]:
+        command = [sys.executable, "-m", "handler_host", *words, "--json", "--config", str(tmp_path / "host.toml")]
+        return subprocess.run(command, env=environment, capture_output=True, timeout=120, check=False)
+
+    result = run("doctor")
     findings = {
         (finding["place"], finding["level"]): finding["text"] for finding in json.loads(result.stdout)["findings"]
     }
     assert findings["launchers.local_engine", "ok"] == "1 places"
     assert "install handler-host-missing-one there" in findings["launchers.missing_one", "problem"]
     assert result.returncode == 1
+    only = run("local_engine", "doctor")
+    (finding,) = json.loads(only.stdout)["findings"]
+    assert (only.returncode, finding["place"], finding["text"]) == (0, "launchers.local_engine", "1 places")
+    unknown = run("doctor", "local_engin")
+    assert unknown.returncode == 2
+    assert b"no launcher 'local_engin' is configured; did you mean 'local_engine'?" in unknown.stdout + unknown.stderr
 
 
 async def test_a_launcher_that_a_reload_has_named_first_needs_a_restart(tmp_path: Path) -> None:

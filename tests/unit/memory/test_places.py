@@ -90,9 +90,13 @@ async def test_a_place_that_comes_back_still_counts_its_workers() -> None:
         PlaceReport("liar", 100, 0, {"GPU": float("nan")}),
     ],
 )
-async def test_a_report_that_cannot_be_true_is_not_used(report: PlaceReport) -> None:
+async def test_a_report_that_cannot_be_true_is_not_used(report: PlaceReport, caplog: pytest.LogCaptureFixture) -> None:
     world = World()
-    world.budget.update([report, PlaceReport("honest", 50)])
+    for _ in range(2):  # the driver reports again and again, the log has it once
+        world.budget.update([report, PlaceReport("honest", 50)])
+    (record,) = caplog.records
+    assert "place liar of launcher " in record.getMessage()
+    assert "correct the size" in record.getMessage()
     assert await world.reserve("a", 10) == "honest"
     assert list(world.budget.places) == ["honest"]
 

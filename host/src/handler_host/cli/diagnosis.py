@@ -68,6 +68,8 @@ class Plan(NamedTuple):
 def diagnose(arguments: SimpleNamespace) -> int:
     """Print the findings and the plan; return 1 if there is a problem."""
     config = with_state_file(load_configuration(arguments).config, os.environ)
+    if arguments.launcher is not None:
+        return _diagnose_launcher(config, arguments.launcher, as_json=arguments.json)
     catalog = scan_config(config, os.environ)
     limit = read_limit(config.memory)
     host, query = query_remote_host(arguments.url, arguments.token_file)
@@ -87,7 +89,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *installation.check_handlers(msgspec.structs.replace(catalog, entries=entries)),
         *installation.check_settings(config, catalog.entries),
         *check_dependencies(catalog.entries.values()),
-        *check_launchers(config),
+        *check_launchers(config.launchers),
         *check_shared(config),
     ]
     runnable = {name: entry for name, entry in entries.items() if entry.problem is None}
@@ -115,6 +117,19 @@ def diagnose(arguments: SimpleNamespace) -> int:
         echo_findings(findings)
         echo()
         _echo_plan(plan)
+    return REFUSED if has_problem(findings) else OK
+
+
+def _diagnose_launcher(config: Config, name: str, *, as_json: bool) -> int:
+    """Print the findings about one launcher; return 1 if there is a problem."""
+    if name not in config.launchers:
+        hint = did_you_mean(name, config.launchers)
+        raise Failure(f"no launcher {name!r} is configured{hint}; add [launchers.{name}] to the configuration", USAGE)
+    findings = list(check_launchers({name: config.launchers[name]}))
+    if as_json:
+        echo_json({"findings": [finding._asdict() for finding in findings]})
+    else:
+        echo_findings(findings)
     return REFUSED if has_problem(findings) else OK
 
 

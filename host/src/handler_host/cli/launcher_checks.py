@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import msgspec
 
 from handler_host.cli.findings import Finding, Level
 from handler_host.cli.progress import show_progress
-from handler_host.config import Config
 from handler_host.config.launchers import launcher_config, launcher_options
 
 
@@ -31,9 +31,9 @@ def _decode(result: subprocess.CompletedProcess[bytes]) -> list[_EngineFinding]:
         return [_EngineFinding(False, f"its driver failed: {last[0]}")]
 
 
-def check_launchers(config: Config) -> Iterator[Finding]:
-    """Connect to the engine of each launcher that is configured, and yield what it finds."""
-    for name, keys in config.launchers.items():
+def check_launchers(launchers: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
+    """Connect to the engine of each launcher, given the keys of its table, and yield what it finds."""
+    for name, keys in launchers.items():
         place = f"launchers.{name}"
         settings = launcher_config(keys)
         command = [str(settings.python or sys.executable), "-P", "-m", "handler_host.workers.remote.driver"]

@@ -36,6 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _parse(words: Sequence[str]) -> SimpleNamespace:
     """Return the arguments as an object without references to the parser, so that `serve` frees the parser."""
+    if words[1:2] == ["doctor"] and words[0] not in COMMANDS and not words[0].startswith("-"):
+        words = ["doctor", words[0], *words[2:]]  # `handler-host ray doctor`
     parser = make_parser([name for name in words[:1] if name in COMMANDS])
     if not words:
         parser.print_help(sys.stderr)

@@ -242,7 +242,8 @@ class PlacesBudget:
             self._doubted.discard(report.name)
         elif report.name not in self._doubted:
             self._doubted.add(report.name)
-            log.warning("place %s of launcher %s is not used: %s", report.name, self._launcher, flaw)
+            text = "place %s of launcher %s is not used: %s; correct the size with which the engine was started there"
+            log.warning(text, report.name, self._launcher, flaw)
         return flaw is None
 
     def _grant_waiting(self, *, may_evict: bool = True) -> None:

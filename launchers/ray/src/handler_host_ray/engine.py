@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from handler_host.workers.remote.engine import EngineError, ExitStatus, Finding, PlaceReport, WorkerRequest
+from handler_host_ray.machine import oversized
 from handler_host_ray.options import DEFAULT_PORT, RayOptions, read_options
 
 Result = TypeVar("Result")
@@ -67,6 +68,8 @@ class RayEngine:
         """What Ray counts for the workers of this host, by node."""
         self._ids: dict[str, str] = {}
         """IDs of nodes by the names of their places."""
+        self._machines: dict[str, int] = {}
+        """Bytes of memory that machines really have, by place; known from their first worker on."""
         self._head: tuple[str, int] | None = None
 
     async def start(self) -> str:
@@ -132,7 +135,7 @@ class RayEngine:
             runtime_env=self._options.runtime_env_of(request.handler),
         ).remote()
         try:
-            await actor.start.remote(request.connection)
+            self._note_machine(request.place, await actor.start.remote(request.connection))
         except asyncio.CancelledError:
             of_node.remove(held)
             _kill_actor(actor)
@@ -150,7 +153,7 @@ class RayEngine:
         from handler_host_ray.examination import examine
 
         await self.places()
-        return await self._request(lambda: examine(ray, self._options, self._places))
+        return await asyncio.to_thread(lambda: list(examine(ray, self._options, self._places, self._ids)))
 
     async def close(self) -> None:
         """Disconnect; Ray ends the actors of a driver that is gone."""
@@ -192,6 +195,7 @@ class RayEngine:
             if not node["Alive"]:
                 continue
             name, total = place_name(node), node["Resources"]
+            memory = int(total.get("memory", 0))
             ids[name] = node["NodeID"]
             own: dict[str, float] = {}
             for held in tuple(self._held.get(name, ())):  # this is a thread; the event loop changes the list
@@ -201,7 +205,7 @@ class RayEngine:
             reports.append(
                 PlaceReport(
                     name=name,
-                    limit=int(total.get("memory", 0)),
+                    limit=min(memory, self._machines.get(name, memory)),
                     external_usage=int(others.get("memory", 0)),
                     resources=_named(total),
                     external_resources=_named(others),
@@ -209,6 +213,14 @@ class RayEngine:
             )
         self._ids = ids
         return reports
+
+    def _note_machine(self, place: str, memory: int) -> None:
+        """Note the bytes of memory that the machine of a place has; warn if its node reports more."""
+        reported = next((report.limit for report in self._places if report.name == place), 0)
+        if reported > memory:
+            sys.stderr.write(f"node {place}: {oversized(reported, memory)}\n")  # the host logs it
+            self._places_at = 0.0
+        self._machines[place] = memory
 
 
 HIDDEN = frozenset({"memory", "object_store_memory"})

@@ -7,6 +7,7 @@ from typing import Any
 import ray
 
 from handler_host.workers.remote.node import NodeWorker
+from handler_host_ray.machine import machine_memory
 
 
 class _NodeActor:
@@ -15,9 +16,10 @@ class _NodeActor:
     def __init__(self) -> None:
         self._worker: NodeWorker | None = None
 
-    async def start(self, connection: bytes) -> None:
-        """Start the worker."""
+    async def start(self, connection: bytes) -> int:
+        """Start the worker; return the bytes of memory of this machine."""
         self._worker = NodeWorker(connection)
+        return machine_memory()
 
     async def wait(self) -> tuple[int | None, int | None, int | None]:
         """Return code, signal and peak of resident memory of the worker, when it has exited."""

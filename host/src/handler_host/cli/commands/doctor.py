@@ -14,18 +14,21 @@ DESCRIPTION = (
     "once in a temporary host, and shows and stores the real memory and cold start. In the plan, `idle` is the host "
     "with its pinned handlers, and `expected` the handlers that are active at the same time: the pinned ones and the "
     "two largest others, or those of --expect. The engine of each launcher ([launchers.NAME]) is connected to, and "
-    "reports its version, authentication and machines; so does the server of [shared]. The exit status is 1 "
-    "if there is a problem."
+    "reports its version, authentication and machines; so does the server of [shared]. With the name of a launcher, "
+    "only its engine is checked; `handler-host ray doctor` is the same as `handler-host doctor ray`. The exit status "
+    "is 1 if there is a problem."
 )
 EXAMPLES = (
     "handler-host doctor --config host.toml",
     "handler-host doctor --measure --expect gpt_a,sheets",
+    "handler-host doctor ray",
     "handler-host doctor --json | jq '.findings[] | select(.level == \"problem\")'",
 )
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments of the command."""
+    parser.add_argument("launcher", nargs="?", metavar="LAUNCHER", help="check only the engine of [launchers.LAUNCHER]")
     parser.add_argument("--measure", action="store_true", help="activate each handler once to measure it")
     parser.add_argument(
         "--expect", metavar="A,B", help="handlers that are active at the same time (default: the two largest)"
