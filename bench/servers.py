@@ -123,12 +123,20 @@ def bare() -> Iterator[Server]:
 
 
 @contextlib.contextmanager
-def host(config: str = "", environment: dict[str, str] | None = None, prefix: Sequence[str] = ()) -> Iterator[Server]:
-    """Run the host with ``config``, the text of a ``host.toml``; ``prefix`` is a command that runs it."""
+def host(
+    config: str = "",
+    environment: dict[str, str] | None = None,
+    prefix: Sequence[str] = (),
+    program: Sequence[str] = ("-m", "handler_host"),
+) -> Iterator[Server]:
+    """Run the host with ``config``, the text of a ``host.toml``; ``prefix`` is a command that runs it.
+
+    ``program`` are the arguments of Python by which it starts.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-host-") as directory:
         path = Path(directory, "host.toml")
         path.write_text(config)
-        command = [*prefix, sys.executable, "-m", "handler_host", "serve", "--port", "0", "--config", str(path)]
+        command = [*prefix, sys.executable, *program, "serve", "--port", "0", "--config", str(path)]
         # An empty state: data that other hosts and handlers stored on this machine would change the figures.
         own = {"HANDLER_HOST_ADMIN_TOKEN": TOKEN, "XDG_DATA_HOME": directory, "XDG_STATE_HOME": directory}
         # What `make lean` has compiled is used; compiling in the background would change the figures, too.
