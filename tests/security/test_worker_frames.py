@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import struct
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -16,13 +17,14 @@ from hypothesis import strategies as st
 
 from handler_host.channel import frames
 from handler_host.channel.log_limiter import RECORDS_PER_S, LogLimiter
+from handler_host.channel.log_pacer import RECORDS_PER_TURN
 from handler_host.channel.timeouts import CallTimeouts
 from handler_host.lifecycle.operation_registry import limit_schema
 from handler_host.lifecycle.pending_work import _read_notes
 from handler_host.lifecycle.reports import HandlerStatus, OperationReport
 from handler_host.plugin.errors import HostError
 from handler_host.routes.openapi import document
-from tests.support import within
+from tests.support import until, within
 from tests.unit.channel.test_channel import channel
 
 NO_LIMITS = CallTimeouts(total=None, first_byte=None, gap=None)
@@ -240,6 +242,26 @@ def test_log_records_of_a_worker_are_limited_by_the_host() -> None:
     assert limiter.is_flooding
     note, _ = limiter.admit(frames.Log(20, "plugin", "hello"), 2.0)
     assert f"{5_000 - len(logged)} log records dropped" in note.message
+
+
+async def test_a_flood_of_log_records_takes_several_turns_of_the_loop() -> None:
+    """All are logged, in their order, and others have their turn in between."""
+    turn = 0
+    records: list[tuple[int, str]] = []
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    async with channel(on_log=lambda record: records.append((turn, record.message))) as (_, peer):
+        counting = asyncio.create_task(count_turns())
+        await peer.send(*(frames.Log(20, "plugin", f"{number}") for number in range(500)))
+        await until(lambda: len(records) == 500)
+        counting.cancel()
+    assert [message for _, message in records] == [f"{number}" for number in range(500)]
+    assert max(Counter(number for number, _ in records).values()) <= RECORDS_PER_TURN
 
 
 def test_what_a_plugin_puts_in_place_of_its_note_does_no_harm(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -71,7 +71,9 @@ class Peer:
 
 
 @asynccontextmanager
-async def channel(**limits: Any) -> AsyncIterator[tuple[Channel, Peer]]:
+async def channel(
+    *, on_log: Callable[[frames.Log], None] = lambda record: None, **limits: Any
+) -> AsyncIterator[tuple[Channel, Peer]]:
     """Open a channel with these limits; yield it and the worker's end."""
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
     ours.setblocking(False)
@@ -81,7 +83,7 @@ async def channel(**limits: Any) -> AsyncIterator[tuple[Channel, Peer]]:
         handler="x",
         generation=1,
         limits=ChannelLimits(**limits),
-        on_log=lambda record: None,
+        on_log=on_log,
     )
     try:
         yield opened, Peer(theirs)

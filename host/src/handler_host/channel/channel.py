@@ -18,6 +18,7 @@ from handler_host.channel import frames
 from handler_host.channel.call import Call, ChannelLimits
 from handler_host.channel.error_frames import host_error
 from handler_host.channel.log_limiter import LogLimiter
+from handler_host.channel.log_pacer import LogPacer
 from handler_host.channel.pongs import Pongs
 from handler_host.channel.timeouts import CallTimeouts
 from handler_host.channel.transports import Connection, attach
@@ -88,7 +89,7 @@ class Channel(asyncio.Protocol):
         self.closed: asyncio.Future[CloseReason] = self._loop.create_future()
         self._handler = handler
         self._generation = generation
-        self._on_log = on_log
+        self._log_pacer = LogPacer(on_log)
         self._on_out_of_memory = on_out_of_memory
         # `workers.max_frame` bounds chunks, which the worker checks: other frames, such as a long log line, always fit.
         self._decoder = frames.worker_frame_decoder(max(limits.max_frame, frames.DEFAULT_MAX_FRAME))
@@ -355,7 +356,7 @@ class Channel(asyncio.Protocol):
     def _handle_log(self, frame: frames.Log) -> None:
         now_s = self._loop.time()
         for record in self._log_limiter.admit(frame, now_s):
-            self._on_log(record)
+            self._log_pacer.add(record)
         if self._log_limiter.is_flooding and self._transport is not None and self._transport.is_reading():
             # Decoding what is dropped costs, too. Its other frames wait as well, at most a second.
             self._transport.pause_reading()
@@ -376,7 +377,7 @@ class Channel(asyncio.Protocol):
 
     def _handle_failed(self, frame: frames.Failed) -> None:
         if frame.trace:
-            self._on_log(frames.Log(40, "activation", frame.trace))
+            self._log_pacer.add(frames.Log(40, "activation", frame.trace))
         if frame.out_of_memory:
             self._note_out_of_memory()
         if self._ready is not None and not self._ready.done():
