@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable
 from typing import Any
 
@@ -230,3 +231,23 @@ class TestToClients:
         ignored = IgnoredFields("refuse")
         assert decode_message(body, ignored)[1].chat.messages[1].content
         assert not ignored.names
+
+    @pytest.mark.slow
+    def test_many_citations_of_a_long_text_cost_linear_time(self) -> None:
+        text = [TextChunk(text="ä" * 40) for _ in range(5_000)]
+        source = Citation(url="https://a.example", start_index=0, end_index=200_000)
+        chunks = [*text, *[CitationChunk(citation=source) for _ in text]]
+        request = decode_request(b'{"model": "h", "input": "hi"}')
+        before = time.process_time()
+        responses = ResponseEncoder(request_id="r", created=0, request=request)
+        openai = OpenAIEncoder(completion_id="c", created=0, model="m", include_usage=False)
+        anthropic = EventEncoder(message_id="m", model="m")
+        gemini = GeminiEncoder(response_id="r", model="m")
+        for chunk in chunks:
+            responses.events(chunk)
+            openai.chunks(chunk)
+            anthropic.events(chunk)
+            gemini.chunks(chunk)
+        segments = plain(gemini.last())["candidates"][0]["groundingMetadata"]["groundingSupports"]
+        assert segments[-1]["segment"] == {"startIndex": 0, "endIndex": 400_000}
+        assert time.process_time() - before < 3  # linear code takes 0.3 s, quadratic code 20 s

@@ -14,6 +14,7 @@ from contextlib import suppress
 from typing import Any, Protocol
 
 import msgspec
+from msgspec.structs import astuple
 
 from handler_host.chat.finish_reasons import finish_reason_of, is_finish_reason
 from handler_host.chat.tool_call_decoder import ToolCallDecoder
@@ -115,7 +116,7 @@ class CompletionDecoder:
         self._unread: object = None
         """The first document without choices and usage: the words of a server that sends nothing else."""
         self._texts: dict[str, list[str]] = {"reasoning": [], "content": [], "refusal": []}
-        self._citations: list[Citation] = []
+        self._citations: set[tuple[Any, ...]] = set()
         self._calls = ToolCallDecoder(tool_names)
         self._finish: str | None = None
         self._usage: Usage | None = None
@@ -236,8 +237,8 @@ class CompletionDecoder:
     def _add_citations(self, chunks: list[ChatChunk], annotations: Any) -> None:
         for annotation in annotations if isinstance(annotations, list) else ():
             citation = _citation_of(annotation)
-            if citation is not None and citation not in self._citations:  # some servers repeat them in their last chunk
-                self._citations.append(citation)
+            if citation is not None and astuple(citation) not in self._citations:  # some servers repeat them at the end
+                self._citations.add(astuple(citation))
                 chunks.append(CitationChunk(citation=citation))
 
     def _remainder(self, name: str, text: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import msgspec
@@ -17,6 +18,8 @@ from handler_host.protocols.opaque import seal_base64, seal_parts
 FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
 MALFORMED_CALL = "MALFORMED_FUNCTION_CALL"
 """Google's finish reason for a function call whose arguments are not a JSON object."""
+MAX_SEGMENT = 2000
+"""Characters of the longest cited text that is repeated beside its place: many long ones would be quadratic."""
 
 
 class _Response(msgspec.Struct, kw_only=True, rename="camel"):
@@ -89,11 +92,11 @@ class GroundingChunk(_Response, kw_only=True):
 
 
 class Segment(_Response, kw_only=True):
-    """A place in the text, in bytes of UTF-8; the end is exclusive."""
+    """A place in the text, in bytes of UTF-8, with the text there unless it is long; the end is exclusive."""
 
     start_index: int
     end_index: int
-    text: str
+    text: str | UnsetType = UNSET
 
 
 class GroundingSupport(_Response, kw_only=True):
@@ -264,22 +267,39 @@ def _logprobs(tokens: list[chat.TokenLogprob]) -> LogprobsResult:
 
 def _grounding(citations: list[chat.Citation], text: str) -> GroundingMetadata:
     metadata = GroundingMetadata(grounding_chunks=[], grounding_supports=[])
+    indices: dict[tuple[str | None, ...], int] = {}
+    offsets = _byte_offsets(text, (place for each in citations for place in (each.start_index, each.end_index)))
     for citation in citations:
-        title = citation.title or UNSET
-        chunk = (
-            GroundingChunk(web=Web(uri=citation.url, title=title))
-            if citation.url is not None
-            else GroundingChunk(retrieved_context=RetrievedContext(title=title, text=citation.quote or UNSET))
-        )
-        if chunk not in metadata.grounding_chunks:
-            metadata.grounding_chunks.append(chunk)
-        if citation.start_index is not None and citation.end_index is not None:
-            cited = text[citation.start_index : citation.end_index]
-            start = len(text[: citation.start_index].encode())
-            segment = Segment(start_index=start, end_index=start + len(cited.encode()), text=cited)
-            index = metadata.grounding_chunks.index(chunk)
-            metadata.grounding_supports.append(GroundingSupport(segment=segment, grounding_chunk_indices=[index]))
+        source = (citation.url, citation.title, None if citation.url is not None else citation.quote)
+        if source not in indices:
+            indices[source] = len(metadata.grounding_chunks)
+            metadata.grounding_chunks.append(_grounding_chunk(citation))
+        start, end = citation.start_index, citation.end_index
+        if start is not None and end is not None:
+            segment = Segment(start_index=offsets[start], end_index=offsets[end])
+            if end - start <= MAX_SEGMENT:
+                segment.text = text[start:end]
+            metadata.grounding_supports.append(
+                GroundingSupport(segment=segment, grounding_chunk_indices=[indices[source]])
+            )
     return metadata
+
+
+def _grounding_chunk(citation: chat.Citation) -> GroundingChunk:
+    title = citation.title or UNSET
+    if citation.url is not None:
+        return GroundingChunk(web=Web(uri=citation.url, title=title))
+    return GroundingChunk(retrieved_context=RetrievedContext(title=title, text=citation.quote or UNSET))
+
+
+def _byte_offsets(text: str, places: Iterable[int | None]) -> dict[int, int]:
+    """Return the place in the UTF-8 bytes of a text for each place in its characters."""
+    offsets = {}
+    size = previous = 0
+    for place in sorted({place for place in places if place is not None}):
+        size += len(text[previous:place].encode(errors="replace"))
+        offsets[place], previous = size, place
+    return offsets
 
 
 def _usage(usage: chat.Usage) -> UsageMetadata:

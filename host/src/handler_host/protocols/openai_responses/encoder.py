@@ -79,6 +79,7 @@ class ResponseEncoder:
         """Index of each item in the output, by its ID."""
         self._strings: dict[int, tuple[Any, list[str]]] = {}
         """The strings of each growing text, by its identity: joined once, because appending is quadratic."""
+        self._text_length = 0
         self._logprobs: list[chat.TokenLogprob] = []
         """Log probabilities of the next text."""
         self._finish: chat.FinishReason | None = None
@@ -151,6 +152,7 @@ class ResponseEncoder:
             return []
         events, part, place = self._part(OutputText)
         self._grow(part, text)
+        self._text_length += len(text)
         logprobs, self._logprobs = self._logprobs, []
         part.logprobs += logprobs
         events.append(self._event("response.output_text.delta", **place, delta=text, logprobs=logprobs))
@@ -158,14 +160,10 @@ class ResponseEncoder:
 
     def _add_citation(self, citation: chat.Citation) -> list[Event]:
         """Return the event of a source of the text so far; without text there is nothing that it could stand for."""
-        parts = [part for part in self._message.content if isinstance(part, OutputText)] if self._message else []
-        if not parts:
+        source = url_citation(citation, self._text_length)
+        if source is None or not self._text_length:
             return []
         _, part, place = self._part(OutputText)
-        _, strings = self._strings[id(part)]
-        source = url_citation(citation, sum(map(len, strings)))
-        if source is None:
-            return []
         annotation = {"type": "url_citation", **asdict(source)}
         place["annotation_index"] = len(part.annotations)
         part.annotations.append(annotation)
