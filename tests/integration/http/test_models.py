@@ -154,6 +154,6 @@ async def test_tokens_are_counted_by_consumer_and_handler(tmp_path: Path) -> Non
         async with host.ask("GET", "/metrics", headers=admin) as response:
             lines = [line for line in (await response.text()).splitlines() if line.startswith("handler_host_tokens_")]
         assert sorted(lines) == [
-            f'handler_host_tokens_total{{consumer="key-1",handler="parrot",kind="{kind}"}} {count}'
+            f'handler_host_tokens_total{{consumer="key-1",handler="parrot",kind="{kind}",model=""}} {count}'
             for kind, count in (("input", "6.0"), ("output", "4.0"))
         ]

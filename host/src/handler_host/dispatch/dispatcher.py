@@ -118,7 +118,6 @@ class Dispatcher:
         name = "" if consumer is None else consumer.name
         if consumer is not None:
             consumer.count_tokens(billed(tokens))
-        self._counters.count_tokens(handler, name, tokens)
         self._usage.add(name, handler, model or "", tokens)
 
     def stream(self, request: Request) -> ResponseStream:

@@ -117,8 +117,6 @@ class Counters:
         self.handlers: dict[str, HandlerCounters] = {}
         self.by_consumer: Counter[tuple[str, str, str]] = Counter()
         """Dispatches by consumer, handler and result."""
-        self.tokens: Counter[tuple[str, str, str]] = Counter()
-        """Tokens by handler, consumer (empty without keys) and kind, as providers have reported them."""
         self.refused: Counter[tuple[str, str]] = Counter()
         """Rejected requests by consumer and reason."""
         self.shared_calls: Counter[str] = Counter()
@@ -155,12 +153,6 @@ class Counters:
             own.window.add(queue + activate, failed)
         if consumer is not None:
             self.by_consumer[consumer, handler, result] += 1
-
-    def count_tokens(self, handler: str, consumer: str, tokens: Mapping[str, int]) -> None:
-        """Count the tokens of a response by kind: ``input``, ``cached``, ``cache_write``, ``output``, ``reasoning``."""
-        for kind, count in tokens.items():
-            if count > 0:
-                self.tokens[handler, consumer, kind] += count
 
     def count_step(self, kind: str, fields: Mapping[str, object]) -> None:
         """Count a step in a handler's lifecycle; ``kind`` is one of ``handler_host.telemetry.events.KINDS``."""

@@ -53,7 +53,7 @@ MEANINGS = {
     "handler_host_loop_lag_seconds": "Lag of the event loop, measured twice a second while the host is scraped.",
     "handler_host_consumer_dispatches_total": "Finished dispatches by consumer, handler and result.",
     "handler_host_consumer_refusals_total": "Rejected requests by consumer and reason: rate, tokens, concurrency …",
-    "handler_host_tokens_total": "Tokens that providers reported, by handler, consumer and kind.",
+    "handler_host_tokens_total": "Tokens that providers reported, by handler, consumer, model and kind.",
     "handler_host_shared_calls_total": "Calls of the server that several hosts share, by result: ok or failed.",
     "handler_host_wrong_keys_total": "Requests with a wrong consumer key or admin token.",
     "handler_host_event_listeners": "Clients of the event stream.",
@@ -70,6 +70,7 @@ class HostCollector(Collector):
     def __init__(self, host: HostView, hub: TelemetryHub, lag: LoopLag) -> None:
         self._host = host
         self._counters = hub.counters
+        self._usage = hub.usage
         self._events = hub.events
         self._lag = lag
         self._registry = CollectorRegistry(auto_describe=False)
@@ -168,7 +169,13 @@ class HostCollector(Collector):
         labels = ("consumer", "handler", "result")
         yield _counter("handler_host_consumer_dispatches_total", labels, counters.by_consumer.items())
         yield _counter("handler_host_consumer_refusals_total", ("consumer", "reason"), counters.refused.items())
-        yield _counter("handler_host_tokens_total", ("handler", "consumer", "kind"), counters.tokens.items())
+        tokens = (
+            ((row.handler, row.consumer, row.model, kind), count)
+            for row in self._usage.rows()
+            for kind, count in row.by_kind().items()
+            if count
+        )
+        yield _counter("handler_host_tokens_total", ("handler", "consumer", "model", "kind"), tokens)
         if counters.shared_calls:
             calls = (((result,), counters.shared_calls[result]) for result in ("ok", "failed"))
             yield _counter("handler_host_shared_calls_total", ("result",), calls)

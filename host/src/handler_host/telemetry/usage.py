@@ -32,6 +32,16 @@ class UsageRow(msgspec.Struct):
     """All output tokens, with those of the reasoning."""
     reasoning: int = 0
 
+    def by_kind(self) -> dict[str, int]:
+        """Return the tokens by kind."""
+        return {
+            "input": self.input,
+            "cached": self.cached,
+            "cache_write": self.cache_write,
+            "output": self.output,
+            "reasoning": self.reasoning,
+        }
+
     def add(self, tokens: Mapping[str, int]) -> None:
         """Add the tokens of a response, by kind."""
         self.input += tokens.get("input", 0)
@@ -71,14 +81,14 @@ class TokenUsage:
         """Return the sums of each consumer; handler and model are empty."""
         sums: dict[str, UsageRow] = {}
         for row in self.rows():
-            sums.setdefault(row.consumer, UsageRow(row.consumer, "", "")).add(msgspec.structs.asdict(row))
+            sums.setdefault(row.consumer, UsageRow(row.consumer, "", "")).add(row.by_kind())
         return list(sums.values())
 
     def restore(self, since: float, rows: Iterable[UsageRow]) -> None:
         """Add the rows of an earlier process."""
         self.since = min(self.since, since)
         for row in rows:
-            self._row(row.consumer, row.handler, row.model[:MAX_MODEL]).add(msgspec.structs.asdict(row))
+            self._row(row.consumer, row.handler, row.model[:MAX_MODEL]).add(row.by_kind())
 
     def _row(self, consumer: str, handler: str, model: str) -> UsageRow:
         key = (consumer, handler, model)
