@@ -236,7 +236,7 @@ class TestToClients:
     def test_many_citations_of_a_long_text_cost_linear_time(self) -> None:
         text = [TextChunk(text="ä" * 40) for _ in range(5_000)]
         source = Citation(url="https://a.example", start_index=0, end_index=200_000)
-        chunks = [*text, *[CitationChunk(citation=source) for _ in text]]
+        chunks: list[ChatChunk] = [*text, *[CitationChunk(citation=source) for _ in text]]
         request = decode_request(b'{"model": "h", "input": "hi"}')
         before = time.process_time()
         responses = ResponseEncoder(request_id="r", created=0, request=request)
