@@ -245,10 +245,16 @@ async def test_an_sdks_request_to_its_provider_is_a_part_of_the_trace(
             handlers={handler: sdk(handler, protocol, provider) | more},
         )
         async with serving(config) as (_, url), aiohttp.ClientSession() as session:
-            for stream in (False, True):
+            messages = [{"role": "user", "content": "Hi"}]
+            requests: list[tuple[str, dict[str, Any]]] = [
+                ("chat/completions", {"model": handler, "stream": stream, "messages": messages})
+                for stream in (False, True)
+            ]
+            if handler != "gpt_d":  # it has no token counts of its providers
+                requests.append((f"handlers/{handler}/count_tokens", {"messages": messages}))
+            for path, body in requests:
                 spans.clear()
-                body = {"model": handler, "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
-                async with session.post(f"{url}/v1/chat/completions", json=body) as response:
+                async with session.post(f"{url}/v1/{path}", json=body) as response:
                     assert response.status == 200, await response.text()
                     await within(response.read())
                 await until(lambda: len(spans.get_finished_spans()) == 1)

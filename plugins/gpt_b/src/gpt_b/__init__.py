@@ -129,7 +129,9 @@ class GptB(NativeAnthropic, ChatHandler):
 
     async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
         with self._host_errors():
-            response = await self._client.post("/v1/messages/count_tokens", body=body, cast_to=object)
+            response = await self._client.post(
+                "/v1/messages/count_tokens", body=body, cast_to=object, options={"headers": trace_headers()}
+            )
             tokens = response.get("input_tokens") if isinstance(response, dict) else None
             if not isinstance(tokens, int):
                 raise UpstreamError(f"the provider's token count is not a number: {str(response)[:200]}")
