@@ -31,10 +31,9 @@ from handler_host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
-from handler_host.testing.chat_conformance import PIXEL
+from tests.integration.plugins.bodies import FULL_CHAT, HI
 
 KEY = "sk-a-very-secret-key"
-ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 
 
 class TestConformance(ChatConformance):
@@ -66,51 +65,11 @@ def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
         yield found
 
 
-@pytest.fixture
-def worker(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
-    return running[0]
-
-
-@pytest.fixture
-def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
-    running[1].reset()
-    return running[1]
-
-
 def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUnderTest, provider: Upstream) -> None:
-    request = {
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "What is this?"},
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
-                ],
-            },
-            {
-                "role": "assistant",
-                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
-            },
-            {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
-        ],
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "max_tokens": 10,
-        "stop": ["x"],
-        "seed": 1,
-        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
-        "tool_choice": "auto",
-        "parallel_tool_calls": False,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
-        "presence_penalty": 0.1,
-        "frequency_penalty": 0.2,
-        "user": "u",
-    }
-    worker.dispatch("chat", request)
-    worker.dispatch("chat", {**request, "model": "asked"})
+    worker.dispatch("chat", FULL_CHAT)
+    worker.dispatch("chat", {**FULL_CHAT, "model": "asked"})
     sent, again = (received.body for received in provider.requests)
-    assert sent == {**request, "model": "configured", "stream": True, "stream_options": {"include_usage": True}}
+    assert sent == {**FULL_CHAT, "model": "configured", "stream": True, "stream_options": {"include_usage": True}}
     assert again["model"] == "asked"
     assert provider.last_request.key == KEY
     assert provider.last_request.headers["X-Team"] == "blue"
@@ -137,7 +96,7 @@ def test_a_providers_refusal_becomes_the_hosts_error(
     worker: WorkerUnderTest, provider: Upstream, status: Status, kind: type[HostError], told: str, param: str | None
 ) -> None:
     provider.respond_with(status)
-    error = worker.error_of("chat", ASK)
+    error = worker.error_of("chat", HI)
     assert type(error) is kind
     assert told in error.message
     assert error.param == param
@@ -147,7 +106,7 @@ def test_a_providers_refusal_becomes_the_hosts_error(
 def test_an_error_event_without_openais_shape_ends_the_stream(worker: WorkerUnderTest, provider: Upstream) -> None:
     """As some compatible servers send it, with status 200."""
     provider.respond_with(Raw((f"data: {json.dumps({'error': 'overheated'})}\n\n".encode(),)))
-    assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+    assert isinstance(worker.error_of("chat", HI), UpstreamError)
 
 
 def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
@@ -169,7 +128,7 @@ def test_what_compatible_servers_leave_out_of_a_chunk_is_not_missed(
 def test_a_chunk_that_is_none_of_openais_is_the_providers_fault(worker: WorkerUnderTest, provider: Upstream) -> None:
     for data in ({"choices": [{"delta": {"content": 5}}]}, ["no chunk"]):
         provider.respond_with(Raw((f"data: {json.dumps(data)}\n\n".encode(), b"data: [DONE]\n\n")))
-        assert "not one of OpenAI's" in worker.error_of("chat", ASK).message
+        assert "not one of OpenAI's" in worker.error_of("chat", HI).message
 
 
 def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -189,10 +148,10 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
         provider.respond_with(soon)
-        assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
+        assert isinstance(worker.error_of("chat", HI), UpstreamOverloaded)
         assert len(provider.requests) == 6
         provider.respond_with(Reply().with_fault("cut"))
-        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        assert isinstance(worker.error_of("chat", HI), UpstreamError)
         assert len(provider.requests) == 7
 
 
@@ -235,7 +194,7 @@ def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: U
     error = worker.error_of("count_tokens", {"messages": [{"role": "user", "content": [recording]}]})
     assert error.param == "messages[0].content[0]"
     provider.respond_with(Status(404, html="<h1>Not Found</h1>"))
-    assert isinstance(worker.error_of("count_tokens", ASK), UnknownOperation)
+    assert isinstance(worker.error_of("count_tokens", HI), UnknownOperation)
 
 
 def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
@@ -244,7 +203,7 @@ def test_without_a_key_and_without_another_server_the_activation_says_what_to_se
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     assert "OPENAI_API_KEY" not in os.environ
     with worker_under_test("gpt_a") as worker:
-        error = worker.error_of("chat", ASK)
+        error = worker.error_of("chat", HI)
         assert isinstance(error, ActivationFailed)
         assert "OPENAI_API_KEY" in error.message
         assert "base_url" in error.message
@@ -252,4 +211,4 @@ def test_without_a_key_and_without_another_server_the_activation_says_what_to_se
 
 def test_a_setting_that_does_not_fit_the_manifest_is_named() -> None:
     with worker_under_test("gpt_a", {"modle": "x"}) as worker:
-        assert "did you mean 'model'?" in worker.error_of("chat", ASK).message
+        assert "did you mean 'model'?" in worker.error_of("chat", HI).message

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from handler_host.chat import FunctionCall, ReasoningPart, Usage, accumulate
+from handler_host.chat import FunctionCall, ReasoningPart, Usage
 from handler_host.plugin import (
     ActivationFailed,
     ContentRefused,
@@ -22,7 +22,6 @@ from handler_host.plugin import (
     UpstreamOverloaded,
     UpstreamRateLimited,
     UpstreamTimeout,
-    UpstreamUnreachable,
 )
 from handler_host.testing import (
     ChatConformance,
@@ -35,10 +34,9 @@ from handler_host.testing import (
     worker_under_test,
 )
 from handler_host.testing.chat_conformance import PIXEL
-from tests.llmock import Llmock, llmock
+from tests.integration.plugins.bodies import HI
 
 KEY = "sk-ant-a-very-secret-key"
-ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 SCHEMA = {"type": "object", "properties": {"at": {"type": "string"}}, "required": ["at"]}
 TOOL = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": SCHEMA}}
 
@@ -71,17 +69,6 @@ def gpt_b(**settings: Any) -> Iterator[tuple[WorkerUnderTest, Upstream]]:
 def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
     with gpt_b(model="configured", max_tokens=77, headers={"X-Team": "blue"}) as found:
         yield found
-
-
-@pytest.fixture
-def worker(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
-    return running[0]
-
-
-@pytest.fixture
-def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
-    running[1].reset()
-    return running[1]
 
 
 def user(content: Any) -> dict[str, Any]:
@@ -186,8 +173,8 @@ def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
 def test_a_short_request_has_the_configured_model_and_limit_and_nothing_else(
     worker: WorkerUnderTest, provider: Upstream
 ) -> None:
-    worker.dispatch("chat", ASK)
-    assert provider.last_request.body == {"model": "configured", "max_tokens": 77, "stream": True, **ASK}
+    worker.dispatch("chat", HI)
+    assert provider.last_request.body == {"model": "configured", "max_tokens": 77, "stream": True, **HI}
 
 
 def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
@@ -195,7 +182,7 @@ def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
 ) -> None:
     """The newer one, which the SDK asks for, refuses them for every model."""
     for fields in ({}, {"temperature": 0.5}, {"top_p": 0.5}):
-        worker.dispatch("chat", {**ASK, **fields})
+        worker.dispatch("chat", {**HI, **fields})
     versions = [received.headers["anthropic-version"] for received in provider.requests]
     assert versions[1:] == ["2023-06-01"] * 2
     assert versions[0] > "2023-06-01"
@@ -217,7 +204,7 @@ def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
 def test_each_tool_choice_has_its_word(
     worker: WorkerUnderTest, provider: Upstream, fields: dict[str, Any], sent: dict[str, Any] | None
 ) -> None:
-    worker.dispatch("chat", {**ASK, "tools": [TOOL], **fields})
+    worker.dispatch("chat", {**HI, "tools": [TOOL], **fields})
     assert provider.last_request.body.get("tool_choice") == sent
 
 
@@ -307,23 +294,23 @@ def test_schemas_that_clients_write_are_respelled_for_the_sdk(
     """zod writes lists of types for `nullable`, and `definitions`; the SDK's own conversion fails on them."""
     schema = {"type": "object", "properties": {"n": part}, "definitions": {"city": {"type": "string"}}}
     response_format = {"type": "json_schema", "json_schema": {"name": "s", "schema": schema}}
-    worker.dispatch("chat", {**ASK, "response_format": response_format})
+    worker.dispatch("chat", {**HI, "response_format": response_format})
     sent = provider.last_request.body["output_config"]["format"]["schema"]
     assert (sent["properties"]["n"], sent["$defs"]) == (expected, {"city": {"type": "string"}})
 
 
 def test_json_without_a_schema_is_an_instruction(worker: WorkerUnderTest, provider: Upstream) -> None:
-    worker.dispatch("chat", {**ASK, "response_format": {"type": "json_object"}, "presence_penalty": 0})
+    worker.dispatch("chat", {**HI, "response_format": {"type": "json_object"}, "presence_penalty": 0})
     assert "one JSON object" in provider.last_request.body["system"][0]["text"]
 
 
 @pytest.mark.parametrize(
     ("request_", "field", "told"),
     [
-        ({**ASK, "temperature": 1.5}, "temperature", "0 to 1"),
-        ({**ASK, "seed": 1}, "seed", "leave it out"),
+        ({**HI, "temperature": 1.5}, "temperature", "0 to 1"),
+        ({**HI, "seed": 1}, "seed", "leave it out"),
         (
-            {**ASK, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
+            {**HI, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
             "response_format.json_schema.schema",
             "does not accept this schema",
         ),
@@ -452,7 +439,7 @@ def test_a_providers_refusal_becomes_the_hosts_error(
     worker: WorkerUnderTest, provider: Upstream, status: Status, kind: type[HostError], told: str
 ) -> None:
     provider.respond_with(status)
-    error = worker.error_of("chat", ASK)
+    error = worker.error_of("chat", HI)
     assert type(error) is kind
     assert told in error.message
     assert len(provider.requests) == 1
@@ -474,7 +461,7 @@ def test_an_error_within_a_stream_is_the_same_as_with_a_status(
     worker: WorkerUnderTest, provider: Upstream, type_: str, kind: type[HostError]
 ) -> None:
     provider.respond_with(stream(START, {"type": "error", "error": {"type": type_, "message": "no"}}))
-    assert type(worker.error_of("chat", ASK)) is kind
+    assert type(worker.error_of("chat", HI)) is kind
 
 
 def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
@@ -484,7 +471,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 3
         provider.respond_with(soon)
-        assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
+        assert isinstance(worker.error_of("chat", HI), UpstreamOverloaded)
         assert len(provider.requests) == 6
         # It begins, and then says that it is overloaded: nothing of an answer has been passed on.
         overloaded = stream(START, {"type": "error", "error": {"type": "overloaded_error", "message": "no"}})
@@ -492,7 +479,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert worker.chat("Hi").text == "Hello you"
         assert len(provider.requests) == 8
         provider.respond_with(Reply().with_fault("cut"))
-        assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+        assert isinstance(worker.error_of("chat", HI), UpstreamError)
         assert len(provider.requests) == 9
 
 
@@ -515,7 +502,7 @@ def test_without_a_key_and_without_another_server_the_activation_says_what_to_se
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)
     assert "ANTHROPIC_API_KEY" not in os.environ
     with worker_under_test("gpt_b") as worker:
-        error = worker.error_of("chat", ASK)
+        error = worker.error_of("chat", HI)
         assert isinstance(error, ActivationFailed)
         assert "ANTHROPIC_API_KEY" in error.message
         assert "base_url" in error.message
@@ -526,50 +513,3 @@ def test_a_server_without_a_key_needs_none(monkeypatch: pytest.MonkeyPatch) -> N
     with Upstream().run() as provider, worker_under_test("gpt_b", {"base_url": provider.url}) as worker:
         assert worker.chat("Hi").text == "Hello you"
         assert provider.last_request.key == "no-key"
-
-
-@pytest.fixture(scope="module")
-def mock() -> Iterator[Llmock]:
-    with llmock() as server:
-        yield server
-
-
-@pytest.fixture(scope="module")
-def mocked(mock: Llmock) -> Iterator[WorkerUnderTest]:
-    keys = {"base_url": f"{mock.url}/anthropic", "retries": 0}
-    with worker_under_test("gpt_b", keys, secrets={"ANTHROPIC_API_KEY": KEY}) as worker:
-        yield worker
-
-
-def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
-    mock.fail()
-    response = mocked.chat("Hello!")
-    assert response.text
-    assert response.finish_reason == "stop"
-    assert response.usage is not None
-    assert response.usage.completion_tokens > 0
-    assert accumulate(mocked.chat_chunks("Hello!")).text == response.text
-
-
-@pytest.mark.parametrize(
-    ("behavior", "kind"),
-    [
-        ({"type": "fail", "status": 401}, UpstreamAuth),
-        ({"type": "fail", "status": 429, "retry_after": 30}, UpstreamRateLimited),
-        ({"type": "fail", "status": 529}, UpstreamOverloaded),
-        ({"type": "fail", "status": 500}, UpstreamError),
-        ({"type": "stream_fault", "kind": "disconnect", "after_chunks": 3}, UpstreamUnreachable),
-        ({"type": "stream_fault", "kind": "truncate", "after_chunks": 3}, UpstreamError),
-        ({"type": "stream_fault", "kind": "malformed", "after_chunks": 3}, UpstreamError),
-    ],
-    ids=lambda value: str(value.get("kind") or value["status"]) if isinstance(value, dict) else "",
-)
-def test_its_faults_are_told_as_ours(
-    mock: Llmock, mocked: WorkerUnderTest, behavior: dict[str, Any], kind: type[HostError]
-) -> None:
-    mock.fail(behavior)
-    error = mocked.error_of("chat", ASK)
-    assert type(error) is kind
-    assert len(mock.requests) == 1
-    if kind is UpstreamRateLimited:
-        assert error.retry_after == 30

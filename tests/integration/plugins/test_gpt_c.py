@@ -25,7 +25,6 @@ from handler_host.plugin import (
     UpstreamError,
     UpstreamOverloaded,
     UpstreamRateLimited,
-    UpstreamUnreachable,
 )
 from handler_host.testing import (
     ChatConformance,
@@ -40,11 +39,10 @@ from handler_host.testing import (
     worker_under_test,
 )
 from handler_host.testing.chat_conformance import IMAGE, PIXEL
-from tests.llmock import Llmock, llmock
+from tests.integration.plugins.bodies import HI
 
 KEY = "AIza-a-very-secret-key"
 SDKS = ["google-generativeai", "google-genai"]
-ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 QUICK = {"timeout": 0.5, "plain_timeout": 0.5, "retries": 0}
 
 
@@ -122,8 +120,8 @@ def both(worker: WorkerUnderTest) -> list[ChatResponse]:
 def both_errors(worker: WorkerUnderTest) -> list[HostError]:
     """Return the error of a plain call, and that of a stream."""
     with pytest.raises(HostError) as caught:
-        list(worker.dispatch_stream("chat", ASK))
-    return [worker.error_of("chat", ASK), caught.value]
+        list(worker.dispatch_stream("chat", HI))
+    return [worker.error_of("chat", HI), caught.value]
 
 
 def refused(code: int, message: str, *details: dict[str, Any]) -> Raw:
@@ -317,21 +315,21 @@ def test_an_answer_that_ended_before_it_was_whole_is_an_error(
 def test_googles_details_are_understood(worker: WorkerUnderTest, provider: Upstream) -> None:
     info = {"@type": "type.googleapis.com/google.rpc.ErrorInfo", "reason": "API_KEY_INVALID"}
     provider.respond_with(refused(400, f"API key not valid: {KEY}", info))
-    error = worker.error_of("chat", ASK)
+    error = worker.error_of("chat", HI)
     assert type(error) is UpstreamAuth
     assert KEY not in error.message
     violation = {"field": "generation_config.top_p", "description": "too high"}
     bad = {"@type": "type.googleapis.com/google.rpc.BadRequest", "fieldViolations": [violation]}
     provider.respond_with(refused(400, "Invalid value", bad))
-    error = worker.error_of("chat", ASK)
+    error = worker.error_of("chat", HI)
     assert (type(error), error.param) == (UpstreamBadRequest, "generation_config.top_p")
     retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "17.5s"}
     provider.respond_with(refused(429, "Quota exceeded", retry))
-    error = worker.error_of("chat", ASK)
+    error = worker.error_of("chat", HI)
     assert (type(error), error.retry_after) == (UpstreamRateLimited, 17.5)
     provider.respond_with(streamed(said({"text": "Once"}), {"error": {"code": 503, "message": "overloaded"}}))
     with pytest.raises(UpstreamOverloaded):
-        list(worker.dispatch_stream("chat", ASK))
+        list(worker.dispatch_stream("chat", HI))
 
 
 def test_a_chunk_of_any_length_and_none_of_an_answers_shape(worker: WorkerUnderTest, provider: Upstream) -> None:
@@ -374,7 +372,7 @@ def test_the_key_follows_no_server_to_another(sdk: str, provider: Upstream) -> N
         settings = {"sdk": sdk, "base_url": f"http://127.0.0.1:{server.server_port}", "retries": 0}
         try:
             with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
-                error = worker.error_of("chat", ASK)
+                error = worker.error_of("chat", HI)
         finally:
             server.shutdown()
     assert (type(error), provider.requests) == (UpstreamError, [])
@@ -392,7 +390,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert worker.chat("Hi").text == Reply().text
         assert len(provider.requests) == 3
         provider.respond_with(soon)
-        assert isinstance(worker.error_of("chat", ASK), UpstreamOverloaded)
+        assert isinstance(worker.error_of("chat", HI), UpstreamOverloaded)
         assert len(provider.requests) == 6
         provider.respond_with(Reply().with_fault("cut", after=1))
         with pytest.raises(UpstreamError):
@@ -404,69 +402,13 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert len(provider.requests) == 9
 
 
-@pytest.fixture(scope="module")
-def mock() -> Iterator[Llmock]:
-    with llmock() as server:
-        yield server
-
-
-@pytest.fixture(scope="module", params=SDKS)
-def mocked(request: pytest.FixtureRequest, mock: Llmock) -> Iterator[WorkerUnderTest]:
-    settings = {"sdk": request.param, "base_url": f"{mock.url}/gemini", "retries": 0}
-    with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as running:
-        yield running
-
-
-def test_an_upstream_that_nobody_here_wrote_is_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
-    mock.fail()
-    response = mocked.chat("Hello!")
-    assert response.text
-    assert response.finish_reason == "stop"
-    assert response.usage is not None
-    assert response.usage.completion_tokens > 0
-    assert accumulate(mocked.chat_chunks("Hello!")).text == response.text
-
-
-def test_its_tool_calls_are_understood(mock: Llmock, mocked: WorkerUnderTest) -> None:
-    mock.fail({"type": "reply", "tool_calls": [{"name": "look", "arguments": {"at": "x"}}]})
-    response = mocked.chat("Look!", tools=[{"type": "function", "function": {"name": "look"}}])
-    (call,) = response.tool_calls
-    assert (call.function.name, json.loads(call.function.arguments)) == ("look", {"at": "x"})
-    assert (bool(call.id), response.finish_reason) == (True, "tool_calls")
-
-
-@pytest.mark.parametrize(
-    ("behavior", "kind"),
-    [
-        ({"type": "fail", "status": 401}, UpstreamAuth),
-        ({"type": "fail", "status": 429, "retry_after": 30}, UpstreamRateLimited),
-        ({"type": "fail", "status": 503}, UpstreamOverloaded),
-        ({"type": "fail", "status": 500}, UpstreamError),
-        ({"type": "stream_fault", "kind": "disconnect", "after_chunks": 2}, UpstreamUnreachable),
-        ({"type": "stream_fault", "kind": "truncate", "after_chunks": 2}, UpstreamError),
-        ({"type": "stream_fault", "kind": "malformed", "after_chunks": 2}, UpstreamError),
-    ],
-    ids=lambda value: str(value.get("kind") or value["status"]) if isinstance(value, dict) else "",
-)
-def test_its_faults_are_told_as_ours(
-    mock: Llmock, mocked: WorkerUnderTest, behavior: dict[str, Any], kind: type[HostError]
-) -> None:
-    mock.fail(behavior)
-    with pytest.raises(HostError) as caught:
-        list(mocked.dispatch_stream("chat", ASK))
-    error = caught.value
-    assert type(error) is kind
-    assert len(mock.requests) == 1
-    assert error.retry_after == behavior.get("retry_after", error.retry_after)
-
-
 def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)
     monkeypatch.delenv("GOOGLE_API_KEY", raising=False)
     with worker_under_test("gpt_c") as worker:
-        error = worker.error_of("chat", ASK)
+        error = worker.error_of("chat", HI)
     assert isinstance(error, ActivationFailed)
     assert "GEMINI_API_KEY" in error.message
     assert "base_url" in error.message
@@ -492,7 +434,7 @@ def test_an_sdk_that_is_not_installed_is_named_with_the_extra(monkeypatch: pytes
 
 def test_an_sdk_that_does_not_exist_is_refused_with_those_that_do() -> None:
     with worker_under_test("gpt_c", {"sdk": "google-palm"}) as worker:
-        assert "google-genai" in worker.error_of("chat", ASK).message
+        assert "google-genai" in worker.error_of("chat", HI).message
 
 
 @pytest.mark.parametrize(

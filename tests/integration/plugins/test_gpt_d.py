@@ -43,7 +43,7 @@ from handler_host.testing import (
     WorkerUnderTest,
     worker_under_test,
 )
-from handler_host.testing.chat_conformance import PIXEL
+from tests.integration.plugins.bodies import FULL_CHAT, HI
 
 SECRETS = {
     "OPENAI_API_KEY": "sk-a-very-secret-key",
@@ -55,7 +55,6 @@ MODELS: dict[Any, str] = {
     "anthropic": "anthropic/claude-sonnet-4-5",
     "gemini": "gemini/gemini-2.5-flash",
 }
-ASK: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}
 
 
@@ -131,52 +130,12 @@ def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
         yield found
 
 
-@pytest.fixture
-def worker(running: tuple[WorkerUnderTest, Upstream]) -> WorkerUnderTest:
-    return running[0]
-
-
-@pytest.fixture
-def provider(running: tuple[WorkerUnderTest, Upstream]) -> Upstream:
-    running[1].reset()
-    return running[1]
-
-
 def test_every_field_of_a_request_reaches_openai_as_it_is(worker: WorkerUnderTest, provider: Upstream) -> None:
-    request = {
-        "messages": [
-            {"role": "system", "content": "Be brief."},
-            {
-                "role": "user",
-                "content": [
-                    {"type": "text", "text": "What is this?"},
-                    {"type": "image_url", "image_url": {"url": f"data:image/png;base64,{PIXEL}"}},
-                ],
-            },
-            {
-                "role": "assistant",
-                "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}],
-            },
-            {"role": "tool", "content": "a cat", "tool_call_id": "c1"},
-        ],
-        "temperature": 0.5,
-        "top_p": 0.9,
-        "max_tokens": 10,
-        "stop": ["x"],
-        "seed": 1,
-        "tools": [{"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}],
-        "tool_choice": "auto",
-        "parallel_tool_calls": False,
-        "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"type": "object"}}},
-        "presence_penalty": 0.1,
-        "frequency_penalty": 0.2,
-        "user": "u",
-    }
-    worker.dispatch("chat", request)
-    assert provider.last_request.body == {**request, "model": "configured"}
-    list(worker.dispatch_stream("chat", request))
+    worker.dispatch("chat", FULL_CHAT)
+    assert provider.last_request.body == {**FULL_CHAT, "model": "configured"}
+    list(worker.dispatch_stream("chat", FULL_CHAT))
     assert provider.last_request.body == {
-        **request,
+        **FULL_CHAT,
         "model": "configured",
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -194,7 +153,7 @@ def test_each_provider_gets_its_own_key(worker: WorkerUnderTest, provider: Upstr
     )
 
 
-@pytest.mark.parametrize(("operation", "body"), [("chat", ASK), ("embed", {"input": ["x"]})])
+@pytest.mark.parametrize(("operation", "body"), [("chat", HI), ("embed", {"input": ["x"]})])
 def test_a_model_of_no_provider_is_refused_by_name(
     worker: WorkerUnderTest, provider: Upstream, operation: str, body: dict[str, Any]
 ) -> None:
@@ -267,7 +226,7 @@ def test_a_plain_answer_that_is_none_is_the_providers_error_and_not_the_clients(
 ) -> None:
     """LiteLLM calls some of them a bad request (422), and puts its traceback into the message."""
     provider.respond_with(Raw((json.dumps(document).encode(),), content_type="application/json"))
-    error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
+    error = worker.error_of("chat", {**HI, "model": MODELS[protocol]})
     assert type(error) is UpstreamError
     assert told in error.message
     assert "Traceback" not in error.message
@@ -327,7 +286,7 @@ def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
     worker: WorkerUnderTest, provider: Upstream, protocol: Any, status: Status, kind: type[HostError], told: str
 ) -> None:
     provider.respond_with(status)
-    error = worker.error_of("chat", {**ASK, "model": MODELS[protocol]})
+    error = worker.error_of("chat", {**HI, "model": MODELS[protocol]})
     assert type(error) is kind
     assert told in error.message
     assert "sk-a-very" not in error.message
@@ -349,9 +308,9 @@ def test_content_that_openai_refuses_and_the_field_it_names_are_told(
     worker: WorkerUnderTest, provider: Upstream
 ) -> None:
     provider.respond_with(Status(400, "not this", code="content_filter"))
-    assert type(worker.error_of("chat", ASK)) is ContentRefused
+    assert type(worker.error_of("chat", HI)) is ContentRefused
     provider.respond_with(Status(400, "too long", param="messages[0]"))
-    assert worker.error_of("chat", ASK).param == "messages[0]"
+    assert worker.error_of("chat", HI).param == "messages[0]"
 
 
 @pytest.mark.parametrize("protocol", MODELS)
@@ -363,7 +322,7 @@ def test_retries_are_made_in_one_place_within_bounds(
     assert worker.chat("Hi", model=MODELS[protocol]).text == "Hello you"
     assert len(provider.requests) == 3
     provider.respond_with(soon)
-    assert type(worker.error_of("chat", {**ASK, "model": MODELS[protocol]})) is UpstreamOverloaded
+    assert type(worker.error_of("chat", {**HI, "model": MODELS[protocol]})) is UpstreamOverloaded
     assert len(provider.requests) == 6
     # When: an answer breaks off. Then: it is asked for again where the client has nothing of it yet, and not else.
     provider.respond_with(Reply().with_fault("cut"), Reply())
@@ -419,7 +378,7 @@ def test_deployments_of_a_name_share_its_requests(router: tuple[WorkerUnderTest,
     assert two.last_request.key == "the-second-key"
     assert not three.requests
     assert worker.chat("Hi", model="safe").text == "3"
-    error = worker.error_of("chat", {**ASK, "model": "slow"})
+    error = worker.error_of("chat", {**HI, "model": "slow"})
     assert (error.param, "fast" in error.message) == ("model", True)
 
 
@@ -442,7 +401,7 @@ def test_another_deployment_stands_in_then_the_fallback_and_nobody_is_asked_twic
     # When: nobody answers. Then: the error is a provider's, and each was asked once.
     three.respond_with(Status(503, "closed today", retry_after=37))
     before = [len(each.requests) for each in (one, two, three)]
-    assert isinstance(worker.error_of("chat", ASK), UpstreamError)
+    assert isinstance(worker.error_of("chat", HI), UpstreamError)
     assert [len(each.requests) for each in (one, two, three)] == [count + 1 for count in before]
 
 
@@ -473,7 +432,7 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
     # When: it has no finish reason. Then: that is an error, of Gemini's, too.
     for name, each in (("alone", one), ("safe", three)):
         each.respond_with(Reply().with_fault("truncated"))
-        assert type(worker.error_of("chat", {**ASK, "model": name})) is UpstreamError
+        assert type(worker.error_of("chat", {**HI, "model": name})) is UpstreamError
     # When: it is a refusal in words. Then: the words come through.
     one.respond_with(Reply((), refusal="I will not"))
     assert worker.chat("Hi", model="alone").refusal == "I will not"
@@ -481,7 +440,7 @@ def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
     one.reset()
     one.respond_with(Silence())
     asked = len(three.requests)
-    asking = worker.start_dispatch("chat", {**ASK, "model": "alone"})
+    asking = worker.start_dispatch("chat", {**HI, "model": "alone"})
     one.first_request.result(30)
     asking.cancel()
     one.disconnected.result(30)
@@ -501,7 +460,7 @@ def test_a_plain_call_has_a_patience_of_its_own() -> None:
 
 @pytest.mark.parametrize("protocol", MODELS)
 def test_an_unreachable_provider_is_reported(router: tuple[WorkerUnderTest, list[Upstream]], protocol: str) -> None:
-    error = router[0].error_of("chat", {**ASK, "model": f"gone-{protocol}"})
+    error = router[0].error_of("chat", {**HI, "model": f"gone-{protocol}"})
     assert type(error) is UpstreamUnreachable
 
 
@@ -520,7 +479,7 @@ def test_a_deployment_that_has_failed_is_left_out_for_a_while_and_when_all_are_t
                 worker.chat("Hi")
             assert len(one.requests) == asked
             two.respond_with(Status(401))
-            errors = [worker.error_of("chat", ASK) for _ in range(30)]
+            errors = [worker.error_of("chat", HI) for _ in range(30)]
             assert type(errors[0]) is UpstreamAuth
             assert isinstance(errors[-1], UpstreamRateLimited)
             assert errors[-1].retry_after is not None
@@ -545,7 +504,7 @@ def test_settings_that_do_not_fit_are_told_with_their_place(settings: dict[str, 
 
 def test_a_setting_that_the_manifest_does_not_know_is_told() -> None:
     with worker_under_test("gpt_d", {"modle": "x"}) as worker:
-        assert "did you mean 'model'?" in worker.error_of("chat", ASK).message
+        assert "did you mean 'model'?" in worker.error_of("chat", HI).message
 
 
 ACTIVATE = """\

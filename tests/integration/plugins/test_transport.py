@@ -12,7 +12,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
-from typing import Any
 
 import pytest
 from cryptography import x509
@@ -22,8 +21,8 @@ from cryptography.x509.oid import NameOID
 
 from handler_host.plugin import UpstreamError, UpstreamUnreachable
 from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
+from tests.integration.plugins.bodies import HI
 
-HI: dict[str, Any] = {"messages": [{"role": "user", "content": "Hi"}]}
 SECRETS = {"gpt_a": {"OPENAI_API_KEY": "k"}, "gpt_b": {"ANTHROPIC_API_KEY": "k"}}
 both = pytest.mark.parametrize("name", ["gpt_a", "gpt_b"])
 
