@@ -35,7 +35,7 @@ from handler_host.plugin.errors import (
     UpstreamRateLimited,
 )
 from handler_host.plugin.provider_errors import from_status, parse_retry_after
-from handler_host.plugin.retry import Retries, retry_stream
+from handler_host.plugin.retry import Retries, retry_call, retry_stream
 from tests.support import error_of
 
 AT_ONCE = Retries(times=2, first_wait=0.0)
@@ -98,6 +98,24 @@ class TestRetryStream:
         waiting.cancel()
         await asyncio.wait({waiting})
         assert waiting.cancelled()
+
+
+class TestRetryCall:
+    @staticmethod
+    async def result_of(*outcomes: str | Exception) -> str:
+        attempt = attempts(*([outcome] for outcome in outcomes))
+
+        async def call() -> str:
+            return await anext(attempt())
+
+        return await retry_call(call, AT_ONCE)
+
+    async def test_failed_calls_are_repeated(self) -> None:
+        busy = UpstreamOverloaded("busy")
+        assert await self.result_of(busy, busy, "a", "never") == "a"
+
+    async def test_permanent_error(self) -> None:
+        assert type(await error_of(self.result_of(UpstreamAuth("wrong key"), "never"))) is UpstreamAuth
 
 
 @given(st.integers(0, 60), st.none() | st.floats(0, 1e9))

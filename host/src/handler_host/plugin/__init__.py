@@ -94,7 +94,7 @@ if TYPE_CHECKING:
         unreachable_error,
     )
     from handler_host.plugin.provider_words import find_error
-    from handler_host.plugin.retry import Retries, retry_stream
+    from handler_host.plugin.retry import Retries, retry_call, retry_stream
     from handler_host.plugin.sdk_calls import aiohttp_client, relay_sdk, sdk_errors, sdk_refusal, sdk_response
     from handler_host.plugin.sse import ServerSentEvent, SseDecoder, read_documents
     from handler_host.plugin.trace import trace_headers
@@ -171,6 +171,7 @@ __all__ = [
     "refuse_fields",
     "relay_httpx",
     "relay_sdk",
+    "retry_call",
     "retry_stream",
     "sdk_errors",
     "sdk_refusal",
@@ -205,7 +206,7 @@ _MODULES = {
         "unreachable_error",
     ),
     "handler_host.plugin.provider_words": ("find_error",),
-    "handler_host.plugin.retry": ("Retries", "retry_stream"),
+    "handler_host.plugin.retry": ("Retries", "retry_call", "retry_stream"),
     "handler_host.plugin.sdk_calls": ("aiohttp_client", "relay_sdk", "sdk_errors", "sdk_refusal", "sdk_response"),
     "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),

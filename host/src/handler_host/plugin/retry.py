@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +17,7 @@ from typing import TypeVar
 from handler_host.plugin.errors import UpstreamError
 
 Chunk = TypeVar("Chunk")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -64,3 +65,15 @@ async def retry_stream(
             return
         number += 1
         await asyncio.sleep(wait)
+
+
+async def retry_call(
+    call: Callable[[], Awaitable[Result]], retries: Retries, *, deadline: float | None = None
+) -> Result:
+    """Return the result of ``call()``, which is called again if it fails: by the rules of :func:`retry_stream`."""
+
+    async def attempt() -> AsyncIterator[Result]:
+        yield await call()
+
+    (result,) = [result async for result in retry_stream(attempt, retries, deadline=deadline)]
+    return result

@@ -38,6 +38,7 @@ from handler_host.plugin import (
     is_missing_route,
     operation,
     read_documents,
+    retry_call,
     retry_stream,
     sdk_errors,
     sdk_response,
@@ -120,8 +121,7 @@ class GptA(NativeOpenAI, ChatHandler):
         """Return the provider's embeddings."""
         body = embedding_body(request, self._embedding_model)
         attempt = partial(self._embed, body)
-        (response,) = [response async for response in retry_stream(attempt, self._retries, deadline=call.deadline)]
-        return response
+        return await retry_call(attempt, self._retries, deadline=call.deadline)
 
     @operation("count_tokens", summary="Count the tokens that a chat request has for the model.")
     async def count_tokens(self, request: ChatRequest, call: CallInfo) -> TokenCount:
@@ -129,10 +129,9 @@ class GptA(NativeOpenAI, ChatHandler):
         validate_request(request)
         self.leave_out_unsupported(request)
         attempt = partial(self._count, count_body(request, request.model or self.context.config["model"]))
-        (count,) = [count async for count in retry_stream(attempt, self._retries, deadline=call.deadline)]
-        return count
+        return await retry_call(attempt, self._retries, deadline=call.deadline)
 
-    async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
+    async def _count(self, body: dict[str, Any]) -> TokenCount:
         import openai
 
         with sdk_errors(openai, self.context.config["timeout"], _count_refusal):
@@ -142,16 +141,16 @@ class GptA(NativeOpenAI, ChatHandler):
         tokens = response.get("input_tokens") if isinstance(response, dict) else None
         if not isinstance(tokens, int):
             raise UpstreamError(f"the provider's token count is not a number: {str(response)[:200]}")
-        yield TokenCount(input_tokens=tokens)
+        return TokenCount(input_tokens=tokens)
 
-    async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
+    async def _embed(self, body: dict[str, Any]) -> EmbedResponse:
         import openai
 
         with sdk_errors(openai, self.context.config["timeout"]):
             document = await self._client.post(
                 "/embeddings", body=body, cast_to=object, options={"headers": trace_headers()}
             )
-        yield embed_response(document)
+        return embed_response(document)
 
     async def _attempt(self, body: dict[str, Any]) -> AsyncIterator[ChatChunk]:
         import openai

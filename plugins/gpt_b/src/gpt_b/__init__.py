@@ -31,6 +31,7 @@ from handler_host.plugin import (
     error_from_response,
     operation,
     read_documents,
+    retry_call,
     retry_stream,
     sdk_errors,
     trace_headers,
@@ -99,9 +100,7 @@ class GptB(NativeAnthropic, ChatHandler):
         validate_request(request)
         self.leave_out_unsupported(request)
         body, _ = prompt_body(request, self.context.config["model"], self.context.config["max_tokens"])
-        counts = retry_stream(lambda: self._count(body), self._retries, deadline=call.deadline)
-        (count,) = [count async for count in counts]
-        return count
+        return await retry_call(lambda: self._count(body), self._retries, deadline=call.deadline)
 
     def on_missing_finish_reason(self) -> FinishReason:
         """Raise: a stream without a stop reason was cut off, which the SDK does not report."""
@@ -127,7 +126,7 @@ class GptB(NativeAnthropic, ChatHandler):
                 async for chunk in decode_stream(documents, EventDecoder(content_type)):
                     yield chunk
 
-    async def _count(self, body: dict[str, Any]) -> AsyncIterator[TokenCount]:
+    async def _count(self, body: dict[str, Any]) -> TokenCount:
         with self._host_errors():
             response = await self._client.post(
                 "/v1/messages/count_tokens", body=body, cast_to=object, options={"headers": trace_headers()}
@@ -135,7 +134,7 @@ class GptB(NativeAnthropic, ChatHandler):
             tokens = response.get("input_tokens") if isinstance(response, dict) else None
             if not isinstance(tokens, int):
                 raise UpstreamError(f"the provider's token count is not a number: {str(response)[:200]}")
-            yield TokenCount(input_tokens=tokens)
+            return TokenCount(input_tokens=tokens)
 
     def _host_errors(self) -> AbstractContextManager[None]:
         import anthropic

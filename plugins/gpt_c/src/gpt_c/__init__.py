@@ -31,7 +31,16 @@ from handler_host.chat import (
     raise_truncated,
     validate_request,
 )
-from handler_host.plugin import CallInfo, ConfigError, ContentRefused, Retries, UpstreamError, operation, retry_stream
+from handler_host.plugin import (
+    CallInfo,
+    ConfigError,
+    ContentRefused,
+    Retries,
+    UpstreamError,
+    operation,
+    retry_call,
+    retry_stream,
+)
 
 if TYPE_CHECKING:
     from gpt_c.backend import Chunk, Question, Settings, Source
@@ -122,11 +131,7 @@ class GptC(NativeGemini, ChatHandler):
         validate_request(request)
         self.leave_out_unsupported(request)
         question = self._question(request)
-
-        async def attempt() -> AsyncIterator[int]:
-            yield await self._backend.count(question)
-
-        (tokens,) = [count async for count in retry_stream(attempt, self._retries, deadline=call.deadline)]
+        tokens = await retry_call(lambda: self._backend.count(question), self._retries, deadline=call.deadline)
         return TokenCount(input_tokens=tokens)
 
     def on_missing_finish_reason(self) -> FinishReason:

@@ -42,6 +42,7 @@ from handler_host.plugin import (
     Retries,
     operation,
     read_documents,
+    retry_call,
     retry_stream,
     trace_headers,
 )
@@ -241,10 +242,9 @@ class GptD(NativeLiteLLM, ChatHandler):
         body = embedding_body(request, self.context.config["embedding_model"])
         del body["encoding_format"]  # some providers lack it, and numbers are the default of all
         attempt = partial(self._embed, body)
-        (response,) = [response async for response in retry_stream(attempt, self._retries, deadline=call.deadline)]
-        return response
+        return await retry_call(attempt, self._retries, deadline=call.deadline)
 
-    async def _embed(self, body: dict[str, Any]) -> AsyncIterator[EmbedResponse]:
+    async def _embed(self, body: dict[str, Any]) -> EmbedResponse:
         timeout = self._plain_timeout
         try:
             async with asyncio.timeout(self._patience(body["model"], timeout)):
@@ -253,7 +253,7 @@ class GptD(NativeLiteLLM, ChatHandler):
             raise
         except Exception as error:
             raise translate(error, timeout) from error
-        yield embed_response(response.model_dump())
+        return embed_response(response.model_dump())
 
     def _patience(self, model: str, timeout: float) -> float:
         """Return the seconds for an answer to come or begin: a Router may ask all deployments, one after the other."""
