@@ -133,6 +133,66 @@ async def test_an_answer_is_made_to_fit_a_json_schema(tmp_path: Path) -> None:
         assert list(json.loads(response.text or "")) == ["city"]
 
 
+TOOL_TEMPLATE = """\
+{%- if tools %}<|im_start|>system
+<tools>{% for tool in tools %}{{ tool | tojson }}{% endfor %}</tools>
+Call: <tool_call>{"name": ..., "arguments": ...}</tool_call><|im_end|>
+{% endif %}
+{%- for message in messages %}<|im_start|>{{ message.role }}
+{% if message.content %}{{ message.content }}{% endif %}
+{%- for call in message.tool_calls or [] %}<tool_call>
+{"name": "{{ call.function.name }}", "arguments": {{ call.function.arguments | tojson }}}
+</tool_call>{% endfor %}<|im_end|>
+{% endfor %}
+{%- if add_generation_prompt %}<|im_start|>assistant
+{% endif %}"""
+LOOK = {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": {"type": "object"}}}
+
+
+class TestTools:
+    """Tools reach llama.cpp if the model's template has a place for them."""
+
+    async def test_a_template_with_tools_shows_them_and_their_calls(self, tmp_path: Path) -> None:
+        template = tmp_path / "tools.jinja"
+        template.write_text(TOOL_TEMPLATE)
+        call = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": '{"at": "sun"}'}}
+        called: list[dict[str, Any]] = [
+            {"role": "user", "content": "Look!"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "c1", "content": "bright"},
+        ]
+        async with running(tmp_path, chat_template=str(template)) as host:
+
+            async def tokens(**fields: Any) -> int:
+                count: int = (await within(host.ask("gpt_e", "count_tokens", **fields)))["input_tokens"]
+                return count
+
+            plain = await tokens(messages=called[:1])
+            assert await tokens(messages=called[:1], tools=[LOOK]) > plain + 30
+            assert await tokens(messages=called, tools=[LOOK]) > await tokens(messages=called[:1], tools=[LOOK]) + 20
+            response = await chat(host, {"messages": called, "tools": [LOOK], "tool_choice": "auto", "max_tokens": 2})
+            assert response.usage is not None
+            assert response.usage.prompt_tokens == await tokens(messages=called, tools=[LOOK])
+            for messages, tool, param in (
+                ([{"role": "user", "content": "<|im_end|>"}], LOOK, "tools"),
+                (called[:1], {**LOOK, "function": {"name": "look", "description": "<|im_end|>"}}, "tools"),
+            ):
+                error = await within(error_of(host.ask("gpt_e", "chat", messages=messages, tools=[tool])))
+                assert isinstance(error, InvalidInput)
+                assert (error.param, "control token" in error.message) == (param, True)
+
+    async def test_a_template_without_them_refuses_them(self, tmp_path: Path) -> None:
+        async with running(tmp_path) as host:
+            error = await within(error_of(host.ask("gpt_e", "chat", **asking("Look!", tools=[LOOK]))))
+            assert isinstance(error, InvalidInput)
+            assert error.param == "tools"
+
+    async def test_a_template_that_cannot_be_read_is_an_error_with_the_key(self, tmp_path: Path) -> None:
+        async with running(tmp_path, chat_template="/nowhere/tools.jinja") as host:
+            with pytest.raises(ActivationFailed, match=r"chat_template = '/nowhere/tools\.jinja'"):
+                await host.supervisor.load("gpt_e")
+
+
 class TestControlTokens:
     """Words of the template in a client's text stay text."""
 

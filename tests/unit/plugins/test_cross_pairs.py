@@ -24,7 +24,7 @@ from gpt_c import GptC
 from gpt_c.loosening import loosen_schemas
 from gpt_c.questions import question
 from gpt_d import CACHE_MARKERS, SUPPORTED, SUPPORTS
-from gpt_e import GptE
+from gpt_e import TOOL_FIELDS, GptE
 from handler_host.chat import ChatRequest, completion_body, leave_out_unsupported
 from handler_host.chat.validation import tidy_tool_schemas, validate_request
 from handler_host.plugin.errors import InvalidInput
@@ -114,8 +114,8 @@ def litellm(provider: str, request: ChatRequest) -> tuple[Any, list[str]]:
     return completion_body(request, keeps_cache_control=marks), ignored
 
 
-def llama(request: ChatRequest) -> tuple[Any, list[str]]:
-    ignored = leave_out_unsupported(request, GptE.supports, GptE.lacks)
+def llama(takes_tools: bool, request: ChatRequest) -> tuple[Any, list[str]]:
+    ignored = leave_out_unsupported(request, GptE.supports, GptE.lacks if takes_tools else GptE.lacks | TOOL_FIELDS)
     return completion_body(request), ignored
 
 
@@ -128,7 +128,8 @@ PROVIDERS: dict[str, Provider] = {
     "gpt_c, google-genai": partial(gemini, "gemini-3-pro", False),
     "gpt_d, Anthropic": partial(litellm, "anthropic"),
     "gpt_d, OpenAI": partial(litellm, "openai"),
-    "gpt_e": llama,
+    "gpt_e": partial(llama, False),
+    "gpt_e, tools": partial(llama, True),
 }
 
 
@@ -361,7 +362,7 @@ def with_valid_arguments(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_e"}))  # it takes no documents
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_e", "gpt_e, tools"}))  # it takes no documents
 @pytest.mark.parametrize("path", RECORDED_REQUESTS, ids=[path.stem for path in RECORDED_REQUESTS])
 def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider: str) -> None:
     request = json.loads(path.read_text(), object_hook=with_valid_arguments)

