@@ -100,6 +100,21 @@ async def test_a_body_with_hostile_chunks_is_refused_at_once(root: Path, body: b
         assert (await host.json("GET", "/health/live"))[0] == 200
 
 
+async def test_a_hostile_body_of_a_client_without_a_key_leaves_no_traceback(
+    root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its response is 401 before the body is refused, and the connection ends."""
+    async with running(root, keys=("a-consumer-key",)) as host:
+        reader, writer = await connect(host, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
+        head = await within(reader.readuntil(b"\r\n\r\n"))
+        assert b" 401 " in head.partition(b"\r\n")[0]
+        writer.write(b"1\r\n \r\n" * 100_000)
+        await within(reader.read())
+        writer.close()
+    assert "Traceback" not in caplog.text
+    assert "Unhandled" not in caplog.text
+
+
 async def test_a_body_of_small_chunks_passes(root: Path) -> None:
     """Chunks of some bytes each, as a client that streams its request sends them, and more than aiohttp buffers."""
     content = json.dumps({"a": "x" * 60_000}).encode()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import socket
 import ssl
 from collections import Counter
@@ -35,6 +34,8 @@ MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 EVICTABLE_AFTER_S = 1.0
 """Time without a request after which a connection may be closed for another one; until then its client may send one."""
+READ_BUFFER_BYTES = 64 * 1024
+"""Bytes of a body that wait for their reader; one chunk for each 16 of them, so that a turn parses few tiny chunks."""
 HANDSHAKE_TIMEOUT_S = 10.0
 """Time for the TLS handshake of a connection."""
 LINGERING_TIME_S = 2.0
@@ -179,9 +180,11 @@ class Connection(web.RequestHandler):
     def _refuse_body(self, body: StreamReader, error: HostError) -> None:
         """Raise an error in the reader of an unfinished body, and close the connection after the response."""
         self._is_discarding = True
-        # Its response may still be sent; no further request is read.
-        self._force_close = True
-        body.set_exception(error)
+        self._force_close = True  # no further request is read
+        if self._request_in_progress:
+            body.set_exception(error)
+        else:
+            body.feed_eof()  # its response was sent before it arrived
         self._loop.call_later(LINGERING_TIME_S, self.force_close)
 
     @property
@@ -359,6 +362,7 @@ class Listener:
             max_field_size=config.max_header,
             max_headers=MAX_HEADERS,
             lingering_time=LINGERING_TIME_S,
+            read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,
         )
 
@@ -366,22 +370,6 @@ class Listener:
 def tls_options(context: ssl.SSLContext | None) -> dict[str, Any]:
     """Return the options of asyncio for a server with this context, or for one without TLS."""
     return {} if context is None else {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
-
-
-_LOOPBACK_OF = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - to tell them apart; nothing is bound here
-
-
-def url_of(host: str, port: int, *, is_tls: bool = False) -> str:
-    """Return the URL of an address on this machine; an IPv6 address stands in brackets."""
-    host = _LOOPBACK_OF.get(host, host)
-    scheme = "https" if is_tls else "http"
-    return f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
-
-
-def why_not_listening(error: OSError) -> str:
-    """Return the system's reason why an address is not available."""
-    # asyncio's own text repeats the address; a name that does not resolve has error numbers of its own.
-    return str(error.strerror) if isinstance(error, socket.gaierror) else os.strerror(error.errno or 0)
 
 
 def _size_of(message: Any) -> int:
