@@ -167,13 +167,16 @@ benches := memory cycles cost dispatch path admission activation discovery upstr
 bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch for one)
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
-# Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10); rolling
-# needs haproxy, workers (4) an idle machine.
-long_benches := limit soak rolling workers
+# Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10), attack (4);
+# rolling needs haproxy, workers (4) an idle machine.
+long_benches := attack limit soak rolling workers
 
 .PHONY: $(addprefix bench-,$(benches) $(long_benches))
 $(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
 	@$(python) -m bench.$* $(ARGS)
+
+.PHONY: soak
+soak: bench-soak ## ten minutes of load, faults and hostile traffic, then a look for leaks (ARGS="--seconds 180 --seed 2")
 
 uplot := uplot-1.6.32
 uplot_sha512 := 2883159c6ebccefbb95d751b0b82d010f9e1c0ec41b8bc96d401eda66e882935c89a46cb824332fa369b8cb8122cc6ac36e186cd09bf7a9ded3a4c93c6989023

@@ -1,9 +1,9 @@
 """Look for leaks after faults: ``python -m bench.soak``.
 
-Ten minutes of mixed load on all handlers while workers crash, hang and are killed,
-clients disconnect or send hostile requests, operators unload and reload, and the fork
-server is killed: each dispatch has one outcome, and at the end memory, file descriptors, threads and
-processes are as before.
+Ten minutes of mixed load on all handlers while workers crash, hang and are killed, flood the log
+or break the protocol, clients disconnect or send hostile requests, operators unload and reload,
+and the fork server is killed: each dispatch has one outcome, and at the end memory, file
+descriptors, threads and processes are as before.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ GROWTH = 2 * 2**20
 THREADS = 2 + 1 + min(32, (os.cpu_count() or 1) + 4)
 """Threads of host and fork server when asyncio's pool has its full size."""
 CHAOS = """\
-import asyncio, os, time
+import asyncio, logging, os, stat, time
 from handler_host.chat import ChatHandler
 from handler_host.plugin import operation
 
@@ -59,6 +59,22 @@ class Handler(ChatHandler):
     async def allocate(self) -> int:
         self.block = b"x" * (200 * 1024**2)
         return len(self.block)
+
+    @operation
+    async def flood(self) -> None:
+        for number in range(20_000):
+            logging.warning("flood %d \\x1b[31m\\r\\n", number)
+            print("flood", number)
+
+    @operation
+    async def break_frames(self) -> None:
+        for number in map(int, os.listdir("/proc/self/fd")):
+            try:
+                if stat.S_ISSOCK(os.fstat(number).st_mode):
+                    os.write(number, b"\\xff" * 1000)
+            except OSError:
+                pass
+        await asyncio.sleep(60)
 """
 DEFAULTS = (
     'idle_after = "3s"\nactivate_timeout = "30s"\ncrash_limit = 100000\nstop_grace = "2s"\nmemory_soft_limit = "300MB"'
@@ -90,11 +106,15 @@ HOSTILE = (
     _post(_CHAT, b'{"a":"' + b"x" * 1_000_000, length=30_000_000),
     _post("/v1/responses", b"\xff\xfe" * 10_000),
     _post("/v1/handlers/unknown/echo", b"1\r\n0\r\n\r\n", "Transfer-Encoding: chunked"),
+    b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n \r\n" * 200_000,
+    _post("/admin/rescan", b"{}", "Authorization: Bearer a-wrong-token"),
+    b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n" * 5_000,
     b"GET / HTTP/1.1\r\n" + b"".join(b"X%d: %s\r\n" % (number, b"a" * 8_000) for number in range(30)),
     b"GET /health/live HTTP/1.1\r\nHost: x",
     b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\0" * 500,
 )
-"""Bombs, deep and wide bodies, bodies and headers that do not end, smuggling, another protocol."""
+"""Bombs, deep and wide bodies, bodies and headers that do not end, smuggling, tiny chunks, a wrong token, pipelining,
+another protocol."""
 
 
 class Faults:
@@ -115,7 +135,8 @@ class Faults:
         """Inject faults until the time ``until``; return when every request has its response."""
         kinds: list[Callable[[], Awaitable[None]]] = [
             *(self._crash, self._hang, self._leave, self._leave, self._kill, self._stop),
-            *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server, self._attack),
+            *(self._unload, self._unload, self._reload, self._allocate, self._kill_fork_server),
+            *(self._attack, self._attack, self._flood, self._break_frames),
         ]
         timeout = aiohttp.ClientTimeout(total=servers.TIMEOUT_S)
         async with aiohttp.ClientSession(timeout=timeout) as self._session:
@@ -143,6 +164,12 @@ class Faults:
 
     async def _allocate(self) -> None:
         await self._operation("allocate")
+
+    async def _flood(self) -> None:
+        await self._operation("flood")
+
+    async def _break_frames(self) -> None:
+        await self._operation("break_frames")
 
     async def _leave(self) -> None:
         name = self._random.choice([name for name in self._names if name not in traffic.OTHER_OPERATIONS])
