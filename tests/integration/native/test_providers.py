@@ -7,6 +7,9 @@ import json
 import re
 import time
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -326,29 +329,71 @@ def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
     assert [key for key in keys if key] == [expected[pair.handler]]
 
 
-@pytest.mark.parametrize("handler", ["gpt_a", "gpt_b"])
-def test_comments_and_pings_restart_the_gap_timeout_of_a_translated_stream(provider: Provider, handler: str) -> None:
+OPENAI_END = b'data: {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
+ANTHROPIC_START = (
+    b'event: message_start\ndata: {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}\n\n'
+)
+ANTHROPIC_END = (
+    b"event: content_block_start\n"
+    b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}}\n\n'
+    b'event: content_block_delta\ndata: {"type": "content_block_delta", "index": 0,'
+    b' "delta": {"type": "text_delta", "text": "Hi"}}\n\n'
+    b'event: content_block_stop\ndata: {"type": "content_block_stop", "index": 0}\n\n'
+    b'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
+    b' "usage": {"output_tokens": 1}}\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\n'
+)
+GEMINI_START = b'data: {"candidates": [{"content": '
+GEMINI_END = b'{"role": "model", "parts": [{"text": "Hi"}]}, "finishReason": "STOP"}]}\n\n'
+COMMENT = b": thinking\n\n"
+PING = b'event: ping\ndata: {"type": "ping"}\n\n'
+SLOW_STREAMS = {
+    "gpt_a": (*[COMMENT] * 6, OPENAI_END),
+    "gpt_b": (*[PING] * 6, ANTHROPIC_START + ANTHROPIC_END),
+    "gpt_c": (*[COMMENT] * 6, GEMINI_START + GEMINI_END),
+    "gpt_d/openai": (*[COMMENT] * 6, OPENAI_END),
+    "gpt_d/anthropic": (*[COMMENT] * 4, ANTHROPIC_START, *[PING] * 4, ANTHROPIC_END),
+    "gpt_d/gemini": (*[COMMENT] * 4, GEMINI_START, *[b" "] * 4, GEMINI_END),
+}
+"""Chunks of streams that send no text for longer than their handler's timeouts, but bytes all the time."""
+
+
+V1 = ("gpt_a", "gpt_d/openai")
+"""Handlers whose provider's address ends with `/v1`."""
+
+
+def test_each_byte_of_the_provider_restarts_the_timeouts_of_a_translated_stream() -> None:
     """A model that thinks for longer than the timeout is not cut off while its provider sends something."""
-    openai_end = b'data: {"choices": [{"delta": {"content": "Hi"}, "finish_reason": "stop"}]}\n\ndata: [DONE]\n\n'
-    anthropic_end = (
-        b'event: message_start\ndata: {"type": "message_start", "message": {"usage": {"input_tokens": 1}}}\n\n'
-        b"event: content_block_start\n"
-        b'data: {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": "Hi"}}\n\n'
-        b'event: message_delta\ndata: {"type": "message_delta", "delta": {"stop_reason": "end_turn"},'
-        b' "usage": {"output_tokens": 1}}\n\nevent: message_stop\ndata: {"type": "message_stop"}\n\n'
-    )
-    ends = {"gpt_a": openai_end, "gpt_b": anthropic_end}
-    ping = b'event: ping\ndata: {"type": "ping"}\n\n' if handler == "gpt_b" else b": thinking\n\n"
-    provider.script = Script((*[ping] * 6, ends[handler]), headers={"content-type": "text/event-stream"}, pause_s=0.5)
-    base = f"{provider.url}/v1" if handler == "gpt_a" else provider.url
-    limits = 'first_byte_timeout = "1500ms"\ngap_timeout = "1500ms"'
-    config = f'[handlers.{handler}]\nbase_url = "{base}"\n{limits}\nnative = false\n'
-    body = {"model": handler, "stream": True, "messages": [{"role": "user", "content": "Hi"}]}
-    with host_under_test(config, environ=KEYS) as host:
-        host.admin_request("POST", f"/handlers/{handler}/load")
-        data = post(host.url, "/v1/chat/completions", json.dumps(body).encode(), {})[2]
-    assert b'"Hi"' in data
-    assert data.endswith(b"data: [DONE]\n\n")
+    limits = "first_byte_timeout = 2\ngap_timeout = 2\ntimeout = 2.0\nnative = false\nretries = 0\n"
+
+    def ask(url: str, handler: str, *, stream: bool) -> bytes:
+        body = {"model": f"{handler}/m-1", "stream": stream, "messages": [{"role": "user", "content": "Hi"}]}
+        return post(url, "/v1/chat/completions", json.dumps(body).encode(), {})[2]
+
+    with ExitStack() as stack:
+        providers = {handler: stack.enter_context(Provider().run()) for handler in SLOW_STREAMS}
+        urls = {
+            handler: provider.url + ("/v1beta" if "gemini" in handler else "/v1" if handler in V1 else "")
+            for handler, provider in providers.items()
+        }
+        config = "".join(
+            f'[handlers.{name}]\nbase_url = "{urls[name]}"\n{limits}' for name in ("gpt_a", "gpt_b", "gpt_c")
+        )
+        config += f"[handlers.gpt_d]\n{limits}[handlers.gpt_d.api_base]\n"
+        config += "".join(f'{name} = "{urls[f"gpt_d/{name}"]}"\n' for name in ("openai", "anthropic", "gemini"))
+        host = stack.enter_context(host_under_test(config, environ=KEYS))
+        for name in ("gpt_a", "gpt_b", "gpt_c", "gpt_d"):
+            host.admin_request("POST", f"/handlers/{name}/load")
+        for handler in SLOW_STREAMS:
+            ask(host.url, handler, stream=False)  # the first call loads what the SDK imports late, which may take long
+        for handler, chunks in SLOW_STREAMS.items():
+            providers[handler].script = Script(chunks, headers=EVENTS, pause_s=0.5)
+        with ThreadPoolExecutor() as pool:
+            streams = dict(zip(SLOW_STREAMS, pool.map(partial(ask, host.url, stream=True), SLOW_STREAMS), strict=True))
+    assert {
+        handler: data[-300:]
+        for handler, data in streams.items()
+        if b'"Hi"' not in data or not data.endswith(b"data: [DONE]\n\n")
+    } == {}
 
 
 @pytest.mark.parametrize("handler", ["gpt_a", "gpt_d/openai"])

@@ -73,6 +73,7 @@ if TYPE_CHECKING:
         UpstreamUnreachable,
     )
     from handler_host.plugin.hooks import hookimpl
+    from handler_host.plugin.life import limit_silence, note_bytes
     from handler_host.plugin.native_operations import (
         NativeRequest,
         is_missing_route,
@@ -162,8 +163,10 @@ __all__ = [
     "from_status",
     "hookimpl",
     "is_missing_route",
+    "limit_silence",
     "native",
     "nearest",
+    "note_bytes",
     "operation",
     "parse_retry_after",
     "provider_refusal",
@@ -185,6 +188,7 @@ _MODULES = {
     "handler_host._internal.suggestions": ("did_you_mean", "nearest"),
     "handler_host.plugin.context": ("Context", "Secret"),
     "handler_host.plugin.hooks": ("hookimpl",),
+    "handler_host.plugin.life": ("limit_silence", "note_bytes"),
     "handler_host.plugin.native_operations": (
         "NativeRequest",
         "is_missing_route",

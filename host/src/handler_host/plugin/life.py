@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextvars
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 on_bytes: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("on_bytes", default=None)
 """Called for bytes of the provider of the dispatch that runs in this context; None if nothing waits for them."""
@@ -14,3 +16,23 @@ def note_bytes() -> None:
     note = on_bytes.get()
     if note is not None:
         note()
+
+
+@asynccontextmanager
+async def limit_silence(seconds: float) -> AsyncIterator[None]:
+    """Raise ``TimeoutError`` if the block takes longer than ``seconds`` after the provider's last bytes."""
+    outer = on_bytes.get()
+    loop = asyncio.get_running_loop()
+    async with asyncio.timeout(seconds) as limit:
+
+        def restart() -> None:
+            if not limit.expired():
+                limit.reschedule(loop.time() + seconds)
+            if outer is not None:
+                outer()
+
+        token = on_bytes.set(restart)
+        try:
+            yield
+        finally:
+            on_bytes.reset(token)

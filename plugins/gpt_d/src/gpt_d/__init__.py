@@ -40,6 +40,7 @@ from handler_host.plugin import (
     HostError,
     InvalidInput,
     Retries,
+    limit_silence,
     operation,
     read_documents,
     retry_call,
@@ -179,7 +180,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         arguments = {**body, "stream": True, "stream_options": {"include_usage": True}}
         try:
             # A limit of our own for each step: LiteLLM's does not bind all providers once they stream.
-            async with asyncio.timeout(self._patience(body["model"], self._timeout)):
+            async with limit_silence(self._patience(body["model"], self._timeout)):
                 stream = await self._ask(arguments, self._timeout)
                 if stream.completion_stream is None:
                     await stream.fetch_stream()  # Gemini's request is made by the first reading only
@@ -190,7 +191,7 @@ class GptD(NativeLiteLLM, ChatHandler):
                 return
             watch, decoder = Watch(stream), ChunkDecoder(tool_names(body))
             while True:
-                async with asyncio.timeout(self._timeout):
+                async with limit_silence(self._timeout):
                     data = await anext(stream, None)
                 for chunk in _chunks_of(data, decoder, watch):
                     yield chunk
@@ -215,7 +216,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type, stop=stop)
         async with aclosing(decode_stream(documents, decoder)) as chunks:
             while True:
-                async with asyncio.timeout(self._timeout):
+                async with limit_silence(self._timeout):
                     chunk = await anext(chunks, None)
                 if chunk is None:
                     return

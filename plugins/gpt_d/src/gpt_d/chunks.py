@@ -76,6 +76,8 @@ class _Lines:
     async def __aiter__(self) -> AsyncIterator[str]:
         broken = False
         async for line in self._lines:
+            if line.startswith(":"):
+                continue  # LiteLLM takes a comment for the start of a document, and then loses the response
             data = line.removeprefix("data:").strip()
             if data.startswith("{"):
                 try:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import Any
+
+from handler_host.plugin import note_bytes
 
 SWITCHES = {
     # No look-ups on the network, neither at import nor later.
@@ -35,7 +37,25 @@ def import_litellm() -> Any:
     redact = secret_redaction._python_redact_string
     # LiteLLM searches each error for secrets several times, a second and more for each MB.
     secret_redaction.python_redact_string = lambda value: redact(value[:MAX_ERROR_CHARS])
+    _note_bytes_of_responses()
     return litellm
+
+
+def _note_bytes_of_responses() -> None:
+    """Note each byte that httpx reads: LiteLLM hides comments, pings and parts of events."""
+    import httpx
+
+    read: Any = httpx.Response.aiter_raw
+    if read.__module__ == __name__:
+        return
+
+    async def aiter_raw(response: httpx.Response, chunk_size: int | None = None) -> AsyncIterator[bytes]:
+        async with aclosing(read(response, chunk_size)) as chunks:
+            async for chunk in chunks:
+                note_bytes()
+                yield chunk
+
+    httpx.Response.aiter_raw = aiter_raw  # type: ignore[method-assign, assignment]
 
 
 @contextmanager
