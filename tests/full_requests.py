@@ -68,7 +68,11 @@ _CHAT: dict[str, Any] = {
         {"role": "tool", "tool_call_id": "c2", "content": "Done."},
         {"role": "assistant", "content": "No.", "refusal": "I will not."},
         {"role": "user", "content": "Why?", "cache_control": MARKER},
-        {"role": "assistant", "content": "So."},
+        {
+            "role": "assistant",
+            "content": "So.",
+            "reasoning_details": [{"type": "reasoning.text", "text": "Hm.", "signature": "s", "format": "own"}],
+        },
         {"role": "user", "content": "Thanks."},
     ],
     "temperature": 0.5,
@@ -406,6 +410,19 @@ FULL_REQUESTS: dict[str, list[dict[str, Any]]] = {
             tool_choice={"type": "custom", "custom": {"name": "patch"}},
             parallel_tool_calls=None,
             response_format={"type": "json_object"},
+        ),
+        _but(
+            _CHAT,
+            tool_choice={
+                "type": "allowed_tools",
+                "allowed_tools": {
+                    "mode": "required",
+                    "tools": [
+                        {"type": "function", "function": {"name": "look"}},
+                        {"type": "custom", "custom": {"name": "patch"}},
+                    ],
+                },
+            },
         ),
         _but(
             _CHAT,

@@ -116,6 +116,16 @@ class TestTranslation:
         assert ignored.names == []
         assert decoded.to_chat().chat == chat.ChatRequest(messages=[chat.UserMessage(content="hello")])
 
+    @pytest.mark.parametrize("mode", ["auto", "required"])
+    def test_allowed_tools_are_the_only_ones(self, mode: str) -> None:
+        tools = [{"type": "function", "function": {"name": name}} for name in ("look", "write")]
+        tools.append({"type": "custom", "custom": {"name": "patch"}})
+        allowed = [{"type": "function", "function": {"name": "look"}}, {"type": "custom", "custom": {"name": "patch"}}]
+        choice = {"type": "allowed_tools", "allowed_tools": {"mode": mode, "tools": allowed}}
+        translated = decode_request(request(tools=tools, tool_choice=choice)).to_chat().chat
+        assert [tool.function.name for tool in translated.tools or ()] == ["look", "patch"]
+        assert translated.tool_choice == mode
+
     def test_all_fields_are_translated(
         self,
     ) -> None:
@@ -173,6 +183,67 @@ class TestTranslation:
             chat.AssistantMessage(tool_calls=[call]),
             chat.ToolMessage(tool_call_id="call_1", content="seen"),
         ]
+
+
+SIGNED = [
+    chat.ReasoningPart(text="Hm. Well.", signature="s", format="anthropic"),
+    chat.ReasoningPart(encrypted="e1", format="anthropic"),
+    chat.ReasoningPart(text="So.", encrypted="e2", format="openai"),
+    chat.ReasoningPart(text="Yes.", signature="t", format="own"),
+]
+"""Reasoning whose provider needs it back."""
+DETAILS = [
+    {"type": "reasoning.text", "text": "Hm. Well.", "signature": "s", "format": "anthropic-claude-v1", "index": 0},
+    {"type": "reasoning.encrypted", "data": "e1", "format": "anthropic-claude-v1", "index": 1},
+    {"type": "reasoning.summary", "summary": "So.", "format": "openai-responses-v1", "index": 2},
+    {"type": "reasoning.encrypted", "data": "e2", "format": "openai-responses-v1", "index": 2},
+    {"type": "reasoning.text", "text": "Yes.", "signature": "t", "format": "own", "index": 3},
+]
+
+
+class TestReasoningDetails:
+    """Signed and encrypted reasoning, which clients such as pi send back in `reasoning_details`."""
+
+    def test_a_stream_has_them_at_the_end_of_each_part(self) -> None:
+        chunks = chunks_of(
+            chat.ReasoningChunk(text="Hm. "),
+            chat.ReasoningChunk(text="Well."),
+            chat.ReasoningChunk(signature="s", format="anthropic"),
+            chat.ReasoningChunk(encrypted="e1", format="anthropic"),
+            chat.ReasoningChunk(text="So."),
+            chat.ReasoningChunk(encrypted="e2", format="openai"),
+            chat.ReasoningChunk(text="Yes.", signature="t", format="own"),
+        )
+        deltas = [chunk["choices"][0]["delta"] for chunk in chunks]
+        assert [detail for delta in deltas for detail in delta.get("reasoning_details", ())] == DETAILS
+        assert "".join(delta.get("reasoning_content", "") for delta in deltas) == "Hm. Well.So.Yes."
+
+    def test_a_whole_response_has_them(self) -> None:
+        content: list[Any] = [*SIGNED, chat.TextPart(text="Hi")]
+        response = chat.ChatResponse(content=content, finish_reason="stop", usage=None)
+        encoded = msgspec.to_builtins(completion(response, completion_id="c", created=1, model="m"))
+        assert encoded["choices"][0]["message"]["reasoning_details"] == DETAILS
+
+    def test_reasoning_that_no_provider_needs_has_none(self) -> None:
+        chunks = chunks_of(chat.ReasoningChunk(text="Hm."))
+        assert not any("reasoning_details" in chunk["choices"][0]["delta"] for chunk in chunks)
+
+    def test_a_client_sends_them_back(self) -> None:
+        echoed = {"role": "assistant", "content": "Hi", "reasoning_content": "Hm.", "reasoning_details": DETAILS}
+        (_, message, _) = decode_request(request(messages=[USER, echoed, USER])).to_chat().chat.messages
+        assert isinstance(message, chat.AssistantMessage)
+        assert message.reasoning == SIGNED
+
+    def test_details_of_other_servers_are_taken(self) -> None:
+        details = [
+            {"type": "reasoning.text", "text": "Hm.", "signature": None, "id": "r1", "format": None, "index": 0},
+            {"type": "reasoning.server_tool_call", "id": "r2"},
+            {"type": "reasoning.summary", "summary": "So."},
+        ]
+        echoed = {"role": "assistant", "content": "Hi", "reasoning_details": details}
+        (_, message, _) = decode_request(request(messages=[USER, echoed, USER])).to_chat().chat.messages
+        assert isinstance(message, chat.AssistantMessage)
+        assert message.reasoning == [chat.ReasoningPart(text="Hm."), chat.ReasoningPart(text="So.")]
 
 
 class TestStream:

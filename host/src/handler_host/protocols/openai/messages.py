@@ -9,6 +9,7 @@ import msgspec
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.custom_tools import custom_arguments
+from handler_host.protocols.openai.reasoning_details import reasoning_parts
 
 
 class RequestModel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -106,6 +107,8 @@ class EchoedMessage(RequestModel, tag_field="role", tag="assistant"):
     tool_calls: list[ToolCall] | None = None
     name: str | None = None
     reasoning_content: str | None = None
+    reasoning_details: list[dict[str, Any]] | None = None
+    """Signed and encrypted reasoning, as OpenRouter has it; used in place of ``reasoning_content``."""
     cache_control: chat.CacheControl | None = None
     annotations: Any = None
     audio: None = None
@@ -152,13 +155,15 @@ def _response(message: EchoedMessage, place: str) -> chat.AssistantMessage:
     else:
         content = message.content
     calls = [_call(call, f"{place}.tool_calls[{number}]") for number, call in enumerate(message.tool_calls or ())]
-    reasoning = [chat.ReasoningPart(text=message.reasoning_content)] if message.reasoning_content else None
+    reasoning = list(reasoning_parts(message.reasoning_details or ()))
+    if message.reasoning_content and not reasoning:
+        reasoning = [chat.ReasoningPart(text=message.reasoning_content)]
     return chat.AssistantMessage(
         content=content,
         refusal=refusal,
         tool_calls=calls or None,
         name=message.name,
-        reasoning=reasoning,
+        reasoning=reasoning or None,
         cache_control=message.cache_control,
     )
 

@@ -62,7 +62,7 @@ CHOICES = {
     "messages[].tool_calls[].type": "function or custom",
     "response_format.type": "text, json_object or json_schema",
     "tool_choice": "none, auto, required or a function",
-    "tool_choice.type": "function or custom",
+    "tool_choice.type": "function, custom or allowed_tools",
     "tools[].type": "function or custom",
 }
 """The valid words of each field that takes one of a few, for error messages."""
@@ -93,12 +93,33 @@ class NamedTool(RequestModel):
     name: str
 
 
-class ToolChoice(RequestModel):
-    """A tool that the model must call."""
+class AllowedTool(RequestModel):
+    """A tool that the model may call."""
 
-    type: Literal["function", "custom"] = "function"
+    type: str
     function: NamedTool | None = None
     custom: NamedTool | None = None
+
+
+class AllowedTools(RequestModel):
+    """The tools that the model may call in this response."""
+
+    mode: Literal["auto", "required"]
+    tools: list[AllowedTool]
+
+    def names(self) -> set[str]:
+        """Return the names of the tools."""
+        named = [tool.function or tool.custom for tool in self.tools]
+        return {tool.name for tool in named if tool is not None}
+
+
+class ToolChoice(RequestModel):
+    """A tool that the model must call, or the tools that it may call."""
+
+    type: Literal["function", "custom", "allowed_tools"] = "function"
+    function: NamedTool | None = None
+    custom: NamedTool | None = None
+    allowed_tools: AllowedTools | None = None
 
 
 class StreamOptions(RequestModel):
@@ -151,7 +172,11 @@ class CompletionRequest(RequestModel):
 
     def to_chat(self, ignored: IgnoredFields | None = None) -> TranslatedRequest:
         """Return the translated request; raises ``InvalidInput`` with the path to the field."""
-        tools = [(f"tools[{number}]", tool) for number, tool in enumerate(self.tools or ()) if tool is not None]
+        tools = [
+            (f"tools[{number}]", tool)
+            for number, tool in enumerate(self.tools or ())
+            if tool is not None and self._is_allowed(tool)
+        ]
         places = [f"messages[{number}]" for number in range(len(self.messages))]
         effort = self.reasoning_effort
         request = chat.ChatRequest(
@@ -183,10 +208,19 @@ class CompletionRequest(RequestModel):
         sink = ignored if ignored is not None else IgnoredFields()
         return TranslatedRequest(request, [], [place for place, _ in tools], NAMES, sink)
 
+    def _is_allowed(self, tool: Tool) -> bool:
+        choice = self.tool_choice
+        if not isinstance(choice, ToolChoice) or choice.allowed_tools is None:
+            return True
+        named = tool.function or tool.custom
+        return named is not None and named.name in choice.allowed_tools.names()
+
     def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
         choice = self.tool_choice
         if not isinstance(choice, ToolChoice):
             return choice
+        if choice.allowed_tools is not None:
+            return choice.allowed_tools.mode
         named = choice.function or choice.custom
         if named is None:
             raise InvalidInput("tool_choice.function is missing", param="tool_choice.function")

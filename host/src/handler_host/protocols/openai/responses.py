@@ -10,6 +10,7 @@ from msgspec import UNSET, UnsetType
 from handler_host.chat import types as chat
 from handler_host.config.model_info import ModelInfo
 from handler_host.protocols.custom_tools import custom_input
+from handler_host.protocols.openai.reasoning_details import DetailEncoder, ReasoningDetail
 from handler_host.protocols.url_citations import UrlCitation, url_citation
 
 
@@ -89,6 +90,7 @@ class Delta(_Response, kw_only=True):
     role: str | UnsetType = UNSET
     content: str | UnsetType = UNSET
     reasoning_content: str | UnsetType = UNSET
+    reasoning_details: list[ReasoningDetail] | UnsetType = UNSET
     refusal: str | UnsetType = UNSET
     tool_calls: list[ToolCall] | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
@@ -127,6 +129,7 @@ class ResponseMessage(_Response, kw_only=True):
     role: str = "assistant"
     content: str | None
     reasoning_content: str | UnsetType = UNSET
+    reasoning_details: list[ReasoningDetail] | UnsetType = UNSET
     refusal: str | None = None
     tool_calls: list[ToolCall] | UnsetType = UNSET
     annotations: list[Annotation] | UnsetType = UNSET
@@ -209,10 +212,12 @@ def completion(
     that take free text.
     """
     calls = [_whole_call(call, call.function.name in custom) for call in response.tool_calls]
-    reasoning = "".join(part.text for part in response.content if isinstance(part, chat.ReasoningPart))
+    reasoning = [part for part in response.content if isinstance(part, chat.ReasoningPart)]
+    encoder = DetailEncoder()
     message = ResponseMessage(
         content=response.text,
-        reasoning_content=reasoning or UNSET,
+        reasoning_content="".join(part.text for part in reasoning) or UNSET,
+        reasoning_details=[detail for part in reasoning for detail in encoder.details(part)] or UNSET,
         refusal=response.refusal,
         tool_calls=calls or UNSET,
         annotations=_annotations(response.citations or (), len(response.text or "")) or UNSET,
@@ -245,6 +250,7 @@ class ChunkEncoder:
         self._custom = custom
         self._custom_calls: dict[int, _CustomCall] = {}
         """Calls of tools that take free text, which are sent whole, by their index."""
+        self._details = DetailEncoder()
         self._usage: chat.Usage | None = None
         self._logprobs: list[chat.TokenLogprob] = []
         """Log probabilities for the next chunk."""
@@ -273,8 +279,11 @@ class ChunkEncoder:
                 self._model = chunk.model
             case chat.UsageChunk():
                 self._usage = chunk.usage
-            case chat.ReasoningChunk() if chunk.text:
-                return self._with_start(Delta(reasoning_content=chunk.text))
+            case chat.ReasoningChunk():
+                details = self._details.details(chunk)
+                if chunk.text or details:
+                    text = chunk.text or UNSET
+                    return self._with_start(Delta(reasoning_content=text, reasoning_details=details or UNSET))
         return []
 
     def last(self) -> list[Chunk]:
