@@ -89,6 +89,21 @@ class TestToolCalls:
     def test_a_name_in_parts(self) -> None:
         assert calls_of(call(0, "a", "get_", ""), call(0, None, "time", "{}")) == [("get_time", "{}")]
 
+    @pytest.mark.parametrize("index", [0, None])
+    @pytest.mark.parametrize("rest", ["", "1}"])
+    def test_arguments_before_the_name(self, index: int | None, rest: str) -> None:
+        start = '{"x": 1}'.removesuffix(rest)
+        deltas = [call(index, None, None, start), call(index, "a", "f", rest), call(index, "b", "g", "{}")]
+        assert calls_of(*deltas) == [("f", '{"x": 1}'), ("g", "{}")]
+
+    def test_arguments_of_two_calls_before_their_names(self) -> None:
+        deltas = [call(0, "a", None, "{"), call(1, "b", None, "{}"), call(0, "a", "f", "}"), call(1, "b", "g")]
+        assert calls_of(*deltas) == [("f", "{}"), ("g", "{}")]
+
+    def test_a_call_without_a_name_is_an_error(self) -> None:
+        with pytest.raises(UpstreamError, match="tool call without a name"):
+            calls_of(call(0, "a", None, '{"x": 1}'))
+
     def test_known_names_are_whole(self) -> None:
         calls = (call(0, None, "now"), call(0, None, "here"))
         assert calls_of(*calls, tool_names=("now", "here")) == [("now", ""), ("here", "")]

@@ -108,6 +108,9 @@ async def documents(stream: bytes, content_type: str = "text/event-stream", size
 
 DOCUMENTS: dict[str, bytes] = {
     "events": b'data: {"a": 1}\n\ndata: {"a": 2}\n\ndata: [DONE]\n\n',
+    "[DONE] in small letters": b'data: {"a": 1}\n\ndata: {"a": 2}\n\ndata: [done]\n\n',
+    "[DONE] as a string": b'data: {"a": 1}\n\ndata: {"a": 2}\n\ndata: "[DONE]"\n\n',
+    "a text in an event of another name": b'event: status\ndata: third of 5\n\ndata: {"a": 1}\n\ndata: {"a": 2}\n\n',
     "without [DONE]": b'data: {"a": 1}\n\ndata: {"a": 2}\n\n',
     "events after [DONE]": b'data: {"a": 1}\n\ndata: {"a": 2}\n\ndata: [DONE]\n\ndata: {"a": 3}\n\n',
     "a byte order mark": b'\xef\xbb\xbfdata: {"a": 1}\n\ndata: {"a": 2}\n\n',

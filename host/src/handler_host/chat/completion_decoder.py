@@ -158,12 +158,12 @@ class CompletionDecoder:
     def last(self) -> list[ChatChunk]:
         """Return tool calls that wait for their arguments, the finish reason, and the usage if there is one.
 
-        A response that was cut off has no finish reason. Raises ``UpstreamError`` for one that means a failure, and for
-        a response without any choice.
+        A response that was cut off has no finish reason. Raises ``UpstreamError`` for one that means a failure, for a
+        tool call without a name, and for a response without any choice.
         """
         if not self._has_choice and self._unread:
             raise self._not_openais(self._unread)
-        chunks: list[ChatChunk] = list(self._calls.last())
+        chunks: list[ChatChunk] = list(self._calls.close())
         reason = finish_reason_of(self._finish, has_tool_calls=self._calls.count > 0)
         if reason is not None:
             chunks.append(FinishChunk(reason=reason, stop_sequence=self._stop_sequence))

@@ -8,6 +8,7 @@ from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
 from handler_host.chat.types import ToolCallChunk
+from handler_host.plugin.errors import UpstreamError
 
 _TO_STRING_END = re.compile(r'[^"\\]*')
 _TO_MARK = re.compile(r'[^"{}\[\]]*')
@@ -24,6 +25,8 @@ class _Call:
         self.is_sent = False
         """Its first chunk, with ID and name, was returned."""
         self.has_arguments = False
+        self.unsent = ""
+        """Arguments that came before the name."""
         self._unscanned: list[str] = []
         self._depth = 0
         self._in_string = False
@@ -66,8 +69,8 @@ class ToolCallDecoder:
     A call begins with another ID, or with a function's name that does not continue the call before: at another index,
     after complete arguments, or without an index. All else continues a call: of its index, or the last one.
 
-    The first chunk of a call waits for its arguments, because some servers send its name in parts. ``tool_names`` are
-    the functions of the request: a known name is whole.
+    The first chunk of a call waits for its arguments, because some servers send its name in parts, and for a name, as
+    some send it last. ``tool_names`` are the functions of the request: a known name is whole.
     """
 
     def __init__(self, tool_names: Container[str] = ()) -> None:
@@ -76,7 +79,7 @@ class ToolCallDecoder:
         """The last call at each index."""
         self._last: _Call | None = None
         self._waiting: list[_Call] = []
-        """Calls without arguments, whose first chunk was not returned."""
+        """Calls without arguments or without a name, whose first chunk was not returned."""
         self.count = 0
         """Number of calls."""
 
@@ -88,9 +91,16 @@ class ToolCallDecoder:
 
     def last(self) -> Iterator[ToolCallChunk]:
         """Yield the first chunk of each call that waits for arguments."""
-        waiting, self._waiting = self._waiting, []
+        waiting, self._waiting = self._waiting, [call for call in self._waiting if not call.name]
         for call in waiting:
-            yield _first_chunk(call, "")
+            if call.name:
+                yield _first_chunk(call)
+
+    def close(self) -> Iterator[ToolCallChunk]:
+        """Yield what :meth:`last` does, at the end; raises ``UpstreamError`` for a call that got no name."""
+        yield from self.last()
+        for call in self._waiting:
+            raise UpstreamError(f"the provider sent a tool call without a name; its arguments: {call.unsent[:200]}")
 
     def _add(self, delta: Mapping[str, Any], *, is_whole: bool) -> Iterator[ToolCallChunk]:
         function = delta.get("function")
@@ -114,14 +124,16 @@ class ToolCallDecoder:
             if name and not call.is_sent and name != call.name:
                 call.name += name
         self._by_index[index] = self._last = call
-        if not arguments:
-            return
-        call.add(arguments)
+        if arguments:
+            call.add(arguments)
         if call.is_sent:
-            yield ToolCallChunk(index=call.number, arguments=arguments)
+            if arguments:
+                yield ToolCallChunk(index=call.number, arguments=arguments)
             return
-        self._waiting.remove(call)
-        yield _first_chunk(call, arguments)
+        call.unsent += arguments
+        if call.name and call.has_arguments:
+            self._waiting.remove(call)
+            yield _first_chunk(call)
 
     def _continued(self, index: object, call_id: str | None, name: str, arguments: str) -> _Call | None:
         """Return the call that a delta continues, or None if it begins one."""
@@ -133,7 +145,7 @@ class ToolCallDecoder:
         if call_id is not None and call.id is not None and call_id != call.id:
             # A new ID without a name is that of a server which gives each delta one.
             return call if call.name and not name and not call.is_complete() else None
-        if not name:
+        if not name or not call.name:
             return call
         if call.has_arguments:
             # A server that repeats name and ID in each delta, unless these are the arguments of another call.
@@ -145,8 +157,9 @@ class ToolCallDecoder:
         return call
 
 
-def _first_chunk(call: _Call, arguments: str) -> ToolCallChunk:
+def _first_chunk(call: _Call) -> ToolCallChunk:
     call.is_sent = True
+    arguments, call.unsent = call.unsent, ""
     return ToolCallChunk(index=call.number, id=call.id, name=call.name, arguments=arguments)
 
 

@@ -31,6 +31,8 @@ _BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 _KEEP_ALIVE = frozenset({"heartbeat", "keep-alive", "keepalive", "ping"})
 """Names of events that have no content in any protocol."""
+_DOCUMENT_NAMES = frozenset({"", "message"})
+"""Names of events whose data is a document in every protocol."""
 _BLANK = b" \t\r\n"
 _FIELD = re.compile(rb"\s*(?::|$|(?:data|event|id|retry)(?::|$))")
 """A line that the standard gives a meaning."""
@@ -212,18 +214,23 @@ async def _read_events(body: _Body, content_type: str, max_event_bytes: int) -> 
             start += chunk
         for event in decoder.feed(chunk):
             has_events = True
-            if event.data.startswith(DONE):
+            if _is_done(event.data):
                 await _drain(body)
                 return
             for document in _documents(event, content_type):
                 yield document
     for event in decoder.close():
         has_events = True
-        if not event.data.startswith(DONE):
+        if not _is_done(event.data):
             for document in _documents(event, content_type):
                 yield document
     if not has_events and not all(_FIELD.match(line) for line in _LINE_END.split(start.removeprefix(_BOM))):
         raise error_from_text(bytes(start), content_type)
+
+
+def _is_done(data: str) -> bool:
+    """Return whether data is ``[DONE]``; some servers write it in small letters, or as a JSON string."""
+    return data[: len(DONE) + 1].removeprefix('"')[: len(DONE)].upper() == DONE
 
 
 async def _drain(body: _Body) -> None:
@@ -242,6 +249,8 @@ def _documents(event: ServerSentEvent, content_type: str) -> list[Any]:
     except ValueError as error:
         if event.name == "error":
             raise error_from_text(event.data, content_type) from error
+        if event.name not in _DOCUMENT_NAMES and not event.data.lstrip().startswith(("{", "[")):
+            return []  # a text for people, such as a place in a queue
         raise _not_json(event.data, content_type) from error
     if event.name == "error":
         raise error_from_document(document, content_type=content_type)
