@@ -293,6 +293,19 @@ def test_a_providers_own_status_counts_whatever_litellm_makes_of_it(
     assert error.retry_after == status.retry_after
 
 
+@pytest.mark.parametrize("protocol", MODELS)
+def test_redirects_are_not_followed(worker: WorkerUnderTest, provider: Upstream, protocol: Any) -> None:
+    """Neither the key nor the chat reaches another server."""
+    with Upstream().run() as other:
+        moved = Raw((b"",), status=307, headers={"Location": f"{other.url}/v1/chat/completions"})
+        provider.respond_with(*[moved] * 6)
+        body = {"messages": [{"role": "user", "content": "Hi"}], "model": MODELS[protocol]}
+        assert "the provider redirects" in worker.error_of("chat", body).message
+        with pytest.raises(UpstreamError, match="the provider redirects"):
+            list(worker.chat_chunks("Hi", model=MODELS[protocol]))
+        assert other.requests == []
+
+
 def test_a_failure_of_litellms_own_is_told_without_its_traceback() -> None:
     """It puts that into the message, with the paths of this machine."""
     import_litellm()

@@ -95,6 +95,8 @@ def _of_provider(chain: list[BaseException], error: Exception) -> HostError:
     if not isinstance(status, int):
         return UpstreamError(f"LiteLLM could not read the provider's answer: {type(mapped).__name__}")
     response = _response(chain)
+    if 300 <= status < 400:
+        return from_status(status, "no words in the response")  # the rest is LiteLLM's
     if response is not None and status >= 400:
         own = error_from_response(status, response.headers, response.content)
         if not isinstance(mapped, litellm.ContentPolicyViolationError):

@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import aclosing, contextmanager
+from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ def import_litellm() -> Any:
     with _deferred_document():
         import litellm
         from litellm.litellm_core_utils import secret_redaction
+    _follow_no_redirects()
     redact = secret_redaction._python_redact_string
     # LiteLLM searches each error for secrets several times, a second and more for each MB.
     secret_redaction.python_redact_string = lambda value: redact(value[:MAX_ERROR_CHARS])
@@ -56,6 +58,26 @@ def _note_bytes_of_responses() -> None:
                 yield chunk
 
     httpx.Response.aiter_raw = aiter_raw  # type: ignore[method-assign, assignment]
+
+
+def _follow_no_redirects() -> None:
+    """Make LiteLLM's clients follow no redirects: keys and chats are for the configured server."""
+    from litellm.llms.custom_httpx.http_handler import AsyncHTTPHandler
+    from litellm.llms.openai.common_utils import BaseOpenAILLM
+
+    handler: Any = AsyncHTTPHandler
+    openai: Any = BaseOpenAILLM
+    make_client = openai._get_async_http_client
+    if make_client.__module__ == __name__:
+        return
+
+    def make_client_without_redirects(*arguments: Any, **options: Any) -> Any:
+        client = make_client(*arguments, **options)
+        client.follow_redirects = False
+        return client
+
+    handler.__init__ = partialmethod(handler.__init__, follow_redirects=False)
+    openai._get_async_http_client = staticmethod(make_client_without_redirects)
 
 
 @contextmanager
