@@ -198,6 +198,10 @@ async def test_a_request_in_two_halves_is_answered(puppet: Path) -> None:
         ("/v1/v1/messages", "did you mean /v1/messages ("),
         ("/openai/v1/chat/completions", "did you mean /v1/chat/completions ("),
         ("/v1/api/chat", "did you mean /api/chat ("),
+        ("/v1/chat%2Fcompletions", "nothing at /v1/chat%2Fcompletions; use /v1/chat/completions, without"),
+        ("/v1/chat%252Fcompletions", "use /v1/chat/completions, without"),
+        ("/v1/./x/../chat/completions", "use /v1/chat/completions, without"),
+        ("/V1/Chat/Completions%20", "use /v1/chat/completions, without"),
         ("/v1/nothing", "GET /v1/handlers lists"),
         ("/", "GET /v1/handlers lists"),
     ],
@@ -208,3 +212,33 @@ async def test_a_path_of_a_wrong_base_url_names_the_right_one(puppet: Path, path
         status, _, body = await host.raw(f"POST {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         assert (status, code_of(body)) == (404, "not_found")
         assert right in json.loads(body)["error"]["message"]
+
+
+async def test_a_slash_behind_a_path_of_another_method_is_named(puppet: Path) -> None:
+    async with running(puppet) as host:
+        path = "/v1beta/models/puppet:generateContent"
+        status, _, body = await host.raw(f"POST {path}/ HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        assert (status, code_of(body)) == (405, "method_not_allowed")
+        assert f"use {path}, without the extra slash" in json.loads(body)["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "words"),
+    [
+        (b'\xef\xbb\xbf{"a": 1}', 200, b'"a":1'),
+        ('{"a": 1}'.encode("utf-16"), 400, b"send it as UTF-8"),
+        ('{"a": 1}'.encode("utf-32"), 400, b"send it as UTF-8"),
+    ],
+)
+async def test_a_byte_order_mark(puppet: Path, body: bytes, status: int, words: bytes) -> None:
+    async with running(puppet) as host:
+        response = await host.raw(post(body, f"Content-Length: {len(body)}"))
+        assert response[0] == status
+        assert words in response[2]
+
+
+async def test_a_compressed_transfer_is_refused_by_its_name(puppet: Path) -> None:
+    async with running(puppet) as host:
+        status, _, body = await host.raw(post(b"1\r\n{\r\n0\r\n\r\n", "Transfer-Encoding: gzip, chunked"))
+        assert (status, code_of(body)) == (415, "unsupported_media_type")
+        assert b"'gzip, chunked'" in body

@@ -109,6 +109,7 @@ class BodyReader:
         media_type = request.headers.get(hdrs.CONTENT_TYPE)
         if media_type is not None and media_type != JSON and not _is_json(media_type):
             raise UnsupportedMediaType(f"the body must be application/json, not {media_type[:100]!r}")
+        _check_transfer_coding(request)
         encoding = None
         if hdrs.CONTENT_ENCODING in request.headers:
             encoding = parse_encoding(request.headers[hdrs.CONTENT_ENCODING])
@@ -130,6 +131,7 @@ class BodyReader:
             body = await self._receive(request, limit_bytes, share, scanner if encoding is None else None)
             if encoding is not None and body:
                 body = await _decompress(body, encoding, limit_bytes, share, scanner)
+        body = _without_mark(body)
         if await has_match(_SURROGATE, body):
             body = (
                 _replace_lone_surrogates(body)
@@ -193,6 +195,22 @@ def _too_large(limit_bytes: int) -> BodyTooLarge:
 def _is_json(media_type: str) -> bool:
     name = media_type.partition(";")[0].strip().lower()
     return name == JSON or (name.startswith("application/") and name.endswith("+json"))
+
+
+def _check_transfer_coding(request: web.Request) -> None:
+    """Raise ``UnsupportedMediaType`` for a transfer coding other than chunks: the server decodes nothing else."""
+    coding = request.headers.get(hdrs.TRANSFER_ENCODING, "chunked")
+    if coding.strip().lower() != "chunked":
+        raise UnsupportedMediaType(
+            f"Transfer-Encoding: {coding[:100]!r} is unsupported; send chunked, and compress by Content-Encoding"
+        )
+
+
+def _without_mark(body: bytes) -> bytes:
+    """Return the body without the byte order mark of UTF-8, which some clients send; UTF-16 is ``InvalidInput``."""
+    if body.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)):
+        raise InvalidInput("the body is not UTF-8: it starts as UTF-16 or UTF-32; send it as UTF-8")
+    return body.removeprefix(codecs.BOM_UTF8)
 
 
 def _replace_lone_surrogates(body: bytes) -> bytes:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+import posixpath
 import re
 from typing import Any
+from urllib.parse import unquote
 
 import msgspec
 from aiohttp import hdrs, web
@@ -157,13 +159,15 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, context:
     request_id = context.request_id
     if isinstance(refusal, web.HTTPMethodNotAllowed):
         methods = ", ".join(sorted(refusal.allowed_methods))
-        error = MethodNotAllowed(f"{request.path} does not take {request.method}; it takes {methods}")
+        clean = _without_extra_slashes(request.path)
+        hint = f"it takes {methods}" if clean == request.path else f"use {clean}, without the extra slash"
+        error = MethodNotAllowed(f"{request.path} does not take {request.method}; {hint}")
         response = error_response(context.fail(error), request_id)
         response.headers[hdrs.ALLOW] = methods
         return response
     if isinstance(refusal, web.HTTPNotFound):
-        path = shorten(request.path, MAX_PATH_LENGTH)
-        error = NotFound(f"there is nothing at {path}; {_path_hint(request.app.router, path)}")
+        hint = _path_hint(request.app.router, shorten(request.path, MAX_PATH_LENGTH))
+        error = NotFound(f"there is nothing at {shorten(request.rel_url.raw_path, MAX_PATH_LENGTH)}; {hint}")
         return error_response(context.fail(error), request_id)
     if refusal.status < 400:
         raise refusal
@@ -175,13 +179,20 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, context:
 
 def _path_hint(router: web.UrlDispatcher, path: str) -> str:
     """Return what a client should do that used an unknown path: mostly its base URL lacks the version, or has two."""
-    clean = re.sub("/+", "/", path).rstrip("/")
+    clean = _without_extra_slashes(path)
     if clean not in ("", path):
         return f"use {clean}, without the extra slash"
+    plain = posixpath.normpath(unquote(path)).strip().lower()
+    if _is_known(router, plain):
+        return f"use {plain}, without escapes, dots, spaces or capitals"
     versions = [match.start() for match in re.finditer("/(?:v1|v1beta|api)(?=/)", path)]
     candidates = [f"/v1{path}", *(path[start:] for start in versions[-1:])]
     match = next((candidate for candidate in candidates if _is_known(router, candidate)), None)
     return f"did you mean {match} (the client's base URL)?" if match else "GET /v1/handlers lists the handlers"
+
+
+def _without_extra_slashes(path: str) -> str:
+    return re.sub("/+", "/", path).rstrip("/")
 
 
 def _is_known(router: web.UrlDispatcher, path: str) -> bool:
