@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from handler_host.testing.chat_conformance import ChatConformance, ChatConformanceV1
+    from handler_host.testing.chat_conformance import ChatConformance, ChatConformanceV1, ChatConformanceV2
     from handler_host.testing.native_conformance import NativeConformance, NativeConformanceV1
     from handler_host.testing.operations_conformance import (
         ANYTHING,
@@ -52,6 +52,7 @@ __all__ = [
     "ANYTHING",
     "ChatConformance",
     "ChatConformanceV1",
+    "ChatConformanceV2",
     "Example",
     "HostFactory",
     "HostUnderTest",
@@ -76,7 +77,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "chat_conformance": ("ChatConformance", "ChatConformanceV1"),
+    "chat_conformance": ("ChatConformance", "ChatConformanceV1", "ChatConformanceV2"),
     "native_conformance": ("NativeConformance", "NativeConformanceV1"),
     "operations_conformance": ("ANYTHING", "Example", "OperationsConformance", "OperationsConformanceV1"),
     "processes": (

@@ -73,12 +73,13 @@ def _turns(message: dict[str, Any]) -> list[Turn]:
 
 def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
     """Return a response that is not streamed."""
-    blocks: list[dict[str, Any]] = [{"type": "text", "text": reply.text, "citations": None}] if reply.text else []
+    text = {"type": "text", "text": reply.text, "citations": _citations(reply) or None}
+    blocks: list[dict[str, Any]] = [text] if reply.text else []
     blocks += [
         {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.arguments)} for call in reply.calls
     ]
-    stop = None if reply.fault == "truncated" else STOP_REASONS[reply.finish]
-    return {**_message(reply, reply.completion_tokens), "content": blocks, "stop_reason": stop}
+    stop = {} if reply.fault == "truncated" else _stop(reply)
+    return {**_message(reply, reply.completion_tokens), "content": blocks, **stop}
 
 
 def stream_start(reply: Reply) -> Iterator[bytes]:
@@ -98,6 +99,9 @@ def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
     """Yield the events after the last chunk of text."""
     first = 0
     if reply.text:
+        for citation in _citations(reply):
+            delta = {"type": "citations_delta", "citation": citation}
+            yield _event("content_block_delta", index=0, delta=delta)
         yield _event("content_block_stop", index=0)
         first = 1
     for index, call in enumerate(reply.calls, first):
@@ -107,8 +111,7 @@ def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
             delta = {"type": "input_json_delta", "partial_json": fragment}
             yield _event("content_block_delta", index=index, delta=delta)
         yield _event("content_block_stop", index=index)
-    stop = {"stop_reason": STOP_REASONS[reply.finish], "stop_sequence": None}
-    yield _event("message_delta", delta=stop, usage={"output_tokens": reply.completion_tokens})
+    yield _event("message_delta", delta=_stop(reply), usage={"output_tokens": reply.completion_tokens})
     yield _event("message_stop")
 
 
@@ -136,6 +139,16 @@ def error_body(status: Status) -> dict[str, Any]:
 def token_count(tokens: int) -> dict[str, Any]:
     """Return the response to a request for a token count."""
     return {"input_tokens": tokens}
+
+
+def _citations(reply: Reply) -> list[dict[str, Any]]:
+    kind = {"type": "web_search_result_location", "cited_text": "", "encrypted_index": ""}
+    return [{**kind, "url": citation.url, "title": citation.title} for citation in reply.citations]
+
+
+def _stop(reply: Reply) -> dict[str, str | None]:
+    reason = STOP_REASONS[reply.finish] if reply.stop_sequence is None else "stop_sequence"
+    return {"stop_reason": reason, "stop_sequence": reply.stop_sequence}
 
 
 def _message(reply: Reply, output_tokens: int) -> dict[str, Any]:

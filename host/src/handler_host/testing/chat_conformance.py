@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from handler_host.chat.conversion import accumulate
-from handler_host.chat.types import ChatChunk, ChatResponse, FinishChunk, TextChunk, UsageChunk
+from handler_host.chat.types import ChatChunk, ChatResponse, Citation, FinishChunk, TextChunk, UsageChunk
 from handler_host.plugin.errors import HostError, InvalidInput, UpstreamBadRequest
 from handler_host.testing.conformance import assert_refused
 from handler_host.testing.provider_conformance import ProviderConformance
@@ -249,5 +249,32 @@ class ChatConformanceV1(ProviderConformance):
         assert self.worker.status.in_flight == 0
 
 
-ChatConformance = ChatConformanceV1
+class ChatConformanceV2(ChatConformanceV1):
+    """The tests of version 1, and those of what a provider says of its text.
+
+    ``ignores`` may also name ``stop_sequence`` and ``citations``, of a handler whose SDK drops them.
+    """
+
+    def test_the_stop_sequence_that_ended_a_response_is_named(self) -> None:
+        """Whole and streamed, if the provider names it; Gemini does not."""
+        if self.protocol in (None, "gemini") or "stop_sequence" in self.ignores:
+            pytest.skip("the provider does not name it")
+        self._respond_with(Reply(stop_sequence="###"))
+        for response in (self._chat(stop=["###"]), accumulate(self._chunks(stop=["###"]))):
+            assert (response.finish_reason, response.stop_sequence) == ("stop", "###")
+
+    def test_the_sources_of_a_text_are_its_citations(self) -> None:
+        """Whole and streamed: URL and title, and the place in characters if the handler knows it."""
+        if self.protocol is None or "citations" in self.ignores:
+            pytest.skip("the handler has no provider that names sources")
+        source = Citation(url="https://a.example/bears", title="Bears")
+        reply = Reply(("Grüne ", "Bären."), citations=(source,))
+        self._respond_with(reply)
+        for response in (self._chat(), accumulate(self._chunks())):
+            (citation,) = response.citations or []
+            assert (citation.url, citation.title) == (source.url, source.title)
+            assert (citation.start_index, citation.end_index) in ((0, len(reply.text)), (None, None))
+
+
+ChatConformance = ChatConformanceV2
 """The newest version."""

@@ -159,9 +159,18 @@ def _response(reply: Reply, parts: list[dict[str, Any]], finish: str | None = No
     usage = {"promptTokenCount": reply.prompt_tokens, "totalTokenCount": reply.prompt_tokens}
     if finish is not None:
         candidate["finishReason"] = FINISH_REASONS[finish]
+        if reply.citations:
+            candidate["groundingMetadata"] = _grounding(reply)
         usage["candidatesTokenCount"] = reply.completion_tokens
         usage["totalTokenCount"] += reply.completion_tokens
     return {"candidates": [candidate], "usageMetadata": usage, "modelVersion": reply.model, "responseId": "r1"}
+
+
+def _grounding(reply: Reply) -> dict[str, Any]:
+    sources = [{"web": {"uri": citation.url, "title": citation.title}} for citation in reply.citations]
+    segment = {"startIndex": 0, "endIndex": len(reply.text.encode()), "text": reply.text}
+    support = {"segment": segment, "groundingChunkIndices": list(range(len(sources)))}
+    return {"groundingChunks": sources, "groundingSupports": [support]}
 
 
 def _document(data: dict[str, Any]) -> bytes:

@@ -85,12 +85,12 @@ def whole(reply: Reply, request: ParsedRequest) -> dict[str, Any]:
         "role": "assistant",
         "content": reply.text or None,
         "refusal": reply.refusal,
-        "annotations": [],
+        "annotations": _annotations(reply),
     }
     if calls:
         message["tool_calls"] = calls
     finish = None if reply.fault == "truncated" else reply.finish
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish, **_stop(reply)}
     return {**_head(reply, "chat.completion"), "choices": [choice], "usage": _usage(reply)}
 
 
@@ -113,6 +113,8 @@ def stream_end(reply: Reply, request: ParsedRequest) -> Iterator[bytes]:
         yield _chunk(reply, {"tool_calls": [{"index": index, "id": call.id, "type": "function", "function": first}]})
         for fragment in call.fragments():
             yield _chunk(reply, {"tool_calls": [{"index": index, "function": {"arguments": fragment}}]})
+    if reply.citations:
+        yield _chunk(reply, {"annotations": _annotations(reply)})
     yield _chunk(reply, {}, reply.finish)
     if request.include_usage:
         yield _event({**_head(reply, "chat.completion.chunk"), "choices": [], "usage": _usage(reply)})
@@ -140,6 +142,16 @@ def error_body(status: Status) -> dict[str, Any]:
     return {"error": {"message": status.text, "type": kind, "param": status.param, "code": status.code}}
 
 
+def _annotations(reply: Reply) -> list[dict[str, Any]]:
+    place = {"start_index": 0, "end_index": len(reply.text)}
+    sources = [{**place, "url": citation.url, "title": citation.title} for citation in reply.citations]
+    return [{"type": "url_citation", "url_citation": source} for source in sources]
+
+
+def _stop(reply: Reply) -> dict[str, str]:
+    return {} if reply.stop_sequence is None else {"stop_reason": reply.stop_sequence}
+
+
 def _head(reply: Reply, kind: str) -> dict[str, Any]:
     return {"id": "chatcmpl-1", "object": kind, "created": 1, "model": reply.model, "service_tier": "default"}
 
@@ -154,6 +166,8 @@ def _usage(reply: Reply) -> dict[str, int]:
 
 def _chunk(reply: Reply, delta: dict[str, Any], finish: str | None = None) -> bytes:
     choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish}
+    if finish is not None:
+        choice |= _stop(reply)
     return _event({**_head(reply, "chat.completion.chunk"), "choices": [choice], "usage": None})
 
 

@@ -8,7 +8,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, Self
 
-from handler_host.chat.types import FinishReason
+from handler_host.chat.types import Citation, FinishReason
 
 ProtocolName = Literal["openai", "anthropic", "gemini"]
 """The protocols that the scripted provider speaks."""
@@ -53,6 +53,10 @@ class Reply:
     calls: tuple[ScriptedToolCall, ...] = ()
     refusal: str | None = None
     """OpenAI's refusal in words; the other protocols have a finish reason only."""
+    stop_sequence: str | None = None
+    """In Anthropic's field, and in vLLM's of OpenAI's protocol; Gemini has none."""
+    citations: tuple[Citation, ...] = ()
+    """Sources with URL and title; each stands for the whole text."""
     model: str = "served-model"
     pause: float = 0.0
     """Seconds before each chunk."""

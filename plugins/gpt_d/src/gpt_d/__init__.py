@@ -9,7 +9,7 @@ from contextlib import aclosing
 from functools import partial
 from typing import Any
 
-from gpt_d.chunks import ChunkDecoder, Watch, raw_response
+from gpt_d.chunks import GEMINI, ChunkDecoder, Watch, raw_response
 from gpt_d.deployments import PLACE, Deployment, key_of, make_router, read
 from gpt_d.failures import is_event_stream, translate
 from gpt_d.importing import import_litellm
@@ -20,6 +20,7 @@ from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
+    CitationChunk,
     CompletionDecoder,
     EmbedRequest,
     EmbedResponse,
@@ -141,7 +142,11 @@ class GptD(NativeLiteLLM, ChatHandler):
         deadline = call.deadline if call is not None else None
         streams = call is None or call.streamed or model in self._only_streams
         attempt = self._streamed if streams else self._whole
+        counts_bytes = any(provider_of(name) in GEMINI for name in self._models_of(model))
         async for chunk in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
+            if counts_bytes and isinstance(chunk, CitationChunk):
+                # LiteLLM passes on Gemini's places, which are in bytes.
+                chunk.citation.start_index = chunk.citation.end_index = None
             yield chunk
 
     def on_missing_finish_reason(self) -> FinishReason:
