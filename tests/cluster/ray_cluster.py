@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[2]
 RAY_PYTHON = ROOT / ".venv-ray" / "bin" / "python"
@@ -24,8 +25,9 @@ def why_not() -> str | None:
         return "Ray is not installed: `make cluster` installs it into .venv-ray"
     if os.geteuid() != 0:
         return "network namespaces need root"
-    if shutil.which("ip") is None:
-        return "network namespaces need `ip` (iproute2)"
+    for program, package in (("ip", "iproute2"), ("openssl", "openssl")):
+        if shutil.which(program) is None:
+            return f"the network and certificates need `{program}` ({package})"
     if subprocess.run(["ip", "netns", "add", "hh-probe"], capture_output=True).returncode != 0:
         return "this machine refuses network namespaces"
     subprocess.run(["ip", "netns", "del", "hh-probe"], check=True)
@@ -69,7 +71,10 @@ class Node:
 
 
 class RayCluster:
-    """The head at ``address``, and further nodes; ``directory`` has a short path, as Ray needs it for its sockets."""
+    """The head at ``address``, and further nodes, with token and TLS.
+
+    ``directory`` has a short path, as Ray needs it for its sockets. The nodes do not see the files in ``host_only``.
+    """
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -77,14 +82,33 @@ class RayCluster:
         self.subnet = f"10.{100 + os.getpid() % 100}.{os.getpid() // 100 % 200}"
         self.host = f"{self.subnet}.254"
         self.address = f"{self.host}:6379"
+        self.host_only = directory / "host-only"
+        self.host_only.mkdir()
         self.token_file = directory / "token"
         self.token_file.write_text(secrets.token_hex(32))
+        names = ",".join(["DNS:localhost", "IP:127.0.0.1", *(f"IP:{self.subnet}.{number}" for number in range(1, 255))])
+        command = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=ray"]
+        files = ["-keyout", str(directory / "key.pem"), "-out", str(directory / "cert.pem")]
+        subprocess.run([*command, "-addext", f"subjectAltName={names}", *files], check=True, capture_output=True)
         self.nodes: list[Node] = []
         self.head: Node | None = None
         self._namespaces = 0
         run("ip", "link", "add", self.tag, "type", "bridge")
         run("ip", "addr", "add", f"{self.host}/24", "dev", self.tag)
         run("ip", "link", "set", self.tag, "up")
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """The keys of ``[launchers.ray]`` for this cluster."""
+        certificate = str(self.directory / "cert.pem")
+        return {
+            "address": self.address,
+            "python": str(RAY_PYTHON),
+            "auth_token_file": str(self.directory / "token"),
+            "tls_ca": certificate,
+            "tls_cert": certificate,
+            "tls_key": str(self.directory / "key.pem"),
+        }
 
     @property
     def pids(self) -> set[int]:
@@ -114,7 +138,8 @@ class RayCluster:
             f"--node-ip-address={address}",
             *self._sizes(memory, 1, resources or {}),
         ]
-        node = self._start(["ip", "netns", "exec", name], arguments, f"node{number}", address, link)
+        hide = ["sh", "-c", 'mount -t tmpfs none "$0" && exec "$@"', str(self.host_only)]
+        node = self._start(["ip", "netns", "exec", name, *hide], arguments, f"node{number}", address, link)
         self.nodes.append(node)
         return node
 
@@ -149,6 +174,10 @@ class RayCluster:
             "RAY_memory_monitor_refresh_ms": "0",
             "RAY_AUTH_MODE": "token",
             "RAY_AUTH_TOKEN_PATH": str(self.token_file),
+            "RAY_USE_TLS": "1",
+            "RAY_TLS_CA_CERT": str(self.directory / "cert.pem"),
+            "RAY_TLS_SERVER_CERT": str(self.directory / "cert.pem"),
+            "RAY_TLS_SERVER_KEY": str(self.directory / "key.pem"),
             # A cut link counts within seconds; Ray's defaults are made for slow networks.
             "RAY_health_check_initial_delay_ms": "10000",
             "RAY_health_check_period_ms": "2000",

@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,8 @@ import pytest
 
 from handler_host.cli.findings import Level
 from handler_host.cli.launcher_checks import check_launchers
-from handler_host.plugin.errors import HandlerCrashed, HostError, MemoryBudget, OutOfResources
-from tests.cluster.ray_cluster import MB, RAY_PYTHON, RayCluster, why_not
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HostError, MemoryBudget, OutOfResources
+from tests.cluster.ray_cluster import MB, RayCluster, why_not
 from tests.support import SupervisorHarness, ended, error_of, install_puppet, supervisor_harness, within
 
 HANG_AFTER = 3.0
@@ -60,13 +60,7 @@ async def ray_host(
     """Run a supervisor whose handlers run on the cluster."""
     install_puppet(root)
     install_puppet(root, "second")
-    keys = {
-        "address": cluster.address,
-        "python": str(RAY_PYTHON),
-        "auth_token_file": str(cluster.token_file),
-        "headroom": 0,
-        **(options or {}),
-    }
+    keys = {**cluster.options, "headroom": 0, **(options or {})}
     async with supervisor_harness(
         root,
         policy={"isolation": "ray", "memory_estimate": 100 * MB, "learn_memory": False, **(policy or {})},
@@ -84,6 +78,14 @@ async def until(condition: Any, seconds: float = WAIT) -> None:
             await asyncio.sleep(0.05)
 
 
+@contextmanager
+def timed(what: str) -> Iterator[None]:
+    """Print how long the block took, for docs/explanation/figures.md (pytest -s)."""
+    start = time.monotonic()
+    yield
+    print(f"{what}: {time.monotonic() - start:.2f} s")  # noqa: T201
+
+
 def place_of(host: SupervisorHarness, name: str = "puppet") -> str:
     place = host.supervisor.status(name).place
     assert place is not None
@@ -96,12 +98,12 @@ def exit_kind(host: SupervisorHarness) -> str | None:
 
 
 def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster: RayCluster) -> None:
-    keys = {"address": cluster.address, "python": RAY_PYTHON, "auth_token_file": str(cluster.token_file)}
-    findings = list(check_launchers({"ray": keys}))
+    findings = list(check_launchers({"ray": cluster.options}))
     assert {finding.level for finding in findings} == {Level.OK}
     text = "\n".join(finding.text for finding in findings)
     assert f"cluster {cluster.address}: Ray " in text
     assert "token authentication is on" in text
+    assert "Ray's own TLS is on" in text
     assert "Ray's memory monitor is off" in text
     assert all(f"{node.address}/" in text for node in cluster.nodes[:2])
     assert "1 fake_gpu" in text
@@ -109,7 +111,8 @@ def test_doctor_reports_versions_authentication_memory_monitor_and_nodes(cluster
 
 async def test_a_worker_runs_on_its_node_and_leaves_it(tmp_path: Path, cluster: RayCluster) -> None:
     async with ray_host(tmp_path, cluster, policy={"resources": {"fake_gpu": 1}}) as host:
-        response = await host.ask(timeout=WAIT, text="hello")
+        with timed("activation with the driver's start"):
+            response = await host.ask(timeout=WAIT, text="hello")
         assert response["text"] == "hello"
         assert place_of(host).startswith(cluster.nodes[1].address)
         assert [chunk async for chunk in host.chunks(steps=["", ""])] == [{"number": 0}, {"number": 1}]
@@ -117,7 +120,8 @@ async def test_a_worker_runs_on_its_node_and_leaves_it(tmp_path: Path, cluster: 
         other = await host.ask("second", timeout=WAIT, text="2")
         assert ended(response["pid"])
         assert place_of(host, "second") is not None
-        receipt = await within(host.supervisor.unload("second"))
+        with timed("unload"):
+            receipt = await within(host.supervisor.unload("second"))
         assert ended(other["pid"])
         assert receipt.exit == "exit code 0"
 
@@ -125,10 +129,31 @@ async def test_a_worker_runs_on_its_node_and_leaves_it(tmp_path: Path, cluster: 
 async def test_a_worker_that_was_killed_is_replaced(tmp_path: Path, cluster: RayCluster) -> None:
     async with ray_host(tmp_path, cluster) as host:
         pid = (await host.ask(timeout=WAIT))["pid"]
-        os.kill(pid, signal.SIGKILL)
-        await until(lambda: host.state() == "cold")
+        with timed("worker killed, until the host knows"):
+            os.kill(pid, signal.SIGKILL)
+            await until(lambda: host.state() == "cold")
         assert exit_kind(host) == "killed"
-        assert (await host.ask(timeout=WAIT))["pid"] != pid
+        with timed("activation"):
+            assert (await host.ask(timeout=WAIT))["pid"] != pid
+
+
+async def test_a_plugin_that_the_nodes_do_not_have_comes_by_runtime_env(cluster: RayCluster) -> None:
+    root = cluster.host_only
+    async with ray_host(root, cluster) as host:
+        error = await error_of(host.ask(timeout=WAIT))
+        assert isinstance(error, ActivationFailed)
+        assert "is not installed on" in error.message
+        assert "launchers.ray.runtime_env" in error.message
+    single = {"runtime_envs": {"puppet": {"py_modules": [str(root / "puppet")]}}}
+    async with ray_host(root, cluster, options=single) as host:
+        error = await error_of(host.ask(timeout=WAIT))
+        assert error.message.startswith("launcher 'ray': launchers.ray.runtime_envs.puppet: ")
+    async with ray_host(root, cluster, options={"runtime_env": {"py_modules": [str(root / "puppet")]}}) as host:
+        assert (await host.ask(timeout=WAIT, text="hello"))["text"] == "hello"
+    async with ray_host(root, cluster, options={"runtime_env": {"py_modules": [str(root / "pupet")]}}) as host:
+        error = await error_of(host.ask(timeout=WAIT))
+        assert "launchers.ray.runtime_env: " in error.message
+        assert str(root / "pupet") in error.message
 
 
 async def test_what_fits_nowhere_and_what_has_no_room(tmp_path: Path, cluster: RayCluster) -> None:
@@ -158,12 +183,15 @@ async def test_a_node_joins_while_a_dispatch_waits_and_its_raylet_dies(tmp_path:
         await host.supervisor.rescan()
         waiting = host.start(host.ask("third", timeout=WAIT))
         await until(lambda: host.state("third") == "waiting")
-        node = await asyncio.to_thread(cluster.add_node, 400 * MB)
+        node = await asyncio.to_thread(cluster.add_node, 2**45)  # more than its machine has
         pid = (await within(waiting, WAIT))["pid"]
         assert place_of(host, "third").startswith(node.address)
-        os.kill(node.raylet, signal.SIGKILL)
-        await until(lambda: ended(pid))
-        await until(lambda: host.state("third") == "cold")
+        places = host.supervisor.places["ray"].places
+        await until(lambda: places[place_of(host, "third")].report.limit < 2**40)
+        with timed("raylet killed, until the worker and the host know"):
+            os.kill(node.raylet, signal.SIGKILL)
+            await until(lambda: ended(pid))
+            await until(lambda: host.state("third") == "cold")
         last = host.supervisor.status("third").last_exit
         assert last is not None
         assert last.kind in ("lost", "killed")
@@ -179,10 +207,13 @@ async def test_both_sides_of_a_cut_link_give_up_in_time(tmp_path: Path, cluster:
         cluster.nodes[1].cut()
         cut_at = time.monotonic()
         try:
-            error = await within(error_of(call), HANG_AFTER + 3)
+            with timed("link cut, until the dispatch fails"):
+                error = await within(error_of(call), HANG_AFTER + 3)
             assert isinstance(error, HandlerCrashed)
-            await until(lambda: ended(pid), HANG_AFTER + 5 - (time.monotonic() - cut_at))
-            await until(lambda: host.state() == "cold")
+            with timed("and until the worker has ended"):
+                await until(lambda: ended(pid), HANG_AFTER + 5 - (time.monotonic() - cut_at))
+            with timed("and until the host counts it as lost"):
+                await until(lambda: host.state() == "cold")
             assert exit_kind(host) == "lost"
         finally:
             cluster.nodes[1].mend()
@@ -197,7 +228,7 @@ async def test_a_host_that_is_killed_leaves_no_worker(tmp_path: Path, cluster: R
         "from tests.cluster.test_ray import ray_host\n"
         "cluster = RayCluster.__new__(RayCluster)\n"
         "cluster.nodes, cluster.head = [], None\n"
-        "cluster.address, cluster.token_file = sys.argv[1], Path(sys.argv[2])\n"
+        "cluster.address, cluster.directory = sys.argv[1], Path(sys.argv[2])\n"
         "async def main():\n"
         "    async with ray_host(Path(sys.argv[3]), cluster) as host:\n"
         "        print(json.dumps(await host.ask(timeout=60)), flush=True)\n"
@@ -205,13 +236,14 @@ async def test_a_host_that_is_killed_leaves_no_worker(tmp_path: Path, cluster: R
         "asyncio.run(main())\n"
     )
     root = Path(__file__).parents[2]
-    command = [sys.executable, str(script), cluster.address, str(cluster.token_file), str(tmp_path)]
+    command = [sys.executable, str(script), cluster.address, str(cluster.directory), str(tmp_path)]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE) as host:
         assert host.stdout is not None
         pid = json.loads(await asyncio.to_thread(host.stdout.readline))["pid"]
         host.kill()
-    await until(lambda: ended(pid), HANG_AFTER + 5)
+    with timed("host killed, until the worker has ended"):
+        await until(lambda: ended(pid), HANG_AFTER + 5)
 
 
 async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(
@@ -236,9 +268,10 @@ async def test_a_head_that_dies_is_reported_and_the_handlers_come_back_with_it(
     async with ray_host(tmp_path, cluster, wait=WAIT) as host:
         pid = (await host.ask(timeout=WAIT))["pid"]
         assert cluster.head is not None
-        cluster.head.kill()
-        await until(lambda: ended(pid))
-        await until(lambda: host.state() == "cold")
+        with timed("head killed, until the worker has ended and the host knows"):
+            cluster.head.kill()
+            await until(lambda: ended(pid))
+            await until(lambda: host.state() == "cold")
         error = await error_of(host.ask(timeout=60))
         assert isinstance(error, OutOfResources)
         assert "cluster" in error.message
@@ -246,4 +279,5 @@ async def test_a_head_that_dies_is_reported_and_the_handlers_come_back_with_it(
             node.kill()
         await asyncio.to_thread(cluster.start_head)
         await asyncio.to_thread(cluster.add_node, 400 * MB)
-        assert (await host.ask(timeout=60))["pid"] != pid
+        with timed("first dispatch with the new head"):
+            assert (await host.ask(timeout=60))["pid"] != pid

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,10 +43,14 @@ class LocalEngine:
         self._places = dict(options["places"])
         if options.get("refuse"):
             raise EngineError("option 'refuse' is set; delete it", is_final=True)
+        self._unreachable = options.get("unreachable", False)
         self._workers: list[NodeWorker] = []
 
     async def start(self) -> str:
-        """Return the loopback address."""
+        """Return the loopback address; with the option ``unreachable``, give up while a thread still tries."""
+        if self._unreachable:
+            asyncio.get_running_loop().run_in_executor(None, time.sleep, 60)
+            raise EngineError("the cluster hangs; start it again")
         return "127.0.0.1"
 
     async def places(self) -> Sequence[PlaceReport]:

@@ -356,6 +356,10 @@ places = {{ north = {{ limit = 1000 }} }}
     only = run("local_engine", "doctor")
     (finding,) = json.loads(only.stdout)["findings"]
     assert (only.returncode, finding["place"], finding["text"]) == (0, "launchers.local_engine", "1 places")
+    hanging = config.replace("places", 'unreachable = true\nstart_timeout = "20s"\nplaces')
+    (tmp_path / "host.toml").write_text(hanging)
+    (finding,) = json.loads(run("doctor", "local_engine").stdout)["findings"]
+    assert finding["text"] == "the cluster hangs; start it again", "not the time limit of the driver"
     unknown = run("doctor", "local_engin")
     assert unknown.returncode == 2
     assert b"no launcher 'local_engin' is configured; did you mean 'local_engine'?" in unknown.stdout + unknown.stderr

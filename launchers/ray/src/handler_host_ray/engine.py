@@ -86,6 +86,8 @@ class RayEngine:
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 await asyncio.to_thread(self._init)
+        except EngineError:
+            raise
         except Exception as error:
             raise _connection_error(error, address) from error
         gcs_address = str(ray.get_runtime_context().gcs_address)
@@ -96,12 +98,18 @@ class RayEngine:
     def _init(self) -> None:
         import ray
 
-        ray.init(
-            address=self._options.address,
-            namespace=self._options.namespace,
-            log_to_driver=False,
-            configure_logging=False,
-        )
+        try:
+            ray.init(
+                address=self._options.address,
+                namespace=self._options.namespace,
+                runtime_env=self._options.runtime_env,  # of the job: Ray uploads files for a job only
+                log_to_driver=False,
+                configure_logging=False,
+            )
+        except (ValueError, TypeError) as error:
+            if not self._options.runtime_env:
+                raise
+            raise EngineError(f"launchers.ray.runtime_env: {error}; correct it", is_final=True) from error
 
     async def places(self) -> Sequence[PlaceReport]:
         """Return the nodes that are alive."""
@@ -125,15 +133,23 @@ class RayEngine:
         # Before the actor exists: its resources must never count as those of other users.
         held, of_node = {**resources, "memory": float(request.memory)}, self._held.setdefault(request.place, [])
         of_node.append(held)
-        actor = NodeActor.options(
-            num_cpus=resources.pop("CPU", 0),
-            num_gpus=resources.pop("GPU", 0),
-            memory=request.memory,
-            resources=resources,
-            max_restarts=0,
-            scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
-            runtime_env=self._options.runtime_env_of(request.handler),
-        ).remote()
+        try:
+            actor = NodeActor.options(
+                num_cpus=resources.pop("CPU", 0),
+                num_gpus=resources.pop("GPU", 0),
+                memory=request.memory,
+                resources=resources,
+                max_restarts=0,
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node_id=node, soft=False),
+                runtime_env=self._options.runtime_envs.get(request.handler, {}),
+            ).remote()
+        except ValueError as error:
+            of_node.remove(held)
+            text = (
+                f"launchers.ray.runtime_envs.{request.handler}: {error}; use pip or a URI there, or set "
+                "launchers.ray.runtime_env, whose directories and wheels Ray uploads"
+            )
+            raise EngineError(text, is_final=True) from error
         try:
             self._note_machine(request.place, await actor.start.remote(request.connection))
         except asyncio.CancelledError:

@@ -27,9 +27,9 @@ class RayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     tls_key: str | None = None
     """Files of the certificates of Ray's own TLS; all three or none."""
     runtime_env: dict[str, Any] = {}
-    """Ray's ``runtime_env`` of all workers."""
+    """Ray's ``runtime_env`` of all workers; Ray uploads its directories and wheels."""
     runtime_envs: dict[str, dict[str, Any]] = {}
-    """The same for single handlers, by name."""
+    """Fields of single handlers instead of those, by name; without files of this machine."""
 
     def environment(self) -> dict[str, str]:
         """Return the variables that Ray reads at its import."""
@@ -40,10 +40,6 @@ class RayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             variables |= {"RAY_USE_TLS": "1", "RAY_TLS_CA_CERT": self.tls_ca}
             variables |= {"RAY_TLS_SERVER_CERT": self.tls_cert, "RAY_TLS_SERVER_KEY": self.tls_key}
         return variables
-
-    def runtime_env_of(self, handler: str) -> dict[str, Any]:
-        """Return the runtime environment of a handler's workers."""
-        return {**self.runtime_env, **self.runtime_envs.get(handler, {})}
 
 
 def read_options(options: Mapping[str, Any]) -> RayOptions:

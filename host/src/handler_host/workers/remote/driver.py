@@ -207,14 +207,18 @@ async def _examine(name: str) -> list[Finding]:
         await engine.close()
 
 
+async def _print_findings(name: str) -> None:
+    findings = await _examine(name)
+    sys.stdout.buffer.write(msgspec.json.encode(findings) + b"\n")
+    exit_process(0)  # as in `_serve`
+
+
 def main(arguments: list[str]) -> None:
-    """Run the driver, and end the process without the engine's own shutdown, which may wait for a cluster."""
+    """Run the driver; it ends the process without the engine's own shutdown, which may wait for a cluster."""
     if arguments[0] == "--examine":
-        findings = asyncio.run(_examine(arguments[1]))
-        sys.stdout.buffer.write(msgspec.json.encode(findings) + b"\n")
+        asyncio.run(_print_findings(arguments[1]))
     else:
         asyncio.run(_serve(int(arguments[0])))
-    exit_process(0)
 
 
 if __name__ == "__main__":

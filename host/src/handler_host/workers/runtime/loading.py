@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 import traceback
 import typing
 from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator
@@ -87,7 +88,7 @@ class Handler:
 
 def load(spec: WorkerSpec) -> Handler:
     """Import the entry point of ``spec``, and return its handler; raises :class:`LoadError`."""
-    target = _import(spec.entry_point)
+    target = _import(spec.entry_point, is_remote=spec.is_remote)
     if inspect.isclass(target):
         _check_constructor(target, spec.entry_point)
         try:
@@ -168,15 +169,18 @@ def plugin_traceback(error: BaseException) -> str:
     return "".join(traceback.format_exception(type(error), error, _skip_own_frames(error.__traceback__)))
 
 
-def _import(entry_point: str) -> Any:
+def _import(entry_point: str, *, is_remote: bool) -> Any:
     module_name, _, attributes = entry_point.partition(":")
     try:
         target: Any = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+            place, remedy = "", "package it, or correct the entry point in its pyproject.toml"
+            if is_remote:
+                place = f" on {os.uname().nodename} in {sys.prefix}"
+                remedy = "install the plugin there, or have the engine do that (launchers.ray.runtime_env)"
             raise LoadError(
-                f"the module {error.name!r} of entry point {entry_point!r} is not installed; package it, or correct "
-                "the entry point in its pyproject.toml"
+                f"the module {error.name!r} of entry point {entry_point!r} is not installed{place}; {remedy}"
             ) from error
         raise load_error(f"{module_name} could not be imported", error) from error
     except BaseException as error:
