@@ -1,74 +1,22 @@
-"""A handler with several workers: growth, crashes, unloads, eviction and a changed configuration, with real processes.
-
-The workers are measured as always, but any load counts as bound by the processor: how busy
-the machine is must not decide about a test.
-"""
+"""A handler with several workers: growth, crashes, unloads, eviction and a changed configuration, by real processes."""
 
 from __future__ import annotations
 
 import asyncio
 import os
 import signal
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
-from handler_host.lifecycle import processor_load
 from handler_host.memory.footprints import FootprintStore
-from handler_host.plugin.errors import CircuitOpen, HandlerCrashed, HostError
-from tests.support import SupervisorHarness, error_of, gone, install_puppet, supervisor_harness, until, within
+from handler_host.plugin.errors import CircuitOpen, HandlerCrashed
+from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
+from tests.support import error_of, gone, install_puppet, supervisor_harness, until, within
 
-MB = 1024**2
-SEVERAL = {
-    "max_workers": 2,
-    "max_concurrency": 4,
-    "target_requests": 1,
-    "grow_after": 0.05,
-    "shrink_after": 60.0,
-    "stop_grace": 2.0,
-    "preload": (),
-}
-
-
-@pytest.fixture(autouse=True)
-def any_load_is_enough(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(processor_load, "BOUND_SHARE", 0.0)
-    monkeypatch.setattr(processor_load, "MIN_IDLE", -1000.0)
-
-
-@asynccontextmanager
-async def grown(root: Path, dispatches: int = 2, **options: Any) -> Any:
-    """Run a puppet that has grown to its limit, with these dispatches in flight; yield the host and the dispatches."""
-    install_puppet(root)
-    policy = {**SEVERAL, **options.pop("policy", {})}
-    async with supervisor_harness(root, policy=policy, **options) as host:
-        host.control.make(*(f"end{number}" for number in range(dispatches)))
-        tasks = [host.start(hold(host, number)) for number in range(dispatches)]
-        await until(lambda: len(states(host)) == policy["max_workers"] and {"active", "idle"}.issuperset(states(host)))
-        # From now on no load suffices: a crash must not be answered by another worker while the test looks.
-        processor_load.BOUND_SHARE = 1000.0
-        yield host, tasks
-        for task in tasks:
-            task.cancel()
-
-
-async def hold(host: SupervisorHarness, number: int) -> Any:
-    """Run a dispatch that ends when the test says so; return its process ID or error."""
-    try:
-        return (await host.ask("puppet", "script", steps=[f"wait:end{number}"]))["pid"]
-    except HostError as error:
-        return error
-
-
-def states(host: SupervisorHarness, name: str = "puppet") -> list[str]:
-    return [worker.state for worker in host.supervisor.status(name).workers]
-
-
-def pids(host: SupervisorHarness) -> list[int]:
-    return [worker.pid for worker in host.supervisor.status("puppet").workers if worker.pid is not None]
+pytestmark = pytest.mark.usefixtures("any_load_is_enough")
 
 
 async def test_a_second_worker_starts_for_the_load_and_leaves_after_it(tmp_path: Path) -> None:
