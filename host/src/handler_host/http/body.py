@@ -112,7 +112,7 @@ class BodyReader:
         _check_transfer_coding(request)
         encoding = None
         if hdrs.CONTENT_ENCODING in request.headers:
-            encoding = parse_encoding(request.headers[hdrs.CONTENT_ENCODING])
+            encoding = parse_encoding(", ".join(request.headers.getall(hdrs.CONTENT_ENCODING)))
             if request.content.total_compressed_bytes is not None:
                 encoding = None  # an application around this one has a server that decompresses itself
         content = request.content

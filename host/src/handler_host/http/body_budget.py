@@ -19,7 +19,7 @@ SHARE = 16
 While a body waits for its worker, it takes five times its size if it is passed on, and seven times if it is translated:
 the body, the message for the worker, the channel's buffer, which grows by copying (Python 3.11), and what is decoded.
 """
-BURST_BYTES = 8 * 1024 * 1024
+BURST_BYTES = 1024 * 1024
 """Bytes in flight after which freed memory is returned to the system, once the host is at rest."""
 
 
