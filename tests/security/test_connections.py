@@ -108,6 +108,7 @@ async def test_a_hostile_body_of_a_client_without_a_key_leaves_no_traceback(
         reader, writer = await connect(host, HEAD + b"Transfer-Encoding: chunked\r\n\r\n")
         head = await within(reader.readuntil(b"\r\n\r\n"))
         assert b" 401 " in head.partition(b"\r\n")[0]
+        assert b"connection: close" in head.lower()
         writer.write(b"1\r\n \r\n" * 100_000)
         await within(reader.read())
         writer.close()

@@ -34,7 +34,7 @@ MAX_UNFINISHED_BYTES = 8 * 1024 * 1024
 """Most bytes of all requests together whose headers have not ended; nearly all arrive in one piece and never count."""
 EVICTABLE_AFTER_S = 1.0
 """Time without a request after which a connection may be closed for another one; until then its client may send one."""
-READ_BUFFER_BYTES = 64 * 1024
+READ_BUFFER_BYTES = 16 * 1024
 """Bytes of a body that wait for their reader; one chunk for each 16 of them, so that a turn parses few tiny chunks."""
 HANDSHAKE_TIMEOUT_S = 10.0
 """Time for the TLS handshake of a connection."""
@@ -150,6 +150,18 @@ class Connection(web.RequestHandler):
         elif body is not None and not in_head:
             self._add_to_body(body, len(data), body.total_bytes - content_bytes)
 
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the end of a response (aiohttp); chunks that arrive after it are discarded, not parsed."""
+        is_body_unread = request._message.chunked and not request.content.is_eof()
+        if is_body_unread:
+            resp.force_close()
+        result = await super().finish_response(request, resp, start_time)
+        if is_body_unread:
+            self._discard_body()
+        return result
+
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Parse the data that waits in the next turn of the loop: at once, tiny chunks would keep it busy (aiohttp)."""
         if not self._is_resuming:
@@ -179,12 +191,12 @@ class Connection(web.RequestHandler):
 
     def _refuse_body(self, body: StreamReader, error: HostError) -> None:
         """Raise an error in the reader of an unfinished body, and close the connection after the response."""
+        body.set_exception(error)
+        self._discard_body()
+
+    def _discard_body(self) -> None:
         self._is_discarding = True
         self._force_close = True  # no further request is read
-        if self._request_in_progress:
-            body.set_exception(error)
-        else:
-            body.feed_eof()  # its response was sent before it arrived
         self._loop.call_later(LINGERING_TIME_S, self.force_close)
 
     @property
