@@ -166,6 +166,14 @@ class TestFromProviders:
         decoder.chunks(chunk_of({"candidates": [candidate]}))
         assert citations_of(decoder.last()) == [UNPLACED]
 
+    @pytest.mark.sdks
+    @pytest.mark.parametrize(
+        "metadata", ["no", {"groundingChunks": [7]}, {"groundingSupports": [{"groundingChunkIndices": [[1]]}]}]
+    )
+    def test_metadata_of_another_form_do_not_end_a_good_response(self, metadata: Any) -> None:
+        chunk = chunk_of({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "groundingMetadata": metadata}]})
+        assert (chunk.text, chunk.sources) == ("Hi", ())
+
 
 class TestToClients:
     """A source without a URL reaches clients of Gemini's protocol and of the native chat only."""

@@ -210,8 +210,10 @@ class _ChunkDecoder:
             raise UpstreamError(f"the provider stopped before the response was complete: {self._finish}")
         finish = FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
         usage = [UsageChunk(usage=self._usage)] if self._usage is not None else []
-        text = "".join(self._texts).encode(errors="replace")
-        citations = [CitationChunk(citation=source.citation(text)) for source in self._sources]
+        # The caller has imported it for the chunks.
+        from gpt_c.backend import citations_of
+
+        citations = [CitationChunk(citation=each) for each in citations_of(self._sources, "".join(self._texts))]
         return [*self._new_model(), *citations, finish, *usage]
 
     def _new_model(self) -> list[ChatChunk]:

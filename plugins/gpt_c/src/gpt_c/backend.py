@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -55,18 +55,35 @@ class Source:
     segment: str | None = None
     """The text at that place, if Google sends it: the place may be one in a part of the text."""
 
-    def citation(self, text: bytes) -> Citation:
-        """Return the citation in the whole text of a response."""
-        citation = Citation(url=self.url, title=self.title, quote=self.quote)
+    def place(self, text: bytes) -> tuple[int, int] | None:
+        """Return the place in the whole text of a response, or None if it is not in the text."""
         start, end = self.start, self.end
         if self.segment:
             segment = self.segment.encode(errors="replace")
             start = start if text.startswith(segment, start) else text.find(segment)
             end = start + len(segment)
-        if end is not None and 0 <= start < end <= len(text):
-            citation.start_index = len(text[:start].decode(errors="ignore"))
-            citation.end_index = len(text[:end].decode(errors="ignore"))
-        return citation
+        return (start, end) if end is not None and 0 <= start < end <= len(text) else None
+
+
+def citations_of(sources: Iterable[Source], text: str) -> list[Citation]:
+    """Return the citations of a whole text, with their places in its characters."""
+    encoded = text.encode(errors="replace")
+    placed = [(source, source.place(encoded)) for source in sources]
+    indices: dict[int, int] = {}
+    length = previous = 0
+    for offset in sorted({offset for _, place in placed for offset in place or ()}):
+        length += len(encoded[previous:offset].decode(errors="ignore"))
+        indices[offset], previous = length, offset
+    return [
+        Citation(
+            url=source.url,
+            title=source.title,
+            quote=source.quote,
+            start_index=indices[place[0]] if place else None,
+            end_index=indices[place[1]] if place else None,
+        )
+        for source, place in placed
+    ]
 
 
 @dataclass(frozen=True)

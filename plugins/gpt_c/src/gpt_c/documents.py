@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -59,7 +60,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
                 calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
             texts.append(_text(part.get("text")) or "")
         finish = _text(_get(candidate, "finishReason"))
-        sources = [*_grounding(_get(candidate, "groundingMetadata") or {}), *_recitations(candidate)]
+        sources = _sources(candidate)
         logprobs = _logprobs(_get(candidate, "logprobsResult") or {})
     feedback = _get(document, "promptFeedback") or {}
     blocked = _text(_get(feedback, "blockReason"))
@@ -92,13 +93,20 @@ def _logprobs(result: Mapping[str, Any]) -> tuple[TokenLogprob, ...]:
     )
 
 
+def _sources(candidate: Mapping[str, Any]) -> list[Source]:
+    """Return the sources of the text; metadata of another form are left out, as they must not end a good response."""
+    with suppress(AttributeError, LookupError, TypeError):
+        return [*_grounding(_get(candidate, "groundingMetadata") or {}), *_recitations(candidate)]
+    return []
+
+
 def _grounding(metadata: Mapping[str, Any]) -> list[Source]:
     """Return the sources that the model has searched, once for each segment of the text that they support."""
     chunks = [
         _get(chunk, "web") or _get(chunk, "retrievedContext") or _get(chunk, "maps") or {}
         for chunk in _get(metadata, "groundingChunks") or ()
     ]
-    found = [
+    sources = [
         Source(url=_text(chunk.get("uri")), title=_text(chunk.get("title")), quote=_text(chunk.get("text")))
         for chunk in chunks
     ]
@@ -106,7 +114,9 @@ def _grounding(metadata: Mapping[str, Any]) -> list[Source]:
     for support in _get(metadata, "groundingSupports") or ():
         for number in _get(support, "groundingChunkIndices") or ():
             segments.setdefault(number, []).append(support.get("segment") or {})
-    return [_located(source, segment) for number, source in enumerate(found) for segment in segments.get(number, [{}])]
+    return [
+        _located(source, segment) for number, source in enumerate(sources) for segment in segments.get(number, [{}])
+    ]
 
 
 def _recitations(candidate: Mapping[str, Any]) -> list[Source]:

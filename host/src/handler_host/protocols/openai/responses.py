@@ -373,8 +373,8 @@ def _tool_call(chunk: chat.ToolCallChunk) -> ToolCall:
 
 
 def _annotations(citations: Iterable[chat.Citation], text_length: int) -> list[Annotation]:
-    found = [url_citation(citation, text_length) for citation in citations]
-    return [Annotation(url_citation=citation) for citation in found if citation is not None]
+    sources = [url_citation(citation, text_length) for citation in citations]
+    return [Annotation(url_citation=source) for source in sources if source is not None]
 
 
 def _extra_content(signature: str | None) -> ExtraContent | UnsetType:
