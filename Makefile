@@ -82,7 +82,7 @@ test: setup ## all tests (ARGS="-k name" for some)
 
 .PHONY: unit
 unit: setup ## the tests without processes, on all cores, in seconds; few random examples
-	@$(python) -m pytest tests/unit --numprocesses=auto --hypothesis-profile=quick -m "not slow" $(ARGS)
+	@$(python) -m pytest tests/unit --numprocesses=auto --dist=loadfile --hypothesis-profile=quick -m "not slow" $(ARGS)
 
 .PHONY: pythons
 pythons: setup ## unit tests and a part of the integration tests on every other Python >= 3.11 that is found

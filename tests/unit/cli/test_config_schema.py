@@ -53,7 +53,7 @@ CHECKED_FURTHER = {
 
 
 def schema_accepts(document: dict[str, Any]) -> bool:
-    return not list(VALIDATOR.iter_errors(document))
+    return VALIDATOR.is_valid(document)
 
 
 def loader_accepts(section: str, key: str, value: Any, directory: Path) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import pickle
 from collections.abc import Callable, Iterator
 from functools import cache, partial, reduce
 from operator import getitem
@@ -239,7 +240,7 @@ def parent_of(body: Any, path: tuple[Step, ...]) -> Any:
 
 def without(body: Any, path: tuple[Step, ...]) -> Any:
     """Return a body without one of its values."""
-    changed = copy.deepcopy(body)
+    changed = pickle.loads(pickle.dumps(body))  # deepcopy takes four times as long
     del parent_of(changed, path)[path[-1]]
     return changed
 

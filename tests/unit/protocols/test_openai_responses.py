@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from typing import Any
 
 import msgspec
 import pytest
-from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
 from handler_host.chat import types as chat
@@ -17,11 +17,18 @@ from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import FIELDS, decode_request
 from handler_host.protocols.openai_responses.routes import ResponseEvents
 
-EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 USER = {"role": "user", "content": "hello"}
 CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "{}"}
 RESULT = {"type": "function_call_output", "call_id": "c1", "output": "a cat"}
 TOOL = {"type": "function", "name": "look", "parameters": {"type": "object"}, "strict": True}
+
+
+@functools.cache
+def event_type() -> TypeAdapter[Any]:
+    """Return OpenAI's own type, imported with the first test: each process that collects tests would pay for it."""
+    from openai.types.responses import ResponseStreamEvent
+
+    return TypeAdapter(ResponseStreamEvent)
 
 
 def request(**fields: Any) -> bytes:
@@ -54,7 +61,7 @@ def read(lines: list[bytes]) -> list[dict[str, Any]]:
         name, _, text = line.decode().partition("\ndata: ")
         data = json.loads(text)
         assert name == f"event: {data['type']}"
-        EVENTS.validate_python(data)
+        event_type().validate_python(data)
         events.append(data)
     assert [event["sequence_number"] for event in events] == list(range(len(events)))
     return events
@@ -274,6 +281,8 @@ class TestWholeResponse:
             usage=chat.Usage(prompt_tokens=5, completion_tokens=2),
             model="served",
         )
+        from openai.types.responses import Response
+
         validated = Response.model_validate_json(
             msgspec.json.encode(encoder_for(instructions="Be brief.", tools=[TOOL], store=True).whole(response)),
             strict=True,
