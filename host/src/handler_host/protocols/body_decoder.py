@@ -60,7 +60,7 @@ class BodyDecoder(Generic[Body]):
         try:
             return self._decoder.decode(body)
         except msgspec.ValidationError as error:
-            return self._decode_leniently(body, error, ignored if ignored is not None else IgnoredFields())
+            return self._decode_leniently(body, error, ignored or IgnoredFields())
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
             raise invalid_json(error) from None
 

@@ -224,9 +224,10 @@ def _to_chat(request: anthropic.Prompt, ignored: IgnoredFields | None) -> Transl
     if output is not None:
         json_schema = chat.JsonSchema(name="answer", schema=output.schema)
         chat_request.response_format = chat.JsonSchemaFormat(json_schema=json_schema)
-    sink = ignored if ignored is not None else IgnoredFields()
     names = RENAMED if request.thinking is not None else {**RENAMED, "reasoning": "output_config.effort"}
-    return TranslatedRequest(chat_request, translator.places, [place for place, _ in tools], names, sink)
+    return TranslatedRequest(
+        chat_request, translator.places, [place for place, _ in tools], names, ignored or IgnoredFields()
+    )
 
 
 def _skipped_tool(tool: dict[str, Any]) -> str | None:

@@ -191,8 +191,7 @@ class GenerateContentRequest(_Request):
             frequency_penalty=config.frequency_penalty,
         )
         names = {**PLACES, **JSON_SCHEMA} if config.response_json_schema is not None else PLACES
-        sink = ignored if ignored is not None else IgnoredFields()
-        return TranslatedRequest(request, places, list(tools), names, sink)
+        return TranslatedRequest(request, places, list(tools), names, ignored or IgnoredFields())
 
     def _tools(self) -> tuple[dict[str, chat.Tool], Any]:
         """Return the functions that the model may call, by their paths, and the tool choice."""

@@ -205,8 +205,7 @@ class CompletionRequest(RequestModel):
             cache_control=self.cache_control,
             user=self.user,
         )
-        sink = ignored if ignored is not None else IgnoredFields()
-        return TranslatedRequest(request, [], [place for place, _ in tools], NAMES, sink)
+        return TranslatedRequest(request, [], [place for place, _ in tools], NAMES, ignored or IgnoredFields())
 
     def _is_allowed(self, tool: Tool) -> bool:
         choice = self.tool_choice

@@ -207,8 +207,9 @@ class ResponseRequest(RequestModel, dict=True):
             service_tier=self.service_tier,
             user=self.user,
         )
-        sink = ignored if ignored is not None else IgnoredFields()
-        return TranslatedRequest(request, conversation.places, self.tool_table.places, NAMES, sink)
+        return TranslatedRequest(
+            request, conversation.places, self.tool_table.places, NAMES, ignored or IgnoredFields()
+        )
 
     def _tools(self) -> tuple[list[chat.Tool], Any]:
         """Return the functions that the model may call, and the tool choice."""
@@ -245,10 +246,10 @@ _decoder = BodyDecoder(ResponseRequest, fields=FIELDS, skips=_SKIPS, choices=CHO
 
 def decode_request(body: bytes, ignored: IgnoredFields | None = None) -> ResponseRequest:
     """Return the request in ``body``; raises ``InvalidInput`` with the path to the field."""
-    sink = ignored if ignored is not None else IgnoredFields()
-    request = _decoder.decode(body, sink)
+    ignored = ignored or IgnoredFields()
+    request = _decoder.decode(body, ignored)
     if not INCLUDED.issuperset(request.include or ()):
-        sink.leave_out(FIELDS["include"], "include", "include")
+        ignored.leave_out(FIELDS["include"], "include", "include")
     if not request.input:
         raise InvalidInput("input: must have at least one item, or text", param="input")
     if request.stream_options is not None and not request.stream:
