@@ -26,7 +26,7 @@ if TYPE_CHECKING:
         token_count,
         usage_from,
     )
-    from handler_host.chat.completion_encoder import completion_body, tool_names
+    from handler_host.chat.completion_encoder import DEFAULT_FILENAME, completion_body, tool_names
     from handler_host.chat.conversion import accumulate, to_chunks
     from handler_host.chat.embeddings import EmbedRequest, EmbedResponse, embed_response, embedding_body
     from handler_host.chat.finish_reasons import finish_reason_of
@@ -87,6 +87,7 @@ if TYPE_CHECKING:
     from handler_host.chat.validation import arguments_of, data_of, image_of, validate_request
 
 __all__ = [
+    "DEFAULT_FILENAME",
     "TOOL_MEDIA",
     "AssistantMessage",
     "AudioData",
@@ -162,7 +163,7 @@ __all__ = [
 ]
 
 _MODULES = {
-    "completion_encoder": ("completion_body", "tool_names"),
+    "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "tool_names"),
     "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
     "embeddings": ("EmbedRequest", "EmbedResponse", "embed_response", "embedding_body"),
     "conversion": ("accumulate", "to_chunks"),

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from handler_host.chat import (
+    DEFAULT_FILENAME,
     AssistantMessage,
     AudioPart,
     ChatRequest,
@@ -94,4 +95,4 @@ def _part(part: Any, place: str) -> Json:
         raise InvalidInput(f"{place}: OpenAI does not count the tokens of recordings; leave it out", param=place)
     if not part.file.url.startswith("data:"):
         return {"type": "input_file", "file_url": part.file.url}
-    return {"type": "input_file", "filename": part.file.filename or "document.pdf", "file_data": part.file.url}
+    return {"type": "input_file", "filename": part.file.filename or DEFAULT_FILENAME, "file_data": part.file.url}
