@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from handler_host.memory import trim
 from handler_host.memory.sampler import MemorySampler, Reading
 from handler_host.plugin.errors import Draining, HandlerCrashed, OutOfResources, UnknownHandler
 from tests.support import (
@@ -341,6 +342,24 @@ async def test_case_45_a_rescan_finds_new_and_upgraded_distributions(tmp_path: P
         await host.supervisor.unload("puppet")
         assert (await host.ask())["generation"] == 2
         assert host.supervisor.status("puppet").version == "2.0"
+
+
+@pytest.mark.parametrize("isolation", ["process", "exec"])
+async def test_the_end_of_the_last_worker_trims_the_heap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, isolation: str
+) -> None:
+    trims: list[None] = []
+    monkeypatch.setattr(trim, "trim_heap", lambda: trims.append(None))
+    install_puppet(tmp_path)
+    install_puppet(tmp_path, "other")
+    async with supervisor_harness(tmp_path, policy={"isolation": isolation}) as host:
+        await host.ask()
+        await host.ask("other")
+        await host.supervisor.unload("puppet")
+        await asyncio.sleep(2 * trim.REST_S)
+        assert trims == []
+        await host.supervisor.unload("other")
+        await until(lambda: trims == [None])
 
 
 async def test_an_idle_fork_server_exits_and_is_started_again(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from handler_host.lifecycle.worker_runner import WorkerRunner
 from handler_host.lifecycle.worker_views import ControlledWorker
 from handler_host.memory.budget import MemoryEstimate, WorkerBudget
 from handler_host.memory.monitor import MemoryMonitor
+from handler_host.memory.trim import HeapTrimmer
 from handler_host.workers.events import Cause
 from handler_host.workers.exit_report import ExitReport
 from handler_host.workers.launch_spec import LaunchSpecBuilder
@@ -38,6 +39,7 @@ class SupervisorServices:
         self._launch_specs = launch_specs
         self._monitor = monitor
         self._recorder = recorder
+        self._trimmer = HeapTrimmer(is_busy=self._has_workers)
 
     def budget_of(self, policy: HandlerPolicy) -> WorkerBudget:
         """Return the accounts of the machines that run the workers of a handler."""
@@ -70,3 +72,8 @@ class SupervisorServices:
             self._operations.learn(worker)
             self._monitor.footprints.record_activation(worker.version, controller.activate_seconds)
         self._recorder.record_soon(kind, **state_change_fields(controller, runner, kind, exit))
+        if not self._has_workers():
+            self._trimmer.schedule()  # the memory that responses took in the host goes back to the system
+
+    def _has_workers(self) -> bool:
+        return any(controller.runners for controller in self._controllers.values())

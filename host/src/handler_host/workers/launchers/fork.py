@@ -7,8 +7,6 @@ import functools
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
-from handler_host.memory.trim import trim_heap
-
 if TYPE_CHECKING:
     from handler_host.workers.forkserver.client import ForkServerProcess
     from handler_host.workers.worker_process import WorkerProcess
@@ -103,5 +101,3 @@ class ForkLauncher:
     def _expire(self) -> None:
         self._idle_timer = None
         self.retire()
-        # Its last worker has ended: the memory that responses took in the host goes back to the system, too.
-        trim_heap()
