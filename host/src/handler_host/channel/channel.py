@@ -368,12 +368,13 @@ class Channel(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _handle_ready(self, frame: frames.Ready) -> None:
+        if self._ready is None or self._ready.done():
+            return
         try:
             msgspec.json.encode(frame.operations)
         except RecursionError:
             raise frames.ProtocolError("the schema of an operation is nested too deeply") from None
-        if self._ready is not None and not self._ready.done():
-            self._ready.set_result(frame)
+        self._ready.set_result(frame)
 
     def _handle_failed(self, frame: frames.Failed) -> None:
         if frame.trace:
