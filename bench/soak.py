@@ -88,6 +88,8 @@ EXPLAINED = frozenset(
 )
 """Outcomes that the injected faults explain."""
 
+SETTLE_S = 5.0
+"""Time in which the host cancels the dispatches of clients that have left."""
 ATTACK_S = 3.0
 """Seconds after which the sender of a hostile request leaves."""
 
@@ -247,6 +249,17 @@ async def soak(
     return tally, own, faults
 
 
+def left_in_flight(host: servers.Server) -> int:
+    """Return the dispatches in flight once those of clients that left have been cancelled."""
+    until = time.perf_counter() + SETTLE_S
+    while True:
+        handlers = host.admin("/admin/handlers")["handlers"]
+        in_flight: int = sum(handler["in_flight"] + handler["queued"] for handler in handlers)
+        if not in_flight or time.perf_counter() > until:
+            return in_flight
+        time.sleep(0.2)
+
+
 class Rest(NamedTuple):
     """Counts and memory (bytes of PSS) of the host and its fork servers, with all handlers unloaded."""
 
@@ -306,8 +319,7 @@ def main() -> None:
                 alive = host.process.poll() is None
                 if not alive:
                     break
-                handlers = host.admin("/admin/handlers")["handlers"]
-                in_flight += sum(handler["in_flight"] + handler["queued"] for handler in handlers)
+                in_flight += left_in_flight(host)
                 rests.append(at_rest(host, names))
             ends = traffic.steps(host.log())
     outcomes = sum((tally.outcomes for tally in tallies), Counter[str]())
