@@ -92,7 +92,7 @@ class TestAnthropic(OverLiteLLM):
     protocol = "anthropic"
     test_an_unreachable_provider_is_reported = None  # type: ignore[assignment] # below, with one worker for all three
     refuses = frozenset({"seed", "presence_penalty", "frequency_penalty"})
-    ignores = frozenset({"citations", "stop_sequence"})  # LiteLLM drops the one, and the other from streams
+    ignores = frozenset({"stop_sequence"})  # LiteLLM drops it from streams
     impatient: ClassVar[Mapping[str, Any]] = {}
 
 

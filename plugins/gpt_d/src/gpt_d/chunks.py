@@ -22,12 +22,32 @@ class ChunkDecoder:
         """Return the chat's chunks in one chunk of LiteLLM's: mostly one, none if it has no content."""
         document = chunk.model_dump(exclude_none=True)
         # `chunk.model` is the requested model.
+        for choice in document.get("choices") or ():
+            add_annotations(choice.get("delta") or {})
         document["model"] = (getattr(chunk, "_hidden_params", None) or {}).get("provider_response_model")
         return self._decoder.chunks(document)
 
     def last(self) -> list[ChatChunk]:
         """Return the chunks for the end of the stream."""
         return self._decoder.last()
+
+
+def add_annotations(message: dict[str, Any]) -> None:
+    """Make OpenAI's annotations of Anthropic's citations, which LiteLLM keeps in fields of its own."""
+    fields = message.get("provider_specific_fields") or {}
+    blocks = fields.get("citations") or [[fields.get("citation")]]
+    sources = [
+        {
+            "url": citation.get("url"),
+            "title": citation.get("title") or citation.get("document_title"),
+            "content": citation.get("cited_text"),
+        }
+        for citations in blocks
+        for citation in citations
+        if citation is not None
+    ]
+    if sources:
+        message["annotations"] = [{"type": "url_citation", "url_citation": source} for source in sources]
 
 
 def raw_response(stream: Any) -> Any:

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from gpt_d.chunks import ended_by_gemini
+from gpt_d.chunks import add_annotations, ended_by_gemini
 from handler_host.chat import ChatChunk, CompletionDecoder, FinishChunk, raise_truncated
 from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError, error_from_document, find_error
 
@@ -89,6 +89,7 @@ def chunks_of(response: Any, document: dict[str, Any], stop: Sequence[str] = ())
     whole["model"] = document.get("model") or document.get("modelVersion")
     message = whole["choices"][0]["message"]
     message["content"] = message.get("content") or _filtered(document)
+    add_annotations(message)
     # Anthropic's own field, which LiteLLM drops, as the field of vLLM.
     whole["choices"][0]["stop_reason"] = document.get("stop_sequence")
     decoder = CompletionDecoder(stop=stop)
