@@ -1,8 +1,8 @@
 """Restart hosts behind HAProxy one after the other, under load: ``python -m bench.rolling``.
 
 Clients send chats all the time, whole ones and streams, through HAProxy, which checks ``/health/ready`` and repeats a
-request only if it could not connect. Each host gets SIGTERM, ends, and starts again at its port; the next one follows
-when it is ready. Prints requests, failures by reason, and the longest wait for a first byte.
+request if it could not connect or got 503. Each host gets SIGTERM, ends, and starts again at its port; the next one
+follows when it is ready. Prints requests, failures by reason, and the longest wait for a first byte.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ defaults
     timeout check 2s
     option redispatch
     retries 3
-    retry-on conn-failure
+    retry-on {retry_on}
 frontend clients
     bind 127.0.0.1:{port}
     default_backend hosts
@@ -117,12 +117,12 @@ class Host:
 
 
 @contextlib.asynccontextmanager
-async def proxy(hosts: list[Host], directory: Path) -> AsyncIterator[str]:
+async def proxy(hosts: list[Host], directory: Path, retry_on: str) -> AsyncIterator[str]:
     """Run HAProxy in front of the hosts; yield its URL."""
     port = providers.free_port()
     config = directory / "haproxy.cfg"
     lines = "\n".join(f"    server host{host.port} 127.0.0.1:{host.port}" for host in hosts)
-    config.write_text(PROXY.format(port=port, hosts=lines))
+    config.write_text(PROXY.format(port=port, hosts=lines, retry_on=retry_on))
     process = await asyncio.create_subprocess_exec(
         "haproxy", "-q", "-f", str(config), stdout=asyncio.subprocess.DEVNULL, stderr=asyncio.subprocess.DEVNULL
     )
@@ -161,8 +161,17 @@ def code_of(content: bytes) -> str:
         return "of the proxy"
 
 
-async def roll(hosts: int = 3, clients: int = 16, rounds: int = 1, shutdown_delay_s: float = 5.0) -> Outcome:
-    """Restart each host in turn, ``rounds`` times, while clients send chats; half of the clients stream."""
+async def roll(
+    hosts: int = 3,
+    clients: int = 16,
+    rounds: int = 1,
+    shutdown_delay_s: float = 5.0,
+    retry_on: str = "conn-failure 503",
+) -> Outcome:
+    """Restart each host in turn, ``rounds`` times, while clients send chats; half of the clients stream.
+
+    ``retry_on`` names the failures after which HAProxy repeats a request.
+    """
     with tempfile.TemporaryDirectory(prefix="bench-rolling-") as directory:
         root = Path(directory)
         servers.install(root, "words", HANDLER)
@@ -171,7 +180,7 @@ async def roll(hosts: int = 3, clients: int = 16, rounds: int = 1, shutdown_dela
         try:
             await asyncio.gather(*(host.start() for host in group))
             async with (
-                proxy(group, root) as url,
+                proxy(group, root, retry_on) as url,
                 aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=60)) as session,
             ):
                 await ready(session, url)
