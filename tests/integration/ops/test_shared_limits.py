@@ -408,6 +408,8 @@ async def test_a_server_that_goes_is_told_once_and_comes_back(
             expected = [200, 200, 429] if on_failure == "open" else [503, 503, 503]
             assert [await models(host) for _ in range(3)] == expected
             assert caplog.text.count("the shared server is not available") == 1
+            assert ".; " not in caplog.text, "no full stop of the client library within the sentence"
+            assert "; start it, or correct shared.url" in caplog.text
             assert PASSWORD not in caplog.text
             counters = host.supervisor.telemetry.counters
             assert counters.shared_calls["failed"] >= 1

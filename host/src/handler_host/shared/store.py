@@ -261,7 +261,7 @@ class SharedStore:
 
     def _describe(self, error: Exception) -> str:
         """Return the reason and the remedy; the URL, which may have a password, is not part of it."""
-        text = str(error)
+        text = str(error).rstrip(".")
         if isinstance(error, exceptions.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
             return (
                 "the shared server refuses the password or user; correct HANDLER_HOST_SHARED__URL "
@@ -274,9 +274,10 @@ class SharedStore:
             return f"the shared server does not respond within {self._timeout_s:g} s (shared.timeout)"
         if any(isinstance(cause, ssl.SSLError) for cause in causes):
             return f"TLS with the shared server fails: {text}; correct shared.url (rediss:// has TLS, redis:// has not)"
-        if isinstance(error, exceptions.ConnectionError) and any(isinstance(cause, OSError) for cause in causes):
-            return f"the shared server is not available: {text}; start it, or correct shared.url"
-        return f"the shared server is not available: {text or type(error).__name__}; correct shared.url"
+        remedy = (
+            "start it, or correct shared.url" if isinstance(error, exceptions.ConnectionError) else "correct shared.url"
+        )
+        return f"the shared server is not available: {text or type(error).__name__}; {remedy}"
 
 
 def server_version(info: Mapping[str, Any]) -> str:
