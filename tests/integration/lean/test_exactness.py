@@ -99,6 +99,26 @@ def test_a_star_import_binds_the_public_names_and_no_builtins(workshop: Workshop
     assert output == "((3, -1, '[]') ['helper', 'json', 'size']\nFalse\n".replace("((", "(")
 
 
+def test_a_package_that_imports_the_star_of_itself_binds_nothing_by_it(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .hooks import *\nfrom .shapes import *\n",
+            "pkg/hooks/__init__.py": "from . import *\nfrom .first import before\nfrom . import *\nlater = 1\n",
+            "pkg/hooks/first.py": "before = 0\n",
+            "pkg/listed/__init__.py": "__all__ = ['first']\nfrom . import *\n",
+            "pkg/listed/first.py": "",
+            "pkg/shapes.py": "class Circle: pass\n",
+        },
+        """
+        import pkg, pkg.listed
+        lean = sys.meta_path[0].__class__.__name__ == "LeanFinder"
+        print("pkg.shapes" in sys.modules or lean, "pkg.shapes" in sys.modules and lean)
+        print(pkg.before, pkg.later, pkg.Circle.__name__, pkg.listed.first.__name__)
+        """,
+    )
+    assert output == "True False\n0 1 Circle pkg.listed.first\n"
+
+
 def test_a_star_import_may_bring_a_future_feature(workshop: Workshop) -> None:
     workshop.both(
         {
@@ -108,6 +128,31 @@ def test_a_star_import_may_bring_a_future_feature(workshop: Workshop) -> None:
         },
         "import pkg; print(pkg.use(), pkg.annotations)",
     )
+
+
+def test_a_module_looked_up_by_its_name_is_imported(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .shapes import Circle\nfrom .names import find, is_loaded\n",
+            "pkg/shapes.py": "class Circle: pass\n",
+            "pkg/extra.py": "",
+            "pkg/names.py": """\
+                import sys
+                def find():
+                    return vars(sys.modules["pkg.shapes"])["Circle"]
+                def is_loaded():
+                    try:
+                        return bool(sys.modules["pkg.extra"])
+                    except KeyError:
+                        return False
+                """,
+        },
+        """
+        import pkg
+        print(pkg.find().__name__, pkg.is_loaded())
+        """,
+    )
+    assert output == "Circle False\n"
 
 
 def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:

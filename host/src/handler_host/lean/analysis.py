@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Collection
 from typing import Any
 
 NAMESPACE_CALLS = frozenset({"globals", "locals", "vars", "dir"})
@@ -114,7 +115,8 @@ class Usage(ast.NodeVisitor):
         name = node.func.id if isinstance(node.func, ast.Name) else ""
         is_use = name in NAMESPACE_CALLS and not node.args and (name == "globals" or not self._function_depth)
         if name == "vars" and node.args and isinstance(node.args[0], ast.Subscript):
-            is_use = _is_sys_modules(node.args[0].value)
+            is_another = isinstance(node.args[0].slice, ast.Constant)
+            is_use = _is_sys_modules(node.args[0].value) and not is_another
         if is_use and id(node) not in self._harmless:
             self._note_namespace_use(node)
         self.generic_visit(node)
@@ -195,3 +197,34 @@ def _type_parameters(node: ast.ClassDef) -> list[Any]:
 
 def _is_sys_modules(node: ast.expr) -> bool:
     return isinstance(node, ast.Attribute) and node.attr == "modules"
+
+
+class ModuleLookups(ast.NodeTransformer):
+    """Rewrites ``sys.modules["name"]`` of the given modules to an import, which may be deferred still.
+
+    In a ``try`` it stays, because there it can be a test of whether a module is loaded.
+    """
+
+    def __init__(self, modules: Collection[str]) -> None:
+        self.count = 0
+        self._modules = modules
+
+    def visit_Try(self, node: ast.Try) -> ast.Try:
+        """Leave the whole statement."""
+        return node
+
+    def visit_Subscript(self, node: ast.Subscript) -> ast.AST:
+        """Rewrite one look-up."""
+        self.generic_visit(node)
+        match node:
+            case ast.Subscript(
+                value=ast.Attribute(value=ast.Name(id="sys"), attr="modules"),
+                slice=ast.Constant(value=name),
+                ctx=ast.Load(),
+            ) if name in self._modules:
+                self.count += 1
+                call = ast.parse(f"__import__('importlib').import_module({name!r})", mode="eval").body
+                for part in ast.walk(call):
+                    ast.copy_location(part, node)
+                return call
+        return node

@@ -99,7 +99,7 @@ def compile_package(
         except (SyntaxError, ValueError, RecursionError) as error:
             stay[name] = f"cannot be parsed: {error}"  # a template, or of another Python; it is never imported
             continue
-        if entry.table or is_package:
+        if entry is not None:
             _store(store, name, path, data, entry)
             rewritten += bool(entry.table)
             lazy_names += len(entry.table)

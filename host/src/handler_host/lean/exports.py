@@ -93,7 +93,7 @@ class _Reader:
 
     def read(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
-            if _mentions_all(statement):
+            if mentions_all(statement):
                 self._read_list(statement)
             elif isinstance(statement, ast.ImportFrom):
                 self._read_from(statement)
@@ -119,6 +119,8 @@ class _Reader:
             for alias in statement.names:
                 self._bind(alias.asname or alias.name, Origin(target, alias.name))
             return
+        if target == self._name and self.listed is None and not self.has_open_list:
+            return  # `from . import *` in a package: it binds what is bound already
         inner = self._exports.of(target)
         if inner is None:
             self.is_open = True
@@ -194,7 +196,7 @@ def _stored(*nodes: ast.AST) -> set[str]:
     }
 
 
-def _mentions_all(statement: ast.stmt) -> bool:
+def mentions_all(statement: ast.stmt) -> bool:
     """Return whether a statement makes or changes ``__all__``."""
     match statement:
         case ast.Assign(targets=[ast.Name(id="__all__")]):

@@ -9,9 +9,9 @@ import sys
 from collections.abc import Collection
 from typing import NamedTuple
 
-from handler_host.lean.analysis import Usage, import_name, is_type_checking
+from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking
 from handler_host.lean.cache import Entry
-from handler_host.lean.exports import Exports, Origin, Source, absolute_name
+from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all
 from handler_host.lean.runtime import ALIAS, FROM, LIVE, ROOT
 
 LOADED_ANYWAY = frozenset(
@@ -49,8 +49,11 @@ class Rewriter:
         self._eager = frozenset(eager)
         self._exports = Exports(sources)
 
-    def rewrite(self, name: str, tree: ast.Module) -> Entry:
-        """Return the rewritten module, and change ``tree``; raises :class:`NotRewritten`."""
+    def rewrite(self, name: str, tree: ast.Module) -> Entry | None:
+        """Return the rewritten module, None if it can run as it is written, and change ``tree``.
+
+        Raises :class:`NotRewritten`.
+        """
         if name in self._eager:
             raise NotRewritten("listed as eager")
         path, is_package = self._sources[name]
@@ -68,7 +71,7 @@ class _ModuleRewriter:
         self._exports = exports
         self._stars: dict[int, dict[str, Origin]] = {}
 
-    def rewrite(self, tree: ast.Module, path: str) -> Entry:
+    def rewrite(self, tree: ast.Module, path: str) -> Entry | None:
         owner = _find_owner(tree.body)
         usage = self._usage(tree, owner)
         if usage.namespace_use is not None:
@@ -77,6 +80,10 @@ class _ModuleRewriter:
         hidden = self._hidden_submodules(imports, usage)
         usage.deleted -= hidden
         lazy = self._choose(imports, usage)
+        lookups = ModuleLookups(self._sources)
+        lookups.visit(tree)
+        if not lazy and not self._is_package and not lookups.count:
+            return None
         kept = self._kept_body(tree.body, imports, lazy, usage)
         if owner is not None:
             _guard_loop(owner)
@@ -132,6 +139,9 @@ class _ModuleRewriter:
                     found += [self._from(statement, alias, target, after_open_star) for alias in statement.names]
                     continue
                 names = self._exports.of(target)
+                if target == self._name:
+                    # It binds what is bound already, and imports the submodules that `__all__` names.
+                    names = None if any(map(mentions_all, body)) else {}
                 if names is None:
                     # Names bound before it may be bound by it again: only what comes later must not wait.
                     after_open_star = True

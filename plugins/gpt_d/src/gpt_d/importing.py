@@ -34,6 +34,7 @@ def import_litellm() -> Any:
     os.environ.update(SWITCHES)
     with _deferred_document():
         import litellm
+        import litellm.utils  # with lean imports it would come later, and read the document
         from litellm.litellm_core_utils import secret_redaction
     _follow_no_redirects()
     redact = secret_redaction._python_redact_string
