@@ -1,8 +1,9 @@
 """Run the host under a hard memory limit: ``python -m bench.limit``.
 
-In a control group of 512, 384, 256 and 192 MB, clients dispatch to all handlers in
-rotation, with concurrent streams, so that handlers are activated and evicted all the
-time. One process that imports everything at its start gets the same limit and load.
+In a control group of 512 to 128 MB, clients dispatch to all handlers in rotation, with
+concurrent streams, so that handlers are activated and evicted all the time. A host
+without lean imports and one process that imports everything at its start get the same
+limits and load.
 SDKs use a scripted provider on loopback, outside the group. Without the right to
 create control groups, the host's configuration sets the limit, and PSS is compared.
 """
@@ -25,8 +26,9 @@ from bench import cgroups, servers, tables, traffic
 from bench.memory import megabytes
 
 MB = 1024**2
-TARGET_LIMITS_MB = (512, 384, 256)
+TARGET_LIMITS_MB = (512, 384, 256, 192, 128)
 """Limits at which no process may be killed and no dispatch may fail."""
+HOST, EAGER_HOST, ONE_PROCESS = KINDS = ("host", "host, eager imports", "one process")
 EAGER = 'isolation = "inline"\nidle_after = "never"\nactivate_timeout = "5m"'
 """All handlers in the server's own process, as in an application that imports its SDKs at the top."""
 
@@ -82,16 +84,17 @@ def run(kind: str, limit: int, names: list[str], upstream: str, options: argpars
     with tempfile.TemporaryDirectory(prefix="bench-limit-") as directory, cgroups.limited(limit * MB) as group:
         traffic.make_data_dir(directory)
         forget_models()
-        if kind == "host":
+        if kind != ONE_PROCESS:
             setting = "auto" if group is not None else f"{limit}MB"
-            text = traffic.config(directory, upstream, limit=setting, defaults=f'idle_after = "{options.idle_after}"')
+            defaults = f'idle_after = "{options.idle_after}"' + ('\nlean = "off"' if kind == EAGER_HOST else "")
+            text = traffic.config(directory, upstream, limit=setting, defaults=defaults)
         else:
             # No budget: one process cannot release memory.
             text = traffic.config(directory, upstream, limit="1TB", defaults=EAGER)
         prefix = group.prefix if group is not None else ()
         try:
             with servers.host(text, traffic.KEYS, prefix) as server, Watch(server, group) as watch:
-                ended = "" if kind == "host" else _load_all(server, names, options.seconds)
+                ended = _load_all(server, names, options.seconds) if kind == ONE_PROCESS else ""
                 tally = traffic.Tally()
                 if not ended:
                     tally = asyncio.run(
@@ -152,7 +155,7 @@ def _is_dying(server: servers.Server) -> bool:
 def _minutes(options: argparse.Namespace, limits: int) -> float:
     """Return the minutes of all runs if none ends early, with about 20 s of starts and imports for each."""
     seconds: float = options.seconds
-    return limits * len(options.kinds.split(",")) * (seconds + 20) / 60 + 1
+    return limits * len(options.kinds or KINDS) * (seconds + 20) / 60 + 1
 
 
 def _milliseconds(values: list[float], share: float) -> str:
@@ -168,7 +171,7 @@ def row(kind: str, limit: int, result: Result) -> tuple[object, ...]:
     refused, complete = outcomes["never fits"], outcomes["ok"]
     failed = outcomes.total() - complete - refused
     verdict = ""
-    if kind == "host" and limit in TARGET_LIMITS_MB:
+    if kind == HOST and limit in TARGET_LIMITS_MB:
         held = not result.kills and not failed and not result.ended and result.tally.accounted
         verdict = "met" if held and not refused else ("met for what fits" if held else "MISSED")
     return (
@@ -209,11 +212,11 @@ def main() -> None:
     """Measure, and print the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seconds", type=float, default=300.0, help="of load for each run")
-    parser.add_argument("--limits", default="512,384,256,192", help="megabytes, separated by commas")
+    parser.add_argument("--limits", default="512,384,256,192,128", help="megabytes, separated by commas")
     parser.add_argument("--clients", type=int, default=6)
     parser.add_argument("--pause", type=float, default=0.2, help="seconds between two dispatches of a client")
     parser.add_argument("--idle-after", default="2s", help="the handlers' idle time: short, so that they come and go")
-    parser.add_argument("--kinds", default="host,one process")
+    parser.add_argument("--kind", dest="kinds", action="append", choices=KINDS, help="only this one, or these")
     options = parser.parse_args()
     limits = [int(limit) for limit in options.limits.split(",")]
     with cgroups.limited(512 * MB) as group:
@@ -237,7 +240,7 @@ def main() -> None:
                 names, excluded = traffic.handlers_of(probe)
         print("handlers:", ", ".join(names), *excluded, sep="\n" if excluded else " ", flush=True)
         for limit in limits:
-            for kind in options.kinds.split(","):
+            for kind in options.kinds or KINDS:
                 result = run(kind, limit, names, upstream.url, options)
                 rows.append(row(kind, limit, result))
                 print(f"{limit} MB, {kind}: {summary(names, result)}", flush=True)

@@ -8,13 +8,13 @@ process.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import json
 import statistics
 import subprocess
 import sys
-import urllib.error
+import time
 from importlib.util import find_spec
+from typing import NamedTuple
 
 from bench import servers, tables
 
@@ -40,6 +40,12 @@ base_url = "{url}"
 [handlers.gpt_c]
 base_url = "{url}"
 """
+IMPORTS = {"lean": "", "eager": '[defaults]\nlean = "off"\n'}
+"""Configuration by the kind of imports; lean as far as ``make lean`` has compiled."""
+STATES = ("all of these unloaded", "all active but gpt_e", "all active, gpt_e idle")
+MODEL = "gpt_e"
+IDLE_S = 6.0
+"""Seconds until gpt_e has given back the pages of its weights."""
 ONE_PROCESS = """\
 import importlib, os, sys, warnings
 from pathlib import Path
@@ -83,14 +89,75 @@ def cycle(host: servers.Server, name: str) -> dict[str, float]:
     }
 
 
+class Together(NamedTuple):
+    """The PSS of a host with several handlers, in bytes."""
+
+    unloaded: int
+    """With the fork server, but without a worker."""
+    sdks: int
+    """With all handlers active but gpt_e."""
+    everything: int
+    """With all active, gpt_e idle for long enough to give back the pages of its weights."""
+
+
+def measure(kind: str, runs: int) -> Together:
+    """Print what each plugin takes with these imports; return what they take together."""
+    config = CONFIG.format(linger="10m", url="http://127.0.0.1:9") + IMPORTS[kind]
+    rows = []
+    with servers.host(config) as host:
+        handlers = usable(host)
+        for task in ("load", "unload"):
+            host.admin(f"/admin/handlers/{handlers[0]}/{task}", "POST")
+        unloaded = servers.settle(host)
+        for name in handlers:
+            cycles = [cycle(host, name) for _ in range(runs)]
+            middle = {key: statistics.median(run[key] for run in cycles) for key in cycles[0]}
+            rows.append(
+                (
+                    name,
+                    SDKS[name],
+                    megabytes(middle["before"]),
+                    megabytes(middle["active"]),
+                    megabytes(middle["active"] - middle["before"]),
+                    megabytes(middle["after"]),
+                    f"{middle['released'] * 100:.1f} %",
+                    tables.verdict(middle["released"], RELEASED_TARGET, at_least=True),
+                    f"{middle['seconds'] * 1000:.0f}",
+                )
+            )
+        for name in handlers:
+            if name != MODEL:
+                host.admin(f"/admin/handlers/{name}/load", "POST")
+        sdks = servers.settle(host)
+        if MODEL in handlers:
+            host.admin(f"/admin/handlers/{MODEL}/load", "POST")
+            time.sleep(IDLE_S)
+        everything = servers.settle(host)
+        if kind == "lean" and "imported in full" in host.log():
+            print("some packages are not lean; run make lean")
+    tables.print_table(
+        f"Each plugin activated and unloaded, {kind} imports (the fork server stays)",
+        ["handler", "SDK", "before MB", "active MB", "took MB", "after MB", "released", ">= 98 %", "activation ms"],
+        rows,
+        [f"host and fork server without a worker: {megabytes(unloaded)} MB"],
+    )
+    return Together(unloaded, sdks, everything)
+
+
+def usable(host: servers.Server) -> list[str]:
+    """Return the names of the handlers with an SDK that can be activated."""
+    return [
+        handler["name"]
+        for handler in host.admin("/admin/handlers")["handlers"]
+        if handler["name"] in SDKS and handler["state"] == "cold"
+    ]
+
+
 def main() -> None:
     """Measure, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=5)
-    parser.add_argument("--eager", action="store_true", help="without lean imports")
     options = parser.parse_args()
-    imports = '[defaults]\nlean = "off"\n' if options.eager else ""
-    print("imports: all eager" if options.eager else "imports: lean (as far as `make lean` has compiled)")
     print(*tables.header(), f"runs: {options.runs}; medians; MB are 2**20 bytes of PSS", sep="\n")
 
     bare, idle = [], []
@@ -115,44 +182,9 @@ def main() -> None:
         ],
     )
 
-    rows = []
-    with servers.host(CONFIG.format(linger="10m", url="http://127.0.0.1:9") + imports) as host:
-        handlers = [
-            handler["name"]
-            for handler in host.admin("/admin/handlers")["handlers"]
-            if handler["name"] in SDKS and handler["state"] == "cold"
-        ]
-        host.admin(f"/admin/handlers/{handlers[0]}/load", "POST")
-        host.admin(f"/admin/handlers/{handlers[0]}/unload", "POST")
-        with_fork_server = servers.settle(host)
-        for name in handlers:
-            runs = [cycle(host, name) for _ in range(options.runs)]
-            middle = {key: statistics.median(run[key] for run in runs) for key in runs[0]}
-            rows.append(
-                (
-                    name,
-                    SDKS[name],
-                    megabytes(middle["before"]),
-                    megabytes(middle["active"]),
-                    megabytes(middle["active"] - middle["before"]),
-                    megabytes(middle["after"]),
-                    f"{middle['released'] * 100:.1f} %",
-                    tables.verdict(middle["released"], RELEASED_TARGET, at_least=True),
-                    f"{middle['seconds'] * 1000:.0f}",
-                )
-            )
-        for name in handlers:
-            with contextlib.suppress(urllib.error.HTTPError):
-                host.admin(f"/admin/handlers/{name}/load", "POST")
-        together = servers.settle(host)
-    tables.print_table(
-        "Each plugin activated and unloaded (the fork server stays)",
-        ["handler", "SDK", "before MB", "active MB", "took MB", "after MB", "released", ">= 98 %", "activation ms"],
-        rows,
-        [f"host and fork server without a worker: {megabytes(with_fork_server)} MB"],
-    )
-
-    with servers.host(CONFIG.format(linger="1s", url="http://127.0.0.1:9") + imports) as host:
+    together = {kind: measure(kind, options.runs) for kind in IMPORTS}
+    with servers.host(CONFIG.format(linger="1s", url="http://127.0.0.1:9")) as host:
+        handlers = usable(host)
         before = servers.settle(host)
         host.admin(f"/admin/handlers/{handlers[0]}/load", "POST")
         active = servers.settle(host)
@@ -168,8 +200,11 @@ def main() -> None:
         ["state", "PSS MB", "of one process"],
         [
             (f"one process, aiohttp.web and {', '.join(modules)} imported", megabytes(eager_pss), "1.00"),
-            ("host, all of these active", megabytes(together), f"{together / eager_pss:.2f}"),
-            ("host, all of these unloaded", megabytes(with_fork_server), f"{with_fork_server / eager_pss:.2f}"),
+            *(
+                (f"host, {kind} imports, {state}", megabytes(size), f"{size / eager_pss:.2f}")
+                for kind, sizes in together.items()
+                for state, size in zip(STATES, sizes, strict=True)
+            ),
             (f"host from its start ({handlers[0]} not yet active)", megabytes(before), f"{before / eager_pss:.2f}"),
             (f"host with {handlers[0]} active", megabytes(active), f"{active / eager_pss:.2f}"),
             ("host after its unload, fork server ended", megabytes(after), f"{after / eager_pss:.2f}"),
