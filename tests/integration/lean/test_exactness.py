@@ -5,6 +5,8 @@ from __future__ import annotations
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
+import pytest
+
 if TYPE_CHECKING:
     from tests.integration.lean.conftest import Workshop
 
@@ -153,6 +155,33 @@ def test_a_module_looked_up_by_its_name_is_imported(workshop: Workshop) -> None:
         """,
     )
     assert output == "Circle False\n"
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"pkg/fast.py": "import absent_package\ndef name(): return 'fast'\n"},
+        {"pkg/fast.py": "from .deep import name\n", "pkg/deep.py": "import absent_package.part as name\n"},
+        {"pkg/fast.py": "from .deep.part import name\n", "pkg/deep/__init__.py": "from absent_package import x\n"},
+    ],
+    ids=["direct", "by another module", "by a parent"],
+)
+def test_a_missing_dependency_fails_where_its_absence_is_handled(workshop: Workshop, files: dict[str, str]) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": """\
+                try:
+                    from .fast import name
+                except ImportError:
+                    from .slow import name
+                """,
+            "pkg/slow.py": "def name(): return 'slow'\n",
+            "pkg/deep/part.py": "name = 1\n",
+            **files,
+        },
+        "import pkg; print(pkg.name())",
+    )
+    assert output == "slow\n"
 
 
 def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking
 from handler_host.lean.cache import Entry
 from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all
+from handler_host.lean.failing import failing_modules
 from handler_host.lean.runtime import ALIAS, FROM, LIVE, ROOT
 
 LOADED_ANYWAY = frozenset(
@@ -46,7 +47,7 @@ class Rewriter:
 
     def __init__(self, sources: dict[str, Source], eager: Collection[str] = ()) -> None:
         self._sources = sources
-        self._eager = frozenset(eager)
+        self._eager = frozenset(eager) | failing_modules(sources)
         self._exports = Exports(sources)
 
     def rewrite(self, name: str, tree: ast.Module) -> Entry | None:
@@ -55,7 +56,7 @@ class Rewriter:
         Raises :class:`NotRewritten`.
         """
         if name in self._eager:
-            raise NotRewritten("listed as eager")
+            raise NotRewritten("listed as eager, or needs a module that is not installed")
         path, is_package = self._sources[name]
         return _ModuleRewriter(name, is_package, self._sources, self._eager, self._exports).rewrite(tree, str(path))
 
