@@ -307,6 +307,39 @@ def test_the_words_of_an_error_of_another_shape_are_reported(
         )
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body", "words"),
+    [
+        ("text/html", PAGE, "Bad gateway"),
+        ("text/event-stream", PAGE, "Bad gateway"),
+        ("text/plain", b"no healthy upstream", "no healthy upstream"),
+        ("application/json", b"", "the provider's response is empty (200, application/json)"),
+    ],
+)
+@pytest.mark.parametrize("operation", ["openai.chat", "anthropic.messages", "gemini.generate_content"])
+def test_a_success_that_is_not_a_response_is_an_error_with_its_words(
+    host: HostUnderTest, provider: Provider, operation: str, content_type: str, body: bytes, words: str
+) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script((body,), headers={"content-type": content_type})
+    status, _, data = post(host.url, pair.path, json.dumps(pair.body).encode(), {})
+    if content_type != "text/event-stream":  # whose status may be sent before the first byte
+        assert status == 502
+    assert words in data.decode()
+    assert b"<title>" not in data
+
+
+@pytest.mark.parametrize("content_type", ["text/plain", "application/octet-stream"])
+def test_an_event_stream_of_another_content_type_is_passed_on(
+    host: HostUnderTest, provider: Provider, content_type: str
+) -> None:
+    pair = PAIRS["openai.chat"]
+    provider.script = Script(pair.stream, headers={"content-type": content_type})
+    status, _, data = post(host.url, pair.path, json.dumps({**pair.body, "stream": True}).encode(), {})
+    assert status == 200
+    assert b"[DONE]" in data
+
+
 @pytest.mark.parametrize("operation", PAIRS)
 def test_the_handlers_key_is_sent_and_its_refusal_is_the_hosts(
     host: HostUnderTest, provider: Provider, operation: str

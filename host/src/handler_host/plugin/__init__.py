@@ -79,6 +79,7 @@ if TYPE_CHECKING:
         is_missing_route,
         native,
         provider_refusal,
+        relay_body,
         relay_httpx,
     )
     from handler_host.plugin.native_response import NativeResponse
@@ -172,6 +173,7 @@ __all__ = [
     "provider_refusal",
     "read_documents",
     "refuse_fields",
+    "relay_body",
     "relay_httpx",
     "relay_sdk",
     "retry_call",
@@ -194,6 +196,7 @@ _MODULES = {
         "is_missing_route",
         "native",
         "provider_refusal",
+        "relay_body",
         "relay_httpx",
     ),
     "handler_host.plugin.native_response": ("NativeResponse",),

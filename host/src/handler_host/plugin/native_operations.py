@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncGenerator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,8 +12,14 @@ from handler_host._internal.suggestions import did_you_mean
 from handler_host.plugin.errors import UpstreamAuth, UpstreamError
 from handler_host.plugin.native_response import NativeResponse
 from handler_host.plugin.operations import OPERATION_ATTRIBUTE, Method, OperationMark
-from handler_host.plugin.provider_errors import error_from_response, from_status, parse_retry_after
+from handler_host.plugin.provider_errors import (
+    error_from_response,
+    error_from_text,
+    from_status,
+    parse_retry_after,
+)
 from handler_host.plugin.provider_words import ProviderError, find_error
+from handler_host.plugin.sse import ResponseBody
 
 NATIVE_OPERATIONS = {
     "openai.chat": "POST /v1/chat/completions",
@@ -26,6 +33,8 @@ NATIVE_OPERATIONS = {
 }
 """Native operations, each with the route that serves it."""
 
+_EVENT_STARTS = frozenset({b":", b"d", b"e", b"i", b"r"})
+"""First bytes of an event stream: of a comment, or of ``data``, ``event``, ``id`` or ``retry``."""
 MAX_ERROR_BYTES = 256 * 1024
 """Longest body of a provider's error that is passed on."""
 _MISSING_ROUTE = (404, 405, 501)
@@ -103,12 +112,40 @@ def native(name: str, /, *, summary: str = "") -> Callable[[Method], Method]:
 
 async def relay_httpx(response: Any) -> AsyncGenerator[NativeResponse | bytes, None]:
     """Yield a successful response of httpx or httpx2 as a native operation does; close it at the end."""
+    start = NativeResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()})
     try:
-        yield NativeResponse(response.status_code, {name.lower(): value for name, value in response.headers.items()})
-        async for chunk in response.aiter_bytes():
-            yield chunk
+        async with aclosing(relay_body(start, response.aiter_bytes())) as parts:
+            async for part in parts:
+                yield part
     finally:
         await response.aclose()
+
+
+async def relay_body(
+    start: NativeResponse, chunks: AsyncIterable[bytes]
+) -> AsyncGenerator[NativeResponse | bytes, None]:
+    """Yield a successful response as a native operation does: ``start``, then ``chunks``, its bytes.
+
+    Raises ``UpstreamError`` for a response that is not one of any protocol: a page, a text, or nothing.
+    """
+    content_type = start.headers.get("content-type", "")
+    is_stream = "event-stream" in content_type
+    if is_stream:
+        yield start  # the client may wait long for the first event
+    body = ResponseBody(chunks)
+    match await body.first_byte():
+        case b"":
+            place = f"{start.status}, {content_type or 'no content type'}"
+            raise UpstreamError(f"the provider's response is empty ({place})")
+        case b"{" | b"[":
+            pass
+        case first:
+            if first == b"<" or not (is_stream or "json" in content_type or first in _EVENT_STARTS):
+                raise error_from_text(await body.start(), content_type)
+    if not is_stream:
+        yield start
+    async for chunk in body:
+        yield chunk
 
 
 def provider_refusal(response: NativeResponse) -> UpstreamError:

@@ -148,7 +148,7 @@ async def read_documents(
 
     Raises ``UpstreamError`` for an event named ``error``, and for data that is not JSON, with its first words.
     """
-    body = _Body(chunks)
+    body = ResponseBody(chunks)
     match await body.first_byte():
         case b"{" | b"[":
             documents: AsyncGenerator[Any, None] = _read_json(body, content_type, max_event_bytes)
@@ -161,14 +161,14 @@ async def read_documents(
             yield document
 
 
-class _Body:
+class ResponseBody:
     """Iterator over the bytes of a response, with a look at the first ones."""
 
     def __init__(self, chunks: AsyncIterable[bytes]) -> None:
         self._chunks = aiter(chunks)
         self._start: list[bytes] = []
 
-    def __aiter__(self) -> _Body:
+    def __aiter__(self) -> ResponseBody:
         return self
 
     async def __anext__(self) -> bytes:
@@ -204,7 +204,7 @@ class _Body:
         return bytes(body[:_START_BYTES])
 
 
-async def _read_events(body: _Body, content_type: str, max_event_bytes: int) -> AsyncGenerator[Any, None]:
+async def _read_events(body: ResponseBody, content_type: str, max_event_bytes: int) -> AsyncGenerator[Any, None]:
     decoder = SseDecoder(max_event_bytes)
     start = bytearray()
     """The first bytes, until an event has come: they may be a text that is not an event stream."""
@@ -233,7 +233,7 @@ def _is_done(data: str) -> bool:
     return data[: len(DONE) + 1].removeprefix('"')[: len(DONE)].upper() == DONE
 
 
-async def _drain(body: _Body) -> None:
+async def _drain(body: ResponseBody) -> None:
     """Read the rest of a response: a connection whose response was not read to its end cannot be used again."""
     with suppress(TimeoutError):
         async with asyncio.timeout(END_TIMEOUT_S):
@@ -257,7 +257,7 @@ def _documents(event: ServerSentEvent, content_type: str) -> list[Any]:
     return [] if document is None else [document]
 
 
-async def _read_json(body: _Body, content_type: str, max_event_bytes: int) -> AsyncGenerator[Any, None]:
+async def _read_json(body: ResponseBody, content_type: str, max_event_bytes: int) -> AsyncGenerator[Any, None]:
     """Yield the lines of a body of JSON lines as they come, or the items of one document at its end."""
     pending: list[bytes] = []
     size = 0

@@ -20,6 +20,7 @@ from handler_host.plugin import (
     native,
     operation,
     provider_refusal,
+    relay_body,
     retry_stream,
     trace_headers,
 )
@@ -118,6 +119,7 @@ class NativeGemini:
                     raise provider_refusal(NativeResponse(response.status, received, await response.read()))
                 if response.status >= 300:
                     raise from_response(response.status, received, b"")
-                yield NativeResponse(response.status, received)
-                async for chunk in response.content.iter_any():
-                    yield chunk
+                start = NativeResponse(response.status, received)
+                async with aclosing(relay_body(start, response.content.iter_any())) as parts:
+                    async for part in parts:
+                        yield part
