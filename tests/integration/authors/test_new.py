@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -56,6 +57,19 @@ def test_a_generated_project_is_clean_for_ruff_and_mypy(
         assert result.returncode == 0, f"{words}: {result.stdout}{result.stderr}"
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("project", ["operations"], indirect=True)
+def test_the_recipe_for_state_is_clean_for_mypy_in_a_generated_project(
+    project: Path, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    page = (ROOT / "docs/how-to/write-a-handler.md").read_text()
+    (recipe,) = re.findall(r"^```python\n(import asyncio\nimport sqlite3\n.*?)^```", page, re.MULTILINE | re.DOTALL)
+    (tmp_path / "counter.py").write_text(recipe)
+    cache = str(tmp_path_factory.getbasetemp() / "mypy")
+    result = run("mypy", "--cache-dir", cache, str(tmp_path / "counter.py"), cwd=project)
+    assert result.returncode == 0, result.stdout
+
+
 def test_the_smallest_chat_variant_has_at_most_12_lines_of_python(tmp_path: Path) -> None:
     assert main(["new", "my_gpt", "--directory", str(tmp_path / "project")]) == 0
     source = (tmp_path / "project" / "src" / "my_gpt" / "__init__.py").read_text()
@@ -94,6 +108,9 @@ def test_of_what_is_installed_nothing_is_said(tmp_path: Path, capsys: pytest.Cap
         ("My GPT", "'My GPT': invalid handler name"),
         ("class", "Python uses this name itself"),
         ("json", "Python uses this name itself"),
+        ("gpt_a", "'gpt_a': handler-host-gpt-a has a handler of this name; choose another one"),
+        ("openai", "'openai': a package openai is installed here ("),
+        ("handler-host", "'handler-host': a package handler_host is installed here ("),
     ],
 )
 def test_a_name_that_cannot_be_is_refused_before_anything_is_written(

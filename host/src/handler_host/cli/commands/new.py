@@ -43,6 +43,7 @@ def run(arguments: SimpleNamespace) -> int:
         )
     if keyword.iskeyword(package) or package in sys.stdlib_module_names:
         raise Failure(f"{package!r}: Python uses this name itself; choose another one", USAGE)
+    _refuse_installed(name, package)
     target = Path(arguments.directory or name)
     if target.exists() and any(target.iterdir()):
         raise Failure(f"{target}: the directory is not empty; name another one with --directory", USAGE)
@@ -63,6 +64,21 @@ def run(arguments: SimpleNamespace) -> int:
     echo("  pytest && mypy && ruff check .")
     echo("  # CI: .github/workflows/ci.yml installs handler-host from wheels/; put the wheels of `make dist` there")
     return OK
+
+
+def _refuse_installed(name: str, package: str) -> None:
+    """Raise :class:`Failure` if an installed package has the name, or another plugin a handler of this name."""
+    from importlib.util import find_spec
+
+    from handler_host.catalog.catalog import scan
+    from handler_host.config import CatalogConfig
+
+    handler = scan(CatalogConfig(), {}).entries.get(name)
+    if handler is not None:
+        raise Failure(f"{name!r}: {handler.distribution} has a handler of this name; choose another one", USAGE)
+    spec = find_spec(package)
+    if spec is not None and spec.origin is not None:  # None: a mere directory
+        raise Failure(f"{name!r}: a package {package} is installed here ({spec.origin}); choose another name", USAGE)
 
 
 def _is_installed(name: str) -> bool:
