@@ -61,7 +61,10 @@ MISTAKES = {
     "missing dependency": (
         "import json\nimport not_installed_anywhere\n",
         "Handler",
-        ["ModuleNotFoundError: No module named 'not_installed_anywhere'", "mine/__init__.py:2)"],
+        [
+            "ModuleNotFoundError: No module named 'not_installed_anywhere'; name its package in the dependencies",
+            "mine/__init__.py:2)",
+        ],
     ),
     "import that raises": (
         "def connect():\n    raise OSError('no route')\nconnect()\n",

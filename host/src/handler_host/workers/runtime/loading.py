@@ -140,12 +140,14 @@ def load_error(what: str, error: BaseException) -> LoadError:
     if isinstance(error, SystemExit):
         text = f"it called sys.exit({error.code!r})"
     else:
-        text = f"{type(error).__name__}: {_text_of(error)}{_environment_hint(error)}".rstrip(": ")
+        text = f"{type(error).__name__}: {_text_of(error)}{_remedy(error)}".rstrip(": ")
     return LoadError(f"{what}: {text}{where}", plugin_traceback(error), out_of_memory=isinstance(error, MemoryError))
 
 
-def _environment_hint(error: BaseException) -> str:
-    """Return the remedy for a KeyError of ``os.environ``, where a worker has declared secrets only."""
+def _remedy(error: BaseException) -> str:
+    """Return the remedy for a missing package, or a KeyError of ``os.environ``, which has declared secrets only."""
+    if isinstance(error, ModuleNotFoundError):
+        return "; name its package in the dependencies of the plugin's pyproject.toml, and install the plugin again"
     frames = traceback.extract_tb(error.__traceback__)
     if not isinstance(error, KeyError) or not frames or not error.args:
         return ""
