@@ -61,7 +61,7 @@ def serve_project(path: str, *, handler: str | None, port: int, config: str | No
         )
         with host as url, _stop_event() as stop:
             client = Client(url, token=token)
-            note(f"{', '.join(project.handlers)} at {url}; reloaded when a file in {root} changes; Ctrl-D to end")
+            note(f"{', '.join(project.handlers)} at {url}; reloaded when a file in {root} changes; Ctrl-C to end")
             changes = watchfiles.watch(root, stop_event=stop, debounce=DEBOUNCE_MS, raise_interrupt=False)
             watcher = threading.Thread(
                 target=_reload_on_change, args=(changes, root, site, client, prompt), name="watch"
