@@ -46,6 +46,10 @@ print("{}")
 class Sinner(ChatHandler):
     async def open(self):
         threading.Thread(target=threading.Event().wait, daemon=True).start()
+        self.context.on_close(self.fail)
+
+    def fail(self):
+        raise RuntimeError("stuck")
 
     async def stream(self, request):
         time.sleep(2)
@@ -94,7 +98,8 @@ def test_what_new_writes_is_fit(
     assert "found as my_gpt:MyGpt, nothing imported" in said
     assert "and opens nothing" in said
     assert "active after" in said
-    assert "ConformanceV1" in said
+    classes = {"chat": "ChatConformanceV1", "operations": "OperationsConformanceV1"}
+    assert re.search(rf"^include {classes[kind]}$", said, re.MULTILINE)
     assert re.search(r"^[1-9]\d* tests pass", said, re.MULTILINE), "the project's own tests"
 
 
@@ -106,10 +111,11 @@ def test_what_a_handler_does_to_its_process_is_found(tmp_path: Path, capsys: pyt
     problems, warnings = texts(rows, "problem"), texts(rows, "warning")
     assert "opens 1 thread, 1 socket at import (socket: sinner/__init__.py:8, thread: sinner/__init__.py:9)" in problems
     assert "blocked its event loop for" in problems
-    assert "s (sinner/__init__.py:18); use await, or asyncio.to_thread" in problems
+    assert "s (sinner/__init__.py:22); use await, or asyncio.to_thread" in problems
     assert "writes to standard output: '{}' (sinner/__init__.py:10); that becomes lines of the host's log" in warnings
     assert "its manifest declares the operations talk, but it has chat" in problems
     assert "1 of 1 tests fail: test_it" in problems
+    assert "fails when it is stopped: deactivate or on_close: RuntimeError: stuck (sinner/__init__.py:19)" in problems
     assert "leaves behind after deactivate: 1 thread" in warnings
     assert "its manifest estimates 900.0 MB" in warnings
     assert "include no conformance class" in warnings
@@ -121,7 +127,7 @@ def test_what_is_wrong_with_a_package_is_found(tmp_path: Path, capsys: pytest.Ca
     problems = texts(rows, "problem")
     assert status == 1
     assert "does not depend on handler-host" in problems
-    assert "src/sinner/handler.toml is missing" in problems
+    assert "src/sinner/handler.toml is missing; configure your build backend to include it" in problems
     assert "activation failed: sinner could not be activated: sinner (sinner/__init__.py) has no 'Saint'" in problems
     assert "no directory tests/" in texts(rows, "warning")
 
@@ -196,6 +202,7 @@ def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
     )
     (project / "src" / "sinner" / "inner").mkdir()
     (project / "src" / "sinner" / "inner" / "handler.toml").touch()
+    (project / "handler.toml").touch()
     status, rows = checked(project, capsys, "--test-timeout", "2")
     assert status == 1
     problems, warnings = texts(rows, "problem"), texts(rows, "warning")
@@ -203,6 +210,7 @@ def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
     assert "quit with the made-up request {} failed: it raised: it called sys.exit(3) (sinner/__init__.py" in problems
     assert "sinner 0.1.0 requires msgspec<0.1, but " in problems
     assert "sinner 0.1.0 requires no-such-distribution, which is not installed: install the project" in problems
+    assert "handler.toml is missing; move it into the package, beside its __init__.py" in problems.splitlines()
     assert "the host does not read sinner/inner/handler.toml; move it to sinner/handler.toml" in problems
     assert "handler-host-gpt-a 0.1.0, which is installed here, has a handler of this name too" in warnings
     failed = "2 of 3 tests fail: test_hangs: Failed: did not end within 2 s; test_fails: AssertionError: no file"

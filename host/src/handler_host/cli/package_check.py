@@ -92,9 +92,14 @@ def check_wheel(path: Path, built: BuiltWheel) -> Iterator[Finding]:
         yield Finding(Level.WARNING, "wheel", text)
     packed = {file.relative_to(built.site) for file in built.site.rglob(FILE_NAME)}
     for manifest in _manifests(path):
-        if not any(file.parts[-2:] == manifest.parts[-2:] for file in packed):
-            text = f"{manifest.relative_to(path)} is missing; configure your build backend to include it"
-            yield Finding(Level.PROBLEM, "wheel", text)
+        if any(file.parts[-2:] == manifest.parts[-2:] for file in packed):
+            continue
+        text = f"{manifest.relative_to(path)} is missing; "
+        if (manifest.parent / "__init__.py").exists():
+            text += "configure your build backend to include it"
+        else:
+            text += "move it into the package, beside its __init__.py"
+        yield Finding(Level.PROBLEM, "wheel", text)
     if not packed:
         text = f"has no {FILE_NAME}; without it, operations, settings and memory are unknown before the handler runs"
         yield Finding(Level.WARNING, "wheel", text)

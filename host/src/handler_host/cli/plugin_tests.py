@@ -22,7 +22,7 @@ from handler_host.cli.progress import Progress, show_progress
 POLL_S = 0.1
 SILENCE_MARGIN_S = 30.0
 """Time beyond the limit of one test after which the whole run is killed: code of C cannot be interrupted."""
-MAX_SHOWN_FAILURES = 5
+MAX_SHOWN_ERRORS = 5
 _PLUGIN = "handler_host.testing.pytest_events"
 
 
@@ -97,7 +97,8 @@ def check_tests(
     with tempfile.TemporaryDirectory() as directory:
         run = TestRun(Path(directory, "events"))
         yield from _result_findings(run, *_run_tests(path, Path(directory), run, environment, timeout_s))
-    kinds = [kind for kind in (ChatConformance, OperationsConformance) if run.names & _test_names(kind)]
+    shared = _test_names(ChatConformance) & _test_names(OperationsConformance)
+    kinds = [kind for kind in (ChatConformance, OperationsConformance) if run.names & (_test_names(kind) - shared)]
     if kinds:
         yield Finding(Level.OK, "tests", f"include {join_words(kind.__name__ for kind in kinds)}")
     elif run.names:
@@ -150,12 +151,8 @@ def _wait(process: subprocess.Popen[bytes], run: TestRun, progress: Progress, lo
 
 def _result_findings(run: TestRun, status: int | None, output: str) -> Iterator[Finding]:
     if run.failed:
-        shown = [
-            f"{_name(test)}: {message}" if message else _name(test)
-            for test, message in [*run.failed.items()][:MAX_SHOWN_FAILURES]
-        ]
-        rest = f", and {len(run.failed) - len(shown)} more" if len(run.failed) > len(shown) else ""
-        text = f"{len(run.failed)} of {max(run.done, run.count)} tests fail: {'; '.join(shown)}{rest}; run: pytest"
+        failures = _describe_failures(run.failed)
+        text = f"{len(run.failed)} of {max(run.done, run.count)} tests fail: {failures}; run: pytest"
         yield Finding(Level.PROBLEM, "tests", text)
     if status is None:
         limit = format_duration(SILENCE_MARGIN_S)
@@ -172,6 +169,20 @@ def _result_findings(run: TestRun, status: int | None, output: str) -> Iterator[
     elif not run.failed:
         skipped = f", {len(run.skipped)} are skipped" if run.skipped else ""
         yield Finding(Level.OK, "tests", f"{len(run.passed)} tests pass{skipped}")
+
+
+def _describe_failures(failed: Mapping[str, str]) -> str:
+    """Return the first errors in words, each with the first test that it failed."""
+    tests_by_error: dict[str, list[str]] = {}
+    for test, message in failed.items():
+        tests_by_error.setdefault(f": {message}" if message else "", []).append(_name(test))
+    groups = list(tests_by_error.items())
+    shown = [
+        f"{tests[0]}{error}" if len(tests) == 1 else f"{tests[0]} and {len(tests) - 1} more{error}"
+        for error, tests in groups[:MAX_SHOWN_ERRORS]
+    ]
+    hidden = sum(len(tests) for _, tests in groups[MAX_SHOWN_ERRORS:])
+    return "; ".join(shown) + (f", and {hidden} more" if hidden else "")
 
 
 def _name(test: str) -> str:

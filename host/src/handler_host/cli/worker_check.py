@@ -106,6 +106,9 @@ def _probe_findings(name: str, report: ProbeReport, *, only_import: bool) -> Ite
         at = in_brackets(report.blocked_by or "")
         text = f"blocked its event loop for {longest:.2f} s{at}; use await, or asyncio.to_thread for blocking calls"
         yield Finding(Level.PROBLEM, name, text)
+    for failure in report.close_failures:
+        text = f"fails when it is stopped: {failure}; handle the error there: what follows it is not done"
+        yield Finding(Level.PROBLEM, name, text)
     if report.left_behind:
         text = f"leaves behind after deactivate: {', '.join(report.left_behind)}; close it with context.on_close"
         yield Finding(Level.WARNING, name, text)

@@ -133,8 +133,12 @@ class Context(DispatchMixin):
         if directory is not None:
             pending.write(directory, count, wake_after)
 
-    async def close(self) -> None:
-        """Run the callbacks of :meth:`on_close`; one that fails is logged, and the others still run."""
+    async def close(self) -> list[BaseException]:
+        """Run the callbacks of :meth:`on_close`; one that fails is logged, and the others still run.
+
+        Return the exceptions of those that failed.
+        """
+        failures: list[BaseException] = []
         while self._closers:
             callback = self._closers.pop()
             try:
@@ -146,3 +150,5 @@ class Context(DispatchMixin):
                 if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                     raise  # the time for deactivation is over
                 self.log.exception("closing failed in %s", getattr(callback, "__qualname__", callback))
+                failures.append(error)
+        return failures

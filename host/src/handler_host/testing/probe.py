@@ -94,6 +94,8 @@ class ProbeReport(msgspec.Struct, kw_only=True):
     """Each time that the loop was blocked for too long."""
     blocked_by: str | None = None
     """The ``file:line`` that blocked it the first time."""
+    close_failures: list[str] = []
+    """The errors of ``deactivate`` and of the callbacks of ``on_close``."""
     left_behind: list[str] = []
     """Resources and tasks that exist after the deactivation."""
     step: str = ""
@@ -173,7 +175,8 @@ async def run_probe(probe: ProbeSpec, observer: PluginObserver, report: ProbeRep
         report.tried[name] = await _try(operation, request, report, observer)
     report.step = "deactivate"
     context.on_close(lambda: handler.run_hook("deactivate", context))
-    await context.close()
+    failures = await context.close()
+    report.close_failures = [load_error("deactivate or on_close", failure).reason for failure in failures]
     report.left_behind = await _remaining_resources(before)
     report.step = ""
 
