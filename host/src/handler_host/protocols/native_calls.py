@@ -231,9 +231,10 @@ class _NativeCall(NamedTuple):
         """
         if is_fallback:
             return handler
-        if head.model is not None and self.target.model not in (None, head.model):
-            return head.model
-        return self.name
+        served, requested = head.model, self.target.model
+        if served is None or requested is None or requested == served or requested.endswith(f"/{served}"):
+            return self.name  # gpt_d's names have the provider before the model
+        return served
 
 
 async def _translate_or_refuse(
