@@ -46,8 +46,10 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
         module.write_text(PARROT + "boom(\n")
         terminal.until("not reloaded: ")
         assert "SyntaxError" in terminal.until("activation_failed")
-        module.write_text(PARROT.replace("FIRST", "THIRD"))
-        terminal.until("parrot reloaded")
+        draft = module.with_name("draft.py")  # as editors save
+        draft.write_text(PARROT.replace("FIRST", "THIRD"))
+        draft.replace(module)
+        terminal.until("parrot reloaded: src/parrot/__init__.py changed")
         terminal.type("hello\n")
         terminal.until("THIRD hello")
         terminal.until("you> ")

@@ -141,6 +141,8 @@ def _reload_on_change(changes: Iterator[Any], path: Path, site: Path, client: Cl
     """Reload the handlers on each change; activate them at once, so that an error shows now."""
     for changed in changes:
         names = sorted({str(Path(name).relative_to(path)) for _, name in changed})
+        # An editor's temporary files are gone by now.
+        names = [name for name in names if (path / name).exists()] or names
         try:
             project = read_project(path)
             _write_distribution(project, site)
@@ -160,7 +162,8 @@ def _chat(project: Project, client: Client, selected: str | None, prompt: Prompt
     operations = client.call_admin("GET", "handlers", handler)["operations"]
     has_chat = any(operation["name"] == "chat" for operation in operations or ())
     if not sys.stdin.isatty() or (operations is not None and not has_chat):
-        note(f"try it in another terminal: HANDLER_HOST_URL={client.url} handler-host dispatch {handler} OPERATION …")
+        operation = operations[0]["name"] if operations else "OPERATION"
+        note(f"try it in another terminal: HANDLER_HOST_URL={client.url} handler-host dispatch {handler} {operation} …")
         with contextlib.suppress(KeyboardInterrupt):
             threading.Event().wait()
         return OK
