@@ -125,7 +125,7 @@ async def test_a_handler_that_cannot_run_at_all_is_answered_for(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("how", ["upstream_bad_request", "content_refused", "invalid_input"])
-async def test_what_is_wrong_with_the_request_is_told_and_nobody_else_is_asked(tmp_path: Path, how: str) -> None:
+async def test_invalid_request_does_not_fall_back(tmp_path: Path, how: str) -> None:
     async with hosted(tmp_path, how) as host:
         status, handler, content = await complete(host)
         assert (status, handler, content["error"]["code"]) == (400, "first", how)
@@ -156,7 +156,7 @@ async def test_the_list_is_gone_through_in_its_order(tmp_path: Path) -> None:
         assert (status, handler, content["model"]) == (200, "third", "third")
 
 
-async def test_when_all_fail_the_firsts_error_comes_with_what_became_of_the_others(tmp_path: Path) -> None:
+async def test_first_error_is_returned_with_the_fallbacks_outcomes(tmp_path: Path) -> None:
     async with (
         hosted(tmp_path, "upstream_rate_limited", "activation", first={"fallback": ("second",)}) as host,
         host.ask("POST", "/v1/chat/completions", json={"model": "first", "messages": ASK}) as response,
@@ -190,7 +190,7 @@ async def test_after_the_first_piece_an_error_is_an_error(tmp_path: Path) -> Non
         assert (await complete(host))[:2] == (200, "second")
 
 
-async def test_the_native_routes_turn_too_and_pass_over_who_has_no_such_operation(tmp_path: Path) -> None:
+async def test_native_routes_fall_back_to_handlers_with_the_operation(tmp_path: Path) -> None:
     async with hosted(tmp_path, "upstream_error") as host:
         async with host.ask("POST", "/v1/handlers/first/where", json={}) as response:
             assert (response.headers["X-Handler"], await response.json()) == ("second", "second")
@@ -218,7 +218,7 @@ async def test_the_deadline_is_for_all_of_them_together(tmp_path: Path) -> None:
             await asyncio.wait_for(asyncio.wrap_future(upstream.disconnected), 30)
 
 
-async def test_a_handler_that_is_silent_for_its_first_byte_is_given_up_for_another(tmp_path: Path) -> None:
+async def test_first_byte_timeout_falls_back(tmp_path: Path) -> None:
     async with Upstream().serve() as upstream:
         upstream.respond_with(Silence())
         install_plugin(tmp_path, "silent", SILENT)
@@ -231,7 +231,7 @@ async def test_a_handler_that_is_silent_for_its_first_byte_is_given_up_for_anoth
             await asyncio.wait_for(asyncio.wrap_future(upstream.disconnected), 30)
 
 
-async def test_a_client_that_leaves_while_the_second_works_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_disconnect_during_the_fallback_leaves_nothing_behind(tmp_path: Path) -> None:
     async with Upstream().serve() as upstream:
         upstream.respond_with(Silence())
         install_plugin(tmp_path, "first", FAILING)
@@ -247,7 +247,7 @@ async def test_a_client_that_leaves_while_the_second_works_leaves_nothing_behind
 
 
 @pytest.mark.sdks
-async def test_gpt_a_without_its_provider_is_answered_for_by_another_of_the_same(tmp_path: Path) -> None:
+async def test_unreachable_provider_falls_back_to_another_instance(tmp_path: Path) -> None:
     """The real SDK, behind a name of its own in each environment: what the feature is for."""
     from handler_host.testing import host_under_test
 
@@ -293,7 +293,7 @@ async def test_a_fallback_that_is_no_handler_is_an_error_at_the_start(tmp_path: 
             pass
 
 
-async def test_a_fallback_that_goes_while_the_host_runs_is_passed_over_with_a_warning(tmp_path: Path) -> None:
+async def test_removed_fallback_is_skipped_with_a_warning(tmp_path: Path) -> None:
     async with hosted(tmp_path, "upstream_error") as host:
         for path in tmp_path.glob("second-*.dist-info/*"):
             path.unlink()

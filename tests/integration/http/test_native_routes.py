@@ -55,7 +55,7 @@ async def test_a_sane_request_number_is_kept_and_another_is_replaced(tmp_path: P
         assert (response.headers["X-Request-ID"] == given) is kept
 
 
-async def test_an_empty_body_is_an_empty_object_and_operations_may_have_dots(tmp_path: Path) -> None:
+async def test_empty_body_is_an_object_and_operations_may_have_dots(tmp_path: Path) -> None:
     source = """
 from handler_host.plugin import operation
 class Handler:
@@ -148,7 +148,7 @@ async def test_what_does_not_exist_is_said_in_the_envelope(
         assert ("Allow" in response.headers) == (status == 405)
 
 
-async def test_an_unknown_operation_of_an_active_handler_names_the_known_ones(tmp_path: Path) -> None:
+async def test_unknown_operation_of_an_active_handler_names_known_ones(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         await host.json("POST", "/v1/handlers/puppet/echo")
@@ -157,7 +157,7 @@ async def test_an_unknown_operation_of_an_active_handler_names_the_known_ones(tm
         assert "echo" in response["error"]["message"]
 
 
-async def test_the_errors_of_a_handler_keep_their_meaning_and_hide_its_insides(tmp_path: Path) -> None:
+async def test_handler_errors_keep_their_code_and_hide_internals(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         status, response = await host.json("POST", "/v1/handlers/puppet/refuse", data="{}")
@@ -184,7 +184,7 @@ async def test_a_failed_activation_is_502_with_its_reason_for_streams_too(tmp_pa
             assert "gizmo" in response["error"]["message"]
 
 
-async def test_an_error_before_the_first_piece_has_its_status_and_one_after_it_is_an_event(tmp_path: Path) -> None:
+async def test_stream_error_is_a_status_or_after_a_chunk_an_event(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
 
@@ -223,7 +223,7 @@ async def test_a_client_that_leaves_ends_its_dispatch_and_no_other(tmp_path: Pat
         await until(lambda: host.supervisor.in_flight == 0)
 
 
-async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(tmp_path: Path) -> None:
+async def test_disconnect_releases_the_lease(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         host.control.make("started")
@@ -234,9 +234,7 @@ async def test_a_client_that_leaves_an_unanswered_request_gives_its_lease_back(t
         await until(lambda: host.supervisor.in_flight == 0)
 
 
-async def test_a_client_that_reads_nothing_holds_the_handler_back_and_is_given_up(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_slow_client_stalls_the_handler_and_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_INTERVAL_S", 0.1)
     monkeypatch.setattr(sse, "CLIENT_STALL_S", 0.5)
     install_puppet(tmp_path)
@@ -271,7 +269,7 @@ async def test_a_silent_stream_is_kept_alive_by_comments(tmp_path: Path, monkeyp
         assert events(text.decode()) == [("message", {"number": 0}), ("message", {"number": 1}), ("end", {})]
 
 
-async def test_the_request_timeout_covers_the_wait_for_a_handler_that_does_not_get_ready(tmp_path: Path) -> None:
+async def test_request_timeout_covers_the_wait_for_a_worker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "wait:go"}}
     async with running(tmp_path, server={"request_timeout": 0.3}, handlers=handlers) as host:

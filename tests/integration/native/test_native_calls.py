@@ -142,7 +142,7 @@ def tokens_of(host: Host) -> dict[tuple[str, str], dict[str, int]]:
     }
 
 
-async def test_bytes_reach_the_handler_and_come_back_with_the_model_restored(tmp_path: Path) -> None:
+async def test_bytes_pass_unchanged_with_the_model_restored(tmp_path: Path) -> None:
     async with hosted(tmp_path) as host:
         for model, sent in (("speaker/gpt-5", "gpt-5"), ("speaker", "default-model"), ("speaker/a/b", "a/b")):
             status, headers, data = await complete(
@@ -220,7 +220,7 @@ async def test_an_error_in_a_stream_ends_it_with_an_event(tmp_path: Path) -> Non
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_error"
 
 
-async def test_a_response_that_breaks_off_is_not_logged_as_a_disconnect_of_the_client(tmp_path: Path) -> None:
+async def test_broken_response_is_not_logged_as_a_client_disconnect(tmp_path: Path) -> None:
     async with hosted(tmp_path) as host:
         with pytest.raises(aiohttp.ClientError):
             await complete(host, body("speaker", "cut", stream=True))
@@ -301,9 +301,7 @@ async def test_all_attempts_share_one_deadline(tmp_path: Path, dispatched: dict[
     assert dispatched["speaker"].deadline == dispatched["plain"].deadline
 
 
-async def test_the_cache_key_is_the_affinity_of_native_and_translated_requests(
-    tmp_path: Path, dispatched: dict[str, Request]
-) -> None:
+async def test_cache_key_is_the_affinity_of_all_requests(tmp_path: Path, dispatched: dict[str, Request]) -> None:
     async with hosted(tmp_path, {}) as host:
         for handler in ("speaker", "plain"):
             body = json.loads(chat(handler)) | {"prompt_cache_key": f"key of {handler}"}
@@ -330,7 +328,7 @@ async def test_if_all_fail_the_error_is_that_of_the_first(tmp_path: Path) -> Non
         assert (status, headers["X-Handler"], json.loads(data)["error"]["extra"]) == (429, "speaker", 1)
 
 
-async def test_a_handler_without_a_manifest_speaks_natively_once_it_is_known_to(tmp_path: Path) -> None:
+async def test_handler_without_manifest_is_native_once_known(tmp_path: Path) -> None:
     async with hosted(tmp_path) as host:
         status, _, data = await complete(host, chat("bare"))
         assert (status, json.loads(data)["choices"][0]["message"]["content"]) == (200, "translated by bare")

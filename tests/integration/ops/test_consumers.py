@@ -66,7 +66,7 @@ async def test_a_key_is_for_its_handlers_only_and_sees_no_others(tmp_path: Path)
         assert counters.refused == {("a", "handler"): 2}
 
 
-async def test_a_key_may_send_so_many_requests_a_minute_and_others_are_not_touched(tmp_path: Path) -> None:
+async def test_rate_limit_is_counted_by_key(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="requests_per_minute = 2", b="")) as host:
         assert [await echo(host, "key-a") for _ in range(3)] == [(200, ""), (200, ""), (429, "rate_limited")]
@@ -94,9 +94,7 @@ async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> No
         assert [(attempt[4], attempt[0]) for attempt in failure["attempts"]] == [("puppet", "rate_limited")]
 
 
-async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_revoked_and_new_keys_apply_without_a_restart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("handler_host.auth.consumers.CHECK_INTERVAL_S", 0.0)
     install_puppet(tmp_path)
     async with running(tmp_path, **with_file(tmp_path, a="")) as host:
@@ -107,7 +105,7 @@ async def test_a_revoked_key_is_refused_without_a_restart_and_a_new_one_is_taken
 
 
 @pytest.mark.parametrize("spoil", ["wrong", "gone"])
-async def test_a_file_that_becomes_wrong_or_goes_changes_nothing_and_is_told(
+async def test_invalid_or_missing_file_changes_nothing_and_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, spoil: str
 ) -> None:
     monkeypatch.setattr("handler_host.auth.consumers.CHECK_INTERVAL_S", 0.0)
@@ -132,7 +130,7 @@ async def test_an_expired_key_is_refused(tmp_path: Path) -> None:
         assert host.supervisor.telemetry.counters.refused == {("a", "expired"): 1}
 
 
-def test_consumers_come_from_the_environment_as_well_and_open_nothing_when_the_file_is_empty(tmp_path: Path) -> None:
+def test_consumers_of_the_environment_and_an_empty_file(tmp_path: Path) -> None:
     text = '{"consumers": {"ci": {"hash": "' + hash_key("key-ci") + '", "expires": "2999-01-01"}}}'
     config = load_config(None, {"HANDLER_HOST_CONSUMERS": text, "HANDLER_HOST_API_KEYS": "plain"}).config
     consumers = Consumers(config.auth)
@@ -169,7 +167,7 @@ def test_a_wrong_file_is_told_with_place_and_remedy(text: str, message: str) -> 
     assert found.value.message.startswith("consumers.toml: ")
 
 
-def test_no_minute_has_more_requests_than_allowed_also_when_the_limit_changes() -> None:
+def test_limit_holds_in_every_minute_also_if_it_changes() -> None:
     usage = RateLimiter()
     assert [usage.count_request(3, now) for now in (0.0, 10.0, 20.0)] == [0.0, 0.0, 0.0]
     assert usage.count_request(3, 30.0) == 30.0
@@ -184,7 +182,7 @@ def test_no_minute_has_more_requests_than_allowed_also_when_the_limit_changes() 
 PAGE = "https://chat.example"
 
 
-async def test_pages_of_other_origins_are_let_in_only_where_the_configuration_names_them(tmp_path: Path) -> None:
+async def test_other_origins_are_allowed_only_by_configuration(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     asks = {"Origin": PAGE, "Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": "authorization"}
     async with running(tmp_path) as host, host.ask("OPTIONS", "/v1/handlers", headers=asks) as response:
@@ -224,7 +222,7 @@ async def test_operators_have_an_address_of_their_own_if_one_is_configured(
                 assert response.status == 200
 
 
-async def test_the_operators_address_may_be_a_socket_that_only_the_hosts_user_opens(tmp_path: Path) -> None:
+async def test_admin_address_may_be_a_private_socket(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     path = tmp_path / "admin.sock"
     with socket.socket(socket.AF_UNIX) as left_over:

@@ -55,7 +55,7 @@ async def test_a_cookie_is_given_for_the_token_and_is_not_the_token(tmp_path: Pa
         assert (await host.json("GET", "/admin/handlers", headers={"Cookie": "handler_host_session=made-up"}))[0] == 401
 
 
-async def test_a_change_by_cookie_needs_the_csrf_token_and_a_page_of_this_host(tmp_path: Path) -> None:
+async def test_change_by_cookie_needs_csrf_token_and_own_origin(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         _, response, cookie = await sign_in(host)
@@ -78,7 +78,7 @@ async def test_a_change_by_cookie_needs_the_csrf_token_and_a_page_of_this_host(t
         assert await load(mine) == 401
 
 
-async def test_another_sites_page_cannot_sign_in_and_a_consumers_key_is_no_token(tmp_path: Path) -> None:
+async def test_other_origins_and_consumer_keys_cannot_sign_in(tmp_path: Path) -> None:
     async with running(tmp_path, keys=("a-consumer-key",)) as host:
         assert (await sign_in(host, **{"Sec-Fetch-Site": "cross-site"}))[0] == 403
         assert (await sign_in(host, "a-consumer-key"))[0] == 403
@@ -105,9 +105,7 @@ async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_pat
         assert (await sign_in(host))[0] == 200
 
 
-async def test_a_crowd_of_wrong_tokens_is_refused_and_harms_neither_the_token_nor_a_session(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_many_wrong_tokens_do_not_lock_out_the_operator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(failed_login_throttle, "FREE_FAILURES", 0)
     monkeypatch.setattr(failed_login_throttle, "FIRST_DELAY_S", LIMIT)
     monkeypatch.setattr(failed_login_throttle, "MAX_DELAY_S", LIMIT)
@@ -137,7 +135,7 @@ def test_pauses_grow_are_bounded_and_are_forgotten() -> None:
     assert len(slow._addresses) == failed_login_throttle.MAX_ADDRESSES
 
 
-def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> None:
+def test_sessions_end_and_are_bounded_and_not_stored() -> None:
     kept = Sessions(KEY)
     cookie, session = kept.open(now=1000.0)
     assert kept.find(cookie, now=1000.0 + sessions.LIFETIME_S - 1) == session
@@ -149,7 +147,7 @@ def test_sessions_end_and_are_bounded_and_their_cookies_are_kept_nowhere() -> No
     assert len(kept._closed) == sessions.MAX_CLOSED
 
 
-def test_a_cookie_is_signed_with_a_key_that_a_hash_of_the_token_does_not_give() -> None:
+def test_cookie_key_is_not_derived_from_the_token_hash() -> None:
     cookie, session = Sessions(KEY).open()
     assert Sessions(KEY).find(cookie) == session
     assert Sessions(derive_key("another-token")).find(cookie) is None
@@ -196,7 +194,7 @@ async def test_a_session_holds_on_each_host_and_signing_out_ends_it_on_one(tmp_p
         assert (await host.json("GET", "/admin/handlers", headers=mine))[0] == 401
 
 
-async def test_what_operators_do_is_in_the_audit_log_with_who_what_and_result(tmp_path: Path) -> None:
+async def test_audit_log_has_actor_action_and_result(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         await host.admin("POST", "/handlers/puppet/load")

@@ -100,16 +100,14 @@ def test_a_schema_that_is_none_is_refused_with_its_place(host: HostUnderTest, mo
 
 
 @pytest.mark.parametrize("model", [model for model in WITH_TOOLS if model not in ("gpt_a", "gpt_d")])
-def test_arguments_that_are_no_object_are_refused_where_the_provider_takes_no_text(
-    host: HostUnderTest, model: str
-) -> None:
+def test_arguments_must_be_an_object_for_some_providers(host: HostUnderTest, model: str) -> None:
     messages = [USER, calling("{"), {"role": "tool", "tool_call_id": "c1", "content": "x"}]
     error = refused(host, "/v1/chat/completions", {"model": model, "messages": messages, "max_tokens": 9})
     assert error["param"] == "messages[1].tool_calls[0].function.arguments"
 
 
 @pytest.mark.parametrize("model", ["gpt_b", "gpt_c", "gpt_d/anthropic/claude"])
-def test_instructions_alone_are_refused_where_the_provider_wants_a_message(host: HostUnderTest, model: str) -> None:
+def test_instructions_alone_are_refused_by_some_providers(host: HostUnderTest, model: str) -> None:
     messages = [{"role": "system", "content": "Be brief."}]
     error = refused(host, "/v1/chat/completions", {"model": model, "messages": messages, "max_tokens": 9})
     assert error["param"] == "messages"
@@ -164,7 +162,7 @@ def test_every_protocol_names_its_own_field(host: HostUnderTest, model: str) -> 
 
 
 @pytest.mark.parametrize("model", WITH_TOOLS)
-def test_a_client_of_gemini_that_wants_a_call_without_functions_is_told(host: HostUnderTest, model: str) -> None:
+def test_gemini_forced_call_without_functions_is_refused(host: HostUnderTest, model: str) -> None:
     body = {
         "contents": [{"parts": [{"text": "Hi"}]}],
         "toolConfig": {"functionCallingConfig": {"mode": "ANY"}},

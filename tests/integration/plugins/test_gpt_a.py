@@ -65,7 +65,7 @@ def running() -> Iterator[tuple[WorkerUnderTest, Upstream]]:
         yield found
 
 
-def test_every_field_of_a_request_reaches_the_provider_as_it_is(worker: WorkerUnderTest, provider: Upstream) -> None:
+def test_every_field_reaches_the_provider_unchanged(worker: WorkerUnderTest, provider: Upstream) -> None:
     worker.dispatch("chat", FULL_CHAT)
     worker.dispatch("chat", {**FULL_CHAT, "model": "asked"})
     sent, again = (received.body for received in provider.requests)
@@ -141,7 +141,7 @@ def test_a_stream_that_does_not_end_after_its_last_word_is_whole(worker: WorkerU
     assert worker.chat("Hi").text == "Hello you"
 
 
-def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
+def test_retries_are_bounded_and_end_with_the_first_chunk() -> None:
     with gpt_a(retries=2) as (worker, provider):
         soon = Status(503, retry_after=0)
         provider.respond_with(soon, soon, Reply())
@@ -197,7 +197,7 @@ def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: U
     assert isinstance(worker.error_of("count_tokens", HI), UnknownOperation)
 
 
-def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
+def test_missing_key_is_named_at_activation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)

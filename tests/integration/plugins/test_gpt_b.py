@@ -87,9 +87,7 @@ def stop(reason: str, **delta: Any) -> dict[str, Any]:
     return {"type": "message_delta", "delta": {"stop_reason": reason, **delta}, "usage": {"output_tokens": 3}}
 
 
-def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_every_field_reaches_the_provider_translated(worker: WorkerUnderTest, provider: Upstream) -> None:
     calls = [
         {"id": f"c{number}", "type": "function", "function": {"name": "look", "arguments": arguments}}
         for number, arguments in enumerate(('{"at": "x"}', ""))
@@ -170,16 +168,12 @@ def test_every_field_of_a_request_reaches_the_provider_in_its_own_words(
     assert provider.last_request.headers["X-Team"] == "blue"
 
 
-def test_a_short_request_has_the_configured_model_and_limit_and_nothing_else(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_short_request_gets_the_configured_model_and_limit_only(worker: WorkerUnderTest, provider: Upstream) -> None:
     worker.dispatch("chat", HI)
     assert provider.last_request.body == {"model": "configured", "max_tokens": 77, "stream": True, **HI}
 
 
-def test_only_sampling_parameters_ask_for_the_older_version_of_the_api(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_sampling_parameters_need_the_older_api_version(worker: WorkerUnderTest, provider: Upstream) -> None:
     """The newer one, which the SDK asks for, refuses them for every model."""
     for fields in ({}, {"temperature": 0.5}, {"top_p": 0.5}):
         worker.dispatch("chat", {**HI, **fields})
@@ -464,7 +458,7 @@ def test_an_error_within_a_stream_is_the_same_as_with_a_status(
     assert type(worker.error_of("chat", HI)) is kind
 
 
-def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece() -> None:
+def test_retries_are_bounded_and_end_with_the_first_chunk() -> None:
     with gpt_b(retries=2) as (worker, provider):
         soon = Status(529, retry_after=0)
         provider.respond_with(soon, soon, Reply())
@@ -496,7 +490,7 @@ def test_tokens_are_counted_by_the_provider(worker: WorkerUnderTest, provider: U
         provider.key = None
 
 
-def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
+def test_missing_key_is_named_at_activation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("ANTHROPIC_API_KEY", raising=False)

@@ -233,9 +233,7 @@ def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider:
     assert (received.headers["x-goog-api-key"], received.headers["X-Team"]) == (KEY, "blue")
 
 
-def test_tokens_are_counted_by_the_provider_with_all_that_a_request_says(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_token_count_includes_every_field(worker: WorkerUnderTest, provider: Upstream) -> None:
     messages = [{"role": "system", "content": "Be very brief."}, {"role": "user", "content": "Who am I?"}]
     tools = [{"type": "function", "function": {"name": "look"}}]
     assert worker.dispatch("count_tokens", {"messages": messages, "tools": tools}) == {"input_tokens": 6}
@@ -380,9 +378,7 @@ def test_the_key_follows_no_server_to_another(sdk: str, provider: Upstream) -> N
 
 
 @pytest.mark.parametrize("sdk", SDKS)
-def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_piece(
-    sdk: str, provider: Upstream
-) -> None:
+def test_retries_are_bounded_and_end_with_the_first_chunk(sdk: str, provider: Upstream) -> None:
     settings = {"sdk": sdk, "base_url": provider.url, "retries": 2}
     soon = Status(503, retry_after=0)
     with worker_under_test("gpt_c", settings, secrets={"GEMINI_API_KEY": KEY}) as worker:
@@ -402,7 +398,7 @@ def test_what_can_pass_is_tried_again_within_bounds_and_never_after_the_first_pi
         assert len(provider.requests) == 9
 
 
-def test_without_a_key_and_without_another_server_the_activation_says_what_to_set(
+def test_missing_key_is_named_at_activation(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.delenv("GEMINI_API_KEY", raising=False)

@@ -51,7 +51,7 @@ def asking(text: str, **more: Any) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}], "max_tokens": 16, **more}
 
 
-async def test_it_answers_whole_and_streamed_the_same_with_usage_and_finish_reason(tmp_path: Path) -> None:
+async def test_plain_and_streamed_responses_are_equal(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         request = asking("What is the capital of France? Answer in one sentence.", temperature=0, seed=1)
         response = await chat(host, request)
@@ -107,7 +107,7 @@ async def test_memory_of_the_cache_is_there_once_tokens_fill_it(tmp_path: Path) 
         assert (await chat(host, asking("What is the capital of France?"))).text
 
 
-async def test_a_short_question_gets_a_short_answer_which_is_the_same_each_time(tmp_path: Path) -> None:
+async def test_short_response_is_deterministic(tmp_path: Path) -> None:
     """Without a penalty the small model repeats itself until its limit."""
     request = {"messages": [{"role": "user", "content": "What is the capital of France?"}]}
     async with running(tmp_path) as host:
@@ -275,7 +275,7 @@ async def test_a_request_beyond_the_context_is_refused_with_both_sizes(tmp_path:
         assert "the context has 512" in error.message
 
 
-async def test_answers_are_made_one_after_the_other_and_who_leaves_gives_up_their_turn(tmp_path: Path) -> None:
+async def test_requests_take_turns_and_a_disconnect_frees_its_turn(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         started = asyncio.Event()
 
@@ -304,7 +304,7 @@ async def test_unloading_it_gives_the_models_memory_back(tmp_path: Path) -> None
         assert receipt.bytes_given_back > 0.9 * loaded.workers["gpt_e"].pss > 90 * 1024**2
 
 
-async def test_a_model_that_is_not_there_or_no_model_is_told_with_the_remedy(tmp_path: Path) -> None:
+async def test_missing_or_invalid_model_is_reported_with_the_remedy(tmp_path: Path) -> None:
     wrong = tmp_path / "wrong.gguf"
     wrong.write_text("no model")
     for path in (tmp_path / "nowhere.gguf", wrong):

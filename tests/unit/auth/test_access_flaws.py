@@ -28,7 +28,7 @@ def test_an_open_address_needs_keys() -> None:
 
 
 @pytest.mark.parametrize("key", ["tiny", "x" * 19, "ababababababababababab"])
-def test_a_key_that_is_easy_to_guess_is_refused_only_where_others_can_reach_the_host(key: str) -> None:
+def test_weak_key_is_refused_on_reachable_addresses_only(key: str) -> None:
     environ = {"HANDLER_HOST_API_KEYS": f"{GOOD},{key}"}
     (flaw,) = flaws(environ=environ)
     assert flaw.startswith("HANDLER_HOST_API_KEYS: a key is too easy to guess")

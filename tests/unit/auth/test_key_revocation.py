@@ -11,7 +11,7 @@ from handler_host.auth import key_revocation
 from handler_host.auth.key_revocation import LiveRequests
 
 
-async def test_a_request_ends_with_its_key_although_a_check_before_has_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_request_ends_with_its_key_after_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(key_revocation, "CHECK_INTERVAL_S", 0.01)
     checks = 0
 

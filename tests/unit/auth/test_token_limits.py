@@ -147,7 +147,7 @@ class TestUsageFile:
         assert find(consumers).check(uses_tokens=True) is None
         assert (find(consumers).day_tokens, usage.since) == (0, 1.0)
 
-    def test_second_host_with_the_same_directory_is_told_and_leaves_the_file_alone(
+    def test_second_host_with_the_same_directory_leaves_the_file(
         self, tmp_path: Path, caplog: pytest.LogCaptureFixture
     ) -> None:
         async def run() -> None:

@@ -437,7 +437,7 @@ class TestEviction:
     def test_a_pinned_handler_is_never_evicted(self) -> None:
         assert Life(pin=True).warm().handle(Evicted(1)).state.phase is Phase.READY
 
-    def test_an_idle_handler_stays_while_pinned_and_idles_a_full_time_after(self) -> None:
+    def test_unpinned_handler_idles_for_the_full_time(self) -> None:
         handler = Life(idle_after=300.0).warm()
         assert handler.token(Timer.IDLE) is not None
         handler.policy = HandlerPolicy(idle_after=300.0, pin=True)

@@ -130,7 +130,7 @@ def test_a_spike_fades_with_each_worker_that_needs_less() -> None:
     assert footprint.steady == pytest.approx(50 * MB, abs=1 * MB)
 
 
-def test_after_an_oom_kill_more_is_reserved_but_not_more_than_possible() -> None:
+def test_reservation_grows_after_an_oom_kill_within_the_budget() -> None:
     found = FootprintStore(None)
     found.record_usage(SUBJECT, peak=100 * MB, steady=80 * MB)
     found.record_oom_kill(SUBJECT, 200 * MB, 400 * MB)

@@ -48,7 +48,7 @@ class World:
             self.idle[name] = idle_since
 
 
-def test_a_request_that_fits_is_granted_at_once_and_counts_before_it_is_measured() -> None:
+def test_request_that_fits_is_granted_and_counts_at_once() -> None:
     world = World()
     world.ask("a", 600)
     assert world.outcomes == {"a": True}
@@ -100,7 +100,7 @@ def test_a_later_request_passes_a_first_one_that_no_eviction_helps() -> None:
     assert world.outcomes == {"small": True, "large": True}
 
 
-def test_a_withdrawn_request_leaves_no_reservation_and_admits_the_next() -> None:
+def test_withdrawn_request_admits_the_next() -> None:
     world = World()
     world.resident("busy", 500)
     first = world.ask("first", 500)
@@ -112,7 +112,7 @@ def test_a_withdrawn_request_leaves_no_reservation_and_admits_the_next() -> None
     assert world.outcomes == {"first": True, "second": True}
 
 
-def test_a_request_over_the_limit_less_pinned_workers_is_refused_at_once() -> None:
+def test_request_over_the_limit_less_pinned_workers_is_refused() -> None:
     world = World()
     world.ask("huge", 901)
     assert world.outcomes == {"huge": False}
@@ -123,7 +123,7 @@ def test_a_request_over_the_limit_less_pinned_workers_is_refused_at_once() -> No
     assert world.ledger.queue == []
 
 
-def test_a_worker_that_ran_with_less_than_its_peak_gets_the_whole_budget() -> None:
+def test_worker_below_its_peak_gets_the_whole_budget() -> None:
     world = World()
     world.resident("idle", 200, idle_since=1.0)
     world.ask("spiky", 5000, minimum=300)

@@ -194,7 +194,7 @@ async def test_what_is_freed_for_the_first_goes_to_no_other() -> None:
     assert first.result() == cleared
 
 
-async def test_without_idle_workers_for_the_first_others_take_what_is_available() -> None:
+async def test_later_requests_are_granted_if_the_first_cannot_be() -> None:
     world = World(wait=5.0)
     world.budget.update([PlaceReport("one", 100)])
     await world.reserve("busy", 80)
@@ -226,7 +226,7 @@ async def test_growth_waits_for_nobody_and_overtakes_nobody() -> None:
     first.cancel()
 
 
-async def test_an_activation_that_is_cancelled_as_it_is_granted_holds_nothing() -> None:
+async def test_activation_cancelled_as_it_is_granted_holds_nothing() -> None:
     world = World(wait=5.0)
     world.budget.update([PlaceReport("one", 100)])
     await world.reserve("busy", 80)
@@ -265,7 +265,7 @@ async def test_a_resource_that_is_being_freed_needs_no_second_eviction() -> None
 
 
 @pytest.mark.parametrize("resources", [{}, {"GPU": 1.0}], ids=["memory", "resource"])
-async def test_full_machines_are_looked_at_once_and_again_when_a_worker_is_idle(resources: dict[str, float]) -> None:
+async def test_full_machines_are_checked_again_with_an_idle_worker(resources: dict[str, float]) -> None:
     world = World(wait=5.0)
     world.budget.update([PlaceReport(f"place-{number}", 100, 0, {"GPU": 1.0}) for number in range(50)])
     for number in range(50):
@@ -299,7 +299,7 @@ async def test_without_a_machine_the_refusal_says_so() -> None:
     assert refusal.value.retry_after
 
 
-async def test_the_order_of_places_is_that_of_their_ledgers_after_any_changes() -> None:
+async def test_order_of_places_follows_their_ledgers() -> None:
     world, rng = World("spread"), random.Random(7)
     world.budget.update([PlaceReport(f"p{number}", 500) for number in range(5)])
     alive: list[str] = []

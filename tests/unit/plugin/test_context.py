@@ -73,7 +73,7 @@ def test_secret_is_hidden() -> None:
 
 
 class TestMissingValues:
-    def test_a_secret_or_setting_without_a_value_names_the_declaration_to_add(self) -> None:
+    def test_missing_value_names_the_declaration_to_add(self) -> None:
         made = Context("x", 1, {"a": 1}, {"KEY": Secret("value")}, logging.getLogger("x"))
         assert (made.config["a"], made.secrets["KEY"].reveal()) == (1, "value")
         assert made.config.get("b") is None

@@ -25,6 +25,6 @@ def test_a_budget_leaves_tokens_for_the_response(options: ReasoningOptions, max_
     assert thinking.fields == {"thinking": {"type": "enabled", "budget_tokens": budget}}
 
 
-def test_reasoning_is_left_out_where_the_smallest_budget_leaves_nothing() -> None:
+def test_reasoning_without_room_for_its_budget_is_left_out() -> None:
     request = ChatRequest(messages=[UserMessage(content="Hi.")], reasoning=ReasoningOptions(effort="low"))
     assert thinking_for(request, "claude-haiku-4-5", 1100) == ({}, None, ["reasoning"])

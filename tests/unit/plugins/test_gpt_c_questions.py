@@ -174,7 +174,7 @@ def test_json_schema_becomes_googles() -> None:
         ({"type": "string", "description": 5}, "s.description"),
     ],
 )
-def test_what_googles_schemas_have_no_word_for_is_refused_at_its_place(schema: dict[str, Any], param: str) -> None:
+def test_schema_words_that_google_lacks_are_refused_by_path(schema: dict[str, Any], param: str) -> None:
     with pytest.raises(InvalidInput) as raised:
         to_google(schema, "s")
     assert raised.value.param == param

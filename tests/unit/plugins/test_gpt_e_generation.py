@@ -14,7 +14,7 @@ import gpt_e
 from handler_host.plugin import Context, NativeRequest, UnknownOperation
 
 
-async def test_a_failure_after_the_reader_has_left_is_not_reported_by_the_loop() -> None:
+async def test_failure_after_a_disconnect_is_not_logged_by_the_loop() -> None:
     def refuse(body: dict[str, Any], take: Callable[[dict[str, Any]], bool]) -> None:
         raise ValueError("[json.exception.type_error] a schema that llama.cpp cannot read")
 

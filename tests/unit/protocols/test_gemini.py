@@ -306,7 +306,7 @@ class TestTranslation:
         assert request.tool_choice == choice
         assert [tool.function.name for tool in request.tools or ()] == offered
 
-    def test_a_result_belongs_to_the_call_with_its_id_or_to_the_first_with_its_name(
+    def test_result_is_matched_by_id_then_by_name(
         self,
     ) -> None:
         def call(**fields: Any) -> dict[str, Any]:
@@ -327,7 +327,7 @@ class TestTranslation:
         assert [results[call.id] for call in calls] == ['{"v":1}', '{"v":2}', '{"v":3}']
         assert request.messages[5] == chat.UserMessage(content="and?")
 
-    def test_results_with_other_names_than_their_calls_belong_to_the_calls_in_order(self) -> None:
+    def test_results_with_other_names_are_matched_in_order(self) -> None:
         """Semantic Kernel writes ``tools-weather`` into the call and ``tools__weather`` into the response."""
         calls = [{"functionCall": {"name": f"tools-{name}", "args": {}}} for name in ("weather", "time")]
         results = [

@@ -370,7 +370,7 @@ def test_a_reference_to_provider_state_is_refused(operation: str, content: dict[
     assert refused(operation, content) == param
 
 
-def test_the_refusal_of_a_thread_has_the_code_on_which_sdks_send_all_messages() -> None:
+def test_refused_thread_has_the_code_that_sdks_know() -> None:
     body = b'{"thread": {"type": "create"}}'
     with pytest.raises(InvalidInput) as raised:
         asyncio.run(refuse_state("anthropic.messages", body, fields_of(body), "gpt_b"))

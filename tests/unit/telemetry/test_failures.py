@@ -67,7 +67,7 @@ def test_the_providers_words_stay_but_parts_of_the_prompt_do_not() -> None:
     assert "Bluebird" not in masked
 
 
-def test_long_quotations_are_left_out_also_where_the_request_is_unknown_or_long() -> None:
+def test_long_quotations_are_left_out_of_any_request() -> None:
     assert (
         without_echo(f"bad value {PROMPT!r}; use another", b"")
         == f"bad value '<{len(PROMPT)} characters>'; use another"

@@ -41,7 +41,7 @@ def test_an_unusable_address_is_left_out(request_url: str | None) -> None:
     assert describe_cause(raised(UpstreamError("failed"), Broken())) == "Broken"
 
 
-def test_httpx_errors_without_a_request_and_circular_causes_are_described() -> None:
+def test_httpx_errors_with_odd_causes_are_described() -> None:
     first, second = httpx.ReadTimeout("slow"), RuntimeError()
     error = raised(UpstreamError("failed"), first)
     first.__cause__, second.__cause__ = second, first

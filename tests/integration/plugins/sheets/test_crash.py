@@ -64,7 +64,7 @@ class Users:
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_workers_that_are_killed_at_random_points_lose_and_repeat_nothing(
+async def test_workers_killed_at_random_lose_and_repeat_nothing(
     seed: int, tmp_path: Path, google: Google, private_key: str
 ) -> None:
     await killing_workers(tmp_path, google, private_key, seed=seed, appends=1000, kills=6)
@@ -106,7 +106,7 @@ async def killing_workers(root: Path, google: Google, private_key: str, *, seed:
 
 
 @pytest.mark.parametrize(("seed", "appends", "kills"), [(2, 1000, 4)])
-async def test_hosts_that_are_killed_at_random_points_lose_and_repeat_nothing_and_go_on_by_themselves(
+async def test_hosts_killed_at_random_lose_and_repeat_nothing(
     seed: int, appends: int, kills: int, tmp_path: Path, google: Google, private_key: str
 ) -> None:
     dice = random.Random(seed)

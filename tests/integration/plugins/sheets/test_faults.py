@@ -81,9 +81,7 @@ async def test_a_failure_of_any_other_call_keeps_nothing_back_for_good(
         assert len(google.rows("log")) == 1
 
 
-async def test_a_write_that_takes_effect_long_after_its_answer_was_given_up_is_not_repeated(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_late_write_after_its_timeout_is_not_repeated(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key, timeout=0.5, settle=20.0) as sheets:
         await sheets("log.append", event="first")
         await sheets.written()
@@ -97,7 +95,7 @@ async def test_a_write_that_takes_effect_long_after_its_answer_was_given_up_is_n
         assert google.count(":append") == 3
 
 
-async def test_expired_tokens_are_renewed_and_a_revoked_key_is_told_and_loses_nothing(
+async def test_expired_token_is_renewed_and_revoked_key_reported(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key) as sheets:

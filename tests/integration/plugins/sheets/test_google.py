@@ -28,7 +28,7 @@ def header(google: Google, title: str) -> list[Any]:
     return google.sheet(title).cells[0]
 
 
-async def test_nothing_is_called_before_there_is_something_to_do_and_then_the_worksheets_are_made(
+async def test_worksheets_are_made_with_the_first_write(
     tmp_path: Path, google: Google, private_key: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -155,9 +155,7 @@ class TestRowsThatPeopleChange:
             assert [row["name"] for row in google.rows("states") if row["name"]] == ["s0", "s2", "s3"]
 
 
-async def test_sync_writes_all_that_waits_without_a_pause_between_its_batches(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_sync_writes_all_batches_without_a_pause(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key, flush_after=3600, batch_rows=10) as sheets:
         await sheets("log.append", rows=[{"event": str(number)} for number in range(25)])
         synced = await sheets("sync", wait=20)
@@ -165,9 +163,7 @@ async def test_sync_writes_all_that_waits_without_a_pause_between_its_batches(
         assert [row["event"] for row in google.rows("log")] == [str(number) for number in range(25)]
 
 
-async def test_users_and_states_are_changed_in_their_rows_and_what_people_add_stays(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_rows_are_updated_in_place_and_added_cells_stay(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key) as sheets:
         for user in ("1", "2", "3"):
             await sheets("users.register", user_id=user, name=f"user {user}")
@@ -218,9 +214,7 @@ async def test_a_change_after_a_deletion_that_waits_is_the_whole_row_again(
         assert (await sheets("states.get", name="a"))["value"] == "new"
 
 
-async def test_a_column_that_was_renamed_stops_its_tab_alone_with_a_clear_error_and_loses_nothing(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_renamed_column_stops_its_tab_only(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key) as sheets:
         await sheets("log.append", event="before")
         await sheets.written()
@@ -276,9 +270,7 @@ async def test_a_worksheet_that_was_deleted_is_made_again(tmp_path: Path, google
         assert [row["event"] for row in google.rows("log")] == ["three"]
 
 
-async def test_a_burst_of_reads_costs_one_call_and_own_writes_are_read_at_once(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_burst_of_reads_is_one_call_and_sees_own_writes(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key, cache_age=3600, flush_after=3600) as sheets:
         await sheets("users.get", user_id="1")
         calls = len(google.calls)
@@ -303,9 +295,7 @@ async def test_a_burst_of_reads_costs_one_call_and_own_writes_are_read_at_once(
         assert len(google.calls) - calls == 3
 
 
-async def test_a_copy_from_before_is_served_with_its_age_while_google_does_not_answer(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_stale_copy_is_served_while_google_fails(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key) as sheets:
         await sheets("users.register", user_id="1", name="One")
         await sheets.written()
@@ -406,7 +396,7 @@ async def test_a_local_workbook_moves_to_google_by_sync(tmp_path: Path, google: 
         assert (await sheets("users.get", user_id="1"))["user"]["name"] == "One"
 
 
-async def test_who_leaves_while_a_local_workbook_moves_does_not_stop_it_half_way(
+async def test_disconnect_does_not_stop_the_move_of_a_local_workbook(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with local(tmp_path) as sheets:
@@ -437,9 +427,7 @@ async def test_backend_google_moves_what_is_local_at_activation(
         assert [row["event"] for row in google.rows("log")] == ["one", "two"]
 
 
-async def test_the_end_of_the_log_and_all_of_it_as_csv_are_read_with_what_waits(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_log_and_csv_include_pending_rows(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key, log_cache=5) as sheets:
         await sheets("log.append", rows=[{"event": str(number), "user_id": str(number % 2)} for number in range(20)])
         await sheets.written()
@@ -462,7 +450,7 @@ async def test_the_end_of_the_log_and_all_of_it_as_csv_are_read_with_what_waits(
         assert exported["csv"].splitlines()[-1].split(",")[3] == "20"
 
 
-async def test_an_idle_unload_drains_and_what_it_cannot_drain_is_written_by_the_next_worker(
+async def test_next_worker_writes_what_an_unload_could_not_drain(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key, flush_after=3600) as sheets:
@@ -480,7 +468,7 @@ async def test_an_idle_unload_drains_and_what_it_cannot_drain_is_written_by_the_
         assert [row["event"] for row in google.rows("log")] == ["one", "two"]
 
 
-async def test_a_call_that_hangs_keeps_no_unload_back_for_longer_than_its_deadline(
+async def test_hanging_call_delays_an_unload_until_its_deadline_only(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key, timeout=3600, settle=0) as sheets:
@@ -563,7 +551,7 @@ async def test_nobody_is_asked_but_the_api_and_the_token_server(
     assert done.stdout.strip() == "{'127.0.0.1'}", done.stdout + done.stderr
 
 
-async def test_the_quota_is_never_exceeded_by_two_hosts_that_share_it_nor_by_workers_that_follow_each_other(
+async def test_quota_holds_for_hosts_that_share_it_and_later_workers(
     tmp_path: Path, google: Google, private_key: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # A minute is two seconds here, which the handlers are told in this process, and two more: on a busy machine
@@ -599,9 +587,7 @@ async def _append_and_write(sheets: Client, name: str, event: int) -> None:
     await sheets.written()
 
 
-async def test_calls_of_a_worker_that_was_killed_count_in_the_quota_of_the_next(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_calls_of_a_killed_worker_count_in_the_quota(tmp_path: Path, google: Google, private_key: str) -> None:
     async with at_google(tmp_path, google, private_key) as sheets:
         await sheets("log.append", event="one")
         await sheets.written()
@@ -625,7 +611,7 @@ async def test_a_spreadsheet_that_is_not_there_is_told(
 
 
 @pytest.mark.parametrize("isolation", ["inline", "exec"])
-async def test_it_is_the_same_in_the_hosts_process_and_in_a_fresh_interpreter(
+async def test_same_in_the_hosts_process_and_a_fresh_interpreter(
     isolation: str, tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key, isolation=isolation) as sheets:

@@ -123,7 +123,7 @@ BAD: list[tuple[str, dict[str, Any], str, str]] = [
 ]
 
 
-async def test_bad_input_is_refused_with_the_field_and_the_reason_and_nothing_of_it_is_taken(tmp_path: Path) -> None:
+async def test_bad_input_is_refused_whole_with_field_and_reason(tmp_path: Path) -> None:
     async with local(tmp_path, users_columns=["email"]) as sheets:
         await sheets("users.register", user_id="7", name="Ann")
         await sheets("states.set", name="text", value="words")
@@ -299,7 +299,7 @@ async def test_a_file_of_an_earlier_version_is_taken_over(tmp_path: Path) -> Non
         assert (await sheets("states.increment", name="n", key="a"))["value"] == 42
 
 
-async def test_what_waits_is_neither_sorted_nor_searched_through_however_much_it_is(tmp_path: Path) -> None:
+async def test_pending_work_is_neither_sorted_nor_scanned(tmp_path: Path) -> None:
     kept = Store(tmp_path, lambda _: None)
     await kept.open()
     asked: list[str] = []
@@ -329,7 +329,7 @@ async def test_a_directory_that_cannot_be_written_is_told(tmp_path: Path) -> Non
         await Store(tmp_path, lambda _: None).open()
 
 
-async def test_a_file_that_breaks_while_it_is_used_is_told_and_nothing_is_acknowledged(tmp_path: Path) -> None:
+async def test_broken_file_is_reported_and_nothing_acknowledged(tmp_path: Path) -> None:
     async with local(tmp_path) as sheets:
         await sheets("log.append", rows=[{"text": "x" * 10_000}] * 400)
         await sheets.host.supervisor.unload("sheets")
@@ -361,7 +361,7 @@ async def test_two_workers_never_have_one_file(tmp_path: Path, monkeypatch: pyte
     await third.close()
 
 
-async def test_one_piece_of_work_that_fails_leaves_nothing_and_keeps_no_other_back(tmp_path: Path) -> None:
+async def test_failed_item_leaves_nothing_and_delays_no_other(tmp_path: Path) -> None:
     counts: list[int] = []
     kept = Store(tmp_path, counts.append)
     await kept.open()
