@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
+import openai
 import pytest
 
 from tests.integration.http.serving import PARROT, Host, events, running
@@ -221,6 +222,17 @@ async def test_tokens_are_counted_where_the_handler_can(tmp_path: Path) -> None:
             with pytest.raises(anthropic.NotFoundError) as raised:
                 await client.messages.count_tokens(model=model, messages=messages)
             assert raised.value.error_code == code
+
+
+async def test_openais_sdk_counts_tokens_by_the_same_operation(tmp_path: Path) -> None:
+    async with (
+        parrot(tmp_path) as (host, _),
+        openai.AsyncOpenAI(base_url=f"{host.url}/v1", api_key="any", max_retries=0) as client,
+    ):
+        count = await client.responses.input_tokens.count(model="counter", input="one two three")
+        assert (count.input_tokens, count.object) == (3, "response.input_tokens")
+        with pytest.raises(openai.NotFoundError):
+            await client.responses.input_tokens.count(model="parrot", input="one")
 
 
 async def test_a_handlers_complaint_names_the_clients_own_field(tmp_path: Path) -> None:

@@ -121,7 +121,10 @@ async def test_an_unknown_target_is_an_error_at_the_start(tmp_path: Path) -> Non
 
 
 async def test_lists_have_facts_about_models(tmp_path: Path) -> None:
-    facts = {"big": {"context_length": 1000, "max_output_tokens": 100, "input": ["text"]}, "small": {}}
+    facts = {
+        "big": {"context_length": 1000, "max_output_tokens": 100, "input": ["text"], "capabilities": ["reasoning"]},
+        "small": {},
+    }
     handlers = {"parrot": {"model": "big", "known_models": facts}}
     async with parrots(tmp_path, handlers=handlers, models={"claude-x": "parrot/small", "mine": "parrot"}) as host:
         _, listed = await host.json("GET", "/v1/models")
@@ -135,7 +138,9 @@ async def test_lists_have_facts_about_models(tmp_path: Path) -> None:
             "mine": 1000,
         }
         _, model = await host.json("GET", "/v1beta/models/mine")
-        assert (model["inputTokenLimit"], model["outputTokenLimit"]) == (1000, 100)
+        assert (model["inputTokenLimit"], model["outputTokenLimit"], model["thinking"]) == (1000, 100, True)
+        _, model = await host.json("GET", "/v1beta/models/macaw")
+        assert "thinking" not in model
         _, model = await host.json("GET", "/v1/models/parrot", headers=ANTHROPIC)
         assert model["max_input_tokens"] == 1000
         _, status = await host.json("GET", "/v1/handlers/parrot")

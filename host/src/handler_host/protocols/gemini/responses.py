@@ -159,6 +159,7 @@ class Model(_Response, kw_only=True):
     supported_generation_methods: list[str]
     input_token_limit: int | UnsetType = UNSET
     output_token_limit: int | UnsetType = UNSET
+    thinking: bool | UnsetType = UNSET
 
 
 class ModelList(_Response, kw_only=True):
@@ -178,6 +179,7 @@ def model(status: HandlerStatus, name: str, title: str, methods: list[str], info
         supported_generation_methods=methods,
         input_token_limit=UNSET if info.context_length is None else info.context_length,
         output_token_limit=UNSET if info.max_output_tokens is None else info.max_output_tokens,
+        thinking="reasoning" in info.capabilities if info.capabilities else UNSET,
     )
 
 

@@ -1,4 +1,4 @@
-"""Route of OpenAI's Responses API: ``POST /v1/responses``, for requests that map onto a chat."""
+"""Routes of OpenAI's Responses API: ``POST /v1/responses``, for requests that map onto a chat, and its token count."""
 
 from __future__ import annotations
 
@@ -40,12 +40,25 @@ class ResponsesRoutes:
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
-        return [web.post("/v1/responses", self.respond)]
+        return [
+            web.post("/v1/responses", self.respond),
+            web.post("/v1/responses/input_tokens", self.count),
+        ]
 
     async def respond(self, request: web.Request) -> web.StreamResponse:
         """Respond to a request, whole or as a stream."""
         data = await self._bodies.read(request)
         return await self._native.respond(request, native.RESPONSES, data, self._respond_translated)
+
+    async def count(self, request: web.Request) -> web.StreamResponse:
+        """Count the tokens of a request, if its handler can."""
+        from handler_host.protocols.openai_responses.requests import decode_chat
+
+        policy = self._chats.field_policy(request)
+        data = await self._bodies.read(request)
+        body, translated = await self._bodies.decode_data(data, lambda body: decode_chat(body, policy(body)))
+        count = await self._chats.count(body.model, translated)
+        return json_response({"object": "response.input_tokens", "input_tokens": count.input_tokens})
 
     async def _respond_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         # A host without such clients does not need these types.
