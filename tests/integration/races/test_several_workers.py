@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 
 from handler_host.memory.footprints import FootprintStore
 from handler_host.plugin.errors import CircuitOpen, HandlerCrashed
+from tests.integration.http.serving import ADMIN, running
 from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
 from tests.support import error_of, gone, install_puppet, supervisor_harness, until, within
 
@@ -194,3 +196,28 @@ async def test_growth_evicts_nobody(tmp_path: Path, small_budget: dict[str, Any]
         for number in range(2):
             await host.control.signal(f"end{number}")
         await within(asyncio.gather(*held))
+
+
+async def test_operators_see_each_worker(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    async with running(tmp_path, policy=SEVERAL) as host:
+        host.control.make("end0", "end1")
+        body = [json.dumps({"steps": [f"wait:end{number}"]}) for number in range(2)]
+        held = [asyncio.ensure_future(host.json("POST", "/v1/handlers/puppet/script", data=text)) for text in body]
+        await until(lambda: [worker.state for worker in host.supervisor.status("puppet").workers] == ["active", "idle"])
+        _, status = await host.admin("GET", "/handlers/puppet")
+        assert [(worker["generation"], worker["in_flight"]) for worker in status["workers"]] == [(1, 2), (2, 0)]
+        async with host.ask("GET", "/metrics", headers={"Authorization": f"Bearer {ADMIN}"}) as response:
+            assert 'handler_host_workers{handler="puppet"} 2' in await response.text()
+        for number in range(2):
+            await host.control.signal(f"end{number}")
+        assert {status for status, _ in await within(asyncio.gather(*held))} == {200}
+        _, receipt = await host.admin("POST", "/handlers/puppet/unload")
+        assert receipt["workers"] == 2
+
+        def kinds(generation: int) -> list[str]:
+            steps = [json.loads(event.data) for event in host.supervisor.telemetry.events.past]
+            return [step["kind"] for step in steps if step.get("generation") == generation]
+
+        life = ["activating", "activated", "draining", "unloaded"]
+        await until(lambda: [kinds(1), kinds(2)] == [life, life])
