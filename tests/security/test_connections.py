@@ -132,9 +132,14 @@ async def test_unfinished_requests_together_have_a_limit(root: Path) -> None:
         connections = [await asyncio.open_connection("127.0.0.1", host.port) for _ in range(200)]
         for _, writer in connections:
             writer.write(HEAD + b"".join(HEADERS[:5]))  # 50 KB
+
+        def find_refused() -> list[asyncio.StreamReader]:
+            return [reader for reader, _ in connections if reader.at_eof() or reader._buffer]  # type: ignore[attr-defined]
+
+        await until(lambda: len(find_refused()) > 30)
         await asyncio.sleep(0.2)
         assert (await host.json("POST", ECHO, data="{}"))[0] == 200
-        refused = [reader for reader, _ in connections if reader.at_eof() or reader._buffer]  # type: ignore[attr-defined]
+        refused = find_refused()
         assert 30 < len(refused) < 60
         assert (await error_of(refused[0]))[:2] == (503, "too_many_connections")
         for _, writer in connections:

@@ -119,7 +119,7 @@ class Connection(web.RequestHandler):
         """Count the end (asyncio)."""
         if not self._refused:
             self._listener.leave(self)
-            if self._head_bytes or self._is_discarding:
+            if self._head_bytes or self._is_discarding or not (self._body is None or self._body.is_eof()):
                 self._listener.trimmer.schedule()
             self._end_head()
             super().connection_lost(exc)
