@@ -31,7 +31,7 @@ def chunk_of(document: Any, content_type: str = "") -> Chunk:
     has_content = any(_get(document, name) for name in ("candidates", "promptFeedback", "usageMetadata"))
     if (not has_content or "error" in document) and find_error(document) is not None:
         raise in_stream(document, content_type)
-    if document and not any(_get(document, name) is not None for name in _KNOWN):
+    if document and not any(name in document or _snake(name) in document for name in _KNOWN):
         raise _not_geminis(document, content_type)
     try:
         return _chunk(document)
@@ -63,7 +63,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
         sources = _sources(candidate)
         logprobs = _logprobs(_get(candidate, "logprobsResult") or {})
     feedback = _get(document, "promptFeedback") or {}
-    blocked = _text(_get(feedback, "blockReason"))
+    blocked, words = _text(_get(feedback, "blockReason")), _text(_get(feedback, "blockReasonMessage"))
     return Chunk(
         text="".join(texts),
         thought="".join(thoughts),
@@ -71,7 +71,7 @@ def _chunk(document: Mapping[str, Any]) -> Chunk:
         logprobs=logprobs,
         sources=tuple(sources),
         finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
-        blocked=blocked if blocked and blocked not in _UNSPECIFIED else None,
+        blocked=": ".join(filter(None, (blocked, words))) if blocked and blocked not in _UNSPECIFIED else None,
         usage=usage_of(_get(document, "usageMetadata")),
         model=_text(_get(document, "modelVersion")),
     )
@@ -176,9 +176,11 @@ def usage_of(usage: Any) -> Usage | None:
 def _get(source: Mapping[str, Any], name: str) -> Any:
     """Return a field by its name in camel case, else in snake case, which some servers write."""
     value = source.get(name)
-    if value is None:
-        value = source.get("".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name))
-    return value
+    return source.get(_snake(name)) if value is None else value
+
+
+def _snake(name: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in name)
 
 
 def _text(value: Any) -> str | None:
