@@ -20,7 +20,7 @@ from handler_host.channel.native_messages import (
     decode_response,
     encode_message,
 )
-from handler_host.plugin import InvalidInput, NativeRequest
+from handler_host.plugin import InvalidInput, NativeRequest, UpstreamError
 from handler_host.plugin.native_operations import ModelSpan
 from handler_host.protocols.json_fields import fields_of, text_of
 from handler_host.protocols.native_events import MAX_HELD_BYTES, EventRelay, ModelName
@@ -163,6 +163,21 @@ class TestEventRelay:
         assert relay.is_between_events()
         relay.feed(start)
         assert relay.drop_incomplete() == b"\n\n"
+
+    @pytest.mark.parametrize(
+        "end", [b'data: {"id": 1}', b"data: [DONE]", b": ping", b'event: x\ndata: {"a":\ndata: 1}\n']
+    )
+    def test_the_last_event_needs_no_empty_line(self, end: bytes) -> None:
+        relay = EventRelay(ModelName(("model",), None, "m"))
+        assert relay.feed(b"data: {}\n\n" + end) + relay.last() == b"data: {}\n\n" + end
+
+    @pytest.mark.parametrize("end", [b'data: {"id', b'event: x\ndata: {"a": "', b'data: {"id": 1}}'])
+    def test_an_event_that_is_cut_off_is_an_error(self, end: bytes) -> None:
+        relay = EventRelay(ModelName(("model",), None, "m"))
+        assert relay.feed(b"data: {}\n\n" + end) == b"data: {}\n\n"
+        with pytest.raises(UpstreamError, match="cut off within an event"):
+            relay.last()
+        assert relay.drop_incomplete() == b""
 
     def test_the_rest_of_a_stream_that_ends_early_is_passed_on(self) -> None:
         relay = EventRelay(ModelName(("model",), "x", "gpt_a/x"))

@@ -9,6 +9,7 @@ import json
 
 import msgspec
 
+from handler_host.plugin.errors import UpstreamError
 from handler_host.protocols.json_fields import Value, fields_of, text_of
 from handler_host.protocols.native_usage import MARKERS, token_counts
 
@@ -100,9 +101,11 @@ class EventRelay:
         return complete if was_inside else self._process(complete)
 
     def last(self) -> bytes:
-        """Return the bytes of an event that the provider has not ended."""
+        """Return the bytes of an event that the provider has not ended; raises ``UpstreamError`` if it is cut off."""
         rest = bytes(self._held)
         self._held.clear()
+        if not self._is_inside_event and not _is_whole(rest):
+            raise UpstreamError("the provider's response was cut off within an event")
         return rest
 
     def drop_incomplete(self) -> bytes:
@@ -140,3 +143,19 @@ class EventRelay:
         if name == self._model.sent:
             self._restored_start = line[: len(_DATA) + value.start] + self._model.shown
         return self._restored_start + line[end:]
+
+
+def _is_whole(rest: bytes) -> bool:
+    """Return whether the data of one event without an empty line is a JSON document, ``[DONE]`` or nothing.
+
+    Several events, whose lines end with carriage returns alone, count as whole.
+    """
+    lines = rest.splitlines()
+    data = b"".join(line[len(_DATA) :] for line in lines if line.startswith(_DATA)).strip()
+    if b"" in lines or data in (b"", b"[DONE]"):
+        return True
+    try:
+        json.loads(data)
+    except (ValueError, RecursionError):
+        return False
+    return True
