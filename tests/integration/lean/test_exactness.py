@@ -348,6 +348,19 @@ def test_a_submodule_does_not_replace_the_export_of_its_name(workshop: Workshop)
     assert output == "('ran', 'planned') ran planned pkg.plan\n"
 
 
+def test_a_directory_without_init_does_not_replace_the_export_of_its_name(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .responses.dispatch import *\n",
+            "pkg/responses/dispatch.py": "def responses(): return 1\n",
+            "pkg/core.py": "import pkg.responses.dispatch\n",
+        },
+        "import pkg.core; print(pkg.responses())",
+        without_init=["pkg/responses"],
+    )
+    assert output == "1\n"
+
+
 def test_a_submodule_reached_without_an_import_of_its_own(workshop: Workshop) -> None:
     workshop.both(
         {"pkg/__init__.py": "from .a import f\n", "pkg/a.py": "from .deep.inner import x\ndef f(): return x\n"}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from handler_host.lean.cache import CacheError, Entry, PackageCache, as_directories, package_directory
-from handler_host.lean.exports import Source
+from handler_host.lean.exports import Source, with_parents
 from handler_host.lean.rewrite import NotRewritten, Rewriter, imported_modules
 
 
@@ -132,11 +132,7 @@ def _store(store: PackageCache, name: str, path: Path, data: bytes, entry: Entry
 def _children(reached: Iterable[str], sources: Collection[str]) -> dict[str, tuple[str, ...]]:
     """Return, by package, the submodules that an eager import somewhere would have bound in it."""
     children: dict[str, set[str]] = {}
-    known: set[str] = set()  # with directories that have no __init__.py, and so no source of their own
-    for module in sources:
-        while module not in known and "." in module:
-            known.add(module)
-            module = module.rpartition(".")[0]
+    known = with_parents(sources)
     for module in reached:
         while module in known:
             parent, _, name = module.rpartition(".")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -32,6 +32,16 @@ def absolute_name(statement: ast.ImportFrom, name: str, is_package: bool) -> str
     for _ in range(statement.level - 1):
         package = package.rpartition(".")[0]
     return f"{package}.{statement.module}" if statement.module else package
+
+
+def with_parents(modules: Iterable[str]) -> set[str]:
+    """Return the submodules among modules, and the subpackages of these, also directories without ``__init__.py``."""
+    found: set[str] = set()
+    for module in modules:
+        while "." in module and module not in found:
+            found.add(module)
+            module = module.rpartition(".")[0]
+    return found
 
 
 class Exports:

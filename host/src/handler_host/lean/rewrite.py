@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking
 from handler_host.lean.cache import Entry
-from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all
+from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all, with_parents
 from handler_host.lean.failing import failing_modules
 from handler_host.lean.runtime import ALIAS, FROM, LIVE, ROOT
 
@@ -49,6 +49,7 @@ class Rewriter:
         self._sources = sources
         self._eager = frozenset(eager) | failing_modules(sources)
         self._exports = Exports(sources)
+        self._modules = with_parents(sources)
 
     def rewrite(self, name: str, tree: ast.Module) -> Entry | None:
         """Return the rewritten module, None if it can run as it is written, and change ``tree``.
@@ -58,16 +59,16 @@ class Rewriter:
         if name in self._eager:
             raise NotRewritten("listed as eager, or needs a module that is not installed")
         path, is_package = self._sources[name]
-        return _ModuleRewriter(name, is_package, self._sources, self._eager, self._exports).rewrite(tree, str(path))
+        return _ModuleRewriter(name, is_package, self._modules, self._eager, self._exports).rewrite(tree, str(path))
 
 
 class _ModuleRewriter:
     def __init__(
-        self, name: str, is_package: bool, sources: dict[str, Source], eager: frozenset[str], exports: Exports
+        self, name: str, is_package: bool, modules: Collection[str], eager: frozenset[str], exports: Exports
     ) -> None:
         self._name = name
         self._is_package = is_package
-        self._sources = sources
+        self._modules = modules
         self._eager = eager
         self._exports = exports
         self._stars: dict[int, dict[str, Origin]] = {}
@@ -81,7 +82,7 @@ class _ModuleRewriter:
         hidden = self._hidden_submodules(imports, usage)
         usage.deleted -= hidden
         lazy = self._choose(imports, usage)
-        lookups = ModuleLookups(self._sources)
+        lookups = ModuleLookups(self._modules)
         lookups.visit(tree)
         if not lazy and not self._is_package and not lookups.count:
             return None
@@ -209,7 +210,7 @@ class _ModuleRewriter:
         return not is_submodule and not self._is_inside(imported.name, imported.row)
 
     def _has_submodule(self, name: str) -> bool:
-        return self._is_package and f"{self._name}.{name}" in self._sources
+        return self._is_package and f"{self._name}.{name}" in self._modules
 
     def _is_inside(self, name: str, row: Row) -> bool:
         """Return whether a name comes from inside of the submodule that has the same name."""
