@@ -59,14 +59,18 @@ def base() -> Iterator[Path]:
     if not mounts:
         pytest.skip("no control groups v2 are mounted here")
     controllers = (mounts[0] / "cgroup.controllers").read_text().split()
+    passed_on = mounts[0] / "cgroup.subtree_control"
+    before = passed_on.read_text().split()
     path = mounts[0] / f"handler-host-test-{secrets.token_hex(4)}"
     try:
-        (mounts[0] / "cgroup.subtree_control").write_text(f"+{controllers[-1]}")
+        passed_on.write_text(f"+{controllers[-1]}")
         path.mkdir()
     except (OSError, IndexError) as error:
         pytest.skip(f"no control group v2 with a controller can be made here: {error}")
     yield path
     path.rmdir()
+    if controllers[-1] not in before:
+        passed_on.write_text(f"-{controllers[-1]}")
 
 
 def run_inside(base: Path) -> Any:
