@@ -98,8 +98,8 @@ def test_what_new_writes_is_fit(
     assert "found as my_gpt:MyGpt, nothing imported" in said
     assert "and opens nothing" in said
     assert "active after" in said
-    classes = {"chat": "ChatConformanceV1", "operations": "OperationsConformanceV1"}
-    assert re.search(rf"^include {classes[kind]}$", said, re.MULTILINE)
+    classes = {"chat": "ChatConformance", "operations": "OperationsConformance"}
+    assert re.search(rf"^include {classes[kind]}V\d+$", said, re.MULTILINE)
     assert re.search(r"^[1-9]\d* tests pass", said, re.MULTILINE), "the project's own tests"
 
 
@@ -148,6 +148,7 @@ import sys
 import time
 
 import msgspec
+import pytest
 
 from handler_host.plugin import hookimpl, operation
 
@@ -206,10 +207,12 @@ def test_flaws_of_operations_package_and_tests_are_found_in_one_run(
     status, rows = checked(project, capsys, "--test-timeout", "2")
     assert status == 1
     problems, warnings = texts(rows, "problem"), texts(rows, "warning")
-    assert re.search(r"blocked its event loop for 1\.\d+ s \(sinner/__init__\.py:(22|23)\)", problems)
+    assert re.search(r"blocked its event loop for 1\.\d+ s \(sinner/__init__\.py:(23|24)\)", problems)
     assert "quit with the made-up request {} failed: it raised: it called sys.exit(3) (sinner/__init__.py" in problems
     assert "sinner 0.1.0 requires msgspec<0.1, but " in problems
     assert "sinner 0.1.0 requires no-such-distribution, which is not installed: install the project" in problems
+    assert "sinner/__init__.py:7 imports pytest of pytest, which is not required; add it to dependencies" in problems
+    assert "imports msgspec" not in problems
     assert "handler.toml is missing; move it into the package, beside its __init__.py" in problems.splitlines()
     assert "the host does not read sinner/inner/handler.toml; move it to sinner/handler.toml" in problems
     assert "handler-host-gpt-a 0.1.0, which is installed here, has a handler of this name too" in warnings

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping
-from importlib.metadata import Distribution
+from importlib.metadata import Distribution, packages_distributions
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from handler_host.catalog.catalog_entry import CatalogEntry
@@ -51,8 +53,8 @@ def check_dependencies(entries: Iterable[CatalogEntry]) -> Iterator[Finding]:
         yield from _check_bytecode(entry.name, [installed[name] for name in tree.visited])
 
 
-def unmet_requirements(root: str, name: str) -> list[str]:
-    """Return in words the requirements of a distribution in ``root`` that ``sys.path`` does not fulfil.
+def requirement_flaws(root: str, name: str) -> tuple[list[str], list[str]]:
+    """Return in words what a distribution in ``root`` requires and lacks here, and what it imports but omits.
 
     Raises ``ImportError`` without the package packaging, which is part of an extra.
     """
@@ -60,7 +62,37 @@ def unmet_requirements(root: str, name: str) -> list[str]:
 
     tree = _RequirementTree(_installed((root, *sys.path)))
     tree.visit(normalize_name(name), ())
-    return tree.conflicts
+    return tree.conflicts, list(_undeclared_imports(Path(root), tree.visited))
+
+
+def _undeclared_imports(root: Path, required: Mapping[str, object]) -> Iterator[str]:
+    """Yield in words the imports in ``root`` from distributions other than the required ones."""
+    imports = [
+        (file, line, module)
+        for file in sorted(root.rglob("*.py"))
+        for module, line in _module_level_imports(file)
+        if module not in sys.stdlib_module_names and normalize_name(module) not in required
+    ]
+    # Reads the metadata of all distributions: most modules have the name of their distribution, and do without.
+    owners = packages_distributions() if imports else {}
+    for file, line, module in imports:
+        names = owners.get(module, ())
+        if names and required.keys().isdisjoint(map(normalize_name, names)):
+            yield f"{file.relative_to(root)}:{line} imports {module} of {names[0]}"
+
+
+def _module_level_imports(file: Path) -> Iterator[tuple[str, int]]:
+    """Yield package and line of each import outside functions, ``try`` and ``if``, where it may be optional."""
+    try:
+        statements = ast.parse(file.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return  # the activation reports it
+    for statement in statements:
+        if isinstance(statement, ast.Import):
+            for alias in statement.names:
+                yield alias.name.partition(".")[0], statement.lineno
+        elif isinstance(statement, ast.ImportFrom) and not statement.level and statement.module:
+            yield statement.module.partition(".")[0], statement.lineno
 
 
 def _installed(path: tuple[str, ...]) -> Installed:

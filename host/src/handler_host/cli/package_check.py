@@ -106,12 +106,13 @@ def check_wheel(path: Path, built: BuiltWheel) -> Iterator[Finding]:
 
 
 def check_requirements(built: BuiltWheel) -> Iterator[Finding]:
-    """Yield what the wheel requires and this environment lacks, or has in another version."""
-    from handler_host.cli.dependencies import unmet_requirements
+    """Yield what the wheel requires and this environment lacks or has in another version, and what it omits."""
+    from handler_host.cli.dependencies import requirement_flaws
 
     (info,) = built.site.glob("*.dist-info")
+    name = PathDistribution(info).metadata["Name"]
     try:
-        conflicts = unmet_requirements(str(built.site), PathDistribution(info).metadata["Name"])
+        conflicts, imports = requirement_flaws(str(built.site), name)
     except ImportError:
         yield Finding(Level.NOTE, "wheel", "requirements not checked: pip install 'handler-host[tools]'")
         return
@@ -121,6 +122,10 @@ def check_requirements(built: BuiltWheel) -> Iterator[Finding]:
             "another plugin here needs the other version"
         )
         yield Finding(Level.PROBLEM, "wheel", text)
+    for text in imports:
+        yield Finding(
+            Level.PROBLEM, "wheel", f"{text}, which is not required; add it to dependencies in pyproject.toml"
+        )
 
 
 def check_names(entries: Sequence[CatalogEntry]) -> Iterator[Finding]:
