@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from handler_host.chat import ChatResponse, accumulate
-from handler_host.plugin import UpstreamBadRequest, UpstreamError
+from handler_host.plugin import UpstreamBadRequest, UpstreamError, UpstreamUnreachable
 from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
+from tests.integration.plugins.bodies import HI
 
 SECRETS = {"OPENAI_API_KEY": "sk-a-key", "ANTHROPIC_API_KEY": "sk-a-key", "GEMINI_API_KEY": "a-key"}
 GOOGLE_GENAI = "gpt_c with google-genai"
@@ -103,6 +107,29 @@ def test_an_event_stream_in_place_of_a_plain_response(worker: tuple[str, WorkerU
     provider.respond_with(Raw((FRAMES["[DONE]"](lines).encode(),)))
     for _ in range(2):
         assert running.chat("Hi").text == "Hello"
+
+
+@pytest.mark.parametrize("name", ["gpt_a", "gpt_b", "gpt_c", "gpt_d"])
+def test_a_body_whose_chunks_break_is_an_error_at_once(name: str) -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=_serve, args=(server, head + b"1\r\n{\r\nno size\r\n"), daemon=True).start()
+        base = f"http://127.0.0.1:{server.getsockname()[1]}{'/v1' if name in ('gpt_a', 'gpt_d') else ''}"
+        settings: dict[str, Any] = {"api_base": {"openai": base}} if name == "gpt_d" else {"base_url": base}
+        with worker_under_test(name, {**settings, "retries": 0}, secrets=SECRETS) as running:
+            assert isinstance(running.error_of("chat", HI), UpstreamUnreachable)
+            with pytest.raises(UpstreamUnreachable):
+                list(running.chat_chunks("Hi"))
+
+
+def _serve(server: socket.socket, response: bytes) -> None:
+    """Send the response to each request, and keep its connection open, until the listener is closed."""
+    connections = []
+    with suppress(OSError):
+        while True:
+            connections.append(server.accept()[0])
+            connections[-1].recv(65536)
+            connections[-1].sendall(response)
 
 
 def test_frames_in_single_bytes(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:

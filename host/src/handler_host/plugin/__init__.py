@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from handler_host._internal.suggestions import did_you_mean, nearest
+    from handler_host.plugin.aiohttp_bodies import repair_aiohttp
     from handler_host.plugin.context import Context, Secret
     from handler_host.plugin.errors import (
         ActivationFailed,
@@ -176,6 +177,7 @@ __all__ = [
     "relay_body",
     "relay_httpx",
     "relay_sdk",
+    "repair_aiohttp",
     "retry_call",
     "retry_stream",
     "sdk_errors",
@@ -214,6 +216,7 @@ _MODULES = {
     ),
     "handler_host.plugin.provider_words": ("find_error",),
     "handler_host.plugin.retry": ("Retries", "retry_call", "retry_stream"),
+    "handler_host.plugin.aiohttp_bodies": ("repair_aiohttp",),
     "handler_host.plugin.sdk_calls": ("aiohttp_client", "relay_sdk", "sdk_errors", "sdk_refusal", "sdk_response"),
     "handler_host.plugin.sse": ("ServerSentEvent", "SseDecoder", "read_documents"),
     "handler_host.plugin.trace": ("trace_headers",),

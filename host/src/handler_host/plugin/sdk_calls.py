@@ -7,6 +7,7 @@ from contextlib import aclosing, contextmanager
 from typing import Any
 from urllib.request import getproxies
 
+from handler_host.plugin.aiohttp_bodies import repair_aiohttp
 from handler_host.plugin.errors import HostError, UpstreamError
 from handler_host.plugin.native_operations import provider_refusal, relay_httpx
 from handler_host.plugin.native_response import NativeResponse
@@ -20,6 +21,7 @@ def aiohttp_client(sdk: Any, timeout_s: float) -> Any:
     has the SDK's limits, proxies and TLS settings; the SDK's ``close`` closes it. ``sdk`` and ``timeout_s`` are
     those of :func:`sdk_errors`.
     """
+    repair_aiohttp()
     is_socks = any(url.startswith("socks") for url in getproxies().values())
     client = sdk.DefaultAsyncHttpxClient if is_socks else sdk.DefaultAioHttpClient
     # Keys and chats are for the configured server: when a redirect leaves it, httpx removes only Authorization.

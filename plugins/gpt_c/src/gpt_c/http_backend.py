@@ -12,7 +12,7 @@ import aiohttp
 from gpt_c.backend import ANY_SIGNATURE, Chunk, Question, Settings, wants_signatures
 from gpt_c.documents import chunk_of, count_of
 from gpt_c.failures import connection, from_response
-from handler_host.plugin import read_documents, trace_headers
+from handler_host.plugin import read_documents, repair_aiohttp, trace_headers
 
 _STREAM_PARAMS = {"alt": "sse"}
 
@@ -28,6 +28,7 @@ class HttpBackend(ABC):
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         headers = {**settings.headers, "x-goog-api-key": settings.key} if settings.key else settings.headers
+        repair_aiohttp()
         self.session = aiohttp.ClientSession(headers=headers)
         """Connections to the provider."""
 

@@ -11,7 +11,7 @@ from functools import partialmethod
 from pathlib import Path
 from typing import Any
 
-from handler_host.plugin import note_bytes
+from handler_host.plugin import note_bytes, repair_aiohttp
 
 SWITCHES = {
     # No look-ups on the network, neither at import nor later.
@@ -36,6 +36,7 @@ def import_litellm() -> Any:
         import litellm
         import litellm.utils  # with lean imports it would come later, and read the document
         from litellm.litellm_core_utils import secret_redaction
+    repair_aiohttp()
     _follow_no_redirects()
     redact = secret_redaction._python_redact_string
     # LiteLLM searches each error for secrets several times, a second and more for each MB.
