@@ -42,6 +42,8 @@ class ResponseHead(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     model: str | None = None
     """The model that the provider was asked for."""
+    is_other_model: bool = False
+    """Whether the client named another model."""
 
 
 class MalformedMessage(ValueError):

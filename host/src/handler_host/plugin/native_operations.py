@@ -71,6 +71,8 @@ class NativeRequest:
     spans: tuple[ModelSpan, ...] = field(default=(), repr=False)
     sent_model: str | None = None
     """The model that the provider is asked for, once :meth:`payload` or :meth:`model_name` was called."""
+    is_other_model: bool = False
+    """Whether ``sent_model`` is not the model that the client named, so that the response keeps its name."""
 
     def model_name(self, default_model: str) -> str:
         """Return the model to ask the provider for: the client's, or ``default_model``."""

@@ -225,16 +225,10 @@ class _NativeCall(NamedTuple):
         )
 
     def shown_model(self, head: ResponseHead, handler: str, *, is_fallback: bool) -> str:
-        """Return the model's name for the client: its own, unless the handler has served another model.
-
-        gpt_e has one model, whatever model a client names: its response must not look like that of another.
-        """
+        """Return the model's name for the client: its own, unless the handler has another model."""
         if is_fallback:
             return handler
-        served, requested = head.model, self.target.model
-        if served is None or requested is None or requested == served or requested.endswith(f"/{served}"):
-            return self.name  # gpt_d's names have the provider before the model
-        return served
+        return head.model if head.is_other_model and head.model is not None else self.name
 
 
 async def _translate_or_refuse(

@@ -70,6 +70,8 @@ class NativeLlama:
 
     async def _generate(self, path: str, request: NativeRequest) -> AsyncGenerator[NativeResponse | bytes, None]:
         request.sent_model = self._model_name
+        # A response must not look like that of another model.
+        request.is_other_model = request.model not in (None, self._model_name)
         async with self._turn, aclosing(self._relay(path, request.body)) as parts:
             async for part in parts:
                 yield part

@@ -54,7 +54,9 @@ def check_part(item: object, place: str) -> None:
 def encode_start(start: NativeResponse, request: NativeRequest, body: bytes = b"") -> bytes:
     """Return the message for the start of a response, and its body if it is there already."""
     headers = {str(name).lower(): str(value) for name, value in start.headers.items()}
-    head = ResponseHead(status=start.status, headers=headers, model=request.sent_model)
+    head = ResponseHead(
+        status=start.status, headers=headers, model=request.sent_model, is_other_model=request.is_other_model
+    )
     return encode_message(head, body)
 
 
