@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from handler_host.chat import ChatResponse, accumulate
-from handler_host.plugin import UpstreamBadRequest, UpstreamError, UpstreamUnreachable
+from handler_host.plugin import UpstreamBadRequest, UpstreamError, UpstreamRateLimited, UpstreamUnreachable
 from handler_host.testing import Raw, Upstream, WorkerUnderTest, worker_under_test
 from tests.integration.plugins.bodies import HI
 
@@ -184,6 +184,12 @@ def test_words_of_errors(worker: tuple[str, WorkerUnderTest], provider: Upstream
     assert content_type in caught.value.message
     assert str(status) in caught.value.message
     assert isinstance(caught.value, UpstreamBadRequest) == (status == 400)
+
+
+def test_a_header_that_is_not_ascii(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    body = b'{"error": {"message": "too much"}}'
+    provider.respond_with(Raw((body,), 429, "application/json", headers={"Retry-After": "²", "X-Place": "Köln"}))
+    assert isinstance(worker[1].error_of("chat", HI), UpstreamRateLimited)
 
 
 def test_words_of_an_unknown_shape(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:

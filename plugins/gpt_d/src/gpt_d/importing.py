@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 from functools import partialmethod
 from pathlib import Path
@@ -42,6 +42,7 @@ def import_litellm() -> Any:
     # LiteLLM searches each error for secrets several times, a second and more for each MB.
     secret_redaction.python_redact_string = lambda value: redact(value[:MAX_ERROR_CHARS])
     _note_bytes_of_responses()
+    _accept_any_header()
     return litellm
 
 
@@ -60,6 +61,22 @@ def _note_bytes_of_responses() -> None:
                 yield chunk
 
     httpx.Response.aiter_raw = aiter_raw  # type: ignore[method-assign, assignment]
+
+
+def _accept_any_header() -> None:
+    """Let responses have headers that are not ASCII: LiteLLM's transport on aiohttp gives httpx their text."""
+    import httpx
+
+    make: Any = httpx.Response.__init__
+    if make.__module__ == __name__:
+        return
+
+    def make_response(response: httpx.Response, *arguments: Any, headers: Any = None, **options: Any) -> None:
+        if isinstance(headers, Mapping) and not isinstance(headers, httpx.Headers):
+            headers = [(name.encode(), value.encode(errors="surrogateescape")) for name, value in headers.items()]
+        make(response, *arguments, headers=headers, **options)
+
+    httpx.Response.__init__ = make_response  # type: ignore[method-assign, assignment]
 
 
 def _follow_no_redirects() -> None:
