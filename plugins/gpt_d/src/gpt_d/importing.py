@@ -64,7 +64,7 @@ def _note_bytes_of_responses() -> None:
 
 
 def _accept_any_header() -> None:
-    """Let responses have headers that are not ASCII: LiteLLM's transport on aiohttp gives httpx their text."""
+    """Accept responses whose headers are not ASCII: LiteLLM's transport on aiohttp gives httpx their text."""
     import httpx
 
     make: Any = httpx.Response.__init__
