@@ -126,6 +126,22 @@ async def test_a_body_of_small_chunks_passes(root: Path) -> None:
         assert (status, json.loads(response)["a"]) == (200, "x" * 60_000)
 
 
+async def test_a_large_body_behind_another_request_passes(root: Path) -> None:
+    """Both arrive in one piece, of which the buffer is a part."""
+    body = json.dumps({"a": "x" * 60_000}).encode()
+    requests = [HEAD + b"Content-Length: %d\r\n\r\n" % len(content) + content for content in (b"{}", body)]
+    async with running(root, server={"body_timeout": 2}) as host:
+        reader, writer = await connect(host, b"".join(requests))
+        contents = []
+        for _ in requests:
+            head = await within(reader.readuntil(b"\r\n\r\n"))
+            assert b" 200 " in head.partition(b"\r\n")[0]
+            length = int(head.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            contents.append(json.loads(await within(reader.readexactly(length))))
+        assert contents[1]["a"] == "x" * 60_000
+        writer.close()
+
+
 async def test_unfinished_requests_together_have_a_limit(root: Path) -> None:
     """A burst of them is refused beyond 8 MB, and other clients are served meanwhile."""
     async with running(root) as host:

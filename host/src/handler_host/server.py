@@ -26,8 +26,8 @@ from handler_host.config import Config, ServerConfig, kept_state_file, with_stat
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
 from handler_host.http.access_log import ACCESS_LOG
-from handler_host.http.listen_address import url_of, why_not_listening
-from handler_host.http.listener import Listener, tls_options
+from handler_host.http.listen_address import tls_options, url_of, why_not_listening
+from handler_host.http.listener import Listener
 from handler_host.lifecycle.supervisor import Supervisor
 from handler_host.memory.cgroups import OOM_GROUP_ADVICE, find_oom_group
 from handler_host.plugin.errors import ConfigError

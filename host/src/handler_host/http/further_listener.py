@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from handler_host.config.listen import parse_listen
-from handler_host.http.listen_address import url_of, why_not_listening
-from handler_host.http.listener import Listener, tls_options
+from handler_host.http.listen_address import tls_options, url_of, why_not_listening
+from handler_host.http.listener import Listener
 from handler_host.plugin.errors import ConfigError
 
 log = logging.getLogger(__name__)

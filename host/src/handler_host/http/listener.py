@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from collections import Counter
 from collections.abc import Callable
 from operator import itemgetter
@@ -36,8 +35,8 @@ EVICTABLE_AFTER_S = 1.0
 """Time without a request after which a connection may be closed for another one; until then its client may send one."""
 READ_BUFFER_BYTES = 16 * 1024
 """Bytes of a body that wait for their reader; one chunk for each 16 of them, so that a turn parses few tiny chunks."""
-HANDSHAKE_TIMEOUT_S = 10.0
-"""Time for the TLS handshake of a connection."""
+LENGTH_BUFFER_BYTES = 128 * 1024
+"""The same for a body without chunks: one of up to twice as many bytes arrives whole with its head."""
 LINGERING_TIME_S = 2.0
 """Time in which a client may still send data that is not read any more, before the connection is closed."""
 
@@ -145,6 +144,9 @@ class Connection(web.RequestHandler):
             if head_bytes > self._listener.max_head and _size_of(message) > self._listener.max_head:
                 error = HeadersTooLarge(self._listener.head_limit_text)
                 self._messages[-1] = (_ErrInfo(status=error.status, exc=error, message=error.message), EMPTY_PAYLOAD)
+            elif self._reading_paused and not isinstance(message, _ErrInfo) and not message.chunked:
+                self._body.set_read_chunk_size(LENGTH_BUFFER_BYTES)
+                super().resume_reading()
         elif data and in_head and not self._force_close:
             self._add_to_head(len(data))
         elif body is not None and not in_head:
@@ -164,14 +166,16 @@ class Connection(web.RequestHandler):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Parse the data that waits in the next turn of the loop: at once, tiny chunks would keep it busy (aiohttp)."""
-        if not self._is_resuming:
+        if not resume_parser:  # at the end of a body: nothing waits
+            super().resume_reading(resume_parser=False)
+        elif not self._is_resuming:
             self._is_resuming = True
-            self._loop.call_soon(self._resume_reading, resume_parser)
+            self._loop.call_soon(self._resume_reading)
 
-    def _resume_reading(self, resume_parser: bool) -> None:
+    def _resume_reading(self) -> None:
         self._is_resuming = False
         if self.transport is not None:
-            super().resume_reading(resume_parser)
+            super().resume_reading()
 
     def _add_to_body(self, body: StreamReader, size_bytes: int, content_bytes: int) -> None:
         """Count the bytes of an unfinished body; refuse it if chunk sizes, extensions and trailers exceed its content.
@@ -377,11 +381,6 @@ class Listener:
             read_bufsize=READ_BUFFER_BYTES,
             auto_decompress=False,
         )
-
-
-def tls_options(context: ssl.SSLContext | None) -> dict[str, Any]:
-    """Return the options of asyncio for a server with this context, or for one without TLS."""
-    return {} if context is None else {"ssl": context, "ssl_handshake_timeout": HANDSHAKE_TIMEOUT_S}
 
 
 def _size_of(message: Any) -> int:

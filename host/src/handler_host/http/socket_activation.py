@@ -12,8 +12,8 @@ from contextlib import asynccontextmanager
 import msgspec
 
 from handler_host.config import Config
-from handler_host.http.listen_address import url_of
-from handler_host.http.listener import Listener, tls_options
+from handler_host.http.listen_address import tls_options, url_of
+from handler_host.http.listener import Listener
 from handler_host.plugin.errors import ConfigError
 
 FIRST_DESCRIPTOR = 3
