@@ -116,6 +116,21 @@ async def test_a_hostile_body_of_a_client_without_a_key_leaves_no_traceback(
     assert "Unhandled" not in caplog.text
 
 
+async def test_a_client_without_a_key_can_send_the_rest_of_its_body(root: Path) -> None:
+    """Its body filled the buffer before the response: a client that reads only after it has sent all still gets 401."""
+    chunk = b"10000\r\n" + b" " * 65_536 + b"\r\n"
+    async with running(root, keys=("a-consumer-key",)) as host:
+        reader, writer = await connect(host, HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + chunk)
+        assert b" 401 " in await within(reader.readuntil(b"\r\n"))
+        started_at = asyncio.get_running_loop().time()
+        for _ in range(500):  # more than the kernel buffers
+            writer.write(chunk)
+            await within(writer.drain())
+        assert asyncio.get_running_loop().time() - started_at < listener.LINGERING_TIME_S
+        await within(reader.read())
+        writer.close()
+
+
 async def test_a_body_of_small_chunks_passes(root: Path) -> None:
     """Chunks of some bytes each, as a client that streams its request sends them, and more than aiohttp buffers."""
     content = json.dumps({"a": "x" * 60_000}).encode()

@@ -71,7 +71,7 @@ class Connection(web.RequestHandler):
         """Bytes of a head that has not ended yet."""
         self._head_timer: asyncio.TimerHandle | None = None
         self._is_discarding = False
-        """Whether the connection was refused and only waits for the client to close it."""
+        """Whether what arrives is discarded: the connection waits for its response, and for the client to close it."""
         self.address: str | None = None
         """IP address of the client, if connections per address are limited."""
         self.on_half_close: Callable[[], None] | None = None
@@ -199,8 +199,8 @@ class Connection(web.RequestHandler):
         self._discard_body()
 
     def _discard_body(self) -> None:
-        self._is_discarding = True
-        self._force_close = True  # no further request is read
+        self._is_discarding = self._force_close = True  # no further request is read
+        self.resume_reading(resume_parser=False)  # a client that cannot send the rest may not read the response
         self._loop.call_later(LINGERING_TIME_S, self.force_close)
 
     @property
