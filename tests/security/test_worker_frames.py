@@ -22,10 +22,10 @@ from handler_host.channel.timeouts import CallTimeouts
 from handler_host.lifecycle.operation_registry import limit_schema
 from handler_host.lifecycle.pending_work import _read_notes
 from handler_host.lifecycle.reports import HandlerStatus, OperationReport
-from handler_host.plugin.errors import HostError
+from handler_host.plugin.errors import ActivationFailed, HostError
 from handler_host.routes.openapi import document
 from tests.support import until, within
-from tests.unit.channel.test_channel import channel
+from tests.unit.channel.test_channel import SPEC, channel
 
 NO_LIMITS = CallTimeouts(total=None, first_byte=None, gap=None)
 
@@ -244,6 +244,15 @@ def test_log_records_of_a_worker_are_limited_by_the_host() -> None:
     assert f"{5_000 - len(logged)} log records dropped" in note.message
 
 
+def test_only_the_first_failure_of_a_lazy_import_is_beyond_the_limit() -> None:
+    """It makes the next activation eager; the others would wait in the host without a bound."""
+    limiter = LogLimiter()
+    for _ in range(RECORDS_PER_S):
+        limiter.admit(frames.Log(20, "plugin", "x"), 1.0)
+    failure = frames.Log(30, "lean", "failed", is_lazy_import_failure=True)
+    assert [limiter.admit(failure, 1.0) for _ in range(3)] == [[failure], [], []]
+
+
 async def test_a_flood_of_log_records_takes_several_turns_of_the_loop() -> None:
     """All are logged, in their order, and others have their turn in between."""
     turn = 0
@@ -262,6 +271,20 @@ async def test_a_flood_of_log_records_takes_several_turns_of_the_loop() -> None:
         counting.cancel()
     assert [message for _, message in records] == [f"{number}" for number in range(500)]
     assert max(Counter(number for number, _ in records).values()) <= RECORDS_PER_TURN
+
+
+async def test_only_the_first_failure_of_an_activation_is_logged() -> None:
+    """Its trace is beyond the limit on log records."""
+    records: list[str] = []
+    async with channel(on_log=lambda record: records.append(record.message)) as (opened, peer):
+        starting = asyncio.ensure_future(opened.start(SPEC, 30.0))
+        await peer.receive()
+        await peer.send(*(frames.Failed("no luck", f"trace {number}") for number in range(3)))
+        with pytest.raises(ActivationFailed):
+            await within(starting)
+        await peer.send(frames.Log(20, "plugin", "last"))
+        await until(lambda: "last" in records)
+    assert records == ["trace 0", "last"]
 
 
 def test_what_a_plugin_puts_in_place_of_its_note_does_no_harm(tmp_path: Path) -> None:

@@ -178,8 +178,7 @@ class Channel(asyncio.Protocol):
             return call
         self._calls[number] = call
         timeout = timeouts.first_byte if streamed else timeouts.total
-        window = self.limits.window
-        self.send(frames.Call(number, operation, body, streamed, window, timeout, request_id, traceparent))
+        self.send(frames.Call(number, operation, body, streamed, self.limits.window, timeout, request_id, traceparent))
         return call
 
     def check_health(self, *, request_id: str, timeout: float) -> Call:
@@ -377,13 +376,14 @@ class Channel(asyncio.Protocol):
         self._ready.set_result(frame)
 
     def _handle_failed(self, frame: frames.Failed) -> None:
+        if self._ready is None or self._ready.done():
+            return
         if frame.trace:
             self._log_pacer.add(frames.Log(40, "activation", frame.trace))
         if frame.out_of_memory:
             self._note_out_of_memory()
-        if self._ready is not None and not self._ready.done():
-            reason = mask_secrets(frame.reason)
-            self._ready.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
+        reason = mask_secrets(frame.reason)
+        self._ready.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
 
     _RECEIVERS: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
         frames.Chunk: _handle_chunk,

@@ -21,6 +21,7 @@ class LogLimiter:
         self._records_left = 0
         self._bytes_left = 0
         self._dropped = 0
+        self._has_lazy_import_failure = False
 
     def admit(self, frame: frames.Log, now_s: float) -> list[frames.Log]:
         """Return the records to log: ``frame``, perhaps cut, unless it is dropped, after a note of dropped ones."""
@@ -31,9 +32,12 @@ class LogLimiter:
                 text = f"{self._dropped} log records dropped: more than {RECORDS_PER_S} or 1 MB in a second"
                 admitted.append(frames.Log(LEVEL_WARNING, "log", text))
                 self._dropped = 0
-        if (self._records_left <= 0 or self._bytes_left <= 0) and not frame.is_lazy_import_failure:
+        # The first failure makes the next activation eager: it is never dropped, and further ones add nothing.
+        is_needed = frame.is_lazy_import_failure and not self._has_lazy_import_failure
+        if (self._records_left <= 0 or self._bytes_left <= 0) and not is_needed:
             self._dropped += 1
             return admitted
+        self._has_lazy_import_failure |= frame.is_lazy_import_failure
         if len(frame.message) > MAX_MESSAGE:
             frame = msgspec.structs.replace(frame, message=frame.message[:MAX_MESSAGE] + " … (cut)")
         self._records_left -= 1

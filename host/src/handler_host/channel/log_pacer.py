@@ -22,16 +22,15 @@ class LogPacer:
 
     def add(self, record: frames.Log) -> None:
         """Log a record now, or in a later turn if this one has logged its part."""
+        if not self._left_in_turn:
+            self._waiting.append(record)
+            return
         if self._left_in_turn == RECORDS_PER_TURN:
             asyncio.get_running_loop().call_soon(self._start_turn)
-        if self._left_in_turn:
-            self._left_in_turn -= 1
-            self._log(record)
-        else:
-            self._waiting.append(record)
+        self._left_in_turn -= 1
+        self._log(record)
 
     def _start_turn(self) -> None:
         self._left_in_turn = RECORDS_PER_TURN
-        waiting, self._waiting = self._waiting, deque()
-        for record in waiting:
-            self.add(record)
+        while self._waiting and self._left_in_turn:
+            self.add(self._waiting.popleft())
