@@ -136,3 +136,38 @@ def test_without_the_controller_of_memory_none_are_made(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the controller memory is not available"):
         ControlGroups("cgroup v2", tmp_path).open()
     assert [path.name for path in tmp_path.iterdir()] == ["cgroup.controllers"]
+
+
+def test_controllers_that_were_enabled_before_stay_so(tmp_path: Path) -> None:
+    """As in the root group, where the system has enabled them for all services."""
+    (tmp_path / "cgroup.controllers").write_text("cpu memory\n")
+    passed_on = tmp_path / "cgroup.subtree_control"
+    passed_on.write_text("cpu memory\n")
+    groups = ControlGroups("cgroup v2", tmp_path)
+    groups.open()
+    groups.close()
+    assert passed_on.read_text() == "cpu memory\n"
+
+
+def test_a_host_that_stops_leaves_the_workers_of_another_one() -> None:
+    """Both were started in the same group; the groups that a killed host has left are removed."""
+    bases = {version: directories[0] for version, directories in control_groups()}
+    if not os.access(bases.get("cgroup v1", "nowhere"), os.W_OK):
+        pytest.skip("no control groups v1 can be made here")
+    base = bases["cgroup v1"] / f"handler-host-test-{secrets.token_hex(4)}"
+    (base / WORKERS_GROUP / "4711").mkdir(parents=True)
+    hosts = [ControlGroups("cgroup v1", base) for _ in range(2)]
+    workers = [subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) for _ in hosts]
+    try:
+        for host, worker in zip(hosts, workers, strict=True):
+            host.open()
+            host.add(worker.pid, 2**30, None)
+        hosts[0].close()
+        assert workers[0].wait(10) == -9
+        assert workers[1].poll() is None
+    finally:
+        hosts[1].close()
+        for worker in workers:
+            worker.kill()
+            worker.communicate()
+        base.rmdir()

@@ -34,7 +34,11 @@ class ControlGroups:
         self.version = version
         self._base = base
         self.workers = base / WORKERS_GROUP
-        """The group of all workers."""
+        """The group of all workers, which other hosts in the same base use, too."""
+        self._groups: set[Path] = set()
+        """Groups of the workers of this host."""
+        self._enabled: str | None = None
+        """The controller that this host has enabled for child groups (v2)."""
 
     def check(self, controller: str = "memory") -> None:
         """Raise ``OSError`` if this process may not make control groups here, or they cannot be limited."""
@@ -49,11 +53,17 @@ class ControlGroups:
         self.check(controller)
         try:
             self.workers.mkdir(exist_ok=True)
+            for group in self.workers.iterdir():
+                with suppress(OSError):  # has processes, or is a file
+                    group.rmdir()  # of a host that was killed
             if self.version == "cgroup v2":
                 (self._base / HOST_GROUP).mkdir(exist_ok=True)
                 _write(self._base / HOST_GROUP / "cgroup.procs", os.getpid())
-                # Fails while other processes are in the group of the base.
-                _write(self._base / "cgroup.subtree_control", f"+{controller}")
+                passed_on = self._base / "cgroup.subtree_control"
+                if controller not in passed_on.read_text().split():
+                    # Fails while other processes are in the group of the base.
+                    _write(passed_on, f"+{controller}")
+                    self._enabled = controller
                 _write(self.workers / "cgroup.subtree_control", f"+{controller}")
         except OSError:
             self.close()
@@ -67,7 +77,7 @@ class ControlGroups:
         with suppress(OSError):  # v1 refuses a limit below the usage
             _write(self.workers / _LIMITS[self.version], all_workers)
         group = self.workers / str(pid)
-        group.mkdir()
+        group.mkdir(exist_ok=True)  # an earlier worker with this process ID has left it, with a daemon
         try:
             if limit is not None:
                 _write(group / _LIMITS[self.version], limit)
@@ -77,6 +87,7 @@ class ControlGroups:
         except OSError:
             group.rmdir()
             raise
+        self._groups.add(group)
         return group
 
     def remove(self, group: Path) -> int:
@@ -95,18 +106,20 @@ class ControlGroups:
                     raise
                 time.sleep(0.005)
             else:
+                self._groups.discard(group)
                 return kills
 
     def close(self) -> None:
-        """Remove the groups; this process returns to the base."""
-        with suppress(OSError):
-            for group in self.workers.iterdir():
-                if group.is_dir():
-                    self.remove(group)
+        """Remove the groups of this host; this process returns to the base."""
+        for group in tuple(self._groups):
+            with suppress(OSError):
+                self.remove(group)
+        with suppress(OSError):  # another host has workers in it
             self.workers.rmdir()
         if self.version == "cgroup v2":
             with suppress(OSError):
-                _disable_controllers(self._base / "cgroup.subtree_control")
+                if self._enabled is not None:
+                    _write(self._base / "cgroup.subtree_control", f"-{self._enabled}")
                 _write(self._base / "cgroup.procs", os.getpid())
                 (self._base / HOST_GROUP).rmdir()
 
@@ -126,11 +139,6 @@ def open_control_groups() -> ControlGroups:
     groups = find_control_groups()
     groups.open()
     return groups
-
-
-def _disable_controllers(path: Path) -> None:
-    for name in path.read_text().split():
-        _write(path, f"-{name}")
 
 
 def _kill_all(group: Path) -> None:
