@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from handler_host.config import MemoryConfig
-from handler_host.memory.cgroups import MemoryLimit, read_limit
+from handler_host.memory.cgroups import HOST_GROUP, MemoryLimit, read_limit
 
 MB = 1024**2
 NO_LIMIT_V1 = 9223372036854771712
@@ -52,6 +52,18 @@ def machine(tmp_path: Path) -> Machine:
 
 def test_without_control_groups_it_is_the_machine(machine: Machine) -> None:
     assert machine.limit() == MemoryLimit(1000 * MB, 1000 * MB, "machine")
+
+
+@pytest.mark.parametrize(
+    ("mount", "line", "file"), [(V1, "4:memory", "memory.limit_in_bytes"), (V2, "0:", "memory.max")]
+)
+def test_a_group_of_an_operator_may_have_the_name_that_the_host_uses(
+    machine: Machine, mount: str, line: str, file: str
+) -> None:
+    machine.mounts(mount.format(root="/", mount="/sys/fs/cgroup"))
+    machine.groups(f"{line}:/{HOST_GROUP}\n")
+    machine.write(f"sys/fs/cgroup/{HOST_GROUP}/{file}", 100 * MB)
+    assert machine.limit().bytes == 100 * MB
 
 
 def test_without_proc_it_is_the_machine_too(tmp_path: Path) -> None:

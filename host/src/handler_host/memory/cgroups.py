@@ -99,8 +99,15 @@ def control_groups(root: Path = Path("/")) -> Iterator[tuple[str, list[Path]]]:
         else:
             continue
         for mounted_group, directory in mounts.get(kind, ()):
-            own = group.removesuffix(f"/{HOST_GROUP}")
-            yield source, list(_upwards(root / directory.lstrip("/"), mounted_group, own))
+            directories = list(_upwards(root / directory.lstrip("/"), mounted_group, group))
+            if source == "cgroup v2" and directories[0].name == HOST_GROUP and _has_workers_group(directories[1:]):
+                del directories[0]
+            yield source, directories
+
+
+def _has_workers_group(outer: list[Path]) -> bool:
+    """Return whether the host has made the group for its workers: a group of an operator may have the same name."""
+    return bool(outer) and (outer[0] / WORKERS_GROUP).is_dir()
 
 
 def control_groups_v2(root: Path = Path("/")) -> Iterator[Path]:
