@@ -42,3 +42,10 @@ async def test_a_byte_after_the_limit_does_not_extend_the_block() -> None:
 
     with pytest.raises(TimeoutError):
         await read_late()
+
+
+async def test_bytes_of_a_task_that_outlives_the_block_do_no_harm() -> None:
+    """Such as an SDK's own reader: it has the context in which it was started."""
+    async with limit_silence(10):
+        reading = asyncio.create_task(send(1, 0.01))
+    await reading

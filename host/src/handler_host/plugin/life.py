@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextvars
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 on_bytes: contextvars.ContextVar[Callable[[], None] | None] = contextvars.ContextVar("on_bytes", default=None)
 """Called for bytes of the provider of the dispatch that runs in this context; None if nothing waits for them."""
@@ -26,7 +26,7 @@ async def limit_silence(seconds: float) -> AsyncIterator[None]:
     async with asyncio.timeout(seconds) as limit:
 
         def restart() -> None:
-            if not limit.expired():
+            with suppress(RuntimeError):  # the limit has passed, or the block has ended, which a task may outlive
                 limit.reschedule(loop.time() + seconds)
             if outer is not None:
                 outer()
