@@ -222,6 +222,13 @@ async def test_a_slash_behind_a_path_of_another_method_is_named(puppet: Path) ->
         assert f"use {path}, without the extra slash" in json.loads(body)["error"]["message"]
 
 
+async def test_a_slash_that_belongs_to_the_path_is_not_called_extra(puppet: Path) -> None:
+    async with running(puppet) as host:
+        status, _, body = await host.raw(b"POST /admin/ HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (status, code_of(body)) == (405, "method_not_allowed")
+        assert "it takes GET" in json.loads(body)["error"]["message"]
+
+
 @pytest.mark.parametrize(
     ("body", "status", "words"),
     [

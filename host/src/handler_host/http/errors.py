@@ -159,8 +159,10 @@ def _refusal_response(request: web.Request, refusal: web.HTTPException, context:
     request_id = context.request_id
     if isinstance(refusal, web.HTTPMethodNotAllowed):
         methods = ", ".join(sorted(refusal.allowed_methods))
+        hint = f"it takes {methods}"
         clean = _without_extra_slashes(request.path)
-        hint = f"it takes {methods}" if clean == request.path else f"use {clean}, without the extra slash"
+        if clean != request.path and _is_known(request.app.router, clean, request.method):
+            hint = f"use {clean}, without the extra slash"
         error = MethodNotAllowed(f"{request.path} does not take {request.method}; {hint}")
         response = error_response(context.fail(error), request_id)
         response.headers[hdrs.ALLOW] = methods
@@ -195,9 +197,10 @@ def _without_extra_slashes(path: str) -> str:
     return re.sub("/+", "/", path).rstrip("/")
 
 
-def _is_known(router: web.UrlDispatcher, path: str) -> bool:
+def _is_known(router: web.UrlDispatcher, path: str, method: str | None = None) -> bool:
     for resource in router.resources():
         place = resource.get_info()
-        if place.get("path") == path or ("pattern" in place and place["pattern"].fullmatch(path)):
+        has_path = place.get("path") == path or ("pattern" in place and place["pattern"].fullmatch(path))
+        if has_path and (method is None or any(route.method == method for route in resource)):
             return True
     return False
