@@ -54,7 +54,7 @@ def check_dependencies(entries: Iterable[CatalogEntry]) -> Iterator[Finding]:
 
 
 def requirement_flaws(root: str, name: str) -> tuple[list[str], list[str]]:
-    """Return in words what a distribution in ``root`` requires and lacks here, and what it imports but omits.
+    """Return the unmet requirements of a distribution in ``root``, and its imports of packages not required, in words.
 
     Raises ``ImportError`` without the package packaging, which is part of an extra.
     """

@@ -88,7 +88,7 @@ def check_confinement(config: Config) -> Iterator[Finding]:
 
 
 def check_control_groups(config: Config) -> Iterator[Finding]:
-    """Yield whether a host started here gives each worker a control group of its own, if it is to."""
+    """Yield whether a host started here can make control groups of workers, if `workers.control_groups` is set."""
     if not config.workers.control_groups:
         return
     try:

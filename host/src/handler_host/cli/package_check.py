@@ -106,7 +106,7 @@ def check_wheel(path: Path, built: BuiltWheel) -> Iterator[Finding]:
 
 
 def check_requirements(built: BuiltWheel) -> Iterator[Finding]:
-    """Yield what the wheel requires and this environment lacks or has in another version, and what it omits."""
+    """Yield the wheel's requirements that this environment does not meet, and imports of packages not required."""
     from handler_host.cli.dependencies import requirement_flaws
 
     (info,) = built.site.glob("*.dist-info")

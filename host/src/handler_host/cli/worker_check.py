@@ -107,7 +107,7 @@ def _probe_findings(name: str, report: ProbeReport, *, only_import: bool) -> Ite
         text = f"blocked its event loop for {longest:.2f} s{at}; use await, or asyncio.to_thread for blocking calls"
         yield Finding(Level.PROBLEM, name, text)
     for failure in report.close_failures:
-        text = f"fails when it is stopped: {failure}; handle the error there: what follows it is not done"
+        text = f"fails when it is stopped: {failure}; handle the error there, or the rest of the cleanup is skipped"
         yield Finding(Level.PROBLEM, name, text)
     if report.left_behind:
         text = f"leaves behind after deactivate: {', '.join(report.left_behind)}; close it with context.on_close"

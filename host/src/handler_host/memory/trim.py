@@ -27,7 +27,7 @@ class HeapTrimmer:
         self._timer: asyncio.TimerHandle | None = None
 
     def schedule(self) -> None:
-        """Trim the heap after a while."""
+        """Trim the heap in :data:`REST_S` seconds."""
         if self._timer is None:
             self._timer = asyncio.get_running_loop().call_later(REST_S, self._trim)
 

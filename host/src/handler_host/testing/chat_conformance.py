@@ -250,7 +250,7 @@ class ChatConformanceV1(ProviderConformance):
 
 
 class ChatConformanceV2(ChatConformanceV1):
-    """The tests of version 1, and those of what a provider says of its text.
+    """The tests of version 1, and those of stop sequences and citations.
 
     ``ignores`` may also name ``stop_sequence`` and ``citations``, of a handler whose SDK drops them.
     """
