@@ -109,6 +109,12 @@ def openai_tools() -> dict[str, Any]:
     return {"model": "m", "messages": [USER], "tools": tools}
 
 
+def openai_allowed_tools() -> dict[str, Any]:
+    body = openai_tools()
+    choice = {"type": "allowed_tools", "allowed_tools": {"mode": "auto", "tools": body["tools"]}}
+    return {**body, "tool_choice": choice}
+
+
 CASES: list[tuple[Callable[[], dict[str, Any]], Callable[[bytes], Any]]] = [
     (gemini_calls, lambda body: gemini.decode_request(body).to_chat("m").chat),
     (gemini_calls_with_ids, lambda body: gemini.decode_request(body).to_chat("m").chat),
@@ -122,6 +128,7 @@ CASES: list[tuple[Callable[[], dict[str, Any]], Callable[[bytes], Any]]] = [
     (ollama_results_of_unknown_calls, lambda body: ollama.decode_chat(body).to_chat().chat),
     (openai_long_unknown_field, lambda body: openai.decode_request(body).to_chat().chat),
     (openai_tools, lambda body: openai.decode_request(body).to_chat().chat),
+    (openai_allowed_tools, lambda body: openai.decode_request(body).to_chat().chat),
 ]
 
 

@@ -126,6 +126,11 @@ class TestTranslation:
         assert [tool.function.name for tool in translated.tools or ()] == ["look", "patch"]
         assert translated.tool_choice == mode
 
+    @pytest.mark.parametrize("kind", ["function", "custom", "allowed_tools"])
+    def test_a_tool_choice_without_its_tools_names_the_missing_field(self, kind: str) -> None:
+        with pytest.raises(InvalidInput, match=rf"^tool_choice\.{kind} is missing$"):
+            decode_request(request(tool_choice={"type": kind})).to_chat()
+
     def test_all_fields_are_translated(
         self,
     ) -> None:

@@ -107,11 +107,6 @@ class AllowedTools(RequestModel):
     mode: Literal["auto", "required"]
     tools: list[AllowedTool]
 
-    def names(self) -> set[str]:
-        """Return the names of the tools."""
-        named = [tool.function or tool.custom for tool in self.tools]
-        return {tool.name for tool in named if tool is not None}
-
 
 class ToolChoice(RequestModel):
     """A tool that the model must call, or the tools that it may call."""
@@ -172,10 +167,11 @@ class CompletionRequest(RequestModel):
 
     def to_chat(self, ignored: IgnoredFields | None = None) -> TranslatedRequest:
         """Return the translated request; raises ``InvalidInput`` with the path to the field."""
+        allowed = self._allowed_names()
         tools = [
             (f"tools[{number}]", tool)
             for number, tool in enumerate(self.tools or ())
-            if tool is not None and self._is_allowed(tool)
+            if tool is not None and (allowed is None or _name_of(tool) in allowed)
         ]
         places = [f"messages[{number}]" for number in range(len(self.messages))]
         effort = self.reasoning_effort
@@ -207,12 +203,12 @@ class CompletionRequest(RequestModel):
         )
         return TranslatedRequest(request, [], [place for place, _ in tools], NAMES, ignored or IgnoredFields())
 
-    def _is_allowed(self, tool: Tool) -> bool:
+    def _allowed_names(self) -> set[str | None] | None:
+        """Return the names of the tools that the model may call, or None for all."""
         choice = self.tool_choice
         if not isinstance(choice, ToolChoice) or choice.allowed_tools is None:
-            return True
-        named = tool.function or tool.custom
-        return named is not None and named.name in choice.allowed_tools.names()
+            return None
+        return {_name_of(tool) for tool in choice.allowed_tools.tools} - {None}
 
     def _tool_choice(self) -> Literal["none", "auto", "required"] | chat.NamedToolChoice | None:
         choice = self.tool_choice
@@ -222,8 +218,13 @@ class CompletionRequest(RequestModel):
             return choice.allowed_tools.mode
         named = choice.function or choice.custom
         if named is None:
-            raise InvalidInput("tool_choice.function is missing", param="tool_choice.function")
+            raise InvalidInput(f"tool_choice.{choice.type} is missing", param=f"tool_choice.{choice.type}")
         return chat.NamedToolChoice(function=chat.NamedFunction(name=named.name))
+
+
+def _name_of(tool: Tool | AllowedTool) -> str | None:
+    named = tool.function or tool.custom
+    return named.name if named is not None else None
 
 
 def _tool(tool: Tool, place: str) -> chat.Tool:
