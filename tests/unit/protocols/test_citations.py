@@ -13,6 +13,7 @@ import pytest
 from gpt_b.events import EventDecoder
 from gpt_c import _ChunkDecoder
 from gpt_c.documents import chunk_of
+from gpt_d.chunks import add_annotations
 from handler_host.chat import (
     ChatChunk,
     Citation,
@@ -173,6 +174,20 @@ class TestFromProviders:
     def test_metadata_of_another_form_do_not_end_a_good_response(self, metadata: Any) -> None:
         chunk = chunk_of({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "groundingMetadata": metadata}]})
         assert (chunk.text, chunk.sources) == ("Hi", ())
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"citations": [{"start": 0, "end": 3, "text": "Bär", "sources": []}]},  # Cohere's
+            {"citations": ["https://a.example"]},
+            {"citations": [None]},
+            {"citation": "a"},
+        ],
+    )
+    def test_citations_of_another_form_do_not_end_a_stream_of_litellm(self, fields: dict[str, Any]) -> None:
+        message = {"content": TEXT, "provider_specific_fields": fields}
+        add_annotations(message)
+        assert "annotations" not in message
 
 
 class TestToClients:

@@ -33,7 +33,10 @@ class ChunkDecoder:
 
 
 def add_annotations(message: dict[str, Any]) -> None:
-    """Make OpenAI's annotations of Anthropic's citations, which LiteLLM keeps in fields of its own."""
+    """Make OpenAI's annotations of Anthropic's citations, which LiteLLM keeps in fields of its own.
+
+    Citations of another form, such as Cohere's, are left out.
+    """
     fields = message.get("provider_specific_fields") or {}
     blocks = fields.get("citations") or [[fields.get("citation")]]
     sources = [
@@ -43,8 +46,9 @@ def add_annotations(message: dict[str, Any]) -> None:
             "content": citation.get("cited_text"),
         }
         for citations in blocks
+        if isinstance(citations, list)
         for citation in citations
-        if citation is not None
+        if isinstance(citation, dict)
     ]
     if sources:
         message["annotations"] = [{"type": "url_citation", "url_citation": source} for source in sources]
