@@ -137,6 +137,16 @@ class TestToolCalls:
             decoder.chunks(chunk({"tool_calls": [call(0, "a", "f", '{"x": "' * 3)]}))
         assert time.process_time() - start < 10
 
+    def test_time_is_linear_if_the_name_comes_last(self) -> None:
+        decoder = CompletionDecoder()
+        start = time.process_time()
+        for _ in range(10_000):
+            decoder.chunks(chunk({"tool_calls": [call(0, "a", None, "x" * 1000)]}))
+        (first,) = decoder.chunks(chunk({"tool_calls": [call(0, "a", "f", "")]}))
+        assert isinstance(first, ToolCallChunk)
+        assert (first.name, len(first.arguments)) == ("f", 10_000_000)
+        assert time.process_time() - start < 2  # quadratic code takes 10 s
+
 
 class TestText:
     @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ class _Call:
         self.is_sent = False
         """Its first chunk, with ID and name, was returned."""
         self.has_arguments = False
-        self.unsent = ""
+        self.unsent: list[str] = []
         """Arguments that came before the name."""
         self._unscanned: list[str] = []
         self._depth = 0
@@ -100,7 +100,8 @@ class ToolCallDecoder:
         """Yield what :meth:`last` does, at the end; raises ``UpstreamError`` for a call that got no name."""
         yield from self.last()
         for call in self._waiting:
-            raise UpstreamError(f"the provider sent a tool call without a name; its arguments: {call.unsent[:200]}")
+            arguments = "".join(call.unsent)[:200]
+            raise UpstreamError(f"the provider sent a tool call without a name; its arguments: {arguments}")
 
     def _add(self, delta: Mapping[str, Any], *, is_whole: bool) -> Iterator[ToolCallChunk]:
         function = delta.get("function")
@@ -130,7 +131,7 @@ class ToolCallDecoder:
             if arguments:
                 yield ToolCallChunk(index=call.number, arguments=arguments)
             return
-        call.unsent += arguments
+        call.unsent.append(arguments)
         if call.name and call.has_arguments:
             self._waiting.remove(call)
             yield _first_chunk(call)
@@ -159,7 +160,8 @@ class ToolCallDecoder:
 
 def _first_chunk(call: _Call) -> ToolCallChunk:
     call.is_sent = True
-    arguments, call.unsent = call.unsent, ""
+    arguments = "".join(call.unsent)
+    call.unsent.clear()
     return ToolCallChunk(index=call.number, id=call.id, name=call.name, arguments=arguments)
 
 
