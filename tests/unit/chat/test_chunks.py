@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import msgspec
@@ -18,6 +19,7 @@ from handler_host.chat import (
     CitationChunk,
     FinishChunk,
     IgnoredChunk,
+    LogprobsChunk,
     ModelChunk,
     ReasoningChunk,
     ReasoningPart,
@@ -26,6 +28,7 @@ from handler_host.chat import (
     ResponsePart,
     TextChunk,
     TextPart,
+    TokenLogprob,
     ToolCallChunk,
     ToolCallPart,
     Usage,
@@ -107,6 +110,14 @@ class TestAccumulate:
             ("c1", "look", arguments)
         ]
         assert (response.finish_reason, response.model, response.usage) == ("tool_calls", "m", Usage(prompt_tokens=1))
+
+    def test_time_is_linear(self) -> None:
+        token = LogprobsChunk(content=[TokenLogprob(token="a", logprob=0.0)])
+        chunks: list[ChatChunk] = [token, CitationChunk(citation=Citation())] * 50_000
+        before = time.process_time()
+        response = accumulate(chunks)
+        assert time.process_time() - before < 1  # quadratic code takes 5 s
+        assert len(response.logprobs or ()) == len(response.citations or ()) == 50_000
 
     def test_no_chunks_make_a_response_without_text(self) -> None:
         response = accumulate([])

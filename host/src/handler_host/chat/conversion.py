@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import TypeVar
 
 from handler_host.chat.types import (
     ChatChunk,
@@ -24,6 +25,8 @@ from handler_host.chat.types import (
     UsageChunk,
 )
 
+Item = TypeVar("Item")
+
 
 def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
     """Return the response whose stream has these chunks."""
@@ -37,13 +40,13 @@ def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
             case UsageChunk():
                 response.usage = chunk.usage
             case LogprobsChunk():
-                response.logprobs = [*(response.logprobs or ()), *chunk.content]
+                response.logprobs = _extended(response.logprobs, chunk.content)
             case CitationChunk():
-                response.citations = [*(response.citations or ()), chunk.citation]
+                response.citations = _extended(response.citations, [chunk.citation])
             case ModelChunk():
                 response.model = chunk.model
             case IgnoredChunk():
-                response.ignored = [*(response.ignored or ()), *chunk.fields]
+                response.ignored = _extended(response.ignored, chunk.fields)
             case _:
                 builder.add(chunk)
     response.content = builder.parts()
@@ -79,6 +82,14 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
     yield FinishChunk(reason=response.finish_reason, stop_sequence=response.stop_sequence)
     if response.usage is not None:
         yield UsageChunk(usage=response.usage)
+
+
+def _extended(items: list[Item] | None, more: Iterable[Item]) -> list[Item]:
+    """Return the list, extended in place, or a new one: a copy for each chunk is quadratic."""
+    if items is None:
+        return list(more)
+    items.extend(more)
+    return items
 
 
 class _ContentBuilder:
