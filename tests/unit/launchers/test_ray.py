@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
 
-from handler_host.workers.remote.engine import EngineError
+from handler_host._internal.versions import __version__
+from handler_host.workers.remote.engine import EngineError, PlaceReport
 
 SOURCE = Path(__file__).parents[3] / "launchers" / "ray" / "src"
 
@@ -73,3 +75,42 @@ async def test_an_address_where_nothing_listens_is_named_at_once(engine: ModuleT
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:1 cannot be reached") as refusal:
         await engine._check_address("127.0.0.1:1")
     assert not refusal.value.is_final
+
+
+class FakeRay:
+    """Ray with nodes whose processes return or raise the given results."""
+
+    __version__ = "2.60.0"
+
+    def __init__(self, results: Mapping[str, Any]) -> None:
+        self.results = results
+
+    def remote(self, **options: Any) -> Any:
+        def submit(scheduling_strategy: SimpleNamespace) -> SimpleNamespace:
+            return SimpleNamespace(remote=lambda: scheduling_strategy.node_id)
+
+        return lambda function: SimpleNamespace(options=submit)
+
+    def wait(self, refs: list[str], **options: Any) -> tuple[list[str], list[str]]:
+        return refs, []
+
+    def get(self, ref: str) -> Any:
+        if isinstance(self.results[ref], Exception):
+            raise self.results[ref]
+        return self.results[ref]
+
+
+def test_doctor_names_the_node_whose_process_fails(engine: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
+    strategies = ModuleType("ray.util.scheduling_strategies")
+    strategies.NodeAffinitySchedulingStrategy = SimpleNamespace  # type: ignore[attr-defined]
+    for name in ("ray", "ray.util"):
+        monkeypatch.setitem(sys.modules, name, ModuleType(name))
+    monkeypatch.setitem(sys.modules, strategies.__name__, strategies)
+    lacking = RuntimeError("Traceback:\nModuleNotFoundError: No module named 'handler_host_ray'")
+    ray = FakeRay({"1": ("0", 2**30, __version__), "2": lacking})
+    options = importlib.import_module("handler_host_ray.options").read_options({})
+    places = [PlaceReport("good", 2**30), PlaceReport("bare", 2**30)]
+    examination = importlib.import_module("handler_host_ray.examination")
+    *_, good, bare = examination.examine(ray, options, places, {"good": "1", "bare": "2"})
+    assert (good.ok, bare.ok) == (True, False)
+    assert "a process failed there: ModuleNotFoundError: No module named 'handler_host_ray'; install" in bare.text

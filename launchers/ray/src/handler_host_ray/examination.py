@@ -41,7 +41,7 @@ def examine(
         used = f", {format_size(place.external_usage)} in use by others" if place.external_usage else ""
         flaws = "".join(f"; {flaw}" for flaw in _flaws(place, conditions.get(place.name)))
         yield Finding(not flaws, f"{place.name}: {format_size(place.limit)}{used}, {resources or 'no CPU'}{flaws}")
-    if conditions and all(condition.refresh_ms == "0" for condition in conditions.values()):
+    if conditions and all(isinstance(each, _Condition) and each.refresh_ms == "0" for each in conditions.values()):
         yield Finding(True, "Ray's memory monitor is off, so that only this host evicts workers")
 
 
@@ -56,8 +56,8 @@ class _Condition(NamedTuple):
     """The version of handler-host."""
 
 
-def _probe_nodes(ray: Any, node_ids: Mapping[str, str]) -> dict[str, _Condition]:
-    """Return the conditions on those nodes that start a process in time, by the names of their places."""
+def _probe_nodes(ray: Any, node_ids: Mapping[str, str]) -> dict[str, _Condition | Exception]:
+    """Return the conditions on those nodes that end a process in time, or its failure, by the names of their places."""
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     @ray.remote(num_cpus=0)  # type: ignore[untyped-decorator]
@@ -72,15 +72,25 @@ def _probe_nodes(ray: Any, node_ids: Mapping[str, str]) -> dict[str, _Condition]
     if not probes:
         return {}
     done, _ = ray.wait(list(probes), num_returns=len(probes), timeout=PROBE_TIMEOUT)
-    return {probes[result]: _Condition(*ray.get(result)) for result in done}
+    conditions: dict[str, _Condition | Exception] = {}
+    for result in done:
+        try:
+            conditions[probes[result]] = _Condition(*ray.get(result))
+        except Exception as error:  # noqa: BLE001 - of any kind: the other nodes are examined all the same
+            conditions[probes[result]] = error
+    return conditions
 
 
-def _flaws(place: PlaceReport, condition: _Condition | None) -> Iterator[str]:
+def _flaws(place: PlaceReport, condition: _Condition | Exception | None) -> Iterator[str]:
     """Yield what is wrong with a node, with the remedy."""
     if place.flaw is not None:
         yield f"{place.flaw}; start it again with the right size"
     if condition is None:
         yield f"it has not started a process within {PROBE_TIMEOUT:g} s; look at the log of its raylet"
+        return
+    if isinstance(condition, Exception):
+        cause = (str(condition).strip() or type(condition).__name__).splitlines()[-1]
+        yield f"a process failed there: {cause}; install handler-host-ray there"
         return
     if place.limit > condition.memory:
         yield oversized(place.limit, condition.memory)
