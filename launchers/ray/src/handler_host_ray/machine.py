@@ -1,4 +1,4 @@
-"""The memory that the machine of a node really has: Ray believes what its node was started with."""
+"""The memory that the machine of a node really has: Ray believes any number that its node was started with."""
 
 from __future__ import annotations
 
@@ -15,6 +15,6 @@ def machine_memory() -> int:
 def oversized(reported: int, real: int) -> str:
     """Return the message about a node that reports more memory than its machine has, in bytes."""
     return (
-        f"it reports {format_size(reported)} of memory, but its machine has {format_size(real)}, which is what counts; "
-        f"start the node again with at most --memory={real}"
+        f"it reports {format_size(reported)} of memory, but its machine has {format_size(real)}, and the host counts "
+        f"no more; start the node again with at most --memory={real}"
     )
