@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from importlib.machinery import ModuleSpec
 from textwrap import dedent
 from typing import TYPE_CHECKING
 
@@ -182,6 +184,26 @@ def test_a_missing_dependency_fails_where_its_absence_is_handled(workshop: Works
         "import pkg; print(pkg.name())",
     )
     assert output == "slow\n"
+
+
+def test_a_namespace_package_with_a_finder_of_its_own_is_not_missing(
+    workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Setuptools adds a location that is not a directory to the namespace packages of editable installs."""
+    place = "__editable__.spread.__path_hook__"
+
+    class Finder:
+        def find_spec(self, name: str, target: object = None) -> ModuleSpec | None:
+            if name != "spread":
+                return None
+            spec = ModuleSpec(name, None, is_package=True)
+            spec.submodule_search_locations = [place]
+            return spec
+
+    workshop.write({"pkg/__init__.py": "import spread.part\n"})
+    monkeypatch.setattr(sys, "path", [place, *sys.path])
+    monkeypatch.setitem(sys.path_importer_cache, place, Finder())
+    assert workshop.compile().eager == {}
 
 
 def test_a_late_import_raises_the_same_error_with_a_note_of_its_place(workshop: Workshop) -> None:

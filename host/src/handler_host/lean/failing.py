@@ -15,7 +15,12 @@ from handler_host.lean.exports import Source, absolute_name
 def failing_modules(sources: Mapping[str, Source]) -> frozenset[str]:
     """Return the modules that are not installed, and those of the package that import such a module at their top."""
     imported = {name: _imported_modules(name, source) for name, source in sources.items()}
-    failing = {target for targets in imported.values() for target in targets - sources.keys() if _is_missing(target)}
+    failing = {
+        target
+        for targets in imported.values()
+        for target in targets - sources.keys()
+        if _is_missing(*target.split(".")[:2])
+    }
     while True:
         more = {name for name, targets in imported.items() if name not in failing and targets & failing}
         if not more:
@@ -35,22 +40,21 @@ def _imported_modules(name: str, source: Source) -> set[str]:
             modules.update(alias.name for alias in statement.names)
         elif isinstance(statement, ast.ImportFrom):
             target = absolute_name(statement, name, source.is_package)
-            modules |= {target, *(f"{target}.{alias.name}" for alias in statement.names)}
+            modules |= {target, *(f"{target}.{alias.name}" for alias in statement.names if alias.name != "*")}
     return modules
 
 
 @cache
-def _is_missing(module: str) -> bool:
-    """Return whether the distribution of a module is not installed; False for what only an import can tell."""
-    root, *rest = module.split(".", 2)
+def _is_missing(root: str, name: str = "") -> bool:
+    """Return whether the distribution of ``root.name`` is not installed; False for what only an import can tell."""
     if root in sys.modules:
         return False
     try:
         spec = importlib.util.find_spec(root)
-    except ValueError:
-        return False
-    if spec is None or not rest or spec.origin is not None:
-        return spec is None  # below a package with an `__init__` a name can be an attribute
-    # Of a namespace package the distributions add a part each; its own finder wants the package imported.
-    names = (name for location in spec.submodule_search_locations or () for name in os.listdir(location))
-    return not any(name.partition(".")[0] == rest[0] for name in names)
+        if spec is None or not name or spec.origin is not None:
+            return spec is None  # below a package with an `__init__` a name can be an attribute
+        # Of a namespace package the distributions add a part each; its own finder wants the package imported.
+        files = [file for location in spec.submodule_search_locations or () for file in os.listdir(location)]
+    except (OSError, ValueError):
+        return False  # a location may be of a finder of its own, as setuptools has it for editable installs
+    return not any(file.partition(".")[0] == name for file in files)
