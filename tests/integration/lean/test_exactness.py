@@ -123,6 +123,49 @@ def test_a_package_that_imports_the_star_of_itself_binds_nothing_by_it(workshop:
     assert output == "True False\n0 1 Circle pkg.listed.first\n"
 
 
+@pytest.mark.parametrize(
+    "names",
+    [
+        "__all__ = ['a']\nif a:\n    __all__ += ['b']\n",
+        "__all__ = ['a']\ntry:\n    __all__.append('b')\nfinally:\n    pass\n",
+        "__all__ = []\ndef export(name): __all__.append(name)\nexport('a'); export('b')\n",
+        "from .words import __all__\n",
+        "if a:\n    __all__ = ['a', 'b']\nelse:\n    __all__ = []\n",
+        "__all__, other = ['a', 'b'], 1\n",
+    ],
+)
+def test_a_star_import_binds_the_names_of_a_list_that_the_run_decides(workshop: Workshop, names: str) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .names import *\ndef use(): return a, b\n",
+            "pkg/names.py": "a, b, c = 1, 2, 3\n" + names,
+            "pkg/words.py": "__all__ = ['a', 'b']\n",
+        },
+        "import pkg; print(pkg.use(), hasattr(pkg, 'c'))",
+    )
+    assert output == "(1, 2) False\n"
+
+
+def test_a_package_that_imports_the_star_of_itself_imports_the_submodules_of_its_list(workshop: Workshop) -> None:
+    workshop.both(
+        {
+            "pkg/__init__.py": "from .words import __all__\nfrom . import *\n",
+            "pkg/words.py": "__all__ = ['part']\n",
+            "pkg/part.py": "",
+        },
+        "import pkg; print(pkg.part.__name__, 'part' in vars(pkg))",
+    )
+
+
+@pytest.mark.parametrize("effects", ["print('effect')\n", "from .names import a\nprint('effect')\n"])
+def test_the_star_of_an_eager_module_imports_it(workshop: Workshop, effects: str) -> None:
+    workshop.both(
+        {"pkg/__init__.py": "from .effects import *\n", "pkg/effects.py": effects, "pkg/names.py": "a = 1\n"},
+        "import pkg; print(hasattr(pkg, 'a'))",
+        eager=["pkg.effects"],
+    )
+
+
 def test_a_star_import_may_bring_a_future_feature(workshop: Workshop) -> None:
     workshop.both(
         {

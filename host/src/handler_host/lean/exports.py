@@ -103,12 +103,12 @@ class _Reader:
 
     def read(self, body: Sequence[ast.stmt]) -> None:
         for statement in body:
-            if mentions_all(statement):
+            if isinstance(statement, ast.If) and is_type_checking(statement.test):
+                self.read(statement.orelse)
+            elif mentions_all(statement):
                 self._read_list(statement)
             elif isinstance(statement, ast.ImportFrom):
                 self._read_from(statement)
-            elif isinstance(statement, ast.If) and is_type_checking(statement.test):
-                self.read(statement.orelse)
             else:
                 names = bound_names([statement])
                 if names is None:
@@ -138,13 +138,17 @@ class _Reader:
             self._bind(key, origin)
 
     def _read_list(self, statement: ast.stmt) -> None:
-        if isinstance(statement, ast.Assign | ast.AnnAssign) and statement.value is not None and self.listed is None:
-            try:
-                self.listed = list(ast.literal_eval(statement.value))
-            except ValueError:
-                self.has_open_list = True
-            return
-        self.listed, self.has_open_list = None, True
+        match statement:
+            case (
+                ast.Assign(targets=[ast.Name()], value=ast.expr() as value)
+                | ast.AnnAssign(target=ast.Name(), value=ast.expr() as value)
+            ) if self.listed is None:
+                try:
+                    self.listed = list(ast.literal_eval(value))
+                except ValueError:
+                    self.has_open_list = True
+            case _:
+                self.listed, self.has_open_list = None, True
 
     def _bind(self, key: str, origin: Origin) -> None:
         # What is bound twice, the module itself must be asked for.
@@ -207,13 +211,17 @@ def _stored(*nodes: ast.AST) -> set[str]:
 
 
 def mentions_all(statement: ast.stmt) -> bool:
-    """Return whether a statement makes or changes ``__all__``."""
-    match statement:
-        case ast.Assign(targets=[ast.Name(id="__all__")]):
+    """Return whether a statement, or one inside of it, makes or changes ``__all__``."""
+    return any(_changes_all(node) for node in ast.walk(statement))
+
+
+def _changes_all(node: ast.AST) -> bool:
+    match node:
+        case ast.Name(id="__all__", ctx=ast.Store() | ast.Del()):
             return True
-        case ast.AnnAssign(target=ast.Name(id="__all__")) | ast.AugAssign(target=ast.Name(id="__all__")):
-            return True
-        case ast.Expr(value=ast.Call(func=ast.Attribute(value=ast.Name(id="__all__")))):
+        case ast.alias(name=name, asname=asname):
+            return (asname or name) == "__all__"
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="__all__"))):
             return True
         case _:
             return False

@@ -144,7 +144,7 @@ class _ModuleRewriter:
                 if target == self._name:
                     # It binds what is bound already, and imports the submodules that `__all__` names.
                     names = None if any(map(mentions_all, body)) else {}
-                if names is None:
+                if names is None or target in self._eager:
                     # Names bound before it may be bound by it again: only what comes later must not wait.
                     after_open_star = True
                     continue
