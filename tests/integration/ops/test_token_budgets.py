@@ -29,6 +29,23 @@ class Handler:
         yield b'{"candidates": [], "usageMetadata": {"promptTokenCount": 3, "candidatesTokenCount": 2}}]'
 '''
 
+OPENAI_CHAT = '''
+import json
+from handler_host.plugin import NativeResponse, native
+
+class Handler:
+    """Speaks OpenAI's protocol, and tells the tokens of a stream if the request asks for them."""
+
+    @native("openai.chat")
+    async def complete(self, request):
+        options = json.loads(request.body).get("stream_options") or {}
+        yield NativeResponse(200, {"content-type": "text/event-stream"})
+        yield b'data: {"choices": [{"delta": {"content": "hi"}}], "usage": null}\\n\\n'
+        if options.get("include_usage"):
+            yield b'data: {"choices": [], "usage": {"prompt_tokens": 3, "completion_tokens": 9}}\\n\\n'
+        yield b"data: %s\\n\\ndata: [DONE]\\n\\n" % json.dumps({"choices": [{"options": options}]}).encode()
+'''
+
 
 def options(root: Path, limits: str) -> dict[str, Any]:
     consumers = f'[consumers.a]\nhash = "{hash_key("key-a")}"\n{limits}\n[consumers.b]\nhash = "{hash_key("key-b")}"\n'
@@ -120,3 +137,28 @@ async def test_a_negative_count_lowers_no_budget_and_spoils_no_file(tmp_path: Pa
         _, report = await host.admin("GET", "/usage")
         assert [(row["input"], row["output"]) for row in report["usage"]] == [(0, 4)]
         assert [budget["day_tokens"] for budget in report["budgets"]] == [4]
+
+
+@pytest.mark.parametrize("stream_options", [{}, {"stream_options": None}, {"stream_options": {"other": 1}}])
+async def test_a_native_stream_counts_without_the_clients_question(
+    tmp_path: Path, stream_options: dict[str, Any]
+) -> None:
+    """Most clients do not ask for the tokens of a stream of chat completions; a key with a limit needs them."""
+    install_plugin(tmp_path, "parrot", OPENAI_CHAT)
+    async with running(tmp_path, **options(tmp_path, "tokens_per_minute = 10")) as host:
+        assert (await host.admin("POST", "/handlers/parrot/load"))[0] == 200
+        status, unlimited, _ = await chat(host, "key-b", stream=True, **stream_options)
+        assert (status, b"include_usage" in unlimited) == (200, False)
+        status, limited, _ = await chat(host, "key-a", stream=True, **stream_options)
+        assert (status, b"include_usage" in limited) == (200, True)
+        assert b"completion_tokens" not in limited
+        assert (await chat(host, "key-a", stream=True, **stream_options))[0] == 429
+
+
+async def test_a_native_stream_has_its_tokens_if_the_client_asks(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "parrot", OPENAI_CHAT)
+    async with running(tmp_path, **options(tmp_path, "tokens_per_minute = 10")) as host:
+        assert (await host.admin("POST", "/handlers/parrot/load"))[0] == 200
+        asked: dict[str, Any] = {"stream_options": {"include_usage": True}}
+        assert b"completion_tokens" in (await chat(host, "key-a", stream=True, **asked))[1]
+        assert (await chat(host, "key-a", stream=True))[0] == 429

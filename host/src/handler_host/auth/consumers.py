@@ -73,6 +73,11 @@ class Consumer:
         """How chats of this key treat unsupported fields; None: as the handler's configuration says."""
         return self.entry.unsupported
 
+    @property
+    def has_token_limit(self) -> bool:
+        """Whether the tokens of the consumer are limited."""
+        return self.entry.tokens_per_minute is not None or self.entry.tokens_per_day is not None
+
     def allows(self, handler: str) -> bool:
         """Return whether the consumer may use this handler."""
         return self.entry.handlers is None or handler in self.entry.handlers
@@ -203,11 +208,7 @@ class Consumers:
     def with_token_limits(self) -> list[Consumer]:
         """Return the consumers with a limit on tokens, by name."""
         consumers = {consumer.name: consumer for consumer in self._consumers.values()}
-        return [
-            consumers[name]
-            for name in sorted(consumers)
-            if consumers[name].entry.tokens_per_minute is not None or consumers[name].entry.tokens_per_day is not None
-        ]
+        return [consumers[name] for name in sorted(consumers) if consumers[name].has_token_limit]
 
     async def refresh(self) -> None:
         """Read the file again if it has changed."""

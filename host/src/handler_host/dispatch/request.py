@@ -21,6 +21,10 @@ class Consumer(Protocol):
     def unsupported(self) -> str | None:
         """How chats of this key treat unsupported fields; None: as the handler's configuration says."""
 
+    @property
+    def has_token_limit(self) -> bool:
+        """Whether the tokens of the consumer are limited."""
+
     def allows(self, handler: str) -> bool:
         """Return whether the consumer may use this handler."""
 

@@ -36,7 +36,7 @@ from handler_host.protocols.json_fields import Value, fields_of, text_of
 from handler_host.protocols.native_events import EventRelay, ModelName
 from handler_host.protocols.native_operation import REQUEST_ID_HEADERS, NativeOperation
 from handler_host.protocols.native_streams import relay_bytes, relay_events
-from handler_host.protocols.native_usage import TailCounter, token_counts
+from handler_host.protocols.native_usage import TailCounter, lacks_stream_usage, token_counts, with_stream_usage
 from handler_host.protocols.opaque import SEALED
 from handler_host.protocols.provider_state import refuse_state
 
@@ -89,7 +89,14 @@ class NativeCalls:
         if fields is None:
             return await _translate_or_refuse(http_request, body, translated)
         wants_stream = stream if stream is not None else _is_true(body, fields.get("stream"))
-        call = _NativeCall(http_request, operation, body, fields, name, target, wants_stream, method)
+        consumer = request_context.current.get().consumer
+        # The limit would not hold for a stream without token counts.
+        adds_usage = (
+            (wants_stream and operation.has_usage_on_request)
+            and (consumer is not None and consumer.has_token_limit)
+            and lacks_stream_usage(body, fields)
+        )
+        call = _NativeCall(http_request, operation, body, fields, name, target, wants_stream, method, adds_usage)
         return await self._with_fallbacks(call, translated)
 
     async def _with_fallbacks(self, call: _NativeCall, translated: Translated | None) -> web.StreamResponse:
@@ -157,6 +164,9 @@ class NativeCalls:
         preset = self._dispatcher.presets.of(handler)
         body = call.body if preset is None else with_preset(preset, call.operation.name, call.body)
         fields = call.fields if body is call.body else fields_of(body)
+        if call.adds_usage:
+            body = with_stream_usage(body, fields)
+            fields = fields_of(body)
         return encode_message(call.head(body, fields, is_fallback=is_fallback), body)
 
     async def _relay(
@@ -179,7 +189,7 @@ class NativeCalls:
             finally:
                 self._count(request, head, tail.counts())
         shown = call.shown_model(head, request.handler, is_fallback=is_fallback)
-        relay = EventRelay(ModelName(call.operation.event_model, head.model, shown))
+        relay = EventRelay(ModelName(call.operation.event_model, head.model, shown), hides_usage=call.adds_usage)
 
         def failed(error: Exception) -> list[bytes]:
             host_error = context.fail(to_host_error(error, context))
@@ -209,6 +219,8 @@ class _NativeCall(NamedTuple):
     target: ModelTarget
     stream: bool
     method: str
+    adds_usage: bool
+    """Whether the host asks for the tokens of the stream, and keeps them from the client."""
 
     def head(self, body: bytes, fields: Mapping[str, Value], *, is_fallback: bool) -> RequestHead:
         """Return the head for a handler; the model is one of the requested handler, so a fallback uses its own."""

@@ -11,7 +11,7 @@ import msgspec
 
 from handler_host.plugin.errors import UpstreamError
 from handler_host.protocols.json_fields import Value, fields_of, text_of
-from handler_host.protocols.native_usage import MARKERS, token_counts
+from handler_host.protocols.native_usage import MARKERS, is_only_usage, token_counts
 
 MAX_HELD_BYTES = 1024 * 1024
 """Longest event that is held until it is complete; a longer one is passed on in parts, as it came."""
@@ -66,10 +66,14 @@ class ModelName:
 
 
 class EventRelay:
-    """Relay of one stream of server-sent events."""
+    """Relay of one stream of server-sent events.
 
-    def __init__(self, model: ModelName) -> None:
+    ``hides_usage``: the host has asked for the chunk with the tokens, and the client does not get it.
+    """
+
+    def __init__(self, model: ModelName, *, hides_usage: bool = False) -> None:
         self._model = model
+        self._hides_usage = hides_usage
         self._restores = model.differs
         self._held = bytearray()
         self._is_inside_event = False
@@ -127,6 +131,8 @@ class EventRelay:
             if tokens := token_counts(line[len(_DATA) :]):
                 for kind, count in tokens.items():
                     self.tokens[kind] = max(count, self.tokens.get(kind, 0))
+                if self._hides_usage and is_only_usage(line[len(_DATA) :]):
+                    lines[number] = b": usage"
         return b"\n".join(lines)
 
     def _restore(self, line: bytes) -> bytes:

@@ -49,6 +49,8 @@ class NativeOperation(msgspec.Struct, frozen=True, kw_only=True):
     """Path to the model's name in a whole response."""
     falls_back: bool = True
     """Whether the fallbacks of a handler may respond; vectors of another model cannot be compared with its own."""
+    has_usage_on_request: bool = False
+    """Whether a stream reports its tokens only if ``stream_options`` of the request ask for them."""
     event_model: tuple[str, ...] = ("model",)
     """Path to the model's name in an event of a stream."""
 

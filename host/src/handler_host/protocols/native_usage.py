@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 
 import msgspec
+
+from handler_host.protocols.json_fields import Value
 
 MARKERS = (b'"usage"', b'"usageMetadata"')
 """Every document with token counts contains one of them."""
@@ -68,6 +71,49 @@ def token_counts(document: bytes) -> dict[str, int]:
     inner = decoded.response or decoded.message
     usage = decoded.usage or decoded.usage_metadata or (inner.usage if inner is not None else None)
     return {} if usage is None else {kind: count for kind, count in _by_kind(usage).items() if count}
+
+
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+_decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
+
+
+class _Choices(msgspec.Struct):
+    choices: list[msgspec.Raw]
+
+
+def lacks_stream_usage(body: bytes, fields: Mapping[str, Value]) -> bool:
+    """Return whether a chat completion does not ask for the tokens of its stream; its fields are given.
+
+    Options of another form are left to the provider.
+    """
+    place = fields.get("stream_options")
+    try:
+        options = None if place is None else _decode_options(body[place.start : place.end])
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
+    return options is None or not options.include_usage
+
+
+def with_stream_usage(body: bytes, fields: Mapping[str, Value]) -> bytes:
+    """Return a body that :func:`lacks_stream_usage` with the question for the tokens."""
+    place = fields.get("stream_options")
+    if place is None:
+        start = body.index(b"{") + 1
+        return b"".join((body[:start], b'"stream_options":{"include_usage":true},', body[start:]))
+    options = msgspec.json.decode(body[place.start : place.end], type=dict[str, msgspec.Raw] | None) or {}
+    options["include_usage"] = msgspec.Raw(b"true")
+    return b"".join((body[: place.start], msgspec.json.encode(options), body[place.end :]))
+
+
+def is_only_usage(event: bytes) -> bool:
+    """Return whether a chunk of a chat completion has no choice: it is sent for ``include_usage`` alone."""
+    try:
+        return not msgspec.json.decode(event, type=_Choices).choices
+    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return False
 
 
 class TailCounter:

@@ -18,7 +18,8 @@ def error_events(error: HostError, request_id: str) -> list[bytes]:
 CHAT = NativeOperation(
     name="openai.chat",
     error_events=error_events,
+    has_usage_on_request=True,
     request_headers=("openai-beta",),
     response_headers=("openai-model", "openai-processing-ms", "openai-version", "x-ratelimit-"),
 )
-EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings", falls_back=False)
+EMBEDDINGS = msgspec.structs.replace(CHAT, name="openai.embeddings", has_usage_on_request=False, falls_back=False)
