@@ -170,7 +170,7 @@ def test_pin_until_unpin(host: str, run: Run) -> None:
 
 
 def test_forget_discards_learned_memory(host: str, run: Run) -> None:
-    assert run("forget", "parrot").out == "parrot: learned memory discarded, cold\n"
+    assert run("forget", "parrot").out == "parrot: learned memory discarded, state cold\n"
     unknown = run("forget", "parot")
     assert unknown.status == 1
     assert "parrot" in unknown.err

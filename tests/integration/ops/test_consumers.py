@@ -74,6 +74,8 @@ async def test_rate_limit_is_counted_by_key(tmp_path: Path) -> None:
             assert response.status == 429
             assert 1 <= int(response.headers["Retry-After"]) <= 60
         assert await echo(host, "key-b") == (200, "")
+        failures = (await host.admin("GET", "/failures"))[1]["failures"]
+        assert [failure["consumer"] for failure in failures] == ["a", "a"]
 
 
 async def test_a_key_may_have_so_many_dispatches_under_way(tmp_path: Path) -> None:

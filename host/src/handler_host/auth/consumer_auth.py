@@ -82,6 +82,7 @@ class ConsumerAuth:
             self._counters.wrong_keys["consumer"] += 1
             await self._throttle.delay_failure(address_of(request))
             raise Unauthorized("the API key is unknown; use one that the operator of this host has issued")
+        request_context.current.get().consumer = consumer  # the log names it if it is refused, too
         inactive_reason = consumer.inactive_reason()
         if inactive_reason is not None:
             self._counters.refused[consumer.name, inactive_reason] += 1
@@ -94,7 +95,6 @@ class ConsumerAuth:
         if refusal is not None:
             self._counters.refused[consumer.name, refusal.reason] += 1
             raise refusal.error
-        request_context.current.get().consumer = consumer
         return consumer
 
     def _require_loopback_host(self, request: web.Request) -> None:

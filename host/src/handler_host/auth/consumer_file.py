@@ -102,7 +102,8 @@ def read_consumers(file: Path) -> dict[str, Entry]:
         text = file.read_text(encoding="utf-8")
     except OSError as error:
         raise ConfigError(
-            f"auth.consumers_file: {file}: cannot be read: {error.strerror}; `handler-host keys new NAME` makes it"
+            f"auth.consumers_file: {file}: cannot be read: {error.strerror}; "
+            f"`handler-host keys new NAME --file {file}` makes it"
         ) from None
     except UnicodeDecodeError as error:
         raise ConfigError(f"auth.consumers_file: {file}: cannot be read as UTF-8: {error}") from None

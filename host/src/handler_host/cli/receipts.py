@@ -38,7 +38,7 @@ def describe_unload(receipt: dict[str, Any]) -> str:
 
 def describe_forget(handler: dict[str, Any]) -> str:
     """Return that nothing is learned of a handler now."""
-    return f"{handler['name']}: learned memory discarded, {handler['state']}"
+    return f"{handler['name']}: learned memory discarded, state {handler['state']}"
 
 
 def describe_pin(handler: dict[str, Any]) -> str:
