@@ -154,11 +154,11 @@ class NativeCalls:
         if not call.stream:
             head, body = _decoded(await self._dispatcher.run(dispatch))
             self._count(request, head, token_counts(body))
-            shown = call.shown_model(head, request.handler, is_fallback=is_fallback)
+            shown = call.shown_model(head, request.handler)
             body = ModelName(call.operation.response_model, head.model, shown).restore(body)
             return web.Response(status=head.status, body=body, headers=_headers(call.operation, head.headers))
         async with self._dispatcher.stream(dispatch) as stream:
-            return await self._relay(call, stream, context, request, is_fallback=is_fallback)
+            return await self._relay(call, stream, context, request)
 
     def _message(self, call: _NativeCall, handler: str, *, is_fallback: bool) -> bytes:
         preset = self._dispatcher.presets.of(handler)
@@ -170,13 +170,7 @@ class NativeCalls:
         return encode_message(call.head(body, fields, is_fallback=is_fallback), body)
 
     async def _relay(
-        self,
-        call: _NativeCall,
-        stream: ResponseStream,
-        context: RequestContext,
-        request: Request,
-        *,
-        is_fallback: bool,
+        self, call: _NativeCall, stream: ResponseStream, context: RequestContext, request: Request
     ) -> web.StreamResponse:
         if not stream.chunks:
             raise HandlerFault(f"{call.operation.name} ended without a response")
@@ -188,7 +182,7 @@ class NativeCalls:
                 return await relay_bytes(call.http_request, context, stream, head, headers, tail)
             finally:
                 self._count(request, head, tail.counts())
-        shown = call.shown_model(head, request.handler, is_fallback=is_fallback)
+        shown = call.shown_model(head, request.handler)
         relay = EventRelay(ModelName(call.operation.event_model, head.model, shown), hides_usage=call.adds_usage)
 
         def failed(error: Exception) -> list[bytes]:
@@ -236,9 +230,9 @@ class _NativeCall(NamedTuple):
             spans=tuple(self.operation.model_spans(body, fields)),
         )
 
-    def shown_model(self, head: ResponseHead, handler: str, *, is_fallback: bool) -> str:
-        """Return the model's name for the client: its own, unless the handler has another model."""
-        if is_fallback:
+    def shown_model(self, head: ResponseHead, handler: str) -> str:
+        """Return the model's name for the client: its own, unless a fallback responds or the handler has another."""
+        if handler != self.target.handler:
             return handler
         return head.model if head.is_other_model and head.model is not None else self.name
 

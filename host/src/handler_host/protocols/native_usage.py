@@ -54,7 +54,17 @@ class _Document(msgspec.Struct):
     """Anthropic's ``message_start``."""
 
 
+class _StreamOptions(msgspec.Struct):
+    include_usage: bool | None = None
+
+
+class _Chunk(msgspec.Struct):
+    choices: list[msgspec.Raw]
+
+
 _decode = msgspec.json.Decoder(_Document).decode
+_decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
+_decode_chunk = msgspec.json.Decoder(_Chunk).decode
 
 
 def token_counts(document: bytes) -> dict[str, int]:
@@ -71,17 +81,6 @@ def token_counts(document: bytes) -> dict[str, int]:
     inner = decoded.response or decoded.message
     usage = decoded.usage or decoded.usage_metadata or (inner.usage if inner is not None else None)
     return {} if usage is None else {kind: count for kind, count in _by_kind(usage).items() if count}
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool | None = None
-
-
-_decode_options = msgspec.json.Decoder(_StreamOptions | None).decode
-
-
-class _Choices(msgspec.Struct):
-    choices: list[msgspec.Raw]
 
 
 def lacks_stream_usage(body: bytes, fields: Mapping[str, Value]) -> bool:
@@ -111,7 +110,7 @@ def with_stream_usage(body: bytes, fields: Mapping[str, Value]) -> bytes:
 def is_only_usage(event: bytes) -> bool:
     """Return whether a chunk of a chat completion has no choice: it is sent for ``include_usage`` alone."""
     try:
-        return not msgspec.json.decode(event, type=_Choices).choices
+        return not _decode_chunk(event).choices
     except (msgspec.MsgspecError, UnicodeDecodeError):
         return False
 
