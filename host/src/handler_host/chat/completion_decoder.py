@@ -237,8 +237,8 @@ class CompletionDecoder:
     def _add_citations(self, chunks: list[ChatChunk], annotations: Any) -> None:
         for annotation in annotations if isinstance(annotations, list) else ():
             citation = _citation_of(annotation)
-            if citation is not None and astuple(citation) not in self._citations:  # some servers repeat them at the end
-                self._citations.add(astuple(citation))
+            if citation is not None and (key := astuple(citation)) not in self._citations:
+                self._citations.add(key)  # some servers repeat them at the end
                 chunks.append(CitationChunk(citation=citation))
 
     def _remainder(self, name: str, text: str) -> str:

@@ -7,19 +7,16 @@ from __future__ import annotations
 
 from typing import Any
 
-_is_repaired = False
-
 
 def repair_aiohttp() -> None:
     """Repair all aiohttp clients of this process; further calls do nothing."""
-    global _is_repaired
-    if _is_repaired:
-        return
     from aiohttp import ClientPayloadError, helpers
     from aiohttp.client_proto import ResponseHandler
     from aiohttp.http_exceptions import HttpProcessingError
 
     set_protocol_exception = ResponseHandler.set_exception
+    if set_protocol_exception.__module__ == __name__:
+        return
 
     def set_exception(self: Any, exc: BaseException, *cause: BaseException) -> None:
         body = self._payload
@@ -29,4 +26,3 @@ def repair_aiohttp() -> None:
             helpers.set_exception(body, ClientPayloadError(f"Response payload is not completed: {reason!r}"), reason)
 
     ResponseHandler.set_exception = set_exception  # type: ignore[method-assign, assignment]
-    _is_repaired = True

@@ -1,4 +1,4 @@
-"""LiteLLM's import: without the network, the document of a tokenizer, and long searches of errors."""
+"""LiteLLM's import, and what it needs for the host: no network, little memory, no redirects, each byte noted."""
 
 from __future__ import annotations
 

@@ -54,7 +54,7 @@ class DetailEncoder:
 
 def reasoning_parts(details: Iterable[Mapping[str, Any]]) -> Iterator[chat.ReasoningPart]:
     """Yield the parts of the details that a client sends back; details of unknown types are left out."""
-    summary = ""
+    summaries: list[str] = []
     for detail in details:
         text, signature, data, name = (_string(detail, key) for key in ("text", "signature", "data", "format"))
         source = _FORMATS.get(name or "", name)
@@ -62,12 +62,12 @@ def reasoning_parts(details: Iterable[Mapping[str, Any]]) -> Iterator[chat.Reaso
             case "reasoning.text":
                 yield chat.ReasoningPart(text=text or "", signature=signature, format=source)
             case "reasoning.summary":
-                summary += _string(detail, "summary") or ""
+                summaries.append(_string(detail, "summary") or "")
             case "reasoning.encrypted":
-                yield chat.ReasoningPart(text=summary, encrypted=data, format=source)
-                summary = ""
-    if summary:
-        yield chat.ReasoningPart(text=summary)
+                yield chat.ReasoningPart(text="".join(summaries), encrypted=data, format=source)
+                summaries.clear()
+    if any(summaries):
+        yield chat.ReasoningPart(text="".join(summaries))
 
 
 def _string(detail: Mapping[str, Any], key: str) -> str | None:
