@@ -96,6 +96,22 @@ async def test_a_request_leaves_nothing_for_the_collector(host: Host, path: str,
     assert left == {}
 
 
+async def test_a_failed_activation_leaves_nothing_for_the_collector(tmp_path: Path) -> None:
+    install_plugin(tmp_path, "broken", "raise RuntimeError('no')")
+    async with running(tmp_path, policy={"crash_limit": 100, "backoff": 0.0, "backoff_max": 0.0}) as host:
+
+        async def fail() -> None:
+            assert (await host.json("POST", "/v1/handlers/broken/echo", json={}))[0] == 502
+
+        await fail()
+        left: Counter[str] = Counter()
+        with uncollected(left):
+            for _ in range(TIMES):
+                await fail()
+        assert host.supervisor.status("broken").generation == TIMES + 1
+        assert left == {}
+
+
 @pytest.mark.parametrize("how", ["unload", "crash"])
 async def test_a_worker_that_ended_leaves_nothing_for_the_collector(host: Host, how: str) -> None:
     async def live() -> None:

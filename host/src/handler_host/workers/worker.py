@@ -316,7 +316,9 @@ class Worker:
             self._post(WorkerExited(self.generation))
         else:
             counts_as_failure = not isinstance(error, OutOfResources)
-            self._post(WorkerStartFailed(self.generation, error, counts_as_failure, random.random()))
+            # The handler's state keeps the error: its traceback would keep this worker, in a cycle.
+            failure = error.with_traceback(None)
+            self._post(WorkerStartFailed(self.generation, failure, counts_as_failure, random.random()))
 
     def _kill(self, process: WorkerProcess) -> None:
         self._killed_by_host = True
