@@ -58,7 +58,11 @@ def test_options_become_the_variables_that_ray_reads(engine: ModuleType) -> None
     }
 
 
-def test_another_version_is_one_final_message(engine: ModuleType) -> None:
+def test_another_version_is_one_final_message(
+    engine: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "ray").mkdir()  # importable, as a namespace package without a version
+    monkeypatch.syspath_prepend(str(tmp_path))
     # The text of Ray 2.60.
     text = (
         "Version mismatch: The cluster was started with:\n    Ray: 2.59.0\n    Python: 3.11.9\n"

@@ -7,6 +7,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib import metadata
 from typing import Any, TypeVar
 
 from handler_host.workers.remote.engine import EngineError, ExitStatus, Finding, PlaceReport, WorkerRequest
@@ -271,10 +272,9 @@ def _connection_error(error: Exception, address: str) -> EngineError:
     text = str(error)
     if "ersion mismatch" in text:
         own = f"Python {sys.version.split()[0]}"
-        with contextlib.suppress(ImportError):
-            import ray
-
-            own = f"Ray {ray.__version__}, {own}"
+        # Not `ray.__version__`: without Ray, `import ray` succeeds with any directory of that name on the path.
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            own = f"Ray {metadata.version('ray')}, {own}"
         details = " ".join(text.split())
         return EngineError(
             f"the cluster at {address} has other versions than this machine ({own}): {details[:400]}; install the same "
