@@ -6,13 +6,9 @@ import asyncio
 import contextlib
 import json
 import logging
-import os
-import shutil
-import signal
 import socket
-import subprocess
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +28,8 @@ from handler_host.plugin.errors import ConfigError, LimitsUnavailable, RateLimit
 from handler_host.server import serving
 from handler_host.telemetry.failures import FailureText
 from tests.integration.http.serving import ADMIN, PARROT, Host, configured, running
-from tests.support import LIMIT, Control, ended, install_plugin, install_puppet, until, within
+from tests.integration.ops.redis_server import PASSWORD, SERVER, Server
+from tests.support import LIMIT, Control, install_plugin, install_puppet, until, within
 
 pytest.importorskip("redis", reason="redis-py is not installed (handler-host[redis])")
 from redis.asyncio import Redis
@@ -40,54 +37,7 @@ from redis.asyncio import Redis
 from handler_host.auth.shared_limits import SharedLimits
 from handler_host.shared.store import SharedStore, StoreUnavailable, server_version
 
-SERVER = shutil.which("redis-server") or shutil.which("valkey-server")
 pytestmark = pytest.mark.skipif(SERVER is None, reason="neither redis-server nor valkey-server is installed")
-
-PASSWORD = "the-password-of-the-shared-server"
-
-
-class Server:
-    """A Redis server with a password, which can stop and start again at the same port."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port: int = free.getsockname()[1]
-        self._pid_file = directory / "redis.pid"
-
-    @property
-    def url(self) -> str:
-        return f"redis://:{PASSWORD}@127.0.0.1:{self.port}/0"
-
-    def start(self) -> None:
-        assert SERVER is not None
-        options = {"port": self.port, "bind": "127.0.0.1", "save": "", "requirepass": PASSWORD, "dir": self._directory}
-        # A daemon: the tests look for children that a host has left.
-        options |= {"daemonize": "yes", "pidfile": self._pid_file}
-        words = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        subprocess.run([SERVER, *words], stdout=subprocess.DEVNULL, check=True)
-        deadline = time.monotonic() + 20
-        while time.monotonic() < deadline:
-            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1):
-                self._pid = int(self._pid_file.read_text())
-                return
-            time.sleep(0.02)
-        raise AssertionError("the Redis server did not start")
-
-    def stop(self) -> None:
-        os.kill(self._pid, signal.SIGKILL)
-        deadline = time.monotonic() + 20
-        while not ended(self._pid) and time.monotonic() < deadline:
-            time.sleep(0.01)
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[Server]:
-    server = Server(tmp_path)
-    server.start()
-    yield server
-    server.stop()
 
 
 def options(limits: str, url: str, **shared: Any) -> dict[str, Any]:

@@ -46,6 +46,19 @@ MAX_CONNECTIONS = 32
 MIN_VERSION = 5
 """Oldest Redis in which a script may write after it has read the clock. Valkey continues Redis 7."""
 KINDS = ("input", "cached", "cache_write", "output", "reasoning")
+REMEDIES: Mapping[type[Exception], str] = {
+    exceptions.OutOfMemoryError: "raise its maxmemory, or set a maxmemory-policy that evicts",
+    exceptions.ReadOnlyError: "set shared.url to the primary",
+    exceptions.MasterDownError: "start its primary",
+    exceptions.BusyLoadingError: "wait until it has loaded its data",
+    exceptions.NoPermissionError: "allow its user all commands on keys with shared.prefix",
+    exceptions.MovedError: "set shared.url to a server that is not a node of a cluster",
+    exceptions.ClusterDownError: "set shared.url to a server that is not a node of a cluster",
+    exceptions.ConnectionError: "start it, or correct shared.url",
+}
+"""What to do about an error of the server; the first class that fits counts."""
+STATES = ("NOREPLICAS", "MISCONF", "BUSY")
+"""Codes of errors for which the client library has no class, and which the server's configuration explains."""
 
 T = TypeVar("T")
 
@@ -228,11 +241,18 @@ class SharedStore:
                     pipeline.hincrby(f"{self._prefix}:usage", field, count)
                 for consumer, count in budgets.items():
                     await self._add_tokens(self._keys(consumer, TOKEN_LIMITS), [count], client=pipeline)
-                await pipeline.execute()
+                results = await pipeline.execute(raise_on_error=False)
         except BaseException:
             self._pending += pending
             self._pending_budgets += budgets
             raise
+        of_usage, of_budgets = results[: len(pending)], results[len(pending) :]
+        # What the server has done is not repeated: a command that fails each time would count the others each time.
+        failed = [error for error in results if isinstance(error, Exception)]
+        self._pending += _refused(pending, of_usage)
+        self._pending_budgets += _refused(budgets, of_budgets)
+        if failed:
+            raise failed[0]
 
     async def _call(self, work: Callable[[], Awaitable[T]]) -> T:
         """Run ``work`` within the time limit; raises ``StoreUnavailable``."""
@@ -261,8 +281,8 @@ class SharedStore:
 
     def _describe(self, error: Exception) -> str:
         """Return the reason and the remedy; the URL, which may have a password, is not part of it."""
-        text = str(error).rstrip(".")
-        if isinstance(error, exceptions.AuthenticationError) or text.startswith(("NOAUTH", "WRONGPASS", "NOPERM")):
+        text = str(error).partition(" script: ")[0].rstrip(".")
+        if isinstance(error, exceptions.AuthenticationError):
             return (
                 "the shared server refuses the password or user; correct HANDLER_HOST_SHARED__URL "
                 "or shared.password_file"
@@ -274,9 +294,9 @@ class SharedStore:
             return f"the shared server does not respond within {self._timeout_s:g} s (shared.timeout)"
         if any(isinstance(cause, ssl.SSLError) for cause in causes):
             return f"TLS with the shared server fails: {text}; correct shared.url (rediss:// has TLS, redis:// has not)"
-        remedy = (
-            "start it, or correct shared.url" if isinstance(error, exceptions.ConnectionError) else "correct shared.url"
-        )
+        remedy = next((fix for kind, fix in REMEDIES.items() if isinstance(error, kind)), "correct shared.url")
+        if text.startswith(STATES):
+            remedy = "correct the server's configuration, or wait until it has recovered"
         return f"the shared server is not available: {text or type(error).__name__}; {remedy}"
 
 
@@ -314,6 +334,12 @@ def _connect(config: SharedConfig, scheme: str, url: str) -> Redis:
         **options,
     )
     return Redis.from_pool(pool)
+
+
+def _refused(counts: Counter[str], results: Sequence[Any]) -> Counter[str]:
+    """Return the counts whose commands have failed."""
+    pairs = zip(counts.items(), results, strict=True)
+    return Counter({key: count for (key, count), result in pairs if isinstance(result, Exception)})
 
 
 def _field(row: UsageRow, kind: str) -> str:
