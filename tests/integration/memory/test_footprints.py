@@ -21,7 +21,7 @@ def test_a_crash_during_a_write_leaves_a_whole_file(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from handler_host.memory.footprints import FootprintStore\n"
         "learned = FootprintStore(Path(sys.argv[1]))\n"
-        "for number in range(400): learned.record_usage((f'handler{number}', 'd', '1'), peak=number, steady=None)\n"
+        "for number in range(400): learned.record_usage((f'handler{number}', 'd', '1'), peak=number, steady=1)\n"
         "print('writes', flush=True)\n"
         "while True: learned.save(learned.snapshot())\n"
     )

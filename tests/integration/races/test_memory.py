@@ -25,7 +25,7 @@ from handler_host.memory.footprints import FootprintStore
 from handler_host.memory.pressure import KernelView
 from handler_host.memory.procfs import read_memory
 from handler_host.memory.sampler import Reading
-from handler_host.plugin.errors import HandlerCrashed, HandlerOutOfMemory, MemoryBudget
+from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HandlerOutOfMemory, MemoryBudget
 from tests.integration.http.serving import running
 from tests.support import (
     SupervisorHarness,
@@ -206,6 +206,32 @@ async def test_case_24_a_low_estimate_costs_an_idle_handler_and_is_right_the_nex
         await host.ask("idle")
         await host.ask("large")
         assert host.state("idle") == "cold"
+
+
+async def test_a_worker_that_fails_before_it_is_ready_teaches_no_memory(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    handlers = {"puppet": control(tmp_path, at_activation="tell:started wait:go raise", memory_estimate=120 * MB)}
+    async with supervisor_harness(tmp_path, handlers=handlers) as host:
+        host.control.make("started", "go")
+        response = host.start(error_of(host.ask()))
+        await host.control.wait_for("started")
+        measured = (await host.supervisor.memory()).workers["puppet"]
+        assert 0 < measured.pss < 120 * MB
+        await host.control.signal("go")
+        assert isinstance(await within(response), ActivationFailed)
+        memory = (await host.supervisor.memory()).handlers["puppet"]
+        assert (memory.expected, memory.expected_source) == (120 * MB, "configured")
+        assert memory.learned_peak is None
+
+
+async def test_what_a_kill_before_readiness_teaches_reserves_no_less_than_the_estimate(tmp_path: Path) -> None:
+    install_puppet(tmp_path)
+    footprints = FootprintStore(tmp_path / "memory.json")
+    footprints.record_oom_kill(("puppet", "puppet", "1.0"), 10 * MB, 1000 * MB)
+    footprints.save(footprints.snapshot())
+    handlers = {"puppet": control(tmp_path, memory_estimate=120 * MB)}
+    async with supervisor_harness(tmp_path, handlers=handlers, memory={"state_file": footprints.path}) as host:
+        assert (await host.supervisor.memory()).handlers["puppet"].expected == 120 * MB
 
 
 async def test_case_25_a_kill_of_unknown_origin_differs_from_a_crash_and_from_an_oom_kill(

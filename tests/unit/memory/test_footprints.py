@@ -69,7 +69,7 @@ def test_a_damaged_file_is_logged_once_ignored_and_replaced(
     assert record.levelname == "WARNING"
     assert str(path) in record.getMessage()
     assert "ignored" in record.getMessage()
-    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=1)
     found.save(found.snapshot())
     assert learned(path).get(SUBJECT) is not None
     assert len(caplog.records) == 1
@@ -94,7 +94,7 @@ def test_without_a_writable_file_it_is_logged_once_and_kept_in_memory(
         (tmp_path / "file").write_text("")
         path = tmp_path / "file" / "memory.json"
     found = FootprintStore(path)
-    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=1)
     found.save(found.snapshot())
     found.save(found.snapshot())
     (record,) = caplog.records
@@ -104,7 +104,7 @@ def test_without_a_writable_file_it_is_logged_once_and_kept_in_memory(
 
 def test_dev_null_stores_nothing_and_stays_a_device(caplog: pytest.LogCaptureFixture) -> None:
     found = learned(Path(os.devnull))
-    found.record_usage(SUBJECT, peak=1 * MB, steady=None)
+    found.record_usage(SUBJECT, peak=1 * MB, steady=1)
     found.save(found.snapshot())
     assert found.path is None
     assert Path(os.devnull).is_char_device()
@@ -146,12 +146,20 @@ def test_reservation_grows_after_an_oom_kill_within_the_budget() -> None:
     assert footprint.raised == 0
 
 
+def test_a_version_that_was_never_ready_learns_its_peak_from_an_oom_kill() -> None:
+    store = FootprintStore(None)
+    store.record_oom_kill(SUBJECT, 200 * MB, 400 * MB)
+    footprint = store.get(SUBJECT)
+    assert footprint is not None
+    assert (footprint.peak, footprint.steady) == (200 * MB, 0)
+
+
 def test_the_number_of_versions_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "memory.json"
     found = FootprintStore(path)
     for number in range(MAX_RECORDS + 10):
-        found.record_usage(("gpt_a", "d", str(number)), peak=MB, steady=None)
-    found.record_usage(("gpt_a", "d", "0"), peak=2 * MB, steady=None)
+        found.record_usage(("gpt_a", "d", str(number)), peak=MB, steady=1)
+    found.record_usage(("gpt_a", "d", "0"), peak=2 * MB, steady=1)
     found.save(found.snapshot())
     assert path.stat().st_size < MAX_BYTES
     again = learned(path)
@@ -195,7 +203,7 @@ class TestTrials:
 
     def test_any_other_one_after_a_while(self) -> None:
         store = FootprintStore(None)
-        store.record_usage(self.VERSION, peak=1, steady=None)
+        store.record_usage(self.VERSION, peak=1, steady=1)
         waits = [store.seconds_until_trial(self.VERSION, now) for now in (100.0, 130.0, 160.0, 500.0)]
         assert waits == [60, 30, 0, 0]
 
@@ -213,19 +221,19 @@ class TestTrials:
 
     def test_a_report_starts_no_wait(self) -> None:
         store = FootprintStore(None)
-        store.record_usage(self.VERSION, peak=1, steady=None)
+        store.record_usage(self.VERSION, peak=1, steady=1)
         assert store.seconds_until_trial(self.VERSION, 100.0, starts_wait=False) == 60
         assert [store.seconds_until_trial(self.VERSION, now) for now in (500.0, 530.0)] == [60, 30]
 
     def test_they_are_discarded_with_the_footprint(self) -> None:
         store = FootprintStore(None)
-        store.record_usage(self.VERSION, peak=1, steady=None)
+        store.record_usage(self.VERSION, peak=1, steady=1)
         store.seconds_until_trial(self.VERSION, 100.0)
         for number in range(MAX_RECORDS):
-            store.record_usage(("puppet", "puppet", f"2.{number}"), peak=1, steady=None)
+            store.record_usage(("puppet", "puppet", f"2.{number}"), peak=1, steady=1)
         store.snapshot()
         assert store.get(self.VERSION) is None
-        store.record_usage(self.VERSION, peak=1, steady=None)
+        store.record_usage(self.VERSION, peak=1, steady=1)
         assert store.seconds_until_trial(self.VERSION, 500.0) == 60
 
     def test_forget_discards_all_versions_of_one_handler(self) -> None:

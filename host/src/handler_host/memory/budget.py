@@ -16,6 +16,8 @@ from types import MappingProxyType
 from typing import NamedTuple, Protocol
 
 from handler_host._internal.units import format_size
+from handler_host.catalog.catalog_entry import CatalogEntry
+from handler_host.config import HandlerPolicy
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.ledger import Key, Ledger, Request
 from handler_host.plugin.errors import MemoryBudget
@@ -34,6 +36,15 @@ class MemoryEstimate(NamedTuple):
     """For learned memory that exceeds the limit: the wait until a worker is tried all the same."""
     resources: Mapping[str, float] = MappingProxyType({})
     """Resources besides memory, for a worker on another machine."""
+
+
+def configured_estimate(entry: CatalogEntry, policy: HandlerPolicy, default: int) -> MemoryEstimate:
+    """Return the estimate of the configuration or the manifest, else the default."""
+    if policy.memory_estimate is None:
+        return MemoryEstimate(default, default, "default")
+    manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
+    source = "manifest" if policy.memory_estimate == manifest else "configured"
+    return MemoryEstimate(policy.memory_estimate, policy.memory_estimate, source)
 
 
 class WorkerBudget(Protocol):

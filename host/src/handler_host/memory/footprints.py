@@ -111,13 +111,13 @@ class FootprintStore:
         """Return the footprint of a version of a handler, or None if it never ran here."""
         return self._footprints.get(version)
 
-    def record_usage(self, version: HandlerVersion, *, peak: int, steady: int | None) -> None:
-        """Learn from a measurement of a worker; ``steady`` is None until it is ready."""
+    def record_usage(self, version: HandlerVersion, *, peak: int, steady: int) -> None:
+        """Learn from a measurement of a worker that is ready."""
         footprint = self._footprint(version)
         if peak > footprint.peak:
             self.has_changes |= peak > footprint.peak + STEP
             footprint.peak = peak
-        if steady is not None and steady > footprint.steady:
+        if steady > footprint.steady:
             self.has_changes |= steady > footprint.steady + STEP
             footprint.steady = steady
 
@@ -143,6 +143,7 @@ class FootprintStore:
     def record_oom_kill(self, version: HandlerVersion, size: int, at_most: int) -> None:
         """Learn that a worker of at least ``size`` bytes was killed for memory: the next one reserves more."""
         footprint = self._footprint(version)
+        footprint.peak = footprint.peak or size
         footprint.raised = max(footprint.raised, min(int(max(footprint.peak, size) * RAISE), at_most))
         footprint.out_of_memory += 1
         self.has_changes = True

@@ -19,7 +19,7 @@ from handler_host._internal.units import format_size
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.config import Config, HandlerPolicy
 from handler_host.config.launchers import launcher_config
-from handler_host.memory.budget import Budget, MemoryEstimate, WorkerBudget
+from handler_host.memory.budget import Budget, MemoryEstimate, WorkerBudget, configured_estimate
 from handler_host.memory.eviction import Candidate
 from handler_host.memory.footprints import Footprint, FootprintStore, HandlerVersion, version_of
 from handler_host.memory.ledger import Key
@@ -175,26 +175,26 @@ class MemoryMonitor:
 
     def expected(self, entry: CatalogEntry, policy: HandlerPolicy, *, for_activation: bool = False) -> MemoryEstimate:
         """Return what a worker of the handler is expected to use."""
+        configured = configured_estimate(entry, policy, self.config.default_estimate)
         footprint = self.footprint(entry)
-        if footprint is not None and footprint.peak and policy.learn_memory:
-            # ``raised`` is a guess: no reason for a final refusal.
-            minimum = footprint.steady or footprint.peak
-            estimate = MemoryEstimate(max(footprint.peak, footprint.raised), minimum, "learned")
-            possible = self.places.get(policy.isolation, self.budget.ledger).max_worker
-            if minimum <= possible:
-                return estimate
-            version, now = version_of(entry), time.monotonic()
-            wait_s = self.footprints.seconds_until_trial(version, now, starts_wait=for_activation)
-            if wait_s:
-                return estimate._replace(seconds_until_trial=wait_s)
-            # A trial with all that the limit allows: the learned memory may be that of one spike.
-            return estimate._replace(amount=possible, minimum=possible)
-        if policy.memory_estimate is not None:
-            manifest = entry.manifest.memory_estimate if entry.manifest is not None else None
-            source = "manifest" if policy.memory_estimate == manifest else "configured"
-            return MemoryEstimate(policy.memory_estimate, policy.memory_estimate, source)
-        default = self.config.default_estimate
-        return MemoryEstimate(default, default, "default")
+        if footprint is None or not footprint.peak or not policy.learn_memory:
+            return configured
+        # ``raised`` is a guess: no reason for a final refusal.
+        minimum = footprint.steady or footprint.peak
+        amount = max(footprint.peak, footprint.raised)
+        if not footprint.steady:
+            # No worker was ready when it was measured: it would have used more.
+            amount = max(amount, configured.amount)
+        estimate = MemoryEstimate(amount, minimum, "learned")
+        possible = self.places.get(policy.isolation, self.budget.ledger).max_worker
+        if minimum <= possible:
+            return estimate
+        version, now = version_of(entry), time.monotonic()
+        wait_s = self.footprints.seconds_until_trial(version, now, starts_wait=for_activation)
+        if wait_s:
+            return estimate._replace(seconds_until_trial=wait_s)
+        # A trial with all that the limit allows: the learned memory may be that of one spike.
+        return estimate._replace(amount=possible, minimum=possible)
 
     def footprint(self, entry: CatalogEntry) -> Footprint | None:
         """Return what was learned of the handler's installed version."""
@@ -326,12 +326,14 @@ class MemoryMonitor:
         sizes: dict[Key, int],
         reservations: dict[Key, int],
     ) -> None:
-        """Learn from a measurement, and add what the worker counts with to ``sizes`` and ``reservations``."""
-        usage, is_ready = worker.usage, worker.is_ready
-        self.footprints.record_usage(worker.version, peak=usage.peak, steady=usage.steady if is_ready else None)
+        """Add what the worker counts with to ``sizes`` and ``reservations``; learn from it once it is ready."""
         sizes[key] = memory.pss
+        if not worker.is_ready:
+            return  # its activation may fail: what it uses until then is less than what the handler needs
+        usage = worker.usage
+        self.footprints.record_usage(worker.version, peak=usage.peak, steady=usage.steady)
         footprint = self.footprints.get(worker.version)
-        if is_ready and footprint is not None:
+        if footprint is not None:
             # At most what the limit allows, or a worker after a spike would keep all others out.
             reservations[key] = min(max(footprint.steady, footprint.raised), most)
 
