@@ -205,6 +205,7 @@ def test_missing_key_is_named_at_activation(
     with worker_under_test("gpt_a") as worker:
         error = worker.error_of("chat", HI)
         assert isinstance(error, ActivationFailed)
+        assert not error.retryable
         assert "OPENAI_API_KEY" in error.message
         assert "base_url" in error.message
 

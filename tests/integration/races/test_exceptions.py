@@ -134,6 +134,7 @@ async def test_any_exception_of_activate_is_the_reason(
         assert isinstance(error, ActivationFailed)
         assert "activate failed" in error.message
         assert kind in error.message
+        assert error.retryable, "it may come from a network"
 
 
 @pytest.mark.parametrize("raised", ["KeyboardInterrupt", "GeneratorExit", "asyncio.CancelledError"])

@@ -239,6 +239,15 @@ class TestStart:
             error = await within(starting)
             assert isinstance(error, ActivationFailed)
             assert "no luck" in error.message
+            assert error.retryable
+
+    async def test_failed_for_good(self) -> None:
+        async with channel() as (opened, peer):
+            starting = asyncio.ensure_future(error_of(opened.start(SPEC, 5.0)))
+            assert isinstance(await peer.receive(), frames.Start)
+            await peer.send(frames.Failed("no key", "trace", is_retryable=False))
+            error = await within(starting)
+            assert (error.code, error.retryable) == ("activation_failed", False)
 
     async def test_timeout(self) -> None:
         async with channel() as (opened, _):

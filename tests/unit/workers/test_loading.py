@@ -55,12 +55,14 @@ class TestTraceback:
         assert "SyntaxError" in error.reason
         assert f"({tmp_path}" in error.reason
         assert error.reason.endswith(".py:2)")
+        assert not error.is_retryable
         assert "importlib" not in error.trace
         assert "def broken(:" in error.trace
 
     def test_frames_of_the_author_only(self, load_source: LoadSource) -> None:
         error = load_source("def deep():\n    raise ValueError('too deep')\n\ndeep()\n")
         assert "could not be imported: ValueError: too deep" in error.reason
+        assert error.is_retryable
         assert error.reason.endswith(".py:2)")
         assert "deep()" in error.trace
         assert "importlib" not in error.trace

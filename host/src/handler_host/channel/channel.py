@@ -1,8 +1,8 @@
 """The host's end of the channel to one worker: many calls at a time over one socket.
 
-One asyncio protocol reads and writes the frames of ``handler_host.channel.frames``. A call needs no
-task and no queue: its reader waits on at most one future. The buffer for a slow reader is bounded
-by the call's window, so it stops its own stream and no other.
+One asyncio protocol reads and writes the frames of ``handler_host.channel.frames``. A call needs no task and no queue:
+its reader waits on at most one future. The buffer for a slow reader is bounded by the call's window, so it stops its
+own stream and no other.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from handler_host.plugin.errors import (
     HandlerFault,
     HandlerOutOfMemory,
     HostError,
+    PermanentActivationFailure,
 )
 
 
@@ -42,10 +43,7 @@ class CloseReason(msgspec.Struct, frozen=True):
 
 
 class HandlerCallRunner(Protocol):
-    """Runner of the dispatches that a worker makes to other handlers (``handler_host.dispatch.handler_calls``).
-
-    Numbers are those of the worker's ``Dispatch`` frames.
-    """
+    """Runner of a worker's dispatches to other handlers, numbered as its frames (``dispatch.handler_calls``)."""
 
     def dispatch(self, frame: frames.Dispatch, parent: Call | None) -> None:
         """Start a dispatch; ``parent`` is the call that it belongs to."""
@@ -132,8 +130,8 @@ class Channel(asyncio.Protocol):
     async def start(self, spec: frames.WorkerSpec, timeout: float) -> frames.Ready:
         """Start the handler of ``spec`` in the worker, within ``timeout`` seconds; return the worker's report.
 
-        Raises ``ActivationFailed`` with the handler's reason, ``ActivationTimeout``, or
-        ``HandlerCrashed`` if the worker ends before it is ready.
+        Raises ``ActivationFailed`` with the handler's reason, ``ActivationTimeout``, or ``HandlerCrashed`` if the
+        worker ends before it is ready.
         """
         self._ready = self._loop.create_future()
         self.send(frames.Start(frames.PROTOCOL_VERSION, self._generation, spec))
@@ -148,7 +146,7 @@ class Channel(asyncio.Protocol):
                 f"{self._handler} was not ready within {timeout:g} s (activate_timeout)", retry_after=timeout
             ) from None
         if ready.protocol != frames.PROTOCOL_VERSION:
-            raise ActivationFailed(
+            raise PermanentActivationFailure(
                 f"the worker of {self._handler} uses protocol {ready.protocol}, the host {frames.PROTOCOL_VERSION}; "
                 "install the host's own version of handler-host in the worker's environment"
             )
@@ -382,8 +380,8 @@ class Channel(asyncio.Protocol):
             self._log_pacer.add(frames.Log(40, "activation", frame.trace))
         if frame.out_of_memory:
             self._note_out_of_memory()
-        reason = mask_secrets(frame.reason)
-        self._ready.set_exception(ActivationFailed(f"{self._handler} could not be activated: {reason}"))
+        kind = ActivationFailed if frame.is_retryable else PermanentActivationFailure
+        self._ready.set_exception(kind(f"{self._handler} could not be activated: {mask_secrets(frame.reason)}"))
 
     _RECEIVERS: ClassVar[dict[type[Any], Callable[[Channel, Any], None]]] = {
         frames.Chunk: _handle_chunk,

@@ -203,6 +203,8 @@ class Failed(_Frame, frozen=True, tag=17):
     """The plugin author's traceback, for the log."""
     out_of_memory: bool = False
     """Activation could not get more memory."""
+    is_retryable: bool = True
+    """Whether a later activation may succeed without a change by a person."""
 
 
 class Chunk(_Frame, frozen=True, tag=18):

@@ -1,8 +1,7 @@
 """The errors of the host: each has one HTTP status and one stable code.
 
-Code below the HTTP layer raises these; one middleware renders them. For any other
-exception the response has a general text and the request ID, so that internal details
-never reach a client.
+Code below the HTTP layer raises these; one middleware renders them. For any other exception the response has a general
+text and the request ID, so that internal details never reach a client.
 """
 
 from __future__ import annotations
@@ -18,12 +17,10 @@ if TYPE_CHECKING:
 class HostError(Exception):
     """An error with a meaning for the client.
 
-    ``message`` is one sentence that names the place, the value and the remedy.
-    ``retry_after`` is in seconds, at most one day, and becomes the ``Retry-After`` header.
-    ``param`` is the path to the invalid field (``messages[0].role``).
-    ``details`` are further figures for programs, rendered as JSON.
-    ``cause`` is for operators: what failed below, such as the provider's address. Log, ``handler-host why`` and
-    dashboard show it; clients never see it.
+    ``message`` is one sentence that names the place, the value and the remedy. ``retry_after`` is in seconds, at most
+    one day, and becomes the ``Retry-After`` header. ``param`` is the path to the invalid field (``messages[0].role``),
+    ``details`` are further figures for programs, rendered as JSON. ``cause`` is for operators: what failed below, such
+    as the provider's address. Log, ``handler-host why`` and dashboard show it; clients never see it.
     """
 
     status: ClassVar[int] = 500
@@ -44,8 +41,7 @@ class HostError(Exception):
         self.message = message
         # A provider may name any number, and a plugin passes it on: infinity has no JSON and no header.
         self.retry_after = bound_seconds(retry_after) if isinstance(retry_after, int | float) else None
-        # A header of multidict is a subclass of str, which has no JSON.
-        self.param = None if param is None else str(param)
+        self.param = None if param is None else str(param)  # a header of multidict, a subclass of str, has no JSON
         self.details = details
         self.cause = cause
 
@@ -215,6 +211,12 @@ class ActivationFailed(HostError):
     status = 502
     code = "activation_failed"
     retryable = True
+
+
+class PermanentActivationFailure(ActivationFailed):
+    """The activation failed for a reason that only a person removes: a setting, a key, a package, the code."""
+
+    retryable = False
 
 
 class HandlerCrashed(HostError):
@@ -391,8 +393,8 @@ class ContentRefused(UpstreamError):
 
 
 def _all_subclasses(cls: type[HostError]) -> list[type[HostError]]:
-    return [cls] + [sub for child in cls.__subclasses__() for sub in _all_subclasses(child)]
+    return [cls, *(sub for child in cls.__subclasses__() for sub in _all_subclasses(child))]
 
 
-BY_CODE: dict[str, type[HostError]] = {cls.code: cls for cls in _all_subclasses(HostError)}
-"""Every error by its code; an error that crosses the channel is looked up here."""
+BY_CODE: dict[str, type[HostError]] = {cls.code: cls for cls in reversed(_all_subclasses(HostError))}
+"""The most general error of each code; an error that crosses the channel is looked up here."""

@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Mapping
 
-from handler_host.plugin.errors import ActivationFailed
+from handler_host.plugin.errors import PermanentActivationFailure
 from handler_host.workers.child_processes import signal_worker
 from handler_host.workers.worker_process import (
     RESOURCE_ERRNOS,
@@ -58,7 +58,7 @@ class ExecLauncher:
         self._python = python or sys.executable
 
     async def launch(self, handler: str, generation: int, environment: Mapping[str, str]) -> WorkerProcess:
-        """Start a worker; raises ``OutOfResources``, and ``ActivationFailed`` if the interpreter cannot be started."""
+        """Start a worker; raises ``OutOfResources``, or ``PermanentActivationFailure`` for a wrong interpreter."""
         pipes = ProcessPipes.open()
         channel = str(pipes.child_channel.fileno())
         command = [self._python, "-P", "-m", "handler_host.workers.runtime.process", channel, str(os.getpid())]
@@ -67,7 +67,7 @@ class ExecLauncher:
         except OSError as error:
             if error.errno in RESOURCE_ERRNOS:
                 raise out_of_resources("a process for a worker", error) from error
-            raise ActivationFailed(
+            raise PermanentActivationFailure(
                 f"the interpreter {self._python!r} cannot be started: {error.strerror}; "
                 "correct the setting 'python' of the handler"
             ) from error

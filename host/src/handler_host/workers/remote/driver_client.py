@@ -11,7 +11,7 @@ from contextlib import suppress
 
 from handler_host.config.launchers import LauncherConfig
 from handler_host.memory.place import PlaceReport
-from handler_host.plugin.errors import ActivationFailed, HostError, OutOfResources
+from handler_host.plugin.errors import HostError, OutOfResources, PermanentActivationFailure
 from handler_host.workers.controlled_process import ControlledProcess
 from handler_host.workers.remote.messages import (
     MAX_MESSAGE,
@@ -153,7 +153,7 @@ class DriverProcess(ControlledProcess):
                     )
 
     def _error(self, text: str, is_final: bool) -> HostError:
-        return ActivationFailed(f"launcher {self._name!r}: {text}") if is_final else self._unavailable(text)
+        return PermanentActivationFailure(f"launcher {self._name!r}: {text}") if is_final else self._unavailable(text)
 
     def _disconnect(self) -> None:
         self._outbox.close()

@@ -34,6 +34,8 @@ HOST = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__)
 _json = msgspec.json.Encoder()
 IMPORTLIB = os.path.dirname(os.path.abspath(importlib.__file__)) + os.sep
 
+CODE_MISTAKES = (ImportError, SyntaxError, NameError, AttributeError, TypeError)
+"""Exceptions that a later activation raises again; others may come from a network or a file."""
 STREAMS = (AsyncIterator, AsyncIterable, AsyncGenerator, Iterator, Iterable, Generator)
 """Return types of streaming operations; the first argument is the type of a chunk."""
 Kind = typing.Literal["stream", "coroutine", "function", "iterator", "native"]
@@ -45,11 +47,15 @@ PLAIN = (dict, list, str, bool, int)
 class LoadError(Exception):
     """The handler cannot be loaded or activated."""
 
-    def __init__(self, reason: str, trace: str = "", *, out_of_memory: bool = False) -> None:
+    def __init__(
+        self, reason: str, trace: str = "", *, out_of_memory: bool = False, is_retryable: bool = False
+    ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.trace = trace
         self.out_of_memory = out_of_memory
+        self.is_retryable = is_retryable
+        """Whether a later activation may succeed without a change by a person."""
 
 
 @dataclass(frozen=True)
@@ -132,7 +138,7 @@ def load_error(what: str, error: BaseException) -> LoadError:
     """Return the error for an exception in the plugin: names its place, and removes the host's frames."""
     if isinstance(error, HostError):
         # The handler has written this message for its users: it is complete.
-        return LoadError(error.message)
+        return LoadError(error.message, is_retryable=error.retryable)
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_plugin_code(frame.filename)]
     where = f" ({frames[-1].filename}:{frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):  # the module has not run, so the traceback has no frame of it
@@ -141,7 +147,12 @@ def load_error(what: str, error: BaseException) -> LoadError:
         text = f"it called sys.exit({error.code!r})"
     else:
         text = f"{type(error).__name__}: {_text_of(error)}{_remedy(error)}".rstrip(": ")
-    return LoadError(f"{what}: {text}{where}", plugin_traceback(error), out_of_memory=isinstance(error, MemoryError))
+    return LoadError(
+        f"{what}: {text}{where}",
+        plugin_traceback(error),
+        out_of_memory=isinstance(error, MemoryError),
+        is_retryable=not isinstance(error, CODE_MISTAKES) and not _remedy(error),
+    )
 
 
 def _remedy(error: BaseException) -> str:
