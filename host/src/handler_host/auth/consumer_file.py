@@ -26,6 +26,7 @@ import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
 from handler_host.config.policy import Unsupported
+from handler_host.config.text_file import read_text
 from handler_host.plugin.errors import ConfigError
 
 MAX_LIMIT = 100_000
@@ -98,16 +99,8 @@ def parse_consumers(text: str, where: str) -> dict[str, Entry]:
 
 def read_consumers(file: Path) -> dict[str, Entry]:
     """Return the consumers of a file; raises :class:`ConfigError` if it is missing or invalid."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except OSError as error:
-        raise ConfigError(
-            f"auth.consumers_file: {file}: cannot be read: {error.strerror}; "
-            f"`handler-host keys new NAME --file {file}` makes it"
-        ) from None
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"auth.consumers_file: {file}: cannot be read as UTF-8: {error}") from None
-    return parse_consumers(text, str(file))
+    remedy = f"`handler-host keys new NAME --file {file}` makes it"
+    return parse_consumers(read_text(file, f"auth.consumers_file: {file}", remedy), str(file))
 
 
 def is_name(text: str) -> bool:

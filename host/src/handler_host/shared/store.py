@@ -21,6 +21,7 @@ import msgspec
 from handler_host._internal import log as logs
 from handler_host.config import SharedConfig
 from handler_host.config.shared import SCHEMES
+from handler_host.config.text_file import read_text
 from handler_host.plugin.errors import ConfigError
 from handler_host.shared import scripts
 from handler_host.telemetry.usage import UsageRow, billed
@@ -312,16 +313,8 @@ def server_version(info: Mapping[str, Any]) -> str:
 def _connect(config: SharedConfig, scheme: str, url: str) -> Redis:
     options: dict[str, Any] = {}
     if config.password_file is not None:
-        try:
-            options["password"] = config.password_file.read_text(encoding="utf-8").strip()
-        except OSError as error:
-            raise ConfigError(
-                f"shared.password_file: {config.password_file}: cannot be read: {error.strerror}"
-            ) from None
-        except UnicodeDecodeError as error:
-            raise ConfigError(
-                f"shared.password_file: {config.password_file}: cannot be read as UTF-8: {error}"
-            ) from None
+        place = f"shared.password_file: {config.password_file}"
+        options["password"] = read_text(config.password_file, place, "correct the path or its rights").strip()
     in_url = urlsplit(url).password or ""
     logs.register_secrets(secret for secret in (options.get("password"), in_url, unquote(in_url)) if secret)
     pool = BlockingConnectionPool.from_url(
