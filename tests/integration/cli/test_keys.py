@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -86,6 +87,28 @@ class TestRotate:
             "team-a",
             "team-b",
         ]
+
+    def test_list_shows_the_old_key_of_a_rotation(self, run: Run, tmp_path: Path) -> None:
+        file = tmp_path / "consumers.toml"
+        run("keys", "new", "team-a", "--file", str(file))
+        run("keys", "new", "team-b", "--file", str(file))
+        run("keys", "rotate", "team-a", "--file", str(file), "--overlap", "2d")
+        end = tomllib.loads(file.read_text())["consumers"]["team-a"]["old_expires"]
+        assert self.old_keys(run, file) == [{"state": "valid", "expires": end.isoformat()}, None]
+        table = run("keys", "list", "--file", str(file)).out.splitlines()
+        assert table[0].endswith("OLD KEY")
+        assert table[1].endswith(f"valid until {end:%Y-%m-%d %H:%M}")
+        file.write_text(re.sub("old_expires = .*", "old_expires = 2020-01-01", file.read_text()))
+        assert self.old_keys(run, file)[0] == {"state": "expired", "expires": "2020-01-01T00:00:00+00:00"}
+        run("keys", "revoke", "team-a", "--file", str(file))
+        (old_key, _) = self.old_keys(run, file)
+        assert old_key is not None
+        assert old_key["state"] == "revoked"
+
+    @staticmethod
+    def old_keys(run: Run, file: Path) -> list[dict[str, str] | None]:
+        consumers = json.loads(run("keys", "list", "--file", str(file), "--json").out)["consumers"]
+        return [consumer["old_key"] for consumer in consumers]
 
     def test_unknown_and_revoked_consumers_have_no_new_key(self, run: Run, tmp_path: Path) -> None:
         file = tmp_path / "consumers.toml"

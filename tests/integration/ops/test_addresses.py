@@ -105,9 +105,16 @@ class TestTls:
             assert ask(url)[1] == first
             second = write_certificate(file)
             process.send_signal(signal.SIGHUP)
+            while "certificate re-read" not in (line := process.stderr.readline()):
+                assert line
+            assert "replaced" in line
             while "configuration re-read" not in process.stderr.readline():
                 pass
             assert ask(url)[1] == second
+            process.send_signal(signal.SIGHUP)
+            while "certificate re-read" not in (line := process.stderr.readline()):
+                assert line
+            assert "unchanged" in line
 
     @pytest.mark.parametrize(
         ("settings", "message"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ssl
+
 import httpx
 import pytest
 
@@ -46,3 +48,8 @@ def test_httpx_errors_with_odd_causes_are_described() -> None:
     error = raised(UpstreamError("failed"), first)
     first.__cause__, second.__cause__ = second, first
     assert describe_cause(error) == "ReadTimeout from RuntimeError"
+
+
+def test_a_certificate_of_an_unknown_authority_has_a_remedy() -> None:
+    error = raised(UpstreamUnreachable("failed"), ssl.SSLCertVerificationError(1, "certificate verify failed"))
+    assert "SSL_CERT_FILE" in (describe_cause(error) or "")

@@ -131,7 +131,7 @@ class TextFormatter(logging.Formatter):
 
 _SPACE = re.compile(r"\s")
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
-_SIZES = frozenset(
+SIZES = frozenset(
     {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
     | {"given_back", "host_bytes", "worker_pss"}
 )
@@ -210,7 +210,7 @@ def _figure(name: str, value: Any) -> str:
     if kind is float:
         return f"{value:.3f}"
     if kind is int:
-        return f"{value / 1024**2:.1f}MB" if name in _SIZES else str(value)
+        return f"{value / 1024**2:.1f}MB" if name in SIZES else str(value)
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     text = to_json(value)

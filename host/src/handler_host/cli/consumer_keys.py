@@ -20,6 +20,7 @@ from handler_host.cli.failure import OK, REFUSED, USAGE, Failure
 from handler_host.cli.render import echo, echo_json, echo_table, note
 from handler_host.config import Config
 from handler_host.config.loader import hash_key
+from handler_host.config.text_file import read_text
 from handler_host.config.toml_text import toml_key
 
 KEY_PREFIX = "hh_"
@@ -81,7 +82,8 @@ def list_keys(file: Path, *, as_json: bool) -> int:
             "state": _state(entry, now),
             "handlers": list(entry.handlers) if entry.handlers is not None else None,
             **{limit: getattr(entry, limit) for limit in LIMITS},
-            "expires": entry.expires.isoformat() if entry.expires is not None else None,
+            "expires": _iso(entry.expires),
+            "old_key": _old_key(entry, now),
         }
         for name, entry in entries.items()
     ]
@@ -94,12 +96,13 @@ def list_keys(file: Path, *, as_json: bool) -> int:
             consumer["state"],
             "all" if consumer["handlers"] is None else ", ".join(consumer["handlers"]) or "none",
             *(str(consumer[limit] or "-") for limit in LIMITS),
-            (consumer["expires"] or "-")[:16].replace("T", " "),
+            _minute(consumer["expires"]),
+            _old_key_text(consumer["old_key"]),
         )
         for consumer in consumers
     ]
     columns = ("NAME", "KEY", "HANDLERS", "REQUESTS/MIN", "TOKENS/MIN", "TOKENS/DAY", "CONCURRENCY", "EXPIRES")
-    echo_table(columns, rows, left=("NAME", "KEY", "HANDLERS"))
+    echo_table((*columns, "OLD KEY"), rows, left=("NAME", "KEY", "HANDLERS", "OLD KEY"))
     if not rows:
         note(f"{file} has no consumers; create one: handler-host keys new NAME")
     return OK
@@ -149,6 +152,30 @@ def _table_line(file: Path, lines: Sequence[str], name: str, by_hand: str) -> in
     return number
 
 
+def _old_key(entry: Entry, now: datetime.datetime) -> dict[str, str | None] | None:
+    """Return state and end of the key before the last rotation; None if there was no rotation."""
+    for _, old in list(entry.digests())[1:]:
+        return {"state": _state(old, now), "expires": _iso(old.expires)}
+    return None
+
+
+def _old_key_text(old_key: dict[str, str | None] | None) -> str:
+    if old_key is None:
+        return "-"
+    if old_key["state"] != "valid":
+        return str(old_key["state"])
+    return f"valid until {_minute(old_key['expires'])}" if old_key["expires"] else "valid"
+
+
+def _iso(time: datetime.datetime | None) -> str | None:
+    return time.isoformat() if time is not None else None
+
+
+def _minute(time: str | None) -> str:
+    """Return an ISO time to the minute, for the table."""
+    return time[:16].replace("T", " ") if time is not None else "-"
+
+
 def _state(entry: Entry, now: datetime.datetime) -> str:
     if entry.revoked is not None:
         return "revoked"
@@ -156,12 +183,9 @@ def _state(entry: Entry, now: datetime.datetime) -> str:
 
 
 def _read(file: Path) -> tuple[str, dict[str, Entry]]:
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
+    if not file.exists():
         return "", {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise Failure(f"{file}: cannot read it: {error}", USAGE) from error
+    text = read_text(file, str(file), "give another file with --file")
     return text, parse_consumers(text, str(file))
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import ssl
 from pathlib import Path
 
 from handler_host.config import ServerConfig
 from handler_host.plugin.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def load_certificate(config: ServerConfig) -> TlsCertificate | None:
@@ -29,7 +32,10 @@ class TlsCertificate:
 
     def reload(self) -> None:
         """Read the files again, for new connections; raises :class:`ConfigError` and keeps the former certificate."""
+        former = self._content
         self._current = self._read()
+        state = "unchanged" if self._content == former else "replaced, for new connections"
+        log.info("certificate re-read", extra={"fields": {"tls_cert": str(self._cert), "certificate": state}})
 
     def _use_current(self, connection: ssl.SSLObject, _name: str | None, _context: ssl.SSLContext) -> None:
         connection.context = self._current
@@ -39,6 +45,7 @@ class TlsCertificate:
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         try:
             context.load_cert_chain(self._cert, self._key, password=lambda: b"")
+            self._content = self._cert.read_bytes()
         except (OSError, ValueError) as error:  # an SSLError is an OSError
             reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
             raise ConfigError(

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+from handler_host._internal.log import SIZES
 from handler_host._internal.units import format_duration, format_size
 from handler_host.cli.failure import OK, UNREACHABLE, USAGE, Failure
 from handler_host.cli.options import add_host_options
@@ -33,7 +34,6 @@ FIRST_RETRY_S, MAX_RETRY_S = 0.5, 10.0
 REPLAYED = 10
 """Past events that ``--follow`` shows first."""
 _HIDDEN = frozenset({"id", "at", "kind", "handler", "host", "fork_server", "workers", "limit", "limit_source"})
-_SIZES = frozenset({"pss", "given_back"})
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -117,7 +117,7 @@ def _format(event: dict[str, Any]) -> str:
         lost = "events may be missing" if event["lost"] is None else f"{event['lost']} events are missing"
         return f"-- {lost}: {event['reason']}"
     fields = [
-        f"{name}={format_size(value) if name in _SIZES and isinstance(value, int) else _format_value(value)}"
+        f"{name}={format_size(value) if name in SIZES and isinstance(value, int) else _format_value(value)}"
         for name, value in event.items()
         if name not in _HIDDEN and value is not None
     ]

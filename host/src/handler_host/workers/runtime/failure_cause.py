@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,8 +24,17 @@ def describe_cause(error: BaseException) -> str | None:
     address = next((address for cause in reversed(causes) if (address := _address(cause))), None)
     names = dict.fromkeys(type(cause).__name__ for cause in causes)
     system = next((str(cause.strerror) for cause in causes if isinstance(cause, OSError) and cause.strerror), None)
-    parts = [address, " from ".join(names), system]
+    parts = [address, " from ".join(names), system, _hint(causes)]
     return ": ".join(part for part in parts if part)
+
+
+def _hint(causes: list[BaseException]) -> str | None:
+    if not any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes):
+        return None
+    return (
+        "no known authority has signed its certificate for this name; if it is your own provider, set SSL_CERT_FILE in "
+        "the host's environment to a PEM file with its certificate authority"
+    )
 
 
 def _causes(error: BaseException) -> list[BaseException]:
