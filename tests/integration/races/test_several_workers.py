@@ -207,11 +207,17 @@ async def test_operators_see_each_worker(tmp_path: Path) -> None:
         await until(lambda: [worker.state for worker in host.supervisor.status("puppet").workers] == ["active", "idle"])
         _, status = await host.admin("GET", "/handlers/puppet")
         assert [(worker["generation"], worker["in_flight"]) for worker in status["workers"]] == [(1, 2), (2, 0)]
+        assert status["workers"][1]["expires_in"] > 0
+        assert status["expires_in"] is None, "the handler does not expire while one of its workers is busy"
         async with host.ask("GET", "/metrics", headers={"Authorization": f"Bearer {ADMIN}"}) as response:
             assert 'handler_host_workers{handler="puppet"} 2' in await response.text()
         for number in range(2):
             await host.control.signal(f"end{number}")
         assert {status for status, _ in await within(asyncio.gather(*held))} == {200}
+        await until(lambda: [worker.state for worker in host.supervisor.status("puppet").workers] == ["idle", "idle"])
+        memory = (await host.admin("GET", "/memory"))[1]
+        assert (memory["workers"]["puppet"]["generation"], memory["workers"]["puppet"]["count"]) == (1, 2)
+        assert {entry["generation"] for entry in memory["evict_next"]} == {1, 2}
         _, receipt = await host.admin("POST", "/handlers/puppet/unload")
         assert receipt["workers"] == 2
 

@@ -37,6 +37,13 @@ class TestColumns:
         assert len(columns_for(200, ["parrot"])) == 1 + len(COLUMNS)
         assert [column.title for column in columns_for(5, ["parrot"])] == ["NAME", "STATE"]
 
+    def test_workers_come_early_where_a_handler_may_have_several(self) -> None:
+        handlers = [status(), status(name="macaw", max_workers=3, workers=[{}, {}])]
+        _, _, header, parrot, macaw = table_lines(handlers, MEMORY, [1], 80)
+        assert header.split()[:4] == ["NAME", "STATE", "PSS", "WORKERS"]
+        assert [line.split()[4] for line in (parrot, macaw)] == ["0/1", "2/3"]
+        assert "WORKERS" not in table_lines([status()], MEMORY, [1], 80)[2]
+
     @pytest.mark.parametrize("width", [20, 40, 60, 80, 200])
     def test_no_line_is_wider_than_the_terminal(self, width: int) -> None:
         handlers = [status(), status(name="a-handler-with-a-very-long-name-of-forty-letters")]

@@ -16,7 +16,7 @@ from handler_host.cli.client import Client
 from handler_host.cli.failure import UNREACHABLE, Failure
 from handler_host.cli.receipts import describe_load, describe_pin, describe_unload
 from handler_host.cli.render import sanitize
-from handler_host.cli.top_table import Column, bars, cell, columns_for, heading, memory_line
+from handler_host.cli.top_table import Column, bars, cell, columns_for, heading, may_have_several, memory_line
 
 STATE_STYLES = {
     "active": "green",
@@ -189,7 +189,7 @@ class Screen(App[None]):
         name = self._name_in_row(selected)
         names = [handler["name"] for handler in self._handlers]
         # The table pads each column by one character on both sides, and needs space for its scroll bar.
-        columns = columns_for(width - 3, names)
+        columns = columns_for(width - 3, names, has_several=may_have_several(self._handlers))
         if columns != self._columns or names != [key.value for key in table.rows]:
             self._columns = columns
             table.clear(columns=True)

@@ -23,6 +23,7 @@ class Column(NamedTuple):
     left: bool = False
 
 
+WORKERS = Column("WORKERS", 7, lambda handler: f"{len(handler.get('workers', ()))}/{handler.get('max_workers', 1)}")
 NAME = Column("NAME", 14, lambda handler: sanitize(handler["name"]), left=True)
 COLUMNS = (
     Column("STATE", 12, lambda handler: sanitize(handler["state"]), left=True),
@@ -35,26 +36,32 @@ COLUMNS = (
     Column("GEN", 4, lambda handler: str(handler["generation"] or "-")),
     Column("PID", 7, lambda handler: str(handler["pid"] or "-")),
     Column("DISPATCHES", 10, lambda handler: str(handler["dispatches"])),
-    Column("WORKERS", 7, lambda handler: f"{len(handler.get('workers', ()))}/{handler.get('max_workers', 1)}"),
+    WORKERS,
 )
 """All columns but the name, the most important first."""
 
 
-def columns_for(width: int, names: Sequence[str]) -> list[Column]:
+def columns_for(width: int, names: Sequence[str], *, has_several: bool = False) -> list[Column]:
     """Return the columns that fit into ``width`` characters: the name, and at least one other.
 
-    The name gets the width of the longest of ``names``, if another column still fits.
+    The name gets the width of the longest of ``names``, if another column still fits. ``has_several``: a handler may
+    have several workers, so their number comes before the times.
     """
     second = COLUMNS[0].width + GAP
     longest = max(map(len, names), default=0)
     columns = [NAME._replace(width=max(4, min(longest, width - second)))]
     used = columns[0].width
-    for column in COLUMNS:
+    for column in (*COLUMNS[:2], WORKERS, *COLUMNS[2:-1]) if has_several else COLUMNS:
         if used + GAP + column.width > width and len(columns) > 1:
             break
         columns.append(column)
         used += GAP + column.width
     return columns
+
+
+def may_have_several(handlers: Sequence[dict[str, Any]]) -> bool:
+    """Return whether one of the handlers may have several workers."""
+    return any(handler.get("max_workers", 1) > 1 for handler in handlers)
 
 
 def cell(column: Column, handler: dict[str, Any]) -> str:
@@ -92,7 +99,7 @@ def table_lines(
     handlers: Sequence[dict[str, Any]], memory: dict[str, Any], history: Sequence[int], width: int
 ) -> list[str]:
     """Return the memory line, the bars and the table, for a terminal that cannot move its cursor."""
-    columns = columns_for(width, [handler["name"] for handler in handlers])
+    columns = columns_for(width, [handler["name"] for handler in handlers], has_several=may_have_several(handlers))
     rows = [[heading(column) for column in columns]]
     rows += [[cell(column, handler) for column in columns] for handler in handlers]
     top = [memory_line(memory, width), bars(history, memory["limit"], min(width, len(history)))]

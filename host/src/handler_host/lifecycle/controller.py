@@ -23,7 +23,7 @@ from handler_host.lifecycle import actions, events
 from handler_host.lifecycle.lease import Lease
 from handler_host.lifecycle.operator_requests import OperatorRequests, Unloaded
 from handler_host.lifecycle.state import HandlerState, Phase, Timer, WorkerPhase
-from handler_host.lifecycle.timers import BusyDurations, LazyTimer
+from handler_host.lifecycle.timers import BusyDurations, LazyTimer, latest
 from handler_host.lifecycle.transitions import step
 from handler_host.lifecycle.worker_runner import RunnerServices, WorkerRunner
 from handler_host.plugin.errors import DeadlineExceeded, HandlerLoading, HandlerUnavailable, HostError
@@ -275,13 +275,11 @@ class HandlerController:
     @property
     def idle_since(self) -> float | None:
         """When the last of the workers became idle, on the monotonic clock; None while one is busy or none is ready."""
-        times = [self._runners[worker.generation].busy.idle_since for worker in self._state.workers]
-        return max((since for since in times if since is not None), default=None) if None not in times else None
+        return latest(self._runners[worker.generation].busy.idle_since for worker in self._state.workers)
 
     def expires_in(self) -> float | None:
-        """Return the seconds until the last idle timer fires, or None while none runs."""
-        times = [runner.expires_in() for runner in self._runners.values()]
-        return max((seconds for seconds in times if seconds is not None), default=None)
+        """Return the seconds until the idle timers of all workers have fired, or None while one does not run."""
+        return latest(self._runners[worker.generation].expires_in() for worker in self._state.workers)
 
     def on_waiting(self, runner: WorkerRunner) -> None:
         """Report that an activation waits for memory (for the runner)."""

@@ -22,6 +22,8 @@ class WorkerMemory(msgspec.Struct, frozen=True, kw_only=True):
 
     pid: int
     generation: int
+    count: int = 1
+    """Number of the workers."""
     pss: int
     uss: int
     rss: int
@@ -246,6 +248,7 @@ def _add(first: WorkerMemory, second: WorkerMemory) -> WorkerMemory:
     """Return the memory of both, with the process and the generation of the first."""
     return msgspec.structs.replace(
         first,
+        count=first.count + second.count,
         pss=first.pss + second.pss,
         uss=first.uss + second.uss,
         rss=first.rss + second.rss,

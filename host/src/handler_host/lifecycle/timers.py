@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from handler_host.lifecycle.events import TimerFired
 from handler_host.lifecycle.state import Timer
@@ -102,3 +102,13 @@ class BusyTracker:
         if self._durations.usual is None:
             return default
         return max(0.0, self._durations.usual - (time.monotonic() - self._busy_since))
+
+
+def latest(moments: Iterable[float | None]) -> float | None:
+    """Return the latest of moments or durations; None if one of them is None, or if there are none."""
+    known = []
+    for moment in moments:
+        if moment is None:
+            return None
+        known.append(moment)
+    return max(known, default=None)

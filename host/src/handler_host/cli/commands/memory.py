@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections import Counter
 from types import SimpleNamespace
 from typing import Any
 
@@ -14,7 +15,8 @@ DESCRIPTION = (
     "The figures are PSS: a page that several processes share is counted once in all, so that the figures add up. "
     "DROPPABLE is the part that the kernel can drop when memory is short, and read again: pages of files, such as the "
     "weights of a model. "
-    "PEAK is the largest value of the current worker, and RESERVES what the handler's next activation will reserve."
+    "PEAK is the largest value of the current worker, and RESERVES what the handler's next activation will reserve. "
+    "Several workers of a handler are one row with their sums: GEN is the oldest one's, and the number of the others."
 )
 EXAMPLES = ("handler-host memory", "handler-host memory --json | jq .used")
 
@@ -47,7 +49,8 @@ def _echo_processes(report: dict[str, Any]) -> None:
         rows.append(("fork server", "-", show_size(report["fork_server"]), "-", "-"))
     for name, worker in sorted(report["workers"].items()):
         sizes = (show_size(worker[key]) for key in ("pss", "droppable", "peak"))
-        rows.append((name, str(worker["generation"]), *sizes))
+        more = worker.get("count", 1) - 1
+        rows.append((name, f"{worker['generation']} +{more}" if more else str(worker["generation"]), *sizes))
     rows.append(("total", "", show_size(report["used"]), "", ""))
     echo_table(("PROCESS", "GEN", report["measure"].upper(), "DROPPABLE", "PEAK"), rows, left=("PROCESS",))
 
@@ -76,10 +79,8 @@ def _echo_budget(report: dict[str, Any]) -> None:
         echo(f"{waiting['handler']} has waited {show_duration(waiting['waited'])} for {show_size(waiting['amount'])}")
     if report["refused"]:
         echo(f"activations refused for lack of memory since the start: {report['refused']}")
-    victims = [
-        f"{victim['handler']} ({show_size(victim['size'])}, idle {show_duration(victim['idle_for'])})"
-        for victim in report["evict_next"]
-    ]
+    workers = Counter(victim["handler"] for victim in report["evict_next"])
+    victims = [_victim(victim, is_single=workers[victim["handler"]] == 1) for victim in report["evict_next"]]
     echo(f"evicted next: {', '.join(victims) or 'none, no handler is idle'}")
     echo(
         f"sampled every {show_duration(sampling['every'])}, {show_duration(sampling['cost'])} of CPU time each "
@@ -115,3 +116,9 @@ def _notes(handler: dict[str, Any]) -> str:
         f"last exit: {last['kind']}, {last['at']}" if last is not None else "",
     ]
     return ", ".join(filter(None, notes))
+
+
+def _victim(victim: dict[str, Any], *, is_single: bool) -> str:
+    """Return a worker that is evicted next; if it is one of several of its handler, with its generation."""
+    name = victim["handler"] if is_single else f"{victim['handler']} generation {victim['generation']}"
+    return f"{name} ({show_size(victim['size'])}, idle {show_duration(victim['idle_for'])})"

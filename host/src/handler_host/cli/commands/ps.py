@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from handler_host.cli.failure import OK
 from handler_host.cli.options import add_host_options
 from handler_host.cli.render import echo, echo_fields, echo_json, echo_table, note, show_duration, show_size
+from handler_host.cli.top_table import may_have_several
 
 if TYPE_CHECKING:
     from handler_host.cli.client import Client
@@ -89,7 +90,7 @@ def _run_for_several(clients: list[Client], arguments: SimpleNamespace) -> int:
 def _echo_handlers(handlers: list[dict[str, Any]]) -> None:
     has_hosts = any("host" in handler for handler in handlers)
     has_places = any(handler.get("place") for handler in handlers)
-    has_several = any(handler.get("max_workers", 1) > 1 for handler in handlers)
+    has_several = may_have_several(handlers)
     rows = [
         (
             *((handler["host"],) if has_hosts else ()),

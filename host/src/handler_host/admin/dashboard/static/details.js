@@ -65,8 +65,9 @@ export class Details {
     const handler = this.handlers.find(({ name }) => name === this.name);
     setText(this.state, handler ? describeState(handler) : "");
     this.latency.replaceChildren(...latencyRows(details));
-    const largest = Math.max(...details.workers.map((worker) => worker.worker_pss || 0), handler?.pss || 0, 1);
-    const now = handler?.pss ? [{ generation: handler.generation, worker_pss: handler.pss, isRunning: true }] : [];
+    const largest = Math.max(...details.workers.map((worker) => worker.worker_pss || 0), ...(handler?.workers ?? []).map(({ pss }) => pss || 0), 1);
+    const running = (handler?.workers ?? []).filter(({ pss }) => pss);
+    const now = running.map((worker) => ({ ...worker, worker_pss: worker.pss, isRunning: true })).reverse();
     this.workers.replaceChildren(...[...now, ...details.workers].map((worker) => workerRow(worker, largest)));
     this.failures.show(details.failures);
     this.settings.replaceChildren(...details.settings.map(settingRow));
@@ -121,7 +122,7 @@ function workerRow(worker, largest) {
   }
   const step = worker.isRunning ? "running" : worker.kind;
   const facts = worker.isRunning
-    ? []
+    ? [`started for ${worker.started_for}`, `${worker.in_flight} in flight`]
     : [worker.cause, worker.exit, worker.error, worker.seconds ? `ready after ${duration(worker.seconds)}` : "", worker.given_back ? `${size(worker.given_back)} released` : ""];
   return element(
     "tr",
