@@ -168,8 +168,8 @@ bench: setup ## all benchmarks, as tables (ARGS go to each; make bench-dispatch 
 	@for name in $(benches); do $(python) -m bench.$$name $(ARGS) || exit 1; done
 
 # Not in `make bench`, because they take many minutes: limit (40; ARGS="--seconds 30" for less), soak (10), attack (4);
-# rolling needs haproxy, workers (4) an idle machine.
-long_benches := attack limit soak rolling workers
+# remote (3) needs root and `make cluster`, rolling haproxy, workers (4) an idle machine.
+long_benches := attack limit soak remote rolling workers
 
 .PHONY: $(addprefix bench-,$(benches) $(long_benches))
 $(addprefix bench-,$(benches) $(long_benches)): bench-%: setup
