@@ -83,6 +83,8 @@ class Handler(ChatHandler):
         if how == "late":
             yield b"data: {half"
             raise UpstreamError("the connection broke")
+        if how == "end early":
+            return
         yield b'data: {"usage": {"prompt_tokens": 3, "completion_tokens": 4}}\\n\\ndata: [DONE]\\n\\n'
 '''
 TRANSLATED_ONLY = '''
@@ -218,6 +220,18 @@ async def test_an_error_in_a_stream_ends_it_with_an_event(tmp_path: Path) -> Non
         *events, last = data.decode().removesuffix("\n\n").split("\n\n")
         assert (status, len(events)) == (200, 1)
         assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_error"
+
+
+async def test_stream_without_its_last_event_counts_as_a_failure(tmp_path: Path) -> None:
+    async with hosted(tmp_path) as host:
+        status, _, data = await complete(host, body("speaker", "end early", stream=True))
+        *events, last = data.decode().removesuffix("\n\n").split("\n\n")
+        assert (status, len(events)) == (200, 1)
+        assert json.loads(last.removeprefix("data: "))["error"]["code"] == "upstream_error"
+        counters = host.supervisor.telemetry.counters.handlers["speaker"]
+        assert counters.dispatches == {("openai.chat", "upstream_error"): 1}
+        (failure,) = host.supervisor.telemetry.failures.last(1)
+        assert json.loads(bytes(failure))["code"] == "upstream_error"
 
 
 async def test_broken_response_is_not_logged_as_a_client_disconnect(tmp_path: Path) -> None:

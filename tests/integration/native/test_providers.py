@@ -85,6 +85,7 @@ PAIRS = {
             b'"usage":{"input_tokens":3}}}\n\n',
             b'event: ping\ndata: {"type":"ping"}\n\n',
             b'event: message_delta\ndata: {"type":"message_delta","usage":{"output_tokens":1}}\n\n',
+            b'event: message_stop\ndata: {"type":"message_stop"}\n\n',
         ),
     ),
     "anthropic.count_tokens": Pair(
@@ -98,6 +99,7 @@ PAIRS = {
         (
             b'data: {"candidates": [],"modelVersion": "m-1"}\r\n\r\n',
             b'data: {"candidates": [],"modelVersion": "m-1","usageMetadata": {"promptTokenCount": 3}}\r\n\r\n',
+            b'data: {"candidates": [{"finishReason": "STOP"}]}\r\n\r\n',
         ),
         "/v1beta/models/gpt_c/m-1:streamGenerateContent?alt=sse",
     ),
@@ -193,7 +195,8 @@ def test_a_request_of_a_real_client_reaches_the_provider(
 ) -> None:
     request = json.loads(recorded.read_text())
     body = json.dumps(request["body"], ensure_ascii=False, indent=1).encode()
-    provider.script = Script((b"data: {}\n\n",), headers=EVENTS)
+    ends = b'data: {"type":"message_stop"}\n\ndata: {"finishReason":"STOP"}\n\ndata: [DONE]\n\n'
+    provider.script = Script((b"data: {}\n\n", ends), headers=EVENTS)
     (handler,) = re.findall("gpt_[abc]", request["path"] + str(request["body"].get("model")))
     direct, through = both(host, provider, request["path"], body, request["headers"], handler)
     assert (through[0], through[2]) == direct
@@ -221,6 +224,31 @@ def test_a_stream_comes_back(host: HostUnderTest, provider: Provider, operation:
     assert direct == (200, b"".join(pair.stream))
     assert (status, data) == (200, restored(b"".join(pair.stream), pair.handler))
     assert headers["content-type"] == EVENTS["content-type"]
+
+
+@pytest.mark.parametrize("operation", STREAMS)
+def test_stream_that_is_cut_off_between_two_events_ends_with_an_error(
+    host: HostUnderTest, provider: Provider, operation: str
+) -> None:
+    pair = PAIRS[operation]
+    events = b"".join(pair.stream).replace(b"\r\n", b"\n").removesuffix(b"\n\n").split(b"\n\n")
+    received = b"".join(event + b"\n\n" for event in events[:-1])
+    provider.script = Script((received,), headers=EVENTS)
+    body = {**pair.body, **({} if pair.stream_path else {"stream": True})}
+    status, _, data = post(host.url, pair.stream_path or pair.path, json.dumps(body).encode(), {})
+    assert status == 200
+    assert data.startswith(restored(received, pair.handler))
+    error = data.removeprefix(restored(received, pair.handler)).removesuffix(b"\n\n")
+    assert b"was cut off" in error
+    assert '"error"' in error.decode().rpartition("data: ")[2]
+
+
+@pytest.mark.parametrize("operation", PAIRS)
+def test_whole_response_that_is_cut_off_is_an_error(host: HostUnderTest, provider: Provider, operation: str) -> None:
+    pair = PAIRS[operation]
+    provider.script = Script((pair.whole[:9],), headers=JSON)
+    status, _, data = post(host.url, pair.path, json.dumps(pair.body).encode(), {})
+    assert (status, "the provider's response was cut off after 9 bytes" in data.decode()) == (502, True)
 
 
 def test_a_gemini_stream_without_events_comes_back(host: HostUnderTest, provider: Provider) -> None:

@@ -113,6 +113,7 @@ _CASES = (
             b'data: {"candidates": [] ,"modelVersion":"MODEL"}\r\n\r\n',
             b'data: {"candidates": [], ' + FURTHER + b',"modelVers',
             b'ion": "MODEL","usageMetadata": {"promptTokenCount": 3}}\r\n\r\n',
+            b'data: {"candidates": [{"finishReason" : "STOP"}]}\r\n\r\n',
         ),
         "/v1beta/models/{model}:streamGenerateContent?alt=sse",
     ),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import reprlib
 
+import msgspec
+
 from handler_host._internal.source_location import in_brackets
 from handler_host.channel.native_messages import (
     MalformedMessage,
@@ -12,7 +14,7 @@ from handler_host.channel.native_messages import (
     decode_request,
     encode_message,
 )
-from handler_host.plugin.errors import InvalidInput
+from handler_host.plugin.errors import InvalidInput, UpstreamError
 from handler_host.plugin.native_operations import NATIVE_OPERATIONS, ModelSpan, NativeRequest
 from handler_host.plugin.native_response import NativeResponse
 
@@ -58,6 +60,18 @@ def encode_start(start: NativeResponse, request: NativeRequest, body: bytes = b"
         status=start.status, headers=headers, model=request.sent_model, is_other_model=request.is_other_model
     )
     return encode_message(head, body)
+
+
+def whole_body(parts: list[bytes]) -> bytes:
+    """Return a response that is not a stream; raises ``UpstreamError`` for one that the provider has cut off."""
+    body = b"".join(parts)
+    try:
+        msgspec.json.decode(body, type=msgspec.Raw)
+    except msgspec.DecodeError as error:
+        # Other errors, such as for NaN, are left to the client: many parsers read more than the standard has.
+        if body and "truncated" in str(error):
+            raise UpstreamError(f"the provider's response was cut off after {len(body)} bytes") from None
+    return body
 
 
 def _spans(head: RequestHead) -> tuple[ModelSpan, ...]:

@@ -33,8 +33,15 @@ from handler_host.plugin.operations import CallInfo
 from handler_host.plugin.trace import traceparent
 from handler_host.workers.runtime.loading import Handler, Operation, load_error, plugin_traceback
 from handler_host.workers.runtime.log_bridge import request_id
-from handler_host.workers.runtime.native_calls import check_part, checked_start, encode_start, native_request
+from handler_host.workers.runtime.native_calls import (
+    check_part,
+    checked_start,
+    encode_start,
+    native_request,
+    whole_body,
+)
 from handler_host.workers.runtime.outgoing_calls import current
+from handler_host.workers.runtime.stream_end import StreamEnd
 
 FRAME_OVERHEAD = 64
 """Bytes of a Chunk frame besides its data, at most."""
@@ -224,6 +231,7 @@ class OperationRunner:
         named = {"call": self._call_info(frame)} if operation.takes_call else {}
         start: NativeResponse | None = None
         body: list[bytes] = []
+        end = StreamEnd(frame.operation)
         async with aclosing(operation.method(request, **named)) as items:
             async for item in items:
                 if start is None:
@@ -235,14 +243,16 @@ class OperationRunner:
                 if not frame.streamed:
                     body.append(item)
                 else:
+                    end.feed(item)
                     for position in range(0, len(item), frames.FRAGMENT):
                         await self._send_chunk(frame, call, item[position : position + frames.FRAGMENT])
         if start is None:
             raise HandlerFault(f"{frame.operation} yielded no NativeResponse{in_brackets(operation.place)}")
         if frame.streamed:
+            end.check()
             self._send(frames.End(frame.number, None))
         else:
-            await self._send_response(frame, call, encode_start(start, request, b"".join(body)))
+            await self._send_response(frame, call, encode_start(start, request, whole_body(body)))
 
     def _encode(self, operation: Operation, encode: Callable[[Any], bytes], value: Any) -> bytes:
         """Return ``value`` as JSON; raises :class:`HandlerFault` if it has no JSON form, or not the declared type."""
