@@ -35,6 +35,7 @@ from handler_host.plugin.errors import (
     UpstreamRateLimited,
 )
 from handler_host.plugin.provider_errors import from_status, parse_retry_after
+from handler_host.plugin.rate_limits import seconds_until_reset
 from handler_host.plugin.retry import Retries, retry_call, retry_stream
 from tests.support import error_of
 
@@ -267,6 +268,61 @@ class TestRetryAfter:
 
     def test_missing(self) -> None:
         assert parse_retry_after({}) is None
+
+    @pytest.mark.parametrize("milliseconds", ["", "soon", "-1", "nan", "1,5"])
+    def test_invalid_milliseconds_do_not_hide_the_seconds(self, milliseconds: str) -> None:
+        assert parse_retry_after({"retry-after-ms": milliseconds, "retry-after": "9"}) == 9
+
+
+class TestRateLimitReset:
+    @pytest.mark.parametrize(
+        ("value", "seconds"),
+        [
+            ("120ms", 0.12),
+            ("7.66s", 7.66),
+            ("6m0s", 360),
+            ("1h2m3.5s", 3_723.5),
+            ("0s", 0),
+            ("30", 30),
+            ("1e999", MAX_RETRY_AFTER_S),
+            ("9" * 400 + "h", MAX_RETRY_AFTER_S),
+            ("1990-01-01T00:00:00Z", 0),
+            ("9999-12-31T23:59:59Z", MAX_RETRY_AFTER_S),
+            ("1000000001", 0),
+            ("-1", None),
+            ("nan", None),
+            ("soon", None),
+            ("", None),
+            ("1990-01-99T00:00:00Z", None),
+        ],
+    )
+    def test_forms(self, value: str, seconds: float | None) -> None:
+        for name in ("x-ratelimit-reset-tokens", "anthropic-ratelimit-tokens-reset", "ratelimit-reset"):
+            assert seconds_until_reset({name: value}) == (None if seconds is None else pytest.approx(seconds))
+
+    def test_times_since_1970(self) -> None:
+        now = time.time()
+        assert seconds_until_reset({"x-ratelimit-reset": f"{now + 60:.0f}"}) == pytest.approx(60, abs=5)
+        assert seconds_until_reset({"x-ratelimit-reset": f"{(now + 60) * 1000:.0f}"}) == pytest.approx(60, abs=5)
+
+    def test_the_limit_that_is_used_up_counts(self) -> None:
+        headers = {"x-ratelimit-reset-requests": "1s", "x-ratelimit-reset-tokens": "20s"}
+        assert seconds_until_reset(headers) == 1
+        assert seconds_until_reset({**headers, "x-ratelimit-remaining-tokens": "0"}) == 20
+        assert seconds_until_reset({**headers, "x-ratelimit-remaining-requests": "0"}) == 1
+
+    @pytest.mark.parametrize("body", [b'{"error": {"message": "slow down"}}', b"slow down"])
+    def test_only_a_429_without_retry_after_uses_it(self, body: bytes) -> None:
+        reset = {"x-ratelimit-reset-tokens": "20s"}
+        for status, headers, seconds in (
+            (429, reset, 20),
+            (429, {**reset, "retry-after": "3"}, 3),
+            (429, {**reset, "retry-after": "x"}, 20),
+            (500, reset, None),
+            (503, reset, None),
+        ):
+            assert error_from_response(status, headers, body).retry_after == seconds
+            assert provider_refusal(NativeResponse(status, headers, body)).retry_after == seconds
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from handler_host.plugin.provider_errors import (
     error_from_response,
     error_from_text,
     from_status,
-    parse_retry_after,
+    wait_of,
 )
 from handler_host.plugin.provider_words import ProviderError, find_error
 from handler_host.plugin.sse import ResponseBody
@@ -165,7 +165,7 @@ def provider_refusal(response: NativeResponse) -> UpstreamError:
     host_error = from_status(
         response.status,
         error.message,
-        retry_after=parse_retry_after(response.headers),
+        retry_after=wait_of(response.status, response.headers),
         param=error.param,
         code=error.code,
     )

@@ -23,6 +23,7 @@ from handler_host.plugin.errors import (
     UpstreamUnreachable,
 )
 from handler_host.plugin.provider_words import ProviderError, find_error, words_of, words_of_text
+from handler_host.plugin.rate_limits import seconds_until_reset
 
 TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error", "string_above_max_length"})
 TOO_LONG = re.compile(
@@ -81,7 +82,7 @@ def error_from_response(status: int, headers: Mapping[str, str], body: bytes | s
             message=(error.message if error is not None else words) or "no words in the response",
             code=error.code if error is not None else None,
             param=error.param if error is not None else None,
-            retry_after_s=parse_retry_after(headers),
+            retry_after_s=wait_of(status, headers),
         ),
     )
 
@@ -144,19 +145,31 @@ def parse_retry_after(headers: Mapping[str, str]) -> float | None:
     The result is between 0 and one day: a date in the past is 0, a longer wait one day. ``headers`` has lower-case
     names, or ignores their case.
     """
+    milliseconds = _parse_wait(headers.get("retry-after-ms", ""))
+    if milliseconds is not None:
+        return bound_seconds(milliseconds / 1000)
+    seconds = _parse_wait(headers.get("retry-after", ""))
+    return None if seconds is None else bound_seconds(seconds)
+
+
+def _parse_wait(value: str) -> float | None:
+    """Return a number of 0 or more, or the seconds until a date; None for any other text."""
+    value = value.strip()
     try:
-        if "retry-after-ms" in headers:
-            milliseconds = float(headers["retry-after-ms"])
-            return bound_seconds(milliseconds / 1000) if milliseconds >= 0 else None
-        value = headers.get("retry-after", "").strip()
-        if not value:
-            return None
         if value[:1] in "+-.0123456789":
-            seconds = float(value)
-            return bound_seconds(seconds) if seconds >= 0 else None
-        return bound_seconds(parsedate_to_datetime(value).timestamp() - time.time())
+            number = float(value)
+            return number if number >= 0 else None
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
     except (ValueError, OverflowError, IndexError, TypeError):
         return None
+
+
+def wait_of(status: int, headers: Mapping[str, str]) -> float | None:
+    """Return the seconds that a provider's error asks for: its ``Retry-After``, else the reset of its rate limits."""
+    seconds = parse_retry_after(headers)
+    if seconds is None and status == 429:
+        return seconds_until_reset(headers)
+    return seconds
 
 
 def refuse_fields(request: Any, provider: str, *names: str) -> None:
