@@ -46,7 +46,7 @@ STOP_TIMEOUT_S, EXIT_TIMEOUT_S = 20, 2
 TOLERANCE_MB = 6
 """Difference allowed between the memory at the end and at the start.
 
-The host imports what workers, protocols and operators need with the first of them, and keeps these 3 to 4 MB.
+The host imports what workers, protocols and operators need with the first of them, and keeps these 4 to 5 MB.
 """
 TABLE = "PSS in MB"
 """Begin of the table."""

@@ -105,6 +105,16 @@ async def test_case_35_an_activation_that_loses_its_fork_server_gets_no_backoff(
         assert (await within(again))["number"] == 1
 
 
+def open_files() -> dict[int, str]:
+    """Return what each descriptor of this process refers to."""
+    targets = {}
+    for name in os.listdir("/proc/self/fd"):
+        # The listing's own descriptor is closed, and a sampler's may be.
+        with suppress(OSError):
+            targets[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+    return targets
+
+
 async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
@@ -136,7 +146,8 @@ async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_pat
         # A descriptor that is being closed goes; a leak stays.
         with suppress(TimeoutError):
             await until(lambda: all(number <= before[name] for name, number in held().items()))
-        assert {name: number for name, number in held().items() if number > before[name]} == {}, before
+        more = {name: number for name, number in held().items() if number > before[name]}
+        assert more == {}, f"before: {before}; now open: {open_files()}"
         assert host.supervisor.status("puppet").generation == 110
 
 
