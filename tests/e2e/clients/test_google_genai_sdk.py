@@ -207,7 +207,7 @@ def test_errors_are_the_sdks_own(client: genai.Client, host: HostUnderTest, prov
     assert (type(missing), missing.code, missing.status) == (errors.ClientError, 404, "NOT_FOUND")
     assert "gpt_e" in str(missing.message) or "models" in str(missing.message)
     assert fields(error_of(top_k=3)) == ["generationConfig.topK"]
-    assert fields(error_of(candidate_count=2)) == ["generationConfig.candidateCount"]
+    assert fields(error_of(cached_content="cachedContents/c")) == ["cachedContent"]
     assert fields(error_of(tools=[{"google_search": {}}])) == ["tools[0].googleSearch"]
     assert provider.requests == []
     with client_of(host, key="wrong") as stranger, pytest.raises(errors.ClientError) as refused:

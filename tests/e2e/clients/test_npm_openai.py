@@ -21,7 +21,7 @@ def response(received: RecordedRequest) -> FixedStep:
         "tools": Reply((), finish="tool_calls", calls=(LOOK,)),
         "limited": Status(429, "slow down", retry_after=17),
         "broken": Reply().with_fault("cut", after=1),
-        "single": Status(400, "one choice only", code="unsupported_value", param="n"),
+        "silent": Status(400, "text only", code="unsupported_value", param="modalities"),
     }
     return steps.get(received.parsed.model) or Reply()
 
@@ -71,8 +71,12 @@ def test_errors_become_the_sdks_own(seen: tuple[Any, Upstream], is_native: bool)
     assert "slow down" in seen[0]["chats"]["errors"]["upstream"]["message"]
     refused = seen[0]["chats"]["errors"]["input"]
     # A native request is refused by the provider, a translated one by the host before the provider receives it.
-    assert (refused["param"], refused["code"]) == ("n", "unsupported_value" if is_native else "invalid_input")
-    assert [each.body["n"] for each in seen[1].requests if "n" in each.body] == ([2] if is_native else [])
+    assert (refused["param"], refused["code"]) == (
+        "modalities",
+        "unsupported_value" if is_native else "invalid_input",
+    )
+    received = [each.body["modalities"] for each in seen[1].requests if "modalities" in each.body]
+    assert received == ([["text", "audio"]] if is_native else [])
     found = {name: (error["status"], error["param"]) for name, error in seen[0]["responses"]["errors"].items()}
     assert found == {"model": (404, "model"), "input": (400, "previous_response_id"), "upstream": (429, None)}
 

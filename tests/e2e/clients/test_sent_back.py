@@ -19,8 +19,8 @@ from handler_host.chat.validation import validate_request
 from handler_host.protocols.anthropic.requests import decode_message
 from handler_host.protocols.anthropic.responses import message
 from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.gemini.encoder import response as gemini_response
 from handler_host.protocols.gemini.requests import decode_request as decode_gemini
-from handler_host.protocols.gemini.responses import response as gemini_response
 from handler_host.protocols.opaque import unseal_base64
 from handler_host.protocols.openai.requests import decode_request as decode_openai
 from handler_host.protocols.openai.responses import completion

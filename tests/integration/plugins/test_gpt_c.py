@@ -135,6 +135,15 @@ def said(*parts: Any, **candidate: Any) -> dict[str, Any]:
     return {"candidates": [{"content": {"parts": list(parts), "role": "model"}, **candidate}]}
 
 
+def test_several_responses(worker: WorkerUnderTest, provider: Upstream) -> None:
+    responses = [said({"text": text}, index=index, finishReason="STOP") for index, text in enumerate("ab")]
+    candidates = [candidate for response in responses for candidate in response["candidates"]]
+    provider.respond_with(streamed({"candidates": candidates}))
+    for response in (worker.chat("Hi", n=2), accumulate(worker.chat_chunks("Hi", n=2))):
+        assert [(choice.text, choice.finish_reason) for choice in response.choices] == [("a", "stop"), ("b", "stop")]
+    assert [sent.body["generationConfig"]["candidateCount"] for sent in provider.requests] == [2, 2]
+
+
 def test_a_request_reaches_the_provider_whole(worker: WorkerUnderTest, provider: Upstream) -> None:
     parameters = {
         "type": "object",

@@ -244,6 +244,25 @@ def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerU
     assert worker.chat("Hi") == expected
 
 
+@pytest.mark.parametrize("protocol", ["openai", "gemini"])
+def test_several_responses(worker: WorkerUnderTest, provider: Upstream, protocol: str) -> None:
+    """Whole in a stream, too: LiteLLM's streams have one choice only."""
+    candidate = {"content": {"parts": [{"text": "a"}], "role": "model"}, "finishReason": "STOP"}
+    choice = {"message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
+    documents = {
+        "openai": {"id": "1", "object": "chat.completion", "created": 1, "model": "m",
+                   "choices": [{"index": 0, **choice}, {"index": 1, **choice}]},
+        "gemini": {"candidates": [{"index": 0, **candidate}, {"index": 1, **candidate}],
+                   "usageMetadata": {"promptTokenCount": 1, "candidatesTokenCount": 2, "totalTokenCount": 3}},
+    }  # fmt: skip
+    provider.respond_with(Raw((json.dumps(documents[protocol]).encode(),), content_type="application/json"))
+    responses = [
+        worker.chat("Hi", model=MODELS[protocol], n=2),
+        accumulate(worker.chat_chunks("Hi", model=MODELS[protocol], n=2)),
+    ]
+    assert [[choice.text for choice in response.choices] for response in responses] == [["a", "a"]] * 2
+
+
 def test_the_stop_sequence_that_ended_a_response_is_named(worker: WorkerUnderTest, provider: Upstream) -> None:
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     end = {"index": 0, "finish_reason": "stop", "stop_reason": "x"}

@@ -99,6 +99,21 @@ def test_frames(worker: tuple[str, WorkerUnderTest], provider: Upstream, frame: 
     assert (response.text, response.finish_reason, response.usage) == ("Grüße 🦊\u2028", "stop", None)
 
 
+def test_choices_of_a_stream_are_kept_apart(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
+    name, running = worker
+    if name != "gpt_a":
+        pytest.skip("gpt_c and gpt_d have tests of their own, and Anthropic has one response only")
+    parts = [
+        {"index": index, "delta": {"content": text}, "finish_reason": "stop" if text == "!" else None}
+        for index, text in ((1, "b"), (0, "a"), (0, "!"), (1, "!"))
+    ]
+    events = [f"data: {json.dumps({'choices': [part]})}\n\n".encode() for part in parts]
+    provider.respond_with(Raw(tuple(events)))
+    response = accumulate(running.chat_chunks("Hi", n=2))
+    assert [choice.text for choice in response.choices] == ["a!", "b!"]
+    assert provider.last_request.body["n"] == 2
+
+
 def test_an_event_stream_in_place_of_a_plain_response(worker: tuple[str, WorkerUnderTest], provider: Upstream) -> None:
     name, running = worker
     if name.startswith("gpt_c"):

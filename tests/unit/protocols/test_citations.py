@@ -11,8 +11,8 @@ import msgspec
 import pytest
 
 from gpt_b.events import EventDecoder
-from gpt_c import _ChunkDecoder
-from gpt_c.documents import chunk_of
+from gpt_c.decoder import ChunkDecoder
+from gpt_c.documents import chunks_of
 from gpt_d.chunks import add_annotations
 from handler_host.chat import (
     ChatChunk,
@@ -29,9 +29,9 @@ from handler_host.protocols.anthropic.encoder import EventEncoder
 from handler_host.protocols.anthropic.requests import decode_message
 from handler_host.protocols.anthropic.responses import message
 from handler_host.protocols.fields import IgnoredFields
-from handler_host.protocols.gemini.responses import ChunkEncoder as GeminiEncoder
-from handler_host.protocols.gemini.responses import response as gemini_response
-from handler_host.protocols.openai.responses import ChunkEncoder as OpenAIEncoder
+from handler_host.protocols.gemini.encoder import ChunkEncoder as GeminiEncoder
+from handler_host.protocols.gemini.encoder import response as gemini_response
+from handler_host.protocols.openai.encoder import ChunkEncoder as OpenAIEncoder
 from handler_host.protocols.openai.responses import completion
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import decode_request
@@ -149,8 +149,8 @@ class TestFromProviders:
         parts = [{"content": {"parts": [{"text": TEXT[:11]}]}, "citationMetadata": recited}]
         parts.append({"content": {"parts": [{"text": TEXT[11:]}]}, "groundingMetadata": grounding})
         parts.append({"content": {"parts": []}, "groundingMetadata": grounding, "finishReason": "STOP"})
-        decoder = _ChunkDecoder()
-        chunks = [chunk for part in parts for chunk in decoder.chunks(chunk_of({"candidates": [part]}))]
+        decoder = ChunkDecoder(1)
+        chunks = [chunk for part in parts for chunk in decoder.chunks(*chunks_of({"candidates": [part]}))]
         assert citations_of([*chunks, *decoder.last()]) == [
             Citation(url="https://c.example", start_index=5, end_index=9),
             msgspec.structs.replace(PAGE, quote=None),
@@ -163,8 +163,8 @@ class TestFromProviders:
     def test_a_place_outside_of_the_text_is_left_out(self, place: dict[str, int]) -> None:
         sources = {"citationSources": [{**place, "uri": "https://b.example"}]}
         candidate = {"content": {"parts": [{"text": "Hi"}]}, "citationMetadata": sources, "finishReason": "STOP"}
-        decoder = _ChunkDecoder()
-        decoder.chunks(chunk_of({"candidates": [candidate]}))
+        decoder = ChunkDecoder(1)
+        decoder.chunks(*chunks_of({"candidates": [candidate]}))
         assert citations_of(decoder.last()) == [UNPLACED]
 
     @pytest.mark.sdks
@@ -172,7 +172,7 @@ class TestFromProviders:
         "metadata", ["no", {"groundingChunks": [7]}, {"groundingSupports": [{"groundingChunkIndices": [[1]]}]}]
     )
     def test_metadata_of_another_form_do_not_end_a_good_response(self, metadata: Any) -> None:
-        chunk = chunk_of({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "groundingMetadata": metadata}]})
+        (chunk,) = chunks_of({"candidates": [{"content": {"parts": [{"text": "Hi"}]}, "groundingMetadata": metadata}]})
         assert (chunk.text, chunk.sources) == ("Hi", ())
 
     @pytest.mark.parametrize(

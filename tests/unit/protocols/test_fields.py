@@ -71,5 +71,5 @@ def test_the_indices_of_other_tools_stay() -> None:
 
 def test_in_the_mode_ignore_a_demand_is_named() -> None:
     ignored = IgnoredFields("ignore")
-    decode_request(REQUEST + b'"n": 3}', ignored)
-    assert ignored.names == ["n"]
+    decode_request(REQUEST + b'"functions": [{}]}', ignored)
+    assert ignored.names == ["functions"]

@@ -14,9 +14,9 @@ from handler_host import chat
 from handler_host._internal.field_path import FieldPath
 from handler_host.plugin.errors import InvalidInput, QueueFull
 from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.gemini.encoder import ChunkEncoder, response
 from handler_host.protocols.gemini.errors import error_body
 from handler_host.protocols.gemini.requests import FIELDS, decode_count, decode_request
-from handler_host.protocols.gemini.responses import ChunkEncoder, response
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.testing.chat_conformance import PIXEL
 
@@ -85,7 +85,7 @@ class TestValidation:
             ({"generationConfig": {"temperature": "hot"}}, "generationConfig.temperature", "got 'str'"),
             ({"generationConfig": {"temperature": 3}}, "generationConfig.temperature", "<= 2"),
             ({"generation_config": {"max_output_tokens": 0}}, "generationConfig.maxOutputTokens", ">= 1"),
-            ({"generationConfig": {"candidateCount": 2}}, "generationConfig.candidateCount", "one request for each"),
+            ({"generationConfig": {"candidateCount": 0}}, "generationConfig.candidateCount", ">= 1"),
             (
                 {"generationConfig": {"responseMimeType": "text/x.enum"}},
                 "generationConfig.responseMimeType",

@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gpt_c.documents import chunk_of
+from gpt_c.documents import chunks_of
 from handler_host.chat import (
     ChatChunk,
     CompletionDecoder,
@@ -19,10 +19,10 @@ from handler_host.chat import (
     TopLogprob,
     accumulate,
 )
-from handler_host.protocols.gemini.responses import ChunkEncoder as GeminiEncoder
-from handler_host.protocols.gemini.responses import response as gemini_response
+from handler_host.protocols.gemini.encoder import ChunkEncoder as GeminiEncoder
+from handler_host.protocols.gemini.encoder import response as gemini_response
 from handler_host.protocols.ollama.responses import ChunkEncoder as OllamaEncoder
-from handler_host.protocols.openai.responses import ChunkEncoder as OpenAIEncoder
+from handler_host.protocols.openai.encoder import ChunkEncoder as OpenAIEncoder
 from handler_host.protocols.openai.responses import completion
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
 from handler_host.protocols.openai_responses.requests import decode_request
@@ -69,7 +69,7 @@ def test_a_response_of_gemini_is_decoded() -> None:
         "topCandidates": [{"candidates": [{"token": "Ho", "logProbability": -2}]}],
     }
     candidate = {"content": {"parts": [{"text": "Hi you"}]}, "finishReason": "STOP", "logprobsResult": result}
-    first, second = chunk_of({"candidates": [candidate]}).logprobs
+    first, second = chunks_of({"candidates": [candidate]})[0].logprobs
     assert (first.token, first.logprob, first.top_logprobs[0].token) == ("Hi", -0.5, "Ho")
     assert (second.token, second.top_logprobs) == (" you", [])
 

@@ -14,8 +14,9 @@ from handler_host import chat
 from handler_host.dispatch.model_names import split_model
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.openai.encoder import ChunkEncoder
 from handler_host.protocols.openai.requests import FIELDS, decode_request
-from handler_host.protocols.openai.responses import ChunkEncoder, completion
+from handler_host.protocols.openai.responses import completion
 
 USER = {"role": "user", "content": "hello"}
 
@@ -61,7 +62,7 @@ class TestValidation:
             ({"model": ""}, "model", "length"),
             ({"model": "gpt_a/"}, "model", "HANDLER/MODEL"),
             ({"model": "/gpt-4o"}, "model", "HANDLER/MODEL"),
-            ({"n": 2}, "n", "one request for each"),
+            ({"n": 0}, "n", ">= 1"),
             ({"modalities": ["text", "audio"]}, "modalities", "not supported"),
             ({"audio": {"voice": "x"}}, "audio", "not supported"),
             ({"functions": [{"name": "f"}]}, "functions", "tools"),

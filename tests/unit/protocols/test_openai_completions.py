@@ -53,7 +53,7 @@ def test_a_prompt_is_the_users_message() -> None:
         ({"prompt": [1, 2]}, "prompt: must be one text"),
         ({"prompt": [[1, 2]]}, "prompt: must be one text"),
         ({"echo": True}, "echo is not supported"),
-        ({"n": 2}, "n is not supported: send one request for each choice"),
+        ({"n": 0}, "n: expected"),
         ({"logprobs": 3}, "logprobs is not supported"),
         ({"suffix": "end"}, "suffix is not supported"),
     ],

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
         CompletionDecoder,
         StreamDecoder,
         decode_stream,
-        token_count,
         usage_from,
     )
     from handler_host.chat.completion_encoder import DEFAULT_FILENAME, completion_body, tool_names
@@ -32,11 +31,13 @@ if TYPE_CHECKING:
     from handler_host.chat.finish_reasons import finish_reason_of
     from handler_host.chat.handler import ChatHandler, raise_truncated
     from handler_host.chat.support import TOOL_MEDIA, leave_out_unsupported
+    from handler_host.chat.tokens import token_count
     from handler_host.chat.types import (
         AssistantMessage,
         AudioData,
         AudioPart,
         CacheControl,
+        ChatChoice,
         ChatChunk,
         ChatRequest,
         ChatResponse,
@@ -93,6 +94,7 @@ __all__ = [
     "AudioData",
     "AudioPart",
     "CacheControl",
+    "ChatChoice",
     "ChatChunk",
     "ChatHandler",
     "ChatRequest",
@@ -164,11 +166,12 @@ __all__ = [
 
 _MODULES = {
     "completion_encoder": ("DEFAULT_FILENAME", "completion_body", "tool_names"),
-    "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "token_count", "usage_from"),
+    "completion_decoder": ("CompletionDecoder", "StreamDecoder", "decode_stream", "usage_from"),
     "embeddings": ("EmbedRequest", "EmbedResponse", "embed_response", "embedding_body"),
     "conversion": ("accumulate", "to_chunks"),
     "finish_reasons": ("finish_reason_of",),
     "handler": ("ChatHandler", "raise_truncated"),
+    "tokens": ("token_count",),
     "support": ("TOOL_MEDIA", "leave_out_unsupported"),
     "validation": ("arguments_of", "data_of", "image_of", "validate_request"),
 }

@@ -6,8 +6,10 @@ from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
 from handler_host.chat.types import (
+    ChatChoice,
     ChatChunk,
     ChatResponse,
+    ChoiceChunk,
     CitationChunk,
     FinishChunk,
     IgnoredChunk,
@@ -31,25 +33,22 @@ Item = TypeVar("Item")
 def accumulate(chunks: Iterable[ChatChunk]) -> ChatResponse:
     """Return the response whose stream has these chunks."""
     response = ChatResponse(content=[], finish_reason="stop", usage=None)
-    builder = _ContentBuilder()
+    builders = {0: _ChoiceBuilder(response)}
     for chunk in chunks:
         match chunk:
-            case FinishChunk():
-                response.finish_reason = chunk.reason
-                response.stop_sequence = chunk.stop_sequence
             case UsageChunk():
                 response.usage = chunk.usage
-            case LogprobsChunk():
-                response.logprobs = _extended(response.logprobs, chunk.content)
-            case CitationChunk():
-                response.citations = _extended(response.citations, [chunk.citation])
             case ModelChunk():
                 response.model = chunk.model
             case IgnoredChunk():
                 response.ignored = _extended(response.ignored, chunk.fields)
             case _:
+                builder = builders.get(chunk.choice)
+                if builder is None:
+                    builder = builders[chunk.choice] = _ChoiceBuilder(ChatChoice(content=[], finish_reason="stop"))
                 builder.add(chunk)
-    response.content = builder.parts()
+    choices = [builders[number].build() for number in sorted(builders)]
+    response.alternatives = choices[1:] or None
     return response
 
 
@@ -59,10 +58,19 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
         yield ModelChunk(model=response.model)
     if response.ignored:
         yield IgnoredChunk(fields=response.ignored)
-    if response.logprobs:
-        yield LogprobsChunk(content=response.logprobs)
+    for number, choice in enumerate(response.choices):
+        for chunk in _choice_chunks(choice):
+            chunk.choice = number
+            yield chunk
+    if response.usage is not None:
+        yield UsageChunk(usage=response.usage)
+
+
+def _choice_chunks(choice: ChatChoice) -> Iterator[ChoiceChunk]:
+    if choice.logprobs:
+        yield LogprobsChunk(content=choice.logprobs)
     calls = 0
-    for part in response.content:
+    for part in choice.content:
         match part:
             case TextPart():
                 yield TextChunk(text=part.text)
@@ -77,11 +85,9 @@ def to_chunks(response: ChatResponse) -> Iterator[ChatChunk]:
                     index=calls, id=part.id, name=part.name, arguments=part.arguments, signature=part.signature
                 )
                 calls += 1
-    for citation in response.citations or ():
+    for citation in choice.citations or ():
         yield CitationChunk(citation=citation)
-    yield FinishChunk(reason=response.finish_reason, stop_sequence=response.stop_sequence)
-    if response.usage is not None:
-        yield UsageChunk(usage=response.usage)
+    yield FinishChunk(reason=choice.finish_reason, stop_sequence=choice.stop_sequence)
 
 
 def _extended(items: list[Item] | None, more: Iterable[Item]) -> list[Item]:
@@ -92,14 +98,15 @@ def _extended(items: list[Item] | None, more: Iterable[Item]) -> list[Item]:
     return items
 
 
-class _ContentBuilder:
-    """The parts of a response under construction.
+class _ChoiceBuilder:
+    """A response under construction.
 
     The strings of each part are joined once, at the end: appending one by one is quadratic, and the arguments of a
     tool call can come in tens of thousands of chunks.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, choice: ChatChoice) -> None:
+        self._choice = choice
         self._parts: list[ResponsePart] = []
         self._strings: list[list[str]] = []
         self._calls: dict[int, int] = {}
@@ -107,9 +114,16 @@ class _ContentBuilder:
         self._closed = False
         """The last part takes no more chunks."""
 
-    def add(self, chunk: TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk) -> None:
-        """Add a chunk to the part that it continues, or begin a new one."""
+    def add(self, chunk: ChoiceChunk) -> None:
+        """Add a chunk to the part that it continues, or start a new one."""
         match chunk:
+            case FinishChunk():
+                self._choice.finish_reason = chunk.reason
+                self._choice.stop_sequence = chunk.stop_sequence
+            case LogprobsChunk():
+                self._choice.logprobs = _extended(self._choice.logprobs, chunk.content)
+            case CitationChunk():
+                self._choice.citations = _extended(self._choice.citations, [chunk.citation])
             case TextChunk():
                 self._strings[self._position(TextPart)].append(chunk.text)
             case RefusalChunk():
@@ -119,14 +133,15 @@ class _ContentBuilder:
             case ToolCallChunk():
                 self._add_call(chunk)
 
-    def parts(self) -> list[ResponsePart]:
-        """Return the parts."""
+    def build(self) -> ChatChoice:
+        """Return the response, with its parts."""
         for part, strings in zip(self._parts, self._strings, strict=True):
             if isinstance(part, ToolCallPart):
                 part.arguments = "".join(strings)
             else:
                 part.text = "".join(strings)
-        return self._parts
+        self._choice.content = self._parts
+        return self._choice
 
     def _position(self, kind: type[TextPart | RefusalPart | ReasoningPart]) -> int:
         """Return the position of the part that the next chunk of this kind belongs to."""

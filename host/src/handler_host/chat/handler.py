@@ -78,7 +78,6 @@ class ChatHandler:
         ignored = self.leave_out_unsupported(request)
         method: Callable[..., AsyncIterator[object]] = self.stream
         source = method(request, call=call) if self._stream_takes_call else method(request)
-        finished = False
         repair = StreamRepair()
         async with aclosing(source) as items:  # type: ignore[type-var]
             async for item in items:
@@ -91,7 +90,6 @@ class ChatHandler:
                 if isinstance(item, str):
                     item = TextChunk(text=item)
                 if isinstance(item, ChatChunk):
-                    finished = finished or isinstance(item, FinishChunk)
                     for chunk in repair.chunks(item):
                         yield chunk
                 else:
@@ -101,8 +99,8 @@ class ChatHandler:
             yield chunk
         if ignored:
             yield IgnoredChunk(fields=list(dict.fromkeys(ignored)))
-        if not finished:
-            yield FinishChunk(reason=self.on_missing_finish_reason())
+        for choice in repair.unfinished:
+            yield FinishChunk(reason=self.on_missing_finish_reason(), choice=choice)
 
     def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
         """Remove the fields that the handler lacks from ``request``, and return their names.

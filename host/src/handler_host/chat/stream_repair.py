@@ -10,11 +10,15 @@ from msgspec.structs import replace
 from handler_host._internal.text import SURROGATE, repair_text
 from handler_host.chat.types import (
     ChatChunk,
+    ChoiceChunk,
     FinishChunk,
+    IgnoredChunk,
+    ModelChunk,
     ReasoningChunk,
     RefusalChunk,
     TextChunk,
     ToolCallChunk,
+    UsageChunk,
 )
 
 MAX_CHUNK_CHARS = 128 * 1024
@@ -31,7 +35,33 @@ def new_call_id() -> str:
 
 
 class StreamRepair:
-    """Repairer of one stream: joins surrogate pairs that two chunks share, and gives each tool call an ID of its own.
+    """Repairer of one stream, with the state of each of its choices."""
+
+    def __init__(self) -> None:
+        self._choices = {0: _ChoiceRepair(0)}
+
+    @property
+    def unfinished(self) -> list[int]:
+        """The choices without a finish reason so far."""
+        return [number for number, choice in self._choices.items() if not choice.is_finished]
+
+    def chunks(self, chunk: ChatChunk) -> Iterator[ChatChunk]:
+        """Return the chunks to send for one chunk: mostly the same one."""
+        if isinstance(chunk, ModelChunk | UsageChunk | IgnoredChunk):
+            return iter((chunk,))
+        choice = self._choices.get(chunk.choice)
+        if choice is None:
+            choice = self._choices[chunk.choice] = _ChoiceRepair(chunk.choice)
+        return choice.chunks(chunk)
+
+    def last(self) -> Iterator[ChatChunk]:
+        """Yield U+FFFD for each half that stayed alone."""
+        for choice in self._choices.values():
+            yield from choice.last()
+
+
+class _ChoiceRepair:
+    """Repairer of one response: joins surrogate pairs that two chunks share, and gives each tool call its own ID.
 
     A chunk that is too long for a frame is split.
 
@@ -39,13 +69,16 @@ class StreamRepair:
     clients send the result of a call back with its ID.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self.is_finished = False
+        """Whether a finish reason has come."""
         self._halves: dict[_Key, str] = {}
         """First halves of pairs at the end of a text, until the second half comes."""
         self._ids: dict[int, str] = {}
         """ID of each tool call, by its index."""
 
-    def chunks(self, chunk: ChatChunk) -> Iterator[ChatChunk]:
+    def chunks(self, chunk: ChoiceChunk) -> Iterator[ChoiceChunk]:
         """Yield the chunks to send for one chunk: mostly the same one."""
         match chunk:
             case TextChunk() | RefusalChunk() | ReasoningChunk():
@@ -68,28 +101,29 @@ class StreamRepair:
                     first, *rest = _parts(arguments)
                     yield replace(chunk, arguments=first)
                     for part in rest:
-                        yield ToolCallChunk(index=chunk.index, arguments=part)
+                        yield ToolCallChunk(index=chunk.index, arguments=part, choice=chunk.choice)
                 else:
                     yield chunk if arguments is chunk.arguments else replace(chunk, arguments=arguments)
             case FinishChunk():
+                self.is_finished = True
                 yield from self.last()
                 yield chunk
             case _:
                 yield chunk
 
-    def last(self) -> Iterator[ChatChunk]:
+    def last(self) -> Iterator[ChoiceChunk]:
         """Yield U+FFFD for each half that stayed alone."""
         yield from self._flush()
 
-    def _flush(self, keep: type | None = None) -> Iterator[ChatChunk]:
+    def _flush(self, keep: type | None = None) -> Iterator[ChoiceChunk]:
         for key in list(self._halves):
             if isinstance(key, int):
                 if keep is not int:
                     del self._halves[key]
-                    yield ToolCallChunk(index=key, arguments="\ufffd")
+                    yield ToolCallChunk(index=key, arguments="\ufffd", choice=self._number)
             elif key is not keep:
                 del self._halves[key]
-                yield key(text="\ufffd")
+                yield key(text="\ufffd", choice=self._number)
 
     def _repair(self, key: _Key, text: str) -> str:
         """Return the text, or a new one with whole pairs only."""

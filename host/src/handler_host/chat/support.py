@@ -44,6 +44,7 @@ HINTS: dict[str, str] = {
 """Fields that are left out by default, and named in the response."""
 
 DEMANDS: dict[str, str] = {
+    "n": "several responses to one request",
     "logit_bias": "probabilities that the client changes",
     "logprobs": "log probabilities of the response's tokens",
     "top_logprobs": "log probabilities of other tokens",
@@ -65,6 +66,7 @@ OPTIONAL = frozenset({*HINTS, *DEMANDS, TOOL_MEDIA, "max_completion_tokens"}) - 
 """Fields that only those handlers receive which support them."""
 
 _NEUTRAL: dict[str, Callable[[Any], bool]] = {
+    "n": lambda value: value == 1,
     "parallel_tool_calls": lambda value: value is True,
     "logprobs": lambda value: value is False,
     "top_logprobs": lambda value: value == 0,

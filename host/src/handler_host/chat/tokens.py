@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import msgspec
 
 from handler_host.chat.parts import Model
@@ -40,3 +43,18 @@ class TokenCount(Model, omit_defaults=False):
     """The response of the optional operation ``count_tokens`` to a :class:`~handler_host.chat.types.ChatRequest`."""
 
     input_tokens: int
+
+
+def token_count(value: Any) -> int | None:
+    """Return a provider's count as a whole number of 0 or more, or None for a value that is not a count."""
+    if isinstance(value, str):
+        try:
+            value = float(value[:40])
+        except ValueError:
+            return None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    # Beyond 53 bits a count is not one, and some clients' JSON cannot hold it.
+    return int(value) if 0 <= value < 2**53 else None

@@ -189,6 +189,8 @@ class ChatRequest(_Model, forbid_unknown_fields=True):
     logprobs: bool | None = None
     top_logprobs: int | None = None
     """Most probable tokens to return for each place, beside the one that was written."""
+    n: int | None = None
+    """How many responses the model makes; None: one."""
     max_completion_tokens: int | None = None
     """The value of ``max_tokens`` under OpenAI's newer name, if the client used that."""
     cache_control: CacheControl | None = None
@@ -208,13 +210,19 @@ class _Chunk(_Model, tag_field="type"):
     """Base of all chunks; each has its own value of ``type`` in JSON."""
 
 
-class TextChunk(_Chunk, tag="text"):
+class _ChoiceChunk(_Chunk, kw_only=True):
+    """Base of the chunks of one response; ``choice`` is its number, from 0 on, if the request has an ``n``."""
+
+    choice: int = 0
+
+
+class TextChunk(_ChoiceChunk, tag="text"):
     """The next part of the text; adjacent ones make one :class:`TextPart`."""
 
     text: str
 
 
-class ReasoningChunk(_Chunk, tag="reasoning"):
+class ReasoningChunk(_ChoiceChunk, tag="reasoning"):
     """The next part of the model's reasoning; adjacent ones make one :class:`ReasoningPart`.
 
     ``signature`` and ``encrypted`` are opaque data of the provider ``format``, and each ends its part.
@@ -226,13 +234,13 @@ class ReasoningChunk(_Chunk, tag="reasoning"):
     format: str | None = None
 
 
-class RefusalChunk(_Chunk, tag="refusal"):
+class RefusalChunk(_ChoiceChunk, tag="refusal"):
     """The next part of the model's refusal; adjacent ones make one :class:`RefusalPart`."""
 
     text: str
 
 
-class ToolCallChunk(_Chunk, tag="tool_call"):
+class ToolCallChunk(_ChoiceChunk, tag="tool_call"):
     """The next part of a tool call; the first one of each ``index`` has ``id`` and ``name``."""
 
     index: int
@@ -242,13 +250,13 @@ class ToolCallChunk(_Chunk, tag="tool_call"):
     signature: str | None = None
 
 
-class CitationChunk(_Chunk, tag="citation"):
+class CitationChunk(_ChoiceChunk, tag="citation"):
     """A source of the text; it comes after the text that it stands for."""
 
     citation: Citation
 
 
-class LogprobsChunk(_Chunk, tag="logprobs"):
+class LogprobsChunk(_ChoiceChunk, tag="logprobs"):
     """Log probabilities of the next tokens of the text, before the text itself."""
 
     content: list[TokenLogprob]
@@ -260,8 +268,8 @@ class ModelChunk(_Chunk, tag="model"):
     model: str
 
 
-class FinishChunk(_Chunk, tag="finish"):
-    """The reason why the model stopped; no content follows it, and a stream has exactly one."""
+class FinishChunk(_ChoiceChunk, tag="finish"):
+    """The reason why the model stopped; no content of its choice follows, and a choice has exactly one."""
 
     reason: FinishReason
     stop_sequence: str | None = None
@@ -283,36 +291,23 @@ class UsageChunk(_Chunk, tag="usage"):
     usage: Usage
 
 
-ChatChunk = (
-    TextChunk
-    | ReasoningChunk
-    | RefusalChunk
-    | ToolCallChunk
-    | CitationChunk
-    | LogprobsChunk
-    | ModelChunk
-    | FinishChunk
-    | UsageChunk
-    | IgnoredChunk
-)
+ChoiceChunk = TextChunk | ReasoningChunk | RefusalChunk | ToolCallChunk | CitationChunk | LogprobsChunk | FinishChunk
+"""One item of one response; the other kinds of chunks belong to all responses to a request."""
+ChatChunk = ChoiceChunk | ModelChunk | UsageChunk | IgnoredChunk
 """One item of a chat's stream. Consumers must skip kinds and fields that they do not know."""
 
 
-class ChatResponse(_Model):
-    """A whole response: the chunks of a stream, accumulated.
+class ChatChoice(_Model, kw_only=True):
+    """A response of the model, without what several responses to one request share.
 
     ``content`` has the parts in the order in which the model made them.
     """
 
     content: list[ResponsePart]
     finish_reason: FinishReason
-    usage: Usage | None
-    model: str | None = None
     stop_sequence: str | None = None
     logprobs: list[TokenLogprob] | None = None
     """Log probabilities of the tokens of the text, if the request asks for them."""
-    ignored: list[str] | None = None
-    """Fields of the request that the handler has left out."""
     citations: list[Citation] | None = None
     """Sources of the text."""
 
@@ -330,6 +325,22 @@ class ChatResponse(_Model):
     def tool_calls(self) -> list[ToolCall]:
         """The tool calls, as an :class:`AssistantMessage` takes them."""
         return _tool_calls(self.content)
+
+
+class ChatResponse(ChatChoice):
+    """A whole response: the chunks of a stream, accumulated."""
+
+    usage: Usage | None
+    model: str | None = None
+    ignored: list[str] | None = None
+    """Fields of the request that the handler has left out."""
+    alternatives: list[ChatChoice] | None = None
+    """The further responses to a request with an ``n``."""
+
+    @property
+    def choices(self) -> list[ChatChoice]:
+        """All responses to the request, this one first."""
+        return [self, *(self.alternatives or ())]
 
 
 def _joined(parts: Iterable[ResponsePart], kind: type[TextPart | RefusalPart]) -> str | None:

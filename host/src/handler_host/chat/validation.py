@@ -45,6 +45,8 @@ TYPES = frozenset({"array", "boolean", "integer", "null", "number", "object", "s
 _SCHEMAS_BY_NAME = frozenset({"$defs", "definitions", "dependentSchemas", "patternProperties", "properties"})
 """Keywords of JSON Schema whose value is an object of schemas."""
 _SCHEMA_LISTS = frozenset({"allOf", "anyOf", "oneOf", "prefixItems"})
+MAX_CHOICES = 128
+"""Most responses to one request, as of OpenAI."""
 MAX_SCHEMAS = 10_000
 """Most subschemas of one schema; OpenAI takes 5,000 properties."""
 MAX_SCHEMA_DEPTH = 100
@@ -69,6 +71,8 @@ def validate_request(request: ChatRequest) -> None:
                     _check_file(part.file.url, f"messages[{number}].content[{index}].file.url")
     if request.max_tokens is not None and request.max_tokens < 1:
         _refuse("max_tokens", "must be at least 1")
+    if request.n is not None and not 1 <= request.n <= MAX_CHOICES:
+        _refuse("n", f"must be from 1 to {MAX_CHOICES}")
     _check_tools(request)
     if isinstance(request.response_format, JsonSchemaFormat):
         check_schema(request.response_format.json_schema.schema, "response_format.json_schema.schema")

@@ -75,3 +75,8 @@ def check_model(model: str) -> None:
     """Raise ``InvalidInput`` for a model in a body that names no handler, or an empty model of it."""
     if not model.partition("/")[0] or model.endswith("/"):
         raise InvalidInput(f"model: {model!r} must be HANDLER or HANDLER/MODEL", param="model")
+
+
+def several(count: int | None) -> int | None:
+    """Return how many responses a chat asks for: None for one, which every handler makes."""
+    return None if count == 1 else count

@@ -63,6 +63,7 @@ class GptA(NativeOpenAI, ChatHandler):
                 "logprobs",
                 "top_logprobs",
                 "max_completion_tokens",
+                "n",
                 "messages[].content[].file",
                 "messages[].content[].input_audio",
             ),
@@ -173,7 +174,9 @@ class GptA(NativeOpenAI, ChatHandler):
                 response = stream.response
                 content_type = response.headers.get("content-type", "")
                 stop = body.get("stop") or ()
-                decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type, stop=stop)
+                decoder = CompletionDecoder(
+                    tool_names=tool_names(body), content_type=content_type, stop=stop, choices=body.get("n")
+                )
                 documents = read_documents(response.aiter_bytes(), content_type)
                 async for chunk in decode_stream(documents, decoder):
                     yield chunk

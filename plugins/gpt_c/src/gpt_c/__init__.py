@@ -2,30 +2,21 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from gpt_c.decoder import ChunkDecoder
 from gpt_c.loosening import loosen_schemas
 from gpt_c.native import NativeGemini
 from handler_host.chat import (
     ChatChunk,
     ChatHandler,
     ChatRequest,
-    CitationChunk,
-    FinishChunk,
     FinishReason,
     IgnoredChunk,
-    LogprobsChunk,
-    ModelChunk,
-    ReasoningChunk,
-    TextChunk,
     TokenCount,
-    ToolCallChunk,
-    Usage,
-    UsageChunk,
     decode_stream,
     leave_out_unsupported,
     raise_truncated,
@@ -34,39 +25,18 @@ from handler_host.chat import (
 from handler_host.plugin import (
     CallInfo,
     ConfigError,
-    ContentRefused,
     Retries,
-    UpstreamError,
     operation,
     retry_call,
     retry_stream,
 )
 
 if TYPE_CHECKING:
-    from gpt_c.backend import Chunk, Question, Settings, Source
+    from gpt_c.backend import Chunk, Question, Settings
     from gpt_c.http_backend import HttpBackend
 
 GOOGLE = "https://generativelanguage.googleapis.com"
 GENAI = "google-genai"
-FORMAT = "gemini"
-"""Format of Gemini's thought signatures."""
-
-_FINISH_REASONS: dict[str, FinishReason] = {
-    "STOP": "stop",
-    # Not Google's, but used by compatible servers for a function call.
-    "FUNCTION_CALL": "tool_calls",
-    "MAX_TOKENS": "length",
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "LANGUAGE": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "IMAGE_SAFETY": "content_filter",
-    "IMAGE_PROHIBITED_CONTENT": "content_filter",
-    "IMAGE_RECITATION": "content_filter",
-}
-"""Finish reasons of Google for whole responses; any other reason means that the response failed."""
 
 
 class GptC(NativeGemini, ChatHandler):
@@ -75,7 +45,7 @@ class GptC(NativeGemini, ChatHandler):
     supports = frozenset(
         {
             *("messages[].content[].file", "messages[].content[].input_audio", "messages[].tool_calls[].signature"),
-            *("logprobs", "top_logprobs", "reasoning", "top_k"),
+            *("logprobs", "top_logprobs", "n", "reasoning", "top_k"),
         }
     )
     lacks = frozenset(
@@ -120,7 +90,7 @@ class GptC(NativeGemini, ChatHandler):
         send = self._backend.stream if call is None or call.streamed else self._backend.whole
         deadline = call.deadline if call is not None else None
         async with aclosing(
-            retry_stream(lambda: self._attempt(send(question)), self._retries, deadline=deadline)
+            retry_stream(lambda: self._attempt(send(question), question.candidates), self._retries, deadline=deadline)
         ) as chunks:
             async for chunk in chunks:
                 yield chunk
@@ -150,77 +120,10 @@ class GptC(NativeGemini, ChatHandler):
         ignored = leave_out_unsupported(request, self.supports, lacks, provider=self.context.config["sdk"])
         return ignored if is_strict or not self._backend.lacks_schema_words else [*ignored, *loosen_schemas(request)]
 
-    async def _attempt(self, response: AsyncIterator[Chunk]) -> AsyncIterator[ChatChunk]:
+    async def _attempt(self, response: AsyncIterator[Chunk], candidates: int) -> AsyncIterator[ChatChunk]:
         async with aclosing(response):  # type: ignore[type-var]
-            async for chunk in decode_stream(response, _ChunkDecoder()):
+            async for chunk in decode_stream(response, ChunkDecoder(candidates)):
                 yield chunk
-
-
-class _ChunkDecoder:
-    """Decoder of one stream."""
-
-    def __init__(self) -> None:
-        self._finish: str | None = None
-        self._calls = 0
-        self._texts: list[str] = []
-        self._sources: dict[Source, None] = {}
-        """Sources of the text; Google repeats them."""
-        self._usage: Usage | None = None
-        self._model: str | None = None
-        self._sent_model: str | None = None
-
-    @property
-    def is_finished(self) -> bool:
-        """Whether a finish reason has come."""
-        return self._finish is not None
-
-    def chunks(self, data: Chunk) -> list[ChatChunk]:
-        """Return the content of a chunk, and keep the rest for :meth:`last`; raises ``ContentRefused``."""
-        if data.blocked is not None:
-            raise ContentRefused(f"the provider refused the prompt: {data.blocked}")
-        # Each chunk includes the counts of those before it.
-        self._usage = data.usage or self._usage
-        self._model = data.model or self._model
-        self._finish = data.finish or self._finish
-        self._texts.append(data.text)
-        self._sources |= dict.fromkeys(data.sources)
-        chunks = self._new_model() if data.text or data.calls or data.thought else []
-        if data.thought:
-            chunks.append(ReasoningChunk(text=data.thought, format=FORMAT))
-        if data.logprobs:
-            chunks.append(LogprobsChunk(content=list(data.logprobs)))
-        if data.text:
-            chunks.append(TextChunk(text=data.text))
-        for call in data.calls:
-            arguments = json.dumps(call.arguments, ensure_ascii=False)
-            chunks.append(
-                ToolCallChunk(
-                    index=self._calls, id=call.id, name=call.name, arguments=arguments, signature=call.signature
-                )
-            )
-            self._calls += 1
-        return chunks
-
-    def last(self) -> list[ChatChunk]:
-        """Return model, citations, finish reason and usage; raises ``UpstreamError`` if the response was cut off."""
-        if self._finish is None:
-            raise_truncated()
-        reason = _FINISH_REASONS.get(self._finish)
-        if reason is None:
-            raise UpstreamError(f"the provider stopped before the response was complete: {self._finish}")
-        finish = FinishChunk(reason="tool_calls" if self._calls and reason == "stop" else reason)
-        usage = [UsageChunk(usage=self._usage)] if self._usage is not None else []
-        # The caller has imported it for the chunks.
-        from gpt_c.backend import citations_of
-
-        citations = [CitationChunk(citation=each) for each in citations_of(self._sources, "".join(self._texts))]
-        return [*self._new_model(), *citations, finish, *usage]
-
-    def _new_model(self) -> list[ChatChunk]:
-        if self._model is None or self._model == self._sent_model:
-            return []
-        self._sent_model = self._model
-        return [ModelChunk(model=self._model)]
 
 
 def _backend(sdk: str, settings: Settings) -> HttpBackend:

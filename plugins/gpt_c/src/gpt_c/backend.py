@@ -31,6 +31,11 @@ class Question:
     ignored: tuple[str, ...] = ()
     """Fields of the chat that the model does not take."""
 
+    @property
+    def candidates(self) -> int:
+        """How many candidates the question asks for."""
+        return self.config.get("candidate_count") or 1
+
 
 @dataclass(frozen=True)
 class Call:
@@ -88,8 +93,10 @@ def citations_of(sources: Iterable[Source], text: str) -> list[Citation]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one message of the provider's stream carries, or a whole answer."""
+    """What one message of the provider's stream, or a whole response, has of one candidate."""
 
+    candidate: int = 0
+    """Its number, from 0 on."""
     text: str = ""
     thought: str = ""
     calls: tuple[Call, ...] = ()

@@ -21,8 +21,10 @@ _KNOWN = ("candidates", "promptFeedback", "usageMetadata", "modelVersion", "resp
 _UNSPECIFIED = frozenset({"", "FINISH_REASON_UNSPECIFIED", "BLOCK_REASON_UNSPECIFIED", "BLOCKED_REASON_UNSPECIFIED"})
 
 
-def chunk_of(document: Any, content_type: str = "") -> Chunk:
-    """Return the chunk in one document: of a stream, or a whole response.
+def chunks_of(document: Any, content_type: str = "", *, candidates: int = 1) -> list[Chunk]:
+    """Return the chunks in one document, of a stream or a whole response: one for each of its candidates.
+
+    ``candidates`` is the number of those that the request asks for; a document without any is one chunk.
 
     Raises ``UpstreamError`` for an error, and for a document of another shape.
     """
@@ -34,46 +36,52 @@ def chunk_of(document: Any, content_type: str = "") -> Chunk:
     if document and not any(name in document or _snake(name) in document for name in _KNOWN):
         raise _not_geminis(document, content_type)
     try:
-        return _chunk(document)
+        return _chunks(document, candidates)
     except (AttributeError, LookupError, TypeError) as error:
         raise _not_geminis(document, content_type) from error
 
 
-def _chunk(document: Mapping[str, Any]) -> Chunk:
-    candidates = _get(document, "candidates") or []
-    if not isinstance(candidates, list):
-        raise TypeError("candidates is not a list")
-    texts: list[str] = []
-    thoughts: list[str] = []
-    calls: list[Call] = []
-    logprobs: tuple[TokenLogprob, ...] = ()
-    sources: list[Source] = []
-    finish = None
-    for candidate in candidates[:1]:
-        content = candidate.get("content") or {}
-        for part in content.get("parts") or ():
-            if part.get("thought"):
-                thoughts.append(_text(part.get("text")) or "")
-                continue
-            call = _get(part, "functionCall")
-            if call:
-                calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
-            texts.append(_text(part.get("text")) or "")
-        finish = _text(_get(candidate, "finishReason"))
-        sources = _sources(candidate)
-        logprobs = _logprobs(_get(candidate, "logprobsResult") or {})
+def _chunks(document: Mapping[str, Any], count: int) -> list[Chunk]:
     feedback = _get(document, "promptFeedback") or {}
     blocked, words = _text(_get(feedback, "blockReason")), _text(_get(feedback, "blockReasonMessage"))
-    return Chunk(
-        text="".join(texts),
-        thought="".join(thoughts),
-        calls=tuple(calls),
-        logprobs=logprobs,
-        sources=tuple(sources),
-        finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
+    shared = Chunk(
         blocked=": ".join(filter(None, (blocked, words))) if blocked and blocked not in _UNSPECIFIED else None,
         usage=usage_of(_get(document, "usageMetadata")),
         model=_text(_get(document, "modelVersion")),
+    )
+    candidates = _get(document, "candidates") or []
+    if not isinstance(candidates, list):
+        raise TypeError("candidates is not a list")
+    chunks = []
+    for place, candidate in enumerate(candidates[:count]):
+        # Some servers number the only candidate in their own way.
+        index = token_count(candidate.get("index")) if count > 1 else None
+        chunks.append(_with_candidate(shared, place if index is None else index, candidate))
+    return chunks or [shared]
+
+
+def _with_candidate(shared: Chunk, number: int, candidate: Mapping[str, Any]) -> Chunk:
+    texts: list[str] = []
+    thoughts: list[str] = []
+    calls: list[Call] = []
+    for part in (candidate.get("content") or {}).get("parts") or ():
+        if part.get("thought"):
+            thoughts.append(_text(part.get("text")) or "")
+            continue
+        call = _get(part, "functionCall")
+        if call:
+            calls.append(_call(call, _text(_get(part, "thoughtSignature"))))
+        texts.append(_text(part.get("text")) or "")
+    finish = _text(_get(candidate, "finishReason"))
+    return replace(
+        shared,
+        candidate=number,
+        text="".join(texts),
+        thought="".join(thoughts),
+        calls=tuple(calls),
+        logprobs=_logprobs(_get(candidate, "logprobsResult") or {}),
+        sources=tuple(_sources(candidate)),
+        finish=finish.upper() if finish and finish.upper() not in _UNSPECIFIED else None,
     )
 
 

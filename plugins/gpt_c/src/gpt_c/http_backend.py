@@ -10,7 +10,7 @@ from typing import Any
 import aiohttp
 
 from gpt_c.backend import ANY_SIGNATURE, Chunk, Question, Settings, wants_signatures
-from gpt_c.documents import chunk_of, count_of
+from gpt_c.documents import chunks_of, count_of
 from gpt_c.failures import connection, from_response
 from handler_host.plugin import read_documents, repair_aiohttp, trace_headers
 
@@ -51,7 +51,7 @@ class HttpBackend(ABC):
         return self._chunks(question, "streamGenerateContent", self._settings.timeout, _STREAM_PARAMS)
 
     def whole(self, question: Question) -> AsyncIterator[Chunk]:
-        """Send the question once, and yield the whole response as one chunk; otherwise as ``stream``."""
+        """Send the question once, and yield each candidate of the response as one chunk; otherwise as ``stream``."""
         return self._chunks(question, "generateContent", self._settings.plain_timeout)
 
     async def count(self, question: Question) -> int:
@@ -73,7 +73,8 @@ class HttpBackend(ABC):
             documents = read_documents(response.content.iter_any(), response.content_type)
             async with aclosing(documents):
                 async for document in documents:
-                    yield chunk_of(document, response.content_type)
+                    for chunk in chunks_of(document, response.content_type, candidates=question.candidates):
+                        yield chunk
 
     @asynccontextmanager
     async def _post(

@@ -49,6 +49,8 @@ def question(request: ChatRequest, model: str) -> Question:
     config = {name: value for name in _NUMBERS if (value := getattr(request, name)) is not None}
     if request.max_tokens is not None:
         config["max_output_tokens"] = request.max_tokens
+    if request.n is not None:
+        config["candidate_count"] = request.n
     if request.logprobs:
         config["response_logprobs"] = True
         if request.top_logprobs:

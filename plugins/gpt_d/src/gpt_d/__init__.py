@@ -65,6 +65,7 @@ SUPPORTED = {
     "logprobs": "logprobs",
     "top_logprobs": "top_logprobs",
     "max_completion_tokens": "max_completion_tokens",
+    "n": "n",
     "prompt_cache_key": "prompt_cache_key",
     "reasoning": "reasoning_effort",
     "service_tier": "service_tier",
@@ -141,6 +142,8 @@ class GptD(NativeLiteLLM, ChatHandler):
             body["_skip_mcp_handler"] = True
         deadline = call.deadline if call is not None else None
         streams = call is None or call.streamed or model in self._only_streams
+        if request.n is not None and request.n > 1:
+            streams = False  # LiteLLM's streams have one choice only
         attempt = self._streamed if streams else self._whole
         counts_bytes = any(provider_of(name) in GEMINI for name in self._models_of(model))
         async for chunk in retry_stream(lambda: attempt(body), self._retries, deadline=deadline):
@@ -158,11 +161,11 @@ class GptD(NativeLiteLLM, ChatHandler):
         try:
             async with asyncio.timeout(self._patience(body["model"], self._plain_timeout)):
                 response = await self._ask({**body, "logger_fn": heard.listener()}, self._plain_timeout)
-            chunks = chunks_of(response, heard.document(), body.get("stop") or ())
+            chunks = chunks_of(response, heard.document(), body)
         except HostError:
             raise
         except Exception as error:
-            own = decode_document(heard.document(), body.get("stop") or ())
+            own = decode_document(heard.document(), body)
             if own is None and is_event_stream(error):
                 # The server streams whatever is asked: from now on it is asked for a stream.
                 self._note_only_streams(body["model"])
@@ -218,7 +221,9 @@ class GptD(NativeLiteLLM, ChatHandler):
         content_type = response.headers.get("content-type", "")
         documents = read_documents(response.aiter_bytes(), content_type)
         stop = body.get("stop") or ()
-        decoder = CompletionDecoder(tool_names=tool_names(body), content_type=content_type, stop=stop)
+        decoder = CompletionDecoder(
+            tool_names=tool_names(body), content_type=content_type, stop=stop, choices=body.get("n")
+        )
         async with aclosing(decode_stream(documents, decoder)) as chunks:
             while True:
                 async with limit_silence(self._timeout):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from gpt_d.chunks import add_annotations, ended_by_gemini
@@ -56,44 +56,50 @@ class Heard:
         return error_from_document(document, content_type="application/json")
 
 
-def decode_document(document: dict[str, Any], stop: Sequence[str] = ()) -> list[ChatChunk] | None:
+def decode_document(document: dict[str, Any], body: Mapping[str, Any]) -> list[ChatChunk] | None:
     """Return the provider's own response as chunks if it is in OpenAI's form and not an error, else None.
+
+    ``body`` is that of the request.
 
     Raises ``UpstreamError`` for a response that was cut off.
     """
     if not isinstance(document.get("choices"), list) or not document["choices"] or document.get("error"):
         return None
-    decoder = CompletionDecoder(stop=stop)
-    chunks = [*decoder.chunks(document), *decoder.last()]
-    if decoder.is_finished:
+    chunks = _decode(document, body)
+    if any(isinstance(chunk, FinishChunk) for chunk in chunks):
         return chunks
     if not _is_whole(document):
         raise_truncated()
     return [*chunks, FinishChunk(reason="stop")]
 
 
-def chunks_of(response: Any, document: dict[str, Any], stop: Sequence[str] = ()) -> list[ChatChunk]:
+def chunks_of(response: Any, document: dict[str, Any], body: Mapping[str, Any]) -> list[ChatChunk]:
     """Return a whole response as chunks; ``document`` is the provider's own JSON, or empty if it is unknown.
 
-    ``stop`` are the stop sequences of the request.
+    ``body`` is that of the request.
 
     Raises ``UpstreamError`` for a response that was cut off.
     """
     # The provider's own JSON, if it is at hand: LiteLLM removes what stands in <think>, and lacks refusals.
-    chunks = decode_document(document, stop)
+    chunks = decode_document(document, body)
     if chunks is not None:
         return chunks
     if not response.choices or not _is_whole(document):
         raise_truncated()
     whole = response.model_dump(exclude_none=True)
     whole["model"] = document.get("model") or document.get("modelVersion")
-    message = whole["choices"][0]["message"]
-    message["content"] = message.get("content") or _filtered(document)
-    add_annotations(message)
+    first = whole["choices"][0]
+    first["message"]["content"] = first["message"].get("content") or _filtered(document)
+    for choice in whole["choices"]:
+        add_annotations(choice["message"])
     # Anthropic's own field, which LiteLLM drops, as the field of vLLM.
-    whole["choices"][0]["stop_reason"] = document.get("stop_sequence")
-    decoder = CompletionDecoder(stop=stop)
-    return [*decoder.chunks(whole), *decoder.last()]
+    first["stop_reason"] = document.get("stop_sequence")
+    return _decode(whole, body)
+
+
+def _decode(document: dict[str, Any], body: Mapping[str, Any]) -> list[ChatChunk]:
+    decoder = CompletionDecoder(stop=body.get("stop") or (), choices=body.get("n"))
+    return [*decoder.chunks(document), *decoder.last()]
 
 
 def _is_whole(document: dict[str, Any]) -> bool:

@@ -39,7 +39,7 @@ const chats = {
   streamedCall: await client.chat.completions.stream({ model: "gpt_a/tools", messages, tools }).finalChatCompletion(),
   errors: {
     model: await errorOf(() => chat({ model: "nobody" })),
-    input: await errorOf(() => chat({ model: "gpt_a/single", n: 2 })),
+    input: await errorOf(() => chat({ model: "gpt_a/silent", modalities: ["text", "audio"] })),
     key: await errorOf(() => new OpenAI({ baseURL, apiKey: "wrong", maxRetries: 0 }).models.list()),
     upstream: await errorOf(() => chat({ model: "gpt_a/limited" })),
     stream: await errorOf(async () => textOf(await chat({ model: "gpt_a/broken", stream: true }))),

@@ -17,13 +17,12 @@ from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import ECHO, PROVIDER_TOOL, Field, IgnoredFields, demand, hint
 from handler_host.protocols.gemini.contents import Content, messages, system_text
 from handler_host.protocols.gemini.schemas import json_schema
-from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.translated_request import TranslatedRequest, several
 
 FIELDS: dict[str, Field] = {
     "cachedContent": demand(),
     "continuationToken": demand(),
     "generationConfig.audioTimestamp": hint(False),
-    "generationConfig.candidateCount": demand(1, remedy="send one request for each candidate"),
     "generationConfig.enableAffectiveDialog": hint(False),
     "generationConfig.enableEnhancedCivicAnswers": hint(False),
     "generationConfig.imageConfig": demand(),
@@ -80,6 +79,7 @@ PLACES = {
     "max_tokens": "generationConfig.maxOutputTokens",
     "stop": "generationConfig.stopSequences",
     "seed": "generationConfig.seed",
+    "n": "generationConfig.candidateCount",
     "presence_penalty": "generationConfig.presencePenalty",
     "frequency_penalty": "generationConfig.frequencyPenalty",
     "response_format": "generationConfig.responseMimeType",
@@ -141,6 +141,7 @@ class GenerationConfig(_Request):
     max_output_tokens: Annotated[int, Meta(ge=1)] | None = None
     stop_sequences: list[str] | None = None
     seed: int | None = None
+    candidate_count: Annotated[int, Meta(ge=1, le=128)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     top_k: float | None = None
@@ -184,6 +185,7 @@ class GenerateContentRequest(_Request):
             max_tokens=config.max_output_tokens,
             stop=config.stop_sequences or None,
             seed=config.seed,
+            n=several(config.candidate_count),
             tools=list(tools.values()) or None,
             tool_choice=choice,
             response_format=_format(config),

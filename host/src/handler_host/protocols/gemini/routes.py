@@ -26,8 +26,9 @@ from handler_host.protocols.native_calls import NativeCalls
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
     from handler_host.protocols.fields import IgnoredFields
+    from handler_host.protocols.gemini.encoder import ChunkEncoder
     from handler_host.protocols.gemini.requests import GenerateContentRequest
-    from handler_host.protocols.gemini.responses import ChunkEncoder, Model
+    from handler_host.protocols.gemini.responses import Model
     from handler_host.protocols.translated_request import TranslatedRequest
 
 GENERATE = ["generateContent", "streamGenerateContent"]
@@ -88,8 +89,8 @@ class GeminiRoutes:
         )
 
     async def _generate_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.gemini.encoder import response
         from handler_host.protocols.gemini.requests import decode_request
-        from handler_host.protocols.gemini.responses import response
 
         model = _model(request)
         translated = await self._translate(request, data, decode_request, model)
@@ -112,8 +113,8 @@ class GeminiRoutes:
         )
 
     async def _generate_streamed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.gemini.encoder import ChunkEncoder
         from handler_host.protocols.gemini.requests import decode_request
-        from handler_host.protocols.gemini.responses import ChunkEncoder
 
         model = _model(request)
         translated = await self._translate(request, data, decode_request, model)

@@ -13,13 +13,12 @@ from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import IgnoredFields, demand, hint
 from handler_host.protocols.openai.requests import StreamOptions
 from handler_host.protocols.openai.responses import Usage, to_usage
-from handler_host.protocols.translated_request import TranslatedRequest
+from handler_host.protocols.translated_request import TranslatedRequest, several
 
 FIELDS = {
     "best_of": hint(1),
     "echo": demand(False),
     "logprobs": demand(0),
-    "n": demand(1, remedy="send one request for each choice"),
     "suffix": demand(),
     "user": hint(),
 }
@@ -38,6 +37,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
     top_p: Annotated[float, Meta(ge=0, le=1)] | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     presence_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Meta(ge=-2, le=2)] | None = None
     logit_bias: dict[str, float] | None = None
@@ -56,6 +56,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
             top_p=self.top_p,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             seed=self.seed,
+            n=several(self.n),
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             logit_bias=self.logit_bias,
@@ -71,7 +72,7 @@ class CompletionRequest(msgspec.Struct, kw_only=True, forbid_unknown_fields=True
 
 
 class Choice(msgspec.Struct, kw_only=True):
-    """The only choice."""
+    """A text that continues the prompt, or the part of it that a chunk adds."""
 
     text: str
     index: int = 0
@@ -99,15 +100,16 @@ class CompletionEncoder:
         self._model = model
         self._include_usage = include_usage
         self._usage: chat.Usage | None = None
-        self._reason = "stop"
+        self._reasons = {0: "stop"}
+        """Finish reason of each choice."""
 
     def chunks(self, chunk: chat.ChatChunk) -> list[Completion]:
         """Return the chunks to send for one chunk of the handler: one for text, else none."""
         match chunk:
             case chat.TextChunk() | chat.RefusalChunk():
-                return [self._completion(chunk.text)]
+                return [self._completion([Choice(text=chunk.text, index=chunk.choice)])]
             case chat.FinishChunk():
-                self._reason = _reason(chunk.reason)
+                self._reasons[chunk.choice] = _reason(chunk.reason)
             case chat.ModelChunk():
                 self._model = chunk.model
             case chat.UsageChunk():
@@ -118,24 +120,30 @@ class CompletionEncoder:
 
     def last(self) -> list[Completion]:
         """Return the chunks to send after the handler's last one."""
-        chunks = [self._completion("", self._reason)]
+        chunks = [
+            self._completion([Choice(text="", index=number, finish_reason=reason)])
+            for number, reason in self._reasons.items()
+        ]
         if self._include_usage and self._usage is not None:
-            last = self._completion("")
-            last.choices, last.usage = [], to_usage(self._usage)
+            last = self._completion([])
+            last.usage = to_usage(self._usage)
             chunks.append(last)
         return chunks
 
     def whole(self, response: chat.ChatResponse) -> Completion:
         """Return a whole response."""
         self._model = response.model or self._model
-        completion = self._completion(response.text or response.refusal or "", _reason(response.finish_reason))
+        choices = [
+            Choice(text=choice.text or choice.refusal or "", index=number, finish_reason=_reason(choice.finish_reason))
+            for number, choice in enumerate(response.choices)
+        ]
+        completion = self._completion(choices)
         if response.usage is not None:
             completion.usage = to_usage(response.usage)
         return completion
 
-    def _completion(self, text: str, reason: str | None = None) -> Completion:
-        choice = Choice(text=text, finish_reason=reason)
-        return Completion(id=self._id, created=self._created, model=self._model, choices=[choice])
+    def _completion(self, choices: list[Choice]) -> Completion:
+        return Completion(id=self._id, created=self._created, model=self._model, choices=choices)
 
 
 def decode_completion(body: bytes, ignored: IgnoredFields) -> tuple[CompletionRequest, TranslatedRequest]:

@@ -12,7 +12,7 @@ from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.custom_tools import custom_function
 from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hint
 from handler_host.protocols.openai.messages import Message, RequestModel, to_chat_message
-from handler_host.protocols.translated_request import TranslatedRequest, check_model
+from handler_host.protocols.translated_request import TranslatedRequest, check_model, several
 
 FIELDS: dict[str, Field] = {
     "audio": demand(),
@@ -21,7 +21,6 @@ FIELDS: dict[str, Field] = {
     "metadata": hint(),
     "modalities": demand(["text"]),
     "moderation": hint(),
-    "n": demand(1, remedy="send one request for each choice"),
     "prediction": hint(),
     "prompt_cache_options": hint(),
     "prompt_cache_retention": hint("in_memory"),
@@ -139,6 +138,7 @@ class CompletionRequest(RequestModel):
     max_completion_tokens: Annotated[int, Meta(ge=1)] | None = None
     stop: str | list[str] | None = None
     seed: int | None = None
+    n: Annotated[int, Meta(ge=1, le=128)] | None = None
     logit_bias: dict[str, float] | None = None
     logprobs: bool | None = None
     top_logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
@@ -185,6 +185,7 @@ class CompletionRequest(RequestModel):
             max_completion_tokens=self.max_completion_tokens,
             stop=[self.stop] if isinstance(self.stop, str) else self.stop,
             seed=self.seed,
+            n=several(self.n),
             logit_bias=self.logit_bias,
             logprobs=self.logprobs,
             top_logprobs=self.top_logprobs,

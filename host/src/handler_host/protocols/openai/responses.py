@@ -104,7 +104,7 @@ class Logprobs(_Response, kw_only=True):
 
 
 class ChunkChoice(_Response, kw_only=True):
-    """The only choice in a chunk."""
+    """The part of a choice that a chunk adds."""
 
     index: int = 0
     delta: Delta
@@ -136,7 +136,7 @@ class ResponseMessage(_Response, kw_only=True):
 
 
 class ResponseChoice(_Response, kw_only=True):
-    """The only choice of a whole response."""
+    """A choice of a whole response."""
 
     index: int = 0
     message: ResponseMessage
@@ -211,143 +211,32 @@ def completion(
     ``model`` is the requested one, for a handler that does not name its model; ``custom`` are the names of the tools
     that take free text.
     """
-    calls = [_whole_call(call, call.function.name in custom) for call in response.tool_calls]
-    reasoning = [part for part in response.content if isinstance(part, chat.ReasoningPart)]
-    encoder = DetailEncoder()
-    message = ResponseMessage(
-        content=response.text,
-        reasoning_content="".join(part.text for part in reasoning) or UNSET,
-        reasoning_details=[detail for part in reasoning for detail in encoder.details(part)] or UNSET,
-        refusal=response.refusal,
-        tool_calls=calls or UNSET,
-        annotations=_annotations(response.citations or (), len(response.text or "")) or UNSET,
-    )
     return Completion(
         id=completion_id,
         created=created,
         model=response.model or model,
-        choices=[
-            ResponseChoice(
-                message=message,
-                logprobs=Logprobs(content=response.logprobs) if response.logprobs is not None else None,
-                finish_reason=response.finish_reason,
-            )
-        ],
+        choices=[_choice(number, choice, custom) for number, choice in enumerate(response.choices)],
         usage=to_usage(response.usage) if response.usage is not None else UNSET,
     )
 
 
-class ChunkEncoder:
-    """Makes the chunks of one stream in OpenAI's form from those of a handler."""
-
-    def __init__(
-        self, *, completion_id: str, created: int, model: str, include_usage: bool, custom: Collection[str] = ()
-    ) -> None:
-        self._id = completion_id
-        self._created = created
-        self._model = model
-        self._include_usage = include_usage
-        self._custom = custom
-        self._custom_calls: dict[int, _CustomCall] = {}
-        """Calls of tools that take free text, which are sent whole, by their index."""
-        self._details = DetailEncoder()
-        self._usage: chat.Usage | None = None
-        self._logprobs: list[chat.TokenLogprob] = []
-        """Log probabilities for the next chunk."""
-        self._text_length = 0
-        self._has_started = False
-        self._has_finished = False
-
-    def chunks(self, chunk: chat.ChatChunk) -> list[Chunk]:
-        """Return the chunks to send for one chunk of the handler: mostly one, and none for model and usage."""
-        match chunk:
-            case chat.TextChunk():
-                self._text_length += len(chunk.text)
-                return self._with_start(Delta(content=chunk.text))
-            case chat.ToolCallChunk():
-                return self._add_call(chunk)
-            case chat.RefusalChunk():
-                return self._with_start(Delta(refusal=chunk.text))
-            case chat.CitationChunk():
-                annotations = _annotations([chunk.citation], self._text_length)
-                return self._with_start(Delta(annotations=annotations)) if annotations else []
-            case chat.FinishChunk():
-                return self._finish(chunk.reason)
-            case chat.LogprobsChunk():
-                self._logprobs += chunk.content
-            case chat.ModelChunk():
-                self._model = chunk.model
-            case chat.UsageChunk():
-                self._usage = chunk.usage
-            case chat.ReasoningChunk():
-                details = self._details.details(chunk)
-                if chunk.text or details:
-                    text = chunk.text or UNSET
-                    return self._with_start(Delta(reasoning_content=text, reasoning_details=details or UNSET))
-        return []
-
-    def last(self) -> list[Chunk]:
-        """Return the chunks to send after the handler's last one."""
-        chunks = self._finish("stop")
-        # A response without usage has no such chunk: zeros would be counts.
-        if self._include_usage and self._usage is not None:
-            chunk = self._chunk(Delta())
-            chunk.choices = []
-            chunk.usage = to_usage(self._usage)
-            chunks.append(chunk)
-        return chunks
-
-    def _add_call(self, chunk: chat.ToolCallChunk) -> list[Chunk]:
-        call = self._custom_calls.get(chunk.index)
-        if call is None and chunk.name in self._custom:
-            call = self._custom_calls[chunk.index] = _CustomCall(chunk)
-        if call is None:
-            return self._with_start(Delta(tool_calls=[_tool_call(chunk)]))
-        call.arguments.append(chunk.arguments)
-        return []
-
-    def _finish(self, reason: chat.FinishReason) -> list[Chunk]:
-        if self._has_finished:
-            return []
-        self._has_finished = True
-        custom = [self._with_start(Delta(tool_calls=[call.whole()])) for call in self._custom_calls.values()]
-        return [*(chunk for chunks in custom for chunk in chunks), *self._with_start(Delta(), reason)]
-
-    def _with_start(self, delta: Delta, reason: chat.FinishReason | None = None) -> list[Chunk]:
-        """Return the chunk of a delta, after the chunk with the role if it is the first one."""
-        chunk = self._chunk(delta, reason)
-        if self._logprobs:
-            chunk.choices[0].logprobs, self._logprobs = Logprobs(content=self._logprobs), []
-        if self._has_started:
-            return [chunk]
-        self._has_started = True
-        return [self._chunk(Delta(role="assistant", content="")), chunk]
-
-    def _chunk(self, delta: Delta, reason: chat.FinishReason | None = None) -> Chunk:
-        return Chunk(
-            id=self._id,
-            created=self._created,
-            model=self._model,
-            choices=[ChunkChoice(delta=delta, finish_reason=reason)],
-            usage=None if self._include_usage else UNSET,
-        )
-
-
-class _CustomCall:
-    """A call of a tool that takes free text, until its arguments are whole."""
-
-    def __init__(self, first: chat.ToolCallChunk) -> None:
-        self._first = first
-        self.arguments: list[str] = []
-
-    def whole(self) -> ToolCall:
-        text = custom_input("".join(self.arguments))
-        return ToolCall(
-            index=self._first.index,
-            id=self._first.id or "",
-            type="custom",
-            custom=Custom(name=self._first.name or "", input=text),
-        )
+def _choice(number: int, choice: chat.ChatChoice, custom: Collection[str]) -> ResponseChoice:
+    reasoning = [part for part in choice.content if isinstance(part, chat.ReasoningPart)]
+    encoder = DetailEncoder()
+    message = ResponseMessage(
+        content=choice.text,
+        reasoning_content="".join(part.text for part in reasoning) or UNSET,
+        reasoning_details=[detail for part in reasoning for detail in encoder.details(part)] or UNSET,
+        refusal=choice.refusal,
+        tool_calls=[_whole_call(call, call.function.name in custom) for call in choice.tool_calls] or UNSET,
+        annotations=url_annotations(choice.citations or (), len(choice.text or "")) or UNSET,
+    )
+    return ResponseChoice(
+        index=number,
+        message=message,
+        logprobs=Logprobs(content=choice.logprobs) if choice.logprobs is not None else None,
+        finish_reason=choice.finish_reason,
+    )
 
 
 def _whole_call(call: chat.ToolCall, is_custom: bool) -> ToolCall:
@@ -358,26 +247,18 @@ def _whole_call(call: chat.ToolCall, is_custom: bool) -> ToolCall:
         id=call.id,
         type="function",
         function=Function(name=name, arguments=arguments),
-        extra_content=_extra_content(call.signature),
+        extra_content=extra_content(call.signature),
     )
 
 
-def _tool_call(chunk: chat.ToolCallChunk) -> ToolCall:
-    return ToolCall(
-        index=chunk.index,
-        id=chunk.id if chunk.id is not None else UNSET,
-        type="function" if chunk.id is not None else UNSET,
-        function=Function(name=chunk.name if chunk.name is not None else UNSET, arguments=chunk.arguments),
-        extra_content=_extra_content(chunk.signature),
-    )
-
-
-def _annotations(citations: Iterable[chat.Citation], text_length: int) -> list[Annotation]:
+def url_annotations(citations: Iterable[chat.Citation], text_length: int) -> list[Annotation]:
+    """Return the sources of a text of this length that have a URL, in OpenAI's form."""
     sources = [url_citation(citation, text_length) for citation in citations]
     return [Annotation(url_citation=source) for source in sources if source is not None]
 
 
-def _extra_content(signature: str | None) -> ExtraContent | UnsetType:
+def extra_content(signature: str | None) -> ExtraContent | UnsetType:
+    """Return the field with the signature of a tool call, if it has one."""
     return UNSET if signature is None else ExtraContent(google=GoogleContent(thought_signature=signature))
 
 

@@ -23,8 +23,9 @@ from handler_host.protocols.openai import native
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
+    from handler_host.protocols.openai.encoder import ChunkEncoder
     from handler_host.protocols.openai.legacy_completions import CompletionEncoder
-    from handler_host.protocols.openai.responses import ChunkEncoder, Model
+    from handler_host.protocols.openai.responses import Model
 
 DONE = DATA + b"[DONE]"
 
@@ -66,8 +67,9 @@ class OpenAIRoutes:
         return await self._native.respond(request, native.CHAT, data, self._complete_translated)
 
     async def _complete_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
+        from handler_host.protocols.openai.encoder import ChunkEncoder
         from handler_host.protocols.openai.requests import decode_chat
-        from handler_host.protocols.openai.responses import ChunkEncoder, completion
+        from handler_host.protocols.openai.responses import completion
 
         policy = self._chats.field_policy(request)
         body, translated = await self._bodies.decode_data(data, lambda body: decode_chat(body, policy(body)))
