@@ -7,6 +7,7 @@ Events carry their figures in ``extra={"fields": {...}}``. Secrets that were reg
 from __future__ import annotations
 
 import datetime
+import functools
 import logging
 import re
 import sys
@@ -120,7 +121,7 @@ class TextFormatter(logging.Formatter):
 
     def _format(self, record: logging.LogRecord) -> str:
         first, *more = mask_secrets(_message(record)).splitlines() or [""]
-        figures = "".join(f" {name}={_figure(name, to_plain(value))}" for name, value in _fields(record).items())
+        figures = "".join([f" {name}={_figure(name, to_plain(value))}" for name, value in _fields(record).items()])
         more += mask_secrets(_trace(self, record)).splitlines()
         lines = [f"{_time(record)} {record.levelname:<7} {record.name} {first}{figures}", *more]
         # A terminal must not run control sequences that a plugin or a client has sent.
@@ -157,7 +158,14 @@ def _fields(record: logging.LogRecord) -> Mapping[str, Any]:
 
 
 def _time(record: logging.LogRecord) -> str:
-    return format_time(datetime.datetime.fromtimestamp(record.created, datetime.UTC))
+    second, microsecond = divmod(round(record.created * 1e6), 1_000_000)
+    return f"{_start_of(second)}.{microsecond // 1000:03}Z"
+
+
+@functools.lru_cache(maxsize=2)
+def _start_of(second: int) -> str:
+    """Return a second as ISO 8601: many lines are of the same second."""
+    return datetime.datetime.fromtimestamp(second, datetime.UTC).isoformat()[:19]
 
 
 def format_time(moment: datetime.datetime) -> str:
@@ -206,7 +214,9 @@ def to_json(value: object) -> str:
 def _figure(name: str, value: Any) -> str:
     kind = type(value)
     if kind is str:
-        return repr(value) if not value or _SPACE.search(value) else value
+        # The space is the only printable whitespace.
+        is_word = value and " " not in value and (value.isprintable() or not _SPACE.search(value))
+        return value if is_word else repr(value)
     if kind is float:
         return f"{value:.3f}"
     if kind is int:

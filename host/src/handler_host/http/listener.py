@@ -168,6 +168,8 @@ class Connection(web.RequestHandler):
         """Parse the data that waits in the next turn of the loop: at once, tiny chunks would keep it busy (aiohttp)."""
         if not resume_parser:  # at the end of a body: nothing waits
             super().resume_reading(resume_parser=False)
+        elif not self._reading_paused and self._body is not None and self._body.is_eof():
+            return  # the newest body arrived whole, as most do: nothing waits
         elif not self._is_resuming:
             self._is_resuming = True
             self._loop.call_soon(self._resume_reading)
