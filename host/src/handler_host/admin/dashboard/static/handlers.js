@@ -89,13 +89,14 @@ export class Handlers {
     setText(entry.title, handler.title || `${handler.distribution} ${handler.version}`);
     setText(entry.state, handler.state);
     entry.state.dataset.state = handler.state;
-    setText(entry.reason, handler.reason || (handler.pin && hasNoWorker ? "pinned: stays loaded once active" : ""));
+    const last = handler.last_exit;
+    const reason = last && last.text === handler.reason ? "" : handler.reason; // the last exit shows it
+    setText(entry.reason, reason || (handler.pin && hasNoWorker ? "pinned: stays loaded once active" : ""));
     FIGURES.forEach(([, text], index) => {
       const figure = text(handler);
       setText(entry.figures[index], figure);
       entry.figures[index].toggleAttribute("data-empty", figure === NONE);
     });
-    const last = handler.last_exit;
     setText(entry.exit, last ? `${last.kind}: ${last.text}, ${clock(last.at)}` : "");
     entry.exit.toggleAttribute("data-empty", !last);
     entry.load.disabled = entry.isBusy || !hasNoWorker || CANNOT_RUN.has(handler.state);
