@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from handler_host.cli.author_log import print_author_log
+from handler_host.cli.dev_server import Project, _note_conflicts
 from handler_host.cli.main import main
 from tests.integration.cli.harness import Terminal
+from tests.support import install_plugin
 
 PYPROJECT = """\
 [project]
@@ -18,11 +22,15 @@ version = "1"
 parrot = "parrot:Parrot"
 """
 PARROT = """\
+import time
+
 from handler_host.chat import ChatHandler
 
 
 class Parrot(ChatHandler):
     async def stream(self, request):
+        if request.last_text() == "BLOCK":
+            time.sleep(0.6)
         yield "FIRST " + request.last_text()
 """
 
@@ -34,10 +42,13 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
     module.parent.mkdir(parents=True)
     (project / "pyproject.toml").write_text(PYPROJECT)
     module.write_text(PARROT)
-    with Terminal("dev", str(project), "--log-level", "error", XDG_DATA_HOME=str(tmp_path)) as terminal:
+    with Terminal("dev", str(project), "--log-level", "warning", XDG_DATA_HOME=str(tmp_path)) as terminal:
         terminal.until("you> ")
         terminal.type("hello\n")
         terminal.until("FIRST hello")
+        terminal.until("you> ")
+        terminal.type("BLOCK\n")
+        terminal.until("parrot WARNING: it blocked the event loop for ")
         terminal.until("you> ")
         module.write_text(PARROT.replace("FIRST", "SECOND"))
         terminal.until("parrot reloaded")
@@ -73,3 +84,26 @@ def test_a_directory_that_is_no_plugins_project_is_refused_with_the_remedy(
         (tmp_path / "pyproject.toml").write_text(pyproject)
     assert main(["dev", str(tmp_path)]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_name_that_another_distribution_has_is_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install_plugin(tmp_path / "site", "parrot", "")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    _note_conflicts(Project("my-parrot", {"parrot": "parrot:Parrot", "macaw": "parrot:Macaw"}, tmp_path))
+    assert "parrot: parrot has a handler of this name, too; dev uses your source" in capsys.readouterr().err
+    _note_conflicts(Project("Parrot", {"parrot": "parrot:Parrot"}, tmp_path))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_blocked_loop_is_reported_once() -> None:
+    step = "Executing <Task pending name='Task-7' coro=<OperationRunner._run() running at x.py:1>> took {} seconds"
+    lines = [
+        json.dumps({"level": "warning", "logger": "asyncio", "event": step.format(seconds), "handler": "parrot"})
+        for seconds in ("0.120", "2.003", "2.004")
+    ]
+    printed: list[str] = []
+    print_author_log(lines, ["parrot"], printed.append)
+    assert len(printed) == 1
+    assert "blocked the event loop for 2.0 s" in printed[0]

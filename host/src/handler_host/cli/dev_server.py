@@ -14,6 +14,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handler_host.catalog.catalog import scan
+from handler_host.catalog.dist_info import normalize_name
 from handler_host.catalog.manifest import GROUP
 from handler_host.cli.author_log import print_author_log
 from handler_host.cli.client import Client
@@ -21,6 +23,7 @@ from handler_host.cli.dialogue import Dialogue, Prompt, converse
 from handler_host.cli.failure import OK, USAGE, Failure
 from handler_host.cli.local_host import run_local_host
 from handler_host.cli.render import note
+from handler_host.config import CatalogConfig
 
 DEBOUNCE_MS = 300
 """Changes within this time cause one reload: editors write a file in steps."""
@@ -46,6 +49,7 @@ def serve_project(path: str, *, handler: str | None, port: int, config: str | No
     except ImportError as error:
         raise Failure("dev needs watchfiles: pip install 'handler-host[tools]'") from error
     project = read_project(root)
+    _note_conflicts(project)
     token = secrets.token_urlsafe(24)
     with tempfile.TemporaryDirectory(prefix="handler-host-dev-") as directory:
         site = Path(directory)
@@ -93,6 +97,18 @@ def read_project(path: Path) -> Project:
     return Project(project.get("name", path.name), dict(handlers), path / "src" if (path / "src").is_dir() else path)
 
 
+def _note_conflicts(project: Project) -> None:
+    """Note the handlers whose names other installed distributions declare, too."""
+    installed = scan(CatalogConfig(), os.environ).entries
+    for name in project.handlers.keys() & installed.keys():
+        others = set(installed[name].distribution.split(", ")) - {normalize_name(project.name)}
+        if others:
+            note(
+                f"{name}: {', '.join(sorted(others))} has a handler of this name, too; dev uses your source, but "
+                "a host with both runs neither: choose another name"
+            )
+
+
 def _write_distribution(project: Project, site: Path) -> None:
     """Write the files of an editable install, so that workers import from the source."""
     name = _distribution_name(project)
@@ -114,6 +130,7 @@ def _environment(project: Project, site: Path, token: str, log_level: str) -> di
     """Return the environment of a host that finds the source in addition to all installed plugins."""
     environment = {name: value for name, value in os.environ.items() if name != "HANDLER_HOST_API_KEYS"}
     environment |= {"HANDLER_HOST_ADMIN_TOKEN": token, "HANDLER_HOST_CATALOG__ROOTS": str(site)}
+    environment["PYTHONASYNCIODEBUG"] = "1"  # workers log what blocks their loop
     if log_level != WHOLE_LOG:
         environment["HANDLER_HOST_LOG__FORMAT"] = "json"  # for print_author_log
     for handler in project.handlers:

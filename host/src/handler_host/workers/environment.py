@@ -9,7 +9,7 @@ KEPT_VARIABLES = frozenset(
     | {"SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"}
     | {"HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "no_proxy", "all_proxy"}
     | {"PYTHONPATH", "PYTHONHOME", "PYTHONHASHSEED", "PYTHONUTF8", "PYTHONIOENCODING", "PYTHONPYCACHEPREFIX"}
-    | {"PYTHONDONTWRITEBYTECODE", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
+    | {"PYTHONDONTWRITEBYTECODE", "PYTHONASYNCIODEBUG", "VIRTUAL_ENV", "LD_LIBRARY_PATH"}
 )
 """The variables of the host's environment that a worker keeps, in addition to ``LC_*``."""
 
