@@ -42,6 +42,11 @@ def print_table(
         print("", *notes, sep="\n")
 
 
+def row(values: Iterable[object]) -> str:
+    """Return a row of a Markdown table that is printed while it grows."""
+    return f"| {' | '.join(map(_cell, values))} |"
+
+
 def ratio(value: float, base: float) -> str:
     """Return ``1.23x``."""
     return f"{value / base:.2f}x" if base else "-"

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, ClassVar, Protocol, cast
+from typing import Any, ClassVar, Protocol
 
 import msgspec
 
@@ -17,6 +17,7 @@ from handler_host._internal.log import mask_secrets
 from handler_host.channel import frames
 from handler_host.channel.call import Call, ChannelLimits
 from handler_host.channel.error_frames import host_error
+from handler_host.channel.frame_writer import FrameWriter
 from handler_host.channel.log_limiter import LogLimiter
 from handler_host.channel.log_pacer import LogPacer
 from handler_host.channel.pongs import Pongs
@@ -61,7 +62,7 @@ class HandlerCallRunner(Protocol):
         """Cancel all dispatches; nothing can be sent to the worker any more."""
 
 
-class Channel(asyncio.Protocol):
+class Channel(FrameWriter):
     """The connection to one worker, from its start to its end.
 
     ``closed`` is set once, when no further frame can arrive. Calls in flight then wait for :meth:`fail`, so
@@ -79,11 +80,11 @@ class Channel(asyncio.Protocol):
         on_out_of_memory: Callable[[], None] | None = None,
         make_call_runner: Callable[[Channel], HandlerCallRunner] | None = None,
     ) -> None:
+        super().__init__()
         self.limits = limits
         self.out_of_memory = False
         """The worker has reported that it could not get more memory."""
         self.pongs = Pongs()
-        self._loop = asyncio.get_running_loop()
         self.closed: asyncio.Future[CloseReason] = self._loop.create_future()
         self._handler = handler
         self._generation = generation
@@ -91,8 +92,6 @@ class Channel(asyncio.Protocol):
         self._on_out_of_memory = on_out_of_memory
         # `workers.max_frame` bounds chunks, which the worker checks: other frames, such as a long log line, always fit.
         self._decoder = frames.worker_frame_decoder(max(limits.max_frame, frames.DEFAULT_MAX_FRAME))
-        self._transport: asyncio.Transport | None = None
-        self._out: list[bytes] = []
         self._calls: dict[int, Call] = {}
         self._last_number = 0
         self._make_call_runner = make_call_runner
@@ -234,14 +233,7 @@ class Channel(asyncio.Protocol):
 
     def send(self, frame: frames.HostFrame) -> None:
         """Send a frame; all frames of one turn of the event loop leave in one write."""
-        self._out.append(frames.encode(frame))
-        if len(self._out) == 1:
-            self._loop.call_soon(self._flush)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """Keep the transport (asyncio)."""
-        # The transport of another event loop (uvloop) does not inherit from asyncio's class.
-        self._transport = cast(asyncio.Transport, transport)
+        self.write(frames.encode(frame))
 
     def data_received(self, data: bytes) -> None:
         """Handle the frames that ``data`` completes (asyncio)."""
@@ -257,11 +249,6 @@ class Channel(asyncio.Protocol):
         if self._decoder.pending:
             self._close(CloseReason(f"its last frame was cut off after {self._decoder.pending} bytes"))
         self._close(CloseReason("it closed its channel"))
-
-    def _flush(self) -> None:
-        out, self._out = self._out, []
-        if self._transport is not None and not self.closed.done():
-            self._transport.write(out[0] if len(out) == 1 else b"".join(out))
 
     def _close(self, reason: CloseReason) -> None:
         if self._call_runner is not None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import functools
 import re
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
 import msgspec
 from aiohttp import hdrs, web
@@ -16,12 +16,10 @@ from handler_host.config import ServerConfig
 from handler_host.http import request_context
 from handler_host.http.body_budget import BodyBudget, BodyShare
 from handler_host.http.content_encoding import decompress, parse_encoding
-from handler_host.http.json_structure import MAX_VALUES, StructureScanner, check_structure
+from handler_host.http.json_structure import MAX_VALUES, check_structure
+from handler_host.http.long_work import LongWork
 from handler_host.http.responses import JSON
 from handler_host.plugin.errors import BadRequest, BodyTooLarge, InvalidInput, RequestTimeout, UnsupportedMediaType
-
-if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
 
 EMPTY_OBJECT = b"{}"
 UNCOUNTED_BYTES = 16 * 1024
@@ -32,8 +30,6 @@ STEADY_BYTES = 4 * 1024 * 1024
 """Bytes for which ``server.body_timeout`` is the time: a longer body has it for each such part."""
 INLINE_VALUES = 2_000
 """Values up to which the loop itself decodes a body (below 10 ms with the translation of any protocol)."""
-SWITCH_INTERVAL_S = 0.001
-"""Time after which a thread that decodes lets the loop run; Python's default, 5 ms, passes at each system call."""
 SCAN_BYTES = 1024 * 1024
 """Size up to which the loop checks that a body is JSON, or decodes it (below 10 ms).
 
@@ -42,7 +38,8 @@ The worker checks longer ones, a thread decodes them, and the loop searches them
 MAX_MATCH_BYTES = 64
 """Most bytes of a match that :func:`has_match` finds across the end of a part."""
 
-Decoded = TypeVar("Decoded")
+Argument = TypeVar("Argument")
+Result = TypeVar("Result")
 
 _scan = msgspec.json.Decoder(msgspec.Raw).decode
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
@@ -60,22 +57,22 @@ class BodyReader:
         self._limit_bytes = config.max_body
         self._timeout_s = config.body_timeout
         self._budget = BodyBudget(config, memory_limit)
-        self._executor: ThreadPoolExecutor | None = None
+        self._work = LongWork()
 
-    async def decode(self, request: web.Request, decode: Callable[[bytes], Decoded]) -> Decoded:
+    async def decode(self, request: web.Request, decode: Callable[[bytes], Result]) -> Result:
         """Return what ``decode`` makes of the body; a body of many values, or a long one, is decoded in a thread.
 
         Raises what :meth:`read` and ``decode`` raise.
         """
         return await self.decode_data(await self.read(request), decode)
 
-    async def decode_data(self, body: bytes, decode: Callable[[bytes], Decoded]) -> Decoded:
+    async def decode_data(self, body: bytes, decode: Callable[[bytes], Result]) -> Result:
         """Return what ``decode`` makes of a body that has been read, as :meth:`decode` does."""
-        if len(body) <= INLINE_VALUES or (
-            len(body) <= SCAN_BYTES and body.count(b",") + body.count(b"{") <= INLINE_VALUES
-        ):
+        if len(body) <= INLINE_VALUES:
             return decode(body)
-        return await self._run_in_thread(decode, body)
+        if len(body) <= SCAN_BYTES and body.count(b",") + body.count(b"{") <= INLINE_VALUES:
+            return await self._work.run_in_turn(decode, body)
+        return await self._work.run_in_thread(decode, body)
 
     async def read_options(self, request: web.Request) -> bytes:
         """Return a body of a few options, which is JSON; the limit on its size is that of a form."""
@@ -122,27 +119,28 @@ class BodyReader:
                 raise _too_large(limit_bytes)
             if len(body) > UNCOUNTED_BYTES:
                 self._budget.share_of(request_context.current.get()).add(len(body))
-            check_structure(body, max_values=max_values)
         else:
             if (request.content_length or 0) > limit_bytes:
                 raise _too_large(limit_bytes)
             share = self._budget.share_of(request_context.current.get())
-            scanner = StructureScanner(max_values=max_values)
-            body = await self._receive(request, limit_bytes, share, scanner if encoding is None else None)
+            body = await self._receive(request, limit_bytes, share)
             if encoding is not None and body:
-                body = await _decompress(body, encoding, limit_bytes, share, scanner)
+                body = await self._work.run_in_thread(lambda body: decompress(body, encoding, limit_bytes), body)
+                share.add(len(body))
+        await self._run(functools.partial(check_structure, max_values=max_values), body, len(body))
         body = _without_mark(body)
         if await has_match(_SURROGATE, body):
-            body = (
-                _replace_lone_surrogates(body)
-                if len(body) < SCAN_BYTES
-                else await self._run_in_thread(_replace_lone_surrogates, body)
-            )
+            body = await self._run(_replace_lone_surrogates, body, len(body))
         return body or EMPTY_OBJECT
 
-    async def _receive(
-        self, request: web.Request, limit_bytes: int, share: BodyShare, scanner: StructureScanner | None
-    ) -> bytes:
+    async def _run(self, function: Callable[[Argument], Result], argument: Argument, size_bytes: int) -> Result:
+        """Return what a function that takes some nanoseconds for each byte makes of an argument of so many bytes."""
+        if size_bytes <= UNCOUNTED_BYTES:
+            return function(argument)
+        run = self._work.run_in_turn if size_bytes <= SCAN_BYTES else self._work.run_in_thread
+        return await run(function, argument)
+
+    async def _receive(self, request: web.Request, limit_bytes: int, share: BodyShare) -> bytes:
         """Receive a body of unknown length up to the limit."""
         chunks: list[bytes] = []
         size_bytes = 0
@@ -154,8 +152,6 @@ class BodyReader:
                     if size_bytes > limit_bytes:
                         raise _too_large(limit_bytes)
                     share.add(len(chunk))
-                    if scanner is not None:
-                        scanner.feed(chunk)
                     chunks.append(chunk)
                     timeout.reschedule(started_at + self._timeout_s * (1 + size_bytes // STEADY_BYTES))
         except TimeoutError:
@@ -164,27 +160,7 @@ class BodyReader:
             ) from None
         except web.RequestPayloadError as error:
             raise BadRequest(f"the body cannot be read: {error}") from None
-        return b"".join(chunks)
-
-    async def _run_in_thread(self, function: Callable[[bytes], Decoded], body: bytes) -> Decoded:
-        if self._executor is None:
-            from concurrent.futures import ThreadPoolExecutor  # few hosts get bodies that need it
-
-            # One thread: more of them would share the interpreter's lock, and hold more decoded bodies in memory.
-            self._executor = ThreadPoolExecutor(1, thread_name_prefix="body decoder")
-            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
-        return await asyncio.get_running_loop().run_in_executor(self._executor, function, body)
-
-
-async def _decompress(
-    body: bytes, encoding: str, limit_bytes: int, share: BodyShare, scanner: StructureScanner
-) -> bytes:
-    chunks: list[bytes] = []
-    async for chunk in decompress(body, encoding, limit_bytes):
-        share.add(len(chunk))
-        scanner.feed(chunk)
-        chunks.append(chunk)
-    return b"".join(chunks)
+        return await self._run(b"".join, chunks, size_bytes)
 
 
 def _too_large(limit_bytes: int) -> BodyTooLarge:

@@ -74,6 +74,16 @@ def error_response(error: HostError, request_id: str, body: ErrorBody = error_bo
     return web.Response(status=error.status, body=body(error, request_id), headers=headers)
 
 
+def raw_error_response(error: HostError, request_id: str) -> bytes:
+    """Return a whole response that closes its connection."""
+    response = error_response(error, request_id)
+    body = response.body
+    assert isinstance(body, bytes)
+    headers = "".join(f"{name}: {value}\r\n" for name, value in response.headers.items())
+    head = f"HTTP/1.1 {response.status} {response.reason}\r\n{headers}Connection: close\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
 def to_host_error(error: Exception, context: RequestContext) -> HostError:
     """Return the error to send for ``error``; log an unexpected one with its traceback."""
     request_id = context.request_id

@@ -14,6 +14,8 @@ MAX_DEPTH = 128
 """Most arrays and objects inside of each other; Python's own limit is 1,000 levels, pydantic's 255."""
 MAX_VALUES = 200_000
 """Most values in a body that the host decodes; a chat of a million tokens has a quarter of it."""
+PART_BYTES = 256 * 1024
+"""Bytes to check at a time (about 1 ms)."""
 
 _DROPPED = bytes(byte for byte in range(256) if byte not in b'"[]{},')
 _STEPS = [0] * 256
@@ -64,4 +66,6 @@ class StructureScanner:
 def check_structure(body: bytes, *, max_values: int | None = None) -> None:
     """Check a whole document as :class:`StructureScanner` does; a small one costs two searches."""
     if body.count(b"[") + body.count(b"{") > MAX_DEPTH or (max_values is not None and len(body) > 2 * max_values):
-        StructureScanner(max_values=max_values).feed(body)
+        scanner = StructureScanner(max_values=max_values)
+        for start in range(0, len(body), PART_BYTES):  # a thread that checks it lets the loop run after each part
+            scanner.feed(body[start : start + PART_BYTES])

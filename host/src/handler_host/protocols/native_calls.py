@@ -25,7 +25,7 @@ from handler_host.dispatch.dispatcher import ResponseStream
 from handler_host.dispatch.presets import with_preset
 from handler_host.dispatch.request import Request
 from handler_host.http import request_context
-from handler_host.http.body import has_match, invalid_json
+from handler_host.http.body import BodyReader, has_match, invalid_json
 from handler_host.http.errors import to_host_error
 from handler_host.http.request_context import ForcedHandler, RequestContext
 from handler_host.http.sse import EVENT_STREAM
@@ -51,8 +51,9 @@ Translated = Callable[[web.Request, bytes], Awaitable[web.StreamResponse]]
 class NativeCalls:
     """Native calls of all protocols."""
 
-    def __init__(self, chats: ChatService) -> None:
+    def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
+        self._bodies = bodies
         self._dispatcher = chats.dispatcher
 
     async def respond(
@@ -71,7 +72,7 @@ class NativeCalls:
         ``model`` and ``stream`` are given if they are not fields of the body. Without ``translated`` a handler that
         does not speak the protocol is an error.
         """
-        fields = _fields(body) if model is None else None
+        fields = await self._bodies.decode_data(body, _fields) if model is None else None
         name = model if model is not None else text_of(body, (fields or {}).get("model"))
         if name is None:
             return await _translate_or_refuse(http_request, body, translated)
@@ -85,7 +86,7 @@ class NativeCalls:
             or await has_match(SEALED, body)
         ):
             return await translated(http_request, body)
-        fields = _fields(body) if fields is None else fields
+        fields = await self._bodies.decode_data(body, _fields) if fields is None else fields
         if fields is None:
             return await _translate_or_refuse(http_request, body, translated)
         wants_stream = stream if stream is not None else _is_true(body, fields.get("stream"))

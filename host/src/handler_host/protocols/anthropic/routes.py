@@ -28,7 +28,7 @@ class AnthropicRoutes:
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
-        self._native = NativeCalls(chats)
+        self._native = NativeCalls(chats, bodies)
         self._bodies = bodies
         self._created = int(time.time())
 

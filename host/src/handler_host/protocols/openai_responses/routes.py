@@ -35,7 +35,7 @@ class ResponsesRoutes:
 
     def __init__(self, chats: ChatService, bodies: BodyReader) -> None:
         self._chats = chats
-        self._native = NativeCalls(chats)
+        self._native = NativeCalls(chats, bodies)
         self._bodies = bodies
 
     def routes(self) -> list[web.RouteDef]:
