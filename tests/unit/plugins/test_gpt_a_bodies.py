@@ -31,6 +31,25 @@ def test_documents_are_counted_by_data_or_url(url: str, field: str) -> None:
     assert body["input"][0]["content"][0][field] == url
 
 
+@pytest.mark.parametrize(
+    ("model", "options", "effort"),
+    [
+        ("gpt-5.5", {"summary": "auto"}, "medium"),
+        ("gpt-5.5", {"budget_tokens": -1}, "medium"),
+        ("gpt-5.5", {"budget_tokens": 0}, "none"),
+        ("gpt-5.5", {}, None),
+        ("gpt-5", {"summary": "auto"}, None),
+        ("gpt-4o", {"summary": "auto"}, None),
+    ],
+)
+def test_a_model_reasons_for_a_client_that_wants_to_see_it(
+    model: str, options: dict[str, Any], effort: str | None
+) -> None:
+    """opencode sends Gemini's models ``includeThoughts`` alone, because they always reason; ``gpt-5.5`` does not."""
+    chat = msgspec.convert({"messages": [{"role": "user", "content": "Hi"}], "reasoning": options}, ChatRequest)
+    assert request_body(chat, model, is_openai=True).content.get("reasoning_effort") == effort
+
+
 @pytest.mark.parametrize(("budget", "effort"), [(0, None), (-1, None), (2048, "low"), (2049, "medium"), (9**5, "high")])
 def test_the_effort_of_a_budget(budget: int, effort: str | None) -> None:
     """None for a budget of 0: LiteLLM refuses the effort ``none`` for models that always reason."""
