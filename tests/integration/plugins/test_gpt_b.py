@@ -302,7 +302,7 @@ def test_json_without_a_schema_is_an_instruction(worker: WorkerUnderTest, provid
     ("request_", "field", "told"),
     [
         ({**HI, "temperature": 1.5}, "temperature", "0 to 1"),
-        ({**HI, "seed": 1}, "seed", "leave it out"),
+        ({**HI, "seed": 1, "unsupported": "refuse"}, "seed", "leave it out"),
         (
             {**HI, "response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {"not": {}}}}},
             "response_format.json_schema.schema",

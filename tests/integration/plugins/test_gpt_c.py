@@ -54,7 +54,7 @@ class TestGoogleGenerativeAi(ChatConformance):
     settings = {"retries": 1}
     impatient = QUICK
     secrets = {"GEMINI_API_KEY": KEY}
-    refuses = frozenset({"seed", "parallel_tool_calls"})
+    refuses = frozenset({"parallel_tool_calls"})
     ignores = frozenset({"user"})
 
 

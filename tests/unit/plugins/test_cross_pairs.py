@@ -57,6 +57,7 @@ TABLES = {
     "/v1/responses": PROTOCOLS["openai_responses"],
     "/v1/messages": PROTOCOLS["anthropic"],
     "gemini": PROTOCOLS["gemini"],
+    "/api/chat": PROTOCOLS["ollama"],
 }
 """The table of fields without a translation of each protocol, from which the docs are made."""
 
@@ -101,7 +102,7 @@ def anthropic(model: str, request: ChatRequest) -> tuple[Any, list[str]]:
 
 
 def gemini(model: str, is_old_sdk: bool, request: ChatRequest) -> tuple[Any, list[str]]:
-    ignored = leave_out_unsupported(request, GptC.supports, {*GptC.lacks, "seed"} if is_old_sdk else GptC.lacks)
+    ignored = leave_out_unsupported(request, GptC.supports, GptC.lacks)
     if is_old_sdk:
         ignored += loosen_schemas(request)
     asked = question(request, model)

@@ -28,6 +28,7 @@ HINTS: dict[str, str] = {
     "reasoning": "effort, budget and summary of the reasoning",
     "verbosity": "length of the response",
     "top_k": "sampling from the k most probable tokens",
+    "seed": "the same response to the same request, as far as the provider can",
     "service_tier": "price and speed at the provider",
     "prompt_cache_key": "key of the provider's prompt cache",
     "cache_control": "markers of the provider's prompt cache, on the request, messages, parts and tools",
@@ -59,7 +60,7 @@ TOOL_MEDIA = "messages[].content[].tool_media"
 _USUAL = frozenset(
     {
         *("messages[].content[].file.filename", "messages[].content[].image_url.detail", "messages[].name"),
-        *("parallel_tool_calls", "tools[].function.strict", "user"),
+        *("parallel_tool_calls", "seed", "tools[].function.strict", "user"),
     }
 )
 OPTIONAL = frozenset({*HINTS, *DEMANDS, TOOL_MEDIA, "max_completion_tokens"}) - _USUAL

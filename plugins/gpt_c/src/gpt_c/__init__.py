@@ -114,10 +114,9 @@ class GptC(NativeGemini, ChatHandler):
         return question(request, request.model or self.context.config["model"])
 
     def leave_out_unsupported(self, request: ChatRequest) -> list[str]:
-        """Remove the fields that the chosen SDK lacks, too."""
-        lacks = self.lacks | frozenset(self._backend.lacks)
+        """Loosen the schemas that the chosen SDK cannot carry, too."""
         is_strict = request.unsupported == "refuse"
-        ignored = leave_out_unsupported(request, self.supports, lacks, provider=self.context.config["sdk"])
+        ignored = leave_out_unsupported(request, self.supports, self.lacks, provider=self.context.config["sdk"])
         return ignored if is_strict or not self._backend.lacks_schema_words else [*ignored, *loosen_schemas(request)]
 
     async def _attempt(self, response: AsyncIterator[Chunk], candidates: int) -> AsyncIterator[ChatChunk]:

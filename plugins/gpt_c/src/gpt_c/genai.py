@@ -21,7 +21,6 @@ _TOP_LEVEL = ("systemInstruction", "tools", "toolConfig")
 class GenAi(HttpBackend):
     """``sdk = "google-genai"``."""
 
-    lacks: tuple[str, ...] = ()
     lacks_schema_words = False
 
     def sdk_body(self, question: Question, contents: list[dict[str, Any]]) -> dict[str, Any]:

@@ -34,12 +34,13 @@ _JSON = {"including_default_value_fields": False, "use_integers_for_enums": Fals
 class GenerativeAi(HttpBackend):
     """``sdk = "google-generativeai"``."""
 
-    lacks: tuple[str, ...] = ("seed",)
     lacks_schema_words = True
 
     def sdk_body(self, question: Question, contents: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the JSON of the request that the SDK makes of a question."""
         config = dict(question.config)
+        newer = {"seed": config.pop("seed")} if "seed" in config else {}
+        """Options that are newer than the SDK's messages."""
         if question.schema is not None:
             config["response_schema"] = protos.Schema(to_google(question.schema, "response_format.json_schema.schema"))
         functions = [
@@ -61,7 +62,8 @@ class GenerativeAi(HttpBackend):
             raise InvalidInput(f"the request does not fit google-generativeai: {error}") from error
         body: dict[str, Any] = json.loads(protos.GenerateContentRequest.to_json(request, **_JSON))
         del body["model"]
-        if question.thinking is not None:  # newer than the SDK's messages
-            thinking = {_CAMEL[name]: value for name, value in question.thinking.items()}
-            body.setdefault("generationConfig", {})["thinkingConfig"] = thinking
+        if question.thinking is not None:
+            newer["thinkingConfig"] = {_CAMEL[name]: value for name, value in question.thinking.items()}
+        if newer:
+            body.setdefault("generationConfig", {}).update(newer)
         return body

@@ -22,8 +22,6 @@ class HttpBackend(ABC):
 
     lacks_schema_words: bool
     """Whether the SDK has a part of JSON Schema only."""
-    lacks: tuple[str, ...]
-    """Fields of a chat request that this SDK cannot pass on."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
