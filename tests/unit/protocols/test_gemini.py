@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from handler_host import chat
 from handler_host._internal.field_path import FieldPath
+from handler_host.chat.conversion import accumulate
 from handler_host.plugin.errors import InvalidInput, QueueFull
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.gemini.encoder import ChunkEncoder, response
@@ -87,9 +88,19 @@ class TestValidation:
             ({"generation_config": {"max_output_tokens": 0}}, "generationConfig.maxOutputTokens", ">= 1"),
             ({"generationConfig": {"candidateCount": 0}}, "generationConfig.candidateCount", ">= 1"),
             (
-                {"generationConfig": {"responseMimeType": "text/x.enum"}},
+                {"generationConfig": {"responseMimeType": "text/x-other"}},
                 "generationConfig.responseMimeType",
                 "text/plain",
+            ),
+            (
+                {"generationConfig": {"responseMimeType": "text/x.enum"}},
+                "generationConfig.responseSchema",
+                "an enum of words",
+            ),
+            (
+                {"generationConfig": {"responseMimeType": "text/x.enum", "responseJsonSchema": {"type": "string"}}},
+                "generationConfig.responseJsonSchema",
+                "an enum of words",
             ),
             ({"generationConfig": {"responseModalities": ["AUDIO"]}}, "generationConfig.responseModalities[0]", "TEXT"),
             (
@@ -466,6 +477,18 @@ class TestResponses:
             "modelVersion": "m",
             "responseId": "r1",
         }
+
+    @pytest.mark.parametrize(
+        ("texts", "word"), [(('{"val', 'ue": "a"}'), "a"), (('"a"',), "a"), (("a",), "a"), (("[1]",), "[1]"), ((), "")]
+    )
+    def test_one_of_a_few_words_comes_without_json(self, texts: tuple[str, ...], word: str) -> None:
+        chunks: list[chat.ChatChunk] = [*(chat.TextChunk(text=text) for text in texts), chat.FinishChunk(reason="stop")]
+        encoder = ChunkEncoder(response_id="r1", model="m", is_enum=True)
+        streamed = [*(made for chunk in chunks for made in encoder.chunks(chunk)), encoder.last()]
+        whole = response(accumulate(chunks), response_id="r1", model="m", is_enum=True)
+        for made in (streamed, [whole]):
+            parts = [part for each in made for part in as_json(each)["candidates"][0]["content"]["parts"]]
+            assert "".join(part["text"] for part in parts) == word
 
     def test_a_call_whose_arguments_are_not_an_object_is_malformed(
         self,

@@ -11,6 +11,7 @@ from msgspec import UNSET
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import accumulate, to_chunks
 from handler_host.protocols.gemini import FORMAT
+from handler_host.protocols.gemini.enum_format import enum_word
 from handler_host.protocols.gemini.responses import (
     Candidate,
     Content,
@@ -37,9 +38,11 @@ MAX_SEGMENT = 2000
 """Characters of the longest cited text that is repeated beside its place: many long ones would be quadratic."""
 
 
-def response(whole: chat.ChatResponse, *, response_id: str, model: str) -> GenerateContentResponse:
-    """Return a whole response; ``model`` is the requested one, for a handler that does not name its model."""
-    encoder = ChunkEncoder(response_id=response_id, model=model)
+def response(
+    whole: chat.ChatResponse, *, response_id: str, model: str, is_enum: bool = False
+) -> GenerateContentResponse:
+    """Return a whole response; the parameters are those of :class:`ChunkEncoder`."""
+    encoder = ChunkEncoder(response_id=response_id, model=model, is_enum=is_enum)
     parts: list[list[Part]] = [[] for _ in whole.choices]
     for chunk in to_chunks(whole):
         for candidate in encoder.candidates(chunk):
@@ -54,12 +57,15 @@ class ChunkEncoder:
     """Makes the chunks of one stream in Gemini's form from those of a handler.
 
     Text is sent at once. Calls are kept until the end, when they are whole, and so are finish reasons and usage.
+    ``model`` is the requested one, for a handler that does not name its model; ``is_enum``: the client wants one of a
+    few words (:mod:`enum_format`).
     """
 
-    def __init__(self, *, response_id: str, model: str) -> None:
+    def __init__(self, *, response_id: str, model: str, is_enum: bool = False) -> None:
         self._id = response_id
         self._model = model
-        self._candidates = {0: _CandidateEncoder()}
+        self._is_enum = is_enum
+        self._candidates = {0: _CandidateEncoder(is_enum)}
         self._usage: chat.Usage | None = None
 
     def chunks(self, chunk: chat.ChatChunk) -> list[GenerateContentResponse]:
@@ -76,7 +82,7 @@ class ChunkEncoder:
             case chat.IgnoredChunk():
                 pass
             case _:
-                candidate = self._candidates.setdefault(chunk.choice, _CandidateEncoder())
+                candidate = self._candidates.setdefault(chunk.choice, _CandidateEncoder(self._is_enum))
                 part = candidate.part(chunk)
                 if part is not None:
                     return [Candidate(content=Content(parts=[part]), index=chunk.choice)]
@@ -96,7 +102,8 @@ class ChunkEncoder:
 class _CandidateEncoder:
     """Makes the parts of one candidate."""
 
-    def __init__(self) -> None:
+    def __init__(self, is_enum: bool) -> None:
+        self._is_enum = is_enum
         self._rest: list[chat.ChatChunk] = []
         """Chunks that are sent at the end."""
         self._texts: list[str] = []
@@ -104,6 +111,9 @@ class _CandidateEncoder:
     def part(self, chunk: chat.ChoiceChunk) -> Part | None:
         """Return the part to send for one chunk, or None, and keep the rest for :meth:`last`."""
         match chunk:
+            case chat.TextChunk() if self._is_enum:
+                self._texts.append(chunk.text)
+                return None
             case chat.TextChunk() | chat.RefusalChunk():
                 self._texts.append(chunk.text)
                 return Part(text=chunk.text) if chunk.text else None
@@ -123,7 +133,9 @@ class _CandidateEncoder:
         foreign = [part for part in rest.content if isinstance(part, chat.ReasoningPart) and part.format != FORMAT]
         if any(part.signature or part.encrypted for part in foreign) and calls and calls[0] is not None:
             calls[0].thought_signature = seal_parts(foreign)  # Gemini CLI sends back calls, but no thoughts
-        last = Candidate(content=Content(parts=[part for part in calls if part is not None]), index=number)
+        parts = [Part(text=enum_word("".join(self._texts)))] if self._is_enum and self._texts else []
+        parts += [part for part in calls if part is not None]
+        last = Candidate(content=Content(parts=parts), index=number)
         last.finish_reason = MALFORMED_CALL if None in calls else FINISHES[rest.finish_reason]
         if rest.logprobs:
             last.logprobs_result = _logprobs(rest.logprobs)

@@ -16,6 +16,7 @@ from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.fields import ECHO, PROVIDER_TOOL, Field, IgnoredFields, demand, hint
 from handler_host.protocols.gemini.contents import Content, messages, system_text
+from handler_host.protocols.gemini.enum_format import enum_format
 from handler_host.protocols.gemini.schemas import json_schema
 from handler_host.protocols.translated_request import TranslatedRequest, several
 
@@ -51,7 +52,7 @@ FIELDS: dict[str, Field] = {
 
 CHOICES = {
     "contents[].role": "user, model or function",
-    "generationConfig.responseMimeType": "text/plain or application/json",
+    "generationConfig.responseMimeType": "text/plain, application/json or text/x.enum",
     "generationConfig.responseModalities[]": "TEXT",
     "toolConfig.functionCallingConfig.mode": "AUTO, ANY or NONE",
 }
@@ -147,7 +148,7 @@ class GenerationConfig(_Request):
     top_k: float | None = None
     response_logprobs: bool | None = None
     logprobs: Annotated[int, Meta(ge=0, le=20)] | None = None
-    response_mime_type: Literal["", "text/plain", "application/json"] | None = None
+    response_mime_type: Literal["", "text/plain", "application/json", "text/x.enum"] | None = None
     response_schema: dict[str, Any] | None = None
     response_json_schema: dict[str, Any] | None = None
     response_modalities: list[Literal["TEXT", 1]] | None = None
@@ -251,6 +252,8 @@ def _format(config: GenerationConfig) -> chat.JsonObjectFormat | chat.JsonSchema
         if schema is not None:
             raise InvalidInput(f"{field}: responseJsonSchema is also set; set one of them", param=field)
         schema = json_schema(config.response_schema, FieldPath(None, field))
+    if config.response_mime_type == "text/x.enum":
+        return enum_format(schema, field if schema is not None else "generationConfig.responseSchema")
     if config.response_mime_type != "application/json":
         if schema is None:
             return None

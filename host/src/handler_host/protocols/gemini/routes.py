@@ -90,12 +90,14 @@ class GeminiRoutes:
 
     async def _generate_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.encoder import response
+        from handler_host.protocols.gemini.enum_format import is_enum
         from handler_host.protocols.gemini.requests import decode_request
 
         model = _model(request)
         translated = await self._translate(request, data, decode_request, model)
         whole = await self._chats.respond(model, translated)
-        return json_response(response(whole, response_id=request_context.current.get().request_id, model=model))
+        response_id, enum = request_context.current.get().request_id, is_enum(translated.chat)
+        return json_response(response(whole, response_id=response_id, model=model, is_enum=enum))
 
     async def generate_streamed(self, request: web.Request) -> web.StreamResponse:
         """Respond to a chat as a stream: events with ``alt=sse``, else the elements of one JSON array."""
@@ -114,11 +116,13 @@ class GeminiRoutes:
 
     async def _generate_streamed_translated(self, request: web.Request, data: bytes) -> web.StreamResponse:
         from handler_host.protocols.gemini.encoder import ChunkEncoder
+        from handler_host.protocols.gemini.enum_format import is_enum
         from handler_host.protocols.gemini.requests import decode_request
 
         model = _model(request)
         translated = await self._translate(request, data, decode_request, model)
-        encoder = ChunkEncoder(response_id=request_context.current.get().request_id, model=model)
+        response_id, enum = request_context.current.get().request_id, is_enum(translated.chat)
+        encoder = ChunkEncoder(response_id=response_id, model=model, is_enum=enum)
         if request.query.get("alt") == "sse":
             return await self._chats.stream(request, model, translated, Events(encoder), EventStream)
         return await self._chats.stream(request, model, translated, Elements(encoder), JsonArray)
