@@ -41,7 +41,7 @@ def translate(recorded: dict[str, Any], ignored: IgnoredFields) -> TranslatedReq
     if path == "/v1/responses":
         return decode_responses(body, ignored).to_chat(ignored)
     if path == "/api/chat":
-        return decode_ollama(body).to_chat(ignored)
+        return decode_ollama(body, ignored).to_chat(ignored)
     if path == "/v1/chat/completions":
         return decode_openai(body, ignored).to_chat(ignored)
     model = path.removeprefix("/v1beta/models/").partition(":")[0]

@@ -16,6 +16,7 @@ from handler_host.config.model_info import ModelInfo
 from handler_host.lifecycle.reports import HandlerStatus
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.chat_service import ListedModel
+from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.ollama.requests import decode_chat, decode_generate, decode_model
 from handler_host.protocols.ollama.responses import ChunkEncoder, tag
 
@@ -259,3 +260,19 @@ def test_a_model_has_another_digest_once_its_facts_change() -> None:
     assert blind == digest("small", ModelInfo(capabilities=("tools",)))
     assert blind != digest("small", ModelInfo(capabilities=("tools",), input=("image",)))
     assert blind != digest("large", ModelInfo(capabilities=("tools",))), "[models] sends the name to another model"
+
+
+def test_fields_without_a_translation_are_named() -> None:
+    ignored = IgnoredFields()
+    options = {"num_ctx": 8192, "temperature": 1, "mirostat": 2, "min_p": 0, "repeat_penalty": 1}
+    decode_generate(body(prompt="a", raw=True, truncate=True, context=[1], steps=3, options=options), ignored)
+    assert ignored.names == ["raw", "context", "steps", "options.num_ctx", "options.mirostat"]
+
+
+def test_a_suffix_is_a_demand() -> None:
+    """The text between a prompt and a suffix is what the client wants; a chat has no place for the suffix."""
+    with pytest.raises(InvalidInput, match="suffix is not supported"):
+        decode_generate(body(prompt="a", suffix="z"))
+    ignored = IgnoredFields("ignore")
+    decode_generate(body(prompt="a", suffix="z"), ignored)
+    assert ignored.names == ["suffix"]

@@ -18,6 +18,7 @@ from handler_host.chat.support import DEMANDS, HINTS
 from handler_host.protocols.anthropic.messages import FIELDS as ANTHROPIC
 from handler_host.protocols.fields import Field
 from handler_host.protocols.gemini.requests import FIELDS as GEMINI
+from handler_host.protocols.ollama.requests import FIELDS as OLLAMA
 from handler_host.protocols.openai.requests import FIELDS as OPENAI
 from handler_host.protocols.openai_responses.requests import FIELDS as RESPONSES
 
@@ -26,6 +27,7 @@ PROTOCOLS: dict[str, Mapping[str, Field]] = {
     "openai_responses": RESPONSES,
     "anthropic": ANTHROPIC,
     "gemini": GEMINI,
+    "ollama": OLLAMA,
 }
 _BLOCK = re.compile(r"(<!-- fields: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 

@@ -1,7 +1,4 @@
-"""Requests of Ollama's API, validated and translated to ``handler_host.chat.types``. Pure.
-
-Ollama ignores what it does not know, and so do its clients' users: unknown fields and options have no effect.
-"""
+"""Requests of Ollama's API, validated and translated to ``handler_host.chat.types``. Pure."""
 
 from __future__ import annotations
 
@@ -17,9 +14,27 @@ from handler_host._internal.units import parse_duration
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
-from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hint
 from handler_host.protocols.translated_request import TranslatedRequest
 from handler_host.protocols.unanswered_calls import OpenCalls
+
+FIELDS: dict[str, Field] = {
+    "context": hint(),
+    "raw": hint(False),
+    "shift": hint(True),
+    "suffix": demand(),
+    "template": hint(),
+    "truncate": hint(True),
+    "options.num_ctx": hint(),
+    "options.num_keep": hint(),
+    "options.min_p": hint(0),
+    "options.repeat_last_n": hint(),
+    "options.repeat_penalty": hint(1),
+    "options.typical_p": hint(1),
+    "messages[].tool_calls[].function.index": ECHO,
+    "messages[].tool_calls[].type": ECHO,
+}
+"""Fields that a chat request has no place for; the other options of Ollama, most for its own engine, are hints, too."""
 
 _NAMES = {
     "temperature": "options.temperature",
@@ -45,8 +60,8 @@ _IMAGE_STARTS = {
 }
 
 
-class _Request(msgspec.Struct, kw_only=True):
-    """Base of requests and their parts; unknown fields are ignored."""
+class _Request(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Base of requests and their parts."""
 
 
 class CalledFunction(_Request):
@@ -89,8 +104,8 @@ class Options(_Request):
     frequency_penalty: float | None = None
 
 
-class ModelRequest(_Request):
-    """Body that names a model; ``name`` is its older field."""
+class ModelRequest(msgspec.Struct, kw_only=True):
+    """Body that names a model; ``name`` is its older field. Unknown fields are ignored."""
 
     model: str = ""
     name: str = ""
@@ -197,7 +212,6 @@ class GenerateBody(_Prompt):
     """The body of ``POST /api/generate``."""
 
     prompt: str = ""
-    suffix: str | None = None
     system: str | None = None
     images: list[str] | None = None
 
@@ -208,8 +222,6 @@ class GenerateBody(_Prompt):
 
     def to_chat(self, ignored: IgnoredFields | None = None) -> TranslatedRequest:
         """Return the request for handlers, as a chat of one turn."""
-        if self.suffix:
-            raise InvalidInput("suffix is not supported; leave it out", param="suffix")
         user = chat.UserMessage(content=_content(self.prompt, self.images, "images"))
         if not self.system:
             return self._to_chat([user], ["prompt"], ignored)
@@ -308,14 +320,14 @@ def _format(value: str | dict[str, Any] | None) -> chat.JsonObjectFormat | chat.
     return chat.JsonObjectFormat()
 
 
-def decode_chat(body: bytes) -> ChatBody:
+def decode_chat(body: bytes, ignored: IgnoredFields | None = None) -> ChatBody:
     """Return the body of a chat; raises ``InvalidInput`` with the path to the field."""
-    return _chat_decoder.decode(body)
+    return _chat_decoder.decode(body, ignored)
 
 
-def decode_generate(body: bytes) -> GenerateBody:
+def decode_generate(body: bytes, ignored: IgnoredFields | None = None) -> GenerateBody:
     """Return the body of a generation; raises ``InvalidInput`` with the path to the field."""
-    return _generate_decoder.decode(body)
+    return _generate_decoder.decode(body, ignored)
 
 
 def decode_model(body: bytes) -> ModelRequest:
@@ -326,6 +338,6 @@ def decode_model(body: bytes) -> ModelRequest:
     return request
 
 
-_chat_decoder = BodyDecoder(ChatBody)
-_generate_decoder = BodyDecoder(GenerateBody)
+_chat_decoder = BodyDecoder(ChatBody, fields=FIELDS)
+_generate_decoder = BodyDecoder(GenerateBody, fields=FIELDS)
 _model_decoder = BodyDecoder(ModelRequest)

@@ -25,6 +25,7 @@ from handler_host.protocols.ollama import MISSING, error_body
 
 if TYPE_CHECKING:
     from handler_host.chat import types as chat
+    from handler_host.protocols.fields import IgnoredFields
     from handler_host.protocols.ollama.requests import ChatBody, GenerateBody
     from handler_host.protocols.ollama.responses import ChunkEncoder
 
@@ -72,19 +73,23 @@ class OllamaRoutes:
         return await self._respond(request, decode_generate, is_chat=False)
 
     async def _respond(
-        self, request: web.Request, decode: Callable[[bytes], ChatBody | GenerateBody], *, is_chat: bool
+        self,
+        request: web.Request,
+        decode: Callable[[bytes, IgnoredFields], ChatBody | GenerateBody],
+        *,
+        is_chat: bool,
     ) -> web.StreamResponse:
         from handler_host.protocols.ollama.responses import ChunkEncoder, loaded
 
         data = await self._bodies.read(request)
-        body = await self._bodies.decode_data(data, decode)
-        model = self._name(body.model)
+        model = self._name(model_of(data))
+        ignored = self._chats.field_policy(request, model)(data)
+        body = await self._bodies.decode_data(data, lambda data: decode(data, ignored))
         keep_alive_s = body.keep_alive_s
         if body.is_empty:
             is_unload = keep_alive_s == 0
             await self._chats.set_loaded(model, loaded=not is_unload, keep_alive_s=keep_alive_s)
             return json_response(loaded(body.model, is_chat=is_chat, reason="unload" if is_unload else "load"))
-        ignored = self._chats.field_policy(request, model)(b"")
         # Where the body was decoded: the translation of many values takes as long.
         translated = await self._bodies.decode_data(data, lambda _: body.to_chat(ignored))
         self._chats.set_keep_alive(model, keep_alive_s)
