@@ -32,7 +32,7 @@ class Cause(enum.Enum):
     KILLED = "killed"
     """A process other than the host killed it, and the kernel recorded no kill for memory."""
     LOST = "lost"
-    """It ran on another machine, and its exit status is unknown."""
+    """Its exit status is unknown: its fork server ended, or the other machine is gone. No fault of the handler."""
     RECYCLED = "recycled"
     """It was over ``memory_soft_limit``."""
     SURPLUS = "surplus"

@@ -300,7 +300,7 @@ class Worker:
     async def _explain(self, exit: ExitStatus) -> tuple[Cause, str]:
         """Return the cause and a description of an exit that the host did not ask for."""
         text = exit.describe()
-        if self.place is not None and exit.lost:
+        if exit.lost:
             return Cause.LOST, text
         if self.place is not None and exit.signal == signal.SIGKILL and not self._killed_by_host:
             return Cause.KILLED, f"{text} on {self.place} (not sent by the host)"
