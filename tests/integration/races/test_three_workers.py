@@ -7,7 +7,7 @@ import json
 import os
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ async def test_cases_31_and_38_a_client_that_leaves_frees_its_worker_and_the_wal
         stream = host.chunks(steps=["", "forever"], at_close="closed")
         await within(anext(stream))
         assert in_flight(host) == [3, 1, 0]
+        assert isinstance(stream, AsyncGenerator)
         closing = host.start(stream.aclose())
         assert await host.control.wait_for("closed") == "now"
         await within(closing)
