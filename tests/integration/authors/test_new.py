@@ -70,6 +70,23 @@ def test_the_recipe_for_state_is_clean_for_mypy_in_a_generated_project(
     assert result.returncode == 0, result.stdout
 
 
+def test_the_examples_of_the_docs_are_clean_for_ruff_in_a_generated_project(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    assert main(["new", "my_gpt", "--directory", str(project)]) == 0
+    pages = [ROOT / "README.md", *(ROOT / "docs").rglob("*.md"), *ROOT.glob("plugins/*/README.md")]
+    modules = [
+        module
+        for page in pages
+        for module in re.findall(r"^```python\n((?:import|from) .*?)^```", page.read_text(), re.MULTILINE | re.DOTALL)
+    ]
+    assert len(modules) >= 10
+    for number, module in enumerate(modules):
+        (project / "src" / f"example_{number}.py").write_text(module)
+    # Some continue an earlier one, and use its names (F821).
+    result = run("ruff", "check", "--ignore", "F821", "--output-format", "concise", "src", cwd=project)
+    assert result.returncode == 0, result.stdout
+
+
 def test_the_smallest_chat_variant_has_at_most_12_lines_of_python(tmp_path: Path) -> None:
     assert main(["new", "my_gpt", "--directory", str(tmp_path / "project")]) == 0
     source = (tmp_path / "project" / "src" / "my_gpt" / "__init__.py").read_text()
