@@ -148,6 +148,16 @@ def test_each_platform_waits_longer_than_the_host_drains() -> None:
     assert tomllib.loads(text("railway.toml"))["deploy"]["drainingSeconds"] > drain
 
 
+def test_railway_waits_for_the_check_of_a_deploy() -> None:
+    config = load_config(DEPLOY / "host.toml", KEYS).config
+    assert tomllib.loads(text("railway.toml"))["deploy"]["healthcheckTimeout"] > config.verify.timeout
+
+
+def test_every_build_compiles_lean_imports() -> None:
+    assert "handler-host compile" in yaml.safe_load(text("render.yaml"))["services"][0]["buildCommand"]
+    assert re.search(r"^ +&& \S+/handler-host compile$", text("Dockerfile"), re.MULTILINE)
+
+
 def test_the_socket_unit_opens_the_address_of_the_service() -> None:
     arguments = make_parser().parse_args(COMMANDS["handler-host.service"]()[1:])
     assert unit("ListenStream", "handler-host.socket") == str(arguments.server_port)
