@@ -175,11 +175,10 @@ class Connection(web.RequestHandler):
 
     def resume_reading(self, resume_parser: bool = True) -> None:
         """Parse the data that waits in the next turn of the loop: at once, tiny chunks would keep it busy (aiohttp)."""
+        is_whole = self._body is not None and self._body.is_eof() and not self._reading_paused
         if not resume_parser:  # at the end of a body: nothing waits
             super().resume_reading(resume_parser=False)
-        elif not self._reading_paused and self._body is not None and self._body.is_eof():
-            return  # the newest body arrived whole, as most do: nothing waits
-        elif not self._is_resuming:
+        elif not (is_whole or self._is_resuming):  # nothing waits behind a body that arrived whole
             self._is_resuming = True
             self._loop.call_soon(self._resume_reading)
 
