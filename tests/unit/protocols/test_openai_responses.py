@@ -11,6 +11,7 @@ import pytest
 from pydantic import TypeAdapter
 
 from handler_host.chat import types as chat
+from handler_host.chat.conversion import to_chunks
 from handler_host.plugin.errors import HandlerCrashed, InvalidInput, UpstreamRateLimited
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.openai_responses.encoder import ResponseEncoder
@@ -267,6 +268,25 @@ class TestTranslation:
         assert assistant["content"] == "I look."
         assert [call["id"] for call in assistant["tool_calls"]] == ["c1"]
         assert tool["content"] == "a cat"
+
+    @pytest.mark.parametrize("is_streamed", [False, True])
+    def test_signatures_of_calls_come_back(self, is_streamed: bool) -> None:
+        """Gemini's thought signatures: calls of this API have no field for them. Codex lost them on gpt_c."""
+        parts: list[chat.ResponsePart] = [
+            chat.ReasoningPart(text="Hm.", signature="s", format="anthropic"),
+            chat.TextPart(text="I look."),
+            chat.ToolCallPart(id="c1", name="look", arguments="{}", signature="c2ln"),
+            chat.ToolCallPart(id="c2", name="look", arguments="{}"),
+        ]
+        response = chat.ChatResponse(content=parts, finish_reason="tool_calls", usage=None)
+        if is_streamed:
+            output = events_of(*to_chunks(response))[-1]["response"]["output"]
+        else:
+            output = json.loads(msgspec.json.encode(encoder_for().whole(response)))["output"]
+        assert [item["type"] for item in output if item["type"] != "reasoning"] == ["message", *["function_call"] * 2]
+        assistant = messages_of(USER, *output, RESULT, {**RESULT, "call_id": "c2"})[1]
+        assert [call.get("signature") for call in assistant["tool_calls"]] == ["c2ln", None]
+        assert [part["signature"] for part in assistant["reasoning"]] == ["s"]
 
 
 class TestWholeResponse:

@@ -11,7 +11,7 @@ from msgspec.structs import asdict
 from handler_host.chat import types as chat
 from handler_host.chat.conversion import to_chunks
 from handler_host.protocols.custom_tools import custom_input
-from handler_host.protocols.opaque import seal
+from handler_host.protocols.opaque import CALL_FORMAT, seal
 from handler_host.protocols.openai_responses.input import FORMAT
 from handler_host.protocols.openai_responses.requests import ResponseRequest
 from handler_host.protocols.openai_responses.responses import (
@@ -216,6 +216,9 @@ class ResponseEncoder:
         events: list[Event] = []
         call = self._calls.get(chunk.index)
         if call is None:
+            if chunk.signature is not None:  # as reasoning, which clients send back: a call has no field for it
+                self._reasoning = None
+                events += self._add_reasoning(chat.ReasoningChunk(encrypted=chunk.signature, format=CALL_FORMAT))
             call = self._calls[chunk.index] = self._new_call(chunk)
             events.append(self._added(call))
         if chunk.arguments:

@@ -9,7 +9,7 @@ import msgspec
 from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.custom_tools import custom_arguments
-from handler_host.protocols.opaque import unseal
+from handler_host.protocols.opaque import CALL_FORMAT, unseal
 from handler_host.protocols.openai_responses.tools import Tool, ToolTable
 
 FORMAT = "openai"
@@ -134,6 +134,8 @@ class Conversation:
         self.places: list[str] = []
         self._tools = tools
         self._call_ids: set[str] = set()
+        self._signature: str | None = None
+        """Signature of the next call."""
 
     def add(self, item: Item, place: str) -> None:
         """Add an item: reasoning, text and calls of one response become one message.
@@ -145,10 +147,7 @@ class Conversation:
         elif item.type in OUTPUTS:
             self._append(self._result(item, place), place)
         elif item.type == "reasoning":
-            response = self._response(place)
-            if response.reasoning is None:
-                response.reasoning = []
-            response.reasoning.append(_reasoning(item))
+            self._add_reasoning(_reasoning(item), place)
         elif item.type == "message":
             self._add_message(_to_message(item, place), place)
 
@@ -170,6 +169,15 @@ class Conversation:
             self._append(last, place)
         return last
 
+    def _add_reasoning(self, part: chat.ReasoningPart, place: str) -> None:
+        response = self._response(place)
+        if part.format == CALL_FORMAT:
+            self._signature = part.encrypted
+            return
+        if response.reasoning is None:
+            response.reasoning = []
+        response.reasoning.append(part)
+
     def _add_call(self, item: Item, place: str) -> None:
         field = CALLS[item.type]
         name = self._tools.function_name(item.namespace, _required(item.name, f"{place}.name"))
@@ -177,7 +185,9 @@ class Conversation:
         call = chat.ToolCall(
             id=_required(item.call_id, f"{place}.call_id"),
             function=chat.FunctionCall(name=name, arguments=text if field == "arguments" else custom_arguments(text)),
+            signature=self._signature,
         )
+        self._signature = None
         response = self._response(place)
         if response.tool_calls is None:
             response.tool_calls = []
