@@ -7,11 +7,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-KEY = "a-consumer-key-of-some-length"
-"""The host takes any key in these runs; a real one is in its place."""
-
-GPT_PAIRS = {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/{default}"'}
-"""Of the agents that speak OpenAI's protocols and ask for a model `gpt-…`."""
+from clients import how_to
+from clients.how_to import KEY
 
 
 @dataclass(frozen=True)
@@ -21,84 +18,77 @@ class Agent:
     name: str
     package: str
     """The npm package, or `pypi:NAME`."""
-    command: Callable[[str, str, list[Path]], list[str]]
-    """Prompt, URL and attached files → command line."""
-    pairs: Mapping[str, str]
-    """Handler → lines of the host's `[models]`. The first is the agent's own protocol."""
-    environ: Callable[[str], Mapping[str, str]] = lambda _: {}
-    files: Callable[[str], Mapping[str, str]] = lambda _: {}
-    """Settings files by their path below the home directory."""
+    command: Callable[[str, list[Path]], list[str]]
+    """Prompt and attached files → command line."""
+    section: str
+    """The section of the how-to with its settings."""
+    pattern: str
+    """The line of `[models]` there. Its first target is the agent's own protocol."""
+    quiet: Mapping[str, str] = field(default_factory=dict)
+    """Variables that turn off what needs a network: telemetry, updates, lists of prices."""
+    quiet_files: Callable[[str], Mapping[str, str]] = lambda _: {}
+    """Settings files by their path below the home directory, for the same, and for settings that a command writes."""
     can_attach: bool = False
     """Whether images and documents are attached; otherwise the agent's own tool reads them."""
+    has_search: bool = False
+    """Whether it offers the provider's own web search."""
+    resume: tuple[str, ...] = ()
+    """The start of the command that continues the last session of the directory."""
     lacks: frozenset[str] = field(default_factory=frozenset)
     """Columns that the agent itself has not."""
     environment: str = ""
     """Below `.venv-clients`, for an agent whose requirements conflict with those of the others."""
+
+    @property
+    def pairs(self) -> Mapping[str, str]:
+        """Handler → line of the host's `[models]`."""
+        return how_to.read(self.section).pairs(self.pattern)
+
+    def environ(self, url: str) -> Mapping[str, str]:
+        """Return the variables of the how-to and the quiet ones."""
+        return {**how_to.read(self.section).environ(url), **self.quiet}
+
+    def files(self, url: str) -> Mapping[str, str]:
+        """Return the settings files of the how-to and the quiet ones."""
+        return {**how_to.read(self.section).files(url), **self.quiet_files(url)}
 
 
 def _json(**settings: object) -> str:
     return json.dumps(settings, indent=2)
 
 
-def _claude(prompt: str, url: str, attached: list[Path]) -> list[str]:
-    permitted = ["--permission-mode", "acceptEdits", "--allowedTools", "Read,Write,Bash"]
+def _claude(prompt: str, attached: list[Path]) -> list[str]:
+    permitted = ["--permission-mode", "acceptEdits", "--allowedTools", "Read,Write,Bash,WebSearch"]
     return ["claude", "-p", prompt, "--output-format", "json", *permitted]
 
 
-def _codex(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _codex(prompt: str, attached: list[Path]) -> list[str]:
     options = ["--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", "--json"]
     return ["codex", "exec", *options, prompt]
 
 
-def _codex_settings(url: str) -> str:
-    return f"""model_provider = "host"
-[model_providers.host]
-name = "handler-host"
-base_url = "{url}/v1"
-env_key = "HOST_KEY"
-wire_api = "responses"
-"""
-
-
-def _gemini(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _gemini(prompt: str, attached: list[Path]) -> list[str]:
     return ["gemini", "-p", " ".join([prompt, *(f"@{path.name}" for path in attached)]), "-y", "-o", "json"]
 
 
-def _opencode(model: str) -> Callable[[str, str, list[Path]], list[str]]:
-    def command(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _opencode(model: str) -> Callable[[str, list[Path]], list[str]]:
+    def command(prompt: str, attached: list[Path]) -> list[str]:
         files = [argument for path in attached for argument in ("-f", str(path))]
         return ["opencode", "run", prompt, "-m", model, "--auto", "--format", "json", *files]
 
     return command
 
 
-def _opencode_settings(url: str) -> Mapping[str, str]:
-    addresses = {"anthropic": f"{url}/v1", "openai": f"{url}/v1", "google": f"{url}/v1beta"}
-    providers = {name: {"options": {"baseURL": base, "apiKey": KEY}} for name, base in addresses.items()}
-    return {".config/opencode/opencode.json": _json(provider=providers, autoupdate=False, share="disabled")}
-
-
-def _opencode_environ(url: str) -> Mapping[str, str]:
-    names = ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "SHARE")
-    return {f"OPENCODE_DISABLE_{name}": "true" for name in names}
-
-
-def _pi(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _pi(prompt: str, attached: list[Path]) -> list[str]:
     return ["pi", "-p", "--provider", "host", "--model", "gpt-5", *(f"@{path}" for path in attached), prompt]
 
 
-def _pi_settings(url: str) -> Mapping[str, str]:
-    model = {"id": "gpt-5", "reasoning": True, "input": ["text", "image"], "contextWindow": 400000, "maxTokens": 8192}
-    provider = {"baseUrl": f"{url}/v1", "api": "openai-completions", "apiKey": KEY, "models": [model]}
-    return {".pi/agent/models.json": _json(providers={"host": provider})}
-
-
-def _qwen(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _qwen(prompt: str, attached: list[Path]) -> list[str]:
     text = " ".join([prompt, *(f"@{path.name}" for path in attached)])
     return ["qwen", "-p", text, "-y", "-o", "json", "--auth-type", "openai", "--model", "gpt-5"]
 
 
-def _cline(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _cline(prompt: str, attached: list[Path]) -> list[str]:
     return ["cline", "--json", "-P", "openai-compatible", "-m", "gpt-5", prompt]
 
 
@@ -110,7 +100,7 @@ def _cline_settings(url: str) -> Mapping[str, str]:
     return {".cline/data/settings/providers.json": text}
 
 
-def _aider(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _aider(prompt: str, attached: list[Path]) -> list[str]:
     quiet = ["--no-git", "--no-analytics", "--no-check-update", "--no-show-model-warnings", "--no-show-release-notes"]
     files = [str(path) for path in attached]
     return ["aider", "--model", "openai/gpt-5", "--yes-always", "--no-pretty", *quiet, "--message", prompt, *files]
@@ -128,18 +118,12 @@ def read(path: str) -> str:
 """
 
 
-def _llm(model: str) -> Callable[[str, str, list[Path]], list[str]]:
-    def command(prompt: str, url: str, attached: list[Path]) -> list[str]:
+def _llm(model: str) -> Callable[[str, list[Path]], list[str]]:
+    def command(prompt: str, attached: list[Path]) -> list[str]:
         files = [argument for path in attached for argument in ("-a", str(path))]
         return ["llm", "-m", model, "--functions", _FUNCTIONS, "-u", prompt, *files]
 
     return command
-
-
-def _llm_settings(url: str) -> Mapping[str, str]:
-    features = "vision: true\n  supports_tools: true\n  supports_schema: true\n  reasoning: true"
-    model = f"- model_id: host\n  model_name: gpt-5\n  api_base: {url}/v1\n  {features}\n"
-    return {".config/io.datasette.llm/extra-openai-models.yaml": model}
 
 
 AGENTS = [
@@ -147,97 +131,78 @@ AGENTS = [
         "Claude Code",
         "@anthropic-ai/claude-code",
         _claude,
-        {
-            "gpt_b": '"claude-*" = "gpt_b"',
-            "gpt_a": '"claude-*" = "gpt_a/gpt-5.5"',
-            "gpt_c": '"claude-*" = "gpt_c/{default}"',
-        },
-        lambda url: {
-            "ANTHROPIC_BASE_URL": url,
-            "ANTHROPIC_AUTH_TOKEN": KEY,
-            "CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1",
-        },
+        "Claude Code",
+        "claude-*",
+        {"CLAUDE_CODE_DISABLE_NONESSENTIAL_TRAFFIC": "1"},
+        has_search=True,
+        resume=("claude", "-c"),
     ),
     Agent(
         "Codex",
         "@openai/codex",
         _codex,
-        {"gpt_a": '"gpt-*" = "gpt_a"', "gpt_b": '"gpt-*" = "gpt_b/claude-opus-4-8"'},
-        lambda url: {"HOST_KEY": KEY},
-        lambda url: {".codex/config.toml": _codex_settings(url)},
+        "Codex",
+        "gpt-*",
         lacks=frozenset({"document"}),
+        resume=("codex", "exec", "resume", "--last"),
     ),
     Agent(
         "Gemini CLI",
         "@google/gemini-cli",
         _gemini,
-        {
-            "gpt_c": '"gemini-*" = "gpt_c"',
-            "gpt_a": '"gemini-*" = "gpt_a/gpt-5.5"',
-            "gpt_b": '"gemini-*" = "gpt_b/{default}"',
-        },
-        lambda url: {
-            "GOOGLE_GEMINI_BASE_URL": url,
-            "GEMINI_API_KEY": KEY,
-            "GEMINI_CLI_TRUST_WORKSPACE": "true",
-        },
-        lambda url: {
-            ".gemini/settings.json": _json(
-                security={"auth": {"selectedType": "gemini-api-key"}}, privacy={"usageStatisticsEnabled": False}
-            )
-        },
+        "Gemini CLI",
+        "gemini-*",
+        {"GEMINI_CLI_TRUST_WORKSPACE": "true"},
         can_attach=True,
+        has_search=True,
+        resume=("gemini", "--resume", "latest"),
     ),
     *(
         Agent(
-            f"opencode ({protocol})",
+            f"opencode ({model.partition('/')[0]})",
             "opencode-ai",
             _opencode(model),
-            pairs,
-            _opencode_environ,
-            _opencode_settings,
+            "opencode",
+            pattern,
+            {f"OPENCODE_DISABLE_{name}": "true" for name in ("MODELS_FETCH", "AUTOUPDATE", "LSP_DOWNLOAD", "SHARE")},
             can_attach=True,
+            resume=("opencode", "run", "-c"),
         )
-        for protocol, model, pairs in (
-            (
-                "anthropic",
-                "anthropic/claude-opus-4-8",
-                {"gpt_b": '"claude-*" = "gpt_b"', "gpt_c": '"claude-*" = "gpt_c/{default}"'},
-            ),
-            ("openai", "openai/gpt-5", GPT_PAIRS),
-            (
-                "google",
-                "google/gemini-2.5-pro",
-                {"gpt_c": '"gemini-*" = "gpt_c"', "gpt_a": '"gemini-*" = "gpt_a/gpt-5.5"'},
-            ),
+        for model, pattern in (
+            ("anthropic/claude-opus-4-8", "claude-*"),
+            ("openai/gpt-5", "gpt-*"),
+            ("google/gemini-2.5-pro", "gemini-*"),
         )
     ),
     Agent(
         "pi",
         "@earendil-works/pi-coding-agent",
         _pi,
-        GPT_PAIRS,
-        lambda url: {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"},
-        _pi_settings,
+        "pi",
+        "gpt-*",
+        {"PI_OFFLINE": "1", "PI_TELEMETRY": "0"},
         can_attach=True,
+        resume=("pi", "-c"),
         lacks=frozenset({"document"}),
     ),
     Agent(
         "qwen-code",
         "@qwen-code/qwen-code",
         _qwen,
-        GPT_PAIRS,
-        lambda url: {"OPENAI_BASE_URL": f"{url}/v1", "OPENAI_API_KEY": KEY},
-        lambda url: {".qwen/settings.json": _json(privacy={"usageStatisticsEnabled": False})},
+        "qwen-code",
+        "gpt-*",
+        quiet_files=lambda url: {".qwen/settings.json": _json(privacy={"usageStatisticsEnabled": False})},
         can_attach=True,
+        resume=("qwen", "-c"),
         lacks=frozenset({"document"}),
     ),
     Agent(
         "cline",
         "cline",
         _cline,
-        GPT_PAIRS,
-        lambda url: {"CLINE_TELEMETRY_DISABLED": "1", "CLINE_NO_AUTO_UPDATE": "1"},
+        "cline",
+        "gpt-*",
+        {"CLINE_TELEMETRY_DISABLED": "1", "CLINE_NO_AUTO_UPDATE": "1"},
         _cline_settings,
         lacks=frozenset({"document"}),
     ),
@@ -245,28 +210,22 @@ AGENTS = [
         "aider",
         "pypi:aider_chat",
         _aider,
-        GPT_PAIRS,
-        lambda url: {"LITELLM_LOCAL_MODEL_COST_MAP": "True", "OPENAI_API_BASE": f"{url}/v1", "OPENAI_API_KEY": KEY},
+        "aider",
+        "gpt-*",
+        {"LITELLM_LOCAL_MODEL_COST_MAP": "True"},
         can_attach=True,
         lacks=frozenset({"document"}),
         environment="aider",
     ),
-    Agent(
-        "llm",
-        "pypi:llm",
-        _llm("host"),
-        GPT_PAIRS,
-        lambda url: {"OPENAI_API_KEY": KEY},
-        _llm_settings,
-        can_attach=True,
-    ),
+    Agent("llm", "pypi:llm", _llm("host"), "llm", "gpt-*", can_attach=True, resume=("llm", "-c")),
     Agent(
         "llm-ollama",
         "pypi:llm_ollama",
         _llm("ollama/host"),
-        {handler: f'"host" = "{handler}"' for handler in ("gpt_a", "gpt_b")},
-        lambda url: {"OLLAMA_HOST": url},
+        "llm-ollama",
+        "host",
         can_attach=True,
+        resume=("llm", "-c"),
         lacks=frozenset({"document"}),
     ),
 ]

@@ -26,7 +26,7 @@ from typing import Any
 
 from clients.agents import AGENTS, Agent
 from clients.libraries import LIBRARIES, Library
-from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, TOO_LONG, WORD
+from clients.stand_in.model import CACHED_TOKENS, FINAL, SIGNATURE, SOURCE, TOO_LONG, WORD
 from clients.stand_in.server import CHATS, Recorded, StandIn
 from handler_host.testing import HostUnderTest, host_under_test
 
@@ -37,7 +37,7 @@ AIDER = ENVIRONMENT / "aider"
 NODE_MODULES = ROOT / "build" / "clients" / "node" / "node_modules"
 SCRIPTS = ROOT / "clients" / "scripts"
 INSIDE = "HANDLER_HOST_CLIENTS_INSIDE"
-LIMIT_S = 150.0
+LIMIT_S = 300.0
 """For one run of a client: machines are slow, but none waits forever."""
 PATH = os.pathsep.join(
     [
@@ -76,6 +76,8 @@ NO_TELEMETRY = {
     "CREWAI_DISABLE_TELEMETRY": "true",
     "LITELLM_LOCAL_MODEL_COST_MAP": "True",
 }
+LEFT_OUT = "left out"
+"""Result of a search that the handler's provider does not run."""
 NOT_SENT = "not sent"
 """Result of a column whose fields the client itself did not send."""
 MEDIA_KEYS = {
@@ -224,6 +226,10 @@ def run_agent(agent: Agent, models: str, keep: Path | None) -> dict[str, str]:
         for name in ("image", "document"):
             if name not in agent.lacks:
                 columns[name] = check_media(runs, name)
+        if agent.has_search:
+            columns["search"] = check_search(runs)
+        if agent.resume:
+            columns["resume"] = check_resume(runs)
         columns["errors"] = check_error(runs)
         columns["cancel"] = check_cancel(runs)
         if keep is not None:
@@ -243,14 +249,24 @@ class Runs:
         self._home.mkdir(exist_ok=True)
 
     def run(
-        self, name: str, task: str, *, media: str = "", until: Callable[[list[Recorded]], bool] | None = None
+        self,
+        name: str,
+        task: str,
+        *,
+        media: str = "",
+        until: Callable[[list[Recorded]], bool] | None = None,
+        resume: bool = False,
     ) -> Finished:
-        """Run the agent to its end, or interrupt it when ``until`` holds."""
+        """Run the agent to its end, or interrupt it when ``until`` holds; ``resume`` continues the run of this name."""
         work = self._directory / name
-        work.mkdir()
+        work.mkdir(exist_ok=resume)
         attached = [write_media(work, media)] if media else []
         prompt = f"Do this: {task.format(work=work)}. Use your tools, one call at a time, and report."
-        command = self.agent.command(prompt, self.url, attached if self.agent.can_attach else [])
+        command = self.agent.command(prompt, attached if self.agent.can_attach else [])
+        if resume:
+            start = list(self.agent.resume)
+            shared = sum(word == second for word, second in zip(start, command, strict=False))
+            command = start + command[shared:]
         variables = {**os.environ, "HOME": str(self._home), **self.agent.environ(self.url)}
         self._stand_in.requests.clear()
         with (work / ".output").open("w+") as output:
@@ -270,7 +286,7 @@ class Runs:
             output.seek(0)
             finished = Finished(output.read(), work, list(self._stand_in.requests))
         if self._keep is not None:
-            finished.write(self._keep, name)
+            finished.write(self._keep, f"{name}-resumed" if resume else name)
         return finished
 
 
@@ -360,6 +376,24 @@ def has_media(run: Finished, kind: str) -> bool:
     keys = MEDIA_KEYS[kind]
     bodies = [request.body for request in run.requests]
     return any(list(find_all(bodies, key)) or f'"type": "{key}"' in run.sent for key in keys)
+
+
+def check_search(runs: Runs) -> str:
+    """Return whether the provider is asked to search, and its sources arrive; a translated handler has no search."""
+    run = runs.run("search", "task-search")
+    if FINAL not in run.output:
+        return run.why()
+    searched = any(request.reply.searched for request in run.requests)
+    return LEFT_OUT if not searched else OK if SOURCE in run.sent + run.output else "sources lost"
+
+
+def check_resume(runs: Runs) -> str:
+    """Return whether a second session sends the first one's tool results and signatures, and finishes."""
+    run = runs.run("write", "task-write {work}/hello.txt", resume=True)
+    has_signed = any(request.is_signed for request in run.requests)
+    if FINAL not in run.output or WORD not in run.sent:
+        return run.why()
+    return OK if SIGNATURE in run.sent or not has_signed else "signature lost"
 
 
 def check_error(runs: Runs) -> str:

@@ -8,7 +8,20 @@ from typing import Any
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "reference" / "clients.md"
-COLUMNS = ("plain", "stream", "tools", "structured", "image", "document", "reasoning", "caching", "cancel", "errors")
+COLUMNS = (
+    "plain",
+    "stream",
+    "tools",
+    "structured",
+    "image",
+    "document",
+    "reasoning",
+    "caching",
+    "cancel",
+    "errors",
+    "search",
+    "resume",
+)
 START, END = "<!-- results -->", "<!-- end -->"
 
 
@@ -21,7 +34,7 @@ def table(results: dict[str, Any]) -> str:
             cells = []
             for column in COLUMNS:
                 value = columns.get(column, "")
-                is_plain = value in ("ok", "not sent", "")
+                is_plain = value in ("ok", "not sent", "left out", "")
                 cells.append(value if is_plain else "**fails**")
                 if not is_plain:
                     failures.append(f"- {name} on `{handler}`, {column}: {value}")

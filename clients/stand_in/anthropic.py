@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, SOURCE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split, texts
 
 
@@ -23,6 +23,7 @@ def read(body: dict[str, Any]) -> Question:
             parts = [block, *(inner if isinstance(inner, list) else ())]
             question.media += sum(part["type"] in ("image", "document") for part in parts)
     question.tools = {tool["name"]: tool["input_schema"] for tool in body.get("tools") or () if "input_schema" in tool}
+    question.can_search = any(tool.get("type", "").startswith("web_search") for tool in body.get("tools") or ())
     output_format = (body.get("output_config") or {}).get("format") or body.get("output_format") or {}
     question.schema = output_format.get("schema")
     if not question.tools and "JSON" in " ".join(texts(body.get("system"))):  # the protocol has no JSON mode
@@ -50,6 +51,8 @@ def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
                 empty = {"thinking": "", "signature": ""}
                 deltas = [{"type": "thinking_delta", "thinking": part} for part in split(block["thinking"])]
                 deltas.append({"type": "signature_delta", "signature": block["signature"]})
+            case "web_search_tool_result":  # comes whole
+                empty, deltas = {}, []
             case "text":
                 empty = {"text": ""}
                 deltas = [{"type": "text_delta", "text": part} for part in split(block["text"])]
@@ -76,6 +79,11 @@ def _blocks(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
     blocks: list[dict[str, Any]] = []
     if (body.get("thinking") or {}).get("type") in ("enabled", "adaptive"):
         blocks.append({"type": "thinking", "thinking": THOUGHT, "signature": SIGNATURE})
+    if reply.searched:
+        search_id = f"srvtoolu_{len(body['messages'])}"
+        found = {"type": "web_search_result", "url": SOURCE, "title": "A page", "encrypted_content": SIGNATURE}
+        query = {"type": "server_tool_use", "id": search_id, "name": "web_search", "input": {"query": "the number"}}
+        blocks += [query, {"type": "web_search_tool_result", "tool_use_id": search_id, "content": [found]}]
     if reply.text:
         blocks.append({"type": "text", "text": reply.text})
     for index, call in enumerate(reply.calls):

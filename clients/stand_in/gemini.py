@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
+from clients.stand_in.model import ANY_OBJECT, CACHED_TOKENS, SIGNATURE, SOURCE, THOUGHT, Question, Reply
 from clients.stand_in.sse import event, split
 
 USAGE = {
@@ -31,6 +31,7 @@ def read(body: dict[str, Any]) -> Question:
             inner = (result or {}).get("parts") or ()
             question.media += sum("inlineData" in entry for entry in (part, *inner))
     for tool in body.get("tools") or ():
+        question.can_search |= "googleSearch" in tool
         for function in tool.get("functionDeclarations") or ():
             schema = function.get("parametersJsonSchema") or function.get("parameters") or {}
             question.tools[function["name"]] = schema
@@ -46,14 +47,14 @@ def read(body: dict[str, Any]) -> Question:
 def whole(body: dict[str, Any], reply: Reply) -> dict[str, Any]:
     """Return a response that is not streamed."""
     parts = [*_thoughts(body), *([{"text": reply.text}] if reply.text else []), *_calls(reply)]
-    return _response(parts, "STOP")
+    return _response(parts, "STOP", reply)
 
 
 def stream(body: dict[str, Any], reply: Reply) -> Iterator[bytes]:
     """Yield the events of a streamed response."""
     for part in [*_thoughts(body), *({"text": text} for text in split(reply.text))]:
         yield event(_response([part]))
-    yield event(_response(_calls(reply) or [{"text": ""}], "STOP"))
+    yield event(_response(_calls(reply) or [{"text": ""}], "STOP", reply))
 
 
 def error(message: str) -> dict[str, Any]:
@@ -82,8 +83,13 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
     return [{**call, "thoughtSignature": SIGNATURE} for call in calls]
 
 
-def _response(parts: list[dict[str, Any]], finish: str | None = None) -> dict[str, Any]:
+def _response(parts: list[dict[str, Any]], finish: str | None = None, reply: Reply | None = None) -> dict[str, Any]:
     candidate: dict[str, Any] = {"content": {"parts": parts, "role": "model"}, "index": 0}
     if finish:
         candidate["finishReason"] = finish
+    if reply is not None and reply.searched:
+        source = {"web": {"uri": SOURCE, "title": "A page"}}
+        support = {"segment": {"endIndex": len(reply.text), "text": reply.text}, "groundingChunkIndices": [0]}
+        grounding = {"webSearchQueries": ["the number"], "groundingChunks": [source], "groundingSupports": [support]}
+        candidate["groundingMetadata"] = grounding
     return {"candidates": [candidate], "usageMetadata": USAGE, "modelVersion": "gemini-stand-in", "responseId": "r1"}

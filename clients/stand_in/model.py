@@ -17,18 +17,22 @@ SIGNATURE = "c2lnbmF0dXJlLW9mLXRoZS1zdGFuZC1pbg=="
 """The signature or encrypted content of each reasoning block, which clients must send back."""
 CACHED_TOKENS = 4321
 """The cached tokens of each response, a number that is found again in a client's own usage."""
+SOURCE = "https://source.example/7391"
+"""The page that the provider's search finds."""
 TOO_LONG = "the prompt has 300000 tokens, 8877 more than the context"
 """The words of the error for the task `fail`."""
 
 ANY_OBJECT = {"type": "object", "properties": {"city": {"type": "string"}}}
 """Schema of JSON mode without a schema: clients describe the object in the prompt, which the model does not read."""
 
-TASK = re.compile(r"task-(write|look|fail|slow|call)(?: ([^\s\"'`<>]+))?")
+TASK = re.compile(r"task-(write|look|fail|slow|call|search)(?: ([^\s\"'`<>]+))?")
 """A task in a prompt, and the path of its file."""
 
 # Tools by the clients' names for them, the best first; the last ones are shells.
 WRITERS = ("Write", "write_file", "write", "write_to_file", "apply_patch", "editor")
 READERS = ("view_image", "Read", "read_file", "read", "read_files", "read_many_files")
+SEARCHERS = ("WebSearch", "google_web_search")
+"""Tools of clients that send a request of their own with the provider's search."""
 SHELLS = ("exec", "exec_command", "shell", "bash", "run_commands", "execute_command")
 
 
@@ -47,6 +51,8 @@ class Reply:
 
     text: str = ""
     calls: tuple[Call, ...] = ()
+    searched: bool = False
+    """Whether the provider has searched the web before the text."""
 
 
 @dataclass
@@ -63,6 +69,8 @@ class Question:
     schema: dict[str, Any] | None = None
     forced: str | None = None
     """The tool that must be called."""
+    can_search: bool = False
+    """Whether the provider's own search is among the tools."""
 
     @property
     def task(self) -> tuple[str, str]:
@@ -79,6 +87,12 @@ def decide(question: Question) -> Reply:
         return Reply(json.dumps(instance(question.schema)))
     name, path = question.task
     tools = question.tools
+    if name == "search" and "ToolSearch" in tools and question.results == 0:  # Claude Code loads rare tools so
+        return Reply(calls=(Call("ToolSearch", {"query": "select:WebSearch", "max_results": 1}),))
+    if name == "search" and question.results == ("ToolSearch" in tools) and any(tool in tools for tool in SEARCHERS):
+        return _call(question, SEARCHERS, path)
+    if question.can_search and (name == "search" or not tools):
+        return Reply(DONE, searched=True)
     if name == "call" and question.results == 0 and tools:
         first = next(iter(tools))
         return Reply(calls=(Call(first, instance(tools[first] or {})),))
@@ -113,6 +127,7 @@ def _call(question: Question, names: tuple[str, ...], path: str) -> Reply:
         "commands": [command],
         "content": WORD,
         "file_text": WORD,
+        "query": "the number",
     }
     values |= {"input": patch, "patch": patch, "patchText": patch, "paths": [path], "files": [{"path": path}]}
     properties = schema.get("properties") or {}

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, THOUGHT, Question, Reply
+from clients.stand_in.model import CACHED_TOKENS, SIGNATURE, SOURCE, THOUGHT, Question, Reply
 from clients.stand_in.openai_chat import error
 from clients.stand_in.sse import event, split, texts
 
@@ -51,6 +51,8 @@ def _read_tools(question: Question, tools: list[dict[str, Any]]) -> None:
     for tool in tools:
         if tool["type"] == "namespace":
             _read_tools(question, tool["tools"])
+        elif tool["type"].startswith("web_search"):
+            question.can_search = True
         elif tool["type"] in ("function", "custom"):
             question.tools[tool["name"]] = None if tool["type"] == "custom" else tool.get("parameters") or {}
 
@@ -89,6 +91,9 @@ def _events(body: dict[str, Any], reply: Reply) -> Iterator[dict[str, Any]]:
                     yield {"type": "response.output_text.delta", **inner, "delta": text, "logprobs": []}
                 yield {"type": "response.output_text.done", **inner, "text": part["text"], "logprobs": []}
                 yield {"type": "response.content_part.done", **inner, "part": part}
+            case "web_search_call":
+                for state in ("in_progress", "searching", "completed"):
+                    yield {"type": f"response.web_search_call.{state}", **place}
             case "function_call":
                 for text in split(item["arguments"]):
                     yield {"type": "response.function_call_arguments.delta", **place, "delta": text}
@@ -107,6 +112,7 @@ def _empty(item: dict[str, Any]) -> dict[str, Any]:
     fields: dict[str, dict[str, Any]] = {
         "reasoning": {"summary": []},
         "message": {"content": [], "status": "in_progress"},
+        "web_search_call": {"status": "in_progress"},
     }
     return fields.get(item["type"]) or {"arguments" if item["type"] == "function_call" else "input": ""}
 
@@ -117,8 +123,14 @@ def _items(body: dict[str, Any], reply: Reply) -> list[dict[str, Any]]:
     if body.get("reasoning"):
         summary = [{"type": "summary_text", "text": THOUGHT}]
         items.append({"type": "reasoning", "id": f"rs_{turn}", "summary": summary, "encrypted_content": SIGNATURE})
+    notes = []
+    if reply.searched:
+        action = {"type": "search", "query": "the number", "sources": [{"type": "url", "url": SOURCE}]}
+        items.append({"type": "web_search_call", "id": f"ws_{turn}", "status": "completed", "action": action})
+        place = {"start_index": 0, "end_index": len(reply.text)}
+        notes.append({"type": "url_citation", "url": SOURCE, "title": "A page", **place})
     if reply.text:
-        part = {"type": "output_text", "text": reply.text, "annotations": [], "logprobs": []}
+        part = {"type": "output_text", "text": reply.text, "annotations": notes, "logprobs": []}
         message = {"type": "message", "id": f"msg_{turn}", "role": "assistant", "status": "completed"}
         items.append({**message, "content": [part]})
     for index, call in enumerate(reply.calls):
