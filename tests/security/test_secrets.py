@@ -44,7 +44,8 @@ async def test_the_environment_of_the_host_has_no_secrets(tmp_path: Path) -> Non
     install_puppet(tmp_path)
     install_plugin(tmp_path, "teller", TELLER, attribute="Teller", manifest=MANIFEST)
     lines = ("[server]", "port = 0", "[handlers.teller]", 'secrets = ["SERVICE_LOGIN"]')
-    async with ready(tmp_path, *lines, environment=ENVIRONMENT) as host, aiohttp.ClientSession() as session:
+    environment = ENVIRONMENT | {"TMPDIR": str(tmp_path)}
+    async with ready(tmp_path, *lines, environment=environment) as host, aiohttp.ClientSession() as session:
         environ = Path(f"/proc/{host.process.pid}/environ")
         await until(lambda: b"-login" not in environ.read_bytes())
         block = environ.read_bytes()
@@ -58,8 +59,11 @@ async def test_the_environment_of_the_host_has_no_secrets(tmp_path: Path) -> Non
         file.write_text(file.read_text().replace("stop_grace = 1", "stop_grace = 2"))
         host.process.send_signal(signal.SIGHUP)
         assert host.process.stderr is not None
+        logged = b""
         while b"configuration re-read" not in (line := await host.process.stderr.readline()):
             assert line
+            logged += line
+        assert f"the configuration: {file} is below {tmp_path}, where all workers read and write".encode() in logged
         assert b"needs_restart=[]" in line
         async with session.post(f"{host.url}/admin/handlers/teller/unload", json={}, headers=OPERATOR) as response:
             assert response.status == 200

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     import socket
     import ssl
 
+    from handler_host.auth.file_flaws import FileFlaw
     from handler_host.http.tls import TlsCertificate
 
 log = logging.getLogger(__name__)
@@ -137,6 +138,12 @@ def _protect_memory() -> None:
     protect_memory()
 
 
+def _find_file_flaws(config: Config, environ: Mapping[str, str]) -> list[FileFlaw]:
+    from handler_host.auth.file_flaws import find_file_flaws
+
+    return list(find_file_flaws(config, environ))
+
+
 def _clear_environ(config: Config) -> None:
     """Remove from this process what workers do not get either, unless plugins run in it and may read it."""
     isolations = [config.defaults.isolation, *(keys.get("isolation") for keys in config.handlers.values())]
@@ -166,6 +173,8 @@ async def _serve(
         oom_group = await asyncio.to_thread(find_oom_group)
         if oom_group is not None:
             log.warning("%s is 1: %s", oom_group, OOM_GROUP_ADVICE)
+        for flaw in await asyncio.to_thread(_find_file_flaws, config, environ):
+            log.warning("%s: %s", flaw.setting, flaw.text)
         # Imported objects stay until the end. Frozen, they slow no collection down and delay none: Python postpones
         # full collections until a quarter of all live objects is new (1 MB more after 1,000 cycles without this).
         gc.collect()

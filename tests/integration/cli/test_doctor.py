@@ -26,6 +26,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     config.write_text(f'[catalog]\nroots = ["{plugins}"]\ninclude_sys_path = false\n[memory]\nlimit = "512MB"\n')
     monkeypatch.setenv("HANDLER_HOST_CONFIG", str(config))
     monkeypatch.setenv("HANDLER_HOST_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     return plugins
 
 
@@ -83,6 +84,14 @@ class TestFindings:
         assert place == "[handlers.parrot]"
         assert "volume" in text
         assert "'loud'" in text
+
+    def test_files_that_workers_can_replace(
+        self, root: Path, run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
+        _, response = report(run)
+        text = f"{tmp_path / 'host.toml'} is below {tmp_path}, where all workers read and write; move it elsewhere"
+        assert ("the configuration", text) in findings(response, "warning")
 
     def test_modules_without_bytecode(self, root: Path, run: Run) -> None:
         install_plugin(root, "parrot", PARROT)

@@ -86,6 +86,7 @@ def diagnose(arguments: SimpleNamespace) -> int:
         *installation.check_control_groups(config),
         *installation.check_confinement(config),
         *installation.check_access(config, catalog.entries),
+        *installation.check_files(config),
         *installation.check_handlers(msgspec.structs.replace(catalog, entries=entries)),
         *installation.check_settings(config, catalog.entries),
         *check_dependencies(catalog.entries.values()),

@@ -10,6 +10,7 @@ from pathlib import Path
 from handler_host._internal.suggestions import did_you_mean
 from handler_host._internal.units import format_size
 from handler_host.auth.access_flaws import find_address_flaws, find_unknown_handlers
+from handler_host.auth.file_flaws import find_file_flaws
 from handler_host.catalog.catalog import Catalog
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.catalog.manifest import check_configured
@@ -144,6 +145,12 @@ def check_access(config: Config, handlers: Collection[str]) -> Iterator[Finding]
     if config.auth.admin_token is None:
         text = "no admin token: the host generates one at each start; set HANDLER_HOST_ADMIN_TOKEN to choose it"
         yield Finding(Level.NOTE, "[auth]", text)
+
+
+def check_files(config: Config) -> Iterator[Finding]:
+    """Yield the files of the host that others can replace or read."""
+    for flaw in find_file_flaws(config, os.environ):
+        yield Finding(Level.WARNING, flaw.setting, flaw.text)
 
 
 def describe_scope(config_file: str | None, state_file: Path | None) -> Iterator[Finding]:

@@ -1,0 +1,72 @@
+"""Flaws of the places of the host's files, judged the same by ``serve`` and ``doctor``: others could replace them."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+from handler_host.config import Config, kept_state_file
+from handler_host.config.listen import parse_listen
+
+
+class FileFlaw(NamedTuple):
+    """A file or directory of the host that other users, or workers, can replace or read."""
+
+    setting: str
+    text: str
+
+
+def find_file_flaws(config: Config, environ: Mapping[str, str]) -> Iterator[FileFlaw]:
+    """Yield the flaws of all files that the configuration names, with their remedies; it looks at the file system."""
+    shared = _directories_of_workers(config, environ)
+    for setting, path in _files(config):
+        path = Path(os.path.realpath(path))
+        parent = next((directory for directory in shared if path.is_relative_to(directory)), None)
+        if parent is not None:
+            yield FileFlaw(setting, f"{path} is below {parent}, where all workers read and write; move it elsewhere")
+        for place in (path, *path.parents):
+            mode = _mode(place)
+            # In a directory with the sticky bit, such as /tmp, users replace their own files only.
+            if mode & stat.S_IWOTH and not (mode & stat.S_ISVTX and place != path) and not stat.S_ISSOCK(mode):
+                yield FileFlaw(setting, f"all users of this machine can write to {place}; run chmod o-w {place}")
+    key = config.server.tls_key
+    if key is not None and _mode(key) & stat.S_IROTH:
+        yield FileFlaw("server.tls_key", f"all users of this machine can read {key}; run chmod o-r {key}")
+
+
+def _files(config: Config) -> Iterator[tuple[str, Path]]:
+    files = {
+        "the configuration": config.source,
+        "data_dir": config.data_dir,
+        "memory.state_file": kept_state_file(config.memory),
+        "auth.consumers_file": config.auth.consumers_file,
+        "server.tls_key": config.server.tls_key,
+    }
+    yield from ((setting, path) for setting, path in files.items() if path is not None)
+    listens = [("server.listen", listen) for listen in config.server.listen]
+    if config.admin.listen is not None:
+        listens.append(("admin.listen", config.admin.listen))
+    for setting, listen in listens:
+        socket = parse_listen(listen).path
+        if socket is not None:
+            yield setting, Path(socket)
+
+
+def _directories_of_workers(config: Config, environ: Mapping[str, str]) -> list[Path]:
+    """Return the directories in which confined workers write (``workers/runtime/file_rules.py``)."""
+    if config.workers.confine == "off":
+        return []  # they write wherever the host's user may
+    temporary = environ.get("TMPDIR")
+    names = ["/dev/shm", *([temporary] if temporary else ["/tmp", "/var/tmp"])]  # noqa: S108 - of tempfile
+    return [Path(os.path.realpath(name)) for name in names]
+
+
+def _mode(path: Path) -> int:
+    """Return the mode of a file; 0 if it does not exist."""
+    try:
+        return path.stat().st_mode
+    except OSError:
+        return 0
