@@ -356,6 +356,14 @@ places = {{ north = {{ limit = 1000 }} }}
     only = run("local_engine", "doctor")
     (finding,) = json.loads(only.stdout)["findings"]
     assert (only.returncode, finding["place"], finding["text"]) == (0, "launchers.local_engine", "1 places")
+    bare = tmp_path / "python"
+    bare.write_text(f'#!/bin/sh\nexec {sys.executable} -S -I "$@"\n')  # without any installed package
+    bare.chmod(0o755)
+    (tmp_path / "host.toml").write_text(config.replace("directory =", f'python = "{bare}"\ndirectory ='))
+    (finding,) = json.loads(run("doctor", "local_engine").stdout)["findings"]
+    assert finding["text"].endswith(
+        "; install handler-host and the launcher there, or correct launchers.local_engine.python"
+    )
     hanging = config.replace("places", 'unreachable = true\nstart_timeout = "20s"\nplaces')
     (tmp_path / "host.toml").write_text(hanging)
     (finding,) = json.loads(run("doctor", "local_engine").stdout)["findings"]

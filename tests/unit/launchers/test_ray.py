@@ -75,6 +75,15 @@ def test_another_version_is_one_final_message(
     assert "\n" not in str(error)
 
 
+async def test_a_file_that_is_missing_is_named_with_its_option(engine: ModuleType, tmp_path: Path) -> None:
+    missing = str(tmp_path / "token")
+    with pytest.raises(
+        EngineError, match=r"launchers\.ray\.auth_token_file = .*: cannot be read: No such file"
+    ) as refusal:
+        await engine.RayEngine({"auth_token_file": missing}).start()
+    assert not refusal.value.is_final
+
+
 async def test_an_address_where_nothing_listens_is_named_at_once(engine: ModuleType) -> None:
     with pytest.raises(EngineError, match=r"127\.0\.0\.1:1 cannot be reached") as refusal:
         await engine._check_address("127.0.0.1:1")

@@ -14,6 +14,8 @@ from handler_host.cli.findings import Finding, Level
 from handler_host.cli.progress import show_progress
 from handler_host.config.launchers import launcher_config, launcher_options
 
+NOT_INSTALLED = "No module named 'handler_host'"
+
 
 class _EngineFinding(msgspec.Struct):
     """A finding as the engine reports it."""
@@ -22,13 +24,18 @@ class _EngineFinding(msgspec.Struct):
     text: str
 
 
-def _decode(result: subprocess.CompletedProcess[bytes]) -> list[_EngineFinding]:
+def _decode(result: subprocess.CompletedProcess[bytes], place: str) -> list[_EngineFinding]:
     """Return the findings that a driver has printed as its last line, or its failure as the one finding."""
     try:
         return msgspec.json.decode(result.stdout.splitlines()[-1], type=list[_EngineFinding])
     except (IndexError, msgspec.DecodeError):
         last = result.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no output"]
-        return [_EngineFinding(False, f"its driver failed: {last[0]}")]
+        remedy = (
+            f"install handler-host and the launcher there, or correct {place}.python"
+            if NOT_INSTALLED in last[0]
+            else ""
+        )
+        return [_EngineFinding(False, f"its driver failed: {last[0]}{'; ' if remedy else ''}{remedy}")]
 
 
 def check_launchers(launchers: Mapping[str, dict[str, Any]]) -> Iterator[Finding]:
@@ -47,11 +54,13 @@ def check_launchers(launchers: Mapping[str, dict[str, Any]]) -> Iterator[Finding
                     env=os.environ,
                     check=False,
                 )
-            findings = _decode(result)
+            findings = _decode(result, place)
         except OSError as error:
-            yield Finding(Level.PROBLEM, place, f"{command[0]!r} cannot be started: {error.strerror}")
+            yield Finding(
+                Level.PROBLEM, place, f"{command[0]!r} cannot be started: {error.strerror}; correct {place}.python"
+            )
         except subprocess.TimeoutExpired:
-            text = f"no connection within {settings.start_timeout:g} s (start_timeout)"
+            text = f"no connection within {settings.start_timeout:g} s (start_timeout); start its engine, or raise that"
             yield Finding(Level.PROBLEM, place, text)
         else:
             for finding in findings:

@@ -75,6 +75,7 @@ class RayEngine:
 
     async def start(self) -> str:
         """Connect to the cluster; return the address of this machine in it."""
+        self._options.check_files()
         os.environ.update(self._options.environment())
         try:
             import ray

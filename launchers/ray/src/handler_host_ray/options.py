@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -40,6 +41,17 @@ class RayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             variables |= {"RAY_USE_TLS": "1", "RAY_TLS_CA_CERT": self.tls_ca}
             variables |= {"RAY_TLS_SERVER_CERT": self.tls_cert, "RAY_TLS_SERVER_KEY": self.tls_key}
         return variables
+
+    def check_files(self) -> None:
+        """Raise :class:`EngineError` for a file that cannot be read: Ray's own errors are long, or name no file."""
+        for key in ("auth_token_file", "tls_ca", "tls_cert", "tls_key"):
+            path = getattr(self, key)
+            try:
+                if path is not None:
+                    Path(path).open("rb").close()
+            except OSError as error:
+                text = f"launchers.ray.{key} = {path!r}: cannot be read: {error.strerror}; correct the path"
+                raise EngineError(text) from error
 
 
 def read_options(options: Mapping[str, Any]) -> RayOptions:

@@ -161,7 +161,8 @@ class DriverProcess(ControlledProcess):
 
     def _end_requests(self, status: ExitStatus) -> None:
         self._timer.cancel()
-        error = self.failure = self.failure or self._unavailable(f"its driver ended ({status.describe()})")
+        text = f"its driver ended ({status.describe()}); look at its output in the log, or run `doctor {self._name}`"
+        error = self.failure = self.failure or self._unavailable(text)
         if not self.connected.done():
             self.connected.set_exception(error.copy())
             self.connected.exception()  # not every driver is waited for
