@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from handler_host.auth.consumer_file import parse_consumers
 from handler_host.auth.consumers import Consumers
 from handler_host.auth.key_ring import KeyRing
 from handler_host.config import AuthConfig, Config
@@ -98,3 +99,21 @@ class TestKeyRing:
         assert not ring.is_consumer("ключ")
         assert ring.is_admin("the-admin-token")
         assert not ring.is_admin("a-consumer")
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        (f"[consumers.a]\nconcurrency = {'9' * 5000}\n", "neither TOML nor JSON: a number has too many digits"),
+        (
+            f'[consumers.a]\nhash = "sha256:{"a" * 64}"\nconcurrency = "x"\n',
+            '[consumers.a]: concurrency = "x": must be',
+        ),
+        ('{"consumers": {"\\u0000": {}}}', '[consumers."\\u0000"]: a name must be'),
+    ],
+)
+def test_a_flaw_is_named_with_its_value(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse_consumers(text, "consumers.toml")
+    assert problem in caught.value.message
+    assert caught.value.message.isprintable()

@@ -59,7 +59,7 @@ class TestProblems:
             ('[server]\nrequest_timeout = "0s"', 'server.request_timeout = "0s": must be 1 ms or more'),
             (
                 "[server]\nrequest_timeout = nan",
-                "server.request_timeout = null: must be a duration: 30s, 5m, 1h30m or 250ms",
+                "server.request_timeout = nan: must be a duration: 30s, 5m, 1h30m or 250ms",
             ),
             (
                 "[memory]\nlimit = 512",
@@ -247,7 +247,18 @@ class TestFiles:
         assert "cannot be read" in message(Path("a\0b"))
 
     def test_nested_without_end(self, write: Write) -> None:
-        assert "cannot be read as TOML" in message(write("a = " + "[" * 100_000))
+        assert "not valid TOML: it is nested too deeply" in message(write("a = " + "[" * 100_000))
+
+    @pytest.mark.parametrize(
+        ("text", "expected"),
+        [
+            (f"[server]\nport = {'9' * 5000}\n", "a number has too many digits"),
+            ("[server]\nport = 1\nport = 2\n", "the key has a value already; keep one of the two (at line 3"),
+            ("[a.b]\n[a.b]\n", "the table [a.b] occurs twice (at line 2, column 5); put all its keys into one"),
+        ],
+    )
+    def test_explained_in_words_of_the_author(self, write: Write, text: str, expected: str) -> None:
+        assert f"not valid TOML: {expected}" in message(write(text))
 
     def test_unknown_home(self) -> None:
         text = message(None, {"HANDLER_HOST_DATA_DIR": "~nobody-of-this-name/data"})

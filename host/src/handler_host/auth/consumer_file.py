@@ -25,8 +25,10 @@ from typing import Any
 import msgspec
 
 from handler_host._internal.suggestions import did_you_mean
+from handler_host._internal.toml_error import explain_toml_error
 from handler_host.config.policy import Unsupported
 from handler_host.config.text_file import read_text
+from handler_host.config.values import show
 from handler_host.plugin.errors import ConfigError
 
 MAX_LIMIT = 100_000
@@ -79,7 +81,7 @@ def parse_consumers(text: str, where: str) -> dict[str, Entry]:
     entries: dict[str, Entry] = {}
     hashes: dict[str, str] = {}
     for name, table in tables.items():
-        place = f"{where}: [consumers.{name}]"
+        place = f"{where}: [consumers.{name if is_name(name) else show(name)}]"
         if not is_name(name):
             problems.append(f"{place}: a name must be {NAME_FORM}")
             continue
@@ -124,8 +126,8 @@ def _tables(text: str, where: str) -> dict[str, Any]:
 
     try:
         document = msgspec.json.decode(text) if text.lstrip().startswith("{") else tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, msgspec.DecodeError, RecursionError) as error:
-        raise ConfigError(f"{where}: neither TOML nor JSON: {error}") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{where}: neither TOML nor JSON: {explain_toml_error(error)}") from None
     for key in document:
         if key != "consumers":
             raise ConfigError(f"{where}: unknown key {key!r}; write consumers as [consumers.NAME]")
@@ -156,19 +158,19 @@ def _digest(key: str, value: object) -> str:
 
 def _names(key: str, value: object) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(name, str) for name in value):
-        raise ValueError(f"{key}: must be a list of names")
+        raise ValueError(f"{key} = {show(value)}: must be a list of names")
     return tuple(value)
 
 
 def _count(key: str, value: object) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or not 1 <= value <= LIMITS[key]:
-        raise ValueError(f"{key}: must be a whole number from 1 to {LIMITS[key]}")
+        raise ValueError(f"{key} = {show(value)}: must be a whole number from 1 to {LIMITS[key]}")
     return value
 
 
 def _unsupported(key: str, value: object) -> str:
     if value not in UNSUPPORTED:
-        raise ValueError(f"{key}: must be {' or '.join(UNSUPPORTED)}")
+        raise ValueError(f"{key} = {show(value)}: must be {' or '.join(UNSUPPORTED)}")
     return str(value)
 
 
@@ -176,7 +178,7 @@ def _moment(key: str, value: object) -> datetime.datetime:
     try:
         return moment(value)
     except ValueError:
-        raise ValueError(f"{key}: {MOMENT_FORM}") from None
+        raise ValueError(f"{key} = {show(value)}: {MOMENT_FORM}") from None
 
 
 _READ: dict[str, Callable[[str, object], Any]] = {

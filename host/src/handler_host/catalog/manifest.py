@@ -17,6 +17,7 @@ import msgspec
 from handler_host._internal import units, versions
 from handler_host._internal.source_location import line_of
 from handler_host._internal.suggestions import did_you_mean
+from handler_host._internal.toml_error import explain_toml_error
 from handler_host.catalog import settings
 from handler_host.catalog.settings import Setting
 from handler_host.catalog.worker_limit import check_worker_limit
@@ -154,7 +155,7 @@ def parse_manifest(data: str | bytes, path: str) -> Manifest:
     except UnicodeDecodeError as error:
         raise ManifestError(f"{path}: byte {error.start} is not UTF-8; save the file as UTF-8") from None
     except ValueError as error:
-        raise ManifestError(f"{path}: not valid TOML: {error}; correct it there") from None
+        raise ManifestError(f"{path}: not valid TOML: {explain_toml_error(error)}; correct it there") from None
     except RecursionError:
         raise ManifestError(f"{path}: values are nested too deeply; a manifest needs a few levels") from None
     return _Reader(path, data if isinstance(data, str) else data.decode()).manifest(table)

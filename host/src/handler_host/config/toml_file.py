@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from handler_host._internal.toml_error import explain_toml_error
 from handler_host.config.text_file import read_text
 from handler_host.plugin.errors import ConfigError
 
@@ -16,7 +17,5 @@ def read_toml(path: Path) -> dict[str, Any]:
     text = read_text(path, str(path), "give another file with --config")
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except (RecursionError, ValueError) as error:
-        raise ConfigError(f"{path}: cannot be read as TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {explain_toml_error(error)}") from error

@@ -90,7 +90,8 @@ def json_or_text(text: Any) -> Any:
 def show(value: object) -> str:
     """Return a value as the file writes it, shortened for a message."""
     try:
-        text = msgspec.json.encode(value, enc_hook=str).decode()
+        # JSON has no nan and no inf, but TOML has.
+        text = str(value) if isinstance(value, float) else msgspec.json.encode(value, enc_hook=str).decode()
     except (ValueError, TypeError, OverflowError, RecursionError):
         text = ascii(value)
     return text if len(text) <= MAX_SHOWN else f"{text[: MAX_SHOWN - 3]}..."

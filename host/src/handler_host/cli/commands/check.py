@@ -92,7 +92,7 @@ def _parse_setting(text: str) -> tuple[str, Any]:
 
     try:
         return key.strip(), tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return key.strip(), value
 
 
