@@ -92,6 +92,11 @@ class TestText:
         shown = text("\x1b[2Jgone\x07", fields={"a": "\x9b1m"})
         assert shown.endswith("\\x1b[2Jgone\\x07 a=\\x9b1m")
 
+    def test_characters_that_reorder_a_line_are_escaped(self) -> None:
+        """A terminal would show ``status=404`` of a line elsewhere; letters of right-to-left languages stay."""
+        shown = text("a\u202eb \u05d0", fields={"model": "x\u202ey", "other": "\u2066z"})
+        assert shown.endswith("a\\u202eb \u05d0 model=x\\u202ey other=\\u2066z")
+
     def test_figure_with_line_end(self) -> None:
         assert "\n" not in text("x", fields={"a": "1\n2"})
 

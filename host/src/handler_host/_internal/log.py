@@ -131,7 +131,8 @@ class TextFormatter(logging.Formatter):
 
 
 _SPACE = re.compile(r"\s")
-_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+# Also those that change the direction of what follows: a terminal would show the parts of a line in another order.
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 SIZES = frozenset(
     {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
     | {"given_back", "host_bytes", "worker_pss"}

@@ -99,11 +99,16 @@ def show_duration(seconds: float | None) -> str:
 
 
 def sanitize(text: str) -> str:
-    """Return ``text`` with control characters replaced, except for tabs and line ends."""
+    """Return ``text`` with control characters replaced, except for tabs and line ends.
+
+    Of those for the direction of text, which languages need, only the two that force it are replaced.
+    """
     return text if text.isprintable() else text.translate(_REPLACEMENTS)
 
 
-_REPLACEMENTS = dict.fromkeys({*range(0x20), *range(0x7F, 0xA0)} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}")
+_REPLACEMENTS = dict.fromkeys(
+    {*range(0x20), *range(0x7F, 0xA0), 0x202D, 0x202E} - {ord("\t"), ord("\n")}, "\N{REPLACEMENT CHARACTER}"
+)
 
 
 def _terminal_width() -> int:
