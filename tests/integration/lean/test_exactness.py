@@ -731,3 +731,62 @@ def test_reload_of_a_module_whose_names_were_never_used(workshop: Workshop) -> N
         """,
     )
     assert output == "True 12 Square\n"
+
+
+@pytest.mark.parametrize("guard", ["try:", "with contextlib.suppress(ImportError):"], ids=["try", "with"])
+def test_a_name_that_another_distribution_lacks_fails_where_that_is_handled(workshop: Workshop, guard: str) -> None:
+    ending = "except ImportError:\n    pass\n" if guard == "try:" else ""
+    output = workshop.both(
+        {
+            "pkg/__init__.py": f"import contextlib\nname = 'slow'\n{guard}\n    from .fast import name\n{ending}",
+            "pkg/fast.py": "from csv import newer\nname = 'fast'\ndef use(): return newer\n",
+        },
+        "import pkg; print(pkg.name, hasattr(pkg, 'fast'))",
+    )
+    assert output == "slow False\n"
+
+
+def test_a_getattr_that_has_every_name_hides_no_submodule_that_the_package_imports(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": "from .a import f\ndef __getattr__(name): return f'made {name}'\n",
+            "pkg/a.py": "def f(): pass\n",
+        },
+        "import pkg, inspect; print(pkg.a.__name__, pkg.b, inspect.isfunction(pkg.f))",
+    )
+    assert output == "pkg.a made b True\n"
+
+
+def test_members_of_a_module_are_its_own(workshop: Workshop) -> None:
+    workshop.both(
+        {"pkg/__init__.py": "from .a import f\ndef g(): return f\n", "pkg/a.py": "def f(): pass\n"},
+        "import pkg, inspect; print(inspect.getmembers(pkg, inspect.isfunction)[0][0], pkg.g().__name__)",
+    )
+
+
+def test_the_stack_levels_of_warnings_do_not_count_the_hook(workshop: Workshop) -> None:
+    output = workshop.both(
+        {
+            "pkg/__init__.py": """\
+                import warnings
+                from .old import x
+                def use(): return x
+                def __getattr__(name):
+                    if name != "former":
+                        raise AttributeError(name)
+                    warnings.warn("renamed", DeprecationWarning, stacklevel=2)
+                    return x
+                """,
+            "pkg/old.py": "import warnings\nwarnings.warn('old', DeprecationWarning, stacklevel=2)\nx = 1\n",
+        },
+        """
+        import warnings
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            import pkg
+            pkg.use()
+            pkg.former
+        print([(str(warning.message), warning.filename.rpartition("/")[2]) for warning in caught])
+        """,
+    )
+    assert output == "[('old', '__init__.py'), ('renamed', '<string>')]\n"

@@ -20,7 +20,7 @@ from typing import Any, NamedTuple
 
 from handler_host.lean import CACHE_VARIABLE
 
-REWRITER = 3
+REWRITER = 4
 """Version of what :mod:`handler_host.lean.rewrite` produces; raise it with each change of the output."""
 
 _MAGIC = b"lean\x01"

@@ -26,6 +26,8 @@ class Compiled(NamedTuple):
     lazy_names: int
     eager: dict[str, str]
     """Modules that stay eager, and why."""
+    failing: frozenset[str]
+    """Modules that the package imports, and whose import fails."""
 
 
 class PackageMissing(Exception):
@@ -104,7 +106,7 @@ def compile_package(
             rewritten += bool(entry.table)
             lazy_names += len(entry.table)
     store.finish(_children(reached, sources))
-    return Compiled(package, len(sources), rewritten, lazy_names, stay)
+    return Compiled(package, len(sources), rewritten, lazy_names, stay, rewriter.failing)
 
 
 def _create_store(

@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from handler_host.lean import native
 from handler_host.lean.cache import CacheError, NotCompiled, PackageCache, as_directories, package_directory
-from handler_host.lean.runtime import FailureCallback, adopt, execute, name_owners, observe_failures
+from handler_host.lean.runtime import FailureCallback, adopt, execute, hide_from_warnings, name_owners, observe_failures
 
 
 class Installation(NamedTuple):
@@ -40,6 +40,7 @@ class LeanLoader(importlib.machinery.SourceFileLoader):
         super().__init__(name, path)
         self._package = package
 
+    @hide_from_warnings
     def exec_module(self, module: ModuleType) -> None:
         """Run the module, lazily if it was compiled from the source that is there."""
         children = self._package.children.get(self.name, ())

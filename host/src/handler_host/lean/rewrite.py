@@ -12,7 +12,7 @@ from typing import NamedTuple
 from handler_host.lean.analysis import ModuleLookups, Usage, import_name, is_type_checking
 from handler_host.lean.cache import Entry
 from handler_host.lean.exports import Exports, Origin, Source, absolute_name, mentions_all, with_parents
-from handler_host.lean.failing import failing_modules
+from handler_host.lean.failing import failing_imports
 from handler_host.lean.runtime import ALIAS, FROM, LIVE, ROOT
 
 LOADED_ANYWAY = frozenset(
@@ -47,7 +47,9 @@ class Rewriter:
 
     def __init__(self, sources: dict[str, Source], eager: Collection[str] = ()) -> None:
         self._sources = sources
-        self._eager = frozenset(eager) | failing_modules(sources)
+        self.failing, self._guarded = failing_imports(sources)
+        """Modules whose imports fail; modules whose importers handle that they fail."""
+        self._eager = frozenset(eager) | self.failing
         self._exports = Exports(sources)
         self._modules = with_parents(sources)
 
@@ -59,7 +61,8 @@ class Rewriter:
         if name in self._eager:
             raise NotRewritten("listed as eager, or needs a module that is not installed")
         path, is_package = self._sources[name]
-        return _ModuleRewriter(name, is_package, self._modules, self._eager, self._exports).rewrite(tree, str(path))
+        rewriter = _ModuleRewriter(name, is_package, self._modules, self._eager, self._exports)
+        return rewriter.rewrite(tree, str(path), is_guarded=name in self._guarded)
 
 
 class _ModuleRewriter:
@@ -72,8 +75,10 @@ class _ModuleRewriter:
         self._eager = eager
         self._exports = exports
         self._stars: dict[int, dict[str, Origin]] = {}
+        self._is_guarded = False
 
-    def rewrite(self, tree: ast.Module, path: str) -> Entry | None:
+    def rewrite(self, tree: ast.Module, path: str, *, is_guarded: bool) -> Entry | None:
+        self._is_guarded = is_guarded
         owner = _find_owner(tree.body)
         usage = self._usage(tree, owner)
         if usage.namespace_use is not None:
@@ -165,6 +170,8 @@ class _ModuleRewriter:
 
     def _from(self, statement: ast.ImportFrom, alias: ast.alias, target: str, must_stay: bool) -> _Import:
         is_eager = target in self._eager or f"{target}.{alias.name}" in self._eager
+        # A `try` around the import of this module handles that another distribution does not have the name.
+        is_eager |= self._is_guarded and target not in self._modules
         can_wait = not must_stay and not is_eager and target not in LOADED_ANYWAY
         row = (FROM, target, alias.name, statement.lineno)
         return _Import(alias.asname or alias.name, row, statement, alias, can_wait)

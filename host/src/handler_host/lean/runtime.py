@@ -16,8 +16,8 @@ import typing
 from _thread import get_ident
 from collections.abc import Callable, Collection, Iterable, Mapping
 from opcode import opmap
-from types import FrameType, ModuleType
-from typing import Any
+from types import CodeType, FrameType, ModuleType
+from typing import Any, TypeVar
 
 from handler_host.lean.cache import Entry
 
@@ -30,12 +30,24 @@ LIVE = frozenset({"open", "print", "input", "breakpoint", "exit", "quit", "help"
 FailureCallback = Callable[[str, str, BaseException], None]
 """Called with the name, the module and the error of a deferred import that failed."""
 
+_F = TypeVar("_F", bound=Callable[..., Any])
+
 _failure_callbacks: list[FailureCallback] = []
 _namespace_of: Callable[[ModuleType], dict[str, Any]] = vars(ModuleType)["__dict__"].__get__
 _in_progress: set[tuple[int, int, str]] = set()
 """Thread, namespace and name of the imports in progress: an import that needs itself must fail, not recurse."""
 _claims: dict[str, list[tuple[str, tuple[str, ...]]]] = {}
 """By module: the packages that put their own name into ``__module__`` of its classes, and which classes."""
+
+
+def hide_from_warnings(function: _F) -> _F:
+    """Make ``stacklevel`` of a warning pass by the frames of a function, as by those of the import system.
+
+    ``warnings`` knows the latter by these two words in the name of the file.
+    """
+    code: CodeType = function.__code__
+    function.__code__ = code.replace(co_filename="<lean: as importlib._bootstrap>")
+    return function
 
 
 class ModuleState:
@@ -48,8 +60,13 @@ class ModuleState:
         self.shadowed = frozenset(entry.shadowed) | frozenset(entry.hidden)
         self.owner = entry.owner
         self.exported = frozenset(entry.exported)
+        self.own_getattr: Callable[[str], Any] | None = None
+        """The ``__getattr__`` that the module itself defines."""
         self.children = frozenset(children) - frozenset(entry.hidden)
+        self.own_children = self.children & _submodules(f"{self.namespace['__name__']}.", entry.table.values())
+        """Submodules that the module's own deferred imports would have bound in it."""
 
+    @hide_from_warnings
     def resolve(self, name: str) -> Any:
         """Import what ``name`` stands for, bind and return it; raises what the import raises."""
         key = (get_ident(), id(self.namespace), name)
@@ -105,7 +122,8 @@ class LeanModule(ModuleType):
             return names
         if state is None:
             return list(namespace)
-        return [name for name in dict.fromkeys([*namespace, *state.table]) if name not in state.copied]
+        hidden = state.copied | {"__getattr__"} if state.own_getattr is None else state.copied
+        return [name for name in dict.fromkeys([*namespace, *state.table]) if name not in hidden]
 
     def __setattr__(self, name: str, value: Any) -> None:
         if isinstance(value, ModuleType):
@@ -141,6 +159,7 @@ class _Resolving(dict[str, Any]):
 class LazyBuiltins(dict[str, Any]):
     """The builtins of rewritten modules; asked last, they resolve the lazy names of the module that asks."""
 
+    @hide_from_warnings
     def __missing__(self, name: str) -> Any:
         state = state_of(sys._getframe(1).f_globals)
         if state is not None and name in state.table:
@@ -158,6 +177,7 @@ def state_of(namespace: Mapping[str, Any]) -> ModuleState | None:
     return state if type(state) is ModuleState else None
 
 
+@hide_from_warnings
 def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
     """Run the code of a rewritten module in it."""
     spec = module.__spec__
@@ -174,7 +194,7 @@ def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
     spec.loader_state = state
     if state.table or state.children:
         module.__class__ = LeanModule
-        namespace["__getattr__"] = early = _make_getattr(state, None)
+        namespace["__getattr__"] = early = _make_getattr(state)
         if state.table:
             namespace["__builtins__"] = LAZY_BUILTINS
             namespace.update({name: _BUILTINS[name] for name in entry.builtins})
@@ -185,7 +205,8 @@ def execute(module: ModuleType, entry: Entry, children: Iterable[str]) -> None:
     exec(entry.code, namespace)  # noqa: S102 - the code of the module itself
     own = namespace.get("__getattr__")
     if early is not None and own is not early:
-        namespace["__getattr__"] = _make_getattr(state, own)
+        state.own_getattr = own
+        namespace["__getattr__"] = early
 
 
 def adopt(module: ModuleType, children: Collection[str]) -> None:
@@ -196,7 +217,8 @@ def adopt(module: ModuleType, children: Collection[str]) -> None:
     state = ModuleState(module, Entry(None, {}, (), (), (), "", (), {}), children)
     spec.loader_state = state
     namespace = _namespace_of(module)
-    namespace["__getattr__"] = _make_getattr(state, namespace.get("__getattr__"))
+    state.own_getattr = namespace.get("__getattr__")
+    namespace["__getattr__"] = _make_getattr(state)
 
 
 def observe_failures(callback: FailureCallback) -> None:
@@ -221,10 +243,17 @@ def set_module(value: Any, owner: str) -> None:
         return
 
 
+def _submodules(prefix: str, rows: Iterable[tuple[str, str, str | None, int]]) -> set[str]:
+    """Return the submodules that the rows of a table import, of the package with this prefix (``package.``)."""
+    modules = [module for _, names, _, _ in rows for module in names.split()]
+    return {module.removeprefix(prefix).partition(".")[0] for module in modules if module.startswith(prefix)}
+
+
 def _bound_names(names: Iterable[str], namespace: Mapping[str, Any]) -> list[str]:
     return [name for name in names if name in namespace]
 
 
+@hide_from_warnings
 def _import(namespace: dict[str, Any], kind: str, name: str, attribute: str | None) -> Any:
     """Make an import as the statement would; names of modules are absolute."""
     if kind == ROOT:
@@ -245,6 +274,7 @@ def _import(namespace: dict[str, Any], kind: str, name: str, attribute: str | No
     return _attribute(module, attribute, f"{name}.{attribute}")
 
 
+@hide_from_warnings
 def _attribute(module: ModuleType, attribute: str, path: str) -> Any:
     """Return what ``from module import attribute`` binds."""
     try:
@@ -268,25 +298,37 @@ def _circular(namespace: Mapping[str, Any], name: str, module: str) -> ImportErr
     )
 
 
-def _make_getattr(state: ModuleState, own: Callable[[str], Any] | None) -> Callable[[str], Any]:
-    """Return the module's ``__getattr__``: lazy names, then its own, then submodules that a lazy import would load."""
+def _make_getattr(state: ModuleState) -> Callable[[str], Any]:
+    """Return a ``__getattr__`` for the module.
+
+    It looks for lazy names, submodules that the module's own deferred imports would have bound, then asks the
+    module's own ``__getattr__``, and then looks for submodules that deferred imports of others would have bound.
+    """
     package = state.namespace["__name__"]
 
+    @hide_from_warnings
     def __getattr__(name: str) -> Any:  # noqa: N807 - PEP 562
         if name in state.table and not state.is_importing(name):
             return state.resolve(name)
         if name == "__all__" and _is_star_import(sys._getframe(1)):
             return state.public_names()
-        if own is not None:
-            try:
-                return own(name)
-            except AttributeError:
-                if name not in state.children:
-                    raise
         path = f"{package}.{name}"
-        if name in state.children and path not in sys.modules:
-            return importlib.import_module(path)
-        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name)
+        is_unloaded_child = name in state.children and path not in sys.modules
+        if state.own_getattr is not None and not (is_unloaded_child and name in state.own_children):
+            try:
+                return state.own_getattr(name)
+            except AttributeError:
+                if not is_unloaded_child:
+                    raise
+        failure = None
+        if is_unloaded_child:
+            try:
+                return importlib.import_module(path)
+            except ImportError as error:
+                if name in state.own_children:
+                    raise
+                failure = error  # an eager import would have left it unbound
+        raise AttributeError(f"module {package!r} has no attribute {name!r}", name=name) from failure
 
     __getattr__.is_lean = True  # type: ignore[attr-defined]
     return __getattr__
