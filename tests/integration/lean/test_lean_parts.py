@@ -170,3 +170,34 @@ def test_the_hook_needs_neither_the_host_nor_a_parser(workshop: Workshop) -> Non
         print(sorted(loaded - allowed), "ast" in sys.modules, "handler_host.lean.rewrite" in sys.modules)
         """
     assert workshop.run(probe, lazy=True, packages=()) == "[] False False\n"
+
+
+def test_the_check_finds_what_must_stay_eager_for_the_package_to_be_imported(workshop: Workshop) -> None:
+    workshop.write(
+        {
+            "pkg/__init__.py": """\
+                from .order import is_ordered
+                from .other import g
+                assert is_ordered
+                try:
+                    from .fast import f
+                except RuntimeError:
+                    from .slow import f
+                """,
+            "pkg/order.py": "import sys\nfrom . import late\nif 'pkg.late' not in sys.modules:\n"
+            "    raise LookupError('order')\nis_ordered = True\n",
+            "pkg/late.py": "",
+            "pkg/other.py": "def g(): pass\n",
+            "pkg/fast.py": "from .library import version\ndef f(): return 'fast', version\n",
+            "pkg/library.py": "raise RuntimeError('too old')\n",
+            "pkg/slow.py": "from .other import g\ndef f(): return 'slow', g\n",
+        }
+    )
+    result = run_lean(workshop, "check", "pkg")
+    assert result.returncode == 0, result.stdout + result.stderr
+    found = [line.strip() for line in result.stdout.splitlines() if "must stay eager" in line]
+    assert found == [
+        "must stay eager: pkg.fast (its import raises RuntimeError: too old)",
+        "must stay eager: pkg.library (its import raises RuntimeError: too old)",
+        "must stay eager: pkg.order (imported late it raises LookupError('order'))",
+    ]

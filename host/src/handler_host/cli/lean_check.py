@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 
 from handler_host.catalog.catalog_entry import CatalogEntry
 from handler_host.cli.findings import Finding, Level
@@ -33,21 +35,22 @@ def check_lean(entry: CatalogEntry) -> Iterator[Finding]:
     }
     eager = dict.fromkeys(entry.manifest.lean.eager)
     refused: set[Requirement] = set()
-    for name, requirement in packages.items():
-        place = f"{name} {versions[requirement.distribution]}"
-        others = [other for other, of in packages.items() if other != name and of not in refused]
-        try:
-            with show_progress(f"checking {place}"):
-                report = check(name, also=others, eager=list(eager))
-        except (CacheError, CheckFailed, PackageMissing) as error:
-            refused.add(requirement)
-            yield Finding(Level.PROBLEM, entry.name, f"lean: {place} cannot be checked: {error}")
-            continue
-        if not report.is_lean:
-            refused.add(requirement)
-        else:
-            eager |= dict.fromkeys(report.eager)
-        yield _finding(entry.name, place, report)
+    with tempfile.TemporaryDirectory(prefix="lean-check-") as cache:
+        for name, requirement in packages.items():
+            place = f"{name} {versions[requirement.distribution]}"
+            others = [other for other, of in packages.items() if other != name and of not in refused]
+            try:
+                with show_progress(f"checking {place}"):
+                    report = check(name, also=others, eager=list(eager), cache=Path(cache))
+            except (CacheError, CheckFailed, PackageMissing) as error:
+                refused.add(requirement)
+                yield Finding(Level.PROBLEM, entry.name, f"lean: {place} cannot be checked: {error}")
+                continue
+            if not report.is_lean:
+                refused.add(requirement)
+            else:
+                eager |= dict.fromkeys(report.eager)
+            yield _finding(entry.name, place, report)
     allowed = [requirement for requirement in dict.fromkeys(packages.values()) if requirement not in refused]
     texts = [_text(requirement, versions[requirement.distribution]) for requirement in allowed]
     table = f"packages = {json.dumps(texts)}, eager = {json.dumps(list(eager))}"

@@ -13,14 +13,16 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from handler_host.lean.cache import NotCompiled
 from handler_host.lean.compiler import compile_package
+from handler_host.lean.import_hook import open_package
 
 TOLERATED = frozenset({"module", "foreign"})
-MAX_ROUNDS = 6
+MAX_ROUNDS = 12
 """Runs that may each add modules which must stay eager."""
 
 
@@ -60,25 +62,35 @@ class CheckFailed(Exception):
     """A package cannot even be imported eagerly; the message has the end of the traceback."""
 
 
-def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = ()) -> Report:
+def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = (), cache: Path | None = None) -> Report:
     """Compare eager and lazy runs of a package in processes of their own.
 
     ``also`` are packages that are lean together with it, ``eager`` modules that are known to
-    stay eager. Raises ``PackageMissing``, ``CacheError`` and :class:`CheckFailed`.
+    stay eager. ``cache`` is a directory for compiled code, which several checks may share.
+    Raises ``PackageMissing``, ``CacheError`` and :class:`CheckFailed`.
     """
     with tempfile.TemporaryDirectory(prefix="lean-check-") as directory:
+        cache = cache or Path(directory)
         names = Path(directory, "names.json")
         reference = _run(["eager", package])
         names.write_text(json.dumps({module: list(found) for module, found in reference["names"].items()}))
         reasons = dict.fromkeys(eager, "listed before the check")
         differences: list[Difference] = []
         for _ in range(MAX_ROUNDS):
-            for name in (package, *also):
-                compile_package(name, eager=reasons, cache=Path(directory))
-            arguments = [json.dumps([package, *also]), json.dumps(sorted(reasons)), str(names), directory]
+            _compile_missing(also, reasons, cache)
+            compiled = compile_package(package, eager=reasons, cache=cache)
+            if differences and not compiled.lazy_names:
+                break  # nothing is left that could wait: the differences of the last round refuse the package
+            arguments = [json.dumps([package, *also]), json.dumps(sorted(reasons)), str(names), str(cache)]
             lazy = _run(["lazy", package, *arguments])
             differences = _compare(reference, lazy, package)
             found = {**_missing_effects(reference, lazy, package), **_broken_modules(differences, package)}
+            found |= _failed_modules(lazy, package, reasons)
+            found |= {
+                module: f"its import raises {error}"
+                for module, error in reference["failures"].items()
+                if _is_within(module, package) and module not in compiled.failing
+            }
             if not found.keys() - reasons.keys():
                 break
             reasons = {**found, **reasons}
@@ -92,6 +104,15 @@ def check(package: str, *, also: Sequence[str] = (), eager: Collection[str] = ()
         tolerated,
         tuple(difference for difference in differences if difference.kind not in TOLERATED),
     )
+
+
+def _compile_missing(packages: Iterable[str], eager: Collection[str], cache: Path) -> None:
+    """Compile those packages that are not yet compiled with these eager modules."""
+    for name in packages:
+        try:
+            open_package([cache], name, "", eager)
+        except NotCompiled:
+            compile_package(name, eager=eager, cache=cache)
 
 
 def _run(arguments: list[str]) -> dict[str, Any]:
@@ -129,6 +150,17 @@ def _missing_effects(eager: dict[str, Any], lazy: dict[str, Any], package: str) 
     return missing
 
 
+def _failed_modules(lazy: dict[str, Any], package: str, eager: Collection[str]) -> dict[str, str]:
+    """Return for each late import that fails the innermost module, of those not yet eager, that was running then."""
+    failed: dict[str, str] = {}
+    for error, running in lazy["failures"]:
+        for module in running:
+            if _is_within(module, package) and module not in eager:
+                failed.setdefault(module, f"imported late it raises {error}")
+                break
+    return failed
+
+
 def _broken_modules(differences: Sequence[Difference], package: str) -> dict[str, str]:
     """Return the modules that may be right again if they stay as they are written."""
     return {
@@ -157,6 +189,7 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
             other = others[name]
             if other != value:
                 kind = "module" if (other[0], other[2]) == (value[0], value[2]) else "name"
+                kind = "import" if other[0] == "error" else kind
                 found.append(Difference(kind, module, f"{module}.{name}", str(value), str(other)))
     return found
 

@@ -44,6 +44,8 @@ class Recorder:
     def __init__(self) -> None:
         self.effects: dict[str, list[str]] = {}
         self.importers: dict[str, str | None] = {}
+        self.failures: dict[str, str] = {}
+        """By module: what its execution raised. Its importer may have handled that."""
         self.registrations: list[str] = []
         self._stack: list[str] = []
         self._last: dict[str, Any] = {}
@@ -73,6 +75,9 @@ class Recorder:
             self._stack.append(name)
             try:
                 execute(module)
+            except BaseException as error:
+                self.failures[name] = f"{type(error).__name__}: {error}"[:300]
+                raise
             finally:
                 self._note()
                 self._stack.pop()
@@ -218,6 +223,7 @@ def run_eager(package: str) -> dict[str, Any]:
     return {
         "effects": recorder.effects,
         "importers": recorder.importers,
+        "failures": recorder.failures,
         "state": final_state(recorder),
         "names": names_of(modules_of(package)),
     }
@@ -234,15 +240,17 @@ def run_lazy(
     recorder.start()
     try:
         importlib.import_module(package)
-    except BaseException:  # noqa: BLE001 - it is the result
-        return {"error": traceback.format_exc(limit=-3)}
+    except BaseException as error:  # noqa: BLE001 - it is the result
+        return {"error": traceback.format_exc(limit=-3), "failures": [_failure(error)]}
     executed, effects, state = list(recorder.importers), dict(recorder.effects), final_state(recorder)
     found: dict[str, Any] = {}
+    failures = []
     for name, keys in names.items():
         try:
             module = importlib.import_module(name)
         except BaseException as error:  # noqa: BLE001 - it is the result
             found[name] = repr(error)[:300]
+            failures.append(_failure(error))
             continue
         found[name] = {}
         for key in keys:
@@ -250,7 +258,14 @@ def run_lazy(
                 found[name][key] = describe(getattr(module, key))
             except BaseException as error:  # noqa: BLE001 - it is the result
                 found[name][key] = ["error", "", repr(error)[:300]]
-    return {"effects": effects, "executed": executed, "state": state, "names": found}
+                failures.append(_failure(error))
+    return {"effects": effects, "executed": executed, "state": state, "names": found, "failures": failures}
+
+
+def _failure(error: BaseException) -> tuple[str, list[str]]:
+    """Return an error, and the modules whose code was running when it was raised, the innermost first."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return repr(error)[:300], [frame.f_globals.get("__name__", "") for frame in reversed(frames)]
 
 
 def main(arguments: list[str]) -> None:
