@@ -1,12 +1,14 @@
 """Measure the first dispatch on a cold handler: ``python -m bench.activation``.
 
-Against a plain ``import`` of the same SDK in a fresh interpreter, alternating.
+Against a plain ``import`` of the same SDK in a fresh interpreter, alternating. Ratios of CPU time hold on a busy
+machine too, ratios of seconds only on a quiet one.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import resource
 import statistics
 import subprocess
 import sys
@@ -22,7 +24,7 @@ ALLOWED_MS = 50
 LEAN = ("gpt_a", "gpt_b", "gpt_c", "gpt_d")
 """Handlers whose manifest has ``[lean]``."""
 LEAN_TARGET = 0.35
-"""Seconds of an activation with lean imports, of the SDK's plain import."""
+"""CPU time of an activation with lean imports, of the SDK's plain import."""
 
 
 LOAD_MODEL = """\
@@ -40,15 +42,25 @@ server = Server(parameters)
 """The work of gpt_e at its activation, without a host."""
 
 
-def alone(name: str) -> float:
-    """Return the seconds that a fresh interpreter takes to import an SDK and end; gpt_e loads its model too."""
+class PlainImport(NamedTuple):
+    """The seconds and the CPU time of an import in a fresh interpreter."""
+
+    seconds: float
+    cpu: float
+
+
+def alone(name: str) -> PlainImport:
+    """Measure a fresh interpreter that imports an SDK and ends; gpt_e loads its model too."""
     work = LOAD_MODEL if name == "gpt_e" else f"import {SDKS[name]}"
     started = time.perf_counter()
     # As in gpt_d: without it LiteLLM fetches a price list from the network.
     environ = {**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
     command = [sys.executable, "-c", f"{work}\nimport os; os._exit(0)"]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, capture_output=True, env=environ)
-    return time.perf_counter() - started
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return PlainImport(time.perf_counter() - started, cpu)
 
 
 def activate(host: servers.Server, name: str) -> float:
@@ -106,7 +118,7 @@ def compare_imports(names: list[str], runs: int) -> None:
                 plain.append(alone(name))
                 without.append(measured_activation(eager, name))
                 hooked.append(measured_activation(lean, name))
-            base = statistics.median(plain)
+            base = PlainImport(*(statistics.median(run[key] for run in plain) for key in range(2)))
             before, after = (
                 Activation(*(statistics.median(run[key] for run in part) for key in range(4)))
                 for part in (without, hooked)
@@ -118,15 +130,25 @@ def compare_imports(names: list[str], runs: int) -> None:
                     f"{before.cpu:.2f} -> {after.cpu:.2f}",
                     f"{before.uss / 2**20:.1f} -> {after.uss / 2**20:.1f}",
                     f"{before.pss / 2**20:.1f} -> {after.pss / 2**20:.1f}",
-                    f"{before.seconds / base:.2f} -> {after.seconds / base:.2f}",
-                    tables.verdict(after.seconds / base, LEAN_TARGET),
+                    f"{before.cpu / base.cpu:.2f} -> {after.cpu / base.cpu:.2f}",
+                    tables.verdict(after.cpu / base.cpu, LEAN_TARGET),
+                    f"{before.seconds / base.seconds:.2f} -> {after.seconds / base.seconds:.2f}",
                 )
             )
         if "imported in full" in lean.log():
             print("some packages are not lean; run make lean")
     tables.print_table(
         "Activation, all imports eager -> lean imports (a fork server is there)",
-        ["handler", "SDK", "CPU s", "USS MB", "PSS MB", "of the SDK's import", f"<= {LEAN_TARGET}"],
+        [
+            "handler",
+            "SDK",
+            "CPU s",
+            "USS MB",
+            "PSS MB",
+            "CPU of the SDK's import",
+            f"<= {LEAN_TARGET}",
+            "seconds of it",
+        ],
         rows,
         ["CPU of the worker from its fork until it is ready; memory just after that."],
     )
@@ -162,7 +184,7 @@ def main() -> None:
             imports, first_ms, again_ms = [], [], []
             activate(warm, name)
             for _ in range(options.runs):
-                imports.append(alone(name) * 1000)
+                imports.append(alone(name).seconds * 1000)
                 while len(cold.pids) > 1:
                     time.sleep(0.01)
                 first_ms.append(activate(cold, name) * 1000)
