@@ -24,7 +24,7 @@ from gpt_b.requests import message_body
 from gpt_c import GptC
 from gpt_c.loosening import loosen_schemas
 from gpt_c.questions import question
-from gpt_d import CACHE_MARKERS, SUPPORTED, SUPPORTS
+from gpt_d import CACHE_MARKERS, SUPPORTED, SUPPORTS, chat_body
 from gpt_e import TOOL_FIELDS, GptE
 from handler_host.chat import ChatRequest, completion_body, leave_out_unsupported
 from handler_host.chat.validation import tidy_tool_schemas, validate_request
@@ -113,7 +113,7 @@ def litellm(provider: str, request: ChatRequest) -> tuple[Any, list[str]]:
     marks = provider in CACHE_MARKERS
     supports = {*SUPPORTED, *SUPPORTS, *(("cache_control",) if marks else ())}
     ignored = leave_out_unsupported(request, supports)
-    return completion_body(request, keeps_cache_control=marks), ignored
+    return chat_body(request, keeps_cache_control=marks), ignored
 
 
 def llama(takes_tools: bool, request: ChatRequest) -> tuple[Any, list[str]]:
@@ -375,6 +375,16 @@ def test_a_first_request_of_a_client_reaches_every_provider(path: Path, provider
         "ignore-hints",
     )
     assert made
+
+
+@pytest.mark.parametrize("provider", sorted(PROVIDERS.keys() - {"gpt_a", "gpt_a, compatible", "gpt_e", "gpt_e, tools"}))
+def test_reasoning_without_effort_or_budget_reaches_every_provider_that_has_it(provider: str) -> None:
+    """Claude Code asks Anthropic's newer models so; a model of OpenAI's decides, or its handler does."""
+    body: dict[str, Any] = {"model": "h", "max_tokens": 5000, "messages": [{"role": "user", "content": "hi"}]}
+    made, names = run("/v1/messages", {**body, "thinking": {"type": "adaptive"}}, PROVIDERS[provider], "ignore-hints")
+    before, _ = run("/v1/messages", body, PROVIDERS[provider])
+    assert made != before
+    assert names == []
 
 
 @pytest.mark.parametrize(

@@ -58,6 +58,11 @@ class ReasoningOptions(_Model, forbid_unknown_fields=True):
         return self.effort == "none" or self.budget_tokens == 0
 
     @property
+    def is_unmeasured(self) -> bool:
+        """Whether the client wants reasoning, or to see it, and leaves its extent to the model."""
+        return self.effort is None and self.budget_tokens in (None, -1) and self != ReasoningOptions()
+
+    @property
     def effort_or_budget(self) -> str | None:
         """The effort, or the one that comes closest to the budget; None if the model decides, or for no budget.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any, NamedTuple
 
-from handler_host.chat import ChatRequest, FilePart, ReasoningOptions, UserMessage, completion_body
+from handler_host.chat import ChatRequest, FilePart, UserMessage, completion_body
 from handler_host.plugin import InvalidInput
 
 _REASONS = re.compile(r"(?:.*/)?(?:gpt-(?:[5-9]|\d\d)|o\d)(?!.*-chat)")
@@ -59,9 +59,9 @@ def _adapt_reasoning(request: ChatRequest, model: str, *, is_openai: bool) -> li
     elif options.effort is None:
         if not _REASONS.match(model):
             return ["reasoning"] if options.budget_tokens is not None else []
-        options.effort = options.effort_or_budget
-        if options.effort is None and options != ReasoningOptions() and _REASONS_OPTIONALLY.match(model):
+        if options.is_unmeasured and _REASONS_OPTIONALLY.match(model):
             options.effort = "medium"  # such models do not reason unasked, as the client's own model does
+        options.effort = options.effort_or_budget
     if options.effort is not None:
         options.effort = _EFFORTS.get(options.effort, options.effort)
         request.reasoning = options

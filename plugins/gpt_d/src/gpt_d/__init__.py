@@ -136,7 +136,7 @@ class GptD(NativeLiteLLM, ChatHandler):
         Of LiteLLM a stream costs three times the processor time of a plain call.
         """
         model = request.model or self._model
-        body = {**completion_body(request, keeps_cache_control=self._keeps_cache_control(model)), "model": model}
+        body = {**chat_body(request, keeps_cache_control=self._keeps_cache_control(model)), "model": model}
         if "tools" in body:
             # Else LiteLLM looks for tools of MCP servers among them, with a package that it does not depend on.
             body["_skip_mcp_handler"] = True
@@ -332,6 +332,13 @@ class GptD(NativeLiteLLM, ChatHandler):
             request.unsupported = mode
             ignored += leave_out_unsupported(request, supports, lacks, provider=f"{provider} ({name})")
         return ignored
+
+
+def chat_body(request: ChatRequest, *, keeps_cache_control: bool) -> dict[str, Any]:
+    """Return the body for LiteLLM, without a model if the request has none."""
+    if request.reasoning is not None and request.reasoning.is_unmeasured:
+        request.reasoning.effort = "medium"  # LiteLLM takes efforts only
+    return completion_body(request, keeps_cache_control=keeps_cache_control)
 
 
 def _chunks_of(data: Any, decoder: ChunkDecoder, watch: Watch) -> list[ChatChunk]:
