@@ -250,6 +250,13 @@ class TestTranslation:
         ]
 
 
+def test_notes_between_calls_are_left_out_and_turn_the_reasoning_off() -> None:
+    ignored = IgnoredFields()
+    _, translated_request = decode_message(request(thinking={"type": "between_tools"}), ignored)
+    assert translated_request.chat.reasoning == chat.ReasoningOptions(budget_tokens=0)
+    assert ignored.names == ["thinking.type"]
+
+
 def whole(**fields: Any) -> Any:
     response = chat.ChatResponse(**{"content": [], "finish_reason": "stop", "usage": None, **fields})
     return json.loads(msgspec.json.encode(message(response, message_id="msg_1", model="requested")))

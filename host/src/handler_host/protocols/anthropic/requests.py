@@ -12,7 +12,7 @@ from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic import FORMAT
 from handler_host.protocols.anthropic import messages as anthropic
 from handler_host.protocols.body_decoder import BodyDecoder
-from handler_host.protocols.fields import IgnoredFields
+from handler_host.protocols.fields import IgnoredFields, hint
 from handler_host.protocols.opaque import CALL_FORMAT, unseal
 from handler_host.protocols.translated_request import TranslatedRequest, check_model
 
@@ -179,7 +179,7 @@ def _reasoning_options(request: anthropic.Prompt) -> chat.ReasoningOptions | Non
     thinking, effort = request.thinking, request.output_config.effort if request.output_config is not None else None
     if thinking is None:
         return chat.ReasoningOptions(effort=effort) if effort is not None else None
-    if thinking.type == "disabled":
+    if thinking.type in ("disabled", "between_tools"):
         return chat.ReasoningOptions(effort=effort, budget_tokens=0)
     return chat.ReasoningOptions(
         effort=effort,
@@ -189,6 +189,9 @@ def _reasoning_options(request: anthropic.Prompt) -> chat.ReasoningOptions | Non
 
 
 def _to_chat(request: anthropic.Prompt, ignored: IgnoredFields | None) -> TranslatedRequest:
+    ignored = ignored or IgnoredFields()
+    if request.thinking is not None and request.thinking.type == "between_tools":
+        ignored.leave_out(hint(), "thinking.type", "thinking.type")  # notes between calls, without any reasoning
     translator = _MessageTranslator()
     translator.add_system(request.system, "system")
     for number, message in enumerate(request.messages):
@@ -225,9 +228,7 @@ def _to_chat(request: anthropic.Prompt, ignored: IgnoredFields | None) -> Transl
         json_schema = chat.JsonSchema(name="answer", schema=output.schema)
         chat_request.response_format = chat.JsonSchemaFormat(json_schema=json_schema)
     names = RENAMED if request.thinking is not None else {**RENAMED, "reasoning": "output_config.effort"}
-    return TranslatedRequest(
-        chat_request, translator.places, [place for place, _ in tools], names, ignored or IgnoredFields()
-    )
+    return TranslatedRequest(chat_request, translator.places, [place for place, _ in tools], names, ignored)
 
 
 def _skipped_tool(tool: dict[str, Any]) -> str | None:

@@ -197,6 +197,7 @@ class Model(_Response, tag_field="type", tag="model", kw_only=True):
     max_input_tokens: int | UnsetType = UNSET
     max_tokens: int | UnsetType = UNSET
     """Longest response."""
+    capabilities: dict[str, Any] | UnsetType = UNSET
 
 
 class ModelPage(_Response, kw_only=True):
@@ -220,7 +221,33 @@ def model(name: str, title: str, created: int, info: ModelInfo | None) -> Model:
         created_at=datetime.fromtimestamp(created, UTC).isoformat(),
         max_input_tokens=UNSET if info.context_length is None else info.context_length,
         max_tokens=UNSET if info.max_output_tokens is None else info.max_output_tokens,
+        capabilities=_capabilities(info) if info.capabilities or info.input else UNSET,
     )
+
+
+def _capabilities(info: ModelInfo) -> dict[str, Any]:
+    """Return Anthropic's capabilities, all of them as its SDKs require; unknown ones count as unsupported."""
+    reasons = _support("reasoning" in info.capabilities)
+    unknown = _support(False)
+    return {
+        "batch": unknown,
+        "citations": unknown,
+        "code_execution": unknown,
+        "context_management": unknown,
+        "effort": {**reasons, **dict.fromkeys(("low", "medium", "high", "xhigh", "max"), reasons)},
+        "image_input": _support("image" in info.input),
+        "pdf_input": _support("file" in info.input),
+        "server_tools": {**unknown, "code_execution": unknown, "web_search": unknown},
+        "structured_outputs": _support("structured_output" in info.capabilities),
+        "thinking": {
+            **reasons,
+            "types": {"adaptive": reasons, "between_tools": unknown, "disabled": _support(True), "enabled": reasons},
+        },
+    }
+
+
+def _support(is_supported: bool) -> dict[str, bool]:
+    return {"supported": is_supported}
 
 
 def model_page(models: list[Model]) -> ModelPage:
