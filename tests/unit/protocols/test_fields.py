@@ -52,6 +52,7 @@ def test_the_mode_decides(mode: str, kind: str, is_refused: bool) -> None:
         (b'"store": false', []),
         (b'"store": true', ["store"]),
         (b'"n": 1', []),
+        (b'"web_search_options": {}', ["web_search_options"]),
         (b'"tools": [{"type": "web_search"}]', ["tools[].web_search"]),
         (b'"tools": [{"type": "function", "function": {"name": "f", "new": 1}}]', ["tools[].function.new"]),
     ],

@@ -308,6 +308,8 @@ class TestTranslation:
             ({"mode": 3}, "none", ["a", "b", "c"]),
             ({"mode": "ANY"}, "required", ["a", "b", "c"]),
             ({"mode": 2, "allowedFunctionNames": ["a", "c"]}, "required", ["a", "c"]),
+            ({"mode": "VALIDATED"}, "auto", ["a", "b", "c"]),
+            ({"mode": "VALIDATED", "allowedFunctionNames": ["a"]}, "auto", ["a"]),
             ({}, None, ["a", "b", "c"]),
         ],
     )
@@ -316,6 +318,12 @@ class TestTranslation:
         request = translated(tools=tools, toolConfig={"functionCallingConfig": config})
         assert request.tool_choice == choice
         assert [tool.function.name for tool in request.tools or ()] == offered
+
+    @pytest.mark.parametrize("kind", [0, "TYPE_UNSPECIFIED"])
+    def test_a_schema_without_a_type_is_one_of_any_type(self, kind: Any) -> None:
+        function = {"name": "f", "parameters": {"type": "OBJECT", "properties": {"a": {"type": kind, "title": "A"}}}}
+        tools = translated(tools=[{"functionDeclarations": [function]}]).tools or []
+        assert tools[0].function.parameters == {"type": "object", "properties": {"a": {"title": "A"}}}
 
     def test_result_is_matched_by_id_then_by_name(
         self,

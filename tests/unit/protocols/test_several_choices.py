@@ -97,6 +97,13 @@ async def test_each_choice_of_a_handler_is_repaired_and_finished() -> None:
     assert second.tool_calls[0].function.arguments == "\ufffd"
 
 
+def test_an_error_about_a_field_of_one_letter_keeps_its_words() -> None:
+    body = b'{"contents": [{"parts": [{"text": "Hi"}]}]}'
+    error = InvalidInput("n: not supported by a handler (several)", param="n")
+    translated = decode_gemini(body).to_chat("h").with_client_path(error)
+    assert translated.message == "generationConfig.candidateCount: not supported by a handler (several)"
+
+
 @pytest.mark.parametrize("n", [0, 129])
 def test_a_number_out_of_range_is_refused(n: int) -> None:
     with pytest.raises(InvalidInput, match="from 1 to 128"):

@@ -34,7 +34,9 @@ class TranslatedRequest(msgspec.Struct, frozen=True):
         path = self._client_path(param)
         if path == param:
             return error
-        return InvalidInput(error.message.replace(param, path), param=path, details=error.details)
+        # Whole names only: a field may be called `n`.
+        message = re.sub(rf"(?<!\w){re.escape(param)}(?!\w)", lambda _: path, error.message)
+        return InvalidInput(message, param=path, details=error.details)
 
     def ignore(self, fields: Iterable[str]) -> None:
         """Note the fields of the chat that the handler has left out, under the client's names."""

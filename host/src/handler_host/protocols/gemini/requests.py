@@ -54,13 +54,20 @@ CHOICES = {
     "contents[].role": "user, model or function",
     "generationConfig.responseMimeType": "text/plain, application/json or text/x.enum",
     "generationConfig.responseModalities[]": "TEXT",
-    "toolConfig.functionCallingConfig.mode": "AUTO, ANY or NONE",
+    "toolConfig.functionCallingConfig.mode": "AUTO, ANY, NONE or VALIDATED",
 }
 """The valid words of each field that takes one of a few, for error messages."""
 
 OPAQUE = frozenset({"args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema"})
 """Fields whose content has the client's own names."""
-MODES: dict[str | int, str] = {0: "auto", 1: "auto", 2: "any", 3: "none", "MODE_UNSPECIFIED": "auto"}
+MODES: dict[str | int, str] = {
+    0: "auto",
+    1: "auto",
+    2: "any",
+    3: "none",
+    "MODE_UNSPECIFIED": "auto",
+    "VALIDATED": "auto",  # calls fit their schema
+}
 
 
 PLACES = {
@@ -116,7 +123,7 @@ class Tool(_Request):
 class FunctionCallingConfig(_Request):
     """Which functions the model may or must call."""
 
-    mode: Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", 0, 1, 2, 3] | None = None
+    mode: Literal["MODE_UNSPECIFIED", "AUTO", "ANY", "NONE", "VALIDATED", 0, 1, 2, 3] | None = None
     allowed_function_names: list[str] | None = None
 
 
@@ -210,16 +217,17 @@ class GenerateContentRequest(_Request):
         field = "toolConfig.functionCallingConfig.allowedFunctionNames"
         if not allowed:
             return translated, "required" if mode == "any" else mode if translated else None
-        if mode != "any":
-            raise InvalidInput(f"{field}: valid with the mode ANY only", param=field)
+        if mode != "any" and config.mode != "VALIDATED":
+            raise InvalidInput(f"{field}: valid with the modes ANY and VALIDATED only", param=field)
         known = {function.name for function in tools.values()}
         for name in allowed:
             if name not in known:
                 raise InvalidInput(f"{field}: unknown function {name!r}", param=field)
-        if len(allowed) == 1:
+        if len(allowed) == 1 and mode == "any":
             return translated, chat.NamedToolChoice(function=chat.NamedFunction(name=allowed[0]))
         names = frozenset(allowed)
-        return {place: tool for place, tool in translated.items() if tool.function.name in names}, "required"
+        chosen = {place: tool for place, tool in translated.items() if tool.function.name in names}
+        return chosen, "required" if mode == "any" else mode
 
 
 def _reasoning(config: ThinkingConfig | None) -> chat.ReasoningOptions | None:

@@ -39,6 +39,8 @@ def json_schema(schema: Any, place: FieldPath, depth: int = 0) -> dict[str, Any]
     for spelling, value in schema.items():
         word = str(_SPELLINGS.get(spelling, spelling))
         inside = FieldPath(place, spelling)
+        if word == "type" and value in (0, TYPES[0]):
+            continue
         if word == "type":
             translated["type"] = _type(value, inside)
         elif word == "properties" and isinstance(value, dict):

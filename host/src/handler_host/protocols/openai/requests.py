@@ -10,7 +10,7 @@ from handler_host.chat import types as chat
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.body_decoder import BodyDecoder
 from handler_host.protocols.custom_tools import custom_function
-from handler_host.protocols.fields import ECHO, Field, IgnoredFields, demand, hint
+from handler_host.protocols.fields import ECHO, PROVIDER_TOOL, Field, IgnoredFields, demand, hint
 from handler_host.protocols.openai.messages import Message, RequestModel, to_chat_message
 from handler_host.protocols.translated_request import TranslatedRequest, check_model, several
 
@@ -27,7 +27,7 @@ FIELDS: dict[str, Field] = {
     "response_format.schema": demand(),
     "safety_identifier": hint(),
     "store": hint(False),
-    "web_search_options": hint(),
+    "web_search_options": PROVIDER_TOOL,
     "messages[].async_": ECHO,
     "messages[].id": ECHO,
     "messages[].name": ECHO,
