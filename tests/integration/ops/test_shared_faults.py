@@ -59,7 +59,7 @@ async def operator(server: Server) -> AsyncIterator[Any]:
         (
             "ACL SETUSER default -evalsha",
             "ACL SETUSER default +evalsha",
-            "to run the 'evalsha' command; allow its user all commands on keys with shared.prefix",
+            "; allow its user all commands on keys with shared.prefix",
         ),
     ],
     ids=["out of memory", "replica", "without replicas", "permissions"],

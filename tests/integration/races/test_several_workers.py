@@ -12,10 +12,9 @@ from typing import Any
 import msgspec
 import pytest
 
-from handler_host.memory.footprints import FootprintStore
 from handler_host.plugin.errors import CircuitOpen, HandlerCrashed
 from tests.integration.http.serving import ADMIN, running
-from tests.integration.races.several_workers import MB, SEVERAL, grown, hold, pids, states
+from tests.integration.races.several_workers import SEVERAL, grown, hold, pids, states
 from tests.support import error_of, gone, install_puppet, supervisor_harness, until, within
 
 pytestmark = pytest.mark.usefixtures("any_load_is_enough")
@@ -157,17 +156,6 @@ async def test_min_workers_stay(tmp_path: Path) -> None:
         await until(lambda: len(states(host)) == 2)
         await asyncio.sleep(0.8)
         assert states(host) == ["idle", "idle"]
-
-
-@pytest.fixture
-def small_budget(tmp_path: Path) -> dict[str, Any]:
-    """Return the keys of a budget with room for three workers of 1,000 MB, as they were learned."""
-    footprints = FootprintStore(tmp_path / "memory.json")
-    for name in ("puppet", "single", "third"):
-        install_puppet(tmp_path, name)
-        footprints.record_usage((name, name, "1.0"), peak=1000 * MB, steady=1000 * MB)
-    footprints.save(footprints.snapshot())
-    return {"state_file": tmp_path / "memory.json", "headroom": 0, "limit": 3500 * MB, "wait": 20.0}
 
 
 async def test_an_eviction_takes_a_surplus_worker_first(tmp_path: Path, small_budget: dict[str, Any]) -> None:

@@ -7,6 +7,7 @@ that hangs delays one request in a second and not all of them.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import logging
 import socket
 import ssl
@@ -47,9 +48,16 @@ MAX_CONNECTIONS = 32
 MIN_VERSION = 5
 """Oldest Redis in which a script may write after it has read the clock. Valkey continues Redis 7."""
 KINDS = ("input", "cached", "cache_write", "output", "reasoning")
+_RECOVERY = "correct the server's configuration, or wait until it has recovered"
+REMEDIES_BY_TEXT = {
+    "used memory > 'maxmemory'": "raise its maxmemory, or set a maxmemory-policy that evicts",
+    "read only replica": "set shared.url to the primary",
+    "NOREPLICAS": _RECOVERY,
+    "MISCONF": _RECOVERY,
+    "BUSY": _RECOVERY,
+}
+"""What to do about an error with this text; before Redis 7 it is part of a longer one if a script fails."""
 REMEDIES: Mapping[type[Exception], str] = {
-    exceptions.OutOfMemoryError: "raise its maxmemory, or set a maxmemory-policy that evicts",
-    exceptions.ReadOnlyError: "set shared.url to the primary",
     exceptions.MasterDownError: "start its primary",
     exceptions.BusyLoadingError: "wait until it has loaded its data",
     exceptions.NoPermissionError: "allow its user all commands on keys with shared.prefix",
@@ -57,9 +65,7 @@ REMEDIES: Mapping[type[Exception], str] = {
     exceptions.ClusterDownError: "set shared.url to a server that is not a node of a cluster",
     exceptions.ConnectionError: "start it, or correct shared.url",
 }
-"""What to do about an error of the server; the first class that fits counts."""
-STATES = ("NOREPLICAS", "MISCONF", "BUSY")
-"""Codes of errors for which the client library has no class, and which the server's configuration explains."""
+"""What to do about other errors; the first class that fits counts."""
 
 T = TypeVar("T")
 
@@ -295,9 +301,9 @@ class SharedStore:
             return f"the shared server does not respond within {self._timeout_s:g} s (shared.timeout)"
         if any(isinstance(cause, ssl.SSLError) for cause in causes):
             return f"TLS with the shared server fails: {text}; correct shared.url (rediss:// has TLS, redis:// has not)"
-        remedy = next((fix for kind, fix in REMEDIES.items() if isinstance(error, kind)), "correct shared.url")
-        if text.startswith(STATES):
-            remedy = "correct the server's configuration, or wait until it has recovered"
+        by_text = (fix for part, fix in REMEDIES_BY_TEXT.items() if part in text)
+        by_class = (fix for kind, fix in REMEDIES.items() if isinstance(error, kind))
+        remedy = next(itertools.chain(by_text, by_class), "correct shared.url")
         return f"the shared server is not available: {text or type(error).__name__}; {remedy}"
 
 
