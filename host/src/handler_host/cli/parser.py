@@ -46,20 +46,26 @@ HELP_WIDTH = 78
 
 OVERVIEW = """\
 examples:
-  handler-host serve --config host.toml        run the host
-  handler-host ps                              list the handlers and their memory
-  handler-host chat gpt_e "Who are you?"       chat with a handler; a cold one is activated first
-  handler-host unload gpt_e                    free its memory
+  handler-host serve --config host.toml    run the host
+  handler-host ps                          list the handlers and their memory
+  handler-host chat gpt_e "Who are you?"   chat with it; activates it first
+  handler-host unload gpt_e                free its memory
 
-ps, load, unload, reload, pin, unpin, forget, why, events, rescan, memory, top, drain,
-dispatch and chat send requests to a running host. doctor does too, if --url or HANDLER_HOST_URL is set.
-  address        --url or HANDLER_HOST_URL (default: http://127.0.0.1:8080)
-  admin token    --token-file or HANDLER_HOST_ADMIN_TOKEN, for all of them but dispatch and chat
-  API key        HANDLER_HOST_API_KEY, for dispatch and chat, if the host requires one
+ps, load, unload, reload, pin, unpin, forget, why, events, rescan, memory, top,
+drain, dispatch and chat send requests to a running host. doctor does too, if
+--url or HANDLER_HOST_URL is set.
+  address      --url or HANDLER_HOST_URL (default: http://127.0.0.1:8080)
+  admin token  --token-file or HANDLER_HOST_ADMIN_TOKEN; dispatch and chat need
+               none
+  API key      HANDLER_HOST_API_KEY, for dispatch and chat, if the host requires
+               one
 
 exit status:
-  0 done   1 refused by the host, or a problem was found   2 wrong usage or configuration
-  3 no host at the address   130 interrupted with Ctrl-C
+  0  done
+  1  refused by the host, or a problem was found
+  2  wrong usage or configuration
+  3  no host at the address
+  130  interrupted with Ctrl-C
 
 `handler-host COMMAND --help` explains a command. NO_COLOR=1 turns colours off.
 """
@@ -69,7 +75,7 @@ def make_parser(names: Collection[str] = tuple(COMMANDS)) -> argparse.ArgumentPa
     """Return the parser of all commands. Only the commands in ``names`` are imported and get their arguments."""
     parser = argparse.ArgumentParser(
         prog="handler-host",
-        description="Run many heavy LLM handlers on a small machine: load each on demand, unload it completely.",
+        description="Run many heavy LLM handlers on a small machine: load each on demand,\nunload it completely.",
         epilog=OVERVIEW,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

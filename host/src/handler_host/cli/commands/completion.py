@@ -13,7 +13,7 @@ DESCRIPTION = (
     "as in the examples, and start a new shell. Needs the extra: pip install 'handler-host[tools]'."
 )
 EXAMPLES = (
-    "handler-host completion bash > ~/.local/share/bash-completion/completions/handler-host",
+    "handler-host completion bash >> ~/.bash_completion",
     'handler-host completion zsh > "${fpath[1]}/_handler-host"',
     "handler-host completion fish > ~/.config/fish/completions/handler-host.fish",
 )

@@ -25,7 +25,7 @@ DESCRIPTION = (
     "options of this command before HANDLER; only --stream may also come after it."
 )
 EXAMPLES = (
-    'handler-host dispatch gpt_e chat \'{"messages": [{"role": "user", "content": "Hello"}]}\'',
+    "handler-host dispatch counter add '{\"number\": 2}'",
     "handler-host dispatch gpt_e chat @request.json --stream",
     "handler-host dispatch sheets sync --to google --dry-run",
 )

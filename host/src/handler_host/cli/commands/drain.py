@@ -29,5 +29,5 @@ def run(arguments: SimpleNamespace) -> int:
     if arguments.json:
         echo_json(response)
     else:
-        echo(f"the host refuses new work; dispatches in progress: {response['in_flight']}")
+        echo(f"the host refuses new work until it is restarted; dispatches in progress: {response['in_flight']}")
     return OK

@@ -26,7 +26,7 @@ DESCRIPTION = (
 EXAMPLES = (
     "handler-host events",
     "handler-host events --follow --handler gpt_a",
-    "handler-host events --follow --url http://10.0.0.1:8080 --url http://10.0.0.2:8080",
+    "handler-host events --follow --url http://one:8080 --url http://two:8080",
     "handler-host events --follow --kind unloaded --json | jq .cause",
 )
 FIRST_RETRY_S, MAX_RETRY_S = 0.5, 10.0
