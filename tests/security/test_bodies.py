@@ -84,6 +84,23 @@ async def test_a_compressed_body_is_not_decompressed_before_the_request_is_admit
         assert time.process_time() - before < 1.5  # 10 s if aiohttp decompresses them
 
 
+async def test_a_body_that_is_refused_by_its_head_is_not_asked_for(root: Path) -> None:
+    """A client that waits for ``100 Continue`` sends its body only if the key and the size are right."""
+    expect, key = "Expect: 100-continue", f"Authorization: Bearer {KEY}"
+    async with running(root, keys=(KEY,), server={"max_body": 1_000}) as host:
+        for body, headers, status in ((b"{}", (expect,), b" 401 "), (b" " * 2_000, (expect, key), b" 413 ")):
+            reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+            writer.write(raw(ECHO, body, *headers).removesuffix(body))
+            assert status in await within(reader.readline())
+            writer.close()
+        reader, writer = await asyncio.open_connection("127.0.0.1", host.port)
+        writer.write(raw(ECHO, b'{"a": 1}', expect, key).removesuffix(b'{"a": 1}'))
+        assert await within(reader.readuntil(b"\r\n\r\n")) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b'{"a": 1}')
+        assert b" 200 " in await within(reader.readline())
+        writer.close()
+
+
 async def test_a_bomb_is_refused_at_the_limit_of_a_body(root: Path) -> None:
     """With a key, too, and by its ratio where the limit is high."""
     async with running(root, server={"max_body": 10_000_000}) as host:

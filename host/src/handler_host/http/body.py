@@ -122,6 +122,8 @@ class BodyReader:
         else:
             if (request.content_length or 0) > limit_bytes:
                 raise _too_large(limit_bytes)
+            if hdrs.EXPECT in request.headers:
+                await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
             share = self._budget.share_of(request_context.current.get())
             body = await self._receive(request, limit_bytes, share)
             if encoding is not None and body:

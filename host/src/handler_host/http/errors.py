@@ -148,9 +148,11 @@ def error_middleware(access_log: AccessLog) -> Middleware:
 
 
 async def handle_expect_header(request: web.Request) -> web.StreamResponse | None:
-    """Answer an ``Expect`` header; aiohttp calls this before any middleware."""
+    """Refuse an unknown ``Expect`` header; aiohttp calls this before any middleware.
+
+    ``100 Continue`` follows when the body is read: a client that is refused before does not send it.
+    """
     if request.headers[hdrs.EXPECT].lower() == "100-continue":
-        await request.writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
         return None
     context = request_context.begin(request)
     error = context.fail(BadRequest("Expect must be 100-continue"), 417)

@@ -14,8 +14,8 @@ MAX_DEPTH = 128
 """Most arrays and objects inside of each other; Python's own limit is 1,000 levels, pydantic's 255."""
 MAX_VALUES = 200_000
 """Most values in a body that the host decodes; a chat of a million tokens has a quarter of it."""
-PART_BYTES = 256 * 1024
-"""Bytes to check at a time (about 1 ms)."""
+PART_BYTES = 64 * 1024
+"""Bytes to check at a time (below 1 ms; 3 ms for brackets alone)."""
 
 _DROPPED = bytes(byte for byte in range(256) if byte not in b'"[]{},')
 _STEPS = [0] * 256
