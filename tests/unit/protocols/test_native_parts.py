@@ -165,13 +165,17 @@ class TestEventRelay:
         assert relay.drop_incomplete() == b"\n\n"
 
     @pytest.mark.parametrize(
-        "end", [b'data: {"id": 1}', b"data: [DONE]", b": ping", b'event: x\ndata: {"a":\ndata: 1}\n']
+        "end",
+        [b'data: {"id": 1}', b"data: [DONE]", b": ping", b"id: 1\nretry: 3\n", b'event: x\ndata: {"a":\ndata: 1}\n'],
     )
     def test_the_last_event_needs_no_empty_line(self, end: bytes) -> None:
         relay = EventRelay(ModelName(("model",), None, "m"))
         assert relay.feed(b"data: {}\n\n" + end) + relay.last() == b"data: {}\n\n" + end
 
-    @pytest.mark.parametrize("end", [b'data: {"id', b'event: x\ndata: {"a": "', b'data: {"id": 1}}'])
+    @pytest.mark.parametrize(
+        "end",
+        [b"event: x\n", b"event: x\nid: 1\n", b"da", b'data: {"id', b'event: x\ndata: {"a": "', b'data: {"id": 1}}'],
+    )
     def test_an_event_that_is_cut_off_is_an_error(self, end: bytes) -> None:
         relay = EventRelay(ModelName(("model",), None, "m"))
         assert relay.feed(b"data: {}\n\n" + end) == b"data: {}\n\n"

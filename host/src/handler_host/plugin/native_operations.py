@@ -33,8 +33,6 @@ NATIVE_OPERATIONS = {
 }
 """Native operations, each with the route that serves it."""
 
-_EVENT_STARTS = frozenset({b":", b"d", b"e", b"i", b"r"})
-"""First bytes of an event stream: of a comment, or of ``data``, ``event``, ``id`` or ``retry``."""
 MAX_ERROR_BYTES = 256 * 1024
 """Longest body of a provider's error that is passed on."""
 _MISSING_ROUTE = (404, 405, 501)
@@ -142,7 +140,7 @@ async def relay_body(
         case b"{" | b"[":
             pass
         case first:
-            if first == b"<" or not (is_stream or "json" in content_type or first in _EVENT_STARTS):
+            if first == b"<" or not (is_stream or "json" in content_type or await body.has_event_start()):
                 raise error_from_text(await body.start(), content_type)
     if not is_stream:
         yield start

@@ -36,6 +36,8 @@ _DOCUMENT_NAMES = frozenset({"", "message"})
 _BLANK = b" \t\r\n"
 _FIELD = re.compile(rb"\s*(?::|$|(?:data|event|id|retry)(?::|$))")
 """A line that the standard gives a meaning."""
+_EVENT_START = re.compile(rb":|(?:data|event|id|retry)(?:[:\r\n]|$)")
+"""The first bytes of an event stream."""
 _START_BYTES = 64 * 1024
 """Bytes of a body that is not a stream in which its words are looked for."""
 
@@ -193,6 +195,16 @@ class ResponseBody:
                 first = text.removeprefix(_BOM).lstrip(_BLANK)[:1]
         self._start = start
         return first
+
+    async def has_event_start(self) -> bool:
+        """Return whether the response begins like an event stream; to be called after :meth:`first_byte`."""
+        while len(text := b"".join(self._start).removeprefix(_BOM).lstrip(_BLANK)) < len(b"retry:"):
+            chunk = await anext(self._chunks, None)
+            if chunk is None:
+                break
+            note_bytes()
+            self._start.append(chunk)
+        return _EVENT_START.match(text) is not None
 
     async def start(self) -> bytes:
         """Return the first bytes, enough to find the title of a page."""

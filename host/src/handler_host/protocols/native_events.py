@@ -16,6 +16,8 @@ from handler_host.protocols.native_usage import MARKERS, is_only_usage, token_co
 MAX_HELD_BYTES = 1024 * 1024
 """Longest event that is held until it is complete; a longer one is passed on in parts, as it came."""
 _DATA = b"data:"
+_NEEDLESS = (_DATA, b":", b"id:", b"retry:")
+"""Starts of the lines that an event without data may have at the end of a stream."""
 _BLANK_LINES = (b"\n\n", b"\r\n\r\n")
 
 
@@ -152,14 +154,17 @@ class EventRelay:
 
 
 def _is_whole(rest: bytes) -> bool:
-    """Return whether the data of one event without an empty line is a JSON document, ``[DONE]`` or nothing.
+    """Return whether the data of one event without an empty line is a JSON document or ``[DONE]``.
 
-    Several events, whose lines end with carriage returns alone, count as whole.
+    Several events, whose lines end with carriage returns alone, count as whole, and so does what clients need not have:
+    comments, ``id`` and ``retry``.
     """
     lines = rest.splitlines()
     data = b"".join(line[len(_DATA) :] for line in lines if line.startswith(_DATA)).strip()
-    if b"" in lines or data in (b"", b"[DONE]"):
+    if b"" in lines or data == b"[DONE]":
         return True
+    if not data:
+        return all(line.startswith(_NEEDLESS) for line in lines)
     try:
         json.loads(data)
     except (ValueError, RecursionError):
