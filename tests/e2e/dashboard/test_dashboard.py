@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Page, Route, expect
 
 from tests.e2e.dashboard.conftest import TOKEN, Host
 from tests.support import install_plugin
@@ -326,6 +326,35 @@ class TestHandlerPage:
         page.keyboard.press("Escape")
         expect(dialog).to_be_hidden()
         assert page.evaluate("location.hash") == ""
+
+    def test_each_of_several_workers_is_shown(self, page: Page, host: Host) -> None:
+        sign_in(page, host)
+        button(page, "Load heavy").click()
+        expect(state(page, "heavy")).to_have_text("idle")
+
+        def add_worker(route: Route) -> None:
+            """Add a second worker: the host starts one only for load that a test cannot make on every machine."""
+            response = route.fetch()
+            overview = response.json()
+            heavy = next(handler for handler in overview["handlers"] if handler["name"] == "heavy")
+            second = heavy["workers"][0] | {"generation": 2, "started_for": "growth", "pss": 20_000_000, "in_flight": 3}
+            heavy["workers"].append(second)
+            heavy["max_workers"] = 2
+            eviction = {"handler": "heavy", "generation": 2, "size": 20_000_000, "idle_for": 1.0}
+            overview["memory"]["evict_next"].append(eviction)
+            route.fulfill(response=response, json=overview)
+
+        page.route("**/admin/overview*", add_worker)
+        expect(page.locator("#next-eviction")).to_contain_text("heavy generation 2")
+        page.get_by_role("link", name="heavy").click()
+        rows = page.get_by_role("dialog", name="heavy").locator("#details-workers tbody tr")
+        expect(rows).to_have_count(3)
+        expect(rows.nth(0)).to_contain_text("started for growth, 3 in flight")
+        expect(rows.nth(1)).to_contain_text("started for operator, 0 in flight")
+        sizes = [rows.nth(number).locator("meter").evaluate("meter => meter.value") for number in (0, 1)]
+        assert sizes[0] == 20_000_000
+        assert sizes[1] > 40_000_000
+        page.unroute_all(behavior="ignoreErrors")
 
     def test_address(self, page: Page, host: Host) -> None:
         sign_in(page, host)
