@@ -16,6 +16,8 @@ from typing import Any, Protocol
 
 import msgspec
 
+from handler_host._internal.units import SIZE_FIGURES
+
 HANDLERS = "handler."
 """Prefix of the loggers of the handlers."""
 MASK = "***"
@@ -133,11 +135,6 @@ class TextFormatter(logging.Formatter):
 _SPACE = re.compile(r"\s")
 # Also those that change the direction of what follows: a terminal would show the parts of a line in another order.
 _CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-SIZES = frozenset(
-    {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
-    | {"given_back", "host_bytes", "worker_pss"}
-)
-"""Names of the figures that are bytes."""
 
 
 def _message(record: logging.LogRecord) -> str:
@@ -221,7 +218,7 @@ def _figure(name: str, value: Any) -> str:
     if kind is float:
         return f"{value:.3f}"
     if kind is int:
-        return f"{value / 1024**2:.1f}MB" if name in SIZES else str(value)
+        return f"{value / 1024**2:.1f}MB" if name in SIZE_FIGURES else str(value)
     if name == "workers" and isinstance(value, dict) and all(isinstance(size, int) for size in value.values()):
         return ",".join(f"{worker}:{size / 1024**2:.1f}MB" for worker, size in value.items()) or "none"
     text = to_json(value)

@@ -13,6 +13,11 @@ DURATION_FORMS = "30s, 5m, 1h30m or 250ms"
 """Examples of a valid duration, for messages."""
 SIZE_FORMS = "512MB, 1.5GB or a whole number of bytes"
 """Examples of a valid size, for messages."""
+SIZE_FIGURES = frozenset(
+    {"pss", "uss", "rss", "peak", "host", "fork_server", "limit", "usable", "used", "reserved"}
+    | {"given_back", "host_bytes", "worker_pss"}
+)
+"""Names of the figures in log and events that are bytes."""
 
 _SECONDS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "k": 1024, "m": 1024**2, "g": 1024**3, "t": 1024**4}

@@ -9,8 +9,7 @@ from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
-from handler_host._internal.log import SIZES
-from handler_host._internal.units import format_duration, format_size
+from handler_host._internal.units import SIZE_FIGURES, format_duration, format_size
 from handler_host.cli.failure import OK, UNREACHABLE, USAGE, Failure
 from handler_host.cli.options import add_host_options
 from handler_host.cli.render import echo, echo_json_line, note
@@ -117,7 +116,7 @@ def _format(event: dict[str, Any]) -> str:
         lost = "events may be missing" if event["lost"] is None else f"{event['lost']} events are missing"
         return f"-- {lost}: {event['reason']}"
     fields = [
-        f"{name}={format_size(value) if name in SIZES and isinstance(value, int) else _format_value(value)}"
+        f"{name}={format_size(value) if name in SIZE_FIGURES and isinstance(value, int) else _format_value(value)}"
         for name, value in event.items()
         if name not in _HIDDEN and value is not None
     ]
