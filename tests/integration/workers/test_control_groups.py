@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import secrets
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,12 @@ from typing import Any
 import pytest
 
 from handler_host.cli.main import main
+from handler_host.config import MemoryConfig
 from handler_host.memory.cgroups import HOST_GROUP, WORKERS_GROUP, control_groups, find_oom_group
 from handler_host.workers.control_groups import ControlGroups
-from tests.support import ended
+from handler_host.workers.launchers.exec import ExecLauncher
+from handler_host.workers.launchers.grouped import GroupedLauncher
+from tests.support import ended, until, within
 
 SCRIPT = """
 import json, os, subprocess, sys, time
@@ -76,6 +81,14 @@ def base() -> Iterator[Path]:
         passed_on.write_text(f"-{controllers[-1]}")
 
 
+def base_of_v1() -> Path:
+    """Return the group of v1 that this process is in; skip the test if it can have no child groups."""
+    bases = {version: directories[0] for version, directories in control_groups()}
+    if not os.access(bases.get("cgroup v1", "nowhere"), os.W_OK):
+        pytest.skip("no control groups v1 can be made here")
+    return bases["cgroup v1"]
+
+
 def run_inside(base: Path) -> Any:
     """Run the script as a process of the group, and return its result."""
     controller = (base / "cgroup.controllers").read_text().split()[-1]
@@ -126,12 +139,10 @@ def test_doctor_says_whether_workers_get_groups(tmp_path: Path, capsys: pytest.C
     findings = [
         finding for finding in json.loads(capsys.readouterr().out)["findings"] if "control group" in finding["text"]
     ]
-    bases = {version: directories[0] for version, directories in control_groups()}
-    if not os.access(bases.get("cgroup v1", "nowhere"), os.W_OK):
-        pytest.skip("no control groups v1 can be made here")
+    base = base_of_v1()
     (finding,) = findings
     assert (finding["level"], finding["place"]) == ("ok", "workers")
-    assert finding["text"].endswith(f"(cgroup v1) in {bases['cgroup v1'] / WORKERS_GROUP}")
+    assert finding["text"].endswith(f"(cgroup v1) in {base / WORKERS_GROUP}")
 
 
 def test_without_the_controller_of_memory_none_are_made(tmp_path: Path) -> None:
@@ -154,10 +165,7 @@ def test_controllers_that_were_enabled_before_stay_so(tmp_path: Path) -> None:
 
 def test_a_host_that_stops_leaves_the_workers_of_another_one() -> None:
     """Both were started in the same group; the groups that a killed host has left are removed."""
-    bases = {version: directories[0] for version, directories in control_groups()}
-    if not os.access(bases.get("cgroup v1", "nowhere"), os.W_OK):
-        pytest.skip("no control groups v1 can be made here")
-    base = bases["cgroup v1"] / f"handler-host-test-{secrets.token_hex(4)}"
+    base = base_of_v1() / f"handler-host-test-{secrets.token_hex(4)}"
     (base / WORKERS_GROUP / "4711").mkdir(parents=True)
     hosts = [ControlGroups("cgroup v1", base) for _ in range(2)]
     workers = [subprocess.Popen([sys.executable, "-S", "-c", "input()"], stdin=subprocess.PIPE) for _ in hosts]
@@ -173,4 +181,44 @@ def test_a_host_that_stops_leaves_the_workers_of_another_one() -> None:
         for worker in workers:
             worker.kill()
             worker.communicate()
+        base.rmdir()
+
+
+class SlowGroups(ControlGroups):
+    """Groups of which one is made only when the test goes on."""
+
+    def __init__(self, base: Path) -> None:
+        super().__init__("cgroup v1", base)
+        self.pids: list[int] = []
+        self.go_on = threading.Event()
+
+    def add(self, pid: int, all_workers: int, limit: int | None) -> Path:
+        self.pids.append(pid)
+        self.go_on.wait(10)
+        return super().add(pid, all_workers, limit)
+
+
+@pytest.mark.parametrize("is_early", [True, False], ids=["before the exit", "after the exit"])
+async def test_cancelled_launch_leaves_no_process_and_no_group(is_early: bool) -> None:
+    base = base_of_v1() / f"handler-host-test-{secrets.token_hex(4)}"
+    base.mkdir()
+    groups = SlowGroups(base)
+    groups.open()
+    try:
+        launcher = GroupedLauncher(ExecLauncher(), groups, MemoryConfig(), None)
+        launching = asyncio.create_task(launcher.launch("puppet", 1, {}))
+        await until(lambda: bool(groups.pids))
+        (pid,) = groups.pids
+        if is_early:
+            groups.go_on.set()
+        launching.cancel()
+        if not is_early:
+            await until(lambda: ended(pid))
+            groups.go_on.set()
+        with pytest.raises(asyncio.CancelledError):
+            await within(launching)
+        await until(lambda: ended(pid))
+        assert [path.name for path in groups.workers.iterdir() if path.is_dir()] == []
+    finally:
+        groups.close()
         base.rmdir()

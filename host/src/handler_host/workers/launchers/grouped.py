@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -63,12 +64,16 @@ class GroupedLauncher:
         """Launch a worker and move it; raises the error of the launcher."""
         process = await self._launcher.launch(handler, generation, environment)
         assert process.pid is not None, "a process of this machine"
+        adding = asyncio.ensure_future(asyncio.to_thread(self._add, process.pid))
         try:
-            group = await asyncio.to_thread(self._add, process.pid)
+            group = await asyncio.shield(adding)
         except asyncio.CancelledError:
             process.kill(signal.SIGKILL)
             process.connection.close()
             os.close(process.output)
+            with suppress(OSError):  # the process ended before it could be moved
+                # The thread goes on after a cancellation, and its group belongs to no worker.
+                await _GroupedWorker(process, self._groups, await adding).wait()
             raise
         except OSError as error:
             log.warning("the worker of %s gets no control group: %s", handler, error)
