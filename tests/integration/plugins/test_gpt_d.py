@@ -231,6 +231,49 @@ def test_invalid_plain_response_is_an_upstream_error(
     assert "Traceback" not in error.message
 
 
+GEMINI_CANDIDATE = {"index": 0, "content": {"role": "model", "parts": [{"text": "Hello"}]}}
+
+
+@pytest.mark.parametrize("reason", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL"])
+def test_finish_reason_of_gemini_that_means_a_failure_is_an_error(
+    worker: WorkerUnderTest, provider: Upstream, reason: str
+) -> None:
+    """LiteLLM calls it "stop"."""
+    document = json.dumps({"candidates": [{**GEMINI_CANDIDATE, "finishReason": reason}]})
+    provider.respond_with(Raw((document.encode(),), content_type="application/json"))
+    error = worker.error_of("chat", {**HI, "model": MODELS["gemini"]})
+    assert type(error) is UpstreamError
+    assert reason in error.message
+    provider.respond_with(Raw((f"data: {document}\r\n\r\n".encode(),)))
+    with pytest.raises(UpstreamError, match=reason):
+        list(worker.chat_chunks("Hi", model=MODELS["gemini"]))
+
+
+def test_pause_of_a_turn_is_not_its_end(worker: WorkerUnderTest, provider: Upstream) -> None:
+    message = {
+        "id": "1",
+        "type": "message",
+        "role": "assistant",
+        "model": "m",
+        "content": [{"type": "text", "text": "Hello"}],
+        "stop_reason": "pause_turn",
+        "usage": {"input_tokens": 1, "output_tokens": 1},
+    }
+    provider.respond_with(Raw((json.dumps(message).encode(),), content_type="application/json"))
+    assert worker.chat("Hi", model=MODELS["anthropic"]).finish_reason == "length"
+
+
+@pytest.mark.parametrize("content_type", ["text/event-stream", "application/json"])
+def test_server_that_streams_a_plain_response_is_read(
+    worker: WorkerUnderTest, provider: Upstream, content_type: str
+) -> None:
+    """Whatever its content type."""
+    event = json.dumps({"candidates": [{**GEMINI_CANDIDATE, "finishReason": "STOP"}]})
+    provider.respond_with(Raw((f"data: {event}\r\n\r\n".encode(),), content_type=content_type))
+    response = worker.chat("Hi", model=f"{MODELS['gemini']}-that-streams")
+    assert (response.text, response.finish_reason) == ("Hello", "stop")
+
+
 def test_tokens_that_the_provider_does_not_count_are_not_made_up(worker: WorkerUnderTest, provider: Upstream) -> None:
     chunk = {"id": "1", "object": "chat.completion.chunk", "created": 1, "model": "m"}
     choices: list[dict[str, Any]] = [{"delta": {"content": "Hello"}}, {"delta": {}, "finish_reason": "stop"}]

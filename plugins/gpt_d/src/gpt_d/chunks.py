@@ -6,7 +6,7 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
-from handler_host.chat import ChatChunk, CompletionDecoder
+from handler_host.chat import ChatChunk, CompletionDecoder, finish_reason_of
 
 GEMINI = frozenset({"gemini", "vertex_ai", "vertex_ai_beta"})
 """LiteLLM's names for the providers of Gemini's streams."""
@@ -81,9 +81,13 @@ class Watch:
             self._lines = source.streaming_response = _Lines(lines)
 
     def is_whole(self) -> bool:
-        """Return whether the provider has finished the response, as far as the stream shows it."""
+        """Return whether the provider has finished the response, as far as the stream shows it.
+
+        Raises ``UpstreamError`` for a finish reason of Gemini that means a failure: LiteLLM calls each one "stop" that
+        it does not know.
+        """
         if self._lines is not None:
-            return self._lines.finished
+            return finish_reason_of(self._lines.reason) is not None
         if getattr(self._stream, "fallback_headers_adopted", False):
             return True  # another deployment took over inside of the Router; nothing of its stream is seen
         return any(choice.finish_reason for chunk in self._stream.chunks for choice in chunk.choices)
@@ -94,8 +98,8 @@ class _Lines:
 
     def __init__(self, lines: Any) -> None:
         self._lines = lines
-        self.finished = False
-        """A reason to finish came, and all lines before it were JSON."""
+        self.reason: str | None = None
+        """The reason to finish, once one came and all lines before it were JSON."""
 
     async def __aiter__(self) -> AsyncIterator[str]:
         broken = False
@@ -109,12 +113,13 @@ class _Lines:
                 except ValueError:
                     broken = True
                 else:
-                    self.finished = not broken and (self.finished or ended_by_gemini(chunk))
+                    self.reason = None if broken else self.reason or gemini_reason(chunk)
             yield line
 
 
-def ended_by_gemini(chunk: dict[str, Any]) -> bool:
-    """Return whether a chunk or response of Gemini has a finish reason, or a block reason of its prompt."""
+def gemini_reason(chunk: dict[str, Any]) -> str | None:
+    """Return the finish reason in a chunk or response of Gemini, or the block reason of its prompt, or None."""
     candidates = chunk.get("candidates") or ()
     blocked = (chunk.get("promptFeedback") or {}).get("blockReason")
-    return bool(blocked) or any(candidate.get("finishReason") for candidate in candidates)
+    reasons = [blocked, *(candidate.get("finishReason") for candidate in candidates)]
+    return next((str(reason) for reason in reasons if reason), None)

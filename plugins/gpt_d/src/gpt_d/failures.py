@@ -38,11 +38,13 @@ _NAMED = re.compile(r"does not support parameters: \[(.*?)\]")
 _EVENT_STREAM = re.compile(
     r"invalid response from LLM endpoint\. Received: ['\"](?:\\ufeff)?\W*(?:data|event|id|retry|:)"
 )
+_EVENT = re.compile(r"\ufeff?\s*(?:data|event|id|retry)?:")
 
 
 def is_event_stream(error: Exception) -> bool:
     """Return whether a plain call failed because the server responded with an event stream."""
-    return _EVENT_STREAM.search(str(error)[:400]) is not None
+    documents = [link.doc for link in _chain(error) if isinstance(link, json.JSONDecodeError)]
+    return any(map(_EVENT.match, documents)) or _EVENT_STREAM.search(str(error)[:400]) is not None
 
 
 def translate(error: Exception, timeout: float) -> HostError:

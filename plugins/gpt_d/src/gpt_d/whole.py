@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from gpt_d.chunks import add_annotations, ended_by_gemini
+from gpt_d.chunks import add_annotations, gemini_reason
 from handler_host.chat import ChatChunk, CompletionDecoder, FinishChunk, raise_truncated
 from handler_host.plugin import HostError, UpstreamBadRequest, UpstreamError, error_from_document, find_error
 
@@ -92,6 +92,8 @@ def chunks_of(response: Any, document: dict[str, Any], body: Mapping[str, Any]) 
     first["message"]["content"] = first["message"].get("content") or _filtered(document)
     for choice in whole["choices"]:
         add_annotations(choice["message"])
+    for choice, reason in zip(whole["choices"], _finish_reasons(document), strict=False):
+        choice["finish_reason"] = reason or choice.get("finish_reason")
     # Anthropic's own field, which LiteLLM drops, as the field of vLLM.
     first["stop_reason"] = document.get("stop_sequence")
     return _decode(whole, body)
@@ -102,6 +104,13 @@ def _decode(document: dict[str, Any], body: Mapping[str, Any]) -> list[ChatChunk
     return [*decoder.chunks(document), *decoder.last()]
 
 
+def _finish_reasons(document: dict[str, Any]) -> list[Any]:
+    """Return the finish reasons of Anthropic or Gemini: LiteLLM calls each one "stop" that it does not know."""
+    if "stop_reason" in document:
+        return [document["stop_reason"]]
+    return [candidate.get("finishReason") for candidate in document.get("candidates") or ()]
+
+
 def _is_whole(document: dict[str, Any]) -> bool:
     """Return whether the provider gave a finish reason; of an unknown protocol LiteLLM's view counts."""
     choices = document.get("choices")
@@ -109,7 +118,7 @@ def _is_whole(document: dict[str, Any]) -> bool:
         return any(choice.get("finish_reason") or choice.get("finish_details") for choice in choices)
     if "stop_reason" in document:
         return bool(document["stop_reason"])
-    return not {"candidates", "promptFeedback"} & document.keys() or ended_by_gemini(document)
+    return not {"candidates", "promptFeedback"} & document.keys() or gemini_reason(document) is not None
 
 
 def _filtered(document: dict[str, Any]) -> str:
