@@ -51,6 +51,10 @@ class Handler(ChatHandler):
             raise UnknownOperation("the provider has no such route")
         if how == "page":
             raise provider_refusal(NativeResponse(502, {"content-type": "text/html"}, b"<p>proxy</p>"))
+        if how == "half a stream":
+            yield NativeResponse(200, {**HEADERS, "content-type": "text/event-stream"})
+            yield b"data: {}\\n\\n"
+            return
         if not request.stream:
             yield NativeResponse(200, HEADERS)
             for byte in (b'{"seen": ', json.dumps(payload.decode()).encode(), b', "headers": ',
@@ -232,6 +236,12 @@ async def test_stream_without_its_last_event_counts_as_a_failure(tmp_path: Path)
         assert counters.dispatches == {("openai.chat", "upstream_error"): 1}
         (failure,) = host.supervisor.telemetry.failures.last(1)
         assert json.loads(bytes(failure))["code"] == "upstream_error"
+
+
+async def test_half_a_stream_is_no_plain_response(tmp_path: Path) -> None:
+    async with hosted(tmp_path) as host:
+        status, _, data = await complete(host, body("speaker", "half a stream"))
+        assert (status, json.loads(data)["error"]["code"]) == (502, "upstream_error")
 
 
 async def test_broken_response_is_not_logged_as_a_client_disconnect(tmp_path: Path) -> None:

@@ -112,6 +112,15 @@ class TestToolCalls:
         calls = (call(0, "a", "f"), call(1, "b", "g", ""), call(None, "c", "h"))
         assert calls_of(*calls) == [("f", ""), ("g", ""), ("h", "")]
 
+    def test_null_in_place_of_arguments(self) -> None:
+        calls = (
+            call(0, "a", "f", "null"),
+            call(1, "b", "g", '{"x":'),
+            call(1, None, None, "null"),
+            call(1, arguments="}"),
+        )
+        assert calls_of(*calls) == [("f", ""), ("g", '{"x":null}')]
+
     def test_function_call_of_old_servers(self) -> None:
         parts = [{"name": "f", "arguments": '{"x"'}, {"arguments": ": 1}"}]
         chunks = [chunk({"function_call": part}) for part in parts]

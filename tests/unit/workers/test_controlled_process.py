@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -50,3 +52,9 @@ async def test_without_descriptors_it_is_refused_and_leaves_none_open(
     with descriptors_left(count), pytest.raises(OutOfResources, match=f"for {name}.*raise ulimit -n"):
         start()
     assert open_descriptors() == before
+
+
+async def test_interpreter_that_cannot_be_run_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(sys, "executable", f"{tmp_path}/python")
+    with pytest.raises(OutOfResources, match=f"check whether this user may run {tmp_path}/python"):
+        start_fork_server()

@@ -125,6 +125,8 @@ class ToolCallDecoder:
             if name and not call.is_sent and name != call.name:
                 call.name += name
         self._by_index[index] = self._last = call
+        if not call.has_arguments and arguments.strip() == "null":
+            arguments = ""  # some servers send it for a function without parameters
         if arguments:
             call.add(arguments)
         if call.is_sent:

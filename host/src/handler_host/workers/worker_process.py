@@ -136,7 +136,12 @@ class ProcessPipes(NamedTuple):
 
 def out_of_resources(what: str, error: OSError) -> OutOfResources:
     """Return the error for a system that refused ``what``."""
-    remedy = "raise ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else "raise ulimit -u, or free memory"
+    if error.errno in (errno.EMFILE, errno.ENFILE):
+        remedy = "raise ulimit -n"
+    elif error.filename is not None and error.errno not in RESOURCE_ERRNOS:
+        remedy = f"check whether this user may run {error.filename}"
+    else:
+        remedy = "raise ulimit -u, or free memory"
     return OutOfResources(f"the system refused {what}: {os.strerror(error.errno or 0)}; {remedy}", retry_after=1.0)
 
 

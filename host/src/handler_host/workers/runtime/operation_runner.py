@@ -240,16 +240,16 @@ class OperationRunner:
                         await self._send_chunk(frame, call, encode_start(start, request))
                     continue
                 check_part(item, operation.place)
+                end.feed(item)
                 if not frame.streamed:
                     body.append(item)
                 else:
-                    end.feed(item)
                     for position in range(0, len(item), frames.FRAGMENT):
                         await self._send_chunk(frame, call, item[position : position + frames.FRAGMENT])
         if start is None:
             raise HandlerFault(f"{frame.operation} yielded no NativeResponse{in_brackets(operation.place)}")
+        end.check()
         if frame.streamed:
-            end.check()
             self._send(frames.End(frame.number, None))
         else:
             await self._send_response(frame, call, encode_start(start, request, whole_body(body)))
