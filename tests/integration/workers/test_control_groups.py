@@ -185,7 +185,7 @@ def test_a_host_that_stops_leaves_the_workers_of_another_one() -> None:
 
 
 class SlowGroups(ControlGroups):
-    """Groups of which one is made only when the test goes on."""
+    """Groups of which one is made only when the test allows it."""
 
     def __init__(self, base: Path) -> None:
         super().__init__("cgroup v1", base)

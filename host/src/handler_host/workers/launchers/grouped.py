@@ -72,7 +72,7 @@ class GroupedLauncher:
             process.connection.close()
             os.close(process.output)
             with suppress(OSError):  # the process ended before it could be moved
-                # The thread goes on after a cancellation, and its group belongs to no worker.
+                # The thread continues after a cancellation, and its group belongs to no worker.
                 await _GroupedWorker(process, self._groups, await adding).wait()
             raise
         except OSError as error:
