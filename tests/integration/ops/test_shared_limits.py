@@ -424,7 +424,9 @@ async def test_what_is_wrong_is_told_once_with_its_remedy_and_the_host_serves(
     ],
     ids=["good", "wrong password", "away", "wrong database"],
 )
-def test_doctor_checks_the_server(server: Server, url: str, level: Level, text: str) -> None:
+def test_doctor_checks_the_server(
+    server: Server, caplog: pytest.LogCaptureFixture, url: str, level: Level, text: str
+) -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         values = {"password": PASSWORD, "port": server.port, "closed": closed.getsockname()[1]}
@@ -433,6 +435,7 @@ def test_doctor_checks_the_server(server: Server, url: str, level: Level, text: 
     assert (finding.level, finding.place) == (level, "[shared]")
     assert text.format(**values) in finding.text
     assert "password@" not in finding.text
+    assert caplog.text == "", "the finding is the only message"
 
 
 async def test_a_server_that_is_not_redis() -> None:

@@ -26,13 +26,15 @@ def check_shared(config: Config) -> Iterator[Finding]:
 
 
 async def _examine(config: SharedConfig) -> Finding:
-    from handler_host.shared.store import SharedStore, StoreUnavailable  # imports redis-py
+    from handler_host.shared import store as stores  # imports redis-py
 
-    store = SharedStore(config, lambda result: None)
+    store = stores.SharedStore(config, lambda result: None)
+    stores.log.disabled = True  # the finding has the reason
     try:
         version = await store.examine()
-    except StoreUnavailable as error:
+    except stores.StoreUnavailable as error:
         return Finding(Level.PROBLEM, PLACE, f"{store.address}: {error}")
     finally:
         await store.close()
+        stores.log.disabled = False
     return Finding(Level.OK, PLACE, f"{store.address}: {version}")
