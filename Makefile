@@ -81,8 +81,8 @@ test: setup ## all tests (ARGS="-k name" for some)
 	@$(python) -m pytest $(ARGS)
 
 .PHONY: unit
-unit: setup ## the tests without processes, on all cores, in seconds; few random examples
-	@$(python) -m pytest tests/unit --numprocesses=auto --dist=loadfile --hypothesis-profile=quick -m "not slow" $(ARGS)
+unit: setup ## the tests without processes and SDKs, on all cores, in seconds; few random examples
+	@$(python) -m pytest tests/unit --numprocesses=auto --dist=loadfile --hypothesis-profile=quick -m "not slow and not sdks" $(ARGS)
 
 .PHONY: pythons
 pythons: setup ## unit tests and a part of the integration tests on every other Python >= 3.11 that is found
