@@ -282,7 +282,7 @@ class GoogleBook:
                 self._forget()
             raise
         finally:
-            self._quota.ended(kind)
+            self._quota.note_end(kind)
 
     def _guarded(self, work: Callable[[Client], Result]) -> Result:
         try:

@@ -59,7 +59,7 @@ class Quota:
 
         await self._store.run(note)
 
-    def ended(self, kind: Kind) -> None:
+    def note_end(self, kind: Kind) -> None:
         """Move the time of the last call to now: it reached Google at some time before."""
         times = self._times[kind]
         if times:
