@@ -74,7 +74,7 @@ def raw(path: str, body: bytes, *headers: str) -> bytes:
     return "\r\n".join(lines).encode() + b"\r\n\r\n" + body
 
 
-async def test_a_compressed_body_is_not_decompressed_before_the_request_is_admitted(root: Path) -> None:
+async def test_only_admitted_requests_are_decompressed(root: Path) -> None:
     """Twenty bombs of 100 MB without a key are refused for the price of their compressed bytes."""
     body = bomb(100)
     async with running(root, keys=(KEY,)) as host:
@@ -219,7 +219,7 @@ async def test_all_bodies_together_have_a_limit(root: Path) -> None:
         assert (await host.json("POST", ECHO, data=body))[0] == 200
 
 
-def test_all_bodies_that_wait_for_workers_fit_into_half_of_the_memory_limit() -> None:
+def test_waiting_bodies_fit_into_half_of_the_limit() -> None:
     """Each takes up to seven times its size: a burst of one consumer in a small container does not end the host."""
     limit_bytes = 512 * 1024 * 1024
     budget = BodyBudget(ServerConfig(), lambda: limit_bytes)

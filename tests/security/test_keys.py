@@ -102,7 +102,7 @@ async def test_wrong_consumer_keys_are_slowed_in_parallel(root: Path) -> None:
         await asyncio.gather(*guesses, return_exceptions=True)
 
 
-async def test_a_consumer_sees_no_process_and_no_value_of_the_configuration(root: Path) -> None:
+async def test_a_consumer_sees_neither_processes_nor_settings(root: Path) -> None:
     """Operators do."""
     async with running(root, keys=(KEY,), handlers={"puppet": {"enabled": False}}) as host:
         _, listed = await host.json("GET", "/v1/handlers", headers=BEARER)

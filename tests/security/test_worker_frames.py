@@ -136,7 +136,7 @@ def test_an_invalid_schema_of_a_worker_stops_no_document(schema: dict[str, Any])
     assert documented(schema)
 
 
-def test_references_that_lead_to_the_same_definition_in_many_ways_block_no_document() -> None:
+def test_many_references_to_one_definition_block_no_document() -> None:
     choices = {f"L{n}": {"anyOf": [{"$ref": f"#/$defs/L{n + 1}"}] * 300} for n in range(3)}
     schema = {"$ref": "#/$defs/L0", "$defs": {**choices, "L3": {"required": ["a"]}}}
     assert documented(schema)["requestBody"]["required"], "27 million ways lead to L3"

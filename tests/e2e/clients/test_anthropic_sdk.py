@@ -193,9 +193,7 @@ def test_models_are_the_handlers_that_can_chat(client: anthropic.Anthropic) -> N
     assert client.models.retrieve("gpt_b").display_name == "GPT B: Anthropic"
 
 
-async def test_a_client_that_leaves_a_stream_closes_the_providers_connection(
-    host: HostUnderTest, upstream: Upstream
-) -> None:
+async def test_a_client_that_leaves_closes_the_providers_stream(host: HostUnderTest, upstream: Upstream) -> None:
     upstream.reset()
     upstream.respond_with(Reply().with_fault("stalled"))
     try:

@@ -128,7 +128,7 @@ def test_the_sdk_parses_an_answer_into_a_model(client: openai.OpenAI, provider: 
     assert provider.last_request.parsed.turns[1].text == '{"name": "Paris", "people": 2100000}'
 
 
-def test_a_refusal_and_an_answer_that_is_cut_at_its_length_are_told(client: openai.OpenAI, provider: Upstream) -> None:
+def test_a_refusal_and_a_truncated_response_are_errors(client: openai.OpenAI, provider: Upstream) -> None:
     provider.respond_with(Reply((), refusal="I will not"))
     refused: Any = client.responses.create(model="gpt_a", input="Hi")
     assert refused.output[0].content[0].refusal == "I will not"

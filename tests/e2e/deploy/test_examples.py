@@ -200,7 +200,7 @@ def url() -> Iterator[str]:
         process.stdout.close()
 
 
-def test_the_health_check_of_the_image_distinguishes_a_live_host_from_a_dead_one(url: str) -> None:
+def test_the_images_health_check_finds_a_dead_host(url: str) -> None:
     program, flag, code = _health_check()
     assert (program, flag) == ("python", "-c")
     assert "http://127.0.0.1:8080" in code

@@ -236,9 +236,7 @@ def test_a_module_that_fails_to_import_is_a_problem_without_its_settings(
     assert "activation failed: " in texts(rows, "problem")
 
 
-def test_a_wheel_without_a_handler_and_one_that_cannot_be_built_are_problems(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_broken_or_empty_wheel_is_a_problem(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = checked(write(tmp_path / "other", SINNER, group="other.group"), capsys)
     assert 'add [project.entry-points."handler_host.v1"]' in texts(rows, "problem")
     (tmp_path / "broken").mkdir()
@@ -266,7 +264,7 @@ BUILT_BY = '[build-system]\nrequires = ["{}"]\nbuild-backend = "{}"\n'
         ),
     ],
 )
-def test_of_a_wheel_that_cannot_be_built_the_back_ends_words_and_a_command_are_told(
+def test_a_failed_build_shows_the_back_ends_words_and_a_command(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pyproject: str, said: tuple[str, ...]
 ) -> None:
     for package in ("one", "other"):
@@ -291,9 +289,7 @@ FORKING = "import os\nfrom handler_host.chat import ChatHandler\nCHILD = os.fork
 LATE = "    async def stream(self, request):\n        yield 'Bon'\n        1 / 0\n"
 
 
-def test_a_plugin_that_forks_writes_and_raises_after_the_first_piece_is_told_where(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_forks_prints_and_late_errors_are_found(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     _, rows = checked(write(tmp_path, f"{FORKING}class Sinner(ChatHandler):\n{LATE}"), capsys)
     problems = texts(rows, "problem")
     assert "opens 1 process at import (process: sinner/__init__.py:3); do it in activate" in problems

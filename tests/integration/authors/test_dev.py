@@ -36,7 +36,7 @@ class Parrot(ChatHandler):
 
 
 @pytest.mark.slow
-def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+def test_a_saved_file_responds_next_or_is_an_error_at_once(tmp_path: Path) -> None:
     project = tmp_path / "project"
     module = project / "src" / "parrot" / "__init__.py"
     module.parent.mkdir(parents=True)
@@ -77,7 +77,7 @@ def test_what_is_saved_is_what_answers_next_and_what_is_wrong_is_said_at_once(tm
         ("[project", "cannot read it"),
     ],
 )
-def test_a_directory_that_is_no_plugins_project_is_refused_with_the_remedy(
+def test_another_directory_than_a_plugins_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], pyproject: str | None, said: str
 ) -> None:
     if pyproject is not None:

@@ -94,9 +94,7 @@ def test_the_smallest_chat_variant_has_at_most_12_lines_of_python(tmp_path: Path
 
 
 @pytest.mark.parametrize(("kind", "missing"), [("chat", "gpt_a"), ("operations", ""), ("local-model", "gpt_e")])
-def test_what_a_new_project_builds_on_and_is_not_installed_is_named_first(
-    tmp_path: Path, kind: str, missing: str
-) -> None:
+def test_a_new_projects_missing_packages_are_named_first(tmp_path: Path, kind: str, missing: str) -> None:
     """In an environment with all that this one has but the plugins."""
     site = tmp_path / "site"
     site.mkdir()

@@ -37,9 +37,7 @@ def plugins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_the_file_is_valid_and_names_secrets_settings_and_the_handlers_that_are_not_used(
-    plugins: Path, run: Run
-) -> None:
+def test_the_file_is_valid_and_names_its_secrets_and_settings(plugins: Path, run: Run) -> None:
     file = plugins / "host.toml"
     made = run("init", str(file), "--handlers", "parrot", "--memory-limit", "512MB", "--port", "8081")
     assert made.status == 0, made.err

@@ -41,9 +41,7 @@ def test_a_flaw_is_found_by_all_three(
     assert (served.returncode, word in served.stderr) == (2, True), served.stderr
 
 
-def test_a_key_that_is_missing_and_an_address_without_a_scheme_are_found_by_all_three(
-    run: Run, write_toml: WriteToml, tmp_path: Path
-) -> None:
+def test_all_three_find_a_missing_key_and_a_bad_address(run: Run, write_toml: WriteToml, tmp_path: Path) -> None:
     """A handler whose key is needed unless it has another server."""
     manifest = (
         '[secrets.PARROT_KEY]\nrequired_unless = ["base_url"]\n[config.base_url]\ntype = "string"\nformat = "url"\n'

@@ -161,7 +161,7 @@ class TestLimits:
             body = {"to": "first", "count": 64}
             assert await host.json("POST", "/v1/handlers/caller/at_once", json=body) == (200, [])
 
-    async def test_dispatches_of_a_handler_count_to_the_consumer_that_it_works_for(self, tmp_path: Path) -> None:
+    async def test_a_handlers_dispatches_count_to_its_consumer(self, tmp_path: Path) -> None:
         """Also two handlers deep, and although the key may not use the other handler itself."""
         key = "a-consumer-key"
         consumers = {"a": {"hash": hash_key(key), "handlers": ["caller"]}}

@@ -43,7 +43,7 @@ def chat(text: str, **more: Any) -> str:
     return json.dumps({"model": "parrot/large", "messages": [{"role": "user", "content": text}], **more})
 
 
-async def test_each_request_has_one_line_with_its_figures_in_text_and_json(root: Path, lines: Any) -> None:
+async def test_each_request_has_one_line_in_text_and_json(root: Path, lines: Any) -> None:
     async with running(root, keys=(KEY,)) as host:
         key = {"Authorization": f"Bearer {KEY}"}
         async with host.ask("POST", CHAT, data=chat("hello you", stream=True), headers=key) as response:

@@ -33,7 +33,7 @@ async def test_load_and_unload_answer_with_receipts_and_may_be_repeated(tmp_path
 
 
 @pytest.mark.parametrize("sent", ["query", "body"])
-async def test_a_busy_handler_is_not_unloaded_if_idle_and_its_stream_ends_by_force(tmp_path: Path, sent: str) -> None:
+async def test_a_busy_handler_ends_by_force_and_not_if_idle(tmp_path: Path, sent: str) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         body = '{"steps": ["", "forever"]}'
@@ -158,7 +158,7 @@ async def test_an_unknown_handler_is_404(tmp_path: Path, path: str) -> None:
         assert (status, response["error"]["code"]) == (404, "unknown_handler")
 
 
-async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_path: Path) -> None:
+async def test_the_host_is_ready_in_every_state_of_a_handler(tmp_path: Path) -> None:
     install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
     install_puppet(tmp_path)
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
@@ -178,7 +178,7 @@ async def test_a_cold_a_loading_and_a_failed_handler_leave_the_host_ready(tmp_pa
         await host.control.signal("go")
 
 
-async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tmp_path: Path) -> None:
+async def test_a_draining_host_is_live_and_finishes_its_requests(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with running(tmp_path) as host:
         host.control.make("more")
@@ -197,7 +197,7 @@ async def test_a_drained_host_is_live_and_not_ready_and_what_it_has_ends_well(tm
             assert events(await within(stream.text()))[-1] == ("end", {})
 
 
-async def test_a_dispatch_after_an_accepted_unload_runs_in_the_next_worker(tmp_path: Path) -> None:
+async def test_a_dispatch_after_an_unload_runs_in_the_next_worker(tmp_path: Path) -> None:
     """Not in the old one, which a forced unload would kill: a measurement before the unload may take its time."""
     install_puppet(tmp_path)
     measured = threading.Event()

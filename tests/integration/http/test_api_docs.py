@@ -59,7 +59,7 @@ def resolve(document: dict[str, Any], reference: str) -> Any:
     return found
 
 
-async def test_a_cold_handler_shows_what_its_manifest_says_and_an_active_one_its_schemas(tmp_path: Path) -> None:
+async def test_a_cold_handler_shows_its_manifest_an_active_one_schemas(tmp_path: Path) -> None:
     install_plugin(tmp_path, "typed", TYPED, manifest=MANIFEST)
     install_plugin(tmp_path, "parrot", PARROT)
     async with running(tmp_path) as host:
@@ -91,7 +91,7 @@ async def test_a_cold_handler_shows_what_its_manifest_says_and_an_active_one_its
         assert "$defs" not in str(active)
 
 
-async def test_the_document_needs_a_key_where_handlers_do_and_the_page_asks_for_it(tmp_path: Path) -> None:
+async def test_the_document_needs_a_key_where_handlers_do(tmp_path: Path) -> None:
     install_plugin(tmp_path, "parrot", PARROT)
     async with running(tmp_path, keys=("a-key",)) as host:
         assert (await host.json("GET", "/openapi.json"))[0] == 401

@@ -64,7 +64,7 @@ async def test_the_host_is_mounted_in_an_application_that_is_there_already(tmp_p
     assert {"startup", "activated", "unloaded", "stopping"} <= set(steps)
 
 
-async def test_an_error_that_nobody_has_foreseen_is_a_general_text_and_a_number(
+async def test_an_unexpected_error_is_a_general_text_and_a_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     app = create_app(configured(tmp_path))

@@ -169,7 +169,7 @@ async def test_many_streams_at_a_time_are_not_mixed_up(tmp_path: Path) -> None:
         assert responses == [[f"n{number} ", f"x{number} "] for number in range(16)]
 
 
-def test_a_host_that_no_client_of_gemini_asks_does_not_carry_its_types() -> None:
+def test_geminis_types_are_imported_with_its_first_request() -> None:
     package = "handler_host.protocols.gemini."
     script = f"import sys, handler_host.app; print(*(name for name in sys.modules if name.startswith({package!r})))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)

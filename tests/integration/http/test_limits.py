@@ -118,13 +118,13 @@ async def test_a_body_that_is_cut_off_harms_nobody(puppet: Path) -> None:
         assert host.supervisor.in_flight == 0
 
 
-async def test_an_expectation_that_nobody_knows_is_refused_in_the_envelope(puppet: Path) -> None:
+async def test_an_unknown_expectation_is_refused_in_the_envelope(puppet: Path) -> None:
     async with running(puppet) as host:
         status, _, body = await host.raw(post(b"{}", "Expect: wonders", "Content-Length: 2"))
         assert (status, code_of(body)) == (417, "bad_request")
 
 
-async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_counted(puppet: Path) -> None:
+async def test_requests_over_the_limit_are_503_but_not_probes(puppet: Path) -> None:
     async with running(puppet, server={"max_connections": 2}) as host:
         host.control.make("started-1", "go-1", "started-2", "go-2")
 
@@ -147,7 +147,7 @@ async def test_requests_over_the_limit_are_503_and_probes_and_operators_are_not_
         assert await serves_on(host)
 
 
-async def test_connections_over_twice_the_limit_are_refused_until_one_is_closed(puppet: Path) -> None:
+async def test_connections_over_twice_the_limit_are_refused(puppet: Path) -> None:
     async with running(puppet, server={"max_connections": 1}) as host:
         await serves_on(host)  # and keeps its connection
         reader, idle = await asyncio.open_connection("127.0.0.1", host.port)

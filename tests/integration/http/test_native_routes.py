@@ -175,7 +175,7 @@ async def test_handler_errors_keep_their_code_and_hide_internals(tmp_path: Path)
             assert failed.headers["X-Handler"] == "puppet"
 
 
-async def test_a_failed_activation_is_502_with_its_reason_for_streams_too(tmp_path: Path) -> None:
+async def test_a_failed_activation_is_502_for_streams_too(tmp_path: Path) -> None:
     install_plugin(tmp_path, "broken", "raise ImportError('no module named gizmo')")
     async with running(tmp_path, policy={"backoff": 0.0}) as host:
         for headers in ({}, SSE):

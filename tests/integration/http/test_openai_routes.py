@@ -102,7 +102,7 @@ async def test_an_error_before_the_first_piece_of_a_stream_has_its_status(tmp_pa
             await client.chat.completions.create(**said("LIMIT", stream=True))
 
 
-async def test_an_error_in_a_stream_is_raised_by_the_sdk_and_there_is_no_done(tmp_path: Path) -> None:
+async def test_an_error_in_a_stream_comes_without_a_done(tmp_path: Path) -> None:
     async with parrot(tmp_path) as (host, client):
         stream = await client.chat.completions.create(**said("one BOOM", stream=True))
         seen: list[str | None] = []

@@ -99,7 +99,7 @@ async def not_ready(session: aiohttp.ClientSession, host: Process) -> None:
                     return
 
 
-async def test_the_first_line_says_where_the_host_is_and_the_made_token_is_shown_apart(tmp_path: Path) -> None:
+async def test_the_first_line_has_the_address_and_no_token(tmp_path: Path) -> None:
     async with ready(tmp_path) as host:
         async with aiohttp.ClientSession() as session, session.get(f"{host.url}/health/ready") as response:
             assert response.status == 200

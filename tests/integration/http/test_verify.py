@@ -90,7 +90,7 @@ async def test_a_good_deploy_is_verified_once_and_leaves_nothing_behind(tmp_path
         assert (tmp_path / "flag").read_text() == "def\n"
 
 
-async def test_a_handler_that_is_ill_fails_and_the_others_are_looked_at(tmp_path: Path) -> None:
+async def test_an_ill_handler_fails_and_the_others_are_checked(tmp_path: Path) -> None:
     handlers = install(tmp_path, "ill", "well", "gone", ill="ill", gone="gone")
     install_plugin(tmp_path, "keyless", PATIENT, manifest="[secrets.KEY_OF_NOBODY]\n")
     install_plugin(tmp_path, "unasked", "raise RuntimeError('never imported')")
@@ -132,9 +132,7 @@ async def test_a_flag_that_cannot_be_written_is_no_failure(tmp_path: Path) -> No
         assert [path.name for path in tmp_path.glob("flag*")] == ["flag"]
 
 
-async def test_a_deploy_is_said_to_be_verified_when_its_flag_is_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deploy_is_verified_once_its_flag_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Who hears of it may end the host at once."""
     async with supervisor_harness(tmp_path) as running:
         said: list[object] = []

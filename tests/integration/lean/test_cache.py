@@ -134,7 +134,7 @@ def test_an_interrupted_compilation_leaves_the_package_eager(workshop: Workshop)
     assert "has no compiled index; compile the package again" in workshop.run(probe, lazy=True, packages=())
 
 
-def test_of_a_package_that_is_imported_already_the_other_modules_are_lazy(workshop: Workshop) -> None:
+def test_an_imported_packages_other_modules_are_lazy(workshop: Workshop) -> None:
     workshop.write(
         {**FILES, "pkg/c.py": "from .deep.inner import x\nfrom .b import g\n", "pkg/deep/inner.py": "x = 1\n"}
     )

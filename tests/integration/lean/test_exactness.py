@@ -146,7 +146,7 @@ def test_a_star_import_binds_the_names_of_a_list_that_the_run_decides(workshop: 
     assert output == "(1, 2) False\n"
 
 
-def test_a_package_that_imports_the_star_of_itself_imports_the_submodules_of_its_list(workshop: Workshop) -> None:
+def test_a_package_that_imports_its_own_star_imports_its_list(workshop: Workshop) -> None:
     workshop.both(
         {
             "pkg/__init__.py": "from .words import __all__\nfrom . import *\n",

@@ -121,7 +121,7 @@ EFFECTS = {
 
 
 @pytest.mark.parametrize("effect", EFFECTS)
-def test_a_module_with_an_effect_must_stay_eager_and_so_must_its_importers(workshop: Workshop, effect: str) -> None:
+def test_a_module_with_an_effect_keeps_its_importers_eager(workshop: Workshop, effect: str) -> None:
     workshop.write(
         {"pkg/__init__.py": "from . import middle\nfrom .other import g\n", "pkg/middle.py": "from . import setup\n"}
         | {"pkg/setup.py": EFFECTS[effect], "pkg/other.py": "def g(): pass\n"}

@@ -422,7 +422,7 @@ V1 = ("gpt_a", "gpt_d/openai")
 """Handlers whose provider's address ends with `/v1`."""
 
 
-def test_each_byte_of_the_provider_restarts_the_timeouts_of_a_translated_stream() -> None:
+def test_each_byte_restarts_the_timeouts_of_a_translated_stream() -> None:
     """A model that thinks for longer than the timeout is not cut off while its provider sends something."""
     limits = "first_byte_timeout = 2\ngap_timeout = 2\ntimeout = 2.0\nnative = false\nretries = 0\n"
 

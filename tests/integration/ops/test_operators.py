@@ -90,7 +90,7 @@ async def test_other_origins_and_consumer_keys_cannot_sign_in(tmp_path: Path) ->
             assert response.status == 415
 
 
-async def test_wrong_tokens_are_slowed_down_after_a_few_and_told_nothing(tmp_path: Path) -> None:
+async def test_wrong_tokens_are_slowed_down_without_a_hint(tmp_path: Path) -> None:
     async with running(tmp_path) as host:
         for _ in range(failed_login_throttle.FREE_FAILURES):
             status, response, cookie = await sign_in(host, "wrong")

@@ -64,7 +64,7 @@ async def operator(server: Server) -> AsyncIterator[Any]:
     ],
     ids=["out of memory", "replica", "without replicas", "permissions"],
 )
-async def test_a_server_that_refuses_is_named_once_with_its_remedy_until_it_recovers(
+async def test_a_refusing_server_is_named_once_until_it_recovers(
     store: SharedStore, operator: Any, caplog: pytest.LogCaptureFixture, fault: str, recovery: str, message: str
 ) -> None:
     await operator.execute_command(*fault.split())
@@ -81,9 +81,7 @@ async def test_a_server_that_refuses_is_named_once_with_its_remedy_until_it_reco
     ]
 
 
-async def test_a_server_without_its_scripts_counts_on_and_without_its_data_from_zero(
-    store: SharedStore, operator: Any
-) -> None:
+async def test_a_server_may_lose_its_scripts_or_its_data(store: SharedStore, operator: Any) -> None:
     assert await store.count_request("a", ONE_REQUEST, uses_tokens=False) is None
     await operator.script_flush()  # as after a failover
     assert await store.count_request("a", ONE_REQUEST, uses_tokens=False) is not None
@@ -96,7 +94,7 @@ async def test_a_server_without_its_scripts_counts_on_and_without_its_data_from_
     assert await store.count_request("a", ONE_REQUEST, uses_tokens=False) is None
 
 
-async def test_tokens_are_counted_once_although_another_count_fails_again_and_again(
+async def test_tokens_are_counted_once_although_another_count_fails(
     store: SharedStore, operator: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await operator.set("handler-host:{a}:tokens_per_minute", "no table")

@@ -151,7 +151,7 @@ async def is_admitted(host: Host) -> bool:
     return await echo(host) == 200
 
 
-async def test_slots_last_as_long_as_their_dispatch_and_those_of_a_dead_host_expire(
+async def test_slots_end_with_their_dispatch_or_their_host(
     tmp_path: Path, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for module in ("shared.store", "auth.shared_limits"):
@@ -174,7 +174,7 @@ async def test_slots_last_as_long_as_their_dispatch_and_those_of_a_dead_host_exp
         assert await held == 200
 
 
-async def test_a_fallback_does_not_compete_with_the_slot_of_the_attempt_before(tmp_path: Path, server: Server) -> None:
+async def test_a_fallback_does_not_wait_for_the_slot_before_it(tmp_path: Path, server: Server) -> None:
     install_puppet(tmp_path)
     install_plugin(tmp_path, "parrot", PARROT)
     given = options("concurrency = 1", server.url) | {"handlers": {"parrot": {"fallback": ("puppet",)}}}
@@ -398,7 +398,7 @@ async def test_a_server_that_hangs_delays_one_request_and_no_more(
         ("redis://:secret-word@no-such-host.invalid:6379", "unknown host name; correct shared.url"),
     ],
 )
-async def test_what_is_wrong_is_told_once_with_its_remedy_and_the_host_serves(
+async def test_a_flaw_is_logged_once_and_the_host_serves(
     tmp_path: Path, server: Server, caplog: pytest.LogCaptureFixture, place: str, message: str
 ) -> None:
     install_puppet(tmp_path)

@@ -66,7 +66,7 @@ async def chat(host: Host, key: str, path: str = OPENAI, **more: object) -> tupl
         return response.status, content, response.headers.get("Retry-After")
 
 
-async def test_budget_is_refused_in_the_envelope_of_each_protocol_and_kept_over_a_restart(tmp_path: Path) -> None:
+async def test_a_budget_holds_over_a_restart_in_every_protocol(tmp_path: Path) -> None:
     install_plugin(tmp_path, "parrot", PARROT)
     given = options(tmp_path, "tokens_per_minute = 10\ntokens_per_day = 1000")
     async with running(tmp_path, **given) as host:

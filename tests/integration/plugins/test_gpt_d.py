@@ -378,9 +378,7 @@ def test_a_failure_of_litellms_own_is_told_without_its_traceback() -> None:
     assert error.message.endswith("'list' object has no attribute 'items'")
 
 
-def test_content_that_openai_refuses_and_the_field_it_names_are_told(
-    worker: WorkerUnderTest, provider: Upstream
-) -> None:
+def test_content_that_openai_refuses_names_its_field(worker: WorkerUnderTest, provider: Upstream) -> None:
     provider.respond_with(Status(400, "not this", code="content_filter"))
     assert type(worker.error_of("chat", HI)) is ContentRefused
     provider.respond_with(Status(400, "too long", param="messages[0]"))
@@ -496,7 +494,7 @@ def test_broken_stream_behind_the_router_is_not_taken_over(
     assert not three.requests
 
 
-def test_a_plain_answer_behind_the_router_is_checked_as_any_other(
+def test_a_plain_response_behind_the_router_is_checked(
     router: tuple[WorkerUnderTest, list[Upstream]],
 ) -> None:
     worker, (one, _, three) = router

@@ -80,7 +80,7 @@ class Handler:
 """
 
 
-async def test_case_28_a_response_after_its_cancellation_reaches_no_later_dispatch(
+async def test_case_28_a_late_response_reaches_no_later_dispatch(
     tmp_path: Path,
 ) -> None:
     install_plugin(tmp_path, "puppet", STUBBORN)
@@ -99,7 +99,7 @@ async def test_case_28_a_response_after_its_cancellation_reaches_no_later_dispat
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_case_29_repeated_crashes_open_the_circuit_breaker_of_one_handler_only(tmp_path: Path) -> None:
+async def test_case_29_crashes_open_one_handlers_circuit_breaker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path, policy={"crash_limit": 3, "circuit_pause": 0.3}) as host:
@@ -156,7 +156,7 @@ async def test_case_30_a_worker_that_misses_its_heartbeats_is_replaced(tmp_path:
         assert last.kind == "hang"
 
 
-async def test_case_30_a_worker_that_is_blocked_for_less_than_hang_after_stays(tmp_path: Path) -> None:
+async def test_case_30_a_worker_may_block_for_less_than_hang_after(tmp_path: Path) -> None:
     """A C extension, or a model that is being read: the worker responds to nothing meanwhile."""
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"heartbeat_interval": 0.05, "hang_after": 60.0}) as host:
@@ -228,7 +228,7 @@ async def test_case_33_a_response_over_the_limit_is_refused_and_the_worker_lives
         assert (await host.ask())["generation"] == 1
 
 
-async def test_a_chunk_larger_than_a_frame_is_refused_and_the_worker_lives(tmp_path: Path) -> None:
+async def test_the_worker_survives_a_chunk_over_the_frame_limit(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, workers={"max_frame": 64 * 1024}) as host:
 

@@ -40,9 +40,7 @@ async def test_an_internal_error_of_a_reservation_reaches_all_waiters(
         assert (await host.ask(number=1))["number"] == 1
 
 
-async def test_an_unload_is_answered_if_the_activation_fails_before_the_fork(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_an_unload_ends_if_the_activation_fails_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         planning, go = asyncio.Event(), asyncio.Event()

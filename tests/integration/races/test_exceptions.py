@@ -158,9 +158,7 @@ async def test_a_client_that_leaves_causes_no_handler_error(tmp_path: Path, capl
     assert "failed" not in caplog.text
 
 
-async def test_a_callback_that_ends_the_worker_is_a_crash_with_a_traceback(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_a_callback_that_ends_the_worker_is_a_crash(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     install_plugin(tmp_path, "puppet", RAISING)
     with caplog.at_level(logging.INFO):
         async with supervisor_harness(tmp_path, handlers={"puppet": {}}) as host:

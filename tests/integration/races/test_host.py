@@ -33,7 +33,7 @@ from tests.support import (
 )
 
 
-async def test_case_34_a_shutdown_ends_streams_aborts_activations_and_refuses_new_work(tmp_path: Path) -> None:
+async def test_case_34_a_shutdown_ends_streams_and_activations(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     control = f"{tmp_path}/control"
@@ -86,7 +86,7 @@ async def test_case_35_a_killed_fork_server_is_replaced_and_no_dispatch_hangs(tm
         assert (await host.ask())["generation"] == 2
 
 
-async def test_case_35_an_activation_that_loses_its_fork_server_gets_no_backoff(tmp_path: Path) -> None:
+async def test_case_35_a_lost_fork_server_causes_no_backoff(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     handlers = {"puppet": {"control": f"{tmp_path}/control", "at_activation": "tell:started wait:go"}}
     async with supervisor_harness(tmp_path, handlers=handlers) as host:
@@ -151,7 +151,7 @@ async def test_case_36_many_cycles_leave_no_descriptor_thread_or_process(tmp_pat
         assert host.supervisor.status("puppet").generation == 110
 
 
-async def test_case_37_generation_and_state_never_run_backwards_for_a_constant_reader(
+async def test_case_37_a_constant_reader_sees_no_step_back(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -197,7 +197,7 @@ async def test_case_38_a_jump_of_the_wall_clock_disturbs_no_timer(
         assert status.idle_for < 60
 
 
-async def test_case_39_at_the_descriptor_limit_an_activation_is_refused_and_recovers(
+async def test_case_39_an_activation_at_the_descriptor_limit(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -224,7 +224,7 @@ async def test_case_39_at_the_descriptor_limit_an_activation_is_refused_and_reco
         assert (await host.ask())["generation"] == 2
 
 
-async def test_case_39_at_the_fork_servers_own_limit_a_fork_is_refused_and_its_workers_live(tmp_path: Path) -> None:
+async def test_case_39_a_fork_at_the_fork_servers_limit(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path) as host:
@@ -257,9 +257,7 @@ def few_processes() -> Iterator[Path]:
     group.rmdir()
 
 
-async def test_case_39_at_the_process_limit_an_activation_is_refused_and_recovers(
-    tmp_path: Path, few_processes: Path
-) -> None:
+async def test_case_39_an_activation_at_the_process_limit(tmp_path: Path, few_processes: Path) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path) as host:
@@ -285,7 +283,7 @@ def remove_puppet(root: Path) -> None:
         file.unlink()
 
 
-async def test_case_45_a_worker_of_a_removed_distribution_runs_until_it_is_unloaded(
+async def test_case_45_a_removed_worker_runs_until_its_unload(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -303,7 +301,7 @@ async def test_case_45_a_worker_of_a_removed_distribution_runs_until_it_is_unloa
         assert host.supervisor.statuses() == []
 
 
-async def test_case_45_a_worker_of_a_removed_distribution_ends_with_its_reinstallation(tmp_path: Path) -> None:
+async def test_case_45_a_reinstallation_ends_the_removed_worker(tmp_path: Path) -> None:
     """Removed in one rescan and found again in another: what is installed now answers, after the streams have ended."""
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
@@ -322,7 +320,7 @@ async def test_case_45_a_worker_of_a_removed_distribution_ends_with_its_reinstal
         assert host.supervisor.status("puppet").reason is None
 
 
-async def test_case_45_a_load_during_the_removal_leaves_no_worker_without_a_controller(
+async def test_case_45_a_load_during_the_removal_leaves_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     install_puppet(tmp_path)
@@ -397,9 +395,7 @@ async def test_without_linger_each_worker_may_get_its_own_fork_server(tmp_path: 
             await within(host.supervisor.unload("puppet"))
 
 
-async def test_case_35_a_fork_server_that_dies_during_a_fork_is_reported_and_replaced(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_case_35_a_fork_server_that_dies_while_forking(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     install_puppet(tmp_path)
     install_puppet(tmp_path, "other")
     async with supervisor_harness(tmp_path) as host:

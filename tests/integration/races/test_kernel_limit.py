@@ -101,9 +101,7 @@ async def limited(group: Path, root: Path, memory: str, *, control_groups: bool 
         await until(lambda: not (group / "cgroup.procs").read_text().strip())
 
 
-async def test_case_25_a_worker_killed_by_the_kernel_is_recognized_and_the_next_reserves_more(
-    group: Path, tmp_path: Path
-) -> None:
+async def test_case_25_after_an_oom_kill_more_is_reserved(group: Path, tmp_path: Path) -> None:
     # The host gets a limit that is too high, so that the kernel's is reached.
     async with limited(group, tmp_path, 'limit = "8GB"') as host:
         for name in ("go", "end"):
@@ -153,9 +151,7 @@ async def test_case_25_an_activation_killed_by_the_kernel_says_so(group: Path, t
         assert (await host.memory())["handlers"]["puppet"]["last_exit"]["kind"] == "out of memory"
 
 
-async def test_a_worker_with_a_control_group_is_killed_below_the_limit_with_its_daemon(
-    group: Path, tmp_path: Path
-) -> None:
+async def test_the_kernel_kills_a_worker_with_its_daemon(group: Path, tmp_path: Path) -> None:
     async with limited(group, tmp_path, 'headroom = "10%"', control_groups=True) as host:
         for name in ("spawn", "child", "go"):
             os.mkfifo(tmp_path / "control" / name)

@@ -101,7 +101,7 @@ async def test_case_21_a_new_worker_responds_before_it_can_be_evicted(tmp_path: 
         assert exit_of(host, "first") == "evicted"
 
 
-async def test_case_22_of_two_that_wait_for_one_eviction_one_gets_the_memory_and_none_is_stranded(
+async def test_case_22_one_of_two_gets_the_memory_none_is_stranded(
     tmp_path: Path,
 ) -> None:
     # No sample is taken meanwhile: the exit of a worker itself admits the next one.
@@ -125,7 +125,7 @@ async def test_case_22_of_two_that_wait_for_one_eviction_one_gets_the_memory_and
         assert sorted(host.state(name) for name in ("one", "two")) == ["cold", "idle"]
 
 
-async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_used(tmp_path: Path) -> None:
+async def test_case_22_the_fewest_and_oldest_are_evicted(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "oldest", "older", "newer", "newest", size=400 * MB) | {"limit": 1500 * MB}
     async with supervisor_harness(tmp_path, memory=memory) as host:
         for name in ("oldest", "older", "newer"):
@@ -136,7 +136,7 @@ async def test_case_22_the_fewest_are_evicted_and_of_these_the_least_recently_us
         assert [host.state(name) for name in ("oldest", "older", "newer")] == ["idle", "cold", "idle"]
 
 
-async def test_case_23_with_all_busy_a_dispatch_waits_and_is_refused_and_nothing_is_killed(tmp_path: Path) -> None:
+async def test_case_23_busy_handlers_are_not_killed(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "busy", "other") | {"limit": 1700 * MB, "wait": 0.2}
     async with supervisor_harness(tmp_path, handlers={"busy": control(tmp_path)}, memory=memory) as host:
         host.control.make("go")
@@ -179,7 +179,7 @@ async def test_case_23_retry_after_is_the_usual_time_of_the_busy_handler(tmp_pat
         await asyncio.wait({stream})
 
 
-async def test_case_24_a_low_estimate_costs_an_idle_handler_and_is_right_the_next_time(
+async def test_case_24_a_low_estimate_is_right_the_next_time(
     tmp_path: Path,
 ) -> None:
     own = read_memory(os.getpid())
@@ -224,7 +224,7 @@ async def test_a_worker_that_fails_before_it_is_ready_teaches_no_memory(tmp_path
         assert memory.learned_peak is None
 
 
-async def test_what_a_kill_before_readiness_teaches_reserves_no_less_than_the_estimate(tmp_path: Path) -> None:
+async def test_an_early_kill_never_lowers_the_estimate(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     footprints = FootprintStore(tmp_path / "memory.json")
     footprints.record_oom_kill(("puppet", "puppet", "1.0"), 10 * MB, 1000 * MB)
@@ -234,7 +234,7 @@ async def test_what_a_kill_before_readiness_teaches_reserves_no_less_than_the_es
         assert (await host.supervisor.memory()).handlers["puppet"].expected == 120 * MB
 
 
-async def test_case_25_a_kill_of_unknown_origin_differs_from_a_crash_and_from_an_oom_kill(
+async def test_case_25_a_kill_of_unknown_origin_has_its_own_cause(
     tmp_path: Path,
 ) -> None:
     """The kernel's own kill is in ``test_kernel_limit.py``: it needs a control group."""
@@ -271,7 +271,7 @@ async def test_case_26_a_pinned_handler_is_never_evicted(tmp_path: Path) -> None
         assert (await host.ask("other", number=7))["number"] == 7
 
 
-async def test_case_26_the_load_of_a_pinned_handler_that_cannot_fit_is_refused_with_the_figures(tmp_path: Path) -> None:
+async def test_case_26_a_pinned_handler_that_cannot_fit_is_refused(tmp_path: Path) -> None:
     memory = prepare(tmp_path, "pinned") | {"limit": 700 * MB}
     async with supervisor_harness(tmp_path, handlers={"pinned": control(tmp_path, pin=True)}, memory=memory) as host:
         error = await error_of(host.supervisor.load("pinned"))
@@ -296,7 +296,7 @@ async def test_a_worker_over_its_soft_limit_is_replaced_after_its_dispatches(tmp
         assert exit_of(host, "puppet") == "recycled"
 
 
-async def test_a_dispatch_over_the_hard_limit_fails_and_others_of_the_worker_end_normally(
+async def test_only_the_dispatch_over_the_hard_limit_fails(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -355,7 +355,7 @@ async def test_a_dispatch_runs_twice_only_with_retry_on_crash(tmp_path: Path, re
         assert runs.read_text() == "x" * (2 if retried else 1)
 
 
-async def test_under_pressure_idle_handlers_are_evicted_and_activations_wait(
+async def test_idle_handlers_are_evicted_under_pressure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The kernel's counter is made up here: real pressure would affect the whole machine."""

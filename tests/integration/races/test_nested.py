@@ -145,7 +145,7 @@ async def test_an_abandoned_stream_ends_with_the_operation(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize("chain", [["relay"], ["relay", "b"], ["relay", "b", "c"]], ids=len)
-async def test_a_dispatch_to_itself_or_up_the_chain_is_refused_with_the_chain(tmp_path: Path, chain: list[str]) -> None:
+async def test_a_dispatch_to_itself_or_up_the_chain_is_refused(tmp_path: Path, chain: list[str]) -> None:
     install_relay(tmp_path, *chain)
     async with supervisor_harness(tmp_path, policy={"max_concurrency": 1}) as host:
         request: dict[str, Any] = {"to": chain[0], "what": "shown"}
@@ -204,7 +204,7 @@ async def test_the_client_leaves_and_both_dispatches_are_cancelled(tmp_path: Pat
         await until(lambda: in_flight(host, "puppet") == in_flight(host, "relay") == 0)
 
 
-async def test_the_callers_worker_dies_and_its_dispatches_are_cancelled(tmp_path: Path) -> None:
+async def test_a_dead_callers_dispatches_are_cancelled(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("started", "closed")
@@ -219,7 +219,7 @@ async def test_the_callers_worker_dies_and_its_dispatches_are_cancelled(tmp_path
         assert host.supervisor.status("puppet").generation == 1
 
 
-async def test_the_called_worker_dies_and_the_caller_gets_a_clear_error(tmp_path: Path) -> None:
+async def test_the_caller_gets_a_clear_error_of_a_dead_worker(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         asked = host.start(host.ask("relay", "caught", **to_puppet("script", steps=["forever"])))
@@ -248,7 +248,7 @@ async def test_an_unload_of_the_caller_waits_for_its_dispatches(tmp_path: Path) 
         assert gone(pid)
 
 
-async def test_a_drain_lets_a_call_in_flight_dispatch_and_refuses_new_ones(tmp_path: Path) -> None:
+async def test_a_call_in_flight_may_dispatch_while_draining(tmp_path: Path) -> None:
     install_relay(tmp_path, "relay", "b")
     async with supervisor_harness(tmp_path) as host:
         await host.ask("b", "ask", **to_puppet("echo"))
@@ -262,7 +262,7 @@ async def test_a_drain_lets_a_call_in_flight_dispatch_and_refuses_new_ones(tmp_p
         assert "answer" in (await within(asked))["answer"]
 
 
-async def test_a_forced_unload_of_the_called_handler_reaches_the_caller(tmp_path: Path) -> None:
+async def test_a_forced_unload_reaches_the_calling_handler(tmp_path: Path) -> None:
     install_relay(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         error = host.start(error_of(host.ask("relay", "ask", **to_puppet("script", steps=["forever"]))))

@@ -41,7 +41,7 @@ def _short_interval(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pending_work, "INTERVAL_S", 0.02)
 
 
-async def test_a_handler_whose_worker_was_killed_is_activated_without_a_dispatch(tmp_path: Path) -> None:
+async def test_a_killed_worker_is_activated_without_a_dispatch(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         assert await host.ask("postman", "take", count=3) == 1
@@ -102,7 +102,7 @@ async def test_no_handler_is_evicted_for_pending_work() -> None:
     assert budget.ledger.available == 0
 
 
-async def test_a_dispatch_during_the_reservation_for_pending_work_gets_its_memory(tmp_path: Path) -> None:
+async def test_a_dispatch_gets_the_memory_of_pending_work(tmp_path: Path) -> None:
     install_plugin(tmp_path, "postman", POSTMAN)
     async with supervisor_harness(tmp_path, data_dir=tmp_path / "data") as host:
         host.supervisor.pending_work.wake("postman")

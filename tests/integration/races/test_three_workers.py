@@ -45,7 +45,7 @@ def in_flight(host: SupervisorHarness) -> list[int]:
     return [worker.in_flight for worker in host.supervisor.status("puppet").workers]
 
 
-async def test_case_1_growth_starts_one_worker_after_the_other_for_a_hundred_first_dispatches(tmp_path: Path) -> None:
+async def test_case_1_growth_starts_one_worker_at_a_time(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={**SEVERAL, "max_workers": 3, "max_concurrency": 100}) as host:
         async with asyncio.TaskGroup() as group:
@@ -67,7 +67,7 @@ async def test_case_10_a_dispatch_while_all_three_stop_gets_a_new_worker(tmp_pat
         assert (await within(later))["generation"] == 4
 
 
-async def test_case_15_if_idle_is_refused_for_one_busy_worker_and_force_ends_the_dispatches_of_all(
+async def test_case_15_one_busy_worker_refuses_if_idle(
     tmp_path: Path,
 ) -> None:
     async with three(tmp_path) as (host, held):
@@ -82,7 +82,7 @@ async def test_case_15_if_idle_is_refused_for_one_busy_worker_and_force_ends_the
         assert all(map(gone, before))
 
 
-async def test_cases_31_and_38_a_client_that_leaves_frees_its_worker_and_the_wall_clock_moves_no_timer(
+async def test_cases_31_and_38_clients_and_clocks_hold_no_worker(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with three(tmp_path, policy={"shrink_after": 300.0, "idle_after": 300.0}) as (host, held):
@@ -105,7 +105,7 @@ async def test_cases_31_and_38_a_client_that_leaves_frees_its_worker_and_the_wal
         assert all(worker.idle_for is not None and worker.idle_for < 60 for worker in status.workers)
 
 
-async def test_case_35_a_killed_fork_server_ends_all_three_and_no_dispatch_hangs(tmp_path: Path) -> None:
+async def test_case_35_a_killed_fork_server_ends_all_three(tmp_path: Path) -> None:
     async with three(tmp_path) as (host, held):
         before = pids(host)
         (server,) = (await host.supervisor.memory()).fork_server_pids
@@ -145,7 +145,7 @@ async def test_what_is_learned_is_the_memory_of_one_worker(tmp_path: Path) -> No
         assert 0 < learned < sum(sizes)
 
 
-async def test_a_dispatch_of_another_handler_gets_the_memory_that_growth_has_just_taken(
+async def test_a_dispatch_of_another_handler_gets_the_growths_memory(
     tmp_path: Path,
     small_budget: dict[str, Any],
 ) -> None:

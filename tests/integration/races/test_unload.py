@@ -50,7 +50,7 @@ async def test_case_10_a_dispatch_during_the_stop_gets_a_new_worker(tmp_path: Pa
         await host.control.signal("go")
 
 
-async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_is_complete(tmp_path: Path) -> None:
+async def test_case_11_and_12_a_stream_may_pause_beyond_the_idle_time(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 0.05}) as host:
         host.control.make("more")
@@ -71,7 +71,7 @@ async def test_case_11_and_12_a_stream_with_gaps_longer_than_the_idle_time_is_co
         assert last.kind == "idle"
 
 
-async def test_case_11_an_admitted_dispatch_that_was_not_sent_yet_keeps_its_worker(tmp_path: Path) -> None:
+async def test_case_11_an_admitted_dispatch_keeps_its_worker(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path, policy={"idle_after": 0.3}) as host:
         # Warm, so that the idle timer runs when the dispatch is admitted.
@@ -128,7 +128,7 @@ async def test_case_14_two_unloads_and_an_idle_expiry_are_one_stop(tmp_path: Pat
             assert host.state() == "cold"
 
 
-async def test_case_14_unloads_during_an_idle_stop_share_it_and_touch_no_later_worker(
+async def test_case_14_unloads_share_an_idle_stop(
     tmp_path: Path,
 ) -> None:
     install_puppet(tmp_path)
@@ -160,7 +160,7 @@ async def test_case_14_unloads_during_an_idle_stop_share_it_and_touch_no_later_w
         assert host.supervisor.status("puppet").generation == 2
 
 
-async def test_case_15_if_idle_on_a_busy_handler_is_refused_and_drain_waits_for_the_last_byte(tmp_path: Path) -> None:
+async def test_case_15_drain_waits_for_the_last_byte(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")
@@ -202,7 +202,7 @@ async def test_case_15_force_and_the_drain_deadline_end_a_stream_with_an_error(t
         assert (receipt.drained, receipt.killed) == (0, 1)
 
 
-async def test_case_16_when_an_unload_is_answered_the_process_has_exited_and_its_memory_is_free(tmp_path: Path) -> None:
+async def test_case_16_an_unload_ends_after_the_exit(tmp_path: Path) -> None:
     source = "ballast = bytearray(b'x' * (64 * 1024**2))\n" + (WORKERS / "puppet.py").read_text()
     install_plugin(tmp_path, "puppet", source, attribute="Puppet")
     async with supervisor_harness(tmp_path) as host:
@@ -256,7 +256,7 @@ async def test_receipt_log_and_events_of_an_unload_have_one_figure(
 
 
 @pytest.mark.parametrize("when", ["activating", "ready"])
-async def test_case_13_and_16_an_unload_is_not_answered_before_the_exit_notice(tmp_path: Path, when: str) -> None:
+async def test_case_13_and_16_an_unload_waits_for_the_exit_notice(tmp_path: Path, when: str) -> None:
     """A stopped fork server sends no exit notice, whatever else has ended meanwhile."""
     install_puppet(tmp_path)
     handlers = tell_at("tell:started block", tmp_path, "at_activation") if when == "activating" else {}
@@ -295,7 +295,7 @@ async def test_case_17_a_worker_that_ignores_sigterm_is_killed_at_the_deadline(t
         assert receipt.exit == "killed by SIGKILL"
 
 
-async def test_case_18_grandchildren_that_hold_the_pipes_are_killed_and_delay_nothing(tmp_path: Path) -> None:
+async def test_case_18_grandchildren_with_pipes_are_killed(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("child")
@@ -307,7 +307,7 @@ async def test_case_18_grandchildren_that_hold_the_pipes_are_killed_and_delay_no
         await until(lambda: gone(child))
 
 
-async def test_case_19_after_an_upgrade_old_dispatches_end_on_old_code_and_new_ones_run_new_code(
+async def test_case_19_old_dispatches_end_on_old_code(
     tmp_path: Path,
 ) -> None:
     puppet = (WORKERS / "puppet.py").read_text()
@@ -329,7 +329,7 @@ async def test_case_19_after_an_upgrade_old_dispatches_end_on_old_code_and_new_o
         assert host.supervisor.status("puppet").version == "2.0"
 
 
-async def test_a_crash_while_draining_answers_the_unload_and_the_dispatch(tmp_path: Path) -> None:
+async def test_a_crash_ends_a_drain_and_its_dispatch(tmp_path: Path) -> None:
     install_puppet(tmp_path)
     async with supervisor_harness(tmp_path) as host:
         host.control.make("go")

@@ -180,7 +180,7 @@ async def test_an_engine_that_is_gone_says_why_and_comes_back(tmp_path: Path) ->
         assert (await host.ask(text="back"))["text"] == "back"
 
 
-async def test_a_launch_that_is_not_confirmed_is_cancelled_and_leaves_no_connection(tmp_path: Path) -> None:
+async def test_an_unconfirmed_launch_leaves_no_connection(tmp_path: Path) -> None:
     """The worker runs and has connected, but the engine does not say so in time."""
     async with remote_host(tmp_path, ONE_PLACE, options={"start_timeout": 3.0}) as host:
         await host.ask(text="x")

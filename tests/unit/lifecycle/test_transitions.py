@@ -345,7 +345,7 @@ class TestUnload:
         assert isinstance(handler.actions_of(EndLeases)[0].error, HandlerUnloaded)
         assert handler.actions_of(Stop) == [Stop(1)]
 
-    def test_two_unloads_and_an_expiry_are_one_stop_with_a_reply_each(self) -> None:
+    def test_two_unloads_and_an_expiry_are_one_stop(self) -> None:
         handler = Life().warm()
         token = handler.token(Timer.IDLE)
         assert token is not None
@@ -378,7 +378,7 @@ class TestUnload:
 
 
 class TestCrash:
-    def test_the_queue_shares_the_crash_and_the_next_dispatch_activates(self) -> None:
+    def test_the_queue_shares_a_crash(self) -> None:
         handler = Life(max_concurrency=1).warm().handle(LeaseRequested(1), LeaseRequested(2))
         handler.handle(WorkerLost(1, Cause.CRASH, HandlerCrashed("exit code 3")))
         assert handler.refused == {2: "handler_crashed"}
@@ -502,7 +502,7 @@ class TestSeveralWorkers:
         assert handler.actions_of(Grant) == [Grant(5, 2)]
 
     @pytest.mark.parametrize("key", ["a", "b", "c", "d", "e"])
-    def test_dispatches_with_a_key_stay_together_while_the_load_allows_it(self, key: str) -> None:
+    def test_dispatches_with_a_key_share_a_worker(self, key: str) -> None:
         handler = self.with_two(max_concurrency=9, target_requests=4)
         for dispatch in (1, 2, 3):
             handler.handle(LeaseRequested(dispatch, key))
@@ -676,7 +676,7 @@ class TestGrowth:
         assert sum(reserved) == 1
         assert len(handler.handle(MemoryReserved(1), WorkerReady(1)).granted) == 100
 
-    def test_case_2_the_third_worker_stays_although_the_dispatch_that_waited_has_left(self) -> None:
+    def test_case_2_the_third_worker_stays(self) -> None:
         handler = self.grown(2)
         assert handler.state.waiters == (5,)
         handler.handle(self.measured(handler), MemoryReserved(3))
@@ -696,7 +696,7 @@ class TestGrowth:
         assert handler.state.waiters == (50,)
         assert handler.handle(WorkerExited(2)).actions_of(Reserve) == [Reserve(4)]
 
-    def test_case_13_an_unload_aborts_the_one_that_activates_and_waits_for_all(self) -> None:
+    def test_case_13_an_unload_aborts_one_and_waits_for_all(self) -> None:
         handler = self.grown(2)
         handler.handle(self.measured(handler), MemoryReserved(3))
         handler.handle(UnloadRequested(900, "force", 0.0))
@@ -726,7 +726,7 @@ class TestGrowth:
         (reply,) = handler.handle(UnloadRequested(900, "if_idle", 1.0)).actions_of(ReplyUnload)
         assert isinstance(reply.error, HandlerBusy)
 
-    def test_case_21_an_eviction_spares_a_worker_with_its_first_dispatch(self) -> None:
+    def test_case_21_an_eviction_spares_a_first_dispatch(self) -> None:
         handler = self.loaded(3)
         handler.handle(self.measured(handler), MemoryReserved(2), WorkerReady(2))
         assert handler.state.worker(2) is not None

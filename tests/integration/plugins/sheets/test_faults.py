@@ -115,9 +115,7 @@ async def test_expired_token_is_renewed_and_revoked_key_reported(
         assert [row["event"] for row in google.rows("log")] == ["one", "two", "three"]
 
 
-async def test_who_reads_is_told_what_is_wrong_while_nothing_was_ever_read(
-    tmp_path: Path, google: Google, private_key: str
-) -> None:
+async def test_readers_get_the_error_until_the_first_success(tmp_path: Path, google: Google, private_key: str) -> None:
     google.revoked = True
     async with at_google(tmp_path, google, private_key) as sheets:
         assert isinstance(await error_of(sheets("users.get", user_id="1")), UpstreamAuth)

@@ -199,7 +199,7 @@ async def test_rows_are_updated_in_place_and_added_cells_stay(tmp_path: Path, go
         assert [row["name"] for row in google.rows("states")] == ["m"]
 
 
-async def test_a_change_after_a_deletion_that_waits_is_the_whole_row_again(
+async def test_a_change_after_a_pending_deletion_is_a_whole_row(
     tmp_path: Path, google: Google, private_key: str
 ) -> None:
     async with at_google(tmp_path, google, private_key, flush_after=30) as sheets:

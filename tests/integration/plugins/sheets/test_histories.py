@@ -287,7 +287,7 @@ steps = st.one_of(
 )
 @example(history=[("set", "a", 1), ("write", ["ok"], [("delete", "a"), ("set", "a", 2), ("delete", "a")])])
 @example(history=[("set", "a", 1), ("write", [], []), ("set", "a", 2), ("write", ["ok"], [("delete", "a")])])
-def test_whatever_happens_each_row_arrives_once_and_each_state_has_its_last_value(
+def test_each_row_arrives_once_and_each_state_is_the_last(
     history: list[tuple[Any, ...]],
 ) -> None:
     with tempfile.TemporaryDirectory() as directory:

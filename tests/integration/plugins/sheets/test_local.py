@@ -256,7 +256,7 @@ async def test_a_tab_is_exported_as_csv_and_formulas_are_made_harmless(tmp_path:
         ({}, {"GOOGLE_APPLICATION_CREDENTIALS": "/nowhere/adc.json"}, "GOOGLE_APPLICATION_CREDENTIALS: "),
     ],
 )
-async def test_a_wrong_configuration_is_told_at_activation_without_the_key(
+async def test_a_wrong_configuration_fails_without_showing_the_key(
     tmp_path: Path, settings: dict[str, object], secrets: dict[str, str], text: str
 ) -> None:
     async with local(tmp_path, secrets=secrets, **settings) as sheets:
@@ -272,7 +272,7 @@ async def test_without_a_data_directory_it_says_what_to_set(tmp_path: Path) -> N
         assert "set data_dir" in error.message
 
 
-async def test_a_file_that_is_none_or_of_another_version_or_in_use_is_told(tmp_path: Path) -> None:
+async def test_a_missing_foreign_or_locked_file_is_an_error(tmp_path: Path) -> None:
     directory = tmp_path / "data/sheets"
     directory.mkdir(parents=True)
     path = directory / store.FILE_NAME
