@@ -27,7 +27,7 @@ from gpt_c.questions import question
 from gpt_d import CACHE_MARKERS, SUPPORTED, SUPPORTS, chat_body
 from gpt_e import TOOL_FIELDS, GptE
 from handler_host.chat import ChatRequest, completion_body, leave_out_unsupported
-from handler_host.chat.validation import tidy_tool_schemas, validate_request
+from handler_host.chat.validation import tidy_schemas, validate_request
 from handler_host.plugin.errors import InvalidInput
 from handler_host.protocols.anthropic.messages import MessageRequest
 from handler_host.protocols.fields import IgnoredFields
@@ -147,7 +147,7 @@ def run(path: str, body: dict[str, Any], provider: Provider, mode: Any = "ignore
     # As the worker decodes and checks it.
     request = msgspec.json.decode(msgspec.json.encode(translated.chat), type=ChatRequest)
     try:
-        tidy_tool_schemas(request)
+        tidy_schemas(request)
         validate_request(request)
         made, left_out = provider(request)
     except InvalidInput as error:

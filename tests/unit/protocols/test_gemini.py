@@ -360,13 +360,22 @@ class TestTranslation:
         assert [message.tool_call_id for message in messages[2:]] == expected  # type: ignore[union-attr]
         assert [message.content for message in messages[2:]] == ['{"v":"weather"}', '{"v":"time"}']
 
+    def test_a_result_that_is_repeated_with_its_id_counts_once(self) -> None:
+        """Gemini CLI 0.61 sends each result twice when a session is resumed."""
+        call = {"functionCall": {**CALL["functionCall"], "id": "c1"}}
+        result = {"functionResponse": {**RESULT["functionResponse"], "id": "c1"}}
+        contents = [USER, {"role": "model", "parts": [call]}, {"role": "user", "parts": [result, result]}]
+        kinds = [type(message) for message in translated(contents=contents).messages]
+        assert kinds == [chat.UserMessage, chat.AssistantMessage, chat.ToolMessage]
+
     def test_a_second_result_of_a_call_is_refused(self) -> None:
         """It belongs to no other call that is open."""
         call = {"functionCall": {"name": "listen", "id": "c2"}}
-        for fields in ({}, {"id": "c1"}):
+        for fields, seen in (({}, "a cat"), ({}, "a dog"), ({"id": "c1"}, "a dog")):
             first = {"functionCall": {**CALL["functionCall"], **fields}}
             result = {"functionResponse": {**RESULT["functionResponse"], **fields}}
-            model, user = {"role": "model", "parts": [first, call]}, {"role": "user", "parts": [result, result]}
+            second = {"functionResponse": {**result["functionResponse"], "response": {"seen": seen}}}
+            model, user = {"role": "model", "parts": [first, call]}, {"role": "user", "parts": [result, second]}
             with pytest.raises(InvalidInput, match=r"contents\[2\].parts\[1\].functionResponse"):
                 translated(contents=[USER, model, user])
 

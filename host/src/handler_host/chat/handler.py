@@ -13,7 +13,7 @@ from handler_host.chat.conversion import accumulate
 from handler_host.chat.stream_repair import StreamRepair
 from handler_host.chat.support import leave_out_unsupported
 from handler_host.chat.types import ChatChunk, ChatRequest, FinishChunk, FinishReason, IgnoredChunk, TextChunk
-from handler_host.chat.validation import tidy_tool_schemas, validate_request
+from handler_host.chat.validation import tidy_schemas, validate_request
 from handler_host.plugin.context import Context
 from handler_host.plugin.errors import UpstreamError
 from handler_host.plugin.hooks import hookimpl
@@ -73,7 +73,7 @@ class ChatHandler:
         The fields that were left out come with the first chunk, not before it: until then the call can be retried,
         and go to a fallback.
         """
-        tidy_tool_schemas(request)
+        tidy_schemas(request)
         validate_request(request)
         ignored = self.leave_out_unsupported(request)
         method: Callable[..., AsyncIterator[object]] = self.stream

@@ -78,9 +78,11 @@ def validate_request(request: ChatRequest) -> None:
         check_schema(request.response_format.json_schema.schema, "response_format.json_schema.schema")
 
 
-def tidy_tool_schemas(request: ChatRequest) -> None:
-    """Mend slips in the schemas of tools that say nothing else: types in capitals or null, empty enums."""
+def tidy_schemas(request: ChatRequest) -> None:
+    """Mend slips in the schemas of tools and of the response: types in capitals or null, empty enums."""
     pending: list[Any] = [tool.function.parameters for tool in request.tools or () if tool.function.parameters]
+    if isinstance(request.response_format, JsonSchemaFormat):
+        pending.append(request.response_format.json_schema.schema)
     while pending:
         part = pending.pop()
         if not isinstance(part, dict):

@@ -146,11 +146,17 @@ def _assistant_message(content: Content, place: str, calls: OpenCalls) -> chat.A
 
 def _user_messages(content: Content, place: str, calls: OpenCalls) -> list[chat.Message]:
     results: list[chat.Message] = []
+    answers: dict[str | None, FunctionResponse] = {}
     parts: list[chat.TextPart | chat.ImagePart | chat.FilePart | chat.AudioPart] = []
     for number, part in enumerate(content.parts):
         field = f"{place}.parts[{number}]"
         if part.function_response is not None:
-            results.append(_result(part.function_response, f"{field}.functionResponse", calls))
+            response = part.function_response
+            call_id = calls.close(response.id, response.name)  # many clients leave out the ID
+            if call_id is None and response.id is not None and answers.get(response.id) == response:
+                continue  # Gemini CLI writes each result of a resumed session twice
+            results.append(_result(response, f"{field}.functionResponse", call_id))
+            answers[response.id] = response
         elif part.text is not None:
             parts.append(chat.TextPart(text=part.text))
         else:
@@ -161,9 +167,7 @@ def _user_messages(content: Content, place: str, calls: OpenCalls) -> list[chat.
     return [*results, chat.UserMessage(content=single.text if isinstance(single, chat.TextPart) else parts)]
 
 
-def _result(response: FunctionResponse, place: str, calls: OpenCalls) -> chat.ToolMessage:
-    # Google's clients name the function, and often leave out the ID.
-    call_id = calls.close(response.id, response.name)
+def _result(response: FunctionResponse, place: str, call_id: str | None) -> chat.ToolMessage:
     if call_id is None:
         raise InvalidInput(f"{place}: no functionCall of {response.name!r} without a response", param=place)
     text = msgspec.json.encode(response.response or {}).decode()
