@@ -9,6 +9,7 @@ import msgspec
 import pytest
 from anthropic.types import Message
 from google.genai.types import GenerateContentResponse
+from ollama import ChatResponse as OllamaResponse
 from openai.types.chat import ChatCompletion
 from openai.types.chat.parsed_chat_completion import ParsedChatCompletion
 from openai.types.responses import Response
@@ -21,6 +22,8 @@ from handler_host.protocols.anthropic.responses import message
 from handler_host.protocols.fields import IgnoredFields
 from handler_host.protocols.gemini.encoder import response as gemini_response
 from handler_host.protocols.gemini.requests import decode_request as decode_gemini
+from handler_host.protocols.ollama.requests import decode_chat as decode_ollama
+from handler_host.protocols.ollama.responses import ChunkEncoder as OllamaEncoder
 from handler_host.protocols.opaque import unseal_base64
 from handler_host.protocols.openai.requests import decode_request as decode_openai
 from handler_host.protocols.openai.responses import completion
@@ -49,7 +52,7 @@ DUMPS: list[dict[str, Any]] = [
 """Options of ``model_dump`` that clients use."""
 
 
-def check_history(translated: TranslatedRequest, ignored: IgnoredFields) -> None:
+def check_history(translated: TranslatedRequest, ignored: IgnoredFields, *, is_signed: bool = True) -> None:
     """Check that reasoning, text and both calls of the response arrive, and that no field is refused or left out."""
     # As the worker decodes and checks it.
     request = msgspec.json.decode(msgspec.json.encode(translated.chat), type=chat.ChatRequest)
@@ -59,7 +62,8 @@ def check_history(translated: TranslatedRequest, ignored: IgnoredFields) -> None
     assert [call.function.name for call in calls] == ["look", "look"]
     assert [json.loads(call.function.arguments) for call in calls] == [{"at": "sun"}, {}]
     (reasoning,) = [part for item in history for part in item.reasoning or ()]
-    assert (reasoning.text, reasoning.signature, reasoning.format) == ("hmm", "c2+n", "anthropic")
+    signature = ("c2+n", "anthropic") if is_signed else (None, None)
+    assert (reasoning.text, reasoning.signature, reasoning.format) == ("hmm", *signature)
     assert "Wait." in msgspec.json.encode(history).decode()
     assert ignored.names == []
 
@@ -117,6 +121,17 @@ def test_content_of_gemini(options: dict[str, Any]) -> None:
     body = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, sent, {"role": "user", "parts": results}]}
     ignored = IgnoredFields()
     check_history(decode_gemini(json.dumps(body).encode(), ignored).to_chat("m", ignored), ignored)
+
+
+@pytest.mark.parametrize("options", DUMPS)
+def test_a_message_of_ollama(options: dict[str, Any]) -> None:
+    """Ollama has no place for the signature of a reasoning."""
+    encoded = OllamaEncoder("m", is_chat=True).whole(RESPONSE)
+    sent = OllamaResponse.model_validate_json(msgspec.json.encode(encoded)).message.model_dump(mode="json", **options)
+    results = [{"role": "tool", "tool_name": "look", "content": "ok"}] * 2
+    body = json.dumps({"model": "m", "messages": [{"role": "user", "content": "Hi"}, sent, *results]}).encode()
+    ignored = IgnoredFields()
+    check_history(decode_ollama(body, ignored).to_chat(ignored), ignored, is_signed=False)
 
 
 @pytest.mark.parametrize("data", ["aGgxO", "aGgxO!", "aGgxO_8", "aGgxO☀"])
