@@ -97,6 +97,14 @@ class TestServe:
         finally:
             os.close(write)
 
+    def test_reader_of_the_log_is_gone(self, tmp_path: Path) -> None:
+        with serving("", tmp_path) as (process, _):
+            assert process.stderr is not None
+            process.stderr.close()
+            process.terminate()
+            process.communicate(timeout=LIMIT)
+            assert process.returncode == 0
+
     def test_log_on_a_full_disk(self, tmp_path: Path) -> None:
         with serving("2>/dev/full", tmp_path) as (process, port):
             assert process.stdout is not None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from typing import TextIO
 
 _STREAMS = (("stdin", "r"), ("stdout", "w"), ("stderr", "w"))
 
@@ -24,8 +25,19 @@ def open_closed_streams() -> None:
             setattr(sys, name, open(fd, mode, encoding="utf-8", errors="backslashreplace", closefd=False))  # noqa: SIM115 - it lives as long as the process
 
 
-def discard_output() -> None:
-    """Send standard output to ``/dev/null`` after a failed write; otherwise Python fails again when it exits."""
+def discard_output(stream: TextIO | None = None) -> None:
+    """Send standard output, or ``stream``, to ``/dev/null`` after a failed write.
+
+    Otherwise Python fails again when it exits, with status 120.
+    """
     null = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(null, sys.stdout.fileno())
+    os.dup2(null, (stream or sys.stdout).fileno())
     os.close(null)
+
+
+def flush_errors() -> None:
+    """Flush standard error, and discard what cannot be written: the reader of the log may be gone."""
+    try:
+        sys.stderr.flush()
+    except OSError:
+        discard_output(sys.stderr)

@@ -11,7 +11,7 @@ import sys
 from collections.abc import Sequence
 from types import SimpleNamespace
 
-from handler_host._internal.standard_streams import discard_output, open_closed_streams
+from handler_host._internal.standard_streams import discard_output, flush_errors, open_closed_streams
 from handler_host.cli.failure import INTERRUPTED, OK, USAGE, Failure
 from handler_host.cli.parser import COMMANDS, command_module, make_parser
 from handler_host.plugin.errors import ConfigError
@@ -31,6 +31,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         discard_output()  # the reader has closed the pipe (`| head`)
         return OK
+    finally:
+        flush_errors()
     return status
 
 
