@@ -58,6 +58,7 @@ def schema_accepts(document: dict[str, Any]) -> bool:
 
 def loader_accepts(section: str, key: str, value: Any, directory: Path) -> bool:
     path = directory / "host.toml"
+    path.unlink(missing_ok=True)  # ext4 flushes a file that is emptied and written again
     path.write_text(f"[{section}]\n{key} = {toml_literal(value)}\n")
     try:
         load_config(path, {})
