@@ -201,3 +201,23 @@ def test_the_check_finds_what_must_stay_eager_for_the_package_to_be_imported(wor
         "must stay eager: pkg.library (its import raises RuntimeError: too old)",
         "must stay eager: pkg.order (imported late it raises LookupError('order'))",
     ]
+
+
+def test_the_check_tolerates_effects_that_only_their_own_module_needs(workshop: Workshop) -> None:
+    workshop.write(
+        {
+            "pkg/__init__.py": "from .work import run\nfrom .quiet import value\nfrom .state import get\n"
+            "import warnings, other\nwarnings.filterwarnings('ignore', message='of pkg')\n",
+            "pkg/work.py": "import atexit\nfrom . import state\ndef run(): pass\natexit.register(run)\nstate.get()\n",
+            "pkg/quiet.py": "import warnings\nwith warnings.catch_warnings():\n"
+            "    warnings.simplefilter('ignore')\n    from . import part\nvalue = part\n",
+            "pkg/part.py": "",
+            "other/__init__.py": "import warnings\nwarnings.filterwarnings('ignore', message='of other')\n",
+            "pkg/state.py": "_known = None\ndef get():\n    global _known\n    _known = _known or {1: 2}\n",
+        }
+    )
+    result = run_lean(workshop, "check", "pkg")
+    assert result.returncode == 0, result.stdout + result.stderr
+    assert "must stay eager" not in result.stdout
+    assert "tolerated: warnings filters" in result.stdout  # that of other
+    assert "tolerated: pkg.state._known: eager ['dict', '', ''], lazy ['NoneType', '', '']" in result.stdout

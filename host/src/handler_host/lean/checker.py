@@ -21,7 +21,7 @@ from handler_host.lean.cache import NotCompiled
 from handler_host.lean.compiler import compile_package
 from handler_host.lean.import_hook import open_package
 
-TOLERATED = frozenset({"module", "foreign"})
+TOLERATED = frozenset({"module", "foreign", "submodule", "unset"})
 MAX_ROUNDS = 12
 """Runs that may each add modules which must stay eager."""
 
@@ -30,7 +30,8 @@ class Difference(NamedTuple):
     """Something that an eager and a lazy import do not leave alike."""
 
     kind: str
-    """``import``, ``state``, ``name``; tolerated: ``module`` (only ``__module__``), ``foreign`` (of other packages)."""
+    """``import``, ``state``, ``name``; tolerated: ``module`` (only ``__module__``), ``foreign`` (of other packages),
+    ``submodule`` (loaded by chance), ``unset`` (a private variable that is filled at its first use)."""
     module: str
     place: str
     eager: str
@@ -49,7 +50,7 @@ class Report(NamedTuple):
     reasons: dict[str, str]
     """Why, by module."""
     tolerated: tuple[Difference, ...]
-    """Differences that users do not rely on: ``__module__`` before a name resolves, effects of other packages."""
+    """Differences that users do not rely on, of the kinds :data:`TOLERATED`."""
     differences: tuple[Difference, ...]
 
     @property
@@ -174,8 +175,8 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
     if "error" in lazy:
         return [Difference("import", package, package, "imported", lazy["error"])]
     found = []
-    own = {effect for module, effects in eager["effects"].items() if _is_within(module, package) for effect in effects}
-    own |= {effect for module, effects in lazy["effects"].items() if _is_within(module, package) for effect in effects}
+    # With the same effects of the package's own modules in both runs, a difference is that of another package.
+    own = {key for _, key in _effects_within(eager, package) ^ _effects_within(lazy, package)}
     for key, value in eager["state"].items():
         if lazy["state"].get(key) != value:
             kind = "state" if key in own else "foreign"
@@ -188,10 +189,25 @@ def _compare(eager: dict[str, Any], lazy: dict[str, Any], package: str) -> list[
         for name, value in names.items():
             other = others[name]
             if other != value:
-                kind = "module" if (other[0], other[2]) == (value[0], value[2]) else "name"
-                kind = "import" if other[0] == "error" else kind
+                kind = _kind_of_name(name, value, other)
                 found.append(Difference(kind, module, f"{module}.{name}", str(value), str(other)))
     return found
+
+
+def _effects_within(run: dict[str, Any], package: str) -> set[tuple[str, str]]:
+    """Return the modules of a package that had effects, with each effect."""
+    return {(module, key) for module, keys in run["effects"].items() if _is_within(module, package) for key in keys}
+
+
+def _kind_of_name(name: str, eager: list[str], lazy: list[str]) -> str:
+    if lazy[0] == "error" and lazy[2].startswith("AttributeError"):
+        # Another module has loaded it, by chance: a user must import it, as with any package.
+        return "submodule" if eager[0] == "module" and eager[2].rpartition(".")[2] == name else "name"
+    if lazy[0] == "error":
+        return "import"
+    if lazy[0] == "NoneType" and name.startswith("_"):
+        return "unset"
+    return "module" if (lazy[0], lazy[2]) == (eager[0], eager[2]) else "name"
 
 
 def _apart(eager: Any, lazy: Any) -> tuple[str, str]:

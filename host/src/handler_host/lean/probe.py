@@ -24,6 +24,7 @@ import threading
 import traceback
 import typing
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from json import dumps, loads  # a package may replace them in the module
@@ -42,7 +43,9 @@ class Recorder:
     """A finder that writes down which modules are executed, by whose import, and with which effects."""
 
     def __init__(self) -> None:
-        self.effects: dict[str, list[str]] = {}
+        self.exit_functions: list[str] = []
+        """Those of other modules than the one that registers them: it does not need its own before it runs."""
+        self._changes: dict[str, dict[str, Counter[Any]]] = {}
         self.importers: dict[str, str | None] = {}
         self.failures: dict[str, str] = {}
         """By module: what its execution raised. Its importer may have handled that."""
@@ -88,15 +91,35 @@ class Recorder:
         """Attribute what has changed since the last look to the module that was running."""
         state = self._state()
         if self._stack:
-            changed = [key for key, value in state.items() if value != self._last[key]]
-            known = self.effects.setdefault(self._stack[-1], []) if changed else []
-            known += [key for key in changed if key not in known]
+            for key, value in state.items():
+                if value != self._last[key]:
+                    changes = self._changes.setdefault(self._stack[-1], {}).setdefault(key, Counter())
+                    changes.update(_items(value))
+                    changes.subtract(_items(self._last[key]))
         self._last = state
 
+    @property
+    def effects(self) -> dict[str, list[str]]:
+        """By module: what its execution has changed, without what it has put back (``with catch_warnings()``)."""
+        return {
+            module: [key for key, counts in changes.items() if any(counts.values())]
+            for module, changes in self._changes.items()
+            if any(any(counts.values()) for counts in changes.values())
+        }
+
     def _state(self) -> dict[str, Any]:
-        return {**cheap_state(), "registrations": len(self.registrations)}
+        counts = {"registrations": len(self.registrations), "exit functions": len(self.exit_functions)}
+        return {**cheap_state(), **counts}
 
     def _watch_registrations(self) -> None:
+        at_exit = atexit.register
+
+        def register_exit(function: Any, *arguments: Any, **options: Any) -> Any:
+            if not _is_own(function, self._stack):
+                self.exit_functions.append(_label(function))
+            return at_exit(function, *arguments, **options)
+
+        atexit.register = register_exit  # type: ignore[assignment]
         register = abc.ABCMeta.register
         single = functools.singledispatch
 
@@ -127,7 +150,6 @@ def cheap_state() -> dict[str, Any]:
     return {
         "environment": tuple(sorted(os.environ.items())),
         "warnings filters": tuple(map(str, warnings.filters)),
-        "exit functions": atexit._ncallbacks(),
         "pickle reducers": tuple(sorted(map(str, copyreg.dispatch_table))),
         "log handlers": tuple(type(handler).__name__ for handler in root.handlers),
         "log level": (root.level, logging.root.manager.disable),
@@ -163,6 +185,7 @@ def final_state(recorder: Recorder) -> dict[str, Any]:
         if not key.startswith("attributes of ")
     }
     state["registrations"] = sorted(recorder.registrations)
+    state["exit functions"] = sorted(recorder.exit_functions)
     for module in WATCHED:
         state[f"attributes of {module.__name__}"] = sorted(
             f"{key}: {_label(value)}"
@@ -192,6 +215,10 @@ def describe(value: Any) -> list[str]:
     name = getattr(value, "__qualname__", None)
     module = getattr(value, "__module__", None)
     return [type(value).__name__, str(module) if isinstance(name, str) else "", name if isinstance(name, str) else ""]
+
+
+def _items(state: Any) -> tuple[Any, ...]:
+    return state if isinstance(state, tuple) else (state,)
 
 
 def _label(value: Any) -> str:
@@ -242,7 +269,7 @@ def run_lazy(
         importlib.import_module(package)
     except BaseException as error:  # noqa: BLE001 - it is the result
         return {"error": traceback.format_exc(limit=-3), "failures": [_failure(error)]}
-    executed, effects, state = list(recorder.importers), dict(recorder.effects), final_state(recorder)
+    executed, effects, state = list(recorder.importers), recorder.effects, final_state(recorder)
     found: dict[str, Any] = {}
     failures = []
     for name, keys in names.items():
@@ -258,7 +285,8 @@ def run_lazy(
                 found[name][key] = describe(getattr(module, key))
             except BaseException as error:  # noqa: BLE001 - it is the result
                 found[name][key] = ["error", "", repr(error)[:300]]
-                failures.append(_failure(error))
+                if not isinstance(error, AttributeError):
+                    failures.append(_failure(error))
     return {"effects": effects, "executed": executed, "state": state, "names": found, "failures": failures}
 
 
