@@ -25,6 +25,7 @@ from handler_host.auth.sessions import derive_key
 from handler_host.config import Config, ServerConfig, kept_state_file, with_state_file
 from handler_host.config.listen import is_loopback
 from handler_host.config.loader import KEYS_VARIABLE, TOKEN_VARIABLE, hash_key, load_config, take_keys
+from handler_host.http.accept_errors import limit_accept_errors
 from handler_host.http.access_log import ACCESS_LOG
 from handler_host.http.listen_address import tls_options, url_of, why_not_listening
 from handler_host.http.listener import Listener
@@ -158,6 +159,7 @@ async def _serve(
     generated_token: str | None,
     reload_config: ConfigReloader,
 ) -> int:
+    limit_accept_errors(asyncio.get_running_loop())
     async with host as (supervisor, url):
         _clear_environ(config)
         if config.workers.confine != "off" and sys.platform == "linux":

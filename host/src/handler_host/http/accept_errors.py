@@ -1,0 +1,29 @@
+"""Connections that the system refuses: one line in the log, however many wait."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+ACCEPT_FAILED = "socket.accept() out of system resource"
+"""Message of asyncio; it tries again each second, more than a hundred times in a row."""
+INTERVAL_S = 10.0
+"""Seconds between two warnings."""
+
+log = logging.getLogger(__name__)
+
+
+def limit_accept_errors(loop: asyncio.AbstractEventLoop) -> None:
+    """Log failures of ``accept`` as one warning in a while; other errors of the loop are handled as before."""
+    next_at = loop.time()
+
+    def handle(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        nonlocal next_at
+        if context["message"] != ACCEPT_FAILED:
+            loop.default_exception_handler(context)
+        elif loop.time() >= next_at:
+            next_at = loop.time() + INTERVAL_S
+            log.warning("new connections must wait: %s; raise ulimit -n", context["exception"].strerror)
+
+    loop.set_exception_handler(handle)
