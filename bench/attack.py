@@ -3,7 +3,8 @@
 Each attack runs in a process of its own, on as many connections as it likes, for some seconds. Meanwhile
 another client opens a connection for each health check, as a load balancer does. On a busy machine most of the
 time of a check belongs to other programs, so the target is for the processor time that the host, with all of its
-threads, uses during a check: on a quiet machine the check takes as long.
+threads, uses during a check: at most this is the time of the check on a quiet machine. The longest turn of the event
+loop does not depend on the client; a check takes four turns (``bench/loop_turns.py``).
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench import servers, tables
+from bench import loop_turns, servers, tables
+from bench.loop_turns import SECONDS
 from bench.memory import megabytes
 
 KEY = "benchmark-consumer-key"
@@ -183,12 +185,14 @@ async def _check_health(host: servers.Server, is_over: Callable[[], bool]) -> li
     checks = []
     while not is_over():
         used_s, started = time.clock_gettime(clock), time.perf_counter()
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
-        is_healthy = b" 200 " in (await reader.read())[:20]
+        is_healthy = False
+        with suppress(ConnectionError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /health/live HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+            is_healthy = b" 200 " in (await reader.read())[:20]
+            writer.close()
         check = Check((time.perf_counter() - started) * 1000, (time.clock_gettime(clock) - used_s) * 1000)
         checks.append(check if is_healthy else Check(math.inf, math.inf))
-        writer.close()
         await asyncio.sleep(PAUSE_S)
     return checks
 
@@ -198,19 +202,22 @@ def _cpu_clock(pid: int) -> int:
     return (~pid << 3) | 2
 
 
-def measure(host: servers.Server, name: str, attack: Attack, seconds: float) -> tuple[object, ...]:
-    """Run an attack; return its row of the table."""
+def measure(host: servers.Server, name: str, attack: Attack, seconds: float, turns: Path) -> tuple[object, ...]:
+    """Run an attack; return its row of the table. ``turns`` is the file with the longest turn of the loop."""
     port = int(host.url.rpartition(":")[2])
     used = host.cpu()
+    with turns.open("r+b") as file:  # the host has mapped it: it must not become shorter
+        file.write(SECONDS.pack(0.0))
     process = multiprocessing.get_context("fork").Process(target=_run_attack, args=(attack, port, seconds))
     process.start()
     checks = asyncio.run(_check_health(host, lambda: not process.is_alive()))
     process.join()
     used = host.cpu() - used
+    (turn_s,) = SECONDS.unpack(turns.read_bytes())
     time.sleep(REST_S)
     latencies, cpu = sorted(check.latency_ms for check in checks), sorted(check.cpu_ms for check in checks)
     memory = megabytes(servers.pss_of(host.process.pid))
-    figures = (len(checks), latencies[len(checks) // 2], latencies[-1], cpu[len(checks) // 2], cpu[-1])
+    figures = (len(checks), latencies[len(checks) // 2], latencies[-1], cpu[len(checks) // 2], cpu[-1], turn_s * 1000)
     return name, *figures, used, memory, tables.verdict(cpu[-1], TARGET_MS)
 
 
@@ -223,18 +230,21 @@ def main() -> None:
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     print(*tables.header(), sep="\n", flush=True)
-    columns = ["attack", "checks", "median ms", "max ms", "median CPU ms", "max CPU ms"]
+    columns = ["attack", "checks", "median ms", "max ms", "median CPU ms", "max CPU ms", "longest turn"]
     columns += ["CPU s", "host MB afterwards", "within 100 ms"]
     print("\n### Health checks during attacks of one client\n")
     with tempfile.TemporaryDirectory(prefix="bench-attack-") as directory:
         servers.install(Path(directory), "victim", PLUGIN)
         config = f'[catalog]\nroots = ["{directory}"]\n[memory]\nlimit = "1GB"\n'
-        with servers.host(config, {"HANDLER_HOST_API_KEYS": KEY}) as host:
+        turns = Path(directory, "turns")
+        turns.write_bytes(SECONDS.pack(0.0))
+        program = (str(Path(loop_turns.__file__)), str(turns))
+        with servers.host(config, {"HANDLER_HOST_API_KEYS": KEY}, program=program) as host:
             host.admin("/admin/handlers/victim/load", "POST")
             print(tables.row(columns), "|" + "---|" * len(columns), sep="\n", flush=True)
             for name, attack in attacks().items():
                 if any(part in name for part in options.only):
-                    print(tables.row(measure(host, name, attack, options.seconds)), flush=True)
+                    print(tables.row(measure(host, name, attack, options.seconds, turns)), flush=True)
     print(f"\n{options.seconds:g} s of each attack, one run; load now {os.getloadavg()[0]:.1f}", flush=True)
 
 

@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 import gc
 import itertools
+import sys
 import threading
 
 import pytest
 
 from handler_host.http import long_work
 from handler_host.http.long_work import LongWork
+from tests.support import within
+
+THREAD_HEAP = """
+import asyncio, ctypes
+from handler_host.http.long_work import LongWork
+
+async def main():
+    kept = await LongWork().run_in_thread(lambda size: [bytes(size) for _ in range(1000)], 1000)
+    libc = ctypes.CDLL(None)
+    libc.malloc_info(0, ctypes.c_void_p.in_dll(libc, "stdout"))
+    libc.fflush(None)
+
+asyncio.run(main())
+"""
 
 
 class Turns:
@@ -79,6 +94,15 @@ async def test_the_thread_collects_no_garbage_and_restores_the_collector() -> No
         assert not gc.isenabled()
     finally:
         gc.enable()
+
+
+async def test_the_thread_has_no_heap_of_its_own() -> None:
+    """It kept 9 MB after a burst of bodies of 4 MB."""
+    started = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", THREAD_HEAP, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
+    )
+    output, errors = await within(started.communicate())
+    assert output.count(b"<heap nr=") == 1, errors.decode()
 
 
 async def test_the_thread_rests_between_requests_that_wait_for_it(monkeypatch: pytest.MonkeyPatch) -> None:

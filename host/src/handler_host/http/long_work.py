@@ -11,6 +11,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from handler_host.memory.trim import use_one_heap
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -76,6 +78,7 @@ class LongWork:
         if self._executor is None:
             from concurrent.futures import ThreadPoolExecutor  # few hosts get bodies that need it
 
+            use_one_heap()
             # One thread: more of them would share the interpreter's lock, and hold more decoded bodies in memory.
             self._executor = ThreadPoolExecutor(1, thread_name_prefix="body decoder")
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))

@@ -14,6 +14,8 @@ log = logging.getLogger(__name__)
 
 REST_S = 0.5
 """Time after the end of a burst in which its last memory is freed."""
+M_ARENA_MAX = -8
+"""Parameter of ``mallopt``: most heaps of one process."""
 
 
 class HeapTrimmer:
@@ -45,3 +47,16 @@ def trim_heap() -> None:
         ctypes.CDLL(None).malloc_trim(0)
     except (AttributeError, OSError):
         log.debug("malloc_trim is missing in this C library")
+
+
+def use_one_heap() -> None:
+    """Make threads that start from now on allocate from the heap of the process (glibc); elsewhere nothing happens.
+
+    A heap of its own, which a thread would get, keeps what a burst has left between a few small objects.
+    """
+    import ctypes
+
+    try:
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+    except (AttributeError, OSError):
+        log.debug("mallopt is missing in this C library")
